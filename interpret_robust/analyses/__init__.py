@@ -1,0 +1,23 @@
+"""One module a question: its schema, its computation, its statistics. `irt analyze NAME` runs each."""
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+
+def names() -> list[str]:
+    """The analyses there are, by their command's name, without importing them."""
+    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
+
+
+def about(name: str) -> str:
+    """The first line of an analysis's docstring, without importing it."""
+    source = (Path(__path__[0]) / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+
+
+def get(name: str) -> Any:
+    """The `Analysis` called `name`."""
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").ANALYSIS

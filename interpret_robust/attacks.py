@@ -1,0 +1,203 @@
+"""Projected gradient descent in the l-infinity ball: the one attack of this project.
+
+    attack = PGD(eps=8 / 255, step_size=2 / 255, steps=20)
+    adversarial = attack(model, images, labels, per_image_noise(seed=0, indices=range(len(images))))
+
+Images are pixels in [0, 1]. The iterate stays in float32 and is recomputed from the clean image at each
+step; the loss is summed, so that no gradient depends on the batch; only the gradient with respect to the
+images is taken. The model's mode, its running statistics and the global random state are left as found.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interpret_robust.errors import UserError, unknown
+
+LossName = Literal["cross-entropy", "margin"]
+BatchNormMode = Literal["eval", "train"]
+Noise = Callable[[Tensor], Tensor]
+"""Given images, uniform noise of their shape in [-1, 1)."""
+
+TOLERANCE = 1e-6
+"""How far float32 rounding may carry an adversarial pixel out of its box."""
+
+
+@dataclass(frozen=True)
+class PGD:
+    """PGD in the l-infinity ball (Madry et al. 2017, https://arxiv.org/abs/1706.06083, Eq. 2 of the paper).
+
+    Attributes:
+        eps: radius in pixel units, within [0, 1].
+        step_size: length of a step, same units.
+        steps: number of steps.
+        restarts: independent random starts; of each image the one with the smallest margin is kept.
+        random_start: begin at a uniform point of the ball instead of at the image.
+        loss: `cross-entropy`, or `margin` (Carlini & Wagner: the best other logit minus the true one).
+        batch_norm: `eval` uses running statistics; `train` uses the batch's and updates the running ones
+            at each forward pass, as the CIFAR-10 challenge does in training.
+
+    Raises UserError for values outside these ranges.
+    """
+
+    eps: float
+    step_size: float
+    steps: int
+    restarts: int = 1
+    random_start: bool = True
+    loss: LossName = "cross-entropy"
+    batch_norm: BatchNormMode = "eval"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps <= 1:
+            raise UserError(
+                f"eps is {self.eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."
+            )
+        if self.step_size < 0 or self.steps < 0 or self.restarts < 1:
+            raise UserError(
+                f"step size {self.step_size:g}, steps {self.steps}, restarts {self.restarts}: "
+                "none may be negative and there must be a restart."
+            )
+        if self.loss not in get_args(LossName):
+            raise unknown("loss", self.loss, get_args(LossName))
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        """Adversarial images, float32, inside the ball around `images` and inside [0, 1].
+
+        Raises ValueError where an adversarial image leaves either box, which would be an error of this module.
+        """
+        images = images.float()
+        with batch_norm_mode(model, self.batch_norm):
+            found = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
+            best = found[0] if self.restarts == 1 else _smallest_margin(model, found, labels)
+        check_inside(best, images, self.eps)
+        return best
+
+    def iterates(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Iterator[Tensor]:
+        """The start and the iterate after each step. The caller sets the model's mode."""
+        adversarial = images
+        if self.random_start:
+            adversarial = project(images + self.eps * noise(images), images, self.eps)
+        yield adversarial
+        for _ in range(self.steps):
+            gradient = image_gradient(model, adversarial, labels, self.loss)
+            adversarial = project(adversarial + self.step_size * gradient.sign(), images, self.eps)
+            yield adversarial
+
+    def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        for iterate in self.iterates(model, images, labels, noise):
+            last = iterate
+        return last
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """The attack of an analysis. What is None follows the checkpoint's own training."""
+
+    eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
+    step_size: float | None = field(default=None, metadata={"help": "Length of a step. [default: eps / 4]"})
+    steps: int = field(default=20, metadata={"help": "Steps of PGD."})
+    seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
+
+    def resolved(self, job: dict[str, Any]) -> Self:
+        """These settings with nothing left open, for a checkpoint's job."""
+        eps = job["recipe"]["eps"] if self.eps is None else self.eps
+        settings = replace(self, eps=eps, step_size=eps / 4 if self.step_size is None else self.step_size)
+        settings.pgd()
+        return settings
+
+    def pgd(self) -> PGD:
+        """The attack of resolved settings. Raises UserError where they are out of range."""
+        assert self.eps is not None and self.step_size is not None
+        return PGD(eps=self.eps, step_size=self.step_size, steps=self.steps)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
+        """Adversarial images, each a function of the model, the image, its index and the seed alone."""
+        return self.pgd()(model, images, labels, per_image_noise(self.seed, indices))
+
+
+def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossName) -> Tensor:
+    """Gradient (N, C, H, W) of the summed loss with respect to the images."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        total = LOSSES[loss](model(images).float(), labels).sum()
+        (gradient,) = torch.autograd.grad(total, images)
+    return gradient
+
+
+def project(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
+    """The nearest point in the ball around `images` and in [0, 1]."""
+    return torch.clamp(adversarial, (images - eps).clamp_min(0), (images + eps).clamp_max(1))
+
+
+def check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
+    """Raise ValueError unless every pixel is in [0, 1] and within `eps` of its image (NaN is neither)."""
+    in_range = (adversarial >= 0) & (adversarial <= 1)
+    in_ball = (adversarial - images).abs() <= eps + TOLERANCE
+    if not bool((in_range & in_ball).all()):
+        raise ValueError(f"an adversarial image left its ball of {eps:g}, or [0, 1], or is not a number")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, (N,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The best other logit minus the true one, (N,): positive where the image is misclassified."""
+    true = logits.gather(1, labels[:, None])
+    other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return other - true[:, 0]
+
+
+LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_entropy, "margin": margin_loss}
+
+
+def _smallest_margin(model: nn.Module, candidates: list[Tensor], labels: Tensor) -> Tensor:
+    """Of each image the candidate with the largest margin loss."""
+    with torch.no_grad():
+        losses = torch.stack([margin_loss(model(candidate).float(), labels) for candidate in candidates])
+    return torch.stack(candidates)[losses.argmax(0), torch.arange(len(labels), device=labels.device)]
+
+
+def generator_noise(generator: torch.Generator) -> Noise:
+    """Noise drawn from one generator, on the generator's device."""
+
+    def draw(images: Tensor) -> Tensor:
+        uniform = torch.rand(images.shape, generator=generator, device=generator.device)
+        return (2 * uniform - 1).to(images.device)
+
+    return draw
+
+
+def per_image_noise(seed: int, indices: Sequence[int]) -> Noise:
+    """Noise that depends only on the seed and each image's index in its dataset.
+
+    Rows of an analysis are then the same whatever the batch size and wherever a run was taken up again.
+    Repeated calls go on in each image's own stream.
+    """
+    streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index]))) for index in indices]
+
+    def draw(images: Tensor) -> Tensor:
+        rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in streams])
+        return (2 * torch.from_numpy(rows) - 1).to(images.device)
+
+    return draw
+
+
+@contextmanager
+def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
+    """Put the whole model in `mode`, and give each module its own mode back, also after an exception."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(mode == "train")
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

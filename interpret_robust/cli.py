@@ -1,0 +1,352 @@
+"""The command `irt`: options in, one call, a table out. Torch is imported only inside commands."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from interpret_robust.errors import UserError, unknown
+from interpret_robust.parsing import number, seconds
+
+EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """An option whose text a function turns into a value, such as 8/255 or 5m."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self.parse = name, parse
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """The value of an option's text; what is no text is a value already."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError:
+            self.fail(f"'{value}' is no {self.name}.", parameter, context)
+
+
+NUMBER, DURATION = Parsed("number", number), Parsed("duration", seconds)
+COUNT = click.IntRange(min=1)
+Command = Callable[..., Any]
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder that holds checkpoints/, analyses/ and figures/. [default: here]",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there under the same name.")
+run_options = options(
+    click.option("--dataset", help="Name or .npz path. [default: that of training]"),
+    click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True),
+    click.option("--limit", type=COUNT, help="Only the first N images."),
+    click.option("--batch-size", type=COUNT, default=250, show_default=True),
+    device_option,
+    overwrite_option,
+    root_option,
+)
+EXAMPLES = {
+    "irt": (
+        "irt reproduce quick\n"
+        "  irt train at-att --dataset cifar10 --arch narrow --recipe paper\n"
+        "  irt analyze attention-rank"
+    ),
+    "train": (
+        "irt train                      the embedded study: four variants, four natural models\n"
+        "  irt train at at-att --seed 1   two models of the embedded data\n"
+        "  irt train at --dataset cifar10 --arch small --recipe quick --limit 5000\n"
+        "  irt train at-reg --dataset cifar10 --arch narrow --recipe paper --time-limit 2h\n"
+        "  irt train at --set epochs=4 --set learning_rate=0.05"
+    ),
+}
+
+
+def with_examples(text: str) -> str:
+    """An epilog that click does not re-wrap."""
+    return f"\b\nExamples:\n  {text}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=with_examples(EXAMPLES["irt"]))
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere on the line.")
+@click.version_option(package_name="interpret-robust", message="%(prog)s %(version)s")
+def irt(debug: bool) -> None:
+    """Train adversarially robust image classifiers and ask what they look at, and why.
+
+    \b
+    irt train    ->  checkpoints/   a model, and how it was made
+    irt analyze  ->  analyses/      an answer, and all it rests on
+    irt figure   ->  figures/       a picture of the answer
+    """
+
+
+@irt.group()
+def data() -> None:
+    """List, get and look at datasets."""
+
+
+@data.command("list", epilog=with_examples("irt data list"))
+def data_list() -> None:
+    """The datasets by name, and whether their file is here."""
+    from interpret_robust.datasets.catalogue import ABOUT, file_of
+    from interpret_robust.tables import table
+
+    rows = [
+        {"name": name, "here": "yes" if file_of(name).exists() else "no", "what": about}
+        for name, about in ABOUT.items()
+    ]
+    click.echo(table(rows))
+    click.echo("Any .npz with x_train, y_train, x_test, y_test works too: give its path.")
+
+
+@data.command("get", epilog=with_examples("irt data get cifar10"))
+@click.argument("name")
+def data_get(name: str) -> None:
+    """Generate or download dataset NAME, check it, and keep it as one .npz."""
+    from interpret_robust.datasets import load
+    from interpret_robust.datasets.catalogue import file_of
+
+    found = load(name)
+    channels, height, width = found.image_shape
+    click.echo(
+        f"{name}: {len(found.train)} train and {len(found.test)} test images of {height}x{width}x{channels}, "
+        f"{len(found.class_names)} classes, in {file_of(name)}"
+    )
+
+
+@data.command("show", epilog=with_examples("irt data show cluttered-digits --split test"))
+@click.argument("name")
+@click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@root_option
+def data_show(name: str, split: str, root: Path) -> None:
+    """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
+    from interpret_robust.datasets import load
+    from interpret_robust.figures import contact_sheet, style
+
+    found = load(name)
+    sources = {found.name: found.split(split).sha256}
+    drawing = contact_sheet.draw(found, split)
+    stem = f"data-{found.name}-{split}"
+    paths = style.save(drawing, root / "figures", stem, sources, metadata.version("interpret-robust"))
+    click.echo(f"{drawing.caption}\n{paths[0]}")
+
+
+@irt.command(epilog=with_examples(EXAMPLES["train"]))
+@click.argument("variants", nargs=-1)
+@click.option("--dataset", default="cluttered-digits", show_default=True, help="Name (irt data list) or .npz path.")
+@click.option("--arch", default="small", show_default=True, help="small, cnn, narrow or wide3.")
+@click.option("--recipe", help="quick, paper, fast or mnist. [default: the one for the dataset]")
+@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change one number of the recipe.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--limit", type=COUNT, help="Train on the first N images only.")
+@click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
+@device_option
+@overwrite_option
+@root_option
+def train(
+    variants: tuple[str, ...],
+    dataset: str,
+    arch: str,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    seed: int,
+    limit: int | None,
+    time_limit: float | None,
+    device: str,
+    overwrite: bool,
+    root: Path,
+) -> None:
+    """Train VARIANTS: natural, natural-att, natural-linear-att, at, at-reg, at-att, at-att-reg.
+
+    Without VARIANTS, train what the quick study needs. Models that are there with the same recipe are
+    skipped; a stopped run goes on where it was when the same command is given again.
+    """
+    from interpret_robust import study
+    from interpret_robust.training.recipe import default_preset, preset
+    from interpret_robust.variants import variant
+
+    chosen = preset(recipe or default_preset(dataset), dataset, overrides)
+    models = [(variant(name).name, seed) for name in dict.fromkeys(variants)] or [
+        (name, seed + offset) for name, offset in study.MODELS
+    ]
+    deadline = time.monotonic() + time_limit if time_limit is not None else float("inf")
+    folder = study.Folders(root).checkpoints
+    tasks = [
+        study.TrainTask(dataset, arch, name, of, chosen, folder, device, limit, deadline, overwrite)
+        for name, of in models
+    ]
+    study.do_all(tasks, device, click.echo)
+
+
+@irt.command(
+    epilog=with_examples("irt evaluate\n  irt evaluate checkpoints/*-seed0.safetensors --steps 100 --limit 500")
+)
+@click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
+@click.option("--step-size", type=NUMBER, help="Length of a step. [default: eps / 4]")
+@click.option("--steps", type=click.IntRange(min=0), default=20, show_default=True, help="Steps of PGD.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random starts.")
+@run_options
+def evaluate(checkpoints: tuple[Path, ...], **given: Any) -> None:
+    """Natural and PGD accuracy of CHECKPOINTS (default: all), with Wilson intervals over images."""
+    _analyse("robustness", checkpoints, given)
+
+
+class AnalyzeGroup(click.Group):
+    """A command for each module in analyses/, with an option for each field of its settings."""
+
+    def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002
+        """The analyses there are."""
+        from interpret_robust import analyses
+
+        return analyses.names()
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of one analysis."""
+        from interpret_robust import analyses
+
+        if name not in analyses.names():
+            raise unknown("analysis", name, analyses.names())
+
+        @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+        def command(checkpoints: tuple[Path, ...], **given: Any) -> None:
+            _analyse(name, checkpoints, given)
+
+        # Listing must stay quick, so the module itself is only imported when the command is run.
+        listing = context.invoked_subcommand is None and not context.protected_args
+        decorators = [] if listing else _settings_options(analyses.get(name).settings)
+        example = with_examples(f"irt analyze {name}\n  irt analyze {name} checkpoints/NAME.safetensors --split train")
+        wrapped = options(*decorators, run_options)(command)
+        return click.command(name, help=analyses.about(name), epilog=example)(wrapped)
+
+
+@irt.group(cls=AnalyzeGroup)
+def analyze() -> None:
+    """Ask a question of trained models; answers go to analyses/."""
+
+
+def _settings_options(settings: Any) -> list[Callable[[Command], Command]]:
+    kinds: dict[Any, Any] = {int: click.INT, float: NUMBER, float | None: NUMBER, str: click.STRING}
+    return [
+        click.option(
+            "--" + field.name.replace("_", "-"),
+            field.name,
+            type=kinds[field.type],
+            default=field.default,
+            show_default=field.default is not None,
+            help=field.metadata["help"],
+        )
+        for field in fields(settings)
+    ]
+
+
+def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) -> None:
+    """Run one analysis on checkpoints, all that it applies to by default, and print its table."""
+    from interpret_robust import analyses, study
+    from interpret_robust.tables import table
+
+    folders = study.Folders(given.pop("root"))
+    source, device = given.pop("dataset"), given.pop("device")
+    shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "overwrite")}
+    settings = analyses.get(name).settings(**given)
+    chosen = list(checkpoints) or study.applicable(name, study.checkpoints(folders))
+    tasks = [study.AnalysisTask(name, path, folders.analyses, settings, device, source, **shared) for path in chosen]
+    study.do_all(tasks, device, click.echo)
+    click.echo(table(study.table_rows([task.path for task in tasks])))
+
+
+@irt.command(epilog=with_examples("irt figure attention-rank\n  irt figure robustness analyses/robustness-*.h5"))
+@click.argument("name")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@root_option
+def figure(name: str, files: tuple[Path, ...], root: Path) -> None:
+    """Draw figure NAME from analysis FILES (default: all of that name); models are not needed."""
+    from interpret_robust import drawing, figures
+
+    if name not in figures.names():
+        raise unknown("figure", name, figures.names())
+    chosen = files or sorted((root / "analyses").glob(f"{name}-*.h5"))
+    if not chosen:
+        raise UserError(f"there are no {name} files in {root / 'analyses'}: `irt analyze {name}` makes them.")
+    picture = drawing.draw(name, chosen, root / "figures", click.echo)
+    click.echo(picture)
+
+
+@irt.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
+@click.argument("file", type=click.Path(path_type=Path))
+def show(file: Path) -> None:
+    """What a checkpoint or an analysis file holds and where it comes from, checked against its checksum."""
+    from interpret_robust import showing
+
+    click.echo(showing.describe(file))
+
+
+@irt.command(epilog=with_examples("irt reproduce quick"))
+@click.argument("name", type=click.Choice(["quick"]))
+@device_option
+@root_option
+def reproduce(name: str, device: str, root: Path) -> None:
+    """Do the whole study NAME: train, evaluate, analyse, draw. A second run finds everything done."""
+    from interpret_robust import study
+    from interpret_robust.tables import table
+
+    written = study.STUDIES[name](study.Folders(root), device, click.echo)
+    for analysis in ("robustness", "attention-rank"):
+        files = [path for path in written if path.name.startswith(f"{analysis}-") and path.suffix == ".h5"]
+        click.echo(f"\n{analysis}\n{table(study.table_rows(files))}")
+    click.echo("\nfiles\n" + "\n".join(str(path) for path in written))
+
+
+def main() -> NoReturn:
+    """Run `irt`; a mistake of the user's ends in one sentence on stderr and exit status 2."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = irt.main(arguments, prog_name="irt", standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        sentence, code = _explain(error)
+        if sentence is None:
+            raise
+        click.echo(f"irt: {sentence}", err=True)
+    sys.exit(code or 0)
+
+
+def _explain(error: Exception) -> tuple[str | None, int]:
+    """The sentence and the exit status for an error; no sentence for one that is a fault of ours."""
+    from interpret_robust.interruption import Stopped
+
+    match error:
+        case Stopped():
+            return f"{error}; everything is saved, the same command goes on from there.", EXIT_STOPPED
+        case click.Abort():
+            return "interrupted.", EXIT_INTERRUPTED
+        case click.ClickException():
+            return " ".join(error.format_message().split()), EXIT_USER_ERROR
+        case UserError():
+            return str(error), EXIT_USER_ERROR
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            why = error.strerror or str(error).split("\n")[0]
+            return f"{where}{why}; nothing that was finished is lost.", EXIT_USER_ERROR
+    return None, 1

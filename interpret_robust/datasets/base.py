@@ -1,0 +1,60 @@
+"""What a dataset is once it is in memory."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from interpret_robust.errors import UserError
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Masks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, H, W, C) uint8 with C 1 or 3, labels (N,) int64, object masks (N, H, W) or None."""
+
+    images: Images
+    labels: Labels
+    masks: Masks | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def first(self, limit: int | None) -> "Split":
+        """The first `limit` images, all of them for None."""
+        masks = None if self.masks is None else self.masks[:limit]
+        return Split(self.images[:limit], self.labels[:limit], masks)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the bytes of images and labels, in C order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named pair of splits that share image shape and classes."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...] = field(repr=False)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        height, width, channels = self.train.images.shape[1:]
+        return channels, height, width
+
+    def split(self, name: str) -> Split:
+        """The split called `train` or `test`."""
+        if name not in ("train", "test"):
+            raise UserError(f"a dataset has the splits train and test, not '{name}'.")
+        return self.train if name == "train" else self.test

@@ -1,0 +1,85 @@
+"""Batches from a dataset that lies on the device as uint8: shuffled, cropped, flipped, then floats.
+
+Everything random is a function of (seed, epoch) or (seed, step), so a run can be taken up at any step.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from interpret_robust.datasets.base import Split
+
+SHUFFLE, AUGMENT, ATTACK = range(3)
+"""The streams of random numbers of a training run."""
+
+
+def generator(device: torch.device, seed: int, stream: int, count: int) -> torch.Generator:
+    """A generator on `device` whose state depends on these three numbers alone."""
+    state = np.random.SeedSequence([seed, stream, count]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) uint8 in channels-last memory and labels (N,) int64, on `device`."""
+    images = torch.from_numpy(split.images).to(device).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(split.labels).to(device)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 to float32 pixels in [0, 1]."""
+    return images.float().div_(255)
+
+
+class TrainingBatches:
+    """Endless training batches by step number; the short tail of an epoch is dropped.
+
+    Args:
+        split: the training images.
+        batch_size: images a step, at most the number of images.
+        seed: of the order and the augmentation.
+        pad: zero pixels added on each side before a random crop back to size; 0 for none.
+        flip: mirror half of the images.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int, device: torch.device, *, pad: int, flip: bool) -> None:
+        self.images, self.labels = to_device(split, device)
+        self.batch_size, self.seed, self.device = batch_size, seed, device
+        self.pad, self.flip = pad, flip
+        self.steps_per_epoch = len(split) // batch_size
+        self._order = lru_cache(maxsize=1)(self._draw_order)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Pixels (batch, C, H, W) float32 in [0, 1] and labels (batch,) of a step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        chosen = self._order(epoch)[position * self.batch_size :][: self.batch_size]
+        images = self.images[chosen]
+        random = generator(self.device, self.seed, AUGMENT, step)
+        if self.pad:
+            images = random_crop(images, self.pad, random)
+        if self.flip:
+            images = random_flip(images, random)
+        return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[chosen]
+
+    def _draw_order(self, epoch: int) -> Tensor:
+        random = generator(self.device, self.seed, SHUFFLE, epoch)
+        return torch.randperm(len(self.labels), generator=random, device=self.device)
+
+
+def random_crop(images: Tensor, pad: int, random: torch.Generator) -> Tensor:
+    """Pad each side by `pad` zeros and cut each image (N, C, H, W) back to size at its own random place."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (pad, pad, pad, pad))
+    shift = torch.randint(0, 2 * pad + 1, (2, count), generator=random, device=images.device)
+    rows = shift[0, :, None] + torch.arange(height, device=images.device)
+    columns = shift[1, :, None] + torch.arange(width, device=images.device)
+    image = torch.arange(count, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def random_flip(images: Tensor, random: torch.Generator) -> Tensor:
+    """Mirror each image (N, C, H, W) left to right with probability one half."""
+    mirrored = torch.rand(len(images), generator=random, device=images.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)

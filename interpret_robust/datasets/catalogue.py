@@ -1,0 +1,92 @@
+"""The datasets by name, and where their files are kept."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from interpret_robust.datasets.base import Dataset
+from interpret_robust.datasets.npz import Arrays, read_npz, write_npz
+from interpret_robust.errors import unknown
+
+ABOUT = {
+    "cluttered-digits": "embedded default: handwritten digits among coloured clutter, with masks (32x32 RGB)",
+    "cluttered-digits-planted": "the same with a weak class-coded pattern planted below eps",
+    "mnist": "handwritten digits (28x28 gray)",
+    "cifar10": "objects in 10 classes (32x32 RGB)",
+    "cifar100": "objects in 100 classes (32x32 RGB)",
+    "svhn": "house numbers (32x32 RGB)",
+}
+NAMES = tuple(ABOUT)
+SEED = 0
+"""Of the embedded datasets."""
+
+
+def cache_folder() -> Path:
+    """Where dataset files lie: $IRT_DATA, or interpret-robust in the user's cache folder."""
+    if "IRT_DATA" in os.environ:
+        return Path(os.environ["IRT_DATA"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "interpret-robust"
+
+
+def is_embedded(name: str) -> bool:
+    """Whether a dataset is generated here and needs no download."""
+    return name.startswith("cluttered-digits")
+
+
+def file_of(name: str) -> Path:
+    """The `.npz` that a dataset's name stands for, whether it is there yet or not.
+
+    Raises UserError for a name that is neither known nor the path of an `.npz`.
+    """
+    if name.endswith(".npz"):
+        return Path(name)
+    if name not in ABOUT:
+        raise unknown("dataset", name, (*NAMES, "a path ending in .npz"))
+    if is_embedded(name):
+        from interpret_robust.datasets.cluttered_digits import VERSION
+
+        return cache_folder() / f"{name}-v{VERSION}-seed{SEED}.npz"
+    return cache_folder() / f"{name}.npz"
+
+
+@lru_cache(maxsize=2)
+def load(name: str) -> Dataset:
+    """The dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
+
+    Raises UserError for an unknown name, a file that breaks the convention, or data that cannot be had.
+    """
+    from interpret_robust.datasets import sources
+
+    path = file_of(name)
+    if is_embedded(name) and not path.exists():
+        _generate(name, path)
+    elif name in sources.SOURCES:
+        sources.fetch(name, cache_folder())
+    train, test = read_npz(path)
+    classes = sources.CLASS_NAMES.get(name) or _class_names(name, int(train.labels.max()) + 1)
+    return Dataset(path.stem if name.endswith(".npz") else name, train, test, classes)
+
+
+def _generate(name: str, path: Path) -> None:
+    from interpret_robust.datasets.cluttered_digits import cluttered_digits
+
+    made = cluttered_digits(seed=SEED, planted=name.endswith("planted"))
+    arrays: Arrays = {}
+    for key, split in (("train", made.train), ("test", made.test)):
+        assert split.masks is not None
+        arrays |= {
+            f"x_{key}": split.images,
+            f"y_{key}": split.labels.astype(np.uint8),
+            f"mask_{key}": split.masks,
+        }
+    write_npz(path, arrays)
+
+
+def _class_names(name: str, classes: int) -> tuple[str, ...]:
+    if is_embedded(name):
+        from interpret_robust.datasets.cluttered_digits import CLASS_NAMES
+
+        return CLASS_NAMES
+    return tuple(f"class {label}" for label in range(classes))

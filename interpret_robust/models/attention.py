@@ -1,0 +1,70 @@
+"""Heads: how local features become one vector. All take local features (N, C, H, W).
+
+A head returns `(attention, pooled)`: weights (N, H*W) that sum to one over positions in row-major
+order, or None where the head has none, and pooled features (N, C').
+"""
+
+from torch import Tensor, nn
+
+
+class AveragePool(nn.Module):
+    """The mean over positions: the base network's global feature."""
+
+    def forward(self, local: Tensor) -> tuple[None, Tensor]:
+        return None, local.mean((2, 3))
+
+
+class DenseHead(nn.Module):
+    """All local features through one fully connected ReLU layer, as in the paper's MNIST network."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, outputs)
+
+    def forward(self, local: Tensor) -> tuple[None, Tensor]:
+        return None, self.dense(local.flatten(1)).relu()
+
+
+class NonlinearAttention(nn.Module):
+    """The paper's attention (Eqs. 3 to 5): a one-hidden-layer ReLU network scores each position.
+
+    The global feature g is max-pool, 3x3 convolution, max-pool down to one position. The score of a
+    position is the network's answer to the concatenation of its local feature and g; a softmax over
+    positions gives the weights, and the weighted sum of local features is the pooled feature.
+    """
+
+    def __init__(self, channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.global_feature = nn.Sequential(
+            nn.MaxPool2d(2), nn.Conv2d(channels, channels, 3, padding=1), nn.AdaptiveMaxPool2d(1), nn.Flatten()
+        )
+        self.from_local = nn.Conv2d(channels, hidden, 1)
+        self.from_global = nn.Linear(channels, hidden, bias=False)
+        self.score = nn.Conv2d(hidden, 1, 1)
+
+    def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
+        # One matrix applied to [l; g] is the sum of one applied to l and one applied to g.
+        g = self.from_global(self.global_feature(local))
+        scores = self.score((self.from_local(local) + g[:, :, None, None]).relu())
+        return weighted_sum(local, scores)
+
+
+class LinearAttention(nn.Module):
+    """The parametrised compatibility of Jetley et al. 2018 (https://arxiv.org/abs/1804.02391): <u, l + g>.
+
+    The term <u, g> is the same at every position and cancels in the softmax, so it is not computed:
+    the weights are exactly those of the published form, and do not depend on g.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, 1, 1, bias=False)
+
+    def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
+        return weighted_sum(local, self.score(local))
+
+
+def weighted_sum(local: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of scores (N, 1, H, W) over positions, and the local features' sum under it (Eqs. 4 and 5)."""
+    attention = scores.flatten(1).softmax(1)
+    return attention, (local.flatten(2) * attention[:, None]).sum(2)

@@ -1,0 +1,99 @@
+"""A model: a backbone that gives local features, a head that pools them, a linear classifier."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from interpret_robust.errors import UserError, unknown
+from interpret_robust.models import cnn, resnet
+from interpret_robust.models.attention import AveragePool, DenseHead, LinearAttention, NonlinearAttention
+
+Head = Literal["average", "nonlinear", "linear"]
+
+ARCHITECTURES = ("small", "cnn", "narrow", "wide3")
+
+
+class Features(NamedTuple):
+    """What a model sees before it decides.
+
+    local (N, C, H, W); attention (N, H*W), summing to one, or None; pooled (N, C'), the classifier's input.
+    """
+
+    local: Tensor
+    attention: Tensor | None
+    pooled: Tensor
+
+
+class Classifier(nn.Module):
+    """`model(images)` gives logits (N, classes); images are pixels in [0, 1], NCHW, any normalisation is inside."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, pooled_channels: int, classes: int) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.classifier = nn.Linear(pooled_channels, classes)
+
+    def features(self, images: Tensor) -> Features:
+        """Local features, attention and pooled features of images (N, C, H, W) in [0, 1]."""
+        local = self.backbone(images)
+        attention, pooled = self.head(local)
+        return Features(local, attention, pooled)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(images).pooled)
+        return logits
+
+
+def build(architecture: str, head: Head, image_shape: tuple[int, int, int], classes: int, *, seed: int) -> Classifier:
+    """A fresh model whose weights depend on `seed` alone; the global random state is left as found.
+
+    `image_shape` is (channels, height, width). Raises UserError for an unknown architecture or for images
+    that are too small for it.
+    """
+    if architecture not in ARCHITECTURES:
+        raise unknown("architecture", architecture, ARCHITECTURES)
+    channels, height, width = image_shape
+    if min(height, width) < 16 or height % 4 or width % 4:
+        raise UserError(f"images are {height}x{width}: sides must be multiples of 4 and at least 16.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if architecture == "cnn":
+            return _build_cnn(head, image_shape, classes)
+        return _build_resnet(architecture, head, channels, classes)
+
+
+def _build_resnet(architecture: str, head: Head, channels: int, classes: int) -> Classifier:
+    match architecture:
+        case "small":
+            backbone = resnet.ResNet(channels, (16, 16, 32, 64), units=1, stem_stride=2)
+        case "narrow":
+            backbone = resnet.ResNet(channels, (16, 16, 32, 64), units=5)
+        case _:
+            backbone = resnet.ResNet(channels, (16, 48, 96, 192), units=5)
+    pool = _attention_head(head, backbone.local_channels) or AveragePool()
+    model = Classifier(backbone, pool, backbone.local_channels, classes)
+    resnet.initialise_classifier(model.classifier)
+    return model
+
+
+def _build_cnn(head: Head, image_shape: tuple[int, int, int], classes: int) -> Classifier:
+    channels, height, width = image_shape
+    backbone = cnn.CNN(channels)
+    attention = _attention_head(head, backbone.local_channels)
+    if attention is None:
+        inputs = backbone.local_channels * (height // 4) * (width // 4)
+        model = Classifier(backbone, DenseHead(inputs, cnn.DENSE_UNITS), cnn.DENSE_UNITS, classes)
+    else:
+        model = Classifier(backbone, attention, backbone.local_channels, classes)
+    cnn.initialise(model)
+    return model
+
+
+def _attention_head(head: Head, channels: int) -> NonlinearAttention | LinearAttention | None:
+    match head:
+        case "nonlinear":
+            return NonlinearAttention(channels)
+        case "linear":
+            return LinearAttention(channels)
+        case "average":
+            return None

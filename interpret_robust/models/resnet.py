@@ -1,0 +1,98 @@
+"""The paper's base network: the pre-activation ResNet of the CIFAR-10 challenge.
+
+Source: https://github.com/MadryLab/cifar10_challenge, model.py, with filters [16, 16, 32, 64] for `narrow`
+(464,154 parameters with average pooling) and [16, 48, 96, 192] for `wide3`. `small` keeps the unit and
+the 8x8 local features, with one unit a stage and a stem of stride 2, for CPUs.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NEGATIVE_SLOPE = 0.1
+
+
+class PerImageStandardisation(nn.Module):
+    """Subtract each image's mean and divide by its deviation, at least 1/(255 sqrt(pixels)).
+
+    tf.image.per_image_standardization of the challenge, on pixels in [0, 1]. The network therefore does
+    not change when an image is shifted, nor when it is scaled.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.mean((1, 2, 3), keepdim=True)
+        centred = images - mean
+        variance = centred.square().mean((1, 2, 3), keepdim=True)
+        # The floor goes under the root, whose slope at zero would make the gradient of a blank image NaN.
+        return centred / variance.clamp_min(1 / (255**2 * images[0].numel())).sqrt()
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with TensorFlow's epsilon and the challenge's decay of 0.9."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """3x3, no bias, initialised with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * outputs)))
+    return layer
+
+
+class Unit(nn.Module):
+    """Norm, activation, convolution, twice, beside a shortcut of average pooling and zero channels."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, activate_shortcut: bool) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = batch_norm(inputs), convolution(inputs, outputs, stride)
+        self.norm2, self.conv2 = batch_norm(outputs), convolution(outputs, outputs)
+        self.stride, self.activate_shortcut = stride, activate_shortcut
+        self.padding = (outputs - inputs) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = F.leaky_relu(self.norm1(x), NEGATIVE_SLOPE)
+        hidden = F.leaky_relu(self.norm2(self.conv1(activated)), NEGATIVE_SLOPE)
+        residual: Tensor = self.conv2(hidden)
+        return residual + self.shortcut(activated if self.activate_shortcut else x)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            x = F.avg_pool2d(x, self.stride)
+        if self.padding:
+            x = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
+        return x
+
+
+class ResNet(nn.Module):
+    """Images (N, channels, H, W) in [0, 1] to local features: the last stage, normalised and activated."""
+
+    def __init__(
+        self, image_channels: int, filters: tuple[int, int, int, int], units: int, stem_stride: int = 1
+    ) -> None:
+        super().__init__()
+        stem, *widths = filters
+        # With a stem of stride 2 the last stage keeps its resolution, so that there are still 8x8 positions.
+        strides = (1, 2, 2 // stem_stride)
+        self.standardise = PerImageStandardisation()
+        self.stem = convolution(image_channels, stem, stem_stride)
+        stages, inputs = [], stem
+        for stage, (outputs, stride) in enumerate(zip(widths, strides, strict=True)):
+            for unit in range(units):
+                first = unit == 0
+                activate = first and stage == 0
+                stages.append(Unit(inputs, outputs, stride if first else 1, activate_shortcut=activate))
+                inputs = outputs
+        self.units = nn.Sequential(*stages)
+        self.norm = batch_norm(inputs)
+        self.local_channels = inputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.leaky_relu(self.norm(self.units(self.stem(self.standardise(images)))), NEGATIVE_SLOPE)
+
+
+def initialise_classifier(classifier: nn.Linear) -> None:
+    """The challenge's uniform unit scaling, U(+-sqrt(3 / inputs)), and zero biases."""
+    bound = math.sqrt(3 / classifier.in_features)
+    nn.init.uniform_(classifier.weight, -bound, bound)
+    nn.init.zeros_(classifier.bias)

@@ -1,0 +1,35 @@
+"""Where a result comes from: the code, the libraries, the machine."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "torchvision", "captum", "numpy", "scipy", "h5py")
+
+
+def code_version() -> dict[str, str]:
+    """The package's version, and the git commit where it runs from a checkout (`+` for local changes)."""
+    version = {"version": metadata.version("interpret-robust")}
+    folder = Path(__file__).parent
+    if (folder.parent / ".git").exists():
+        version["commit"] = _git(folder, "rev-parse", "HEAD") + ("+" if _git(folder, "status", "--porcelain") else "")
+    return version
+
+
+def environment(device: str, threads: int) -> dict[str, str | int]:
+    """Versions of Python and the libraries, the processor and the device computed on."""
+    versions = {name: metadata.version(name) for name in LIBRARIES}
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "device": device,
+        "threads": threads,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()

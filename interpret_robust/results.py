@@ -1,0 +1,372 @@
+"""The HDF5 file of an analysis: its schema, how it is written, resumed, read and shown.
+
+    /  @format @format_version @schema @complete @n_done @config_sha256 @content_sha256 @created_utc ...
+    provenance/   config_json, environment_json, run_json: where every number comes from
+    per_image/    one row an image, written batch by batch
+    the rest      statistics, computed from per_image/ when all rows are there
+
+A file grows as `NAME.h5.partial`, is flushed after each batch, and is put in place in one step when it is
+complete; a stopped run goes on after its last whole batch if its configuration is still the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from interpret_robust.errors import UserError
+from interpret_robust.files import put_in_place
+
+FORMAT = "interpret-robust"
+FORMAT_VERSION = 1
+PROVENANCE = "provenance"
+_COMPRESS_ABOVE = 4096
+_CHUNK_BYTES = 64 * 1024
+
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One dataset of a file: its path, NumPy type, meaning, and its axes after the first, by name."""
+
+    path: str
+    dtype: str
+    doc: str
+    axes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a file of one analysis holds. `per_image` has a leading axis over images; `summary` has none.
+
+    `groups` gives attributes to groups, such as the NXdata signal that a viewer should plot.
+    """
+
+    name: str
+    version: int
+    per_image: tuple[Column, ...]
+    summary: tuple[Column, ...]
+    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """As `attention-rank/1`."""
+        return f"{self.name}/{self.version}"
+
+
+class Rows:
+    """A file being written: `append` rows batch by batch, then `finish` with the statistics."""
+
+    def __init__(self, file: h5py.File, path: Path, schema: Schema) -> None:
+        self._file, self.path, self.schema = file, path, schema
+
+    @property
+    def done(self) -> int:
+        """Rows that are whole on the disk."""
+        return int(self._file.attrs["n_done"])
+
+    def append(self, rows: Mapping[str, AnyArray]) -> None:
+        """Write the next rows of every per-image column. Raises ValueError for missing or foreign columns."""
+        _require(rows.keys(), self.schema.per_image)
+        start = self.done
+        count = len(next(iter(rows.values())))
+        for path, values in rows.items():
+            self._file[path][start : start + count] = values
+        self._file.flush()
+        self._file.attrs["n_done"] = start + count
+        self._file.flush()
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """All per-image columns."""
+        return {column.path: self._file[column.path][...] for column in self.schema.per_image}
+
+    def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """Write the statistics, mark the file complete and put it in its place."""
+        _require(summary.keys(), self.schema.summary)
+        for column in self.schema.summary:
+            dataset = self._file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
+            _describe(dataset, column, column.axes)
+        for group, attributes in self.schema.groups.items():
+            self._file[group].attrs.update(attributes)
+        _write_json(self._file, "run_json", run)
+        self._file.attrs["complete"] = True
+        self._file.attrs["content_sha256"] = content_sha256(self._file)
+        self._file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
+        partial = Path(self._file.filename)
+        self._file.close()
+        put_in_place(partial, self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def open_rows(
+    path: Path,
+    schema: Schema,
+    count: int,
+    sizes: Mapping[str, int],
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Rows:
+    """Start the file of an analysis over `count` images, or go on with its unfinished `.partial`.
+
+    Args:
+        path: the file's final name.
+        schema: what it holds.
+        count: number of images.
+        sizes: length of each axis that the per-image columns name.
+        config: everything that decides the numbers; a partial file of another config is an error.
+        environment: versions and machine, stored as they are.
+        overwrite: discard a partial file of another config.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if partial.exists() and not overwrite:
+        found = _reopen(partial, schema, config)
+        if found is not None:
+            return Rows(found, path, schema)
+    partial.unlink(missing_ok=True)
+    file = h5py.File(partial, "w-")
+    file.attrs.update(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "schema": schema.label,
+            "complete": False,
+            "n_done": 0,
+            "config_sha256": config_sha256(config),
+            "NX_class": "NXroot",
+        }
+    )
+    if schema.groups:
+        file.attrs["default"] = next(iter(schema.groups))
+    _write_json(file, "config_json", config)
+    _write_json(file, "environment_json", environment)
+    for column in schema.per_image:
+        _create_rows(file, column, (count, *(sizes[axis] for axis in column.axes)))
+    file.flush()
+    return Rows(file, path, schema)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished file. `result["curve/attention_mean"]` reads one dataset from it."""
+
+    path: Path
+    schema: str
+    config: dict[str, Any]
+
+    def __getitem__(self, name: str) -> AnyArray:
+        with _opened(self.path) as file:
+            if name not in file:
+                raise UserError(f"{self.path} holds no '{name}'.")
+            return np.asarray(file[name][()])
+
+    def __contains__(self, name: str) -> bool:
+        with _opened(self.path) as file:
+            return name in file
+
+    @cached_property
+    def count(self) -> int:
+        """Number of images."""
+        with _opened(self.path) as file:
+            return int(file.attrs["n_done"])
+
+
+def read(path: Path, schema: Schema | str | None = None) -> Result:
+    """Open a finished file, checking format, schema and completeness.
+
+    Args:
+        path: the file.
+        schema: what it must hold, or its name before the slash; anything of ours for None.
+
+    Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
+    """
+    with _opened(path) as file:
+        label = str(file.attrs["schema"])
+        if not file.attrs["complete"]:
+            raise UserError(f"{path} is unfinished ({file.attrs['n_done']} rows): run its analysis again to go on.")
+        config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+    if schema is not None:
+        _check_schema(path, label, schema)
+    return Result(path, label, config)
+
+
+def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
+    """Whether `path` holds a finished file of this configuration.
+
+    Raises UserError where it holds another configuration, unless it may be overwritten.
+    """
+    if not path.exists() or overwrite:
+        return False
+    found = read(path, schema).config
+    if config_sha256(found) == config_sha256(config):
+        return True
+    raise UserError(
+        f"{path} holds another configuration ({_differing_keys(found, config)}): "
+        "use another --root, or --overwrite to replace it."
+    )
+
+
+def verify(path: Path) -> None:
+    """Raise UserError where a finished file's content differs from its checksum."""
+    with _opened(path) as file:
+        if content_sha256(file) != file.attrs["content_sha256"]:
+            raise UserError(f"{path} is damaged (its content differs from its checksum): run its analysis again.")
+
+
+def tree(path: Path) -> list[tuple[str, str, str]]:
+    """Path, type and meaning of every dataset of a file, in order."""
+    lines: list[tuple[str, str, str]] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
+            shape = "x".join(map(str, item.shape)) or "scalar"
+            lines.append((name, f"{item.dtype} {shape}", str(item.attrs.get("long_name", ""))))
+
+    with _opened(path) as file:
+        file.visititems(visit)
+    return lines
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """Configuration, environment and run of a file, as stored."""
+    with _opened(path) as file:
+        group = file[PROVENANCE]
+        return {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a file's root."""
+    with _opened(path) as file:
+        return dict(file.attrs)
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration's canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def content_sha256(file: h5py.File) -> str:
+    """SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
+    digest = hashlib.sha256()
+    digest.update(str(file.attrs["config_sha256"]).encode())
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
+            values = item[()]
+            digest.update(f"{name} {item.dtype} {item.shape}".encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
+
+    file.visititems(visit)
+    return digest.hexdigest()
+
+
+def _opened(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path} is damaged or no HDF5 file ({_first_line(error)}).") from None
+    if file.attrs.get("format") != FORMAT:
+        file.close()
+        raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote.")
+    if file.attrs["format_version"] > FORMAT_VERSION:
+        version = file.attrs["format_version"]
+        file.close()
+        raise UserError(f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update it.")
+    return file
+
+
+def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any]) -> h5py.File | None:
+    """The partial file, ready to go on; None where a kill left it unreadable, since it holds nothing then."""
+    try:
+        file = h5py.File(partial, "r+")
+    except OSError:
+        return None
+    if file.attrs.get("schema") == schema.label and file.attrs["config_sha256"] == config_sha256(config):
+        _forget_summary(file, schema)
+        return file
+    found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+    file.close()
+    raise UserError(
+        f"{partial} is an unfinished analysis of another configuration ({_differing_keys(found, config)}): "
+        "use --overwrite to discard it."
+    )
+
+
+def _forget_summary(file: h5py.File, schema: Schema) -> None:
+    """Drop statistics that a kill may have left half-written."""
+    for name in {column.path.split("/")[0] for column in schema.summary} | {f"{PROVENANCE}/run_json"}:
+        if name in file:
+            del file[name]
+
+
+def _differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    return ", ".join(f"{key} is {json.dumps(found.get(key))}, here {json.dumps(wanted[key])}" for key in keys[:2])
+
+
+def _check_schema(path: Path, found: str, wanted: Schema | str) -> None:
+    name, _, version = found.partition("/")
+    wanted_name = wanted if isinstance(wanted, str) else wanted.name
+    if name != wanted_name:
+        raise UserError(f"{path} holds {found}, and {wanted_name} is needed here.")
+    if isinstance(wanted, Schema) and int(version) != wanted.version:
+        raise UserError(f"{path} has {found} and this irt reads {wanted.label}: update interpret-robust.")
+
+
+def _require(given: Any, columns: tuple[Column, ...]) -> None:
+    expected = {column.path for column in columns}
+    if set(given) != expected:
+        raise ValueError(f"columns differ from the schema: {sorted(set(given) ^ expected)}")
+
+
+def _create_rows(file: h5py.File, column: Column, shape: tuple[int, ...]) -> None:
+    dtype = np.dtype(column.dtype)
+    row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
+    options: dict[str, Any] = {"chunks": (min(shape[0], max(1, _CHUNK_BYTES // row_bytes)), *shape[1:])}
+    if row_bytes * shape[0] > _COMPRESS_ABOVE:
+        options |= {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+    dataset = file.create_dataset(column.path, shape, dtype, fillvalue=_FILL[dtype.kind], **options)
+    _describe(dataset, column, ("image", *column.axes))
+
+
+_FILL: dict[str, float] = {"f": np.nan, "i": -1, "u": 255, "b": False}
+"""What a row that was never written holds."""
+
+
+def _describe(dataset: h5py.Dataset, column: Column, axes: tuple[str, ...]) -> None:
+    dataset.attrs["long_name"] = column.doc
+    for dimension, axis in zip(dataset.dims, axes, strict=True):
+        dimension.label = axis
+
+
+def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=1, sort_keys=True)
+    file.create_dataset(f"{PROVENANCE}/{name}", data=text, dtype=h5py.string_dtype("utf-8"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0].split("(", 1)[-1].rstrip(")")
+
+
+Summarise = Callable[[Mapping[str, AnyArray]], dict[str, Any]]

@@ -1,0 +1,64 @@
+"""What a file of ours holds, as text: `irt show`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interpret_robust import results
+from interpret_robust.errors import UserError
+from interpret_robust.tables import table
+
+
+def describe(path: Path) -> str:
+    """Contents and origin of a checkpoint (.safetensors) or an analysis (.h5), after checking its checksum.
+
+    Raises UserError for a file that is missing, damaged or of another kind.
+    """
+    if path.suffix == ".safetensors":
+        return _describe_checkpoint(path)
+    if path.suffix == ".h5":
+        return _describe_analysis(path)
+    raise UserError(f"{path} is neither a checkpoint (.safetensors) nor an analysis (.h5).")
+
+
+def _describe_checkpoint(path: Path) -> str:
+    from interpret_robust.training import checkpoint
+
+    found = checkpoint.read(path)
+    about = dict(found.about)
+    history = about.pop("history")
+    parameters = sum(tensor.numel() for tensor in found.tensors.values())
+    rows = [{key: _short(value) for key, value in epoch.items()} for epoch in history]
+    return "\n\n".join(
+        [
+            f"{path}: {len(found.tensors)} tensors, {parameters} numbers, checksum good",
+            json.dumps(about, indent=1),
+            table(rows) if rows else "no epoch is finished yet",
+        ]
+    )
+
+
+def _describe_analysis(path: Path) -> str:
+    result = results.read(path)
+    results.verify(path)
+    rows = [{"dataset": name, "type": kind, "meaning": meaning} for name, kind, meaning in results.tree(path)]
+    numbers = [{"statistic": name, "value": _short(result[name])} for name in _statistics(path)]
+    return "\n\n".join(
+        [
+            f"{path}: {result.schema}, {result.count} images, checksum good",
+            json.dumps(results.provenance(path), indent=1),
+            table(rows),
+            table(numbers),
+        ]
+    )
+
+
+def _statistics(path: Path) -> list[str]:
+    """The paths of a file's statistics that fit on a line: one number, or a number and its interval."""
+    return [name for name, kind, _ in results.tree(path) if kind.endswith((" scalar", " 3")) and "/" in name]
+
+
+def _short(value: Any) -> str:
+    return " ".join(f"{number:.4g}" for number in np.atleast_1d(value))

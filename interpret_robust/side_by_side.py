@@ -1,0 +1,88 @@
+"""Independent work side by side: one process and one thread a core, which beats one model on all cores.
+
+Workers stop by themselves, with everything saved, when the parent goes away or asks them to: they watch
+a pipe that only the parent holds open.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+
+class Task(Protocol):
+    """Work that can be sent to another process. `position` is the line of its progress bar."""
+
+    def __call__(self, position: int | None) -> str:
+        """Do the work; return a line that says what was done."""
+
+
+Outcome = tuple[Task, str | Exception]
+
+
+def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
+    """Yield each task with its answer or its exception, as they end; one worker means this process."""
+    if workers <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            yield task, _attempt(task, None)
+        return
+    context = multiprocessing.get_context("spawn")
+    positions: Queue[int] = context.Queue()
+    for position in range(workers):
+        positions.put(position)
+    # The lock keeps bars of several processes from overwriting each other.
+    watched, held = context.Pipe(duplex=False)
+    with held:
+        pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watched, context.RLock()))
+        futures: dict[Future[str], Task] = {pool.submit(_work, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield futures[future], future.result() if error is None else error
+        except BaseException:
+            held.close()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _attempt(task: Task, position: int | None) -> str | Exception:
+    try:
+        return task(position)
+    except Exception as error:
+        return error
+
+
+_position: int | None = None
+
+
+def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
+    """Make this worker single-threaded, and stop it when the parent's end of the pipe closes."""
+    import torch
+
+    global _position  # noqa: PLW0603 - the one thing a worker knows of itself
+    _position = positions.get()
+    torch.set_num_threads(1)
+    tqdm.set_lock(lock)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_stop_with_parent, args=(watched,), daemon=True).start()
+
+
+def _stop_with_parent(watched: Connection) -> None:
+    try:
+        watched.recv()
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _work(task: Task) -> str:
+    return task(_position)

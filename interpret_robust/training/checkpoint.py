@@ -1,0 +1,116 @@
+"""A model on disk: a safetensors file whose metadata says how it was made.
+
+The metadata holds one JSON text, `about`, with the job (dataset and its hash, architecture, variant,
+seed, recipe), the history of every epoch, the final metrics, the code and the environment, and the
+SHA-256 of the tensors. An unfinished run lies beside it as `NAME.state.safetensors`, in the same format,
+with the optimiser's state, the weight average and the step: every random number of a run is a function
+of (seed, step), so the step is the state of the generators.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from interpret_robust.errors import UserError
+from interpret_robust.files import replacing
+from interpret_robust.models import Classifier, build
+from interpret_robust.variants import variant
+
+FORMAT = "interpret-robust-checkpoint"
+FORMAT_VERSION = 1
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: `about` as in the module's docstring, and the tensors by name."""
+
+    path: Path
+    about: dict[str, Any]
+    tensors: Tensors
+    sha256: str
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """Dataset, architecture, variant, seed and recipe."""
+        job: dict[str, Any] = self.about["job"]
+        return job
+
+    def model(self, device: torch.device) -> Classifier:
+        """The model on `device`, in eval mode. Raises UserError where the tensors are of another network."""
+        job = self.job
+        head = variant(job["variant"]).head
+        model = build(job["architecture"], head, tuple(job["image_shape"]), len(job["class_names"]), seed=0)
+        _check_names(self.path, job["architecture"], model.state_dict(), self.tensors)
+        model.load_state_dict(self.tensors)
+        return model.to(device).to(memory_format=torch.channels_last).eval()
+
+
+def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
+    """Write atomically; what was at `path` stays whole until the new file is."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "about": json.dumps(about),
+        "tensors_sha256": _tensors_sha256(plain),
+    }
+    with replacing(path) as partial:
+        # An empty file first, so that a folder without write permission is an OSError that names the file.
+        partial.touch()
+        try:
+            save_file(plain, partial, metadata)
+        except SafetensorError as error:
+            raise OSError(None, f"could not be written ({error})", str(path)) from error
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: `irt train` makes them.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}): delete it and train again.") from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} is a safetensors file, but not one that `irt train` wrote.")
+    if int(metadata["format_version"]) > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has checkpoint format {metadata['format_version']} and this irt reads up to {FORMAT_VERSION}: "
+            "update interpret-robust."
+        )
+    if _tensors_sha256(tensors) != metadata["tensors_sha256"]:
+        raise UserError(f"{path} is damaged (its tensors differ from their checksum): delete it and train again.")
+    return Checkpoint(path, json.loads(metadata["about"]), tensors, metadata["tensors_sha256"])
+
+
+def _tensors_sha256(tensors: Tensors) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_names(path: Path, architecture: str, expected: Tensors, found: Tensors) -> None:
+    differing = sorted(
+        name
+        for name in expected.keys() | found.keys()
+        if name not in expected or name not in found or expected[name].shape != found[name].shape
+    )
+    if differing:
+        raise UserError(
+            f"{path} does not hold the network '{architecture}' that it names: {len(differing)} tensors differ, "
+            f"first {differing[0]}."
+        )

