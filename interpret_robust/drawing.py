@@ -13,7 +13,7 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Callable[[str], 
 
     Raises UserError for a file that is missing, damaged, unfinished or of another analysis.
     """
-    opened = [results.read(path, figure) for path in files]
+    opened = sorted((results.read(path, figure) for path in files), key=style.order)
     name, sources, version = style.stem(figure, opened), style.inputs(opened), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
     if style.is_drawn(folder, name, sources, version):

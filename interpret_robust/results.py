@@ -11,7 +11,7 @@ complete; a stopped run goes on after its last whole batch if its configuration 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from interpret_robust.configs import differences
 from interpret_robust.errors import UserError
 from interpret_robust.files import put_in_place
 
@@ -220,7 +221,7 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     if config_sha256(found) == config_sha256(config):
         return True
     raise UserError(
-        f"{path} holds another configuration ({_differing_keys(found, config)}): "
+        f"{path} holds another configuration ({differences(found, config)}): "
         "use another --root, or --overwrite to replace it."
     )
 
@@ -308,7 +309,7 @@ def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any]) -> h5py.Fi
     found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
     file.close()
     raise UserError(
-        f"{partial} is an unfinished analysis of another configuration ({_differing_keys(found, config)}): "
+        f"{partial} is an unfinished analysis of another configuration ({differences(found, config)}): "
         "use --overwrite to discard it."
     )
 
@@ -318,11 +319,6 @@ def _forget_summary(file: h5py.File, schema: Schema) -> None:
     for name in {column.path.split("/")[0] for column in schema.summary} | {f"{PROVENANCE}/run_json"}:
         if name in file:
             del file[name]
-
-
-def _differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    keys = [key for key in wanted if found.get(key) != wanted[key]]
-    return ", ".join(f"{key} is {json.dumps(found.get(key))}, here {json.dumps(wanted[key])}" for key in keys[:2])
 
 
 def _check_schema(path: Path, found: str, wanted: Schema | str) -> None:
@@ -367,6 +363,3 @@ def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).split("\n")[0].split("(", 1)[-1].rstrip(")")
-
-
-Summarise = Callable[[Mapping[str, AnyArray]], dict[str, Any]]

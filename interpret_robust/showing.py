@@ -1,12 +1,12 @@
 """What a file of ours holds, as text: `irt show`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from interpret_robust import results
+from interpret_robust.configs import lines
 from interpret_robust.errors import UserError
 from interpret_robust.tables import table
 
@@ -34,7 +34,7 @@ def _describe_checkpoint(path: Path) -> str:
     return "\n\n".join(
         [
             f"{path}: {len(found.tensors)} tensors, {parameters} numbers, checksum good",
-            json.dumps(about, indent=1),
+            lines(about),
             table(rows) if rows else "no epoch is finished yet",
         ]
     )
@@ -48,7 +48,7 @@ def _describe_analysis(path: Path) -> str:
     return "\n\n".join(
         [
             f"{path}: {result.schema}, {result.count} images, checksum good",
-            json.dumps(results.provenance(path), indent=1),
+            lines(results.provenance(path)),
             table(rows),
             table(numbers),
         ]

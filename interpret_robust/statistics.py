@@ -55,15 +55,17 @@ def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = 2000) -> In
     return Interval(mean, float(found.low), float(found.high))
 
 
-def column_means(rows: Array) -> tuple[Array, Array, Array]:
-    """Mean over rows (N, K) of each column, with its normal 95 % interval: three arrays (K,).
+def column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[Array, Array, Array]:
+    """Mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
 
-    With thousands of rows the normal, percentile and BCa intervals agree to the fourth digit.
+    A resample is the number of times it draws each row, so that its means are one product of matrices.
     """
-    mean = rows.mean(0)
-    spread = rows.std(0, ddof=1) if len(rows) > 1 else np.full(rows.shape[1], np.nan)
-    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * spread / np.sqrt(len(rows))
-    return mean, mean - half, mean + half
+    count = len(rows)
+    rng = np.random.default_rng(seed)
+    drawn = (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples))
+    means = np.stack([times.astype(rows.dtype) @ rows / count for times in drawn])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return rows.mean(0), low, high
 
 
 def row_spearman(first: Array, second: Array) -> Array:

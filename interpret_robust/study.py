@@ -11,6 +11,7 @@ from interpret_robust.datasets import load
 from interpret_robust.device import cores, resolve
 from interpret_robust.drawing import draw
 from interpret_robust.errors import UserError
+from interpret_robust.figures import style
 from interpret_robust.interruption import Stopped
 from interpret_robust.training import checkpoint
 from interpret_robust.training.job import Job
@@ -194,10 +195,9 @@ def applicable(analysis: str, paths: Sequence[Path]) -> list[Path]:
 
 
 def table_rows(files: Sequence[Path]) -> list[dict[str, str]]:
-    """A row a file: the model, then the headline numbers of its analysis."""
+    """A row a file, in the paper's order: the model, then the headline numbers of its analysis."""
     rows = []
-    for path in files:
-        result = results.read(path)
+    for result in sorted(map(results.read, files), key=style.order):
         analysis = analyses.get(result.schema.partition("/")[0])
         rows.append({"model": result.config["checkpoint"]["name"], **analysis.table_row(result)})
     return rows

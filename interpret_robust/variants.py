@@ -20,14 +20,19 @@ VARIANTS = {
     variant.name: variant
     for variant in (
         Variant("natural", adversarial=False),
-        Variant("natural-att", adversarial=False, head="nonlinear"),
         Variant("natural-linear-att", adversarial=False, head="linear"),
+        Variant("natural-att", adversarial=False, head="nonlinear"),
         Variant("at", adversarial=True),
         Variant("at-reg", adversarial=True, regularised=True),
         Variant("at-att", adversarial=True, head="nonlinear"),
         Variant("at-att-reg", adversarial=True, head="nonlinear", regularised=True),
     )
 }
+
+
+def paper_order(name: str, seed: int) -> tuple[int, int]:
+    """A key that sorts models as the paper's tables do, naturally trained ones first."""
+    return list(VARIANTS).index(name), seed
 
 
 def variant(name: str) -> Variant:

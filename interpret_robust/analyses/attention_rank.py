@@ -22,6 +22,8 @@ from interpret_robust.streaming import Analysis, Batch, to_numpy
 OBJECT_SHARE = 0.25
 """A position lies on the object where the mask covers at least this share of its pixels."""
 
+SIGNIFICANT = 0.05
+
 _POSITION = ("position",)
 SCHEMA = Schema(
     name="attention-rank",
@@ -42,8 +44,8 @@ SCHEMA = Schema(
     summary=(
         Column("curve/rank", "i4", "robustness rank, 0 the most robust", ("rank",)),
         Column("curve/attention_mean", "f8", "attention at this rank, mean over images", ("rank",)),
-        Column("curve/attention_low", "f8", "lower end of its normal 95 % interval", ("rank",)),
-        Column("curve/attention_high", "f8", "upper end", ("rank",)),
+        Column("curve/attention_low", "f8", "lower end of its percentile bootstrap 95 % interval", ("rank",)),
+        Column("curve/attention_high", "f8", "upper end of its percentile bootstrap 95 % interval", ("rank",)),
         Column("curve/uniform", "f8", "attention if all positions had the same"),
         Column("test/spearman", "f8", "mean per-image Spearman, BCa bootstrap 95 % interval", ("of",)),
         Column("test/spearman_relative", "f8", "the same for relative distance", ("of",)),
@@ -152,13 +154,23 @@ def table_row(result: Result) -> dict[str, str]:
     on_object = Interval(*result["object/attention"])
     row = {
         "Spearman": Interval(*result["test/spearman"]).plain(),
-        "relative": Interval(*result["test/spearman_relative"]).plain(),
-        "Page p (up / down)": f"{result['test/page_more_robust']:.2g} / {result['test/page_less_robust']:.2g}",
+        "of relative distance": Interval(*result["test/spearman_relative"]).plain(),
+        "attention goes to": _reading(result),
         "images": str(result.count),
     }
     if np.isfinite(on_object.value):
         row["attention on object"] = f"{on_object.percent()} (area {float(result['object/area']):.1%})"
     return row
+
+
+def _reading(result: Result) -> str:
+    """What the correlation and the trend say together, at the 5 % level."""
+    _, low, high = result["test/spearman"]
+    if low > 0 and result["test/page_more_robust"] < SIGNIFICANT:
+        return "more robust features"
+    if high < 0 and result["test/page_less_robust"] < SIGNIFICANT:
+        return "less robust features"
+    return "cannot tell"
 
 
 def _on_object(attention: AnyArray, masks: AnyArray | None, grid: tuple[int, int]) -> dict[str, AnyArray]:

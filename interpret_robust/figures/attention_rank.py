@@ -8,16 +8,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, colour, job, label, new_figure
+from interpret_robust.figures.style import RC, Drawing, bare, colour, job, label, new_figure
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
+
+CURVES_HEIGHT, ROW_HEIGHT = 2.3, 0.58
+"""Inches."""
 
 
 def draw(results: Sequence[Result]) -> Drawing:
     """The paper's curve for each model, the spread of per-image correlations, and example attention maps."""
-    figure = new_figure(2.6 + 0.75 * (1 + len(results)))
+    figure = new_figure(CURVES_HEIGHT + ROW_HEIGHT * (1 + len(results)))
     with mpl.rc_context(RC):
-        parts: Any = figure.subfigures(2, 1, height_ratios=[2.4, 0.75 * (1 + len(results))])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[CURVES_HEIGHT, ROW_HEIGHT * (1 + len(results))])
         upper, lower = parts
         curve, spread = upper.subplots(1, 2, width_ratios=[3, 2])
         for result in results:
@@ -25,8 +28,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         _draw_spread(spread, results)
         uniform = float(results[0]["curve/uniform"])
         curve.axhline(uniform, color="0.5", linestyle="--", linewidth=0.8, label="uniform")
-        curve.set(xlabel="robustness rank (0 = most robust)", ylabel="attention weight", ylim=(0, None))
-        curve.legend()
+        curve.set(xlabel="robustness rank (0 = most robust)", ylabel="attention weight", yscale="log")
+        curve.legend(loc="lower right")
         _draw_examples(lower, results)
     numbers = {label(result): _numbers(result) for result in results}
     return Drawing(figure, _caption(results), numbers)
@@ -54,7 +57,8 @@ def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
         axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], color=shade, marker="o", markersize=3, capsize=2)
     axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
     axes.set_yticks(range(len(results)), [label(result) for result in results])
-    axes.set(xlim=(-1, 1), xlabel="Spearman of attention and robustness, per image")
+    axes.grid(visible=False, axis="y")
+    axes.set(xlim=(-1, 1), xlabel="Spearman, per image")
     axes.invert_yaxis()
 
 
@@ -70,8 +74,7 @@ def _draw_examples(figure: SubFigure, results: Sequence[Result]) -> None:
                 attention, cmap="viridis", vmin=0, vmax=brightest, interpolation="nearest"
             )
     for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.grid(visible=False)
+        bare(axes)
     for row, name in enumerate(["image", *(job(result)["variant"] for result in results)]):
         grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
     figure.colorbar(picture, ax=grid[1:, :], label="attention", fraction=0.02, pad=0.01)

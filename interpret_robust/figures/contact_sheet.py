@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.figures.style import RC, Drawing, new_figure
+from interpret_robust.figures.style import RC, Drawing, bare, new_figure
 
 COLUMNS = 12
 MOST_ROWS = 20
@@ -22,10 +22,7 @@ def draw(dataset: Dataset, split: str) -> Drawing:
                 axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
             grid[row, 0].set_ylabel(dataset.class_names[label], rotation=0, ha="right", va="center")
         for axes in grid.flat:
-            axes.set(xticks=[], yticks=[])
-            axes.grid(visible=False)
-            for spine in axes.spines.values():
-                spine.set_visible(False)
+            bare(axes)
     masks = "" if chosen.masks is None else " Beside each image: the same with everything off the object dimmed."
     caption = f"The first {split} images of each class of {dataset.name} ({len(chosen)} images).{masks}"
     return Drawing(figure, caption)

@@ -29,6 +29,7 @@ def draw(results: Sequence[Result]) -> Drawing:
             numbers[label(result)] = {name: list(interval) for name, interval in accuracies.items()}
         axes.set_yticks(range(len(results)), [label(result) for result in results])
         axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
         axes.set_xlim(-2, 102)
         axes.set_xlabel("accuracy, % (hollow: natural images; filled: adversarial images)")
         figure.suptitle(_title(results))

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from interpret_robust.files import replacing
 from interpret_robust.results import Result, attributes
+from interpret_robust.variants import paper_order
 
 WIDTH = 6.75
 """Inches: the text width of a conference paper."""
@@ -26,6 +28,7 @@ RC: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "0.92",
     "legend.frameon": False,
     "pdf.fonttype": 42,
@@ -70,6 +73,14 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
+def bare(axes: Axes) -> None:
+    """Leave nothing of the axes but the picture in them."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
 def colour(variant: str) -> str:
     """A variant's colour."""
     return COLOURS.get(variant, "#CC79A7")
@@ -84,6 +95,11 @@ def job(result: Result) -> dict[str, Any]:
 def label(result: Result) -> str:
     """As `at-att seed 0`."""
     return f"{job(result)['variant']} seed {job(result)['seed']}"
+
+
+def order(result: Result) -> tuple[int, int]:
+    """The key that puts models into the paper's order."""
+    return paper_order(job(result)["variant"], job(result)["seed"])
 
 
 def stem(name: str, results: Sequence[Result]) -> str:

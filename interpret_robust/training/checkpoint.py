@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from interpret_robust.errors import UserError
@@ -64,12 +64,7 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
         "tensors_sha256": _tensors_sha256(plain),
     }
     with replacing(path) as partial:
-        # An empty file first, so that a folder without write permission is an OSError that names the file.
-        partial.touch()
-        try:
-            save_file(plain, partial, metadata)
-        except SafetensorError as error:
-            raise OSError(None, f"could not be written ({error})", str(path)) from error
+        partial.write_bytes(save(plain, metadata))
 
 
 def read(path: Path) -> Checkpoint:

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from interpret_robust import device as devices
 from interpret_robust import progress, provenance
 from interpret_robust.attacks import generator_noise
+from interpret_robust.configs import differences
 from interpret_robust.datasets.batches import ATTACK, TrainingBatches, generator
 from interpret_robust.errors import UserError
 from interpret_robust.interruption import Stopped, stop_requests
@@ -220,13 +221,6 @@ def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
     raise UserError(f"{path} was trained otherwise ({differences(found, job.describe())}): {_WAYS_OUT}")
 
 
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first few keys in which two descriptions differ, with both values."""
-    flat_found, flat_wanted = _flatten(found), _flatten(wanted)
-    keys = [key for key in flat_wanted if flat_found.get(key) != flat_wanted[key]]
-    return ", ".join(f"{key} is {flat_found.get(key)}, here {flat_wanted[key]}" for key in keys[:3])
-
-
 _WAYS_OUT = "use another --root, or --overwrite to replace it."
 
 
@@ -302,10 +296,3 @@ def _average(model: torch.nn.Module, decay: float) -> AveragedModel:
 
 def _below(prefix: str, tensors: checkpoint.Tensors) -> checkpoint.Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -1,0 +1,271 @@
+"""Training: the step against plain PyTorch, exact resume, collapse, and what a checkpoint says of itself."""
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from interpret_robust.attacks import generator_noise
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.batches import ATTACK, TrainingBatches, generator
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.errors import UserError
+from interpret_robust.interruption import Stopped
+from interpret_robust.models import build
+from interpret_robust.training import checkpoint
+from interpret_robust.training.job import Job
+from interpret_robust.training.loop import Run, check_collapse, train
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import variant
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(
+    "test", epochs=2, batch_size=16, learning_rate=0.05, attack_step=5 / 255, attack_steps=2, eps_ramp=0.4, flip=True
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return cluttered_digits(70, 20)
+
+
+def job(dataset: Dataset, name: str = "at-att-reg", recipe: Recipe = RECIPE, seed: int = 3) -> Job:
+    return Job(dataset, "small", variant(name), seed, recipe)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(path).tensors
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", ["natural", "at", "at-att-reg"])
+def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
+    this = job(digits, name)
+    run = Run(this, CPU)
+    run.advance()
+    run.advance()
+
+    model = build("small", this.variant.head, (3, 32, 32), 10, seed=3).to(memory_format=torch.channels_last).train()
+    velocity = {key: torch.zeros_like(parameter) for key, parameter in model.named_parameters()}
+    batches = TrainingBatches(digits.train, 16, 3, CPU, pad=2, flip=True)
+    for step in range(2):
+        share = (step + 1) / (2 * (70 // 16))
+        images, labels = batches.batch(step)
+        adversarial = images
+        if name != "natural":
+            attack = RECIPE.attack(share)
+            assert attack.eps == pytest.approx(8 / 255 * min(1, share / 0.4))
+            adversarial = attack(model, images, labels, generator_noise(generator(CPU, 3, ATTACK, step)))
+        features = model.features(adversarial).pooled
+        loss = F.cross_entropy(model.classifier(features), labels)
+        if name == "at-att-reg":
+            difference = features - model.features(images).pooled
+            loss = loss + 0.01 * difference.square().sum(1).sqrt().mean()
+        model.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                assert parameter.grad is not None
+                decay = 5e-4 if parameter.ndim > 1 else 0.0
+                velocity[key] = 0.9 * velocity[key] + parameter.grad + decay * parameter
+                parameter.sub_(RECIPE.rate(share) * velocity[key])
+    for key, parameter in model.named_parameters():
+        torch.testing.assert_close(run.model.get_parameter(key), parameter, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, replace(RECIPE, ema=0.9), replace(RECIPE, optimiser="adam", learning_rate=1e-3)],
+    ids=["sgd", "average", "adam"],
+)
+def test_a_run_stopped_after_every_step_ends_with_the_same_bits(
+    tmp_path: Path, digits: Dataset, recipe: Recipe
+) -> None:
+    this = job(digits, recipe=recipe)
+    whole = train(this, tmp_path / "whole", source="x", device=CPU)
+    for stops in range(1, 8):
+        with pytest.raises(Stopped, match=f"after step {stops} of 8"):
+            train(this, tmp_path / "pieces", source="x", device=CPU, deadline=-math.inf)
+    pieces = train(this, tmp_path / "pieces", source="x", device=CPU, deadline=-math.inf)
+    assert_equal(weights(whole), weights(pieces))
+    histories = [checkpoint.read(path).about["history"] for path in (whole, pieces)]
+    for first, second in zip(*histories, strict=True):
+        assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    assert not list((tmp_path / "pieces").glob("*.state.*"))
+
+
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.training.job import Job
+from interpret_robust.training.loop import train
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import variant
+
+torch.set_num_threads(1)
+recipe = Recipe("killed", epochs=6, batch_size=16, learning_rate=0.05, attack_steps=1, ema=0.9)
+job = Job(cluttered_digits(400, 20), "small", variant("at-att"), 0, recipe)
+moments = random.Random(0)
+kills = 0
+for folder, kill in (("killed", True), ("killed", False), ("whole", False)):
+    while True:
+        child = os.fork()
+        if not child:
+            train(job, Path(sys.argv[1], folder), source="x", device=torch.device("cpu"), save_every=0.0)
+            os._exit(0)
+        if kill:
+            time.sleep(moments.uniform(0.02, 0.35))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        kills += os.WIFSIGNALED(status)
+        if not kill or kills == 20 or os.WIFEXITED(status):
+            break
+print(kills)
+"""
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
+    # One process forks a trainer for each kill, so that torch is imported once.
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert int(done.stdout) == 20
+    (whole,), (killed,) = (list((tmp_path / name).glob("*.safetensors")) for name in ("whole", "killed"))
+    assert_equal(weights(whole), weights(killed))
+
+
+def test_sigterm_saves_and_stops_between_two_steps(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Run.advance
+
+    def interrupted(run: Run) -> None:
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(run)
+
+    monkeypatch.setattr(Run, "advance", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="after step 3 of 8"):
+        train(job(digits), tmp_path, source="x", device=CPU)
+    assert signal.getsignal(signal.SIGTERM) is before
+    (state,) = tmp_path.glob("*.state.safetensors")
+    assert checkpoint.read(state).about["step"] == 3
+
+
+def test_a_finished_model_is_left_alone(tmp_path: Path, digits: Dataset) -> None:
+    path = train(job(digits, "natural"), tmp_path, source="x", device=CPU)
+    stamp = path.stat().st_mtime_ns
+    assert train(job(digits, "natural"), tmp_path, source="x", device=CPU) == path
+    assert path.stat().st_mtime_ns == stamp
+
+
+def test_another_recipe_under_the_same_name_is_refused_unless_told(tmp_path: Path, digits: Dataset) -> None:
+    path = train(job(digits, "natural"), tmp_path, source="x", device=CPU)
+    before = weights(path)
+    other = job(digits, "natural", replace(RECIPE, learning_rate=0.01))
+    with pytest.raises(
+        UserError, match=r"natural-seed3.safetensors was .*recipe.learning_rate is 0.05, here 0.01.*--overwrite"
+    ):
+        train(other, tmp_path, source="x", device=CPU)
+    assert_equal(before, weights(path))
+    train(other, tmp_path, source="x", device=CPU, overwrite=True)
+    assert not torch.equal(before["classifier.weight"], weights(path)["classifier.weight"])
+
+
+def test_an_unfinished_run_of_another_recipe_is_refused_unless_told(tmp_path: Path, digits: Dataset) -> None:
+    with pytest.raises(Stopped):
+        train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
+    other = job(digits, recipe=replace(RECIPE, epochs=1))
+    with pytest.raises(UserError, match=r"unfinished run of another kind \(recipe.epochs is 2, here 1\)"):
+        train(other, tmp_path, source="x", device=CPU)
+    train(other, tmp_path, source="x", device=CPU, overwrite=True)
+
+
+def test_the_average_is_the_running_mean_of_the_weights(digits: Dataset) -> None:
+    run = Run(job(digits, "natural", replace(RECIPE, ema=0.75)), CPU)
+    run.advance()
+    mean = run.model.classifier.weight.detach().clone()
+    run.advance()
+    mean = 0.75 * mean + 0.25 * run.model.classifier.weight.detach()
+    torch.testing.assert_close(run.final_tensors()["classifier.weight"], mean)
+    torch.testing.assert_close(run.final_tensors()["backbone.norm.running_mean"], run.model.backbone.norm.running_mean)  # type: ignore[union-attr]
+
+
+def test_a_checkpoint_says_how_it_was_made(tmp_path: Path, digits: Dataset) -> None:
+    about = checkpoint.read(train(job(digits, "natural"), tmp_path, source="here.npz", device=CPU)).about
+    assert about["job"]["dataset_sha256"] == digits.train.sha256
+    assert about["job"]["recipe"]["learning_rate"] == 0.05
+    assert (about["source"], about["precision"], about["code"]["version"]) == ("here.npz", "float32", "0.1.0")
+    assert [row["epoch"] for row in about["history"]] == [1, 2]
+    last = about["history"][-1]
+    assert about["metrics"]["training_accuracy"] == last["accuracy"]
+    assert last["learning_rate"] == pytest.approx(0.0)
+    assert 0 < last["cross_entropy"] < 4
+
+
+def test_history_counts_every_image_once(digits: Dataset) -> None:
+    run = Run(job(digits, "natural", replace(RECIPE, learning_rate=0.0, weight_decay=0.0, pad=0, flip=False)), CPU)
+    for _ in range(4):
+        run.advance()
+    model = build("small", "average", (3, 32, 32), 10, seed=3).train()
+    losses, right = [], 0
+    for step in range(4):
+        images, labels = run.batches.batch(step)
+        logits = model(images)
+        losses.append(F.cross_entropy(logits, labels).item())
+        right += int((logits.argmax(1) == labels).sum())
+    assert run.history[0]["cross_entropy"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert run.history[0]["accuracy"] == right / 64
+
+
+def row(loss: float, share: float) -> dict[str, float]:
+    return {"epoch": 4, "cross_entropy": loss, "largest_predicted_share": share}
+
+
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [
+        ([row(2.3, 0.2), row(math.nan, 0.2)], "the loss is not finite"),
+        ([row(2.3, 0.99), row(2.3, 0.99)], "99% of predictions name one class"),
+    ],
+)
+def test_collapse_is_told(history: list[dict[str, float]], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        check_collapse(history, 10)
+
+
+@pytest.mark.parametrize("history", [[row(2.3, 0.99)], [row(2.3, 0.5), row(2.3, 0.99)], [row(1.0, 0.99)] * 2])
+def test_slow_starts_are_no_collapse(history: list[dict[str, float]]) -> None:
+    check_collapse(history, 10)
+
+
+def test_a_run_that_diverges_stops_with_a_sentence(tmp_path: Path, digits: Dataset) -> None:
+    with pytest.raises(UserError, match=r"training (diverged|collapsed)"):
+        train(job(digits, "at", replace(RECIPE, learning_rate=1e6)), tmp_path, source="x", device=CPU)
+    assert not list(tmp_path.glob("*-seed3.safetensors"))
+
+
+def test_fewer_images_than_a_batch_are_told(digits: Dataset) -> None:
+    with pytest.raises(UserError, match="15 training images are fewer than one batch of 16"):
+        Run(Job(digits, "small", variant("at"), 0, RECIPE, limit=15), CPU)
+
+
+def test_nothing_global_is_left_changed(tmp_path: Path, digits: Dataset) -> None:
+    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+    train(job(digits), tmp_path, source="x", device=CPU)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1], before[2]) == (str(np.random.get_state()), random.getstate())
