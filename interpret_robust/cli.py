@@ -220,7 +220,7 @@ class AnalyzeGroup(click.Group):
 
         return analyses.names()
 
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         """The command of one analysis."""
         from interpret_robust import analyses
 
@@ -231,12 +231,17 @@ class AnalyzeGroup(click.Group):
         def command(checkpoints: tuple[Path, ...], **given: Any) -> None:
             _analyse(name, checkpoints, given)
 
-        # Listing must stay quick, so the module itself is only imported when the command is run.
-        listing = context.invoked_subcommand is None and not context.protected_args
-        decorators = [] if listing else _settings_options(analyses.get(name).settings)
+        decorators = _settings_options(analyses.get(name).settings)
         example = with_examples(f"irt analyze {name}\n  irt analyze {name} checkpoints/NAME.safetensors --split train")
         wrapped = options(*decorators, run_options)(command)
         return click.command(name, help=analyses.about(name), epilog=example)(wrapped)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list in the help, without importing any analysis."""
+        from interpret_robust import analyses
+
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, analyses.about(name)) for name in analyses.names()])
 
 
 @irt.group(cls=AnalyzeGroup)
@@ -271,7 +276,7 @@ def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
     chosen = list(checkpoints) or study.applicable(name, study.checkpoints(folders))
     tasks = [study.AnalysisTask(name, path, folders.analyses, settings, device, source, **shared) for path in chosen]
     study.do_all(tasks, device, click.echo)
-    click.echo(table(study.table_rows([task.path for task in tasks])))
+    click.echo(table(study.table_rows([task.work().path for task in tasks])))
 
 
 @irt.command(epilog=with_examples("irt figure attention-rank\n  irt figure robustness analyses/robustness-*.h5"))
@@ -301,7 +306,7 @@ def show(file: Path) -> None:
 
 
 @irt.command(epilog=with_examples("irt reproduce quick"))
-@click.argument("name", type=click.Choice(["quick"]))
+@click.argument("name", type=click.Choice(["quick"]), metavar="NAME")
 @device_option
 @root_option
 def reproduce(name: str, device: str, root: Path) -> None:
@@ -350,3 +355,7 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             why = error.strerror or str(error).split("\n")[0]
             return f"{where}{why}; nothing that was finished is lost.", EXIT_USER_ERROR
     return None, 1
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,8 @@ complete; a stopped run goes on after its last whole batch if its configuration 
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +34,8 @@ FORMAT_VERSION = 1
 PROVENANCE = "provenance"
 _COMPRESS_ABOVE = 4096
 _CHUNK_BYTES = 64 * 1024
+_ROOM_FOR_THE_REST = 1024 * 1024
+"""Bytes for statistics, provenance and the file's own structure."""
 
 AnyArray = npt.NDArray[Any]
 
@@ -144,7 +148,11 @@ def open_rows(
         if found is not None:
             return Rows(found, path, schema)
     partial.unlink(missing_ok=True)
-    file = h5py.File(partial, "w-")
+    shapes = {column.path: (count, *(sizes[axis] for axis in column.axes)) for column in schema.per_image}
+    room = sum(np.dtype(column.dtype).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
+    _reserve(partial, room)
+    file = h5py.File(partial, "w")
+    _reserve(partial, room)
     file.attrs.update(
         {
             "format": FORMAT,
@@ -161,7 +169,7 @@ def open_rows(
     _write_json(file, "config_json", config)
     _write_json(file, "environment_json", environment)
     for column in schema.per_image:
-        _create_rows(file, column, (count, *(sizes[axis] for axis in column.axes)))
+        _create_rows(file, column, shapes[column.path])
     file.flush()
     return Rows(file, path, schema)
 
@@ -334,6 +342,21 @@ def _require(given: Any, columns: tuple[Column, ...]) -> None:
     expected = {column.path for column in columns}
     if set(given) != expected:
         raise ValueError(f"columns differ from the schema: {sorted(set(given) ^ expected)}")
+
+
+def _reserve(path: Path, content: int) -> None:
+    """Take room on the disk for a file of `content` bytes, where the system can.
+
+    HDF5 does not survive a disk that fills up under an open file, so it has to be full before or not at all.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(path, "ab") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, content + content // 20 + _ROOM_FOR_THE_REST)
+        except OSError as error:
+            path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _create_rows(file: h5py.File, column: Column, shape: tuple[int, ...]) -> None:

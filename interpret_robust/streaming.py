@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,18 @@ class Analysis:
     needs_attention: bool = False
 
 
-def output_path(folder: Path, analysis: Analysis, checkpoint: Path, split: str) -> Path:
-    """Where the file of an analysis of a checkpoint lies."""
-    return folder / f"{analysis.schema.name}-{checkpoint.stem}-{split}.h5"
+def file_name(analysis: Analysis, checkpoint: str, split: str, settings: Any, limit: int | None, other: str) -> str:
+    """The file of an analysis of a checkpoint; what differs from the defaults is part of its name.
+
+    `other` is the dataset's name where it is not that of training, else empty.
+    """
+    changed = [
+        f"{field.name.replace('_', '')}{getattr(settings, field.name):.4g}"
+        for field in fields(settings)
+        if getattr(settings, field.name) != field.default
+    ]
+    parts = [analysis.schema.name, checkpoint, other and f"on-{other}", split, *changed, limit and f"first{limit}"]
+    return "-".join(part for part in parts if part) + ".h5"
 
 
 class Work:
@@ -90,7 +99,8 @@ class Work:
         self.model = checkpoint.model(device)
         self.split = dataset.split(split).first(limit)
         self.settings = settings.resolved(checkpoint.job)
-        self.path = output_path(folder, analysis, checkpoint.path, split)
+        other = dataset.name if dataset.name != checkpoint.job["dataset"] else ""
+        self.path = folder / file_name(analysis, checkpoint.path.stem, split, settings, limit, other)
         channels, height, width = _local_shape(self.model, dataset, device)
         self.sizes = {"class": len(dataset.class_names), "channel": channels, "position": height * width}
         self.config = {

@@ -56,8 +56,6 @@ MODELS = (
     ("natural", 0),
     ("natural", 1),
 )
-IMAGES = 1000
-"""Test images that the quick study evaluates on."""
 
 
 @dataclass(frozen=True)
@@ -122,24 +120,20 @@ class AnalysisTask:
     overwrite: bool = False
 
     @property
-    def path(self) -> Path:
-        """Where its file goes."""
-        return streaming.output_path(self.folder, analyses.get(self.analysis), self.checkpoint, self.split)
-
-    @property
     def name(self) -> str:
         """The file's name."""
-        return self.path.name
+        return self.work().path.name
 
     def is_done(self) -> bool:
         """Whether its file is there. Raises UserError where another configuration's has its name."""
-        return self._work().is_done(overwrite=self.overwrite)
+        return self.work().is_done(overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
         """Run it, and say where the answer is."""
-        return f"analysed {self._work().run(overwrite=self.overwrite, position=position).name}"
+        return f"analysed {self.work().run(overwrite=self.overwrite, position=position).name}"
 
-    def _work(self) -> streaming.Work:
+    def work(self) -> streaming.Work:
+        """The analysis with everything that it needs. Raises UserError where these do not fit."""
         found = checkpoint.read(self.checkpoint)
         return streaming.Work(
             analyses.get(self.analysis),
@@ -218,11 +212,11 @@ def reproduce_quick(folders: Folders, device: str, say: Say) -> list[Path]:
     files, pictures = [], []
     for name in ("robustness", "attention-rank"):
         tasks = [
-            AnalysisTask(name, path, folders.analyses, analyses.get(name).settings(), device, limit=IMAGES)
+            AnalysisTask(name, path, folders.analyses, analyses.get(name).settings(), device)
             for path in applicable(name, trained)
         ]
         do_all(tasks, device, say)
-        of_this = [task.path for task in tasks]
+        of_this = [task.work().path for task in tasks]
         files += of_this
         pictures.append(draw(name, of_this, folders.figures, say))
     return [*trained, *files, *pictures]

@@ -27,6 +27,8 @@ class Split:
 
     def first(self, limit: int | None) -> "Split":
         """The first `limit` images, all of them for None."""
+        if limit is None:
+            return self
         masks = None if self.masks is None else self.masks[:limit]
         return Split(self.images[:limit], self.labels[:limit], masks)
 

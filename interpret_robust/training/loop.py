@@ -225,6 +225,7 @@ _WAYS_OUT = "use another --root, or --overwrite to replace it."
 
 
 def _run_to_end(run: Run, save: Any, deadline: float, save_every: float, position: int | None) -> None:
+    save()  # at once, so that a folder that cannot be written is told before the work, not after it
     saved_at = time.monotonic()
     bar = progress.bar(run.job.name, run.total_steps, "steps", initial=run.step, position=position)
     with stop_requests() as stop, bar:

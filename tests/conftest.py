@@ -1,0 +1,54 @@
+"""What tests share: a folder for datasets that is not the user's, small images, and checkpoints of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.models import build
+from interpret_robust.training import checkpoint
+from interpret_robust.training.job import Job
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import variant
+
+MakeCheckpoint = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the datasets of whoever runs it."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IRT_DATA", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return cluttered_digits(60, 40)
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(digits: Dataset) -> MakeCheckpoint:
+    """Write the checkpoint of a small model after ten steps on `digits`, enough to beat guessing."""
+
+    def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:
+        job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
+        model = build("small", job.variant.head, digits.image_shape, len(digits.class_names), seed=seed)
+        images, labels = to_device(digits.train, torch.device("cpu"))
+        optimiser = torch.optim.Adam(model.parameters(), 0.01)
+        for _ in range(job.recipe.epochs):
+            optimiser.zero_grad()
+            F.cross_entropy(model(to_pixels(images)), labels).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        about = {"job": job.describe(), "source": digits.name, "code": {"version": "0"}, "history": [], "metrics": {}}
+        path = folder / f"{job.name}.safetensors"
+        checkpoint.write(path, about, dict(model.state_dict()))
+        return path
+
+    return make

@@ -1,0 +1,500 @@
+"""The attack: closed forms on a linear model, its boxes, its randomness, what it leaves alone, a foreign PGD."""
+
+import math
+import random as python_random
+from collections.abc import Callable
+from copy import deepcopy
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import InDouble, Linear, array, pixels, settle
+from torch import Tensor, nn
+
+from interpret_robust.attacks import (
+    PGD,
+    AttackSettings,
+    LossName,
+    Noise,
+    batch_norm_mode,
+    check_inside,
+    generator_noise,
+    image_gradient,
+    margin_loss,
+    per_image_noise,
+)
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import TrainingBatches, to_device, to_pixels
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.errors import UserError
+from interpret_robust.models import build
+
+EPS, STEP = 8 / 255, 2 / 255
+SHAPE = (3, 4, 5)
+LOSSES: list[LossName] = ["cross-entropy", "margin"]
+CPU = torch.device("cpu")
+
+
+def labels_of(count: int, classes: int = 2) -> Tensor:
+    return torch.arange(count) % classes
+
+
+def noise_for(images: Tensor, seed: int = 0) -> Noise:
+    return per_image_noise(seed, range(len(images)))
+
+
+def replay(*draws: Tensor) -> Noise:
+    """Noise that gives these draws one after the other."""
+    left = iter(draws)
+    return lambda images: next(left)
+
+
+def direction(model: Linear, labels: Tensor) -> Tensor:
+    """Where each image's loss grows: the sign of the other class's weights minus the true one's."""
+    weight = model.layer.weight.detach()
+    return (weight[1 - labels] - weight[labels]).sign().reshape(len(labels), *SHAPE)
+
+
+class Squiggle(nn.Module):
+    """A small random convolution network with sines: many optima, all modules that keep state."""
+
+    def __init__(self, channels: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.convolution = nn.Conv2d(channels, 6, 3, padding=1)
+            self.norm = nn.BatchNorm2d(6)
+            self.dropout = nn.Dropout(0.5)
+            self.classifier = nn.Linear(6, 4)
+            with torch.no_grad():
+                self.convolution.weight *= 20
+        self.calls = 0
+        self.fails_at = math.inf
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls >= self.fails_at:
+            raise RuntimeError("out of memory, say")
+        hidden = self.norm(self.convolution(images)).sin().mean((2, 3))
+        logits: Tensor = self.classifier(self.dropout(hidden))
+        return logits
+
+
+# --- closed forms on a linear model
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("random_start", [True, False])
+def test_on_a_linear_model_pgd_finds_the_corner_exactly(loss: LossName, random_start: bool) -> None:
+    model, images, labels = Linear(60), pixels(40, *SHAPE, low=0.1, high=0.9), labels_of(40)
+    attack = PGD(EPS, STEP, steps=8, random_start=random_start, loss=loss)  # from any start, 2 eps are 8 steps
+    adversarial = attack(model, images, labels, noise_for(images))
+    assert torch.equal(adversarial, images + EPS * direction(model, labels))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_on_a_linear_model_accuracy_is_that_of_the_closed_form_margin(loss: LossName) -> None:
+    model, images = Linear(60), pixels(200, *SHAPE, low=0.1, high=0.9)
+    labels = model(images).argmax(1)
+    adversarial = PGD(EPS, STEP, steps=8, loss=loss)(model, images, labels, noise_for(images))
+    logits, weight = array(model(images)), array(model.layer.weight)
+    margins = np.abs(logits[:, 0] - logits[:, 1]) - EPS * np.abs(weight[0] - weight[1]).sum()
+    assert 0.2 < (margins > 0).mean() < 0.8
+    np.testing.assert_array_equal(array(model(adversarial).argmax(1) == labels), margins > 0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_at_the_border_the_corner_is_clipped_to_pixels(loss: LossName) -> None:
+    model, images, labels = Linear(60), pixels(10, *SHAPE, low=-0.02, high=1.02).clamp(0, 1), labels_of(10)
+    assert bool((images == 0).any()) and bool((images == 1).any())
+    adversarial = PGD(EPS, STEP, steps=8, loss=loss)(model, images, labels, noise_for(images))
+    assert torch.equal(adversarial, (images + EPS * direction(model, labels)).clamp(0, 1))
+
+
+def test_iterates_walk_a_step_at_a_time_up_to_the_ball() -> None:
+    model, images, labels = Linear(60), pixels(4, *SHAPE, low=0.1, high=0.9), labels_of(4)
+    walk = list(PGD(EPS, STEP, 6, random_start=False).iterates(model, images, labels, noise_for(images)))
+    assert len(walk) == 7
+    for step, iterate in enumerate(walk):
+        expected = images + min(step * STEP, EPS) * direction(model, labels)
+        torch.testing.assert_close(iterate, expected, rtol=0, atol=2e-7)
+
+
+def test_first_iterate_is_the_start_that_the_noise_names() -> None:
+    images, noise = pixels(5, *SHAPE), 2 * pixels(5, *SHAPE, seed=1) - 1
+    (start,) = PGD(EPS, STEP, 0).iterates(Linear(60), images, labels_of(5), replay(noise))
+    np.testing.assert_allclose(array(start), np.clip(array(images) + EPS * array(noise), 0, 1), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("attack", "what"),
+    [
+        (PGD(EPS, STEP, 0, random_start=False), "no step"),
+        (PGD(EPS, 0.0, 3, random_start=False), "steps of length zero"),
+        (PGD(0.0, STEP, 3), "a ball of radius zero"),
+        (PGD(0.0, STEP, 3, restarts=3), "a ball of radius zero, thrice"),
+    ],
+)
+def test_an_attack_without_room_returns_the_images(attack: PGD, what: str) -> None:
+    images = pixels(3, *SHAPE)
+    assert torch.equal(attack(Linear(60), images, labels_of(3), noise_for(images)), images), what
+
+
+def test_gradient_is_that_of_the_sum_whatever_the_batch_and_grad_mode() -> None:
+    model, images, labels = Linear(60, classes=3), pixels(5, *SHAPE), labels_of(5, 3)
+    probability = array(model(images).softmax(1))
+    expected = (probability - np.eye(3)[labels.numpy()]) @ array(model.layer.weight)
+    with torch.no_grad():
+        gradient = image_gradient(model, images, labels, "cross-entropy")
+    assert not gradient.requires_grad
+    np.testing.assert_allclose(array(gradient).reshape(5, -1), expected, atol=1e-7)
+
+
+def test_margin_loss_equals_a_loop() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 5)).round(1)  # rounded: some are ties
+    logits[7] = 1.0
+    labels = np.arange(50) % 5
+    expected = []
+    for row, true in zip(logits, labels, strict=True):
+        expected.append(max(row[label] for label in range(5) if label != true) - row[true])
+    found = margin_loss(torch.from_numpy(logits), torch.from_numpy(labels))
+    np.testing.assert_array_equal(array(found), expected)
+    assert found[7] == 0
+
+
+# --- the boxes
+
+
+@pytest.mark.parametrize("eps", [0.0, 1 / 255, EPS, 0.3, 1.0])
+@pytest.mark.parametrize("share", [0.1, 0.25, 3.0])
+@pytest.mark.parametrize("steps", [0, 1, 7])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_adversarial_images_stay_in_the_ball_and_are_pixels(
+    eps: float, share: float, steps: int, loss: LossName
+) -> None:
+    images, labels = pixels(6, *SHAPE, low=-0.3, high=1.3).clamp(0, 1), labels_of(6, 4)
+    for seed, (random_start, restarts) in enumerate(((True, 1), (False, 1), (True, 3))):
+        attack = PGD(eps, share * eps, steps, restarts, random_start=random_start, loss=loss)
+        adversarial = attack(Squiggle(seed=seed), images, labels, noise_for(images))
+        assert adversarial.dtype == torch.float32
+        assert adversarial.min().item() >= 0 and adversarial.max().item() <= 1
+        assert np.abs(array(adversarial) - array(images)).max() <= eps + 1e-7
+
+
+@pytest.mark.parametrize("wrong", [0.5 + EPS + 1e-5, 0.5 - EPS - 1e-5, math.nan, math.inf])
+def test_a_single_pixel_outside_its_ball_is_an_error(wrong: float) -> None:
+    images = torch.full((2, *SHAPE), 0.5)
+    adversarial = images.clone()
+    check_inside(adversarial + EPS, images, EPS)
+    adversarial[1, 2, 3, 4] = wrong
+    with pytest.raises(ValueError, match=r"left its ball of 0\.0313725"):
+        check_inside(adversarial, images, EPS)
+
+
+@pytest.mark.parametrize(("clean", "wrong"), [(0.01, -1e-5), (0.99, 1 + 1e-5)])
+def test_a_single_value_that_is_no_pixel_is_an_error(clean: float, wrong: float) -> None:
+    images = torch.full((2, *SHAPE), clean)
+    adversarial = images.clone()
+    adversarial[1, 2, 3, 4] = wrong
+    with pytest.raises(ValueError, match=r"or \[0, 1\]"):
+        check_inside(adversarial, images, EPS)
+
+
+# --- restarts
+
+
+def test_each_image_keeps_the_start_of_its_own_smallest_margin() -> None:
+    model, images, labels = Linear(60), pixels(30, *SHAPE), labels_of(30)
+    draws = [2 * pixels(30, *SHAPE, seed=seed) - 1 for seed in range(3)]
+    starts = [(images + EPS * draw).clamp(0, 1) for draw in draws]
+    logits, row = np.stack([array(model(start)) for start in starts]), np.arange(30)
+    choice = (logits[:, row, 1 - labels] - logits[:, row, labels]).argmax(0)
+    assert set(choice) == {0, 1, 2}  # different images prefer different starts
+    expected = torch.stack(starts)[choice, row]
+    found = PGD(EPS, STEP, steps=0, restarts=3)(model, images, labels, replay(*draws))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_restarts_are_never_worse_than_any_single_start(loss: LossName) -> None:
+    model, images, labels = Squiggle(), pixels(20, *SHAPE), labels_of(20, 4)
+    draws = [2 * pixels(20, *SHAPE, seed=seed) - 1 for seed in range(4)]
+    model.eval()
+
+    def margins(attack: PGD, *noise: Tensor) -> Tensor:
+        return margin_loss(model(attack(model, images, labels, replay(*noise))), labels).detach()
+
+    singles = torch.stack([margins(PGD(0.1, 0.03, 2, loss=loss), draw) for draw in draws])
+    assert len(set(singles.argmax(0).tolist())) > 1
+    assert torch.equal(margins(PGD(0.1, 0.03, 2, restarts=4, loss=loss), *draws), singles.amax(0))
+
+
+# --- randomness
+
+
+def test_per_image_noise_depends_on_seed_and_index_alone() -> None:
+    images = torch.zeros(1, *SHAPE)
+    reference = {index: per_image_noise(5, [index])(images)[0] for index in (0, 3, 10_000)}
+    company = per_image_noise(5, [10_000, 7, 3, 0])(torch.ones(4, *SHAPE))
+    for row, index in ((0, 10_000), (2, 3), (3, 0)):
+        assert torch.equal(company[row], reference[index])
+    distinct = [*company, per_image_noise(6, [3])(images)[0], per_image_noise(3, [5])(images)[0]]
+    for at, draw in enumerate(distinct):
+        assert all(float((draw == other).double().mean()) < 0.1 for other in distinct[:at])
+
+
+def test_per_image_noise_goes_on_in_each_stream() -> None:
+    one, all_ = per_image_noise(0, [4]), per_image_noise(0, [3, 4])
+    images = torch.zeros(2, *SHAPE)
+    first, second = one(images[:1]), one(images[:1])
+    assert torch.equal(torch.stack([all_(images)[1], all_(images)[1]]), torch.cat([first, second]))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [per_image_noise(0, range(100)), generator_noise(torch.Generator().manual_seed(0))],
+    ids=["per image", "generator"],
+)
+def test_noise_is_uniform_in_minus_one_to_one(noise: Noise) -> None:
+    draw = noise(torch.zeros(100, 3, 10, 10))
+    assert draw.dtype == torch.float32 and draw.shape == (100, 3, 10, 10)
+    assert draw.min().item() >= -1 and draw.max().item() < 1
+    shares = np.histogram(array(draw), bins=10, range=(-1, 1))[0] / draw.numel()
+    np.testing.assert_allclose(shares, 0.1, atol=5 * math.sqrt(0.09 / draw.numel()))
+
+
+def small_in_double() -> nn.Module:
+    return InDouble(settle(build("small", "nonlinear", (3, 16, 20), 10, seed=0)))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(Linear(60, classes=3), SHAPE), (small_in_double(), (3, 16, 20))],
+    ids=["linear", "small network in float64"],
+)
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_rows_do_not_depend_on_the_batch(model: nn.Module, shape: tuple[int, ...], restarts: int) -> None:
+    images, labels = pixels(7, *shape), labels_of(7, 3)
+    attack = PGD(EPS, EPS / 4, steps=3, restarts=restarts)
+    whole = attack(model, images, labels, per_image_noise(0, range(7)))
+    parts = [
+        attack(model, images[part], labels[part], per_image_noise(0, range(7)[part]))
+        for part in (slice(0, 3), slice(3, 7))
+    ]
+    assert not torch.equal(whole[0], whole[1])
+    assert torch.equal(torch.cat(parts), whole)
+
+
+# --- what is left alone
+
+
+def run_mixed(model: Squiggle, attack: PGD, images: Tensor, labels: Tensor, *, fails: bool) -> None:
+    """Attack a model whose modules are in different modes."""
+    model.train()
+    model.norm.eval()
+    model.classifier.eval()
+    model.calls, model.fails_at = 0, 2 if fails else math.inf
+    if fails:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            attack(model, images, labels, noise_for(images))
+    else:
+        attack(model, images, labels, noise_for(images))
+
+
+def global_state() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), np.random.get_state(), python_random.getstate()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_nothing_is_changed_by_the_attack_nor_by_its_failure(fails: bool, restarts: int) -> None:
+    model, images, labels = Squiggle(), pixels(4, *SHAPE), labels_of(4, 4)
+    model.convolution.bias.requires_grad_(False)  # type: ignore[union-attr]
+    model.classifier.weight.grad = torch.full_like(model.classifier.weight, 7.0)
+    state, before = deepcopy(model.state_dict()), global_state()
+    images_before, labels_before = images.clone(), labels.clone()
+    run_mixed(model, PGD(EPS, STEP, 3, restarts), images, labels, fails=fails)
+    np.testing.assert_equal(global_state(), before)
+    assert {name: module.training for name, module in model.named_modules()} == {
+        "": True,
+        "convolution": True,
+        "norm": False,
+        "dropout": True,
+        "classifier": False,
+    }
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (name != "convolution.bias")
+        if name == "classifier.weight":
+            assert parameter.grad is not None and bool((parameter.grad == 7).all())
+        else:
+            assert parameter.grad is None
+    assert torch.equal(images, images_before) and torch.equal(labels, labels_before)
+    assert not images.requires_grad and images.grad is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_training_mode_is_taken_back_and_only_running_statistics_change(fails: bool) -> None:
+    model, images = Squiggle(), pixels(4, *SHAPE)
+    state = deepcopy(model.state_dict())
+    run_mixed(model, PGD(EPS, STEP, 3, batch_norm="train"), images, labels_of(4, 4), fails=fails)
+    assert [module.training for module in model.modules()] == [True, True, False, True, False]
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, state[name])}
+    assert changed == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert model.norm.num_batches_tracked == (1 if fails else 3)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_every_module_is_in_the_asked_mode_meanwhile(mode: Any) -> None:
+    model = Squiggle()
+    model.norm.eval()
+    with batch_norm_mode(model, mode):
+        assert {module.training for module in model.modules()} == {mode == "train"}
+
+
+def test_in_training_mode_the_batchs_own_statistics_decide() -> None:
+    model, images, labels = Squiggle(), pixels(4, *SHAPE), labels_of(4, 4)
+    model.dropout.p = 0.0
+    settle(model)
+    expected = image_gradient(deepcopy(model).train(), images, labels, "margin").sign()
+    attack = PGD(EPS, STEP, 1, random_start=False, loss="margin", batch_norm="train")
+    adversarial = attack(model, images, labels, noise_for(images))
+    torch.testing.assert_close(adversarial, (images + STEP * expected).clamp(0, 1), rtol=0, atol=2e-7)
+
+
+# --- number formats
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.uint8])
+def test_iterates_are_float32_whatever_the_images_are(dtype: torch.dtype) -> None:
+    images = pixels(3, *SHAPE).round() if dtype == torch.uint8 else pixels(3, *SHAPE)
+    images = images.to(dtype)
+    model, labels, attack = Linear(60), labels_of(3), PGD(EPS, STEP, 3)
+    found = attack(model, images, labels, noise_for(images))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, attack(model, images.float(), labels, noise_for(images)))
+
+
+def test_bfloat16_logits_are_attacked_in_float32() -> None:
+    class Half(Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images).bfloat16()
+
+    model, images, labels = Half(60), pixels(10, *SHAPE, low=0.1, high=0.9), labels_of(10)
+    for loss in LOSSES:
+        found = PGD(EPS, STEP, 8, restarts=2, loss=loss)(model, images, labels, noise_for(images))
+        assert torch.equal(found, images + EPS * direction(model, labels))
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        (lambda: PGD(8, 2, 5), "eps is 8: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."),
+        (lambda: PGD(-0.1, 0.1, 5), "eps is -0.1: it must lie within 0 and 1"),
+        (lambda: PGD(math.nan, 0.1, 5), "eps is nan: it must lie within 0 and 1"),
+        (lambda: PGD(0.1, -0.1, 5), "step size -0.1, steps 5, restarts 1: none may be negative"),
+        (lambda: PGD(0.1, 0.1, -1), "step size 0.1, steps -1, restarts 1: none may be negative"),
+        (lambda: PGD(0.1, 0.1, 5, restarts=0), "steps 5, restarts 0: none may be negative and there must be a restart"),
+        (
+            lambda: PGD(0.1, 0.1, 5, loss="margn"),  # type: ignore[arg-type]
+            "unknown loss 'margn': did you mean 'margin'? known are cross-entropy, margin.",
+        ),
+        (lambda: AttackSettings(eps=8).resolved({}), "eps is 8: it must lie within 0 and 1"),
+        (lambda: AttackSettings(eps=0.1, steps=-1).resolved({}), "steps -1"),
+    ],
+)
+def test_what_is_out_of_range_is_said(made: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(UserError) as raised:
+        made()
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "eps", "step_size"),
+    [
+        (AttackSettings(), 0.3, 0.075),
+        (AttackSettings(eps=0.1), 0.1, 0.025),
+        (AttackSettings(step_size=0.01), 0.3, 0.01),
+        (AttackSettings(eps=0.0), 0.0, 0.0),
+    ],
+)
+def test_open_settings_follow_the_training(settings: AttackSettings, eps: float, step_size: float) -> None:
+    resolved = settings.resolved({"recipe": {"eps": 0.3}})
+    assert resolved.pgd() == PGD(eps, step_size, 20)
+
+
+def test_settings_attack_with_the_noise_of_their_seed_and_the_images_indices() -> None:
+    model, images, labels = Linear(60), pixels(3, *SHAPE), labels_of(3)
+    found = AttackSettings(EPS, STEP, steps=1, seed=4)(model, images, labels, [5, 9, 2])
+    expected = PGD(EPS, STEP, 1)(model, images, labels, per_image_noise(4, [5, 9, 2]))
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, AttackSettings(EPS, STEP, steps=1, seed=5)(model, images, labels, [5, 9, 2]))
+
+
+# --- a foreign implementation
+
+
+@lru_cache(maxsize=1)
+def trained() -> tuple[nn.Module, Tensor, Tensor]:
+    """A small network after 120 steps of one-step adversarial training at eps 4/255, and 200 test images."""
+    data = cluttered_digits(600, 200)
+    model = build("small", "average", (3, 32, 32), 10, seed=0)
+    batches = TrainingBatches(Split(data.train.images, data.train.labels), 30, 0, CPU, pad=0, flip=False)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step in range(120):
+        images, labels = batches.batch(step)
+        eps = 4 / 255 * min(1, step / 60)
+        adversarial = PGD(eps, eps, 1)(model, images, labels, per_image_noise(step, range(30)))
+        optimiser.param_groups[0]["lr"] = 0.1 * min(step / 30, (120 - step) / 90)
+        optimiser.zero_grad()
+        F.cross_entropy(model(adversarial), labels).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    images, labels = to_device(data.test, CPU)
+    return model.eval(), to_pixels(images).contiguous(), labels
+
+
+def test_robust_accuracy_agrees_with_torchattacks() -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    model, images, labels = trained()
+    ours = PGD(EPS, STEP, 20)(model, images, labels, noise_for(images))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=20, random_start=True)(images, labels)
+    with torch.no_grad():
+        margins = [array(margin_loss(model(found), labels)) for found in (ours, theirs)]
+    correct = [found < 0 for found in margins]
+    assert 0.03 < correct[0].mean() < 0.5  # neither all nor none: there is something to agree about
+    # The same attack from other random starts. Of the images that only one of the two fools, each is as likely
+    # to be fooled by either, so their difference is binomial: three standard deviations. The margins, paired
+    # image by image, say the same without the threshold, and far more sharply.
+    only_ours, only_theirs = (correct[1] & ~correct[0]).sum(), (correct[0] & ~correct[1]).sum()
+    assert only_ours + only_theirs <= 10
+    assert abs(only_ours - only_theirs) <= 3 * math.sqrt(only_ours + only_theirs)
+    paired = margins[0] - margins[1]
+    assert abs(paired.mean()) < 3 * paired.std() / math.sqrt(len(paired))
+    assert paired.std() < 0.1 * margins[0].std()
+
+
+def test_without_random_start_the_images_are_those_of_torchattacks() -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    model, images, labels = trained()
+    ours = PGD(EPS, STEP, 20, random_start=False)(model, images, labels, noise_for(images))
+    theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=20, random_start=False)(images, labels)
+    # They average the loss and we sum it: gradients differ in their last bits, so the sign of one that is
+    # nearly zero may turn and the two walks part there. All but 0.5 % of pixels must agree to float32 rounding.
+    assert ((ours - theirs).abs() < 1e-6).double().mean().item() > 0.995
+
+
+def test_in_float64_every_pixel_is_that_of_torchattacks() -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    model, images, labels = InDouble(deepcopy(trained()[0])), trained()[1][:30], trained()[2][:30]
+    ours = PGD(EPS, STEP, 10, random_start=False)(model, images, labels, noise_for(images))
+    theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=10, random_start=False)(images, labels)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)

@@ -1,0 +1,344 @@
+"""The command: what it prints, what it skips, and one clear sentence for each kind of nonsense."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from interpret_robust import cli
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.npz import write_npz
+
+QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
+
+
+def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `irt ARGUMENTS`, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["irt", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capfd.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def save_digits(path: Path, **changes: np.ndarray | None) -> Path:
+    made = cluttered_digits(60, 20)
+    arrays: dict[str, np.ndarray | None] = {
+        "x_train": made.train.images,
+        "y_train": made.train.labels,
+        "x_test": made.test.images,
+        "y_test": made.test.labels,
+    }
+    write_npz(path, {key: array for key, array in (arrays | changes).items() if array is not None})
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with two trained models and an analysis of each, made by the command itself."""
+    root = tmp_path_factory.mktemp("study")
+    data = save_digits(root / "tiny.npz")
+    models = [root / f"checkpoints/tiny-small-{variant}-seed0.safetensors" for variant in ("at", "at-att")]
+    commands: list[list[object]] = [
+        ["train", "at", "--dataset", data, "--recipe", "quick", *QUICK],
+        ["train", "at-att", "--dataset", data, "--recipe", "quick", *QUICK],
+        ["analyze", "attention-rank", "--steps", "2"],
+        *(["evaluate", model] for model in models),
+    ]
+    for command in commands:
+        cli.irt([*map(str, command), "--root", str(root)], standalone_mode=False)
+    return root
+
+
+def test_help_answers_without_torch() -> None:
+    script = "import sys, interpret_robust.cli as c; print(sorted({'torch', 'numpy', 'h5py'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+COMMANDS = (
+    ",data,data list,data get,data show,train,evaluate,analyze,analyze attention-rank,analyze robustness,figure,show,"
+    "reproduce"
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS.split(","))
+def test_every_command_has_help(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    code, out, _ = irt(capfd, monkeypatch, *command.split(), "--help")
+    assert code == 0
+    assert out.startswith("Usage: irt " + command)
+    if command not in ("data", "analyze"):
+        assert "Examples:\n" in out
+
+
+def test_the_study_is_there(study: Path) -> None:
+    names = {path.name for folder in ("checkpoints", "analyses") for path in (study / folder).iterdir()}
+    assert names == {
+        "tiny-small-at-seed0.safetensors",
+        "tiny-small-at-att-seed0.safetensors",
+        "attention-rank-tiny-small-at-att-seed0-test-steps2.h5",
+        "robustness-tiny-small-at-seed0-test.h5",
+        "robustness-tiny-small-at-att-seed0-test.h5",
+    }
+
+
+def test_a_second_run_does_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
+) -> None:
+    stamps = {path: path.stat().st_mtime_ns for path in study.rglob("*.*") if path.suffix != ".npz"}
+    where = ["--root", study]
+    for arguments in (
+        ["train", "at", "at-att", "--dataset", study / "tiny.npz", "--recipe", "quick", *QUICK],
+        ["analyze", "attention-rank", "--steps", "2"],
+        ["evaluate"],
+    ):
+        code, out, err = irt(capfd, monkeypatch, *arguments, *where)
+        assert (code, err) == (0, "")
+        assert "there already" in out
+        assert "trained" not in out
+        assert "analysed" not in out
+    assert stamps == {path: path.stat().st_mtime_ns for path in study.rglob("*.*") if path.suffix != ".npz"}
+
+
+def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
+) -> None:
+    _, out, _ = irt(capfd, monkeypatch, "evaluate", "--root", study)
+    rows = [line for line in out.splitlines() if line.startswith("tiny-small") and "already" not in line]
+    assert [row.split()[0] for row in rows] == ["tiny-small-at-seed0", "tiny-small-at-att-seed0"]
+    with h5py.File(study / "analyses/robustness-tiny-small-at-seed0-test.h5") as file:
+        rows_of = file["per_image"]
+        right = (rows_of["prediction_adversarial"][...] == rows_of["label"][...]).mean()
+    assert f" {100 * right:.1f} % [" in rows[0]
+    assert rows[0].split()[-1] == "20"
+
+
+def test_figures_come_from_the_files_alone(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study / "analyses", tmp_path / "analyses")
+    for name, stem in (
+        ("robustness", "robustness-tiny-small-test"),
+        ("attention-rank", "attention-rank-tiny-small-test"),
+    ):
+        code, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
+        assert (code, out.splitlines()[0]) == (0, f"drew {stem}.png")
+        assert {path.suffix for path in (tmp_path / "figures").glob(f"{stem}.*")} == {".png", ".pdf", ".json"}
+        _, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
+        assert "is there already" in out
+
+
+def test_files_of_different_settings_do_not_share_a_picture(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study, tmp_path / "copy")
+    irt(capfd, monkeypatch, "evaluate", "--eps", "4/255", "--root", tmp_path / "copy")
+    code, _, err = irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path / "copy")
+    assert code == 2
+    assert "settings.eps is" in err
+
+
+def test_show_names_the_statistics_and_where_they_come_from(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
+) -> None:
+    _, out, _ = irt(
+        capfd, monkeypatch, "show", study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5"
+    )
+    for told in (
+        "attention-rank/1, 20 images, checksum good",
+        "config.settings.steps: 2",
+        "test/spearman",
+        "curve/rank",
+    ):
+        assert told in out
+    _, out, _ = irt(capfd, monkeypatch, "show", study / "checkpoints/tiny-small-at-seed0.safetensors")
+    assert "75290" in out or "numbers, checksum good" in out
+    assert "job.recipe.learning_rate: 0.1" in out
+
+
+def test_data_show_draws_a_sheet(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    code, out, _ = irt(capfd, monkeypatch, "data", "show", study / "tiny.npz", "--root", tmp_path)
+    assert code == 0
+    assert "tiny (60 images)" in out
+    assert (tmp_path / "figures/data-tiny-train.png").stat().st_size > 1000
+
+
+def test_a_time_limit_stops_with_everything_saved_and_status_3(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    arguments = ["train", "at", "--dataset", study / "tiny.npz", "--recipe", "quick", *QUICK, "--root", tmp_path]
+    code, _, err = irt(capfd, monkeypatch, *arguments, "--time-limit", "0s")
+    assert code == 3
+    assert re.search(r"stopped after step 1 of 3; everything is saved", err)
+    assert irt(capfd, monkeypatch, *arguments)[0] == 0
+    ours, whole = (root / "checkpoints/tiny-small-at-seed0.safetensors" for root in (tmp_path, study))
+    # Tensors are last in the file; the header differs in its clock.
+    assert ours.read_bytes()[-300_000:] == whole.read_bytes()[-300_000:]
+
+
+NONSENSE = [
+    ("train att", "unknown variant 'att': did you mean 'at'?"),
+    ("train at --arch smal", "unknown architecture 'smal': did you mean 'small'?"),
+    ("train at --dataset cifar11", "unknown dataset 'cifar11': did you mean 'cifar10'?"),
+    ("train at --recipe quik", "unknown recipe 'quik': did you mean 'quick'?"),
+    ("train at --set eps=8", "eps is 8: it must lie within 0 and 1"),
+    ("train at --set epoch=3", "unknown recipe field 'epoch': did you mean 'epochs'?"),
+    ("train at --set epochs=many", "'many' is no value for epochs"),
+    ("train at --limit 0", "0 is not in the range"),
+    ("train at --time-limit soon", "'soon' is no duration"),
+    (
+        "train natural --dataset {tiny} --recipe quick --set batch_size=61",
+        "60 training images are fewer than one batch",
+    ),
+    ("train at --dataset nothing.npz", "nothing.npz"),
+    ("evaluate --eps 8", "eps is 8: it must lie within 0 and 1"),
+    ("evaluate --eps x", "'x' is no number"),
+    ("evaluate --steps -1", "-1 is not in the range"),
+    ("evaluate nothing.safetensors", "there is no checkpoint nothing.safetensors"),
+    ("evaluate {damaged}", "damaged.safetensors is damaged"),
+    ("evaluate {changed}", "changed.safetensors is damaged (its tensors differ from their checksum)"),
+    ("evaluate {swapped}", "swapped.safetensors does not hold the network 'narrow'"),
+    ("evaluate --dataset {gray}", "which does not fit gray"),
+    ("analyze attention-rnk", "unknown analysis 'attention-rnk': did you mean 'attention-rank'?"),
+    ("analyze attention-rank {root}/checkpoints/tiny-small-at-seed0.safetensors", "has no attention ('at')"),
+    ("figure robustnes", "unknown figure 'robustnes': did you mean 'robustness'?"),
+    ("figure robustness {broken}", "broken.h5 is damaged or no HDF5 file"),
+    ("figure robustness {foreign}", "foreign.h5 is an HDF5 file, but not one that"),
+    ("figure robustness {rank}", "holds attention-rank/1, and robustness is needed here"),
+    ("show {flipped}", "flipped.h5 is damaged"),
+    ("show {tiny}", "tiny.npz is neither a checkpoint (.safetensors) nor an analysis (.h5)"),
+    ("reproduce table9", "'table9' is not 'quick'"),
+    ("train at --root {tiny}/below", "tiny.npz"),
+    ("trian", "No such command 'trian'"),
+    ("data get {wrong_type}", "wrong_type.npz: x_train has dtype float64"),
+    ("data get {wrong_shape}", "wrong_shape.npz: x_train has shape"),
+    ("data get {wrong_labels}", "wrong_labels.npz: y_train has labels from 0 to 4000"),
+]
+
+
+@pytest.fixture(scope="module")
+def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files that are each wrong in one way, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("bad")
+    good = study / "checkpoints/tiny-small-at-seed0.safetensors"
+    rank = study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5"
+    content = good.read_bytes()
+    (folder / "damaged.safetensors").write_bytes(content[: len(content) // 2])
+    (folder / "changed.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    narrow = content.replace(b'\\"architecture\\": \\"small\\"', b'\\"architecture\\":\\"narrow\\"')
+    (folder / "swapped.safetensors").write_bytes(narrow)
+    (folder / "broken.h5").write_bytes(rank.read_bytes()[:5000])
+    with h5py.File(folder / "foreign.h5", "w") as file:
+        file["x"] = 1
+    shutil.copy(rank, folder / "flipped.h5")
+    with h5py.File(folder / "flipped.h5", "r+") as file:
+        file["curve/attention_mean"][3] += 1e-3
+    x = cluttered_digits(60, 20).train.images
+    save_digits(folder / "wrong_type.npz", x_train=x / 255)
+    save_digits(folder / "wrong_shape.npz", x_train=x[..., :2])
+    save_digits(folder / "wrong_labels.npz", y_train=np.arange(60) // 59 * 4000)
+    save_digits(folder / "gray.npz", x_train=x[..., 0], x_test=x[:20, ..., 0])
+    named = {path.stem: path for path in folder.iterdir()}
+    return named | {"tiny": study / "tiny.npz", "root": study, "rank": rank}
+
+
+@pytest.mark.parametrize(("line", "told"), NONSENSE, ids=[line for line, _ in NONSENSE])
+def test_nonsense_gets_one_sentence_and_status_2(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    study: Path,
+    bad_files: dict[str, Path],
+    line: str,
+    told: str,
+) -> None:
+    before = sorted(path for path in study.rglob("*") if path.is_file())
+    arguments = [word.format(**bad_files) for word in line.split()]
+    if arguments[0] not in ("data", "show", "trian") and "--root" not in arguments:
+        arguments += ["--root", str(study)]
+    code, out, err = irt(capfd, monkeypatch, *arguments)
+    assert code == 2
+    assert told in err
+    assert err.startswith("irt: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert before == sorted(path for path in study.rglob("*") if path.is_file())
+
+
+@pytest.mark.skipif("CUDA_VISIBLE_DEVICES" in os.environ, reason="a CUDA device may be there")
+def test_cuda_where_there_is_none_is_told(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = irt(capfd, monkeypatch, "train", "at", "--device", "cuda", "--root", tmp_path)
+    assert (code, "torch sees no CUDA device" in err) == (2, True)
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["irt", "train", "att", "--debug"])
+    with pytest.raises(Exception, match="unknown variant 'att'"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train at --dataset {tiny} --recipe quick --set batch_size=20",
+        "evaluate {root}/checkpoints/tiny-small-at-seed0.safetensors",
+    ],
+)
+def test_a_folder_that_may_not_be_written_is_named(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path, arguments: str
+) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if os.geteuid() == 0:  # root may write everywhere
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    words = arguments.format(tiny=study / "tiny.npz", root=study).split()
+    code, _, err = irt(capfd, monkeypatch, *words, "--root", folder)
+    assert code == 2
+    assert re.search(r"irt: .*locked.*: Permission denied", err)
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
+from interpret_robust.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "room"),
+    [
+        ("train at --dataset {tiny} --recipe quick --set epochs=1 --set batch_size=20", 100_000),
+        ("evaluate {root}/checkpoints/tiny-small-at-seed0.safetensors", 3_000),
+        ("figure robustness {root}/analyses/robustness-tiny-small-at-seed0-test.h5", 3_000),
+        ("data show {tiny}", 3_000),
+    ],
+)
+def test_a_full_disk_leaves_nothing_half_written(study: Path, tmp_path: Path, arguments: str, room: int) -> None:
+    """A limit on the size of files stands in for a disk that fills up while a file is written."""
+    words = arguments.format(tiny=study / "tiny.npz", root=study).split()
+    command = [sys.executable, "-c", FULL, str(room), *words, "--root", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("irt: ")
+    assert "File too large" in done.stderr
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".h5.partial")]
+    assert left == []

@@ -1,0 +1,163 @@
+"""Eq. 7 against a slow version in numpy, where its gradients flow, and the weight that each variant has."""
+
+import math
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from networks import array, pixels
+from torch import Tensor, nn
+
+from interpret_robust.errors import UserError
+from interpret_robust.models import Classifier, Features, Head, build
+from interpret_robust.models.attention import AveragePool
+from interpret_robust.training.objective import feature_distance, objective
+from interpret_robust.training.recipe import PRESETS
+from interpret_robust.variants import VARIANTS, variant
+
+SHAPE = (3, 16, 20)
+LABELS = torch.tensor([3, 1, 4, 1, 5])
+
+
+def pair() -> tuple[Tensor, Tensor]:
+    images = pixels(5, *SHAPE)
+    return images, (images + 0.1 * (2 * pixels(5, *SHAPE, seed=1) - 1)).clamp(0, 1)
+
+
+def slow_objective(model: Classifier, images: Tensor, adversarial: Tensor, weight: float) -> tuple[float, float, float]:
+    """Each image by itself: minus the log of its softmax, and the root of the summed squares."""
+    cross_entropy, distance = 0.0, 0.0
+    clean, pooled = array(model.features(images).pooled), array(model.features(adversarial).pooled)
+    matrix, bias = array(model.classifier.weight), array(model.classifier.bias)
+    for n, label in enumerate(LABELS.tolist()):
+        logits = matrix @ pooled[n] + bias
+        cross_entropy += math.log(sum(math.exp(logit - logits[label]) for logit in logits)) / len(LABELS)
+        distance += math.sqrt(sum((a - b) ** 2 for a, b in zip(clean[n], pooled[n], strict=True))) / len(LABELS)
+    return cross_entropy + weight * distance, cross_entropy, distance
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.1, 3.0])
+@pytest.mark.parametrize("head", ["average", "nonlinear"])
+@pytest.mark.parametrize("training", [False, True])
+def test_objective_equals_the_slow_one(weight: float, head: Head, training: bool) -> None:
+    # In training mode that also shows that batch norm never mixes clean and adversarial images.
+    model, (images, adversarial) = build("small", head, SHAPE, 10, seed=0).train(training), pair()
+    total, cross_entropy, distance = slow_objective(
+        deepcopy(model).double(), images.double(), adversarial.double(), weight
+    )
+    found = objective(model, images, adversarial, LABELS, weight)
+    assert distance > 0.05
+    assert found.total.item() == pytest.approx(total, rel=1e-5)
+    assert found.cross_entropy.item() == pytest.approx(cross_entropy, rel=1e-5)
+    assert found.distance.item() == pytest.approx(distance, rel=1e-4)
+    assert not any(part.requires_grad for part in (found.cross_entropy, found.distance, found.logits))
+
+
+class OneWeight(nn.Module):
+    """Local features weight * pixels, one position and channel each: pooled is weight * mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([3.0, -4.0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.weight[None, :, None, None] * images
+
+
+def test_the_distances_gradient_flows_through_the_clean_and_the_adversarial_pass() -> None:
+    model, (images, adversarial) = Classifier(OneWeight(), AveragePool(), 2, 6), pair()
+    images, adversarial = images[:, :1], adversarial[:, :1]
+
+    def gradient(weight: float) -> Tensor:
+        total = objective(model, images, adversarial, LABELS, weight).total
+        (found,) = torch.autograd.grad(total, model.backbone.get_parameter("weight"))
+        return found
+
+    # mean ||w x - w x'|| = ||w|| mean |x - x'| has the gradient w / ||w|| mean |x - x'|; with either pass held
+    # fixed, w would be multiplied by x or x' instead of their difference.
+    gap = array((images.mean((1, 2, 3)) - adversarial.mean((1, 2, 3))).abs().mean()).item()
+    expected = np.array([0.6, -0.8]) * gap * 1000
+    np.testing.assert_allclose(array(gradient(1000.0) - gradient(0.0)), expected, rtol=1e-3)
+
+
+class Recorder(Classifier):
+    """A classifier that keeps the images it is shown."""
+
+    def features(self, images: Tensor) -> Features:
+        self.seen = [*getattr(self, "seen", []), images]
+        return super().features(images)
+
+
+@pytest.mark.parametrize(("weight", "passes"), [(0.0, 1), (0.1, 2)])
+def test_the_clean_image_is_only_seen_where_it_has_weight(weight: float, passes: int) -> None:
+    model, (images, adversarial) = Recorder(OneWeight(), AveragePool(), 2, 6), pair()
+    images, adversarial = images[:, :1], adversarial[:, :1]
+    found = objective(model, images, adversarial, LABELS, weight)
+    assert len(model.seen) == passes
+    assert sum(shown is images for shown in model.seen) == passes - 1
+    assert (found.distance.item() > 0) == (weight > 0)
+
+
+def test_cross_entropy_and_logits_are_of_the_adversarial_image_alone() -> None:
+    model, (images, adversarial) = build("small", "average", SHAPE, 10, seed=0).eval(), pair()
+    expected = model(adversarial)
+    for clean in (images, pixels(5, *SHAPE, seed=9)):
+        found = objective(model, clean, adversarial, LABELS, 0.1)
+        torch.testing.assert_close(found.logits, expected)
+        assert found.cross_entropy.item() == pytest.approx(nn.functional.cross_entropy(expected, LABELS).item())
+    assert objective(model, images, images, LABELS, 0.1).cross_entropy.item() != found.cross_entropy.item()
+
+
+def test_at_distance_zero_the_gradient_is_zero_and_not_nan() -> None:
+    same = pixels(4, 6).requires_grad_()
+    (gradient,) = torch.autograd.grad(feature_distance(same, same.detach().clone()).sum(), same)
+    assert gradient.count_nonzero() == 0 and bool(gradient.isfinite().all())
+    model, (images, _) = build("small", "nonlinear", SHAPE, 10, seed=0).train(), pair()
+    parameters = list(model.parameters())
+    with_weight, without = (
+        torch.autograd.grad(objective(model, images, images.clone(), LABELS, weight).total, parameters)
+        for weight in (0.1, 0.0)
+    )
+    for ours, expected in zip(with_weight, without, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "weight"),
+    [
+        ("paper", "at-reg", 0.1),
+        ("paper", "at-att-reg", 0.01),
+        ("quick", "at-reg", 0.1),
+        ("quick", "at-att-reg", 0.01),
+        ("fast", "at-reg", 0.1),
+        ("fast", "at-att-reg", 0.01),
+        ("mnist", "at-reg", 0.01),
+        ("mnist", "at-att-reg", 0.01),
+        *((preset, name, 0.0) for preset in PRESETS for name in VARIANTS if not name.endswith("-reg")),
+    ],
+)
+def test_feature_weights_are_the_papers(preset: str, name: str, weight: float) -> None:
+    assert PRESETS[preset].feature_weight(variant(name)) == weight
+
+
+@pytest.mark.parametrize(
+    ("name", "adversarial", "head", "regularised"),
+    [
+        ("natural", False, "average", False),
+        ("natural-att", False, "nonlinear", False),
+        ("natural-linear-att", False, "linear", False),
+        ("at", True, "average", False),
+        ("at-reg", True, "average", True),
+        ("at-att", True, "nonlinear", False),
+        ("at-att-reg", True, "nonlinear", True),
+    ],
+)
+def test_variants_are_the_papers(name: str, adversarial: bool, head: str, regularised: bool) -> None:
+    found = variant(name)
+    assert (found.name, found.adversarial, found.head, found.regularised) == (name, adversarial, head, regularised)
+
+
+def test_an_unknown_variant_is_told_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown variant 'at-at': did you mean 'at-att'"):
+        variant("at-at")

@@ -1,0 +1,218 @@
+"""Recipes: the schedules at known shares, the published numbers, and overrides as people type them."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from interpret_robust.attacks import PGD
+from interpret_robust.errors import UserError
+from interpret_robust.parsing import number
+from interpret_robust.training.recipe import PRESETS, Recipe, default_preset, preset
+
+
+def recipe(**values: Any) -> Recipe:
+    return Recipe("mine", **({"epochs": 10, "batch_size": 50, "learning_rate": 0.2} | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "rates"),
+    [
+        ({"warm_up": 0.25}, {0: 0, 0.125: 0.1, 0.25: 0.2, 0.625: 0.1, 0.8125: 0.05, 1: 0}),
+        ({"warm_up": 0.4}, {0.1: 0.05, 0.4: 0.2, 0.7: 0.1, 1: 0}),
+        ({"warm_up": 0.0}, {0: 0.2, 0.5: 0.1, 1: 0}),
+        ({"schedule": "steps"}, {0: 0.2, 0.499: 0.2, 0.5: 0.02, 0.749: 0.02, 0.75: 0.002, 1: 0.002}),
+        ({"schedule": "constant"}, {0: 0.2, 0.5: 0.2, 1: 0.2}),
+    ],
+)
+def test_learning_rate_at_known_shares(values: dict[str, Any], rates: dict[float, float]) -> None:
+    made = recipe(**values)
+    assert [made.rate(share) for share in rates] == pytest.approx(list(rates.values()), abs=1e-12)
+
+
+@pytest.mark.parametrize("warm_up", [0.0, 0.1, 0.25, 0.4, 0.9])
+def test_one_cycle_peaks_once_at_the_learning_rate(warm_up: float) -> None:
+    made = recipe(warm_up=warm_up)
+    rates = [made.rate(step / 1000) for step in range(1001)]
+    peak = rates.index(max(rates))
+    assert peak == pytest.approx(1000 * warm_up) and rates[peak] == pytest.approx(0.2) and rates[-1] == 0
+    assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("ramp", "share", "growth"),
+    [(0.4, 0.0, 0), (0.4, 0.1, 0.25), (0.4, 0.4, 1), (0.4, 0.9, 1), (1.0, 0.5, 0.5), (0.0, 0.0, 1), (0.0, 0.5, 1)],
+)
+def test_eps_and_step_grow_together_over_the_ramp(ramp: float, share: float, growth: float) -> None:
+    attack = recipe(eps_ramp=ramp, eps=0.3, attack_step=0.01, attack_steps=7).attack(share)
+    assert (attack.eps, attack.step_size) == pytest.approx((0.3 * growth, 0.01 * growth))
+    assert (attack.steps, attack.restarts, attack.random_start, attack.loss) == (7, 1, True, "cross-entropy")
+
+
+@pytest.mark.parametrize(
+    ("name", "attack"),
+    [
+        ("quick", PGD(8 / 255, 5 / 255, 2)),
+        ("paper", PGD(8 / 255, 2 / 255, 5, batch_norm="train")),
+        ("fast", PGD(8 / 255, 2 / 255, 7, batch_norm="train")),
+        ("mnist", PGD(0.3, 0.01, 40)),
+    ],
+)
+def test_presets_attack_as_published(name: str, attack: PGD) -> None:
+    assert PRESETS[name].attack(1.0) == attack
+
+
+CHALLENGE = {"optimiser": "sgd", "momentum": 0.9, "learning_rate": 0.1, "batch_size": 128, "weight_decay": 2e-4}
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # 80,000 steps of 128 are 204.8 epochs; pad 2 a side, crop, flip; last weights
+        ("paper", CHALLENGE | {"epochs": 205, "schedule": "steps", "pad": 2, "flip": True, "ema": None, "eps_ramp": 0}),
+        ("fast", {"epochs": 40, "batch_size": 128, "schedule": "one-cycle", "warm_up": 0.4, "learning_rate": 0.2}),
+        ("fast", {"momentum": 0.9, "weight_decay": 5e-4, "pad": 4, "flip": True}),
+        # 100,000 steps of 50
+        ("mnist", {"optimiser": "adam", "learning_rate": 1e-4, "batch_size": 50, "epochs": 83, "schedule": "constant"}),
+        ("mnist", {"weight_decay": 0, "pad": 0, "flip": False, "weight_reg": 0.01, "weight_att_reg": 0.01}),
+        # the prototype on cluttered digits
+        ("quick", {"learning_rate": 0.1, "schedule": "one-cycle", "eps_ramp": 0.4, "flip": False}),
+    ],
+)
+def test_presets_have_the_published_numbers(name: str, published: dict[str, Any]) -> None:
+    found = asdict(PRESETS[name])
+    assert {field: found[field] for field in published} == published
+
+
+def test_the_papers_rate_falls_at_the_challenges_steps() -> None:
+    # [[0, 0.1], [40000, 0.01], [60000, 0.001]] of 80,000
+    steps = {39_000: 0.1, 41_000: 0.01, 59_000: 0.01, 61_000: 0.001, 79_999: 0.001}
+    assert [PRESETS["paper"].rate(step / 80_000) for step in steps] == pytest.approx(list(steps.values()))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "flip"),
+    [
+        ("cifar10", True),
+        ("cifar100", True),
+        ("mine.npz", True),
+        ("svhn", False),
+        ("mnist", False),
+        ("cluttered-digits", False),
+        ("cluttered-digits-planted", False),
+    ],
+)
+def test_digits_are_never_mirrored_unless_asked(dataset: str, flip: bool) -> None:
+    assert preset("paper", dataset).flip is flip
+    assert preset("paper", dataset, ("flip=true",)).flip is True
+    assert preset("paper", dataset, ("flip=false",)).flip is False
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("cluttered-digits", "quick"),
+        ("cluttered-digits-planted", "quick"),
+        ("mnist", "mnist"),
+        ("cifar10", "paper"),
+        ("cifar100", "paper"),
+        ("svhn", "paper"),
+        ("mine.npz", "paper"),
+    ],
+)
+def test_every_dataset_has_its_default_preset(dataset: str, name: str) -> None:
+    assert default_preset(dataset) == name
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("epochs=3", 3),
+        ("batch_size=256", 256),
+        ("learning_rate=0.05", 0.05),
+        ("learning_rate=5e-2", 0.05),
+        ("eps=4/255", 4 / 255),
+        ("eps=0", 0.0),
+        ("attack_step=1.5/255", 1.5 / 255),
+        ("attack_steps=10", 10),
+        ("attack_batch_norm=train", "train"),
+        ("optimiser=adam", "adam"),
+        ("schedule=steps", "steps"),
+        ("ema=0.995", 0.995),
+        ("ema=995/1000", 0.995),
+        ("flip=true", True),
+        ("weight_att_reg=0.02", 0.02),
+        ("pad=4", 4),
+    ],
+)
+def test_an_override_changes_its_field_and_no_other(override: str, value: object) -> None:
+    field = override.partition("=")[0]
+    found, before = asdict(preset("quick", "cifar10", (override,))), asdict(preset("quick", "cifar10"))
+    assert found[field] == value and type(found[field]) is type(value)
+    assert found | {field: before[field]} == before
+
+
+def test_overrides_add_up_and_the_last_one_counts() -> None:
+    found = preset("quick", "cifar10", ("epochs=3", "pad=1", "epochs=4"))
+    assert (found.epochs, found.pad, found.name) == (4, 1, "quick")
+    # two that would each be refused alone may stand together
+    assert preset("mnist", "mnist", ("eps=1/2", "attack_step=1/4")).attack(1) == PGD(0.5, 0.25, 40)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("epoch=3", "unknown recipe field 'epoch': did you mean 'epochs'? known are attack_batch_norm,"),
+        ("learning-rate=0.1", "unknown recipe field 'learning-rate': did you mean 'learning_rate'?"),
+        ("name=mine", "unknown recipe field 'name'"),
+        ("=3", "unknown recipe field ''"),
+        ("epochs=many", "epochs=many: 'many' is no value for epochs."),
+        ("epochs=1.5", "epochs=1.5: '1.5' is no value for epochs."),
+        ("epochs=0", "epochs 0, batch size 64: both must be at least 1."),
+        ("batch_size=-1", "epochs 8, batch size -1: both must be at least 1."),
+        ("eps=8/0", "eps=8/0: '8/0' is no value for eps."),
+        ("eps=", "eps=: '' is no value for eps."),
+        ("eps=8", "eps is 8: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."),
+        ("attack_step=-1/255", "none may be negative"),
+        ("attack_steps=-1", "none may be negative"),
+        ("eps_ramp=1.5", "eps_ramp 1.5, warm_up 0.25: shares of training lie in 0 to 1."),
+        ("warm_up=1", "shares of training lie in 0 to 1."),
+        ("warm_up=nan", "shares of training lie in 0 to 1."),
+        ("ema=1", "ema is 1: a decay per step lies between 0 and 1, such as 0.995."),
+        ("ema=0", "ema is 0: a decay per step lies between 0 and 1"),
+        ("ema=yes", "ema=yes: 'yes' is no value for ema."),
+        ("flip=1", "flip=1: flip is true or false."),
+        ("flip=True", "flip=True: flip is true or false."),
+        ("optimiser=adamw", "unknown optimiser 'adamw': did you mean 'adam'? known are adam, sgd."),
+        ("schedule=step", "unknown schedule 'step': did you mean 'steps'? known are constant, one-cycle, steps."),
+    ],
+)
+def test_a_bad_override_is_told_what_would_be_right(override: str, sentence: str) -> None:
+    with pytest.raises(UserError) as raised:
+        preset("quick", "cluttered-digits", (override,))
+    assert sentence in str(raised.value)
+
+
+def test_an_unknown_preset_is_told_the_nearest() -> None:
+    with pytest.raises(UserError) as raised:
+        preset("papper", "cifar10")
+    assert str(raised.value) == "unknown recipe 'papper': did you mean 'paper'? known are fast, mnist, paper, quick."
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.5", 0.5), ("1e-3/2", 5e-4), ("-3", -3), ("7", 7)])
+def test_numbers_are_written_as_people_do(text: str, value: float) -> None:
+    assert number(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "/", "8/", "/255", "1/2/3", "1/0", "eight"])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        number(text)
+
+
+def test_no_preset_has_an_attack_or_rate_out_of_range_at_any_time() -> None:
+    for made in PRESETS.values():
+        for step in range(101):
+            assert 0 <= made.attack(step / 100).eps <= made.eps
+            assert -math.ulp(1) < made.rate(step / 100) <= made.learning_rate * (1 + 1e-12)

@@ -1,0 +1,372 @@
+"""The HDF5 file: round trips, resuming after any stop, and one sentence for each kind of bad file."""
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from interpret_robust import results
+from interpret_robust.errors import UserError
+from interpret_robust.results import AnyArray, Column, Rows, Schema
+
+# No two axes have the same length, and `map` is large enough to be compressed.
+COUNT, SIZES = 13, {"position": 5, "channel": 3, "class": 7}
+SCHEMA = Schema(
+    name="toy",
+    version=3,
+    per_image=(
+        Column("per_image/label", "i2", "a class"),
+        Column("per_image/share", "f4", "a share", ("position",)),
+        Column("per_image/map", "f4", "a map", ("channel", "position", "class")),
+        Column("per_image/pixel", "u1", "a pixel", ("channel",)),
+        Column("per_image/hit", "bool", "a hit"),
+    ),
+    summary=(
+        Column("curve/rank", "i4", "a rank", ("rank",)),
+        Column("curve/mean", "f8", "a mean", ("rank",)),
+        Column("test/total", "f8", "a number"),
+    ),
+    groups={"curve": {"NX_class": "NXdata", "signal": "mean", "axes": "rank", "title": "A curve"}},
+)
+CONFIG: dict[str, Any] = {"analysis": "toy/3", "settings": {"steps": 20, "eps": 8 / 255}, "data": "digits"}
+ENVIRONMENT = {"python": "3", "threads": 1}
+
+
+def made_rows(start: int = 0, stop: int = COUNT) -> dict[str, AnyArray]:
+    rng = np.random.default_rng(0)
+    rows: dict[str, AnyArray] = {
+        "per_image/label": np.arange(COUNT, dtype=np.int16) - 3,
+        "per_image/share": rng.random((COUNT, 5), np.float32),
+        "per_image/map": rng.random((COUNT, 3, 5, 7), np.float32),
+        "per_image/pixel": rng.integers(0, 256, (COUNT, 3), np.uint8),
+        "per_image/hit": rng.random(COUNT) < 0.5,
+    }
+    return {name: values[start:stop] for name, values in rows.items()}
+
+
+def summary(rows: Rows) -> dict[str, Any]:
+    share = rows.arrays()["per_image/share"].astype(np.float64)
+    return {"curve/rank": np.arange(5), "curve/mean": share.mean(0), "test/total": share.sum()}
+
+
+def start(path: Path, schema: Schema = SCHEMA, config: dict[str, Any] = CONFIG, *, overwrite: bool = False) -> Rows:
+    return results.open_rows(path, schema, COUNT, SIZES, config, ENVIRONMENT, overwrite=overwrite)
+
+
+def write(path: Path, *stops: int, run: dict[str, Any] | None = None) -> Path:
+    """A finished file, its rows written up to each stop, and the file reopened between them."""
+    for stop in (*stops, COUNT):
+        with start(path) as rows:
+            rows.append(made_rows(rows.done, stop))
+            if stop == COUNT:
+                rows.finish(summary(rows), run or {"seconds": 1.0})
+    return path
+
+
+def partial_of(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def content(path: Path) -> str:
+    return str(results.attributes(path)["content_sha256"])
+
+
+def assert_sentence(error: pytest.ExceptionInfo[UserError], path: Path, *said: str) -> None:
+    """One sentence, which names the file and says the rest."""
+    text = str(error.value)
+    assert str(path) in text
+    rest = text.replace(str(path), "FILE")
+    assert "\n" not in rest
+    assert re.search(r"[a-z)]\.$", rest)
+    assert ". " not in rest
+    for part in said:
+        assert part in rest
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    result = results.read(write(tmp_path / "a" / "x.h5"), SCHEMA)
+    for name, values in made_rows().items():
+        assert result[name].dtype == values.dtype
+        np.testing.assert_array_equal(result[name], values)
+    np.testing.assert_array_equal(result["curve/rank"], [0, 1, 2, 3, 4])
+    np.testing.assert_allclose(result["curve/mean"], made_rows()["per_image/share"].mean(0), rtol=1e-6)
+    assert result["test/total"] == pytest.approx(made_rows()["per_image/share"].sum(), rel=1e-6)
+    assert (result.count, result.schema, result.config) == (COUNT, "toy/3", CONFIG)
+    assert "test/total" in result
+    assert "test/other" not in result
+    with pytest.raises(UserError, match="holds no 'test/other'"):
+        result["test/other"]
+
+
+def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5", run={"seconds": 2.5})
+    assert results.provenance(path) == {"config": CONFIG, "environment": ENVIRONMENT, "run": {"seconds": 2.5}}
+    assert ("per_image/map", "float32 13x3x5x7", "a map") in results.tree(path)
+    assert ("test/total", "float64 scalar", "a number") in results.tree(path)
+    assert len(results.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary)
+    with h5py.File(path) as file:
+        assert [dimension.label for dimension in file["per_image/map"].dims] == [
+            "image",
+            "channel",
+            "position",
+            "class",
+        ]
+        assert file["curve/mean"].dims[0].label == "rank"
+
+
+def test_the_curve_is_what_a_viewer_plots_first(tmp_path: Path) -> None:
+    with h5py.File(write(tmp_path / "x.h5")) as file:
+        assert (file.attrs["NX_class"], file.attrs["default"]) == ("NXroot", "curve")
+        assert dict(file["curve"].attrs) == SCHEMA.groups["curve"]
+        assert file["curve"][file["curve"].attrs["signal"]].shape == file["curve"][file["curve"].attrs["axes"]].shape
+
+
+def test_rows_never_written_are_marked(tmp_path: Path) -> None:
+    with start(tmp_path / "x.h5") as rows:
+        rows.append(made_rows(0, 5))
+        found = rows.arrays()
+    for name, values in made_rows(0, 5).items():
+        np.testing.assert_array_equal(found[name][:5], values)
+    for name, fill in (("label", -1), ("share", np.nan), ("map", np.nan), ("pixel", 255), ("hit", False)):
+        rest = found[f"per_image/{name}"][5:]
+        np.testing.assert_array_equal(rest, np.full_like(rest, fill))
+
+
+@pytest.mark.parametrize("stops", [(4,), (1, 2, 12), tuple(range(1, COUNT))])
+def test_a_resumed_file_has_the_content_of_an_uninterrupted_one(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    whole, resumed = write(tmp_path / "whole.h5"), write(tmp_path / "resumed.h5", *stops)
+    assert content(resumed) == content(whole)
+    assert not partial_of(resumed).exists()
+
+
+def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with start(path) as rows:
+        assert rows.done == 0
+        rows.append(made_rows(0, 6))
+        assert rows.done == 6
+    assert partial_of(path).exists() and not path.exists()
+    with h5py.File(partial_of(path)) as file:
+        assert (bool(file.attrs["complete"]), file.attrs["n_done"]) == (False, 6)
+    write(path)
+    assert path.exists() and not partial_of(path).exists()
+    assert (bool(results.attributes(path)["complete"]), results.attributes(path)["n_done"]) == (True, COUNT)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": "photos"}, ("data", "digits", "photos")),
+        ({"settings": {"steps": 50, "eps": 8 / 255}}, ("steps", "20", "50")),
+        ({"analysis": "other/1"}, ("analysis", "toy/3", "other/1")),
+    ],
+)
+def test_another_configuration_is_refused_unless_it_may_be_overwritten(
+    tmp_path: Path, change: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    path, config = tmp_path / "x.h5", CONFIG | change
+    schema = replace(SCHEMA, name="other", version=1) if "analysis" in change else SCHEMA
+    with start(path) as rows:
+        rows.append(made_rows(0, 6))
+    with pytest.raises(UserError) as unfinished:
+        start(path, schema, config)
+    assert_sentence(unfinished, partial_of(path), "unfinished", "--overwrite", *said)
+    with start(path, schema, config, overwrite=True) as rows:
+        assert rows.done == 0
+    write(tmp_path / "done.h5")
+    if schema is SCHEMA:
+        with pytest.raises(UserError) as finished:
+            results.is_finished(tmp_path / "done.h5", schema, config)
+        assert_sentence(finished, tmp_path / "done.h5", "--overwrite", *said)
+
+
+def test_a_finished_file_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    assert not results.is_finished(path, SCHEMA, CONFIG)
+    write(path)
+    assert results.is_finished(path, SCHEMA, CONFIG)
+    assert not results.is_finished(path, SCHEMA, CONFIG, overwrite=True)
+
+
+@pytest.mark.parametrize("damage", [lambda good: b"", lambda good: b"nonsense" * 999, lambda good: good[:-1000]])
+def test_an_unreadable_partial_is_begun_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "x.h5"
+    with start(path) as rows:
+        rows.append(made_rows(0, 6))
+    partial_of(path).write_bytes(damage(partial_of(path).read_bytes()))
+    with start(path) as rows:
+        assert rows.done == 0
+    assert content(write(path)) == content(write(tmp_path / "whole.h5"))
+
+
+def unfinished(path: Path) -> None:
+    with start(path) as rows:
+        rows.append(made_rows(0, 6))
+    partial_of(path).rename(path)
+
+
+def foreign(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["data"] = [1, 2]
+
+
+def truncated(path: Path) -> None:
+    write(path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def newer(path: Path) -> None:
+    with h5py.File(write(path), "r+") as file:
+        file.attrs["format_version"] = results.FORMAT_VERSION + 1
+
+
+def newer_schema(path: Path) -> None:
+    with h5py.File(write(path), "r+") as file:
+        file.attrs["schema"] = "toy/4"
+
+
+def other_schema(path: Path) -> None:
+    with h5py.File(write(path), "r+") as file:
+        file.attrs["schema"] = "robustness/3"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, ("there is no analysis file FILE",)),
+        (lambda path: path.mkdir(), ("there is no analysis file FILE",)),
+        (lambda path: path.touch(), ("damaged or no HDF5 file",)),
+        (lambda path: path.write_text("label,prediction\n"), ("damaged or no HDF5 file",)),
+        (truncated, ("damaged or no HDF5 file", "truncated file")),
+        (foreign, ("not one that `irt analyze` wrote",)),
+        (unfinished, ("unfinished (6 rows)", "run its analysis again")),
+        (newer, ("format 2", "up to 1")),
+        (newer_schema, ("toy/4", "toy/3")),
+        (other_schema, ("robustness/3", "toy is needed")),
+    ],
+)
+def test_each_kind_of_bad_file_gets_its_sentence(
+    tmp_path: Path, make: Callable[[Path], object], said: tuple[str, ...]
+) -> None:
+    path = tmp_path / "x.h5"
+    make(path)
+    with pytest.raises(UserError) as error:
+        results.read(path, SCHEMA)
+    assert_sentence(error, path, *said)
+
+
+@pytest.mark.parametrize("name", [column.path for column in (*SCHEMA.per_image, *SCHEMA.summary)])
+def test_one_changed_bit_is_found(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "x.h5")
+    results.verify(path)
+    with h5py.File(path, "r+") as file:
+        values = np.atleast_1d(file[name][()])
+        values.reshape(-1)[-1:].view(np.uint8)[0] ^= 1
+        file[name][...] = values.reshape(file[name].shape)
+    with pytest.raises(UserError) as error:
+        results.verify(path)
+    assert_sentence(error, path, "damaged")
+
+
+def test_one_bit_changed_on_the_disk_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    data = bytearray(path.read_bytes())
+    at = data.index(made_rows()["per_image/share"].tobytes())
+    data[at + 17] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(UserError) as error:
+        results.verify(path)
+    assert_sentence(error, path, "damaged")
+
+
+def test_content_does_not_depend_on_clock_run_or_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Then":
+            return cls(2001, 2, 3, tzinfo=UTC)
+
+    today = write(tmp_path / "today.h5")
+    monkeypatch.setattr(results, "datetime", Then)
+    monkeypatch.setitem(ENVIRONMENT, "threads", 16)
+    then = write(tmp_path / "then.h5", run={"seconds": 99.0})
+    assert results.attributes(then)["created_utc"] == "2001-02-03T00:00:00+00:00"
+    assert results.attributes(today)["created_utc"] > "2020"
+    assert content(today) == content(then)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda rows: rows.pop("per_image/hit"), "per_image/hit"),
+        (lambda rows: rows.update({"per_image/hits": rows["per_image/hit"]}), "per_image/hits"),
+    ],
+)
+def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[Any], Any], named: str) -> None:
+    with start(tmp_path / "x.h5") as rows:
+        batch = made_rows(0, 4)
+        change(batch)
+        with pytest.raises(ValueError, match=named):
+            rows.append(batch)
+        assert rows.done == 0
+        with pytest.raises(ValueError, match="curve/mean"):
+            rows.finish({"curve/rank": np.arange(5), "test/total": 1.0}, {})
+    assert content(write(tmp_path / "x.h5")) == content(write(tmp_path / "whole.h5"))
+
+
+# What the process that is killed writes: a row at a time, in columns small enough to be stored as they are.
+KILLED_ROWS, KILLS = 1000, 10
+KILLED = Schema(
+    "killed",
+    1,
+    (Column("per_image/x", "f4", "a number"), Column("per_image/y", "i2", "another")),
+    (Column("test/total", "f8", "their sum"),),
+)
+
+
+def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
+    """Write the file of KILLED to its end, from wherever it was left."""
+    x = np.random.default_rng(0).random(KILLED_ROWS, np.float32)
+    with results.open_rows(path, KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+        while rows.done < KILLED_ROWS:
+            at = slice(rows.done, rows.done + 1)
+            rows.append({"per_image/x": x[at], "per_image/y": np.arange(KILLED_ROWS)[at]})
+            ready()
+        found = rows.arrays()
+        np.testing.assert_array_equal(found["per_image/x"], x)
+        np.testing.assert_array_equal(found["per_image/y"], np.arange(KILLED_ROWS))
+        rows.finish({"test/total": x.sum(dtype=np.float64)}, {})
+
+
+GROW = "import sys, test_results as t; t.grow(t.Path(sys.argv[1]), ready=lambda: print('row', flush=True))"
+
+
+def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.h5", tmp_path / "x.h5"
+    grow(whole)
+    began = [0]
+    for kill in range(KILLS):
+        command = [sys.executable, "-c", GROW, str(path)]
+        with subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"row\n"
+            time.sleep(random.Random(kill).uniform(0, 0.03))
+            process.kill()
+        shutil.copy(partial_of(path), tmp_path / "copy.h5.partial")
+        with results.open_rows(tmp_path / "copy.h5", KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+            began.append(rows.done)
+            assert not np.isnan(rows.arrays()["per_image/x"][: rows.done]).any()
+            np.testing.assert_array_equal(rows.arrays()["per_image/y"][: rows.done], np.arange(rows.done))
+    assert all(earlier < later < KILLED_ROWS for earlier, later in zip(began, began[1:], strict=False))
+    grow(path)
+    assert content(path) == content(whole)
