@@ -8,6 +8,7 @@ step; the loss is summed, so that no gradient depends on the batch; only the gra
 images is taken. The model's mode, its running statistics and the global random state are left as found.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -59,18 +60,23 @@ class PGD:
             raise UserError(
                 f"eps is {self.eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."
             )
-        if self.step_size < 0 or self.steps < 0 or self.restarts < 1:
+        if not 0 <= self.step_size < math.inf or self.steps < 0 or self.restarts < 1:
             raise UserError(
                 f"step size {self.step_size:g}, steps {self.steps}, restarts {self.restarts}: "
-                "none may be negative and there must be a restart."
+                "none may be negative or infinite and there must be a restart."
             )
-        if self.loss not in get_args(LossName):
-            raise unknown("loss", self.loss, get_args(LossName))
+        for what, value, allowed in (
+            ("loss", self.loss, get_args(LossName)),
+            ("batch norm mode", self.batch_norm, get_args(BatchNormMode)),
+        ):
+            if value not in allowed:
+                raise unknown(what, value, allowed)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """Adversarial images, float32, inside the ball around `images` and inside [0, 1].
 
-        Raises ValueError where an adversarial image leaves either box, which would be an error of this module.
+        Raises UserError where the model's gradients are not numbers, and ValueError where an adversarial image
+        leaves either box, as it does when the images are not within [0, 1].
         """
         images = images.float()
         with batch_norm_mode(model, self.batch_norm):
@@ -87,7 +93,9 @@ class PGD:
         yield adversarial
         for _ in range(self.steps):
             gradient = image_gradient(model, adversarial, labels, self.loss)
-            adversarial = project(adversarial + self.step_size * gradient.sign(), images, self.eps)
+            # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
+            direction = gradient.sign() + 0 * gradient
+            adversarial = project(adversarial + self.step_size * direction, images, self.eps)
             yield adversarial
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
@@ -137,11 +145,14 @@ def project(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
 
 
 def check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
-    """Raise ValueError unless every pixel is in [0, 1] and within `eps` of its image (NaN is neither)."""
+    """Raise ValueError unless every pixel is in [0, 1] and within `eps` of its image; UserError for NaN."""
     in_range = (adversarial >= 0) & (adversarial <= 1)
     in_ball = (adversarial - images).abs() <= eps + TOLERANCE
-    if not bool((in_range & in_ball).all()):
-        raise ValueError(f"an adversarial image left its ball of {eps:g}, or [0, 1], or is not a number")
+    if bool((in_range & in_ball).all()):
+        return
+    if bool(adversarial.isnan().any()):
+        raise UserError("the model's gradients are not numbers: its weights have diverged.")
+    raise ValueError(f"an adversarial image left its ball of {eps:g} or [0, 1]")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -284,16 +284,23 @@ def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @root_option
 def figure(name: str, files: tuple[Path, ...], root: Path) -> None:
-    """Draw figure NAME from analysis FILES (default: all of that name); models are not needed."""
+    """Draw figure NAME from analysis FILES; models are not needed.
+
+    Without FILES, all of that name are drawn: a picture for each set that shares images and settings.
+    """
     from interpret_robust import drawing, figures
 
     if name not in figures.names():
         raise unknown("figure", name, figures.names())
-    chosen = files or sorted((root / "analyses").glob(f"{name}-*.h5"))
-    if not chosen:
-        raise UserError(f"there are no {name} files in {root / 'analyses'}: `irt analyze {name}` makes them.")
-    picture = drawing.draw(name, chosen, root / "figures", click.echo)
-    click.echo(picture)
+    folder = root / "figures"
+    if files:
+        pictures = [drawing.draw(name, files, folder, click.echo)]
+    else:
+        found = sorted((root / "analyses").glob(f"{name}-*.h5"))
+        if not found:
+            raise UserError(f"there are no {name} files in {root / 'analyses'}: `irt analyze {name}` makes them.")
+        pictures = drawing.draw_all(name, found, folder, click.echo)
+    click.echo("\n".join(map(str, pictures)))
 
 
 @irt.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
@@ -308,13 +315,14 @@ def show(file: Path) -> None:
 @irt.command(epilog=with_examples("irt reproduce quick"))
 @click.argument("name", type=click.Choice(["quick"]), metavar="NAME")
 @device_option
+@overwrite_option
 @root_option
-def reproduce(name: str, device: str, root: Path) -> None:
+def reproduce(name: str, device: str, overwrite: bool, root: Path) -> None:
     """Do the whole study NAME: train, evaluate, analyse, draw. A second run finds everything done."""
     from interpret_robust import study
     from interpret_robust.tables import table
 
-    written = study.STUDIES[name](study.Folders(root), device, click.echo)
+    written = study.STUDIES[name](study.Folders(root), device, overwrite, click.echo)
     for analysis in ("robustness", "attention-rank"):
         files = [path for path in written if path.name.startswith(f"{analysis}-") and path.suffix == ".h5"]
         click.echo(f"\n{analysis}\n{table(study.table_rows(files))}")
@@ -339,22 +347,28 @@ def main() -> NoReturn:
 
 def _explain(error: Exception) -> tuple[str | None, int]:
     """The sentence and the exit status for an error; no sentence for one that is a fault of ours."""
+    from concurrent.futures.process import BrokenProcessPool
+
     from interpret_robust.interruption import Stopped
 
+    again = "the same command goes on from there."
+    sentence, code = None, EXIT_USER_ERROR
     match error:
         case Stopped():
-            return f"{error}; everything is saved, the same command goes on from there.", EXIT_STOPPED
+            sentence, code = f"{error}; everything is saved, {again}", EXIT_STOPPED
         case click.Abort():
-            return "interrupted.", EXIT_INTERRUPTED
+            sentence, code = f"interrupted; what is finished is kept, {again}", EXIT_INTERRUPTED
         case click.ClickException():
-            return " ".join(error.format_message().split()), EXIT_USER_ERROR
+            sentence = " ".join(error.format_message().split())
         case UserError():
-            return str(error), EXIT_USER_ERROR
+            sentence = str(error)
+        case BrokenProcessPool():
+            sentence = f"a worker process was killed, perhaps for lack of memory; what is finished is kept, {again}"
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
             why = error.strerror or str(error).split("\n")[0]
-            return f"{where}{why}; nothing that was finished is lost.", EXIT_USER_ERROR
-    return None, 1
+            sentence = f"{where}{why}; nothing that was finished is lost."
+    return sentence, code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """From analysis files to a picture on disk, without a model and without torch."""
 
+import json
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -10,14 +11,33 @@ from interpret_robust.configs import differences
 from interpret_robust.errors import UserError
 from interpret_robust.figures import style
 
+Say = Callable[[str], None]
 
-def draw(figure: str, files: Sequence[Path], folder: Path, say: Callable[[str], None]) -> Path:
+
+def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
     """Draw a figure from analysis files, unless it is there already; returns the picture's path.
 
-    Raises UserError for a file that is missing, damaged, unfinished or of another analysis.
+    Raises UserError for a file that is missing, damaged, unfinished or of another analysis, and for files that
+    are not of the same images under the same settings.
     """
-    opened = sorted((results.read(path, figure) for path in files), key=style.order)
-    _check_comparable(opened)
+    opened = [results.read(path, figure) for path in files]
+    for other in opened[1:]:
+        told = differences(_conditions(opened[0]), _conditions(other))
+        if told:
+            raise UserError(f"{files[0]} and {other.path} cannot share a picture: {told}.")
+    return _draw(figure, opened, folder, say)
+
+
+def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list[Path]:
+    """Draw a figure for each set of files that are of the same images under the same settings."""
+    groups: dict[str, list[results.Result]] = {}
+    for result in (results.read(path, figure) for path in files):
+        groups.setdefault(json.dumps(_conditions(result)), []).append(result)
+    return [_draw(figure, group, folder, say) for group in groups.values()]
+
+
+def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: Say) -> Path:
+    opened = sorted(unordered, key=style.order)
     name, sources, version = style.stem(figure, opened), style.inputs(opened), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
     if style.is_drawn(folder, name, sources, version):
@@ -27,15 +47,6 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Callable[[str], 
     style.save(figures.get(figure).draw(opened), folder, name, sources, version)
     say(f"{verb} {picture.name}")
     return picture
-
-
-def _check_comparable(opened: Sequence[results.Result]) -> None:
-    """Raise UserError unless all files are of the same images under the same settings."""
-    first, *others = opened
-    for other in others:
-        told = differences(_conditions(first), _conditions(other))
-        if told:
-            raise UserError(f"{first.path} and {other.path} cannot share a picture ({told}): name the files to draw.")
 
 
 def _conditions(result: results.Result) -> dict[str, Any]:

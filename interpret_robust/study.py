@@ -166,8 +166,11 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
             failures.append(outcome)
         else:
             say(outcome)
-    for failure in sorted(failures, key=lambda failure: isinstance(failure, Stopped)):
-        raise failure
+    failures.sort(key=lambda failure: isinstance(failure, Stopped))
+    for failure in failures[1:]:
+        say(str(failure))
+    if failures:
+        raise failures[0]
 
 
 def checkpoints(folders: Folders) -> list[Path]:
@@ -197,22 +200,25 @@ def table_rows(files: Sequence[Path]) -> list[dict[str, str]]:
     return rows
 
 
-def quick_tasks(folders: Folders, device: str = "auto") -> list[TrainTask]:
+def quick_tasks(folders: Folders, device: str, overwrite: bool) -> list[TrainTask]:
     """The models of the quick study: the embedded data, the small network, one recipe."""
     dataset = "cluttered-digits"
     recipe = preset("quick", dataset)
-    return [TrainTask(dataset, "small", name, seed, recipe, folders.checkpoints, device) for name, seed in MODELS]
+    return [
+        TrainTask(dataset, "small", name, seed, recipe, folders.checkpoints, device, overwrite=overwrite)
+        for name, seed in MODELS
+    ]
 
 
-def reproduce_quick(folders: Folders, device: str, say: Say) -> list[Path]:
+def reproduce_quick(folders: Folders, device: str, overwrite: bool, say: Say) -> list[Path]:
     """Train, evaluate, analyse and draw the quick study; returns every file it stands for, tables aside."""
-    training = quick_tasks(folders, device)
+    training = quick_tasks(folders, device, overwrite)
     do_all(training, device, say)
     trained = [folders.checkpoints / task.name for task in training]
     files, pictures = [], []
     for name in ("robustness", "attention-rank"):
         tasks = [
-            AnalysisTask(name, path, folders.analyses, analyses.get(name).settings(), device)
+            AnalysisTask(name, path, folders.analyses, analyses.get(name).settings(), device, overwrite=overwrite)
             for path in applicable(name, trained)
         ]
         do_all(tasks, device, say)

@@ -184,7 +184,7 @@ def test_adversarial_images_stay_in_the_ball_and_are_pixels(
         assert np.abs(array(adversarial) - array(images)).max() <= eps + 1e-7
 
 
-@pytest.mark.parametrize("wrong", [0.5 + EPS + 1e-5, 0.5 - EPS - 1e-5, math.nan, math.inf])
+@pytest.mark.parametrize("wrong", [0.5 + EPS + 1e-5, 0.5 - EPS - 1e-5, math.inf])
 def test_a_single_pixel_outside_its_ball_is_an_error(wrong: float) -> None:
     images = torch.full((2, *SHAPE), 0.5)
     adversarial = images.clone()
@@ -192,6 +192,16 @@ def test_a_single_pixel_outside_its_ball_is_an_error(wrong: float) -> None:
     adversarial[1, 2, 3, 4] = wrong
     with pytest.raises(ValueError, match=r"left its ball of 0\.0313725"):
         check_inside(adversarial, images, EPS)
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_model_without_numbers_is_an_error_and_not_robust(random_start: bool, restarts: int) -> None:
+    broken = Linear(math.prod(SHAPE))
+    nn.init.constant_(broken.layer.weight, math.nan)
+    images = pixels(2, *SHAPE)
+    with pytest.raises(UserError, match="its weights have diverged"):
+        PGD(EPS, STEP, 3, restarts, random_start=random_start)(broken, images, labels_of(2), noise_for(images))
 
 
 @pytest.mark.parametrize(("clean", "wrong"), [(0.01, -1e-5), (0.99, 1 + 1e-5)])
@@ -265,6 +275,13 @@ def test_noise_is_uniform_in_minus_one_to_one(noise: Noise) -> None:
     assert draw.min().item() >= -1 and draw.max().item() < 1
     shares = np.histogram(array(draw), bins=10, range=(-1, 1))[0] / draw.numel()
     np.testing.assert_allclose(shares, 0.1, atol=5 * math.sqrt(0.09 / draw.numel()))
+
+
+def test_generator_noise_is_drawn_from_its_generator_alone() -> None:
+    images, before = torch.zeros(2, *SHAPE), torch.get_rng_state()
+    draws = [generator_noise(torch.Generator().manual_seed(seed))(images) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def small_in_double() -> nn.Module:
@@ -400,11 +417,17 @@ def test_bfloat16_logits_are_attacked_in_float32() -> None:
         (lambda: PGD(-0.1, 0.1, 5), "eps is -0.1: it must lie within 0 and 1"),
         (lambda: PGD(math.nan, 0.1, 5), "eps is nan: it must lie within 0 and 1"),
         (lambda: PGD(0.1, -0.1, 5), "step size -0.1, steps 5, restarts 1: none may be negative"),
+        (lambda: PGD(0.1, math.nan, 5), "step size nan"),
+        (lambda: PGD(0.1, math.inf, 5), "step size inf"),
         (lambda: PGD(0.1, 0.1, -1), "step size 0.1, steps -1, restarts 1: none may be negative"),
-        (lambda: PGD(0.1, 0.1, 5, restarts=0), "steps 5, restarts 0: none may be negative and there must be a restart"),
+        (lambda: PGD(0.1, 0.1, 5, restarts=0), "steps 5, restarts 0: none may be negative or infinite and there must"),
         (
             lambda: PGD(0.1, 0.1, 5, loss="margn"),  # type: ignore[arg-type]
             "unknown loss 'margn': did you mean 'margin'? known are cross-entropy, margin.",
+        ),
+        (
+            lambda: PGD(0.1, 0.1, 5, batch_norm="Train"),  # type: ignore[arg-type]
+            "unknown batch norm mode 'Train': did you mean 'train'? known are eval, train.",
         ),
         (lambda: AttackSettings(eps=8).resolved({}), "eps is 8: it must lie within 0 and 1"),
         (lambda: AttackSettings(eps=0.1, steps=-1).resolved({}), "steps -1"),

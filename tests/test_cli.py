@@ -127,7 +127,7 @@ def test_figures_come_from_the_files_alone(
     shutil.copytree(study / "analyses", tmp_path / "analyses")
     for name, stem in (
         ("robustness", "robustness-tiny-small-test"),
-        ("attention-rank", "attention-rank-tiny-small-test"),
+        ("attention-rank", "attention-rank-tiny-small-test-steps2"),
     ):
         code, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
         assert (code, out.splitlines()[0]) == (0, f"drew {stem}.png")
@@ -136,14 +136,20 @@ def test_figures_come_from_the_files_alone(
         assert "is there already" in out
 
 
-def test_files_of_different_settings_do_not_share_a_picture(
+def test_a_picture_shows_one_set_of_images_under_one_setting(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(study, tmp_path / "copy")
-    irt(capfd, monkeypatch, "evaluate", "--eps", "4/255", "--root", tmp_path / "copy")
-    code, _, err = irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path / "copy")
+    where = ["--root", tmp_path / "copy"]
+    irt(capfd, monkeypatch, "evaluate", study / "checkpoints/tiny-small-at-seed0.safetensors", "--limit", 10, *where)
+    code, out, _ = irt(capfd, monkeypatch, "figure", "robustness", *where)
+    assert code == 0
+    drawn = ["drew robustness-tiny-small-test-first10.png", "drew robustness-tiny-small-test.png"]
+    assert sorted(out.splitlines()[:2]) == drawn
+    files = sorted((tmp_path / "copy/analyses").glob("robustness-*"))
+    code, _, err = irt(capfd, monkeypatch, "figure", "robustness", *files, *where)
     assert code == 2
-    assert "settings.eps is" in err
+    assert "cannot share a picture: data.images is" in err
 
 
 def test_show_names_the_statistics_and_where_they_come_from(

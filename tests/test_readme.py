@@ -11,7 +11,7 @@ import pytest
 from interpret_robust import cli, study
 from interpret_robust.datasets import catalogue, sources
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.datasets.npz import write_npz
+from interpret_robust.datasets.npz import Arrays, write_npz
 from interpret_robust.training import recipe
 
 REPOSITORY = Path(__file__).parent.parent
@@ -22,8 +22,8 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 def small(name: str, path: Path) -> None:
     """The dataset `name` as a few images at `path`."""
-    made = cluttered_digits(40, 20)
-    arrays = {"x_train": made.train.images, "x_test": made.test.images}
+    made = cluttered_digits(40, 10)
+    arrays: Arrays = {"x_train": made.train.images, "x_test": made.test.images}
     arrays |= {"y_train": made.train.labels.astype("u1"), "y_test": made.test.labels.astype("u1")}
     if name.startswith("cluttered") and made.train.masks is not None and made.test.masks is not None:
         arrays |= {"mask_train": made.train.masks, "mask_test": made.test.masks}

@@ -103,13 +103,11 @@ def order(result: Result) -> tuple[int, int]:
 
 
 def stem(name: str, results: Sequence[Result]) -> str:
-    """A figure's file name: its own, then dataset, architecture and split of what it shows."""
-    parts = [
-        sorted({job(result)["dataset"] for result in results}),
-        sorted({job(result)["architecture"] for result in results}),
-        sorted({result.config["data"]["split"] for result in results}),
-    ]
-    return "-".join([name, *("+".join(part) for part in parts)])
+    """A figure's file name: its own, then dataset and architecture, then what the files' names end in."""
+    first = results[0]
+    conditions = first.path.stem.removeprefix(f"{name}-{first.config['checkpoint']['name']}-")
+    datasets, architectures = (sorted({job(result)[key] for result in results}) for key in ("dataset", "architecture"))
+    return "-".join([name, "+".join(datasets), "+".join(architectures), conditions])
 
 
 def inputs(results: Sequence[Result]) -> dict[str, str]:

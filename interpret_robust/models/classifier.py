@@ -56,7 +56,8 @@ def build(architecture: str, head: Head, image_shape: tuple[int, int, int], clas
     if min(height, width) < 16 or height % 4 or width % 4:
         raise UserError(f"images are {height}x{width}: sides must be multiples of 4 and at least 16.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which would reseed every CUDA device too.
+        torch.default_generator.manual_seed(seed)
         if architecture == "cnn":
             return _build_cnn(head, image_shape, classes)
         return _build_resnet(architecture, head, channels, classes)

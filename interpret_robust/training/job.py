@@ -8,7 +8,7 @@ from interpret_robust.training.recipe import Recipe
 from interpret_robust.variants import Variant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One model: a dataset (its first `limit` training images), an architecture, a variant, a seed, a recipe."""
 

@@ -175,7 +175,7 @@ def train(
         source: the dataset's name or path, noted so that an analysis can find it again.
         device: where to compute.
         deadline: value of `time.monotonic()` after which to save and stop.
-        overwrite: replace a checkpoint, or an unfinished run, of another job with this name.
+        overwrite: train anew and replace a checkpoint, or an unfinished run of another job, with this name.
         save_every: seconds between saves.
         position: line of the progress bar, where several models train side by side.
 
@@ -209,16 +209,14 @@ def train(
 
 
 def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
-    """Whether the job's checkpoint is there. Raises UserError where another job's has its name."""
+    """Whether the job's checkpoint is there and to be kept. Raises UserError where another job's has its name."""
     path = folder / f"{job.name}.safetensors"
-    if not path.exists():
+    if overwrite or not path.exists():
         return False
-    found = checkpoint.read(path).job
-    if found == job.describe():
-        return True
-    if overwrite:
-        return False
-    raise UserError(f"{path} was trained otherwise ({differences(found, job.describe())}): {_WAYS_OUT}")
+    told = differences(checkpoint.read(path).job, job.describe())
+    if told:
+        raise UserError(f"{path} was trained otherwise ({told}): {_WAYS_OUT}")
+    return True
 
 
 _WAYS_OUT = "use another --root, or --overwrite to replace it."
@@ -246,14 +244,19 @@ def _run_to_end(run: Run, save: Any, deadline: float, save_every: float, positio
 
 def _resume(run: Run, state_path: Path, *, overwrite: bool) -> None:
     """Restore an unfinished run, with its number of threads, on which the last bits depend."""
-    saved = checkpoint.read(state_path)
-    if saved.job == run.job.describe():
+    try:
+        saved = checkpoint.read(state_path)
+    except UserError:
+        if overwrite:
+            return
+        raise
+    told = differences(saved.job, run.job.describe())
+    if told and not overwrite:
+        raise UserError(f"{state_path} is an unfinished run of another kind ({told}): {_WAYS_OUT}")
+    if not told:
         if run.device.type == "cpu":
             torch.set_num_threads(saved.about["environment"]["threads"])
         run.restore(saved)
-    elif not overwrite:
-        what = differences(saved.job, run.job.describe())
-        raise UserError(f"{state_path} is an unfinished run of another kind ({what}): {_WAYS_OUT}")
 
 
 def check_collapse(history: list[dict[str, float]], classes: int) -> None:

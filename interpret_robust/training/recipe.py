@@ -1,5 +1,6 @@
 """Every number of a training run, as named presets. Each is a published recipe or one measured here."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_type_hints
 
@@ -52,6 +53,9 @@ class Recipe:
     ema: float | None = None
 
     def __post_init__(self) -> None:
+        for field, value in vars(self).items():
+            if isinstance(value, float | int) and not 0 <= value < math.inf:
+                raise UserError(f"{field} is {value:g}: numbers of a recipe are finite and not negative.")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1.")
         if not 0 <= self.eps_ramp <= 1 or not 0 <= self.warm_up < 1:
@@ -164,7 +168,9 @@ def default_preset(dataset: str) -> str:
 def _parse(override: str) -> tuple[str, Any]:
     field, separator, text = override.partition("=")
     kinds = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
-    if not separator or field not in kinds:
+    if not separator:
+        raise UserError(f"'{override}' sets nothing: give a field and its value, such as epochs=4.")
+    if field not in kinds:
         raise unknown("recipe field", field, kinds)
     if field == "flip":
         if text not in ("true", "false"):
