@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, bare, colour, job, label, new_figure
+from interpret_robust.figures.style import RC, Drawing, bare, colour, job, label, line, new_figure
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
 
@@ -29,7 +29,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         uniform = float(results[0]["curve/uniform"])
         curve.axhline(uniform, color="0.5", linestyle="--", linewidth=0.8, label="uniform")
         curve.set(xlabel="robustness rank (0 = most robust)", ylabel="attention weight", yscale="log")
-        curve.legend(loc="lower right")
+        curve.legend(loc="upper left", frameon=True, framealpha=1.0, edgecolor="none")
         _draw_examples(lower, results)
     numbers = {label(result): _numbers(result) for result in results}
     return Drawing(figure, _caption(results), numbers)
@@ -38,7 +38,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _draw_curve(axes: Axes, result: Result) -> None:
     shade = colour(job(result)["variant"])
     rank = result["curve/rank"]
-    axes.plot(rank, result["curve/attention_mean"], color=shade, label=label(result))
+    axes.plot(rank, result["curve/attention_mean"], line(job(result)["variant"]), color=shade, label=label(result))
     axes.fill_between(
         rank, result["curve/attention_low"], result["curve/attention_high"], color=shade, alpha=0.25, lw=0
     )
@@ -75,7 +75,7 @@ def _draw_examples(figure: SubFigure, results: Sequence[Result]) -> None:
             )
     for axes in grid.flat:
         bare(axes)
-    for row, name in enumerate(["image", *(job(result)["variant"] for result in results)]):
+    for row, name in enumerate(["image", *map(label, results)]):
         grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
     figure.colorbar(picture, ax=grid[1:, :], label="attention", fraction=0.02, pad=0.01)
 

@@ -55,6 +55,8 @@ MARKERS = {
     "at-att-reg": "X",
 }
 
+LINES = {"natural-linear-att": ":", "natural-att": "-.", "at-att": "--", "at-att-reg": "-"}
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -79,6 +81,11 @@ def bare(axes: Axes) -> None:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def line(variant: str) -> str:
+    """A variant's line style, for those who cannot go by colour."""
+    return LINES.get(variant, "-")
 
 
 def colour(variant: str) -> str:
