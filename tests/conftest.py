@@ -16,8 +16,6 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.variants import variant
 
-MakeCheckpoint = Callable[..., Path]
-
 
 @pytest.fixture(scope="session", autouse=True)
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -34,8 +32,8 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def make_checkpoint(digits: Dataset) -> MakeCheckpoint:
-    """Write the checkpoint of a small model after ten steps on `digits`, enough to beat guessing."""
+def make_checkpoint(digits: Dataset) -> Callable[..., Path]:
+    """Write the checkpoint of a small model that knows the training images of `digits` by heart."""
 
     def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:
         job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
@@ -46,6 +44,9 @@ def make_checkpoint(digits: Dataset) -> MakeCheckpoint:
             optimiser.zero_grad()
             F.cross_entropy(model(to_pixels(images)), labels).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+        with torch.no_grad():
+            for _ in range(20):
+                model(to_pixels(images))  # the running statistics of batch norm settle
         about = {"job": job.describe(), "source": digits.name, "code": {"version": "0"}, "history": [], "metrics": {}}
         path = folder / f"{job.name}.safetensors"
         checkpoint.write(path, about, dict(model.state_dict()))

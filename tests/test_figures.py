@@ -1,0 +1,242 @@
+"""Pictures: from HDF5 alone, the same bytes each time, and showing the numbers of their files."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+from interpret_robust import analyses, drawing, figures, results
+from interpret_robust.attacks import AttackSettings
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.errors import UserError
+from interpret_robust.figures import contact_sheet, style
+from interpret_robust.results import AnyArray
+from interpret_robust.streaming import Work
+from interpret_robust.training import checkpoint
+
+NAMES = ("robustness", "attention-rank")
+VARIANTS = ("at-att", "at-att-reg")
+
+
+@pytest.fixture(scope="module")
+def analysed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both analyses of two models."""
+    folder = tmp_path_factory.mktemp("analysed")
+    for path in [make_checkpoint(folder, variant) for variant in VARIANTS]:
+        for name in NAMES:
+            analyse(path, digits, folder, name)
+    return folder
+
+
+def analyse(path: Path, dataset: Dataset, folder: Path, name: str, limit: int | None = None) -> Path:
+    settings = AttackSettings(eps=2 / 255, steps=2)
+    plain: dict[str, Any] = {"settings": settings, "split": "train", "limit": limit, "batch_size": 60}
+    return Work(analyses.get(name), checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **plain).run()
+
+
+def files(folder: Path, name: str) -> list[Path]:
+    """The files of an analysis in the paper's order."""
+    return sorted(folder.glob(f"{name}-*.h5"), key=lambda path: style.order(results.read(path)))
+
+
+@pytest.fixture(scope="module")
+def drawn(analysed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both pictures, drawn in this process and with nothing global changed."""
+    folder = tmp_path_factory.mktemp("drawn")
+    before = mpl.rcParams.copy()
+    for name in NAMES:
+        said: list[str] = []
+        path = drawing.draw(name, files(analysed, name), folder, said.append)
+        assert said == [f"drew {path.name}"]
+    assert mpl.rcParams.copy() == before
+    return folder
+
+
+def picture(array: Any) -> AnyArray:
+    return np.asarray(array.get_array())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+DRAW = """
+import sys
+import matplotlib
+before = matplotlib.rcParams.copy()
+from pathlib import Path
+from interpret_robust import drawing
+for name in ("robustness", "attention-rank"):
+    drawing.draw(name, list(Path(sys.argv[1]).glob(f"{name}-*.h5")), Path(sys.argv[2]), lambda _: None)
+changed = [key for key in before if before[key] != matplotlib.rcParams[key]]
+print(changed, [name for name in ("torch", "matplotlib.pyplot", "interpret_robust.models") if name in sys.modules])
+"""
+
+
+def test_pictures_need_no_torch_and_come_out_the_same_in_every_byte(
+    analysed: Path, drawn: Path, tmp_path: Path
+) -> None:
+    environment = os.environ | {"MPLBACKEND": "agg", "TZ": "Pacific/Auckland", "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-W", "error", "-c", DRAW, str(analysed), str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout == "[] []\n"
+    assert contents(drawn) == contents(tmp_path)
+    assert sorted(path.suffix for path in drawn.iterdir()) == [".json"] * 2 + [".pdf"] * 2 + [".png"] * 2
+    for path in drawn.iterdir():
+        assert path.read_bytes().startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".json": b"{"}[path.suffix])
+
+
+def test_a_picture_is_drawn_again_only_from_other_files(analysed: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    of = files(analysed, "robustness")
+    drawn = drawing.draw("robustness", of, tmp_path, said.append)
+    first = contents(tmp_path)
+    drawing.draw("robustness", of[::-1], tmp_path, said.append)
+    assert contents(tmp_path) == first
+    drawn.with_suffix(".pdf").unlink()
+    drawing.draw("robustness", of, tmp_path, said.append)
+    assert contents(tmp_path) == first
+    drawing.draw("robustness", of[:1], tmp_path, said.append)
+    assert contents(tmp_path).keys() == first.keys() and contents(tmp_path) != first
+    name = drawn.name
+    assert said == [f"drew {name}", f"{name} is there already", f"redrew {name}", f"redrew {name}"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_caption_holds_the_numbers_of_the_files(analysed: Path, drawn: Path, name: str) -> None:
+    of = files(analysed, name)
+    (text,) = drawn.glob(f"{name}-*.json")
+    caption = json.loads(text.read_text())
+    assert caption["inputs"] == {path.name: results.attributes(path)["content_sha256"] for path in of}
+    assert caption["numbers"].keys() == {f"{variant} seed 0" for variant in VARIANTS}
+    for variant, path in zip(VARIANTS, of, strict=True):
+        result, numbers = results.read(path), caption["numbers"][f"{variant} seed 0"]
+        paths = (
+            {"natural": "accuracy/natural", "adversarial": "accuracy/adversarial"}
+            if name == "robustness"
+            else {key: key for key in ("curve/attention_mean", "test/spearman", "test/spearman_relative")}
+        )
+        assert numbers == {key: result[stored].tolist() for key, stored in paths.items()}
+    assert "60 train images" in caption["caption"]
+    assert "PGD-2 at eps 2/255" in caption["caption"]
+
+
+def test_the_curve_drawn_is_the_curve_stored(analysed: Path) -> None:
+    of = [results.read(path) for path in files(analysed, "attention-rank")]
+    figure = figures.get("attention-rank").draw(of).figure
+    curve, spread = figure.axes[:2]
+    lines = {line.get_label(): line for line in curve.lines}
+    for variant, result, band in zip(VARIANTS, of, curve.collections, strict=True):
+        line = lines[f"{variant} seed 0"]
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(64))
+        np.testing.assert_array_equal(line.get_ydata(), result["curve/attention_mean"])
+        assert to_hex(line.get_color()).upper() == style.COLOURS[variant]
+        corners = set(band.get_paths()[0].vertices[:, 1])
+        assert corners == {*result["curve/attention_low"], *result["curve/attention_high"]}
+    assert set(lines["uniform"].get_ydata()) == {1 / 64}
+
+    marks = [container[0] for container in spread.containers]
+    assert [mark.get_xdata()[0] for mark in marks] == [result["test/spearman"][0] for result in of]
+    assert [text.get_text() for text in spread.get_yticklabels()] == [f"{variant} seed 0" for variant in VARIANTS]
+
+
+def test_example_maps_are_those_stored_on_one_colour_scale(analysed: Path, digits: Dataset) -> None:
+    of = [results.read(path) for path in files(analysed, "attention-rank")]
+    shown = [axes.images[0] for axes in figures.get("attention-rank").draw(of).figure.axes if axes.images]
+    assert len(shown) == 10 * 3
+    brightest = max(result["example/attention"].max() for result in of)
+    for label in range(10):
+        index = digits.train.labels.tolist().index(label)
+        np.testing.assert_array_equal(picture(shown[label]), digits.train.images[index])
+        for row, result in enumerate(of, start=1):
+            image = shown[10 * row + label]
+            np.testing.assert_array_equal(picture(image), result["per_image/attention"][index].reshape(8, 8))
+            assert image.get_clim() == (0, pytest.approx(brightest))
+
+
+def test_accuracies_drawn_are_those_stored(analysed: Path) -> None:
+    of = [results.read(path) for path in files(analysed, "robustness")]
+    (axes,) = figures.get("robustness").draw(of).figure.axes
+    found = []
+    for mark, _, (bar,) in axes.containers:
+        (low, _), (high, row) = bar.get_segments()[0]
+        found.append((row, *(x / 100 for x in (mark.get_xdata()[0], low, high))))
+        assert mark.get_markerfacecolor() == ("white" if len(found) % 2 else style.COLOURS[VARIANTS[int(row)]])
+    expected = [
+        (row, *result[f"accuracy/{name}"]) for row, result in enumerate(of) for name in ("natural", "adversarial")
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_files_that_cannot_be_drawn_are_refused(
+    analysed: Path, digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = files(analysed, "robustness")
+    short = analyse(make_checkpoint(tmp_path), digits, tmp_path, "robustness", limit=20)
+    unfinished = tmp_path / "unfinished.h5"
+    schema = analyses.get("robustness").schema
+    results.open_rows(unfinished, schema, 5, {}, {}, {}).__exit__(None, None, None)
+    unfinished.with_name("unfinished.h5.partial").rename(unfinished)
+    damaged = tmp_path / "damaged.h5"
+    damaged.write_bytes(good[0].read_bytes()[:2000])
+    cases: list[tuple[list[Path], str]] = [
+        ([tmp_path / "none.h5"], "there is no analysis file"),
+        ([*good, unfinished], "is unfinished"),
+        ([damaged], "is damaged"),
+        (files(analysed, "attention-rank"), "holds attention-rank/1, and robustness is needed"),
+        ([*good, short], "cannot share a picture: data.images is 60, here 20"),
+    ]
+    for of, said in cases:
+        with pytest.raises(UserError, match=said) as error:
+            drawing.draw("robustness", of, tmp_path / "figures", lambda _: None)
+        assert str(of[-1]) in str(error.value) or str(of[0]) in str(error.value)
+    assert not (tmp_path / "figures").exists()
+
+
+def sheet(split: Split) -> list[list[Axes]]:
+    """The axes of a contact sheet of three classes, a list a class."""
+    dataset = Dataset("made", split, split, ("nought", "one", "two"))
+    found = contact_sheet.draw(dataset, "test")
+    assert f"({len(split)} images)" in found.caption
+    axes = found.figure.axes
+    return [axes[row : row + 12] for row in range(0, len(axes), 12)]
+
+
+def test_a_contact_sheet_shows_the_first_images_of_each_class(digits: Dataset) -> None:
+    keep = digits.train.labels < 3
+    labels = digits.train.labels[keep]
+    masks = digits.train.masks
+    assert masks is not None
+    split = Split(digits.train.images[keep], labels, masks[keep])
+    for row, axes in enumerate(sheet(replace(split, masks=None))):
+        shown = [picture(one.images[0]) for one in axes if one.images]
+        np.testing.assert_array_equal(shown, split.images[labels == row][:12])
+        assert axes[0].get_ylabel() == ("nought", "one", "two")[row]
+    for row, axes in enumerate(sheet(split)):
+        shown = [picture(one.images[0]) for one in axes if one.images]
+        images, inside = split.images[labels == row][:6], masks[keep][labels == row][:6]
+        assert len(shown) == 2 * len(images)
+        np.testing.assert_array_equal(shown[::2], images)
+        for image, mask, dimmed in zip(images, inside, shown[1::2], strict=True):
+            assert 0 < mask.sum() < mask.size
+            np.testing.assert_array_equal(dimmed[mask], image[mask])
+            np.testing.assert_array_equal(dimmed[~mask], image[~mask] // 5)
+
+
+def test_a_contact_sheet_of_gray_images_is_gray() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), np.uint8)
+    for row, axes in enumerate(sheet(Split(images, np.arange(9) % 3))):
+        shown = [one.images[0] for one in axes if one.images]
+        np.testing.assert_array_equal([picture(image) for image in shown], images[row::3, :, :, 0])
+        assert all(image.get_clim() == (0, 255) and image.get_cmap().name == "gray" for image in shown)

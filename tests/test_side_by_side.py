@@ -1,0 +1,98 @@
+"""Work side by side: every outcome comes back, workers have one thread, and none outlives its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from interpret_robust import side_by_side
+from interpret_robust.errors import UserError
+from interpret_robust.side_by_side import Outcome
+
+PATIENCE = 8.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Says its word with its line, its process and the threads of torch there; or fails, for some words."""
+
+    word: str
+
+    def __call__(self, position: int | None) -> str:
+        import torch
+
+        if self.word == "mistake":
+            raise UserError("a mistake of the user's.")
+        if self.word == "fault":
+            raise OSError(28, "No space left on device", "somewhere")
+        return f"{self.word} {position} {os.getpid()} {torch.get_num_threads()}"
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Writes its process id into `folder` and sleeps far longer than any test."""
+
+    folder: Path
+
+    def __call__(self, position: int | None) -> str:
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(60)
+        return "awake"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_answers_and_exceptions_come_back_with_their_tasks(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    tasks = [Answer(word) for word in ("one", "mistake", "fault", "two")]
+    outcomes: dict[object, Outcome] = {outcome[0]: outcome for outcome in side_by_side.run(tasks, workers)}
+    assert outcomes.keys() == set(tasks)
+    answers = [outcomes[task][1] for task in tasks]
+    assert isinstance(answers[1], UserError) and str(answers[1]) == "a mistake of the user's."
+    assert isinstance(answers[2], OSError) and (answers[2].errno, answers[2].filename) == (28, "somewhere")
+    for word, answer in (("one", answers[0]), ("two", answers[3])):
+        assert isinstance(answer, str)
+        found, position, process, threads = answer.split()
+        assert found == word
+        if workers == 1:
+            assert (position, process) == ("None", str(os.getpid()))
+        else:
+            assert (position in ("0", "1"), process != str(os.getpid()), threads) == (True, True, "1")
+
+
+def test_one_worker_works_in_order_and_only_when_asked() -> None:
+    outcomes = side_by_side.run([Answer("one"), Answer("two")], 1)
+    assert str(next(outcomes)[1]).startswith("one ")
+    assert str(next(outcomes)[1]).startswith("two ")
+    assert list(side_by_side.run([], 2)) == []
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """Their end shows as the end of the output, which they inherit: none holds it any more."""
+    script = (
+        "import sys, test_side_by_side as t\n"
+        "list(t.side_by_side.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    workers: list[Path] = []
+    try:
+        while len(workers) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+            workers = list(tmp_path.iterdir())
+        parent.kill()
+        parent.communicate(timeout=PATIENCE)
+        workers.clear()
+    finally:
+        parent.kill()
+        for worker in workers:
+            os.kill(int(worker.name), signal.SIGKILL)

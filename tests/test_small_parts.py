@@ -1,0 +1,256 @@
+"""The small parts: messages, tables, numbers, files that appear whole, and datasets by name."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interpret_robust.datasets import catalogue
+from interpret_robust.datasets.npz import write_npz
+from interpret_robust.errors import UserError, unknown
+from interpret_robust.files import file_sha256, replacing
+from interpret_robust.parsing import number, seconds
+from interpret_robust.tables import table
+
+# What a mistake is told.
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("at-at", "unknown variant 'at-at': did you mean 'at-att'? known are at, at-att, natural."),
+        ("Natural", "unknown variant 'Natural': did you mean 'natural'? known are at, at-att, natural."),
+        ("qqq", "unknown variant 'qqq': known are at, at-att, natural."),
+        ("", "unknown variant '': known are at, at-att, natural."),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest_and_all(name: str, told: str) -> None:
+    assert str(unknown("variant", name, iter(["natural", "at", "at-att"]))) == told
+
+
+# Tables.
+
+
+def test_a_table_is_aligned_under_its_keys() -> None:
+    rows = [{"model": "at", "natural": "93.5 %"}, {"model": "at-att-reg", "images": "1000"}, {}]
+    assert table(rows) == "\n".join(
+        [
+            "model       natural  images",
+            "----------  -------  ------",
+            "at          93.5 %",
+            "at-att-reg           1000",
+            "",
+        ]
+    )
+
+
+def test_columns_stand_in_the_order_in_which_they_first_appear() -> None:
+    assert table([{"b": "1"}, {"a": "2", "b": "3"}]).splitlines() == ["b  a", "-  -", "1", "3  2"]
+
+
+# Numbers as people write them.
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8/255", 8 / 255), ("0.03", 0.03), ("-1/4", -0.25), ("1e-3", 1e-3), (" 2 / 8 ", 0.25), ("0/5", 0.0)],
+)
+def test_numbers_may_be_fractions(text: str, value: float) -> None:
+    assert number(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "eight", "8/", "/255", "1/2/3", "8/0", "0/0", "1/-0.0", "8,5", "0x10"])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"could not convert|divides by zero"):
+        number(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90", 90.0), ("90s", 90.0), ("5m", 300.0), ("2h", 7200.0), ("1/2h", 1800.0), ("0.5m", 30.0), ("0", 0.0)],
+)
+def test_lengths_of_time_have_units(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "s", "5d", "5 hours", "-1s", "-2h", "nan", "1/0h", "2hm"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"could not convert|divides by zero|is negative"):
+        seconds(text)
+
+
+def test_an_endless_time_is_a_time() -> None:
+    assert seconds("inf") == math.inf
+
+
+# Files that appear whole or not at all.
+
+
+@pytest.mark.parametrize("existing", [None, b"old"])
+def test_a_file_is_replaced_in_one_step(tmp_path: Path, existing: bytes | None) -> None:
+    path = tmp_path / "deep" / "x.bin"
+    if existing is not None:
+        path.parent.mkdir()
+        path.write_bytes(existing)
+    with replacing(path) as partial:
+        assert partial == path.with_name("x.bin.partial")
+        partial.write_bytes(b"new")
+        assert (path.read_bytes() if path.exists() else None) == existing
+    assert path.read_bytes() == b"new"
+    assert [file.name for file in path.parent.iterdir()] == ["x.bin"]
+
+
+@pytest.mark.parametrize("existing", [None, b"old"])
+@pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), SystemExit(1)])
+def test_after_a_failure_a_file_is_as_it_was(tmp_path: Path, existing: bytes | None, failure: BaseException) -> None:
+    path = tmp_path / "x.bin"
+    if existing is not None:
+        path.write_bytes(existing)
+
+    def write() -> None:
+        with replacing(path) as partial:
+            partial.write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        write()
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if existing is None else [existing])
+
+
+def test_a_failure_to_put_in_place_leaves_no_partial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", fail)
+    (tmp_path / "x.bin").write_bytes(b"old")
+    with pytest.raises(PermissionError), replacing(tmp_path / "x.bin") as partial:
+        partial.write_bytes(b"new")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"x.bin": b"old"}
+
+
+def test_what_an_earlier_kill_left_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "x.bin.partial").write_bytes(b"far more than is written now")
+    with replacing(tmp_path / "x.bin") as partial:
+        partial.write_bytes(b"new")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def note(name: str) -> None:
+        real: Callable[..., None] = getattr(os, name)
+
+        def noting(*arguments: object) -> None:
+            done.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(os, name, noting)
+
+    note("fsync")
+    note("replace")
+    with replacing(tmp_path / "x.bin") as partial:
+        partial.write_bytes(b"new")
+    assert done == ["fsync", "replace", "fsync"]
+
+
+def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(range(256)) * 5000)
+    assert file_sha256(tmp_path / "x") == hashlib.sha256(bytes(range(256)) * 5000).hexdigest()
+
+
+# Datasets by name.
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An own folder of datasets, with none in memory."""
+    monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
+    catalogue.load.cache_clear()
+    yield tmp_path / "data"
+    catalogue.load.cache_clear()
+
+
+def save(path: Path, classes: int = 3, *, masks: bool = False) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(classes)
+    arrays: dict[str, np.ndarray] = {}
+    for part, count in (("train", 4 * classes), ("test", 2 * classes)):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (count, 16, 20, 3), np.uint8)
+        arrays[f"y_{part}"] = np.arange(count) % classes
+        if masks:
+            arrays[f"mask_{part}"] = rng.random((count, 16, 20)) < 0.5
+    write_npz(path, arrays)
+    return arrays
+
+
+def test_the_folder_of_datasets_is_the_one_asked_for(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert catalogue.cache_folder() == fresh
+    monkeypatch.delenv("IRT_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "cache"))
+    assert catalogue.cache_folder() == fresh / "cache" / "interpret-robust"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(fresh / "home"))
+    assert catalogue.cache_folder() == fresh / "home" / ".cache" / "interpret-robust"
+
+
+def test_each_name_stands_for_a_file(fresh: Path) -> None:
+    found = {name: catalogue.file_of(name) for name in catalogue.NAMES}
+    assert len(set(found.values())) == len(found) == 6
+    assert all(path.parent == fresh for path in found.values())
+    assert found["cifar10"].name == "cifar10.npz"
+    assert found["cluttered-digits"].name.startswith("cluttered-digits-v")
+    assert catalogue.file_of("some/where.npz") == Path("some/where.npz")
+
+
+def test_an_unknown_dataset_is_told_what_there_is(fresh: Path) -> None:
+    for ask in (catalogue.file_of, catalogue.load):
+        with pytest.raises(UserError, match=r"unknown dataset 'cifar': did you mean 'cifar10'\?") as error:
+            ask("cifar")
+        assert all(name in str(error.value) for name in (*catalogue.NAMES, "a path ending in .npz"))
+    assert not fresh.exists()
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_path_is_a_dataset_with_numbered_classes(fresh: Path, tmp_path: Path, masks: bool) -> None:
+    arrays = save(tmp_path / "mine.npz", masks=masks)
+    found = catalogue.load(str(tmp_path / "mine.npz"))
+    assert (found.name, found.image_shape) == ("mine", (3, 16, 20))
+    assert found.class_names == ("class 0", "class 1", "class 2")
+    for part, split in (("train", found.train), ("test", found.test)):
+        np.testing.assert_array_equal(split.images, arrays[f"x_{part}"])
+        np.testing.assert_array_equal(split.labels, arrays[f"y_{part}"])
+        assert (split.images.dtype.name, split.labels.dtype.name) == ("uint8", "int64")
+        assert (split.masks is None) is not masks
+        if split.masks is not None:
+            np.testing.assert_array_equal(split.masks, arrays[f"mask_{part}"])
+    assert not fresh.exists()
+
+
+def test_a_dataset_is_read_from_the_folder_asked_for(fresh: Path) -> None:
+    path = catalogue.file_of("cluttered-digits")
+    arrays = save(path, classes=10)
+    before = path.read_bytes()
+    found = catalogue.load("cluttered-digits")
+    np.testing.assert_array_equal(found.test.images, arrays["x_test"])
+    assert found.class_names[:3] == ("zero", "one", "two")
+    assert path.read_bytes() == before
+    assert catalogue.load("cluttered-digits") is found
+
+
+def test_a_split_is_cut_and_known_by_its_bytes(fresh: Path, tmp_path: Path) -> None:
+    arrays = save(tmp_path / "mine.npz", masks=True)
+    found = catalogue.load(str(tmp_path / "mine.npz"))
+    first = found.split("train").first(5)
+    assert first.masks is not None
+    np.testing.assert_array_equal(first.images, arrays["x_train"][:5])
+    np.testing.assert_array_equal(first.masks, arrays["mask_train"][:5])
+    assert len(found.train.first(None)) == len(found.train.first(999)) == 12
+    assert found.train.first(12).sha256 == found.train.sha256 != first.sha256
+    expected = hashlib.sha256(arrays["x_train"].tobytes() + arrays["y_train"].astype(np.int64).tobytes())
+    assert found.train.sha256 == expected.hexdigest()
+    with pytest.raises(UserError, match="train and test, not 'validation'"):
+        found.split("validation")
