@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
     Raises UserError for a file that is missing, damaged, unfinished or of another analysis, and for files that
     are not of the same images under the same settings.
     """
-    opened = [results.read(path, figure) for path in files]
+    opened = [results.read(path, figures.get(figure).READS) for path in files]
     for other in opened[1:]:
         told = differences(_conditions(opened[0]), _conditions(other))
         if told:
@@ -31,13 +32,16 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
 def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list[Path]:
     """Draw a figure for each set of files that are of the same images under the same settings."""
     groups: dict[str, list[results.Result]] = {}
-    for result in (results.read(path, figure) for path in files):
+    for result in (results.read(path, figures.get(figure).READS) for path in files):
         groups.setdefault(json.dumps(_conditions(result)), []).append(result)
     return [_draw(figure, group, folder, say) for group in groups.values()]
 
 
 def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: Say) -> Path:
     opened = sorted(unordered, key=style.order)
+    for first, second in pairwise(opened):
+        if style.label(first) == style.label(second):
+            raise UserError(f"{first.path} and {second.path} both show {style.label(first)}: name one of them.")
     name, sources, version = style.stem(figure, opened), style.inputs(opened), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
     if style.is_drawn(folder, name, sources, version):
@@ -50,4 +54,6 @@ def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: S
 
 
 def _conditions(result: results.Result) -> dict[str, Any]:
-    return {key: result.config[key] for key in ("data", "settings")}
+    """What the files of one picture have in common: data, settings, and what their models were built for."""
+    trained = {key: style.job(result)[key] for key in ("dataset", "architecture")}
+    return {"trained": trained} | {key: result.config[key] for key in ("data", "settings")}

@@ -19,7 +19,9 @@ def code_version() -> dict[str, str]:
 
 def environment(device: str, threads: int) -> dict[str, str | int]:
     """Versions of Python and the libraries, the processor and the device computed on."""
-    versions = {name: metadata.version(name) for name in LIBRARIES}
+    import torch
+
+    versions = {name: metadata.version(name) for name in LIBRARIES} | {"torch": torch.__version__}
     return {
         "python": platform.python_version(),
         **versions,

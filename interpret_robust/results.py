@@ -5,15 +5,16 @@
     per_image/    one row an image, written batch by batch
     the rest      statistics, computed from per_image/ when all rows are there
 
-A file grows as `NAME.h5.partial`, is flushed after each batch, and is put in place in one step when it is
-complete; a stopped run goes on after its last whole batch if its configuration is still the same.
+Rows grow in `NAME.h5.partial`, flushed after each batch; when all are there, the file itself is written from them
+and put in place in one step. A stopped run goes on after its last whole batch if its configuration is the same.
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,6 +35,7 @@ FORMAT_VERSION = 1
 PROVENANCE = "provenance"
 _COMPRESS_ABOVE = 4096
 _CHUNK_BYTES = 64 * 1024
+_COPY_BYTES = 16 * 1024 * 1024
 _ROOM_FOR_THE_REST = 1024 * 1024
 """Bytes for statistics, provenance and the file's own structure."""
 
@@ -70,7 +72,7 @@ class Schema:
 
 
 class Rows:
-    """A file being written: `append` rows batch by batch, then `finish` with the statistics."""
+    """A file that grows: `append` rows batch by batch, then `finish` with the statistics."""
 
     def __init__(self, file: h5py.File, path: Path, schema: Schema) -> None:
         self._file, self.path, self.schema = file, path, schema
@@ -81,14 +83,16 @@ class Rows:
         return int(self._file.attrs["n_done"])
 
     def append(self, rows: Mapping[str, AnyArray]) -> None:
-        """Write the next rows of every per-image column. Raises ValueError for missing or foreign columns."""
+        """Write the next rows of every per-image column. Raises ValueError where columns differ from the schema."""
         _require(rows.keys(), self.schema.per_image)
-        start = self.done
-        count = len(next(iter(rows.values())))
+        counts = {len(values) for values in rows.values()}
+        if len(counts) != 1:
+            raise ValueError(f"columns have different numbers of rows: {sorted(counts)}")
+        start, stop = self.done, self.done + counts.pop()
         for path, values in rows.items():
-            self._file[path][start : start + count] = values
+            self._file[path][start:stop] = values
         self._file.flush()
-        self._file.attrs["n_done"] = start + count
+        self._file.attrs["n_done"] = stop
         self._file.flush()
 
     def arrays(self) -> dict[str, AnyArray]:
@@ -96,20 +100,43 @@ class Rows:
         return {column.path: self._file[column.path][...] for column in self.schema.per_image}
 
     def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-        """Write the statistics, mark the file complete and put it in its place."""
+        """Write the file itself, compressed and with the statistics, and remove the partial one."""
         _require(summary.keys(), self.schema.summary)
+        partial = Path(self._file.filename)
+        whole = self.path.with_name(self.path.name + ".whole.partial")
+        _check_room(whole, partial.stat().st_size)
+        try:
+            with h5py.File(whole, "w") as file:
+                self._copy(file)
+                self._summarise(file, summary)
+                _write_json(file, "run_json", run)
+                file.attrs["complete"] = True
+                file.attrs["content_sha256"] = content_sha256(file)
+                file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
+            put_in_place(whole, self.path)
+        finally:
+            whole.unlink(missing_ok=True)
+        self._file.close()
+        partial.unlink()
+
+    def _copy(self, file: h5py.File) -> None:
+        """Attributes, provenance and rows of the partial file, the rows a chunk at a time."""
+        file.attrs.update(self._file.attrs)
+        self._file.copy(PROVENANCE, file)
+        for column in self.schema.per_image:
+            source = self._file[column.path]
+            target = file.create_dataset(column.path, source.shape, source.dtype, **_storage(source))
+            _describe(target, column, ("image", *column.axes))
+            step = max(1, _COPY_BYTES // max(1, source.nbytes // max(1, len(source))))
+            for start in range(0, len(source), step):
+                target[start : start + step] = source[start : start + step]
+
+    def _summarise(self, file: h5py.File, summary: Mapping[str, Any]) -> None:
         for column in self.schema.summary:
-            dataset = self._file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
+            dataset = file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
             _describe(dataset, column, column.axes)
         for group, attributes in self.schema.groups.items():
-            self._file[group].attrs.update(attributes)
-        _write_json(self._file, "run_json", run)
-        self._file.attrs["complete"] = True
-        self._file.attrs["content_sha256"] = content_sha256(self._file)
-        self._file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
-        partial = Path(self._file.filename)
-        self._file.close()
-        put_in_place(partial, self.path)
+            file[group].attrs.update(attributes)
 
     def __enter__(self) -> Self:
         return self
@@ -150,9 +177,8 @@ def open_rows(
     partial.unlink(missing_ok=True)
     shapes = {column.path: (count, *(sizes[axis] for axis in column.axes)) for column in schema.per_image}
     room = sum(np.dtype(column.dtype).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
-    _reserve(partial, room)
+    _check_room(partial, room)
     file = h5py.File(partial, "w")
-    _reserve(partial, room)
     file.attrs.update(
         {
             "format": FORMAT,
@@ -168,8 +194,13 @@ def open_rows(
         file.attrs["default"] = next(iter(schema.groups))
     _write_json(file, "config_json", config)
     _write_json(file, "environment_json", environment)
+    # Rows lie flat, with all their room taken at once: a kill between two writes then cannot damage rows that
+    # are there, as it can where HDF5 moves compressed chunks about.
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     for column in schema.per_image:
-        _create_rows(file, column, shapes[column.path])
+        fill = _FILL[np.dtype(column.dtype).kind]
+        file.create_dataset(column.path, shapes[column.path], column.dtype, fillvalue=fill, dcpl=early.copy())
     file.flush()
     return Rows(file, path, schema)
 
@@ -199,12 +230,12 @@ class Result:
             return int(file.attrs["n_done"])
 
 
-def read(path: Path, schema: Schema | str | None = None) -> Result:
+def read(path: Path, schema: str | None = None) -> Result:
     """Open a finished file, checking format, schema and completeness.
 
     Args:
         path: the file.
-        schema: what it must hold, or its name before the slash; anything of ours for None.
+        schema: label of what it must hold, such as `attention-rank/1`; anything of ours for None.
 
     Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
     """
@@ -225,8 +256,9 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     """
     if not path.exists() or overwrite:
         return False
-    found = read(path, schema).config
+    found = read(path, schema.label).config
     if config_sha256(found) == config_sha256(config):
+        path.with_name(path.name + ".partial").unlink(missing_ok=True)
         return True
     raise UserError(
         f"{path} holds another configuration ({differences(found, config)}): "
@@ -237,8 +269,11 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
 def verify(path: Path) -> None:
     """Raise UserError where a finished file's content differs from its checksum."""
     with _opened(path) as file:
-        if content_sha256(file) != file.attrs["content_sha256"]:
-            raise UserError(f"{path} is damaged (its content differs from its checksum): run its analysis again.")
+        config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+        good = config_sha256(config) == file.attrs["config_sha256"]
+        good = good and content_sha256(file) == file.attrs["content_sha256"]
+    if not good:
+        raise UserError(f"{path} is damaged (its content differs from its checksum): run its analysis again.")
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
@@ -288,33 +323,40 @@ def content_sha256(file: h5py.File) -> str:
     return digest.hexdigest()
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
     if not path.is_file():
         raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote.")
+            version = file.attrs["format_version"]
+            if version > FORMAT_VERSION:
+                raise UserError(f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update it.")
+            yield file
+    except _UNREADABLE as error:
         raise UserError(f"{path} is damaged or no HDF5 file ({_first_line(error)}).") from None
-    if file.attrs.get("format") != FORMAT:
-        file.close()
-        raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote.")
-    if file.attrs["format_version"] > FORMAT_VERSION:
-        version = file.attrs["format_version"]
-        file.close()
-        raise UserError(f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update it.")
-    return file
+
+
+_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError)
+"""What h5py raises where bytes of a file are not what they were."""
 
 
 def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any]) -> h5py.File | None:
-    """The partial file, ready to go on; None where a kill left it unreadable, since it holds nothing then."""
+    """The partial file, ready to go on; None where a kill left none that can be read: it holds nothing then."""
     try:
         file = h5py.File(partial, "r+")
-    except OSError:
+        found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+        whole = {column.path for column in schema.per_image} <= set(_paths(file)) and "n_done" in file.attrs
+    except _UNREADABLE:
         return None
-    if file.attrs.get("schema") == schema.label and file.attrs["config_sha256"] == config_sha256(config):
-        _forget_summary(file, schema)
+    if not whole and config_sha256(found) == config_sha256(config):
+        file.close()
+        return None
+    if config_sha256(found) == config_sha256(config):
         return file
-    found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
     file.close()
     raise UserError(
         f"{partial} is an unfinished analysis of another configuration ({differences(found, config)}): "
@@ -322,20 +364,20 @@ def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any]) -> h5py.Fi
     )
 
 
-def _forget_summary(file: h5py.File, schema: Schema) -> None:
-    """Drop statistics that a kill may have left half-written."""
-    for name in {column.path.split("/")[0] for column in schema.summary} | {f"{PROVENANCE}/run_json"}:
-        if name in file:
-            del file[name]
+def _paths(file: h5py.File) -> list[str]:
+    paths: list[str] = []
+    file.visit(paths.append)
+    return paths
 
 
-def _check_schema(path: Path, found: str, wanted: Schema | str) -> None:
-    name, _, version = found.partition("/")
-    wanted_name = wanted if isinstance(wanted, str) else wanted.name
+def _check_schema(path: Path, found: str, wanted: str) -> None:
+    name, wanted_name = found.partition("/")[0], wanted.partition("/")[0]
     if name != wanted_name:
         raise UserError(f"{path} holds {found}, and {wanted_name} is needed here.")
-    if isinstance(wanted, Schema) and int(version) != wanted.version:
-        raise UserError(f"{path} has {found} and this irt reads {wanted.label}: update interpret-robust.")
+    if found != wanted:
+        older = int(found.partition("/")[2]) < int(wanted.partition("/")[2])
+        remedy = "run its analysis again" if older else "update interpret-robust"
+        raise UserError(f"{path} has {found} and this irt reads {wanted}: {remedy}.")
 
 
 def _require(given: Any, columns: tuple[Column, ...]) -> None:
@@ -344,29 +386,36 @@ def _require(given: Any, columns: tuple[Column, ...]) -> None:
         raise ValueError(f"columns differ from the schema: {sorted(set(given) ^ expected)}")
 
 
-def _reserve(path: Path, content: int) -> None:
-    """Take room on the disk for a file of `content` bytes, where the system can.
+def _check_room(path: Path, content: int) -> None:
+    """Raise OSError unless the disk has room for a file of `content` bytes at `path`, where the system can tell.
 
-    HDF5 does not survive a disk that fills up under an open file, so it has to be full before or not at all.
+    HDF5 does not survive a disk that fills up under an open file, so it has to be told before.
     """
     if not hasattr(os, "posix_fallocate"):
         return
-    with open(path, "ab") as file:
-        try:
+    try:
+        with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, content + content // 20 + _ROOM_FOR_THE_REST)
-        except OSError as error:
-            path.unlink()
-            raise OSError(error.errno, error.strerror, str(path)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        path.unlink(missing_ok=True)
 
 
-def _create_rows(file: h5py.File, column: Column, shape: tuple[int, ...]) -> None:
-    dtype = np.dtype(column.dtype)
-    row_bytes = dtype.itemsize * int(np.prod(shape[1:]))
-    options: dict[str, Any] = {"chunks": (min(shape[0], max(1, _CHUNK_BYTES // row_bytes)), *shape[1:])}
-    if row_bytes * shape[0] > _COMPRESS_ABOVE:
-        options |= {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
-    dataset = file.create_dataset(column.path, shape, dtype, fillvalue=_FILL[dtype.kind], **options)
-    _describe(dataset, column, ("image", *column.axes))
+def _storage(source: h5py.Dataset) -> dict[str, Any]:
+    """How a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
+    if source.nbytes <= _COMPRESS_ABOVE:
+        return {"fillvalue": source.fillvalue}
+    rows = max(1, _CHUNK_BYTES * len(source) // source.nbytes)
+    chunks = (min(len(source), rows), *source.shape[1:])
+    return {
+        "fillvalue": source.fillvalue,
+        "chunks": chunks,
+        "compression": "gzip",
+        "compression_opts": 4,
+        "shuffle": True,
+        "fletcher32": True,
+    }
 
 
 _FILL: dict[str, float] = {"f": np.nan, "i": -1, "u": 255, "b": False}

@@ -57,7 +57,11 @@ def _describe_analysis(path: Path) -> str:
 
 def _statistics(path: Path) -> list[str]:
     """The paths of a file's statistics that fit on a line: one number, or a number and its interval."""
-    return [name for name, kind, _ in results.tree(path) if kind.endswith((" scalar", " 3")) and "/" in name]
+    return [
+        name
+        for name, kind, _ in results.tree(path)
+        if kind.endswith((" scalar", " 3")) and not name.startswith(("per_image/", "example/"))
+    ]
 
 
 def _short(value: Any) -> str:

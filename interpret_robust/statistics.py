@@ -34,25 +34,12 @@ def wilson(successes: int, count: int) -> Interval:
 
 
 def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """Mean of the finite `values` (N,) with its BCa bootstrap interval; NaN throughout where none is finite.
-
-    Efron 1987, by scipy.stats.bootstrap. Where all values are equal the interval is that value.
-    """
+    """Mean of the finite `values` (N,) with its percentile bootstrap interval; NaN throughout where none is finite."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return Interval(np.nan, np.nan, np.nan)
-    mean = float(values.mean())
-    if np.ptp(values) == 0:
-        return Interval(mean, mean, mean)
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=resamples,
-        batch=100,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    mean, low, high = column_means(values[:, None], seed=seed, resamples=resamples)
+    return Interval(float(mean[0]), float(low[0]), float(high[0]))
 
 
 def column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[Array, Array, Array]:
@@ -60,10 +47,11 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[
 
     A resample is the number of times it draws each row, so that its means are one product of matrices.
     """
+    rows = rows.astype(np.float64)
     count = len(rows)
     rng = np.random.default_rng(seed)
     drawn = (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples))
-    means = np.stack([times.astype(rows.dtype) @ rows / count for times in drawn])
+    means = np.stack([times.astype(np.float64) @ rows / count for times in drawn])
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     return rows.mean(0), low, high
 

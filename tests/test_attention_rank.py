@@ -192,7 +192,7 @@ def test_the_table_says_where_attention_goes(
     with results.open_rows(path, schema, 30, {"position": H * W}, {}, {}) as file:
         file.append(arrays)
         file.finish(summarise(arrays, split(30)), {})
-    row = attention_rank.table_row(results.read(path, schema))
+    row = attention_rank.table_row(results.read(path, schema.label))
     assert (row["Spearman"], row["attention goes to"], row["images"]) == (told, reading, "30")
 
 
@@ -214,7 +214,7 @@ def finished(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fac
 
 
 def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Dataset) -> None:
-    result = results.read(finished, attention_rank.SCHEMA)
+    result = results.read(finished, attention_rank.SCHEMA.label)
     arrays = {column.path: result[column.path] for column in attention_rank.SCHEMA.per_image}
     for name, values in summarise(arrays, digits.test).items():
         np.testing.assert_array_equal(result[name], values, err_msg=name)

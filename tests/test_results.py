@@ -1,5 +1,6 @@
 """The HDF5 file: round trips, resuming after any stop, and one sentence for each kind of bad file."""
 
+import io
 import random
 import re
 import shutil
@@ -96,7 +97,7 @@ def assert_sentence(error: pytest.ExceptionInfo[UserError], path: Path, *said: s
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    result = results.read(write(tmp_path / "a" / "x.h5"), SCHEMA)
+    result = results.read(write(tmp_path / "a" / "x.h5"), SCHEMA.label)
     for name, values in made_rows().items():
         assert result[name].dtype == values.dtype
         np.testing.assert_array_equal(result[name], values)
@@ -201,7 +202,8 @@ def test_a_finished_file_is_recognised(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda good: b"nonsense" * 999, lambda good: bytes(len(good)), lambda good: good[:3000]]
+    "damage",
+    [lambda good: b"", lambda good: b"nonsense" * 999, lambda good: bytes(len(good)), lambda good: good[:3000]],
 )
 def test_an_unreadable_partial_is_begun_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "x.h5"
@@ -265,7 +267,7 @@ def test_each_kind_of_bad_file_gets_its_sentence(
     path = tmp_path / "x.h5"
     make(path)
     with pytest.raises(UserError) as error:
-        results.read(path, SCHEMA)
+        results.read(path, SCHEMA.label)
     assert_sentence(error, path, *said)
 
 
@@ -283,11 +285,23 @@ def test_one_changed_bit_is_found(tmp_path: Path, name: str) -> None:
 
 
 def test_one_bit_changed_on_the_disk_is_found(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.h5").read_bytes()
+    with h5py.File(tmp_path / "good.h5") as file:
+        packed = file["per_image/map"].id.get_chunk_info(0).byte_offset
+    for at in (good.index(made_rows()["per_image/share"].tobytes()) + 17, packed + 40):
+        data = bytearray(good)
+        data[at] ^= 0x10
+        path = tmp_path / "x.h5"
+        path.write_bytes(data)
+        with pytest.raises(UserError) as error:
+            results.verify(path)
+        assert_sentence(error, path, "damaged")
+
+
+def test_an_edited_configuration_is_found(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
-    data = bytearray(path.read_bytes())
-    at = data.index(made_rows()["per_image/share"].tobytes())
-    data[at + 17] ^= 0x10
-    path.write_bytes(data)
+    path.write_bytes(path.read_bytes().replace(b'"steps": 20', b'"steps": 99'))
+    assert results.read(path).config["settings"]["steps"] == 99
     with pytest.raises(UserError) as error:
         results.verify(path)
     assert_sentence(error, path, "damaged")
@@ -313,6 +327,7 @@ def test_content_does_not_depend_on_clock_run_or_machine(tmp_path: Path, monkeyp
     [
         (lambda rows: rows.pop("per_image/hit"), "per_image/hit"),
         (lambda rows: rows.update({"per_image/hits": rows["per_image/hit"]}), "per_image/hits"),
+        (lambda rows: rows.update({"per_image/hit": rows["per_image/hit"][:1]}), "different numbers of rows"),
     ],
 )
 def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[Any], Any], named: str) -> None:
@@ -373,3 +388,47 @@ def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
     assert all(earlier < later < KILLED_ROWS for earlier, later in pairwise(began))
     grow(path)
     assert content(path) == content(whole)
+
+
+class Recorder(io.BytesIO):
+    """A file in memory that keeps a copy of itself after every write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moments: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self.moments.append(self.getvalue())
+        return written
+
+
+def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = content(write(tmp_path / "whole.h5"))
+    recorder = Recorder()
+    real = h5py.File
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", lambda path, mode: real(recorder, mode))
+        rows = start(tmp_path / "recorded.h5")
+        created = len(recorder.moments)
+        for stop in (4, 8, 12, COUNT):
+            rows.append(made_rows(rows.done, stop))
+        appended = recorder.moments[created:]
+        rows._file.close()
+    assert len(appended) >= 20
+    begun = set()
+    for moment, bytes_then in enumerate(appended):
+        path = tmp_path / f"{moment}.h5"
+        partial_of(path).write_bytes(bytes_then)
+        with start(path) as rows:
+            begun.add(rows.done)
+            for name, values in made_rows(0, rows.done).items():
+                np.testing.assert_array_equal(rows.arrays()[name][: rows.done], values)
+            if rows.done < COUNT:
+                rows.append(made_rows(rows.done, COUNT))
+            rows.finish(summary(rows), {})
+        assert content(path) == whole
+        assert not partial_of(path).exists()
+    assert begun == {0, 4, 8, 12, COUNT}

@@ -39,7 +39,7 @@ def work(path: Path, dataset: Dataset, folder: Path, name: str = "robustness", *
 
 def columns(path: Path) -> dict[str, AnyArray]:
     schema = analyses.get(results.read(path).schema.partition("/")[0]).schema
-    result = results.read(path, schema)
+    result = results.read(path, schema.label)
     return {column.path.removeprefix("per_image/"): result[column.path] for column in schema.per_image}
 
 

@@ -44,15 +44,15 @@ SCHEMA = Schema(
     summary=(
         Column("curve/rank", "i4", "robustness rank, 0 the most robust", ("rank",)),
         Column("curve/attention_mean", "f8", "attention at this rank, mean over images", ("rank",)),
-        Column("curve/attention_low", "f8", "lower end of its percentile bootstrap 95 % interval", ("rank",)),
-        Column("curve/attention_high", "f8", "upper end of its percentile bootstrap 95 % interval", ("rank",)),
+        Column("curve/attention_low", "f8", "lower end of its bootstrap 95 % interval", ("rank",)),
+        Column("curve/attention_high", "f8", "upper end of its bootstrap 95 % interval", ("rank",)),
         Column("curve/uniform", "f8", "attention if all positions had the same"),
-        Column("test/spearman", "f8", "mean per-image Spearman, BCa bootstrap 95 % interval", ("of",)),
+        Column("test/spearman", "f8", "mean per-image Spearman, bootstrap 95 % interval", ("of",)),
         Column("test/spearman_relative", "f8", "the same for relative distance", ("of",)),
         Column("test/undefined", "i8", "images without a correlation: constant attention or distance"),
         Column("test/page_more_robust", "f8", "Page's trend p: attention grows with robustness"),
         Column("test/page_less_robust", "f8", "Page's trend p: attention falls with robustness"),
-        Column("object/attention", "f8", "mean attention on the object, BCa bootstrap 95 % interval", ("of",)),
+        Column("object/attention", "f8", "mean attention on the object, bootstrap 95 % interval", ("of",)),
         Column("object/area", "f8", "mean share of positions on the object: what uniform attention would give"),
         Column("example/index", "i4", "images chosen by rule: the first of each class", ("example",)),
         Column("example/image", "u1", "the images", ("example", "height", "width", "channel")),
@@ -126,7 +126,7 @@ def summarise(arrays: Mapping[str, AnyArray], images: Split) -> dict[str, Any]:
     """The paper's curve, the tests, and example images."""
     attention = arrays["per_image/attention"]
     ranked = attention_by_rank(attention, arrays["per_image/distance"])
-    mean, low, high = column_means(ranked.astype(np.float64))
+    mean, low, high = column_means(ranked)
     spearman = arrays["per_image/spearman"]
     examples = np.unique(images.labels, return_index=True)[1]
     return {

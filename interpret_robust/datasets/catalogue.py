@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 def is_embedded(name: str) -> bool:
     """Whether a dataset is generated here and needs no download."""
-    return name.startswith("cluttered-digits")
+    return name in ("cluttered-digits", "cluttered-digits-planted")
 
 
 def file_of(name: str) -> Path:

@@ -12,6 +12,8 @@ from interpret_robust.figures.style import RC, Drawing, bare, colour, job, label
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
 
+READS = "attention-rank/1"
+
 CURVES_HEIGHT, ROW_HEIGHT = 2.3, 0.58
 """Inches."""
 

@@ -10,6 +10,8 @@ from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, la
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
 
+READS = "robustness/1"
+
 
 def draw(results: Sequence[Result]) -> Drawing:
     """A row a model: its natural accuracy (hollow) and its adversarial accuracy (filled)."""

@@ -5,6 +5,7 @@ it shows, and the rule by which images were chosen. Equal inputs give equal byte
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,8 +114,7 @@ def stem(name: str, results: Sequence[Result]) -> str:
     """A figure's file name: its own, then dataset and architecture, then what the files' names end in."""
     first = results[0]
     conditions = first.path.stem.removeprefix(f"{name}-{first.config['checkpoint']['name']}-")
-    datasets, architectures = (sorted({job(result)[key] for result in results}) for key in ("dataset", "architecture"))
-    return "-".join([name, "+".join(datasets), "+".join(architectures), conditions])
+    return "-".join([name, job(first)["dataset"], job(first)["architecture"], conditions])
 
 
 def inputs(results: Sequence[Result]) -> dict[str, str]:
@@ -142,5 +142,14 @@ def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], ver
         with replacing(pdf) as partial:
             drawing.figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
     with replacing(text) as partial:
-        partial.write_text(json.dumps(caption, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(_plain(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return paths
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: what is not a number is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

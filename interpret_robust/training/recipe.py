@@ -160,7 +160,7 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
 def default_preset(dataset: str) -> str:
     """`quick` for the embedded data, the challenge's for MNIST, `paper` for everything else."""
-    if dataset.startswith("cluttered-digits"):
+    if dataset in ("cluttered-digits", "cluttered-digits-planted"):
         return "quick"
     return "mnist" if dataset == "mnist" else "paper"
 
