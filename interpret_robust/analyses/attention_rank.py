@@ -23,6 +23,7 @@ OBJECT_SHARE = 0.25
 """A position lies on the object where the mask covers at least this share of its pixels."""
 
 SIGNIFICANT = 0.05
+MOST_EXAMPLES = 10
 
 _POSITION = ("position",)
 SCHEMA = Schema(
@@ -54,7 +55,9 @@ SCHEMA = Schema(
         Column("test/page_less_robust", "f8", "Page's trend p: attention falls with robustness"),
         Column("object/attention", "f8", "mean attention on the object, bootstrap 95 % interval", ("of",)),
         Column("object/area", "f8", "mean share of positions on the object: what uniform attention would give"),
-        Column("example/index", "i4", "images chosen by rule: the first of each class", ("example",)),
+        Column(
+            "example/index", "i4", "images chosen by rule: the first of each of the first ten classes", ("example",)
+        ),
         Column("example/image", "u1", "the images", ("example", "height", "width", "channel")),
         Column("example/attention", "f4", "their clean attention", ("example", "position")),
         Column("example/spearman", "f4", "their Spearman", ("example",)),
@@ -128,7 +131,7 @@ def summarise(arrays: Mapping[str, AnyArray], images: Split) -> dict[str, Any]:
     ranked = attention_by_rank(attention, arrays["per_image/distance"])
     mean, low, high = column_means(ranked)
     spearman = arrays["per_image/spearman"]
-    examples = np.unique(images.labels, return_index=True)[1]
+    examples = np.unique(images.labels, return_index=True)[1][:MOST_EXAMPLES]
     return {
         "curve/rank": np.arange(ranked.shape[1]),
         "curve/attention_mean": mean,

@@ -94,5 +94,5 @@ def _caption(results: Sequence[Result]) -> str:
         f"is the position whose local feature moves least (L2) under PGD-{config['settings']['steps']} at eps "
         f"{eps:.3g}/255. "
         "Bands and bars are 95 % intervals over images; the dashed line is uniform attention. Below: the first image "
-        "of each class with the attention of each model, on one colour scale."
+        "of each of the first ten classes with the attention of each model, on one colour scale."
     )
