@@ -55,9 +55,7 @@ SCHEMA = Schema(
         Column("test/page_less_robust", "f8", "Page's trend p: attention falls with robustness"),
         Column("object/attention", "f8", "mean attention on the object, bootstrap 95 % interval", ("of",)),
         Column("object/area", "f8", "mean share of positions on the object: what uniform attention would give"),
-        Column(
-            "example/index", "i4", "images chosen by rule: the first of each of the first ten classes", ("example",)
-        ),
+        Column("example/index", "i4", "chosen by rule: the first image of each of the first ten classes", ("example",)),
         Column("example/image", "u1", "the images", ("example", "height", "width", "channel")),
         Column("example/attention", "f4", "their clean attention", ("example", "position")),
         Column("example/spearman", "f4", "their Spearman", ("example",)),
