@@ -49,10 +49,13 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
                     raise error
                 yield futures[future], future.result() if error is None else error
         except BaseException:
+            # A second Ctrl-C must not cut short the shutdown: it would leave workers that wait for ever.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             held.close()
-            raise
-        finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            signal.signal(signal.SIGINT, before)
+            raise
+        pool.shutdown()
 
 
 def _attempt(task: Task, position: int | None) -> str | Exception:
