@@ -114,7 +114,9 @@ class AttackSettings:
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
 
     def resolved(self, job: dict[str, Any]) -> Self:
-        """These settings with nothing left open, for a checkpoint's job."""
+        """These settings with nothing left open, for a checkpoint's job. Raises UserError where one is out of range."""
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}: it must not be negative.")
         eps = job["recipe"]["eps"] if self.eps is None else self.eps
         settings = replace(self, eps=eps, step_size=eps / 4 if self.step_size is None else self.step_size)
         settings.pgd()

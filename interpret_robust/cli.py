@@ -33,7 +33,7 @@ class Parsed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 NUMBER, DURATION = Parsed("number", number), Parsed("duration", seconds)
-COUNT = click.IntRange(min=1)
+COUNT, SEED = click.IntRange(min=1), click.IntRange(min=0, max=2**63 - 1)
 Command = Callable[..., Any]
 
 
@@ -156,7 +156,7 @@ def data_show(name: str, split: str, root: Path) -> None:
 @click.option("--arch", default="small", show_default=True, help="small, cnn, narrow or wide3.")
 @click.option("--recipe", help="quick, paper, fast or mnist. [default: the one for the dataset]")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change one number of the recipe.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--limit", type=COUNT, help="Train on the first N images only.")
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
 @device_option
@@ -204,7 +204,7 @@ def train(
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
 @click.option("--step-size", type=NUMBER, help="Length of a step. [default: eps / 4]")
 @click.option("--steps", type=click.IntRange(min=0), default=20, show_default=True, help="Steps of PGD.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random starts.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random starts.")
 @run_options
 def evaluate(checkpoints: tuple[Path, ...], **given: Any) -> None:
     """Natural and PGD accuracy of CHECKPOINTS (default: all), with Wilson intervals over images."""
@@ -273,7 +273,7 @@ def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
     source, device = given.pop("dataset"), given.pop("device")
     shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "overwrite")}
     settings = analyses.get(name).settings(**given)
-    chosen = list(checkpoints) or study.applicable(name, study.checkpoints(folders))
+    chosen = list(dict.fromkeys(checkpoints)) or study.applicable(name, study.checkpoints(folders))
     tasks = [study.AnalysisTask(name, path, folders.analyses, settings, device, source, **shared) for path in chosen]
     study.do_all(tasks, device, click.echo)
     click.echo(table(study.table_rows([task.work().path for task in tasks])))

@@ -34,15 +34,22 @@ def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list
     groups: dict[str, list[results.Result]] = {}
     for result in (results.read(path, figures.get(figure).READS) for path in files):
         groups.setdefault(json.dumps(_conditions(result)), []).append(result)
-    return [_draw(figure, group, folder, say) for group in groups.values()]
+    stems = [style.stem(figure, group) for group in groups.values()]
+    pictures = []
+    for group, stem in zip(groups.values(), stems, strict=True):
+        # Models that were trained, and so attacked, under different settings may share every part of a name.
+        suffix = f"-{results.config_sha256(_conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
+        pictures.append(_draw(figure, group, folder, say, suffix))
+    return pictures
 
 
-def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: Say) -> Path:
+def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: Say, suffix: str = "") -> Path:
     opened = sorted(unordered, key=style.order)
     for first, second in pairwise(opened):
         if style.label(first) == style.label(second):
             raise UserError(f"{first.path} and {second.path} both show {style.label(first)}: name one of them.")
-    name, sources, version = style.stem(figure, opened), style.inputs(opened), metadata.version("interpret-robust")
+    name = style.stem(figure, opened) + suffix
+    sources, version = style.inputs(opened), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
     if style.is_drawn(folder, name, sources, version):
         say(f"{picture.name} is there already")

@@ -18,8 +18,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         put_in_place(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -1,6 +1,7 @@
 """Where a result comes from: the code, the libraries, the machine."""
 
 import platform
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -33,5 +34,7 @@ def environment(device: str, threads: int) -> dict[str, str | int]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     return answer.stdout.strip()

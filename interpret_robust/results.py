@@ -170,8 +170,8 @@ def open_rows(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    if partial.exists() and not overwrite:
-        found = _reopen(partial, schema, config)
+    if partial.exists():
+        found = _reopen(partial, schema, config, overwrite=overwrite)
         if found is not None:
             return Rows(found, path, schema)
     partial.unlink(missing_ok=True)
@@ -231,7 +231,7 @@ class Result:
 
 
 def read(path: Path, schema: str | None = None) -> Result:
-    """Open a finished file, checking format, schema and completeness.
+    """Open a finished file, checking format, schema, completeness and checksum.
 
     Args:
         path: the file.
@@ -243,9 +243,12 @@ def read(path: Path, schema: str | None = None) -> Result:
         label = str(file.attrs["schema"])
         if not file.attrs["complete"]:
             raise UserError(f"{path} is unfinished ({file.attrs['n_done']} rows): run its analysis again to go on.")
+        if schema is not None:
+            _check_schema(path, label, schema)
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-    if schema is not None:
-        _check_schema(path, label, schema)
+        good = config_sha256(config) == file.attrs["config_sha256"]
+        if not good or content_sha256(file) != file.attrs["content_sha256"]:
+            raise UserError(f"{path} is damaged (its content differs from its checksum): run its analysis again.")
     return Result(path, label, config)
 
 
@@ -264,16 +267,6 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
         f"{path} holds another configuration ({differences(found, config)}): "
         "use another --root, or --overwrite to replace it."
     )
-
-
-def verify(path: Path) -> None:
-    """Raise UserError where a finished file's content differs from its checksum."""
-    with _opened(path) as file:
-        config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        good = config_sha256(config) == file.attrs["config_sha256"]
-        good = good and content_sha256(file) == file.attrs["content_sha256"]
-    if not good:
-        raise UserError(f"{path} is damaged (its content differs from its checksum): run its analysis again.")
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
@@ -311,7 +304,8 @@ def config_sha256(config: Mapping[str, Any]) -> str:
 def content_sha256(file: h5py.File) -> str:
     """SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
     digest = hashlib.sha256()
-    digest.update(str(file.attrs["config_sha256"]).encode())
+    for name in ("config_sha256", "schema", "n_done"):
+        digest.update(str(file.attrs[name]).encode())
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
@@ -336,6 +330,8 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             if version > FORMAT_VERSION:
                 raise UserError(f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update it.")
             yield file
+    except BlockingIOError:
+        raise UserError(f"{path} is being written by another process.") from None
     except _UNREADABLE as error:
         raise UserError(f"{path} is damaged or no HDF5 file ({_first_line(error)}).") from None
 
@@ -344,20 +340,22 @@ _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError)
 """What h5py raises where bytes of a file are not what they were."""
 
 
-def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any]) -> h5py.File | None:
+def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool) -> h5py.File | None:
     """The partial file, ready to go on; None where a kill left none that can be read: it holds nothing then."""
     try:
         file = h5py.File(partial, "r+")
         found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
         whole = {column.path for column in schema.per_image} <= set(_paths(file)) and "n_done" in file.attrs
+    except BlockingIOError:
+        raise UserError(f"{partial} is being written by another process: let it end.") from None
     except _UNREADABLE:
         return None
-    if not whole and config_sha256(found) == config_sha256(config):
-        file.close()
-        return None
-    if config_sha256(found) == config_sha256(config):
+    same = config_sha256(found) == config_sha256(config)
+    if whole and same and not overwrite:
         return file
     file.close()
+    if same or overwrite:
+        return None
     raise UserError(
         f"{partial} is an unfinished analysis of another configuration ({differences(found, config)}): "
         "use --overwrite to discard it."

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from interpret_robust.interruption import Stopped
+
 
 class Task(Protocol):
     """Work that can be sent to another process. `position` is the line of its progress bar."""
@@ -28,10 +30,16 @@ Outcome = tuple[Task, str | Exception]
 
 
 def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
-    """Yield each task with its answer or its exception, as they end; one worker means this process."""
+    """Yield each task with its answer or its exception, as they end; one worker means this process.
+
+    Where a task is stopped by a signal, none after it is begun. SIGTERM acts as Ctrl-C does.
+    """
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
-            yield task, _attempt(task, None)
+            outcome = _attempt(task, None)
+            yield task, outcome
+            if isinstance(outcome, Stopped):
+                return
         return
     context = multiprocessing.get_context("spawn")
     positions: Queue[int] = context.Queue()
@@ -42,6 +50,7 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
     with held:
         pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watched, context.RLock()))
         futures: dict[Future[str], Task] = {pool.submit(_work, task): task for task in tasks}
+        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             for future in as_completed(futures):
                 error = future.exception()
@@ -55,6 +64,8 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
             pool.shutdown(wait=True, cancel_futures=True)
             signal.signal(signal.SIGINT, before)
             raise
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
         pool.shutdown()
 
 

@@ -56,15 +56,17 @@ class Analysis:
     needs_attention: bool = False
 
 
-def file_name(analysis: Analysis, checkpoint: str, split: str, settings: Any, limit: int | None, other: str) -> str:
-    """The file of an analysis of a checkpoint; what differs from the defaults is part of its name.
+def file_name(
+    analysis: Analysis, checkpoint: str, split: str, settings: Any, default: Any, limit: int | None, other: str
+) -> str:
+    """The file of an analysis of a checkpoint; what differs from the default settings is part of its name.
 
     `other` is the dataset's name where it is not that of training, else empty.
     """
     changed = [
         f"{field.name.replace('_', '')}{getattr(settings, field.name):.4g}"
         for field in fields(settings)
-        if getattr(settings, field.name) != field.default
+        if getattr(settings, field.name) != getattr(default, field.name)
     ]
     parts = [analysis.schema.name, checkpoint, other and f"on-{other}", split, *changed, limit and f"first{limit}"]
     return "-".join(part for part in parts if part) + ".h5"
@@ -99,8 +101,9 @@ class Work:
         self.model = checkpoint.model(device)
         self.split = dataset.split(split).first(limit)
         self.settings = settings.resolved(checkpoint.job)
+        default = type(settings)().resolved(checkpoint.job)
         other = dataset.name if dataset.name != checkpoint.job["dataset"] else ""
-        self.path = folder / file_name(analysis, checkpoint.path.stem, split, settings, limit, other)
+        self.path = folder / file_name(analysis, checkpoint.path.stem, split, self.settings, default, limit, other)
         channels, height, width = _local_shape(self.model, dataset, device)
         self.sizes = {"class": len(dataset.class_names), "channel": channels, "position": height * width}
         self.config = {

@@ -1,6 +1,7 @@
 """A study: which models to train, which analyses to run, which figures to draw, and doing all of it."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,9 @@ class TrainTask:
         return finished(self.job(), self.folder, overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
-        """Train, and say how it went."""
+        """Train, and say how it went. Raises Stopped without beginning where the deadline has passed."""
+        if time.monotonic() > self.deadline:
+            raise Stopped(f"{self.job().name} was not begun")
         path = train(
             self.job(),
             self.folder,

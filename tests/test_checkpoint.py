@@ -127,7 +127,7 @@ def of(head: str, architecture: str) -> Callable[[Path], None]:
         (truncated, ("damaged or no safetensors file", "train again")),
         (flipped, ("differ from their checksum", "train again")),
         (lambda path: save_file({"x": torch.zeros(2)}, path), ("not one that `irt train` wrote",)),
-        (newer, ("checkpoint format 2", "up to 1", "update interpret-robust")),
+        (newer, ("checkpoint format 2", "reads 1", "update interpret-robust")),
         (of("nonlinear", "narrow"), ("'small'", "tensors differ")),
         (of("average", "small"), ("'small'", "tensors differ", "first head.")),
     ],

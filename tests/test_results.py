@@ -274,13 +274,13 @@ def test_each_kind_of_bad_file_gets_its_sentence(
 @pytest.mark.parametrize("name", [column.path for column in (*SCHEMA.per_image, *SCHEMA.summary)])
 def test_one_changed_bit_is_found(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "x.h5")
-    results.verify(path)
+    results.read(path)
     with h5py.File(path, "r+") as file:
         values = np.atleast_1d(file[name][()])
         values.reshape(-1)[-1:].view(np.uint8)[0] ^= 1
         file[name][...] = values.reshape(file[name].shape)
     with pytest.raises(UserError) as error:
-        results.verify(path)
+        results.read(path)
     assert_sentence(error, path, "damaged")
 
 
@@ -294,16 +294,15 @@ def test_one_bit_changed_on_the_disk_is_found(tmp_path: Path) -> None:
         path = tmp_path / "x.h5"
         path.write_bytes(data)
         with pytest.raises(UserError) as error:
-            results.verify(path)
+            results.read(path)
         assert_sentence(error, path, "damaged")
 
 
 def test_an_edited_configuration_is_found(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
     path.write_bytes(path.read_bytes().replace(b'"steps": 20', b'"steps": 99'))
-    assert results.read(path).config["settings"]["steps"] == 99
     with pytest.raises(UserError) as error:
-        results.verify(path)
+        results.read(path)
     assert_sentence(error, path, "damaged")
 
 

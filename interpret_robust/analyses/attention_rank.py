@@ -165,11 +165,11 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def _reading(result: Result) -> str:
-    """What the correlation and the trend say together, at the 5 % level."""
-    _, low, high = result["test/spearman"]
-    if low > 0 and result["test/page_more_robust"] < SIGNIFICANT:
+    """What both correlations and the trend say together, at the 5 % level."""
+    intervals = [result[f"test/{name}"] for name in ("spearman", "spearman_relative")]
+    if all(low > 0 for _, low, _ in intervals) and result["test/page_more_robust"] < SIGNIFICANT:
         return "more robust features"
-    if high < 0 and result["test/page_less_robust"] < SIGNIFICANT:
+    if all(high < 0 for _, _, high in intervals) and result["test/page_less_robust"] < SIGNIFICANT:
         return "less robust features"
     return "cannot tell"
 

@@ -25,9 +25,9 @@ SEED = 0
 
 def cache_folder() -> Path:
     """Where dataset files lie: $IRT_DATA, or interpret-robust in the user's cache folder."""
-    if "IRT_DATA" in os.environ:
-        return Path(os.environ["IRT_DATA"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "interpret-robust"
+    if folder := os.environ.get("IRT_DATA"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interpret-robust"
 
 
 def is_embedded(name: str) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, bare, colour, job, label, line, new_figure
+from interpret_robust.figures.style import RC, Drawing, bare, colour, job, label, line, new_figure, radius
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
 
@@ -88,11 +88,11 @@ def _numbers(result: Result) -> dict[str, Any]:
 
 def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
-    eps, data = 255 * config["settings"]["eps"], config["data"]
+    eps, data = radius(config["settings"]["eps"]), config["data"]
     return (
         f"Attention against robustness rank on {data['images']} {data['split']} images of {data['dataset']}; rank 0 "
         f"is the position whose local feature moves least (L2) under PGD-{config['settings']['steps']} at eps "
-        f"{eps:.3g}/255. "
+        f"{eps}. "
         "Bands and bars are 95 % intervals over images; the dashed line is uniform attention. Below: the first image "
         "of each of the first ten classes with the attention of each model, on one colour scale."
     )

@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, new_figure
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, new_figure, radius
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
 
@@ -40,6 +40,6 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def _title(results: Sequence[Result]) -> str:
     first = results[0].config
-    eps, steps = 255 * first["settings"]["eps"], first["settings"]["steps"]
+    eps, steps = radius(first["settings"]["eps"]), first["settings"]["steps"]
     data = first["data"]
-    return f"{data['dataset']}, {data['images']} {data['split']} images, PGD-{steps} at eps {eps:.3g}/255"
+    return f"{data['dataset']}, {data['images']} {data['split']} images, PGD-{steps} at eps {eps}"

@@ -100,6 +100,12 @@ def job(result: Result) -> dict[str, Any]:
     return found
 
 
+def radius(eps: float) -> str:
+    """A radius as people write it: 8/255, or 0.3."""
+    parts = 255 * eps
+    return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
+
+
 def label(result: Result) -> str:
     """As `at-att seed 0`."""
     return f"{job(result)['variant']} seed {job(result)['seed']}"
@@ -127,7 +133,10 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> 
     caption = folder / f"{name}.json"
     if not all((folder / f"{name}.{kind}").exists() for kind in ("pdf", "png", "json")):
         return False
-    found = json.loads(caption.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(caption.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
     return bool(found.get("inputs") == sources and found.get("version") == version)
 
 

@@ -60,7 +60,8 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "about": json.dumps(about),
+        "about": (text := json.dumps(about)),
+        "about_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "tensors_sha256": _tensors_sha256(plain),
     }
     with replacing(path) as partial:
@@ -79,13 +80,15 @@ def read(path: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged or no safetensors file ({error}): delete it and train again.") from None
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not one that `irt train` wrote.")
-    if int(metadata["format_version"]) > FORMAT_VERSION:
+    version = metadata.get("format_version")
+    if version != str(FORMAT_VERSION):
         raise UserError(
-            f"{path} has checkpoint format {metadata['format_version']} and this irt reads up to {FORMAT_VERSION}: "
-            "update interpret-robust."
+            f"{path} has checkpoint format {version} and this irt reads {FORMAT_VERSION}: update interpret-robust."
         )
-    if _tensors_sha256(tensors) != metadata["tensors_sha256"]:
+    if _tensors_sha256(tensors) != metadata.get("tensors_sha256"):
         raise UserError(f"{path} is damaged (its tensors differ from their checksum): delete it and train again.")
+    if hashlib.sha256(metadata.get("about", "").encode()).hexdigest() != metadata.get("about_sha256"):
+        raise UserError(f"{path} is damaged (its metadata differ from their checksum): delete it and train again.")
     return Checkpoint(path, json.loads(metadata["about"]), tensors, metadata["tensors_sha256"])
 
 

@@ -25,7 +25,10 @@ class Job:
         return f"{self.dataset.name}-{self.architecture}-{self.variant.name}-seed{self.seed}"
 
     def describe(self) -> dict[str, Any]:
-        """The job as JSON: two jobs with equal descriptions give equal weights on one machine."""
+        """The job as JSON: two jobs with equal descriptions give equal weights on one machine.
+
+        To the last bit they do so with an equal number of threads, which the checkpoint notes beside the job.
+        """
         train = self.dataset.train.first(self.limit)
         return {
             "dataset": self.dataset.name,

@@ -26,8 +26,12 @@ from interpret_robust.training import checkpoint
 from interpret_robust.training.job import Job
 from interpret_robust.training.objective import Objective, objective
 
+EXACT = "float32"
 SAVE_EVERY = 15.0
 """Seconds between two saves of an unfinished run."""
+
+SHOW_EVERY = 20
+"""Steps between two looks at the running losses."""
 
 COLLAPSED_SHARE = 0.95
 COLLAPSED_EPOCHS = 2
@@ -123,6 +127,17 @@ class Run:
         self.totals = Totals.zero(self.classes, self.device)
         check_collapse(self.history, self.classes)
 
+    def running(self) -> dict[str, str]:
+        """Means over the epoch so far, as text; of the last epoch where a new one has just begun."""
+        seen = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size
+        if seen == 0:
+            last = self.history[-1]
+            loss, distance, accuracy = last["cross_entropy"], last["feature_distance"], last["accuracy"]
+        else:
+            loss, distance, accuracy = (self.totals.sums / seen).tolist()
+        shown = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.1%}"}
+        return shown | ({"distance": f"{distance:.3f}"} if self.job.variant.regularised else {})
+
     def final_tensors(self) -> checkpoint.Tensors:
         """The weights and buffers that are the result: the average where the recipe has one."""
         model = self.average.module if self.average else self.model
@@ -186,15 +201,32 @@ def train(
     if finished(job, folder, overwrite=overwrite):
         state_path.unlink(missing_ok=True)
         return path
-    run = Run(job, device)
-    if state_path.exists():
-        _resume(run, state_path, overwrite=overwrite)
+    threads = torch.get_num_threads()
+    try:
+        return _train(Run(job, device), path, state_path, source, deadline, overwrite, save_every, position)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(
+    run: Run,
+    path: Path,
+    state_path: Path,
+    source: str,
+    deadline: float,
+    overwrite: bool,
+    save_every: float,
+    position: int | None,
+) -> Path:
+    job, device = run.job, run.device
+    earlier = _resume(run, state_path, overwrite=overwrite) if state_path.exists() else []
     about = {
         "job": job.describe(),
         "source": source,
         "code": provenance.code_version(),
         "environment": provenance.environment(devices.describe(device), torch.get_num_threads()),
-        "precision": "bfloat16 forward, float32 weights and iterates" if device.type == "cuda" else "float32",
+        "precision": "bfloat16 forward, float32 weights and iterates" if device.type == "cuda" else EXACT,
+        "earlier": earlier,
     }
 
     def save() -> None:
@@ -225,14 +257,15 @@ _WAYS_OUT = "use another --root, or --overwrite to replace it."
 def _run_to_end(run: Run, save: Any, deadline: float, save_every: float, position: int | None) -> None:
     save()  # at once, so that a folder that cannot be written is told before the work, not after it
     saved_at = time.monotonic()
-    bar = progress.bar(run.job.name, run.total_steps, "steps", initial=run.step, position=position)
+    bar = progress.bar(
+        f"{run.job.variant.name} seed {run.job.seed}", run.total_steps, "steps", initial=run.step, position=position
+    )
     with stop_requests() as stop, bar:
         while run.step < run.total_steps:
             run.advance()
             bar.update()
-            if run.step % run.batches.steps_per_epoch == 0:
-                latest = run.history[-1]
-                bar.set_postfix(loss=f"{latest['cross_entropy']:.3f}", accuracy=f"{latest['accuracy']:.1%}")
+            if not bar.disable and run.step % SHOW_EVERY == 0:
+                bar.set_postfix(run.running(), refresh=False)
             now = time.monotonic()
             late = now > deadline or stop.is_set()
             if late or now - saved_at > save_every:
@@ -242,21 +275,27 @@ def _run_to_end(run: Run, save: Any, deadline: float, save_every: float, positio
                 raise Stopped(f"{run.job.name} stopped after step {run.step} of {run.total_steps}")
 
 
-def _resume(run: Run, state_path: Path, *, overwrite: bool) -> None:
-    """Restore an unfinished run, with its number of threads, on which the last bits depend."""
+def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, Any]]:
+    """Restore an unfinished run, with its number of threads, on which the last bits depend.
+
+    Returns where its steps until now were made: code, environment and precision, up to which step.
+    """
     try:
         saved = checkpoint.read(state_path)
     except UserError:
         if overwrite:
-            return
+            return []
         raise
     told = differences(saved.job, run.job.describe())
     if told and not overwrite:
         raise UserError(f"{state_path} is an unfinished run of another kind ({told}): {_WAYS_OUT}")
-    if not told:
-        if run.device.type == "cpu":
-            torch.set_num_threads(saved.about["environment"]["threads"])
-        run.restore(saved)
+    if told:
+        return []
+    if run.device.type == "cpu" and saved.about["precision"] == EXACT:
+        torch.set_num_threads(saved.about["environment"]["threads"])
+    run.restore(saved)
+    here = {key: saved.about[key] for key in ("code", "environment", "precision", "step")}
+    return [*saved.about["earlier"], here]
 
 
 def check_collapse(history: list[dict[str, float]], classes: int) -> None:
@@ -280,7 +319,9 @@ def check_collapse(history: list[dict[str, float]], classes: int) -> None:
         )
 
 
-_COLLAPSE_HELP = "A lower learning_rate or a longer eps_ramp helps (--set learning_rate=0.05 --set eps_ramp=0.5)."
+_COLLAPSE_HELP = (
+    "A lower learning_rate or a longer eps_ramp helps (--overwrite --set learning_rate=0.05 --set eps_ramp=0.5)."
+)
 
 
 def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
