@@ -122,6 +122,28 @@ def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
     assert rows[0].split()[-1] == "20"
 
 
+def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
+) -> None:
+    model = study / "checkpoints/tiny-small-at-seed0.safetensors"
+    code, out, _ = irt(capfd, monkeypatch, "evaluate", model, model, "--eps", "8/255", "--root", study)
+    assert code == 0
+    assert out.splitlines()[0] == "robustness-tiny-small-at-seed0-test.h5 is there already"
+    assert out.count("20\n") == 1
+
+
+def test_a_statistic_that_was_changed_on_disk_is_never_printed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study, tmp_path / "copy")
+    with h5py.File(tmp_path / "copy/analyses/robustness-tiny-small-at-seed0-test.h5", "r+") as file:
+        file["accuracy/natural"][0] = 0.987
+    code, out, err = irt(capfd, monkeypatch, "evaluate", "--root", tmp_path / "copy")
+    assert code == 2
+    assert "98.7" not in out
+    assert "is damaged (its content differs from its checksum)" in err
+
+
 def test_figures_come_from_the_files_alone(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
 ) -> None:

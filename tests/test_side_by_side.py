@@ -12,6 +12,7 @@ import pytest
 
 from interpret_robust import side_by_side
 from interpret_robust.errors import UserError
+from interpret_robust.interruption import Stopped
 from interpret_robust.side_by_side import Outcome
 
 PATIENCE = 8.0
@@ -28,6 +29,8 @@ class Answer:
 
         if self.word == "mistake":
             raise UserError("a mistake of the user's.")
+        if self.word == "stop":
+            raise Stopped("stopped by a signal")
         if self.word == "fault":
             raise OSError(28, "No space left on device", "somewhere")
         return f"{self.word} {position} {os.getpid()} {torch.get_num_threads()}"
@@ -69,6 +72,11 @@ def test_one_worker_works_in_order_and_only_when_asked() -> None:
     assert str(next(outcomes)[1]).startswith("one ")
     assert str(next(outcomes)[1]).startswith("two ")
     assert list(side_by_side.run([], 2)) == []
+
+
+def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
+    outcomes = [outcome for _, outcome in side_by_side.run([Answer("a"), Answer("stop"), Answer("b")], workers=1)]
+    assert [type(outcome) for outcome in outcomes] == [str, Stopped]
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -166,6 +166,18 @@ def test_sigterm_saves_and_stops_between_two_steps(
     assert checkpoint.read(state).about["step"] == 3
 
 
+def test_a_resumed_run_keeps_where_its_earlier_steps_were_made(tmp_path: Path, digits: Dataset) -> None:
+    with pytest.raises(Stopped):
+        train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
+    (state,) = tmp_path.glob("*.state.*")
+    saved = checkpoint.read(state)
+    elsewhere = saved.about | {"environment": saved.about["environment"] | {"device": "another"}}
+    checkpoint.write(state, elsewhere, saved.tensors)
+    about = checkpoint.read(train(job(digits), tmp_path, source="x", device=CPU)).about
+    assert about["environment"]["device"] == "cpu"
+    assert [(part["environment"]["device"], part["step"]) for part in about["earlier"]] == [("another", 1)]
+
+
 def test_a_finished_model_is_left_alone(tmp_path: Path, digits: Dataset) -> None:
     path = train(job(digits, "natural"), tmp_path, source="x", device=CPU)
     stamp = path.stat().st_mtime_ns
