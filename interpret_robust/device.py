@@ -1,6 +1,8 @@
 """Which device computes, and how exactly."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -33,3 +35,13 @@ def describe(device: torch.device) -> str:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Whatever number of threads is set inside, the one found is set again afterwards."""
+    found = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)

@@ -201,39 +201,23 @@ def train(
     if finished(job, folder, overwrite=overwrite):
         state_path.unlink(missing_ok=True)
         return path
-    threads = torch.get_num_threads()
-    try:
-        return _train(Run(job, device), path, state_path, source, deadline, overwrite, save_every, position)
-    finally:
-        torch.set_num_threads(threads)
+    with devices.threads_kept():
+        run = Run(job, device)
+        earlier = _resume(run, state_path, overwrite=overwrite) if state_path.exists() else []
+        about = {
+            "job": job.describe(),
+            "source": source,
+            "code": provenance.code_version(),
+            "environment": provenance.environment(devices.describe(device), torch.get_num_threads()),
+            "precision": "bfloat16 forward, float32 weights and iterates" if device.type == "cuda" else EXACT,
+            "earlier": earlier,
+        }
 
+        def save() -> None:
+            state, tensors = run.state()
+            checkpoint.write(state_path, about | state, tensors)
 
-def _train(
-    run: Run,
-    path: Path,
-    state_path: Path,
-    source: str,
-    deadline: float,
-    overwrite: bool,
-    save_every: float,
-    position: int | None,
-) -> Path:
-    job, device = run.job, run.device
-    earlier = _resume(run, state_path, overwrite=overwrite) if state_path.exists() else []
-    about = {
-        "job": job.describe(),
-        "source": source,
-        "code": provenance.code_version(),
-        "environment": provenance.environment(devices.describe(device), torch.get_num_threads()),
-        "precision": "bfloat16 forward, float32 weights and iterates" if device.type == "cuda" else EXACT,
-        "earlier": earlier,
-    }
-
-    def save() -> None:
-        state, tensors = run.state()
-        checkpoint.write(state_path, about | state, tensors)
-
-    _run_to_end(run, save, deadline, save_every, position)
+        _run_to_end(run, save, deadline, save_every, position)
     metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
     checkpoint.write(path, about | {"history": run.history, "metrics": metrics}, run.final_tensors())
     state_path.unlink(missing_ok=True)
