@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 
@@ -72,7 +72,7 @@ EXAMPLES = {
         "  irt analyze attention-rank"
     ),
     "train": (
-        "irt train                      the embedded study: four variants, four natural models\n"
+        "irt train                      the embedded study: four variants, natural models, evaluators\n"
         "  irt train at at-att --seed 1   two models of the embedded data\n"
         "  irt train at --dataset cifar10 --arch small --recipe quick --limit 5000\n"
         "  irt train at-reg --dataset cifar10 --arch narrow --recipe paper --time-limit 2h\n"
@@ -86,7 +86,41 @@ def with_examples(text: str) -> str:
     return f"\b\nExamples:\n  {text}"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=with_examples(EXAMPLES["irt"]))
+SHORTCUTS = {"evaluate": "robustness", "gradmap-score": "gradmap-score"}
+"""Commands that are analyses under a name of their own."""
+
+
+class ShortcutGroup(click.Group):
+    """The commands defined here, and the analyses that are called directly."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """All of them, in the order of the alphabet."""
+        return sorted([*super().list_commands(context), *SHORTCUTS])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """A command; that of an analysis is made when it is asked for."""
+        if name in SHORTCUTS:
+            return analysis_command(SHORTCUTS[name], f"irt {name}")
+        return super().get_command(context, name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in the help, without importing any analysis."""
+        from interpret_robust import analyses
+
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, analyses.about(SHORTCUTS[name]))
+                    if name in SHORTCUTS
+                    else (name, self.commands[name].get_short_help_str(limit=90))
+                    for name in self.list_commands(context)
+                ]
+            )
+
+
+@click.group(
+    cls=ShortcutGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=with_examples(EXAMPLES["irt"])
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere on the line.")
 @click.version_option(package_name="interpret-robust", message="%(prog)s %(version)s")
 def irt(debug: bool) -> None:
@@ -153,7 +187,7 @@ def data_show(name: str, split: str, root: Path) -> None:
 @irt.command(epilog=with_examples(EXAMPLES["train"]))
 @click.argument("variants", nargs=-1)
 @click.option("--dataset", default="cluttered-digits", show_default=True, help="Name (irt data list) or .npz path.")
-@click.option("--arch", default="small", show_default=True, help="small, cnn, narrow or wide3.")
+@click.option("--arch", help="small, cnn, narrow or wide3. [default: small]")
 @click.option("--recipe", help="quick, paper, fast or mnist. [default: the one for the dataset]")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change one number of the recipe.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
@@ -165,7 +199,7 @@ def data_show(name: str, split: str, root: Path) -> None:
 def train(
     variants: tuple[str, ...],
     dataset: str,
-    arch: str,
+    arch: str | None,
     recipe: str | None,
     overrides: tuple[str, ...],
     seed: int,
@@ -181,34 +215,33 @@ def train(
     skipped; a stopped run goes on where it was when the same command is given again.
     """
     from interpret_robust import study
+    from interpret_robust.folders import Folders
+    from interpret_robust.tasks import TrainTask, do_all
     from interpret_robust.training.recipe import default_preset, preset
     from interpret_robust.variants import variant
 
-    chosen = preset(recipe or default_preset(dataset), dataset, overrides)
-    models = [(variant(name).name, seed) for name in dict.fromkeys(variants)] or [
-        (name, seed + offset) for name, offset in study.MODELS
+    models = [(arch or "small", variant(name).name, seed) for name in variants] or [
+        (arch or architecture, name, seed + offset) for architecture, name, offset in study.MODELS
     ]
     deadline = time.monotonic() + time_limit if time_limit is not None else float("inf")
-    folder = study.Folders(root).checkpoints
+    folder = Folders(root).checkpoints
+    named = recipe or default_preset(dataset)
     tasks = [
-        study.TrainTask(dataset, arch, name, of, chosen, folder, device, limit, deadline, overwrite)
-        for name, of in models
+        TrainTask(
+            dataset,
+            architecture,
+            name,
+            of,
+            preset(named, dataset, overrides, architecture),
+            folder,
+            device,
+            limit,
+            deadline,
+            overwrite,
+        )
+        for architecture, name, of in dict.fromkeys(models)
     ]
-    study.do_all(tasks, device, click.echo)
-
-
-@irt.command(
-    epilog=with_examples("irt evaluate\n  irt evaluate checkpoints/*-seed0.safetensors --steps 100 --limit 500")
-)
-@click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
-@click.option("--step-size", type=NUMBER, help="Length of a step. [default: eps / 4]")
-@click.option("--steps", type=click.IntRange(min=0), default=20, show_default=True, help="Steps of PGD.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random starts.")
-@run_options
-def evaluate(checkpoints: tuple[Path, ...], **given: Any) -> None:
-    """Natural and PGD accuracy of CHECKPOINTS (default: all), with Wilson intervals over images."""
-    _analyse("robustness", checkpoints, given)
+    do_all(tasks, device, click.echo)
 
 
 class AnalyzeGroup(click.Group):
@@ -227,14 +260,7 @@ class AnalyzeGroup(click.Group):
         if name not in analyses.names():
             raise unknown("analysis", name, analyses.names())
 
-        @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
-        def command(checkpoints: tuple[Path, ...], **given: Any) -> None:
-            _analyse(name, checkpoints, given)
-
-        decorators = _settings_options(analyses.get(name).settings)
-        example = with_examples(f"irt analyze {name}\n  irt analyze {name} checkpoints/NAME.safetensors --split train")
-        wrapped = options(*decorators, run_options)(command)
-        return click.command(name, help=analyses.about(name), epilog=example)(wrapped)
+        return analysis_command(name, f"irt analyze {name}")
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list in the help, without importing any analysis."""
@@ -250,57 +276,113 @@ def analyze() -> None:
 
 
 def _settings_options(settings: Any) -> list[Callable[[Command], Command]]:
-    kinds: dict[Any, Any] = {int: click.INT, float: NUMBER, float | None: NUMBER, str: click.STRING}
+    kinds: dict[Any, Any] = {int: click.INT, float: NUMBER, float | None: NUMBER, str: click.STRING, bool: click.BOOL}
     return [
         click.option(
             "--" + field.name.replace("_", "-"),
             field.name,
-            type=kinds[field.type],
+            type=kinds.get(field.type) or click.Choice(get_args(field.type)),
+            is_flag=field.type is bool,
             default=field.default,
-            show_default=field.default is not None,
+            show_default=field.type is not bool and field.default is not None,
             help=field.metadata["help"],
         )
         for field in fields(settings)
     ]
 
 
+def _view_options(views: Sequence[str]) -> list[Callable[[Command], Command]]:
+    """A flag for each part of the answer that the table can be limited to."""
+    return [click.option(f"--{view}", is_flag=True, help=f"Print the {view} columns only.") for view in views]
+
+
+evaluator_option = click.option(
+    "--evaluator",
+    "evaluators",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Checkpoint that reads the maps; repeat for more. [default: two natural seeds, another architecture, an at]",
+)
+
+
+def analysis_command(name: str, called: str) -> click.Command:
+    """The command of one analysis, with an option for each of its settings; `called` is how it is typed."""
+    from interpret_robust import analyses
+
+    analysis = analyses.get(name)
+
+    @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+    def command(checkpoints: tuple[Path, ...], **given: Any) -> None:
+        _analyse(name, checkpoints, given)
+
+    decorators = [*_view_options(analysis.views), *_settings_options(analysis.settings)]
+    if analysis.needs_evaluators:
+        decorators.append(evaluator_option)
+    example = with_examples(f"{called}\n  {called} checkpoints/NAME.safetensors --split train")
+    return click.command(called.rsplit(maxsplit=1)[-1], help=analyses.about(name), epilog=example)(
+        options(*decorators, run_options)(command)
+    )
+
+
 def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) -> None:
     """Run one analysis on checkpoints, all that it applies to by default, and print its table."""
-    from interpret_robust import analyses, study
-    from interpret_robust.tables import table
+    from interpret_robust import analyses, tables
+    from interpret_robust.folders import Folders
+    from interpret_robust.tasks import analysis_tasks, applicable, checkpoints_in, do_all
 
-    folders = study.Folders(given.pop("root"))
-    source, device = given.pop("dataset"), given.pop("device")
-    shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "overwrite")}
-    settings = analyses.get(name).settings(**given)
-    chosen = list(dict.fromkeys(checkpoints)) or study.applicable(name, study.checkpoints(folders))
-    tasks = [study.AnalysisTask(name, path, folders.analyses, settings, device, source, **shared) for path in chosen]
-    study.do_all(tasks, device, click.echo)
-    click.echo(table(study.table_rows([task.work().path for task in tasks])))
+    analysis = analyses.get(name)
+    folders = Folders(given.pop("root"))
+    shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "overwrite", "device")}
+    shared["source"] = given.pop("dataset")
+    if analysis.needs_evaluators:
+        shared["evaluators"] = tuple(dict.fromkeys(given.pop("evaluators")))
+    views = [view for view in analysis.views if given.pop(view)]
+    settings = analysis.settings(**given)
+    chosen = list(dict.fromkeys(checkpoints)) or applicable(name, checkpoints_in(folders), shared, click.echo)
+    tasks = analysis_tasks(name, chosen, folders, settings, **shared)
+    do_all(tasks, shared["device"], click.echo)
+    click.echo(tables.text_of([task.work().path for task in tasks], views))
 
 
-@irt.command(epilog=with_examples("irt figure attention-rank\n  irt figure robustness analyses/robustness-*.h5"))
+@irt.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
 @click.argument("name")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @root_option
 def figure(name: str, files: tuple[Path, ...], root: Path) -> None:
-    """Draw figure NAME from analysis FILES; models are not needed.
+    """Draw figure NAME, or all, from analysis FILES; models are not needed.
 
     Without FILES, all of that name are drawn: a picture for each set that shares images and settings.
     """
     from interpret_robust import drawing, figures
+    from interpret_robust.folders import Folders
 
-    if name not in figures.names():
-        raise unknown("figure", name, figures.names())
-    folder = root / "figures"
+    folders = Folders(root)
+    if name != "all" and name not in figures.names():
+        raise unknown("figure", name, [*figures.names(), "all"])
+    if name == "all" and files:
+        raise UserError("irt figure all draws every analysis in its folder: give no files.")
     if files:
-        pictures = [drawing.draw(name, files, folder, click.echo)]
+        pictures = [drawing.draw(name, files, folders.figures, click.echo)]
     else:
-        found = sorted((root / "analyses").glob(f"{name}-*.h5"))
-        if not found:
-            raise UserError(f"there are no {name} files in {root / 'analyses'}: `irt analyze {name}` makes them.")
-        pictures = drawing.draw_all(name, found, folder, click.echo)
+        pictures = drawing.draw_folder(figures.names() if name == "all" else [name], folders, click.echo)
     click.echo("\n".join(map(str, pictures)))
+
+
+@irt.command(epilog=with_examples("irt report\n  irt report --root study -o study.html"))
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page. [default: report.html in root]"
+)
+@root_option
+def report(output: Path | None, root: Path) -> None:
+    """Make one HTML page of all analyses: claims with verdicts, tables, pictures, a gallery, provenance.
+
+    It holds everything it shows: it opens anywhere, without a network.
+    """
+    from interpret_robust import report as reports
+    from interpret_robust.folders import Folders
+
+    folders = Folders(root)
+    click.echo(reports.write(folders, output or folders.report, click.echo))
 
 
 @irt.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
@@ -312,21 +394,57 @@ def show(file: Path) -> None:
     click.echo(showing.describe(file))
 
 
+@irt.command(epilog=with_examples("irt validate analyses/*.h5"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def validate(files: tuple[Path, ...]) -> None:
+    """Check that analysis FILES are whole and hold what their analysis says they hold, dataset by dataset."""
+    from interpret_robust import results, validation
+
+    bad = False
+    for path in files:
+        found = validation.problems(path)
+        bad |= bool(found)
+        for problem in found:
+            click.echo(f"irt: {problem}", err=True)
+        if not found:
+            about = results.attributes(path)
+            click.echo(f"{path}: {about['schema']}, {about['n_done']} images, good")
+    if bad:
+        sys.exit(EXIT_USER_ERROR)
+
+
+@irt.command(epilog=with_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--csv", "form", flag_value="csv", default="csv", help="Comma-separated values: the only form so far.")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. [default: the file's]")
+@overwrite_option
+def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: bool) -> None:  # noqa: ARG001
+    """Write the images and the statistics of analysis FILES as tables."""
+    from interpret_robust.export import to_csv
+
+    for path in files:
+        written = to_csv(path, output or path.parent, overwrite=overwrite)
+        click.echo(f"{written.images}\n{written.statistics}")
+        if written.left_out:
+            click.echo(f"left out, being pictures: {', '.join(written.left_out)} (read them with h5py or xarray)")
+
+
 @irt.command(epilog=with_examples("irt reproduce quick"))
 @click.argument("name", type=click.Choice(["quick"]), metavar="NAME")
 @device_option
 @overwrite_option
 @root_option
 def reproduce(name: str, device: str, overwrite: bool, root: Path) -> None:
-    """Do the whole study NAME: train, evaluate, analyse, draw. A second run finds everything done."""
-    from interpret_robust import study
-    from interpret_robust.tables import table
+    """Do the whole study NAME: train, analyse, draw, report. A second run finds everything done."""
+    from interpret_robust import analyses, study, tables
+    from interpret_robust.folders import Folders
 
-    written = study.STUDIES[name](study.Folders(root), device, overwrite, click.echo)
-    for analysis in ("robustness", "attention-rank"):
-        files = [path for path in written if path.name.startswith(f"{analysis}-") and path.suffix == ".h5"]
-        click.echo(f"\n{analysis}\n{table(study.table_rows(files))}")
-    click.echo("\nfiles\n" + "\n".join(str(path) for path in written))
+    folders = Folders(root)
+    files = study.STUDIES[name](folders, device, overwrite, click.echo)
+    for analysis in analyses.names():
+        click.echo(f"\n{analysis}\n{tables.text_of([path for path in files if path.name.startswith(f'{analysis}-')])}")
+    click.echo(f"\nmodels in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
+    click.echo(f"all of it on one page: {folders.report}")
 
 
 def main() -> NoReturn:

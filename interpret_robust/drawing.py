@@ -11,8 +11,12 @@ from interpret_robust import figures, results
 from interpret_robust.configs import differences
 from interpret_robust.errors import UserError
 from interpret_robust.figures import style
+from interpret_robust.folders import Folders
 
 Say = Callable[[str], None]
+
+FREE = ("weights",)
+"""Settings that the models of one picture need not share: their labels tell them apart."""
 
 
 def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
@@ -23,7 +27,7 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
     """
     opened = [results.read(path, figures.get(figure).READS) for path in files]
     for other in opened[1:]:
-        told = differences(_conditions(opened[0]), _conditions(other))
+        told = differences(conditions(opened[0]), conditions(other))
         if told:
             raise UserError(f"{files[0]} and {other.path} cannot share a picture: {told}.")
     return _draw(figure, opened, folder, say)
@@ -33,13 +37,26 @@ def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list
     """Draw a figure for each set of files that are of the same images under the same settings."""
     groups: dict[str, list[results.Result]] = {}
     for result in (results.read(path, figures.get(figure).READS) for path in files):
-        groups.setdefault(json.dumps(_conditions(result)), []).append(result)
+        groups.setdefault(json.dumps(conditions(result)), []).append(result)
     stems = [style.stem(figure, group) for group in groups.values()]
     pictures = []
     for group, stem in zip(groups.values(), stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
-        suffix = f"-{results.config_sha256(_conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
+        suffix = f"-{results.config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
         pictures.append(_draw(figure, group, folder, say, suffix))
+    return pictures
+
+
+def draw_folder(names: Sequence[str], folders: Folders, say: Say) -> list[Path]:
+    """Draw these figures from all files of their analyses. Raises UserError where there are none."""
+    pictures = []
+    for name in names:
+        if found := sorted(folders.analyses.glob(f"{name}-*.h5")):
+            pictures += draw_all(name, found, folders.figures, say)
+    if not pictures:
+        wanted = "analysis" if len(names) > 1 else names[0]
+        command = "irt analyze" if len(names) > 1 else f"irt analyze {names[0]}"
+        raise UserError(f"there are no {wanted} files in {folders.analyses}: `{command}` makes them.")
     return pictures
 
 
@@ -60,7 +77,8 @@ def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: S
     return picture
 
 
-def _conditions(result: results.Result) -> dict[str, Any]:
+def conditions(result: results.Result) -> dict[str, Any]:
     """What the files of one picture have in common: data, settings, and what their models were built for."""
     trained = {key: style.job(result)[key] for key in ("dataset", "architecture")}
-    return {"trained": trained} | {key: result.config[key] for key in ("data", "settings")}
+    settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
+    return {"trained": trained, "data": result.config["data"], "settings": settings}

@@ -9,11 +9,12 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield `PATH.partial` to write to; on leaving, put it in place of `path` in one step.
+    """Yield `PATH.PID.partial` to write to; on leaving, put it in place of `path` in one step.
 
     After an exception the partial file is removed and `path` is as it was.
     """
-    partial = path.with_name(path.name + ".partial")
+    # Two commands may make the same file, such as the embedded data, at the same time.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial

@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -29,53 +29,46 @@ import numpy.typing as npt
 from interpret_robust.configs import differences
 from interpret_robust.errors import UserError
 from interpret_robust.files import put_in_place
+from interpret_robust.schema import Column, Schema
 
 FORMAT = "interpret-robust"
 FORMAT_VERSION = 1
 PROVENANCE = "provenance"
 _COMPRESS_ABOVE = 4096
 _CHUNK_BYTES = 64 * 1024
-_COPY_BYTES = 16 * 1024 * 1024
+_PART_BYTES = 4 * 1024 * 1024
 _ROOM_FOR_THE_REST = 1024 * 1024
 """Bytes for statistics, provenance and the file's own structure."""
 
 AnyArray = npt.NDArray[Any]
+Places = int | tuple[str, ...] | tuple[int, ...]
+"""The length of an axis, or the names of its places, or the numbers that they stand for."""
+
+Axes = Mapping[str, Places]
 
 
-@dataclass(frozen=True)
-class Column:
-    """One dataset of a file: its path, NumPy type, meaning, and its axes after the first, by name."""
+class Columns:
+    """Per-image columns by path, read when they are asked for. The source may be a file or a dict of arrays."""
 
-    path: str
-    dtype: str
-    doc: str
-    axes: tuple[str, ...] = ()
+    def __init__(self, source: Any) -> None:
+        self._source = source
 
+    def __getitem__(self, path: str) -> AnyArray:
+        values: AnyArray = self._source[path][...]
+        return values
 
-@dataclass(frozen=True)
-class Schema:
-    """What a file of one analysis holds. `per_image` has a leading axis over images; `summary` has none.
-
-    `groups` gives attributes to groups, such as the NXdata signal that a viewer should plot.
-    """
-
-    name: str
-    version: int
-    per_image: tuple[Column, ...]
-    summary: tuple[Column, ...]
-    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """As `attention-rank/1`."""
-        return f"{self.name}/{self.version}"
+    def at(self, path: str, indices: AnyArray) -> AnyArray:
+        """The rows of a column at `indices` (M,), in their order; no other row is read."""
+        ordered, places = np.unique(indices, return_inverse=True)
+        values: AnyArray = self._source[path][ordered][places]
+        return values
 
 
 class Rows:
     """A file that grows: `append` rows batch by batch, then `finish` with the statistics."""
 
-    def __init__(self, file: h5py.File, path: Path, schema: Schema) -> None:
-        self._file, self.path, self.schema = file, path, schema
+    def __init__(self, file: h5py.File, path: Path, schema: Schema, axes: Axes) -> None:
+        self._file, self.path, self.schema, self.axes = file, path, schema, axes
 
     @property
     def done(self) -> int:
@@ -83,21 +76,24 @@ class Rows:
         return int(self._file.attrs["n_done"])
 
     def append(self, rows: Mapping[str, AnyArray]) -> None:
-        """Write the next rows of every per-image column. Raises ValueError where columns differ from the schema."""
+        """Write the next rows of every per-image column. Raises ValueError where columns or shapes differ."""
         _require(rows.keys(), self.schema.per_image)
         counts = {len(values) for values in rows.values()}
         if len(counts) != 1:
             raise ValueError(f"columns have different numbers of rows: {sorted(counts)}")
         start, stop = self.done, self.done + counts.pop()
         for path, values in rows.items():
+            if values.shape[1:] != self._file[path].shape[1:]:  # HDF5 would repeat values to fill the row
+                raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
+        for path, values in rows.items():
             self._file[path][start:stop] = values
         self._file.flush()
         self._file.attrs["n_done"] = stop
         self._file.flush()
 
-    def arrays(self) -> dict[str, AnyArray]:
-        """All per-image columns."""
-        return {column.path: self._file[column.path][...] for column in self.schema.per_image}
+    def columns(self) -> "Columns":
+        """The per-image columns."""
+        return Columns(self._file)
 
     def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Write the file itself, compressed and with the statistics, and remove the partial one."""
@@ -126,17 +122,20 @@ class Rows:
         for column in self.schema.per_image:
             source = self._file[column.path]
             target = file.create_dataset(column.path, source.shape, source.dtype, **_storage(source))
-            _describe(target, column, ("image", *column.axes))
-            step = max(1, _COPY_BYTES // max(1, source.nbytes // max(1, len(source))))
-            for start in range(0, len(source), step):
-                target[start : start + step] = source[start : start + step]
+            for part in _parts(source):
+                target[part] = source[part]
 
     def _summarise(self, file: h5py.File, summary: Mapping[str, Any]) -> None:
         for column in self.schema.summary:
-            dataset = file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
-            _describe(dataset, column, column.axes)
+            file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
+        _name_axes(file, self.schema, self.axes)
         for group, attributes in self.schema.groups.items():
+            axes = [axis for axis in attributes.get("axes", "").split(":") if axis]
             file[group].attrs.update(attributes)
+            if len(axes) > 1:
+                file[group].attrs["axes"] = axes  # viewers of today do not take several names in one text
+            for axis in axes:
+                file[group][axis] = file[axis]
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +150,7 @@ def open_rows(
     path: Path,
     schema: Schema,
     count: int,
-    sizes: Mapping[str, int],
+    axes: Axes,
     config: Mapping[str, Any],
     environment: Mapping[str, Any],
     *,
@@ -163,7 +162,7 @@ def open_rows(
         path: the file's final name.
         schema: what it holds.
         count: number of images.
-        sizes: length of each axis that the per-image columns name.
+        axes: the places of each axis that the per-image columns name.
         config: everything that decides the numbers; a partial file of another config is an error.
         environment: versions and machine, stored as they are.
         overwrite: discard a partial file of another config.
@@ -173,9 +172,12 @@ def open_rows(
     if partial.exists():
         found = _reopen(partial, schema, config, overwrite=overwrite)
         if found is not None:
-            return Rows(found, path, schema)
+            return Rows(found, path, schema, axes)
     partial.unlink(missing_ok=True)
-    shapes = {column.path: (count, *(sizes[axis] for axis in column.axes)) for column in schema.per_image}
+    shapes = {
+        column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
+        for column in schema.per_image
+    }
     room = sum(np.dtype(column.dtype).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
     _check_room(partial, room)
     file = h5py.File(partial, "w")
@@ -202,7 +204,7 @@ def open_rows(
         fill = _FILL[np.dtype(column.dtype).kind]
         file.create_dataset(column.path, shapes[column.path], column.dtype, fillvalue=fill, dcpl=early.copy())
     file.flush()
-    return Rows(file, path, schema)
+    return Rows(file, path, schema, axes)
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,15 @@ class Result:
         with _opened(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
-            return np.asarray(file[name][()])
+            dataset = file[name].asstr() if file[name].dtype == object else file[name]
+            return np.asarray(dataset[()])
+
+    def first(self, name: str, count: int) -> AnyArray:
+        """The first `count` rows of one dataset; no other row is read."""
+        with _opened(self.path) as file:
+            if name not in file:
+                raise UserError(f"{self.path} holds no '{name}'.")
+            return np.asarray(file[name][:count])
 
     def __contains__(self, name: str) -> bool:
         with _opened(self.path) as file:
@@ -276,7 +286,8 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
             shape = "x".join(map(str, item.shape)) or "scalar"
-            lines.append((name, f"{item.dtype} {shape}", str(item.attrs.get("long_name", ""))))
+            kind = "text" if item.dtype == object else str(item.dtype)
+            lines.append((name, f"{kind} {shape}", str(item.attrs.get("long_name", "names of places"))))
 
     with _opened(path) as file:
         file.visititems(visit)
@@ -309,9 +320,9 @@ def content_sha256(file: h5py.File) -> str:
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
-            values = item[()]
             digest.update(f"{name} {item.dtype} {item.shape}".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
+            for part in _parts(item):
+                digest.update(_bytes(item[part]))
 
     file.visititems(visit)
     return digest.hexdigest()
@@ -420,10 +431,47 @@ _FILL: dict[str, float] = {"f": np.nan, "i": -1, "u": 255, "b": False}
 """What a row that was never written holds."""
 
 
-def _describe(dataset: h5py.Dataset, column: Column, axes: tuple[str, ...]) -> None:
-    dataset.attrs["long_name"] = column.doc
-    for dimension, axis in zip(dataset.dims, axes, strict=True):
-        dimension.label = axis
+def _name_axes(file: h5py.File, schema: Schema, axes: Axes) -> None:
+    """Say what each dataset means, and give each of its axes the scale of that name at the root."""
+    for column, names in schema.columns():
+        dataset = file[column.path]
+        dataset.attrs["long_name"] = column.doc
+        for dimension, axis, length in zip(dataset.dims, names, dataset.shape, strict=True):
+            if axis not in file:
+                places = schema.names(axis) or axes.get(axis, length)
+                scale = file.create_dataset(axis, **_scale(places))
+                scale.make_scale(axis)
+            if len(file[axis]) != length:
+                raise ValueError(f"{column.path} has {length} places along {axis}, others have {len(file[axis])}")
+            dimension.label = axis
+            dimension.attach_scale(file[axis])
+
+
+def _scale(places: Places) -> dict[str, Any]:
+    if isinstance(places, int):
+        return {"data": np.arange(places, dtype="i4")}
+    if isinstance(places[0], int):
+        return {"data": np.array(places, "i4")}
+    return {"data": list(places), "dtype": h5py.string_dtype("utf-8")}
+
+
+def _length(places: Places) -> int:
+    return places if isinstance(places, int) else len(places)
+
+
+def _parts(dataset: h5py.Dataset) -> Iterator[Any]:
+    """Slices that cover a dataset, each of moderate size."""
+    if not dataset.shape:
+        yield ()
+        return
+    step = max(1, _PART_BYTES * len(dataset) // max(1, dataset.nbytes))
+    for start in range(0, len(dataset), step):
+        yield slice(start, start + step)
+
+
+def _bytes(values: Any) -> bytes:
+    array = np.ascontiguousarray(values)
+    return b"\0".join([*array.ravel(), b""]) if array.dtype == object else array.tobytes()
 
 
 def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:

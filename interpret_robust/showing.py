@@ -59,7 +59,7 @@ def _statistics(path: Path) -> list[str]:
     return [
         name
         for name, kind, _ in results.tree(path)
-        if kind.endswith((" scalar", " 3")) and not name.startswith(("per_image/", "example/"))
+        if kind.endswith((" scalar", " 3")) and not kind.startswith("text") and "/" in name
     ]
 
 

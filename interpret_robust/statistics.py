@@ -1,5 +1,6 @@
 """Intervals and rank statistics, over images, from SciPy wherever it has them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 Array = npt.NDArray[np.floating]
 
 CONFIDENCE = 0.95
+TAILS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
 
 
 class Interval(NamedTuple):
@@ -34,10 +36,13 @@ def wilson(successes: int, count: int) -> Interval:
 
 
 def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """Mean of the finite `values` (N,) with its percentile bootstrap interval; NaN throughout where none is finite."""
+    """Mean of the finite `values` (N,) with its percentile bootstrap interval.
+
+    NaN throughout where none is finite; a single value has no interval.
+    """
     values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return Interval(np.nan, np.nan, np.nan)
+    if len(values) < 2:
+        return Interval(float(values[0]) if len(values) else np.nan, np.nan, np.nan)
     mean, low, high = column_means(values[:, None], seed=seed, resamples=resamples)
     return Interval(float(mean[0]), float(low[0]), float(high[0]))
 
@@ -48,12 +53,40 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[
     A resample is the number of times it draws each row, so that its means are one product of matrices.
     """
     rows = rows.astype(np.float64)
+    low, high = np.quantile(_resampled_means(rows, seed, resamples), TAILS, axis=0)
+    return rows.mean(0), low, high
+
+
+def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[Array, Array, Array]:
+    """As `column_means`, over the finite values of each column; NaN throughout where it has none."""
+    finite = np.isfinite(rows)
+    both = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
+    sums, shares = np.hsplit(np.vstack([both.mean(0), _resampled_means(both, seed, resamples)]), 2)
+    means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
+    low, high = np.quantile(means[1:], TAILS, axis=0)
+    return means[0], low, high
+
+
+def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = 2000) -> Interval:
+    """Mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap interval.
+
+    NaN where the mean of `second` is not positive, and for the interval where that of a resample is not.
+    """
+    if len(first) == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    rows = np.stack([first, second], axis=1).astype(np.float64)
+    means = np.vstack([rows.mean(0), _resampled_means(rows, seed, resamples)])
+    ratios = np.divide(means[:, 0], means[:, 1], out=np.full(len(means), np.nan), where=means[:, 1] > 0)
+    low, high = np.quantile(ratios[1:], TAILS)
+    return Interval(float(ratios[0]), float(low), float(high))
+
+
+def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
+    """Means (resamples, K) over rows (N, K) drawn with replacement."""
     count = len(rows)
     rng = np.random.default_rng(seed)
     drawn = (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples))
-    means = np.stack([times.astype(np.float64) @ rows / count for times in drawn])
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return rows.mean(0), low, high
+    return np.stack([times.astype(np.float64) @ rows / count for times in drawn])
 
 
 def row_spearman(first: Array, second: Array) -> Array:
@@ -66,6 +99,59 @@ def row_spearman(first: Array, second: Array) -> Array:
     scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
     correlation: Array = np.divide((a * b).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
     return correlation
+
+
+def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples: int = 1000) -> Interval:
+    """Spearman's correlation of `first` and `second` (N,) over pairs that are finite, percentile bootstrap interval.
+
+    NaN where there is no correlation: fewer than two pairs, or one side constant.
+    """
+    defined = np.isfinite(first) & np.isfinite(second)
+    first, second = first[defined], second[defined]
+    rng, count = np.random.default_rng(seed), len(first)
+    whole = row_spearman(first[None], second[None])[0] if count > 1 else np.nan
+    if np.isnan(whole):
+        return Interval(np.nan, np.nan, np.nan)
+    drawn = (rng.integers(count, size=(1, count)) for _ in range(resamples))
+    low, high = np.nanquantile([row_spearman(first[chosen], second[chosen])[0] for chosen in drawn], TAILS)
+    return Interval(float(whole), float(low), float(high))
+
+
+def row_partial_spearman(first: Array, second: Array, given: Array) -> Array:
+    """Spearman's correlation of rows (N, K) of `first` and `second` with that of `given` taken out of both.
+
+    The partial correlation of ranks (Kendall 1942): (ab - ac bc) / sqrt((1 - ac^2) (1 - bc^2)). NaN where a
+    correlation is undefined or `given` explains one of the two entirely.
+    """
+    ab, ac, bc = row_spearman(first, second), row_spearman(first, given), row_spearman(second, given)
+    scale = np.sqrt(np.clip((1 - ac**2) * (1 - bc**2), 0, None))
+    partial: Array = np.divide(ab - ac * bc, scale, out=np.full(len(ab), np.nan), where=scale > 1e-9)
+    return partial
+
+
+class Paired(NamedTuple):
+    """Two models on the same images: how many only one of them has right, and the exact p-value."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Paired:
+    """McNemar's exact two-sided test on outcomes (N,) of the same images; p is 1 where no image differs."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differing = only_first + only_second
+    p_value = float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+    return Paired(only_first, only_second, p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down method (1979), in the order given."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 class Trend(NamedTuple):

@@ -1,10 +1,13 @@
 """How any analysis runs: a model meets a dataset batch by batch, rows go to disk, statistics come last."""
 
+import hashlib
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,10 +20,14 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.errors import UserError
 from interpret_robust.interruption import Stopped, stop_requests
 from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Result, Schema
+from interpret_robust.results import AnyArray, Axes, Columns, Places
+from interpret_robust.schema import Schema
 from interpret_robust.training.checkpoint import Checkpoint
 
 BATCH_SIZE = 250
+
+LONGEST_NAME = 200
+"""Of a file, without its endings: systems allow 255 bytes. What is longer ends in a digest of all of it."""
 
 
 @dataclass(frozen=True)
@@ -34,49 +41,106 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """Base of settings that depend on nothing of the checkpoint. Fields become options of the command."""
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
+        """These settings with nothing left open, for a checkpoint's job."""
+        return self
+
+
+def _settings_of(work: "Work") -> Any:
+    return work.settings
+
+
+def _no_axes(_: "Work") -> Axes:
+    return {}
+
+
+def _no_examples(_: Columns, __: Split, ___: Any) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
 class Analysis:
     """One question: its schema, its settings, and the functions that answer it.
 
     Attributes:
         schema: what its file holds. Axes of per-image columns may be `class`, `position` (of the local
-            features, row-major) and `channel` (of the local features).
+            features, row-major), `channel` (of the local features), `colour`, `y` and `x` (of the images),
+            `evaluator`, those that the schema labels and those of `axes`.
         settings: a frozen dataclass whose fields become options of the command; field metadata `help`
             explains them. Its `resolved(job)` fills in what depends on the checkpoint.
-        rows: the per-image columns of one batch, for a model in eval mode.
-        summarise: the statistics, from all per-image columns and the images they belong to.
-        table_row: the headline numbers of a finished file, as the columns of a printed table.
-        needs_attention: whether it only makes sense for a model with attention.
+        rows: the per-image columns of one batch, for a model in eval mode and what `prepare` gave.
+        summarise: the statistics, from the per-image columns and the images they belong to.
+        table_row: the headline numbers of a finished file, as the columns of a printed table. It takes the
+            chosen views after the file, where there are views.
+        prepare: what `rows` needs beside the model, found once before the first batch and again on resuming;
+            the settings where nothing else is needed.
+        examples: what is shown of some images, from the per-image columns, the images and the settings that choose.
+        axes: places of axes that depend on the model or the data; it may replace those above.
+        compare: tables that set finished files side by side; it takes the chosen views after the files.
+        views: parts of the answer that `table_row` can be limited to, as flags of the command.
+        needs_masks: whether it only makes sense for data with object masks.
+        needs_evaluators: whether other models read what this one gives.
     """
 
     schema: Schema
     settings: type[Any]
     rows: Callable[[Classifier, Batch, Any], dict[str, AnyArray]]
-    summarise: Callable[[Mapping[str, AnyArray], Split], dict[str, Any]]
-    table_row: Callable[[Result], dict[str, str]]
-    needs_attention: bool = False
+    summarise: Callable[[Columns, Split], dict[str, Any]]
+    table_row: Callable[..., dict[str, str]]
+    prepare: Callable[["Work"], Any] = _settings_of
+    examples: Callable[[Columns, Split, Any], dict[str, Any]] = _no_examples
+    axes: Callable[["Work"], Axes] = _no_axes
+    compare: Callable[..., list[list[dict[str, str]]]] | None = None
+    views: tuple[str, ...] = ()
+    needs_masks: bool = False
+    needs_evaluators: bool = False
 
 
 def file_name(
-    analysis: Analysis, checkpoint: str, split: str, settings: Any, default: Any, limit: int | None, other: str
+    analysis: Analysis,
+    checkpoint: str,
+    split: str,
+    settings: Any,
+    default: Any,
+    limit: int | None,
+    other: str,
+    readers: Sequence[str] = (),
 ) -> str:
     """The file of an analysis of a checkpoint; what differs from the default settings is part of its name.
 
-    `other` is the dataset's name where it is not that of training, else empty.
+    `other` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
+    where they are not the default ones.
     """
     changed = [
-        f"{field.name.replace('_', '')}{getattr(settings, field.name):.4g}"
+        f"{field.name.replace('_', '')}{_in_name(getattr(settings, field.name))}"
         for field in fields(settings)
         if getattr(settings, field.name) != getattr(default, field.name)
     ]
+    if readers:
+        changed.append(f"by{hashlib.sha256(' '.join(readers).encode()).hexdigest()[:6]}")
     parts = [analysis.schema.name, checkpoint, other and f"on-{other}", split, *changed, limit and f"first{limit}"]
-    return "-".join(part for part in parts if part) + ".h5"
+    name = "-".join(part for part in parts if part)
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name}.h5"
+
+
+def _in_name(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else re.sub(r"[^\w.]+", "_", str(value))
 
 
 class Work:
     """An analysis of one checkpoint over one split, ready to run.
 
-    Raises UserError for a model and a dataset that do not fit, and for a model without attention where
-    the analysis needs it.
+    Attributes:
+        dataset, split: all data, and the images that are analysed.
+        settings: resolved for the checkpoint.
+
+    Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
+    them, and for evaluators of one name or that are the model itself.
     """
 
     def __init__(
@@ -91,22 +155,39 @@ class Work:
         limit: int | None,
         batch_size: int,
         device: torch.device,
+        evaluators: Sequence[Checkpoint] = (),
+        default_evaluators: bool = True,
     ) -> None:
-        _check_fit(checkpoint, dataset)
-        if analysis.needs_attention and not has_attention(checkpoint):
+        for one in (checkpoint, *evaluators):
+            _check_fit(one, dataset)
+        names = [one.path.stem for one in evaluators]
+        if len(set(names)) < len(names):
             raise UserError(
-                f"{checkpoint.path} has no attention ('{checkpoint.job['variant']}'): choose an -att variant."
+                f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart."
             )
+        if checkpoint.sha256 in [one.sha256 for one in evaluators]:
+            raise UserError(f"{checkpoint.path} cannot be its own evaluator: name a model of another seed.")
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
-        self.model = checkpoint.model(device)
+        self.dataset = dataset
+        self._checkpoint, self._evaluators = checkpoint, evaluators
         self.split = dataset.split(split).first(limit)
-        self.settings = settings.resolved(checkpoint.job)
+        if analysis.needs_masks and self.split.masks is None:
+            raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
+        self.settings: Any = settings.resolved(checkpoint.job)
         default = type(settings)().resolved(checkpoint.job)
         other = dataset.name if dataset.name != checkpoint.job["dataset"] else ""
-        self.path = folder / file_name(analysis, checkpoint.path.stem, split, self.settings, default, limit, other)
-        channels, height, width = _local_shape(self.model, dataset, device)
-        self.sizes = {"class": len(dataset.class_names), "channel": channels, "position": height * width}
-        self.config = {
+        readers = () if default_evaluators else tuple(names)
+        name = file_name(analysis, checkpoint.path.stem, split, self.settings, default, limit, other, readers)
+        self.path = folder / name
+        channels, height, width = _local_shape(checkpoint, dataset)
+        self.axes: dict[str, Places] = {
+            "class": dataset.class_names,
+            "channel": channels,
+            "position": height * width,
+            "evaluator": tuple(names),
+            **dict(zip(("colour", "y", "x"), dataset.image_shape, strict=True)),
+        }
+        self.config: dict[str, Any] = {
             "analysis": analysis.schema.label,
             "checkpoint": {"name": checkpoint.path.stem, "sha256": checkpoint.sha256, "job": checkpoint.job},
             "data": {
@@ -120,6 +201,24 @@ class Work:
             "batch_size": batch_size,
             "device": device.type,
         }
+        if evaluators:
+            self.config["evaluators"] = {"names": names, "sha256": [one.sha256 for one in evaluators]}
+        self.axes |= analysis.axes(self)
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The checkpoint's model, in eval mode on `device`."""
+        return self._checkpoint.model(self.device)
+
+    @cached_property
+    def evaluators(self) -> dict[str, Classifier]:
+        """The models that read what this one gives, by name."""
+        return {one.path.stem: one.model(self.device) for one in self._evaluators}
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """The images from `start` on, batch by batch."""
+        for first in range(start, len(self.split), self.batch_size):
+            yield make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
 
     def is_done(self, *, overwrite: bool) -> bool:
         """Whether its file is there. Raises UserError where another configuration's has its name."""
@@ -133,10 +232,12 @@ class Work:
         environment = provenance.environment(devices.describe(self.device), torch.get_num_threads())
         schema, began = self.analysis.schema, time.monotonic()
         with results.open_rows(
-            self.path, schema, len(self.split), self.sizes, self.config, environment, overwrite=overwrite
+            self.path, schema, len(self.split), self.axes, self.config, environment, overwrite=overwrite
         ) as rows:
             self._stream(rows, position)
-            summary = self.analysis.summarise(rows.arrays(), self.split)
+            columns = rows.columns()
+            summary = self.analysis.summarise(columns, self.split)
+            summary |= self.analysis.examples(columns, self.split, self.settings)
             rows.finish(summary, provenance.code_version() | {"seconds": round(time.monotonic() - began, 1)})
         return self.path
 
@@ -144,25 +245,18 @@ class Work:
         name, total = self.path.stem, len(self.split)
         bar = progress.bar(name, total, "images", initial=rows.done, position=position)
         with stop_requests() as stop, bar:
-            while rows.done < total:
+            prepared = self.analysis.prepare(self)
+            for batch in self.batches(rows.done):
                 if stop.is_set():
                     raise Stopped(f"{name} stopped after {rows.done} of {total} images")
-                indices = range(rows.done, min(rows.done + self.batch_size, total))
-                batch = make_batch(self.split, indices, self.device)
-                rows.append(self.analysis.rows(self.model, batch, self.settings))
-                bar.update(len(indices))
+                rows.append(self.analysis.rows(self.model, batch, prepared))
+                bar.update(len(batch.indices))
 
 
-def has_attention(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint's head has attention weights."""
-    return any(name.startswith("head.score") for name in checkpoint.tensors)
-
-
-def _local_shape(model: Classifier, dataset: Dataset, device: torch.device) -> tuple[int, int, int]:
-    """Channels, height and width of a model's local features."""
-    with torch.no_grad():
-        local = model.features(torch.zeros(1, *dataset.image_shape, device=device)).local
-    channels, height, width = local.shape[1:]
+def _local_shape(checkpoint: Checkpoint, dataset: Dataset) -> tuple[int, int, int]:
+    """Channels, height and width of a model's local features, without computing any."""
+    images = torch.zeros(1, *dataset.image_shape, device="meta")
+    channels, height, width = checkpoint.network().features(images).local.shape[1:]
     return channels, height, width
 
 

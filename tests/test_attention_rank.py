@@ -1,7 +1,8 @@
 """Attention against robustness rank: slow loops, and models of which the answer is known."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,31 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from interpret_robust import results
+from interpret_robust import figures, results
 from interpret_robust.analyses import attention_rank
 from interpret_robust.analyses.attention_rank import (
+    RankSettings,
     attention_by_rank,
-    object_positions,
     position_norm,
     relative,
     rows,
+    shuffled,
     summarise,
+    with_noise,
 )
-from interpret_robust.attacks import AttackSettings
+from interpret_robust.attacks import per_image_noise
 from interpret_robust.datasets import Dataset, Split
+from interpret_robust.errors import UserError
 from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray
-from interpret_robust.streaming import Batch, Work
+from interpret_robust.models.attention import AveragePool
+from interpret_robust.results import AnyArray, Columns
+from interpret_robust.streaming import Batch, Work, make_batch
 from interpret_robust.training import checkpoint
 
 N, C, H, W = 6, 3, 4, 5
+EPS, SEED = 0.1, 4
+PER_IMAGE = {column.path for column in attention_rank.SCHEMA.per_image}
+Make = Callable[..., Path]
 
 
 class ByFragility(nn.Module):
@@ -45,13 +53,22 @@ class ByFragility(nn.Module):
 
 
 @dataclass(frozen=True)
-class Nudge(AttackSettings):
+class Nudge(RankSettings):
     """Moves each position by a tenth of its fragility, which is then its distance."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
         moved = images.clone()
-        moved[:, 0] += images[:, 0] / 10
+        moved[:, 0] -= images[:, 0] / 10
         return moved
+
+
+NUDGE = Nudge(eps=EPS, seed=SEED, weights="attention")
+
+
+@pytest.fixture(scope="module")
+def models(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, checkpoint.Checkpoint]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: checkpoint.read(make_checkpoint(folder, name)) for name in ("at-att", "at")}
 
 
 def known_model(offset: float, slope: float) -> Classifier:
@@ -60,9 +77,15 @@ def known_model(offset: float, slope: float) -> Classifier:
     return Classifier(nn.Identity(), ByFragility(offset, slope), C, 4).eval()
 
 
-def batch(count: int = N, masks: AnyArray | None = None) -> Batch:
+def average_model() -> Classifier:
+    """The same without attention."""
+    torch.manual_seed(0)
+    return Classifier(nn.Identity(), AveragePool(), C, 4).eval()
+
+
+def batch(count: int = N) -> Batch:
     images = torch.rand((count, C, H, W), generator=torch.Generator().manual_seed(1))
-    return Batch(images, torch.arange(count) % 4, range(count), masks)
+    return Batch(images, torch.arange(count) % 4, range(count), None)
 
 
 def split(count: int = N) -> Split:
@@ -70,9 +93,35 @@ def split(count: int = N) -> Split:
     return Split(images, np.arange(count) % 4)
 
 
+def summary(arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    return summarise(Columns(arrays), split(len(arrays["per_image/label"])))
+
+
 def numbers(tensor: Tensor) -> AnyArray:
     values: AnyArray = tensor.detach().numpy().astype(np.float64)
     return values
+
+
+def drawn(index: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, index, purpose])))
+
+
+def slow_partial(weights: AnyArray, robustness: AnyArray, norm: AnyArray) -> float:
+    """The correlation of what a straight line through the ranks of the norm leaves of the other ranks."""
+    left = []
+    for values in (weights, robustness):
+        line = np.polyfit(stats.rankdata(norm), stats.rankdata(values), 1)
+        left.append(stats.rankdata(values) - np.polyval(line, stats.rankdata(norm)))
+    return float(np.corrcoef(*left)[0, 1])
+
+
+def slow_curve(attention: Any, distance: Any) -> AnyArray:
+    positions = len(attention[0])
+    curve = np.zeros(positions)
+    for weights, distances in zip(attention, distance, strict=True):
+        for rank, place in enumerate(sorted(range(positions), key=list(distances).__getitem__)):
+            curve[rank] += weights[place] / len(attention)
+    return curve
 
 
 def test_position_norm_is_over_channels_with_positions_row_major() -> None:
@@ -98,156 +147,403 @@ def test_rank_zero_is_the_smallest_distance_and_ties_keep_their_order() -> None:
     np.testing.assert_array_equal(attention_by_rank(attention, distance), slow)
 
 
-def test_a_position_is_on_the_object_where_the_mask_covers_a_quarter_of_it() -> None:
-    grid, cell = (2, 3), (4, 2)
-    masks = np.random.default_rng(0).random((N, 2 * 4, 3 * 2)) < 0.25
-    masks[0] = False
-    masks[0, 4:6, 4:5] = True  # two of the eight pixels of the last position: a quarter
-    masks[0, 0, 2] = True  # one of the eight
-    slow = np.zeros((N, 6), bool)
-    for n in range(N):
-        for row in range(grid[0]):
-            for column in range(grid[1]):
-                pixels = [masks[n, row * 4 + i, column * 2 + j] for i in range(cell[0]) for j in range(cell[1])]
-                slow[n, row * 3 + column] = sum(pixels) >= 2
-    np.testing.assert_array_equal(object_positions(masks, grid), slow)
-    np.testing.assert_array_equal(slow[0], [False, False, False, False, False, True])
-    assert 0.2 < slow[1:].mean() < 0.8
+def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> None:
+    images = torch.full((40, C, H, W), 0.5)
+    noise = numbers(with_noise(images, EPS, SEED, range(40)) - images)
+    assert np.abs(noise).max() <= EPS + 1e-7
+    assert stats.kstest(noise.ravel() / EPS, stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    dark = with_noise(torch.zeros_like(images), EPS, SEED, range(40))
+    np.testing.assert_allclose(dark, np.clip(noise, 0, None), atol=1e-7)
+    some = numbers(with_noise(images[:3], EPS, SEED, [7, 2, 30]) - images[:3])
+    np.testing.assert_array_equal(some, noise[[7, 2, 30]])
+    assert not np.allclose(some, with_noise(images[:3], EPS, SEED + 1, [7, 2, 30]) - images[:3])
+    start = EPS * numbers(per_image_noise(SEED, range(40))(images))
+    assert np.abs(np.corrcoef(start.reshape(40, -1), noise.reshape(40, -1))).max() > 0.99  # each with itself
+    assert np.abs(np.corrcoef(start.ravel(), noise.ravel())[0, 1]) < 0.1
+
+
+def test_shuffled_weights_are_the_same_weights_and_a_function_of_seed_and_index() -> None:
+    weights = np.random.default_rng(0).random((N, 64))
+    found = shuffled(weights, SEED, range(N))
+    np.testing.assert_array_equal(np.sort(found), np.sort(weights))
+    assert (found != weights).mean() > 0.9
+    order = shuffled(np.tile(np.arange(64), (N, 1)), SEED, range(N))
+    np.testing.assert_array_equal(found, np.take_along_axis(weights, order, axis=1))
+    np.testing.assert_array_equal(shuffled(weights[[4, 1]], SEED, [4, 1]), found[[4, 1]])
+    assert len(np.unique(order, axis=0)) == N
+    assert (shuffled(weights, SEED + 1, range(N)) != found).mean() > 0.9
 
 
 def test_rows_are_those_of_a_slow_loop() -> None:
-    model, masks = known_model(2.0, -1.0), np.random.default_rng(0).random((N, 2 * H, 3 * W)) < 0.3
-    images = batch().images
-    found = rows(model, batch(masks=masks), Nudge())
-    moved = Nudge()(model, images, torch.zeros(N), range(N))
+    model, images = known_model(2.0, -1.0), batch().images
+    found = rows(model, batch(), NUDGE)
+    moved = NUDGE(model, images, torch.zeros(N), range(N))
     with torch.no_grad():
         np.testing.assert_array_equal(found["per_image/prediction_clean"], model(images).argmax(1))
         np.testing.assert_array_equal(found["per_image/prediction_adversarial"], model(moved).argmax(1))
-    inside = object_positions(masks, (H, W))
     for n in range(N):
-        cells, after = (numbers(x[n]).reshape(C, -1).T for x in (images, moved))
-        distance = [float(np.sqrt(((a - b) ** 2).sum())) for a, b in zip(after, cells, strict=True)]
-        norm = [float(np.sqrt((a**2).sum())) for a in cells]
-        attention, attacked = ([(2 - a[0]) / sum(2 - b[0] for b in x) for a in x] for x in (cells, after))
+        noise = drawn(n, 1).uniform(-1, 1, (C, H, W))
+        noisy = np.clip(numbers(images[n]) + EPS * noise, 0, 1)
+        cells, after, disturbed = (x.reshape(C, -1).T for x in (numbers(images[n]), numbers(moved[n]), noisy))
+        distance, noise_distance = (
+            np.array([float(np.sqrt(((a - b) ** 2).sum())) for a, b in zip(x, cells, strict=True)])
+            for x in (after, disturbed)
+        )
+        norm = np.array([float(np.sqrt((a**2).sum())) for a in cells])
+        attention, attacked = (np.array([(2 - a[0]) / sum(2 - b[0] for b in x) for a in x]) for x in (cells, after))
+        permuted = attention[drawn(n, 2).permutation(H * W)]
         expected = {
             "label": n % 4,
             "attention": attention,
             "attention_adversarial": attacked,
+            "attention_shuffled": permuted,
             "distance": distance,
+            "noise_distance": noise_distance,
             "feature_norm": norm,
             "spearman": 1.0,
-            "spearman_relative": -stats.spearmanr(attention, [d / m for d, m in zip(distance, norm, strict=True)])[0],
-            "attention_on_object": sum(a for a, on in zip(attention, inside[n], strict=True) if on),
-            "object_area": inside[n].mean(),
+            "spearman_relative": stats.spearmanr(attention, -distance / norm).statistic,
+            "spearman_partial": slow_partial(attention, -distance, norm),
+            "spearman_noise": stats.spearmanr(attention, -noise_distance).statistic,
+            "spearman_shuffled": stats.spearmanr(permuted, -distance).statistic,
+            "entropy": -sum(a * math.log(a) for a in attention),
+            "effective_positions": 1 / sum(a * a for a in attention),
         }
         for name, values in expected.items():
-            np.testing.assert_allclose(found[f"per_image/{name}"][n], values, rtol=2e-6, atol=1e-7, err_msg=name)
-    assert found.keys() == {column.path for column in attention_rank.SCHEMA.per_image}
+            np.testing.assert_allclose(found[f"per_image/{name}"][n], values, rtol=3e-6, atol=1e-6, err_msg=name)
+    assert found.keys() == PER_IMAGE
+    assert len(PER_IMAGE) == len(expected) + 2
+
+
+def test_grad_cam_after_average_pooling_is_the_class_activation_map() -> None:
+    """Selvaraju et al. 2017: where the head is a mean, Grad-CAM is CAM, relu(sum over channels of w_kc F_cp)."""
+    model, settings = average_model(), replace(NUDGE, weights="grad-cam")
+    moved = NUDGE(model, batch().images, torch.zeros(N), range(N))
+    found = rows(model, batch(), settings)
+    assert found.keys() == PER_IMAGE
+    weight = numbers(model.classifier.weight)
+    for name, images in (("attention", batch().images), ("attention_adversarial", moved)):
+        for n, local in enumerate(numbers(images)):
+            winner = int(model(images[n : n + 1]).argmax())
+            cam = [
+                max(0, sum(weight[winner, c] * local[c, h, w] for c in range(C))) for h in range(H) for w in range(W)
+            ]
+            expected = np.array(cam) / sum(cam) if sum(cam) else np.full(H * W, np.nan)
+            np.testing.assert_allclose(found[f"per_image/{name}"][n], expected, atol=1e-6, err_msg=name)
+    assert np.isfinite(found["per_image/attention"]).all(1).sum() >= 2
+
+
+@pytest.mark.parametrize("name", ["at-att", "at"])
+def test_rows_leave_the_model_and_all_random_states_as_they_are(
+    models: dict[str, checkpoint.Checkpoint], digits: Dataset, name: str
+) -> None:
+    model = models[name].model(torch.device("cpu"))
+    model.classifier.bias.requires_grad_(False)
+    settings = RankSettings(eps=EPS, steps=2).resolved(models[name].job)
+    given = make_batch(digits.test, range(3), torch.device("cpu"))
+    images, modes = given.images.clone(), [module.training for module in model.modules()]
+    needs = [parameter.requires_grad for parameter in model.parameters()]
+    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    torch.manual_seed(5)
+    np.random.seed(5)
+    rows(model, given, settings)
+    came = torch.rand(1), np.random.rand()
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert came == (torch.rand(1), np.random.rand())
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == needs
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
+    assert torch.equal(given.images, images) and not given.images.requires_grad
 
 
 @pytest.mark.parametrize(("offset", "slope", "sign"), [(2.0, -1.0, 1), (1.0, 1.0, -1)])
 def test_attention_that_follows_robustness_is_found_with_its_sign(offset: float, slope: float, sign: int) -> None:
-    found = summarise(rows(known_model(offset, slope), batch(30), Nudge()), split(30))
+    found = summary(rows(known_model(offset, slope), batch(30), NUDGE))
     assert tuple(found["test/spearman"]) == pytest.approx((sign, sign, sign), abs=1e-12)
+    assert found["test/spearman_positive"].value == (sign + 1) / 2
     more, less = found["test/page_more_robust"], found["test/page_less_robust"]
     assert (more, less)[:: int(sign)] == pytest.approx((0, 1), abs=1e-12)
     assert np.all(sign * np.diff(found["curve/attention_mean"]) < 0)
+    assert sign * math.log(found["test/slope_ratio"].low) > 0 and sign * math.log(found["test/slope_ratio"].high) > 0
+    assert abs(found["test/spearman_shuffled"].value) < 0.15
     assert found["test/undefined"] == 0
     assert found["curve/uniform"] == 1 / (H * W)
 
 
+def test_a_position_prior_is_told_from_attention_to_each_image() -> None:
+    """Attention that is the same map everywhere is its own position null; that of fragility alone has none."""
+    arrays = rows(known_model(2.0, -1.0), batch(30), NUDGE)
+    own = summary(arrays)
+    assert abs(own["test/spearman_position"].value) < 0.5 < own["test/spearman"].value
+    fixed = np.tile(arrays["per_image/attention"][:1], (30, 1))
+    spearman = [stats.spearmanr(*pair).statistic for pair in zip(fixed, -arrays["per_image/distance"], strict=True)]
+    prior = summary(arrays | {"per_image/attention": fixed, "per_image/spearman": np.array(spearman)})
+    assert prior["test/spearman_position"] == pytest.approx(prior["test/spearman"], abs=1e-12)
+    np.testing.assert_allclose(prior["curve/position_null"][:, 0], prior["curve/attention_mean"])
+
+
 def test_constant_attention_has_no_correlation_and_is_counted() -> None:
-    arrays = rows(known_model(1.0, 0.0), batch(30), Nudge())
-    found = summarise(arrays, split(30))
-    assert np.isnan([found["test/spearman"], found["test/spearman_relative"]]).all()
-    assert found["test/undefined"] == 30
+    arrays = rows(known_model(1.0, 0.0), batch(30), NUDGE)
+    found = summary(arrays)
+    for name in (*attention_rank.MEASURES, "spearman_position", "spearman_shuffled", "spearman_positive"):
+        assert np.isnan(found[f"test/{name}"]).all(), name
+    assert (found["test/undefined"], found["curve/images"]) == (30, 30)
     assert (found["test/page_more_robust"], found["test/page_less_robust"]) == (0.5, 0.5)
     np.testing.assert_allclose(found["curve/attention_mean"], 1 / (H * W), rtol=1e-6)
+    assert found["test/slope_ratio"] == pytest.approx((1, 1, 1), abs=1e-6)
+    assert found["test/entropy"].value == pytest.approx(math.log(H * W), abs=1e-6)
+    assert found["test/effective_positions"].value == pytest.approx(H * W, abs=1e-4)
 
-    some = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), Nudge()).items()}
+    some = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
     for name in ("per_image/attention", "per_image/spearman"):
         some[name][:4] = arrays[name][:4]
-    found = summarise(some, split(30))
+    found = summary(some)
     assert (found["test/undefined"], found["test/spearman"].value) == (4, 1)
 
 
-def test_without_masks_attention_on_the_object_is_unknown() -> None:
-    found = summarise(rows(known_model(2.0, -1.0), batch(), Nudge()), split())
-    assert np.isnan([*found["object/attention"], found["object/area"]]).all()
+def test_images_without_weights_are_counted_and_poison_nothing() -> None:
+    arrays = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
+    gone = [2, 11, 29]
+    for name in PER_IMAGE:
+        if any(word in name for word in ("attention", "spearman", "entropy", "effective")):
+            arrays[name][gone] = np.nan
+    found, rest = (summary(some) for some in (arrays, {name: np.delete(arrays[name], gone, 0) for name in PER_IMAGE}))
+    assert (found.pop("test/undefined"), rest.pop("test/undefined")) == (3, 0)
+    assert found["curve/images"] == 27
+    assert found.keys() == rest.keys()
+    for name, values in rest.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+    none = {name: np.full_like(values, np.nan) if np.isnan(values).any() else values for name, values in arrays.items()}
+    found = summary(none)
+    assert (found["test/undefined"], found["curve/images"], found["curve/attack_failed_images"]) == (30, 0, 0)
+    assert np.isnan(found["curve/attention_mean"]).all() and np.isnan(found["test/slope_ratio"]).all()
+    assert np.isnan([found["test/page_more_robust"], found["test/page_less_robust"]]).all()
+
+
+def test_the_curve_is_split_by_what_the_attack_did() -> None:
+    arrays = rows(known_model(2.0, -1.0), batch(30), NUDGE)
+    label = arrays["per_image/label"]
+    clean, adversarial = label.copy(), label.copy()
+    clean[:5] += 1  # wrong from the start
+    adversarial[3:12] += 1
+    changed = arrays | {"per_image/prediction_clean": clean, "per_image/prediction_adversarial": adversarial}
+    found = summary(changed)
+    assert (found["curve/attack_succeeded_images"], found["curve/attack_failed_images"]) == (7, 18)
+    for outcome, part in (("succeeded", slice(5, 12)), ("failed", slice(12, None))):
+        slow = slow_curve(arrays["per_image/attention"][part], arrays["per_image/distance"][part])
+        value, low, high = found[f"curve/attack_{outcome}"].T
+        np.testing.assert_allclose(value, slow, rtol=1e-6)
+        assert np.all((low <= value) & (value <= high)) and np.all(low < high)
+    never = summary(changed | {"per_image/prediction_adversarial": label})
+    assert never["curve/attack_succeeded_images"] == 0 and np.isnan(never["curve/attack_succeeded"]).all()
+
+
+@pytest.mark.parametrize(("offset", "slope", "told"), [(2.0, -1.0, "1.00 [1.00, 1.00]"), (1.0, 0.0, "nan [nan, nan]")])
+def test_the_table_prints_the_controls_beside_the_correlation(
+    tmp_path: Path, offset: float, slope: float, told: str
+) -> None:
+    result = written(tmp_path / "x.h5", rows(known_model(offset, slope), batch(30), NUDGE))
+    row = attention_rank.table_row(result)
+    shown = {"Spearman": "", "relative": "_relative", "given norm": "_partial", "under noise": "_noise"}
+    for heading, end in (shown | {"mean map": "_position"}).items():
+        assert row[heading] == "{:.2f} [{:.2f}, {:.2f}]".format(*result[f"test/spearman{end}"])
+    # The noise knows nothing of fragility, so that not even attention to robust features alone is called so.
+    assert (row["Spearman"], row["attention goes to"], row["images"]) == (told, "cannot tell", "30")
+    assert row["effective positions"] == f"{result['test/effective_positions'][0]:.1f} of 20"
+
+
+ALL = ("spearman", "spearman_relative", "spearman_partial", "spearman_noise")
+BELOW = dict.fromkeys(ALL, (-0.4, -0.5, -0.3))
 
 
 @pytest.mark.parametrize(
-    ("offset", "slope", "told", "reading"),
+    ("changed", "page", "told"),
     [
-        (2.0, -1.0, "1.00 [1.00, 1.00]", "more robust features"),
-        (1.0, 1.0, "-1.00 [-1.00, -1.00]", "less robust features"),
-        (1.0, 0.0, "nan [nan, nan]", "cannot tell"),
+        ({}, (0.01, 0.99), "more robust features"),
+        ({}, (0.06, 0.94), "cannot tell"),
+        (BELOW, (0.99, 0.01), "less robust features"),
+        (BELOW, (0.01, 0.99), "cannot tell"),
+        *(({name: (0.1, -0.01, 0.3)}, (0.01, 0.99), "cannot tell") for name in ALL),
+        *((BELOW | {name: (-0.1, -0.3, 0.01)}, (0.99, 0.01), "cannot tell") for name in ALL),
+        *(({name: (np.nan,) * 3}, (0.01, 0.99), "cannot tell") for name in ALL),
     ],
 )
-def test_the_table_says_where_attention_goes(
-    tmp_path: Path, offset: float, slope: float, told: str, reading: str
+def test_a_direction_is_named_where_all_measures_agree(
+    changed: dict[str, Any], page: tuple[float, float], told: str
 ) -> None:
-    path, schema = tmp_path / "x.h5", attention_rank.SCHEMA
-    arrays = rows(known_model(offset, slope), batch(30), Nudge())
-    with results.open_rows(path, schema, 30, {"position": H * W}, {}, {}) as file:
+    intervals = {f"test/{name}": (0.4, 0.3, 0.5) for name in ALL} | {f"test/{k}": v for k, v in changed.items()}
+    stored: Any = intervals | {"test/page_more_robust": page[0], "test/page_less_robust": page[1]}
+    assert attention_rank.reading(stored) == told
+
+
+def written(path: Path, arrays: dict[str, AnyArray]) -> results.Result:
+    schema, count = attention_rank.SCHEMA, len(arrays["per_image/label"])
+    axes: dict[str, Any] = {"position": H * W, "y": H, "x": W, "colour": C}
+    shown = attention_rank.examples(Columns(arrays), split(count), NUDGE)
+    with results.open_rows(path, schema, count, axes, {}, {}) as file:
         file.append(arrays)
-        file.finish(summarise(arrays, split(30)), {})
-    row = attention_rank.table_row(results.read(path, schema.label))
-    assert (row["Spearman"], row["attention goes to"], row["images"]) == (told, reading, "30")
+        file.finish(summary(arrays) | shown, {})
+    return results.read(path, schema.label)
+
+
+def test_weights_are_attention_or_else_grad_cam() -> None:
+    with_attention: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": EPS}}
+    without = with_attention | {"variant": "at"}
+    assert RankSettings().resolved(with_attention) == RankSettings(EPS, EPS / 4, weights="attention")
+    assert RankSettings().resolved(without) == RankSettings(EPS, EPS / 4, weights="grad-cam")
+    assert RankSettings(weights="grad-cam").resolved(with_attention).weights == "grad-cam"
+    with pytest.raises(UserError, match="'at' has no attention: use --weights grad-cam"):
+        RankSettings(weights="attention").resolved(without)
+
+
+def work(model: checkpoint.Checkpoint, digits: Dataset, folder: Path, batch_size: int = 16) -> Work:
+    plain: dict[str, Any] = {"split": "test", "limit": None, "device": torch.device("cpu"), "batch_size": batch_size}
+    return Work(attention_rank.ANALYSIS, model, digits, folder, settings=RankSettings(eps=8 / 255, steps=2), **plain)
 
 
 @pytest.fixture(scope="module")
-def finished(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(
+    digits: Dataset, models: dict[str, checkpoint.Checkpoint], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("finished")
-    work = Work(
-        attention_rank.ANALYSIS,
-        checkpoint.read(make_checkpoint(folder)),
-        digits,
-        folder,
-        settings=AttackSettings(steps=2),
-        split="test",
-        limit=None,
-        batch_size=16,
-        device=torch.device("cpu"),
-    )
-    return work.run()
+    return {name: work(models[name], digits, folder).run() for name in models}
+
+
+@pytest.fixture(scope="module", params=["at-att", "at"])
+def finished(request: pytest.FixtureRequest, both: dict[str, Path]) -> Path:
+    return both[request.param]
+
+
+def test_the_file_says_whose_weights_it_holds(finished: Path) -> None:
+    config = results.read(finished).config
+    expected = {"at-att": "attention", "at": "grad-cam"}[config["checkpoint"]["job"]["variant"]]
+    assert config["settings"]["weights"] == expected
+    assert finished.name.endswith("-test-eps0.03137.h5") or finished.name.endswith("-test-steps2.h5")
 
 
 def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Dataset) -> None:
     result = results.read(finished, attention_rank.SCHEMA.label)
-    arrays = {column.path: result[column.path] for column in attention_rank.SCHEMA.per_image}
-    for name, values in summarise(arrays, digits.test).items():
+    columns = Columns({path: result[path] for path in PER_IMAGE})
+    again = summarise(columns, digits.test) | attention_rank.examples(columns, digits.test, RankSettings())
+    assert again.keys() == {column.path for column in attention_rank.SCHEMA.summary}
+    for name, values in again.items():
         np.testing.assert_array_equal(result[name], values, err_msg=name)
 
 
-def test_the_stored_curve_is_a_slow_double_loop(finished: Path, digits: Dataset) -> None:
+def test_every_stored_curve_is_a_slow_double_loop(finished: Path) -> None:
     result = results.read(finished)
-    attention, distance = result["per_image/attention"].tolist(), result["per_image/distance"].tolist()
-    images, positions = len(digits.test), 64
-    curve = [0.0] * positions
-    for weights, distances in zip(attention, distance, strict=True):
-        for rank, place in enumerate(sorted(range(positions), key=distances.__getitem__)):
-            curve[rank] += weights[place] / images
-    np.testing.assert_allclose(result["curve/attention_mean"], curve, rtol=1e-9)
-    np.testing.assert_array_equal(result["curve/rank"], range(positions))
-    assert np.all(result["curve/attention_low"] <= curve) and np.all(curve <= result["curve/attention_high"])
+    weights, moved, norm, noise, permuted = (
+        result[f"per_image/{name}"].astype(np.float64)
+        for name in ("attention", "distance", "feature_norm", "noise_distance", "attention_shuffled")
+    )
+    there = np.isfinite(weights).all(1)
+    weights, moved, norm, noise, permuted = (array[there] for array in (weights, moved, norm, noise, permuted))
+    assert result["curve/images"] == there.sum() > 30
+    prior = [sum(weights[:, place]) / len(weights) for place in range(64)]
+    expected = {
+        "relative": slow_curve(weights, moved / norm),
+        "noise": slow_curve(weights, noise),
+        "position_null": slow_curve([prior] * len(weights), moved),
+        "shuffled_null": slow_curve(permuted, moved),
+    }
+    paper = slow_curve(weights, moved)
+    np.testing.assert_allclose(result["curve/attention_mean"], paper, rtol=1e-9)
+    np.testing.assert_array_equal(result["rank"], range(64))
+    assert np.all(result["curve/attention_low"] <= paper) and np.all(paper <= result["curve/attention_high"])
+    for name, curve in expected.items():
+        value, low, high = result[f"curve/{name}"].T
+        np.testing.assert_allclose(value, curve, rtol=1e-6, err_msg=name)
+        assert np.all((low <= value + 1e-12) & (value <= high + 1e-12)), name
+    position = [stats.spearmanr(prior, -d).statistic for d in moved]
+    assert result["test/spearman_position"][0] == pytest.approx(np.mean(position), abs=1e-6)
+    ratio = paper[:8].mean() / paper[-8:].mean()
+    value, low, high = result["test/slope_ratio"]
+    assert value == pytest.approx(ratio, rel=1e-6) and low < ratio < high
 
 
 def test_stored_correlations_are_scipys(finished: Path) -> None:
     result = results.read(finished)
-    weights, moved, norm = (result[f"per_image/{name}"] for name in ("attention", "distance", "feature_norm"))
-    for name, distance in (("spearman", moved), ("spearman_relative", moved / norm)):
-        expected = [stats.spearmanr(a, -d).statistic for a, d in zip(weights, distance, strict=True)]
-        np.testing.assert_allclose(result[f"per_image/{name}"], expected, atol=1e-6)
+    weights, moved, norm, noise, permuted = (
+        result[f"per_image/{name}"]
+        for name in ("attention", "distance", "feature_norm", "noise_distance", "attention_shuffled")
+    )
+    there = np.isfinite(weights).all(1)
+    for name, first, distance in (
+        ("spearman", weights, moved),
+        ("spearman_relative", weights, moved / norm),
+        ("spearman_noise", weights, noise),
+        ("spearman_shuffled", permuted, moved),
+    ):
+        expected = [stats.spearmanr(a, -d).statistic for a, d in zip(first[there], distance[there], strict=True)]
+        np.testing.assert_allclose(result[f"per_image/{name}"][there], expected, atol=1e-6)
         assert result[f"test/{name}"][0] == pytest.approx(np.mean(expected), abs=1e-6)
         assert result[f"test/{name}"][1] < np.mean(expected) < result[f"test/{name}"][2]
+    partial = [slow_partial(*row) for row in zip(weights[there], -moved[there], norm[there], strict=True)]
+    np.testing.assert_allclose(result["per_image/spearman_partial"][there], partial, atol=1e-5)
+    assert result["test/spearman_partial"][0] == pytest.approx(np.mean(partial), abs=1e-5)
+    own = result["per_image/spearman"][there]
+    assert result["test/spearman_positive"][0] == (own > 0).mean()
+    assert result["test/undefined"] == (~there).sum()
 
 
 def test_examples_are_the_first_image_of_each_class(finished: Path, digits: Dataset) -> None:
     result = results.read(finished)
     labels = digits.test.labels.tolist()
-    index: Any = result["example/index"]
+    index: Any = result["examples/index"]
     assert index.tolist() == [labels.index(label) for label in range(10)]
-    np.testing.assert_array_equal(result["example/image"], digits.test.images[index])
-    np.testing.assert_array_equal(result["example/attention"], result["per_image/attention"][index])
-    np.testing.assert_array_equal(result["example/spearman"], result["per_image/spearman"][index])
+    np.testing.assert_array_equal(result["examples/image"], digits.test.images[index])
+    np.testing.assert_array_equal(result["examples/attention"], result["per_image/attention"][index])
+    np.testing.assert_array_equal(result["examples/spearman"], result["per_image/spearman"][index])
+
+
+def test_rows_do_not_depend_on_the_batch_size(
+    finished: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+) -> None:
+    one = results.read(finished)
+    model = models[one.config["checkpoint"]["job"]["variant"]]
+    other = results.read(work(model, digits, tmp_path, batch_size=7).run())
+    for path in PER_IMAGE:
+        values = one[path]
+        tolerance = 0 if values.dtype.kind == "i" else 2e-3 if "spearman" in path or "effective" in path else 1e-4
+        np.testing.assert_allclose(other[path], values, rtol=0, atol=tolerance, err_msg=path)
+
+
+def test_a_stopped_run_goes_on_to_the_same_file(
+    finished: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+) -> None:
+    model = models[results.read(finished).config["checkpoint"]["job"]["variant"]]
+    begun = []
+
+    def failing(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
+        begun.append(batch.indices.start)
+        if len(begun) == 2:
+            raise RuntimeError("as a crash would")
+        return rows(model, batch, settings)
+
+    stopped = work(model, digits, tmp_path)
+    stopped.analysis = replace(stopped.analysis, rows=failing)
+    with pytest.raises(RuntimeError, match="crash"):
+        stopped.run()
+    resumed = work(model, digits, tmp_path)
+    resumed.analysis = replace(resumed.analysis, rows=failing)
+    resumed.run()
+    assert begun == [0, 16, 16, 32]
+    assert results.attributes(resumed.path)["content_sha256"] == results.attributes(finished)["content_sha256"]
+
+
+def test_grad_cam_is_drawn_beside_attention_on_scales_of_its_own(both: dict[str, Path]) -> None:
+    own, other = (results.read(both[name]) for name in ("at-att", "at"))
+    figure = figures.get("attention-rank").draw([other, own]).figure
+    attention, grad_cam, spread = figure.axes[:3]
+    for axes, result, name in ((attention, own, "at-att seed 0"), (grad_cam, other, "at seed 0, Grad-CAM")):
+        assert [line.get_label() for line in axes.lines] == [name, "uniform"]
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), result["curve/attention_mean"])
+    assert [text.get_text() for text in spread.get_yticklabels()] == ["at seed 0, Grad-CAM", "at-att seed 0"]
+    maps = [axes.images[0] for axes in figure.axes if axes.images][1:]
+    for image, result in zip(maps, (own, other), strict=True):
+        assert image.get_clim() == (0, pytest.approx(np.nanmax(result["examples/attention"])))
+    bars = [axes for axes in figure.axes if "line: uniform" in axes.get_xlabel()]
+    assert [axes.get_xlabel().split("\n")[0] for axes in bars] == ["attention", "Grad-CAM"]
+    assert [axes.lines[0].get_xdata()[0] for axes in bars] == [1 / 64] * 2

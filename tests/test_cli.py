@@ -9,12 +9,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import oddity
 import pytest
 
-from interpret_robust import cli
+from interpret_robust import analyses, cli, results
+from interpret_robust import study as studies
+from interpret_robust import tasks as pieces
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
+from interpret_robust.folders import Folders
 from interpret_robust.training import checkpoint
+from interpret_robust.training.recipe import PRESETS, preset
 
 QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
 
@@ -63,13 +68,10 @@ def test_help_answers_without_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-COMMANDS = (
-    ",data,data list,data get,data show,train,evaluate,analyze,analyze attention-rank,analyze robustness,figure,show,"
-    "reproduce"
-)
+COMMANDS = ",data,data list,data get,data show,train,evaluate,analyze,figure,show,reproduce"
 
 
-@pytest.mark.parametrize("command", COMMANDS.split(","))
+@pytest.mark.parametrize("command", [*COMMANDS.split(","), *(f"analyze {name}" for name in analyses.names())])
 def test_every_command_has_help(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -85,6 +87,7 @@ def test_the_study_is_there(study: Path) -> None:
     assert names == {
         "tiny-small-at-seed0.safetensors",
         "tiny-small-at-att-seed0.safetensors",
+        "attention-rank-tiny-small-at-seed0-test-steps2.h5",
         "attention-rank-tiny-small-at-att-seed0-test-steps2.h5",
         "robustness-tiny-small-at-seed0-test.h5",
         "robustness-tiny-small-at-att-seed0-test.h5",
@@ -144,6 +147,145 @@ def test_a_statistic_that_was_changed_on_disk_is_never_printed(
     assert "is damaged (its content differs from its checksum)" in err
 
 
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The analysis `odd` is there, and all is done in this process."""
+    oddity.register(monkeypatch)
+    monkeypatch.setattr(pieces, "cores", lambda: 1)
+
+
+def columns_of(out: str) -> list[str]:
+    """The heads of the first table that was printed."""
+    lines = out.splitlines()
+    return lines[next(i for i, line in enumerate(lines) if line.startswith("---")) - 1].split()
+
+
+@pytest.mark.usefixtures("odd")
+def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    subject, reader = (study / f"checkpoints/tiny-small-{name}-seed0.safetensors" for name in ("at-att", "at"))
+    command = ["analyze", "odd", subject, "--evaluator", reader, "--evaluator", reader, "--root", tmp_path]
+    stored = set()
+    for views, told in (
+        ([], ["model", "rightly", "highest"]),
+        (["--highest"], ["model", "highest"]),
+        (["--rightly"], ["model", "rightly"]),
+        (["--highest", "--rightly"], ["model", "rightly", "highest"]),
+    ):
+        code, out, err = irt(capfd, monkeypatch, *command, *views)
+        assert (code, err.replace("\r", "").count("irt:")) == (0, 0)
+        assert columns_of(out) == told
+        (path,) = (tmp_path / "analyses").iterdir()
+        stored.add((path.name, path.read_bytes()))
+    assert [name for name, _ in stored] == ["odd-tiny-small-at-att-seed0-test-by4726a8.h5"]
+    result = results.read(path)
+    assert result.config["evaluators"]["names"] == [reader.stem]
+    assert f"{result['test/highest']:.3f}" in out
+
+
+@pytest.mark.usefixtures("odd")
+def test_settings_of_each_kind_are_options(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    subject, reader = (study / f"checkpoints/tiny-small-{name}-seed0.safetensors" for name in ("at-att", "at"))
+    command = ["analyze", "odd", subject, "--evaluator", reader, "--root", tmp_path]
+    given = "--count 2 --scale 1/8 --most -3 --pick indices:0,7 --deep --left-side closed"
+    assert irt(capfd, monkeypatch, *command, *given.split())[0] == 0
+    (path,) = (tmp_path / "analyses").iterdir()
+    assert path.name == (
+        "odd-tiny-small-at-att-seed0-test-count2-scale0.125-most-3-pickindices_0_7-deep1-leftsideclosed-by4726a8.h5"
+    )
+    chosen = {"count": 2, "scale": 0.125, "most": -3.0, "pick": "indices:0,7", "deep": True, "left_side": "closed"}
+    assert results.read(path).config["settings"] == chosen
+    code, _, err = irt(capfd, monkeypatch, *command, "--left-side", "ajar")
+    assert code == 2
+    assert err == "irt: Invalid value for '--left-side': 'ajar' is not one of 'open', 'closed'.\n"
+    code, _, err = irt(capfd, monkeypatch, *command[:3], "--root", study)
+    assert (code, "no natural model of another seed is there" in err) == (2, True)
+
+
+@pytest.mark.usefixtures("odd")
+def test_help_tells_what_each_setting_may_be_and_is(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, _ = irt(capfd, monkeypatch, "analyze", "odd", "--help")
+    text = " ".join(out.split())
+    for told in (
+        "What is odd?",
+        "--rightly Print the rightly columns only.",
+        "--highest Print the highest columns only.",
+        "--count INTEGER How many examples. [default: 0]",
+        "--scale NUMBER A scale. [default: 0.5]",
+        "--most NUMBER A bound. --pick",
+        "--pick TEXT A rule. [default: all]",
+        "--deep Whether deep. --left-side",
+        "--left-side [open|closed] A side. [default: open]",
+        "--evaluator PATH",
+        "irt analyze odd checkpoints/NAME.safetensors --split train",
+    ):
+        assert told in text
+    _, out, _ = irt(capfd, monkeypatch, "analyze", "robustness", "--help")
+    assert "--evaluator" not in out
+
+
+def test_a_file_name_that_would_be_too_long_is_shortened(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    model = study / "checkpoints/tiny-small-at-seed0.safetensors"
+    long = shutil.copy(model, tmp_path / f"{'m' * 240}.safetensors")
+    for said in ("analysed robustness-mmm", "is there already"):
+        code, out, _ = irt(capfd, monkeypatch, "evaluate", long, "--root", tmp_path)
+        assert (code, said in out) == (0, True)
+    code, out, _ = irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path)
+    assert code == 0
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[pieces.TrainTask]:
+    """What `irt train` would train."""
+    tasks: list[pieces.TrainTask] = []
+    monkeypatch.setattr(pieces, "do_all", lambda given, device, say: tasks.extend(given))
+    return tasks
+
+
+def models_of(tasks: list[pieces.TrainTask]) -> list[tuple[str, str, int]]:
+    return [(task.architecture, task.variant, task.seed) for task in tasks]
+
+
+def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+) -> None:
+    assert irt(capfd, monkeypatch, "train", "--root", tmp_path)[0] == 0
+    assert asked == studies.quick_tasks(Folders(tmp_path), "auto", overwrite=False)
+    assert models_of(asked) == list(studies.MODELS)
+    for task in asked:
+        assert task.recipe == preset("quick", "cluttered-digits", (), task.architecture)
+    assert {task.architecture for task in asked if task.recipe != PRESETS["quick"]} == {"cnn"}
+
+
+def test_options_of_train_hold_for_all_models_of_the_study(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+) -> None:
+    given = "--seed 3 --arch narrow --set learning_rate=0.05 --limit 99 --dataset cluttered-digits-planted"
+    irt(capfd, monkeypatch, "train", *given.split(), "--root", tmp_path)
+    expected = dict.fromkeys(("narrow", name, seed + 3) for _, name, seed in studies.MODELS)
+    assert models_of(asked) == list(expected)
+    assert {(task.recipe.learning_rate, task.limit, task.source) for task in asked} == {
+        (0.05, 99, "cluttered-digits-planted")
+    }
+
+
+def test_an_override_wins_over_the_recipe_of_an_architecture(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+) -> None:
+    given = "natural at natural --arch cnn --seed 2 --set optimiser=sgd --set epochs=2"
+    irt(capfd, monkeypatch, "train", *given.split(), "--root", tmp_path)
+    assert models_of(asked) == [("cnn", "natural", 2), ("cnn", "at", 2)]
+    for task in asked:
+        assert (task.recipe.optimiser, task.recipe.epochs, task.recipe.learning_rate) == ("sgd", 2, 2e-3)
+
+
 def test_figures_come_from_the_files_alone(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
 ) -> None:
@@ -182,7 +324,7 @@ def test_show_names_the_statistics_and_where_they_come_from(
         capfd, monkeypatch, "show", study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5"
     )
     for told in (
-        "attention-rank/1, 20 images, checksum good",
+        f"{analyses.get('attention-rank').schema.label}, 20 images, checksum good",
         "config.settings.steps: 2",
         "test/spearman",
         "curve/rank",
@@ -233,7 +375,7 @@ NONSENSE = [
     ("train at --dataset nothing.npz", "nothing.npz"),
     ("evaluate --eps 8", "eps is 8: it must lie within 0 and 1"),
     ("evaluate --eps x", "'x' is no number"),
-    ("evaluate --steps -1", "-1 is not in the range"),
+    ("evaluate --steps -1", "steps -1"),
     ("evaluate nothing.safetensors", "there is no checkpoint nothing.safetensors"),
     ("evaluate {damaged}", "damaged.safetensors is damaged"),
     ("evaluate {changed}", "changed.safetensors is damaged (its tensors differ from their checksum)"),
@@ -241,11 +383,12 @@ NONSENSE = [
     ("evaluate {swapped}", "swapped.safetensors does not hold the network 'narrow'"),
     ("evaluate --dataset {gray}", "which does not fit gray"),
     ("analyze attention-rnk", "unknown analysis 'attention-rnk': did you mean 'attention-rank'?"),
-    ("analyze attention-rank {root}/checkpoints/tiny-small-at-seed0.safetensors", "has no attention ('at')"),
+    ("analyze attention-rank {at} --weights attention", "'at' has no attention: use --weights grad-cam."),
+    ("analyze attention-rank {at} --weights atention", "'atention' is not one of 'auto', 'attention', 'grad-cam'."),
     ("figure robustnes", "unknown figure 'robustnes': did you mean 'robustness'?"),
     ("figure robustness {broken}", "broken.h5 is damaged or no HDF5 file"),
     ("figure robustness {foreign}", "foreign.h5 is an HDF5 file, but not one that"),
-    ("figure robustness {rank}", "holds attention-rank/1, and robustness is needed here"),
+    ("figure robustness {rank}", f"holds {analyses.get('attention-rank').schema.label}, and robustness is needed here"),
     ("show {flipped}", "flipped.h5 is damaged"),
     ("figure attention-rank {flipped}", "flipped.h5 is damaged (its content differs from its checksum)"),
     ("analyze attention-rank --seed -1", "seed is -1: it must not be negative"),
@@ -285,7 +428,7 @@ def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     save_digits(folder / "wrong_labels.npz", y_train=np.arange(60) // 59 * 4000)
     save_digits(folder / "gray.npz", x_train=x[..., 0], x_test=x[:20, ..., 0])
     named = {path.stem: path for path in folder.iterdir()}
-    return named | {"tiny": study / "tiny.npz", "root": study, "rank": rank}
+    return named | {"tiny": study / "tiny.npz", "root": study, "rank": rank, "at": good}
 
 
 @pytest.mark.parametrize(("line", "told"), NONSENSE, ids=[line for line, _ in NONSENSE])

@@ -3,12 +3,14 @@
 import hashlib
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets import Dataset, Split, catalogue
 from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, _split_sources, cluttered_digits
+from interpret_robust.datasets.npz import write_npz
 from interpret_robust.errors import UserError
 
 
@@ -93,6 +95,27 @@ def test_planted_images_are_the_plain_ones_plus_their_class_pattern_below_eps() 
         assert (blocks == blocks[:, :1, :, :1]).all()
         for other in range(label):
             assert 0.3 < (pattern != patterns[other]).mean() < 0.7
+    assert plain.patterns is None
+    assert planted.patterns is not None and planted.patterns.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(255 * planted.patterns), [patterns[label] for label in range(10)])
+
+
+def test_patterns_come_with_the_planted_data_by_name_and_with_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRT_DATA", str(tmp_path))
+    catalogue.load.cache_clear()
+    names = ("cluttered-digits", "cluttered-digits-planted", str(tmp_path / "own-planted.npz"))
+    for name in names:
+        made = digits(planted="planted" in name)
+        arrays = {"x_train": made.train.images, "x_test": made.test.images}
+        write_npz(catalogue.file_of(name), arrays | {"y_train": made.train.labels, "y_test": made.test.labels})
+    plain, planted, own = map(catalogue.load, names)
+    catalogue.load.cache_clear()
+    assert plain.patterns is None and own.patterns is None
+    change = (planted.test.images.astype(np.int64) - plain.test.images) / 255
+    assert planted.patterns is not None
+    np.testing.assert_allclose(planted.patterns[planted.test.labels], change, rtol=1e-6)
 
 
 # --- what a split and a dataset say of themselves

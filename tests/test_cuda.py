@@ -1,7 +1,7 @@
 """On a GPU: training runs, and attack and analysis agree with the CPU. Skipped where there is none."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from interpret_robust import analyses, device, results, streaming
-from interpret_robust.attacks import AttackSettings
 from interpret_robust.datasets import Dataset
 from interpret_robust.training import checkpoint
 from interpret_robust.training.job import Job
@@ -30,26 +29,29 @@ def test_every_variant_trains(tmp_path: Path, digits: Dataset) -> None:
         assert 0 < about["history"][-1]["cross_entropy"] < 5
 
 
-@pytest.mark.parametrize("name", ["robustness", "attention-rank"])
+@pytest.mark.parametrize("name", analyses.names())
 def test_an_analysis_agrees_with_the_cpu(
     tmp_path: Path, digits: Dataset, make_checkpoint: Callable[..., Path], name: str
 ) -> None:
-    found = checkpoint.read(make_checkpoint(tmp_path))
+    analysis = analyses.get(name)
+    has_attack = any(field.name == "steps" for field in fields(analysis.settings))
+    readers = [make_checkpoint(tmp_path, "natural", seed) for seed in (1, 2)] if analysis.needs_evaluators else []
     columns = []
     for where in ("cpu", "cuda"):
         work = streaming.Work(
-            analyses.get(name),
-            found,
+            analysis,
+            checkpoint.read(make_checkpoint(tmp_path)),
             digits,
             tmp_path / where,
-            settings=AttackSettings(eps=8 / 255, steps=5),
+            settings=analysis.settings(eps=8 / 255, steps=5) if has_attack else analysis.settings(),
             split="test",
             limit=None,
             batch_size=16,
             device=device.resolve(where),
+            evaluators=[checkpoint.read(path) for path in readers],
         )
         result = results.read(work.run())
-        columns.append({column.path: result[column.path] for column in analyses.get(name).schema.per_image})
+        columns.append({column.path: result[column.path] for column in analysis.schema.per_image})
     cpu, cuda = columns
     for path, values in cpu.items():
         if values.dtype.kind == "f":

@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from interpret_robust import analyses, drawing, figures, results
-from interpret_robust.attacks import AttackSettings
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.errors import UserError
 from interpret_robust.figures import contact_sheet, style
@@ -40,7 +39,7 @@ def analysed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fac
 
 
 def analyse(path: Path, dataset: Dataset, folder: Path, name: str, limit: int | None = None) -> Path:
-    settings = AttackSettings(eps=2 / 255, steps=2)
+    settings = analyses.get(name).settings(eps=2 / 255, steps=2)
     plain: dict[str, Any] = {"settings": settings, "split": "train", "limit": limit, "batch_size": 60}
     return Work(analyses.get(name), checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **plain).run()
 
@@ -65,6 +64,11 @@ def drawn(analysed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def picture(array: Any) -> AnyArray:
     return np.asarray(array.get_array())
+
+
+def plain(values: AnyArray) -> Any:
+    """As JSON holds them: what is not a number is null."""
+    return json.loads(json.dumps(values.tolist()).replace("NaN", "null"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -125,44 +129,99 @@ def test_the_caption_holds_the_numbers_of_the_files(analysed: Path, drawn: Path,
         paths = (
             {"natural": "accuracy/natural", "adversarial": "accuracy/adversarial"}
             if name == "robustness"
-            else {key: key for key in ("curve/attention_mean", "test/spearman", "test/spearman_relative")}
+            else {key: key for key in figures.get(name).DRAWN}
         )
-        assert numbers == {key: result[stored].tolist() for key, stored in paths.items()}
+        assert numbers == {key: plain(result[stored]) for key, stored in paths.items()}
     assert "60 train images" in caption["caption"]
     assert "PGD-2 at eps 2/255" in caption["caption"]
 
 
 def test_the_curve_drawn_is_the_curve_stored(analysed: Path) -> None:
     of = [results.read(path) for path in files(analysed, "attention-rank")]
-    figure = figures.get("attention-rank").draw(of).figure
-    curve, spread = figure.axes[:2]
+    curve = figures.get("attention-rank").draw(of).figure.axes[0]
     lines = {line.get_label(): line for line in curve.lines}
-    for variant, result, band in zip(VARIANTS, of, curve.collections, strict=True):
+    *bands, null = curve.collections
+    for variant, result, band in zip(VARIANTS, of, bands, strict=True):
         line = lines[f"{variant} seed 0"]
         np.testing.assert_array_equal(line.get_xdata(), np.arange(64))
         np.testing.assert_array_equal(line.get_ydata(), result["curve/attention_mean"])
         assert to_hex(line.get_color()).upper() == style.COLOURS[variant]
-        corners = set(band.get_paths()[0].vertices[:, 1])
-        assert corners == {*result["curve/attention_low"], *result["curve/attention_high"]}
+        assert edges(band) == {*result["curve/attention_low"], *result["curve/attention_high"]}
     assert set(lines["uniform"].get_ydata()) == {1 / 64}
+    shuffled = np.stack([result["curve/shuffled_null"] for result in of])
+    assert edges(null) == {*shuffled[:, :, 1].min(0), *shuffled[:, :, 2].max(0)}
 
-    marks = [container[0] for container in spread.containers]
-    assert [mark.get_xdata()[0] for mark in marks] == [result["test/spearman"][0] for result in of]
+
+def edges(band: Any) -> set[float]:
+    """The heights of a band's corners."""
+    return set(band.get_paths()[0].vertices[:, 1])
+
+
+def test_correlations_drawn_are_those_stored(analysed: Path) -> None:
+    of = [results.read(path) for path in files(analysed, "attention-rank")]
+    _, spread, controls, *_ = figures.get("attention-rank").draw(of).figure.axes
+    assert marks(spread) == [(row, *result["test/spearman"]) for row, result in enumerate(of)]
     assert [text.get_text() for text in spread.get_yticklabels()] == [f"{variant} seed 0" for variant in VARIANTS]
+    names = [f"test/spearman{end}" for end in ("", "_relative", "_partial", "_noise", "_position")]
+    found = marks(controls)
+    assert [(round(mark[0]), *mark[1:]) for mark in found] == [
+        (row, *result[name]) for row, result in enumerate(of) for name in names
+    ]
+    rows = [mark[0] for mark in found]
+    assert rows == sorted(rows) and len(set(rows)) == len(rows)
+
+
+def marks(axes: Axes) -> list[tuple[Any, ...]]:
+    """Row, value, low and high of each mark with its bar."""
+    found = []
+    for mark, _, (bar,) in axes.containers:
+        (low, _), (high, _) = bar.get_segments()[0]
+        value = mark.get_xdata()[0]
+        # The bar is drawn from its two lengths, which rounds its ends.
+        found.append((float(mark.get_ydata()[0]), value, pytest.approx(low), pytest.approx(high)))
+    return found
+
+
+def test_curves_by_outcome_are_drawn_where_there_are_enough_images(analysed: Path) -> None:
+    of = [results.read(path) for path in files(analysed, "attention-rank")]
+    panels = figures.get("attention-rank").draw(of).figure.axes[3:5]
+    drawn = 0
+    for axes, result in zip(panels, of, strict=True):
+        outcomes = ("attack_failed", "attack_succeeded")
+        counts = [int(result[f"curve/{outcome}_images"]) for outcome in outcomes]
+        assert axes.get_title().endswith("{} / {} images".format(*counts))
+        enough = [outcome for outcome, count in zip(outcomes, counts, strict=True) if count >= 10]
+        for line, outcome in zip(axes.lines, enough, strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), result[f"curve/{outcome}"][:, 0])
+            assert line.get_linestyle() == {"attack_failed": "-", "attack_succeeded": ":"}[outcome]
+            drawn += 1
+    assert drawn > 0
 
 
 def test_example_maps_are_those_stored_on_one_colour_scale(analysed: Path, digits: Dataset) -> None:
     of = [results.read(path) for path in files(analysed, "attention-rank")]
     shown = [axes.images[0] for axes in figures.get("attention-rank").draw(of).figure.axes if axes.images]
-    assert len(shown) == 10 * 3
-    brightest = max(result["example/attention"].max() for result in of)
-    for label in range(10):
-        index = digits.train.labels.tolist().index(label)
-        np.testing.assert_array_equal(picture(shown[label]), digits.train.images[index])
-        for row, result in enumerate(of, start=1):
-            image = shown[10 * row + label]
-            np.testing.assert_array_equal(picture(image), result["per_image/attention"][index].reshape(8, 8))
-            assert image.get_clim() == (0, pytest.approx(brightest))
+    assert len(shown) == 1 + 2
+    index = [digits.train.labels.tolist().index(label) for label in range(10)]
+    np.testing.assert_array_equal(picture(shown[0]), style.strip(digits.train.images[index], (32, 32)))
+    brightest = max(result["examples/attention"].max() for result in of)
+    for image, result in zip(shown[1:], of, strict=True):
+        maps = result["per_image/attention"][index].reshape(10, 8, 8)
+        np.testing.assert_array_equal(picture(image), style.strip(maps, (32, 32)))
+        assert image.get_clim() == (0, pytest.approx(brightest))
+
+
+def test_a_strip_holds_each_picture_with_gaps_between() -> None:
+    maps = np.arange(1.0, 13).reshape(2, 2, 3)
+    found = style.strip(maps, (4, 6))
+    gap = np.full((4, 3), np.nan)
+    large = [np.kron(one, np.ones((2, 2))) for one in maps]
+    np.testing.assert_array_equal(found, np.hstack([large[0], gap, large[1], gap]))
+    images = np.arange(2 * 2 * 4 * 3, dtype=np.uint8).reshape(2, 2, 4, 3)
+    found = style.strip(images, (2, 4))
+    assert found.shape == (2, 12, 3) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found[:, 6:10], images[1])
+    assert np.all(found[:, 4:6] == 255)
 
 
 def test_accuracies_drawn_are_those_stored(analysed: Path) -> None:
@@ -194,7 +253,7 @@ def test_files_that_cannot_be_drawn_are_refused(
         ([tmp_path / "none.h5"], "there is no analysis file"),
         ([*good, unfinished], "is unfinished"),
         ([damaged], "is damaged"),
-        (files(analysed, "attention-rank"), "holds attention-rank/1, and robustness is needed"),
+        (files(analysed, "attention-rank"), "holds attention-rank/2, and robustness is needed"),
         ([*good, short], "cannot share a picture: data.images is 60, here 20"),
     ]
     for of, said in cases:

@@ -3,12 +3,13 @@
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from interpret_robust import cli, study
+from interpret_robust import analyses, cli, study, tasks
 from interpret_robust.datasets import catalogue, sources
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
@@ -30,56 +31,60 @@ def small(name: str, path: Path) -> None:
     write_npz(path, arrays)
 
 
+# Two subjects, and a model of each architecture to read their maps.
+MODELS = (("small", "at-att", 0), ("small", "at", 0), ("cnn", "natural", 1), ("small", "natural", 1))
+
+
 @pytest.fixture
-def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Datasets of a few images, recipes of one epoch, one process; an empty folder to work in."""
+def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Few models, datasets of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(study, "MODELS", MODELS)
     catalogue.load.cache_clear()
     for name in ("cluttered-digits", "cifar10"):
         small(name, catalogue.file_of(name))
     monkeypatch.setitem(sources.SOURCES, "cifar10", replace(sources.SOURCES["cifar10"], sums={}))
+    monkeypatch.setitem(recipe.QUICK_CNN, "epochs", 1)
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
-    monkeypatch.setattr(study, "cores", lambda: 1)
+    monkeypatch.setattr(tasks, "cores", lambda: 1)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    return work
+    yield work
+    catalogue.load.cache_clear()
 
 
-def test_every_command_runs_in_order(
+def test_every_command_runs_and_the_study_is_done_once(
     small_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [line.rpartition("&& .venv/bin/")[2] for line in COMMANDS]
-    ran = [line for line in lines if line.startswith("irt ")]
-    assert len(ran) == len(COMMANDS) - 1
-    for line in ran:
+    def irt(line: str) -> str:
         monkeypatch.setattr(sys, "argv", shlex.split(line))
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        assert not ended.value.code, f"{line}: {capsys.readouterr()}"
-    written = {path.suffix for path in small_world.rglob("*") if path.is_file()}
-    assert written == {".safetensors", ".h5", ".png", ".pdf", ".json"}
-    catalogue.load.cache_clear()
+        said = capsys.readouterr()
+        assert not ended.value.code, f"{line}: {said}"
+        return said.out
 
+    def stamps() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in small_world.rglob("*") if path.is_file()}
 
-def test_reproducing_twice_does_nothing_the_second_time(
-    small_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = []
-    for _ in range(2):
-        monkeypatch.setattr(sys, "argv", ["irt", "reproduce", "quick"])
-        with pytest.raises(SystemExit):
-            cli.main()
-        said.append(capsys.readouterr().out)
-        stamps = {path: path.stat().st_mtime_ns for path in small_world.rglob("*") if path.is_file()}
-    first, second = said
-    assert not re.search(r"^(trained|analysed|drew|redrew) ", second, re.MULTILINE)
-    assert first[first.index("\nrobustness\n") :] == second[second.index("\nrobustness\n") :]
-    named = {small_world / line for line in second[second.index("\nfiles\n") :].split()[1:]}
-    assert named <= set(stamps)
-    assert len(named) == len(study.MODELS) + len(study.MODELS) + 4 + 2
-    catalogue.load.cache_clear()
+    lines = [line.rpartition("&& .venv/bin/")[2] for line in COMMANDS]
+    ran = [line for line in lines if line.startswith("irt ")]
+    assert len(ran) == len(COMMANDS) - 1 and ran[0] == "irt reproduce quick"
+    first, written = irt(ran[0]), stamps()
+    second = irt(ran[0])
+    assert stamps() == written
+    assert not re.search(r"^(trained|analysed|drew|redrew|wrote|rewrote) ", second, re.MULTILINE)
+    assert first[first.index("\nalignment\n") :] == second[second.index("\nalignment\n") :]
+    for name in analyses.names():
+        of = len(MODELS) if name in study.OF_ALL_MODELS else 2
+        assert len(list(small_world.glob(f"analyses/{name}-*.h5"))) == of
+        assert list(small_world.glob(f"figures/{name}-*.png"))
+        assert re.search(rf"\n{name}\nmodel ", second)
+    for line in ran[1:]:
+        irt(line)
+    assert {path.suffix for path in stamps()} == {".safetensors", ".h5", ".png", ".pdf", ".json", ".html"}
 
 
 def test_ci_runs_the_second_command_as_it_stands() -> None:

@@ -109,6 +109,12 @@ def test_digits_are_never_mirrored_unless_asked(dataset: str, flip: bool) -> Non
     assert preset("paper", dataset, ("flip=false",)).flip is False
 
 
+def test_images_with_a_planted_pattern_are_not_cropped() -> None:
+    assert preset("quick", "cluttered-digits-planted").pad == 0
+    assert preset("quick", "cluttered-digits-planted", ("pad=2",)).pad == 2
+    assert preset("quick", "cluttered-digits").pad == 2
+
+
 @pytest.mark.parametrize(
     ("dataset", "name"),
     [
@@ -151,6 +157,22 @@ def test_an_override_changes_its_field_and_no_other(override: str, value: object
     found, before = asdict(preset("quick", "cifar10", (override,))), asdict(preset("quick", "cifar10"))
     assert found[field] == value and type(found[field]) is type(value)
     assert found | {field: before[field]} == before
+
+
+@pytest.mark.parametrize("dataset", ["cluttered-digits", "cifar10"])
+def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> None:
+    assert preset("quick", dataset) == PRESETS["quick"]
+    adam = asdict(PRESETS["quick"]) | {"optimiser": "adam", "learning_rate": 2e-3, "epochs": 10}
+    assert asdict(preset("quick", dataset, architecture="cnn")) == adam
+    changed = preset("quick", dataset, ("optimiser=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
+    assert asdict(changed) == adam | {"optimiser": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
+
+
+@pytest.mark.parametrize("architecture", ["small", "cnn", "narrow", "wide3"])
+def test_only_the_quick_recipe_goes_by_the_architecture(architecture: str) -> None:
+    published = [name for name in PRESETS if name != "quick" or architecture != "cnn"]
+    for name in published:
+        assert preset(name, "cifar10", architecture=architecture) == PRESETS[name]
 
 
 def test_overrides_add_up_and_the_last_one_counts() -> None:

@@ -20,10 +20,15 @@ import pytest
 
 from interpret_robust import results
 from interpret_robust.errors import UserError
-from interpret_robust.results import AnyArray, Column, Rows, Schema
+from interpret_robust.results import AnyArray, Axes, Columns, Rows
+from interpret_robust.schema import Column, Schema, interval
 
-# No two axes have the same length, and `map` is large enough to be compressed.
-COUNT, SIZES = 13, {"position": 5, "channel": 3, "class": 7}
+# No two axes have the same length, and `map` is large enough to be compressed. The places of `side` are named by
+# the schema, those of `class` at run time.
+COUNT = 13
+SIDES = ("left", "right", "top", "bottom")
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog")
+AXES: Axes = {"position": 5, "channel": 3, "class": CLASSES}
 SCHEMA = Schema(
     name="toy",
     version=3,
@@ -31,15 +36,16 @@ SCHEMA = Schema(
         Column("per_image/label", "i2", "a class"),
         Column("per_image/share", "f4", "a share", ("position",)),
         Column("per_image/map", "f4", "a map", ("channel", "position", "class")),
-        Column("per_image/pixel", "u1", "a pixel", ("channel",)),
+        Column("per_image/pixel", "u1", "a pixel", ("channel", "side")),
         Column("per_image/hit", "bool", "a hit"),
     ),
     summary=(
-        Column("curve/rank", "i4", "a rank", ("rank",)),
         Column("curve/mean", "f8", "a mean", ("rank",)),
         Column("test/total", "f8", "a number"),
+        interval("test/share", "a share of each side", "side"),
     ),
     groups={"curve": {"NX_class": "NXdata", "signal": "mean", "axes": "rank", "title": "A curve"}},
+    labels={"side": SIDES},
 )
 CONFIG: dict[str, Any] = {"analysis": "toy/3", "settings": {"steps": 20, "eps": 8 / 255}, "data": "digits"}
 ENVIRONMENT = {"python": "3", "threads": 1}
@@ -51,19 +57,19 @@ def made_rows(start: int = 0, stop: int = COUNT) -> dict[str, AnyArray]:
         "per_image/label": np.arange(COUNT, dtype=np.int16) - 3,
         "per_image/share": rng.random((COUNT, 5), np.float32),
         "per_image/map": rng.random((COUNT, 3, 5, 7), np.float32),
-        "per_image/pixel": rng.integers(0, 256, (COUNT, 3), np.uint8),
+        "per_image/pixel": rng.integers(0, 256, (COUNT, 3, 4), np.uint8),
         "per_image/hit": rng.random(COUNT) < 0.5,
     }
     return {name: values[start:stop] for name, values in rows.items()}
 
 
 def summary(rows: Rows) -> dict[str, Any]:
-    share = rows.arrays()["per_image/share"].astype(np.float64)
-    return {"curve/rank": np.arange(5), "curve/mean": share.mean(0), "test/total": share.sum()}
+    share = rows.columns()["per_image/share"].astype(np.float64)
+    return {"curve/mean": share.mean(0), "test/total": share.sum(), "test/share": np.arange(12.0).reshape(4, 3)}
 
 
 def start(path: Path, schema: Schema = SCHEMA, config: dict[str, Any] = CONFIG, *, overwrite: bool = False) -> Rows:
-    return results.open_rows(path, schema, COUNT, SIZES, config, ENVIRONMENT, overwrite=overwrite)
+    return results.open_rows(path, schema, COUNT, AXES, config, ENVIRONMENT, overwrite=overwrite)
 
 
 def write(path: Path, *stops: int, run: dict[str, Any] | None = None) -> Path:
@@ -101,7 +107,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     for name, values in made_rows().items():
         assert result[name].dtype == values.dtype
         np.testing.assert_array_equal(result[name], values)
-    np.testing.assert_array_equal(result["curve/rank"], [0, 1, 2, 3, 4])
     np.testing.assert_allclose(result["curve/mean"], made_rows()["per_image/share"].mean(0), rtol=1e-6)
     assert result["test/total"] == pytest.approx(made_rows()["per_image/share"].sum(), rel=1e-6)
     assert (result.count, result.schema, result.config) == (COUNT, "toy/3", CONFIG)
@@ -116,28 +121,90 @@ def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> No
     assert results.provenance(path) == {"config": CONFIG, "environment": ENVIRONMENT, "run": {"seconds": 2.5}}
     assert ("per_image/map", "float32 13x3x5x7", "a map") in results.tree(path)
     assert ("test/total", "float64 scalar", "a number") in results.tree(path)
-    assert len(results.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary)
-    with h5py.File(path) as file:
-        assert [dimension.label for dimension in file["per_image/map"].dims] == [
-            "image",
-            "channel",
-            "position",
-            "class",
-        ]
-        assert file["curve/mean"].dims[0].label == "rank"
+    assert ("class", "text 7", "names of places") in results.tree(path)
+    scales = ("sample", "position", "channel", "class", "side", "rank", "of")
+    assert len(results.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary) + len(scales)
+
+
+SCALES: dict[str, tuple[Any, ...]] = {
+    "sample": tuple(range(COUNT)),
+    "position": (0, 1, 2, 3, 4),
+    "channel": (0, 1, 2),
+    "class": tuple(name.encode() for name in CLASSES),
+    "side": tuple(name.encode() for name in SIDES),
+    "rank": (0, 1, 2, 3, 4),
+    "of": (b"value", b"low", b"high"),
+}
+
+
+def test_every_axis_has_its_name_and_the_names_of_its_places(tmp_path: Path) -> None:
+    with h5py.File(write(tmp_path / "x.h5", 4)) as file:
+        for name, places in SCALES.items():
+            assert file[name].is_scale and tuple(file[name][...]) == places
+        seen = set()
+        for column, axes in SCHEMA.columns():
+            dims = file[column.path].dims
+            assert [dimension.label for dimension in dims] == list(axes)
+            for dimension, axis in zip(dims, axes, strict=True):
+                assert list(dimension) == [axis] and dimension[axis] == file[axis]
+            seen |= set(axes)
+        assert seen == set(SCALES)
+
+
+def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
+    names = ("zéro", "один", "二")
+    schema = replace(KILLED, summary=(Column("test/total", "f8", "a number of each class", ("class",)),))
+    with results.open_rows(tmp_path / "x.h5", schema, 1, {"class": names}, CONFIG, ENVIRONMENT) as rows:
+        rows.append({"per_image/x": np.ones(1), "per_image/y": np.ones(1)})
+        rows.finish({"test/total": np.arange(3)}, {})
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert tuple(file["class"].asstr()[...]) == names
+    results.read(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"curve/mean": np.arange(5), "curve/other": np.arange(6)}, "curve/other has 6 places along rank.*have 5"),
+        ({"curve/mean": np.arange(5), "curve/other": np.zeros((5, 2))}, "longer|shorter"),
+        ({"curve/mean": np.float64(1), "curve/other": np.arange(5)}, "longer|shorter"),
+    ],
+)
+def test_an_axis_has_one_length(tmp_path: Path, values: dict[str, AnyArray], said: str) -> None:
+    curves = tuple(Column(path, "f8", "a mean", ("rank",)) for path in values)
+    path = tmp_path / "x.h5"
+    with results.open_rows(path, replace(KILLED, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
+        rows.append({"per_image/x": np.ones(2), "per_image/y": np.ones(2)})
+        with pytest.raises(ValueError, match=said):
+            rows.finish(values, {})
+    assert [file.name for file in tmp_path.iterdir()] == [partial_of(path).name]
+
+
+def test_a_statistic_of_the_wrong_number_of_named_places_is_refused(tmp_path: Path) -> None:
+    for axis, length in (("class", 6), ("side", 5), ("of", 2), ("position", 4), ("sample", COUNT + 1)):
+        schema = replace(SCHEMA, summary=(Column("test/total", "f8", "a number", (axis,)),), groups={})
+        path = tmp_path / f"{axis}.h5"
+        with start(path, schema) as rows:
+            rows.append(made_rows())
+            with pytest.raises(ValueError, match=rf"test/total has {length} places along {axis}"):
+                rows.finish({"test/total": np.zeros(length)}, {})
+        assert not path.exists()
 
 
 def test_the_curve_is_what_a_viewer_plots_first(tmp_path: Path) -> None:
     with h5py.File(write(tmp_path / "x.h5")) as file:
         assert (file.attrs["NX_class"], file.attrs["default"]) == ("NXroot", "curve")
         assert dict(file["curve"].attrs) == SCHEMA.groups["curve"]
-        assert file["curve"][file["curve"].attrs["signal"]].shape == file["curve"][file["curve"].attrs["axes"]].shape
+        signal, axis = (file["curve"][file["curve"].attrs[key]] for key in ("signal", "axes"))
+        assert signal == file["curve/mean"] and axis == file["rank"]
+        np.testing.assert_array_equal(axis, [0, 1, 2, 3, 4])
+        assert isinstance(file.get("curve/rank", getlink=True), h5py.HardLink)
 
 
 def test_rows_never_written_are_marked(tmp_path: Path) -> None:
     with start(tmp_path / "x.h5") as rows:
         rows.append(made_rows(0, 5))
-        found = rows.arrays()
+        found = {column.path: rows.columns()[column.path] for column in SCHEMA.per_image}
     for name, values in made_rows(0, 5).items():
         np.testing.assert_array_equal(found[name][:5], values)
     for name, fill in (("label", -1), ("share", np.nan), ("map", np.nan), ("pixel", 255), ("hit", False)):
@@ -298,6 +365,48 @@ def test_one_bit_changed_on_the_disk_is_found(tmp_path: Path) -> None:
         assert_sentence(error, path, "damaged")
 
 
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_a_changed_name_or_number_of_a_place_is_found(tmp_path: Path, scale: str) -> None:
+    path = write(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        text = file[scale].dtype == object
+        file[scale][-1] = file[scale].asstr()[-1].upper() if text else file[scale][-1] + 1
+    with pytest.raises(UserError) as error:
+        results.read(path)
+    assert_sentence(error, path, "damaged")
+
+
+def test_names_that_are_cut_elsewhere_are_other_names(tmp_path: Path) -> None:
+    found = set()
+    for names in (("ab", "c", "d"), ("a", "bc", "d"), ("", "abc", "d"), ("abc", "", "d"), ("abcd", "", "")):
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file.attrs.update({"config_sha256": "", "schema": "", "n_done": 0})
+            file.create_dataset("class", data=list(names), dtype=h5py.string_dtype())
+            found.add(results.content_sha256(file))
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("size", [1, 17, 100, 1000, 2**40])
+def test_content_does_not_depend_on_the_size_of_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    plain = write(tmp_path / "plain.h5")
+    in_bytes, hashed = results._bytes, list[int]()
+
+    def noting(values: AnyArray) -> bytes:
+        hashed.append(values.nbytes)
+        return in_bytes(values)
+
+    monkeypatch.setattr(results, "_PART_BYTES", size)
+    monkeypatch.setattr(results, "_bytes", noting)
+    parted = write(tmp_path / "parted.h5")
+    assert content(parted) == content(plain)
+    result, row = results.read(parted), 3 * 5 * 7 * 4  # bytes of one image's map, the largest of the rows
+    assert max(hashed) == row * min(max(1, size // row), COUNT)
+    for name, values in made_rows().items():
+        np.testing.assert_array_equal(result[name], values)
+
+
 def test_an_edited_configuration_is_found(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
     path.write_bytes(path.read_bytes().replace(b'"steps": 20', b'"steps": 99'))
@@ -327,6 +436,8 @@ def test_content_does_not_depend_on_clock_run_or_machine(tmp_path: Path, monkeyp
         (lambda rows: rows.pop("per_image/hit"), "per_image/hit"),
         (lambda rows: rows.update({"per_image/hits": rows["per_image/hit"]}), "per_image/hits"),
         (lambda rows: rows.update({"per_image/hit": rows["per_image/hit"][:1]}), "different numbers of rows"),
+        (lambda rows: rows.update({"per_image/share": rows["per_image/share"][:, :1]}), r"share has rows of \(5,\)"),
+        (lambda rows: rows.update({"per_image/hit": rows["per_image/share"]}), r"hit has rows of \(\), not \(5,\)"),
     ],
 )
 def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[Any], Any], named: str) -> None:
@@ -337,8 +448,36 @@ def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[A
             rows.append(batch)
         assert rows.done == 0
         with pytest.raises(ValueError, match="curve/mean"):
-            rows.finish({"curve/rank": np.arange(5), "test/total": 1.0}, {})
+            rows.finish({"test/share": np.zeros((4, 3)), "test/total": 1.0}, {})
     assert content(write(tmp_path / "x.h5")) == content(write(tmp_path / "whole.h5"))
+
+
+class Watched:
+    """A column that notes which of its rows were read."""
+
+    def __init__(self, values: AnyArray) -> None:
+        self.values, self.read = values, list[AnyArray]()
+
+    def __getitem__(self, rows: AnyArray) -> AnyArray:
+        self.read.append(rows)
+        found: AnyArray = self.values[rows]
+        return found
+
+
+@pytest.mark.parametrize("indices", [[3, 1, 4, 1, 12, 0, 4], [0], [12, 11], [5, 5, 5], list(range(COUNT)), []])
+def test_rows_at_indices_are_read_alone_and_in_their_order(tmp_path: Path, indices: list[int]) -> None:
+    chosen = np.array(indices, int)
+    with start(tmp_path / "x.h5") as rows:
+        rows.append(made_rows())
+        for name, values in made_rows().items():
+            found = rows.columns().at(name, chosen)
+            assert found.dtype == values.dtype
+            np.testing.assert_array_equal(found, values[chosen])
+            np.testing.assert_array_equal(Columns(made_rows()).at(name, chosen), values[chosen])
+            np.testing.assert_array_equal(rows.columns()[name], values)
+    watched = Watched(made_rows()["per_image/map"])
+    Columns({"per_image/map": watched}).at("per_image/map", chosen)
+    assert [sorted(set(indices))] == [rows.tolist() for rows in watched.read]
 
 
 # What the process that is killed writes: a row at a time, in columns small enough to be stored as they are.
@@ -359,7 +498,7 @@ def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
             at = slice(rows.done, rows.done + 1)
             rows.append({"per_image/x": x[at], "per_image/y": np.arange(KILLED_ROWS)[at]})
             ready()
-        found = rows.arrays()
+        found = rows.columns()
         np.testing.assert_array_equal(found["per_image/x"], x)
         np.testing.assert_array_equal(found["per_image/y"], np.arange(KILLED_ROWS))
         rows.finish({"test/total": x.sum(dtype=np.float64)}, {})
@@ -382,8 +521,8 @@ def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
         shutil.copy(partial_of(path), tmp_path / "copy.h5.partial")
         with results.open_rows(tmp_path / "copy.h5", KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
             began.append(rows.done)
-            assert not np.isnan(rows.arrays()["per_image/x"][: rows.done]).any()
-            np.testing.assert_array_equal(rows.arrays()["per_image/y"][: rows.done], np.arange(rows.done))
+            assert not np.isnan(rows.columns()["per_image/x"][: rows.done]).any()
+            np.testing.assert_array_equal(rows.columns()["per_image/y"][: rows.done], np.arange(rows.done))
     assert all(earlier < later < KILLED_ROWS for earlier, later in pairwise(began))
     grow(path)
     assert content(path) == content(whole)
@@ -424,7 +563,7 @@ def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
         with start(path) as rows:
             begun.add(rows.done)
             for name, values in made_rows(0, rows.done).items():
-                np.testing.assert_array_equal(rows.arrays()[name][: rows.done], values)
+                np.testing.assert_array_equal(rows.columns()[name][: rows.done], values)
             if rows.done < COUNT:
                 rows.append(made_rows(rows.done, COUNT))
             rows.finish(summary(rows), {})

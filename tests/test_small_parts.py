@@ -3,6 +3,8 @@
 import hashlib
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from interpret_robust.datasets import catalogue
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.errors import UserError, unknown
 from interpret_robust.files import file_sha256, replacing
@@ -97,7 +100,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path, existing: bytes | None) 
         path.parent.mkdir()
         path.write_bytes(existing)
     with replacing(path) as partial:
-        assert partial == path.with_name("x.bin.partial")
+        assert partial == path.with_name(f"x.bin.{os.getpid()}.partial")
         partial.write_bytes(b"new")
         assert (path.read_bytes() if path.exists() else None) == existing
     assert path.read_bytes() == b"new"
@@ -133,10 +136,59 @@ def test_a_failure_to_put_in_place_leaves_no_partial(tmp_path: Path, monkeypatch
 
 
 def test_what_an_earlier_kill_left_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "x.bin.partial").write_bytes(b"far more than is written now")
+    (tmp_path / f"x.bin.{os.getpid()}.partial").write_bytes(b"far more than is written now")
     with replacing(tmp_path / "x.bin") as partial:
         partial.write_bytes(b"new")
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
+
+
+REPLACE = """
+import sys
+from pathlib import Path
+from interpret_robust.files import replacing
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_bytes(b"theirs")
+"""
+
+
+def test_two_processes_may_make_the_same_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    with replacing(path) as partial:
+        partial.write_bytes(b"ours, first half")
+        subprocess.run([sys.executable, "-c", REPLACE, str(path)], check=True)
+        assert path.read_bytes() == b"theirs"
+        with partial.open("ab") as file:
+            file.write(b" and second half")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
+        "x.bin": b"ours, first half and second half"
+    }
+
+
+GENERATE = """
+import functools, sys, time
+from pathlib import Path
+from interpret_robust.datasets import catalogue, cluttered_digits
+begun = Path(sys.argv[1])
+make = cluttered_digits.cluttered_digits
+def together(**settings):
+    (begun / sys.argv[2]).touch()
+    while len(list(begun.iterdir())) < 2:
+        time.sleep(0.005)
+    return make(40, 20, **settings)
+cluttered_digits.cluttered_digits = together
+found = catalogue.load("cluttered-digits")
+print(found.train.sha256, len(found.test))
+"""
+
+
+def test_two_processes_may_generate_the_same_dataset_at_once(fresh: Path, tmp_path: Path) -> None:
+    (tmp_path / "begun").mkdir()
+    command = [sys.executable, "-c", GENERATE, str(tmp_path / "begun")]
+    both = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
+    told = {process.communicate(timeout=60)[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert told == {f"{cluttered_digits(40, 20).train.sha256} 20\n"}
+    assert list(fresh.iterdir()) == [catalogue.file_of("cluttered-digits")]
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,18 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from interpret_robust.statistics import Interval, bootstrap_mean, column_means, page_trend, row_spearman, wilson
+from interpret_robust.statistics import (
+    Interval,
+    bootstrap_mean,
+    column_means,
+    holm,
+    mcnemar,
+    page_trend,
+    ratio_of_means,
+    row_partial_spearman,
+    row_spearman,
+    wilson,
+)
 
 Array = npt.NDArray[np.float64]
 Z = 1.959963984540054
@@ -48,7 +59,7 @@ def test_intervals_are_printed_with_the_digits_that_mean_something() -> None:
     [
         ([], (np.nan, np.nan, np.nan)),
         ([np.nan, np.nan], (np.nan, np.nan, np.nan)),
-        ([0.25], (0.25, 0.25, 0.25)),
+        ([0.25], (0.25, np.nan, np.nan)),
         ([0.25] * 9, (0.25, 0.25, 0.25)),
         ([np.nan, -1.5, np.inf, -1.5], (-1.5, -1.5, -1.5)),
     ],
@@ -104,6 +115,29 @@ def test_column_means_are_reproducible() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(column_means(rows), column_means(rows), strict=True))
 
 
+def test_ratio_of_means_has_the_interval_of_the_delta_method() -> None:
+    first = 3 + random(4000)
+    second = 2 + 0.5 * first + random(4000, seed=1)
+    (a, b), covariance = (first.mean(), second.mean()), np.cov(first, second)
+    variance = covariance[0, 0] / a**2 + covariance[1, 1] / b**2 - 2 * covariance[0, 1] / (a * b)
+    error = Z * a / b * math.sqrt(variance / 4000)
+    found = ratio_of_means(first, second)
+    assert found.value == pytest.approx(a / b, rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((a / b - error, a / b + error), abs=0.1 * error)
+
+
+def test_ratio_of_means_draws_the_same_rows_of_both() -> None:
+    values = 1 + random(50) ** 2
+    assert ratio_of_means(3 * values, values) == pytest.approx((3, 3, 3))
+
+
+def test_ratio_of_means_is_undefined_over_nothing() -> None:
+    assert np.isnan(ratio_of_means(np.ones(5), np.zeros(5))).all()
+    assert np.isnan(ratio_of_means(np.ones(0), np.ones(0))).all()
+    rare = ratio_of_means(np.ones(5), np.array([0, 0, 0, 0, 2.0]))
+    assert rare.value == 2.5 and np.isnan([rare.low, rare.high]).all()
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_row_spearman_is_scipy_row_by_row(ties: bool) -> None:
     first, second = random(9, 17), random(9, 17, seed=1)
@@ -150,3 +184,97 @@ def test_page_trend_of_a_single_row_says_nothing() -> None:
 
 def test_page_trend_of_constant_rows_is_undecided() -> None:
     assert page_trend(np.ones((4, 5))).p_value == 0.5
+
+
+def partial(first: Array, second: Array, given: Array) -> float:
+    """Correlation of what is left of two ranks when their regressions on a third are taken away."""
+    a, b, c = (stats.rankdata(row) - (len(row) + 1) / 2 for row in (first, second, given))
+    a, b = a - c * (a @ c) / (c @ c), b - c * (b @ c) / (c @ c)
+    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_row_partial_spearman_is_the_correlation_of_residual_ranks(ties: bool) -> None:
+    given = random(9, 17, seed=2)
+    first, second = random(9, 17) + given, random(9, 17, seed=1) - 2 * given
+    if ties:
+        first, second, given = first.round(), second.round(), given.round()
+    expected = [partial(*rows) for rows in zip(first, second, given, strict=True)]
+    found = row_partial_spearman(first, second, given)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert np.abs(found - row_spearman(first, second)).min() > 0.01
+
+
+def test_row_partial_spearman_takes_out_a_common_cause() -> None:
+    """Two rows that share nothing but a third: correlated, and not when it is given."""
+    cause = random(60, 200, seed=2)
+    first, second = cause + random(60, 200), cause + random(60, 200, seed=1)
+    assert row_spearman(first, second).mean() > 0.4
+    assert abs(row_partial_spearman(first, second, cause).mean()) < 0.03
+
+
+def test_row_partial_spearman_is_undefined_where_nothing_is_left() -> None:
+    """A given row that is constant, or that orders one of the two entirely, either way round."""
+    first, second = random(400, 64), random(400, 64, seed=1)
+    for given in (np.zeros((400, 64)), first, -first, np.exp(second), -(second**3)):
+        assert np.isnan(row_partial_spearman(first, second, given)).all()
+    assert np.isnan(row_partial_spearman(np.zeros((400, 64)), second, first)).all()
+    assert row_partial_spearman(first, first, second) == pytest.approx(1, abs=1e-9)
+    assert row_partial_spearman(first, -first, second) == pytest.approx(-1, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p_value"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+        (3, 3, 1.0),
+        (0, 5, 2 / 2**5),
+        (5, 0, 2 / 2**5),
+        (8, 2, 2 * (1 + 10 + 45) / 2**10),
+        (1, 5, 2 * (1 + 6) / 2**6),
+    ],
+)
+@pytest.mark.parametrize("alike", [0, 4])
+def test_mcnemar_is_the_exact_binomial_test(only_first: int, only_second: int, p_value: float, alike: int) -> None:
+    first = np.array([True] * only_first + [False] * only_second + [True, False] * alike, bool)
+    second = np.array([False] * only_first + [True] * only_second + [True, False] * alike, bool)
+    assert mcnemar(first, second) == pytest.approx((only_first, only_second, p_value), rel=1e-12)
+
+
+def test_mcnemar_of_many_images_is_the_published_normal_test() -> None:
+    """Within 5 % of the chi-squared with continuity correction (Edwards 1948)."""
+    rng = np.random.default_rng(0)
+    first, second = rng.random(4000) < 0.52, rng.random(4000) < 0.5
+    found = mcnemar(first, second)
+    statistic = (abs(found.only_first - found.only_second) - 1) ** 2 / (found.only_first + found.only_second)
+    assert found.p_value == pytest.approx(float(stats.chi2.sf(statistic, 1)), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "corrected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, and never less than the one before.
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.4, 0.9, 0.5], [1.0, 1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+        ([0.0, 1.0], [0.0, 1.0]),
+    ],
+)
+def test_holm_by_hand(given: list[float], corrected: list[float]) -> None:
+    assert holm(given) == pytest.approx(corrected, abs=1e-12)
+
+
+def test_holm_rejects_what_the_published_steps_reject() -> None:
+    """Holm 1979: from the smallest on, reject while p <= level / (number left); then stop."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        given = list(rng.random(6) ** 3)
+        rejected = set()
+        for step, index in enumerate(sorted(range(6), key=given.__getitem__)):
+            if given[index] > 0.05 / (6 - step):
+                break
+            rejected.add(index)
+        assert {index for index, value in enumerate(holm(given)) if value <= 0.05} == rejected

@@ -6,10 +6,24 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
+ORDER = (
+    "robustness",
+    "attention-rank",
+    "attention-maps",
+    "gradient-maps",
+    "gradmap-score",
+    "alignment",
+    "localisation",
+    "feature-deletion",
+    "randomisation",
+)
+"""As they are listed and printed; others follow."""
+
 
 def names() -> list[str]:
     """The analyses there are, by their command's name, without importing them."""
-    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
+    found = [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
+    return sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
 def about(name: str) -> str:

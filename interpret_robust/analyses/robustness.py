@@ -1,6 +1,5 @@
 """How accurate is a model on natural and on adversarial images? (white-box PGD; Tables 1 to 3, 5 and 6)"""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +7,8 @@ import torch
 from interpret_robust.attacks import AttackSettings, margin_loss
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Column, Result, Schema
+from interpret_robust.results import AnyArray, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
 from interpret_robust.statistics import Interval, wilson
 from interpret_robust.streaming import Analysis, Batch, to_numpy
 
@@ -24,11 +24,17 @@ SCHEMA = Schema(
         Column("per_image/perturbation", "f4", "largest pixel change, in units of pixels in [0, 1]"),
     ),
     summary=(
-        Column(
-            "accuracy/natural", "f8", "share of natural images classified rightly, with Wilson 95 % interval", ("of",)
-        ),
-        Column("accuracy/adversarial", "f8", "the same of adversarial images", ("of",)),
+        interval("accuracy/natural", "share of natural images classified rightly, with Wilson 95 % interval"),
+        interval("accuracy/adversarial", "the same of adversarial images"),
     ),
+    groups={
+        "accuracy": {
+            "NX_class": "NXdata",
+            "signal": "adversarial",
+            "axes": "of",
+            "title": "Accuracy on adversarial images",
+        }
+    },
 )
 
 
@@ -47,7 +53,7 @@ def rows(model: Classifier, batch: Batch, attack: AttackSettings) -> dict[str, A
     return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
 
 
-def summarise(arrays: Mapping[str, AnyArray], _: Split) -> dict[str, Any]:
+def summarise(arrays: Columns, _: Split) -> dict[str, Any]:
     """Accuracies with their intervals, each (value, low, high)."""
     labels = arrays["per_image/label"]
     return {

@@ -12,6 +12,7 @@ from interpret_robust.errors import UserError
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Masks = npt.NDArray[np.bool_]
+Patterns = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,19 +36,24 @@ class Split:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 over the bytes of images and labels, in C order."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
-        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        digest = hashlib.sha256(np.ravel(self.images).data)
+        digest.update(np.ravel(self.labels).data)
         return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named pair of splits that share image shape and classes."""
+    """A named pair of splits that share image shape and classes.
+
+    `patterns` (classes, y, x, colour), in pixels in [0, 1], are what was added to the images of each class where a
+    feature was planted; None for images as they are.
+    """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...] = field(repr=False)
+    patterns: Patterns | None = field(default=None, repr=False)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

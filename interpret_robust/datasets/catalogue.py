@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from interpret_robust.datasets.base import Dataset
+from interpret_robust.datasets.base import Dataset, Patterns
 from interpret_robust.datasets.npz import Arrays, read_npz, write_npz
 from interpret_robust.errors import unknown
 
@@ -66,7 +66,7 @@ def load(name: str) -> Dataset:
         sources.fetch(name, cache_folder())
     train, test = read_npz(path)
     classes = sources.CLASS_NAMES.get(name) or _class_names(name, int(train.labels.max()) + 1)
-    return Dataset(path.stem if name.endswith(".npz") else name, train, test, classes)
+    return Dataset(path.stem if name.endswith(".npz") else name, train, test, classes, _patterns(name))
 
 
 def _generate(name: str, path: Path) -> None:
@@ -82,6 +82,15 @@ def _generate(name: str, path: Path) -> None:
             f"mask_{key}": split.masks,
         }
     write_npz(path, arrays)
+
+
+def _patterns(name: str) -> Patterns | None:
+    """What is planted in the dataset: a function of SEED, and so not in its file."""
+    if name != "cluttered-digits-planted":
+        return None
+    from interpret_robust.datasets.cluttered_digits import planted_patterns
+
+    return planted_patterns(SEED)
 
 
 def _class_names(name: str, classes: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from interpret_robust.datasets.base import Dataset, Images, Labels, Masks, Split
+from interpret_robust.datasets.base import Dataset, Images, Labels, Masks, Patterns, Split
 
 SIDE = 32
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -54,7 +54,13 @@ def cluttered_digits(
         train=_generate(train_sources, train_images, np.random.default_rng([seed, 1]), finish),
         test=_generate(test_sources, test_images, np.random.default_rng([seed, 2]), finish),
         class_names=CLASS_NAMES,
+        patterns=planted_patterns(seed) if planted else None,
     )
+
+
+def planted_patterns(seed: int) -> Patterns:
+    """What `planted` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
+    return (_class_patterns(seed) / 255).astype(np.float32)
 
 
 def _split_sources(rng: np.random.Generator) -> tuple[_Sources, _Sources]:
@@ -169,7 +175,7 @@ def _to_bytes(canvas: Array, labels: Labels) -> Images:
 
 
 def _class_patterns(seed: int) -> Labels:
-    """One fixed pattern of +-PLANTED_AMPLITUDE per class, in 4x4 blocks, (classes, 32, 32, 3)."""
+    """One fixed pattern of +-PLANTED_AMPLITUDE per class, in 4x4 blocks, (classes, 32, 32, 3), in units of 1/255."""
     rng = np.random.default_rng([seed, 3])
     signs = rng.choice([-PLANTED_AMPLITUDE, PLANTED_AMPLITUDE], (len(CLASS_NAMES), SIDE // 4, SIDE // 4, 3))
     return signs.repeat(4, 1).repeat(4, 2)

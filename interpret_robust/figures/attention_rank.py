@@ -1,4 +1,4 @@
-"""Figure 2: attention weight against robustness rank, with what lies behind the mean."""
+"""Figure 2: attention weight against robustness rank, with what lies behind the mean and what else could make it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,44 +6,131 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
+from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import RC, Drawing, bare, colour, job, label, line, new_figure, radius
-from interpret_robust.results import Result
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    attention_bar,
+    bare,
+    by_weights,
+    colour,
+    job,
+    label,
+    line,
+    name_rows,
+    new_figure,
+    radius,
+    strip,
+    weights_of,
+)
+from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval
 
-READS = "attention-rank/1"
+READS = "attention-rank/2"
 
-CURVES_HEIGHT, ROW_HEIGHT = 2.3, 0.58
+CURVES, CONTROL_ROW, OUTCOME_ROW, EXAMPLE_ROW, BARS = 2.2, 0.25, 1.4, 0.38, 0.8
 """Inches."""
+
+OUTCOMES_ABREAST = 7
+
+FEWEST = 10
+"""Images of a curve by outcome that is drawn: one of fewer shows these images."""
+
+CONTROLS = {
+    "spearman": ("by distance", "o"),
+    "spearman_relative": ("by distance / norm", "s"),
+    "spearman_partial": ("given the norm", "D"),
+    "spearman_noise": ("under noise", "^"),
+    "spearman_position": ("of the mean map", "X"),
+}
+OUTCOMES: dict[str, tuple[str, Any]] = {
+    "attack_failed": ("attack failed (first number)", "-"),
+    "attack_succeeded": ("succeeded (second)", ":"),
+}
+DRAWN = (
+    *("curve/attention_mean", "curve/attention_low", "curve/attention_high", "curve/shuffled_null", "curve/uniform"),
+    *(f"test/{name}" for name in CONTROLS),
+    *(f"curve/{outcome}{part}" for outcome in OUTCOMES for part in ("", "_images")),
+    *("curve/images", "test/undefined", "examples/index"),
+)
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The paper's curve for each model, the spread of per-image correlations, and example attention maps."""
-    figure = new_figure(CURVES_HEIGHT + ROW_HEIGHT * (1 + len(results)))
+    """The paper's curve of each model, its correlation beside the controls, the curve by outcome, example maps."""
+    outcome_rows = -(-len(results) // OUTCOMES_ABREAST)
+    heights = [
+        CURVES,
+        0.65 + CONTROL_ROW * len(results),
+        0.4 + OUTCOME_ROW * outcome_rows,
+        EXAMPLE_ROW * (1 + len(results)),
+        BARS,
+    ]
+    figure = new_figure(sum(heights))
     with mpl.rc_context(RC):
-        parts: Any = figure.subfigures(2, 1, height_ratios=[CURVES_HEIGHT, ROW_HEIGHT * (1 + len(results))])
-        upper, lower = parts
-        curve, spread = upper.subplots(1, 2, width_ratios=[3, 2])
-        for result in results:
-            _draw_curve(curve, result)
-        _draw_spread(spread, results)
-        uniform = float(results[0]["curve/uniform"])
-        curve.axhline(uniform, color="0.5", linestyle="--", linewidth=0.8, label="uniform")
-        curve.set(xlabel="robustness rank (0 = most robust)", ylabel="attention weight", yscale="log")
-        curve.legend(loc="upper left", frameon=True, framealpha=1.0, edgecolor="none")
-        _draw_examples(lower, results)
-    numbers = {label(result): _numbers(result) for result in results}
+        parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+        _draw_curves(parts[0], results)
+        _draw_correlations(parts[1], results)
+        _draw_outcomes(parts[2], results)
+        scales = _scales(results)
+        _draw_examples(parts[3], results, scales)
+        _draw_bars(parts[4], scales, float(results[0]["curve/uniform"]))
+    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 
-def _draw_curve(axes: Axes, result: Result) -> None:
-    shade = colour(job(result)["variant"])
-    rank = result["curve/rank"]
-    axes.plot(rank, result["curve/attention_mean"], line(job(result)["variant"]), color=shade, label=label(result))
-    axes.fill_between(
-        rank, result["curve/attention_low"], result["curve/attention_high"], color=shade, alpha=0.25, lw=0
-    )
+def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
+    """One panel for attention, one for Grad-CAM, on one scale."""
+    kinds = by_weights(results)
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, (kind, models) in zip(panels, kinds.items(), strict=True):
+        for result in models:
+            style = {"color": colour(job(result)["variant"]), "linestyle": line(job(result)["variant"])}
+            _draw_band(axes, _papers_curve(result), label=label(result), **style)
+        _draw_nulls(axes, models)
+        axes.set(xlabel="robustness rank (0 = most robust)", yscale="log")
+        axes.legend(title=kind, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=7)
+    panels[0].set_ylabel("weight")
+
+
+def _papers_curve(result: Result) -> AnyArray:
+    return np.stack([result[f"curve/attention_{part}"] for part in ("mean", "low", "high")], axis=1)
+
+
+def _draw_band(axes: Axes, curve: AnyArray, *, color: str, **style: Any) -> None:
+    """A curve over ranks (P, 3): value, low and high."""
+    value, low, high = curve.T
+    axes.plot(np.arange(len(curve)), value, color=color, **style)
+    axes.fill_between(np.arange(len(curve)), low, high, color=color, alpha=0.25, lw=0)
+
+
+def _draw_nulls(axes: Axes, results: Sequence[Result]) -> None:
+    """Uniform weights, and what shuffled weights give: the widest interval of all models at each rank."""
+    shuffled = np.stack([result["curve/shuffled_null"] for result in results])
+    low, high = shuffled[:, :, 1].min(0), shuffled[:, :, 2].max(0)
+    hatched: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": "/////", "linewidth": 0}
+    axes.fill_between(np.arange(len(low)), low, high, label="shuffled weights", **hatched)
+    axes.axhline(float(results[0]["curve/uniform"]), color="0.3", linestyle="--", linewidth=0.8, label="uniform")
+
+
+def _draw_correlations(figure: SubFigure, results: Sequence[Result]) -> None:
+    spread, controls = figure.subplots(1, 2, sharey=True)
+    _draw_spread(spread, results)
+    _draw_controls(controls, results)
+    for axes in (spread, controls):
+        axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
+        axes.grid(visible=False, axis="y")
+    name_rows(spread, results)
+    spread.set(xlim=(-1.02, 1.02), xlabel="Spearman of weight and robustness, per image")
+    controls.set(xlim=(-1.02, 1.02), xlabel="its mean, and that of the controls")
+    handles = [
+        Line2D([], [], color="0.3", marker=shape, markersize=3.5, linestyle="none", label=told)
+        for told, shape in CONTROLS.values()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=7, handletextpad=0.1)
 
 
 def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
@@ -51,48 +138,92 @@ def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         values = result["per_image/spearman"]
         values = values[np.isfinite(values)]
-        mean, low, high = Interval(*result["test/spearman"])
         shade = colour(job(result)["variant"])
-        parts: Any = axes.violinplot(values, [row], orientation="horizontal", showextrema=False, widths=0.8)
-        for body in parts["bodies"]:
-            body.set(facecolor=shade, alpha=0.35)
-        axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], color=shade, marker="o", markersize=3, capsize=2)
-    axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
-    axes.set_yticks(range(len(results)), [label(result) for result in results])
-    axes.grid(visible=False, axis="y")
-    axes.set(xlim=(-1, 1), xlabel="Spearman, per image")
-    axes.invert_yaxis()
+        if len(values):
+            parts: Any = axes.violinplot(values, [row], orientation="horizontal", showextrema=False, widths=0.8)
+            parts["bodies"][0].set(facecolor=shade, alpha=0.4)
+        _draw_mark(axes, row, Interval(*result["test/spearman"]), shade, "o")
 
 
-def _draw_examples(figure: SubFigure, results: Sequence[Result]) -> None:
-    images = results[0]["example/image"]
-    grid = figure.subplots(1 + len(results), len(images), squeeze=False)
-    brightest = max(float(result["example/attention"].max()) for result in results)
-    for column, image in enumerate(images):
-        grid[0, column].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
-        for row, result in enumerate(results, start=1):
-            attention = result["example/attention"][column].reshape(result.config["local_grid"])
-            picture = grid[row, column].imshow(
-                attention, cmap="viridis", vmin=0, vmax=brightest, interpolation="nearest"
-            )
-    for axes in grid.flat:
+def _draw_controls(axes: Axes, results: Sequence[Result]) -> None:
+    """A mark for each way to measure robustness, one below the other in the model's row."""
+    places = np.linspace(-0.32, 0.32, len(CONTROLS))
+    for row, result in enumerate(results):
+        for place, (name, (_, shape)) in zip(places, CONTROLS.items(), strict=True):
+            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), colour(job(result)["variant"]), shape)
+        if row:
+            axes.axhline(row - 0.5, color="0.92", linewidth=0.8)
+
+
+def _draw_mark(axes: Axes, row: float, interval: Interval, shade: str, shape: str) -> None:
+    mean, low, high = interval
+    style: dict[str, Any] = {"markersize": 3.5, "markeredgecolor": "0.2", "markeredgewidth": 0.4, "linewidth": 0.8}
+    axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], color=shade, marker=shape, **style)
+
+
+def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
+    """A small panel a model: its curve where the attack failed and where it succeeded."""
+    down = -(-len(results) // OUTCOMES_ABREAST)
+    across = min(OUTCOMES_ABREAST, len(results))
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes, result in zip(grid.flat, results, strict=False):
+        counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
+        for count, (outcome, (_, stroke)) in zip(counts, OUTCOMES.items(), strict=True):
+            if count >= FEWEST:
+                _draw_band(axes, result[f"curve/{outcome}"], color=colour(job(result)["variant"]), linestyle=stroke)
+        name = label(result).replace(" seed", "\nseed")
+        axes.set_title("{}\n{} / {} images".format(name, *counts), fontsize=6.5)
+        axes.set_yscale("log")
+    for axes in grid.flat[len(results) :]:
+        axes.set_visible(False)
+    handles = [Line2D([], [], color="0.3", linestyle=stroke, label=told) for told, stroke in OUTCOMES.values()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=7)
+    figure.supxlabel("robustness rank", fontsize=8)
+    figure.supylabel("weight", fontsize=8)
+
+
+def _draw_examples(figure: SubFigure, results: Sequence[Result], scales: dict[str, ScalarMappable]) -> None:
+    """The example images, and below them each model's weights."""
+    images = results[0]["examples/image"]
+    size = images.shape[1:3]
+    ordered = [result for models in by_weights(results).values() for result in models]
+    first, *others = figure.subplots(1 + len(results), 1)
+    first.imshow(strip(images, size).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
+    for axes, result in zip(others, ordered, strict=True):
+        scale, maps = scales[weights_of(result)], result["examples/attention"]
+        maps = maps.reshape(len(maps), *result.config["local_grid"])
+        axes.imshow(strip(maps, size), norm=scale.norm, cmap=scale.cmap, interpolation="nearest")
+    for axes, name in zip((first, *others), ["image", *map(label, ordered)], strict=True):
         bare(axes)
-    for row, name in enumerate(["image", *map(label, results)]):
-        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
-    figure.colorbar(picture, ax=grid[1:, :], label="attention", fraction=0.02, pad=0.01)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
 
 
-def _numbers(result: Result) -> dict[str, Any]:
-    return {name: result[name].tolist() for name in ("test/spearman", "test/spearman_relative", "curve/attention_mean")}
+def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
+    """What colours stand for: one scale for all maps of attention, one for all of Grad-CAM."""
+    largest = {
+        kind: max(float(np.nan_to_num(result["examples/attention"]).max()) for result in models)
+        for kind, models in by_weights(results).items()
+    }
+    return {kind: ScalarMappable(Normalize(0, weight), "viridis") for kind, weight in largest.items()}
+
+
+def _draw_bars(figure: SubFigure, scales: dict[str, ScalarMappable], uniform: float) -> None:
+    for axes, (kind, scale) in zip(figure.subplots(1, len(scales), squeeze=False)[0], scales.items(), strict=True):
+        attention_bar(figure, scale, axes, kind, uniform)
 
 
 def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
-    eps, data = radius(config["settings"]["eps"]), config["data"]
+    settings, data = config["settings"], config["data"]
     return (
         f"Attention against robustness rank on {data['images']} {data['split']} images of {data['dataset']}; rank 0 "
-        f"is the position whose local feature moves least (L2) under PGD-{config['settings']['steps']} at eps "
-        f"{eps}. "
-        "Bands and bars are 95 % intervals over images; the dashed line is uniform attention. Below: the first image "
-        "of each of the first ten classes with the attention of each model, on one colour scale."
+        f"is the position whose local feature moves least (L2) under PGD-{settings['steps']} at eps "
+        f"{radius(settings['eps'])}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
+        "predicted class in its place. Bands and bars are 95 % bootstrap intervals over images; the dashed line is "
+        "uniform weight, the hatched band the same weights on positions in random order. Middle: Spearman of weight "
+        "and robustness over each image's positions, and its mean by distance, by distance over the feature's norm, "
+        "with the norm taken out of both, under uniform noise of equal eps in the attack's place, and with the mean "
+        "map of all images in the place of each image's own. Below: the curve of images that were right without the "
+        f"attack, by what it did to them, with their number; not drawn for fewer than {FEWEST}. Maps: the first image "
+        "of each of the first ten classes, one colour scale for attention and one for Grad-CAM."
     )

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure, SubFigure
 
 from interpret_robust.files import replacing
-from interpret_robust.results import Result, attributes
+from interpret_robust.results import AnyArray, Result, attributes
 from interpret_robust.variants import paper_order
 
 WIDTH = 6.75
@@ -56,6 +58,7 @@ MARKERS = {
     "at-att-reg": "X",
 }
 
+GRAD_CAM = "Grad-CAM"
 LINES = {"natural-linear-att": ":", "natural-att": "-.", "at-att": "--", "at-att-reg": "-"}
 
 
@@ -84,6 +87,31 @@ def bare(axes: Axes) -> None:
         spine.set_visible(False)
 
 
+def strip(pictures: AnyArray, size: tuple[int, int]) -> AnyArray:
+    """Pictures or maps (M, height, width, ...) in a row, each enlarged to `size` by repeating its pixels.
+
+    One image is laid out and drawn many times faster than M axes. The gaps between are NaN, or white where pictures
+    are bytes.
+    """
+    height, width = size
+    large = pictures.repeat(height // pictures.shape[1], axis=1).repeat(width // pictures.shape[2], axis=2)
+    gaps = [(0, 0)] * large.ndim
+    gaps[2] = (0, pitch(width) - width)
+    empty = 255 if pictures.dtype == np.uint8 else np.nan
+    return np.concatenate(list(np.pad(large, gaps, constant_values=empty)), axis=1)
+
+
+def pitch(width: int) -> int:
+    """From one picture of a strip to the next."""
+    return width + width // 2
+
+
+def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, name: str, uniform: float) -> None:
+    """The colour bar, lying in `axes`, of maps of weights, with a line at the weight that all positions would share."""
+    figure.colorbar(maps, cax=axes, orientation="horizontal", label=f"{name}\n(line: uniform, {uniform:.2g})")
+    axes.axvline(uniform, color="white", linewidth=1)
+
+
 def line(variant: str) -> str:
     """A variant's line style, for those who cannot go by colour."""
     return LINES.get(variant, "-")
@@ -107,8 +135,44 @@ def radius(eps: float) -> str:
 
 
 def label(result: Result) -> str:
-    """As `at-att seed 0`."""
-    return f"{job(result)['variant']} seed {job(result)['seed']}"
+    """As `at-att seed 0`, or `at seed 0, Grad-CAM` where Grad-CAM stands for attention."""
+    weights = f", {GRAD_CAM}" if weights_of(result) == GRAD_CAM else ""
+    return f"{job(result)['variant']} seed {job(result)['seed']}{weights}"
+
+
+def weights_of(result: Result) -> str:
+    """Whose weights of positions a file holds: `attention`, or `Grad-CAM` where that stands in its place."""
+    return GRAD_CAM if result.config["settings"].get("weights") == "grad-cam" else "attention"
+
+
+def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The models whose own attention is shown, then those that Grad-CAM stands in for; no empty kind."""
+    kinds = {kind: [result for result in results if weights_of(result) == kind] for kind in ("attention", GRAD_CAM)}
+    return {kind: models for kind, models in kinds.items() if models}
+
+
+def name_rows(axes: Axes, results: Sequence[Result]) -> None:
+    """A row a model, the first on top, with its name at the left."""
+    axes.set_yticks(range(len(results)), [label(result) for result in results])
+    axes.set_ylim(len(results) - 0.5, -0.5)
+
+
+def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
+    """A statistic (value, low, high) of a model in its row, in its colour and with its marker."""
+    value, low, high = (float(number) for number in interval)
+    variant = job(result)["variant"]
+    face = "white" if hollow else colour(variant)
+    axes.errorbar(
+        value,
+        row,
+        xerr=[[value - low], [high - value]],
+        color=colour(variant),
+        marker=MARKERS.get(variant, "o"),
+        markerfacecolor=face,
+        markersize=4.5,
+        linestyle="none",
+        elinewidth=1,
+    )
 
 
 def order(result: Result) -> tuple[int, int]:

@@ -21,8 +21,9 @@ class CNN(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, images: Tensor) -> Tensor:
-        hidden: Tensor = self.pool(self.conv1(images).relu())
-        local: Tensor = self.pool(self.conv2(hidden).relu())
+        # ReLU after the max-pool gives the same as before it, from a quarter of the numbers.
+        hidden: Tensor = self.pool(self.conv1(images)).relu()
+        local: Tensor = self.pool(self.conv2(hidden)).relu()
         return local
 
 

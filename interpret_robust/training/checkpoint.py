@@ -44,13 +44,18 @@ class Checkpoint:
         job: dict[str, Any] = self.about["job"]
         return job
 
-    def model(self, device: torch.device) -> Classifier:
-        """The model on `device`, in eval mode. Raises UserError where the tensors are of another network."""
+    def network(self) -> Classifier:
+        """A network of this architecture that has shapes, but no numbers."""
         job = self.job
         head = variant(job["variant"]).head
-        model = build(job["architecture"], head, tuple(job["image_shape"]), len(job["class_names"]), seed=0)
-        _check_names(self.path, job["architecture"], model.state_dict(), self.tensors)
-        model.load_state_dict(self.tensors)
+        with torch.device("meta"):
+            return build(job["architecture"], head, tuple(job["image_shape"]), len(job["class_names"]), seed=0)
+
+    def model(self, device: torch.device) -> Classifier:
+        """The model on `device`, in eval mode. Raises UserError where the tensors are of another network."""
+        model = self.network()
+        _check_names(self.path, self.job["architecture"], model.state_dict(), self.tensors)
+        model.load_state_dict(self.tensors, assign=True)
         return model.to(device).to(memory_format=torch.channels_last).eval()
 
 

@@ -1,0 +1,352 @@
+"""Do gradients look like the image, and is a model more robust where they do? (Etmann et al. 2019)
+
+Alignment is the cosine between an image and its gradient, Etmann's alpha (https://arxiv.org/abs/1905.04172), and
+the cosine between the image's edges and the gradient's magnitude, each beside the same number for the gradient and
+another image. Smoothness, sparsity and frequency of the gradient confound every claim that a map looks aligned, and
+are given with it. A model that does not change when its image is scaled has <x, gradient> = 0 by Euler's theorem:
+what would be zero by construction is NaN here, and said.
+
+Gradients are with respect to pixels in [0, 1]; `gradient` without more is that of the true label's cross-entropy.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy import fft
+from torch import Tensor, nn
+
+from interpret_robust.attribution import gradient_map, input_gradient
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import to_pixels
+from interpret_robust.errors import UserError
+from interpret_robust.filters import sobel
+from interpret_robust.models import Classifier
+from interpret_robust.results import AnyArray, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import Interval, bootstrap_mean, bootstrap_spearman
+from interpret_robust.streaming import Analysis, Batch, Settings, Work, to_numpy
+
+SCALES, SHIFTS = (0.5, 0.9), (-0.1, 0.1)
+"""By what images are multiplied, and what is added to their pixels, to see whether the model notices."""
+
+TOLERANCE = 1e-3
+"""A model is invariant where its logits change by less than this share of their spread, at every image."""
+
+HALF_NYQUIST = 0.25
+"""Cycles per pixel."""
+
+TENTHS = 10
+
+PAIRED = {
+    "cosine": "<x - mean(x), -g> / (|x - mean(x)| |g|), g the gradient: positive where the step that lowers the loss "
+    "shows the image",
+    "alpha": "|<x, f'>| / |f'|, f' the gradient of the winning logit, in pixels (Etmann's alignment)",
+    "edge_cosine": "cosine of |g| (L2 over colours) and the image's Sobel magnitude",
+}
+SMOOTHNESS = {
+    "total_variation": "sum of |differences| between neighbours of the gradient over the sum of its |entries|",
+    "gini": "Gini index of the gradient's |entries|: 0 all equal, 1 all in one",
+    "high_frequency": "share of the gradient's energy above half of the Nyquist frequency (radial)",
+}
+
+SCHEMA = Schema(
+    name="alignment",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction", "i2", "predicted class"),
+        Column("per_image/partner", "i4", "index of the other image of the shuffled pair"),
+        *(Column(f"per_image/{name}", "f4", doc) for name, doc in PAIRED.items()),
+        *(Column(f"per_image/{name}_shuffled", "f4", f"{name} with the partner in place of x") for name in PAIRED),
+        Column(
+            "per_image/linearised_robustness", "f4", "min over classes j of (f_y - f_j) / |f_y' - f_j'|, y predicted"
+        ),
+        *(Column(f"per_image/{name}", "f4", doc) for name, doc in SMOOTHNESS.items()),
+        Column("per_image/degenerate", "u1", "1 where the gradient is zero everywhere: what rests on it is NaN"),
+        Column("per_image/scale_change", "f4", "largest change of the logits over their spread, image times 0.5, 0.9"),
+        Column("per_image/shift_change", "f4", "the same, 0.1 taken from and added to every pixel"),
+    ),
+    summary=(
+        *(interval(f"{name}/own", f"mean of {name}; NaN where it is zero by construction") for name in PAIRED),
+        *(interval(f"{name}/shuffled", "the same of shuffled pairs") for name in PAIRED),
+        *(interval(f"{name}/difference", "own minus shuffled, paired by gradient") for name in PAIRED),
+        interval("robustness/linearised", "mean linearised robustness, L2 over pixels"),
+        interval("robustness/spearman_alpha", "Spearman of linearised robustness and alpha over images"),
+        interval("robustness/spearman_edge_cosine", "Spearman of linearised robustness and edge cosine over images"),
+        *(interval(f"smoothness/{name}", f"mean of {name}") for name in SMOOTHNESS),
+        *(Column(f"white_noise/{name}", "f8", f"{name} of a map of independent normal entries") for name in SMOOTHNESS),
+        Column("invariant/scale", "u1", "1 where the model does not change when its image is scaled"),
+        Column("invariant/shift", "u1", "1 where it does not change when a constant is added to its image"),
+        Column("invariant/scale_change", "f8", "largest scale_change of all images"),
+        Column("invariant/shift_change", "f8", "largest shift_change of all images"),
+        Column("count/degenerate", "i8", "images whose gradient is zero everywhere"),
+        Column(
+            "curve/linearised_robustness", "f8", "mean of each tenth of the images, the least robust first", ("tenth",)
+        ),
+        Column("curve/edge_cosine_mean", "f8", "mean edge cosine of these images", ("tenth",)),
+        Column("curve/edge_cosine_low", "f8", "lower end of its bootstrap 95 % interval", ("tenth",)),
+        Column("curve/edge_cosine_high", "f8", "upper end of its bootstrap 95 % interval", ("tenth",)),
+    ),
+    groups={
+        "curve": {
+            "NX_class": "NXdata",
+            "signal": "edge_cosine_mean",
+            "axes": "tenth",
+            "title": "Edge cosine against linearised robustness",
+        }
+    },
+)
+
+
+@dataclass(frozen=True)
+class AlignmentSettings(Settings):
+    """How images are paired with others."""
+
+    seed: int = field(default=0, metadata={"help": "Seed of the shuffled pairs."})
+
+    def resolved(self, job: Any) -> Self:
+        """These settings. Raises UserError for a negative seed."""
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}: it must not be negative.")
+        return super().resolved(job)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """For each image of a split (N,) the index of another one."""
+
+    split: Split
+    partner: AnyArray
+
+    def images(self, indices: range) -> Tensor:
+        """The partners of the images at `indices`, as pixels in [0, 1], (M, C, H, W)."""
+        chosen = self.split.images[self.partner[indices.start : indices.stop]]
+        return to_pixels(torch.from_numpy(chosen).permute(0, 3, 1, 2))
+
+
+def prepare(work: Work) -> Pairs:
+    """The shuffled pairs of a split: each image takes the next one's place along a random circle of all."""
+    count = len(work.split)
+    if count < 2:
+        raise UserError("alignment compares each image with another one: give it at least two.")
+    circle = np.random.default_rng(work.settings.seed).permutation(count)
+    partner = np.empty(count, np.int64)
+    partner[circle] = np.roll(circle, 1)
+    return Pairs(work.split, partner)
+
+
+def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
+    """Every per-image number of one batch, in float64 from the gradients on."""
+    with torch.no_grad():
+        logits = model(batch.images)
+    predicted = logits.argmax(1)
+    found = _doubles(gradient_map("gradient", model, batch.images, batch.labels, batch.indices))
+    winning = _doubles(input_gradient(lambda pixels: _pick(model(pixels), predicted), batch.images))
+    columns = {
+        "label": to_numpy(batch.labels),
+        "prediction": to_numpy(predicted),
+        "partner": pairs.partner[batch.indices.start : batch.indices.stop],
+        "linearised_robustness": linearised_robustness(model, batch.images, logits),
+        "total_variation": total_variation(found),
+        "gini": gini(found),
+        "high_frequency": high_frequency(found),
+        "degenerate": (found == 0).all((1, 2, 3)),
+        "scale_change": largest_change(model, logits, [scale * batch.images for scale in SCALES]),
+        "shift_change": largest_change(model, logits, [batch.images + shift for shift in SHIFTS]),
+    }
+    for suffix, shown in (("", batch.images), ("_shuffled", pairs.images(batch.indices))):
+        pictures = _doubles(shown)
+        columns[f"cosine{suffix}"] = cosine(pictures - pictures.mean((1, 2, 3), keepdims=True), -found)
+        columns[f"alpha{suffix}"] = alpha(pictures, winning)
+        columns[f"edge_cosine{suffix}"] = cosine(edges(shown), np.sqrt((found**2).sum(1)))
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+def cosine(first: AnyArray, second: AnyArray) -> AnyArray:
+    """Cosine (N,) of maps (N, ...); NaN where one is zero everywhere."""
+    a, b = (values.reshape(len(values), -1) for values in (first, second))
+    return _ratio((a * b).sum(1), _norm(a) * _norm(b))
+
+
+def alpha(images: AnyArray, gradients: AnyArray) -> AnyArray:
+    """|<x, g>| / |g| (N,), in pixels; NaN where g is zero everywhere (Etmann et al. 2019, definition 2)."""
+    return _ratio(np.abs((images * gradients).sum((1, 2, 3))), _norm(gradients))
+
+
+def linearised_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> AnyArray:
+    """Distance (N,), L2 over pixels, to the nearest boundary of the model made linear at each image.
+
+    min over j of (f_y - f_j) / |f_y' - f_j'| with y the winning logit (Etmann et al. 2019); a class whose logit has
+    the same gradient is never reached. NaN where there is no other.
+    """
+    predicted = logits.argmax(1)
+    distances = []
+    for other in range(logits.shape[1]):
+
+        def lead(pixels: Tensor, other: int = other) -> Tensor:
+            scores: Tensor = model(pixels)
+            return _pick(scores, predicted) - scores[:, other]
+
+        gap = _doubles(_pick(logits, predicted) - logits[:, other])
+        distance = _ratio(gap, _norm(_doubles(input_gradient(lead, images))))
+        distances.append(np.where(to_numpy(predicted) == other, np.nan, distance))
+    nearest: AnyArray = np.fmin.reduce(distances)
+    return nearest
+
+
+def total_variation(maps: AnyArray) -> AnyArray:
+    """Anisotropic total variation over the L1 norm (N,), of maps (N, C, H, W)."""
+    steps = sum(np.abs(np.diff(maps, axis=axis)).sum((1, 2, 3)) for axis in (2, 3))
+    return _ratio(np.asarray(steps), np.abs(maps).sum((1, 2, 3)))
+
+
+def gini(maps: AnyArray) -> AnyArray:
+    """Gini index (N,) of the absolute entries: sum of (2k - n - 1) a_k over n sum a, a in ascending order."""
+    entries = np.sort(np.abs(maps).reshape(len(maps), -1), axis=1)
+    count = entries.shape[1]
+    weights = 2 * np.arange(1, count + 1) - count - 1
+    return _ratio(entries @ weights, count * entries.sum(1))
+
+
+def high_frequency(maps: AnyArray) -> AnyArray:
+    """Share (N,) of the energy of maps (N, C, H, W) above half of the Nyquist frequency, colours summed."""
+    energy = np.abs(fft.fft2(maps)) ** 2
+    return _ratio((energy * _is_high(*maps.shape[2:])).sum((1, 2, 3)), energy.sum((1, 2, 3)))
+
+
+def white_noise(height: int, width: int) -> dict[str, float]:
+    """The three measures for independent normal entries, in expectation.
+
+    A difference of two entries is sqrt(2) times as large as an entry, and the Gini index of |normal| is sqrt(2) - 1.
+    """
+    return {
+        "total_variation": float(np.sqrt(2) * (2 - 1 / height - 1 / width)),
+        "gini": float(np.sqrt(2) - 1),
+        "high_frequency": float(_is_high(height, width).mean()),
+    }
+
+
+def edges(images: Tensor) -> AnyArray:
+    """Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colours."""
+    return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
+
+
+def largest_change(model: nn.Module, logits: Tensor, changed: list[Tensor]) -> AnyArray:
+    """How far the logits (N, K) move, L2, over their L2 distance from their mean, the largest over `changed` images."""
+    before = _doubles(logits)
+    spread = _norm(before - before.mean(1, keepdims=True))
+    with torch.no_grad():
+        moved = [_norm(_doubles(model(images)) - before) for images in changed]
+    return _ratio(np.max(moved, axis=0), spread)
+
+
+def summarise(columns: Columns, images: Split) -> dict[str, Any]:
+    """Means with their intervals, what is zero by construction left out, and the curve."""
+    change = {of: columns[f"per_image/{of}_change"] for of in ("scale", "shift")}
+    invariant = {of: bool((values < TOLERANCE).all()) for of, values in change.items()}
+    own = {name: columns[f"per_image/{name}"] for name in PAIRED}
+    if invariant["scale"]:
+        own["alpha"] = np.full_like(own["alpha"], np.nan)
+    if invariant["scale"] and invariant["shift"]:
+        own["cosine"] = np.full_like(own["cosine"], np.nan)
+    robustness = columns["per_image/linearised_robustness"]
+    found: dict[str, Any] = {
+        "robustness/linearised": bootstrap_mean(robustness),
+        "robustness/spearman_alpha": bootstrap_spearman(robustness, own["alpha"]),
+        "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own["edge_cosine"]),
+        "count/degenerate": int(columns["per_image/degenerate"].sum()),
+    }
+    for name, values in own.items():
+        found |= _paired(name, values, columns[f"per_image/{name}_shuffled"])
+    for of in ("scale", "shift"):
+        found |= {f"invariant/{of}": invariant[of], f"invariant/{of}_change": change[of].max()}
+    for name, expected in white_noise(*images.images.shape[1:3]).items():
+        found[f"smoothness/{name}"] = bootstrap_mean(columns[f"per_image/{name}"])
+        found[f"white_noise/{name}"] = expected
+    return found | _curve(robustness, own["edge_cosine"])
+
+
+def _paired(name: str, own: AnyArray, shuffled: AnyArray) -> dict[str, Interval]:
+    """Means of a score, of its shuffled pairs where it is defined, and of their difference."""
+    baseline = np.where(np.isnan(own), np.nan, shuffled)
+    return {
+        f"{name}/own": bootstrap_mean(own),
+        f"{name}/shuffled": bootstrap_mean(baseline),
+        f"{name}/difference": bootstrap_mean(own - baseline),
+    }
+
+
+def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
+    """The mean score in each tenth of the images by robustness."""
+    defined = np.flatnonzero(np.isfinite(robustness) & np.isfinite(score))
+    tenths = np.array_split(defined[np.argsort(robustness[defined], kind="stable")], TENTHS)
+    means = np.array([bootstrap_mean(score[tenth]) for tenth in tenths])
+    return {
+        "curve/linearised_robustness": np.array([bootstrap_mean(robustness[tenth]).value for tenth in tenths]),
+        "curve/edge_cosine_mean": means[:, 0],
+        "curve/edge_cosine_low": means[:, 1],
+        "curve/edge_cosine_high": means[:, 2],
+    }
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Each alignment beside its shuffled pairs, its link to robustness and the confounds, of a finished file."""
+    row = {
+        "cosine (shuffled)": _by_construction(result, "scale", "shift") or _beside(result, "cosine"),
+        "alpha (shuffled)": _by_construction(result, "scale") or _beside(result, "alpha"),
+        "edge cosine (shuffled)": _beside(result, "edge_cosine"),
+        "edge minus shuffled": Interval(*result["edge_cosine/difference"]).plain(),
+        "linearised robustness": Interval(*result["robustness/linearised"]).plain(),
+        "its Spearman with edge cosine": Interval(*result["robustness/spearman_edge_cosine"]).plain(),
+        "TV": Interval(*result["smoothness/total_variation"]).plain(),
+        "Gini": Interval(*result["smoothness/gini"]).plain(),
+        "high frequency": Interval(*result["smoothness/high_frequency"]).percent(),
+        "images": str(result.count),
+    }
+    if degenerate := int(result["count/degenerate"]):
+        row["zero gradients"] = str(degenerate)
+    return row
+
+
+def _by_construction(result: Result, *needed: str) -> str | None:
+    """What to say of a score that is zero for a model with all the invariances `needed`; None where it is not."""
+    if all(result[f"invariant/{of}"] for of in needed):
+        return f"zero by construction ({' and '.join(needed)} invariant)"
+    return None
+
+
+def _beside(result: Result, name: str) -> str:
+    """As `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have."""
+    return f"{Interval(*result[f'{name}/own']).plain()} ({float(result[f'{name}/shuffled'][0]):.2f})"
+
+
+def _is_high(height: int, width: int) -> AnyArray:
+    """Which places of a spectrum (height, width) lie above half of the Nyquist frequency."""
+    high: AnyArray = np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width)) > HALF_NYQUIST
+    return high
+
+
+def _pick(logits: Tensor, classes: Tensor) -> Tensor:
+    """Of each row of logits (N, K) the one of its class: (N,)."""
+    return logits.gather(1, classes[:, None])[:, 0]
+
+
+def _doubles(tensor: Tensor) -> AnyArray:
+    return to_numpy(tensor).astype(np.float64)
+
+
+def _norm(values: AnyArray) -> AnyArray:
+    """L2 norm (N,) over all axes but the first."""
+    norm: AnyArray = np.linalg.norm(values.reshape(len(values), -1), axis=1)
+    return norm
+
+
+def _ratio(above: AnyArray, below: AnyArray) -> AnyArray:
+    """`above` / `below`; NaN where `below` is zero."""
+    ratio: AnyArray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return ratio
+
+
+ANALYSIS = Analysis(SCHEMA, AlignmentSettings, rows, summarise, table_row, prepare=prepare)

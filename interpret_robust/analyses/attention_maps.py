@@ -1,0 +1,182 @@
+"""Does attention stay where it is under attack? (Figure 3: clean and adversarial attention maps)
+
+How far attention moves is the total variation distance between an image's clean and its adversarial map: the share
+of attention that is elsewhere, 0 for the same map and 1 for maps without a common position. What it means shows
+beside the distance between the maps of different images, and beside the mean map, the part of attention that is
+a matter of position. For models without attention Grad-CAM, for the class predicted of each image, stands in its
+place.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy.special import entr
+
+from interpret_robust.attacks import AttackSettings
+from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
+from interpret_robust.datasets import Split
+from interpret_robust.models import Classifier
+from interpret_robust.results import AnyArray, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.selection import Selection
+from interpret_robust.statistics import Interval, bootstrap_mean
+from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+
+_POSITION, _EXAMPLE = ("position",), ("example",)
+_SCORE = "for `--select extremes` the steadiest attention is best, by minus this distance"
+SCHEMA = Schema(
+    name="attention-maps",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction_clean", "i2", "predicted class of the clean image"),
+        Column("per_image/prediction_adversarial", "i2", "predicted class of the adversarial image"),
+        Column("per_image/attention", "f4", "weight on the clean image, positions row-major; NaN if none", _POSITION),
+        Column("per_image/attention_adversarial", "f4", "weight on the adversarial image; NaN if none", _POSITION),
+        Column("per_image/adversarial", "u1", "the adversarial image, rounded to be shown", ("y", "x", "colour")),
+        Column("per_image/distance", "f4", f"half the L1 distance between the two maps; {_SCORE}"),
+        Column("per_image/entropy", "f4", "entropy of clean attention, nats"),
+        Column("per_image/entropy_adversarial", "f4", "entropy of adversarial attention, nats"),
+    ),
+    summary=(
+        interval("distance/all", "mean distance between clean and adversarial attention, bootstrap 95 % interval"),
+        interval("distance/attack_failed", "the same of images that are right on both sides of the attack"),
+        interval("distance/attack_succeeded", "the same of images that the attack turns from right to wrong"),
+        interval("distance/other_image", "the same between the clean attention of an image and of the next one"),
+        Column("count/attack_failed", "i8", "how many images are right on both sides of the attack, with both maps"),
+        Column("count/attack_succeeded", "i8", "how many the attack turns from right to wrong, with both maps"),
+        Column("count/undefined", "i8", "images without a distance: no clean or no adversarial map"),
+        Column("mean_map/clean", "f8", "clean attention, mean over images", _POSITION),
+        Column("mean_map/adversarial", "f8", "adversarial attention, mean over images", _POSITION),
+        interval("entropy/clean", "mean entropy of clean attention, nats"),
+        interval("entropy/adversarial", "mean entropy of adversarial attention, nats"),
+        Column("examples/index", "i4", "chosen by the rule in the settings", _EXAMPLE),
+        Column("examples/label", "i2", "their true class", _EXAMPLE),
+        Column("examples/prediction_clean", "i2", "their predicted class", _EXAMPLE),
+        Column("examples/prediction_adversarial", "i2", "that of their adversarial images", _EXAMPLE),
+        Column("examples/image", "u1", "the images", (*_EXAMPLE, "y", "x", "colour")),
+        Column("examples/adversarial", "u1", "their adversarial images, rounded", (*_EXAMPLE, "y", "x", "colour")),
+        Column("examples/attention", "f4", "their clean attention", (*_EXAMPLE, "position")),
+        Column("examples/attention_adversarial", "f4", "their adversarial attention", (*_EXAMPLE, "position")),
+        Column("examples/distance", "f4", "the distance between the two", _EXAMPLE),
+    ),
+    groups={
+        "mean_map": {"NX_class": "NXdata", "signal": "clean", "axes": "position", "title": "Mean attention map"},
+    },
+)
+
+
+@dataclass(frozen=True)
+class MapsSettings(AttackSettings, Selection):
+    """The attack, whose weights are shown, and of which images."""
+
+    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """These settings with nothing left open. Raises UserError as attack, rule and weights do."""
+        Selection.resolved(self, job)
+        return replace(AttackSettings.resolved(self, dict(job)), weights=resolve_weights(self.weights, job))
+
+
+def prepare(work: Work) -> MapsSettings:
+    """The settings, when the images they name are there."""
+    settings: MapsSettings = work.settings
+    settings.check(len(work.split))
+    return settings
+
+
+def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, AnyArray]:
+    """Clean and adversarial attention of one batch, and the distance between them."""
+    assert settings.weights != "auto"
+    adversarial = settings(model, batch.images, batch.labels, batch.indices)
+    with torch.no_grad():
+        predictions = [model(images).argmax(1) for images in (batch.images, adversarial)]
+    clean, attacked = (
+        to_numpy(position_weights(model, images, settings.weights)) for images in (batch.images, adversarial)
+    )
+    columns = {
+        "label": to_numpy(batch.labels),
+        "prediction_clean": to_numpy(predictions[0]),
+        "prediction_adversarial": to_numpy(predictions[1]),
+        "attention": clean,
+        "attention_adversarial": attacked,
+        "adversarial": to_numpy((255 * adversarial).round().permute(0, 2, 3, 1)),
+        "distance": total_variation_distance(clean, attacked),
+        "entropy": entr(clean).sum(1),
+        "entropy_adversarial": entr(attacked).sum(1),
+    }
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
+    """Half the L1 distance between distributions (N, P), (N,): the largest difference of any set of positions."""
+    distance: AnyArray = np.abs(first - second).sum(1) / 2
+    return distance
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """How far attention moves, with and without success of the attack, and the mean maps."""
+    clean, attacked = columns["per_image/attention"], columns["per_image/attention_adversarial"]
+    return {
+        **_distances(columns),
+        "distance/other_image": bootstrap_mean(total_variation_distance(clean, np.roll(clean, -1, axis=0))),
+        "mean_map/clean": _mean_map(clean),
+        "mean_map/adversarial": _mean_map(attacked),
+        "entropy/clean": bootstrap_mean(columns["per_image/entropy"]),
+        "entropy/adversarial": bootstrap_mean(columns["per_image/entropy_adversarial"]),
+    }
+
+
+def _distances(columns: Columns) -> dict[str, Any]:
+    """Mean distance of all images, and by outcome of those that are right without the attack."""
+    distance = columns["per_image/distance"]
+    defined = np.isfinite(distance)
+    label, clean, adversarial = (
+        columns[f"per_image/{name}"] for name in ("label", "prediction_clean", "prediction_adversarial")
+    )
+    found = {"distance/all": bootstrap_mean(distance), "count/undefined": int((~defined).sum())}
+    for outcome, after in (("attack_failed", adversarial == label), ("attack_succeeded", adversarial != label)):
+        chosen = (clean == label) & after & defined
+        found[f"distance/{outcome}"] = bootstrap_mean(distance[chosen])
+        found[f"count/{outcome}"] = int(chosen.sum())
+    return found
+
+
+def _mean_map(attention: AnyArray) -> AnyArray:
+    """Mean (P,) over the images of (N, P) that have a map; NaN where none has."""
+    there = attention[np.isfinite(attention).all(1)].astype(np.float64)
+    return there.mean(0) if len(there) else np.full(attention.shape[1], np.nan)
+
+
+def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[str, AnyArray]:
+    """The images that the rule chooses, with their maps. No other map is read."""
+    index = settings.indices(images.labels, -columns["per_image/distance"])
+    names = (
+        *("label", "prediction_clean", "prediction_adversarial", "adversarial"),
+        *("attention", "attention_adversarial", "distance"),
+    )
+    chosen = {name: columns.at(f"per_image/{name}", index) for name in names}
+    chosen |= {"index": index, "image": images.images[index]}
+    return {f"examples/{name}": values for name, values in chosen.items()}
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """The share of attention that the attack moves, beside the share that differs from image to image."""
+    shares = {
+        "attention moved": "all",
+        "attack failed": "attack_failed",
+        "attack succeeded": "attack_succeeded",
+        "between images": "other_image",
+    }
+    clean, adversarial = (float(result[f"entropy/{name}"][0]) for name in ("clean", "adversarial"))
+    return {
+        **{heading: Interval(*result[f"distance/{name}"]).percent() for heading, name in shares.items()},
+        "entropy, nats": f"{clean:.2f}, adversarial {adversarial:.2f}",
+        "images": str(result.count),
+    }
+
+
+ANALYSIS = Analysis(SCHEMA, MapsSettings, rows, summarise, table_row, prepare=prepare, examples=examples)

@@ -1,0 +1,255 @@
+"""Which local features does a decision rest on? (accuracy against the number of local features removed)
+
+Local features are taken away position by position, and the rest goes through the head and the classifier. What is
+removed is replaced by the mean local feature of training images, or by zero; no pixel changes. The order is the
+question: the most attended positions first, the most robust first (those whose local feature moves least, L2, under
+attack), each also from the other end (unattended, fragile), by the mean attention map of training images (prior),
+or at random. Orders come from the clean image and its adversarial one; accuracy is that of the local features of
+either.
+
+That attention and robustness correlate does not show that a model prioritises robust features; this does. Of a
+model that does so, removing robust positions costs more accuracy than removing as many at random, removing fragile
+ones costs less, and under attack is even a gain, and attention points to what the decision rests on: removing
+attended positions costs more than at random, and more than by the prior, which knows nothing of the image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpret_robust.attacks import AttackSettings
+from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
+from interpret_robust.datasets import Split
+from interpret_robust.models import Classifier
+from interpret_robust.results import AnyArray, Axes, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import Interval, column_means, wilson
+from interpret_robust.streaming import Analysis, Batch, Work, make_batch, to_numpy
+
+CONDITIONS = ("clean", "adversarial")
+ORDERS = ("attended", "unattended", "robust", "fragile", "prior", "random")
+CONTRASTS = (
+    ("attended", "random"),
+    ("robust", "random"),
+    ("fragile", "random"),
+    ("attended", "robust"),
+    ("attended", "prior"),
+)
+"""Pairs of orders: what removal in the first costs beyond removal in the second."""
+
+STEPS = 16
+"""Between nothing removed and everything."""
+
+REFERENCE_IMAGES = 1000
+"""Training images that give the mean local feature and the mean attention map."""
+
+_CURVE = ("condition", "order", "removed")
+SCHEMA = Schema(
+    name="feature-deletion",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction_clean", "i2", "predicted class of the clean image, nothing removed"),
+        Column("per_image/prediction_adversarial", "i2", "predicted class of the adversarial image, nothing removed"),
+        Column("per_image/weights", "f4", "attention or Grad-CAM on the clean image; NaN for none", ("position",)),
+        Column("per_image/distance", "f4", "L2 over channels, clean to adversarial local feature", ("position",)),
+        Column("per_image/correct", "u1", "1 where the rest is still classified rightly", _CURVE),
+    ),
+    summary=(
+        Column("curve/accuracy", "f8", "accuracy with so many positions removed", _CURVE),
+        Column("curve/low", "f8", "lower end of its Wilson 95 % interval", _CURVE),
+        Column("curve/high", "f8", "upper end of its Wilson 95 % interval", _CURVE),
+        interval("area/under", "area under a curve over the share removed, bootstrap interval", "condition", "order"),
+        interval(
+            "area/between",
+            "what the first order costs beyond the second: area under the second minus area under the first, "
+            "paired bootstrap interval over images",
+            *("condition", "contrast"),
+        ),
+        Column("count/without_weights", "i8", "images whose Grad-CAM is zero everywhere: attention orders are random"),
+    ),
+    groups={
+        "curve": {
+            "NX_class": "NXdata",
+            "signal": "accuracy",
+            "axes": "condition:order:removed",
+            "title": "Accuracy against the number of local features removed",
+        }
+    },
+    labels={
+        "condition": CONDITIONS,
+        "order": ORDERS,
+        "contrast": tuple(f"{first} against {second}" for first, second in CONTRASTS),
+    },
+)
+
+
+@dataclass(frozen=True)
+class DeletionSettings(AttackSettings):
+    """The attack, the weights in attention's place, and what removed features are replaced by."""
+
+    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+    fill: Literal["mean", "zero"] = field(
+        default="mean", metadata={"help": "What removed features become: the mean of training images, or zero."}
+    )
+
+    def resolved(self, job: dict[str, Any]) -> Self:
+        """These settings with nothing left open. Raises UserError as the attack's do, and for absent attention."""
+        return replace(super().resolved(job), weights=resolve_weights(self.weights, job))
+
+
+class Reference(NamedTuple):
+    """The settings, what a removed feature becomes (C,), and the mean weights of training images (H*W,)."""
+
+    settings: DeletionSettings
+    fill: Tensor
+    prior: AnyArray
+
+
+def prepare(work: Work) -> Reference:
+    """Means over the first training images."""
+    train, features, weights = work.dataset.train.first(REFERENCE_IMAGES), [], []
+    for start in range(0, len(train), work.batch_size):
+        images = make_batch(train, range(start, min(start + work.batch_size, len(train))), work.device).images
+        with torch.no_grad():
+            features.append(work.model.features(images).local.mean((2, 3)))
+        weights.append(position_weights(work.model, images, work.settings.weights))
+    fill = torch.cat(features).double().mean(0).float()
+    if work.settings.fill == "zero":
+        fill = torch.zeros_like(fill)
+    return Reference(work.settings, fill, np.nan_to_num(to_numpy(torch.cat(weights))).mean(0))
+
+
+def axes(work: Work) -> Axes:
+    """The numbers of removed positions."""
+    height, width = work.config["local_grid"]
+    return {"removed": removal_counts(height * width)}
+
+
+def removal_counts(positions: int) -> tuple[int, ...]:
+    """About STEPS + 1 evenly spaced numbers from 0 to `positions`, both included."""
+    return tuple(np.unique(np.linspace(0, positions, STEPS + 1).round().astype(int)).tolist())
+
+
+def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, AnyArray]:
+    """Outcomes of one batch, whole and with features removed."""
+    settings = reference.settings
+    assert settings.weights != "auto"
+    adversarial = settings(model, batch.images, batch.labels, batch.indices)
+    weights = to_numpy(position_weights(model, batch.images, settings.weights))
+    with torch.no_grad():
+        clean, attacked = model.features(batch.images), model.features(adversarial)
+        distance = to_numpy(torch.linalg.vector_norm(clean.local - attacked.local, dim=1).flatten(1))
+        ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
+        answers = [
+            answers_without(model, seen.local, ranks.to(seen.local.device), reference.fill)
+            for seen in (clean, attacked)
+        ]
+        columns = {
+            "label": to_numpy(batch.labels),
+            "prediction_clean": to_numpy(model.classifier(clean.pooled).argmax(1)),
+            "prediction_adversarial": to_numpy(model.classifier(attacked.pooled).argmax(1)),
+            "weights": weights,
+            "distance": distance,
+            "correct": to_numpy(torch.stack(answers, 1) == batch.labels[:, None, None, None]),
+        }
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+def removal_ranks(
+    weights: AnyArray, distance: AnyArray, prior: AnyArray, seed: int, indices: Sequence[int]
+) -> AnyArray:
+    """How many positions go before each one, in each of ORDERS: (order, N, P) from weights and distance (N, P).
+
+    Positions that are equal in what orders them go in the random order of their image, which depends on the seed
+    and the image's index alone.
+    """
+    chance = _chance(seed, indices, weights.shape[1])
+    first = {
+        "attended": np.nan_to_num(weights),
+        "unattended": -np.nan_to_num(weights),
+        "robust": -distance,
+        "fragile": distance,
+        "prior": np.broadcast_to(prior, weights.shape),
+        "random": np.zeros(weights.shape),
+    }
+    order = np.stack([np.lexsort((chance, -first[name])) for name in ORDERS])
+    return np.argsort(order, axis=2)
+
+
+def _chance(seed: int, indices: Sequence[int], positions: int) -> AnyArray:
+    """A random number (N, P) for each position of each image."""
+    streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index, 1]))) for index in indices]
+    return np.stack([stream.random(positions) for stream in streams])
+
+
+def answers_without(model: Classifier, local: Tensor, ranks: Tensor, fill: Tensor) -> Tensor:
+    """The model's answers (N, order, removed) with the first positions of `ranks` (order, N, P) removed.
+
+    A removed position of the local features (N, C, H, W) holds `fill` (C,) instead.
+    """
+    count, _, height, width = local.shape
+
+    def answer(rank: Tensor, removed: int) -> Tensor:
+        gone = (rank < removed).reshape(count, 1, height, width)
+        _, pooled = model.head(torch.where(gone, fill[:, None, None], local))
+        found: Tensor = model.classifier(pooled).argmax(1)
+        return found
+
+    steps = removal_counts(height * width)
+    return torch.stack([torch.stack([answer(rank, removed) for removed in steps], 1) for rank in ranks], 1)
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """Curves, areas under them and areas between them."""
+    correct = columns["per_image/correct"]
+    weights = columns["per_image/weights"]
+    under = areas(correct, removal_counts(weights.shape[1]))
+    place = {name: number for number, name in enumerate(ORDERS)}
+    between = np.stack([under[:, :, place[second]] - under[:, :, place[first]] for first, second in CONTRASTS], 2)
+    curve = np.apply_along_axis(lambda some: wilson(int(some.sum()), len(some)), 0, correct)
+    return {
+        "curve/accuracy": curve[0],
+        "curve/low": curve[1],
+        "curve/high": curve[2],
+        "area/under": _means(under),
+        "area/between": _means(between),
+        "count/without_weights": np.isnan(weights).any(1).sum(),
+    }
+
+
+def areas(correct: AnyArray, counts: Sequence[int]) -> AnyArray:
+    """Area under curves (..., removed) over the share of positions removed, by trapezoids: 1 if all are 1."""
+    share = np.diff(counts) / counts[-1]
+    width = (np.append(share, 0) + np.append(0, share)) / 2
+    # Unlike a product of matrices, einsum makes no copy of all rows in float64.
+    return np.asarray(np.einsum("...r,r->...", correct, width))
+
+
+def _means(values: AnyArray) -> AnyArray:
+    """Mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images drawn."""
+    found = column_means(values.reshape(len(values), -1))
+    return np.stack(found, 1).reshape(*values.shape[1:], 3)
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """What removal in one order costs beyond another, of clean local features."""
+    return _costs(result, "clean")
+
+
+def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
+    """The same of adversarial local features, a row a model."""
+    return [[{"model": result.config["checkpoint"]["name"], **_costs(result, "adversarial")} for result in results]]
+
+
+def _costs(result: Result, condition: str) -> dict[str, str]:
+    between = result["area/between"][CONDITIONS.index(condition)]
+    costs = dict(zip(SCHEMA.labels["contrast"], between, strict=True))
+    return {"features": condition} | {name: Interval(*cost).percent() for name, cost in costs.items()}
+
+
+ANALYSIS = Analysis(SCHEMA, DeletionSettings, rows, summarise, table_row, prepare=prepare, axes=axes, compare=compare)

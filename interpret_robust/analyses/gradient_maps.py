@@ -1,0 +1,217 @@
+"""What do gradients of the loss look like? (Figure 4: gradient maps, clipped and raw)
+
+A map is the gradient of the cross-entropy of a target class with respect to the pixels in [0, 1], with its sign:
++g, the direction in which the loss rises, which is what the paper says it draws. What one sees depends on the scale
+rule, so the file holds the maps themselves, and how much each rule clips and leaves visible.
+
+A map is stored as g / max|g| in half precision beside max|g|: their product is g with an error of at most
+2^-11 max|g| (the signed map of example images is such a product).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpret_robust.attacks import cross_entropy
+from interpret_robust.attribution import Source, gradient_map, random_targets
+from interpret_robust.datasets import Split
+from interpret_robust.errors import UserError
+from interpret_robust.models import Classifier
+from interpret_robust.results import AnyArray, Columns, Result
+from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, deviation, normalised, pooled_deviation
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.selection import Selection
+from interpret_robust.statistics import Interval, column_means
+from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+
+Target = Literal["true", "predicted", "random"]
+VIEWS: dict[str, tuple[Rule, ...]] = {"clip": ("clip", "clip-set"), "raw": ("max", "min-max")}
+QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
+
+_MAP, _IMAGE = ("colour", "y", "x"), ("y", "x", "colour")
+SCHEMA = Schema(
+    name="gradient-maps",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction", "i2", "predicted class"),
+        Column("per_image/target", "i2", "class whose cross-entropy is differentiated"),
+        Column("per_image/loss", "f4", "cross-entropy of the target class"),
+        Column(
+            "per_image/map",
+            "f2",
+            "g / max|g|, signed: a gradient is positive where a brighter pixel raises the loss",
+            _MAP,
+        ),
+        Column("per_image/scale", "f4", "max|g|; map * scale is g with an error of at most 2^-11 max|g|"),
+        Column("per_image/mean", "f4", "mean of the entries of g"),
+        Column("per_image/deviation", "f4", "standard deviation of the entries of g about their mean"),
+        Column("per_image/degenerate", "u1", "1 where g is zero everywhere: map and scale are then zero"),
+        Column("per_image/saturated", "f4", "share of entries that the rule makes 0 or 1", ("rule",)),
+        Column("per_image/contrast", "f4", "mean |v - 1/2| of the map as an image v in [0, 1]", ("rule",)),
+        Column("per_image/image", "u1", "the image", _IMAGE),
+    ),
+    summary=(
+        interval(
+            "view/saturated",
+            "mean share of entries that the rule makes 0 or 1, with bootstrap 95 % interval; max and min-max do so to "
+            "the extreme entries of every map by construction",
+            "rule",
+        ),
+        interval("view/contrast", "mean of the contrast, with bootstrap 95 % interval; a zero map has 0", "rule"),
+        Column("set/deviation", "f8", "standard deviation of the entries of all maps: the clip-set rule's"),
+        Column("set/degenerate", "i8", "maps that are zero everywhere, shown as grey"),
+        Column("scale/quantile", "f8", "quantiles over images of max|g|, zero maps among them", ("share",)),
+        Column("examples/index", "i4", "images chosen by the settings; best is the lowest loss", ("example",)),
+        Column("examples/label", "i2", "their true class", ("example",)),
+        Column("examples/prediction", "i2", "their predicted class", ("example",)),
+        Column("examples/target", "i2", "class whose cross-entropy is differentiated", ("example",)),
+        Column("examples/scale", "f4", "their max|g|", ("example",)),
+        Column("examples/image", "u1", "the images", ("example", *_IMAGE)),
+        Column("examples/map", "f4", "their signed maps g", ("example", *_MAP)),
+        Column("examples/view", "u1", "their maps as images, zero is 128", ("example", "rule", *_IMAGE)),
+    ),
+    groups={
+        "examples": {
+            "NX_class": "NXdata",
+            "signal": "map",
+            "axes": "example:colour:y:x",
+            "title": "Gradient of the cross-entropy with respect to pixels",
+        },
+        "view": {
+            "NX_class": "NXdata",
+            "signal": "contrast",
+            "axes": "rule:of",
+            "title": "Contrast of gradient maps under each scale rule",
+        },
+    },
+    labels={"rule": RULES, "share": tuple(f"{share:.0%}" for share in QUANTILES)},
+)
+
+
+@dataclass(frozen=True)
+class MapSettings(Selection):
+    """Of what a map is taken, and which are shown."""
+
+    source: Source = field(
+        default="gradient", metadata={"help": "What a map is; all but gradient cost 32 times as much."}
+    )
+    target: Target = field(default="true", metadata={"help": "Class whose loss it is; random is one but the true."})
+    seed: int = field(default=0, metadata={"help": "Of random targets, and of the noise of a source that has noise."})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """These settings. Raises UserError for a rule that does not exist or a seed below zero."""
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}: it must not be negative.")
+        return super().resolved(job)
+
+
+class Prepared(NamedTuple):
+    """The settings, and the standard deviation of the entries of all maps."""
+
+    settings: MapSettings
+    set_deviation: float
+
+
+class Maps(NamedTuple):
+    """Signed maps (N, C, H, W) of a batch, the classes (N,) they are of, and the logits (N, classes)."""
+
+    maps: Tensor
+    targets: Tensor
+    logits: Tensor
+
+
+def prepare(work: Work) -> Prepared:
+    """A first pass over all maps, for their common deviation."""
+    work.settings.check(len(work.split))
+    every = (signed_maps(work.model, batch, work.settings).maps for batch in work.batches())
+    return Prepared(work.settings, pooled_deviation(every))
+
+
+def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
+    """The maps of one batch."""
+    with torch.no_grad():
+        logits = model(batch.images)
+    match settings.target:
+        case "true":
+            targets = batch.labels
+        case "predicted":
+            targets = logits.argmax(1)
+        case "random":
+            targets = random_targets(batch.labels, batch.indices, logits.shape[1], settings.seed)
+    return Maps(
+        gradient_map(settings.source, model, batch.images, targets, batch.indices, settings.seed), targets, logits
+    )
+
+
+def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyArray]:
+    """The maps of one batch, and what each rule makes of them."""
+    maps, targets, logits = signed_maps(model, batch, prepared.settings)
+    unit, largest = normalised(maps)
+    views = torch.stack([as_image(maps, rule, prepared.set_deviation).flatten(1) for rule in RULES], 1)
+    columns = {
+        "label": batch.labels,
+        "prediction": logits.argmax(1),
+        "target": targets,
+        "loss": cross_entropy(logits, targets),
+        "map": unit.half(),
+        "scale": largest,
+        "mean": largest * unit.mean((1, 2, 3)),
+        "deviation": largest * deviation(unit),
+        "degenerate": degenerate(maps),
+        "saturated": ((views == 0) | (views == 1)).float().mean(2),
+        "contrast": (views - 0.5).abs().mean(2),
+        "image": (255 * batch.images).round().permute(0, 2, 3, 1),
+    }
+    return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """What the rules do to the maps, on average, and how large maps are."""
+    return {
+        "view/saturated": np.stack(column_means(columns["per_image/saturated"]), 1),
+        "view/contrast": np.stack(column_means(columns["per_image/contrast"]), 1),
+        "set/deviation": _set_deviation(columns),
+        "set/degenerate": int(columns["per_image/degenerate"].sum()),
+        "scale/quantile": np.quantile(columns["per_image/scale"], QUANTILES),
+    }
+
+
+def examples(columns: Columns, split: Split, settings: MapSettings) -> dict[str, Any]:
+    """The chosen images with their maps, signed and under each rule. No other map is read."""
+    index = settings.indices(split.labels, -columns["per_image/loss"])
+    scale = columns.at("per_image/scale", index)
+    maps = columns.at("per_image/map", index).astype(np.float32) * scale[:, None, None, None]
+    common = _set_deviation(columns)
+    views = torch.stack([as_image(torch.from_numpy(maps), rule, common) for rule in RULES], 1)
+    chosen = {name: columns.at(f"per_image/{name}", index) for name in ("label", "prediction", "target")}
+    chosen |= {"index": index, "scale": scale, "image": columns.at("per_image/image", index), "map": maps}
+    chosen["view"] = to_numpy((255 * views).round().movedim(2, 4))
+    return {f"examples/{name}": values for name, values in chosen.items()}
+
+
+def table_row(result: Result, *views: str) -> dict[str, str]:
+    """How large gradients are, and what the rules of the chosen views make of them."""
+    low, middle, high = result["scale/quantile"][1:4]
+    row = {"max|g|, median [10 %, 90 %]": f"{middle:.2g} [{low:.2g}, {high:.2g}]"}
+    for place, rule in enumerate(RULES):
+        if any(rule in VIEWS[view] for view in views or VIEWS):
+            if rule in VIEWS["clip"]:
+                row[f"{rule}: clipped"] = Interval(*result["view/saturated"][place]).percent()
+            row[f"{rule}: contrast"] = Interval(*result["view/contrast"][place]).percent()
+    return row | {"zero maps": str(result["set/degenerate"]), "images": str(result.count)}
+
+
+def _set_deviation(columns: Columns) -> float:
+    """The standard deviation of all entries: their variance is that within maps and that between the maps' means."""
+    means, deviations = (columns[f"per_image/{name}"].astype(np.float64) for name in ("mean", "deviation"))
+    return float(np.sqrt((deviations**2).mean() + means.var()))
+
+
+ANALYSIS = Analysis(
+    SCHEMA, MapSettings, rows, summarise, table_row, prepare=prepare, examples=examples, views=tuple(VIEWS)
+)

@@ -1,0 +1,330 @@
+"""Can a classifier that never saw gradients read the class from a gradient map? (Table 4, with controls)
+
+A map is the gradient of the cross-entropy of a target class with respect to the pixels, with a sign, made an
+image by a scale rule. A frozen evaluator classifies that image; the score is how often it answers a reference
+class. Sign, rule and evaluator each can turn a comparison round, so that all are in the file.
+
+The headline is the paper's cell: target and reference the true label, rule `clip`, and `max` for its "raw", as the
+first evaluator reads it, by default one of the paper's kind where there is one (a natural network of the same
+architecture). The paper does not say its sign. Here it is `minus`: the direction in which the loss falls, towards
+the class. The other sign stands beside it.
+
+An evaluator that standardises each image, as the residual networks do, reads `max` and `min-max` alike by
+construction: the two rules only shift and scale a map.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpret_robust import filters, gradmap_tables, probe
+from interpret_robust.attribution import gradient_map, loss_gradient, random_targets
+from interpret_robust.datasets import Split
+from interpret_robust.models import Classifier
+from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network
+from interpret_robust.results import AnyArray, Columns
+from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, pooled_deviation
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import wilson
+from interpret_robust.streaming import Analysis, Batch, Settings, Work, make_batch, to_numpy
+
+TARGETS = ("true", "predicted", "random")
+REFERENCES = ("label", "target")
+SIGNS = {"minus": -1, "plus": 1}
+PER_IMAGE_RULES: tuple[Rule, ...] = ("clip", "max")
+"""The headline's rules, called `clip` and `raw` where people read them."""
+
+CONTROLS = ("random-network", "sobel", "pixel-shuffle", "phase-random", "absolute")
+
+SCHEMA = Schema(
+    name="gradmap-score",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/runner_up", "i2", "the most likely class other than the true one"),
+        Column("per_image/target_class", "i2", "class whose cross-entropy is differentiated", ("target",)),
+        Column("per_image/degenerate", "u1", "1 where the gradient is zero everywhere", ("target",)),
+        Column("per_image/image_prediction", "i2", "evaluator's class of the image itself", ("evaluator",)),
+        Column(
+            "per_image/evaluator_prediction",
+            "i2",
+            "evaluator's class of the map",
+            ("evaluator", "target", "rule", "sign"),
+        ),
+        Column(
+            "per_image/control_prediction",
+            "i2",
+            "evaluator's class of a control in the map's place; edges and |g| are brighter than grey at sign minus",
+            ("evaluator", "control", "control_rule", "sign"),
+        ),
+        Column(
+            "per_image/probe_prediction", "i2", "the random target, as a probe trained on gradients reads it, or -1"
+        ),
+    ),
+    summary=(
+        interval("headline/accuracy", "the paper's cell by the first evaluator, Wilson", "control_rule", "sign"),
+        Column("headline/mean", "f8", "the same, mean over evaluators", ("control_rule", "sign")),
+        Column("headline/deviation", "f8", "its standard deviation between evaluators", ("control_rule", "sign")),
+        interval(
+            "score/accuracy",
+            "share of maps in which the evaluator sees the reference class, Wilson interval",
+            *("evaluator", "target", "rule", "sign", "reference"),
+        ),
+        Column(
+            "score/chance",
+            "f8",
+            "the same, expected if maps and images were paired at random",
+            ("evaluator", "target", "rule", "sign", "reference"),
+        ),
+        Column(
+            "score/balanced",
+            "f8",
+            "the same, mean over reference classes",
+            ("evaluator", "target", "rule", "sign", "reference"),
+        ),
+        Column(
+            "score/commonest",
+            "f8",
+            "share of the evaluator's commonest answer",
+            ("evaluator", "target", "rule", "sign"),
+        ),
+        interval("runner_up/accuracy", "sign plus, target true: share read as the runner-up", "evaluator", "rule"),
+        interval("by_outcome/accuracy", "headline among images classified wrongly, rightly", "outcome", "control_rule"),
+        Column("by_outcome/count", "i8", "number of these images", ("outcome",)),
+        interval(
+            "controls/accuracy",
+            "share of controls read as the true label",
+            "evaluator",
+            "control",
+            "control_rule",
+            "sign",
+        ),
+        interval("anchor/image", "accuracy of the evaluator on the images themselves", "evaluator"),
+        interval("anchor/probe", "share of random targets that the probe reads; NaN without a probe"),
+        Column("degenerate/count", "i8", "maps that are zero everywhere, shown as grey", ("target",)),
+    ),
+    groups={
+        "headline": {
+            "NX_class": "NXdata",
+            "signal": "mean",
+            "axes": "control_rule:sign",
+            "title": "Gradient-map score, mean over evaluators",
+        }
+    },
+    labels={
+        "target": TARGETS,
+        "reference": REFERENCES,
+        "sign": tuple(SIGNS),
+        "rule": RULES,
+        "control": CONTROLS,
+        "control_rule": PER_IMAGE_RULES,
+        "outcome": ("wrong", "right"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class ScoreSettings(Settings):
+    """Seed and extras of the score."""
+
+    seed: int = field(default=0, metadata={"help": "Of random targets, scrambles and the random network."})
+    probe: bool = field(
+        default=False, metadata={"help": "Also train a probe on gradients: what could be read at best."}
+    )
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What reads the maps, and what they are compared with: all that a batch needs beside its model."""
+
+    settings: ScoreSettings
+    evaluators: Mapping[str, Classifier]
+    random: Classifier
+    deviations: tuple[float, ...]
+    probe: Classifier | None
+
+
+def prepare(work: Work) -> Readers:
+    """The random network, the deviation of all maps of each target, and the probe where it is asked for."""
+    settings: ScoreSettings = work.settings
+    train = work.dataset.train
+    images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
+    found = None
+    if settings.probe:
+        other = work.dataset.test if work.config["data"]["split"] == "train" else train
+        found = probe.train(work.model, other, settings.seed, work.device)
+    return Readers(
+        settings,
+        work.evaluators,
+        random_network(work.model, images, settings.seed),
+        _deviations(work),
+        found,
+    )
+
+
+def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
+    """What every evaluator sees in every map and control of one batch."""
+    targets = target_classes(model, batch, readers.settings.seed)
+    maps = [_map(model, batch, classes) for classes in targets]
+    shown = _shown(zip(maps, readers.deviations, strict=True), RULES)
+    shown_controls = _shown(((one, 0.0) for one in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
+    evaluators, count = list(readers.evaluators.values()), len(batch.images)
+    shape = (count, len(evaluators), len(TARGETS), len(RULES), len(SIGNS))
+    control_shape = (count, len(evaluators), len(CONTROLS), len(PER_IMAGE_RULES), len(SIGNS))
+    columns = {
+        "label": to_numpy(batch.labels),
+        "runner_up": to_numpy(_runner_up(model, batch)),
+        "target_class": to_numpy(targets.T),
+        "degenerate": np.stack([to_numpy(degenerate(one)) for one in maps], 1),
+        "image_prediction": read_by(evaluators, [batch.images])[:, :, 0],
+        "evaluator_prediction": read_by(evaluators, shown).reshape(shape),
+        "control_prediction": read_by(evaluators, shown_controls).reshape(control_shape),
+        "probe_prediction": np.full(count, -1),
+    }
+    if readers.probe is not None:
+        columns["probe_prediction"] = read_by([readers.probe], [probe.view(maps[2])])[:, 0, 0]
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
+    """The classes whose loss is differentiated, (target, N): the true, the predicted, a random other than the true."""
+    with torch.no_grad():
+        logits = model(batch.images)
+    other = random_targets(batch.labels, batch.indices, logits.shape[1], seed)
+    return torch.stack([batch.labels, logits.argmax(1), other])
+
+
+def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
+    """What stands in the place of the map of the true target, in the order of CONTROLS."""
+    seed, indices = readers.settings.seed, batch.indices
+    yield loss_gradient(readers.random, batch.images, batch.labels)
+    yield -filters.sobel(batch.images)
+    yield filters.pixel_shuffle(maps, _streams(seed, indices, 1))
+    yield filters.phase_random(maps, _streams(seed, indices, 2))
+    yield -maps.abs()
+
+
+def read_by(evaluators: Sequence[Classifier], images: Iterable[Tensor]) -> AnyArray:
+    """The class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
+    with torch.no_grad():
+        seen = [torch.stack([evaluator(one).argmax(1) for evaluator in evaluators], 1) for one in images]
+    return to_numpy(torch.stack(seen, 2))
+
+
+class Score(NamedTuple):
+    """How often answers (N, ...) are the reference (N,): arrays over what follows the images."""
+
+    accuracy: AnyArray
+    chance: AnyArray
+    balanced: AnyArray
+
+
+def score(answers: AnyArray, reference: AnyArray) -> Score:
+    """Accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over classes."""
+    right = answers == reference.reshape(-1, *[1] * (answers.ndim - 1))
+    classes, of = np.unique(reference, return_inverse=True)
+    share = np.bincount(of) / len(of)
+    answered = np.stack([(answers == one).mean(0) for one in classes], -1)
+    recall = np.stack([right[of == place].mean(0) for place in range(len(classes))], -1)
+    return Score(_wilson(right), answered @ share, recall.mean(-1))
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """The whole table, the controls, and the headline."""
+    label, target = columns["per_image/label"], columns["per_image/target_class"]
+    answers = columns["per_image/evaluator_prediction"]
+    by_target = [
+        [score(answers[:, :, place], reference) for reference in (label, target[:, place])]
+        for place in range(len(TARGETS))
+    ]
+    # The axes of each: evaluator, target, rule, sign, reference, and those of the number itself.
+    accuracy, chance, balanced = (
+        np.stack([np.stack([one[number] for one in pair], 3) for pair in by_target], 1) for number in range(3)
+    )
+    runner_up = columns["per_image/runner_up"]
+    per_image_rules = [RULES.index(rule) for rule in PER_IMAGE_RULES]
+    headline = answers[:, :, 0, per_image_rules] == label[:, None, None, None]
+    right = target[:, 1] == label
+    probed = columns["per_image/probe_prediction"]
+    shown = headline.mean(0)
+    return {
+        "headline/accuracy": _wilson(headline[:, 0]),
+        "headline/mean": shown.mean(0),
+        "headline/deviation": shown.std(0, ddof=1) if len(shown) > 1 else np.full(shown.shape[1:], np.nan),
+        "score/accuracy": accuracy,
+        "score/chance": chance,
+        "score/balanced": balanced,
+        "score/commonest": _commonest(answers),
+        "runner_up/accuracy": _wilson(answers[:, :, 0, :, 1] == runner_up[:, None, None]),
+        "by_outcome/accuracy": np.stack([_wilson(headline[right == of, 0, :, 0]) for of in (False, True)]),
+        "by_outcome/count": [int((~right).sum()), int(right.sum())],
+        "controls/accuracy": score(columns["per_image/control_prediction"], label).accuracy,
+        "anchor/image": score(columns["per_image/image_prediction"], label).accuracy,
+        "anchor/probe": _wilson(probed == target[:, 2]) if (probed >= 0).all() else np.full(3, np.nan),
+        "degenerate/count": columns["per_image/degenerate"].sum(0, dtype=np.int64),
+    }
+
+
+def _map(model: Classifier, batch: Batch, classes: Tensor) -> Tensor:
+    return gradient_map("gradient", model, batch.images, classes, batch.indices)
+
+
+def _shown(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
+    """Every map, given with the deviation of its set, as an image: the sign runs fastest, then the rule."""
+    for one, deviation in maps:
+        for rule in rules:
+            for sign in SIGNS.values():
+                yield as_image(sign * one, rule, deviation)
+
+
+def _deviations(work: Work) -> tuple[float, ...]:
+    """Standard deviation of the entries of all maps, for each target."""
+
+    def every(place: int) -> Iterator[Tensor]:
+        for batch in work.batches():
+            yield _map(work.model, batch, target_classes(work.model, batch, work.settings.seed)[place])
+
+    return tuple(pooled_deviation(every(place)) for place in range(len(TARGETS)))
+
+
+def _streams(seed: int, indices: Sequence[int], purpose: int) -> list[np.random.Generator]:
+    """A generator for each image, a function of the seed, the purpose and the image's index."""
+    return [np.random.default_rng([seed, purpose, index]) for index in indices]
+
+
+def _runner_up(model: Classifier, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        logits = model(batch.images)
+    runner_up: Tensor = logits.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
+    return runner_up
+
+
+def _wilson(right: AnyArray) -> AnyArray:
+    """Wilson's interval over images of outcomes (N, ...): (..., 3); NaN where there is no image."""
+    count, rest = len(right), right.shape[1:]
+    sums = right.sum(0).reshape(-1)
+    intervals = [wilson(int(one), count) if count else (np.nan,) * 3 for one in sums]
+    return np.array(intervals).reshape(*rest, 3)
+
+
+def _commonest(answers: AnyArray) -> AnyArray:
+    shares = [(answers == one).mean(0) for one in np.unique(answers)]
+    commonest: AnyArray = np.max(shares, axis=0)
+    return commonest
+
+
+ANALYSIS = Analysis(
+    SCHEMA,
+    ScoreSettings,
+    rows,
+    summarise,
+    gradmap_tables.headline,
+    prepare=prepare,
+    compare=gradmap_tables.compared,
+    views=tuple(gradmap_tables.VIEWS),
+    needs_evaluators=True,
+)

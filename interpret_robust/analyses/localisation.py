@@ -1,0 +1,282 @@
+"""Do attention and gradients lie on the object? (shares, the pointing game, and planted patterns)
+
+The share of attention, or of Grad-CAM's weights, on the object's positions and the share of the gradient's energy on
+the object's pixels stand beside what maps that know nothing would give: the object's area, and a map that falls off
+from the centre. In the pointing game a map scores where its largest value lies on the object (Zhang et al. 2018,
+https://arxiv.org/abs/1608.00507).
+
+Where class patterns are planted in the images, the part of the gradient along them is measured beside the same
+patterns turned by 180 degrees: as smooth, and in no image. Whether the decision rests on them is also asked directly:
+each image's pattern is exchanged for that of the next class, and the model may follow it or stay with the object.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy.linalg import orth
+from torch import nn
+
+from interpret_robust.attribution import (
+    WEIGHTS_HELP,
+    WeightsChoice,
+    WeightsOf,
+    gradient_map,
+    position_weights,
+    resolve_weights,
+)
+from interpret_robust.datasets import Split
+from interpret_robust.models import Classifier
+from interpret_robust.regions import central, centre_prior, hits, object_positions, share_inside
+from interpret_robust.results import AnyArray, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import TAILS, Interval, bootstrap_mean, wilson
+from interpret_robust.streaming import Analysis, Batch, Settings, Work, to_numpy
+
+MAPS = ("weights", "gradient")
+"""The weights of positions, and over pixels the energy of the loss gradient: its squares, summed over colours."""
+
+_MAP = ("map",)
+_PATTERN = "NaN without planted patterns"
+SCHEMA = Schema(
+    name="localisation",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction", "i2", "predicted class"),
+        Column("per_image/share", "f4", "share of the map on the object; NaN for a map without values", _MAP),
+        Column("per_image/hit", "f4", "1 where the map is largest on the object; NaN where it points nowhere", _MAP),
+        Column("per_image/area", "f4", "share of the map's places on the object", _MAP),
+        Column("per_image/centre", "f4", "share of the centre prior on the object", _MAP),
+        Column("per_image/centre_hit", "f4", "share of the map's central places on the object", _MAP),
+        Column("per_image/magnitude_share", "f4", "share of the gradient's |entries| on the object; NaN for none"),
+        Column("per_image/pattern_share", "f4", f"share of the gradient's energy in the patterns' span; {_PATTERN}"),
+        Column("per_image/pattern_share_turned", "f4", f"the same, patterns turned by 180 degrees; {_PATTERN}"),
+        Column(
+            "per_image/pattern_chance", "f4", f"dimensions of the patterns' span over those of an image; {_PATTERN}"
+        ),
+        Column("per_image/pattern_cosine", "f4", f"cosine of -gradient and the true class's pattern; {_PATTERN}"),
+        Column("per_image/pattern_cosine_other", "f4", f"the same, mean over the other classes; {_PATTERN}"),
+        Column("per_image/follows", "f4", f"1 where the class of an exchanged pattern is predicted; {_PATTERN}"),
+        Column("per_image/stays", "f4", f"1 where the true class still is; {_PATTERN}"),
+    ),
+    summary=(
+        interval("share/on_object", "mean share of the map on the object", *_MAP),
+        interval("share/area", "the same of a map that is equal everywhere", *_MAP),
+        interval("share/centre", "the same of the centre prior", *_MAP),
+        interval("share/above_area", "own share minus the area's, paired by image", *_MAP),
+        interval("share/above_centre", "own share minus the centre prior's, paired by image", *_MAP),
+        interval("share/magnitude", "mean share of the gradient's |entries| on the object"),
+        interval("pointing/hits", "share of images whose map is largest on the object, Wilson 95 % interval", *_MAP),
+        interval("pointing/class_averaged", "the same, mean over classes, stratified bootstrap", *_MAP),
+        interval("pointing/centre", "share of hits of a point at the centre", *_MAP),
+        interval("pointing/above_centre", "own hits minus those of the centre, paired by image", *_MAP),
+        interval("pattern/share", f"mean share of the gradient's energy in the patterns' span; {_PATTERN}"),
+        interval("pattern/share_turned", f"the same for patterns turned by 180 degrees; {_PATTERN}"),
+        interval("pattern/above_turned", f"their difference, paired by image; {_PATTERN}"),
+        Column("pattern/chance", "f8", f"the same of a gradient of random direction; {_PATTERN}"),
+        interval("pattern/cosine", f"mean cosine of -gradient and the true class's pattern; {_PATTERN}"),
+        interval("pattern/cosine_other", f"the same for the patterns of other classes; {_PATTERN}"),
+        interval("pattern/follows", f"share of images predicted as the class of an exchanged pattern; {_PATTERN}"),
+        interval("pattern/stays", f"share still predicted as their true class; Wilson 95 % intervals; {_PATTERN}"),
+        Column("count/undefined", "i8", "images whose map has no values; they are left out of the map's means", _MAP),
+    ),
+    groups={
+        "share": {
+            "NX_class": "NXdata",
+            "signal": "on_object",
+            "axes": "map:of",
+            "title": "Share of the map on the object",
+        }
+    },
+    labels={"map": MAPS},
+)
+
+
+@dataclass(frozen=True)
+class LocalisationSettings(Settings):
+    """Whose weights of positions are looked at."""
+
+    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """These settings with the weights that a checkpoint has. Raises UserError where it has not those named."""
+        return replace(self, weights=resolve_weights(self.weights, job))
+
+
+class Patterns:
+    """The patterns (classes, y, x, colour) planted in a dataset, in pixels in [0, 1], and the spaces that they span."""
+
+    def __init__(self, patterns: AnyArray) -> None:
+        self.pixels = torch.from_numpy(patterns).permute(0, 3, 1, 2)
+        self.flat = self.pixels.flatten(1).double().numpy()
+        self.span = orth(self.flat.T)
+        self.turned_span = orth(self.pixels.flip(2, 3).flatten(1).double().numpy().T)
+
+    def rows(self, model: nn.Module, batch: Batch, gradient: AnyArray) -> dict[str, AnyArray]:
+        """What a batch and its gradient (N, C, H, W) have to do with the patterns."""
+        labels = to_numpy(batch.labels)
+        next_labels = (labels + 1) % len(self.flat)
+        change = self.pixels[next_labels] - self.pixels[labels]
+        with torch.no_grad():
+            predicted = to_numpy(model(batch.images + change.to(batch.images)).argmax(1))
+        columns = {"follows": predicted == next_labels, "stays": predicted == labels}
+        return columns | self.along(gradient.reshape(len(labels), -1), labels)
+
+    def along(self, gradients: AnyArray, labels: AnyArray) -> dict[str, AnyArray]:
+        """Shares of energy in the spans, and cosines of minus the gradient (N, C*H*W), NaN for an all-zero one."""
+        norm = np.linalg.norm(gradients, axis=1, keepdims=True)
+        towards = -np.divide(gradients, norm, out=np.full_like(gradients, np.nan), where=norm > 0)
+        cosines = towards @ (self.flat / np.linalg.norm(self.flat, axis=1, keepdims=True)).T
+        own = np.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
+        return {
+            "pattern_share": ((towards @ self.span) ** 2).sum(1),
+            "pattern_share_turned": ((towards @ self.turned_span) ** 2).sum(1),
+            "pattern_chance": np.full(len(labels), self.span.shape[1] / self.span.shape[0]),
+            "pattern_cosine": own,
+            "pattern_cosine_other": (cosines.sum(1) - own) / (cosines.shape[1] - 1),
+        }
+
+
+OF_PATTERNS = (
+    "pattern_share",
+    "pattern_share_turned",
+    "pattern_chance",
+    "pattern_cosine",
+    "pattern_cosine_other",
+    "follows",
+    "stays",
+)
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Whose weights, on which grid of positions, and what is planted."""
+
+    weights: WeightsOf
+    grid: tuple[int, int]
+    patterns: Patterns | None
+
+
+def prepare(work: Work) -> Sought:
+    """What the rows need beside the model."""
+    height, width = work.config["local_grid"]
+    planted = work.dataset.patterns
+    return Sought(work.settings.weights, (height, width), None if planted is None else Patterns(planted))
+
+
+def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]:
+    """Shares, hits and baselines of one batch."""
+    assert batch.masks is not None
+    labels = to_numpy(batch.labels)
+    with torch.no_grad():
+        predicted = model(batch.images).argmax(1)
+    weights = to_numpy(position_weights(model, batch.images, sought.weights))
+    gradient = to_numpy(gradient_map("gradient", model, batch.images, batch.labels, batch.indices)).astype(np.float64)
+    on_pixels = batch.masks.reshape(len(labels), -1)
+    of_maps = [
+        _localise(weights, object_positions(batch.masks, sought.grid), sought.grid),
+        _localise((gradient**2).sum(1).reshape(on_pixels.shape), on_pixels, batch.masks.shape[1:]),
+    ]
+    columns = {name: np.stack([of_map[name] for of_map in of_maps], axis=1) for name in of_maps[0]}
+    columns |= {
+        "label": labels,
+        "prediction": to_numpy(predicted),
+        "magnitude_share": share_inside(np.abs(gradient).sum(1).reshape(on_pixels.shape), on_pixels),
+    }
+    if sought.patterns is None:
+        columns |= dict.fromkeys(OF_PATTERNS, np.full(len(labels), np.nan))
+    else:
+        columns |= sought.patterns.rows(model, batch, gradient)
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+def _localise(maps: AnyArray, inside: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
+    """How maps (N, P) over a grid lie `inside` (N, P), and how maps that know nothing do."""
+    return {
+        "share": share_inside(maps, inside),
+        "hit": hits(maps, inside),
+        "area": inside.mean(1),
+        "centre": inside @ centre_prior(*grid).ravel(),
+        "centre_hit": inside[:, central(*grid).ravel()].mean(1),
+    }
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """Means and rates with their intervals, over the images for which they are defined."""
+    share, hit, area, centre, centre_hit = (
+        columns[f"per_image/{name}"] for name in ("share", "hit", "area", "centre", "centre_hit")
+    )
+    turned = columns["per_image/pattern_share_turned"]
+    pattern = columns["per_image/pattern_share"]
+    return {
+        "share/on_object": _means(share),
+        "share/area": _means(area),
+        "share/centre": _means(centre),
+        "share/above_area": _means(share - area),
+        "share/above_centre": _means(share - centre),
+        "share/magnitude": bootstrap_mean(columns["per_image/magnitude_share"]),
+        "pointing/hits": [hit_rate(hits_of_map) for hits_of_map in hit.T],
+        "pointing/class_averaged": [class_averaged(hits_of_map, columns["per_image/label"]) for hits_of_map in hit.T],
+        "pointing/centre": _means(centre_hit),
+        "pointing/above_centre": _means(hit - centre_hit),
+        "pattern/share": bootstrap_mean(pattern),
+        "pattern/share_turned": bootstrap_mean(turned),
+        "pattern/above_turned": bootstrap_mean(pattern - turned),
+        "pattern/chance": columns["per_image/pattern_chance"].mean(),
+        "pattern/cosine": bootstrap_mean(columns["per_image/pattern_cosine"]),
+        "pattern/cosine_other": bootstrap_mean(columns["per_image/pattern_cosine_other"]),
+        "pattern/follows": hit_rate(columns["per_image/follows"]),
+        "pattern/stays": hit_rate(columns["per_image/stays"]),
+        "count/undefined": np.isnan(hit).sum(0),
+    }
+
+
+def hit_rate(found: AnyArray) -> Interval:
+    """Share of hits (N,), those that are NaN left out, with Wilson's interval; NaN where none is left."""
+    found = found[np.isfinite(found)]
+    return wilson(int(found.sum()), len(found)) if len(found) else Interval(np.nan, np.nan, np.nan)
+
+
+def class_averaged(found: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:
+    """Mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
+
+    Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without
+    images is left out.
+    """
+    defined = np.isfinite(found)
+    classes, counts = np.unique(labels[defined], return_counts=True)
+    if len(classes) == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    rates = np.array([found[defined & (labels == label)].mean(dtype=np.float64) for label in classes])
+    drawn = np.random.default_rng(seed).binomial(counts, rates, (resamples, len(classes))) / counts
+    low, high = np.quantile(drawn.mean(1), TAILS)
+    return Interval(float(rates.mean()), float(low), float(high))
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Shares and hits of both maps with their baselines, and what lies along planted patterns, of a finished file."""
+    row = {"weights": str(result.config["settings"]["weights"])}
+    for index, name in enumerate(MAPS):
+        row[f"{name} on object (area)"] = _beside(result["share/on_object"][index], result["share/area"][index])
+    for index, name in enumerate(MAPS):
+        row[f"{name} pointing (centre)"] = _beside(result["pointing/hits"][index], result["pointing/centre"][index])
+    if np.isfinite(result["pattern/chance"]):
+        row["gradient along patterns (turned)"] = _beside(result["pattern/share"], result["pattern/share_turned"])
+        row["follows exchanged pattern"] = Interval(*result["pattern/follows"]).percent()
+    return row | {"images": str(result.count)}
+
+
+def _beside(own: AnyArray, baseline: AnyArray) -> str:
+    """As `84.1 % [83.0, 85.2] (17.3 %)`."""
+    return f"{Interval(*own).percent()} ({float(baseline[0]):.1%})"
+
+
+def _means(values: AnyArray) -> list[Interval]:
+    """The mean of each column of values (N, maps)."""
+    return [bootstrap_mean(column) for column in values.T]
+
+
+ANALYSIS = Analysis(SCHEMA, LocalisationSettings, rows, summarise, table_row, prepare=prepare, needs_masks=True)

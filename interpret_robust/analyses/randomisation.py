@@ -1,0 +1,297 @@
+"""Do the maps show what was learned? (their scores as the network is re-initialised from the head down)
+
+Cascading randomisation (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292): the classifier gets random weights,
+then the head too, and so on down to the first layer. Beside it stand independent random networks. A score that a
+random network reaches as well was not learned: it comes from the architecture and from the image.
+
+An interval over images says nothing of another random network. What a random network gives is therefore the 95 %
+prediction interval of its mean, from the means of the independent ones (Student's t). A score is one *of training*
+where the trained network's interval over images lies outside, and *falls* where the last stage's overlaps; the gate
+asks for both. It is no ranking of maps: uninformative ones can pass (Binder et al. 2022,
+https://arxiv.org/abs/2211.12486). Similarity to the trained network's own map is 1 at the start by construction.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+
+from interpret_robust.attribution import (
+    WEIGHTS_HELP,
+    WeightsChoice,
+    WeightsOf,
+    loss_gradient,
+    position_weights,
+    resolve_weights,
+)
+from interpret_robust.datasets import Split
+from interpret_robust.models import Classifier
+from interpret_robust.regions import object_positions
+from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network, randomised, stages
+from interpret_robust.results import AnyArray, Axes, Columns, Result
+from interpret_robust.scale_rules import as_image
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import CONFIDENCE, finite_column_means
+from interpret_robust.streaming import Analysis, Batch, Settings, Work, make_batch, to_numpy
+
+RANDOM_NETWORKS = 6
+"""Independent random networks; with fewer the prediction interval of another one grows fast."""
+
+WINDOW = 7
+"""Side of the square over which structural similarity is found, in pixels."""
+
+# Of each score, what its column holds.
+SCORES = {
+    "gradient magnitude": ("magnitude", "Spearman over pixels of |g|, L2 over colours, with the trained network's"),
+    "signed gradient": ("gradient", "Spearman over pixels and colours of g with the trained network's"),
+    "structural similarity": ("ssim", "structural similarity of |g| to the trained network's, each over its maximum"),
+    "gradient-map score": ("read", "1 where the first evaluator reads the true class from -g by the clip rule"),
+    "gradient on object": ("gradient_on_object", "share of |g| on the object; NaN without mask"),
+    "weights": ("weights", "Spearman over positions of attention or Grad-CAM with the trained network's"),
+    "weights on object": ("weights_on_object", "share of attention or Grad-CAM on the object; NaN without mask"),
+}
+
+SCHEMA = Schema(
+    name="randomisation",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/evaluator_prediction", "i2", "class that the first evaluator reads from the map", ("stage",)),
+        *(Column(f"per_image/{path}", "f4", meaning, ("stage",)) for path, meaning in SCORES.values()),
+        Column("per_image/object_area", "f4", "share of pixels on the object; NaN without mask"),
+        Column("per_image/object_positions", "f4", "share of positions on the object; NaN without mask"),
+    ),
+    summary=(
+        interval("cascade/mean", "mean over images where the score is defined, bootstrap interval", "score", "stage"),
+        Column("cascade/undefined", "i8", "images without the score: a map without contrast", ("score", "stage")),
+        interval(
+            "random/mean",
+            "mean of the independent random networks, and the 95 % prediction interval of another one's mean over "
+            "images (Student's t)",
+            "score",
+        ),
+        Column("random/uninformed", "f8", "what a map without information gives; NaN where unknown", ("score",)),
+        Column("gate/needed", "i1", "1 where the trained interval is outside the random one; -1 unknown", ("score",)),
+        Column("gate/passed", "i1", "1 where also the last stage's overlaps it; -1 unknown", ("score",)),
+        Column("gate/from_stage", "i4", "the stage from which on all overlap it; -1 for none", ("score",)),
+    ),
+    groups={
+        "cascade": {
+            "NX_class": "NXdata",
+            "signal": "mean",
+            "axes": "score:stage:of",
+            "title": "Scores as the network is re-initialised from the head down",
+        }
+    },
+    labels={"score": tuple(SCORES)},
+)
+
+
+@dataclass(frozen=True)
+class RandomisationSettings(Settings):
+    """The seed of random weights, and the weights in attention's place."""
+
+    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+    seed: int = field(default=0, metadata={"help": "Of the cascade; random networks have the seeds after it."})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """These settings with nothing left open. Raises UserError for attention of a model without."""
+        return replace(self, weights=resolve_weights(self.weights, job))
+
+
+class Cascade(NamedTuple):
+    """The networks of every stage, the trained one first; who reads their maps; whose weights are looked at."""
+
+    networks: list[Classifier]
+    evaluator: Classifier
+    weights: WeightsOf
+    grid: tuple[int, int]
+
+
+def axes(work: Work) -> Axes:
+    """The trained network, each stage by the part that went last, and the independent random networks."""
+    parts = (name for name, _ in stages(work.model))
+    return {"stage": ("trained", *parts, *(f"random {number}" for number in range(1, RANDOM_NETWORKS + 1)))}
+
+
+def prepare(work: Work) -> Cascade:
+    """Every network of the cascade, calibrated on training images."""
+    train, seed = work.dataset.train, work.settings.seed
+    images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
+    networks = [
+        work.model,
+        *(randomised(work.model, done, images, seed) for done in range(1, len(stages(work.model)) + 1)),
+        *(random_network(work.model, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
+    ]
+    evaluator = next(iter(work.evaluators.values()))
+    height, width = work.config["local_grid"]
+    return Cascade(networks, evaluator, work.settings.weights, (height, width))
+
+
+def rows(_: Classifier, batch: Batch, cascade: Cascade) -> dict[str, AnyArray]:
+    """The scores of every network on one batch."""
+    trained, *others = cascade.networks
+    place = _object(batch, cascade.grid)
+    first = _look(trained, batch, cascade)
+    found = [_scores(first, first, place)]
+    found += [_scores(_look(other, batch, cascade), first, place) for other in others]
+    columns = {name: np.stack([scores[name] for scores in found], 1) for name in found[0]}
+    columns["label"] = to_numpy(batch.labels)
+    columns["read"] = columns["evaluator_prediction"] == columns["label"][:, None]
+    columns |= {"object_area": place.pixels.mean(1), "object_positions": place.positions.mean(1)}
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+class Look(NamedTuple):
+    """What one network shows of N images: |g| (N, y, x), weights (N, P), the class read from its map (N,).
+
+    `ranks` are those of |g|, of g and of the weights, so scaled that a sum of products is Spearman's correlation.
+    """
+
+    magnitude: Tensor
+    weights: AnyArray
+    evaluator_prediction: AnyArray
+    ranks: dict[str, AnyArray]
+
+
+def _look(network: Classifier, batch: Batch, cascade: Cascade) -> Look:
+    gradient = loss_gradient(network, batch.images, batch.labels)
+    magnitude: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+    weights = to_numpy(position_weights(network, batch.images, cascade.weights))
+    with torch.no_grad():
+        read = to_numpy(cascade.evaluator(as_image(-gradient, "clip", 0.0)).argmax(1))
+    flat = {"magnitude": to_numpy(magnitude.flatten(1)), "gradient": to_numpy(gradient.flatten(1)), "weights": weights}
+    return Look(magnitude, weights, read, {name: unit_ranks(values) for name, values in flat.items()})
+
+
+class Place(NamedTuple):
+    """Where the objects of N images are: 1 or 0 at pixels (N, y*x) and at positions (N, P); NaN without masks."""
+
+    pixels: AnyArray
+    positions: AnyArray
+
+
+def _object(batch: Batch, grid: tuple[int, int]) -> Place:
+    if batch.masks is None:
+        return Place(*(np.full((len(batch.images), 1), np.nan) for _ in range(2)))
+    return Place(
+        batch.masks.reshape(len(batch.masks), -1).astype(np.float64),
+        object_positions(batch.masks, grid).astype(np.float64),
+    )
+
+
+def _scores(look: Look, trained: Look, place: Place) -> dict[str, AnyArray]:
+    scores = {name: (ranks * trained.ranks[name]).sum(1) for name, ranks in look.ranks.items()}
+    return scores | {
+        "ssim": to_numpy(structural_similarity(look.magnitude, trained.magnitude)),
+        "evaluator_prediction": look.evaluator_prediction,
+        "gradient_on_object": share(to_numpy(look.magnitude.flatten(1)), place.pixels),
+        "weights_on_object": share(look.weights, place.positions),
+    }
+
+
+def unit_ranks(rows: AnyArray) -> AnyArray:
+    """Mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
+    ranks = stats.rankdata(rows, axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    length = np.linalg.norm(ranks, axis=1, keepdims=True)
+    scaled: AnyArray = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
+    return scaled
+
+
+def share(values: AnyArray, inside: AnyArray) -> AnyArray:
+    """Share of each row's values (N, K), not negative, that lies inside (N, K); NaN where all are zero."""
+    total = values.sum(1)
+    part: AnyArray = np.divide((values * inside).sum(1), total, out=np.full(len(total), np.nan), where=total > 0)
+    return part
+
+
+def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
+    """Mean structural similarity (N,) of maps (N, y, x), each divided by its maximum; NaN for a map of zeros.
+
+    Wang et al. 2004, Eq. 13, over all whole squares of WINDOW pixels, uniformly weighted, for the range [0, 1].
+    """
+
+    def mean(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps[:, None], WINDOW, 1)[:, 0]
+
+    a, b = (maps / maps.amax((1, 2), keepdim=True) for maps in (first, second))
+    mean_a, mean_b = mean(a), mean(b)
+    variances = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    brightness = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+    structure = (2 * covariance + 0.03**2) / (variances + 0.03**2)
+    return (brightness * structure).mean((1, 2))
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """Means of every score at every stage, and the gate."""
+    paths = [f"per_image/{path}" for path, _ in SCORES.values()]
+    mean = np.stack([np.stack(finite_column_means(columns[path]), 1) for path in paths])
+    random = another_mean(mean[:, -RANDOM_NETWORKS:, 0])
+    _, low, high = np.moveaxis(mean[:, :-RANDOM_NETWORKS], 2, 0)
+    inside = (high >= random[:, 1:2]) & (low <= random[:, 2:])
+    unknown = np.isnan(low).any(1) | np.isnan(random).any(1)
+    return {
+        "cascade/mean": mean,
+        "cascade/undefined": [np.isnan(columns[path]).sum(0) for path in paths],
+        "random/mean": random,
+        "random/uninformed": _uninformed(columns),
+        "gate/needed": np.where(unknown, -1, ~inside[:, 0]),
+        "gate/passed": np.where(unknown, -1, ~inside[:, 0] & inside[:, -1]),
+        "gate/from_stage": [_from(row) for row in inside],
+    }
+
+
+def another_mean(means: AnyArray) -> AnyArray:
+    """Mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
+
+    Normal means: m +- t s sqrt(1 + 1/n), with Student's t of n - 1 degrees of freedom.
+    """
+    count = means.shape[1]
+    middle = means.mean(1)
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * means.std(1, ddof=1) * np.sqrt(1 + 1 / count)
+    return np.stack([middle, middle - reach, middle + reach], 1)
+
+
+def _from(inside: AnyArray) -> int:
+    """The stage from which on all are inside (stage,), -1 where the last is not."""
+    outside = np.flatnonzero(~inside)
+    first = int(outside[-1]) + 1 if len(outside) else 0
+    return first if first < len(inside) else -1
+
+
+def _uninformed(columns: Columns) -> list[float]:
+    known = {
+        "magnitude": 0.0,
+        "gradient": 0.0,
+        "weights": 0.0,
+        "read": 1 / len(np.unique(columns["per_image/label"])),
+        "gradient_on_object": columns["per_image/object_area"].mean(),
+        "weights_on_object": columns["per_image/object_positions"].mean(),
+    }
+    return [known.get(path, np.nan) for path, _ in SCORES.values()]
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Each score of the trained network and of a random one, and from which stage on it is a random network's."""
+    names = [str(name) for name in result["stage"]]
+    row = {}
+    for number, score in enumerate(SCORES):
+        needed, passed = result["gate/needed"][number], result["gate/passed"][number]
+        if needed < 0:
+            continue
+        trained, random = result["cascade/mean"][number, 0, 0], result["random/mean"][number, 0]
+        told = "no different" if not needed else names[result["gate/from_stage"][number]] if passed else "does not fall"
+        row[score] = f"{trained:.2f} to {random:.2f}, {told}"
+    return row | {"images": str(result.count)}
+
+
+ANALYSIS = Analysis(
+    SCHEMA, RandomisationSettings, rows, summarise, table_row, prepare=prepare, axes=axes, needs_evaluators=True
+)

@@ -1,0 +1,137 @@
+"""Alignment of image and gradient beside shuffled pairs, the gradient's smoothness, and both against robustness."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import SubFigure
+from matplotlib.lines import Line2D
+
+from interpret_robust.figures.style import (
+    MARKERS,
+    RC,
+    Drawing,
+    colour,
+    dot,
+    job,
+    label,
+    line,
+    name_rows,
+    new_figure,
+)
+from interpret_robust.results import Result
+
+READS = "alignment/1"
+
+ALIGNMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cosine": ("cosine of image and -gradient", ("scale", "shift")),
+    "alpha": ("Etmann's alpha, pixels", ("scale",)),
+    "edge_cosine": ("cosine of edges and |gradient|", ()),
+}
+"""Each score's name, and to what a model must be invariant for it to be zero by construction."""
+
+SMOOTHNESS = {
+    "total_variation": "total variation / L1 norm",
+    "gini": "Gini index of |entries|",
+    "high_frequency": "energy above half Nyquist",
+}
+SPEARMAN = {"spearman_edge_cosine": "edge cosine", "spearman_alpha": "alpha"}
+IN_PLACE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": "0.35"}
+CURVE = ("linearised_robustness", "edge_cosine_mean", "edge_cosine_low", "edge_cosine_high")
+DRAWN = (
+    *(f"{name}/{of}" for name in ALIGNMENTS for of in ("own", "shuffled")),
+    *(f"{of}/{name}" for name in SMOOTHNESS for of in ("smoothness", "white_noise")),
+    *(f"robustness/{name}" for name in SPEARMAN),
+    *(f"curve/{name}" for name in CURVE),
+    *(f"invariant/{of}" for of in ("scale", "shift")),
+    "count/degenerate",
+)
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """Three rows of panels: alignment, smoothness, and the link to robustness."""
+    of_models = 0.75 + 0.2 * len(results)
+    heights = [of_models, of_models, max(2.2, of_models)]
+    figure = new_figure(sum(heights))
+    with mpl.rc_context(RC):
+        parts: Any = figure.subfigures(3, 1, height_ratios=heights)
+        _draw_alignment(parts[0], results)
+        _draw_smoothness(parts[1], results)
+        _draw_robustness(parts[2], results)
+    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    return Drawing(figure, _caption(results), numbers)
+
+
+def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
+    """Each score of the image itself (filled) and of another image (hollow), or that it is zero by construction."""
+    panels = figure.subplots(1, len(ALIGNMENTS), sharey=True)
+    for axes, (name, (title, invariances)) in zip(panels, ALIGNMENTS.items(), strict=True):
+        zero = [bool(invariances) and all(result[f"invariant/{of}"] for of in invariances) for result in results]
+        for row, result in enumerate(results):
+            if zero[row]:
+                axes.text(0.5, row, "zero by construction", transform=axes.get_yaxis_transform(), **IN_PLACE)
+            else:
+                dot(axes, row, result, result[f"{name}/shuffled"], hollow=True)
+                dot(axes, row, result, result[f"{name}/own"])
+        axes.set_xlabel(f"{title}\n({' and '.join(invariances)} invariant)" if any(zero) else title)
+        if all(zero):
+            axes.set_xticks([])
+            axes.grid(visible=False)
+    name_rows(panels[0], results)
+    _explain(figure, {"own image": {"markerfacecolor": "0.3"}, "another image": {"markerfacecolor": "white"}})
+
+
+def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
+    """The confounds of every alignment score, with what white noise would have."""
+    panels = figure.subplots(1, len(SMOOTHNESS), sharey=True)
+    for axes, (name, title) in zip(panels, SMOOTHNESS.items(), strict=True):
+        for row, result in enumerate(results):
+            dot(axes, row, result, result[f"smoothness/{name}"])
+        axes.axvline(float(results[0][f"white_noise/{name}"]), color="0.4", linestyle="--", linewidth=0.8)
+        axes.set_xlabel(title)
+    name_rows(panels[0], results)
+    _explain(figure, {"white noise": {"marker": "", "linestyle": "--", "linewidth": 0.8}})
+
+
+def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
+    """The edge cosine of each tenth of the images by linearised robustness, and the rank correlations."""
+    curve, spearman = figure.subplots(1, 2, width_ratios=[3, 2])
+    for row, result in enumerate(results):
+        variant = job(result)["variant"]
+        x, mean, low, high = (result[f"curve/{name}"] for name in CURVE)
+        style = {"color": colour(variant), "marker": MARKERS.get(variant, "o"), "linestyle": line(variant)}
+        curve.plot(x, mean, markersize=3, linewidth=1, **style)
+        curve.fill_between(x, low, high, color=colour(variant), alpha=0.25, lw=0)
+        dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
+        if np.isfinite(result["robustness/spearman_alpha"][0]):
+            dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
+    curve.set(xscale="log", xlabel="linearised robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")
+    spearman.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
+    spearman.set_xlabel("Spearman with robustness")
+    name_rows(spearman, results)
+    alphas = np.isfinite([result["robustness/spearman_alpha"][0] for result in results]).any()
+    hollow = {"alpha": {"markerfacecolor": "white"}} if alphas else {}
+    _explain(figure, {"edge cosine": {"markerfacecolor": "0.3"}} | hollow)
+
+
+def _explain(figure: SubFigure, marks: dict[str, dict[str, Any]]) -> None:
+    """A legend in grey above the panels: what the marks mean, whatever the model."""
+    plain: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 5, "linestyle": "none"}
+    handles = [Line2D([], [], label=told, **(plain | style)) for told, style in marks.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+
+
+def _caption(results: Sequence[Result]) -> str:
+    config = results[0].config
+    data = config["data"]
+    return (
+        f"Alignment of images and gradients on {data['images']} {data['split']} images of {data['dataset']}. Top: "
+        "cosine of the image (its mean removed) and minus the gradient of the true label's cross-entropy; Etmann's "
+        "alpha of the winning logit; cosine of the image's Sobel edges and the gradient's magnitude; filled for the "
+        "image itself, hollow for another image (a random pairing without fixed points, seed "
+        f"{config['settings']['seed']}). A model that ignores the scale of its input has <x, gradient> = 0 whatever it "
+        "learned, which is said in place of a number. Middle: total variation, sparsity and high frequencies of the "
+        "gradient. Below: edge cosine of each tenth of the images by linearised robustness (Etmann et al. 2019), and "
+        "their Spearman correlation. Bars and bands are bootstrap 95 % intervals over images."
+    )

@@ -1,0 +1,172 @@
+"""Figure 3: attention on clean and on adversarial images, and what the attack changes of it."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import SubFigure
+
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    attention_bar,
+    bare,
+    by_weights,
+    job,
+    label,
+    new_figure,
+    pitch,
+    radius,
+    strip,
+    weights_of,
+)
+from interpret_robust.results import AnyArray, Result
+
+READS = "attention-maps/1"
+
+Kind = Literal["image", "clean", "adversarial", "difference"]
+ROW, BARS, PAD = 0.45, 0.7, 0.01
+"""Inches: of a row with what is written above it, of the colour bars, and what is left free around each."""
+
+COLUMNS, NAMES = 10, 0.16
+"""Pictures of a row, as many as a rule chooses at most, and the width of the models' names beside them."""
+
+WRONG = "#D55E00"
+LONGEST_NAME = 9
+"""Letters of a class's name that fit above a picture."""
+
+DRAWN = (
+    *(f"distance/{name}" for name in ("all", "attack_failed", "attack_succeeded", "other_image")),
+    *(f"examples/{name}" for name in ("index", "label", "prediction_clean", "prediction_adversarial", "distance")),
+)
+
+
+class Scales(NamedTuple):
+    """What colours stand for, in all maps of attention or in all of Grad-CAM: weights, and their differences."""
+
+    weight: Normalize
+    difference: Normalize
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """The images, and below them each model's clean and adversarial attention and the difference."""
+    kinds = by_weights(results)
+    rows = _rows([result for models in kinds.values() for result in models])
+    scales = {kind: _scales(models) for kind, models in kinds.items()}
+    heights = [ROW * len(rows), BARS]
+    figure = new_figure(sum(heights))
+    figure.set_layout_engine("constrained", h_pad=PAD, w_pad=PAD, hspace=0, wspace=0)
+    with mpl.rc_context(RC):
+        parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+        _draw_maps(parts[0], rows, scales)
+        _draw_bars(parts[1], scales, uniform=1 / results[0]["mean_map/clean"].size)
+    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    return Drawing(figure, _caption(results), numbers)
+
+
+def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
+    """What each row shows, and of which model: images stand above the first of the models that show them."""
+    rows: list[tuple[Kind, Result]] = []
+    shown: list[int] = []
+    for result in results:
+        index = result["examples/index"].tolist()
+        if index != shown:
+            rows.append(("image", result))
+        rows += [("clean", result), ("adversarial", result), ("difference", result)]
+        shown = index
+    return rows
+
+
+def _scales(results: Sequence[Result]) -> Scales:
+    """From nothing to the largest weight that is shown, and as far to both sides as the largest change."""
+    maps = [_maps(result, kind) for result in results for kind in ("clean", "adversarial")]
+    changes = [_maps(result, "difference") for result in results]
+    largest, most = (max(float(np.abs(np.nan_to_num(array)).max()) for array in arrays) for arrays in (maps, changes))
+    most = most or 1.0  # where nothing moved, nothing has a colour
+    return Scales(Normalize(0, largest), Normalize(-most, most))
+
+
+def _maps(result: Result, kind: str) -> AnyArray:
+    """The maps of a row, (M, height, width)."""
+    clean, adversarial = result["examples/attention"], result["examples/attention_adversarial"]
+    maps: AnyArray = {"clean": clean, "adversarial": adversarial, "difference": adversarial - clean}[kind]
+    return maps.reshape(len(maps), *result.config["local_grid"])
+
+
+def _draw_maps(figure: SubFigure, rows: Sequence[tuple[Kind, Result]], scales: dict[str, Scales]) -> None:
+    """The rows, with the names of models before them."""
+    grid = figure.add_gridspec(len(rows), 2, width_ratios=[NAMES, 1])
+    for place, (kind, result) in enumerate(rows):
+        axes = figure.add_subplot(grid[place, 1])
+        bare(axes)
+        axes.set_ylabel(kind, rotation=0, ha="right", va="center", fontsize=6.5)
+        _draw_row(axes, kind, result, scales[weights_of(result)])
+        if kind == "clean":
+            above = place - (place > 0 and rows[place - 1][0] == "image")
+            _write_name(figure.add_subplot(grid[above : place + 3, 0]), result)
+
+
+def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
+    images = result["examples/image"]
+    size = images.shape[1:3]
+    if kind == "image":
+        axes.imshow(strip(images, size).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
+        _write_classes(axes, result, "label")
+    elif kind == "difference":
+        axes.imshow(strip(_maps(result, kind), size), cmap="RdBu_r", norm=scales.difference, interpolation="nearest")
+        for place, distance in enumerate(result["examples/distance"]):
+            _write(axes, result, place, f"{distance:.2f}", color="0.4")
+    else:
+        axes.imshow(strip(_maps(result, kind), size), cmap="viridis", norm=scales.weight, interpolation="nearest")
+        _write_classes(axes, result, f"prediction_{kind}")
+    axes.set_xlim(-0.5, COLUMNS * pitch(size[1]) - 0.5)
+
+
+def _write_classes(axes: Axes, result: Result, of: str) -> None:
+    """The class's name above each picture, marked where it is not the true one."""
+    names = job(result)["class_names"]
+    for place, (found, true) in enumerate(zip(result[f"examples/{of}"], result["examples/label"], strict=True)):
+        marked: dict[str, Any] = {} if found == true else {"color": WRONG, "fontweight": "bold"}
+        _write(axes, result, place, names[found][:LONGEST_NAME], **marked)
+
+
+def _write(axes: Axes, result: Result, place: int, text: str, **style: Any) -> None:
+    """A word above a picture of a row."""
+    height, width = result["examples/image"].shape[1:3]
+    middle = place * pitch(width) + width / 2 - 0.5
+    axes.text(middle, -0.5 - height / 16, text, ha="center", va="bottom", fontsize=6, **style)
+
+
+def _write_name(axes: Axes, result: Result) -> None:
+    bare(axes)
+    axes.spines["top"].set(visible=True, color="0.7")
+    name = label(result).replace(" seed", "\nseed").replace(", ", "\n")
+    axes.text(0, 0.5, name, fontsize=7, va="center", transform=axes.transAxes)
+
+
+def _draw_bars(figure: SubFigure, scales: dict[str, Scales], uniform: float) -> None:
+    """Two colour bars for attention, two for Grad-CAM."""
+    bars = iter(figure.subplots(1, 2 * len(scales), gridspec_kw={"wspace": 0.12}))
+    for kind, (weight, difference) in scales.items():
+        attention_bar(figure, ScalarMappable(weight, "viridis"), next(bars), kind, uniform)
+        maps = ScalarMappable(difference, "RdBu_r")
+        figure.colorbar(maps, cax=next(bars), orientation="horizontal", label=f"{kind},\nadversarial - clean")
+
+
+def _caption(results: Sequence[Result]) -> str:
+    config = results[0].config
+    settings, data = config["settings"], config["data"]
+    return (
+        f"Attention on clean and adversarial images of {data['dataset']} ({data['images']} {data['split']} images, "
+        f"PGD-{settings['steps']} at eps {radius(settings['eps'])}, seed {settings['seed']}), and the difference, "
+        f"adversarial minus clean. Images are chosen by the rule {settings['select']}; for extremes the steadiest "
+        "attention comes first. Above the images stands the true class; above the maps the class predicted of the "
+        "clean and of the adversarial image, bold and orange where it is wrong; above the differences the total "
+        "variation distance of the two maps. Models without attention show Grad-CAM's weights for the predicted class. "
+        "All maps of attention share one colour scale, and all their differences another; those of Grad-CAM have "
+        "their own two."
+    )

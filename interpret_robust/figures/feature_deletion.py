@@ -1,0 +1,133 @@
+"""Accuracy against the number of local features removed, in each order, and the areas between the orders."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, new_figure, radius
+from interpret_robust.results import Result
+
+READS = "feature-deletion/1"
+
+COLUMNS = 5
+PANEL_HEIGHT, LEGEND_HEIGHT = 1.25, 0.35
+"""Inches."""
+
+# Paul Tol's bright colours, since Okabe and Ito's stand for the variants; an order and its reverse share one.
+ORDER_STYLES: dict[str, dict[str, str]] = {
+    "attended": {"color": "#4477AA", "linestyle": "-", "marker": "o"},
+    "unattended": {"color": "#4477AA", "linestyle": ":", "marker": "o"},
+    "robust": {"color": "#228833", "linestyle": "-", "marker": "^"},
+    "fragile": {"color": "#228833", "linestyle": ":", "marker": "^"},
+    "prior": {"color": "#AA3377", "linestyle": "--", "marker": "s"},
+    "random": {"color": "#777777", "linestyle": "-", "marker": "x"},
+}
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """The curves of each model, clean above adversarial; below, what removal in one order costs beyond another."""
+    bands = math.ceil(len(results) / COLUMNS)
+    upper_height = LEGEND_HEIGHT + 2 * PANEL_HEIGHT * bands
+    lower_height = 1.1 + max(0.2, 0.07 * len(results)) * len(_names(results[0], "contrast"))
+    figure = new_figure(upper_height + lower_height)
+    with mpl.rc_context(RC):
+        parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, lower_height])
+        upper, lower = parts
+        _draw_curves(upper, results, bands)
+        _draw_costs(lower, results)
+    numbers = {label(result): _numbers(result) for result in results}
+    return Drawing(figure, _caption(results), numbers)
+
+
+def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> None:
+    columns = min(COLUMNS, len(results))
+    grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True, sharey=True)
+    for number, result in enumerate(results):
+        band, column = divmod(number, COLUMNS)
+        for row, condition in enumerate(_names(result, "condition")):
+            axes = grid[2 * band + row, column]
+            _draw_orders(axes, result, row)
+            if row == 0:
+                axes.set_title(label(result).replace(", ", "\n"))
+            if column == 0:
+                axes.set_ylabel(f"{condition}, %")
+    for number, axes in enumerate(grid.flat):
+        axes.set_visible(bool(axes.lines))
+        below = grid.flat[number + columns :: columns]
+        axes.tick_params(labelbottom=not any(other.lines for other in below))
+    removed = results[0]["removed"]
+    grid[0, 0].set(ylim=(0, 102), xlim=(removed[0], removed[-1]), xticks=np.linspace(0, removed[-1], 5).round())
+    figure.supxlabel("local features removed", fontsize=8)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), title="removed first")
+
+
+def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
+    accuracy, low, high = (100 * result[f"curve/{name}"][condition] for name in ("accuracy", "low", "high"))
+    removed = result["removed"]
+    for number, name in enumerate(_names(result, "order")):
+        style: dict[str, Any] = ORDER_STYLES[name]
+        axes.plot(removed, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
+        axes.fill_between(removed, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
+
+
+def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
+    """Areas between curves: a group of rows a contrast, a row a model."""
+    contrasts = _names(results[0], "contrast")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    step = 0.8 / len(results)
+    for condition, (axes, title) in enumerate(zip(panels, _names(results[0], "condition"), strict=True)):
+        for number, result in enumerate(results):
+            value, low, high = (100 * result["area/between"][condition]).T
+            variant = job(result)["variant"]
+            axes.errorbar(
+                value,
+                np.arange(len(contrasts)) + (number - (len(results) - 1) / 2) * step,
+                xerr=[value - low, high - value],
+                color=colour(variant),
+                marker=MARKERS.get(variant, "o"),
+                markersize=3,
+                linestyle="none",
+                linewidth=0.8,
+                label=label(result),
+            )
+        axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
+        axes.set(title=title, xlabel="area between, %")
+        axes.grid(visible=False, axis="y")
+    panels[0].set_yticks(range(len(contrasts)), contrasts)
+    panels[0].set_ylim(len(contrasts) - 0.4, -0.6)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.3)
+
+
+def _names(result: Result, axis: str) -> list[str]:
+    return [str(name) for name in result[axis]]
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    names = ("curve/accuracy", "area/under", "area/between")
+    axes = ("condition", "order", "contrast")
+    return {axis: _names(result, axis) for axis in axes} | {
+        "removed": result["removed"].tolist(),
+        **{name: result[name].tolist() for name in names},
+    }
+
+
+def _caption(results: Sequence[Result]) -> str:
+    config = results[0].config
+    data, settings = config["data"], config["settings"]
+    filled = "the mean local feature of training images" if settings["fill"] == "mean" else "zero"
+    return (
+        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} when so many of the "
+        f"{int(results[0]['removed'][-1])} local features become {filled}, of clean and of adversarial images "
+        f"(PGD-{settings['steps']}, eps {radius(settings['eps'])}, seed {settings['seed']}). Attended: by attention on "
+        "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "
+        "clean and adversarial local feature first; prior: by the mean attention of training images. Bands are Wilson "
+        "95 % intervals. Below: area under the second order's curve minus area under the first's, over the share "
+        "removed, above 0 where the first costs more; bars are 95 % intervals of the paired bootstrap over images."
+    )

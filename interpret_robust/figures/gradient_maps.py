@@ -1,0 +1,122 @@
+"""Figure 4: gradient maps of the same images for each model, clipped and raw."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from interpret_robust.figures.style import RC, Drawing, bare, job, label, new_figure
+from interpret_robust.results import AnyArray, Result
+
+READS = "gradient-maps/1"
+
+COLUMNS = 10
+ROW_HEIGHT = 0.6
+"""Inches."""
+
+SHOWN = {"clip": "clip", "raw": "max"}
+"""The scale rule of each row of a model, by the row's name."""
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """The images, then two rows a model: its maps clipped and raw. Images that differ between models come again."""
+    heads = [place for place, result in enumerate(results) if place == 0 or not _same(results[place - 1], result)]
+    figure = new_figure(ROW_HEIGHT * (len(heads) + len(SHOWN) * len(results)) + 0.2)
+    with mpl.rc_context(RC):
+        layout: Any = figure.get_layout_engine()
+        layout.set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+        rows = iter(_grid(figure, len(heads) + len(SHOWN) * len(results)))
+        for place, result in enumerate(results):
+            if place in heads:
+                _draw_images(next(rows), result)
+            for name, rule in SHOWN.items():
+                _draw_maps(next(rows), result, name, rule)
+    return Drawing(figure, _caption(results), {label(result): _numbers(result) for result in results})
+
+
+def _grid(figure: Figure, rows: int) -> list[list[Axes]]:
+    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        bare(axes)
+    found: list[list[Axes]] = grid.tolist()
+    return found
+
+
+def _draw_images(row: Sequence[Axes], result: Result) -> None:
+    names = _names(result)
+    random = result.config["settings"]["target"] == "random"
+    for axes, image, true, target in zip(
+        row, result["examples/image"], result["examples/label"], result["examples/target"], strict=False
+    ):
+        _show(axes, image)
+        axes.set_title(f"{names[true]}\nloss of {names[target]}" if random else names[true], fontsize=7, pad=2)
+    _name(row[0], "image")
+
+
+def _draw_maps(row: Sequence[Axes], result: Result, name: str, rule: str) -> None:
+    names, place = _names(result), list(result["rule"].astype(str)).index(rule)
+    for axes, views, true, predicted in zip(
+        row, result["examples/view"], result["examples/label"], result["examples/prediction"], strict=False
+    ):
+        _show(axes, views[place])
+        if name == "clip" and predicted != true:
+            style: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            axes.text(
+                0.03, 0.97, names[predicted], transform=axes.transAxes, fontsize=6, ha="left", va="top", bbox=style
+            )
+    _name(row[0], label(result).replace(" seed", "\nseed") + f", {name}")
+
+
+def _show(axes: Axes, image: AnyArray) -> None:
+    axes.imshow(
+        image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="none"
+    )
+
+
+def _name(axes: Axes, name: str) -> None:
+    axes.set_ylabel(name, rotation=0, ha="right", va="center")
+
+
+def _same(first: Result, second: Result) -> bool:
+    return np.array_equal(first["examples/index"], second["examples/index"])
+
+
+def _names(result: Result) -> list[str]:
+    names: list[str] = job(result)["class_names"]
+    return names
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    paths = ("examples/index", "examples/label", "examples/prediction", "examples/target", "examples/scale")
+    return {path: result[path].tolist() for path in (*paths, "view/saturated", "view/contrast", "set/degenerate")}
+
+
+WHAT = {
+    "gradient": "Gradients of the cross-entropy of {}, +g: brighter where a larger pixel value raises the loss.",
+    "smooth-gradient": "Smoothed gradients (means over noisy copies) of the cross-entropy of {}, +g: brighter where a "
+    "larger pixel value raises the loss.",
+    "integrated-gradients": "Integrated gradients of the cross-entropy of {}: brighter where the change of this pixel "
+    "from noise to the image raised the loss.",
+}
+TARGET = {
+    "true": "the true class",
+    "predicted": "the predicted class",
+    "random": "a random wrong class (second line of a title)",
+}
+RULE = {"extremes": "extremes (three of the lowest, of middling and of the highest loss)"}
+
+
+def _caption(results: Sequence[Result]) -> str:
+    settings, data = results[0].config["settings"], results[0].config["data"]
+    zero = sum(int(result["set/degenerate"]) for result in results)
+    rule = RULE.get(settings["select"], settings["select"])
+    return (
+        f"{WHAT[settings['source']].format(TARGET[settings['target']])} Zero is mid-grey. Each map has a scale of its "
+        "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "
+        f"magnitude. Images by the rule {rule} among {data['images']} {data['split']} images of {data['dataset']}, "
+        f"seed {settings['seed']}; a class in a map's corner is the prediction where it is wrong. {zero} maps of all "
+        "models are zero everywhere."
+    )

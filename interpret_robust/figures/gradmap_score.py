@@ -1,0 +1,135 @@
+"""Table 4 as a picture: how often evaluators read the class from gradient maps, beside controls that hold none."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, new_figure
+from interpret_robust.results import AnyArray, Result
+
+READS = "gradmap-score/1"
+
+PANELS = {"clip": "clipped to 3 standard deviations", "max": "raw"}
+CONTROLS = {
+    "random-network": "random network",
+    "sobel": "edges of the image",
+    "pixel-shuffle": "pixels shuffled",
+    "phase-random": "phases random",
+    "absolute": "absolute value",
+}
+LINE_HEIGHT = 0.085
+"""Inches from one model's mark to the next."""
+
+GAP = 1.5
+"""Lines between two groups of marks."""
+
+
+Group = tuple[str, Callable[[Result, str], AnyArray | None]]
+"""A name, and the scores (sign, of) of a model by a rule."""
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """A panel a rule; a group of marks for each evaluator, then for each control as the first evaluator reads it."""
+    evaluators = [_by_evaluator(name, results[0]) for name in _anchors(results)]
+    groups = [*evaluators, *(_by_control(name) for name in CONTROLS)]
+    step = len(results) + GAP
+    figure = new_figure(1.1 + LINE_HEIGHT * step * len(groups))
+    with mpl.rc_context(RC):
+        panels = figure.subplots(1, len(PANELS), sharey=True, sharex=True)
+        for axes, (rule, title) in zip(panels, PANELS.items(), strict=True):
+            for number, (_, scores) in enumerate(groups):
+                for row, result in enumerate(results):
+                    _mark(axes, number * step + row, result, scores(result, rule))
+            axes.axvline(100 / len(job(results[0])["class_names"]), color="0.5", linestyle="--", linewidth=0.8)
+            axes.axhline(len(evaluators) * step - GAP / 2 - 0.5, color="0.6", linewidth=0.8)
+            axes.grid(visible=False, axis="y")
+            axes.set(title=title, xlabel="read as the true class, %")
+        middle = (len(results) - 1) / 2
+        panels[0].set_yticks([number * step + middle for number in range(len(groups))], [name for name, _ in groups])
+        panels[0].set_ylim(len(groups) * step - GAP / 2 - 0.5, -GAP / 2 - 0.5)
+        figure.legend(handles=_legend(results), loc="outside upper center", ncols=4)
+    return Drawing(figure, _caption(results), {label(result): _numbers(result) for result in results})
+
+
+def _mark(axes: Axes, row: float, result: Result, scores: AnyArray | None) -> None:
+    """Minus the gradient filled with its interval, the gradient hollow."""
+    if scores is None:
+        return
+    shade, shape = _look(result)
+    (value, low, high), (plus, _, _) = 100 * scores
+    axes.plot(plus, row, shape, color=shade, markerfacecolor="white", markersize=3, markeredgewidth=0.7)
+    axes.errorbar(value, row, xerr=[[value - low], [high - value]], color=shade, marker=shape, markersize=3, lw=0.8)
+
+
+def _by_evaluator(name: str, first: Result) -> Group:
+    def scores(result: Result, rule: str) -> AnyArray | None:
+        names = result["evaluator"].tolist()
+        if name not in names:
+            return None
+        place = result["rule"].tolist().index(rule)
+        found: AnyArray = result["score/accuracy"][names.index(name), 0, place, :, 0]
+        return found
+
+    return _short(first, name), scores
+
+
+def _by_control(name: str) -> Group:
+    def scores(result: Result, rule: str) -> AnyArray:
+        place = result["control"].tolist().index(name), result["control_rule"].tolist().index(rule)
+        found: AnyArray = result["controls/accuracy"][0][place]
+        return found
+
+    return CONTROLS[name], scores
+
+
+def _anchors(results: Sequence[Result]) -> dict[str, float]:
+    """The accuracy of every evaluator on the images themselves, by its name."""
+    return {
+        name: float(accuracy)
+        for result in results
+        for name, accuracy in zip(result["evaluator"].tolist(), result["anchor/image"][:, 0], strict=True)
+    }
+
+
+def _short(result: Result, evaluator: str) -> str:
+    """As `small-natural-seed1`: the name of the data, which all share, is left out."""
+    return evaluator.removeprefix(f"{job(result)['dataset']}-")
+
+
+def _look(result: Result) -> tuple[str, str]:
+    variant = job(result)["variant"]
+    return colour(variant), MARKERS.get(variant, "o")
+
+
+def _legend(results: Sequence[Result]) -> list[Line2D]:
+    models = [
+        Line2D([], [], linestyle="none", color=shade, marker=shape, markersize=4, label=label(result))
+        for result in results
+        for shade, shape in [_look(result)]
+    ]
+    hollow = Line2D([], [], linestyle="none", color="0.3", marker="o", markerfacecolor="white", markersize=4)
+    hollow.set_label("hollow: the other sign, +g")
+    return [*models, hollow]
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    stored = ("headline/accuracy", "headline/mean", "headline/deviation", "score/accuracy", "controls/accuracy")
+    axes = ("evaluator", "target", "rule", "sign", "reference", "control", "control_rule")
+    return {name: result[name].tolist() for name in (*stored, *axes, "anchor/image")}
+
+
+def _caption(results: Sequence[Result]) -> str:
+    data, classes = results[0].config["data"], len(job(results[0])["class_names"])
+    anchors = ", ".join(f"{_short(results[0], name)} {100 * one:.0f} %" for name, one in _anchors(results).items())
+    readers = ", ".join(dict.fromkeys(_short(result, result["evaluator"].tolist()[0]) for result in results))
+    return (
+        f"Share of {data['images']} {data['split']} gradient maps of {data['dataset']} that a frozen classifier reads "
+        "as the true class. Filled: minus the gradient of the true class's cross-entropy, with Wilson 95 % intervals "
+        "over images; hollow: the gradient itself. Clipped: to 3 standard deviations of each map; raw: divided by each "
+        "map's largest entry; zero is grey. Above the line: each evaluator; below it controls in the map's place, read "
+        f"by each model's first evaluator ({readers}); edges and absolute values are filled where they are brighter "
+        f"than grey. Dashed: one in {classes}. Accuracy of the evaluators on the images themselves: {anchors}."
+    )

@@ -1,0 +1,103 @@
+"""How much of each map lies on the object, beside maps that know nothing, and what follows planted patterns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import SubFigure
+from matplotlib.lines import Line2D
+
+from interpret_robust.figures.style import RC, Drawing, dot, label, name_rows, new_figure
+from interpret_robust.results import Result
+
+READS = "localisation/1"
+
+PANELS = (
+    ("weights on the object, %", "share/on_object", "share/centre", 0),
+    ("gradient on the object, %", "share/on_object", "share/centre", 1),
+    ("pointing, weights: % hits", "pointing/hits", "pointing/centre", 0),
+    ("pointing, gradient: % hits", "pointing/hits", "pointing/centre", 1),
+)
+"""Label, statistic, what the centre prior has, and which of the file's maps: weights of positions, gradient."""
+
+PATTERN_PANELS = (
+    ("gradient's energy in their span, %", "pattern/share", "pattern/share_turned", "patterns turned"),
+    ("cosine with the own pattern, %", "pattern/cosine", "pattern/cosine_other", "other classes' patterns"),
+    ("follows an exchanged pattern, %", "pattern/follows", "pattern/stays", "stays with the object"),
+)
+"""Label, the statistic drawn filled, the one drawn hollow, and what that is."""
+
+OBJECT_HEIGHT, PATTERN_HEIGHT = 0.8, 1.0
+"""Inches, beside those of the rows."""
+
+DRAWN = ("share/on_object", "share/area", "share/centre", "pointing/hits", "pointing/centre")
+DRAWN_OF_PATTERNS = (*(name for _, *pair, _ in PATTERN_PANELS for name in pair), "pattern/chance")
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """Shares and pointing game of both maps; where patterns are planted, a second row of panels on them."""
+    planted = bool(np.isfinite(results[0]["pattern/chance"]))
+    rows = 0.2 * len(results)
+    heights = [OBJECT_HEIGHT + rows] + planted * [PATTERN_HEIGHT + rows]
+    figure = new_figure(sum(heights))
+    with mpl.rc_context(RC):
+        parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+        _draw_object(parts[0, 0], results)
+        if planted:
+            _draw_patterns(parts[1, 0], results)
+    names = DRAWN + planted * DRAWN_OF_PATTERNS
+    numbers = {label(result): {name: result[name].tolist() for name in names} for result in results}
+    return Drawing(figure, _caption(results, planted=planted), numbers)
+
+
+def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
+    """A panel for each map and statistic, with the object's area and the centre prior as lines."""
+    panels = figure.subplots(1, len(PANELS), sharey=True)
+    for axes, (title, name, centre, index) in zip(panels, PANELS, strict=True):
+        for row, result in enumerate(results):
+            dot(axes, row, result, 100 * result[name][index])
+        for baseline, stroke in (("share/area", "--"), (centre, ":")):
+            axes.axvline(100 * results[0][baseline][index, 0], color="0.3", linestyle=stroke, linewidth=0.9)
+        axes.set(xlim=(-3, 103), xlabel=title)
+        axes.xaxis.label.set_fontsize(7)
+    name_rows(panels[0], results)
+    handles = [
+        Line2D([], [], color="0.3", linestyle="--", linewidth=0.9, label="the object's area"),
+        Line2D([], [], color="0.3", linestyle=":", linewidth=0.9, label="a map that knows only the centre"),
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+
+
+def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
+    """What the gradient and the decision have to do with the planted patterns (filled), with controls (hollow)."""
+    panels = figure.subplots(1, len(PATTERN_PANELS), sharey=True)
+    for axes, (title, name, control, told) in zip(panels, PATTERN_PANELS, strict=True):
+        for row, result in enumerate(results):
+            dot(axes, row, result, 100 * result[control], hollow=True)
+            dot(axes, row, result, 100 * result[name])
+        axes.set_xlabel(f"{title}\n(hollow: {told})", fontsize=7)
+    panels[0].axvline(100 * float(results[0]["pattern/chance"]), color="0.3", linestyle="-.", linewidth=0.9)
+    panels[1].axvline(0, color="0.5", linestyle="--", linewidth=0.8)
+    panels[2].set_xlim(-3, 103)
+    name_rows(panels[0], results)
+    chance = Line2D([], [], color="0.3", linestyle="-.", linewidth=0.9, label="a random direction")
+    figure.legend(handles=[chance], loc="outside upper right")
+
+
+def _caption(results: Sequence[Result], *, planted: bool) -> str:
+    data = results[0].config["data"]
+    caption = (
+        f"How maps lie on the object on {data['images']} {data['split']} images of {data['dataset']}: the share of "
+        "the weights of positions (attention, or Grad-CAM of the predicted class) and of the energy of the gradient of "
+        "the true label's cross-entropy, and the share of images whose map is largest on the object. Lines: the "
+        "share of positions or pixels on the object, and what a map that falls off from the centre has. Bars are "
+        "95 % intervals over images (bootstrap; Wilson for shares of images)."
+    )
+    if not planted:
+        return caption
+    return caption + (
+        " Below, on the class patterns planted in the images: the share of the gradient's energy in their span, the "
+        "cosine of minus the gradient and the true class's pattern, and the share of images that are predicted as "
+        "the class whose pattern has replaced their own."
+    )

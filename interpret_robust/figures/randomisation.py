@@ -1,0 +1,110 @@
+"""Every score of a map as the network is re-initialised from the head down, beside that of random networks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, line, new_figure
+from interpret_robust.results import Result
+
+READS = "randomisation/1"
+
+COLUMNS = 4
+PANEL_HEIGHT = 2.0
+"""Inches."""
+
+MOST_NAMES = 12
+"""Stages that can be named under a panel."""
+
+TITLES = {
+    "gradient magnitude": "|g|: Spearman\nwith trained",
+    "signed gradient": "g: Spearman\nwith trained",
+    "structural similarity": "|g|: structural similarity\nto trained",
+    "gradient-map score": "gradient-map score",
+    "gradient on object": "share of |g|\non object",
+    "weights": "weights: Spearman\nwith trained",
+    "weights on object": "share of weights\non object",
+}
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """A panel a score that the data allow: each model's means by stage, and the range of random networks."""
+    known = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
+    scores = {score: number for number, score in enumerate(_names(results[0], "score")) if known[number]}
+    bands = -(-(len(scores) + 1) // COLUMNS)
+    figure = new_figure(PANEL_HEIGHT * bands)
+    with mpl.rc_context(RC):
+        *panels, legend = figure.subplots(bands, COLUMNS, squeeze=False).flat[: len(scores) + 1]
+        for axes, (score, number) in zip(panels, scores.items(), strict=True):
+            axes.set_title(TITLES[score])
+            _draw_panel(axes, results, number)
+        for axes in figure.axes[len(scores) :]:
+            axes.set_axis_off()
+        handles, names = panels[0].get_legend_handles_labels()
+        legend.legend(handles, names, loc="center")
+    return Drawing(figure, _caption(results), {label(result): _numbers(result) for result in results})
+
+
+def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
+    places = max((_cascade(result) for result in results), key=len)
+    for row, result in enumerate(results):
+        _draw_model(axes, result, score, places, (row - (len(results) - 1) / 2) / len(results))
+    uninformed = float(results[0]["random/uninformed"][score])
+    if np.isfinite(uninformed):
+        axes.axhline(uninformed, color="0.5", linestyle=":", linewidth=0.8)
+    axes.axvspan(len(places) - 0.5, len(places) + 0.5, color="0.93", lw=0)
+    named = range(0, len(places), 1 + len(places) // MOST_NAMES)
+    axes.set_xticks([*named, len(places)], [*(places[place] for place in named), "random"], rotation=90)
+    axes.set_xlim(-0.5, len(places) + 0.5)
+
+
+def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:
+    stages = _cascade(result)
+    variant = job(result)["variant"]
+    shade, shape = colour(variant), MARKERS.get(variant, "o")
+    value, low, high = result["cascade/mean"][score, : len(stages)].T
+    x = [places.index(name) for name in stages]
+    axes.plot(x, value, line(variant), color=shade, marker=shape, markersize=2.5, linewidth=0.9, label=label(result))
+    axes.fill_between(x, low, high, color=shade, alpha=0.2, lw=0)
+    mean, least, most = result["random/mean"][score]
+    axes.errorbar(
+        len(places) + 0.8 * aside,
+        mean,
+        yerr=[[mean - least], [most - mean]],
+        color=shade,
+        marker=shape,
+        markersize=2,
+        linewidth=0.8,
+    )
+
+
+def _cascade(result: Result) -> list[str]:
+    """The trained network and its stages, without the independent random networks."""
+    return [name for name in _names(result, "stage") if not name.startswith("random ")]
+
+
+def _names(result: Result, axis: str) -> list[str]:
+    return [str(name) for name in result[axis]]
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    names = ("cascade/mean", "random/mean", "random/uninformed", "gate/needed", "gate/passed", "gate/from_stage")
+    return {axis: _names(result, axis) for axis in ("score", "stage")} | {name: result[name].tolist() for name in names}
+
+
+def _caption(results: Sequence[Result]) -> str:
+    config = results[0].config
+    data, seed = config["data"], config["settings"]["seed"]
+    readers = sorted({result.config["evaluators"]["names"][0] for result in results})
+    return (
+        f"Scores of maps on {data['images']} {data['split']} images of {data['dataset']}, as weights are drawn again "
+        f"from the classifier down (seed {seed}); a stage is named by the part that went last. g is the gradient of "
+        "the cross-entropy with respect to pixels, |g| its L2 norm over colours; weights are attention (Grad-CAM where "
+        "the model's name says so). Likeness to the trained network's map is 1 at first by construction. Gradient-map "
+        f"score: share of maps -g by the clip rule that {' and '.join(readers)} reads as the true class. Bands are "
+        "95 % bootstrap intervals over images; on grey, mean and 95 % prediction interval of a random network; dotted, "
+        "what a map without information gives."
+    )

@@ -1,0 +1,14 @@
+"""Pictures inside the page."""
+
+import base64
+import io
+from typing import Any, Literal
+
+from PIL import Image
+
+
+def embedded(picture: Image.Image, kind: Literal["PNG", "JPEG", "WEBP"], **options: Any) -> str:
+    """A picture as a data URI; `options` are Pillow's for this kind of file."""
+    written = io.BytesIO()
+    picture.save(written, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(written.getvalue()).decode()}"

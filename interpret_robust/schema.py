@@ -1,0 +1,62 @@
+"""What a file of one analysis holds, as data: writer, validator, reader and the format page all go by it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+INTERVAL = ("value", "low", "high")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One dataset of a file: its path, NumPy type, meaning, and its axes after the first, by name."""
+
+    path: str
+    dtype: str
+    doc: str
+    axes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a file of one analysis holds. `per_image` has a leading axis `sample`, the image; `summary` has none.
+
+    Attributes:
+        name, version: a changed set of columns is a new version.
+        groups: attributes of groups, such as the NXdata signal that a viewer should plot. The first is the
+            file's default plot.
+        labels: for axes whose places have names, these names. The axis `of` is a value and its interval.
+    """
+
+    name: str
+    version: int
+    per_image: tuple[Column, ...]
+    summary: tuple[Column, ...]
+    groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        axes = {axis for _, names in self.columns() for axis in names}
+        groups = {column.path.partition("/")[0] for column, _ in self.columns()}
+        if axes & groups:
+            raise ValueError(f"{self.label} has groups that are named as axes: {sorted(axes & groups)}")
+
+    @property
+    def label(self) -> str:
+        """As `attention-rank/1`."""
+        return f"{self.name}/{self.version}"
+
+    def columns(self) -> Iterator[tuple[Column, tuple[str, ...]]]:
+        """Every column with all its axes."""
+        for column in self.per_image:
+            yield column, ("sample", *column.axes)
+        for column in self.summary:
+            yield column, column.axes
+
+    def names(self, axis: str) -> tuple[str, ...] | None:
+        """The names of an axis's places, where the schema gives them."""
+        return INTERVAL if axis == "of" else self.labels.get(axis)
+
+
+def interval(path: str, doc: str, *axes: str) -> Column:
+    """The column of a statistic and its 95 % interval: the last axis is (value, low, high)."""
+    return Column(path, "f8", doc, (*axes, "of"))

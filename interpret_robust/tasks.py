@@ -1,0 +1,235 @@
+"""Pieces of work that a command or a study is made of: a model to train, an analysis of a checkpoint."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interpret_robust import analyses, side_by_side, streaming
+from interpret_robust.datasets import load
+from interpret_robust.device import cores, resolve
+from interpret_robust.errors import UserError
+from interpret_robust.folders import Folders
+from interpret_robust.interruption import Stopped
+from interpret_robust.training import checkpoint
+from interpret_robust.training.job import Job
+from interpret_robust.training.loop import finished, train
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import variant
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One model to train; `source` is the dataset's name or path."""
+
+    source: str
+    architecture: str
+    variant: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+    device: str = "auto"
+    limit: int | None = None
+    deadline: float = math.inf
+    overwrite: bool = False
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's file name."""
+        return f"{self.job().name}.safetensors"
+
+    def job(self) -> Job:
+        """What is trained."""
+        return Job(load(self.source), self.architecture, variant(self.variant), self.seed, self.recipe, self.limit)
+
+    def is_done(self) -> bool:
+        """Whether its checkpoint is there. Raises UserError where another job's has its name."""
+        return finished(self.job(), self.folder, overwrite=self.overwrite)
+
+    def __call__(self, position: int | None = None) -> str:
+        """Train, and say how it went. Raises Stopped without beginning where the deadline has passed."""
+        if time.monotonic() > self.deadline:
+            raise Stopped(f"{self.job().name} was not begun")
+        path = train(
+            self.job(),
+            self.folder,
+            source=self.source,
+            device=resolve(self.device),
+            deadline=self.deadline,
+            overwrite=self.overwrite,
+            position=position,
+        )
+        last = checkpoint.read(path).about["history"][-1]
+        return (
+            f"trained {path.name}: {last['epoch']} epochs in {last['seconds']:.0f} s, "
+            f"accuracy on the images it trained on {last['accuracy']:.1%}"
+        )
+
+
+@dataclass(frozen=True)
+class AnalysisTask:
+    """One analysis of one checkpoint; `source` is the dataset's name or path, None for that of training."""
+
+    analysis: str
+    checkpoint: Path
+    folder: Path
+    settings: Any
+    device: str = "auto"
+    source: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    batch_size: int = streaming.BATCH_SIZE
+    overwrite: bool = False
+    evaluators: tuple[Path, ...] = ()
+    default_evaluators: bool = True
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.work().path.name
+
+    def is_done(self) -> bool:
+        """Whether its file is there. Raises UserError where another configuration's has its name."""
+        return self.work().is_done(overwrite=self.overwrite)
+
+    def __call__(self, position: int | None = None) -> str:
+        """Run it, and say where the answer is."""
+        return f"analysed {self.work().run(overwrite=self.overwrite, position=position).name}"
+
+    def work(self) -> streaming.Work:
+        """The analysis with everything that it needs. Raises UserError where these do not fit."""
+        found = checkpoint.read(self.checkpoint)
+        return streaming.Work(
+            analyses.get(self.analysis),
+            found,
+            load(self.source or found.about["source"]),
+            self.folder,
+            settings=self.settings,
+            split=self.split,
+            limit=self.limit,
+            batch_size=self.batch_size,
+            device=resolve(self.device),
+            evaluators=[checkpoint.read(path) for path in self.evaluators],
+            default_evaluators=self.default_evaluators,
+        )
+
+
+def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say: Say) -> None:
+    """Do the tasks that are not done yet, side by side on a CPU, one after the other on a GPU.
+
+    Each outcome is said as it comes. The first error is raised when all others have ended.
+    """
+    todo = []
+    for task in tasks:
+        if task.is_done():
+            say(f"{task.name} is there already")
+        else:
+            todo.append(task)
+    workers = 1 if resolve(device).type == "cuda" else min(cores(), len(todo))
+    failures = []
+    for _, outcome in side_by_side.run(todo, workers):
+        if isinstance(outcome, Exception):
+            failures.append(outcome)
+        else:
+            say(outcome)
+    failures.sort(key=lambda failure: isinstance(failure, Stopped))
+    for failure in failures[1:]:
+        say(str(failure))
+    if failures:
+        raise failures[0]
+
+
+def checkpoints_in(folders: Folders) -> list[Path]:
+    """The finished checkpoints of a working directory, by name. Raises UserError where there are none."""
+    found = sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
+    if not found:
+        raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
+    return found
+
+
+def applicable(analysis: str, paths: Sequence[Path], shared: Mapping[str, Any], say: Say) -> list[Path]:
+    """Those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
+
+    `shared` is what their tasks have in common. Raises UserError where there are none.
+    """
+    obstacles = {path: _obstacle(analysis, path, paths, shared) for path in paths}
+    found = [path for path, obstacle in obstacles.items() if obstacle is None]
+    left_out = [f"{path.name} is left out: {obstacle}" for path, obstacle in obstacles.items() if obstacle]
+    if not found:
+        raise UserError(left_out[0])
+    for sentence in left_out:
+        say(sentence)
+    return found
+
+
+def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping[str, Any]) -> str | None:
+    analysis, found = analyses.get(name), checkpoint.read(path)
+    dataset = load(shared.get("source") or found.about["source"])
+    if analysis.needs_masks and dataset.test.masks is None:
+        return f"{dataset.name} has no object masks."
+    if not analysis.needs_evaluators:
+        return None
+    if given := shared.get("evaluators"):
+        return "it is the evaluator." if path.resolve() in [one.resolve() for one in given] else None
+    try:
+        evaluators_of(path, candidates)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def evaluators_of(subject: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    """Which of the candidates read the gradient maps of `subject`, the paper's kind first.
+
+    Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
+    all on its data, the lowest seeds, none with its seed, since models of one architecture and seed begin at
+    the same weights. Raises UserError where there is no natural one.
+    """
+    job = checkpoint.read(subject).job
+    others = sorted(
+        (
+            (found.job["seed"], path, found.job)
+            for path in candidates
+            if (found := checkpoint.read(path)).job["dataset"] == job["dataset"]
+        ),
+        key=lambda other: other[:2],
+    )
+
+    def first(count: int, variant_name: str, *, same_architecture: bool) -> list[Path]:
+        fitting = [
+            path
+            for seed, path, other in others
+            if other["variant"] == variant_name
+            and (other["architecture"] == job["architecture"]) == same_architecture
+            and (seed != job["seed"] or not same_architecture)
+        ]
+        return fitting[:count]
+
+    natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
+    if not natural:
+        raise UserError(
+            f"no natural model of another seed is there to read the gradient maps of {subject.name}: "
+            f"`irt train natural --dataset {job['dataset']} --arch {job['architecture']} --seed {job['seed'] + 1}`."
+        )
+    return tuple(natural + first(1, "at", same_architecture=True))
+
+
+def analysis_tasks(
+    name: str, subjects: Sequence[Path], folders: Folders, settings: Any, **shared: Any
+) -> list[AnalysisTask]:
+    """A task for each subject, with evaluators from the folder of checkpoints where none are given."""
+    if not analyses.get(name).needs_evaluators:
+        return [AnalysisTask(name, path, folders.analyses, settings, **shared) for path in subjects]
+    given = shared.pop("evaluators", ())
+    shared["default_evaluators"] = not given
+    candidates = () if given else checkpoints_in(folders)
+    return [
+        AnalysisTask(
+            name, path, folders.analyses, settings, evaluators=given or evaluators_of(path, candidates), **shared
+        )
+        for path in subjects
+    ]

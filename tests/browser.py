@@ -1,0 +1,119 @@
+"""Headless Chromium, driven over the DevTools protocol through a pair of pipes."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe")
+
+
+class Page:
+    """One page of the browser. What it asked the network for, and what it complained of, is kept."""
+
+    def __init__(self, to: BinaryIO, back: BufferedReader) -> None:
+        self._to, self._back = to, back
+        self._number, self._session, self._rest = 0, "", b""
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        target = self.do("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.do("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.do(f"{domain}.enable")
+
+    def do(self, method: str, **parameters: Any) -> Any:
+        """A command's answer."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        self._to.write(json.dumps(message).encode() + b"\0")
+        self._to.flush()
+        while (heard := self._hear()).get("id") != self._number:
+            self._note(heard)
+        if "error" in heard:
+            raise RuntimeError(heard["error"])
+        return heard["result"]
+
+    def open(self, address: str, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
+        """Open an address in a window of this size, and wait until it has loaded."""
+        self.resize(width, height, dark=dark)
+        self.do("Page.navigate", url="about:blank")
+        if error := self.do("Page.navigate", url=address).get("errorText"):
+            raise RuntimeError(f"{address}: {error}")
+        while not self.value("document.readyState === 'complete' && location.href !== 'about:blank'"):
+            pass
+
+    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Change the window."""
+        mobile = width < 600
+        self.do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.do("Emulation.setEmulatedMedia", features=[scheme])
+
+    def value(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+        answer = self.do("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"])
+        return answer["result"].get("value")
+
+    def press(self, key: str, code: int) -> None:
+        """Press and release a key."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.do("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def picture(self, path: Path, *, whole: bool = False) -> None:
+        """A screenshot of the window, or of the whole page."""
+        data = self.do("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def _hear(self) -> Any:
+        while b"\0" not in self._rest:
+            part = self._back.read1(1 << 16)
+            if not part:
+                raise RuntimeError("the browser has ended")
+            self._rest += part
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)
+
+    def _note(self, event: Any) -> None:
+        parameters = event.get("params", {})
+        match event.get("method"):
+            case "Network.requestWillBeSent":
+                self.asked.append(parameters["request"]["url"])
+            case "Runtime.exceptionThrown":
+                self.complaints.append(str(parameters["exceptionDetails"]))
+            case "Log.entryAdded":
+                self.complaints.append(parameters["entry"]["text"])
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Page]:
+    """A page of a fresh browser whose files are in `profile`."""
+    assert CHROMIUM is not None
+    read_to, to = os.pipe()
+    back, write_back = os.pipe()
+    # The browser reads commands from descriptor 3 and answers on 4.
+    keeps = f'exec 3<&{read_to} 4>&{write_back}; exec "$@"'
+    process = subprocess.Popen(
+        ["bash", "-c", keeps, "bash", CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
+        pass_fds=(read_to, write_back),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(read_to)
+    os.close(write_back)
+    try:
+        with open(to, "wb") as commands, open(back, "rb") as answers:
+            yield Page(commands, answers)
+    finally:
+        process.terminate()
+        process.wait()

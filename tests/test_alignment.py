@@ -1,0 +1,541 @@
+"""Alignment of image and gradient: closed forms of linear networks, slow loops, and zeros that mean nothing."""
+
+import cmath
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from interpret_robust import drawing, figures, results
+from interpret_robust.analyses import alignment
+from interpret_robust.analyses.alignment import ANALYSIS, SCHEMA, AlignmentSettings, Pairs, rows, summarise
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.errors import UserError
+from interpret_robust.models import Classifier
+from interpret_robust.models.resnet import PerImageStandardisation
+from interpret_robust.results import AnyArray, Columns
+from interpret_robust.statistics import bootstrap_mean, bootstrap_spearman
+from interpret_robust.streaming import Batch, Work
+from interpret_robust.training import checkpoint
+
+N, C, H, W, K = 7, 3, 4, 5, 4
+PerImage = dict[str, AnyArray]
+
+
+class Flat(nn.Module):
+    """A head that pools nothing: the classifier sees every pixel."""
+
+    def forward(self, local: Tensor) -> tuple[None, Tensor]:
+        return None, local.flatten(1)
+
+
+class Normed(nn.Module):
+    """Scaled to length one: does not change with the image's scale, but with a shift."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
+        return images / length
+
+
+class Centred(nn.Module):
+    """Without its mean: does not change with a shift, but with the image's scale."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images - images.mean((1, 2, 3), keepdim=True)
+
+
+def linear(before: nn.Module | None = None, factor: float = 1.0) -> Classifier:
+    """Logits W x + b, of what `before` makes of the image."""
+    torch.manual_seed(0)
+    model = Classifier(before or nn.Identity(), Flat(), C * H * W, K).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(factor)
+    return model
+
+
+def data(count: int = N) -> Split:
+    images = np.random.default_rng(0).integers(0, 256, (count, H, W, C), np.uint8)
+    return Split(images, np.arange(count) % K)
+
+
+def batch(split: Split) -> Batch:
+    images = torch.from_numpy(split.images).permute(0, 3, 1, 2) / 255
+    return Batch(images, torch.from_numpy(split.labels), range(len(split)), None)
+
+
+def found(model: Classifier, split: Split) -> PerImage:
+    """The rows of a split, each image paired with the next."""
+    given = rows(model, batch(split), Pairs(split, (np.arange(len(split)) + 1) % len(split)))
+    assert given.keys() == {column.path for column in SCHEMA.per_image}
+    return {name.removeprefix("per_image/"): values for name, values in given.items()}
+
+
+def summary(columns: PerImage, split: Split) -> dict[str, Any]:
+    return summarise(Columns({f"per_image/{name}": values for name, values in columns.items()}), split)
+
+
+def doubles(values: Tensor) -> AnyArray:
+    array: AnyArray = values.detach().double().numpy()
+    return array
+
+
+def cosine(a: AnyArray, b: AnyArray) -> float:
+    dot = sum(x * y for x, y in zip(a.ravel(), b.ravel(), strict=True))
+    return float(dot / math.sqrt(sum(x * x for x in a.ravel()) * sum(y * y for y in b.ravel())))
+
+
+# --- a linear network, where everything is known
+
+
+def test_scores_of_a_linear_network_are_the_closed_forms() -> None:
+    model, split = linear(), data()
+    given, images = found(model, split), doubles(batch(split).images)
+    weight, bias = doubles(model.classifier.weight), doubles(model.classifier.bias)
+    for n in range(N):
+        x, partner, label = images[n].ravel(), images[(n + 1) % N], split.labels[n]
+        scores = weight @ x + bias
+        winner = int(scores.argmax())
+        p = np.exp(scores) / np.exp(scores).sum()
+        gradient = weight.T @ (p - np.eye(K)[label])
+        radii = [
+            (scores[winner] - scores[j]) / np.linalg.norm(weight[winner] - weight[j]) for j in range(K) if j != winner
+        ]
+        per_pixel = np.sqrt((gradient.reshape(C, H, W) ** 2).sum(0))
+        expected = {
+            "label": label,
+            "prediction": winner,
+            "partner": (n + 1) % N,
+            "cosine": cosine(x - x.mean(), -gradient),
+            "cosine_shuffled": cosine(partner - partner.mean(), -gradient),
+            "alpha": abs(x @ weight[winner]) / np.linalg.norm(weight[winner]),
+            "alpha_shuffled": abs(partner.ravel() @ weight[winner]) / np.linalg.norm(weight[winner]),
+            "edge_cosine": cosine(slow_edges(images[n]), per_pixel),
+            "edge_cosine_shuffled": cosine(slow_edges(partner), per_pixel),
+            "linearised_robustness": min(radii),
+            "total_variation": slow_variation(gradient.reshape(C, H, W)),
+            "gini": slow_gini(gradient),
+            "high_frequency": slow_high_frequency(gradient.reshape(C, H, W)),
+            "degenerate": 0,
+        }
+        for name, value in expected.items():
+            assert given[name][n] == pytest.approx(value, rel=2e-5, abs=2e-6), name
+
+
+def test_linearised_robustness_of_a_linear_network_is_the_distance_to_its_boundary() -> None:
+    model, split = linear(), data()
+    images = batch(split).images
+    radius = found(model, split)["linearised_robustness"]
+    weight = model.classifier.weight.detach()
+    with torch.no_grad():
+        scores = model(images)
+        top = scores.argmax(1)
+        for step, changed in ((0.999, False), (1.001, True)):
+            flipped = torch.zeros(N, dtype=torch.bool)
+            for other in range(K):
+                away = weight[other] - weight[top]
+                away = away / away.norm(dim=1, keepdim=True).clamp_min(1e-9)
+                moved = images + step * torch.from_numpy(radius)[:, None, None, None].float() * away.view(N, C, H, W)
+                flipped |= model(moved).argmax(1) != top
+            assert flipped.tolist() == [changed] * N
+
+
+def test_a_step_against_the_gradient_that_adds_the_image_has_cosine_one() -> None:
+    split = data(K)
+    images = doubles(batch(split).images)
+    model = linear()
+    centred = images - images.mean((1, 2, 3), keepdims=True)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.zero_()
+        model.classifier.weight[0] = torch.from_numpy(centred[0].ravel())
+    assert found(model, split)["cosine"][0] == pytest.approx(1, abs=1e-6)
+    with torch.no_grad():
+        model.classifier.weight.neg_()
+    assert found(model, split)["cosine"][0] == pytest.approx(-1, abs=1e-6)
+
+
+# --- each measure, written again from its definition
+
+
+def slow_edges(image: AnyArray) -> AnyArray:
+    kernel = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]
+    channels, height, width = image.shape
+    edges = np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            for colour in range(channels):
+                down = across = 0.0
+                for i in range(3):
+                    for j in range(3):
+                        y = min(max(row + i - 1, 0), height - 1)
+                        x = min(max(column + j - 1, 0), width - 1)
+                        across += kernel[i][j] * image[colour, y, x]
+                        down += kernel[j][i] * image[colour, y, x]
+                edges[row, column] += down**2 + across**2
+    return np.sqrt(edges)
+
+
+def slow_variation(image: AnyArray) -> float:
+    channels, height, width = image.shape
+    total = 0.0
+    for c in range(channels):
+        for y in range(height):
+            for x in range(width):
+                total += abs(image[c, y + 1, x] - image[c, y, x]) if y + 1 < height else 0
+                total += abs(image[c, y, x + 1] - image[c, y, x]) if x + 1 < width else 0
+    return total / float(sum(abs(value) for value in image.ravel()))
+
+
+def slow_gini(image: AnyArray) -> float:
+    """Half the mean difference of two entries over the mean entry."""
+    values = [abs(value) for value in image.ravel()]
+    between = sum(abs(a - b) for a in values for b in values)
+    return float(between / (2 * len(values) * sum(values)))
+
+
+def slow_high_frequency(image: AnyArray) -> float:
+    channels, height, width = image.shape
+    high = whole = 0.0
+    for down in range(height):
+        for across in range(width):
+            # Cycles per pixel: 3/4 of a cycle forwards is 1/4 backwards.
+            radius = math.hypot(min(down, height - down) / height, min(across, width - across) / width)
+            for c in range(channels):
+                wave = sum(
+                    image[c, y, x] * cmath.exp(-2j * math.pi * (down * y / height + across * x / width))
+                    for y in range(height)
+                    for x in range(width)
+                )
+                whole += abs(wave) ** 2
+                high += abs(wave) ** 2 if radius > 0.25 else 0
+    return high / whole
+
+
+def maps() -> AnyArray:
+    return np.random.default_rng(1).normal(size=(N, C, H, W))
+
+
+MEASURES: dict[str, tuple[Callable[[AnyArray], AnyArray], Callable[[AnyArray], float]]] = {
+    "total_variation": (alignment.total_variation, slow_variation),
+    "gini": (alignment.gini, slow_gini),
+    "high_frequency": (alignment.high_frequency, slow_high_frequency),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_measure_is_its_slow_definition_and_ignores_the_gradient_s_size(name: str) -> None:
+    fast, slow = MEASURES[name]
+    np.testing.assert_allclose(fast(maps()), [slow(one) for one in maps()], rtol=1e-9)
+    for factor in (-1, 1e-30, 1e6):
+        np.testing.assert_allclose(fast(factor * maps()), fast(maps()), rtol=1e-9)
+    assert np.isnan(fast(np.zeros((1, C, H, W)))).all()
+
+
+def test_measures_of_maps_whose_answer_is_known() -> None:
+    flat, one, board = np.ones((3, 1, C, 8, 6))
+    one *= 0
+    one[0, 1, 4, 3] = -2
+    board *= (-1) ** np.add.outer(np.arange(8), np.arange(6))
+    found = {name: [float(fast(each)[0]) for each in (flat, one, board)] for name, (fast, _) in MEASURES.items()}
+    size = C * 8 * 6
+    assert found["total_variation"] == pytest.approx([0, 4, (7 * 6 + 8 * 5) * 2 / 48])
+    assert found["gini"] == pytest.approx([0, (size - 1) / size, 0])
+    assert found["high_frequency"][::2] == pytest.approx([0, 1])
+    assert found["high_frequency"][1] == pytest.approx(alignment.white_noise(8, 6)["high_frequency"])
+
+
+def test_white_noise_has_the_expected_measures() -> None:
+    noise = np.random.default_rng(0).normal(size=(300, 3, 12, 16))
+    for name, expected in alignment.white_noise(12, 16).items():
+        measured = MEASURES[name][0](noise)
+        assert measured.mean() == pytest.approx(expected, abs=5 * measured.std() / math.sqrt(300) + 2e-3)
+
+
+def test_alpha_and_cosine_of_a_zero_map_are_undefined() -> None:
+    zero = np.zeros_like(maps())
+    assert np.isnan(alignment.cosine(maps(), zero)).all()
+    assert np.isnan(alignment.alpha(maps(), zero)).all()
+
+
+# --- shuffled pairs
+
+
+def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
+    plain: dict[str, Any] = {"settings": AlignmentSettings(), "split": "test", "limit": None, "batch_size": 16}
+    return Work(ANALYSIS, checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **(plain | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("trained"), "at-att")
+
+
+def test_every_image_is_paired_with_another_one_by_the_seed(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    drawn = []
+    for seed in (0, 0, 1):
+        pairs = alignment.prepare(work(trained, digits, tmp_path, settings=AlignmentSettings(seed), limit=39))
+        assert not (pairs.partner == np.arange(39)).any()
+        assert sorted(pairs.partner) == list(range(39))
+        drawn.append(pairs.partner.tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+    given = pairs.images(range(5, 8))
+    np.testing.assert_allclose(given, digits.test.images[pairs.partner[5:8]].transpose(0, 3, 1, 2) / 255, rtol=1e-6)
+
+
+def test_one_image_and_a_negative_seed_are_refused(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least two"):
+        work(trained, digits, tmp_path, limit=1).run()
+    with pytest.raises(UserError, match="seed is -1"):
+        work(trained, digits, tmp_path, settings=AlignmentSettings(-1))
+
+
+# --- what is zero by construction
+
+
+@pytest.mark.parametrize(
+    ("before", "scale", "shift"),
+    [(nn.Identity(), 0, 0), (Normed(), 1, 0), (Centred(), 0, 1), (PerImageStandardisation(), 1, 1)],
+)
+def test_invariance_is_detected_and_its_zeros_are_not_reported(before: nn.Module, scale: int, shift: int) -> None:
+    split = data(30)
+    model = linear(before, 10)
+    if isinstance(before, Centred | Normed):
+        with torch.no_grad():
+            model.classifier.bias.zero_()
+    columns = found(model, split)
+    told = summary(columns, split)
+    assert (told["invariant/scale"], told["invariant/shift"]) == (scale, shift)
+    # The sums behind the scores, before anyone leaves them out.
+    assert (np.abs(columns["alpha"]).max() < 1e-4) == bool(scale)
+    assert (np.abs(columns["cosine"]).max() < 1e-5) == bool(scale and shift)
+    assert columns["alpha_shuffled"].mean() > 0.01 and np.abs(columns["cosine_shuffled"]).mean() > 0.01
+    for of in ("own", "shuffled", "difference"):
+        assert np.isnan(told[f"alpha/{of}"]).all() == bool(scale)
+        assert np.isnan(told[f"cosine/{of}"]).all() == bool(scale and shift)
+        assert np.isfinite(told[f"edge_cosine/{of}"]).all()
+    assert np.isnan(told["robustness/spearman_alpha"]).all() == bool(scale)
+
+
+def test_changes_of_the_logits_are_relative_to_their_spread() -> None:
+    split, model = data(), linear()
+    given, images = found(model, split), batch(split).images
+    with torch.no_grad():
+        before = doubles(model(images))
+        for name, changed in (
+            ("scale_change", [0.5 * images, 0.9 * images]),
+            ("shift_change", [images - 0.1, images + 0.1]),
+        ):
+            for n in range(N):
+                spread = np.linalg.norm(before[n] - before[n].mean())
+                moved = [np.linalg.norm(doubles(model(other))[n] - before[n]) for other in changed]
+                assert given[name][n] == pytest.approx(max(moved) / spread, rel=1e-4)
+    told = summary(given, split)
+    assert told["invariant/scale_change"] == given["scale_change"].max()
+    assert told["invariant/shift_change"] == given["shift_change"].max()
+
+
+def test_one_image_that_changes_is_enough_to_be_no_invariance() -> None:
+    split = data()
+    columns = found(linear(PerImageStandardisation()), split)
+    columns["scale_change"] = columns["scale_change"].copy()
+    columns["scale_change"][3] = 0.01
+    told = summary(columns, split)
+    assert (told["invariant/scale"], told["invariant/shift"]) == (0, 1)
+    assert np.isfinite(told["alpha/own"].value)
+
+
+def test_zero_gradients_are_counted_and_left_out() -> None:
+    split = data(30)
+    model = linear(factor=1e4)  # so sure of itself that the cross-entropy of what it predicts is flat
+    columns = found(model, split)
+    right = columns["prediction"] == split.labels
+    assert 0 < right.sum() < 30
+    np.testing.assert_array_equal(columns["degenerate"], right)
+    for name in ("cosine", "cosine_shuffled", "edge_cosine", "total_variation", "gini", "high_frequency"):
+        np.testing.assert_array_equal(np.isnan(columns[name]), right, err_msg=name)
+    assert np.isfinite(columns["alpha"]).all() and np.isfinite(columns["linearised_robustness"]).all()
+    told = summary(columns, split)
+    assert told["count/degenerate"] == right.sum()
+    assert told["cosine/own"].value == pytest.approx(columns["cosine"][~right].mean())
+
+
+def test_a_model_that_says_the_same_of_everything_gives_no_number() -> None:
+    split, model = data(), linear(factor=0)
+    with torch.no_grad():
+        model.classifier.bias.zero_()
+    columns = found(model, split)
+    for name in ("cosine", "alpha", "edge_cosine", "linearised_robustness"):
+        assert np.isnan(columns[name]).all()
+    told = summary(columns, split)
+    assert (told["invariant/scale"], told["invariant/shift"], told["count/degenerate"]) == (0, 0, N)
+    assert np.isnan(told["curve/edge_cosine_mean"]).all()
+
+
+# --- statistics
+
+
+def test_bootstrap_spearman_is_scipy_s_with_a_slow_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 8, 30).astype(float)
+    second = first + 4 * rng.normal(size=30)
+    holes = np.array([*first, np.nan, 3, np.inf]), np.array([*second, 1, np.nan, 2])
+    value, low, high = bootstrap_spearman(*holes, seed=4, resamples=200)
+    assert value == pytest.approx(stats.spearmanr(first, second)[0])
+    draws = np.random.default_rng(4)
+    again = [stats.spearmanr(first[i], second[i])[0] for i in (draws.integers(30, size=30) for _ in range(200))]
+    np.testing.assert_allclose((low, high), np.quantile(again, [0.025, 0.975]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([1.0, 2, 3, 4, 9], [2.0, 3, 5, 7, 8], 1.0),
+        ([1.0, 2, 3, 4, 9], [8.0, 7, 5, 3, 2], -1.0),
+        ([1.0, 2, 3], [5.0, 5, 5], np.nan),
+        ([1.0, np.nan, 3], [np.nan, 2.0, 5], np.nan),
+        ([], [], np.nan),
+    ],
+)
+def test_bootstrap_spearman_of_what_is_known(first: list[float], second: list[float], expected: float) -> None:
+    np.testing.assert_allclose(bootstrap_spearman(np.array(first), np.array(second)), [expected] * 3, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def finished(trained: Path, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return work(trained, digits, tmp_path_factory.mktemp("finished")).run()
+
+
+def per_image(path: Path) -> PerImage:
+    result = results.read(path, SCHEMA.label)
+    return {column.path.removeprefix("per_image/"): result[column.path] for column in SCHEMA.per_image}
+
+
+def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Dataset) -> None:
+    result, columns = results.read(finished), per_image(finished)
+    for name, values in summary(columns, digits.test).items():
+        np.testing.assert_array_equal(result[name], values, err_msg=name)
+    edge = columns["edge_cosine"].astype(float)
+    np.testing.assert_array_equal(result["edge_cosine/own"], bootstrap_mean(edge))
+    gap = columns["edge_cosine"] - columns["edge_cosine_shuffled"]
+    assert result["edge_cosine/difference"][0] == pytest.approx(gap.mean(), rel=1e-5)
+    known = stats.spearmanr(columns["linearised_robustness"], edge)[0]
+    assert result["robustness/spearman_edge_cosine"][0] == pytest.approx(known)
+    order = sorted(range(40), key=columns["linearised_robustness"].__getitem__)
+    for tenth in range(10):
+        chosen = order[4 * tenth : 4 * tenth + 4]
+        assert result["curve/edge_cosine_mean"][tenth] == pytest.approx(edge[chosen].mean(), rel=1e-6)
+        robustness = columns["linearised_robustness"][chosen].mean()
+        assert result["curve/linearised_robustness"][tenth] == pytest.approx(robustness, rel=1e-5)
+
+
+def test_rows_do_not_depend_on_the_batch_size(finished: Path, trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    one, other = per_image(finished), per_image(work(trained, digits, tmp_path, batch_size=7).run())
+    for name, values in one.items():
+        tolerance = 0 if values.dtype.kind in "iu" else 2e-4
+        np.testing.assert_allclose(other[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def test_a_stopped_run_goes_on_to_the_same_file(finished: Path, trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    stopped = work(trained, digits, tmp_path)
+
+    def failing(model: Classifier, of: Batch, pairs: Pairs) -> dict[str, AnyArray]:
+        if of.indices.start:
+            raise RuntimeError("as a crash would")
+        return rows(model, of, pairs)
+
+    stopped.analysis = replace(ANALYSIS, rows=failing)
+    with pytest.raises(RuntimeError, match="crash"):
+        stopped.run()
+    path = work(trained, digits, tmp_path).run()
+    assert results.attributes(path)["content_sha256"] == results.attributes(finished)["content_sha256"]
+
+
+def test_model_and_random_state_are_left_as_found(trained: Path, digits: Dataset) -> None:
+    model = checkpoint.read(trained).model(torch.device("cpu"))
+    of = batch(digits.test.first(5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    rows(model, of, Pairs(digits.test, (np.arange(40) + 1) % 40))
+    assert not model.training and not any(module.training for module in model.modules())
+    assert flags == [parameter.requires_grad for parameter in model.parameters()]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    np.testing.assert_equal(numpy_state, np.random.get_state())
+    assert torch.equal(torch_state, torch.get_rng_state())
+
+
+# --- the table and the picture
+
+
+def test_the_table_says_what_is_zero_by_construction(finished: Path) -> None:
+    result = results.read(finished)
+    row = alignment.table_row(result)
+    assert row["cosine (shuffled)"] == "zero by construction (scale and shift invariant)"
+    assert row["alpha (shuffled)"] == "zero by construction (scale invariant)"
+    value, low, high = result["edge_cosine/own"]
+    shuffled = result["edge_cosine/shuffled"][0]
+    assert row["edge cosine (shuffled)"] == f"{value:.2f} [{low:.2f}, {high:.2f}] ({shuffled:.2f})"
+    assert row["images"] == "40"
+
+
+@pytest.fixture(scope="module")
+def linear_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished file of a network that is not invariant, as if it were a checkpoint's."""
+    split, path = data(30), tmp_path_factory.mktemp("linear") / "alignment-made-test.h5"
+    columns = {f"per_image/{name}": values for name, values in found(linear(), split).items()}
+    config = {
+        "checkpoint": {
+            "name": "made",
+            "job": {"variant": "natural", "seed": 0, "dataset": "made", "architecture": "x"},
+        },
+        "data": {"dataset": "made", "split": "test", "images": 30},
+        "settings": {"seed": 0},
+    }
+    with results.open_rows(path, SCHEMA, 30, {}, config, {}) as file:
+        file.append(columns)
+        file.finish(summarise(Columns(columns), split), {})
+    return path
+
+
+def test_the_table_gives_numbers_where_there_are_some(linear_file: Path) -> None:
+    result = results.read(linear_file)
+    value, low, high = result["alpha/own"]
+    expected = f"{value:.2f} [{low:.2f}, {high:.2f}] ({result['alpha/shuffled'][0]:.2f})"
+    assert alignment.table_row(result)["alpha (shuffled)"] == expected
+
+
+def test_the_picture_says_what_is_zero_by_construction_and_its_caption_has_the_numbers(
+    finished: Path, tmp_path: Path
+) -> None:
+    panels = figures.get("alignment").draw([results.read(finished)]).figure.axes
+    assert [[text.get_text() for text in axes.texts] for axes in panels[:3]] == [["zero by construction"]] * 2 + [[]]
+    assert [len(axes.containers) for axes in panels[:3]] == [0, 0, 2]
+    picture = drawing.draw("alignment", [finished], tmp_path, lambda _: None)
+    caption, result = json.loads(picture.with_suffix(".json").read_text()), results.read(finished)
+    numbers = caption["numbers"]["at-att seed 0"]
+    assert numbers["alpha/own"] == [None] * 3 and numbers["invariant/scale"] == 1
+    for name in ("edge_cosine/own", "smoothness/gini", "curve/edge_cosine_mean"):
+        assert numbers[name] == result[name].tolist()
+    assert "40 test images" in caption["caption"] and "seed 0" in caption["caption"]
+
+
+def test_the_dots_drawn_are_the_numbers_stored(linear_file: Path) -> None:
+    result = results.read(linear_file)
+    figure = figures.get("alignment").draw([result]).figure
+    cosine, alpha, edge = figure.axes[:3]
+    for axes, name in ((cosine, "cosine"), (alpha, "alpha"), (edge, "edge_cosine")):
+        shuffled, own = (mark[0].get_xdata()[0] for mark in axes.containers)
+        assert (own, shuffled) == (result[f"{name}/own"][0], result[f"{name}/shuffled"][0])
+        assert not axes.texts
+    curve = figure.axes[6].lines[0]
+    np.testing.assert_array_equal(curve.get_xdata(), result["curve/linearised_robustness"])
+    np.testing.assert_array_equal(curve.get_ydata(), result["curve/edge_cosine_mean"])

@@ -1,0 +1,412 @@
+"""Attention under attack: distances in closed form, slow loops, the choice of images, and the picture."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interpret_robust import drawing, figures, results
+from interpret_robust.analyses import attention_maps
+from interpret_robust.analyses.attention_maps import MapsSettings, rows, summarise, total_variation_distance
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.errors import UserError
+from interpret_robust.figures import style
+from interpret_robust.figures.attention_maps import WRONG
+from interpret_robust.models import Classifier
+from interpret_robust.models.attention import AveragePool, LinearAttention
+from interpret_robust.results import AnyArray, Columns
+from interpret_robust.streaming import Batch, Work
+from interpret_robust.training import checkpoint
+
+N, C, H, W = 30, 3, 4, 5
+PER_IMAGE = {column.path for column in attention_maps.SCHEMA.per_image}
+CPU = torch.device("cpu")
+Make = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Darker(MapsSettings):
+    """An attack that halves the first channel."""
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
+        moved = images.clone()
+        moved[:, 0] /= 2
+        return moved
+
+
+def known_model(head: nn.Module) -> Classifier:
+    """A model whose local features are its images."""
+    torch.manual_seed(0)
+    return Classifier(nn.Identity(), head, C, 4).eval()
+
+
+def linear_attention() -> Classifier:
+    head = LinearAttention(C)
+    with torch.no_grad():
+        head.score.weight.copy_(torch.tensor([3.0, -2.0, 1.0]).reshape(1, C, 1, 1))
+    return known_model(head)
+
+
+def batch(count: int = N) -> Batch:
+    images = torch.rand((count, C, H, W), generator=torch.Generator().manual_seed(1))
+    return Batch(images, torch.arange(count) % 4, range(count), None)
+
+
+def split(count: int = N) -> Split:
+    return Split(np.random.default_rng(0).integers(0, 256, (count, H, W, C), np.uint8), np.arange(count) % 4)
+
+
+def known_rows() -> dict[str, AnyArray]:
+    return rows(linear_attention(), batch(), Darker(weights="attention"))
+
+
+def summary(arrays: dict[str, AnyArray]) -> dict[str, Any]:
+    return summarise(Columns(arrays), split(len(arrays["per_image/label"])))
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    total = sum(math.exp(score) for score in scores)
+    return [math.exp(score) / total for score in scores]
+
+
+def distance(first: Any, second: Any) -> float:
+    return float(sum(abs(a - b) for a, b in zip(first, second, strict=True))) / 2
+
+
+def test_the_distance_of_maps_in_closed_form() -> None:
+    first = np.array([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [1, 0, 0, 0], [np.nan] * 4])
+    second = np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5], [0.7, 0.2, 0.1, 0], [0.25] * 4])
+    np.testing.assert_allclose(total_variation_distance(first, second), [0, 1, 0.3, np.nan], atol=1e-15)
+    np.testing.assert_allclose(total_variation_distance(second, first), [0, 1, 0.3, np.nan], atol=1e-15)
+
+
+def test_the_distance_is_the_largest_difference_of_any_set_of_positions() -> None:
+    first, second = np.random.default_rng(0).dirichlet(np.ones(6), (2, 5))
+    for row, found in enumerate(total_variation_distance(first, second)):
+        sets = itertools.chain.from_iterable(itertools.combinations(range(6), size) for size in range(7))
+        largest = max(abs(first[row, list(some)].sum() - second[row, list(some)].sum()) for some in sets)
+        assert found == pytest.approx(largest, abs=1e-12)
+
+
+def test_rows_are_those_of_a_slow_loop() -> None:
+    model, images, found = linear_attention(), batch().images, known_rows()
+    darker = Darker()(model, images, torch.zeros(N), range(N))
+    with torch.no_grad():
+        np.testing.assert_array_equal(found["per_image/prediction_clean"], model(images).argmax(1))
+        np.testing.assert_array_equal(found["per_image/prediction_adversarial"], model(darker).argmax(1))
+    for n in range(N):
+        clean, attacked = (
+            softmax([3 * float(r) - 2 * float(g) + float(b) for r, g, b in x[n].flatten(1).T]) for x in (images, darker)
+        )
+        pixels = [
+            [[math.floor(255 * float(darker[n, c, h, w]) + 0.5) for c in range(C)] for w in range(W)] for h in range(H)
+        ]
+        expected: dict[str, Any] = {
+            "label": n % 4,
+            "attention": clean,
+            "attention_adversarial": attacked,
+            "adversarial": pixels,
+            "distance": distance(clean, attacked),
+            "entropy": -sum(a * math.log(a) for a in clean),
+            "entropy_adversarial": -sum(a * math.log(a) for a in attacked),
+        }
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[f"per_image/{name}"][n], values, rtol=3e-6, atol=1e-6, err_msg=name)
+    assert found.keys() == PER_IMAGE
+    assert len(PER_IMAGE) == len(expected) + 2
+
+
+def test_without_attention_each_image_has_the_map_of_the_class_predicted_of_it() -> None:
+    """After average pooling Grad-CAM is relu(sum over channels of w_kc F_cp), k the predicted class."""
+    model = known_model(AveragePool())
+    found = rows(model, batch(), Darker(weights="grad-cam"))
+    weight = model.classifier.weight.detach().double().numpy()
+    images = batch().images
+    for name, of in (("attention", images), ("attention_adversarial", Darker()(model, images, images, range(N)))):
+        for n, winner in enumerate(model(of).argmax(1).tolist()):
+            cam = np.clip(np.einsum("c,chw->hw", weight[winner], of[n].double().numpy()), 0, None).ravel()
+            expected = cam / cam.sum() if cam.sum() else np.full(H * W, np.nan)
+            np.testing.assert_allclose(found[f"per_image/{name}"][n], expected, atol=1e-6)
+    assert len(set(found["per_image/prediction_clean"].tolist())) > 1
+
+
+def test_statistics_are_those_of_slow_loops_without_the_images_that_lack_a_map() -> None:
+    arrays = {name: values.copy() for name, values in known_rows().items()}
+    label = arrays["per_image/label"]
+    clean, adversarial = label.copy(), label.copy()
+    clean[:5] += 1  # wrong from the start
+    adversarial[3:12] += 1
+    arrays |= {"per_image/prediction_clean": clean, "per_image/prediction_adversarial": adversarial}
+    without_clean, without_adversarial = [7, 20], [20, 25]
+    for end, gone in (("", without_clean), ("_adversarial", without_adversarial)):
+        arrays[f"per_image/attention{end}"][gone] = np.nan
+        arrays[f"per_image/entropy{end}"][gone] = np.nan
+    arrays["per_image/distance"][[7, 20, 25]] = np.nan
+    found = summary(arrays)
+
+    both = [n for n in range(N) if n not in (7, 20, 25)]
+    moved = {n: distance(arrays["per_image/attention"][n], arrays["per_image/attention_adversarial"][n]) for n in both}
+    groups = {
+        "all": both,
+        "attack_succeeded": [n for n in both if 5 <= n < 12],
+        "attack_failed": [n for n in both if n >= 12],
+    }
+    for name, group in groups.items():
+        value, low, high = found[f"distance/{name}"]
+        assert value == pytest.approx(np.mean([moved[n] for n in group]), rel=1e-6)
+        assert low < value < high
+    assert found["count/attack_succeeded"] == len(groups["attack_succeeded"]) == 6
+    assert (found["count/attack_failed"], found["count/undefined"]) == (len(groups["attack_failed"]), 3)
+    there = [n for n in range(N) if n not in without_clean]
+    neighbours = [(n, (n + 1) % N) for n in there if (n + 1) % N in there]
+    other = [distance(*(arrays["per_image/attention"][n] for n in pair)) for pair in neighbours]
+    assert found["distance/other_image"].value == pytest.approx(np.mean(other), rel=1e-6)
+    for name, end, gone in (("clean", "", without_clean), ("adversarial", "_adversarial", without_adversarial)):
+        rest = [n for n in range(N) if n not in gone]
+        mean = [sum(arrays[f"per_image/attention{end}"][n, p] for n in rest) / len(rest) for p in range(H * W)]
+        np.testing.assert_allclose(found[f"mean_map/{name}"], mean, rtol=1e-6)
+        entropy = np.mean([arrays[f"per_image/entropy{end}"][n] for n in rest])
+        assert found[f"entropy/{name}"].value == pytest.approx(entropy, rel=1e-6)
+
+
+def test_a_model_without_any_map_has_no_statistics() -> None:
+    arrays = known_rows()
+    gone = {name: np.full_like(arrays[name], np.nan) for name in PER_IMAGE if arrays[name].dtype.kind == "f"}
+    found = summary(arrays | gone)
+    assert (found["count/undefined"], found["count/attack_failed"], found["count/attack_succeeded"]) == (N, 0, 0)
+    for name in found.keys() - {path for path in found if path.startswith("count/")}:
+        assert np.isnan(found[name]).all(), name
+
+
+@pytest.mark.parametrize("rule", ["first-per-class", "random:3", "indices:4,0,29", "extremes"])
+def test_examples_are_the_images_that_the_rule_names(rule: str) -> None:
+    arrays, settings = known_rows(), Darker(select=rule, weights="attention")
+    moved = arrays["per_image/distance"]
+    found = attention_maps.examples(Columns(arrays), split(), settings)
+    index = found["examples/index"].tolist()
+    ordered = sorted(range(N), key=moved.__getitem__)
+    expected = {
+        "first-per-class": [0, 1, 2, 3],
+        "random:3": sorted(np.random.default_rng(3).permutation(N)[:10].tolist()),
+        "indices:4,0,29": [4, 0, 29],
+        "extremes": [*ordered[:3], *ordered[14:17], *ordered[-3:]],
+    }
+    assert index == expected[rule]
+    np.testing.assert_array_equal(found["examples/image"], split().images[index])
+    for name in ("label", "prediction_clean", "prediction_adversarial", "adversarial", "distance"):
+        np.testing.assert_array_equal(found[f"examples/{name}"], arrays[f"per_image/{name}"][index])
+    for name in ("attention", "attention_adversarial"):
+        np.testing.assert_array_equal(found[f"examples/{name}"], arrays[f"per_image/{name}"][index])
+
+
+def test_settings_are_resolved_for_attack_rule_and_weights() -> None:
+    job: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": 0.1}}
+    assert MapsSettings().resolved(job) == MapsSettings(eps=0.1, step_size=0.025, weights="attention")
+    assert MapsSettings().resolved(job | {"variant": "at"}).weights == "grad-cam"
+    for wrong, said in (
+        (MapsSettings(select="best"), "--select best selects nothing"),
+        (MapsSettings(seed=-1), "seed is -1"),
+        (MapsSettings(eps=8), "eps is 8"),
+    ):
+        with pytest.raises(UserError, match=said):
+            wrong.resolved(job)
+    with pytest.raises(UserError, match="'at' has no attention"):
+        MapsSettings(weights="attention").resolved(job | {"variant": "at"})
+
+
+@pytest.fixture(scope="module")
+def models(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, checkpoint.Checkpoint]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: checkpoint.read(make_checkpoint(folder, name)) for name in ("at-att", "at")}
+
+
+def work(model: checkpoint.Checkpoint, digits: Dataset, folder: Path, batch_size: int = 16, **settings: Any) -> Work:
+    plain: dict[str, Any] = {"split": "test", "limit": None, "device": CPU, "batch_size": batch_size}
+    chosen = MapsSettings(eps=8 / 255, steps=2, **settings)
+    return Work(attention_maps.ANALYSIS, model, digits, folder, settings=chosen, **plain)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    digits: Dataset, models: dict[str, checkpoint.Checkpoint], tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    folder = tmp_path_factory.mktemp("finished")
+    return [work(models[name], digits, folder).run() for name in ("at", "at-att")]
+
+
+def test_an_image_that_is_not_there_is_told_before_the_work(
+    models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+) -> None:
+    absent = work(models["at"], digits, tmp_path, select="indices:3,40")
+    absent.analysis = replace(absent.analysis, rows=lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(UserError, match="there are images 0 to 39, not 40"):
+        absent.run()
+
+
+def test_the_statistics_follow_from_the_stored_rows(finished: list[Path], digits: Dataset) -> None:
+    for path in finished:
+        result = results.read(path, attention_maps.SCHEMA.label)
+        columns = Columns({name: result[name] for name in PER_IMAGE})
+        again = summarise(columns, digits.test) | attention_maps.examples(columns, digits.test, MapsSettings())
+        assert again.keys() == {column.path for column in attention_maps.SCHEMA.summary}
+        for name, values in again.items():
+            np.testing.assert_array_equal(result[name], values, err_msg=name)
+        images = result["per_image/adversarial"].astype(int)
+        assert images.shape == digits.test.images.shape
+        assert 0 < np.abs(images - digits.test.images).max() <= 8
+
+
+def test_the_table_gives_the_share_that_moved(finished: list[Path]) -> None:
+    for path in finished:
+        result = results.read(path)
+        row = attention_maps.table_row(result)
+        for heading, name in (("attention moved", "all"), ("between images", "other_image")):
+            percents = "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * result[f"distance/{name}"]))
+            assert row[heading] == percents
+        assert row["images"] == "40"
+
+
+def test_rows_do_not_depend_on_the_batch_size(
+    finished: list[Path], models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+) -> None:
+    for path in finished:
+        one = results.read(path)
+        model = models[one.config["checkpoint"]["job"]["variant"]]
+        other = results.read(work(model, digits, tmp_path, batch_size=7).run())
+        for name in PER_IMAGE:
+            if name == "per_image/adversarial":
+                # A gradient near zero may round to the other sign, and its pixel with it.
+                assert (other[name] == one[name]).mean() > 0.999
+            else:
+                tolerance = 0 if one[name].dtype.kind == "i" else 1e-3
+                np.testing.assert_allclose(other[name], one[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_a_stopped_run_goes_on_to_the_same_file(
+    finished: list[Path], models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+) -> None:
+    begun = []
+
+    def failing(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, AnyArray]:
+        begun.append(batch.indices.start)
+        if len(begun) == 2:
+            raise RuntimeError("as a crash would")
+        return rows(model, batch, settings)
+
+    for _ in range(2):
+        this = work(models["at"], digits, tmp_path)
+        this.analysis = replace(this.analysis, rows=failing)
+        if not begun:
+            with pytest.raises(RuntimeError, match="crash"):
+                this.run()
+    this.run()
+    assert begun == [0, 16, 16, 32]
+    assert results.attributes(this.path)["content_sha256"] == results.attributes(finished[0])["content_sha256"]
+
+
+def shown(figure: Any) -> list[Any]:
+    """The axes of the rows, without those of names and colour bars."""
+    return [axes for axes in figure.axes if axes.images]
+
+
+def pictures(axes: Any, count: int) -> list[AnyArray]:
+    """The pictures of a row of 32x32 pixels, and nothing in the gaps between them."""
+    row = np.ma.filled(axes.images[0].get_array(), np.nan)
+    assert row.shape[:2] == (32, count * 48)
+    gaps = np.concatenate([row[:, 48 * place + 32 : 48 * place + 48] for place in range(count)])
+    assert np.all((gaps == 255) if row.dtype == np.uint8 else np.isnan(gaps))
+    return [row[:, 48 * place : 48 * place + 32] for place in range(count)]
+
+
+def assert_maps(axes: Any, maps: AnyArray, limits: tuple[float, float], colours: str) -> None:
+    for picture, values in zip(pictures(axes, len(maps)), maps, strict=True):
+        np.testing.assert_array_equal(picture, np.kron(values, np.ones((4, 4), values.dtype)))
+    assert axes.images[0].get_clim() == pytest.approx(limits)
+    assert axes.images[0].get_cmap().name == colours
+
+
+def told(axes: Any) -> list[str]:
+    """What stands above each picture of a row, in the middle of it."""
+    assert [text.get_position()[0] for text in axes.texts] == [48 * place + 15.5 for place in range(len(axes.texts))]
+    return [text.get_text() for text in axes.texts]
+
+
+def test_the_picture_shows_images_once_and_three_rows_a_model(finished: list[Path], digits: Dataset) -> None:
+    opened = [results.read(path) for path in finished]
+    axes = shown(figures.get("attention-maps").draw(opened).figure)
+    assert [row.get_ylabel() for row in axes] == ["image", *["clean", "adversarial", "difference"] * 2]
+    index = opened[0]["examples/index"]
+    for picture, image in zip(pictures(axes[0], 10), index, strict=True):
+        np.testing.assert_array_equal(picture, digits.test.images[image])
+    true = digits.test.labels[index]
+    assert told(axes[0]) == [digits.class_names[label] for label in true]
+    # Attention stands above Grad-CAM, each with scales of its own.
+    for (clean, attacked, difference), result in ((axes[1:4], opened[1]), (axes[4:7], opened[0])):
+        before, after = (
+            result[f"per_image/{name}"][index].reshape(10, 8, 8) for name in ("attention", "attention_adversarial")
+        )
+        largest, most = max(before.max(), after.max()), np.abs(after - before).max()
+        assert_maps(clean, before, (0, largest), "viridis")
+        assert_maps(attacked, after, (0, largest), "viridis")
+        assert_maps(difference, after - before, (-most, most), "RdBu_r")
+        for row, kind in ((clean, "clean"), (attacked, "adversarial")):
+            predicted = result[f"per_image/prediction_{kind}"][index]
+            assert told(row) == [digits.class_names[found] for found in predicted]
+            assert [text.get_color() == WRONG for text in row.texts] == (predicted != true).tolist()
+        assert told(difference) == [f"{distance:.2f}" for distance in result["per_image/distance"][index]]
+
+
+def test_images_stand_above_each_model_that_shows_others(
+    models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+) -> None:
+    extremes = [results.read(work(models[name], digits, tmp_path, select="extremes").run()) for name in models]
+    assert extremes[0]["examples/index"].tolist() != extremes[1]["examples/index"].tolist()
+    axes = shown(figures.get("attention-maps").draw(extremes).figure)
+    assert [row.get_ylabel() for row in axes] == ["image", "clean", "adversarial", "difference"] * 2
+    for row, result in zip(axes[::4], extremes, strict=True):
+        np.testing.assert_array_equal(pictures(row, 9), result["examples/image"])
+
+
+def test_where_nothing_moved_no_difference_has_a_colour(
+    models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+) -> None:
+    still = replace(work(models["at"], digits, tmp_path).settings, eps=0.0, step_size=0.0)
+    path = Work(
+        attention_maps.ANALYSIS,
+        models["at"],
+        digits,
+        tmp_path,
+        settings=still,
+        split="test",
+        limit=20,
+        batch_size=20,
+        device=CPU,
+    ).run()
+    result = results.read(path)
+    assert tuple(result["distance/all"]) == (0, 0, 0)
+    assert shown(figures.get("attention-maps").draw([result]).figure)[3].images[0].get_clim() == (-1, 1)
+
+
+def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(finished: list[Path], tmp_path: Path) -> None:
+    path = drawing.draw("attention-maps", finished, tmp_path, lambda _: None)
+    caption = json.loads(path.with_suffix(".json").read_text())
+    assert "first-per-class" in caption["caption"] and "PGD-2 at eps 8/255, seed 0" in caption["caption"]
+    opened = [results.read(one) for one in finished]
+    assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
+    for result in opened:
+        for name, values in caption["numbers"][style.label(result)].items():
+            expected = [None if np.isnan(value) else value for value in result[name].tolist()]
+            assert values == expected, name
+    drawn = figures.get("attention-maps").draw(opened).figure
+    bars = {axes.get_xlabel().split("\n")[0]: axes for axes in drawn.axes if axes.get_xlabel()}
+    assert list(bars) == ["attention", "attention,", "Grad-CAM", "Grad-CAM,"]
+    for kind in ("attention", "Grad-CAM"):
+        assert [line.get_xdata()[0] for line in bars[kind].lines] == [1 / 64]

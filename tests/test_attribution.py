@@ -1,0 +1,371 @@
+"""Maps against autograd, closed forms of linear networks and slow loops; and what captum must leave alone."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from captum.attr import Saliency
+from networks import Array, InDouble, Linear, array, pixels, settle
+from torch import Tensor, nn
+
+from interpret_robust import attribution
+from interpret_robust.attribution import (
+    SAMPLES,
+    SIGMA,
+    Source,
+    gradient_map,
+    input_gradient,
+    loss_gradient,
+    position_weights,
+    random_targets,
+    resolve_weights,
+)
+from interpret_robust.errors import UserError
+from interpret_robust.models import Classifier, Head, build
+from interpret_robust.models.attention import AveragePool
+
+N, C, H, W, K = 5, 3, 4, 6, 7
+SOURCES: tuple[Source, ...] = get_args(Source)
+LABELS = torch.tensor([0, 6, 3, 3, 1])
+INDICES = range(40, 40 + N)
+
+
+def images(count: int = N, seed: int = 0) -> Tensor:
+    return pixels(count, C, H, W, seed=seed)
+
+
+def linear() -> Linear:
+    return Linear(C * H * W, K).eval()
+
+
+def closed_form(model: Linear, at: Tensor, labels: Tensor) -> Array:
+    """W^T (p - e_y): the gradient of the cross-entropy of a linear softmax network, in float64."""
+    weight, bias = array(model.layer.weight), array(model.layer.bias)
+    gradients = []
+    for image, label in zip(array(at), labels.tolist(), strict=True):
+        logits = weight @ image.ravel() + bias
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        p[label] -= 1
+        gradients.append((weight.T @ p).reshape(C, H, W))
+    return np.stack(gradients)
+
+
+class Quadratic(nn.Module):
+    """Logits of two classes whose difference is a quadratic form of the pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.form = nn.Parameter(torch.randn(C * H * W, C * H * W, generator=torch.Generator().manual_seed(1)) / 20)
+
+    def forward(self, at: Tensor) -> Tensor:
+        flat = at.flatten(1)
+        value = (flat @ self.form * flat).sum(1)
+        return torch.stack([value, -value], 1)
+
+
+def trained_like(head: Head = "average", architecture: str = "small") -> Classifier:
+    """A network with batch norm in eval mode, its statistics settled."""
+    model = build(architecture, head, (C, 16, 20), K, seed=3)
+    settle(model)
+    return model
+
+
+def large(count: int = N) -> Tensor:
+    return pixels(count, C, 16, 20, seed=2)
+
+
+def test_a_gradient_is_the_closed_form_of_a_linear_network() -> None:
+    found = gradient_map("gradient", linear(), images(), LABELS, INDICES)
+    np.testing.assert_allclose(found, closed_form(linear(), images(), LABELS), rtol=1e-4, atol=1e-7)
+    assert (found < 0).any() and (found > 0).any()
+
+
+def test_a_gradient_is_that_of_autograd_image_by_image() -> None:
+    model = trained_like()
+    found = loss_gradient(model, large(), LABELS)
+    for image, label, one in zip(large(), LABELS, found, strict=True):
+        at = image[None].clone().requires_grad_()
+        (expected,) = torch.autograd.grad(F.cross_entropy(model(at), label[None]), at)
+        torch.testing.assert_close(one, expected[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_any_score() -> None:
+    found = input_gradient(lambda at: (at**3).sum((1, 2, 3)) / 3 - at[:, 0, 0, 0], images())
+    expected = images() ** 2
+    expected[:, 0, 0, 0] -= 1
+    torch.testing.assert_close(found, expected)
+
+
+def test_captum_takes_the_magnitude_unless_told() -> None:
+    """The sign of every map here rests on this argument."""
+    at = images().requires_grad_()
+    score: Callable[[Tensor], Tensor] = lambda x: -x.sum((1, 2, 3))  # noqa: E731
+    assert (Saliency(score).attribute(at) == 1).all()
+    assert (Saliency(score).attribute(at, abs=False) == -1).all()
+    assert (input_gradient(score, images()) == -1).all()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_map_does_not_depend_on_its_batch(source: Source) -> None:
+    model = trained_like("nonlinear")
+    whole = gradient_map(source, model, large(), LABELS, INDICES)
+    for image in range(N):
+        part = slice(image, image + 1)
+        alone = gradient_map(source, model, large()[part], LABELS[part], INDICES[part])
+        torch.testing.assert_close(alone, whole[part], rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+    order = [3, 0, 4, 1, 2]
+    turned = gradient_map(source, model, large()[order], LABELS[order], [INDICES[place] for place in order])
+    torch.testing.assert_close(turned, whole[order], rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+
+
+def state(model: nn.Module) -> list[Any]:
+    """All of a model that a caller could see change."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    modules = list(model.modules())
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules]
+    hooks += [len(module._backward_hooks) + len(module._backward_pre_hooks) for module in modules]
+    return [
+        [(name, tensor.requires_grad, tensor.grad, tensor.detach().numpy().tolist()) for name, tensor in tensors],
+        [module.training for module in modules],
+        hooks,
+        torch.get_rng_state().tolist(),
+        repr(np.random.get_state()),
+        torch.is_grad_enabled(),
+    ]
+
+
+@contextmanager
+def unchanged(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
+    """Nothing is changed by what is done inside, nor said on stderr."""
+    before = state(model), [(tensor.clone(), tensor.requires_grad, tensor.grad) for tensor in tensors]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    assert state(model) == before[0]
+    for tensor, (values, requires, grad) in zip(tensors, before[1], strict=True):
+        assert torch.equal(tensor, values)
+        assert (tensor.requires_grad, tensor.grad) == (requires, grad)
+
+
+@pytest.mark.parametrize(("frozen", "no_grad"), [(False, True), (True, False)])
+def test_the_model_the_images_and_the_random_state_are_left_as_found(frozen: bool, no_grad: bool) -> None:
+    model = trained_like("nonlinear")
+    model.head.train()
+    model.requires_grad_(not frozen)
+    at, labels = large(), LABELS.clone()
+    for source in SOURCES:
+        with torch.set_grad_enabled(not no_grad), unchanged(model, at, labels):
+            found = gradient_map(source, model, at, labels, INDICES)
+        assert not found.requires_grad
+    for of in ("attention", "grad-cam"):
+        with torch.set_grad_enabled(not no_grad), unchanged(model, at):
+            weights = position_weights(model, at, of)
+        assert not weights.requires_grad
+
+
+def noise_of(index: int, seed: int) -> Iterator[Array]:
+    stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
+    while True:
+        yield stream.standard_normal((C, H, W), dtype=np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("seed", [0, 9])
+def test_a_smooth_gradient_is_the_mean_over_noisy_copies(seed: int) -> None:
+    found = gradient_map("smooth-gradient", linear(), images(), LABELS, INDICES, seed)
+    for image, label, index, one in zip(images(), LABELS, INDICES, found, strict=True):
+        noise = noise_of(index, seed)
+        copies = [torch.from_numpy(array(image) + SIGMA * next(noise)) for _ in range(SAMPLES)]
+        slow = sum(closed_form(linear(), copy[None], label[None])[0] for copy in copies) / SAMPLES
+        np.testing.assert_allclose(one, slow, rtol=1e-3, atol=1e-6)
+
+
+def test_a_smooth_gradient_of_a_quadratic_score_is_its_gradient_at_the_mean_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gradient of a quadratic score is linear, so that its mean is that at the mean of the copies."""
+    monkeypatch.setattr(attribution, "cross_entropy", lambda logits, labels: logits.gather(1, labels[:, None])[:, 0])
+    model, labels = Quadratic(), LABELS % 2
+    found = gradient_map("smooth-gradient", model, images(), labels, INDICES)
+    form = array(model.form)
+    for image, label, index, one in zip(images(), labels, INDICES, found, strict=True):
+        noise = noise_of(index, 0)
+        mean = array(image) + SIGMA * np.mean([next(noise) for _ in range(SAMPLES)], axis=0)
+        gradient = (1 - 2 * int(label)) * (form + form.T) @ mean.ravel()
+        np.testing.assert_allclose(one, gradient.reshape(C, H, W), rtol=1e-4, atol=1e-5)
+
+
+def test_without_noise_a_smooth_gradient_is_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attribution, "SIGMA", 0.0)
+    smooth, plain = (gradient_map(source, linear(), images(), LABELS, INDICES) for source in SOURCES[1::-1])
+    torch.testing.assert_close(smooth, plain)
+
+
+def start_of(index: int, seed: int) -> Array:
+    stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
+    return stream.random((C, H, W), dtype=np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("seed", [0, 9])
+def test_an_integrated_gradient_is_a_slow_gauss_legendre_sum(seed: int) -> None:
+    nodes, parts = np.polynomial.legendre.leggauss(SAMPLES)
+    found = gradient_map("integrated-gradients", linear(), images(), LABELS, INDICES, seed)
+    for image, label, index, one in zip(images(), LABELS, INDICES, found, strict=True):
+        start = start_of(index, seed)
+        way = array(image) - start
+        slow = np.zeros((C, H, W))
+        for node, part in zip(nodes, parts, strict=True):
+            at = torch.from_numpy(start + (node + 1) / 2 * way)
+            slow += part / 2 * closed_form(linear(), at[None], label[None])[0]
+        np.testing.assert_allclose(one, slow * way, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [linear(), Quadratic()])
+def test_an_integrated_gradient_sums_to_the_difference_of_the_losses(model: nn.Module) -> None:
+    labels = LABELS % 2
+    found = array(gradient_map("integrated-gradients", InDouble(copy.deepcopy(model)), images(), labels, INDICES))
+    start = torch.from_numpy(np.stack([start_of(index, 0) for index in INDICES])).float()
+    with torch.no_grad():
+        gone = F.cross_entropy(model(images()), labels, reduction="none")
+        gone -= F.cross_entropy(model(start), labels, reduction="none")
+    assert gone.abs().min() > 0.01
+    np.testing.assert_allclose(found.sum((1, 2, 3)), gone, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_that_standardises_its_images_has_complete_integrated_gradients() -> None:
+    """From black, where such a network's answer jumps, the maps would sum to zero instead."""
+    model = trained_like()
+    found = gradient_map("integrated-gradients", model, large(), LABELS, INDICES)
+    streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence([0, index]))) for index in INDICES]
+    start = torch.from_numpy(np.stack([stream.random((C, 16, 20), dtype=np.float32) for stream in streams]))
+    with torch.no_grad():
+        gone = F.cross_entropy(model(large()), LABELS, reduction="none")
+        gone -= F.cross_entropy(model(start), LABELS, reduction="none")
+    error = found.sum((1, 2, 3)) - gone
+    assert error.abs().sum() < 0.1 * gone.abs().sum()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_diverged_model_is_the_users_error(source: Source) -> None:
+    model = linear()
+    with torch.no_grad():
+        model.layer.weight[2, 3] = torch.nan
+    with pytest.raises(UserError, match="not numbers: its weights have diverged"):
+        gradient_map(source, model, images(), LABELS, INDICES)
+
+
+@pytest.mark.parametrize("of", ["attention", "grad-cam"])
+def test_weights_of_a_diverged_model_are_the_users_error(of: Any) -> None:
+    model = trained_like("nonlinear")
+    with torch.no_grad():
+        model.classifier.weight.fill_(torch.nan)
+        if of == "attention":
+            model.head.get_parameter("score.weight").fill_(torch.nan)
+    with pytest.raises(UserError, match="not numbers"):
+        position_weights(model, large(), of)
+
+
+def test_random_targets_are_every_class_but_the_true_one() -> None:
+    labels = torch.arange(6000) % K
+    found = random_targets(labels, range(6000), K, seed=4)
+    counts = torch.zeros(K, K)
+    for label, target in zip(labels, found, strict=True):
+        counts[label, target] += 1
+    expected = 6000 / K / (K - 1)
+    assert (counts.diagonal() == 0).all()
+    others = counts[~torch.eye(K, dtype=torch.bool)]
+    assert ((others - expected).abs() < 5 * expected**0.5).all()
+
+
+def test_random_targets_are_a_function_of_seed_and_index() -> None:
+    labels = torch.zeros(50, dtype=torch.long)
+    found = random_targets(labels, range(100, 150), K, seed=4)
+    assert torch.equal(found[20:30], random_targets(labels[:10], range(120, 130), K, seed=4))
+    assert not torch.equal(found, random_targets(labels, range(100, 150), K, seed=5))
+    assert not torch.equal(found, random_targets(labels, range(101, 151), K, seed=4))
+    assert torch.equal(random_targets(torch.tensor([0, 1, 1, 0]), range(4), 2, seed=0), torch.tensor([1, 0, 0, 1]))
+
+
+class Average(nn.Module):
+    """Weights over positions are those of the mean of the first channel: a known attention."""
+
+    def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
+        attention = local[:, 0].flatten(1) / local[:, 0].sum((1, 2))[:, None]
+        return attention, local.mean((2, 3))
+
+
+def pooled_images(head: nn.Module) -> Classifier:
+    """A linear classifier of the mean colour of an image, whose local features are its pixels."""
+    torch.manual_seed(0)
+    return Classifier(nn.Identity(), head, C, K).eval()
+
+
+def test_attention_is_the_heads() -> None:
+    found = position_weights(pooled_images(Average()), images(), "attention")
+    expected = images()[:, 0].flatten(1) / images()[:, 0].sum((1, 2))[:, None]
+    torch.testing.assert_close(found, expected)
+
+
+def test_grad_cam_of_an_average_pooling_head_is_the_class_activation_map() -> None:
+    """Selvaraju et al. 2017, section 3.1: Grad-CAM is then CAM, the class's weights times the channels."""
+    model = pooled_images(AveragePool())
+    at = images() - 0.5
+    with torch.no_grad():
+        predicted = model(at).argmax(1)
+        cam = torch.einsum("nc,nchw->nhw", model.classifier.weight[predicted], at).clamp_min(0).flatten(1)
+    found = position_weights(model, at, "grad-cam")
+    assert len(set(predicted.tolist())) > 1
+    assert 0.1 < (cam == 0).float().mean() < 0.9
+    torch.testing.assert_close(found, cam / cam.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize(("head", "architecture"), [("average", "small"), ("nonlinear", "small"), ("average", "cnn")])
+def test_grad_cam_is_a_slow_loop(head: Head, architecture: str) -> None:
+    model = trained_like(head, architecture)
+    found = position_weights(model, large(), "grad-cam")
+    for image, one in zip(large(), found, strict=True):
+        local = model.backbone(image[None]).detach().requires_grad_()
+        logits = model.classifier(model.head(local)[1])[0]
+        logits[logits.argmax()].backward()
+        assert local.grad is not None
+        activation, gradient = array(local)[0], array(local.grad)[0]
+        slow = np.maximum(sum(g.mean() * a for a, g in zip(activation, gradient, strict=True)), 0).ravel()
+        np.testing.assert_allclose(one, slow / slow.sum(), rtol=1e-3, atol=1e-5)
+
+
+def test_an_image_without_support_for_its_class_has_no_grad_cam() -> None:
+    model = pooled_images(AveragePool())
+    with torch.no_grad():
+        model.classifier.weight.copy_(-torch.arange(1.0, K + 1)[:, None].expand(K, C))
+        model.classifier.bias.zero_()
+    at = images()
+    at[2] *= -1  # only here a position's weighted sum of channels is positive
+    found = position_weights(model, at, "grad-cam")
+    assert found.isnan().all(1).tolist() == [True, True, False, True, True]
+    assert float(found[2].sum()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("choice", "variant", "found"),
+    [
+        ("auto", "at", "grad-cam"),
+        ("auto", "at-att", "attention"),
+        ("auto", "natural-linear-att", "attention"),
+        ("grad-cam", "at-att", "grad-cam"),
+        ("grad-cam", "natural", "grad-cam"),
+        ("attention", "at-att-reg", "attention"),
+    ],
+)
+def test_weights_follow_the_choice_and_the_variant(choice: Any, variant: str, found: str) -> None:
+    assert resolve_weights(choice, {"variant": variant}) == found
+
+
+def test_attention_of_a_model_without_is_the_users_error() -> None:
+    with pytest.raises(UserError, match=r"'at-reg' has no attention: use --weights grad-cam\."):
+        resolve_weights("attention", {"variant": "at-reg"})

@@ -1,0 +1,179 @@
+"""Tables of a file: every number it holds, by a name that says where, and nothing lost in the digits."""
+
+import csv
+import shutil
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from make_golden import file_of
+
+from interpret_robust import analyses, cli, results
+from interpret_robust.analyses import gradient_maps
+from interpret_robust.errors import UserError
+from interpret_robust.export import to_csv
+from interpret_robust.results import Columns
+from interpret_robust.schema import Column, Schema, interval
+
+COUNT = 1203
+SCHEMA = Schema(
+    name="toy",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "a class"),
+        Column("per_image/share", "f4", "a share", ("map", "state")),
+        Column("per_image/weight", "f4", "a weight", ("position",)),
+        Column("per_image/flag", "u1", "a flag"),
+        Column("per_image/picture", "f2", "a picture", ("y", "x")),
+        Column("per_image/strip", "f2", "a strip", ("x",)),
+    ),
+    summary=(
+        Column("test/total", "f8", "a number"),
+        interval("test/share", "a share", "map"),
+        Column("test/count", "i8", "a count", ("position",)),
+        Column("test/picture", "f8", "a picture", ("y", "x")),
+    ),
+    labels={"map": ("attention", "gradient, signed"), "state": ("clean", "adversarial")},
+)
+VALUES = {
+    "test/total": 1 / 3,
+    "test/share": np.arange(6).reshape(2, 3) / 7,
+    "test/count": [10**15 + 1, -2, 3],
+    "test/picture": np.zeros((4, 5)),
+}
+
+
+def made_rows() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        "per_image/label": rng.integers(-5, 300, COUNT),
+        "per_image/share": rng.random((COUNT, 2, 2), np.float32),
+        "per_image/weight": np.where(rng.random((COUNT, 3)) < 0.1, np.nan, 1e-12 * rng.random((COUNT, 3))),
+        "per_image/flag": rng.integers(0, 2, COUNT),
+        "per_image/picture": rng.random((COUNT, 4, 5)),
+        "per_image/strip": rng.random((COUNT, 5)),
+    }
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("toy") / "toy-model.h5"
+    with results.open_rows(path, SCHEMA, COUNT, {"position": 3, "y": 4, "x": 5}, {}, {}) as rows:
+        rows.append(made_rows())
+        rows.finish(VALUES, {})
+    return path
+
+
+def table(path: Path) -> tuple[list[str], list[list[str]]]:
+    with open(path, encoding="utf-8", newline="") as lines:
+        first, *rest = csv.reader(lines)
+    return first, rest
+
+
+def test_there_is_a_row_for_each_image_with_the_numbers_it_has(file: Path, tmp_path: Path) -> None:
+    written = to_csv(file, tmp_path / "new")
+    assert written.images == tmp_path / "new" / "toy-model-images.csv"
+    names, rows = table(written.images)
+    result = results.read(file)
+    assert names == [
+        "sample",
+        "flag",
+        "label",
+        *(f"share[{a},{b}]" for a, b in product(("attention", "gradient, signed"), ("clean", "adversarial"))),
+        *(f"weight[{place}]" for place in range(3)),
+    ]
+    assert len(rows) == COUNT
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    assert columns["sample"] == tuple(map(str, range(COUNT)))
+    assert list(map(int, columns["label"])) == result["per_image/label"].tolist()
+    for place in range(3):
+        found = np.array(columns[f"weight[{place}]"], np.float32)
+        np.testing.assert_array_equal(found, result["per_image/weight"][:, place])
+        assert 50 < np.isnan(found).sum() < 200
+    share = np.array([columns["share[attention,adversarial]"], columns["share[gradient, signed,clean]"]], np.float32)
+    np.testing.assert_array_equal(share, [result["per_image/share"][:, 0, 1], result["per_image/share"][:, 1, 0]])
+    assert max(map(len, columns["share[attention,clean]"])) <= 14
+
+
+def test_there_is_a_row_for_each_statistic_with_its_place(file: Path, tmp_path: Path) -> None:
+    names, rows = table(to_csv(file, tmp_path).statistics)
+    assert names == ["path", "coordinates", "value"]
+    found = {(path, place): value for path, place, value in rows}
+    assert len(found) == len(rows) == 1 + 6 + 3
+    assert float(found["test/total", ""]) == 1 / 3
+    assert found["test/count", "position=0"] == str(10**15 + 1)
+    for (row, rule), (place, end) in product(
+        enumerate(("attention", "gradient, signed")), enumerate(("value", "low", "high"))
+    ):
+        assert float(found["test/share", f"map={rule}; of={end}"]) == (3 * row + place) / 7
+
+
+def test_pictures_are_left_out_and_said_to_be(file: Path, tmp_path: Path) -> None:
+    assert to_csv(file, tmp_path).left_out == ["per_image/picture", "per_image/strip", "test/picture"]
+
+
+def test_tables_that_are_there_are_kept_unless_told(file: Path, tmp_path: Path) -> None:
+    first = to_csv(file, tmp_path)
+    content = first.images.read_bytes()
+    first.statistics.write_text("mine")
+    with pytest.raises(UserError, match=r"toy-model-images\.csv is there already: use --overwrite"):
+        to_csv(file, tmp_path)
+    first.images.unlink()
+    with pytest.raises(UserError, match=r"toy-model-statistics\.csv is there already"):
+        to_csv(file, tmp_path)
+    assert not first.images.exists() and first.statistics.read_text() == "mine"
+    to_csv(file, tmp_path, overwrite=True)
+    assert first.images.read_bytes() == content and first.statistics.read_text().startswith("path,coordinates,value\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-model-images.csv", "toy-model-statistics.csv"]
+
+
+def test_a_damaged_file_gives_no_tables(file: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.h5"
+    shutil.copyfile(file, damaged)
+    with h5py.File(damaged, "r+") as opened:
+        opened["per_image/label"][0] += 1
+    with pytest.raises(UserError, match="is damaged"):
+        to_csv(damaged, tmp_path)
+    assert list(tmp_path.iterdir()) == [damaged]
+
+
+@pytest.mark.parametrize("name", analyses.names())
+def test_every_number_of_an_analysis_is_in_a_table_once(name: str, tmp_path: Path) -> None:
+    schema: Schema = analyses.get(name).schema
+    written = to_csv(file_of(schema), tmp_path)
+    names, rows = table(written.images)
+    _, statistics = table(written.statistics)
+    with h5py.File(file_of(schema)) as opened:
+        columns = Columns(opened)
+        flat = {
+            column.path: columns[column.path].reshape(-1)
+            for column, axes in schema.columns()
+            if not {"y", "x"} & set(axes)
+        }
+    assert set(flat) | set(written.left_out) == {column.path for column, _ in schema.columns()}
+    assert len(set(names)) == len(names) == 1 + sum(len(flat[one]) for one in flat if one.startswith("per_image/")) // 8
+    assert len(rows) == 8 and {len(row) for row in rows} == {len(names)}
+    assert len({(path, place) for path, place, _ in statistics}) == len(statistics)
+    for path in {column.path for column in schema.summary} & set(flat):
+        found = np.array([value for of, _, value in statistics if of == path], flat[path].dtype)
+        np.testing.assert_array_equal(found, flat[path])
+
+
+def test_the_command_says_what_it_wrote_and_left_out(tmp_path: Path) -> None:
+    source = tmp_path / "maps.h5"
+    shutil.copyfile(file_of(gradient_maps.SCHEMA), source)
+    first = CliRunner().invoke(cli.irt, ["export", str(source), "--csv"])
+    assert first.exit_code == 0
+    *paths, said = first.stdout.splitlines()
+    assert paths == [str(tmp_path / f"maps-{name}.csv") for name in ("images", "statistics")]
+    left_out = "examples/image, examples/map, examples/view, per_image/image, per_image/map"
+    assert said == f"left out, being pictures: {left_out} (read them with h5py or xarray)"
+    again = CliRunner().invoke(cli.irt, ["export", str(source)], standalone_mode=False)
+    assert isinstance(again.exception, UserError)
+    assert CliRunner().invoke(cli.irt, ["export", str(source), "--overwrite"]).exit_code == 0
+    other = CliRunner().invoke(cli.irt, ["export", str(source), "--csv", "-o", str(tmp_path / "tables")])
+    assert other.exit_code == 0 and len(list((tmp_path / "tables").iterdir())) == 2

@@ -1,0 +1,102 @@
+"""Golden files: one of each schema is still read, checked, drawn, recomputed, and opened by others."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from make_golden import DATA, FOLDER, file_of
+
+from interpret_robust import analyses, figures, results
+from interpret_robust.datasets import Split, load
+from interpret_robust.results import Columns, Result
+from interpret_robust.schema import Schema
+from interpret_robust.validation import problems
+
+NAMES = analyses.names()
+LARGEST = 200_000
+
+
+def schema_of(name: str) -> Schema:
+    schema: Schema = analyses.get(name).schema
+    return schema
+
+
+def golden(name: str) -> Result:
+    return results.read(file_of(schema_of(name)), schema_of(name).label)
+
+
+@pytest.fixture(scope="module")
+def images() -> Split:
+    return load(str(DATA)).test
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_is_one_of_each_schema_and_it_is_good(name: str) -> None:
+    assert file_of(schema_of(name)).exists(), "run: python tests/make_golden.py"
+    assert problems(file_of(schema_of(name))) == []
+    assert golden(name).count == 8
+    assert file_of(schema_of(name)).stat().st_size < LARGEST
+
+
+def test_the_images_are_those_that_were_analysed(images: Split) -> None:
+    assert {golden(name).config["data"]["sha256"] for name in NAMES} == {images.sha256}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.h5")), ids=lambda path: path.stem)
+def test_a_file_of_an_older_version_is_refused_with_a_remedy(path: Path) -> None:
+    name, _, version = path.stem.rpartition("-")
+    if int(version) == schema_of(name).version:
+        assert problems(path) == []
+    else:
+        (said,) = problems(path)
+        assert "run its analysis again" in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
+    analysis, result = analyses.get(name), golden(name)
+    settings = analysis.settings(**result.config["settings"])
+    with h5py.File(result.path) as file:
+        columns = Columns(file)
+        again: dict[str, Any] = analysis.summarise(columns, images) | analysis.examples(columns, images, settings)
+    assert again.keys() == {column.path for column in analysis.schema.summary}
+    for column in analysis.schema.summary:
+        exact = 1e-12 if column.dtype == "f8" else 0.0
+        stored, found = result[column.path], np.asarray(again[column.path], column.dtype)
+        np.testing.assert_allclose(found, stored, rtol=exact, atol=exact, err_msg=column.path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_figure_draws(name: str, tmp_path: Path) -> None:
+    drawing = figures.get(name).draw([golden(name)])
+    drawing.figure.savefig(tmp_path / "x.png", dpi=40)
+    assert "8 test" in drawing.caption
+    assert drawing.numbers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_opens_in_xarray_with_named_axes(name: str) -> None:
+    with xr.open_datatree(file_of(schema_of(name)), engine="h5netcdf") as tree:
+        for column, axes in schema_of(name).columns():
+            assert tree[column.path].dims == axes
+        assert not [name for node in tree.subtree for name in node.sizes if str(name).startswith("phony")]
+        np.testing.assert_array_equal(tree["per_image/label"], golden(name)["per_image/label"])
+        np.testing.assert_array_equal(tree["sample"], range(8))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_viewer_finds_what_to_plot(name: str) -> None:
+    """The chain of NeXus: the root's default group, its signal, and an axis for each of its dimensions."""
+    with h5py.File(file_of(schema_of(name))) as file:
+        assert file.attrs["NX_class"] == "NXroot"
+        group = file[file.attrs["default"]]
+        assert group.attrs["NX_class"] == "NXdata"
+        assert group.attrs["title"]
+        signal = group[group.attrs["signal"]]
+        axes = list(np.atleast_1d(group.attrs["axes"]))
+        assert [len(group[axis]) for axis in axes] == list(signal.shape)
+        for axis in axes:
+            assert group[axis] == file[axis]

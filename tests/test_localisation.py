@@ -1,0 +1,439 @@
+"""Attention and gradients on the object and along planted patterns: slow loops, and networks whose answer is known."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interpret_robust import drawing, figures, results
+from interpret_robust.analyses import localisation
+from interpret_robust.analyses.localisation import (
+    ANALYSIS,
+    OF_PATTERNS,
+    SCHEMA,
+    LocalisationSettings,
+    Patterns,
+    Sought,
+    class_averaged,
+    hit_rate,
+    rows,
+    summarise,
+)
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets.cluttered_digits import planted_patterns
+from interpret_robust.errors import UserError
+from interpret_robust.models import Classifier
+from interpret_robust.regions import central, centre_prior, object_positions
+from interpret_robust.results import AnyArray, Columns
+from interpret_robust.statistics import bootstrap_mean, wilson
+from interpret_robust.streaming import Batch, Work
+from interpret_robust.training import checkpoint
+
+N, C, H, W, K = 14, 3, 8, 12, 4
+GRID = (4, 3)
+CELL = (H // GRID[0], W // GRID[1])
+PerImage = dict[str, AnyArray]
+
+
+class Bright(nn.Module):
+    """Attention in proportion to the first channel; the classifier sees every position."""
+
+    def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
+        weight = local[:, 0].flatten(1)
+        return weight / weight.sum(1, keepdim=True), local.flatten(1)
+
+
+class Flat(nn.Module):
+    """A head that pools nothing: the classifier sees every pixel."""
+
+    def forward(self, local: Tensor) -> tuple[None, Tensor]:
+        return None, local.flatten(1)
+
+
+def attentive() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(nn.AvgPool2d(CELL), Bright(), C * GRID[0] * GRID[1], K).eval()
+
+
+def linear(weight: AnyArray | None = None) -> Classifier:
+    """Logits W x + b; with `weight` they are zero for an image that is 128/255 everywhere."""
+    torch.manual_seed(0)
+    model = Classifier(nn.Identity(), Flat(), C * H * W, K).eval()
+    if weight is not None:
+        with torch.no_grad():
+            model.classifier.weight.copy_(torch.from_numpy(weight))
+            model.classifier.bias.copy_(-model.classifier.weight.sum(1) * 128 / 255)
+    return model
+
+
+def data(count: int = N) -> Split:
+    rng = np.random.default_rng(0)
+    images = rng.integers(20, 236, (count, H, W, C), np.uint8)
+    masks = np.zeros((count, H, W), bool)
+    for mask in masks:
+        top, left = rng.integers(0, 5), rng.integers(0, 8)
+        mask[top : top + rng.integers(2, 5), left : left + rng.integers(2, 8)] = True
+    return Split(images, np.arange(count) % K, masks)
+
+
+def batch(split: Split, images: Tensor | None = None) -> Batch:
+    if images is None:
+        images = torch.from_numpy(split.images).permute(0, 3, 1, 2) / 255
+    return Batch(images, torch.from_numpy(split.labels), range(len(split)), split.masks)
+
+
+def patterns() -> AnyArray:
+    signs = np.random.default_rng(3).choice([-0.02, 0.02], (K, H, W, C))
+    return signs.astype(np.float32)
+
+
+def found(model: Classifier, split: Split, planted: AnyArray | None = None) -> PerImage:
+    weights, grid = ("attention", GRID) if isinstance(model.head, Bright) else ("grad-cam", (H, W))
+    sought = Sought(weights, grid, None if planted is None else Patterns(planted))  # type: ignore[arg-type]
+    given = rows(model, batch(split), sought)
+    assert given.keys() == {column.path for column in SCHEMA.per_image}
+    return {name.removeprefix("per_image/"): values for name, values in given.items()}
+
+
+def summary(columns: PerImage, split: Split) -> dict[str, Any]:
+    return summarise(Columns({f"per_image/{name}": values for name, values in columns.items()}), split)
+
+
+def gradient_of(model: Classifier, split: Split) -> AnyArray:
+    """Of the cross-entropy, one image at a time."""
+    maps = []
+    for image, label in zip(batch(split).images, torch.from_numpy(split.labels), strict=True):
+        pixels = image[None].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(pixels), label[None]), pixels)
+        maps.append(gradient[0].double().numpy())
+    return np.stack(maps)
+
+
+def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
+    model, split = attentive(), data()
+    given, gradients = found(model, split), gradient_of(model, split)
+    images = batch(split).images.double().numpy()
+    assert split.masks is not None
+    positions = object_positions(split.masks, GRID)
+    for n in range(N):
+        bright = [
+            images[n, 0, CELL[0] * i : CELL[0] * (i + 1), CELL[1] * j : CELL[1] * (j + 1)].mean()
+            for i in range(GRID[0])
+            for j in range(GRID[1])
+        ]
+        energy = [sum(gradients[n, c, y, x] ** 2 for c in range(C)) for y in range(H) for x in range(W)]
+        magnitude = [sum(abs(gradients[n, c, y, x]) for c in range(C)) for y in range(H) for x in range(W)]
+        for index, (values, inside, grid) in enumerate(
+            [(bright, positions[n], GRID), (energy, split.masks[n].ravel(), (H, W))]
+        ):
+            prior, middle = centre_prior(*grid).ravel(), np.flatnonzero(central(*grid).ravel())
+            expected = {
+                "share": sum(v for v, on in zip(values, inside, strict=True) if on) / sum(values),
+                "hit": float(inside[values.index(max(values))]),
+                "area": sum(inside) / len(inside),
+                "centre": sum(v for v, on in zip(prior, inside, strict=True) if on),
+                "centre_hit": sum(inside[place] for place in middle) / len(middle),
+            }
+            for name, value in expected.items():
+                assert given[name][n, index] == pytest.approx(value, rel=1e-4, abs=1e-9), name
+        on = sum(m for m, inside in zip(magnitude, split.masks[n].ravel(), strict=True) if inside)
+        assert given["magnitude_share"][n] == pytest.approx(on / sum(magnitude), rel=1e-5)
+    with torch.no_grad():
+        np.testing.assert_array_equal(given["prediction"], model(batch(split).images).argmax(1))
+    np.testing.assert_array_equal(given["label"], split.labels)
+    assert 0 < given["hit"].mean() < 1 and len(np.unique(given["centre_hit"])) > 1
+    assert all(np.isnan(given[name]).all() for name in OF_PATTERNS)
+
+
+def test_attention_that_knows_nothing_has_the_share_of_its_baseline() -> None:
+    split, model = data(), attentive()
+    for name, values in (("area", np.ones((1, *GRID))), ("centre", centre_prior(*GRID)[None])):
+        cells = torch.from_numpy(np.broadcast_to(values, (N, C, *GRID)).copy()).float()
+        images = cells.repeat_interleave(CELL[0], 2).repeat_interleave(CELL[1], 3)
+        given = rows(model, batch(split, images), Sought("attention", GRID, None))
+        np.testing.assert_allclose(
+            given["per_image/share"][:, 0], given[f"per_image/{name}"][:, 0], rtol=1e-5, err_msg=name
+        )
+
+
+# --- planted patterns
+
+
+def test_the_gradient_of_a_network_of_patterns_lies_in_their_span_and_nowhere_else() -> None:
+    split, planted = data(), patterns()
+    flat = planted.transpose(0, 3, 1, 2).reshape(K, -1).astype(float)
+    inside = found(linear(flat), split, planted)
+    np.testing.assert_allclose(inside["pattern_share"], 1, rtol=1e-6)
+    np.testing.assert_allclose(inside["pattern_chance"], K / (C * H * W), rtol=1e-12)
+    other = np.random.default_rng(5).normal(size=(K, C * H * W))
+    other -= other @ np.linalg.pinv(flat) @ flat
+    outside = found(linear(other), split, planted)
+    np.testing.assert_allclose(outside["pattern_share"], 0, atol=1e-9)
+    turned = found(linear(planted[:, ::-1, ::-1].transpose(0, 3, 1, 2).reshape(K, -1).astype(float)), split, planted)
+    np.testing.assert_allclose(turned["pattern_share_turned"], 1, rtol=1e-6)
+    assert turned["pattern_share"].max() < 0.5
+
+
+def test_cosines_with_the_patterns_are_those_of_a_slow_loop() -> None:
+    split, planted, model = data(), patterns(), linear()
+    given, gradients = found(model, split, planted), gradient_of(model, split)
+    for n in range(N):
+        towards = -gradients[n].ravel()
+        cosines = [
+            towards @ p / np.linalg.norm(towards) / np.linalg.norm(p)
+            for p in (pattern.transpose(2, 0, 1).ravel().astype(float) for pattern in planted)
+        ]
+        label = split.labels[n]
+        assert given["pattern_cosine"][n] == pytest.approx(cosines[label], rel=1e-5)
+        others = [cosine for k, cosine in enumerate(cosines) if k != label]
+        assert given["pattern_cosine_other"][n] == pytest.approx(sum(others) / len(others), rel=1e-4, abs=1e-8)
+
+
+def test_random_directions_have_the_share_of_chance() -> None:
+    towards = np.random.default_rng(0).normal(size=(2000, 3 * 32 * 32))
+    planted = Patterns(planted_patterns(0))
+    given = planted.along(towards, np.zeros(2000, int))
+    assert given["pattern_chance"][0] == 10 / 3072
+    for name in ("pattern_share", "pattern_share_turned"):
+        assert given[name].mean() == pytest.approx(10 / 3072, rel=0.05)
+    np.testing.assert_allclose(
+        planted.along(1e-30 * towards[:3], np.zeros(3, int))["pattern_share"], given["pattern_share"][:3], rtol=1e-9
+    )
+
+
+def test_a_decision_made_of_patterns_follows_an_exchanged_one_and_one_made_without_stays() -> None:
+    planted = patterns()
+    grey = np.full((N, H, W, C), 128, np.uint8)
+    split = replace(data(), images=(grey + np.rint(255 * planted[data().labels])).astype(np.uint8))
+    flat = 1000 * planted.transpose(0, 3, 1, 2).reshape(K, -1).astype(float)
+    follower = found(linear(flat), split, planted)
+    np.testing.assert_array_equal(follower["prediction"], split.labels)
+    np.testing.assert_array_equal(follower["follows"], np.ones(N))
+    np.testing.assert_array_equal(follower["stays"], np.zeros(N))
+    blind = found(linear(np.zeros_like(flat)), split, planted)
+    np.testing.assert_array_equal(blind["stays"], split.labels == 0)
+    np.testing.assert_array_equal(blind["follows"], (split.labels + 1) % K == 0)
+    told = summary(follower, split)
+    assert told["pattern/follows"] == wilson(N, N) and told["pattern/stays"] == wilson(0, N)
+
+
+def test_an_exchanged_pattern_takes_the_place_of_the_own() -> None:
+    planted, split = patterns(), data()
+    plain = batch(split).images
+    own, following = (torch.from_numpy(planted[(split.labels + k) % K]).permute(0, 3, 1, 2) for k in (0, 1))
+    seen: list[Tensor] = []
+
+    class Spy(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images)
+            return torch.zeros(len(images), K)
+
+    Patterns(planted).rows(Spy(), batch(split, plain + own), np.ones((N, C, H, W)))
+    torch.testing.assert_close(seen[-1], plain + following)
+
+
+# --- what is undefined
+
+
+def test_maps_without_values_are_counted_and_left_out() -> None:
+    split = data(20)
+    # So sure of itself that the cross-entropy of what it predicts is flat.
+    model = linear(1e3 * np.random.default_rng(0).normal(size=(K, C * H * W)))
+    columns = found(model, split, patterns())
+    right = columns["prediction"] == split.labels
+    assert 0 < right.sum() < 20
+    for name in ("share", "hit"):
+        np.testing.assert_array_equal(np.isnan(columns[name][:, 1]), right)
+    for name in ("magnitude_share", "pattern_share", "pattern_share_turned", "pattern_cosine", "pattern_cosine_other"):
+        np.testing.assert_array_equal(np.isnan(columns[name]), right, err_msg=name)
+    # Grad-CAM: channels weighted by their mean gradient; nowhere positive for some images.
+    by_channel = model.classifier.weight.detach().reshape(K, C, -1).mean(2)[columns["prediction"]]
+    cam = (by_channel[:, :, None] * batch(split).images.flatten(2)).sum(1)
+    nowhere = (cam <= 0).all(1).numpy()
+    assert 0 < nowhere.sum() < 20
+    for name in ("share", "hit"):
+        np.testing.assert_array_equal(np.isnan(columns[name][:, 0]), nowhere)
+    told = summary(columns, split)
+    np.testing.assert_array_equal(told["count/undefined"], [nowhere.sum(), right.sum()])
+    assert told["share/on_object"][1].value == pytest.approx(columns["share"][~right, 1].mean())
+    assert told["pointing/hits"][1] == wilson(int(columns["hit"][~right, 1].sum()), int((~right).sum()))
+
+    nothing = found(linear(np.zeros((K, C * H * W))), split, patterns())
+    told = summary(nothing, split)
+    np.testing.assert_array_equal(told["count/undefined"], [20, 20])
+    for name in ("share/on_object", "share/above_area", "pointing/hits", "pointing/class_averaged", "pattern/share"):
+        assert np.isnan(told[name]).all(), name
+    assert np.isfinite(told["share/area"]).all()
+
+
+# --- statistics
+
+
+def test_class_averaged_hits_weigh_classes_alike_and_their_interval_is_stratified() -> None:
+    rates, counts = (0.9, 0.4), (70, 30)
+    found = np.concatenate([np.arange(n) < rate * n for rate, n in zip(rates, counts, strict=True)]).astype(float)
+    labels = np.repeat([0, 2], counts)
+    missing = np.full(9, np.nan)
+    value, low, high = class_averaged(np.concatenate([missing, found]), np.concatenate([3 * np.ones(9, int), labels]))
+    assert value == pytest.approx((63 / 70 + 12 / 30) / 2)
+    rng, means = np.random.default_rng(1), []
+    for _ in range(2000):
+        drawn = [rng.choice(found[labels == label], count) for label, count in zip((0, 2), counts, strict=True)]
+        means.append(sum(one.mean() for one in drawn) / 2)
+    np.testing.assert_allclose((low, high), np.quantile(means, [0.025, 0.975]), atol=0.012)
+    assert np.isnan(class_averaged(np.array([np.nan]), np.array([0]))).all()
+
+
+def test_hit_rates_have_wilson_s_interval_over_what_is_defined() -> None:
+    assert hit_rate(np.array([1, 0, np.nan, 1])) == wilson(2, 3)
+    assert np.isnan(hit_rate(np.array([np.nan]))).all()
+
+
+def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
+    plain: dict[str, Any] = {"settings": LocalisationSettings(), "split": "test", "limit": None, "batch_size": 16}
+    return Work(ANALYSIS, checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **(plain | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    return {variant: make_checkpoint(folder, variant) for variant in ("at", "at-att")}
+
+
+@pytest.fixture(scope="module")
+def planted(digits: Dataset) -> Dataset:
+    """`digits` as if its patterns had been planted."""
+    return replace(digits, name="planted", patterns=planted_patterns(0))
+
+
+@pytest.fixture(scope="module")
+def finished(
+    trained: dict[str, Path], digits: Dataset, planted: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("finished")
+    return {
+        "at": work(trained["at"], planted, folder).run(),
+        "at-att": work(trained["at-att"], planted, folder).run(),
+        "plain": work(trained["at-att"], digits, folder).run(),
+    }
+
+
+def per_image(path: Path) -> PerImage:
+    result = results.read(path, SCHEMA.label)
+    return {column.path.removeprefix("per_image/"): result[column.path] for column in SCHEMA.per_image}
+
+
+@pytest.mark.parametrize("name", ["at", "at-att", "plain"])
+def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset, name: str) -> None:
+    result, columns = results.read(finished[name]), per_image(finished[name])
+    for path, values in summary(columns, digits.test).items():
+        np.testing.assert_array_equal(result[path], values, err_msg=path)
+    for index in range(2):
+        share, area, centre = (columns[of][:, index].astype(float) for of in ("share", "area", "centre"))
+        np.testing.assert_allclose(result["share/on_object"][index], bootstrap_mean(share))
+        assert result["share/above_area"][index, 0] == pytest.approx(np.nanmean(share - area), rel=1e-5)
+        assert result["share/above_centre"][index, 0] == pytest.approx(np.nanmean(share - centre), rel=1e-5)
+        gap = np.nanmean(columns["hit"][:, index] - columns["centre_hit"][:, index])
+        assert result["pointing/above_centre"][index, 0] == pytest.approx(gap, abs=1e-6)
+    assert np.isfinite(result["pattern/chance"]) == (name != "plain")
+
+
+def test_weights_are_attention_where_there_is_one_and_grad_cam_elsewhere(
+    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+) -> None:
+    weights = {name: results.read(path).config["settings"]["weights"] for name, path in finished.items()}
+    assert weights == {"at": "grad-cam", "at-att": "attention", "plain": "attention"}
+    cam = work(trained["at-att"], digits, tmp_path, settings=LocalisationSettings("grad-cam"))
+    assert "weightsgrad_cam" in cam.path.name
+    with pytest.raises(UserError, match="no attention"):
+        work(trained["at"], digits, tmp_path, settings=LocalisationSettings("attention"))
+
+
+def test_data_without_masks_is_refused(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
+    bare = replace(digits, test=replace(digits.test, masks=None))
+    with pytest.raises(UserError, match="has no object masks"):
+        work(trained["at"], bare, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["at", "at-att"])
+def test_rows_do_not_depend_on_the_batch_size(
+    finished: dict[str, Path], trained: dict[str, Path], planted: Dataset, tmp_path: Path, name: str
+) -> None:
+    one, other = per_image(finished[name]), per_image(work(trained[name], planted, tmp_path, batch_size=7).run())
+    for column, values in one.items():
+        tolerance = 0 if values.dtype.kind in "iu" or "hit" in column else 1e-4
+        np.testing.assert_allclose(other[column], values, rtol=tolerance, atol=tolerance, err_msg=column)
+
+
+def test_a_stopped_run_goes_on_to_the_same_file(
+    finished: dict[str, Path], trained: dict[str, Path], planted: Dataset, tmp_path: Path
+) -> None:
+    stopped = work(trained["at-att"], planted, tmp_path)
+
+    def failing(model: Classifier, of: Batch, sought: Sought) -> dict[str, AnyArray]:
+        if of.indices.start:
+            raise RuntimeError("as a crash would")
+        return rows(model, of, sought)
+
+    stopped.analysis = replace(ANALYSIS, rows=failing)
+    with pytest.raises(RuntimeError, match="crash"):
+        stopped.run()
+    path = work(trained["at-att"], planted, tmp_path).run()
+    assert results.attributes(path)["content_sha256"] == results.attributes(finished["at-att"])["content_sha256"]
+
+
+def test_model_and_random_state_are_left_as_found(trained: dict[str, Path], digits: Dataset) -> None:
+    model = checkpoint.read(trained["at"]).model(torch.device("cpu"))
+    of = batch(digits.test.first(5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    rows(model, of, Sought("grad-cam", (8, 8), Patterns(planted_patterns(0))))
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+    np.testing.assert_equal(numpy_state, np.random.get_state())
+    assert torch.equal(torch_state, torch.get_rng_state())
+
+
+# --- the table and the picture
+
+
+def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Path]) -> None:
+    result = results.read(finished["at-att"])
+    row = localisation.table_row(result)
+    (value, low, high), area = result["share/on_object"][0], result["share/area"][0, 0]
+    assert row["weights on object (area)"] == f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] ({area:.1%})"
+    value, centre = result["pointing/hits"][1, 0], result["pointing/centre"][1, 0]
+    assert row["gradient pointing (centre)"].startswith(f"{100 * value:.1f} %")
+    assert row["gradient pointing (centre)"].endswith(f"({centre:.1%})")
+    assert row["weights"] == "attention" and row["images"] == "40"
+    extra = {"gradient along patterns (turned)", "follows exchanged pattern"}
+    assert row.keys() - localisation.table_row(results.read(finished["plain"])).keys() == extra
+
+
+def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_path: Path) -> None:
+    of = [results.read(finished[name]) for name in ("at", "at-att")]
+    axes = figures.get("localisation").draw(of).figure.axes
+    assert len(axes) == 4 + 3
+    for panel, (name, index) in zip(
+        axes, [("share/on_object", 0), ("share/on_object", 1), ("pointing/hits", 0), ("pointing/hits", 1)], strict=False
+    ):
+        drawn = [mark[0].get_xdata()[0] for mark in panel.containers]
+        assert drawn == [100 * result[name][index, 0] for result in of]
+        assert panel.lines[-2].get_xdata()[0] == 100 * of[0]["share/area"][index, 0]
+    follows = [mark[0].get_xdata()[0] for mark in axes[6].containers]
+    assert follows == [100 * result[f"pattern/{of_}"][0] for result in of for of_ in ("stays", "follows")]
+    assert len(figures.get("localisation").draw([results.read(finished["plain"])]).figure.axes) == 4
+
+    picture = drawing.draw("localisation", [finished["at"], finished["at-att"]], tmp_path, lambda _: None)
+    caption = json.loads(picture.with_suffix(".json").read_text())
+    assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
+    assert caption["numbers"]["at-att seed 0"]["pattern/follows"] == of[1]["pattern/follows"].tolist()
+    assert "40 test images of planted" in caption["caption"] and "planted in the images" in caption["caption"]

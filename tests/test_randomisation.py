@@ -1,0 +1,495 @@
+"""Re-initialised networks, and the scores of their maps: what changes, what must not, and when the gate opens."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import pixels, settle
+from scipy import stats
+from torch import Tensor, nn
+
+from interpret_robust import results
+from interpret_robust.analyses import randomisation
+from interpret_robust.analyses.randomisation import (
+    RANDOM_NETWORKS,
+    SCORES,
+    WINDOW,
+    Cascade,
+    RandomisationSettings,
+    another_mean,
+    rows,
+    share,
+    structural_similarity,
+    summarise,
+    unit_ranks,
+)
+from interpret_robust.attribution import loss_gradient, position_weights
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.drawing import draw
+from interpret_robust.models import Classifier, build
+from interpret_robust.regions import object_positions
+from interpret_robust.reinitialise import random_network, randomised, stages
+from interpret_robust.results import AnyArray, Columns
+from interpret_robust.scale_rules import as_image
+from interpret_robust.statistics import column_means, finite_column_means
+from interpret_robust.streaming import Batch, Work
+from interpret_robust.training import checkpoint
+
+CPU = torch.device("cpu")
+Make = Callable[..., Path]
+
+
+def small(seed: int = 0) -> Classifier:
+    """A network whose weights are not those of any initialisation."""
+    model = build("small", "nonlinear", (3, 20, 24), 7, seed=seed)
+    settle(model, seed)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(2)
+    return model
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: values.clone() for name, values in model.state_dict().items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, bool]:
+    return {name: torch.equal(values, second[name]) for name, values in first.items()}
+
+
+SMALL = ["classifier", "head", "norm", "units.2", "units.1", "units.0", "stem"]
+PREFIXES = ["classifier.", "head.", *(f"backbone.{name}." for name in SMALL[2:])]
+
+
+def test_stages_go_from_the_classifier_to_the_first_layer() -> None:
+    assert [name for name, _ in stages(small())] == SMALL
+    cnn = build("cnn", "average", (1, 16, 20), 4, seed=0)
+    assert [name for name, _ in stages(cnn)] == ["classifier", "head", "conv2", "conv1"]
+    without_head = build("narrow", "average", (3, 16, 20), 4, seed=0)
+    units = [f"units.{number}" for number in range(14, -1, -1)]
+    assert [name for name, _ in stages(without_head)] == ["classifier", "norm", *units, "stem"]
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, len(SMALL)])
+def test_stages_above_are_random_and_those_below_as_trained(done: int) -> None:
+    model, images = small(), pixels(30, 3, 20, 24)
+    kept = same(state(model), state(randomised(model, done, images, 5)))
+    for name, unchanged in kept.items():
+        stage = next(number for number, prefix in enumerate(PREFIXES) if name.startswith(prefix))
+        assert unchanged == (stage >= done), name
+
+
+def test_each_stage_goes_on_from_the_one_before() -> None:
+    model, images = small(), pixels(30, 3, 20, 24)
+    first, second = (state(randomised(model, done, images, 5)) for done in (2, len(SMALL)))
+    learned = {name: values for name, values in first.items() if "running" not in name and "num_b" not in name}
+    shared = [name for name, equal in same(learned, second).items() if equal]
+    assert shared == [name for name in learned if name.startswith(("head.", "classifier."))]
+
+
+def test_random_weights_are_a_function_of_the_seed_alone() -> None:
+    model, images = small(), pixels(30, 3, 20, 24)
+    before, generator = state(model), torch.get_rng_state()
+    one = random_network(model, images, 1)
+    torch.rand(3)
+    again, other = random_network(small(seed=3), images, 1), random_network(model, images, 2)
+    assert all(same(state(one), state(again)).values()), "nothing of the trained weights is left"
+    assert not any(
+        equal
+        for name, equal in same(state(one), state(other)).items()
+        if name.endswith(("conv1.weight", "stem.weight"))
+    )
+    torch.set_rng_state(generator)
+    random_network(model, images, 1)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(same(state(model), before).values())
+    assert not any(module.training for module in [*one.modules(), *model.modules()])
+
+
+def test_layers_are_drawn_as_torch_draws_them() -> None:
+    found = random_network(small(), pixels(30, 3, 20, 24), 1)
+    for layer in found.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            weights, bound = layer.weight.detach(), layer.weight[0].numel() ** -0.5
+            assert 0.8 * bound < float(weights.abs().max()) <= bound
+            assert weights.numel() < 100 or abs(float(weights.std()) - bound / 3**0.5) < 0.15 * bound
+        if isinstance(layer, nn.BatchNorm2d):
+            assert (layer.weight == 1).all() and (layer.bias == 0).all()
+
+
+class Own(nn.Module):
+    """A backbone with weights of its own, as transformers have, and a sequence within a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(3 + 0.5 * torch.randn(100, 100, generator=torch.Generator().manual_seed(0)))
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 5, 1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        local: Tensor = self.body(images) + self.embedding.mean()
+        return local
+
+
+class Mean(nn.Module):
+    def forward(self, local: Tensor) -> tuple[None, Tensor]:
+        return None, local.mean((2, 3))
+
+
+def test_weights_outside_layers_keep_their_mean_and_deviation() -> None:
+    model = Classifier(Own(), Mean(), 5, 4)
+    assert [name for name, _ in stages(model)] == ["classifier", "body.2.0", "body.0", "backbone"]
+    found = random_network(model, pixels(9, 3, 6, 8), 1)
+    before, after = state(model), state(found)
+    assert not any(same(before, after).values())
+    embedding = after["backbone.embedding"]
+    assert float(embedding.mean()) == pytest.approx(3, abs=0.02)
+    assert float(embedding.std()) == pytest.approx(0.5, abs=0.02)
+    together = torch.stack([embedding.flatten(), before["backbone.embedding"].flatten()])
+    assert abs(float(torch.corrcoef(together)[0, 1])) < 0.05
+
+
+def test_batch_norm_of_random_stages_is_calibrated_on_the_images() -> None:
+    images = pixels(200, 3, 20, 24)
+    backbone: Any = random_network(small(), images, 1).backbone
+    with torch.no_grad():
+        halves = backbone.stem(backbone.standardise(images)).split(100)
+        local = backbone(images)
+    for name, slow in (
+        ("running_mean", [half.mean((0, 2, 3)) for half in halves]),
+        ("running_var", [half.transpose(0, 1).flatten(1).var(1) for half in halves]),
+    ):
+        found = getattr(backbone.units[0].norm1, name)
+        np.testing.assert_allclose(found, (slow[0] + slow[1]) / 2, rtol=1e-4, atol=1e-6)
+    # The last norm's output, before the leaky ReLU of slope 0.1, has mean 0 and deviation 1 in each channel.
+    normed = torch.where(local > 0, local, 10 * local)
+    np.testing.assert_allclose(normed.mean((0, 2, 3)), 0, atol=0.1)
+    np.testing.assert_allclose(normed.std((0, 2, 3)), 1, atol=0.1)
+
+
+def test_unit_ranks_give_spearman() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 5, (6, 30)), rng.random((6, 30))
+    found = (unit_ranks(first) * unit_ranks(second)).sum(1)
+    np.testing.assert_allclose(found, [stats.spearmanr(a, b)[0] for a, b in zip(first, second, strict=True)])
+    undefined = np.stack([np.ones(5), np.array([1, 2, np.nan, 4, 5]), np.arange(5)])
+    assert np.isnan(unit_ranks(undefined)).all(1).tolist() == [True, True, False]
+
+
+def test_structural_similarity_is_that_of_a_slow_loop() -> None:
+    first, second = pixels(3, 9, 11, seed=1) ** 3, pixels(3, 9, 11, seed=2)
+    second[2] = 5 * first[2]
+    found = structural_similarity(first, second)
+    for n in range(3):
+        a, b = (maps[n].double().numpy() / float(maps[n].max()) for maps in (first, second))
+        values = []
+        for y in range(9 - WINDOW + 1):
+            for x in range(11 - WINDOW + 1):
+                p, q = (m[y : y + WINDOW, x : x + WINDOW].ravel() for m in (a, b))
+                covariance = ((p - p.mean()) * (q - q.mean())).mean()
+                top = (2 * p.mean() * q.mean() + 1e-4) * (2 * covariance + 9e-4)
+                values.append(top / ((p.mean() ** 2 + q.mean() ** 2 + 1e-4) * (p.var() + q.var() + 9e-4)))
+        assert float(found[n]) == pytest.approx(np.mean(values), abs=1e-5)
+    assert float(found[2]) == pytest.approx(1, abs=1e-5)
+    assert bool(structural_similarity(torch.zeros(1, 9, 9), pixels(1, 9, 9)).isnan().all())
+
+
+def test_share_is_of_what_there_is() -> None:
+    values, inside = np.array([[1.0, 3.0, 4.0], [0, 0, 0]]), np.array([[1.0, 0, 1], [1, 1, 1]])
+    np.testing.assert_array_equal(share(values, inside), [5 / 8, np.nan])
+
+
+def test_means_over_finite_values() -> None:
+    rng = np.random.default_rng(0)
+    whole = rng.random((80, 3))
+    np.testing.assert_allclose(finite_column_means(whole), column_means(whole), rtol=1e-12)
+    holes = whole.copy()
+    holes[::2, 1] = np.nan
+    holes[:, 2] = np.nan
+    value, low, high = finite_column_means(holes)
+    some = holes[1::2, 1]
+    assert value[:2].tolist() == pytest.approx([whole[:, 0].mean(), some.mean()])
+    error = some.std() / 40**0.5
+    assert (low[1], high[1]) == pytest.approx((value[1] - 1.96 * error, value[1] + 1.96 * error), abs=0.3 * error)
+    assert np.isnan([value[2], low[2], high[2]]).all()
+
+
+def test_another_network_is_predicted_by_students_t() -> None:
+    found = another_mean(np.array([[1.0, 2, 3], [4, 4, 4]]))
+    reach = 4.302652729911275 * (1 + 1 / 3) ** 0.5
+    np.testing.assert_allclose(found, [[2, 2 - reach, 2 + reach], [4, 4, 4]])
+    rng = np.random.default_rng(0)
+    means = rng.normal(5, 2, (4000, 7))
+    _, low, high = another_mean(means[:, :6]).T
+    assert ((means[:, 6] > low) & (means[:, 6] < high)).mean() == pytest.approx(0.95, abs=0.01)
+
+
+H, W = 8, 12
+
+
+class ByBrightness(nn.Module):
+    """Attention by the first colour of a pixel; the classifier sees all pixels."""
+
+    def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
+        weight = local[:, 0].flatten(1)
+        return weight / weight.sum(1, keepdim=True), local.flatten(1)
+
+
+def linear(seed: int) -> Classifier:
+    """Two logits W x."""
+    model = Classifier(nn.Identity(), ByBrightness(), 2 * H * W, 2)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.randn(2, 2 * H * W, generator=torch.Generator().manual_seed(seed)))
+        model.classifier.weight *= 0.1
+    return model.eval()
+
+
+class Reads(nn.Module):
+    """The class whose weights a map, taken about grey, resembles more."""
+
+    def __init__(self, of: Classifier) -> None:
+        super().__init__()
+        self.weight = of.classifier.weight.detach()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - 0.5).flatten(1) @ self.weight.T
+
+
+def test_rows_of_linear_networks_are_known() -> None:
+    trained, other, count = linear(0), linear(1), 30
+    masks = np.random.default_rng(0).random((count, H, W)) < 0.3
+    batch = Batch(pixels(count, 2, H, W), torch.arange(count) % 2, range(count), masks)
+    cascade: Any = Cascade([trained, other], Reads(trained), "attention", (H, W))  # type: ignore[arg-type]
+    found = {name.removeprefix("per_image/"): values for name, values in rows(trained, batch, cascade).items()}
+    # g = (1 - p) (w_other - w_label) for every image, so that its ranks are those of w_1 - w_0.
+    first, second = ((m.classifier.weight[1] - m.classifier.weight[0]).detach().numpy() for m in (trained, other))
+    sizes = [np.linalg.norm(g.reshape(2, -1), axis=0) for g in (first, second)]
+    np.testing.assert_array_equal(found["read"][:, 0], 1)
+    np.testing.assert_array_equal(found["read"][:, 1], first @ second > 0)
+    for name, expected in (
+        ("gradient", stats.spearmanr(first, second)[0]),
+        ("magnitude", stats.spearmanr(*sizes)[0]),
+    ):
+        np.testing.assert_allclose(found[name][:, 0], 1, atol=1e-6)
+        np.testing.assert_allclose(found[name][:, 1], expected, atol=0.01)
+    attention = batch.images[:, 0].flatten(1).numpy()
+    for n in range(count):
+        inside = masks[n].ravel()
+        for network in range(2):
+            on_object = sizes[network][inside].sum() / sizes[network].sum()
+            assert found["gradient_on_object"][n, network] == pytest.approx(on_object, abs=1e-5)
+            weighed = attention[n][inside].sum() / attention[n].sum()
+            assert found["weights_on_object"][n, network] == pytest.approx(weighed, abs=1e-5)
+            assert found["weights"][n, network] == pytest.approx(1)
+        assert found["object_area"][n] == found["object_positions"][n] == masks[n].mean()
+    np.testing.assert_array_equal(found["label"], batch.labels)
+    assert {f"per_image/{name}" for name in found} == {column.path for column in randomisation.SCHEMA.per_image}
+    bare = rows(trained, replace(batch, masks=None), cascade)
+    for name in ("gradient_on_object", "weights_on_object", "object_area", "object_positions"):
+        assert np.isnan(bare[f"per_image/{name}"]).all()
+
+
+def made_up(cascade: dict[str, list[float]], count: int = 400) -> dict[str, AnyArray]:
+    """Rows whose means are those of `cascade` at each stage, and about 0.2, 0.04 apart, of random networks."""
+    rng, random = np.random.default_rng(0), [0.14, 0.18, 0.22, 0.26, 0.2, 0.2]
+    found = {
+        f"per_image/{path}": np.array(cascade.get(path, cascade["else"]) + random)
+        + 0.01 * rng.standard_normal((count, 10))
+        for path, _ in SCORES.values()
+    }
+    wide = rng.standard_normal(count)
+    for path in ("read", "gradient"):
+        found[f"per_image/{path}"][:, 0] += wide - wide.mean()
+    found["per_image/ssim"][0] = np.nan
+    found["per_image/weights_on_object"][:] = np.nan
+    area = np.full(count, 0.125)
+    return found | {
+        "per_image/label": np.arange(count) % 5,
+        "per_image/object_area": area,
+        "per_image/object_positions": 2 * area,
+    }
+
+
+def test_the_gate() -> None:
+    arrays = made_up(
+        {
+            "else": [1.0, 0.5, 0.2, 0.2],  # falls with the second stage
+            "read": [0.32, 0.9, 0.2, 0.2],  # above random networks, but its interval reaches among them
+            "gradient": [0.08, 0.2, 0.2, 0.2],  # the same from below
+            "ssim": [1.0, 0.2, 0.9, 0.25],  # falls, rises, and falls with the last
+            "gradient_on_object": [0.9, 0.6, 0.6, 0.6],  # does not fall
+        }
+    )
+    found = summarise(Columns(arrays), Split(np.zeros((400, 1, 1, 1), np.uint8), np.arange(400) % 5))
+    paths = [path for path, _ in SCORES.values()]
+    gate = {
+        path: tuple(int(found[f"gate/{name}"][number]) for name in ("needed", "passed", "from_stage"))
+        for number, path in enumerate(paths)
+    }
+    assert gate == {
+        "magnitude": (1, 1, 2),
+        "gradient": (0, 0, 0),
+        "ssim": (1, 1, 3),
+        "read": (0, 0, 2),
+        "gradient_on_object": (1, 0, -1),
+        "weights": (1, 1, 2),
+        "weights_on_object": (-1, -1, -1),
+    }
+    random = found["random/mean"][paths.index("magnitude")]
+    assert random[0] == pytest.approx(0.2, abs=0.002)
+    assert random[2] - random[0] == pytest.approx(
+        2.5706 * np.std([0.14, 0.18, 0.22, 0.26, 0.2, 0.2], ddof=1) * (7 / 6) ** 0.5, rel=0.02
+    )
+    assert found["cascade/undefined"][paths.index("ssim")].tolist() == [1] * 10
+    assert found["cascade/undefined"][paths.index("weights_on_object")].tolist() == [400] * 10
+    np.testing.assert_allclose(found["random/uninformed"], [0, 0, np.nan, 1 / 5, 0.125, 0, 0.25])
+    mean = arrays["per_image/ssim"][1:, 0].mean()
+    assert found["cascade/mean"][paths.index("ssim"), 0, 0] == pytest.approx(mean)
+
+
+def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
+    reader = changes.pop("reader")
+    plain: dict[str, Any] = {"split": "train", "limit": 24, "batch_size": 16, "device": CPU}
+    return Work(
+        randomisation.ANALYSIS,
+        checkpoint.read(path),
+        dataset,
+        folder,
+        settings=RandomisationSettings(**changes.pop("settings", {})),
+        evaluators=[checkpoint.read(reader)],
+        **(plain | changes),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    return {
+        "at": make_checkpoint(folder, "at"),
+        "at-att": make_checkpoint(folder, "at-att"),
+        "reader": make_checkpoint(folder, "natural", 1),
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(trained: dict[str, Path], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("finished")
+    return {name: work(trained[name], digits, folder, reader=trained["reader"]).run() for name in ("at", "at-att")}
+
+
+def columns(path: Path) -> dict[str, AnyArray]:
+    result = results.read(path, randomisation.SCHEMA.label)
+    return {column.path: result[column.path] for column in randomisation.SCHEMA.per_image}
+
+
+def test_stages_are_named_and_their_networks_as_they_say(
+    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset
+) -> None:
+    result = results.read(finished["at-att"])
+    names = [str(name) for name in result["stage"]]
+    assert names == ["trained", *SMALL, *(f"random {number + 1}" for number in range(RANDOM_NETWORKS))]
+    assert [str(name) for name in results.read(finished["at"])["stage"]] == [name for name in names if name != "head"]
+    model, reader = (checkpoint.read(trained[name]).model(CPU) for name in ("at-att", "reader"))
+    all_images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
+    images, labels = all_images[:24], torch.tensor(digits.train.labels[:24])
+    inside = object_positions(digits.train.first(24).masks, (8, 8))  # type: ignore[arg-type]
+    reference = loss_gradient(model, images, labels)
+    for name, network in (
+        ("trained", model),
+        ("norm", randomised(model, 3, all_images, 0)),
+        ("stem", random_network(model, all_images, 0)),
+        ("random 2", random_network(model, all_images, 2)),
+    ):
+        stage = names.index(name)
+        gradient = loss_gradient(network, images, labels)
+        with torch.no_grad():
+            read = reader(as_image(-gradient, "clip", 0.0)).argmax(1)
+            attention = position_weights(network, images, "attention").numpy()
+        np.testing.assert_array_equal(result["per_image/evaluator_prediction"][:, stage], read)
+        np.testing.assert_allclose(result["per_image/read"][:, stage], read == labels)
+        on_object = (attention * inside).sum(1)
+        np.testing.assert_allclose(result["per_image/weights_on_object"][:, stage], on_object, atol=1e-4)
+        spearman = [stats.spearmanr(a.flatten(), b.flatten())[0] for a, b in zip(gradient, reference, strict=True)]
+        np.testing.assert_allclose(result["per_image/gradient"][:, stage], spearman, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["at", "at-att"])
+def test_likeness_begins_at_one_and_ends_low(finished: dict[str, Path], name: str) -> None:
+    result = results.read(finished[name])
+    for path in ("magnitude", "gradient", "ssim", "weights"):
+        values = result[f"per_image/{path}"]
+        known = np.isfinite(values).all(1)
+        assert known.mean() > 0.9
+        np.testing.assert_allclose(values[known, 0], 1, atol=1e-5)
+        assert values[known, -1].mean() < 0.6
+    score = list(SCORES).index("gradient magnitude")
+    assert (result["gate/needed"][score], result["gate/passed"][score]) == (1, 1)
+    row = randomisation.table_row(result)
+    stage = result["stage"][result["gate/from_stage"][score]]
+    assert row["gradient magnitude"] == f"1.00 to {result['random/mean'][score, 0]:.2f}, {stage}"
+
+
+def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset) -> None:
+    for path in finished.values():
+        result = results.read(path)
+        for name, values in summarise(Columns(columns(path)), digits.train.first(24)).items():
+            np.testing.assert_array_equal(result[name], values, err_msg=name)
+
+
+def test_rows_do_not_depend_on_the_batch_size(
+    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+) -> None:
+    one = columns(finished["at"])
+    path = work(trained["at"], digits, tmp_path, reader=trained["reader"], batch_size=7, limit=18).run()
+    for name, values in columns(path).items():
+        tolerance = 0 if values.dtype.kind == "i" else 5e-3
+        np.testing.assert_allclose(values, one[name][:18], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_a_stopped_run_goes_on_to_the_same_file(
+    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+) -> None:
+    stopped, seen = work(trained["at-att"], digits, tmp_path, reader=trained["reader"]), [0]
+    state_before, weights = torch.get_rng_state(), state(stopped.model)
+
+    def failing(model: Classifier, given: Batch, prepared: Any) -> dict[str, AnyArray]:
+        seen[0] += 1
+        if seen[0] == 2:
+            raise RuntimeError("as a crash would")
+        return rows(model, given, prepared)
+
+    stopped.analysis = replace(stopped.analysis, rows=failing)
+    with pytest.raises(RuntimeError, match="crash"):
+        stopped.run()
+    assert torch.equal(torch.get_rng_state(), state_before)
+    assert all(same(weights, state(stopped.model)).values())
+    assert not any(module.training for module in stopped.model.modules())
+    path = work(trained["at-att"], digits, tmp_path, reader=trained["reader"]).run()
+    assert results.attributes(path)["content_sha256"] == results.attributes(finished["at-att"])["content_sha256"]
+
+
+def test_another_seed_gives_other_random_networks(
+    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+) -> None:
+    path = work(trained["at"], digits, tmp_path, reader=trained["reader"], settings={"seed": 1}, limit=9).run()
+    one, other = columns(finished["at"])["per_image/magnitude"][:9], columns(path)["per_image/magnitude"]
+    np.testing.assert_allclose(other[:, 0], one[:, 0], atol=1e-6)
+    assert (abs(other[:, 1:7] - one[:, 1:7]) > 1e-3).mean() > 0.9
+    # The first independent network of seed 0 is the cascade's last of seed 1, and so on.
+    np.testing.assert_allclose(other[:, 6:-1], one[:, 7:], atol=5e-3)
+
+
+def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Path) -> None:
+    picture = draw("randomisation", list(finished.values()), tmp_path, lambda _: None)
+    told = json.loads(picture.with_suffix(".json").read_text())
+    assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
+    result, numbers = results.read(finished["at"]), told["numbers"]["at seed 0, Grad-CAM"]
+    assert numbers["score"] == list(SCORES)
+    for name in ("cascade/mean", "random/mean", "gate/passed"):
+        np.testing.assert_array_equal(numbers[name], result[name])
+    for said in ("24 train images of cluttered-digits", "cluttered-digits-small-natural-seed1 reads", "seed 0"):
+        assert said in told["caption"]

@@ -1,0 +1,76 @@
+"""Where the object is, the pointing game, and what maps that know nothing give: slow loops and known answers."""
+
+import numpy as np
+import pytest
+
+from interpret_robust.regions import CENTRE_WIDTH, central, centre_prior, hits, object_positions, share_inside
+
+N = 6
+
+
+def test_a_position_is_on_the_object_where_the_mask_covers_a_quarter_of_it() -> None:
+    grid, cell = (2, 3), (4, 2)
+    masks = np.random.default_rng(0).random((N, 2 * 4, 3 * 2)) < 0.25
+    masks[0] = False
+    masks[0, 4:6, 4:5] = True  # two of the eight pixels of the last position: a quarter
+    masks[0, 0, 2] = True  # one of the eight
+    slow = np.zeros((N, 6), bool)
+    for n in range(N):
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                pixels = [masks[n, row * 4 + i, column * 2 + j] for i in range(cell[0]) for j in range(cell[1])]
+                slow[n, row * 3 + column] = sum(pixels) >= 2
+    np.testing.assert_array_equal(object_positions(masks, grid), slow)
+    np.testing.assert_array_equal(slow[0], [False, False, False, False, False, True])
+    assert 0.2 < slow[1:].mean() < 0.8
+
+
+def test_the_centre_prior_is_a_gaussian_of_the_distance_from_the_centre_in_sides() -> None:
+    height, width = 4, 7
+    slow = np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            away = ((row + 0.5) / height - 0.5) ** 2 + ((column + 0.5) / width - 0.5) ** 2
+            slow[row, column] = np.exp(-away / (2 * CENTRE_WIDTH**2))
+    np.testing.assert_allclose(centre_prior(height, width), slow / slow.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "middle"),
+    [(4, 5, [(1, 2), (2, 2)]), (3, 3, [(1, 1)]), (2, 4, [(0, 1), (0, 2), (1, 1), (1, 2)]), (1, 6, [(0, 2), (0, 3)])],
+)
+def test_central_places_are_those_where_the_centre_prior_is_largest(
+    height: int, width: int, middle: list[tuple[int, int]]
+) -> None:
+    assert list(map(tuple, np.argwhere(central(height, width)))) == middle
+    prior = centre_prior(height, width)
+    np.testing.assert_array_equal(prior > (1 - 1e-9) * prior.max(), central(height, width))
+
+
+def test_share_inside_is_a_slow_sum_and_undefined_for_a_map_without_values() -> None:
+    rng = np.random.default_rng(0)
+    maps, inside = rng.random((N, 20)), rng.random((N, 20)) < 0.3
+    maps[4], maps[5] = 0, np.nan
+    slow = [sum(v for v, i in zip(m, on, strict=True) if i) / sum(m) for m, on in zip(maps[:4], inside, strict=False)]
+    found = share_inside(maps, inside)
+    np.testing.assert_allclose(found[:4], slow, rtol=1e-12)
+    assert np.isnan(found[4:]).all()
+    np.testing.assert_allclose(share_inside(7 * maps, inside), found, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "hit"),
+    [
+        ([0.1, 0.9, 0.2, 0.3], 1.0),
+        ([0.1, 0.2, 0.9, 0.3], 0.0),
+        ([0.1, 0.9, 0.9, 0.3], 0.0),  # as large outside: not a hit
+        ([0.9, 0.9, 0.1, 0.3], 1.0),  # both inside
+        ([0.4, 0.4, 0.4, 0.4], 0.0),  # points everywhere
+        ([0.0, 0.0, 0.0, 0.0], np.nan),
+        ([np.nan, 0.9, 0.0, 0.0], np.nan),
+        ([np.nan] * 4, np.nan),
+    ],
+)
+def test_the_pointing_game_counts_neither_ties_nor_maps_that_point_nowhere(values: list[float], hit: float) -> None:
+    inside = np.array([[True, True, False, False]])
+    np.testing.assert_array_equal(hits(np.array([values]), inside), [hit])

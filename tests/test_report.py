@@ -1,0 +1,456 @@
+"""The page of a study: it holds the numbers of the files, asks nothing of the network, and works in a browser."""
+
+import base64
+import html
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from browser import CHROMIUM, Page, browser
+from click.testing import CliRunner
+from PIL import Image
+
+from interpret_robust import analyses, cli, figures, report, results, tables
+from interpret_robust.attacks import AttackSettings
+from interpret_robust.datasets import Dataset
+from interpret_robust.errors import UserError
+from interpret_robust.folders import Folders
+from interpret_robust.report import commands
+from interpret_robust.report.page import render
+from interpret_robust.results import AnyArray, Result
+from interpret_robust.scale_rules import as_image
+from interpret_robust.schema import Column, Schema
+from interpret_robust.streaming import Work
+from interpret_robust.training import checkpoint
+from interpret_robust.training.recipe import preset
+
+VARIANTS = ("at", "at-att")
+IMAGES = 40
+
+
+def analyse(path: Path, dataset: Dataset, folder: Path, name: str, **changes: Any) -> Path:
+    settings = analyses.get(name).settings(**({"eps": 2 / 255, "steps": 1} if name != "gradient-maps" else {}))
+    plain: dict[str, Any] = {"split": "test", "limit": None, "batch_size": 250, "settings": settings} | changes
+    return Work(analyses.get(name), checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **plain).run()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_picture() -> Iterator[None]:
+    """Other pictures take seconds to draw, and have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "names", lambda: ["robustness"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def folders(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """A study of two models and three analyses, with its report."""
+    made = Folders(tmp_path_factory.mktemp("study"))
+    made.checkpoints.mkdir()
+    for path in [make_checkpoint(made.checkpoints, variant) for variant in VARIANTS]:
+        for name in ("robustness", "attention-rank", "gradient-maps"):
+            analyse(path, digits, made.analyses, name)
+    report.write(made, made.report, lambda _: None)
+    return made
+
+
+@pytest.fixture(scope="module")
+def opened(folders: Folders) -> dict[str, list[Result]]:
+    """The files of each analysis, `at` first."""
+    found = [results.read(path) for path in sorted(folders.analyses.glob("*.h5"))]
+    groups: dict[str, list[Result]] = {}
+    for result in sorted(found, key=lambda one: "at-att" in one.path.name):
+        groups.setdefault(result.schema.partition("/")[0], []).append(result)
+    return groups
+
+
+@pytest.fixture(scope="module")
+def page(folders: Folders) -> str:
+    return folders.report.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def told(page: str) -> dict[str, Any]:
+    """What the gallery's script is told."""
+    found = re.search(r'<script type="application/json" id="told">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def pixels(source: str) -> AnyArray:
+    """A picture in a data URI."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB"))
+
+
+def tiles(page: str, selector: str, height: int, width: int) -> AnyArray:
+    """The tiles (N, height, width, 3) of a sheet, as the page places them."""
+    found = re.search(re.escape(selector) + r" \{ background-image: url\((data:[^)]*)\)", page)
+    assert found is not None
+    sheet = pixels(found[1])
+    assert sheet.shape == (4 * height, 12 * width, 3)
+    return np.array(
+        [sheet[height * (image // 12) :, width * (image % 12) :][:height, :width] for image in range(IMAGES)]
+    )
+
+
+def test_the_page_holds_all_that_it_shows(page: str, folders: Folders) -> None:
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
+    assert len(sources) == 6 + 1 + 1 + 4 and all(source.startswith(("data:image/", "#")) for source in sources)
+    assert "default-src 'none'" in page
+    shown = [pixels(source) for source in re.findall(r'<img src="([^"]*)"', page)]
+    drawn = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folders.figures.glob("*.png"))]
+    assert len(shown) == len(drawn) == 1
+    for picture in drawn:
+        assert any(picture.shape == one.shape and (picture == one).all() for one in shown)
+    for caption in folders.figures.glob("*.json"):
+        assert html.escape(json.loads(caption.read_text())["caption"], quote=False) in page.replace("&#39;", "'")
+
+
+def test_tables_are_those_that_are_printed(page: str, opened: dict[str, list[Result]]) -> None:
+    for name, files in opened.items():
+        section = page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+        cells = [html.unescape(cell) for cell in re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", section)]
+        columns = list(dict.fromkeys(key for row in tables.rows_of(files)[0] for key in row))
+        rows = [row.get(column, "") for row in tables.rows_of(files)[0] for column in columns]
+        assert cells[: len(columns) + len(rows)] == columns + rows
+
+
+def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, list[Result]]) -> None:
+    section = html.unescape(page.partition('<section id="claims">')[2].partition("</section>")[0])
+    verdicts = re.findall(r'<td><span class="verdict [\w-]*">([\w ]*)</span>', section)
+    assert len(verdicts) == 9 and verdicts[2] == verdicts[3] == verdicts[8] == "not testable here"
+    first, second = (
+        (one["per_image/prediction_natural"] == one["per_image/label"]).mean() for one in opened["robustness"]
+    )
+    assert f"{100 * (second - first):+.1f} points".replace("-", "\u2212") in section
+    assert "at 80.79\xa0%, at-att 82.75\xa0%" in section
+    assert (
+        "Needs <code>irt analyze alignment</code> of at-att-reg and at, with one seed and on the same images" in section
+    )
+
+
+def test_the_gallery_shows_what_the_files_hold(
+    page: str, told: dict[str, Any], opened: dict[str, list[Result]], digits: Dataset
+) -> None:
+    assert told["labels"] == digits.test.labels.tolist() and told["classes"] == list(digits.class_names)
+    assert [model["name"] for model in told["models"]] == ["at seed 0", "at-att seed 0"]
+    assert [model["weights"] for model in told["models"]] == ["Grad-CAM", "attention"]
+    np.testing.assert_array_equal(tiles(page, ".tile.image", 32, 32), digits.test.images)
+    for place, model in enumerate(told["models"]):
+        robust, rank, maps = (opened[name][place] for name in ("robustness", "attention-rank", "gradient-maps"))
+        assert model["clean"] == robust["per_image/prediction_natural"].tolist()
+        assert model["adversarial"] == robust["per_image/prediction_adversarial"].tolist()
+        scores = dict(zip(told["scores"], model["scores"], strict=True))
+        assert scores["margin under attack"] == pytest.approx(robust["per_image/margin_adversarial"], abs=1e-4)
+        assert scores["Spearman (Figure 2)"] == pytest.approx(rank["per_image/spearman"], abs=1e-4)
+        assert scores["gradient on the object"] is None
+        views = as_image(torch.from_numpy(maps["per_image/map"].astype("f4")), "clip", 0.0)
+        shown = tiles(page, f".model-{place} .tile.gradient", 32, 32) / 255
+        assert np.abs(shown - views.permute(0, 2, 3, 1).numpy()).mean() < 0.04
+        attention = tiles(page, f".model-{place} .tile.attention", 8, 8).reshape(IMAGES, 64, 3)
+        weights = rank["per_image/attention"]
+        assert model["largest"] == f"{weights.max():.2g}" and model["uniform"] == "0.016"
+        brightness = attention.astype(int).sum(2)
+        assert (np.take_along_axis(brightness, weights.argmax(1)[:, None], 1)[:, 0] == brightness.max(1)).all()
+        np.testing.assert_array_equal(attention[weights == weights.max()], [[253, 231, 36]])
+
+
+def test_an_image_without_a_score_has_none_and_without_weights_is_grey(
+    folders: Folders, tmp_path: Path, opened: dict[str, list[Result]]
+) -> None:
+    from interpret_robust.report import gallery
+
+    values = np.full(IMAGES, 0.5, "f4")
+    values[3] = np.nan
+    weights = np.full((IMAGES, 4), 0.25, "f4")
+    weights[5] = np.nan
+    schema = Schema(
+        "attention-rank",
+        2,
+        (
+            Column("per_image/spearman", "f4", "made"),
+            Column("per_image/effective_positions", "f4", "made"),
+            Column("per_image/attention", "f4", "made", ("position",)),
+        ),
+        (),
+    )
+    maps = opened["gradient-maps"][0]
+    config = maps.config | {"local_grid": [2, 2], "settings": opened["attention-rank"][0].config["settings"]}
+    with results.open_rows(tmp_path / "made.h5", schema, IMAGES, {"position": 4}, config, {}) as rows:
+        columns = {"spearman": values, "effective_positions": values, "attention": weights}
+        rows.append({f"per_image/{name}": column for name, column in columns.items()})
+        rows.finish({}, {})
+    made = gallery.gallery([maps, results.read(tmp_path / "made.h5")])
+    assert made is not None
+    (model,) = made["told"]["models"]
+    scores = dict(zip(made["told"]["scores"], model["scores"], strict=True))
+    assert scores["Spearman (Figure 2)"] == [None if image == 3 else 0.5 for image in range(IMAGES)]
+    assert (model["adversarial"], model["largest"]) == (None, "0.25")
+    sheet = pixels(made["sheets"][0]["attention"])
+    assert (sheet[:2, 10:12] == sheet[0, 10]).all() and len({*sheet[0, 10].tolist()}) == 1
+    assert sheet[0, 0].tolist() == [253, 231, 36]
+
+
+def test_gray_images_and_other_sizes_have_sheets() -> None:
+    from interpret_robust.report.gallery import _sheet
+
+    for count, height, width, channels in ((1, 3, 5, 1), (13, 4, 2, 3), (24, 2, 3, 1)):
+        made = np.random.default_rng(0).integers(0, 256, (count, height, width, channels), np.uint8)
+        sheet = np.asarray(_sheet(made))
+        assert sheet.shape[:2] == (-(-count // 12) * height, 12 * width)
+        for image, tile in enumerate(made):
+            y, x = height * (image // 12), width * (image % 12)
+            np.testing.assert_array_equal(sheet[y : y + height, x : x + width], tile if channels == 3 else tile[..., 0])
+
+
+def test_every_file_stands_with_its_origin(page: str, opened: dict[str, list[Result]]) -> None:
+    section = html.unescape(page.partition('<section id="provenance">')[2])
+    for result in (result for files in opened.values() for result in files):
+        entry = section.partition(f"<summary>{result.path.name}</summary>")[2].partition("</details>")[0]
+        attributes, stored = results.attributes(result.path), results.provenance(result.path)
+        for value in (
+            result.schema,
+            attributes["content_sha256"],
+            attributes["config_sha256"],
+            attributes["created_utc"],
+            stored["environment"]["torch"],
+            stored["config"]["checkpoint"]["sha256"],
+            commands.of(result),
+        ):
+            assert value in entry
+
+
+def made_by(result: Result, name: str = "x.h5", **changes: Any) -> Result:
+    return replace(result, path=Path(name), config=result.config | changes)
+
+
+def test_commands_name_what_is_not_the_default(opened: dict[str, list[Result]]) -> None:
+    base = opened["robustness"][1]
+    job = base.config["checkpoint"]["job"]
+    default = vars(AttackSettings().resolved(job))
+    data = base.config["data"]
+    called = f"irt analyze robustness checkpoints/{base.config['checkpoint']['name']}.safetensors"
+    assert commands.of(made_by(base, settings=default)) == called
+    options = {"--eps", str(2 / 255), "--steps", "1", "--step-size", str(base.config["settings"]["step_size"])}
+    assert set(commands.of(base).removeprefix(called).split()) <= options
+    assert "--steps 1" in commands.of(base)
+    other = data | {"split": "train", "dataset": "my digits"}
+    changed = made_by(base, "a-first30.h5", settings=default | {"seed": 7}, data=other, batch_size=5)
+    assert commands.of(changed) == f"{called} --dataset 'my digits' --split train --limit 30 --batch-size 5 --seed 7"
+    trained = {"recipe": vars(preset("quick", "cluttered-digits")) | {"epochs": 3}}
+    config = base.config["checkpoint"] | {"job": job | trained}
+    assert commands.all_of([made_by(base, checkpoint=config, settings=default)] * 2) == [
+        "irt train at-att --dataset cluttered-digits --arch small --recipe quick --seed 0 --set epochs=3",
+        "irt analyze robustness",
+        "irt report",
+    ]
+
+
+def test_zero_is_an_option_too(opened: dict[str, list[Result]]) -> None:
+    settings = opened["robustness"][0].config["settings"]
+    result = made_by(opened["robustness"][0], settings=settings | {"steps": 0})
+    assert "--steps 0" in commands.of(result)
+
+
+def test_a_report_is_written_again_only_from_other_files(folders: Folders, tmp_path: Path) -> None:
+    said: list[str] = []
+    copy = Folders(tmp_path)
+    copy.analyses.mkdir()
+    files = sorted(folders.analyses.glob("robustness-*.h5"))
+    (copy.analyses / files[0].name).write_bytes(files[0].read_bytes())
+    first = report.write(copy, copy.report, said.append).read_bytes()
+    report.write(copy, copy.report, said.append)
+    other = report.write(copy, tmp_path / "other.html", said.append)
+    assert copy.report.read_bytes() == other.read_bytes() == first
+    (copy.analyses / files[1].name).write_bytes(files[1].read_bytes())
+    report.write(copy, copy.report, said.append)
+    assert copy.report.read_bytes() != first
+    assert [line for line in said if line.endswith(("html", "already")) and "png" not in line] == [
+        "wrote report.html",
+        "report.html is there already",
+        "wrote other.html",
+        "rewrote report.html",
+    ]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_what_is_no_report_stays(folders: Folders, tmp_path: Path) -> None:
+    for content in (b"", b"<!doctype html><p>mine", b"\xff\x00\n", b"<!doctype html><!-- irt report 12 -->"):
+        mine = tmp_path / "mine.html"
+        mine.write_bytes(content)
+        with pytest.raises(UserError, match=r"mine\.html is no report of irt's"):
+            report.write(folders, mine, lambda _: None)
+        assert mine.read_bytes() == content
+
+
+def test_files_that_cannot_be_reported_are_named(folders: Folders, tmp_path: Path) -> None:
+    bare = Folders(tmp_path)
+    with pytest.raises(UserError, match=r"there are no analyses in .*analyses"):
+        report.write(bare, bare.report, lambda _: None)
+    config = results.read(next(folders.analyses.glob("robustness-*.h5"))).config
+    bare.analyses.mkdir()
+    for name, version, said in (
+        ("astrology", 1, r"holds astrology/1, which this irt does not know"),
+        ("robustness", 0, r"has robustness/0 and this irt reads robustness/\d: run its analysis again"),
+    ):
+        path = bare.analyses / "made.h5"
+        with results.open_rows(path, Schema(name, version, (), ()), 1, {}, config, {}) as rows:
+            rows.finish({}, {})
+        with pytest.raises(UserError, match=said) as error:
+            report.write(bare, bare.report, lambda _: None)
+        assert str(path) in str(error.value)
+    assert not bare.report.exists()
+
+
+def test_the_command_writes_where_it_is_told(folders: Folders, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "a" / "page.html"
+    for arguments, where in (([], folders.report), (["-o", str(elsewhere)], elsewhere)):
+        done = CliRunner().invoke(cli.irt, ["report", "--root", str(folders.root), *arguments], catch_exceptions=False)
+        assert done.output.splitlines()[-1] == str(where)
+    assert elsewhere.read_bytes() == folders.report.read_bytes()
+
+
+def test_names_from_files_cannot_become_markup(opened: dict[str, list[Result]]) -> None:
+    hostile = "</script><script>alert(1)</script>"
+    files = []
+    for result in opened["robustness"] + opened["gradient-maps"]:
+        job = result.config["checkpoint"]["job"] | {"class_names": [hostile] * 10, "dataset": hostile}
+        config = result.config | {"checkpoint": result.config["checkpoint"] | {"job": job, "name": hostile}}
+        files.append(replace(result, config=config | {"data": config["data"] | {"dataset": hostile}}))
+    text = render(files, {})
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+    assert text.count("<script") == 2
+
+
+def test_a_study_without_gradient_maps_says_what_the_gallery_needs(opened: dict[str, list[Result]]) -> None:
+    text = render(opened["robustness"], {})
+    assert "Images come with <code>irt analyze gradient-maps</code>" in text
+    assert "<script" not in text
+
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+def cards(window: Page) -> list[int]:
+    """The images that are shown, in order."""
+    captions = window.value("[...document.querySelectorAll('#cards li > p')].map((one) => one.textContent)")
+    return [int(caption.partition(":")[0]) for caption in captions]
+
+
+def choose(window: Page, **values: str) -> None:
+    for name, value in values.items():
+        control = f"document.getElementById('controls').elements['{name}']"
+        window.value(f"{control}.value = '{value}'; {control}.dispatchEvent(new Event('change', {{bubbles: true}}))")
+
+
+@needs_browser
+def test_the_page_opens_from_a_file_and_asks_for_nothing(window: Page, folders: Folders) -> None:
+    window.asked.clear()
+    window.complaints.clear()
+    window.open(folders.report.as_uri())
+    choose(window, model="1")
+    assert {address for address in window.asked if not address.startswith("data:")} == {folders.report.as_uri()}
+    assert window.complaints == []
+    pictures = "[...document.querySelectorAll('img')].map((one) => one.complete && one.naturalWidth > 0)"
+    assert window.value(pictures) == [True]
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_page_fits_a_phone_and_is_light_or_dark(window: Page, folders: Folders, width: int, dark: bool) -> None:
+    window.open(folders.report.as_uri(), width, 800, dark=dark)
+    assert window.value("document.documentElement.scrollWidth") == width
+    red, green, blue = map(int, re.findall(r"\d+", window.value("getComputedStyle(document.body).backgroundColor")))
+    assert (red + green + blue < 150) == dark
+    assert window.value("getComputedStyle(document.querySelector('.paper')).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@needs_browser
+def test_the_gallery_sorts_and_filters(window: Page, folders: Folders, told: dict[str, Any]) -> None:
+    window.open(folders.report.as_uri())
+    model, labels = told["models"][1], told["labels"]
+    choose(window, model="1")
+    assert cards(window) == list(range(24))
+    window.value("document.getElementById('more').click()")
+    assert cards(window) == list(range(IMAGES)) and window.value("document.getElementById('more').hidden")
+    margin = model["scores"][told["scores"].index("margin under attack")]
+    choose(window, score=str(told["scores"].index("margin under attack")))
+    assert cards(window) == sorted(range(IMAGES), key=lambda image: margin[image])[:24]
+    choose(window, order="1")
+    assert cards(window) == sorted(range(IMAGES), key=lambda image: -margin[image])[:24]
+    choose(window, score="", order="0")
+    expected = {
+        "0": [image for image in range(IMAGES) if model["clean"][image] == labels[image]],
+        "1": [image for image in range(IMAGES) if model["clean"][image] != labels[image]],
+        "2": [
+            image for image in range(IMAGES) if model["clean"][image] == labels[image] == model["adversarial"][image]
+        ],
+        "3": [
+            image for image in range(IMAGES) if model["clean"][image] == labels[image] != model["adversarial"][image]
+        ],
+    }
+    assert sorted(expected["0"] + expected["1"]) == list(range(IMAGES))
+    for outcome, images in expected.items():
+        choose(window, outcome=outcome)
+        assert cards(window) == images[:24]
+        assert window.value("document.getElementById('shown').textContent") == f"{len(images)} of {IMAGES} images"
+    choose(window, outcome="", **{"class": "4"})
+    assert cards(window) == [image for image in range(IMAGES) if labels[image] == 4]
+    address = window.value("location.href")
+    window.open(address)
+    assert cards(window) == [image for image in range(IMAGES) if labels[image] == 4]
+    assert window.value("document.getElementById('controls').elements.model.value") == "1"
+
+
+@needs_browser
+def test_a_score_that_a_model_lacks_cannot_be_chosen(window: Page, folders: Folders, told: dict[str, Any]) -> None:
+    window.open(f"{folders.report.as_uri()}#gallery?score={told['scores'].index('gradient on the object')}")
+    options = window.value("[...document.getElementById('controls').elements.score.options].map((one) => one.disabled)")
+    assert options == [False, *(values is None for values in told["models"][0]["scores"])]
+    assert window.value("document.getElementById('controls').elements.score.value") == ""
+    assert cards(window) == list(range(24))
+
+
+@needs_browser
+def test_the_gallery_is_for_keyboards_and_screen_readers(window: Page, folders: Folders) -> None:
+    window.open(folders.report.as_uri())
+    labelled = "[...document.querySelectorAll('select')].map((one) => one.labels[0]?.firstChild.textContent.trim())"
+    assert window.value(labelled) == ["Model", "Class", "Outcome", "Sort by", "Order"]
+    window.value("document.getElementById('controls').elements.model.focus()")
+    window.press("ArrowDown", 40)
+    assert window.value("document.getElementById('cards').className") == "model-1"
+    window.press("Tab", 9)
+    assert window.value("document.activeElement.name") == "class"
+    tile = "document.querySelector('#cards .attention')"
+    assert window.value(f"[{tile}.getAttribute('role'), {tile}.getAttribute('aria-label')]") == ["img", "attention 0"]
+    assert window.value("[...document.querySelectorAll('img')].every((one) => one.alt.length > 10)")
+
+
+@needs_browser
+def test_tiles_show_their_own_image(window: Page, folders: Folders, digits: Dataset, tmp_path: Path) -> None:
+    window.open(folders.report.as_uri())
+    box = window.value(
+        "(() => { const one = document.querySelectorAll('#cards .image')[14]; one.scrollIntoView();"
+        "const box = one.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; })()"
+    )
+    window.picture(tmp_path / "seen.png")
+    x, y, width, height = box
+    seen = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB"))
+    at = (np.arange(32) + 0.5) / 32
+    shown = seen[np.ix_((y + height * at).astype(int), (x + width * at).astype(int))]
+    assert np.abs(shown.astype(int) - digits.test.images[14]).mean() < 2

@@ -1,0 +1,178 @@
+"""Scale rules: examples worked out by hand, slow loops, and what each rule must not see."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import Array, array
+from torch import Tensor
+
+from interpret_robust.scale_rules import MEANING, RULES, as_image, degenerate, deviation, normalised, pooled_deviation
+
+N, C, H, W = 5, 3, 4, 6
+PER_IMAGE = [rule for rule in RULES if rule != "clip-set"]
+
+
+def maps(seed: int = 0, count: int = N) -> Tensor:
+    """Signed maps of very different sizes, with heavy tails and a mean."""
+    random = torch.Generator().manual_seed(seed)
+    sizes = 10.0 ** torch.arange(-2, count - 2)[:, None, None, None]
+    return sizes * (torch.randn((count, C, H, W), generator=random) ** 3 + 0.3)
+
+
+def slow(entries: list[float], rule: str, set_deviation: float) -> list[float]:
+    """A rule on the entries of one map, as MEANING says it."""
+    mean = sum(entries) / len(entries)
+    sd = math.sqrt(sum((entry - mean) ** 2 for entry in entries) / len(entries))
+    low, high, largest = min(entries), max(entries), max(map(abs, entries))
+    bound = {"clip": 3 * sd, "clip-set": 3 * set_deviation, "max": largest}.get(rule)
+    if bound is None:
+        return [(entry - low) / (high - low) for entry in entries]
+    return [0.5 + max(-bound, min(bound, entry)) / (2 * bound) for entry in entries]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_is_a_slow_loop(rule: Any) -> None:
+    found = as_image(maps(), rule, 0.7)
+    expected = [slow(one.ravel().tolist(), rule, 0.7) for one in array(maps())]
+    np.testing.assert_allclose(found.flatten(1), expected, atol=1e-5)
+
+
+def row(*entries: float) -> Tensor:
+    return torch.tensor(entries)[None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        # The standard deviation of (-4, 0, 0, 4) is sqrt(8), and three of that 8.485.
+        ("clip", [0.264298, 0.5, 0.5, 0.735702]),
+        ("clip-set", [0.0, 0.5, 0.5, 1.0]),
+        ("max", [0.0, 0.5, 0.5, 1.0]),
+        ("min-max", [0.0, 0.5, 0.5, 1.0]),
+    ],
+)
+def test_a_symmetric_map_by_hand(rule: Any, expected: list[float]) -> None:
+    np.testing.assert_allclose(as_image(row(-4, 0, 0, 4), rule, 1.0).flatten(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        # Mean 1, standard deviation sqrt(3.5), three of that 5.612: zero stays grey although it is not the mean.
+        ("clip", [0.410913, 0.5, 0.589087, 0.856348]),
+        ("clip-set", [1 / 3, 0.5, 2 / 3, 1.0]),
+        ("max", [0.375, 0.5, 0.625, 1.0]),
+        ("min-max", [0.0, 0.2, 0.4, 1.0]),
+    ],
+)
+def test_a_lopsided_map_by_hand(rule: Any, expected: list[float]) -> None:
+    np.testing.assert_allclose(as_image(row(-1, 0, 1, 4), rule, 1.0).flatten(), expected, atol=1e-6)
+
+
+def test_one_large_pixel_does_not_grey_out_a_clipped_map() -> None:
+    """The rest uses most of the range, and the raw rules leave it nothing: why the paper clips."""
+    random = torch.Generator().manual_seed(0)
+    one = torch.randn((1, 3, 32, 32), generator=random)
+    one[0, 1, 2, 3] = 100.0
+    rest = torch.ones(one.shape, dtype=torch.bool)
+    rest[0, 1, 2, 3] = False
+    clipped = as_image(one, "clip", math.nan)
+    assert float(clipped[0, 1, 2, 3]) == 1.0
+    assert float(clipped[rest].max()) > 0.75 and float(clipped[rest].min()) < 0.25
+    for rule in ("max", "min-max"):
+        raw = as_image(one, rule, math.nan)[rest]
+        assert float(raw.max() - raw.min()) < 0.09
+
+
+def test_clipped_entries_are_those_beyond_three_deviations() -> None:
+    entries = array(maps())
+    beyond = np.abs(entries) >= 3 * entries.std((1, 2, 3), keepdims=True)
+    found = as_image(maps(), "clip", math.nan)
+    np.testing.assert_array_equal((found == 0) | (found == 1), beyond)
+    assert 0 < beyond.sum() < entries.size / 10
+
+
+@pytest.mark.parametrize("rule", PER_IMAGE)
+@pytest.mark.parametrize("factor", [1e-30, 1e-3, 17.0, 1e30])
+def test_a_rule_of_a_single_map_does_not_see_its_size(rule: Any, factor: float) -> None:
+    """Squares of 1e-30 and of 1e30 are beyond float32."""
+    torch.testing.assert_close(as_image(factor * maps(), rule, 0.0), as_image(maps(), rule, 0.0), rtol=0, atol=1e-5)
+
+
+def test_the_rule_of_the_set_sees_the_size() -> None:
+    contrast = [(as_image(factor * maps(), "clip-set", 1.0) - 0.5).abs().mean() for factor in (0.01, 0.1, 1.0)]
+    assert contrast[0] < contrast[1] < contrast[2]
+    torch.testing.assert_close(as_image(9 * maps(), "clip-set", 9.0), as_image(maps(), "clip-set", 1.0))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_other_sign_is_the_negative(rule: Any) -> None:
+    positive, negative = as_image(maps(), rule, 0.7), as_image(-maps(), rule, 0.7)
+    torch.testing.assert_close(negative, 1 - positive, rtol=0, atol=1e-6)
+    assert not torch.allclose(negative, positive, atol=0.1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_map_is_not_changed_by_the_others(rule: Any) -> None:
+    whole = as_image(maps(), rule, 0.7)
+    for place in range(N):
+        torch.testing.assert_close(as_image(maps()[place : place + 1], rule, 0.7), whole[place : place + 1])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_images_lie_in_the_unit_interval_and_raw_ones_reach_its_ends(rule: Any) -> None:
+    found = as_image(maps(), rule, 0.7).flatten(1)
+    assert float(found.min()) >= 0 and float(found.max()) <= 1
+    if rule == "max":
+        assert ((found == 0) | (found == 1)).sum(1).tolist() == [1] * N
+    if rule == "min-max":
+        assert ((found == 0).sum(1) == 1).all() and ((found == 1).sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_zero_map_is_grey_and_degenerate(rule: Any) -> None:
+    some = maps()
+    some[[1, 3]] = 0
+    assert degenerate(some).tolist() == [False, True, False, True, False]
+    found = as_image(some, rule, 0.7)
+    assert (found[[1, 3]] == 0.5).all()
+    torch.testing.assert_close(found[[0, 2, 4]], as_image(maps()[[0, 2, 4]], rule, 0.7))
+    assert (as_image(torch.zeros(2, C, H, W), rule, 0.0) == 0.5).all()
+
+
+def test_a_constant_map_is_grey_where_only_its_spread_would_show() -> None:
+    constant = torch.full((1, C, H, W), 0.1)
+    assert degenerate(constant).tolist() == [False]
+    shown = {rule: set(as_image(constant, rule, 0.0).flatten().tolist()) for rule in RULES}
+    assert shown == {"clip": {0.5}, "clip-set": {0.5}, "max": {1.0}, "min-max": {0.5}}
+
+
+def test_a_map_is_its_largest_magnitude_times_its_normalised_form() -> None:
+    some = maps()
+    some[2] = 0
+    unit, largest = normalised(some)
+    np.testing.assert_allclose(largest, np.abs(array(some)).max((1, 2, 3)), rtol=1e-6)
+    torch.testing.assert_close(unit * largest[:, None, None, None], some)
+    assert unit.abs().flatten(1).amax(1).tolist() == [1, 1, 0, 1, 1]
+    np.testing.assert_allclose(deviation(some), array(some).std((1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(5,), (2, 3), (1, 1, 1, 1, 1)])
+def test_the_pooled_deviation_is_that_of_all_entries_however_they_come(sizes: tuple[int, ...]) -> None:
+    every: Array = array(maps())
+    found = pooled_deviation(torch.split(maps(), list(sizes)))
+    assert found == pytest.approx(every.std(), rel=1e-12)
+    assert found != pytest.approx(every.std((1, 2, 3)).mean(), rel=0.1)
+
+
+def test_the_pooled_deviation_of_equal_entries_is_zero() -> None:
+    assert pooled_deviation([torch.full((2, C, H, W), 0.1), torch.full((1, C, H, W), 0.1)]) == pytest.approx(
+        0, abs=1e-8
+    )
+
+
+def test_every_rule_says_what_it_does() -> None:
+    assert tuple(MEANING) == RULES

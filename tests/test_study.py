@@ -1,0 +1,237 @@
+"""A study: its models, which of them read the maps of which, and the tables that its files are printed as."""
+
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import oddity
+import pytest
+from oddity import Oddities
+
+from interpret_robust import analyses, results, study, tables, tasks
+from interpret_robust.datasets import Dataset
+from interpret_robust.errors import UserError
+from interpret_robust.folders import Folders
+from interpret_robust.study import MODELS
+from interpret_robust.tasks import AnalysisTask, analysis_tasks, applicable, evaluators_of
+from interpret_robust.training import checkpoint
+from interpret_robust.variants import VARIANTS
+
+ALL = [f"{architecture} {name} {seed}" for architecture, name, seed in MODELS]
+"""Models are written as `small at-att 0`."""
+
+
+@pytest.fixture(autouse=True)
+def odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The analysis `odd` and its images are there."""
+    oddity.register(monkeypatch)
+    monkeypatch.setattr(tasks, "load", oddity.odd_images)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]]:
+    """Checkpoints of models, each made once."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(chosen: Sequence[str], dataset: str = "odd") -> list[Path]:
+        paths = []
+        for architecture, name, seed in map(str.split, chosen):
+            path = folder / f"{dataset}-{architecture}-{name}-seed{seed}.safetensors"
+            if not path.exists():
+                oddity.untrained(folder, oddity.odd_images(dataset), architecture, name, int(seed))
+            paths.append(path)
+        return paths
+
+    return make
+
+
+def told(paths: Sequence[Path]) -> list[str]:
+    """What `models` was asked for."""
+    jobs = [checkpoint.read(path).job for path in paths]
+    return [f"{job['architecture']} {job['variant']} {job['seed']}" for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("subject", "evaluators"),
+    [
+        ("small at 0", ["small natural 1", "small natural 2", "cnn natural 1", "small at 1"]),
+        ("small natural 0", ["small natural 1", "small natural 2", "cnn natural 1", "small at 1"]),
+        ("small at 1", ["small natural 0", "small natural 2", "cnn natural 1", "small at 0"]),
+        ("small natural 1", ["small natural 0", "small natural 2", "cnn natural 1", "small at 0"]),
+        ("small natural 2", ["small natural 0", "small natural 1", "cnn natural 1", "small at 0"]),
+        ("cnn natural 1", ["small natural 0"]),
+    ],
+)
+def test_the_study_has_evaluators_for_each_of_its_models(
+    models: Callable[..., list[Path]], subject: str, evaluators: list[str]
+) -> None:
+    candidates = models(ALL)
+    random.Random(0).shuffle(candidates)
+    assert told(evaluators_of(models([subject])[0], candidates)) == evaluators
+
+
+def test_every_subject_of_the_study_is_read_by_the_same_models(models: Callable[..., list[Path]]) -> None:
+    subjects = [model for model in ALL if model.endswith(" 0")]
+    assert {model.split()[1] for model in subjects} == set(VARIANTS)
+    assert len({evaluators_of(path, models(ALL)) for path in models(subjects)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("subject", "candidates", "evaluators"),
+    [
+        # the lowest seeds, by number; two of the own architecture, one of another
+        ("small at 0", "small natural 10, small natural 3, small natural 9", "small natural 3, small natural 9"),
+        ("small at 0", "cnn natural 4, cnn natural 3, small natural 1", "small natural 1, cnn natural 3"),
+        # none of the own architecture and seed
+        ("small at-att 0", "small at 0, small natural 0, small natural 1", "small natural 1"),
+        ("small natural 1", "small at 1, small natural 1, small natural 0", "small natural 0"),
+        # another architecture begins elsewhere, whatever its seed
+        ("small at 0", "cnn natural 0, cnn at 1", "cnn natural 0"),
+        ("cnn at 1", "small natural 1, cnn natural 1, cnn at 0", "small natural 1, cnn at 0"),
+        # other variants read nothing
+        ("small at 0", "small natural-att 1, small at-reg 1, small natural 1", "small natural 1"),
+    ],
+)
+def test_evaluators_are_of_other_seeds_natural_ones_first(
+    models: Callable[..., list[Path]], subject: str, candidates: str, evaluators: str
+) -> None:
+    found = evaluators_of(models([subject])[0], models(candidates.split(", ")))
+    assert ", ".join(told(found)) == evaluators
+
+
+def test_evaluators_are_of_the_same_data(models: Callable[..., list[Path]]) -> None:
+    (subject, second), elsewhere = models(["small at 0", "small natural 2"]), models(["small natural 1"], "other")
+    assert evaluators_of(subject, [*elsewhere, second]) == (second,)
+
+
+@pytest.mark.parametrize("others", [[], ["small natural 3"], ["small at 4", "small natural-att 4"]])
+def test_without_a_natural_model_the_command_that_makes_one_is_told(
+    models: Callable[..., list[Path]], others: list[str]
+) -> None:
+    (subject,) = models(["small at-att 3"])
+    with pytest.raises(UserError) as error:
+        evaluators_of(subject, [subject, *models(others)])
+    assert str(error.value) == (
+        "no natural model of another seed is there to read the gradient maps of odd-small-at-att-seed3.safetensors: "
+        "`irt train natural --dataset odd --arch small --seed 4`."
+    )
+
+
+@pytest.fixture
+def folders(models: Callable[..., list[Path]], tmp_path: Path) -> Folders:
+    """A working directory with two subjects and three models that can read their maps."""
+    made = models(["small at 0", "small at-att 0", "small natural 1", "small natural 2", "small at 1"])
+    (tmp_path / "checkpoints").mkdir()
+    for path in made:
+        (tmp_path / "checkpoints" / path.name).symlink_to(path)
+    return Folders(tmp_path)
+
+
+def test_a_task_has_the_evaluators_of_its_subject_or_those_that_are_given(folders: Folders) -> None:
+    first, second = (folders.checkpoints / f"odd-small-at-seed{seed}.safetensors" for seed in (0, 1))
+    tasks = analysis_tasks("odd", [first, second], folders, Oddities(), limit=5)
+    assert [told(task.evaluators) for task in tasks] == [
+        ["small natural 1", "small natural 2", "small at 1"],
+        ["small natural 2", "small at 0"],
+    ]
+    assert [(task.checkpoint, task.folder, task.limit) for task in tasks] == [
+        (first, folders.analyses, 5),
+        (second, folders.analyses, 5),
+    ]
+    nowhere = Folders(folders.root / "nowhere")
+    for place in (folders, nowhere):
+        given = analysis_tasks("odd", [first, second], place, Oddities(), evaluators=(second, first))
+        assert [task.evaluators for task in given] == [(second, first)] * 2
+    with pytest.raises(UserError, match="there are no checkpoints in"):
+        analysis_tasks("odd", [first], nowhere, Oddities())
+
+
+def test_an_analysis_that_needs_no_evaluators_looks_for_none(folders: Folders) -> None:
+    settings = analyses.get("robustness").settings()
+    elsewhere = Folders(folders.root / "nowhere")
+    (task,) = analysis_tasks("robustness", [folders.checkpoints / "x"], elsewhere, settings, split="train")
+    assert task == AnalysisTask("robustness", folders.checkpoints / "x", elsewhere.analyses, settings, split="train")
+    assert task.evaluators == ()
+
+
+def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
+    subject = folders.checkpoints / "odd-small-at-seed0.safetensors"
+    (task,) = analysis_tasks("odd", [subject], folders, Oddities(left_side="closed"), limit=6)
+    assert not task.is_done()
+    assert task() == "analysed odd-odd-small-at-seed0-test-leftsideclosed-first6.h5" == f"analysed {task.name}"
+    assert task.is_done()
+    result = results.read(folders.analyses / task.name)
+    assert result.config["evaluators"]["names"] == [path.stem for path in task.evaluators]
+    assert result["per_image/read"].shape == (6, 3)
+
+
+def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, said = tasks.checkpoints_in(folders), list[str]()
+    assert len(paths) == 5 and applicable("odd", paths, {}, said.append) == paths and not said
+    one = [path for path in paths if "natural" in path.stem][:1]
+    with pytest.raises(UserError, match="is left out: no natural model of another seed is there"):
+        applicable("odd", one, {}, said.append)
+    given = {"evaluators": (paths[0],)}
+    assert applicable("odd", paths, given, said.append) == paths[1:]
+    assert said == [f"{paths[0].name} is left out: it is the evaluator."]
+
+    masked = replace(oddity.ANALYSIS, needs_masks=True, needs_evaluators=False)
+    monkeypatch.setattr(analyses, "get", lambda name: masked)
+    with pytest.raises(UserError, match=f"{paths[0].name} is left out: odd has no object masks"):
+        applicable("odd", paths, {}, said.append)
+
+    def only_there(name: str) -> Dataset:
+        split = oddity.odd_images().test
+        masks = np.ones(split.images.shape[:3], bool) if name == "there" else None
+        return replace(oddity.odd_images(), train=replace(split, masks=masks), test=replace(split, masks=masks))
+
+    monkeypatch.setattr(tasks, "load", only_there)
+    assert applicable("odd", paths, {"source": "there"}, said.append) == paths
+
+
+@pytest.fixture
+def files(folders: Folders) -> list[Path]:
+    """The files of at-att and of at, in this order."""
+    subjects = [folders.checkpoints / f"odd-small-{name}-seed0.safetensors" for name in ("at-att", "at")]
+    tasks = analysis_tasks("odd", subjects, folders, Oddities(), limit=4)
+    for task in tasks:
+        task()
+    return [folders.analyses / task.name for task in tasks]
+
+
+def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: list[Path]) -> None:
+    lines = tables.text_of(files).splitlines()
+    assert lines[0].split() == ["model", "rightly", "highest"]
+    attentive, plain = (results.read(path) for path in files)
+    for line, name, result in zip(lines[2:4], ("at", "at-att"), (plain, attentive), strict=True):
+        shown = [f"odd-small-{name}-seed0", str(result["test/read"].tolist()), f"{result['test/highest']:.3f}"]
+        assert re.split("  +", line) == shown
+    assert plain["test/highest"] != attentive["test/highest"]
+    assert lines[4:] == ["", "files all", "---------", "2"]
+
+
+@pytest.mark.parametrize("views", [["rightly"], ["highest"], ["rightly", "highest"], ["highest", "rightly"]])
+def test_views_limit_a_table_to_their_columns(files: list[Path], views: list[str]) -> None:
+    lines = tables.text_of(files, views).splitlines()
+    assert lines[0].split() == ["model", *views]
+    assert re.split("  +", lines[5].rstrip()) == [f"files {view}" for view in views]
+
+
+def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:
+    assert len(tables.text_of(files[:1]).splitlines()) == 3
+
+
+def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:
+    trained = study.quick_tasks(Folders(tmp_path), "cpu", overwrite=False)
+    assert [(task.architecture, task.variant, task.seed) for task in trained] == list(MODELS)
+    assert {(task.architecture, task.recipe.optimiser, task.recipe.learning_rate) for task in trained} == {
+        ("small", "sgd", 0.1),
+        ("cnn", "adam", 0.002),
+    }
+    assert {(task.source, task.deadline, task.limit) for task in trained} == {("cluttered-digits", math.inf, None)}

@@ -1,0 +1,170 @@
+"""What `irt validate` finds in a file: each fault alone, and nothing in a good one."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from make_golden import file_of
+
+from interpret_robust import analyses, cli, results
+from interpret_robust.analyses import attention_rank, gradient_maps
+from interpret_robust.validation import problems
+
+GOOD = file_of(gradient_maps.SCHEMA)
+LABEL = gradient_maps.SCHEMA.label
+Change = Callable[[h5py.File], object]
+
+
+def changed(folder: Path, change: Change, source: Path = GOOD) -> Path:
+    """A copy of a good file with one change, and a checksum that fits it."""
+    path = folder / "changed.h5"
+    shutil.copyfile(source, path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+        file.attrs["content_sha256"] = results.content_sha256(file)
+    return path
+
+
+def replaced(file: h5py.File, name: str, values: Any, axes: tuple[str, ...]) -> None:
+    """Another dataset under the name of one, with the meaning and the axes it should have."""
+    meaning = file[name].attrs["long_name"]
+    del file[name]
+    dataset = file.create_dataset(name, data=values)
+    dataset.attrs["long_name"] = meaning
+    for dimension, axis in zip(dataset.dims, axes, strict=True):
+        dimension.label = axis
+        dimension.attach_scale(file[axis])
+
+
+def test_a_good_file_has_no_problems() -> None:
+    assert problems(GOOD) == []
+
+
+def test_what_is_beyond_the_schema_is_ignored(tmp_path: Path) -> None:
+    def add(file: h5py.File) -> None:
+        file["per_image/note"] = np.arange(8)
+        file["more/number"] = 3.5
+        file["examples"].attrs["comment"] = "mine"
+
+    assert problems(changed(tmp_path, add)) == []
+
+
+def float_label(file: h5py.File) -> None:
+    replaced(file, "per_image/label", np.zeros(8), ("sample",))
+
+
+def short_scale(file: h5py.File) -> None:
+    replaced(file, "per_image/scale", np.zeros(7, np.float32), ("sample",))
+
+
+def turned(file: h5py.File) -> None:
+    replaced(file, "view/contrast", np.zeros((3, 4)), ("of", "rule"))
+
+
+def no_scale(file: h5py.File) -> None:
+    file["per_image/loss"].dims[0].detach_scale(file["sample"])
+
+
+def other_scale(file: h5py.File) -> None:
+    no_scale(file)
+    file["elsewhere"] = np.arange(8)
+    file["elsewhere"].make_scale("sample")
+    file["per_image/loss"].dims[0].attach_scale(file["elsewhere"])
+
+
+def renamed_rule(file: h5py.File) -> None:
+    names = [*file["rule"].asstr()[()]]
+    file["rule"][...] = ["sharp", *names[1:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file.pop("set/deviation"), "set/deviation is missing"),
+        (float_label, "per_image/label is of type float64, not int16"),
+        (turned, "view/contrast has the axes ('of', 'rule'), not ('rule', 'of')"),
+        (no_scale, "per_image/loss has no scale for its axis sample"),
+        (other_scale, "per_image/loss has no scale for its axis sample"),
+        (short_scale, "per_image/scale has 7 places along sample, and its scale 8"),
+        (renamed_rule, "the places of rule are not clip, clip-set, max, min-max"),
+        (lambda file: file["examples"].attrs.update(signal="view"), "examples has signal 'view', not 'map'"),
+        (lambda file: file["examples"].pop("colour"), "examples has no colour, which its plot needs"),
+        (lambda file: file.attrs.update(default="view"), "its default plot is 'view', not 'examples'"),
+    ],
+)
+def test_each_fault_is_found_alone(tmp_path: Path, change: Change, said: str) -> None:
+    path = changed(tmp_path, change)
+    assert problems(path) == [f"{path}: {said}."]
+
+
+def test_all_faults_are_found_together(tmp_path: Path) -> None:
+    def change(file: h5py.File) -> None:
+        del file["set"], file["examples"]
+        float_label(file)
+
+    path = changed(tmp_path, change)
+    missing = [column.path for column in gradient_maps.SCHEMA.summary if column.path.startswith(("set/", "examples/"))]
+    assert len(missing) == 10
+    expected = ["per_image/label is of type float64, not int16", *(f"{name} is missing" for name in missing)]
+    assert problems(path) == [f"{path}: {said}." for said in expected]
+
+
+def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
+    damaged, text, foreign = (tmp_path / f"{name}.h5" for name in ("damaged", "text", "foreign"))
+    shutil.copyfile(GOOD, damaged)
+    with h5py.File(damaged, "r+") as file:
+        file["per_image/loss"][3] += 1
+    text.write_text("not HDF5")
+    with h5py.File(foreign, "w") as file:
+        file["x"] = 1
+    unfinished = changed(tmp_path, lambda file: file.attrs.update(complete=False))
+    for path, said in (
+        (tmp_path / "none.h5", "there is no analysis file"),
+        (damaged, "is damaged (its content differs from its checksum)"),
+        (text, "is damaged or no HDF5 file"),
+        (foreign, "not one that `irt analyze` wrote"),
+        (unfinished, "is unfinished (8 rows)"),
+    ):
+        (found,) = problems(path)
+        assert str(path) in found and said in found
+
+
+def test_a_file_of_another_schema_is_told_apart(tmp_path: Path) -> None:
+    name, version = LABEL.split("/")
+    for label, said in (
+        (f"{name}/{int(version) + 1}", "update interpret-robust"),
+        (f"{name}/0", "run its analysis again"),
+        ("astrology/1", "holds astrology/1, which no analysis of this irt writes"),
+    ):
+        path = changed(tmp_path, lambda file, label=label: file.attrs.update(schema=label))  # type: ignore[misc]
+        (found,) = problems(path)
+        assert str(path) in found and said in found
+    path = changed(tmp_path, lambda file: file.attrs.update(schema=attention_rank.SCHEMA.label))
+    assert f"{path}: per_image/spearman is missing." in problems(path)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(cli.irt, ["validate", *map(str, arguments)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_says_one_line_a_file_and_fails_for_any_fault(tmp_path: Path) -> None:
+    assert run(GOOD) == (0, f"{GOOD}: {LABEL}, 8 images, good\n", "")
+    bad = changed(tmp_path, lambda file: file.pop("set/deviation"))
+    none = tmp_path / "none.h5"
+    code, said, complained = run(bad, GOOD, none)
+    assert (code, said) == (2, f"{GOOD}: {LABEL}, 8 images, good\n")
+    assert complained.splitlines() == [
+        f"irt: {bad}: set/deviation is missing.",
+        f"irt: there is no analysis file {none}: `irt analyze` makes them.",
+    ]
+
+
+@pytest.mark.parametrize("name", analyses.names())
+def test_every_analysis_can_be_validated(name: str) -> None:
+    assert problems(file_of(analyses.get(name).schema)) == []
