@@ -11,6 +11,7 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from interpret_robust.drawing import conditions
 from interpret_robust.figures.style import GRAD_CAM, job, order, radius, weights_of
@@ -191,6 +192,16 @@ def _robust_features(claim: Claim, results: Sequence[Result]) -> Iterator[Measur
         yield _mean("Spearman minus that of the mean attention map", result, beyond, control=True)
 
 
+def _robust_features_matter(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
+    for result in _own_attention(claim, results):
+        removed, orders = result["removed"], _names(result, "order")
+        for place, condition in enumerate(_names(result, "condition")):
+            area = trapezoid(result["per_image/correct"][:, place], removed / removed[-1], axis=2)
+            lost = area[:, orders.index("random")] - area[:, orders.index("robust")]
+            what = f"area lost under accuracy of {condition} images, the robust removed first, beyond random order"
+            yield _mean(what, result, lost, percent=True)
+
+
 def _attention_on_object(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
     for result in _own_attention(claim, results):
         place = _names(result, "map").index("weights")
@@ -237,6 +248,7 @@ MEASURED: dict[str, Callable[[Claim, Sequence[Result]], Iterator[Measure]]] = {
     "regularization-robustness": _accuracy,
     "both-robustness": _accuracy,
     "robust-features": _robust_features,
+    "robust-features-matter": _robust_features_matter,
     "attention-on-object": _attention_on_object,
     "gradmap-score": _gradmap_score,
     "alignment": _alignment,

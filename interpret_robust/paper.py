@@ -91,6 +91,15 @@ CLAIMS = (
         compares=False,
     ),
     Claim(
+        "robust-features-matter",
+        "Without its more robust local features a model loses more than without as many at random.",
+        "our model depends on features that are very closely correlated with the robust features",
+        "Section 4.4",
+        "feature-deletion",
+        ("at-att", "at-att-reg"),
+        compares=False,
+    ),
+    Claim(
         "attention-on-object",
         "More attention lies on the object than the object's area would give.",
         "The attention maps focus sharply on the objects in the images",

@@ -160,6 +160,7 @@ class Work:
     ) -> None:
         for one in (checkpoint, *evaluators):
             _check_fit(one, dataset)
+            one.network()
         names = [one.path.stem for one in evaluators]
         if len(set(names)) < len(names):
             raise UserError(

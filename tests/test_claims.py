@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def write(
     data: Mapping[str, Any] | None = None,
     labels: Mapping[str, tuple[str, ...]] | None = None,
     axes: Mapping[str, tuple[str, ...]] | None = None,
+    places: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Result:
     """A file that holds these per-image columns, whose axes after the first are named in `axes`, and no others."""
     name, version = schema.split("/")
@@ -55,7 +57,7 @@ def write(
     if readers := (labels or {}).get("evaluator"):
         config["evaluators"] = {"names": list(readers), "sha256": [f"of {reader}" for reader in readers]}
     path = folder / f"{name}-{len(list(folder.iterdir()))}.h5"
-    with results.open_rows(path, made, count, {"position": 4}, config, {}) as rows:
+    with results.open_rows(path, made, count, {"position": 4, **(places or {})}, config, {}) as rows:
         rows.append({f"per_image/{column}": values for column, values in columns.items()})
         rows.finish({}, {})
     return results.read(path)
@@ -131,7 +133,7 @@ def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     assert one.text() == f"+20.0 points [{100 * one.estimate.low:+.1f}, {100 * one.estimate.high:+.1f}]"
     assert set(one.files) == {result.path.name for result in files}
     others = [finding for name, finding in judged.items() if not name.startswith("attention-")]
-    assert {finding.verdict for finding in others} == {"not testable here"} and len(others) == 6
+    assert {finding.verdict for finding in others} == {"not testable here"} and len(others) == 7
 
 
 def test_only_models_of_one_seed_on_the_same_images_are_compared(tmp_path: Path) -> None:
@@ -252,6 +254,36 @@ def test_attention_and_gradients_on_the_object(tmp_path: Path) -> None:
     assert attention.verdict == gradient.verdict == "supported"
     without = localised(tmp_path, "at-att", np.full(50, np.nan), 0.6 + wave)
     assert found([without])["attention-on-object"].verdict == "not testable here"
+
+
+def test_what_is_lost_without_robust_features_is_beyond_what_random_ones_cost(tmp_path: Path) -> None:
+    removed, orders = (0, 1, 3, 4), ("random", "attended", "robust")
+    correct = np.random.default_rng(0).random((30, 2, 3, 4)) < 0.5
+    labels = {"condition": ("clean", "adversarial"), "order": orders}
+    axes = {"correct": ("condition", "order", "removed")}
+    columns = {"correct": correct.astype("u1")}
+
+    def measured(variant: str, columns: Mapping[str, AnyArray]) -> Result:
+        of: dict[str, Any] = {"settings": {"weights": "attention"}, "places": {"removed": removed}}
+        return write(tmp_path, "feature-deletion/1", variant, columns, labels=labels, axes=axes, **of)
+
+    finding = found([measured("at-att", columns)])["robust-features-matter"]
+    for place, measure in enumerate(finding.measures):
+        lost = []
+        for curves in correct[:, place].astype(float):
+            areas = [
+                sum((b - a) / 4 * (curve[i] + curve[i + 1]) / 2 for i, (a, b) in enumerate(pairwise(removed)))
+                for curve in curves
+            ]
+            lost.append(areas[orders.index("random")] - areas[orders.index("robust")])
+        assert measure.estimate.value == pytest.approx(np.mean(lost)) and measure.percent
+        assert labels["condition"][place] in measure.what
+    assert len(finding.measures) == 2
+    fragile = correct.copy()
+    fragile[:, :, orders.index("random")], fragile[:, :, orders.index("robust")] = False, True
+    assert found([measured("at-att-reg", {"correct": fragile.astype("u1")})])["robust-features-matter"].verdict == (
+        "contradicted"
+    )
 
 
 def test_edges_count_beyond_those_of_another_image(tmp_path: Path) -> None:

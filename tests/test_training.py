@@ -55,9 +55,6 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
     this = job(digits, name)
     run = Run(this, CPU)
-    run.advance()
-    run.advance()
-
     model = build("small", this.variant.head, (3, 32, 32), 10, seed=3).to(memory_format=torch.channels_last).train()
     velocity = {key: torch.zeros_like(parameter) for key, parameter in model.named_parameters()}
     batches = TrainingBatches(digits.train, 16, 3, CPU, pad=2, flip=True)
@@ -82,8 +79,11 @@ def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
                 decay = 5e-4 if parameter.ndim > 1 else 0.0
                 velocity[key] = 0.9 * velocity[key] + parameter.grad + decay * parameter
                 parameter.sub_(RECIPE.rate(share) * velocity[key])
-    for key, parameter in model.named_parameters():
-        torch.testing.assert_close(run.model.get_parameter(key), parameter, rtol=1e-4, atol=1e-6)
+        run.advance()
+        for key, parameter in model.named_parameters():
+            torch.testing.assert_close(run.model.get_parameter(key), parameter, rtol=1e-4, atol=1e-6)
+        # A last bit that differs may turn the sign of a step of the next attack, and with it a pixel.
+        model.load_state_dict(run.model.state_dict())
 
 
 @pytest.mark.parametrize(

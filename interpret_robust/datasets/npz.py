@@ -30,7 +30,7 @@ def array_sha256(array: Array) -> str:
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
-    """Writes `arrays` to `path` whole or not at all, by way of `<path>.partial`. Raises OSError."""
+    """Writes `arrays` to `path` whole or not at all. Raises OSError."""
     with replacing(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
 

@@ -45,16 +45,20 @@ class Checkpoint:
         return job
 
     def network(self) -> Classifier:
-        """A network of this architecture that has shapes, but no numbers."""
+        """A network of this architecture, with shapes but no numbers.
+
+        Raises UserError where the tensors are of another network.
+        """
         job = self.job
         head = variant(job["variant"]).head
         with torch.device("meta"):
-            return build(job["architecture"], head, tuple(job["image_shape"]), len(job["class_names"]), seed=0)
+            model = build(job["architecture"], head, tuple(job["image_shape"]), len(job["class_names"]), seed=0)
+        _check_names(self.path, job["architecture"], model.state_dict(), self.tensors)
+        return model
 
     def model(self, device: torch.device) -> Classifier:
-        """The model on `device`, in eval mode. Raises UserError where the tensors are of another network."""
+        """The model on `device`, in eval mode. Raises UserError as `network` does."""
         model = self.network()
-        _check_names(self.path, self.job["architecture"], model.state_dict(), self.tensors)
         model.load_state_dict(self.tensors, assign=True)
         return model.to(device).to(memory_format=torch.channels_last).eval()
 
