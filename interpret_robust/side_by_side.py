@@ -77,6 +77,7 @@ def _attempt(task: Task, position: int | None) -> str | Exception:
 
 
 _position: int | None = None
+_parent_is_gone = threading.Event()
 
 
 def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
@@ -95,8 +96,12 @@ def _stop_with_parent(watched: Connection) -> None:
     try:
         watched.recv()
     except (EOFError, OSError):
+        _parent_is_gone.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _work(task: Task) -> str:
+    # The pool hands a worker one task more than it works on, and does not take it back.
+    if _parent_is_gone.is_set():
+        raise Stopped("not begun: the parent has gone")
     return task(_position)

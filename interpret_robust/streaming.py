@@ -160,7 +160,7 @@ class Work:
     ) -> None:
         for one in (checkpoint, *evaluators):
             _check_fit(one, dataset)
-            one.network()
+            one.local_shape()
         names = [one.path.stem for one in evaluators]
         if len(set(names)) < len(names):
             raise UserError(
@@ -180,7 +180,7 @@ class Work:
         readers = () if default_evaluators else tuple(names)
         name = file_name(analysis, checkpoint.path.stem, split, self.settings, default, limit, other, readers)
         self.path = folder / name
-        channels, height, width = _local_shape(checkpoint, dataset)
+        channels, height, width = checkpoint.local_shape()
         self.axes: dict[str, Places] = {
             "class": dataset.class_names,
             "channel": channels,
@@ -252,13 +252,6 @@ class Work:
                     raise Stopped(f"{name} stopped after {rows.done} of {total} images")
                 rows.append(self.analysis.rows(self.model, batch, prepared))
                 bar.update(len(batch.indices))
-
-
-def _local_shape(checkpoint: Checkpoint, dataset: Dataset) -> tuple[int, int, int]:
-    """Channels, height and width of a model's local features, without computing any."""
-    images = torch.zeros(1, *dataset.image_shape, device="meta")
-    channels, height, width = checkpoint.network().features(images).local.shape[1:]
-    return channels, height, width
 
 
 def make_batch(split: Split, indices: range, device: torch.device) -> Batch:

@@ -12,7 +12,7 @@ import pytest
 
 from interpret_robust import side_by_side
 from interpret_robust.errors import UserError
-from interpret_robust.interruption import Stopped
+from interpret_robust.interruption import Stopped, stop_requests
 from interpret_robust.side_by_side import Outcome
 
 PATIENCE = 8.0
@@ -104,3 +104,35 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         parent.kill()
         for worker in workers:
             os.kill(int(worker.name), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Writes its own name into `folder` and waits until it is asked to stop, as training does."""
+
+    folder: Path
+    name: str
+
+    def __call__(self, position: int | None) -> str:
+        with stop_requests() as stop:
+            (self.folder / self.name).touch()
+            stop.wait(60)
+        raise Stopped("asked to")
+
+
+def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(tmp_path: Path) -> None:
+    script = (
+        "import sys, test_side_by_side as t\n"
+        "list(t.side_by_side.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    try:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+        parent.terminate()
+        assert parent.wait(timeout=PATIENCE)
+    finally:
+        parent.kill()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]

@@ -10,8 +10,9 @@ of (seed, step), so the step is the state of the generators.
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ from torch import Tensor
 from interpret_robust.errors import UserError
 from interpret_robust.files import replacing
 from interpret_robust.models import Classifier, build
+from interpret_robust.models.classifier import Head
 from interpret_robust.variants import variant
 
 FORMAT = "interpret-robust-checkpoint"
@@ -44,23 +46,39 @@ class Checkpoint:
         job: dict[str, Any] = self.about["job"]
         return job
 
-    def network(self) -> Classifier:
-        """A network of this architecture, with shapes but no numbers.
-
-        Raises UserError where the tensors are of another network.
-        """
-        job = self.job
-        head = variant(job["variant"]).head
-        with torch.device("meta"):
-            model = build(job["architecture"], head, tuple(job["image_shape"]), len(job["class_names"]), seed=0)
-        _check_names(self.path, job["architecture"], model.state_dict(), self.tensors)
-        return model
+    def local_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of local features. Raises UserError where the tensors are of another network."""
+        outline = _outline(*self._network())
+        _check_names(self.path, self.job["architecture"], outline.shapes, self.tensors)
+        return outline.local_shape
 
     def model(self, device: torch.device) -> Classifier:
-        """The model on `device`, in eval mode. Raises UserError as `network` does."""
-        model = self.network()
-        model.load_state_dict(self.tensors, assign=True)
+        """The model on `device`, in eval mode. Raises UserError as `local_shape` does."""
+        self.local_shape()
+        model = build(*self._network(), seed=0)
+        model.load_state_dict(self.tensors)
         return model.to(device).to(memory_format=torch.channels_last).eval()
+
+    def _network(self) -> tuple[str, Head, tuple[int, int, int], int]:
+        """What `build` needs to know."""
+        job = self.job
+        channels, height, width = job["image_shape"]
+        return job["architecture"], variant(job["variant"]).head, (channels, height, width), len(job["class_names"])
+
+
+class Outline(NamedTuple):
+    """A network without its numbers: the shape of each tensor, and that of the local features."""
+
+    shapes: dict[str, torch.Size]
+    local_shape: tuple[int, int, int]
+
+
+@lru_cache(maxsize=32)
+def _outline(architecture: str, head: Head, image_shape: tuple[int, int, int], classes: int) -> Outline:
+    network = build(architecture, head, image_shape, classes, seed=0).eval()
+    with torch.no_grad():
+        channels, height, width = network.features(torch.zeros(1, *image_shape)).local.shape[1:]
+    return Outline({name: tensor.shape for name, tensor in network.state_dict().items()}, (channels, height, width))
 
 
 def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
@@ -110,11 +128,11 @@ def _tensors_sha256(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def _check_names(path: Path, architecture: str, expected: Tensors, found: Tensors) -> None:
+def _check_names(path: Path, architecture: str, expected: dict[str, torch.Size], found: Tensors) -> None:
     differing = sorted(
         name
         for name in expected.keys() | found.keys()
-        if name not in expected or name not in found or expected[name].shape != found[name].shape
+        if name not in expected or name not in found or expected[name] != found[name].shape
     )
     if differing:
         raise UserError(
