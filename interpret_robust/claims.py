@@ -14,11 +14,12 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from interpret_robust.drawing import conditions
-from interpret_robust.figures.style import GRAD_CAM, job, order, radius, weights_of
 from interpret_robust.gradmap_tables import VIEWS, is_read, shared_evaluators, short_name
+from interpret_robust.labels import GRAD_CAM, job, order, radius, weights_of
 from interpret_robust.paper import CLAIMS, Claim
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval, bootstrap_mean, holm, mcnemar, row_spearman
+from interpret_robust.variants import VARIANTS
 
 Verdict = Literal["supported", "contradicted", "cannot tell", "not testable here"]
 
@@ -94,7 +95,7 @@ class Finding:
 
 
 def judge(results: Sequence[Result]) -> list[Finding]:
-    """Every claim, against the files of one dataset and one architecture."""
+    """Every claim, against the files of one dataset, one architecture and one dataset of training."""
     ordered = sorted(results, key=order)
     found = [Finding(claim, tuple(_measured(claim, ordered))) for claim in CLAIMS]
     largest = {
@@ -194,11 +195,14 @@ def _robust_features(claim: Claim, results: Sequence[Result]) -> Iterator[Measur
 
 def _robust_features_matter(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
     for result in _own_attention(claim, results):
-        removed, orders = result["removed"], _names(result, "order")
+        removed, orders, fill = result["removed"], _names(result, "order"), result.config["settings"]["fill"]
         for place, condition in enumerate(_names(result, "condition")):
             area = trapezoid(result["per_image/correct"][:, place], removed / removed[-1], axis=2)
             lost = area[:, orders.index("random")] - area[:, orders.index("robust")]
-            what = f"area lost under accuracy of {condition} images, the robust removed first, beyond random order"
+            what = (
+                f"accuracy of {condition} images lost on average over the number of features removed, the robust "
+                f"first, beyond random order ({_attack(result)}, fill {fill})"
+            )
             yield _mean(what, result, lost, percent=True)
 
 
@@ -213,11 +217,17 @@ def _attention_on_object(claim: Claim, results: Sequence[Result]) -> Iterator[Me
 def _gradmap_score(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
     """The paper's cell at sign minus, by each natural evaluator that read both, clipped and raw."""
     for pair in _pairs(claim, results):
-        for evaluator, view in product(shared_evaluators(pair), VIEWS):
-            if "-natural-" in evaluator:
-                first, second = (is_read(result, evaluator, view) for result in pair)
-                what = f"maps -g ({VIEWED[view]}) that {short_name(pair[0], evaluator)} reads"
-                yield _compared(what, pair, (first, second))
+        natural = [name for name in shared_evaluators(pair) if _is_natural(pair[0], name)]
+        for evaluator, view in product(natural, VIEWS):
+            first, second = (is_read(result, evaluator, view) for result in pair)
+            what = f"maps -g ({VIEWED[view]}) that {short_name(pair[0], evaluator)} reads"
+            yield _compared(what, pair, (first, second))
+
+
+def _is_natural(result: Result, evaluator: str) -> bool:
+    """Whether an evaluator is of the paper's kind: naturally trained, without attention."""
+    of = VARIANTS[result.config["evaluators"]["jobs"][evaluator]["variant"]]
+    return not of.adversarial and of.head == "average"
 
 
 def _names(result: Result, axis: str) -> list[str]:

@@ -14,9 +14,10 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
-    """The first keys in which two configurations differ, with both values."""
+    """The first keys in which two configurations differ, the least nested first, with both values."""
     flat_found, flat_wanted = flatten(found), flatten(wanted)
     keys = [key for key in flat_found | flat_wanted if flat_found.get(key) != flat_wanted.get(key)]
+    keys.sort(key=lambda key: key.count("."))
     told = [f"{key} is {_text(flat_found.get(key))}, here {_text(flat_wanted.get(key))}" for key in keys[:most]]
     more = [f"{len(keys) - most} more"] if len(keys) > most else []
     return "; ".join(told + more)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from interpret_robust import figures, results
+from interpret_robust import figures, labels, results
 from interpret_robust.configs import differences
 from interpret_robust.errors import UserError
 from interpret_robust.figures import style
@@ -61,10 +61,10 @@ def draw_folder(names: Sequence[str], folders: Folders, say: Say) -> list[Path]:
 
 
 def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: Say, suffix: str = "") -> Path:
-    opened = sorted(unordered, key=style.order)
+    opened = sorted(unordered, key=labels.order)
     for first, second in pairwise(opened):
-        if style.label(first) == style.label(second):
-            raise UserError(f"{first.path} and {second.path} both show {style.label(first)}: name one of them.")
+        if labels.label(first) == labels.label(second):
+            raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
     name = style.stem(figure, opened) + suffix
     sources, version = style.inputs(opened), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
@@ -79,6 +79,8 @@ def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: S
 
 def conditions(result: results.Result) -> dict[str, Any]:
     """What the files of one picture have in common: data, settings, and what their models were built for."""
-    trained = {key: style.job(result)[key] for key in ("dataset", "architecture")}
+    trained = {key: labels.job(result)[key] for key in ("dataset", "architecture")}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
-    return {"trained": trained, "data": result.config["data"], "settings": settings}
+    read = result.config.get("evaluators", {})
+    evaluators = read["names"] if read.get("given") else "default"
+    return {"trained": trained, "data": result.config["data"], "settings": settings, "evaluators": evaluators}

@@ -30,7 +30,7 @@ class Exported(NamedTuple):
 def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Exported:
     """Write `STEM-images.csv`, a row an image, and `STEM-statistics.csv`, a row a number, into `folder`.
 
-    In the first, a column with further axes becomes a column for each of their places: `map_share[attention,clean]`.
+    In the first, a column with further axes becomes a column for each of their places: `share[weights]`.
     In the second, a number is named by its dataset's path and by its place along each axis: `rule=clip; of=low`.
     Numbers have as many digits as tell them apart in the type they are stored in; maps and images are left out.
     Raises UserError for a file that cannot be read and for tables that are there, unless they may be overwritten.

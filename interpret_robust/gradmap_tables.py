@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from interpret_robust.figures.style import job, label
+from interpret_robust.labels import job, label
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval, Paired, holm, mcnemar
 from interpret_robust.variants import VARIANTS

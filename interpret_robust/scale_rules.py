@@ -14,18 +14,17 @@ from torch import Tensor
 
 Rule = Literal["clip", "clip-set", "max", "min-max"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-MEANING: dict[Rule, str] = {
-    "clip": "clipped at 3 standard deviations (sd) of its own entries on both sides of zero: 1/2 + g / (6 sd)",
-    "clip-set": "the same with the standard deviation of the entries of all maps of the split",
-    "max": "1/2 + g / (2 max|g|): raw, zero stays grey",
-    "min-max": "(g - min) / (max - min): raw, each map fills [0, 1]",
-}
 CLIP_AT = 3.0
 """Standard deviations (the paper's Figure 4), of all entries of a map about their mean."""
 
 
 def as_image(maps: Tensor, rule: Rule, set_deviation: float) -> Tensor:
-    """Maps (N, C, H, W) as images in [0, 1]; `set_deviation` is that of all maps, for the rule `clip-set`."""
+    """Maps (N, C, H, W) as images in [0, 1].
+
+    `clip`: clipped to 3 standard deviations of a map's own entries about zero, then 1/2 + g / (6 sd). `clip-set`: the
+    same with `set_deviation`, that of the entries of all maps. `max`: 1/2 + g / (2 max|g|), raw with zero grey.
+    `min-max`: (g - min) / (max - min), raw, each map fills [0, 1].
+    """
     unit, largest = normalised(maps)
     match rule:
         case "clip":

@@ -10,6 +10,7 @@ from scipy import stats
 Array = npt.NDArray[np.floating]
 
 CONFIDENCE = 0.95
+RESAMPLES = 2000
 TAILS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
 
 
@@ -35,7 +36,7 @@ def wilson(successes: int, count: int) -> Interval:
     return Interval(successes / count, float(low), float(high))
 
 
-def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = 2000) -> Interval:
+def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Mean of the finite `values` (N,) with its percentile bootstrap interval.
 
     NaN throughout where none is finite; a single value has no interval.
@@ -47,7 +48,7 @@ def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = 2000) -> In
     return Interval(float(mean[0]), float(low[0]), float(high[0]))
 
 
-def column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[Array, Array, Array]:
+def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
     """Mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
 
     A resample is the number of times it draws each row, so that its means are one product of matrices.
@@ -57,7 +58,7 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[
     return rows.mean(0), low, high
 
 
-def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) -> tuple[Array, Array, Array]:
+def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
     """As `column_means`, over the finite values of each column; NaN throughout where it has none."""
     finite = np.isfinite(rows)
     both = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
@@ -67,7 +68,7 @@ def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = 1000) ->
     return means[0], low, high
 
 
-def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = 2000) -> Interval:
+def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap interval.
 
     NaN where the mean of `second` is not positive, and for the interval where that of a resample is not.
@@ -101,7 +102,7 @@ def row_spearman(first: Array, second: Array) -> Array:
     return correlation
 
 
-def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples: int = 1000) -> Interval:
+def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Spearman's correlation of `first` and `second` (N,) over pairs that are finite, percentile bootstrap interval.
 
     NaN where there is no correlation: fewer than two pairs, or one side constant.

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -42,10 +43,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of settings that depend on nothing of the checkpoint. Fields become options of the command."""
+    """Base of an analysis's settings. Fields become options of the command."""
 
     def resolved(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
-        """These settings with nothing left open, for a checkpoint's job."""
+        """These settings with nothing left open, for a checkpoint's job. Raises UserError for a negative seed."""
+        seed = getattr(self, "seed", 0)
+        if seed < 0:
+            raise UserError(f"seed is {seed}: it must not be negative.")
         return self
 
 
@@ -83,6 +87,7 @@ class Analysis:
         views: parts of the answer that `table_row` can be limited to, as flags of the command.
         needs_masks: whether it only makes sense for data with object masks.
         needs_evaluators: whether other models read what this one gives.
+        most_evaluators: how many of them at most, None for all there are.
     """
 
     schema: Schema
@@ -97,6 +102,7 @@ class Analysis:
     views: tuple[str, ...] = ()
     needs_masks: bool = False
     needs_evaluators: bool = False
+    most_evaluators: int | None = None
 
 
 def file_name(
@@ -138,6 +144,8 @@ class Work:
     Attributes:
         dataset, split: all data, and the images that are analysed.
         settings: resolved for the checkpoint.
+        origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
+            `trained_on`, the sources of the checkpoint and of the evaluators.
 
     Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
     them, and for evaluators of one name or that are the model itself.
@@ -157,6 +165,7 @@ class Work:
         device: torch.device,
         evaluators: Sequence[Checkpoint] = (),
         default_evaluators: bool = True,
+        source: str | None = None,
     ) -> None:
         for one in (checkpoint, *evaluators):
             _check_fit(one, dataset)
@@ -170,7 +179,7 @@ class Work:
             raise UserError(f"{checkpoint.path} cannot be its own evaluator: name a model of another seed.")
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
         self.dataset = dataset
-        self._checkpoint, self._evaluators = checkpoint, evaluators
+        self._checkpoint, self._evaluators, self._stop = checkpoint, evaluators, threading.Event()
         self.split = dataset.split(split).first(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
@@ -203,7 +212,17 @@ class Work:
             "device": device.type,
         }
         if evaluators:
-            self.config["evaluators"] = {"names": names, "sha256": [one.sha256 for one in evaluators]}
+            self.config["evaluators"] = {
+                "names": names,
+                "sha256": [one.sha256 for one in evaluators],
+                "jobs": {one.path.stem: one.job for one in evaluators},
+                "given": not default_evaluators,
+            }
+        self.origin = {
+            "source": source or dataset.name,
+            "limit": limit,
+            "trained_on": [one.about["source"] for one in (checkpoint, *evaluators)],
+        }
         self.axes |= analysis.axes(self)
 
     @cached_property
@@ -217,8 +236,10 @@ class Work:
         return {one.path.stem: one.model(self.device) for one in self._evaluators}
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The images from `start` on, batch by batch."""
+        """The images from `start` on, batch by batch. Raises Stopped between two of them, on SIGINT or SIGTERM."""
         for first in range(start, len(self.split), self.batch_size):
+            if self._stop.is_set():
+                raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
             yield make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
 
     def is_done(self, *, overwrite: bool) -> bool:
@@ -239,17 +260,16 @@ class Work:
             columns = rows.columns()
             summary = self.analysis.summarise(columns, self.split)
             summary |= self.analysis.examples(columns, self.split, self.settings)
-            rows.finish(summary, provenance.code_version() | {"seconds": round(time.monotonic() - began, 1)})
+            run = provenance.code_version() | self.origin | {"seconds": round(time.monotonic() - began, 1)}
+            rows.finish(summary, run)
         return self.path
 
     def _stream(self, rows: results.Rows, position: int | None) -> None:
         name, total = self.path.stem, len(self.split)
         bar = progress.bar(name, total, "images", initial=rows.done, position=position)
-        with stop_requests() as stop, bar:
+        with stop_requests() as self._stop, bar:
             prepared = self.analysis.prepare(self)
             for batch in self.batches(rows.done):
-                if stop.is_set():
-                    raise Stopped(f"{name} stopped after {rows.done} of {total} images")
                 rows.append(self.analysis.rows(self.model, batch, prepared))
                 bar.update(len(batch.indices))
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from interpret_robust import analyses, drawing, figures, report
+from interpret_robust import analyses, report
+from interpret_robust.drawing import Say
 from interpret_robust.folders import Folders
-from interpret_robust.tasks import AnalysisTask, Say, TrainTask, analysis_tasks, do_all
+from interpret_robust.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
 from interpret_robust.training.recipe import preset
 
 # The subjects of the study have seed 0: the four variants and the natural networks that the paper sets beside
@@ -58,11 +59,12 @@ def is_subject(task: TrainTask, analysis: str) -> bool:
 def quick_analyses(folders: Folders, device: str, overwrite: bool) -> list[AnalysisTask]:
     """Every analysis of the models that it is for."""
     trained = quick_tasks(folders, device, overwrite)
+    candidates = [folders.checkpoints / task.name for task in trained]
     tasks = []
     for name in analyses.names():
         paths = [folders.checkpoints / task.name for task in trained if is_subject(task, name)]
         settings = analyses.get(name).settings()
-        tasks += analysis_tasks(name, paths, folders, settings, device=device, overwrite=overwrite)
+        tasks += analysis_tasks(name, paths, folders, settings, candidates, device=device, overwrite=overwrite)
     return tasks
 
 
@@ -72,7 +74,6 @@ def reproduce_quick(folders: Folders, device: str, overwrite: bool, say: Say) ->
     tasks = quick_analyses(folders, device, overwrite)
     do_all(tasks, device, say)
     files = [task.work().path for task in tasks]
-    drawing.draw_folder(figures.names(), folders, say)
     report.write(folders, folders.report, say)
     return files
 

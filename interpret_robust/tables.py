@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from interpret_robust import analyses, results
-from interpret_robust.figures import style
+from interpret_robust import analyses, labels, results
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -23,7 +22,7 @@ def text_of(files: Sequence[Path], views: Sequence[str] = ()) -> str:
 
 def rows_of(opened: Sequence[results.Result], views: Sequence[str] = ()) -> list[list[dict[str, str]]]:
     """The rows of these tables, by column."""
-    ordered = sorted(opened, key=style.order)
+    ordered = sorted(opened, key=labels.order)
     analysis = analyses.get(ordered[0].schema.partition("/")[0])
     rows = [{"model": result.config["checkpoint"]["name"], **analysis.table_row(result, *views)} for result in ordered]
     compared = analysis.compare(ordered, *views) if analysis.compare else []

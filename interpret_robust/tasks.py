@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from interpret_robust import analyses, side_by_side, streaming
 from interpret_robust.datasets import load
 from interpret_robust.device import cores, resolve
+from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
 from interpret_robust.interruption import Stopped
@@ -18,8 +19,6 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.loop import finished, train
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.variants import variant
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,7 @@ class AnalysisTask:
             device=resolve(self.device),
             evaluators=[checkpoint.read(path) for path in self.evaluators],
             default_evaluators=self.default_evaluators,
+            source=self.source or found.about["source"],
         )
 
 
@@ -186,8 +186,8 @@ def evaluators_of(subject: Path, candidates: Sequence[Path]) -> tuple[Path, ...]
     """Which of the candidates read the gradient maps of `subject`, the paper's kind first.
 
     Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
-    all on its data, the lowest seeds, none with its seed, since models of one architecture and seed begin at
-    the same weights. Raises UserError where there is no natural one.
+    all on its data, the lowest seeds. None of its architecture has its seed: they would have begun at the same
+    weights. Raises UserError where there is no natural one.
     """
     job = checkpoint.read(subject).job
     others = sorted(
@@ -219,17 +219,25 @@ def evaluators_of(subject: Path, candidates: Sequence[Path]) -> tuple[Path, ...]
 
 
 def analysis_tasks(
-    name: str, subjects: Sequence[Path], folders: Folders, settings: Any, **shared: Any
+    name: str,
+    subjects: Sequence[Path],
+    folders: Folders,
+    settings: Any,
+    candidates: Sequence[Path] | None = None,
+    **shared: Any,
 ) -> list[AnalysisTask]:
-    """A task for each subject, with evaluators from the folder of checkpoints where none are given."""
-    if not analyses.get(name).needs_evaluators:
+    """A task for each subject; evaluators are those given, or chosen from `candidates`, by default all there are."""
+    analysis = analyses.get(name)
+    if not analysis.needs_evaluators:
         return [AnalysisTask(name, path, folders.analyses, settings, **shared) for path in subjects]
     given = shared.pop("evaluators", ())
     shared["default_evaluators"] = not given
-    candidates = () if given else checkpoints_in(folders)
+    if not given and candidates is None:
+        candidates = checkpoints_in(folders)
+    chosen = [given or evaluators_of(path, candidates or ()) for path in subjects]
     return [
         AnalysisTask(
-            name, path, folders.analyses, settings, evaluators=given or evaluators_of(path, candidates), **shared
+            name, path, folders.analyses, settings, evaluators=evaluators[: analysis.most_evaluators], **shared
         )
-        for path in subjects
+        for path, evaluators in zip(subjects, chosen, strict=True)
     ]

@@ -13,12 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust import drawing, figures, results
+from interpret_robust import drawing, figures, labels, results
 from interpret_robust.analyses import attention_maps
 from interpret_robust.analyses.attention_maps import MapsSettings, rows, summarise, total_variation_distance
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.errors import UserError
-from interpret_robust.figures import style
 from interpret_robust.figures.attention_maps import WRONG
 from interpret_robust.models import Classifier
 from interpret_robust.models.attention import AveragePool, LinearAttention
@@ -402,7 +401,7 @@ def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(finished: lis
     opened = [results.read(one) for one in finished]
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
     for result in opened:
-        for name, values in caption["numbers"][style.label(result)].items():
+        for name, values in caption["numbers"][labels.label(result)].items():
             expected = [None if np.isnan(value) else value for value in result[name].tolist()]
             assert values == expected, name
     drawn = figures.get("attention-maps").draw(opened).figure

@@ -19,7 +19,13 @@ from interpret_robust.statistics import Interval
 
 ABOVE, BELOW, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.1, -0.1, 0.3)
 ATTACK = {"eps": 8 / 255, "steps": 20}
-READERS = ("tiny-small-at-seed1", "tiny-small-natural-seed1", "tiny-cnn-natural-seed2")
+READERS = {
+    "my-natural-images-small-at-seed1": "at",
+    "tiny-small-natural-seed1": "natural",
+    "renamed": "natural",
+    "tiny-small-natural-att-natural-seed1": "natural-att",
+}
+"""Evaluators and their variants, which their names do not tell."""
 
 
 def write(
@@ -55,7 +61,11 @@ def write(
         "settings": dict(settings or {}),
     }
     if readers := (labels or {}).get("evaluator"):
-        config["evaluators"] = {"names": list(readers), "sha256": [f"of {reader}" for reader in readers]}
+        config["evaluators"] = {
+            "names": list(readers),
+            "sha256": [f"of {reader}" for reader in readers],
+            "jobs": {reader: {"variant": READERS[reader]} for reader in readers},
+        }
     path = folder / f"{name}-{len(list(folder.iterdir()))}.h5"
     with results.open_rows(path, made, count, {"position": 4, **(places or {})}, config, {}) as rows:
         rows.append({f"per_image/{column}": values for column, values in columns.items()})
@@ -263,8 +273,9 @@ def test_what_is_lost_without_robust_features_is_beyond_what_random_ones_cost(tm
     axes = {"correct": ("condition", "order", "removed")}
     columns = {"correct": correct.astype("u1")}
 
-    def measured(variant: str, columns: Mapping[str, AnyArray]) -> Result:
-        of: dict[str, Any] = {"settings": {"weights": "attention"}, "places": {"removed": removed}}
+    def measured(variant: str, columns: Mapping[str, AnyArray], fill: str = "mean", steps: int = 20) -> Result:
+        settings = ATTACK | {"weights": "attention", "fill": fill, "steps": steps}
+        of: dict[str, Any] = {"settings": settings, "places": {"removed": removed}}
         return write(tmp_path, "feature-deletion/1", variant, columns, labels=labels, axes=axes, **of)
 
     finding = found([measured("at-att", columns)])["robust-features-matter"]
@@ -278,7 +289,13 @@ def test_what_is_lost_without_robust_features_is_beyond_what_random_ones_cost(tm
             lost.append(areas[orders.index("random")] - areas[orders.index("robust")])
         assert measure.estimate.value == pytest.approx(np.mean(lost)) and measure.percent
         assert labels["condition"][place] in measure.what
+    assert finding.measures[0].what == (
+        "accuracy of clean images lost on average over the number of features removed, the robust first, beyond "
+        "random order (PGD-20 at eps 8/255, fill mean), at-att"
+    )
     assert len(finding.measures) == 2
+    several = [measured("at-att", columns, *of) for of in (("mean", 20), ("zero", 20), ("mean", 100))]
+    assert len({measure.what for measure in found(several)["robust-features-matter"].measures}) == 6
     fragile = correct.copy()
     fragile[:, :, orders.index("random")], fragile[:, :, orders.index("robust")] = False, True
     assert found([measured("at-att-reg", {"correct": fragile.astype("u1")})])["robust-features-matter"].verdict == (
@@ -317,14 +334,14 @@ def scored(folder: Path, variant: str, answers: AnyArray, readers: tuple[str, ..
 
 def test_gradient_maps_are_read_by_every_natural_evaluator(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    first, second = (rng.random((300, 3, 2, 3, 2)) < share for share in (0.6, 0.3))
-    first[:, READERS.index("tiny-small-at-seed1")] = False  # the adversarial evaluator has no say
+    names = tuple(READERS)
+    first, second = (rng.random((300, 4, 2, 3, 2)) < share for share in (0.6, 0.3))
+    first[:, [0, 3]] = False  # evaluators trained adversarially or with attention have no say
     # The second file names its evaluators in another order.
-    turned = READERS[::-1]
-    files = [scored(tmp_path, "at-att-reg", first, READERS), scored(tmp_path, "at", second[:, ::-1], turned)]
+    files = [scored(tmp_path, "at-att-reg", first, names), scored(tmp_path, "at", second[:, ::-1], names[::-1])]
     finding = found(files)["gradmap-score"]
     expected: dict[str, Any] = {}
-    for reader, natural in ((1, "small-natural-seed1"), (2, "cnn-natural-seed2")):
+    for reader, natural in ((1, "small-natural-seed1"), (2, "renamed")):
         for rule, called in ((0, "clipped"), (2, "raw")):
             pair = [[bool(row[reader, 0, rule, 0]) for row in answers] for answers in (first, second)]
             gain = np.mean([a - b for a, b in zip(*pair, strict=True)])
@@ -338,7 +355,7 @@ def test_gradient_maps_are_read_by_every_natural_evaluator(tmp_path: Path) -> No
     assert finding.verdict == "supported"
     weaker = first.copy()
     weaker[:, 2, 0, 2, 0] = second[:, 2, 0, 2, 0]
-    mixed = found([scored(tmp_path, "at-att-reg", weaker, READERS), files[1]])["gradmap-score"]
+    mixed = found([scored(tmp_path, "at-att-reg", weaker, names), files[1]])["gradmap-score"]
     assert mixed.verdict == "cannot tell" and mixed.p_value == 1
 
 

@@ -16,7 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from interpret_robust import analyses, drawing, figures, results
+from interpret_robust import analyses, drawing, figures, labels, results
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.errors import UserError
 from interpret_robust.figures import contact_sheet, style
@@ -46,7 +46,7 @@ def analyse(path: Path, dataset: Dataset, folder: Path, name: str, limit: int | 
 
 def files(folder: Path, name: str) -> list[Path]:
     """The files of an analysis in the paper's order."""
-    return sorted(folder.glob(f"{name}-*.h5"), key=lambda path: style.order(results.read(path)))
+    return sorted(folder.glob(f"{name}-*.h5"), key=lambda path: labels.order(results.read(path)))
 
 
 @pytest.fixture(scope="module")

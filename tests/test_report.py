@@ -5,21 +5,23 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import oddity
 import pytest
 import torch
 from browser import CHROMIUM, Page, browser
 from click.testing import CliRunner
 from PIL import Image
 
-from interpret_robust import analyses, cli, figures, report, results, tables
-from interpret_robust.attacks import AttackSettings
+from interpret_robust import analyses, cli, figures, paper, report, results, tables
 from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.npz import write_npz
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
 from interpret_robust.report import commands
@@ -28,6 +30,7 @@ from interpret_robust.results import AnyArray, Result
 from interpret_robust.scale_rules import as_image
 from interpret_robust.schema import Column, Schema
 from interpret_robust.streaming import Work
+from interpret_robust.tasks import AnalysisTask
 from interpret_robust.training import checkpoint
 from interpret_robust.training.recipe import preset
 
@@ -126,7 +129,7 @@ def test_tables_are_those_that_are_printed(page: str, opened: dict[str, list[Res
 def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, list[Result]]) -> None:
     section = html.unescape(page.partition('<section id="claims">')[2].partition("</section>")[0])
     verdicts = re.findall(r'<td><span class="verdict [\w-]*">([\w ]*)</span>', section)
-    assert len(verdicts) == 9 and verdicts[2] == verdicts[3] == verdicts[8] == "not testable here"
+    assert len(verdicts) == len(paper.CLAIMS) and verdicts[2] == verdicts[3] == verdicts[8] == "not testable here"
     first, second = (
         (one["per_image/prediction_natural"] == one["per_image/label"]).mean() for one in opened["robustness"]
     )
@@ -228,36 +231,164 @@ def test_every_file_stands_with_its_origin(page: str, opened: dict[str, list[Res
             assert value in entry
 
 
-def made_by(result: Result, name: str = "x.h5", **changes: Any) -> Result:
-    return replace(result, path=Path(name), config=result.config | changes)
+@pytest.fixture
+def made_by(tmp_path: Path) -> Callable[..., Result]:
+    """Write an empty file with the configuration of another, but for some changes, and with its origin."""
+
+    def make(result: Result, origin: Mapping[str, Any] | None = None, **changes: Any) -> Result:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
+        run = results.provenance(result.path)["run"] | dict(origin or {})
+        name, version = result.schema.split("/")
+        with results.open_rows(path, Schema(name, int(version), (), ()), 1, {}, result.config | changes, {}) as rows:
+            rows.finish({}, run)
+        return results.read(path)
+
+    return make
 
 
-def test_commands_name_what_is_not_the_default(opened: dict[str, list[Result]]) -> None:
+def default_settings(result: Result) -> dict[str, Any]:
+    settings = analyses.get(result.schema.partition("/")[0]).settings().resolved(result.config["checkpoint"]["job"])
+    return dict(vars(settings))
+
+
+def trained_by(result: Result, **changes: Any) -> dict[str, Any]:
+    """The checkpoint of a configuration, its job changed."""
+    found: dict[str, Any] = result.config["checkpoint"]
+    recipe = vars(preset("quick", "cluttered-digits"))
+    return found | {"job": found["job"] | {"recipe": recipe} | changes}
+
+
+def test_commands_name_what_is_not_the_default(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
     base = opened["robustness"][1]
-    job = base.config["checkpoint"]["job"]
-    default = vars(AttackSettings().resolved(job))
-    data = base.config["data"]
+    default, data = default_settings(base), base.config["data"]
     called = f"irt analyze robustness checkpoints/{base.config['checkpoint']['name']}.safetensors"
     assert commands.of(made_by(base, settings=default)) == called
     options = {"--eps", str(2 / 255), "--steps", "1", "--step-size", str(base.config["settings"]["step_size"])}
     assert set(commands.of(base).removeprefix(called).split()) <= options
     assert "--steps 1" in commands.of(base)
-    other = data | {"split": "train", "dataset": "my digits"}
-    changed = made_by(base, "a-first30.h5", settings=default | {"seed": 7}, data=other, batch_size=5)
-    assert commands.of(changed) == f"{called} --dataset 'my digits' --split train --limit 30 --batch-size 5 --seed 7"
-    trained = {"recipe": vars(preset("quick", "cluttered-digits")) | {"epochs": 3}}
-    config = base.config["checkpoint"] | {"job": job | trained}
-    assert commands.all_of([made_by(base, checkpoint=config, settings=default)] * 2) == [
-        "irt train at-att --dataset cluttered-digits --arch small --recipe quick --seed 0 --set epochs=3",
+    other, origin = data | {"split": "train", "dataset": "digits"}, {"source": "my data/digits.npz", "limit": 30}
+    changed = made_by(base, origin, settings=default | {"seed": 7}, data=other, batch_size=5)
+    assert commands.of(changed) == (
+        f"{called} --dataset 'my data/digits.npz' --split train --limit 30 --batch-size 5 --seed 7"
+    )
+
+
+def test_zero_is_an_option_too(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
+    settings = opened["robustness"][0].config["settings"]
+    result = made_by(opened["robustness"][0], settings=settings | {"steps": 0})
+    assert "--steps 0" in commands.of(result)
+
+
+def test_models_are_trained_on_as_many_images_of_the_same_file(
+    opened: dict[str, list[Result]], made_by: Callable[..., Result]
+) -> None:
+    base = opened["robustness"][1]
+    recipe = vars(preset("quick", "cluttered-digits")) | {"epochs": 3, "flip": True}
+    checkpoint, own = trained_by(base, recipe=recipe, images=5000), "my data/cluttered-digits.npz"
+    of = {"source": own, "trained_on": [own]}
+    result = made_by(base, of, checkpoint=checkpoint, settings=default_settings(base))
+    assert commands.all_of([result] * 2) == [
+        "irt train at-att --dataset 'my data/cluttered-digits.npz' --arch small --recipe quick --seed 0 --limit 5000 "
+        "--set epochs=3 --set flip=true",
         "irt analyze robustness",
         "irt report",
     ]
 
 
-def test_zero_is_an_option_too(opened: dict[str, list[Result]]) -> None:
-    settings = opened["robustness"][0].config["settings"]
-    result = made_by(opened["robustness"][0], settings=settings | {"steps": 0})
-    assert "--steps 0" in commands.of(result)
+def test_commands_are_taken_by_irt(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
+    """A recipe that is told is the recipe that is parsed."""
+    recipe = replace(preset("fast", "cifar10"), flip=False, ema=0.995, schedule="steps", eps=4 / 255)
+    base = opened["robustness"][0]
+    told = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
+    overrides = tuple(value for name, value in pairwise(told) if name == "--set")
+    assert len(overrides) > 2 and preset("fast", "cluttered-digits", overrides) == recipe
+
+
+def test_evaluators_are_trained_and_named_where_they_were_given(
+    opened: dict[str, list[Result]], digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    subject, *readers = [
+        checkpoint.read(make_checkpoint(tmp_path, name, seed)) for name, seed in (("at", 0), ("natural", 1), ("at", 1))
+    ]
+
+    def scored(*, given: bool) -> Result:
+        folder = tmp_path / str(given)
+        work = Work(
+            oddity.ANALYSIS,
+            subject,
+            digits,
+            folder,
+            settings=oddity.ANALYSIS.settings(),
+            split="test",
+            limit=7,
+            batch_size=250,
+            device=torch.device("cpu"),
+            evaluators=readers,
+            default_evaluators=not given,
+            source="d.npz",
+        )
+        return results.read(work.run())
+
+    default, given = scored(given=False), scored(given=True)
+    evaluators = default.config["evaluators"]
+    assert evaluators["jobs"] == {one.path.stem: one.job for one in readers} and evaluators["given"] is False
+    assert given.config["evaluators"] == evaluators | {"given": True}
+    run = results.provenance(given.path)["run"]
+    assert (run["source"], run["limit"], run["trained_on"]) == ("d.npz", 7, [digits.name] * 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analyses, "get", lambda _: oddity.ANALYSIS)
+        everything, reader_options = commands.all_of([default, given]), commands.of(given).split()
+    trained = [line.split() for line in everything if line.startswith("irt train")]
+    assert [(line[2], line[line.index("--seed") + 1]) for line in trained] == [
+        ("at", "0"),
+        ("natural", "1"),
+        ("at", "1"),
+    ]
+    names = [one.path.stem for one in readers]
+    options = [word for name in names for word in ("--evaluator", f"checkpoints/{name}.safetensors")]
+    assert reader_options[-4:] == options
+    asked = [line for line in everything if line.startswith("irt analyze")]
+    assert [line.endswith(f"# read by {', '.join(names)}") for line in asked] == [True, False]
+    assert asked[1].split()[-4:] == options and "--evaluator" not in asked[0]
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_task_says_where_its_images_are_from(
+    digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path, elsewhere: bool
+) -> None:
+    mine, theirs = (tmp_path / name / "digits.npz" for name in ("mine", "theirs"))
+    for path in (mine, theirs):
+        path.parent.mkdir()
+        splits = {part: digits.split(part) for part in ("train", "test")}
+        images = {f"x_{part}": split.images for part, split in splits.items()}
+        write_npz(path, images | {f"y_{part}": split.labels for part, split in splits.items()})
+    found = checkpoint.read(make_checkpoint(tmp_path))
+    checkpoint.write(found.path, found.about | {"source": str(mine)}, found.tensors)
+    settings = analyses.get("gradient-maps").settings()
+    source = str(theirs) if elsewhere else None
+    task = AnalysisTask("gradient-maps", found.path, tmp_path, settings, source=source, limit=3, batch_size=3)
+    result = results.read(task.work().run())
+    told = f" --dataset {theirs}" if elsewhere else ""
+    name = f"checkpoints/{found.path.name}"
+    assert commands.of(result) == f"irt analyze gradient-maps {name}{told} --limit 3 --batch-size 3"
+    trained = commands.all_of([result])[0]
+    assert f" --dataset {mine} " in trained and trained.endswith(f" --limit {len(digits.train)}")
+
+
+def test_claims_are_judged_apart_where_models_were_trained_on_other_data(
+    opened: dict[str, list[Result]], made_by: Callable[..., Result]
+) -> None:
+    planted = [
+        replace(one, config=one.config | {"checkpoint": trained_by(one, dataset="cluttered-digits-planted")})
+        for one in opened["robustness"]
+    ]
+    section = (
+        render(opened["robustness"] + planted, {}).partition('<section id="claims">')[2].partition("</section>")[0]
+    )
+    headings = re.findall(r"<h3>(.*?)</h3>", section)
+    own = "cluttered-digits, small"
+    assert headings == [own, f"{own}, trained on cluttered-digits-planted"]
+    assert section.count("accuracy on natural images, at-att minus at") == 2
 
 
 def test_a_report_is_written_again_only_from_other_files(folders: Folders, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stopped = work(trained, digits, tmp_path / "stopped")
     stopped.analysis = replace(stopped.analysis, rows=stopping(1, stop))
-    with pytest.raises(error, match=f"after {kept} of 60" if error is Stopped else "crash"):
+    with pytest.raises(error, match=f"before image {kept} of 60" if error is Stopped else "crash"):
         stopped.run()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert [path.name for path in stopped.path.parent.iterdir()] == [f"{stopped.path.name}.partial"]
@@ -350,7 +350,9 @@ def test_evaluators_and_their_order_are_part_of_the_configuration(
     subject, first, second = odd_models
     result = results.read(odd_work(odd_models, odd, tmp_path).run())
     names = [first.path.stem, second.path.stem]
-    assert result.config["evaluators"] == {"names": names, "sha256": [first.sha256, second.sha256]}
+    found = result.config["evaluators"]
+    assert (found["names"], found["sha256"]) == (names, [first.sha256, second.sha256])
+    assert found["jobs"] == {first.path.stem: first.job, second.path.stem: second.job}
     assert odd_work(odd_models, odd, tmp_path).is_done(overwrite=False)
     for others, said in (([second, first], "evaluators.names"), ([first], "evaluators.names")):
         with pytest.raises(UserError, match="another configuration") as error:

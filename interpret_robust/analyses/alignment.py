@@ -10,7 +10,7 @@ Gradients are with respect to pixels in [0, 1]; `gradient` without more is that 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,12 +105,6 @@ class AlignmentSettings(Settings):
     """How images are paired with others."""
 
     seed: int = field(default=0, metadata={"help": "Seed of the shuffled pairs."})
-
-    def resolved(self, job: Any) -> Self:
-        """These settings. Raises UserError for a negative seed."""
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}: it must not be negative.")
-        return super().resolved(job)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ A map is stored as g / max|g| in half precision beside max|g|: their product is 
 2^-11 max|g| (the signed map of example images is such a product).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor
 from interpret_robust.attacks import cross_entropy
 from interpret_robust.attribution import Source, gradient_map, random_targets
 from interpret_robust.datasets import Split
-from interpret_robust.errors import UserError
 from interpret_robust.models import Classifier
 from interpret_robust.results import AnyArray, Columns, Result
 from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, deviation, normalised, pooled_deviation
@@ -73,7 +71,12 @@ SCHEMA = Schema(
         Column("examples/scale", "f4", "their max|g|", ("example",)),
         Column("examples/image", "u1", "the images", ("example", *_IMAGE)),
         Column("examples/map", "f4", "their signed maps g", ("example", *_MAP)),
-        Column("examples/view", "u1", "their maps as images, zero is 128", ("example", "rule", *_IMAGE)),
+        Column(
+            "examples/view",
+            "u1",
+            "their maps as images; zero is 128 but by min-max",
+            ("example", "rule", *_IMAGE),
+        ),
     ),
     groups={
         "examples": {
@@ -102,12 +105,6 @@ class MapSettings(Selection):
     )
     target: Target = field(default="true", metadata={"help": "Class whose loss it is; random is one but the true."})
     seed: int = field(default=0, metadata={"help": "Of random targets, and of the noise of a source that has noise."})
-
-    def resolved(self, job: Mapping[str, Any]) -> Self:
-        """These settings. Raises UserError for a rule that does not exist or a seed below zero."""
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}: it must not be negative.")
-        return super().resolved(job)
 
 
 class Prepared(NamedTuple):

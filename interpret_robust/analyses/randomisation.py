@@ -31,7 +31,7 @@ from interpret_robust.attribution import (
 )
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
-from interpret_robust.regions import object_positions
+from interpret_robust.regions import object_positions, share_inside
 from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network, randomised, stages
 from interpret_robust.results import AnyArray, Axes, Columns, Result
 from interpret_robust.scale_rules import as_image
@@ -190,8 +190,8 @@ def _scores(look: Look, trained: Look, place: Place) -> dict[str, AnyArray]:
     return scores | {
         "ssim": to_numpy(structural_similarity(look.magnitude, trained.magnitude)),
         "evaluator_prediction": look.evaluator_prediction,
-        "gradient_on_object": share(to_numpy(look.magnitude.flatten(1)), place.pixels),
-        "weights_on_object": share(look.weights, place.positions),
+        "gradient_on_object": share_inside(to_numpy(look.magnitude.flatten(1)), place.pixels),
+        "weights_on_object": share_inside(look.weights, place.positions),
     }
 
 
@@ -202,13 +202,6 @@ def unit_ranks(rows: AnyArray) -> AnyArray:
     length = np.linalg.norm(ranks, axis=1, keepdims=True)
     scaled: AnyArray = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
     return scaled
-
-
-def share(values: AnyArray, inside: AnyArray) -> AnyArray:
-    """Share of each row's values (N, K), not negative, that lies inside (N, K); NaN where all are zero."""
-    total = values.sum(1)
-    part: AnyArray = np.divide((values * inside).sum(1), total, out=np.full(len(total), np.nan), where=total > 0)
-    return part
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
@@ -271,7 +264,6 @@ def _uninformed(columns: Columns) -> list[float]:
         "magnitude": 0.0,
         "gradient": 0.0,
         "weights": 0.0,
-        "read": 1 / len(np.unique(columns["per_image/label"])),
         "gradient_on_object": columns["per_image/object_area"].mean(),
         "weights_on_object": columns["per_image/object_positions"].mean(),
     }
@@ -293,5 +285,13 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 ANALYSIS = Analysis(
-    SCHEMA, RandomisationSettings, rows, summarise, table_row, prepare=prepare, axes=axes, needs_evaluators=True
+    SCHEMA,
+    RandomisationSettings,
+    rows,
+    summarise,
+    table_row,
+    prepare=prepare,
+    axes=axes,
+    needs_evaluators=True,
+    most_evaluators=1,
 )

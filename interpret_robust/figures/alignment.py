@@ -8,18 +8,8 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import (
-    MARKERS,
-    RC,
-    Drawing,
-    colour,
-    dot,
-    job,
-    label,
-    line,
-    name_rows,
-    new_figure,
-)
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, dot, line, name_rows, new_figure
+from interpret_robust.labels import job, label
 from interpret_robust.results import Result
 
 READS = "alignment/1"

@@ -10,20 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import (
-    RC,
-    Drawing,
-    attention_bar,
-    bare,
-    by_weights,
-    job,
-    label,
-    new_figure,
-    pitch,
-    radius,
-    strip,
-    weights_of,
-)
+from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, new_figure, pitch, strip
+from interpret_robust.labels import by_weights, job, label, radius, weights_of
 from interpret_robust.results import AnyArray, Result
 
 READS = "attention-maps/1"

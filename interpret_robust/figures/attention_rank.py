@@ -11,22 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import (
-    RC,
-    Drawing,
-    attention_bar,
-    bare,
-    by_weights,
-    colour,
-    job,
-    label,
-    line,
-    name_rows,
-    new_figure,
-    radius,
-    strip,
-    weights_of,
-)
+from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, colour, line, name_rows, new_figure, strip
+from interpret_robust.labels import by_weights, job, label, radius, weights_of
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval
 

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, new_figure, radius
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
+from interpret_robust.labels import job, label, radius
 from interpret_robust.results import Result
 
 READS = "feature-deletion/1"

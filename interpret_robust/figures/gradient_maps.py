@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from interpret_robust.figures.style import RC, Drawing, bare, job, label, new_figure
+from interpret_robust.figures.style import RC, Drawing, bare, new_figure
+from interpret_robust.labels import job, label
 from interpret_robust.results import AnyArray, Result
 
 READS = "gradient-maps/1"

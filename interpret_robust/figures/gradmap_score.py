@@ -7,7 +7,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, new_figure
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
+from interpret_robust.labels import job, label
 from interpret_robust.results import AnyArray, Result
 
 READS = "gradmap-score/1"

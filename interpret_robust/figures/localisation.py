@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import RC, Drawing, dot, label, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.labels import label
 from interpret_robust.results import Result
 
 READS = "localisation/1"
@@ -23,7 +24,7 @@ PANELS = (
 
 PATTERN_PANELS = (
     ("gradient's energy in their span, %", "pattern/share", "pattern/share_turned", "patterns turned"),
-    ("cosine with the own pattern, %", "pattern/cosine", "pattern/cosine_other", "other classes' patterns"),
+    ("100 x cosine with the own pattern", "pattern/cosine", "pattern/cosine_other", "other classes' patterns"),
     ("follows an exchanged pattern, %", "pattern/follows", "pattern/stays", "stays with the object"),
 )
 """Label, the statistic drawn filled, the one drawn hollow, and what that is."""

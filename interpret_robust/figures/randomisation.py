@@ -7,7 +7,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, line, new_figure
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, line, new_figure
+from interpret_robust.labels import job, label
 from interpret_robust.results import Result
 
 READS = "randomisation/1"
@@ -53,6 +54,8 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
     for row, result in enumerate(results):
         _draw_model(axes, result, score, places, (row - (len(results) - 1) / 2) / len(results))
     uninformed = float(results[0]["random/uninformed"][score])
+    if results[0]["score"][score] == "gradient-map score":
+        uninformed = 1 / len(job(results[0])["class_names"])
     if np.isfinite(uninformed):
         axes.axhline(uninformed, color="0.5", linestyle=":", linewidth=0.8)
     axes.axvspan(len(places) - 0.5, len(places) + 0.5, color="0.93", lw=0)

@@ -6,7 +6,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, job, label, new_figure, radius
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
+from interpret_robust.labels import job, label, radius
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
 

@@ -19,8 +19,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
 
 from interpret_robust.files import replacing
+from interpret_robust.labels import job, label
 from interpret_robust.results import AnyArray, Result, attributes
-from interpret_robust.variants import paper_order
 
 WIDTH = 6.75
 """Inches: the text width of a conference paper."""
@@ -58,7 +58,6 @@ MARKERS = {
     "at-att-reg": "X",
 }
 
-GRAD_CAM = "Grad-CAM"
 LINES = {"natural-linear-att": ":", "natural-att": "-.", "at-att": "--", "at-att-reg": "-"}
 
 
@@ -122,35 +121,6 @@ def colour(variant: str) -> str:
     return COLOURS.get(variant, "#CC79A7")
 
 
-def job(result: Result) -> dict[str, Any]:
-    """The training job of the checkpoint that a file analysed."""
-    found: dict[str, Any] = result.config["checkpoint"]["job"]
-    return found
-
-
-def radius(eps: float) -> str:
-    """A radius as people write it: 8/255, or 0.3."""
-    parts = 255 * eps
-    return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
-
-
-def label(result: Result) -> str:
-    """As `at-att seed 0`, or `at seed 0, Grad-CAM` where Grad-CAM stands for attention."""
-    weights = f", {GRAD_CAM}" if weights_of(result) == GRAD_CAM else ""
-    return f"{job(result)['variant']} seed {job(result)['seed']}{weights}"
-
-
-def weights_of(result: Result) -> str:
-    """Whose weights of positions a file holds: `attention`, or `Grad-CAM` where that stands in its place."""
-    return GRAD_CAM if result.config["settings"].get("weights") == "grad-cam" else "attention"
-
-
-def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The models whose own attention is shown, then those that Grad-CAM stands in for; no empty kind."""
-    kinds = {kind: [result for result in results if weights_of(result) == kind] for kind in ("attention", GRAD_CAM)}
-    return {kind: models for kind, models in kinds.items() if models}
-
-
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:
     """A row a model, the first on top, with its name at the left."""
     axes.set_yticks(range(len(results)), [label(result) for result in results])
@@ -173,11 +143,6 @@ def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: b
         linestyle="none",
         elinewidth=1,
     )
-
-
-def order(result: Result) -> tuple[int, int]:
-    """The key that puts models into the paper's order."""
-    return paper_order(job(result)["variant"], job(result)["seed"])
 
 
 def stem(name: str, results: Sequence[Result]) -> str:

@@ -10,7 +10,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from interpret_robust import analyses, drawing, figures, results
+from interpret_robust import analyses, drawing, figures, labels, results
 from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError
 from interpret_robust.figures import style
@@ -32,7 +32,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     files = sorted(folders.analyses.glob("*.h5"))
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
-    opened = sorted(map(_read, files), key=style.order)
+    opened = sorted(map(_read, files), key=labels.order)
     stamp = _stamp(opened)
     before = _stamp_of(page) if page.exists() else None
     if before == stamp:

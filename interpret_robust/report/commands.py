@@ -1,22 +1,27 @@
-"""The commands that made the files of a study, told from the configurations in them."""
+"""The commands that made the files of a study, told from their configurations and the origin of their images."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from interpret_robust import analyses
-from interpret_robust.figures.style import job, order
-from interpret_robust.results import Result
+from interpret_robust.labels import job, order
+from interpret_robust.results import Result, provenance
 from interpret_robust.streaming import BATCH_SIZE
 from interpret_robust.training.recipe import PRESETS, preset
 
 
 def all_of(opened: Sequence[Result]) -> list[str]:
-    """What to type, in order, to make the files of a study anew; each command stands once."""
+    """What to type, in order, to make the files of a study anew; each command stands once.
+
+    The models that are trained are those analysed, then those that only read what others give.
+    """
     ordered = sorted(opened, key=order)
-    trained = [shlex.join(["irt", "train", *_training(job(result))]) for result in ordered]
+    models = [_models(result) for result in ordered]
+    subjects, readers = [found[:1] for found in models], [found[1:] for found in models]
+    trained = [shlex.join(["irt", "train", *_training(*model)]) for model in chain(*subjects, *readers)]
     analysed = [
         shlex.join(["irt", "analyze", _name(result), *_options(result)]) + _readers(result) for result in ordered
     ]
@@ -25,8 +30,7 @@ def all_of(opened: Sequence[Result]) -> list[str]:
 
 def of(result: Result) -> str:
     """What to type to make one file anew."""
-    checkpoint = f"checkpoints/{result.config['checkpoint']['name']}.safetensors"
-    return shlex.join(["irt", "analyze", _name(result), checkpoint, *_options(result)])
+    return shlex.join(["irt", "analyze", _name(result), _file(result.config["checkpoint"]["name"]), *_options(result)])
 
 
 def changed(result: Result) -> dict[str, Any]:
@@ -39,31 +43,64 @@ def _name(result: Result) -> str:
     return result.schema.partition("/")[0]
 
 
+def _file(checkpoint: str) -> str:
+    return f"checkpoints/{checkpoint}.safetensors"
+
+
+def _origin(result: Result) -> dict[str, Any]:
+    """Where a file's images and those of its models' training came from: see `Work.origin`."""
+    origin: dict[str, Any] = provenance(result.path)["run"]
+    return origin
+
+
+def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
+    """The jobs of a file's model and of its evaluators, each with the name or path of its data."""
+    evaluators = result.config.get("evaluators", {"names": [], "jobs": {}})
+    jobs = [job(result), *(evaluators["jobs"][name] for name in evaluators["names"])]
+    return list(zip(jobs, _origin(result)["trained_on"], strict=True))
+
+
 def _options(result: Result) -> list[str]:
-    data, limit = result.config["data"], re.search(r"-first(\d+)$", result.path.stem)
+    config, origin = result.config, _origin(result)
     options = {
-        "dataset": data["dataset"] if data["dataset"] != job(result)["dataset"] else None,
-        "split": data["split"] if data["split"] != "test" else None,
-        "limit": limit and limit[1],
-        "batch-size": result.config["batch_size"] if result.config["batch_size"] != BATCH_SIZE else None,
+        "dataset": origin["source"] if origin["source"] != origin["trained_on"][0] else None,
+        "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
+        "limit": origin["limit"],
+        "batch-size": config["batch_size"] if config["batch_size"] != BATCH_SIZE else None,
     } | {name.replace("_", "-"): value for name, value in changed(result).items()}
     given = {f"--{name}": value for name, value in options.items() if value is not None and value is not False}
-    return [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]
+    words = [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]
+    return words + [word for name in _given(result) for word in ("--evaluator", _file(name))]
+
+
+def _given(result: Result) -> list[str]:
+    """The evaluators that were named in the command."""
+    evaluators = result.config.get("evaluators", {"given": False})
+    return list(evaluators["names"]) if evaluators["given"] else []
 
 
 def _readers(result: Result) -> str:
-    """A remark that names the models which read what a file's model gives."""
+    """A remark that names the models which read what a file's model gives, where the command does not."""
     names = result.config.get("evaluators", {}).get("names", [])
-    return f"  # read by {', '.join(names)}" if names else ""
+    return f"  # read by {', '.join(names)}" if names and not _given(result) else ""
 
 
-def _training(trained: dict[str, Any]) -> list[str]:
-    """The arguments of `irt train`, with the numbers in which a recipe differs from its preset."""
-    recipe, dataset, architecture = trained["recipe"], trained["dataset"], trained["architecture"]
-    options = {"--dataset": dataset, "--arch": architecture, "--recipe": recipe["name"], "--seed": str(trained["seed"])}
+def _training(trained: dict[str, Any], source: str) -> list[str]:
+    """The arguments of `irt train`, with the numbers in which a recipe differs from its preset.
+
+    The limit always stands: a file does not say how many images its dataset has.
+    """
+    recipe, architecture = trained["recipe"], trained["architecture"]
+    options = {
+        "--dataset": source,
+        "--arch": architecture,
+        "--recipe": recipe["name"],
+        "--seed": str(trained["seed"]),
+        "--limit": str(trained["images"]),
+    }
     words = [trained["variant"], *(word for option in options.items() for word in option)]
     if recipe["name"] in PRESETS:
-        default = asdict(preset(recipe["name"], dataset, architecture=architecture))
-        changes = [f"{name}={value}" for name, value in recipe.items() if value != default.get(name)]
+        default = asdict(preset(recipe["name"], source, architecture=architecture))
+        changes = [f"{name}={str(value).lower()}" for name, value in recipe.items() if value != default.get(name)]
         words += [word for change in changes for word in ("--set", change)]
     return words

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from interpret_robust.figures.style import job, label, weights_of
+from interpret_robust.labels import job, label, weights_of
 from interpret_robust.report import commands
 from interpret_robust.report.embedding import embedded
 from interpret_robust.results import AnyArray, Result

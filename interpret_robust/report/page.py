@@ -4,22 +4,21 @@ import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from interpret_robust import analyses, configs, paper, results, tables
-from interpret_robust.claims import Finding, judge
+from interpret_robust.claims import Finding, Verdict, judge
 from interpret_robust.drawing import FREE, conditions
-from interpret_robust.figures.style import job
+from interpret_robust.labels import job
 from interpret_robust.report import commands
 from interpret_robust.report.embedding import embedded
 from interpret_robust.report.gallery import gallery
 from interpret_robust.results import Result
 
-VERDICTS = ("supported", "contradicted", "cannot tell", "not testable here")
 _HERE = Path(__file__).parent
 _Item = TypeVar("_Item")
 
@@ -40,7 +39,7 @@ def render(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> 
         paper=paper,
         facts=_facts(opened),
         judged=_judged(opened),
-        verdicts=VERDICTS,
+        verdicts=get_args(Verdict),
         analyses=_analyses(opened, pictures),
         gallery=gallery(opened),
         files=[_origin(result) for result in sorted(opened, key=lambda one: one.path.name)],
@@ -75,11 +74,18 @@ def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _judged(opened: Sequence[Result]) -> dict[str, list[Finding]]:
-    """The claims against each dataset and architecture of which something bears on one."""
-    groups = _grouped(opened, lambda one: f"{one.config['data']['dataset']}, {job(one)['architecture']}")
+    """The claims against each dataset, architecture and dataset of training, of which something bears on one."""
+    groups = _grouped(opened, _subject)
     found = {name: judge(group) for name, group in groups.items()}
     testable = {name: findings for name, findings in found.items() if any(finding.measures for finding in findings)}
     return testable or dict(list(found.items())[:1])
+
+
+def _subject(result: Result) -> str:
+    """As `cifar10, small`, or `cluttered-digits, small, trained on cluttered-digits-planted`."""
+    dataset, trained = result.config["data"]["dataset"], job(result)
+    elsewhere = f", trained on {trained['dataset']}" if trained["dataset"] != dataset else ""
+    return f"{dataset}, {trained['architecture']}{elsewhere}"
 
 
 def _analyses(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
