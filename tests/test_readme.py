@@ -86,7 +86,7 @@ def test_every_command_runs_and_the_study_is_done_once(
         assert re.search(rf"\n{name}\nmodel ", second)
     for line in ran[1:]:
         irt(line)
-    assert {path.suffix for path in stamps()} == {".safetensors", ".h5", ".png", ".pdf", ".json", ".html"}
+    assert {path.suffix for path in stamps()} == {".safetensors", ".h5", ".png", ".pdf", ".json", ".html", ".csv"}
 
 
 def test_ci_runs_the_second_command_as_it_stands() -> None:
