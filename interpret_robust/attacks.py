@@ -15,13 +15,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.errors import UserError, unknown
+from interpret_robust.streams import streams
 
 LossName = Literal["cross-entropy", "margin"]
+Classes = npt.NDArray[np.integer]
 BatchNormMode = Literal["eval", "train"]
 Noise = Callable[[Tensor], Tensor]
 """Given images, uniform noise of their shape in [-1, 1)."""
@@ -132,6 +135,12 @@ class AttackSettings:
         return self.pgd()(model, images, labels, per_image_noise(self.seed, indices))
 
 
+def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which images (N,) that are right without the attack are right under it, and which are not, from predictions."""
+    right = clean == label
+    return {"attack_failed": right & (adversarial == label), "attack_succeeded": right & (adversarial != label)}
+
+
 def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossName) -> Tensor:
     """Gradient (N, C, H, W) of the summed loss with respect to the images."""
     with torch.enable_grad():
@@ -195,10 +204,10 @@ def per_image_noise(seed: int, indices: Sequence[int]) -> Noise:
     Rows of an analysis are then the same whatever the batch size and wherever a run was taken up again.
     Repeated calls go on in each image's own stream.
     """
-    streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index]))) for index in indices]
+    of_image = streams(seed, indices)
 
     def draw(images: Tensor) -> Tensor:
-        rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in streams])
+        rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
         return (2 * torch.from_numpy(rows) - 1).to(images.device)
 
     return draw

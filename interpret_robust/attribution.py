@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from interpret_robust.attacks import cross_entropy
 from interpret_robust.errors import UserError
 from interpret_robust.models import Classifier
+from interpret_robust.streams import streams
 from interpret_robust.variants import variant
 
 Source = Literal["gradient", "smooth-gradient", "integrated-gradients"]
 WeightsOf = Literal["attention", "grad-cam"]
 WeightsChoice = Literal["auto", "attention", "grad-cam"]
 WEIGHTS_HELP = "Weights of positions: attention, grad-cam, or auto for attention where the model has it."
+
+TARGETS = 3
+"""The purpose of random numbers that choose targets, apart from those that disturb images."""
 
 SAMPLES = 32
 """Noisy copies of an image in a smooth gradient; steps of an integrated gradient."""
@@ -49,16 +53,16 @@ def gradient_map(
         case "gradient":
             found = loss_gradient(model, images, labels)
         case "smooth-gradient":
-            found = _smooth(model, images, labels, _streams(seed, indices))
+            found = _smooth(model, images, labels, streams(seed, indices))
         case "integrated-gradients":
-            found = _integrated(model, images, labels, _streams(seed, indices))
+            found = _integrated(model, images, labels, streams(seed, indices))
     _check_numbers(found)
     return found
 
 
 def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:
     """For each image a class (N,) other than its label, all others being as likely: a function of seed and index."""
-    steps = [int(np.random.default_rng([seed, 0, index]).integers(1, classes)) for index in indices]
+    steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, TARGETS)]
     return (labels + torch.tensor(steps, device=labels.device)) % classes
 
 
@@ -105,19 +109,19 @@ def resolve_weights(choice: WeightsChoice, job: Mapping[str, Any]) -> WeightsOf:
     return choice if choice != "auto" else "attention" if has_attention else "grad-cam"
 
 
-def _smooth(model: nn.Module, images: Tensor, labels: Tensor, streams: Sequence[np.random.Generator]) -> Tensor:
+def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
     total = torch.zeros_like(images)
     for _ in range(SAMPLES):
-        noise = np.stack([stream.standard_normal(images.shape[1:], dtype=np.float32) for stream in streams])
+        noise = np.stack([stream.standard_normal(images.shape[1:], dtype=np.float32) for stream in of_image])
         total += loss_gradient(model, images + SIGMA * torch.from_numpy(noise).to(images.device), labels)
     return total / SAMPLES
 
 
-def _integrated(model: nn.Module, images: Tensor, labels: Tensor, streams: Sequence[np.random.Generator]) -> Tensor:
+def _integrated(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
     def loss(pixels: Tensor, of: Tensor) -> Tensor:
         return cross_entropy(model(pixels), of)
 
-    noise = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in streams])
+    noise = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
     found: Tensor = IntegratedGradients(loss).attribute(
         images.detach(),
         baselines=torch.from_numpy(noise).to(images.device),
@@ -126,11 +130,6 @@ def _integrated(model: nn.Module, images: Tensor, labels: Tensor, streams: Seque
         internal_batch_size=len(images),  # a step at a time: memory is that of one gradient
     )
     return found.detach()
-
-
-def _streams(seed: int, indices: Sequence[int]) -> list[np.random.Generator]:
-    """A generator for each image."""
-    return [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index]))) for index in indices]
 
 
 def _check_numbers(values: Tensor) -> None:

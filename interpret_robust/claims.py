@@ -11,14 +11,14 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from interpret_robust.drawing import conditions
-from interpret_robust.gradmap_tables import VIEWS, is_read, shared_evaluators, short_name
-from interpret_robust.labels import GRAD_CAM, job, order, radius, weights_of
+from interpret_robust.gradmap_tables import is_read, shared_evaluators
+from interpret_robust.labels import GRAD_CAM, VIEWS, job, order, places, radius, short_name, weights_of
 from interpret_robust.paper import CLAIMS, Claim
+from interpret_robust.regions import mean_map
 from interpret_robust.results import AnyArray, Result
-from interpret_robust.statistics import Interval, bootstrap_mean, holm, mcnemar, row_spearman
+from interpret_robust.statistics import Interval, area_under, bootstrap_mean, holm, mcnemar, row_spearman
 from interpret_robust.variants import VARIANTS
 
 Verdict = Literal["supported", "contradicted", "cannot tell", "not testable here"]
@@ -188,16 +188,16 @@ def _robust_features(claim: Claim, results: Sequence[Result]) -> Iterator[Measur
         ):
             yield _mean(what, result, result[f"per_image/{column}"])
         own, attention = result["per_image/spearman"], result["per_image/attention"]
-        mean_map = np.broadcast_to(attention.mean(0), attention.shape)
-        beyond = own - row_spearman(mean_map, -result["per_image/distance"])
+        prior = np.broadcast_to(mean_map(attention), attention.shape)
+        beyond = own - row_spearman(prior, -result["per_image/distance"])
         yield _mean("Spearman minus that of the mean attention map", result, beyond, control=True)
 
 
 def _robust_features_matter(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
     for result in _own_attention(claim, results):
-        removed, orders, fill = result["removed"], _names(result, "order"), result.config["settings"]["fill"]
-        for place, condition in enumerate(_names(result, "condition")):
-            area = trapezoid(result["per_image/correct"][:, place], removed / removed[-1], axis=2)
+        removed, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
+        for place, condition in enumerate(places(result, "condition")):
+            area = area_under(result["per_image/correct"][:, place], removed)
             lost = area[:, orders.index("random")] - area[:, orders.index("robust")]
             what = (
                 f"accuracy of {condition} images lost on average over the number of features removed, the robust "
@@ -208,7 +208,7 @@ def _robust_features_matter(claim: Claim, results: Sequence[Result]) -> Iterator
 
 def _attention_on_object(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
     for result in _own_attention(claim, results):
-        place = _names(result, "map").index("weights")
+        place = places(result, "map").index("weights")
         share, area, centre = (result[f"per_image/{column}"][:, place] for column in ("share", "area", "centre"))
         yield _mean("attention on the object minus the object's area", result, share - area, percent=True)
         yield _mean("the same minus a centre prior's share", result, share - centre, percent=True, control=True)
@@ -230,12 +230,6 @@ def _is_natural(result: Result, evaluator: str) -> bool:
     return not of.adversarial and of.head == "average"
 
 
-def _names(result: Result, axis: str) -> list[str]:
-    """The names of an axis's places."""
-    names: list[str] = result[axis].tolist()
-    return names
-
-
 def _alignment(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
     for pair in _pairs(claim, results):
         own, shuffled = (
@@ -248,7 +242,7 @@ def _alignment(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
 
 def _cleaner_backgrounds(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
     for pair in _pairs(claim, results):
-        first, second = (result["per_image/share"][:, _names(result, "map").index("gradient")] for result in pair)
+        first, second = (result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair)
         yield replace(_compared("share of the gradient's energy on the object", pair, (first, second)), percent=True)
 
 

@@ -6,27 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from interpret_robust.labels import job, label
+from interpret_robust.labels import VIEWS, job, label, places, short_name
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval, Paired, holm, mcnemar
 from interpret_robust.variants import VARIANTS
-
-VIEWS = {"clip": "clip", "raw": "max"}
-"""The paper's two ways of showing a map, and the scale rules that they are here."""
 
 Rows = list[dict[str, str]]
 
 
 def headline(result: Result, *views: str) -> dict[str, str]:
     """The headline at both signs, and the mean and deviation between evaluators."""
-    row = {"read by": short_name(result, _evaluators(result)[0])}
+    evaluators = places(result, "evaluator")
+    row = {"read by": short_name(result, evaluators[0])}
     for view in views or VIEWS:
         place = _place(result, view)
         for sign, mark in enumerate(("-g", "+g")):
             row[f"{view} {mark}"] = Interval(*result["headline/accuracy"][place, sign]).percent()
         mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
         spread = f" +- {deviation:.1f}" if np.isfinite(deviation) else ""
-        row[f"{view} -g, {len(_evaluators(result))} evaluators"] = f"{mean:.1f}{spread} %"
+        row[f"{view} -g, {len(evaluators)} evaluators"] = f"{mean:.1f}{spread} %"
     return row | {"grey maps": str(result["degenerate/count"][0]), "images": str(result.count)}
 
 
@@ -39,8 +37,8 @@ def compared(results: Sequence[Result], *views: str) -> list[Rows]:
 
 def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
     """Whether an evaluator reads the true class at the headline cell of a view, (N,) bool."""
-    rule = result["rule"].tolist().index(VIEWS[view])
-    answers = result["per_image/evaluator_prediction"][:, _evaluators(result).index(evaluator), 0, rule, 0]
+    rule = places(result, "rule").index(VIEWS[view])
+    answers = result["per_image/evaluator_prediction"][:, places(result, "evaluator").index(evaluator), 0, rule, 0]
     right: AnyArray = answers == result["per_image/label"]
     return right
 
@@ -49,12 +47,7 @@ def shared_evaluators(results: Sequence[Result]) -> list[str]:
     """The evaluators that read all files with the same weights, in the first file's order."""
     readers: list[dict[str, Any]] = [result.config["evaluators"] for result in results]
     weights = [dict(zip(found["names"], found["sha256"], strict=True)) for found in readers]
-    return [name for name in _evaluators(results[0]) if len({one.get(name) for one in weights}) == 1]
-
-
-def short_name(result: Result, checkpoint: str) -> str:
-    """An evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
-    return checkpoint.removeprefix(f"{job(result)['dataset']}-")
+    return [name for name in places(results[0], "evaluator") if len({one.get(name) for one in weights}) == 1]
 
 
 def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
@@ -62,7 +55,7 @@ def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
     table = []
     for view in views:
         for result in results:
-            place, controls = _place(result, view), result["control"].tolist()
+            place, controls = _place(result, view), places(result, "control")
             accuracy = result["controls/accuracy"][0, :, place, 0, 0]
             row = {"rule": view, "instead of the map of": label(result)}
             row |= {control: _percent(value) for control, value in zip(controls, accuracy, strict=True)}
@@ -136,14 +129,9 @@ def _are_rivals(first: Result, second: Result) -> bool:
     return same and adversarial and bool(first.config["data"] == second.config["data"])
 
 
-def _evaluators(result: Result) -> list[str]:
-    names: list[str] = result["evaluator"].tolist()
-    return names
-
-
 def _place(result: Result, view: str) -> int:
     """Where a view's rule stands among those of the headline and the controls."""
-    place: int = result["control_rule"].tolist().index(VIEWS[view])
+    place: int = places(result, "control_rule").index(VIEWS[view])
     return place
 
 

@@ -8,6 +8,9 @@ from interpret_robust.variants import paper_order
 
 GRAD_CAM = "Grad-CAM"
 
+VIEWS = {"clip": "clip", "raw": "max"}
+"""The paper's two ways of showing a map, and the scale rules that they are here."""
+
 
 def job(result: Result) -> dict[str, Any]:
     """The training job of the checkpoint that a file analysed."""
@@ -41,3 +44,14 @@ def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
     """The models whose own attention is shown, then those that Grad-CAM stands in for; no empty kind."""
     kinds = {kind: [result for result in results if weights_of(result) == kind] for kind in ("attention", GRAD_CAM)}
     return {kind: models for kind, models in kinds.items() if models}
+
+
+def places(result: Result, axis: str) -> list[str]:
+    """The names of an axis's places."""
+    names: list[str] = result[axis].tolist()
+    return names
+
+
+def short_name(result: Result, checkpoint: str) -> str:
+    """An evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
+    return checkpoint.removeprefix(f"{job(result)['dataset']}-")

@@ -38,6 +38,12 @@ def central(height: int, width: int) -> AnyArray:
     return middle
 
 
+def mean_map(attention: AnyArray) -> AnyArray:
+    """Mean (P,) over the images of (N, P) that have a map; NaN where none has."""
+    there = attention[np.isfinite(attention).all(1)].astype(np.float64)
+    return there.mean(0) if len(there) else np.full(attention.shape[1], np.nan)
+
+
 def share_inside(maps: AnyArray, inside: AnyArray) -> AnyArray:
     """Share (N,) of maps (N, P), not negative, that lies `inside` (N, P); NaN for a map without a positive sum."""
     total = maps.sum(1)

@@ -1,7 +1,7 @@
 """Intervals and rank statistics, over images, from SciPy wherever it has them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,12 @@ def wilson(successes: int, count: int) -> Interval:
     """Share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no images."""
     low, high = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(successes / count, float(low), float(high))
+
+
+def rate(found: npt.NDArray[Any]) -> Interval:
+    """Share of outcomes (N,) that are 1, with Wilson's interval; NaN is left out, and the answer where none is left."""
+    found = found[np.isfinite(found)]
+    return wilson(int(found.sum()), len(found)) if len(found) else Interval(np.nan, np.nan, np.nan)
 
 
 def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -153,6 +159,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def area_under(curves: npt.NDArray[Any], counts: npt.ArrayLike) -> Array:
+    """Area by trapezoids under curves (..., K) over `counts` (K,) as shares of the last one: 1 if all are 1."""
+    share = np.diff(counts) / np.max(counts)
+    width = (np.append(share, 0) + np.append(0, share)) / 2
+    # Unlike a product of matrices, einsum makes no copy of all rows in float64.
+    return np.asarray(np.einsum("...r,r->...", curves, width))
 
 
 class Trend(NamedTuple):

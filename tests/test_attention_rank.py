@@ -17,7 +17,6 @@ from interpret_robust.analyses import attention_rank
 from interpret_robust.analyses.attention_rank import (
     RankSettings,
     attention_by_rank,
-    position_norm,
     relative,
     rows,
     shuffled,
@@ -29,6 +28,7 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.errors import UserError
 from interpret_robust.models import Classifier
 from interpret_robust.models.attention import AveragePool
+from interpret_robust.models.classifier import position_norm
 from interpret_robust.results import AnyArray, Columns
 from interpret_robust.streaming import Batch, Work, make_batch
 from interpret_robust.training import checkpoint

@@ -19,7 +19,6 @@ from interpret_robust.analyses.feature_deletion import (
     DeletionSettings,
     Reference,
     answers_without,
-    areas,
     removal_counts,
     removal_ranks,
     rows,
@@ -31,6 +30,7 @@ from interpret_robust.drawing import draw
 from interpret_robust.errors import UserError
 from interpret_robust.models import Classifier
 from interpret_robust.results import AnyArray, Columns
+from interpret_robust.statistics import area_under
 from interpret_robust.streaming import Batch, Work
 from interpret_robust.training import checkpoint
 
@@ -173,8 +173,8 @@ def test_rows_take_orders_from_the_clean_image_and_answers_from_both() -> None:
 def test_areas_are_trapezoids_over_the_share_removed() -> None:
     counts = (0, 1, 3, 4)
     curves = np.array([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 0, 0]])
-    np.testing.assert_allclose(areas(curves, counts), [1, 0.5 / 4, 3.5 / 4, 1.5 / 4], rtol=1e-12)
-    np.testing.assert_array_equal(areas(curves[None, None], counts)[0, 0], areas(curves, counts))
+    np.testing.assert_allclose(area_under(curves, counts), [1, 0.5 / 4, 3.5 / 4, 1.5 / 4], rtol=1e-12)
+    np.testing.assert_array_equal(area_under(curves[None, None], counts)[0, 0], area_under(curves, counts))
 
 
 def one_position(count: int, at: AnyArray, position_of_robustness: AnyArray) -> dict[str, AnyArray]:
@@ -216,7 +216,7 @@ def test_intervals_between_are_of_the_paired_differences() -> None:
     count, rng = 300, np.random.default_rng(1)
     found_rows = one_position(count, rng.integers(0, P, count), rng.integers(0, P, count))
     found = summarise(Columns(found_rows), split(count))
-    under = areas(found_rows["per_image/correct"], removal_counts(P))
+    under = area_under(found_rows["per_image/correct"], removal_counts(P))
     for number, (first, second) in enumerate(CONTRASTS):
         difference = under[:, 0, ORDERS.index(second)] - under[:, 0, ORDERS.index(first)]
         value, low, high = found["area/between"][0, number]

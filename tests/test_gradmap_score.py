@@ -59,6 +59,11 @@ LIMIT = 22
 Make = Callable[..., Path]
 
 
+def stream(index: int, purpose: int) -> np.random.Generator:
+    """The random numbers of an image: a function of the seed, its index and the purpose."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, index, purpose])))
+
+
 class Curved(nn.Module):
     """A backbone whose gradient differs from image to image."""
 
@@ -168,7 +173,7 @@ def test_the_deviation_of_a_linear_network_is_that_of_its_closed_form() -> None:
 def targets_of(work: Work, logits: AnyArray) -> AnyArray:
     """The target classes (target, N), from their definition."""
     labels = work.split.labels
-    steps = [np.random.default_rng([SEED, 0, index]).integers(1, CLASSES) for index in range(COUNT)]
+    steps = [stream(index, 3).integers(1, CLASSES) for index in range(COUNT)]
     return np.stack([labels, logits.argmax(1), (labels + steps) % CLASSES])
 
 
@@ -206,10 +211,10 @@ def control(name: str, own: AnyArray, at_random: AnyArray, image: Tensor, index:
         case "sobel":
             return -np.stack([edges(plane) for plane in image.double().numpy()])
         case "pixel-shuffle":
-            order = np.random.default_rng([SEED, 1, index]).permutation(HEIGHT * WIDTH)
+            order = stream(index, 1).permutation(HEIGHT * WIDTH)
             return own.reshape(COLOURS, -1)[:, order].reshape(own.shape)
         case "phase-random":
-            noise = np.random.default_rng([SEED, 2, index]).standard_normal((HEIGHT, WIDTH), dtype=np.float32)
+            noise = stream(index, 2).standard_normal((HEIGHT, WIDTH), dtype=np.float32)
             turn = np.exp(1j * np.angle(np.fft.fft2(noise.astype(np.float64))))
             turn[0, 0] = 1
             turned: AnyArray = np.fft.ifft2(np.fft.fft2(own) * turn).real

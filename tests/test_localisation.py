@@ -21,7 +21,6 @@ from interpret_robust.analyses.localisation import (
     Patterns,
     Sought,
     class_averaged,
-    hit_rate,
     rows,
     summarise,
 )
@@ -31,7 +30,7 @@ from interpret_robust.errors import UserError
 from interpret_robust.models import Classifier
 from interpret_robust.regions import central, centre_prior, object_positions
 from interpret_robust.results import AnyArray, Columns
-from interpret_robust.statistics import bootstrap_mean, wilson
+from interpret_robust.statistics import bootstrap_mean, rate, wilson
 from interpret_robust.streaming import Batch, Work
 from interpret_robust.training import checkpoint
 
@@ -291,8 +290,8 @@ def test_class_averaged_hits_weigh_classes_alike_and_their_interval_is_stratifie
 
 
 def test_hit_rates_have_wilson_s_interval_over_what_is_defined() -> None:
-    assert hit_rate(np.array([1, 0, np.nan, 1])) == wilson(2, 3)
-    assert np.isnan(hit_rate(np.array([np.nan]))).all()
+    assert rate(np.array([1, 0, np.nan, 1])) == wilson(2, 3)
+    assert np.isnan(rate(np.array([np.nan]))).all()
 
 
 def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from scipy.special import entr
 
-from interpret_robust.attacks import AttackSettings
+from interpret_robust.attacks import AttackSettings, outcomes
 from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
+from interpret_robust.regions import mean_map
 from interpret_robust.results import AnyArray, Columns, Result
 from interpret_robust.schema import Column, Schema, interval
 from interpret_robust.selection import Selection
@@ -123,8 +124,8 @@ def summarise(columns: Columns, _: Split) -> dict[str, Any]:
     return {
         **_distances(columns),
         "distance/other_image": bootstrap_mean(total_variation_distance(clean, np.roll(clean, -1, axis=0))),
-        "mean_map/clean": _mean_map(clean),
-        "mean_map/adversarial": _mean_map(attacked),
+        "mean_map/clean": mean_map(clean),
+        "mean_map/adversarial": mean_map(attacked),
         "entropy/clean": bootstrap_mean(columns["per_image/entropy"]),
         "entropy/adversarial": bootstrap_mean(columns["per_image/entropy_adversarial"]),
     }
@@ -138,17 +139,11 @@ def _distances(columns: Columns) -> dict[str, Any]:
         columns[f"per_image/{name}"] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
     found = {"distance/all": bootstrap_mean(distance), "count/undefined": int((~defined).sum())}
-    for outcome, after in (("attack_failed", adversarial == label), ("attack_succeeded", adversarial != label)):
-        chosen = (clean == label) & after & defined
+    for outcome, images in outcomes(label, clean, adversarial).items():
+        chosen = images & defined
         found[f"distance/{outcome}"] = bootstrap_mean(distance[chosen])
         found[f"count/{outcome}"] = int(chosen.sum())
     return found
-
-
-def _mean_map(attention: AnyArray) -> AnyArray:
-    """Mean (P,) over the images of (N, P) that have a map; NaN where none has."""
-    there = attention[np.isfinite(attention).all(1)].astype(np.float64)
-    return there.mean(0) if len(there) else np.full(attention.shape[1], np.nan)
 
 
 def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[str, AnyArray]:

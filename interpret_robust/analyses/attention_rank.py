@@ -21,26 +21,29 @@ import torch
 from scipy.special import entr
 from torch import Tensor
 
-from interpret_robust.attacks import AttackSettings, project
+from interpret_robust.attacks import AttackSettings, outcomes, project
 from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import position_norm
+from interpret_robust.regions import mean_map
 from interpret_robust.results import AnyArray, Columns, Result
 from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.selection import Selection
 from interpret_robust.statistics import (
     Interval,
     bootstrap_mean,
     column_means,
     page_trend,
+    rate,
     ratio_of_means,
     row_partial_spearman,
     row_spearman,
-    wilson,
 )
 from interpret_robust.streaming import Analysis, Batch, to_numpy
+from interpret_robust.streams import streams
 
 SIGNIFICANT = 0.05
-MOST_EXAMPLES = 10
 
 ENDS = 8
 """Ranks at each end that the slope ratio compares: an eighth of the paper's 64."""
@@ -153,25 +156,16 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
 
 def with_noise(images: Tensor, eps: float, seed: int, indices: Sequence[int]) -> Tensor:
     """Images (N, C, H, W) under noise that is uniform in [-eps, eps], kept in [0, 1]; `indices` are theirs."""
-    uniform = [_random(seed, index, NOISE).uniform(-1, 1, images.shape[1:]) for index in indices]
+    uniform = [stream.uniform(-1, 1, images.shape[1:]) for stream in streams(seed, indices, NOISE)]
     noise = torch.from_numpy(np.stack(uniform).astype(np.float32)).to(images.device)
     return project(images + eps * noise, images, eps)
 
 
 def shuffled(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
     """Weights (N, P) with each row's positions in an order that is a function of the seed and the row's index."""
-    rows = [_random(seed, index, SHUFFLE).permutation(row) for index, row in zip(indices, weights, strict=True)]
+    of_row = streams(seed, indices, SHUFFLE)
+    rows = [stream.permutation(row) for stream, row in zip(of_row, weights, strict=True)]
     return np.stack(rows)
-
-
-def _random(seed: int, index: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index, purpose])))
-
-
-def position_norm(local: Tensor) -> Tensor:
-    """L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
-    norm: Tensor = torch.linalg.vector_norm(local, dim=1)
-    return norm.flatten(1)
 
 
 def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
@@ -202,20 +196,16 @@ def summarise(columns: Columns, _: Split) -> dict[str, Any]:
     """The paper's curve, those beside it, and the tests."""
     weighted: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
     attention, distance = (columns[f"per_image/{name}"][weighted] for name in ("attention", "distance"))
-    ranked, mean_map = attention_by_rank(attention, distance), _mean_map(attention)
+    ranked = attention_by_rank(attention, distance)
+    prior = np.broadcast_to(mean_map(attention), attention.shape)
     return {
         **_papers_curve(ranked),
-        **_other_curves(columns, weighted, mean_map),
+        **_other_curves(columns, weighted, prior),
         **_curves_by_outcome(columns, weighted, ranked),
         **_correlations(columns),
-        "test/spearman_position": bootstrap_mean(row_spearman(mean_map, -distance)),
+        "test/spearman_position": bootstrap_mean(row_spearman(prior, -distance)),
         **_trend(ranked),
     }
-
-
-def _mean_map(attention: AnyArray) -> AnyArray:
-    """The mean map of attention (N, P) as every image's own."""
-    return np.broadcast_to(attention.sum(0, np.float64) / max(1, len(attention)), attention.shape)
 
 
 def _papers_curve(ranked: AnyArray) -> dict[str, Any]:
@@ -236,7 +226,7 @@ def mean_curve(ranked: AnyArray) -> AnyArray:
     return np.stack(column_means(ranked), axis=1)
 
 
-def _other_curves(columns: Columns, weighted: AnyArray, mean_map: AnyArray) -> dict[str, AnyArray]:
+def _other_curves(columns: Columns, weighted: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
     """The curve by other distances, and that of weights which know nothing of the image."""
 
     def column(name: str) -> AnyArray:
@@ -246,7 +236,7 @@ def _other_curves(columns: Columns, weighted: AnyArray, mean_map: AnyArray) -> d
     return {
         "curve/relative": mean_curve(attention_by_rank(attention, relative(distance, column("feature_norm")))),
         "curve/noise": mean_curve(attention_by_rank(attention, column("noise_distance"))),
-        "curve/position_null": mean_curve(attention_by_rank(mean_map, distance)),
+        "curve/position_null": mean_curve(attention_by_rank(prior, distance)),
         "curve/shuffled_null": mean_curve(attention_by_rank(column("attention_shuffled"), distance)),
     }
 
@@ -257,8 +247,7 @@ def _curves_by_outcome(columns: Columns, weighted: AnyArray, ranked: AnyArray) -
         columns[f"per_image/{name}"][weighted] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
     found: dict[str, Any] = {}
-    for outcome, after in (("attack_failed", adversarial == label), ("attack_succeeded", adversarial != label)):
-        chosen = (clean == label) & after
+    for outcome, chosen in outcomes(label, clean, adversarial).items():
         found[f"curve/{outcome}"] = mean_curve(ranked[chosen])
         found[f"curve/{outcome}_images"] = int(chosen.sum())
     return found
@@ -270,7 +259,7 @@ def _correlations(columns: Columns) -> dict[str, Any]:
     means = (*MEASURES, "spearman_shuffled", "entropy", "effective_positions")
     return {
         **{f"test/{name}": bootstrap_mean(columns[f"per_image/{name}"]) for name in means},
-        "test/spearman_positive": wilson(int((defined > 0).sum()), len(defined)) if len(defined) else [np.nan] * 3,
+        "test/spearman_positive": rate(defined > 0),
         "test/undefined": len(spearman) - len(defined),
     }
 
@@ -285,8 +274,8 @@ def _trend(ranked: AnyArray) -> dict[str, Any]:
 
 
 def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyArray]:
-    """The first image of each of the first MOST_EXAMPLES classes."""
-    chosen = np.unique(images.labels, return_index=True)[1][:MOST_EXAMPLES]
+    """The first image of each class, by the default rule."""
+    chosen = Selection().indices(images.labels, columns["per_image/spearman"])
     return {
         "examples/index": chosen,
         "examples/image": images.images[chosen],

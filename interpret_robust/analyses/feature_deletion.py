@@ -25,10 +25,12 @@ from interpret_robust.attacks import AttackSettings
 from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import position_norm
 from interpret_robust.results import AnyArray, Axes, Columns, Result
 from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import Interval, column_means, wilson
+from interpret_robust.statistics import Interval, area_under, column_means, wilson
 from interpret_robust.streaming import Analysis, Batch, Work, make_batch, to_numpy
+from interpret_robust.streams import streams
 
 CONDITIONS = ("clean", "adversarial")
 ORDERS = ("attended", "unattended", "robust", "fragile", "prior", "random")
@@ -43,6 +45,9 @@ CONTRASTS = (
 
 STEPS = 16
 """Between nothing removed and everything."""
+
+TIES = 1
+"""The purpose of the random numbers that order positions, apart from those of the attack."""
 
 REFERENCE_IMAGES = 1000
 """Training images that give the mean local feature and the mean attention map."""
@@ -143,7 +148,7 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
     weights = to_numpy(position_weights(model, batch.images, settings.weights))
     with torch.no_grad():
         clean, attacked = model.features(batch.images), model.features(adversarial)
-        distance = to_numpy(torch.linalg.vector_norm(clean.local - attacked.local, dim=1).flatten(1))
+        distance = to_numpy(position_norm(clean.local - attacked.local))
         ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [
             answers_without(model, seen.local, ranks.to(seen.local.device), reference.fill)
@@ -168,7 +173,7 @@ def removal_ranks(
     Positions that are equal in what orders them go in the random order of their image, which depends on the seed
     and the image's index alone.
     """
-    chance = _chance(seed, indices, weights.shape[1])
+    chance = np.stack([stream.random(weights.shape[1]) for stream in streams(seed, indices, TIES)])
     first = {
         "attended": np.nan_to_num(weights),
         "unattended": -np.nan_to_num(weights),
@@ -179,12 +184,6 @@ def removal_ranks(
     }
     order = np.stack([np.lexsort((chance, -first[name])) for name in ORDERS])
     return np.argsort(order, axis=2)
-
-
-def _chance(seed: int, indices: Sequence[int], positions: int) -> AnyArray:
-    """A random number (N, P) for each position of each image."""
-    streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index, 1]))) for index in indices]
-    return np.stack([stream.random(positions) for stream in streams])
 
 
 def answers_without(model: Classifier, local: Tensor, ranks: Tensor, fill: Tensor) -> Tensor:
@@ -208,7 +207,7 @@ def summarise(columns: Columns, _: Split) -> dict[str, Any]:
     """Curves, areas under them and areas between them."""
     correct = columns["per_image/correct"]
     weights = columns["per_image/weights"]
-    under = areas(correct, removal_counts(weights.shape[1]))
+    under = area_under(correct, removal_counts(weights.shape[1]))
     place = {name: number for number, name in enumerate(ORDERS)}
     between = np.stack([under[:, :, place[second]] - under[:, :, place[first]] for first, second in CONTRASTS], 2)
     curve = np.apply_along_axis(lambda some: wilson(int(some.sum()), len(some)), 0, correct)
@@ -220,14 +219,6 @@ def summarise(columns: Columns, _: Split) -> dict[str, Any]:
         "area/between": _means(between),
         "count/without_weights": np.isnan(weights).any(1).sum(),
     }
-
-
-def areas(correct: AnyArray, counts: Sequence[int]) -> AnyArray:
-    """Area under curves (..., removed) over the share of positions removed, by trapezoids: 1 if all are 1."""
-    share = np.diff(counts) / counts[-1]
-    width = (np.append(share, 0) + np.append(0, share)) / 2
-    # Unlike a product of matrices, einsum makes no copy of all rows in float64.
-    return np.asarray(np.einsum("...r,r->...", correct, width))
 
 
 def _means(values: AnyArray) -> AnyArray:

@@ -24,19 +24,24 @@ from torch import Tensor
 from interpret_robust import filters, gradmap_tables, probe
 from interpret_robust.attribution import gradient_map, loss_gradient, random_targets
 from interpret_robust.datasets import Split
+from interpret_robust.labels import VIEWS
 from interpret_robust.models import Classifier
 from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network
 from interpret_robust.results import AnyArray, Columns
 from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, pooled_deviation
 from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import wilson
+from interpret_robust.statistics import rate
 from interpret_robust.streaming import Analysis, Batch, Settings, Work, make_batch, to_numpy
+from interpret_robust.streams import streams
 
 TARGETS = ("true", "predicted", "random")
 REFERENCES = ("label", "target")
 SIGNS = {"minus": -1, "plus": 1}
-PER_IMAGE_RULES: tuple[Rule, ...] = ("clip", "max")
+PER_IMAGE_RULES: tuple[Rule, ...] = tuple(rule for rule in RULES if rule in VIEWS.values())
 """The headline's rules, called `clip` and `raw` where people read them."""
+
+SHUFFLE, PHASES = 1, 2
+"""The purposes of random numbers."""
 
 CONTROLS = ("random-network", "sobel", "pixel-shuffle", "phase-random", "absolute")
 
@@ -203,8 +208,8 @@ def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
     seed, indices = readers.settings.seed, batch.indices
     yield loss_gradient(readers.random, batch.images, batch.labels)
     yield -filters.sobel(batch.images)
-    yield filters.pixel_shuffle(maps, _streams(seed, indices, 1))
-    yield filters.phase_random(maps, _streams(seed, indices, 2))
+    yield filters.pixel_shuffle(maps, streams(seed, indices, SHUFFLE))
+    yield filters.phase_random(maps, streams(seed, indices, PHASES))
     yield -maps.abs()
 
 
@@ -291,11 +296,6 @@ def _deviations(work: Work) -> tuple[float, ...]:
     return tuple(pooled_deviation(every(place)) for place in range(len(TARGETS)))
 
 
-def _streams(seed: int, indices: Sequence[int], purpose: int) -> list[np.random.Generator]:
-    """A generator for each image, a function of the seed, the purpose and the image's index."""
-    return [np.random.default_rng([seed, purpose, index]) for index in indices]
-
-
 def _runner_up(model: Classifier, batch: Batch) -> Tensor:
     with torch.no_grad():
         logits = model(batch.images)
@@ -305,10 +305,8 @@ def _runner_up(model: Classifier, batch: Batch) -> Tensor:
 
 def _wilson(right: AnyArray) -> AnyArray:
     """Wilson's interval over images of outcomes (N, ...): (..., 3); NaN where there is no image."""
-    count, rest = len(right), right.shape[1:]
-    sums = right.sum(0).reshape(-1)
-    intervals = [wilson(int(one), count) if count else (np.nan,) * 3 for one in sums]
-    return np.array(intervals).reshape(*rest, 3)
+    intervals = [rate(right[(slice(None), *place)]) for place in np.ndindex(right.shape[1:])]
+    return np.array(intervals).reshape(*right.shape[1:], 3)
 
 
 def _commonest(answers: AnyArray) -> AnyArray:
@@ -325,6 +323,6 @@ ANALYSIS = Analysis(
     gradmap_tables.headline,
     prepare=prepare,
     compare=gradmap_tables.compared,
-    views=tuple(gradmap_tables.VIEWS),
+    views=tuple(VIEWS),
     needs_evaluators=True,
 )

@@ -32,7 +32,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.regions import central, centre_prior, hits, object_positions, share_inside
 from interpret_robust.results import AnyArray, Columns, Result
 from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import TAILS, Interval, bootstrap_mean, wilson
+from interpret_robust.statistics import TAILS, Interval, bootstrap_mean, rate
 from interpret_robust.streaming import Analysis, Batch, Settings, Work, to_numpy
 
 MAPS = ("weights", "gradient")
@@ -218,7 +218,7 @@ def summarise(columns: Columns, _: Split) -> dict[str, Any]:
         "share/above_area": _means(share - area),
         "share/above_centre": _means(share - centre),
         "share/magnitude": bootstrap_mean(columns["per_image/magnitude_share"]),
-        "pointing/hits": [hit_rate(hits_of_map) for hits_of_map in hit.T],
+        "pointing/hits": [rate(hits_of_map) for hits_of_map in hit.T],
         "pointing/class_averaged": [class_averaged(hits_of_map, columns["per_image/label"]) for hits_of_map in hit.T],
         "pointing/centre": _means(centre_hit),
         "pointing/above_centre": _means(hit - centre_hit),
@@ -228,16 +228,10 @@ def summarise(columns: Columns, _: Split) -> dict[str, Any]:
         "pattern/chance": columns["per_image/pattern_chance"].mean(),
         "pattern/cosine": bootstrap_mean(columns["per_image/pattern_cosine"]),
         "pattern/cosine_other": bootstrap_mean(columns["per_image/pattern_cosine_other"]),
-        "pattern/follows": hit_rate(columns["per_image/follows"]),
-        "pattern/stays": hit_rate(columns["per_image/stays"]),
+        "pattern/follows": rate(columns["per_image/follows"]),
+        "pattern/stays": rate(columns["per_image/stays"]),
         "count/undefined": np.isnan(hit).sum(0),
     }
-
-
-def hit_rate(found: AnyArray) -> Interval:
-    """Share of hits (N,), those that are NaN left out, with Wilson's interval; NaN where none is left."""
-    found = found[np.isfinite(found)]
-    return wilson(int(found.sum()), len(found)) if len(found) else Interval(np.nan, np.nan, np.nan)
 
 
 def class_averaged(found: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:

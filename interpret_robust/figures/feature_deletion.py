@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
-from interpret_robust.labels import job, label, radius
+from interpret_robust.labels import job, label, places, radius
 from interpret_robust.results import Result
 
 READS = "feature-deletion/1"
@@ -34,7 +34,7 @@ def draw(results: Sequence[Result]) -> Drawing:
     """The curves of each model, clean above adversarial; below, what removal in one order costs beyond another."""
     bands = math.ceil(len(results) / COLUMNS)
     upper_height = LEGEND_HEIGHT + 2 * PANEL_HEIGHT * bands
-    lower_height = 1.1 + max(0.2, 0.07 * len(results)) * len(_names(results[0], "contrast"))
+    lower_height = 1.1 + max(0.2, 0.07 * len(results)) * len(places(results[0], "contrast"))
     figure = new_figure(upper_height + lower_height)
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, lower_height])
@@ -50,7 +50,7 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> No
     grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True, sharey=True)
     for number, result in enumerate(results):
         band, column = divmod(number, COLUMNS)
-        for row, condition in enumerate(_names(result, "condition")):
+        for row, condition in enumerate(places(result, "condition")):
             axes = grid[2 * band + row, column]
             _draw_orders(axes, result, row)
             if row == 0:
@@ -71,7 +71,7 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> No
 def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
     accuracy, low, high = (100 * result[f"curve/{name}"][condition] for name in ("accuracy", "low", "high"))
     removed = result["removed"]
-    for number, name in enumerate(_names(result, "order")):
+    for number, name in enumerate(places(result, "order")):
         style: dict[str, Any] = ORDER_STYLES[name]
         axes.plot(removed, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
         axes.fill_between(removed, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
@@ -79,10 +79,10 @@ def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
 
 def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
     """Areas between curves: a group of rows a contrast, a row a model."""
-    contrasts = _names(results[0], "contrast")
+    contrasts = places(results[0], "contrast")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     step = 0.8 / len(results)
-    for condition, (axes, title) in enumerate(zip(panels, _names(results[0], "condition"), strict=True)):
+    for condition, (axes, title) in enumerate(zip(panels, places(results[0], "condition"), strict=True)):
         for number, result in enumerate(results):
             value, low, high = (100 * result["area/between"][condition]).T
             variant = job(result)["variant"]
@@ -106,14 +106,10 @@ def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.3)
 
 
-def _names(result: Result, axis: str) -> list[str]:
-    return [str(name) for name in result[axis]]
-
-
 def _numbers(result: Result) -> dict[str, Any]:
     names = ("curve/accuracy", "area/under", "area/between")
     axes = ("condition", "order", "contrast")
-    return {axis: _names(result, axis) for axis in axes} | {
+    return {axis: places(result, axis) for axis in axes} | {
         "removed": result["removed"].tolist(),
         **{name: result[name].tolist() for name in names},
     }

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from interpret_robust.figures.style import RC, Drawing, bare, new_figure
-from interpret_robust.labels import job, label
+from interpret_robust.labels import VIEWS, job, label
 from interpret_robust.results import AnyArray, Result
 
 READS = "gradient-maps/1"
@@ -18,22 +18,21 @@ COLUMNS = 10
 ROW_HEIGHT = 0.6
 """Inches."""
 
-SHOWN = {"clip": "clip", "raw": "max"}
 """The scale rule of each row of a model, by the row's name."""
 
 
 def draw(results: Sequence[Result]) -> Drawing:
     """The images, then two rows a model: its maps clipped and raw. Images that differ between models come again."""
     heads = [place for place, result in enumerate(results) if place == 0 or not _same(results[place - 1], result)]
-    figure = new_figure(ROW_HEIGHT * (len(heads) + len(SHOWN) * len(results)) + 0.2)
+    figure = new_figure(ROW_HEIGHT * (len(heads) + len(VIEWS) * len(results)) + 0.2)
     with mpl.rc_context(RC):
         layout: Any = figure.get_layout_engine()
         layout.set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-        rows = iter(_grid(figure, len(heads) + len(SHOWN) * len(results)))
+        rows = iter(_grid(figure, len(heads) + len(VIEWS) * len(results)))
         for place, result in enumerate(results):
             if place in heads:
                 _draw_images(next(rows), result)
-            for name, rule in SHOWN.items():
+            for name, rule in VIEWS.items():
                 _draw_maps(next(rows), result, name, rule)
     return Drawing(figure, _caption(results), {label(result): _numbers(result) for result in results})
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
-from interpret_robust.labels import job, label
+from interpret_robust.labels import job, label, short_name
 from interpret_robust.results import AnyArray, Result
 
 READS = "gradmap-score/1"
@@ -74,7 +74,7 @@ def _by_evaluator(name: str, first: Result) -> Group:
         found: AnyArray = result["score/accuracy"][names.index(name), 0, place, :, 0]
         return found
 
-    return _short(first, name), scores
+    return short_name(first, name), scores
 
 
 def _by_control(name: str) -> Group:
@@ -93,11 +93,6 @@ def _anchors(results: Sequence[Result]) -> dict[str, float]:
         for result in results
         for name, accuracy in zip(result["evaluator"].tolist(), result["anchor/image"][:, 0], strict=True)
     }
-
-
-def _short(result: Result, evaluator: str) -> str:
-    """As `small-natural-seed1`: the name of the data, which all share, is left out."""
-    return evaluator.removeprefix(f"{job(result)['dataset']}-")
 
 
 def _look(result: Result) -> tuple[str, str]:
@@ -124,8 +119,8 @@ def _numbers(result: Result) -> dict[str, Any]:
 
 def _caption(results: Sequence[Result]) -> str:
     data, classes = results[0].config["data"], len(job(results[0])["class_names"])
-    anchors = ", ".join(f"{_short(results[0], name)} {100 * one:.0f} %" for name, one in _anchors(results).items())
-    readers = ", ".join(dict.fromkeys(_short(result, result["evaluator"].tolist()[0]) for result in results))
+    anchors = ", ".join(f"{short_name(results[0], name)} {100 * one:.0f} %" for name, one in _anchors(results).items())
+    readers = ", ".join(dict.fromkeys(short_name(result, result["evaluator"].tolist()[0]) for result in results))
     return (
         f"Share of {data['images']} {data['split']} gradient maps of {data['dataset']} that a frozen classifier reads "
         "as the true class. Filled: minus the gradient of the true class's cross-entropy, with Wilson 95 % intervals "

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, line, new_figure
-from interpret_robust.labels import job, label
+from interpret_robust.labels import job, label, places
 from interpret_robust.results import Result
 
 READS = "randomisation/1"
@@ -34,7 +34,7 @@ TITLES = {
 def draw(results: Sequence[Result]) -> Drawing:
     """A panel a score that the data allow: each model's means by stage, and the range of random networks."""
     known = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
-    scores = {score: number for number, score in enumerate(_names(results[0], "score")) if known[number]}
+    scores = {score: number for number, score in enumerate(places(results[0], "score")) if known[number]}
     bands = -(-(len(scores) + 1) // COLUMNS)
     figure = new_figure(PANEL_HEIGHT * bands)
     with mpl.rc_context(RC):
@@ -50,18 +50,18 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
-    places = max((_cascade(result) for result in results), key=len)
+    stages = max((_cascade(result) for result in results), key=len)
     for row, result in enumerate(results):
-        _draw_model(axes, result, score, places, (row - (len(results) - 1) / 2) / len(results))
+        _draw_model(axes, result, score, stages, (row - (len(results) - 1) / 2) / len(results))
     uninformed = float(results[0]["random/uninformed"][score])
     if results[0]["score"][score] == "gradient-map score":
         uninformed = 1 / len(job(results[0])["class_names"])
     if np.isfinite(uninformed):
         axes.axhline(uninformed, color="0.5", linestyle=":", linewidth=0.8)
-    axes.axvspan(len(places) - 0.5, len(places) + 0.5, color="0.93", lw=0)
-    named = range(0, len(places), 1 + len(places) // MOST_NAMES)
-    axes.set_xticks([*named, len(places)], [*(places[place] for place in named), "random"], rotation=90)
-    axes.set_xlim(-0.5, len(places) + 0.5)
+    axes.axvspan(len(stages) - 0.5, len(stages) + 0.5, color="0.93", lw=0)
+    named = range(0, len(stages), 1 + len(stages) // MOST_NAMES)
+    axes.set_xticks([*named, len(stages)], [*(stages[place] for place in named), "random"], rotation=90)
+    axes.set_xlim(-0.5, len(stages) + 0.5)
 
 
 def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:
@@ -74,7 +74,7 @@ def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], a
     axes.fill_between(x, low, high, color=shade, alpha=0.2, lw=0)
     mean, least, most = result["random/mean"][score]
     axes.errorbar(
-        len(places) + 0.8 * aside,
+        len(stages) + 0.8 * aside,
         mean,
         yerr=[[mean - least], [most - mean]],
         color=shade,
@@ -86,16 +86,12 @@ def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], a
 
 def _cascade(result: Result) -> list[str]:
     """The trained network and its stages, without the independent random networks."""
-    return [name for name in _names(result, "stage") if not name.startswith("random ")]
-
-
-def _names(result: Result, axis: str) -> list[str]:
-    return [str(name) for name in result[axis]]
+    return [name for name in places(result, "stage") if not name.startswith("random ")]
 
 
 def _numbers(result: Result) -> dict[str, Any]:
     names = ("cascade/mean", "random/mean", "random/uninformed", "gate/needed", "gate/passed", "gate/from_stage")
-    return {axis: _names(result, axis) for axis in ("score", "stage")} | {name: result[name].tolist() for name in names}
+    return {axis: places(result, axis) for axis in ("score", "stage")} | {name: result[name].tolist() for name in names}
 
 
 def _caption(results: Sequence[Result]) -> str:

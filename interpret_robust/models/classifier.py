@@ -44,6 +44,12 @@ class Classifier(nn.Module):
         return logits
 
 
+def position_norm(local: Tensor) -> Tensor:
+    """L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
+    norm: Tensor = torch.linalg.vector_norm(local, dim=1)
+    return norm.flatten(1)
+
+
 def build(architecture: str, head: Head, image_shape: tuple[int, int, int], classes: int, *, seed: int) -> Classifier:
     """A fresh model whose weights depend on `seed` alone; the global random state is left as found.
 
