@@ -108,12 +108,11 @@ class PGD:
 
 
 @dataclass(frozen=True)
-class AttackSettings:
-    """The attack of an analysis. What is None follows the checkpoint's own training."""
+class BallSettings:
+    """The ball, the step and the starts of an analysis's attack. What is None follows the checkpoint's own training."""
 
     eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
     step_size: float | None = field(default=None, metadata={"help": "Length of a step. [default: eps / 4]"})
-    steps: int = field(default=20, metadata={"help": "Steps of PGD."})
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
 
     def resolved(self, job: dict[str, Any]) -> Self:
@@ -122,13 +121,30 @@ class AttackSettings:
             raise UserError(f"seed is {self.seed}: it must not be negative.")
         eps = job["recipe"]["eps"] if self.eps is None else self.eps
         settings = replace(self, eps=eps, step_size=eps / 4 if self.step_size is None else self.step_size)
-        settings.pgd()
+        settings.attack(0)
         return settings
+
+    def attack(self, steps: int, loss: LossName = "cross-entropy") -> PGD:
+        """The attack of resolved settings. Raises UserError where they are out of range."""
+        assert self.eps is not None and self.step_size is not None
+        return PGD(eps=self.eps, step_size=self.step_size, steps=steps, loss=loss)
+
+
+@dataclass(frozen=True)
+class AttackSettings(BallSettings):
+    """PGD of some steps: the attack of an analysis."""
+
+    steps: int = field(default=20, metadata={"help": "Steps of PGD."})
 
     def pgd(self) -> PGD:
         """The attack of resolved settings. Raises UserError where they are out of range."""
-        assert self.eps is not None and self.step_size is not None
-        return PGD(eps=self.eps, step_size=self.step_size, steps=self.steps)
+        return self.attack(self.steps)
+
+    def resolved(self, job: dict[str, Any]) -> Self:
+        """As of any ball; the steps are checked too."""
+        settings = super().resolved(job)
+        settings.pgd()
+        return settings
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
         """Adversarial images, each a function of the model, the image, its index and the seed alone."""
@@ -198,19 +214,45 @@ def generator_noise(generator: torch.Generator) -> Noise:
     return draw
 
 
-def per_image_noise(seed: int, indices: Sequence[int]) -> Noise:
-    """Noise that depends only on the seed and each image's index in its dataset.
+def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Noise:
+    """Noise that depends only on the seed, each image's index in its dataset and the purpose.
 
     Rows of an analysis are then the same whatever the batch size and wherever a run was taken up again.
     Repeated calls go on in each image's own stream.
     """
-    of_image = streams(seed, indices)
+    of_image = streams(seed, indices, purpose)
 
     def draw(images: Tensor) -> Tensor:
         rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
         return (2 * torch.from_numpy(rows) - 1).to(images.device)
 
     return draw
+
+
+@dataclass
+class Passes:
+    """How often a model was run on each image: for a gradient (forward and backward), and forward alone."""
+
+    gradient: int = 0
+    forward: int = 0
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[Passes]:
+    """Count the model's passes while this is entered."""
+    passes = Passes()
+
+    def count(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            passes.gradient += 1
+        else:
+            passes.forward += 1
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        yield passes
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -1,27 +1,34 @@
 """What a study says of each claim of the paper: estimates from per-image columns, and a verdict.
 
-Every estimate is above zero where the claim holds. Where two models are compared they have the same training
-seed and met the same images under the same settings, and the estimate is the mean of the difference on each
-image. Intervals are over images: of what another training seed would give they say nothing.
+Every estimate is above zero where the claim holds. Where models are compared they have the same training seed and met
+the same images under the same settings. Estimates of several training seeds are one, with an interval over seeds and
+images; that of a single seed is over images alone, and says nothing of what another seed would give.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from interpret_robust.attack_tables import paper_sources
 from interpret_robust.drawing import conditions
+from interpret_robust.errors import UserError
 from interpret_robust.gradmap_tables import is_read, shared_evaluators
-from interpret_robust.labels import GRAD_CAM, VIEWS, job, order, places, radius, short_name, weights_of
-from interpret_robust.paper import CLAIMS, Claim
+from interpret_robust.labels import GRAD_CAM, VIEWS, job, order, places, radius, weights_of
+from interpret_robust.paper import CLAIMS, Claim, Row, row
+from interpret_robust.readings import fullest, headline, readings, right, right_in_worst_case, targets
 from interpret_robust.regions import mean_map
 from interpret_robust.results import AnyArray, Result
-from interpret_robust.statistics import Interval, area_under, bootstrap_mean, holm, mcnemar, row_spearman
+from interpret_robust.statistics import Interval, area_under, bootstrap_mean, holm, mcnemar, over_seeds, row_spearman
 from interpret_robust.variants import VARIANTS
 
-Verdict = Literal["supported", "contradicted", "cannot tell", "not testable here"]
+Verdict = Literal["holds", "does not hold", "cannot tell", "not tested"]
+Kind = Literal["main", "control", "further"]
+"""What a measure is for: it decides; a claim holds only if it holds too, but it refutes none; it is only shown."""
 
 SIGNIFICANT = 0.05
 VIEWED = {"clip": "clipped", "raw": "raw"}
@@ -33,29 +40,70 @@ class Measure:
     """One estimate that bears on a claim, above zero where the claim holds.
 
     Attributes:
-        what, where: what is estimated, and of which training seed and images.
-        estimate: the mean over images and its bootstrap 95 % interval.
-        count: number of images in the mean.
-        percent: whether it is a difference of shares.
-        p_value: of McNemar's exact test, where models are compared by what they have right.
-        control: whether it is a control. A claim is supported only if its controls hold too; a control that
-            fails contradicts nothing.
+        what: what is estimated.
+        models: of which variant; or of which two the difference, first minus second.
+        split: of which images.
+        seeds: of which training seeds.
+        each: each seed's own estimate.
+        images: each seed's number of images that have a value.
+        estimate: the mean over seeds and images with its 95 % interval: by `over_seeds`, or for one seed by bootstrap.
+        p_value: of `over_seeds`; for one seed of McNemar's exact test where the values are yes or no, else None.
+        levels: the two models' own means.
+        reported: the paper's figures of the two models in percent; none where it lacks one.
+        percent: whether it is a share, or a difference of shares.
+        kind: what it is for.
         files: what it was computed from.
     """
 
     what: str
-    where: str
+    models: tuple[str, ...]
+    split: str
+    seeds: tuple[int, ...]
+    each: tuple[float, ...]
+    images: tuple[int, ...]
     estimate: Interval
-    count: int
-    percent: bool = False
     p_value: float | None = None
-    control: bool = False
+    levels: tuple[float, ...] = ()
+    reported: tuple[float, ...] = ()
+    percent: bool = False
+    kind: Kind = "main"
     files: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def sign(self) -> int:
         """1 or -1 where the interval tells the estimate from zero, else 0."""
         return int(self.estimate.low > 0) - int(self.estimate.high < 0)
+
+    @property
+    def of(self) -> str:
+        """As `at-att minus at`."""
+        return " minus ".join(self.models)
+
+    @property
+    def count(self) -> str:
+        """The number of images of a seed: as `1000`, or `997 to 1000` where it differs."""
+        return " to ".join(map(str, dict.fromkeys((min(self.images), max(self.images)))))
+
+    @property
+    def where(self) -> str:
+        """As `seeds 0, 1, 2; 1000 test images each`."""
+        if len(self.seeds) == 1:
+            return f"seed {self.seeds[0]}; {self.count} {self.split} images, the interval over these alone"
+        return f"seeds {', '.join(map(str, self.seeds))}; {self.count} {self.split} images each"
+
+    @property
+    def ours(self) -> str:
+        """As `at 52.1 -> at-att 58.5`, in percent where it is of shares; of a single model its name."""
+        if not self.levels:
+            return self.of
+        return _side_by_side(
+            self.models, [f"{100 * level:.1f}" if self.percent else f"{level:.3f}" for level in self.levels]
+        )
+
+    @property
+    def paper(self) -> str:
+        """As `at 39.72 -> at-att 41.39 (+1.67)`; empty where the paper has no such figures."""
+        return _told(self.models, self.reported)
 
     def text(self) -> str:
         """As `+6.4 points [+3.5, +9.3]` or `-0.597 [-0.604, -0.590]`."""
@@ -64,196 +112,370 @@ class Measure:
             return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
         return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
+    def seed_texts(self) -> list[str]:
+        """As `seed 0: +6.4 points`."""
+        shown = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.each]
+        return [f"seed {seed}: {value}" for seed, value in zip(self.seeds, shown, strict=True)]
+
+
+def _figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
+    """A row's figures of two models; none where it lacks one."""
+    return tuple(row[model] for model in models) if set(models) <= row.keys() else ()
+
+
+def _told(models: Sequence[str], figures: Sequence[float]) -> str:
+    """As `at 39.72 -> at-att 41.39 (+1.67)`; empty for no figures."""
+    if not figures:
+        return ""
+    return f"{_side_by_side(models, [f'{one:.2f}' for one in figures])} ({figures[0] - figures[1]:+.2f})"
+
+
+def _side_by_side(models: Sequence[str], levels: Sequence[str]) -> str:
+    """As `at 52.1 -> at-att 58.5`: what the first model is compared with comes first."""
+    return " -> ".join(" ".join(pair) for pair in reversed(list(zip(models, levels, strict=True))))
+
 
 @dataclass(frozen=True)
 class Finding:
     """A claim and what was measured of it.
 
-    `p_value` is the largest of the measures' tests, since all have to agree, corrected by Holm over the claims that
-    are tested; None where none is.
+    `table` is the paper's table that its models stand beside. `p_value` is the largest of the deciding measures'
+    tests, since all have to agree, corrected by Holm over the claims of the same section; None where none is tested.
     """
 
     claim: Claim
+    table: str
     measures: tuple[Measure, ...]
     p_value: float | None = None
 
     @property
-    def verdict(self) -> Verdict:
-        """`supported` where all measures have the claimed sign, `contradicted` where all but controls the other.
+    def paper(self) -> str:
+        """The paper's headline figures of the first models that it compares; empty where there are none."""
+        models, settings = self.claim.models[0], self.claim.settings
+        return _told(models, _figures(models, row(self.claim.table or self.table, settings[0]))) if settings else ""
 
-        Both only where the p-value, if there is one, is below SIGNIFICANT.
+    def of(self, *kinds: Kind) -> tuple[Measure, ...]:
+        """The measures of these kinds."""
+        return tuple(measure for measure in self.measures if measure.kind in kinds)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`holds` where all measures that decide and all controls are above zero, `does not hold` where all are below.
+
+        Both only where the p-value, if there is one, is below SIGNIFICANT. Controls have no say in the second.
         """
-        if not self.measures:
-            return "not testable here"
+        main = self.of("main")
+        if not main:
+            return "not tested"
         if self.p_value is not None and self.p_value >= SIGNIFICANT:
             return "cannot tell"
-        if all(measure.sign > 0 for measure in self.measures):
-            return "supported"
-        if all(measure.sign < 0 for measure in self.measures if not measure.control):
-            return "contradicted"
+        if all(measure.sign > 0 for measure in self.of("main", "control")):
+            return "holds"
+        if all(measure.sign < 0 for measure in main):
+            return "does not hold"
         return "cannot tell"
 
 
 def judge(results: Sequence[Result]) -> list[Finding]:
-    """Every claim, against the files of one dataset, one architecture and one dataset of training."""
-    ordered = sorted(results, key=order)
-    found = [Finding(claim, tuple(_measured(claim, ordered))) for claim in CLAIMS]
-    largest = {
-        place: max(tests)
-        for place, finding in enumerate(found)
-        if (tests := [measure.p_value for measure in finding.measures if measure.p_value is not None])
-    }
-    for place, p_value in zip(largest, holm(list(largest.values())), strict=True):
-        found[place] = replace(found[place], p_value=p_value)
+    """Every claim, against the files of one dataset, one architecture and one dataset of training.
+
+    Raises UserError for two files that say different things of one model.
+    """
+    ordered = sorted(fullest(results), key=order)
+    dataset, table = ordered[0].config["data"]["dataset"], _table(ordered[0])
+    found = [
+        Finding(claim, table, tuple(_measured(claim, ordered)) if claim.is_about(dataset) else ()) for claim in CLAIMS
+    ]
+    for section in dict.fromkeys(claim.section for claim in CLAIMS):
+        family = {
+            place: max(tests)
+            for place, finding in enumerate(found)
+            if finding.claim.section == section
+            and (tests := [measure.p_value for measure in finding.of("main") if measure.p_value is not None])
+        }
+        for place, p_value in zip(family, holm(list(family.values())), strict=True):
+            found[place] = replace(found[place], p_value=p_value)
     return found
 
 
+class _Sample(NamedTuple):
+    """What one training seed gives for a measure: `values` (N,) of each of the models on the same images.
+
+    `row` is the paper's row that has their figures.
+    """
+
+    what: str
+    models: tuple[str, ...]
+    seed: int
+    sources: tuple[Result, ...]
+    values: tuple[AnyArray, ...]
+    percent: bool = False
+    kind: Kind = "main"
+    row: Row = MappingProxyType({})
+
+    @property
+    def difference(self) -> AnyArray:
+        """The first model's values, minus the second's if there are two."""
+        first, *rest = (values.astype(np.float64) for values in self.values)
+        return np.asarray(first - rest[0] if rest else first)
+
+
 def _measured(claim: Claim, results: Sequence[Result]) -> list[Measure]:
-    """What can be measured of a claim: each once, where several files say the same, and nothing without a value."""
-    return list(dict.fromkeys(measure for measure in MEASURED[claim.name](claim, results) if measure.count))
+    """What can be measured of a claim: once where several files say the same, and nothing without a value."""
+    seeds: dict[tuple[str, ...], dict[int, _Sample]] = {}
+    for models in claim.models:
+        for sample in SAMPLED[claim.name](claim, models, results):
+            if np.isfinite(sample.difference).any():
+                key = (sample.what, *models, _compared_under(sample.sources[0]))
+                known = seeds.setdefault(key, {}).setdefault(sample.seed, sample)
+                _check_same(known, sample)
+    measures = [_combined([of[seed] for seed in sorted(of)]) for of in seeds.values()]
+    return list(dict.fromkeys(measures))
 
 
-def _of(claim: Claim, results: Sequence[Result], variant: str) -> list[Result]:
-    """The files of a claim's analysis of one variant."""
-    name = f"{claim.analysis}/"
-    return [result for result in results if result.schema.startswith(name) and job(result)["variant"] == variant]
+def _check_same(known: _Sample, other: _Sample) -> None:
+    if not np.array_equal(known.difference, other.difference, equal_nan=True):
+        pair = next(pair for pair in zip(known.sources, other.sources, strict=True) if pair[0] is not pair[1])
+        raise UserError(f"{pair[0].path} and {pair[1].path} say different things of one model: name one of them.")
 
 
-def _pairs(claim: Claim, results: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
-    """Files of the two variants of a claim that can be compared image by image."""
-    first, second = claim.variants
-    for one, other in product(_of(claim, results, first), _of(claim, results, second)):
-        if job(one)["seed"] == job(other)["seed"] and conditions(one) == conditions(other):
-            yield one, other
-
-
-def _own_attention(claim: Claim, results: Sequence[Result]) -> list[Result]:
-    """The files of a claim's variants where attention, not Grad-CAM, gives the weights."""
-    found = [result for variant in claim.variants for result in _of(claim, results, variant)]
-    return [result for result in found if weights_of(result) != GRAD_CAM]
-
-
-def _compared(what: str, pair: tuple[Result, Result], values: tuple[AnyArray, AnyArray]) -> Measure:
-    """The mean difference of two models' values (N,) on the same images, tested where these are yes or no."""
-    first, second = values
-    difference = first.astype(np.float64) - second
-    count, answers = int(np.isfinite(difference).sum()), first.dtype == bool
+def _combined(samples: Sequence[_Sample]) -> Measure:
+    """One measure of the samples of several seeds."""
+    first, differences = samples[0], [sample.difference for sample in samples]
+    defined = [np.isfinite(difference) for difference in differences]
+    means = np.array(
+        [[values[at].mean() for values in sample.values] for sample, at in zip(samples, defined, strict=True)]
+    )
+    p_value: float | None = None
+    if len(samples) > 1:
+        estimate, p_value = over_seeds(differences)
+    else:
+        estimate = bootstrap_mean(differences[0])
+        if len(first.values) == 2 and all(values.dtype == bool for values in first.values):
+            p_value = mcnemar(*first.values).p_value
     return Measure(
-        f"{what}, {' minus '.join(job(result)['variant'] for result in pair)}",
-        _where(pair[0], count),
-        bootstrap_mean(difference),
-        count,
-        percent=answers,
-        p_value=mcnemar(first, second).p_value if answers else None,
-        files=tuple(result.path.name for result in pair),
+        first.what,
+        first.models,
+        first.sources[0].config["data"]["split"],
+        tuple(sample.seed for sample in samples),
+        tuple(float(difference[at].mean()) for difference, at in zip(differences, defined, strict=True)),
+        tuple(int(at.sum()) for at in defined),
+        estimate,
+        p_value,
+        levels=tuple(means.mean(0).tolist()) if means.shape[1] > 1 else (),
+        reported=_figures(first.models, first.row),
+        percent=first.percent,
+        kind=first.kind,
+        files=tuple(dict.fromkeys(source.path.name for sample in samples for source in sample.sources)),
     )
 
 
-def _mean(what: str, result: Result, values: AnyArray, *, percent: bool = False, control: bool = False) -> Measure:
-    """The mean of one model's values (N,); images without a value are left out."""
-    count = int(np.isfinite(values).sum())
-    what, where = f"{what}, {job(result)['variant']}", _where(result, count)
-    return Measure(what, where, bootstrap_mean(values), count, percent, None, control, (result.path.name,))
+def _alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[tuple[Result, ...]]:
+    """Files of a claim's analysis, one of each model, of one training seed and comparable image by image."""
+    analysis = [result for result in results if result.schema.startswith(f"{claim.analysis}/")]
+    for files in product(*([one for one in analysis if job(one)["variant"] == model] for model in models)):
+        if all(job(one)["seed"] == job(files[0])["seed"] for one in files) and all(
+            _compared_under(one) == _compared_under(files[0]) for one in files
+        ):
+            yield files
 
 
-def _where(result: Result, count: int) -> str:
-    """As `seed 0, 1000 test images`."""
-    return f"seed {job(result)['seed']}, {count} {result.config['data']['split']} images"
+def _compared_under(result: Result) -> str:
+    """What models have in common that are compared: what they share in a picture, but for how far attacks are read."""
+    shared = conditions(result)
+    settings = {name: value for name, value in shared["settings"].items() if name not in ("pgd", "cw")}
+    return json.dumps({**shared, "settings": settings})
+
+
+def _own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
+    """A model's files where attention, not Grad-CAM, gives the weights."""
+    return (result for (result,) in _alike(claim, models, results) if weights_of(result) != GRAD_CAM)
+
+
+def _sample(what: str, files: Sequence[Result], values: Sequence[AnyArray], **other: Any) -> _Sample:
+    """What files of one training seed give, one of each model."""
+    models = tuple(job(result)["variant"] for result in files)
+    return _Sample(what, models, job(files[0])["seed"], tuple(files), tuple(values), **other)
+
+
+def _averaged(outcomes: Sequence[AnyArray]) -> AnyArray:
+    """The mean (N,) of several outcomes (N,); a single one stays what it is."""
+    return outcomes[0] if len(outcomes) == 1 else np.mean(outcomes, axis=0)
 
 
 def _attack(result: Result) -> str:
+    return _named(f"PGD-{result.config['settings']['steps']}", result)
+
+
+def _accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    """Accuracies on test images, in each setting that the claim is about."""
+    tested = [result for result in results if result.config["data"]["split"] == "test"]
+    for setting in claim.settings:
+        yield from _ACCURACIES[setting](claim, models, tested)
+
+
+def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    for pair in _alike(claim, models, results):
+        values = [right(result, None) for result in pair]
+        yield _sample("natural accuracy", pair, values, percent=True, row=_row(claim, pair[0], "natural"))
+
+
+def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    """The headline's reading and every image's worst case decide; the other readings are shown."""
+    for pair in _alike(claim, models, results):
+        shared = _by_weight(pair)
+        for reading, kind in shared:
+            values = [right(result, reading) for result in pair]
+            found = _row(claim, pair[0], "white-box", reading)
+            yield _sample(f"accuracy, {_named(reading, pair[0])}", pair, values, percent=True, kind=kind, row=found)
+        if shared:
+            values = [right_in_worst_case(result, over=[reading for reading, _ in shared]) for result in pair]
+            yield _sample(f"accuracy, each image's worst of {len(shared)} readings", pair, values, percent=True)
+
+
+def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    """As `_white_box`, without a worst case: on what was made on a model's copies, averaged over these."""
+    found: dict[tuple[str, int], list[tuple[tuple[Result, ...], tuple[int, ...]]]] = {}
+    for sources in _alike(claim, models, results):
+        copies = [_copies(source) for source in sources]
+        for seed in set.intersection(*map(set, copies)):
+            attacks = found.setdefault((_compared_under(sources[0]), seed), [])
+            attacks.append((sources, tuple(of[seed] for of in copies)))
+    for (_, seed), attacks in found.items():
+        first = attacks[0][0][0]
+        for reading, kind in _by_weight([source for sources, _ in attacks for source in sources]):
+            outcomes = [
+                [right(source, reading, target) for source, target in zip(*attack, strict=True)] for attack in attacks
+            ]
+            values = [_averaged(of) for of in zip(*outcomes, strict=True)]
+            what, row_there = f"accuracy, {_named(reading, first)} on copies", _row(claim, first, "black-box", reading)
+            made = _sample(what, attacks[0][0], values, percent=True, kind=kind, row=row_there)
+            yield made._replace(seed=seed, sources=tuple(source for sources, _ in attacks for source in sources))
+
+
+def _by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
+    """The readings that files share and what they are for, the headline's first."""
+    first = headline(results[0])
+    shared = set.intersection(*(set(readings(result)) for result in results))
+    ordered = sorted((one for one in readings(results[0]) if one in shared), key=lambda one: one != first)
+    return [(reading, "main" if reading == first else "further") for reading in ordered]
+
+
+def _named(reading: str, result: Result) -> str:
     """As `PGD-20 at eps 8/255`."""
-    settings = result.config["settings"]
-    return f"PGD-{settings['steps']} at eps {radius(settings['eps'])}"
+    return f"{reading} at eps {radius(result.config['settings']['eps'])}"
 
 
-def _accuracy(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
-    """On test images, natural where the claim is about these, else adversarial."""
-    natural = "natural" in claim.reported
-    column = "per_image/prediction_natural" if natural else "per_image/prediction_adversarial"
-    for pair in _pairs(claim, results):
-        if pair[0].config["data"]["split"] == "test":
-            what = "accuracy on natural images" if natural else f"accuracy under {_attack(pair[0])}"
-            first, second = (result[column] == result["per_image/label"] for result in pair)
-            yield _compared(what, pair, (first, second))
+def _copies(source: Result) -> dict[int, int]:
+    """Where a model's copies stand among the targets of its attacks, by training seed."""
+    jobs: Mapping[str, Mapping[str, object]] = source.config.get("evaluators", {}).get("jobs", {})
+    own = {**job(source), "seed": None}
+    return {
+        int(str(jobs[name]["seed"])): place
+        for place, name in enumerate(targets(source))
+        if name in jobs and {**jobs[name], "seed": None} == own
+    }
 
 
-def _robust_features(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
-    for result in _own_attention(claim, results):
+def _row(claim: Claim, result: Result, *of: str) -> Row:
+    """The paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
+    return row(claim.table or _table(result), *of)
+
+
+def _table(result: Result) -> str:
+    """The paper's table of accuracies that a file's model stands beside: Table 2 where none is of its dataset."""
+    sources = paper_sources(result.config["data"]["dataset"], job(result)["architecture"])
+    return next(iter(sources), "table2")
+
+
+_ACCURACIES = {"natural": _natural, "white-box": _white_box, "black-box": _black_box}
+
+
+def _robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    for result in _own_attention(claim, models, results):
         for what, column in (
             (f"Spearman of attention and robustness to {_attack(result)}", "spearman"),
             ("the same by relative distance", "spearman_relative"),
             ("the same given the feature's norm", "spearman_partial"),
             ("Spearman of attention and robustness to noise", "spearman_noise"),
         ):
-            yield _mean(what, result, result[f"per_image/{column}"])
+            yield _sample(what, [result], [result[f"per_image/{column}"]])
         own, attention = result["per_image/spearman"], result["per_image/attention"]
         prior = np.broadcast_to(mean_map(attention), attention.shape)
         beyond = own - row_spearman(prior, -result["per_image/distance"])
-        yield _mean("Spearman minus that of the mean attention map", result, beyond, control=True)
+        yield _sample("Spearman minus that of the mean attention map", [result], [beyond], kind="control")
 
 
-def _robust_features_matter(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
-    for result in _own_attention(claim, results):
+def _robust_features_matter(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    """What is lost on average over the number of features removed."""
+    for result in _own_attention(claim, models, results):
         removed, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
         for place, condition in enumerate(places(result, "condition")):
             area = area_under(result["per_image/correct"][:, place], removed)
             lost = area[:, orders.index("random")] - area[:, orders.index("robust")]
-            what = (
-                f"accuracy of {condition} images lost on average over the number of features removed, the robust "
-                f"first, beyond random order ({_attack(result)}, fill {fill})"
-            )
-            yield _mean(what, result, lost, percent=True)
+            told = f"{_attack(result)}, fill {fill}"
+            what = f"{condition} accuracy lost, robust features first beyond random order ({told})"
+            yield _sample(what, [result], [lost], percent=True)
 
 
-def _attention_on_object(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
-    for result in _own_attention(claim, results):
+def _attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    for result in _own_attention(claim, models, results):
         place = places(result, "map").index("weights")
-        share, area, centre = (result[f"per_image/{column}"][:, place] for column in ("share", "area", "centre"))
-        yield _mean("attention on the object minus the object's area", result, share - area, percent=True)
-        yield _mean("the same minus a centre prior's share", result, share - centre, percent=True, control=True)
+        share = result["per_image/share"][:, place]
+        area, centre = share - result["per_image/area"][:, place], share - result["per_image/centre"][:, place]
+        yield _sample("attention on the object minus the object's area", [result], [area], percent=True)
+        yield _sample("the same minus a centre prior's share", [result], [centre], percent=True, kind="control")
 
 
-def _gradmap_score(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
-    """The paper's cell at sign minus, by each natural evaluator that read both, clipped and raw."""
-    for pair in _pairs(claim, results):
-        natural = [name for name in shared_evaluators(pair) if _is_natural(pair[0], name)]
-        for evaluator, view in product(natural, VIEWS):
-            first, second = (is_read(result, evaluator, view) for result in pair)
-            what = f"maps -g ({VIEWED[view]}) that {short_name(pair[0], evaluator)} reads"
-            yield _compared(what, pair, (first, second))
+def _gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    """The paper's cell at sign minus, clipped and raw, by the natural evaluators of each architecture that read both.
+
+    Those of one architecture are averaged: which seeds they have depends on the seed of the model that they read.
+    """
+    for pair in _alike(claim, models, results):
+        for (architecture, evaluators), view in product(_natural_evaluators(pair).items(), VIEWS):
+            values = [_averaged([is_read(result, one, view) for one in evaluators]) for result in pair]
+            setting = f"gradmap-score-{VIEWED[view]}-{pair[0].config['data']['split']}"
+            what = f"maps -g ({VIEWED[view]}) read by natural networks ({architecture})"
+            yield _sample(what, pair, values, percent=True, row=_row(claim, pair[0], setting))
 
 
-def _is_natural(result: Result, evaluator: str) -> bool:
-    """Whether an evaluator is of the paper's kind: naturally trained, without attention."""
-    of = VARIANTS[result.config["evaluators"]["jobs"][evaluator]["variant"]]
-    return not of.adversarial and of.head == "average"
+def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
+    """Evaluators of the paper's kind, naturally trained without attention, that read both files, by architecture."""
+    found: dict[str, list[str]] = {}
+    for name in shared_evaluators(pair):
+        reader = pair[0].config["evaluators"]["jobs"][name]
+        of = VARIANTS[reader["variant"]]
+        if not of.adversarial and of.head == "average":
+            found.setdefault(reader["architecture"], []).append(name)
+    return found
 
 
-def _alignment(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
-    for pair in _pairs(claim, results):
-        own, shuffled = (
-            [result[f"per_image/edge_cosine{of}"].astype(np.float64) for result in pair] for of in ("", "_shuffled")
-        )
-        yield _compared("cosine of |g| and the image's edges", pair, (own[0], own[1]))
-        beyond = (own[0] - shuffled[0], own[1] - shuffled[1])
-        yield _compared("the same beyond that with another image's edges", pair, beyond)
+def _alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    for pair in _alike(claim, models, results):
+        own = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
+        beyond = [values - result["per_image/edge_cosine_shuffled"] for values, result in zip(own, pair, strict=True)]
+        yield _sample("cosine of |g| and the image's edges", pair, own)
+        yield _sample("the same beyond that with another image's edges", pair, beyond)
 
 
-def _cleaner_backgrounds(claim: Claim, results: Sequence[Result]) -> Iterator[Measure]:
-    for pair in _pairs(claim, results):
-        first, second = (result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair)
-        yield replace(_compared("share of the gradient's energy on the object", pair, (first, second)), percent=True)
+def _cleaner_backgrounds(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
+    for pair in _alike(claim, models, results):
+        values = [result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair]
+        yield _sample("share of the gradient's energy on the object", pair, values, percent=True)
 
 
-MEASURED: dict[str, Callable[[Claim, Sequence[Result]], Iterator[Measure]]] = {
+SAMPLED: dict[str, Callable[[Claim, tuple[str, ...], Sequence[Result]], Iterator[_Sample]]] = {
+    "mnist-regularization": _accuracy,
+    "regularization-robustness": _accuracy,
+    "regularization-cost": _accuracy,
     "attention-accuracy": _accuracy,
     "attention-robustness": _accuracy,
-    "regularization-robustness": _accuracy,
     "both-robustness": _accuracy,
+    "nonlinear-attention": _accuracy,
     "robust-features": _robust_features,
-    "robust-features-matter": _robust_features_matter,
     "attention-on-object": _attention_on_object,
+    "robust-features-matter": _robust_features_matter,
     "gradmap-score": _gradmap_score,
     "alignment": _alignment,
     "cleaner-backgrounds": _cleaner_backgrounds,

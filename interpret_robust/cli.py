@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -56,7 +57,15 @@ root_option = click.option(
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there under the same name.")
+form_option = click.option(
+    "--form",
+    type=click.Choice(["text", "markdown", "latex", "csv"]),
+    default="text",
+    show_default=True,
+    help="How the tables are written.",
+)
 run_options = options(
+    form_option,
     click.option("--dataset", help="Name or .npz path. [default: that of training]"),
     click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True),
     click.option("--limit", type=COUNT, help="Only the first N images."),
@@ -72,11 +81,19 @@ EXAMPLES = {
         "  irt analyze attention-rank"
     ),
     "train": (
-        "irt train                      the embedded study: four variants, natural models, evaluators\n"
-        "  irt train at at-att --seed 1   two models of the embedded data\n"
+        "irt train                        the embedded study: four variants, natural models, evaluators\n"
+        "  irt train at at-att --seed 1     two models of the embedded data\n"
+        "  irt train at at-att --seeds 3    six: seeds 0, 1 and 2 of each\n"
+        "  irt train at --seed 4 --copies   two: seed 4, and seed 5, whose attacks are its black-box ones\n"
         "  irt train at --dataset cifar10 --arch small --recipe quick --limit 5000\n"
         "  irt train at-reg --dataset cifar10 --arch narrow --recipe paper --time-limit 2h\n"
         "  irt train at --set epochs=4 --set learning_rate=0.05"
+    ),
+    "reproduce": (
+        "irt reproduce quick\n"
+        "  irt reproduce table2                  small networks, embedded data\n"
+        "  irt reproduce table2 --scale paper    CIFAR-10, the paper's network and schedule\n"
+        "  irt reproduce audit --seeds 3"
     ),
 }
 
@@ -142,13 +159,13 @@ def data() -> None:
 def data_list() -> None:
     """The datasets by name, and whether their file is here."""
     from interpret_robust.datasets.catalogue import ABOUT, file_of
-    from interpret_robust.tables import table
+    from interpret_robust.tables import render
 
     rows = [
         {"name": name, "here": "yes" if file_of(name).exists() else "no", "what": about}
         for name, about in ABOUT.items()
     ]
-    click.echo(table(rows))
+    click.echo(render(rows))
     click.echo("Any .npz with x_train, y_train, x_test, y_test works too: give its path.")
 
 
@@ -187,10 +204,12 @@ def data_show(name: str, split: str, root: Path) -> None:
 @irt.command(epilog=with_examples(EXAMPLES["train"]))
 @click.argument("variants", nargs=-1)
 @click.option("--dataset", default="cluttered-digits", show_default=True, help="Name (irt data list) or .npz path.")
-@click.option("--arch", help="small, cnn, narrow or wide3. [default: small]")
-@click.option("--recipe", help="quick, paper, fast or mnist. [default: the one for the dataset]")
+@click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
+@click.option("--recipe", help="quick, paper, fast, mnist or mnist-quick. [default: the one for the dataset]")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change one number of the recipe.")
-@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The first, or only, training seed.")
+@click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many seeds of each model, from --seed on.")
+@click.option("--copies", is_flag=True, help="At least two seeds: black-box attacks come from an independent copy.")
 @click.option("--limit", type=COUNT, help="Train on the first N images only.")
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
 @device_option
@@ -203,6 +222,8 @@ def train(
     recipe: str | None,
     overrides: tuple[str, ...],
     seed: int,
+    seeds: int,
+    copies: bool,
     limit: int | None,
     time_limit: float | None,
     device: str,
@@ -211,8 +232,9 @@ def train(
 ) -> None:
     """Train VARIANTS: natural, natural-att, natural-linear-att, at, at-reg, at-att, at-att-reg.
 
-    Without VARIANTS, train what the quick study needs. Models that are there with the same recipe are
-    skipped; a stopped run goes on where it was when the same command is given again.
+    Without VARIANTS, train what the quick study needs: the models that it is about, with --seeds or --copies several
+    of each, and those that read their maps. Models that are there with the same recipe are skipped; a stopped run goes
+    on where it was when the same command is given again.
     """
     from interpret_robust import study
     from interpret_robust.folders import Folders
@@ -220,8 +242,14 @@ def train(
     from interpret_robust.training.recipe import default_preset, preset
     from interpret_robust.variants import variant
 
-    models = [(arch or "small", variant(name).name, seed) for name in variants] or [
-        (arch or architecture, name, seed + offset) for architecture, name, offset in study.MODELS
+    wanted = [(arch or "small", variant(name).name, 0) for name in variants] or [
+        (arch or architecture, name, offset) for architecture, name, offset in study.QUICK.models
+    ]
+    several = max(seeds, 2 if copies else 1)
+    models = [
+        (architecture, name, seed + offset + more)
+        for architecture, name, offset in wanted
+        for more in range(1 if offset else several)
     ]
     deadline = time.monotonic() + time_limit if time_limit is not None else float("inf")
     folder = Folders(root).checkpoints
@@ -296,13 +324,25 @@ def _view_options(views: Sequence[str]) -> list[Callable[[Command], Command]]:
     return [click.option(f"--{view}", is_flag=True, help=f"Print the {view} columns only.") for view in views]
 
 
-evaluator_option = click.option(
-    "--evaluator",
-    "evaluators",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Checkpoint that reads the maps; repeat for more. [default: two natural seeds, another architecture, an at]",
-)
+def _evaluator_option(what: str, default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--evaluator",
+        "evaluators",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help=f"Checkpoint that reads the {what}; repeat for more. [default: {default}]",
+    )
+
+
+READERS = {
+    "none": (),
+    "evaluators": (_evaluator_option("maps", "two natural seeds, another architecture, an at"),),
+    "copies": (
+        _evaluator_option("adversarial images", "the model itself and other seeds of it"),
+        click.option("--matrix", is_flag=True, help="All other models of the dataset read them."),
+    ),
+}
+"""The options that say who reads what a model gives."""
 
 
 def analysis_command(name: str, called: str) -> click.Command:
@@ -315,13 +355,16 @@ def analysis_command(name: str, called: str) -> click.Command:
     def command(checkpoints: tuple[Path, ...], **given: Any) -> None:
         _analyse(name, checkpoints, given)
 
-    decorators = [*_view_options(analysis.views), *_settings_options(analysis.settings)]
-    if analysis.needs_evaluators:
-        decorators.append(evaluator_option)
+    decorators = [*_view_options(analysis.views), *_settings_options(analysis.settings), *READERS[analysis.readers]]
     example = with_examples(f"{called}\n  {called} checkpoints/NAME.safetensors --split train")
     return click.command(called.rsplit(maxsplit=1)[-1], help=analyses.about(name), epilog=example)(
         options(*decorators, run_options)(command)
     )
+
+
+def say(what: str) -> None:
+    """Tell how it goes on stderr, where it does not get into a table."""
+    click.echo(what, err=True)
 
 
 def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) -> None:
@@ -334,14 +377,15 @@ def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
     folders = Folders(given.pop("root"))
     shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "overwrite", "device")}
     shared["source"] = given.pop("dataset")
-    if analysis.needs_evaluators:
-        shared["evaluators"] = tuple(dict.fromkeys(given.pop("evaluators")))
+    shared["evaluators"] = tuple(dict.fromkeys(given.pop("evaluators", ())))
+    shared["matrix"] = given.pop("matrix", False)
+    form = given.pop("form")
     views = [view for view in analysis.views if given.pop(view)]
     settings = analysis.settings(**given)
-    chosen = list(dict.fromkeys(checkpoints)) or applicable(name, checkpoints_in(folders), shared, click.echo)
+    chosen = list(dict.fromkeys(checkpoints)) or applicable(name, checkpoints_in(folders), shared, say)
     tasks = analysis_tasks(name, chosen, folders, settings, **shared)
-    do_all(tasks, shared["device"], click.echo)
-    click.echo(tables.text_of([task.work().path for task in tasks], views))
+    do_all(tasks, shared["device"], say)
+    click.echo(tables.text_of([task.work().path for task in tasks], views, form))
 
 
 @irt.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
@@ -385,6 +429,49 @@ def report(output: Path | None, root: Path) -> None:
     click.echo(reports.write(folders, output or folders.report, click.echo))
 
 
+@irt.command(epilog=with_examples("irt audit\n  irt audit analyses/robustness-*-test.h5 --form markdown"))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@form_option
+@root_option
+def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
+    """Judge each claim of the paper by FILES of analyses, by default all there are, over all their training seeds.
+
+    A claim holds, does not hold, or the files cannot tell; beside it stand the paper's figures, what was measured with
+    its interval, and the controls. docs/choices.md says how verdicts are reached.
+    """
+    from interpret_robust import analyses
+    from interpret_robust import audit as audits
+    from interpret_robust.folders import Folders
+
+    folder = Folders(root).analyses
+    found = dict.fromkeys(files or sorted(folder.glob("*.h5")))
+    if not found:
+        raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
+    click.echo(audits.text_of([analyses.read(path) for path in found], form))
+
+
+@irt.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@form_option
+@root_option
+def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
+    """Look for signs that models hide their gradients, in FILES of robustness and masking, by default all there are.
+
+    docs/flags.md says of each flag what it measures, what it can mean, and what to do next.
+    """
+    from interpret_robust import flags as rules
+    from interpret_robust import tables
+    from interpret_robust.folders import Folders
+
+    folder = Folders(root).analyses
+    found = files or [path for name in rules.READS for path in sorted(folder.glob(f"{name}-*.h5"))]
+    if not found:
+        raise UserError(
+            f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
+        )
+    click.echo(tables.render(rules.rows_of([rules.read(path) for path in found]), form))
+
+
 @irt.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
@@ -413,6 +500,40 @@ def validate(files: tuple[Path, ...]) -> None:
         sys.exit(EXIT_USER_ERROR)
 
 
+@irt.command(
+    epilog=with_examples(
+        "irt verify theirs.npy checkpoints/NAME.safetensors\n"
+        "  irt verify theirs.h5 checkpoints/NAME.safetensors --key adversarial --eps 8/255"
+    )
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
+@click.option("--key", help="The HDF5 dataset of images, where there are several.")
+@click.option("--dataset", help="Name or .npz path. [default: that of training]")
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@device_option
+def verify(
+    file: Path, checkpoint: Path, eps: float | None, key: str | None, dataset: str | None, split: str, device: str
+) -> None:
+    """Check adversarial images of anyone's, an HDF5 or .npy FILE, and how accurate CHECKPOINT is on them.
+
+    They are uint8, or floats in [0, 1]; (N, C, H, W) or (N, H, W, C); the first N of the split in its order, or in
+    HDF5 those of an integer dataset `index` beside them.
+    """
+    from interpret_robust import verify as verification
+    from interpret_robust.datasets import load
+    from interpret_robust.device import resolve
+    from interpret_robust.tables import render
+    from interpret_robust.training import checkpoint as checkpoints
+
+    found = checkpoints.read(checkpoint)
+    data = load(dataset or found.about["source"])
+    good = verification.verify(file, found, data, split, eps=eps, key=key, device=resolve(device))
+    click.echo(render([{"model": checkpoint.stem, **good.cells()}]))
+    click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
+
+
 @irt.command(epilog=with_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--csv", "form", flag_value="csv", default="csv", help="Comma-separated values: the only form so far.")
@@ -429,22 +550,41 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
             click.echo(f"left out, being pictures: {', '.join(written.left_out)} (read them with h5py or xarray)")
 
 
-@irt.command(epilog=with_examples("irt reproduce quick"))
-@click.argument("name", type=click.Choice(["quick"]), metavar="NAME")
+@irt.command(epilog=with_examples(EXAMPLES["reproduce"]))
+@click.argument("name")
+@click.option(
+    "--scale",
+    type=click.Choice(["quick", "paper"]),
+    default="quick",
+    show_default=True,
+    help="Small networks and data for a laptop, or the paper's own for a GPU.",
+)
+@click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1]")
 @device_option
 @overwrite_option
 @root_option
-def reproduce(name: str, device: str, overwrite: bool, root: Path) -> None:
-    """Do the whole study NAME: train, analyse, draw, report. A second run finds everything done."""
-    from interpret_robust import analyses, study, tables
+def reproduce(name: str, scale: str, seeds: int | None, device: str, overwrite: bool, root: Path) -> None:
+    """Do all of NAME: quick, table1 to table6, section4.3, figure2 to figure4, or audit.
+
+    quick is the whole embedded study of one training seed, the next are parts of the paper, audit is every claim of
+    the paper over several seeds. Models are trained, analysed and drawn; what is there already is not done again.
+    """
+    from interpret_robust import drawing, study, tables
+    from interpret_robust import report as reports
     from interpret_robust.folders import Folders
 
-    folders = Folders(root)
-    files = study.STUDIES[name](folders, device, overwrite, click.echo)
-    for analysis in analyses.names():
-        click.echo(f"\n{analysis}\n{tables.text_of([path for path in files if path.name.startswith(f'{analysis}-')])}")
-    click.echo(f"\nmodels in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
-    click.echo(f"all of it on one page: {folders.report}")
+    folders, say = Folders(root), partial(click.echo, err=True)
+    of = study.study(name, scale, seeds)
+    answers = study.reproduce(of, folders, device, say, overwrite=overwrite)
+    for question, files in answers:
+        click.echo(f"\n{question.analysis}, {question.split} images\n{tables.text_of(files)}")
+    if name in ("quick", "audit"):
+        reports.write(folders, folders.report, say)
+        click.echo(f"\nall of it on one page: {folders.report}")
+    else:
+        for question, files in answers:
+            drawing.draw_all(question.analysis, files, folders.figures, say)
+    click.echo(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
 
 def main() -> NoReturn:

@@ -1,23 +1,21 @@
-"""What the paper reports and claims, as data.
+"""What the paper claims, as data: sentences that can be tested, and the numbers that it gives for them.
 
 Liu & JaJa, Feature prioritization and regularization improve standard accuracy and adversarial robustness (2018).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from interpret_robust.readings import HEADLINE
+from interpret_robust.reported import row_of
 
 TITLE = "Feature prioritization and regularization improve standard accuracy and adversarial robustness"
 AUTHORS = "Liu & JaJa, 2018"
 
-# Percent on CIFAR-10, the narrow network, images of the test set.
-TABLE_2 = {
-    "natural": {"at": 80.79, "at-reg": 79.52, "at-att": 82.75, "at-att-reg": 81.21},
-    "PGD-20": {"at": 39.72, "at-reg": 44.25, "at-att": 41.39, "at-att-reg": 44.58},
-}
-TABLE_4 = {
-    "with clipping": {"at": 26.78, "at-att-reg": 30.32},
-    "without clipping": {"at": 28.72, "at-att-reg": 31.59},
-}
+Row = Mapping[str, float]
+"""A row of a table: percent by variant."""
+
+ON_MNIST = "Section 4.1"
 
 
 @dataclass(frozen=True)
@@ -27,11 +25,11 @@ class Claim:
     Attributes:
         name: what this toolkit calls it.
         statement: what is tested of it, in one line.
-        quote, where: the paper's own words, and where they stand.
+        quote, where: the paper's own words, and where they stand, the section first.
         analysis: what has to be measured.
-        variants: the models it is about; where it compares, the second is what the first is compared with.
-        compares: whether it compares.
-        reported: the paper's numbers in percent, a row of a table at a time, by variant.
+        models: what it is about: single variants, or pairs of which the second is what the first is compared with.
+        settings: the rows of the paper's tables that it is about, as `reported.csv` calls them.
+        table: the table that has these rows; empty where that depends on the dataset.
     """
 
     name: str
@@ -39,98 +37,160 @@ class Claim:
     quote: str
     where: str
     analysis: str
-    variants: tuple[str, ...]
-    compares: bool = True
-    reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    models: tuple[tuple[str, ...], ...]
+    settings: tuple[str, ...] = ()
+    table: str = ""
 
+    @property
+    def section(self) -> str:
+        """As `Section 4.2`: the claims of one section are a family of tests."""
+        return self.where.partition(",")[0]
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares models."""
+        return len(self.models[0]) > 1
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """All variants that it is about."""
+        return tuple(dict.fromkeys(variant for models in self.models for variant in models))
+
+    def is_about(self, dataset: str) -> bool:
+        """Whether it can be tested on a dataset: the paper tells MNIST, in a section of its own, from all others."""
+        return (dataset == "mnist") == (self.section == ON_MNIST)
+
+
+def row(table: str, setting: str, reading: str = HEADLINE) -> Row:
+    """A row of a table; under attack that of a reading, such as `PGD-20`. Empty where the paper has none.
+
+    Table 1 does not tell the number of its steps: it stands beside any.
+    """
+    if setting not in ("white-box", "black-box"):
+        return row_of(table, setting)
+    attack, steps = reading.lower().split("-")
+    return row_of(table, setting, attack, int(steps)) or row_of(table, setting, attack, None)
+
+
+WITH_REGULARIZATION = (("at-reg", "at"), ("at-att-reg", "at-att"))
+WITH_ATTENTION = (("at-att", "at"), ("at-att-reg", "at-reg"))
+ATTENTIVE = (("at-att",), ("at-att-reg",))
+FULL_MODEL = (("at-att-reg", "at"),)
 
 CLAIMS = (
     Claim(
-        "attention-accuracy",
-        "With attention, an adversarially trained model is more accurate on natural images.",
-        "attention contributes to both standard and adversarial accuracy",
-        "Section 4.2, Table 2",
+        "mnist-regularization",
+        "MNIST gains from feature regularisation too",
+        "a model trained with the proposed feature regularization method is significantly more robust",
+        "Section 4.1, Table 1",
         "robustness",
-        ("at-att", "at"),
-        reported={"natural": TABLE_2["natural"]},
-    ),
-    Claim(
-        "attention-robustness",
-        "With attention, it is more accurate under a white-box attack.",
-        "attention contributes to both standard and adversarial accuracy",
-        "Section 4.2, Table 2",
-        "robustness",
-        ("at-att", "at"),
-        reported={"PGD-20": TABLE_2["PGD-20"]},
+        (("at-reg", "at"),),
+        ("white-box", "black-box"),
+        "table1",
     ),
     Claim(
         "regularization-robustness",
-        "With the regularizer, it is more accurate under a white-box attack.",
+        "feature regularisation raises white-box accuracy",
         "the feature regularization method provides a significant improvement on white box robustness",
         "Section 4.2, Table 2",
         "robustness",
-        ("at-reg", "at"),
-        reported={"PGD-20": TABLE_2["PGD-20"]},
+        WITH_REGULARIZATION,
+        ("white-box",),
+    ),
+    Claim(
+        "regularization-cost",
+        "regularisation costs natural and black-box accuracy",
+        "with a cost of standard accuracy and a slight decline of black box accuracy",
+        "Section 4.2, Table 2",
+        "robustness",
+        tuple((without, regularized) for regularized, without in WITH_REGULARIZATION),
+        ("natural", "black-box"),
+    ),
+    Claim(
+        "attention-accuracy",
+        "attention raises natural accuracy",
+        "attention contributes to both standard and adversarial accuracy",
+        "Section 4.2, Table 2",
+        "robustness",
+        WITH_ATTENTION,
+        ("natural",),
+    ),
+    Claim(
+        "attention-robustness",
+        "attention raises white-box accuracy",
+        "attention contributes to both standard and adversarial accuracy",
+        "Section 4.2, Table 2",
+        "robustness",
+        WITH_ATTENTION,
+        ("white-box",),
     ),
     Claim(
         "both-robustness",
-        "With both, it is more accurate under a white-box attack.",
+        "both together are best under white-box attack",
         "all of the three proposed models have better adversarial robustness over the baseline model",
         "Section 4.2, Table 2",
         "robustness",
-        ("at-att-reg", "at"),
-        reported={"PGD-20": TABLE_2["PGD-20"]},
+        (("at-att-reg", "at"), ("at-att-reg", "at-reg"), ("at-att-reg", "at-att")),
+        ("white-box",),
+    ),
+    Claim(
+        "nonlinear-attention",
+        "nonlinear attention beats linear on natural training",
+        "the accuracy is 92.87% for our attention and 91.34% for the linear attention model",
+        "Section 4.3",
+        "robustness",
+        (("natural-att", "natural-linear-att"),),
+        ("natural",),
+        "section4.3",
     ),
     Claim(
         "robust-features",
-        "Over the positions of an image, attention grows with the robustness of the local feature.",
+        "more attention goes to more robust features",
         "assigns larger weights to more robust features and less weights to non-robust features",
         "Section 4.3, Figure 2",
         "attention-rank",
-        ("at-att", "at-att-reg"),
-        compares=False,
-    ),
-    Claim(
-        "robust-features-matter",
-        "Without its more robust local features a model loses more than without as many at random.",
-        "our model depends on features that are very closely correlated with the robust features",
-        "Section 4.4",
-        "feature-deletion",
-        ("at-att", "at-att-reg"),
-        compares=False,
+        ATTENTIVE,
     ),
     Claim(
         "attention-on-object",
-        "More attention lies on the object than the object's area would give.",
+        "attention sits on the object",
         "The attention maps focus sharply on the objects in the images",
         "Section 4.3, Figure 3",
         "localisation",
-        ("at-att", "at-att-reg"),
-        compares=False,
+        ATTENTIVE,
+    ),
+    Claim(
+        "robust-features-matter",
+        "the model depends on its robust features",
+        "our model depends on features that are very closely correlated with the robust features",
+        "Section 4.4",
+        "feature-deletion",
+        ATTENTIVE,
     ),
     Claim(
         "gradmap-score",
-        "Natural networks classify the gradient maps of at-att-reg more accurately than those of at.",
+        "gradient maps of the full model are read more often",
         "the gradient maps from our model express significantly better alignment with the original images",
         "Section 4.4, Table 4",
         "gradmap-score",
-        ("at-att-reg", "at"),
-        reported=TABLE_4,
+        FULL_MODEL,
+        ("gradmap-score-clipped-test", "gradmap-score-raw-test"),
+        "table4",
     ),
     Claim(
         "alignment",
-        "Gradient maps of at-att-reg follow the edges of the image more closely than those of at.",
+        "gradient maps of the full model follow edges better",
         "the gradient maps generated from our model align better with the salient data characteristics",
         "Section 4.4, Figure 4",
         "alignment",
-        ("at-att-reg", "at"),
+        FULL_MODEL,
     ),
     Claim(
         "cleaner-backgrounds",
-        "More of the gradient of at-att-reg lies on the object.",
+        "more of the full model's gradient lies on the object",
         "our gradient maps have cleaner backgrounds and the gradients only focus on the objects",
         "Section 4.4, Figure 4",
         "localisation",
-        ("at-att-reg", "at"),
+        FULL_MODEL,
     ),
 )

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -155,6 +155,7 @@ def open_rows(
     environment: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    is_outdated: Callable[[dict[str, Any]], bool] = lambda _: False,
 ) -> Rows:
     """Start the file of an analysis over `count` images, or go on with its unfinished `.partial`.
 
@@ -166,11 +167,12 @@ def open_rows(
         config: everything that decides the numbers; a partial file of another config is an error.
         environment: versions and machine, stored as they are.
         overwrite: discard a partial file of another config.
+        is_outdated: whether a partial file of that config may be discarded without being asked to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     if partial.exists():
-        found = _reopen(partial, schema, config, overwrite=overwrite)
+        found = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
         if found is not None:
             return Rows(found, path, schema, axes)
     partial.unlink(missing_ok=True)
@@ -351,8 +353,15 @@ _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError)
 """What h5py raises where bytes of a file are not what they were."""
 
 
-def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool) -> h5py.File | None:
-    """The partial file, ready to go on; None where a kill left none that can be read: it holds nothing then."""
+def _reopen(
+    partial: Path,
+    schema: Schema,
+    config: Mapping[str, Any],
+    is_outdated: Callable[[dict[str, Any]], bool],
+    *,
+    overwrite: bool,
+) -> h5py.File | None:
+    """The partial file, ready to go on; None where it is to be discarded, as one that a kill left unreadable is."""
     try:
         file = h5py.File(partial, "r+")
         found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
@@ -365,7 +374,7 @@ def _reopen(partial: Path, schema: Schema, config: Mapping[str, Any], *, overwri
     if whole and same and not overwrite:
         return file
     file.close()
-    if same or overwrite:
+    if same or overwrite or is_outdated(found):
         return None
     raise UserError(
         f"{partial} is an unfinished analysis of another configuration ({differences(found, config)}): "
@@ -450,7 +459,7 @@ def _name_axes(file: h5py.File, schema: Schema, axes: Axes) -> None:
 def _scale(places: Places) -> dict[str, Any]:
     if isinstance(places, int):
         return {"data": np.arange(places, dtype="i4")}
-    if isinstance(places[0], int):
+    if places and isinstance(places[0], int):
         return {"data": np.array(places, "i4")}
     return {"data": list(places), "dtype": h5py.string_dtype("utf-8")}
 

@@ -8,7 +8,7 @@ import numpy as np
 from interpret_robust import results
 from interpret_robust.configs import lines
 from interpret_robust.errors import UserError
-from interpret_robust.tables import table
+from interpret_robust.tables import render
 
 
 def describe(path: Path) -> str:
@@ -35,7 +35,7 @@ def _describe_checkpoint(path: Path) -> str:
         [
             f"{path}: {len(found.tensors)} tensors, {parameters} numbers, checksum good",
             lines(about),
-            table(rows) if rows else "no epoch is finished yet",
+            render(rows) if rows else "no epoch is finished yet",
         ]
     )
 
@@ -48,8 +48,8 @@ def _describe_analysis(path: Path) -> str:
         [
             f"{path}: {result.schema}, {result.count} images, checksum good",
             lines(results.provenance(path)),
-            table(rows),
-            table(numbers),
+            render(rows),
+            render(numbers),
         ]
     )
 

@@ -152,6 +152,37 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Pair
     return Paired(only_first, only_second, p_value)
 
 
+class Tested(NamedTuple):
+    """A mean with its 95 % interval, and the two-sided p-value that it is zero."""
+
+    interval: Interval
+    p_value: float
+
+
+def over_seeds(values: Sequence[Array]) -> Tested:
+    """Mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same images in each.
+
+    Seeds and images are both drawn: the variance is that of the seeds' means over their number, plus that of the
+    images' means (each over the seeds) over theirs. What a seed does to one image counts in both, which errs on the
+    wide side. Interval and p-value are Student's t with the degrees of freedom of Welch and Satterthwaite.
+
+    NaN is left out. Each of the two or more seeds needs a value; a single image has no interval.
+    """
+    table = np.stack(values).astype(np.float64)
+    seeds = np.nanmean(table, axis=1)
+    images = np.nanmean(table[:, np.isfinite(table).any(0)], axis=0)
+    mean = float(seeds.mean())
+    if len(images) < 2:
+        return Tested(Interval(mean, np.nan, np.nan), 1.0)
+    parts = np.array([seeds.var(ddof=1) / len(seeds), images.var(ddof=1) / len(images)])
+    if not parts.any():
+        return Tested(Interval(mean, mean, mean), float(mean == 0))
+    freedom = parts.sum() ** 2 / (parts**2 / [len(seeds) - 1, len(images) - 1]).sum()
+    error = np.sqrt(parts.sum())
+    low, high = stats.t.interval(CONFIDENCE, freedom, mean, error)
+    return Tested(Interval(mean, float(low), float(high)), float(2 * stats.t.sf(abs(mean) / error, freedom)))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number by Holm's step-down method (1979), in the order given."""
     adjusted, highest = [0.0] * len(p_values), 0.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ BATCH_SIZE = 250
 
 LONGEST_NAME = 200
 """Of a file, without its endings: systems allow 255 bytes. What is longer ends in a digest of all of it."""
+
+
+Readers = Literal["none", "evaluators", "copies"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,9 @@ class Analysis:
         compare: tables that set finished files side by side; it takes the chosen views after the files.
         views: parts of the answer that `table_row` can be limited to, as flags of the command.
         needs_masks: whether it only makes sense for data with object masks.
-        needs_evaluators: whether other models read what this one gives.
-        most_evaluators: how many of them at most, None for all there are.
+        readers: which other models read what this one gives, where none are named: no `none`; `evaluators`, see
+            `tasks.evaluators_of`, of which there must be one; or `copies`, see `tasks.copies_of`, if there are any.
+        most_readers: how many of them at most, None for all there are.
     """
 
     schema: Schema
@@ -98,11 +102,11 @@ class Analysis:
     prepare: Callable[["Work"], Any] = _settings_of
     examples: Callable[[Columns, Split, Any], dict[str, Any]] = _no_examples
     axes: Callable[["Work"], Axes] = _no_axes
-    compare: Callable[..., list[list[dict[str, str]]]] | None = None
+    compare: Callable[..., Sequence[list[dict[str, str]]]] | None = None
     views: tuple[str, ...] = ()
     needs_masks: bool = False
-    needs_evaluators: bool = False
-    most_evaluators: int | None = None
+    readers: Readers = "none"
+    most_readers: int | None = None
 
 
 def file_name(
@@ -168,7 +172,7 @@ class Work:
         source: str | None = None,
     ) -> None:
         for one in (checkpoint, *evaluators):
-            _check_fit(one, dataset)
+            check_fit(one, dataset)
             one.local_shape()
         names = [one.path.stem for one in evaluators]
         if len(set(names)) < len(names):
@@ -243,18 +247,45 @@ class Work:
             yield make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
 
     def is_done(self, *, overwrite: bool) -> bool:
-        """Whether its file is there. Raises UserError where another configuration's has its name."""
-        return results.is_finished(self.path, self.analysis.schema, self.config, overwrite=overwrite)
+        """Whether its file is there. Raises UserError where another configuration's has its name.
+
+        Copies come one by one: a file that more of them have read will do, and one that fewer have read is replaced.
+        """
+        config = self.config
+        if self.path.exists() and not overwrite:
+            stored = results.provenance(self.path)["config"]
+            if self._is_of_other_copies(stored):
+                if _readers_of(stored) < _readers_of(config):
+                    return False
+                if _readers_of(stored) > _readers_of(config):
+                    config = stored
+        return results.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
+
+    def _is_of_other_copies(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a configuration is this one but for the copies, which come and go while a study grows."""
+        here, there = (
+            {key: value for key, value in config.items() if key != "evaluators"} for config in (self.config, stored)
+        )
+        same = results.config_sha256(here) == results.config_sha256(there)
+        return self.analysis.readers == "copies" and same and _readers_of(stored) != _readers_of(self.config)
 
     def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
         """Write the file, going on after the last whole batch of a stopped run.
 
-        Raises Stopped on SIGINT or SIGTERM, with all whole batches kept.
+        A stopped run that other copies read is begun anew. Raises Stopped on SIGINT or SIGTERM, with all whole
+        batches kept.
         """
         environment = provenance.environment(devices.describe(self.device), torch.get_num_threads())
         schema, began = self.analysis.schema, time.monotonic()
         with results.open_rows(
-            self.path, schema, len(self.split), self.axes, self.config, environment, overwrite=overwrite
+            self.path,
+            schema,
+            len(self.split),
+            self.axes,
+            self.config,
+            environment,
+            overwrite=overwrite,
+            is_outdated=self._is_of_other_copies,
         ) as rows:
             self._stream(rows, position)
             columns = rows.columns()
@@ -274,6 +305,12 @@ class Work:
                 bar.update(len(batch.indices))
 
 
+def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Name and hash of the models that read."""
+    read = config.get("evaluators", {"names": (), "sha256": ()})
+    return set(zip(read["names"], read["sha256"], strict=True))
+
+
 def make_batch(split: Split, indices: range, device: torch.device) -> Batch:
     """The images of a split at `indices`, on `device`."""
     part = slice(indices.start, indices.stop)
@@ -288,7 +325,8 @@ def to_numpy(tensor: Tensor) -> AnyArray:
     return values
 
 
-def _check_fit(checkpoint: Checkpoint, dataset: Dataset) -> None:
+def check_fit(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Raise UserError where a model and a dataset differ in the size of images or the number of classes."""
     job = checkpoint.job
     if tuple(job["image_shape"]) != dataset.image_shape or len(job["class_names"]) != len(dataset.class_names):
         raise UserError(

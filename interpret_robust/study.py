@@ -1,81 +1,245 @@
-"""A study: which models to train, which analyses to run, which figures to draw, and doing all of it."""
+"""A study: which models to train, which questions to ask of which of them, and doing all of it.
 
+`quick` is the embedded study of one training seed. The others each reproduce one part of the paper, or audit all of
+its claims, over training seeds 0, 1, ..., at the paper's scale or at one that ends in minutes on two cores.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from interpret_robust import analyses, report
+from interpret_robust import analyses
 from interpret_robust.drawing import Say
+from interpret_robust.errors import UserError, unknown
 from interpret_robust.folders import Folders
 from interpret_robust.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
 from interpret_robust.training.recipe import preset
 
-# The subjects of the study have seed 0: the four variants and the natural networks that the paper sets beside
+
+class Model(NamedTuple):
+    """One model of a study."""
+
+    architecture: str
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """An analysis, and the models of a study that it is asked of; `settings` are those that are not the default.
+
+    `limit` is how many images of the split are looked at, None for all.
+    """
+
+    analysis: str
+    models: tuple[Model, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models of one dataset, trained by one recipe on its first `images` or all, and the questions asked of them."""
+
+    dataset: str
+    recipe: str
+    models: tuple[Model, ...]
+    questions: tuple[Question, ...]
+    images: int | None = None
+
+
+ADVERSARIAL = ("at-att-reg", "at-reg", "at-att", "at")
+"""The longest to train come first, so that the last to end are short."""
+NATURAL = ("natural-att", "natural-linear-att", "natural")
+WITH_ATTENTION = ("at-att-reg", "at-att")
+OF_TABLE_4 = ("at-att-reg", "at")
+
+HEADLINE_ONLY = {"pgd": "20", "cw": "none"}
+"""For the attack of the quick study: the whole table takes fifteen times as long."""
+
+# The subjects of the quick study have seed 0: the four variants and the natural networks that the paper sets beside
 # them. The evaluators that read their gradient maps have other seeds: two natural ones, a natural one of another
-# architecture, an adversarially trained one. The longest come first, so that the last to end are short.
-MODELS = (
-    ("small", "at-att-reg", 0),
-    ("small", "at-reg", 0),
-    ("small", "at-att", 0),
-    ("small", "at", 0),
-    ("small", "at", 1),
-    ("cnn", "natural", 1),
-    ("small", "natural-att", 0),
-    ("small", "natural-linear-att", 0),
-    ("small", "natural", 0),
-    ("small", "natural", 1),
-    ("small", "natural", 2),
+# architecture, an adversarially trained one.
+SUBJECTS = tuple(Model("small", variant, 0) for variant in (*ADVERSARIAL, *NATURAL))
+READERS = (
+    Model("small", "at", 1),
+    Model("cnn", "natural", 1),
+    Model("small", "natural", 1),
+    Model("small", "natural", 2),
+)
+_WITHOUT_NATURAL_ATTENTION = tuple(model for model in SUBJECTS if model.variant in (*ADVERSARIAL, "natural"))
+
+QUICK = Study(
+    "cluttered-digits",
+    "quick",
+    (*SUBJECTS, *READERS),
+    (
+        Question("robustness", (*SUBJECTS, *READERS), HEADLINE_ONLY),
+        *(Question(name, SUBJECTS) for name in ("attention-rank", "attention-maps", "localisation")),
+        *(
+            Question(name, _WITHOUT_NATURAL_ATTENTION)
+            for name in ("gradient-maps", "gradmap-score", "alignment", "feature-deletion", "randomisation")
+        ),
+    ),
 )
 
 
-SUBJECTS_SEED = 0
-NATURAL_ATTENTION = ("natural-att", "natural-linear-att")
-ABOUT_ATTENTION = ("attention-rank", "attention-maps", "localisation")
+class Ask(NamedTuple):
+    """A question of a part of the paper: of which variants, and on which splits."""
+
+    analysis: str
+    variants: tuple[str, ...]
+    settings: Mapping[str, Any] = {}
+    splits: tuple[str, ...] = ("test",)
 
 
-def quick_tasks(folders: Folders, device: str, overwrite: bool) -> list[TrainTask]:
-    """The models of the quick study: the embedded data, small networks, the quick recipe."""
-    dataset = "cluttered-digits"
+BOTH = ("train", "test")
+TABLE = Ask("robustness", ADVERSARIAL)
+TABLE_1 = Ask("robustness", ("at-reg", "at"), {"pgd": "40,100", "cw": "none", "step_size": 0.01})
+SECTION_4_3 = Ask("robustness", NATURAL, HEADLINE_ONLY)
+
+PARTS = {
+    "table1": (TABLE_1,),
+    "table2": (TABLE,),
+    "table3": (TABLE,),
+    "table4": (Ask("gradmap-score", OF_TABLE_4, splits=BOTH),),
+    "table5": (TABLE,),
+    "table6": (TABLE,),
+    "section4.3": (SECTION_4_3,),
+    "figure2": (Ask("attention-rank", WITH_ATTENTION, splits=BOTH),),
+    "figure3": (Ask("attention-maps", WITH_ATTENTION, splits=BOTH),),
+    "figure4": (Ask("gradient-maps", OF_TABLE_4, splits=BOTH),),
+    "audit": (
+        TABLE,
+        SECTION_4_3,
+        Ask("masking", ADVERSARIAL),
+        Ask("attention-rank", WITH_ATTENTION),
+        Ask("feature-deletion", WITH_ATTENTION),
+        Ask("localisation", (*WITH_ATTENTION, "at")),
+        Ask("gradmap-score", OF_TABLE_4),
+        Ask("alignment", OF_TABLE_4),
+    ),
+}
+"""What is asked for each part of the paper, and for the audit of all its claims."""
+
+
+class Setup(NamedTuple):
+    """What a part is reproduced with: how many images are learned from, and looked at in each split; None for all."""
+
+    dataset: str
+    architecture: str
+    recipe: str
+    images: int | None = None
+    looked_at: Mapping[str, int | None] = {"train": None, "test": None}
+
+
+FIRST = {"train": 1_000, "test": 1_000}
+SCALES = {
+    "quick": {
+        "table1": Setup("mnist", "cnn", "mnist-quick", None, FIRST),
+        "table3": Setup("cluttered-digits", "small-wide3", "quick", None, {"train": None, "test": 250}),
+        "table5": Setup("cifar100", "small", "quick", 5_000, FIRST),
+        "table6": Setup("svhn", "small", "quick", 5_000, FIRST),
+        "rest": Setup("cluttered-digits", "small", "quick", None, {"train": 1_000, "test": None}),
+    },
+    "paper": {
+        "table1": Setup("mnist", "cnn", "mnist"),
+        "table3": Setup("cifar10", "wide3", "paper"),
+        "table5": Setup("cifar100", "narrow", "paper"),
+        "table6": Setup("svhn", "narrow", "paper"),
+        "rest": Setup("cifar10", "narrow", "paper"),
+    },
+}
+
+
+def study(name: str, scale: str = "quick", seeds: int | None = None) -> Study:
+    """The study called `quick`, or that of a part of the paper over this many training seeds.
+
+    By default that is three, and one for figures; the black-box rows of a table need two. Raises UserError for a name
+    that there is not, and for `quick` at another scale or of other seeds.
+    """
+    if name not in NAMES:
+        raise unknown("study", name, NAMES)
+    if name == "quick":
+        if scale != "quick" or seeds not in (None, 1):
+            raise UserError("quick is the embedded study of one seed: `audit` is that of several, at either scale.")
+        return QUICK
+    number = seeds or (1 if name.startswith("figure") else 3)
+    setup = SCALES[scale].get(name, SCALES[scale]["rest"])
+    questions = tuple(
+        Question(ask.analysis, _models(setup.architecture, ask.variants, number), ask.settings, split, limit)
+        for ask in PARTS[name]
+        for split in ask.splits
+        for limit in (setup.looked_at[split],)
+    )
+    is_read = any(question.analysis == "gradmap-score" for question in questions)
+    readers = _readers(setup.architecture, number) if is_read else ()
+    models = dict.fromkeys((*(model for question in questions for model in question.models), *readers))
+    return Study(setup.dataset, setup.recipe, tuple(models), questions, setup.images)
+
+
+NAMES = ("quick", *PARTS)
+
+
+def _models(architecture: str, variants: Iterable[str], seeds: int) -> tuple[Model, ...]:
+    return tuple(Model(architecture, variant, seed) for seed, variant in product(range(seeds), variants))
+
+
+def _readers(architecture: str, seeds: int) -> tuple[Model, ...]:
+    """Evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds are there."""
+    natural, at = _models(architecture, ("natural",), max(seeds, 3)), _models(architecture, ("at",), max(seeds, 2))
+    return (*natural, Model("cnn", "natural", 1), *at)
+
+
+def train_tasks(of: Study, folders: Folders, device: str = "auto", *, overwrite: bool = False) -> list[TrainTask]:
+    """The models of a study, each with the recipe for its architecture."""
     return [
         TrainTask(
-            dataset,
+            of.dataset,
             architecture,
-            name,
+            variant,
             seed,
-            preset("quick", dataset, architecture=architecture),
+            preset(of.recipe, of.dataset, architecture=architecture),
             folders.checkpoints,
             device,
+            of.images,
             overwrite=overwrite,
         )
-        for architecture, name, seed in MODELS
+        for architecture, variant, seed in of.models
     ]
 
 
-def is_subject(task: TrainTask, analysis: str) -> bool:
-    """Whether the study asks a question of a model: the accuracy of all, the rest of the subjects it concerns."""
-    if analysis == "robustness":
-        return True
-    return task.seed == SUBJECTS_SEED and (task.variant not in NATURAL_ATTENTION or analysis in ABOUT_ATTENTION)
+def question_tasks(
+    of: Study, folders: Folders, device: str = "auto", *, overwrite: bool = False
+) -> list[tuple[Question, list[AnalysisTask]]]:
+    """Every question, asked of every model that it is for; what a model gives is read by others of the study only."""
+    trained = train_tasks(of, folders)
+    paths = {model: folders.checkpoints / task.name for model, task in zip(of.models, trained, strict=True)}
+    asked = []
+    for question in of.questions:
+        tasks = analysis_tasks(
+            question.analysis,
+            [paths[model] for model in question.models],
+            folders,
+            replace(analyses.get(question.analysis).settings(), **question.settings),
+            list(paths.values()),
+            device=device,
+            split=question.split,
+            limit=question.limit,
+            overwrite=overwrite,
+        )
+        asked.append((question, tasks))
+    return asked
 
 
-def quick_analyses(folders: Folders, device: str, overwrite: bool) -> list[AnalysisTask]:
-    """Every analysis of the models that it is for."""
-    trained = quick_tasks(folders, device, overwrite)
-    candidates = [folders.checkpoints / task.name for task in trained]
-    tasks = []
-    for name in analyses.names():
-        paths = [folders.checkpoints / task.name for task in trained if is_subject(task, name)]
-        settings = analyses.get(name).settings()
-        tasks += analysis_tasks(name, paths, folders, settings, candidates, device=device, overwrite=overwrite)
-    return tasks
-
-
-def reproduce_quick(folders: Folders, device: str, overwrite: bool, say: Say) -> list[Path]:
-    """Train, analyse, draw and report the quick study; returns the files of its analyses."""
-    do_all(quick_tasks(folders, device, overwrite), device, say)
-    tasks = quick_analyses(folders, device, overwrite)
-    do_all(tasks, device, say)
-    files = [task.work().path for task in tasks]
-    report.write(folders, folders.report, say)
-    return files
-
-
-STUDIES = {"quick": reproduce_quick}
+def reproduce(
+    of: Study, folders: Folders, device: str, say: Say, *, overwrite: bool = False
+) -> list[tuple[Question, list[Path]]]:
+    """Train and ask; returns the files of the answers to each question."""
+    do_all(train_tasks(of, folders, device, overwrite=overwrite), device, say)
+    asked = question_tasks(of, folders, device, overwrite=overwrite)
+    do_all([task for _, tasks in asked for task in tasks], device, say)
+    return [(question, [task.work().path for task in tasks]) for question, tasks in asked]

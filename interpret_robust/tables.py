@@ -1,29 +1,102 @@
-"""Tables: of anything, for a terminal, and the headline numbers of analyses, for a terminal or a page."""
+"""Tables: of anything, in several forms, and the headline numbers of analyses, for a terminal or a page."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from interpret_robust import analyses, labels, results
+from interpret_robust import analyses, attack_tables, labels, results
+from interpret_robust.captioned import Table
+
+Lines = Sequence[Sequence[str]]
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as aligned columns under their keys, in the order in which keys first appear."""
+def render(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
+    """Rows under their keys, in the order in which keys first appear, in one of FORMS; no line break at the end."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return _RENDERERS[form]([columns, *([row.get(column, "") for column in columns] for row in rows)])
+
+
+def _text(lines: Lines) -> str:
+    widths = _widths(lines)
+    padded = ["  ".join(_padded(line, widths)).rstrip() for line in lines]
     return "\n".join([padded[0], "  ".join("-" * width for width in widths), *padded[1:]])
 
 
-def text_of(files: Sequence[Path], views: Sequence[str] = ()) -> str:
+def _markdown(lines: Lines) -> str:
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    widths = [max(3, width) for width in _widths(escaped)]
+    head, *body = [f"| {' | '.join(_padded(line, widths))} |" for line in escaped]
+    return "\n".join([head, f"| {' | '.join('-' * width for width in widths)} |", *body])
+
+
+def _latex(lines: Lines) -> str:
+    """A tabular with the rules of the package booktabs."""
+    head, *body = [rf"{' & '.join(map(to_latex, line))} \\" for line in lines]
+    opening = rf"\begin{{tabular}}{{{'l' * len(lines[0])}}}"
+    return "\n".join([opening, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def _csv(lines: Lines) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(lines)
+    return written.getvalue().rstrip("\n")
+
+
+def _widths(lines: Lines) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+
+
+_RENDERERS: dict[str, Callable[[Lines], str]] = {"text": _text, "markdown": _markdown, "latex": _latex, "csv": _csv}
+
+FORMS = tuple(_RENDERERS)
+"""What a table can be written as."""
+
+_LATEX = {character: f"\\{character}" for character in "%&$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "\u00b1": r"$\pm$",
+    "\u2212": "$-$",
+}
+
+
+def to_latex(text: str) -> str:
+    """Text as LaTeX typesets it: no character of it is a command."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+NUMBERS: dict[str, Callable[[Sequence[results.Result]], list[dict[str, str]]]] = {"robustness": attack_tables.numbers}
+"""Analyses whose CSV is not what is printed but one table of its numbers."""
+
+
+def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text") -> str:
     """The headline numbers of an analysis's files, a row a model in the paper's order, then comparisons."""
-    return "\n\n".join(map(table, rows_of([results.read(path) for path in files], views)))
+    opened = [results.read(path) for path in files]
+    numbers = NUMBERS.get(opened[0].schema.partition("/")[0])
+    if form == "csv" and numbers:
+        return render(numbers(sorted(opened, key=labels.order)), form)
+    return "\n\n".join(captioned(table, form) for table in rows_of(opened, views))
 
 
-def rows_of(opened: Sequence[results.Result], views: Sequence[str] = ()) -> list[list[dict[str, str]]]:
+def captioned(table: Table, form: str = "text") -> str:
+    """A table with its title over it and its note under it: comments in LaTeX, and left out of CSV."""
+    if form == "csv":
+        return render(table, form)
+    title, note = (f"% {told}" if told and form == "latex" else told for told in (table.title, table.note))
+    return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
+
+
+def rows_of(opened: Sequence[results.Result], views: Sequence[str] = ()) -> list[Table]:
     """The rows of these tables, by column."""
     ordered = sorted(opened, key=labels.order)
     analysis = analyses.get(ordered[0].schema.partition("/")[0])
     rows = [{"model": result.config["checkpoint"]["name"], **analysis.table_row(result, *views)} for result in ordered]
     compared = analysis.compare(ordered, *views) if analysis.compare else []
-    return [rows, *compared]
+    return [Table(rows), *(table if isinstance(table, Table) else Table(table) for table in compared)]

@@ -145,10 +145,14 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
 
 def checkpoints_in(folders: Folders) -> list[Path]:
     """The finished checkpoints of a working directory, by name. Raises UserError where there are none."""
-    found = sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
+    found = _checkpoints_in(folders)
     if not found:
         raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
     return found
+
+
+def _checkpoints_in(folders: Folders) -> list[Path]:
+    return sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
 
 
 def applicable(analysis: str, paths: Sequence[Path], shared: Mapping[str, Any], say: Say) -> list[Path]:
@@ -171,10 +175,10 @@ def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping
     dataset = load(shared.get("source") or found.about["source"])
     if analysis.needs_masks and dataset.test.masks is None:
         return f"{dataset.name} has no object masks."
-    if not analysis.needs_evaluators:
-        return None
     if given := shared.get("evaluators"):
         return "it is the evaluator." if path.resolve() in [one.resolve() for one in given] else None
+    if analysis.readers != "evaluators":
+        return None
     try:
         evaluators_of(path, candidates)
     except UserError as error:
@@ -218,26 +222,53 @@ def evaluators_of(subject: Path, candidates: Sequence[Path]) -> tuple[Path, ...]
     return tuple(natural + first(1, "at", same_architecture=True))
 
 
+def copies_of(source: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    """The candidates that were trained as `source` was, from other seeds, lowest first: they read its attacks."""
+    job = checkpoint.read(source).job
+    found = sorted(
+        (other["seed"], path)
+        for path in candidates
+        if {**(other := checkpoint.read(path).job), "seed": None} == {**job, "seed": None} and other != job
+    )
+    return tuple(path for _, path in found)
+
+
+def others_of(source: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    """All candidates but `source` that were trained on its dataset."""
+    found = checkpoint.read(source)
+    others = ((path, checkpoint.read(path)) for path in candidates)
+    return tuple(
+        path for path, other in others if other.job["dataset"] == found.job["dataset"] and other.sha256 != found.sha256
+    )
+
+
 def analysis_tasks(
     name: str,
     subjects: Sequence[Path],
     folders: Folders,
     settings: Any,
     candidates: Sequence[Path] | None = None,
+    *,
+    evaluators: tuple[Path, ...] = (),
+    matrix: bool = False,
     **shared: Any,
 ) -> list[AnalysisTask]:
-    """A task for each subject; evaluators are those given, or chosen from `candidates`, by default all there are."""
+    """A task for each subject.
+
+    What it gives is read by the `evaluators` given, or by those that suit the analysis among `candidates`, by
+    default all that there are; with `matrix` by all others of the same dataset. Raises UserError for both.
+    """
+    if evaluators and matrix:
+        raise UserError("--evaluator names those that read and --matrix takes them all: give one of the two.")
     analysis = analyses.get(name)
-    if not analysis.needs_evaluators:
+    if analysis.readers == "none":
         return [AnalysisTask(name, path, folders.analyses, settings, **shared) for path in subjects]
-    given = shared.pop("evaluators", ())
-    shared["default_evaluators"] = not given
-    if not given and candidates is None:
-        candidates = checkpoints_in(folders)
-    chosen = [given or evaluators_of(path, candidates or ()) for path in subjects]
+    if candidates is None:
+        candidates = () if evaluators else _checkpoints_in(folders)
+    choose = others_of if matrix else {"evaluators": evaluators_of, "copies": copies_of}[analysis.readers]
+    chosen = [evaluators or choose(path, candidates) for path in subjects]
+    shared["default_evaluators"] = not (evaluators or matrix)
     return [
-        AnalysisTask(
-            name, path, folders.analyses, settings, evaluators=evaluators[: analysis.most_evaluators], **shared
-        )
-        for path, evaluators in zip(subjects, chosen, strict=True)
+        AnalysisTask(name, path, folders.analyses, settings, evaluators=readers[: analysis.most_readers], **shared)
+        for path, readers in zip(subjects, chosen, strict=True)
     ]

@@ -64,7 +64,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = trained(dataset, "at-att", 0, folder)
-        evaluators = [trained(dataset, "natural", seed, folder) for seed in (1, 2)]
+        readers = {
+            "none": [],
+            "evaluators": [trained(dataset, "natural", seed, folder) for seed in (1, 2)],
+            "copies": [trained(dataset, "at-att", 1, folder)],
+        }
         for analysis in map(analyses.get, analyses.names()):
             path = file_of(analysis.schema)
             if path.exists():
@@ -79,7 +83,7 @@ def main() -> None:
                 limit=None,
                 batch_size=8,
                 device=CPU,
-                evaluators=evaluators[: analysis.most_evaluators] if analysis.needs_evaluators else (),
+                evaluators=readers[analysis.readers][: analysis.most_readers],
                 source=SOURCE,
             )
             shutil.copyfile(work.run(), path)

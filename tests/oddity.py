@@ -117,7 +117,7 @@ ANALYSIS = Analysis(
     axes=axes,
     compare=compare,
     views=("rightly", "highest"),
-    needs_evaluators=True,
+    readers="evaluators",
 )
 
 

@@ -21,6 +21,7 @@ from interpret_robust.attacks import (
     Noise,
     batch_norm_mode,
     check_inside,
+    counted,
     generator_noise,
     image_gradient,
     margin_loss,
@@ -264,6 +265,13 @@ def test_per_image_noise_goes_on_in_each_stream() -> None:
     assert not torch.equal(first, second)
 
 
+def test_per_image_noise_for_another_purpose_is_another() -> None:
+    images = torch.zeros(2, *SHAPE)
+    draws = [per_image_noise(0, [3, 4], purpose)(images) for purpose in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert float((draws[0] == draws[2]).double().mean()) < 0.1
+
+
 @pytest.mark.parametrize(
     "noise",
     [per_image_noise(0, range(100)), generator_noise(torch.Generator().manual_seed(0))],
@@ -405,6 +413,30 @@ def test_bfloat16_logits_are_attacked_in_float32() -> None:
     for loss in LOSSES:
         found = PGD(EPS, STEP, 8, restarts=2, loss=loss)(model, images, labels, noise_for(images))
         assert torch.equal(found, images + EPS * direction(model, labels))
+
+
+# --- how often a model is run
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_passes_of_a_model_are_counted(restarts: int) -> None:
+    model, images, labels = Squiggle().eval(), pixels(4, *SHAPE), labels_of(4, 4)
+    with counted(model) as passes:
+        PGD(EPS, STEP, 5, restarts=restarts)(model, images, labels, noise_for(images))
+    compared = 0 if restarts == 1 else restarts  # the margin of each restart's last point
+    assert (passes.gradient, passes.forward) == (5 * restarts, compared)
+    assert model.calls == 5 * restarts + compared
+    model(images)
+    assert (passes.gradient, passes.forward) == (5 * restarts, compared)
+
+
+def test_counting_ends_after_an_exception_too() -> None:
+    model, images, labels = Squiggle().eval(), pixels(4, *SHAPE), labels_of(4, 4)
+    model.fails_at = 3
+    with pytest.raises(RuntimeError, match="out of memory"), counted(model) as passes:
+        PGD(EPS, STEP, 5)(model, images, labels, noise_for(images))
+    assert passes.gradient == 3
+    assert not model._forward_pre_hooks
 
 
 # --- settings

@@ -12,7 +12,7 @@ import numpy as np
 import oddity
 import pytest
 
-from interpret_robust import analyses, cli, results
+from interpret_robust import analyses, cli, readings, results, tables
 from interpret_robust import study as studies
 from interpret_robust import tasks as pieces
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
@@ -105,10 +105,10 @@ def test_a_second_run_does_nothing(
         ["evaluate"],
     ):
         code, out, err = irt(capfd, monkeypatch, *arguments, *where)
-        assert (code, err) == (0, "")
-        assert "there already" in out
-        assert "trained" not in out
-        assert "analysed" not in out
+        assert code == 0
+        assert "there already" in (out if arguments[0] == "train" else err)
+        assert "trained" not in out + err
+        assert "analysed" not in out + err
     assert stamps == {path: path.stat().st_mtime_ns for path in study.rglob("*.*") if path.suffix != ".npz"}
 
 
@@ -116,23 +116,37 @@ def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
 ) -> None:
     _, out, _ = irt(capfd, monkeypatch, "evaluate", "--root", study)
-    rows = [line for line in out.splitlines() if line.startswith("tiny-small") and "already" not in line]
+    rows = [line for line in out.splitlines() if line.startswith("tiny-small")]
     assert [row.split()[0] for row in rows] == ["tiny-small-at-seed0", "tiny-small-at-att-seed0"]
     with h5py.File(study / "analyses/robustness-tiny-small-at-seed0-test.h5") as file:
         rows_of = file["per_image"]
-        right = (rows_of["prediction_adversarial"][...] == rows_of["label"][...]).mean()
-    assert f" {100 * right:.1f} % [" in rows[0]
-    assert rows[0].split()[-1] == "20"
+        right = (rows_of["prediction"][:, 0, 1, 0] == rows_of["label"][...]).mean()
+    shown = dict(zip(re.split("  +", out.splitlines()[0]), re.split("  +", rows[0]), strict=True))
+    assert shown["PGD-20"].startswith(f"{100 * right:.1f} % [")
+    assert (shown["images"], shown["gradients an image"]) == ("20", "300")
 
 
 def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
 ) -> None:
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
-    code, out, _ = irt(capfd, monkeypatch, "evaluate", model, model, "--eps", "8/255", "--root", study)
-    assert code == 0
-    assert out.splitlines()[0] == "robustness-tiny-small-at-seed0-test.h5 is there already"
-    assert out.count("20\n") == 1
+    code, out, err = irt(capfd, monkeypatch, "evaluate", model, model, "--eps", "8/255", "--root", study)
+    assert (code, err) == (0, "robustness-tiny-small-at-seed0-test.h5 is there already\n")
+    assert len([line for line in out.splitlines() if line.startswith("tiny-small-at-seed0 ")]) == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "analyze attention-rank --steps 2"])
+def test_tables_come_in_each_form_with_nothing_else_on_stdout(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, command: str
+) -> None:
+    pattern = {"evaluate": "robustness-*", "analyze attention-rank --steps 2": "attention-rank-*"}[command]
+    files = sorted((study / "analyses").glob(pattern))
+    for form in tables.FORMS:
+        code, out, err = irt(capfd, monkeypatch, *command.split(), "--form", form, "--root", study)
+        assert (code, err.count("is there already")) == (0, 2)
+        assert out == tables.text_of(files, form=form) + "\n"
+    code, out, _ = irt(capfd, monkeypatch, *command.split(), "--root", study)
+    assert out == tables.text_of(files) + "\n"
 
 
 def test_a_statistic_that_was_changed_on_disk_is_never_printed(
@@ -225,7 +239,7 @@ def test_help_tells_what_each_setting_may_be_and_is(
         "irt analyze odd checkpoints/NAME.safetensors --split train",
     ):
         assert told in text
-    _, out, _ = irt(capfd, monkeypatch, "analyze", "robustness", "--help")
+    _, out, _ = irt(capfd, monkeypatch, "analyze", "attention-rank", "--help")
     assert "--evaluator" not in out
 
 
@@ -235,10 +249,9 @@ def test_a_file_name_that_would_be_too_long_is_shortened(
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     long = shutil.copy(model, tmp_path / f"{'m' * 240}.safetensors")
     for said in ("analysed robustness-mmm", "is there already"):
-        code, out, _ = irt(capfd, monkeypatch, "evaluate", long, "--root", tmp_path)
-        assert (code, said in out) == (0, True)
-    code, out, _ = irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path)
-    assert code == 0
+        code, _, err = irt(capfd, monkeypatch, "evaluate", long, "--root", tmp_path)
+        assert (code, said in err) == (0, True)
+    assert irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path)[0] == 0
 
 
 @pytest.fixture
@@ -257,8 +270,8 @@ def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
 ) -> None:
     assert irt(capfd, monkeypatch, "train", "--root", tmp_path)[0] == 0
-    assert asked == studies.quick_tasks(Folders(tmp_path), "auto", overwrite=False)
-    assert models_of(asked) == list(studies.MODELS)
+    assert asked == studies.train_tasks(studies.QUICK, Folders(tmp_path))
+    assert models_of(asked) == list(studies.QUICK.models)
     for task in asked:
         assert task.recipe == preset("quick", "cluttered-digits", (), task.architecture)
     assert {task.architecture for task in asked if task.recipe != PRESETS["quick"]} == {"cnn"}
@@ -269,7 +282,7 @@ def test_options_of_train_hold_for_all_models_of_the_study(
 ) -> None:
     given = "--seed 3 --arch narrow --set learning_rate=0.05 --limit 99 --dataset cluttered-digits-planted"
     irt(capfd, monkeypatch, "train", *given.split(), "--root", tmp_path)
-    expected = dict.fromkeys(("narrow", name, seed + 3) for _, name, seed in studies.MODELS)
+    expected = dict.fromkeys(("narrow", name, seed + 3) for _, name, seed in studies.QUICK.models)
     assert models_of(asked) == list(expected)
     assert {(task.recipe.learning_rate, task.limit, task.source) for task in asked} == {
         (0.05, 99, "cluttered-digits-planted")
@@ -284,6 +297,93 @@ def test_an_override_wins_over_the_recipe_of_an_architecture(
     assert models_of(asked) == [("cnn", "natural", 2), ("cnn", "at", 2)]
     for task in asked:
         assert (task.recipe.optimiser, task.recipe.epochs, task.recipe.learning_rate) == ("sgd", 2, 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"),
+    [
+        ("", [0]),
+        ("--seeds 3", [0, 1, 2]),
+        ("--seeds 3 --seed 4", [4, 5, 6]),
+        ("--copies", [0, 1]),
+        ("--copies --seed 7", [7, 8]),
+        ("--copies --seeds 3", [0, 1, 2]),
+    ],
+)
+def test_several_seeds_of_each_variant_are_trained(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[pieces.TrainTask],
+    tmp_path: Path,
+    given: str,
+    seeds: list[int],
+) -> None:
+    irt(capfd, monkeypatch, "train", "at", "at-att", "--set", "epochs=2", *given.split(), "--root", tmp_path)
+    assert models_of(asked) == [("small", name, seed) for name in ("at", "at-att") for seed in seeds]
+    assert {task.recipe for task in asked} == {preset("quick", "cluttered-digits", ("epochs=2",))}
+
+
+def test_several_seeds_of_the_study_are_of_the_models_it_is_about(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+) -> None:
+    irt(capfd, monkeypatch, "train", "--seeds", 4, "--root", tmp_path)
+    subjects = {(architecture, name) for architecture, name, seed in studies.QUICK.models if seed == 0}
+    expected = {(*subject, seed) for subject in subjects for seed in range(4)} | {("cnn", "natural", 1)}
+    assert len(asked) == len(expected) == 29
+    assert set(models_of(asked)) == expected
+
+
+@pytest.mark.parametrize("given", [["--seeds", "0"], ["--seeds", "-1"], ["--seeds", "two"]])
+def test_no_seed_is_not_trained(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: list[str]
+) -> None:
+    code, _, err = irt(capfd, monkeypatch, "train", "at", *given, "--root", tmp_path)
+    assert code == 2
+    assert err.startswith("irt: Invalid value for '--seeds'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_is_trained_and_reads_the_attacks_of_the_first(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(study, root)
+    training = ["train", "at", "--dataset", study / "tiny.npz", "--recipe", "quick", *QUICK, "--copies", "--root", root]
+    code, out, _ = irt(capfd, monkeypatch, *training)
+    assert code == 0
+    assert "tiny-small-at-seed0.safetensors is there already" in out
+    assert "trained tiny-small-at-seed1.safetensors" in out
+    models = [root / f"checkpoints/tiny-small-at-seed{seed}.safetensors" for seed in (0, 1)]
+    jobs = [checkpoint.read(model).job for model in models]
+    assert jobs[1] == jobs[0] | {"seed": 1}
+    code, out, _ = irt(capfd, monkeypatch, *training)
+    assert (code, out.count("is there already"), "trained" in out) == (0, 2, False)
+
+    evaluating = ["evaluate", *models, "--pgd", "2", "--cw", "none", "--root", root]
+    assert irt(capfd, monkeypatch, *evaluating)[0] == 0
+    for first, second in ((0, 1), (1, 0)):
+        (path,) = (root / "analyses").glob(f"robustness-tiny-small-at-seed{first}-test-pgd2-cwnone.h5")
+        assert readings.targets(results.read(path)) == [models[first].stem, models[second].stem]
+
+
+def test_the_models_that_read_an_attack_are_named_on_the_command_line(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(study / "checkpoints", root / "checkpoints")
+    first, second = (root / f"checkpoints/tiny-small-{variant}-seed0.safetensors" for variant in ("at", "at-att"))
+    where = ["--pgd", "2", "--cw", "none", "--root", root]
+    code, _, err = irt(capfd, monkeypatch, "evaluate", "--evaluator", second, *where)
+    assert (code, f"{second.name} is left out: it is the evaluator." in err) == (0, True)
+    (path,) = (root / "analyses").iterdir()
+    assert readings.targets(results.read(path)) == [first.stem, second.stem]
+    assert irt(capfd, monkeypatch, "evaluate", "--matrix", *where)[0] == 0
+    found = [readings.targets(results.read(path)) for path in (root / "analyses").iterdir()]
+    assert sorted(found) == [[second.stem, first.stem], [first.stem, second.stem]]
+    code, _, err = irt(capfd, monkeypatch, "evaluate", "--matrix", "--evaluator", second, *where)
+    assert code == 2
+    told = "irt: --evaluator names those that read and --matrix takes them all: give one of the two."
+    assert err.splitlines()[-1] == told
 
 
 def test_figures_come_from_the_files_alone(
@@ -375,7 +475,7 @@ NONSENSE = [
     ("train at --dataset nothing.npz", "nothing.npz"),
     ("evaluate --eps 8", "eps is 8: it must lie within 0 and 1"),
     ("evaluate --eps x", "'x' is no number"),
-    ("evaluate --steps -1", "steps -1"),
+    ("evaluate --pgd -1", "'-1' is no list of steps: give numbers from 1 on"),
     ("evaluate nothing.safetensors", "there is no checkpoint nothing.safetensors"),
     ("evaluate {damaged}", "damaged.safetensors is damaged"),
     ("evaluate {changed}", "changed.safetensors is damaged (its tensors differ from their checksum)"),
@@ -394,7 +494,7 @@ NONSENSE = [
     ("analyze attention-rank --seed -1", "seed is -1: it must not be negative"),
     ("train at --seed 18446744073709551616", "is not in the range"),
     ("show {tiny}", "tiny.npz is neither a checkpoint (.safetensors) nor an analysis (.h5)"),
-    ("reproduce table9", "'table9' is not 'quick'"),
+    ("reproduce table9", "unknown study 'table9': did you mean 'table6'?"),
     ("train at --root {tiny}/below", "tiny.npz"),
     ("trian", "No such command 'trian'"),
     ("data get {wrong_type}", "wrong_type.npz: x_train has dtype float64"),

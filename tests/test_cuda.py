@@ -35,7 +35,7 @@ def test_an_analysis_agrees_with_the_cpu(
 ) -> None:
     analysis = analyses.get(name)
     has_attack = any(field.name == "steps" for field in fields(analysis.settings))
-    readers = [make_checkpoint(tmp_path, "natural", seed) for seed in (1, 2)] if analysis.needs_evaluators else []
+    readers = [make_checkpoint(tmp_path, "natural", seed) for seed in (1, 2)] if analysis.readers != "none" else []
     columns = []
     for where in ("cpu", "cuda"):
         work = streaming.Work(

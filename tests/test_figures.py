@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from attack_files import random
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
@@ -20,7 +21,7 @@ from interpret_robust import analyses, drawing, figures, labels, results
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.errors import UserError
 from interpret_robust.figures import contact_sheet, style
-from interpret_robust.results import AnyArray
+from interpret_robust.results import AnyArray, Result
 from interpret_robust.streaming import Work
 from interpret_robust.training import checkpoint
 
@@ -39,7 +40,8 @@ def analysed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fac
 
 
 def analyse(path: Path, dataset: Dataset, folder: Path, name: str, limit: int | None = None) -> Path:
-    settings = analyses.get(name).settings(eps=2 / 255, steps=2)
+    steps: dict[str, Any] = {"pgd": "2", "cw": "1"} if name == "robustness" else {"steps": 2}
+    settings = analyses.get(name).settings(eps=2 / 255, **steps)
     plain: dict[str, Any] = {"settings": settings, "split": "train", "limit": limit, "batch_size": 60}
     return Work(analyses.get(name), checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **plain).run()
 
@@ -126,14 +128,19 @@ def test_the_caption_holds_the_numbers_of_the_files(analysed: Path, drawn: Path,
     assert caption["numbers"].keys() == {f"{variant} seed 0" for variant in VARIANTS}
     for variant, path in zip(VARIANTS, of, strict=True):
         result, numbers = results.read(path), caption["numbers"][f"{variant} seed 0"]
-        paths = (
-            {"natural": "accuracy/natural", "adversarial": "accuracy/adversarial"}
-            if name == "robustness"
-            else {key: key for key in figures.get(name).DRAWN}
-        )
-        assert numbers == {key: plain(result[stored]) for key, stored in paths.items()}
+        stored = accuracies(result) if name == "robustness" else {key: result[key] for key in figures.get(name).DRAWN}
+        assert numbers == {key: plain(values) for key, values in stored.items()}
     assert "60 train images" in caption["caption"]
-    assert "PGD-2 at eps 2/255" in caption["caption"]
+    assert "at eps 2/255" in caption["caption"]
+
+
+def accuracies(result: Result) -> dict[str, AnyArray]:
+    """What a picture shows of a model that has no copies: its first reading stands for its attacks."""
+    return {
+        "natural images": result["accuracy/natural"][0],
+        "PGD-2, white-box": result["accuracy/adversarial"][0, 0],
+        "worst case, white-box": result["accuracy/worst"][0],
+    }
 
 
 def test_the_curve_drawn_is_the_curve_stored(analysed: Path) -> None:
@@ -224,18 +231,36 @@ def test_a_strip_holds_each_picture_with_gaps_between() -> None:
     assert np.all(found[:, 4:6] == 255)
 
 
-def test_accuracies_drawn_are_those_stored(analysed: Path) -> None:
-    of = [results.read(path) for path in files(analysed, "robustness")]
-    (axes,) = figures.get("robustness").draw(of).figure.axes
+def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:
+    of = [random(tmp_path, models, seed) for seed, models in enumerate(([("at", 0), ("at", 1)], [("at-reg", 0)]))]
+    of.insert(1, random(tmp_path, [("at", 1), ("at", 0)], 2))
+    drawn = figures.get("robustness").draw(of)
+    transferred = [of[1]["accuracy/adversarial"][1, 1], of[0]["accuracy/adversarial"][1, 1], None]
+    expected = []
+    for row, (result, other) in enumerate(zip(of, transferred, strict=True)):
+        colour = style.COLOURS[labels.job(result)["variant"]]
+        shape = style.MARKERS[labels.job(result)["variant"]]
+        rows = {
+            (row, shape, "white"): result["accuracy/natural"][0],
+            (row, shape, colour): result["accuracy/adversarial"][1, 0],
+            (row - 0.24, "x", colour): other,
+            (row + 0.24, "|", colour): result["accuracy/worst"][0],
+        }
+        expected += [(*key, *(100 * values)) for key, values in rows.items() if values is not None]
+    (axes,) = drawn.figure.axes
     found = []
     for mark, _, (bar,) in axes.containers:
-        (low, _), (high, row) = bar.get_segments()[0]
-        found.append((row, *(x / 100 for x in (mark.get_xdata()[0], low, high))))
-        assert mark.get_markerfacecolor() == ("white" if len(found) % 2 else style.COLOURS[VARIANTS[int(row)]])
-    expected = [
-        (row, *result[f"accuracy/{name}"]) for row, result in enumerate(of) for name in ("natural", "adversarial")
+        (low, _), (high, _) = bar.get_segments()[0]
+        at = (mark.get_ydata()[0], mark.get_marker(), mark.get_markerfacecolor(), mark.get_xdata()[0], low, high)
+        found.append(tuple(pytest.approx(value) if isinstance(value, float) else value for value in at))
+    assert found == expected
+    assert [text.get_text() for text in drawn.figure.legends[0].get_texts()] == [
+        *("natural images", "PGD-20, white-box", "PGD-20, black-box", "worst case, white-box")
     ]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert list(drawn.numbers["at seed 1"]["PGD-20, black-box"]) == of[0]["accuracy/adversarial"][1, 1].tolist()
+    assert "PGD-20, black-box" not in drawn.numbers["at-reg seed 0"]
+    assert "Black-box: attacked on the other seeds" in drawn.caption
+    assert "Black-box" not in figures.get("robustness").draw(of[2:]).caption
 
 
 def test_files_that_cannot_be_drawn_are_refused(
@@ -245,7 +270,8 @@ def test_files_that_cannot_be_drawn_are_refused(
     short = analyse(make_checkpoint(tmp_path), digits, tmp_path, "robustness", limit=20)
     unfinished = tmp_path / "unfinished.h5"
     schema = analyses.get("robustness").schema
-    results.open_rows(unfinished, schema, 5, {}, {}, {}).__exit__(None, None, None)
+    axes: dict[str, Any] = {"reading": ("PGD-2",), "restart": 1, "target": ("a",)}
+    results.open_rows(unfinished, schema, 5, axes, {}, {}).__exit__(None, None, None)
     unfinished.with_name("unfinished.h5.partial").rename(unfinished)
     damaged = tmp_path / "damaged.h5"
     damaged.write_bytes(good[0].read_bytes()[:2000])

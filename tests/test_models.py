@@ -308,8 +308,12 @@ def test_building_leaves_the_global_random_state_alone() -> None:
 @pytest.mark.parametrize(
     ("architecture", "shape", "sentence"),
     [
-        ("narow", RGB, "unknown architecture 'narow': did you mean 'narrow'? known are cnn, narrow, small, wide3."),
-        ("resnet", RGB, "unknown architecture 'resnet': known are cnn, narrow, small, wide3."),
+        (
+            "narow",
+            RGB,
+            "unknown architecture 'narow': did you mean 'narrow'? known are cnn, narrow, small, small-wide3, wide3.",
+        ),
+        ("resnet", RGB, "unknown architecture 'resnet': known are cnn, narrow, small, small-wide3, wide3."),
         ("small", (3, 12, 32), "images are 12x32: sides must be multiples of 4 and at least 16."),
         ("narrow", (3, 32, 8), "images are 32x8: sides must be multiples of 4 and at least 16."),
         ("cnn", (1, 28, 30), "images are 28x30: sides must be multiples of 4 and at least 16."),

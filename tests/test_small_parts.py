@@ -17,7 +17,7 @@ from interpret_robust.datasets.npz import write_npz
 from interpret_robust.errors import UserError, unknown
 from interpret_robust.files import file_sha256, replacing
 from interpret_robust.parsing import number, seconds
-from interpret_robust.tables import table
+from interpret_robust.tables import render
 
 # What a mistake is told.
 
@@ -40,7 +40,7 @@ def test_an_unknown_name_is_told_the_nearest_and_all(name: str, told: str) -> No
 
 def test_a_table_is_aligned_under_its_keys() -> None:
     rows = [{"model": "at", "natural": "93.5 %"}, {"model": "at-att-reg", "images": "1000"}, {}]
-    assert table(rows) == "\n".join(
+    assert render(rows) == "\n".join(
         [
             "model       natural  images",
             "----------  -------  ------",
@@ -52,7 +52,7 @@ def test_a_table_is_aligned_under_its_keys() -> None:
 
 
 def test_columns_stand_in_the_order_in_which_they_first_appear() -> None:
-    assert table([{"b": "1"}, {"a": "2", "b": "3"}]).splitlines() == ["b  a", "-  -", "1", "3  2"]
+    assert render([{"b": "1"}, {"a": "2", "b": "3"}]).splitlines() == ["b  a", "-  -", "1", "3  2"]
 
 
 # Numbers as people write them.

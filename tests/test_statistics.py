@@ -13,6 +13,7 @@ from interpret_robust.statistics import (
     column_means,
     holm,
     mcnemar,
+    over_seeds,
     page_trend,
     ratio_of_means,
     row_partial_spearman,
@@ -278,3 +279,74 @@ def test_holm_rejects_what_the_published_steps_reject() -> None:
                 break
             rejected.add(index)
         assert {index for index, value in enumerate(holm(given)) if value <= 0.05} == rejected
+
+
+def slow_over_seeds(values: list[list[float]]) -> tuple[float, float, float, float]:
+    """The same with loops over lists: mean, ends of the interval, p."""
+
+    def mean_and_variance(numbers: list[float]) -> tuple[float, float]:
+        mean = sum(numbers) / len(numbers)
+        return mean, sum((number - mean) ** 2 for number in numbers) / (len(numbers) - 1) / len(numbers)
+
+    def mean(numbers: list[float]) -> float:
+        finite = [number for number in numbers if not math.isnan(number)]
+        return sum(finite) / len(finite)
+
+    images = [list(image) for image in zip(*values, strict=True) if not all(map(math.isnan, image))]
+    middle, of_seeds = mean_and_variance([mean(seed) for seed in values])
+    _, of_images = mean_and_variance([mean(image) for image in images])
+    variance = of_seeds + of_images
+    freedom = variance**2 / (of_seeds**2 / (len(values) - 1) + of_images**2 / (len(images) - 1))
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
+    return middle, middle - half, middle + half, float(2 * stats.t.sf(abs(middle) / math.sqrt(variance), freedom))
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(2, 7), (3, 50), (5, 2)])
+def test_over_seeds_is_the_slow_one(seeds: int, images: int) -> None:
+    values = random(seeds, images) + 0.3
+    values[0, 0] = np.nan
+    if images > 7:
+        values[:, 3] = np.nan
+    found = over_seeds(list(values))
+    assert (*found.interval, found.p_value) == pytest.approx(slow_over_seeds(values.tolist()))
+
+
+def test_over_seeds_that_are_equal_leaves_the_interval_over_images() -> None:
+    values = random(40) + 0.2
+    interval, p_value = over_seeds([values] * 3)
+    low, high = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    assert interval == pytest.approx((values.mean(), low, high))
+    assert p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+
+
+def test_over_seeds_on_images_that_are_equal_leaves_the_interval_over_seeds() -> None:
+    means = np.array([0.1, 0.4, 0.3])
+    interval, p_value = over_seeds([np.full(25, mean) for mean in means])
+    low, high = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
+    assert interval == pytest.approx((means.mean(), low, high))
+    assert p_value == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+
+
+def test_over_seeds_without_any_variance() -> None:
+    assert over_seeds([np.zeros(5)] * 2) == (Interval(0, 0, 0), 1)
+    assert over_seeds([np.ones(5)] * 2) == (Interval(1, 1, 1), 0)
+
+
+def test_over_seeds_of_one_image_has_no_interval() -> None:
+    interval, p_value = over_seeds([np.array([0.5]), np.array([1.5])])
+    assert interval == pytest.approx((1, np.nan, np.nan), nan_ok=True) and p_value == 1
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "of_images", "of_both", "highest"),
+    [(1.0, 0.1, 0.1, 0.97), (0.05, 1.0, 0.1, 0.98), (0.1, 0.5, 1.0, 0.995), (0.0, 0.0, 1.0, 1.0)],
+)
+def test_over_seeds_covers_what_it_should(of_seeds: float, of_images: float, of_both: float, highest: float) -> None:
+    """At least nominally often; more often where what a seed does to a single image, which counts twice, is large."""
+    rng, trials, seeds, images = np.random.default_rng(0), 1000, 3, 60
+    covered = 0
+    for _ in range(trials):
+        values = of_seeds * rng.normal(size=(seeds, 1)) + of_images * rng.normal(size=images)
+        _, low, high = over_seeds(list(values + of_both * rng.normal(size=(seeds, images)))).interval
+        covered += low < 0 < high
+    assert 0.935 < covered / trials <= highest

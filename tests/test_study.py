@@ -5,23 +5,30 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oddity
 import pytest
 from oddity import Oddities
 
-from interpret_robust import analyses, results, study, tables, tasks
+from interpret_robust import analyses, readings, results, study, tables, tasks
+from interpret_robust.analyses.robustness import TableSettings, rows
 from interpret_robust.datasets import Dataset
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
-from interpret_robust.study import MODELS
-from interpret_robust.tasks import AnalysisTask, analysis_tasks, applicable, evaluators_of
+from interpret_robust.models import Classifier
+from interpret_robust.report import commands
+from interpret_robust.results import AnyArray
+from interpret_robust.streaming import Batch
+from interpret_robust.study import QUICK
+from interpret_robust.tasks import AnalysisTask, analysis_tasks, applicable, copies_of, evaluators_of, others_of
 from interpret_robust.training import checkpoint
 from interpret_robust.variants import VARIANTS
 
-ALL = [f"{architecture} {name} {seed}" for architecture, name, seed in MODELS]
+ALL = [f"{architecture} {name} {seed}" for architecture, name, seed in QUICK.models]
 """Models are written as `small at-att 0`."""
 
 
@@ -146,16 +153,187 @@ def test_a_task_has_the_evaluators_of_its_subject_or_those_that_are_given(folder
     for place in (folders, nowhere):
         given = analysis_tasks("odd", [first, second], place, Oddities(), evaluators=(second, first))
         assert [task.evaluators for task in given] == [(second, first)] * 2
-    with pytest.raises(UserError, match="there are no checkpoints in"):
+    with pytest.raises(UserError, match="no natural model of another seed is there"):
         analysis_tasks("odd", [first], nowhere, Oddities())
 
 
 def test_an_analysis_that_needs_no_evaluators_looks_for_none(folders: Folders) -> None:
-    settings = analyses.get("robustness").settings()
+    settings = analyses.get("attention-rank").settings()
     elsewhere = Folders(folders.root / "nowhere")
-    (task,) = analysis_tasks("robustness", [folders.checkpoints / "x"], elsewhere, settings, split="train")
-    assert task == AnalysisTask("robustness", folders.checkpoints / "x", elsewhere.analyses, settings, split="train")
+    subject = folders.checkpoints / "x"
+    (task,) = analysis_tasks("attention-rank", [subject], elsewhere, settings, split="train")
+    assert task == AnalysisTask("attention-rank", subject, elsewhere.analyses, settings, split="train")
     assert task.evaluators == ()
+
+
+# --- copies
+
+
+def retrained(path: Path, folder: Path, **changes: Any) -> Path:
+    """A checkpoint like another, but for its job and a weight."""
+    found = checkpoint.read(path)
+    job = found.job | changes
+    name = f"{job['dataset']}-{job['architecture']}-{job['variant']}-seed{job['seed']}.safetensors"
+    bias = found.tensors["classifier.bias"]
+    checkpoint.write(folder / name, found.about | {"job": job}, found.tensors | {"classifier.bias": bias + 1})
+    return folder / name
+
+
+def test_copies_differ_in_their_seed_alone(models: Callable[..., list[Path]], tmp_path: Path) -> None:
+    source, second, tenth, *others = models(
+        ["small at 0", "small at 2", "small at 10", "small at-att 1", "small natural 1", "cnn at 1"]
+    )
+    (elsewhere,) = models(["small at 1"], "other")
+    recipe = checkpoint.read(source).job["recipe"] | {"epochs": 9}
+    others += [elsewhere, retrained(source, tmp_path, seed=1, recipe=recipe)]
+    assert copies_of(source, [tenth, *others, source, second]) == (second, tenth)
+    assert copies_of(second, [tenth, *others, source, second]) == (source, tenth)
+    assert copies_of(source, [source, *others]) == ()
+
+
+def test_a_matrix_is_read_by_all_other_models_of_the_data(models: Callable[..., list[Path]], tmp_path: Path) -> None:
+    source, *others = models(["small at 0", "small at 1", "cnn natural 0", "small at-att 0"])
+    same = tmp_path / "same.safetensors"
+    same.symlink_to(source)
+    assert others_of(source, [same, *others, source, *models(["small at 3"], "other")]) == tuple(others)
+
+
+ONE_STEP = TableSettings(pgd="1", cw="none")
+
+
+def table_task(folders: Folders, **given: Any) -> AnalysisTask:
+    subject = folders.checkpoints / "odd-small-at-seed0.safetensors"
+    (task,) = analysis_tasks("robustness", [subject], folders, ONE_STEP, batch_size=5, **given)
+    return task
+
+
+def targets_in(task: AnalysisTask) -> list[str]:
+    return readings.targets(results.read(task.work().path))
+
+
+def test_the_models_that_read_an_attack_are_copies_or_all_or_those_named(folders: Folders) -> None:
+    natural = folders.checkpoints / "odd-small-natural-seed1.safetensors"
+    assert told(table_task(folders).evaluators) == ["small at 1"]
+    assert told(table_task(folders, matrix=True).evaluators) == [
+        "small at-att 0",
+        "small at 1",
+        "small natural 1",
+        "small natural 2",
+    ]
+    assert told(table_task(folders, evaluators=(natural,)).evaluators) == ["small natural 1"]
+    assert table_task(folders, candidates=[natural]).evaluators == ()
+    names = {table_task(folders, **given).name for given in ({}, {"matrix": True}, {"evaluators": (natural,)})}
+    assert len(names) == 3
+    with pytest.raises(UserError, match="give one of the two"):
+        table_task(folders, evaluators=(natural,), matrix=True)
+
+
+def test_attacks_need_no_copies(folders: Folders, models: Callable[..., list[Path]]) -> None:
+    elsewhere = Folders(folders.root / "nowhere")
+    (task,) = analysis_tasks("robustness", models(["small at 0"]), elsewhere, ONE_STEP)
+    task()
+    assert targets_in(task) == ["odd-small-at-seed0"]
+
+
+def test_a_file_that_more_copies_have_read_will_do_and_one_that_fewer_have_is_replaced(
+    folders: Folders, models: Callable[..., list[Path]]
+) -> None:
+    first = table_task(folders)
+    first()
+    other = folders.checkpoints / "odd-small-at-seed2.safetensors"
+    other.symlink_to(models(["small at 2"])[0])
+    more = table_task(folders)
+    assert more.name == first.name
+    assert first.is_done() and not more.is_done()
+    assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1)]
+    more()
+    assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1, 2)]
+    assert more.is_done() and first.is_done()
+    other.unlink()
+    assert table_task(folders).is_done()
+    assert not table_task(folders, overwrite=True).is_done()
+    assert targets_in(first) == [f"odd-small-at-seed{seed}" for seed in (0, 1, 2)]
+
+
+def test_other_copies_or_settings_are_never_replaced_unasked(folders: Folders) -> None:
+    first = table_task(folders)
+    first()
+    with pytest.raises(UserError, match="batch_size is 5, here 6"):
+        replace(first, batch_size=6).is_done()
+    copy = folders.checkpoints / "odd-small-at-seed1.safetensors"
+    source = copy.resolve()
+    copy.unlink()
+    retrained(source, folders.checkpoints)
+    with pytest.raises(UserError, match=r"another configuration \(evaluators\.sha256 is"):
+        table_task(folders).is_done()
+    assert not table_task(folders, overwrite=True).is_done()
+
+
+@pytest.mark.parametrize("change", ["one more", "one less", "another"])
+def test_a_stopped_run_that_other_copies_read_is_begun_anew(
+    folders: Folders, models: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    (more,) = models(["small at 2"])
+    copy = folders.checkpoints / "odd-small-at-seed1.safetensors"
+    begun: list[int] = []
+
+    def stopping(model: Classifier, batch: Batch, prepared: Any) -> dict[str, AnyArray]:
+        begun.append(batch.indices.start)
+        if len(begun) == 3:
+            raise RuntimeError("as a crash would")
+        return rows(model, batch, prepared)
+
+    analysis = replace(analyses.get("robustness"), rows=stopping)
+    monkeypatch.setattr(analyses, "get", lambda name: analysis)
+    with pytest.raises(RuntimeError, match="crash"):
+        table_task(folders)()
+    if change != "one more":
+        copy.unlink()
+    if change != "one less":
+        (folders.checkpoints / more.name).symlink_to(more)
+    task = table_task(folders)
+    task()
+    assert begun == [0, 5, 10, 0, 5, 10, 15, 20]
+    assert targets_in(task) == ["odd-small-at-seed0", *(path.stem for path in task.evaluators)]
+    assert [path.name for path in folders.analyses.iterdir()] == [task.name]
+
+
+def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(folders: Folders) -> None:
+    subjects = [folders.checkpoints / f"odd-small-at-seed{seed}.safetensors" for seed in (0, 1)]
+    made = analysis_tasks("robustness", subjects, folders, ONE_STEP, batch_size=5)
+    for task in made:
+        task()
+    called = "irt analyze robustness"
+    options = "--batch-size 5 --cw none --pgd 1"
+    found = [results.read(folders.analyses / task.name) for task in made]
+    told = commands.all_of(found)
+    assert [line.split(" --")[0] for line in told] == ["irt train at", "irt train at", called, "irt report"]
+    assert told[2] == f"{called} {options}"
+    assert commands.of(found[0]) == f"{called} checkpoints/{subjects[0].name} {options}"
+
+    matrix = table_task(folders, matrix=True)
+    matrix()
+    words = commands.of(results.read(folders.analyses / matrix.name)).split()
+    named = tuple(folders.root / name for option, name in pairwise(words) if option == "--evaluator")
+    assert len(named) == 4
+    again = table_task(folders, evaluators=named)
+    assert again.name == matrix.name and again.is_done()
+
+
+def test_a_damaged_file_is_replaced_when_asked_and_otherwise_said(folders: Folders) -> None:
+    task = table_task(folders)
+    path = task.work().path
+    path.parent.mkdir()
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(UserError, match="is damaged or no HDF5 file"):
+        task.is_done()
+    again = replace(task, overwrite=True)
+    assert not again.is_done()
+    again()
+    assert targets_in(task) == ["odd-small-at-seed0", "odd-small-at-seed1"]
+
+
+# --- tasks and tables
 
 
 def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
@@ -181,7 +359,7 @@ def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
     assert applicable("odd", paths, given, said.append) == paths[1:]
     assert said == [f"{paths[0].name} is left out: it is the evaluator."]
 
-    masked = replace(oddity.ANALYSIS, needs_masks=True, needs_evaluators=False)
+    masked = replace(oddity.ANALYSIS, needs_masks=True, readers="none")
     monkeypatch.setattr(analyses, "get", lambda name: masked)
     with pytest.raises(UserError, match=f"{paths[0].name} is left out: odd has no object masks"):
         applicable("odd", paths, {}, said.append)
@@ -228,8 +406,8 @@ def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:
 
 
 def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:
-    trained = study.quick_tasks(Folders(tmp_path), "cpu", overwrite=False)
-    assert [(task.architecture, task.variant, task.seed) for task in trained] == list(MODELS)
+    trained = study.train_tasks(QUICK, Folders(tmp_path), "cpu")
+    assert [(task.architecture, task.variant, task.seed) for task in trained] == list(QUICK.models)
     assert {(task.architecture, task.recipe.optimiser, task.recipe.learning_rate) for task in trained} == {
         ("small", "sgd", 0.1),
         ("cnn", "adam", 0.002),

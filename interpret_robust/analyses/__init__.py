@@ -6,8 +6,12 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
+from interpret_robust import results
+from interpret_robust.errors import UserError
+
 ORDER = (
     "robustness",
+    "masking",
     "attention-rank",
     "attention-maps",
     "gradient-maps",
@@ -16,6 +20,7 @@ ORDER = (
     "localisation",
     "feature-deletion",
     "randomisation",
+    "autoattack",
 )
 """As they are listed and printed; others follow."""
 
@@ -35,3 +40,13 @@ def about(name: str) -> str:
 def get(name: str) -> Any:
     """The `Analysis` called `name`."""
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").ANALYSIS
+
+
+def read(path: Path) -> results.Result:
+    """Open a file of an analysis and of a version that are known here. Raises UserError for any other."""
+    found = results.read(path)
+    name = found.schema.partition("/")[0]
+    if name not in names():
+        raise UserError(f"{path} holds {found.schema}, which this irt does not know: update interpret-robust.")
+    known = get(name).schema.label
+    return found if found.schema == known else results.read(path, known)

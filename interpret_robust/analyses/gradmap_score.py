@@ -324,5 +324,5 @@ ANALYSIS = Analysis(
     prepare=prepare,
     compare=gradmap_tables.compared,
     views=tuple(VIEWS),
-    needs_evaluators=True,
+    readers="evaluators",
 )

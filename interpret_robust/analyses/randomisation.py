@@ -292,6 +292,6 @@ ANALYSIS = Analysis(
     table_row,
     prepare=prepare,
     axes=axes,
-    needs_evaluators=True,
-    most_evaluators=1,
+    readers="evaluators",
+    most_readers=1,
 )

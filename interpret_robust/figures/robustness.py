@@ -1,46 +1,107 @@
-"""Natural and adversarial accuracy of each model, with Wilson intervals."""
+"""Accuracy of each model on natural images, under attack, in the worst case and on its copies' adversarial images."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
+from interpret_robust.attack_tables import AttackTable, attack_tables
+from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, name_rows, new_figure
 from interpret_robust.labels import job, label, radius
+from interpret_robust.readings import headline, readings
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval
 
-READS = "robustness/1"
+READS = "robustness/2"
+
+
+class Mark(NamedTuple):
+    """How a condition is drawn: its marker, None for that of the variant; size in points; rows below the model's."""
+
+    marker: str | None
+    size: float
+    below: float = 0.0
+    hollow: bool = False
+
+
+MARKS = {
+    "natural": Mark(None, 5, hollow=True),
+    "white-box": Mark(None, 5),
+    "black-box": Mark("x", 4, below=-0.24),
+    "worst case": Mark("|", 6, below=0.24),
+}
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A row a model: its natural accuracy (hollow) and its adversarial accuracy (filled)."""
-    figure = new_figure(0.9 + 0.27 * len(results))
-    numbers = {}
+    """A row a model, a mark a condition: see MARKS."""
+    figure = new_figure(1.1 + 0.27 * len(results))
+    tables = {result.path: table for table in attack_tables(results) for result in table.files}
+    accuracies = [_accuracies(result, tables[result.path]) for result in results]
+    reading = headline(results[0])
+    told = {
+        "natural": "natural images",
+        "white-box": f"{reading}, white-box",
+        "black-box": f"{reading}, black-box",
+        "worst case": "worst case, white-box",
+    }
+    shown = [name for name in MARKS if any(name in of for of in accuracies)]
     with mpl.rc_context(RC):
         axes = figure.subplots()
-        for row, result in enumerate(results):
-            variant = job(result)["variant"]
-            shape = MARKERS.get(variant, "o")
-            style: dict[str, Any] = {"color": colour(variant), "marker": shape, "linestyle": "none", "capsize": 2}
-            accuracies = {name: Interval(*result[f"accuracy/{name}"]) for name in ("natural", "adversarial")}
-            for name, (value, low, high) in accuracies.items():
-                fill = "white" if name == "natural" else colour(variant)
-                error = 100 * np.array([[value - low], [high - value]])
-                axes.errorbar(100 * value, row, xerr=error, markerfacecolor=fill, **style)
-            numbers[label(result)] = {name: list(interval) for name, interval in accuracies.items()}
-        axes.set_yticks(range(len(results)), [label(result) for result in results])
-        axes.invert_yaxis()
+        for row, (result, of) in enumerate(zip(results, accuracies, strict=True)):
+            for name, interval in of.items():
+                _draw_mark(axes, row, result, name, interval)
+        name_rows(axes, results)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(-2, 102)
-        axes.set_xlabel("accuracy, % (hollow: natural images; filled: adversarial images)")
+        axes.set_xlabel("accuracy, %")
+        handles = [Line2D([], [], **_style(name, "o", "0.3"), label=told[name]) for name in shown]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         figure.suptitle(_title(results))
-    return Drawing(figure, f"{_title(results)}. Bars are Wilson 95 % intervals over images.", numbers)
+    numbers = {
+        label(result): {told[name]: list(interval) for name, interval in of.items()}
+        for result, of in zip(results, accuracies, strict=True)
+    }
+    return Drawing(figure, _caption(results, shown), numbers)
+
+
+def _accuracies(result: Result, table: AttackTable) -> dict[str, Interval]:
+    found = {"natural": Interval(*result["accuracy/natural"][0])}
+    if name := headline(result):
+        found["white-box"] = Interval(*result["accuracy/adversarial"][readings(result).index(name), 0])
+        if transferred := table.transferred(result, name):
+            found["black-box"] = transferred
+        found["worst case"] = Interval(*result["accuracy/worst"][0])
+    return found
+
+
+def _style(name: str, shape: str, shade: str) -> dict[str, Any]:
+    mark = MARKS[name]
+    face = "white" if mark.hollow else shade
+    return {
+        "marker": mark.marker or shape,
+        "markersize": mark.size,
+        "markerfacecolor": face,
+        "color": shade,
+        "linestyle": "none",
+    }
+
+
+def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interval) -> None:
+    value, low, high = (100 * number for number in interval)
+    variant = job(result)["variant"]
+    style = _style(name, MARKERS.get(variant, "o"), colour(variant))
+    axes.errorbar(value, row + MARKS[name].below, xerr=[[value - low], [high - value]], elinewidth=1, **style)
+
+
+def _caption(results: Sequence[Result], shown: Sequence[str]) -> str:
+    transferred = " Black-box: attacked on the other seeds of the same variant, the mean over them."
+    intervals = "Bars are Wilson 95 % intervals over images."
+    return f"{_title(results)}. {intervals}{transferred if 'black-box' in shown else ''}"
 
 
 def _title(results: Sequence[Result]) -> str:
     first = results[0].config
-    eps, steps = radius(first["settings"]["eps"]), first["settings"]["steps"]
-    data = first["data"]
-    return f"{data['dataset']}, {data['images']} {data['split']} images, PGD-{steps} at eps {eps}"
+    data, eps = first["data"], radius(first["settings"]["eps"])
+    return f"{data['dataset']}, {data['images']} {data['split']} images, attacks at eps {eps}"

@@ -11,7 +11,7 @@ from interpret_robust.models.attention import AveragePool, DenseHead, LinearAtte
 
 Head = Literal["average", "nonlinear", "linear"]
 
-ARCHITECTURES = ("small", "cnn", "narrow", "wide3")
+ARCHITECTURES = ("small", "small-wide3", "cnn", "narrow", "wide3")
 
 
 class Features(NamedTuple):
@@ -73,6 +73,8 @@ def _build_resnet(architecture: str, head: Head, channels: int, classes: int) ->
     match architecture:
         case "small":
             backbone = resnet.ResNet(channels, (16, 16, 32, 64), units=1, stem_stride=2)
+        case "small-wide3":
+            backbone = resnet.ResNet(channels, (16, 48, 96, 192), units=1, stem_stride=2)
         case "narrow":
             backbone = resnet.ResNet(channels, (16, 16, 32, 64), units=5)
         case _:

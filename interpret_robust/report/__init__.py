@@ -10,7 +10,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from interpret_robust import analyses, drawing, figures, labels, results
+from interpret_robust import analyses, drawing, figures, labels
 from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError
 from interpret_robust.figures import style
@@ -32,7 +32,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     files = sorted(folders.analyses.glob("*.h5"))
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
-    opened = sorted(map(_read, files), key=labels.order)
+    opened = sorted(map(analyses.read, files), key=labels.order)
     stamp = _stamp(opened)
     before = _stamp_of(page) if page.exists() else None
     if before == stamp:
@@ -43,16 +43,6 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
         partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
     say(f"{'rewrote' if before else 'wrote'} {page.name}")
     return page
-
-
-def _read(path: Path) -> Result:
-    """A file of an analysis and of a version that are known here."""
-    found = results.read(path)
-    name = found.schema.partition("/")[0]
-    if name not in analyses.names():
-        raise UserError(f"{path} holds {found.schema}, which this irt does not know: update interpret-robust.")
-    known = analyses.get(name).schema.label
-    return found if found.schema == known else results.read(path, known)
 
 
 def _draw(opened: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:

@@ -80,9 +80,10 @@ def _given(result: Result) -> list[str]:
 
 
 def _readers(result: Result) -> str:
-    """A remark that names the models which read what a file's model gives, where the command does not."""
+    """A remark that names the models which were chosen to read what a file's model gives; copies are all there are."""
     names = result.config.get("evaluators", {}).get("names", [])
-    return f"  # read by {', '.join(names)}" if names and not _given(result) else ""
+    chosen = analyses.get(_name(result)).readers == "evaluators" and not _given(result)
+    return f"  # read by {', '.join(names)}" if names and chosen else ""
 
 
 def _training(trained: dict[str, Any], source: str) -> list[str]:

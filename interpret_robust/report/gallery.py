@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from interpret_robust.labels import job, label, weights_of
+from interpret_robust.readings import headline, readings
 from interpret_robust.report import commands
 from interpret_robust.report.embedding import embedded
 from interpret_robust.results import AnyArray, Result
@@ -46,6 +47,24 @@ def _column(name: str, place: str | None = None) -> Callable[[Result, int], AnyA
     return values
 
 
+def _margin_natural(result: Result, count: int) -> AnyArray:
+    margins: AnyArray = result.first("per_image/margin_natural", count)[:, 0]
+    return margins
+
+
+def _margin_under_attack(result: Result, count: int) -> AnyArray:
+    return _attacked(result, "margin", count)
+
+
+def _attacked(result: Result, column: str, count: int) -> AnyArray:
+    """What a source says of its first adversarial images, by the first restart of the headline's reading, (N,)."""
+    name = headline(result)
+    assert name is not None  # see _beside
+    place = readings(result).index(name)
+    values: AnyArray = result.first(f"per_image/{column}", count)[:, 0, place, 0]
+    return values
+
+
 def _read_by(result: Result, count: int) -> AnyArray:
     """The share of evaluators that see the true class in -g, by the clip rule."""
     cell = {"target": "true", "rule": "clip", "sign": "minus"}
@@ -56,8 +75,8 @@ def _read_by(result: Result, count: int) -> AnyArray:
 
 
 SCORES = (
-    Score("margin of the true class", "robustness", _column("margin_natural")),
-    Score("margin under attack", "robustness", _column("margin_adversarial")),
+    Score("margin of the true class", "robustness", _margin_natural),
+    Score("margin under attack", "robustness", _margin_under_attack),
     Score("Spearman (Figure 2)", "attention-rank", _column("spearman")),
     Score("positions attended", "attention-rank", _column("effective_positions")),
     Score("weights on the object", "localisation", _column("share", "weights")),
@@ -108,7 +127,7 @@ class _Model:
         return {
             "name": label(self.maps),
             "clean": self.maps.first("per_image/prediction", self.count).tolist(),
-            "adversarial": robustness and robustness.first("per_image/prediction_adversarial", self.count).tolist(),
+            "adversarial": robustness and _attacked(robustness, "prediction", self.count).tolist(),
             "weights": rank and weights_of(rank),
             "largest": rank and f"{_largest(self._weights(rank)):.2g}",
             "uniform": rank and f"{1 / math.prod(rank.config['local_grid']):.2g}",
@@ -153,11 +172,13 @@ def _most_shared(maps: Sequence[Result]) -> list[Result]:
 
 
 def _beside(maps: Result, opened: Sequence[Result]) -> dict[str, Result]:
-    """Files of other analyses of the same model and the same images, by the analysis."""
+    """Files of other analyses of the same model and the same images, by the analysis; attacks only if any was read."""
     found: dict[str, Result] = {}
     for result in sorted(opened, key=_changes):
-        if _checkpoint(result) == _checkpoint(maps) and result.config["data"] == maps.config["data"]:
-            found.setdefault(result.schema.partition("/")[0], result)
+        name = result.schema.partition("/")[0]
+        same = _checkpoint(result) == _checkpoint(maps) and result.config["data"] == maps.config["data"]
+        if same and (name != "robustness" or headline(result)):
+            found.setdefault(name, result)
     return found
 
 

@@ -11,7 +11,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from interpret_robust import analyses, configs, paper, results, tables
-from interpret_robust.claims import Finding, Verdict, judge
+from interpret_robust.audit import audits
+from interpret_robust.claims import Verdict
 from interpret_robust.drawing import FREE, conditions
 from interpret_robust.labels import job
 from interpret_robust.report import commands
@@ -38,7 +39,7 @@ def render(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> 
         title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in opened}))} look at",
         paper=paper,
         facts=_facts(opened),
-        judged=_judged(opened),
+        audits=audits(opened),
         verdicts=get_args(Verdict),
         analyses=_analyses(opened, pictures),
         gallery=gallery(opened),
@@ -71,21 +72,6 @@ def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
         seeds = [str(seed) for seed in sorted({one["seed"] for one in of})]
         found.append(f"{variant} ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})")
     return found
-
-
-def _judged(opened: Sequence[Result]) -> dict[str, list[Finding]]:
-    """The claims against each dataset, architecture and dataset of training, of which something bears on one."""
-    groups = _grouped(opened, _subject)
-    found = {name: judge(group) for name, group in groups.items()}
-    testable = {name: findings for name, findings in found.items() if any(finding.measures for finding in findings)}
-    return testable or dict(list(found.items())[:1])
-
-
-def _subject(result: Result) -> str:
-    """As `cifar10, small`, or `cluttered-digits, small, trained on cluttered-digits-planted`."""
-    dataset, trained = result.config["data"]["dataset"], job(result)
-    elsewhere = f", trained on {trained['dataset']}" if trained["dataset"] != dataset else ""
-    return f"{dataset}, {trained['architecture']}{elsewhere}"
 
 
 def _analyses(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:

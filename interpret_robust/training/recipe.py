@@ -142,6 +142,23 @@ PRESETS = {
             weight_att_reg=0.01,
             pad=0,
         ),
+        # Measured here: the challenge's network and radius in a fiftieth of its time, for two cores.
+        Recipe(
+            "mnist-quick",
+            epochs=4,
+            batch_size=100,
+            learning_rate=3e-3,
+            optimiser="adam",
+            warm_up=0.4,
+            weight_decay=0.0,
+            eps=0.3,
+            attack_step=0.1,
+            attack_steps=4,
+            eps_ramp=0.3,
+            weight_reg=0.01,
+            weight_att_reg=0.01,
+            pad=0,
+        ),
     )
 }
 

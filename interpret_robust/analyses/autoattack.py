@@ -1,0 +1,215 @@
+"""How accurate is a model under AutoAttack (standard), through torchattacks? (optional extra `autoattack`)
+
+Croce & Hein 2020 (https://arxiv.org/abs/2003.01690): APGD on the cross-entropy, APGD on the targeted DLR loss, FAB
+towards each of the likeliest other classes, and Square, a random search of 5000 queries that needs no gradient. Each
+attacks only the images that are still right after those before it, so that the last accuracy is that of the worst
+case of each image. `torchattacks.AutoAttack` takes 10 iterations where the paper and its leaderboard take 100
+(https://github.com/Harry24k/adversarial-attacks-pytorch/issues/196): the four are put together here instead.
+
+The library draws its random numbers for a batch at once, so that an image's outcome depends on its batch. The seed of
+a batch depends on the setting and on the batch's first image: the same batch size gives the same file.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interpret_robust import autoattack_check
+from interpret_robust.attacks import BallSettings, batch_norm_mode, check_inside, margin_loss
+from interpret_robust.captioned import Table
+from interpret_robust.datasets import Split
+from interpret_robust.errors import UserError, unknown
+from interpret_robust.models import Classifier
+from interpret_robust.results import AnyArray, Axes, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import Interval, rate
+from interpret_robust.streaming import Analysis, Batch, Settings, Work, to_numpy
+
+SCHEMA = Schema(
+    name="autoattack",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction_natural", "i2", "class of the natural image"),
+        Column("per_image/prediction", "i2", "class after this attack and all before it", ("attack",)),
+        Column("per_image/margin", "f4", "true logit minus the best other, after all attacks"),
+        Column("per_image/perturbation", "f4", "largest pixel change, in [0, 1]; 0 where no attack succeeded"),
+    ),
+    summary=(
+        interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %"),
+        interval("accuracy/after", "share right after this attack and all before it, Wilson 95 %", "attack"),
+    ),
+    groups={
+        "accuracy": {
+            "NX_class": "NXdata",
+            "signal": "after",
+            "axes": "attack:of",
+            "title": "Accuracy after each attack of AutoAttack",
+        }
+    },
+)
+
+ITERATIONS, QUERIES, MOST_TARGETS = 100, 5000, 9
+"""Of the standard version."""
+
+
+def _apgd_ce(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:  # noqa: ARG001
+    return library.APGD(model, eps=eps, steps=ITERATIONS, loss="ce", seed=seed)
+
+
+def _apgd_t(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:
+    return library.APGDT(model, eps=eps, steps=ITERATIONS, n_classes=_aimed_at(classes), seed=seed)
+
+
+def _fab_t(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:
+    return library.FAB(model, eps=eps, steps=ITERATIONS, multi_targeted=True, n_classes=_aimed_at(classes), seed=seed)
+
+
+def _square(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:  # noqa: ARG001
+    return library.Square(model, eps=eps, n_queries=QUERIES, resc_schedule=False, seed=seed)
+
+
+def _aimed_at(classes: int) -> int:
+    """The number of classes that the library is told: it aims at all but one."""
+    return min(classes, MOST_TARGETS + 1)
+
+
+ATTACKS: dict[str, Callable[[Any, nn.Module, float, int, int], Any]] = {
+    "apgd-ce": _apgd_ce,
+    "apgd-t": _apgd_t,
+    "fab-t": _fab_t,
+    "square": _square,
+}
+"""The standard version, in its order."""
+
+
+@dataclass(frozen=True)
+class AutoAttackSettings(Settings):
+    """The ball, the attacks and their seed."""
+
+    eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
+    attacks: str = field(default=",".join(ATTACKS), metadata={"help": "Those of AutoAttack to run, in this order."})
+    seed: int = field(default=0, metadata={"help": "Seed of the attacks; a batch's own follows from it."})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """These settings for a checkpoint's job. Raises UserError for another radius, seed or attack than there is."""
+        settings, ball = super().resolved(job), BallSettings(self.eps).resolved(dict(job))
+        names = [name.strip() for name in self.attacks.split(",")]
+        for name in names:
+            if name not in ATTACKS:
+                raise unknown("attack", name, ATTACKS)
+        return replace(settings, eps=ball.eps, attacks=",".join(dict.fromkeys(names)))
+
+    def names(self) -> tuple[str, ...]:
+        """The attacks of resolved settings."""
+        return tuple(self.attacks.split(","))
+
+
+class AutoAttack(NamedTuple):
+    """The attacks of resolved settings through the library, on a model of so many classes."""
+
+    library: Any
+    settings: AutoAttackSettings
+    classes: int
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, first: int) -> list[Tensor]:
+        """Of images (N, C, H, W) in [0, 1] from number `first` on, what is left after each attack.
+
+        An image is as it was until an attack changes the model's answer. Global random numbers and the model's mode
+        are left as found.
+        """
+        seed = int(np.random.SeedSequence([self.settings.seed, first]).generate_state(1)[0])
+        devices = [images.device] if images.device.type == "cuda" else []
+        found, adversarial = [], images.contiguous()  # FAB views what it is given
+        with torch.random.fork_rng(devices), batch_norm_mode(model, "eval"):
+            for name in self.settings.names():
+                attack = ATTACKS[name](self.library, model, self.settings.eps or 0.0, self.classes, seed)
+                adversarial = _where_right(attack, model, adversarial, labels)
+                found.append(adversarial)
+        return found
+
+
+@torch.no_grad()
+def _where_right(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The images, attacked where the model is right, and changed where that succeeded."""
+    (right,) = (model(images).argmax(1) == labels).nonzero(as_tuple=True)
+    if len(right) == 0:
+        return images
+    tried = attack(images[right], labels[right]).detach()
+    broken = model(tried).argmax(1) != labels[right]
+    changed = images.clone()
+    changed[right[broken]] = tried[broken]
+    return changed
+
+
+def prepare(work: Work) -> AutoAttack:
+    """The attacks. Raises UserError without the library, and where the data have too few classes for APGD-T."""
+    try:
+        import torchattacks
+    except ImportError:
+        raise UserError(
+            "AutoAttack needs an optional library, torchattacks: `pip install 'interpret-robust[autoattack]'`."
+        ) from None
+    classes = len(work.dataset.class_names)
+    if classes < 4 and "apgd-t" in work.settings.names():
+        raise UserError(
+            f"apgd-t needs four classes and {work.dataset.name} has {classes}: use --attacks apgd-ce,fab-t,square."
+        )
+    return AutoAttack(torchattacks, work.settings, classes)
+
+
+def axes(work: Work) -> Axes:
+    """The attacks."""
+    return {"attack": work.settings.names()}
+
+
+def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyArray]:
+    """Outcomes of one batch."""
+    found = attack(model, batch.images, batch.labels, batch.indices.start)
+    last = found[-1]
+    check_inside(last, batch.images, attack.settings.eps or 0.0)
+    with torch.no_grad():
+        natural, answers = model(batch.images), [model(images) for images in found]
+    columns = {
+        "label": batch.labels,
+        "prediction_natural": natural.argmax(1),
+        "prediction": torch.stack([logits.argmax(1) for logits in answers], 1),
+        "margin": -margin_loss(answers[-1], batch.labels),
+        "perturbation": (last - batch.images).flatten(1).abs().amax(1),
+    }
+    return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
+
+
+def summarise(arrays: Columns, _: Split) -> dict[str, Any]:
+    """Accuracies with their intervals, each (value, low, high)."""
+    label = arrays["per_image/label"]
+    after = arrays["per_image/prediction"] == label[:, None]
+    return {
+        "accuracy/natural": rate(arrays["per_image/prediction_natural"] == label),
+        "accuracy/after": [rate(column) for column in after.T],
+    }
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Accuracies of a finished file, after each attack and those before it."""
+    after = dict(zip(result["attack"].tolist(), result["accuracy/after"], strict=True))
+    found = {"natural": result["accuracy/natural"]} | {f"after {name}": values for name, values in after.items()}
+    return {name: Interval(*values).percent() for name, values in found.items()} | {"images": str(result.count)}
+
+
+def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
+    """AutoAttack against our own worst case, for each model that has a file of both in one folder."""
+    pairs = [(result, autoattack_check.ours_beside(result)) for result in results]
+    found = [
+        {"model": result.config["checkpoint"]["name"], **autoattack_check.weaker_than_ours(result, ours).cells()}
+        for result, ours in pairs
+        if ours
+    ]
+    return [Table(found, "AutoAttack against our own worst case, on the same images")] if found else []
+
+
+ANALYSIS = Analysis(SCHEMA, AutoAttackSettings, rows, summarise, table_row, prepare=prepare, axes=axes, compare=compare)

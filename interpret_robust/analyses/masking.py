@@ -1,0 +1,190 @@
+"""Do gradients show where a model can be broken, or hide it? (signs of gradient masking)
+
+The accuracy under attacks that need no gradient, random noise and random search, stands beside that under PGD; PGD is
+repeated in larger balls, where it must in the end break everything, and cut down to one step, which must not beat
+many. Gradients that are exactly zero are counted. `irt flags` says which of it gives cause for doubt.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpret_robust.attacks import LOSSES, PGD, BallSettings, image_gradient, per_image_noise, project
+from interpret_robust.datasets import Split
+from interpret_robust.labels import radius
+from interpret_robust.models import Classifier
+from interpret_robust.random_search import RandomSearch
+from interpret_robust.results import AnyArray, Axes, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import Interval, rate
+from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+from interpret_robust.streams import streams
+
+FACTORS = (1, 2, 4, 8)
+DRAWS = 4
+STEPS = 20
+NOISE, SEARCH = 5, 6
+"""The purposes of random numbers; PGD starts where that of every other analysis does."""
+
+SCHEMA = Schema(
+    name="masking",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction_natural", "i2", "predicted class of the natural image"),
+        Column("per_image/prediction_noise", "i2", "the same under uniform noise in the ball", ("draw",)),
+        Column("per_image/prediction_one_step", "i2", "after one step of eps from the image, on the cross-entropy"),
+        Column("per_image/prediction_search", "i2", "after random search in the ball"),
+        Column(
+            "per_image/prediction_pgd",
+            "i2",
+            "after PGD-20 on the cross-entropy in a ball of so many eps, at most 1; "
+            "that of the smaller ball where this was already misclassified",
+            ("factor",),
+        ),
+        Column("per_image/zero_share", "f4", "share of the gradient's entries that are exactly zero", ("loss",)),
+    ),
+    summary=(
+        interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %"),
+        interval("accuracy/noise", "share right under one draw of noise", "draw"),
+        interval("accuracy/noise_worst", "share right on the natural image and under every draw of noise"),
+        interval("accuracy/one_step", "share right on the natural image and after one step"),
+        interval("accuracy/search", "share right on the natural image and after random search"),
+        interval("accuracy/pgd", "share right after PGD, by radius", "factor"),
+        interval("zero/all", "share of images whose whole gradient is zero, Wilson 95 %", "loss"),
+        Column("zero/entries", "f8", "mean share of entries that are zero", ("loss",)),
+    ),
+    groups={
+        "accuracy": {"NX_class": "NXdata", "signal": "pgd", "axes": "factor:of", "title": "Accuracy against radius"}
+    },
+    labels={"loss": tuple(LOSSES)},
+)
+
+
+@dataclass(frozen=True)
+class MaskingSettings(BallSettings):
+    """The ball, and how long random search goes on."""
+
+    queries: int = field(default=300, metadata={"help": "Queries of random search an image."})
+
+    def resolved(self, job: dict[str, Any]) -> Self:
+        """As of any ball; the number of queries is checked too."""
+        settings = super().resolved(job)
+        settings.search()
+        return settings
+
+    def factors(self) -> tuple[int, ...]:
+        """The radii in units of eps: none beyond the first that covers all images."""
+        return tuple(factor for factor in FACTORS if factor == 1 or self._eps * factor < 2)
+
+    def pgd(self, factor: int) -> PGD:
+        """PGD in the ball of so many eps, at most 1, its steps as much longer."""
+        assert self.step_size is not None
+        return PGD(min(1.0, self._eps * factor), self.step_size * factor, STEPS)
+
+    def one_step(self) -> PGD:
+        """The fast gradient sign method (Goodfellow et al. 2014, https://arxiv.org/abs/1412.6572)."""
+        return PGD(self._eps, self._eps, 1, random_start=False)
+
+    def search(self) -> RandomSearch:
+        """Random search in the ball."""
+        return RandomSearch(self._eps, self.queries)
+
+    @property
+    def _eps(self) -> float:
+        assert self.eps is not None
+        return self.eps
+
+
+def axes(work: Work) -> Axes:
+    """Draws of noise, and the radii in units of eps."""
+    return {"draw": DRAWS, "factor": work.settings.factors()}
+
+
+def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str, AnyArray]:
+    """Outcomes of one batch."""
+    images, labels, seed = batch.images, batch.labels, settings.seed
+    one_step = settings.one_step()(model, images, labels, per_image_noise(seed, batch.indices))
+    found = settings.search()(model, images, labels, streams(seed, batch.indices, SEARCH))
+    gradients = [image_gradient(model, images, labels, loss).flatten(1) for loss in LOSSES]
+    columns = {
+        "label": labels,
+        "prediction_natural": _predict(model, images),
+        "prediction_noise": _noisy(model, batch, settings),
+        "prediction_one_step": _predict(model, one_step),
+        "prediction_search": _predict(model, found),
+        "prediction_pgd": _growing(model, batch, settings),
+        "zero_share": torch.stack([(gradient == 0).float().mean(1) for gradient in gradients], dim=1),
+    }
+    return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
+
+
+@torch.no_grad()
+def _predict(model: Classifier, images: Tensor) -> Tensor:
+    predicted: Tensor = model(images).argmax(1)
+    return predicted
+
+
+def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
+    """Classes (N, draws) of the images under uniform noise."""
+    noise, ball = per_image_noise(settings.seed, batch.indices, NOISE), settings.pgd(1)
+    drawn = (project(batch.images + ball.eps * noise(batch.images), batch.images, ball.eps) for _ in range(DRAWS))
+    return torch.stack([_predict(model, images) for images in drawn], dim=1)
+
+
+def _growing(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
+    """Classes (N, factors) after PGD in growing balls. What a ball holds lies in the next one too."""
+    predicted, by_factor = _predict(model, batch.images), []
+    for factor in settings.factors():
+        (left,) = torch.where(predicted == batch.labels)
+        if len(left):
+            noise = per_image_noise(settings.seed, [batch.indices[place] for place in left])
+            adversarial = settings.pgd(factor)(model, batch.images[left], batch.labels[left], noise)
+            predicted = predicted.index_copy(0, left, _predict(model, adversarial))
+        by_factor.append(predicted)
+    return torch.stack(by_factor, dim=1)
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """Accuracies and shares with their intervals."""
+    label, zero = columns["per_image/label"], columns["per_image/zero_share"]
+    natural, one_step, search = (
+        columns[f"per_image/prediction_{name}"] == label for name in ("natural", "one_step", "search")
+    )
+    noise, pgd = (columns[f"per_image/prediction_{name}"] == label[:, None] for name in ("noise", "pgd"))
+    return {
+        "accuracy/natural": rate(natural),
+        "accuracy/noise": [rate(draw) for draw in noise.T],
+        "accuracy/noise_worst": rate(natural & noise.all(1)),
+        "accuracy/one_step": rate(natural & one_step),
+        "accuracy/search": rate(natural & search),
+        "accuracy/pgd": [rate(of_radius) for of_radius in pgd.T],
+        "zero/all": [rate(share == 1) for share in zero.T],
+        "zero/entries": zero.mean(0, dtype=np.float64),
+    }
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Accuracies of a finished file by attack, and the share of images without any gradient."""
+    eps, queries = (result.config["settings"][name] for name in ("eps", "queries"))
+    largest = min(1, eps * int(result["factor"][-1]))
+    accuracies = {
+        "natural": result["accuracy/natural"],
+        "noise": result["accuracy/noise_worst"],
+        "one step": result["accuracy/one_step"],
+        f"PGD-{STEPS}": result["accuracy/pgd"][0],
+        f"{queries} queries": result["accuracy/search"],
+        f"PGD-{STEPS} at {radius(largest)}": result["accuracy/pgd"][-1],
+    }
+    zero = ", ".join(f"{share:.1%}" for share in result["zero/all"][:, 0])
+    return {
+        **{name: Interval(*found).percent() for name, found in accuracies.items()},
+        f"no gradient ({', '.join(LOSSES)})": zero,
+        "images": str(result.count),
+    }
+
+
+ANALYSIS = Analysis(SCHEMA, MaskingSettings, rows, summarise, table_row, axes=axes)

@@ -1,0 +1,38 @@
+"""Accuracy of each model on natural images and under AutoAttack, with Wilson intervals."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+
+from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.labels import label, places, radius
+from interpret_robust.results import Result
+
+READS = "autoattack/1"
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """A row a model: accuracy on natural images (hollow) and after all attacks (filled)."""
+    figure, numbers = new_figure(0.9 + 0.27 * len(results)), {}
+    with mpl.rc_context(RC):
+        axes = figure.subplots()
+        for row, result in enumerate(results):
+            natural, after = 100 * result["accuracy/natural"], 100 * result["accuracy/after"]
+            dot(axes, row - 0.12, result, natural, hollow=True)
+            dot(axes, row + 0.12, result, after[-1])
+            steps = dict(zip(places(result, "attack"), after.tolist(), strict=True))
+            numbers[label(result)] = {"natural": natural.tolist(), "after": steps}
+        name_rows(axes, results)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("accuracy, % (hollow: natural images; filled: AutoAttack)")
+        figure.suptitle(_title(results))
+    attacks = ", ".join(places(results[0], "attack"))
+    caption = f"{_title(results)} ({attacks}). Bars are Wilson 95 % intervals over images."
+    return Drawing(figure, caption, numbers)
+
+
+def _title(results: Sequence[Result]) -> str:
+    first = results[0].config
+    data, eps = first["data"], radius(first["settings"]["eps"])
+    return f"{data['dataset']}, {data['images']} {data['split']} images, AutoAttack at eps {eps}"

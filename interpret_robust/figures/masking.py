@@ -1,0 +1,89 @@
+"""Accuracy of each model under PGD in growing balls, and in the smallest beside attacks that need no gradient."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from interpret_robust.figures.style import RC, Drawing, colour, line, name_rows, new_figure
+from interpret_robust.labels import job, label, radius
+from interpret_robust.results import Result
+
+READS = "masking/1"
+
+MARKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "natural": ("natural images", {"marker": "o", "markerfacecolor": "white"}),
+    "noise_worst": ("random noise", {"marker": "^", "markerfacecolor": "white"}),
+    "search": ("random search", {"marker": "s"}),
+    "one_step": ("one step", {"marker": "D"}),
+    "pgd": ("PGD-20", {"marker": "x"}),
+}
+"""By statistic what each mark stands for, from the top of a model's row to its bottom."""
+
+OFFSETS = np.linspace(-0.3, 0.3, len(MARKS))
+"""Of the marks, in rows."""
+
+STYLE: dict[str, Any] = {"markersize": 3.5, "linestyle": "none", "elinewidth": 0.9}
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """Left, accuracy against radius, a line a model; right, a row a model, with a mark for each attack at eps."""
+    figure = new_figure(max(2.4, 1.0 + 0.42 * len(results)))
+    with mpl.rc_context(RC):
+        left, right = figure.subplots(1, 2)
+        _draw_radii(left, results)
+        for row, result in enumerate(results):
+            _draw_row(right, row, result)
+        name_rows(right, results)
+        right.grid(visible=False, axis="y")
+        right.set(xlim=(-3, 103), xlabel=f"accuracy at {_radii(results[0])[0]}, %")
+        handles = [Line2D([], [], color="0.3", linestyle="none", label=name, **mark) for name, mark in MARKS.values()]
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0, columnspacing=1)
+    numbers = {label(result): _accuracies(result) | {"radii": _radii(result)} for result in results}
+    return Drawing(figure, _caption(results), numbers)
+
+
+def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
+    """PGD's accuracies, with that on natural images at radius 0."""
+    for result in results:
+        accuracies, variant = _accuracies(result), job(result)["variant"]
+        value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T
+        style: dict[str, Any] = {"color": colour(variant), "linestyle": line(variant)}
+        axes.plot(value, marker="o", markersize=3, linewidth=1.1, **style)
+        axes.fill_between(range(len(value)), low, high, color=colour(variant), alpha=0.15, lw=0)
+    ticks = ["0", *_radii(results[0])]
+    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set(ylim=(-3, 103), xlabel="radius of PGD-20", ylabel="accuracy, %")
+
+
+def _draw_row(axes: Axes, row: int, result: Result) -> None:
+    accuracies = _accuracies(result) | {"pgd": _accuracies(result)["pgd"][0]}
+    for offset, (name, (_, mark)) in zip(OFFSETS, MARKS.items(), strict=True):
+        value, low, high = (100 * number for number in accuracies[name])
+        error = [[value - low], [high - value]]
+        axes.errorbar(value, row + offset, xerr=error, color=colour(job(result)["variant"]), **STYLE, **mark)
+
+
+def _accuracies(result: Result) -> dict[str, Any]:
+    """Each of MARKS as (value, low, high); of PGD there is one for each radius."""
+    return {name: result[f"accuracy/{name}"].tolist() for name in MARKS}
+
+
+def _radii(result: Result) -> list[str]:
+    """As `8/255`, `16/255`."""
+    return [radius(min(1.0, result.config["settings"]["eps"] * int(factor))) for factor in result["factor"]]
+
+
+def _caption(results: Sequence[Result]) -> str:
+    config = results[0].config
+    data, queries = config["data"], config["settings"]["queries"]
+    return (
+        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']}. Left: under PGD-20 on the "
+        "cross-entropy, against its radius; an image that is broken in one ball counts as broken in every larger one. "
+        f"Right, at eps {_radii(results[0])[0]}: natural images, the worst of several draws of uniform noise, random "
+        f"search of {queries} queries, one step of length eps, and PGD-20. Where gradients show the way, PGD lies "
+        "furthest left. Bands and bars are Wilson 95 % intervals over images."
+    )

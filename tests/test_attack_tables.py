@@ -1,0 +1,330 @@
+"""The paper's attack table: every cell again by slow loops over images, the paper's figures, tests of pairs by hand."""
+
+import csv
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from attack_files import READINGS, Model, attacked, name_of, random
+from scipy import stats
+
+from interpret_robust.attack_tables import attack_tables, numbers, paper_sources, printed
+from interpret_robust.readings import right_in_worst_case
+from interpret_robust.reported import reported
+from interpret_robust.results import Result
+
+VARIANTS = ("at-att", "at")
+SEEDS = (0, 1, 2)
+
+
+def copies(variant: str, seed: int) -> list[Model]:
+    return [(variant, seed), *((variant, other) for other in SEEDS if other != seed)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    """Two variants of three seeds, each read by its copies."""
+    folder = tmp_path_factory.mktemp("study")
+    models = [copies(variant, seed) for variant in VARIANTS for seed in SEEDS]
+    return [random(folder, of, place) for place, of in enumerate(models)]
+
+
+def slowly(files: Sequence[Result], variant: str, row: str) -> list[float]:
+    """A model's accuracy in percent for each seed, image by image."""
+    found = []
+    setting, _, attack = row.partition(" ")
+    for seed in SEEDS:
+        name = name_of((variant, seed))
+        shares = []
+        for result in files:
+            with h5py.File(result.path) as file:
+                targets = file["target"].asstr()[()].tolist()
+                of = {column: file[f"per_image/{column}"][()] for column in file["per_image"]}
+            own = targets[0] == name
+            if name not in targets or own == (setting == "black-box"):
+                continue
+            target, hits = targets.index(name), 0
+            for image, label in enumerate(of["label"]):
+                answers = [] if attack in READINGS else [of["prediction_natural"][image, target]]
+                for restart in range(2):
+                    for place, reading in enumerate(READINGS):
+                        if attack in (reading, "worst case"):
+                            answers.append(of["prediction"][image, restart, place, target])
+                hits += all(answer == label for answer in answers)
+            shares.append(100 * hits / len(of["label"]))
+        assert len(shares) == (2 if setting == "black-box" else 1)
+        found.append(sum(shares) / len(shares))
+    return found
+
+
+ROWS = ["natural", *(f"{box}-box {name}" for box in ("white", "black") for name in (*READINGS, "worst case"))]
+ATTACKS = (("pgd", "5"), ("pgd", "20"), ("cw", "30"), ("worst-case", ""))
+KEYS = [("natural", "none", "0"), *((f"{box}-box", *attack) for box in ("white", "black") for attack in ATTACKS)]
+"""What the rows are called in the table, and in its numbers."""
+
+
+def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: list[Result]) -> None:
+    table, _ = printed(study)
+    assert [row["accuracy, %"] for row in table] == ROWS
+    assert list(table[0]) == ["accuracy, %", "at", "at, paper", "at-att", "at-att, paper"]
+    stored = {(row["setting"], row["attack"], row["steps"], row["variant"]): row for row in numbers(study)}
+    assert len(stored) == 2 * len(ROWS)
+    for row, key in zip(table, KEYS, strict=True):
+        for variant in VARIANTS:
+            values = slowly(study, variant, row["accuracy, %"])
+            mean, deviation = statistics.mean(values), statistics.stdev(values)
+            assert row[variant] == f"{mean:.1f} \u00b1 {deviation:.1f}"
+            cell = stored[(*key, variant)]
+            assert float(cell["accuracy_percent"]) == pytest.approx(mean, abs=6e-5)
+            assert float(cell["deviation"]) == pytest.approx(deviation, abs=6e-5)
+            assert (cell["low"], cell["high"], cell["seeds"], cell["images"]) == ("", "", "0 1 2", "23")
+
+
+def test_a_table_says_over_what(study: list[Result]) -> None:
+    assert printed(study)[0].note == (
+        "mean \u00b1 standard deviation over training seeds (0, 1, 2 of at, at-att); 23 test images, eps 8/255, "
+        "step 2/255, 2 restarts; black-box: attacked on the other seeds of the same variant, and the mean over them; "
+        "at most 14 gradients an image and source"
+    )
+    assert "one training seed (1 of at-att)" in printed([study[1]])[0].note
+    both = printed([study[0], study[1], study[3]])[0].note
+    assert both.startswith(
+        "mean \u00b1 standard deviation over training seeds, Wilson 95 % interval over images where "
+    )
+    assert "(0 of at; 0, 1 of at-att)" in both
+
+
+def test_one_seed_has_wilsons_interval_and_no_deviation(tmp_path: Path) -> None:
+    natural = np.arange(20)[:, None] < 15
+    right = np.broadcast_to(np.arange(20)[:, None, None, None] < [[[10], [8], [9]]], (20, 1, 3, 1))
+    result = attacked(tmp_path, [("at", 4)], natural, right)
+    (table,) = printed([result])
+    low, high = (100 * bound for bound in stats.binomtest(8, 20).proportion_ci(method="wilson"))
+    shown = {row["accuracy, %"]: row["at"] for row in table}
+    assert shown["white-box PGD-20"] == f"40.0 [{low:.1f}, {high:.1f}]" == shown["white-box worst case"]
+    assert [cell.split()[0] for cell in shown.values()] == ["75.0", "50.0", "40.0", "45.0", "40.0"]
+    cell = numbers([result])[2]
+    assert (cell["attack"], cell["steps"], cell["deviation"], cell["seeds"]) == ("pgd", "20", "", "4")
+    assert [float(cell[key]) for key in ("low", "high")] == pytest.approx([low, high], abs=6e-5)
+
+
+def test_a_black_box_interval_is_the_mean_of_those_over_its_sources(tmp_path: Path) -> None:
+    # Copies 1 and 2 were read by seed 0; nothing was read by them, so that only seed 0 has a black-box cell.
+    files = [random(tmp_path, [("at", 0)], 0)]
+    files += [random(tmp_path, [("at", seed), ("at", 0)], seed) for seed in (1, 2)]
+    cell = next(row for row in numbers(files) if row["setting"] == "black-box" and row["steps"] == "20")
+    sources = [result["accuracy/adversarial"][1, 1] for result in files[1:]]
+    expected = 100 * np.mean(sources, axis=0)
+    assert [float(cell[key]) for key in ("accuracy_percent", "low", "high")] == pytest.approx(expected, abs=6e-5)
+    assert (cell["seeds"], cell["deviation"]) == ("0", "")
+
+
+def test_what_two_files_of_a_model_share_is_taken_once(study: list[Result], tmp_path: Path) -> None:
+    shared = study[0]
+    natural = shared["per_image/prediction_natural"][:, :1] == shared["per_image/label"][:, None]
+    right = shared["per_image/prediction"][:, :, 1:2, :1] == shared["per_image/label"][:, None, None, None]
+    fewer = attacked(tmp_path, [("at-att", 0)], natural, right, readings=["PGD-20"])
+    for files in ([fewer, *study], [*study, fewer]):
+        assert numbers(files) == numbers(study)
+        assert printed(files)[0] == printed(study)[0]
+    # A model that was not read at every reading has no worst case beside those that were.
+    rows = {row["accuracy, %"]: row for row in printed([fewer, study[3]])[0]}
+    assert rows["white-box PGD-20"]["at-att"] and not rows["white-box PGD-5"]["at-att"]
+    assert rows["white-box worst case"]["at"] and not rows["white-box worst case"]["at-att"]
+
+
+def test_other_images_balls_architectures_and_recipes_are_tables_of_their_own(tmp_path: Path) -> None:
+    files = [
+        random(tmp_path, [("at", 0)], 0),
+        random(tmp_path, [("at", 1)], 1, images=24),
+        random(tmp_path, [("at", 2)], 2, eps=4 / 255),
+        random(tmp_path, [("at", 3)], 3, architecture="narrow"),
+        random(tmp_path, [("at", 4)], 4, recipe="paper"),
+        random(tmp_path, [("at-att", 5)], 5),
+        random(tmp_path, [("at", 6)], 6, readings=["CW-7"]),
+    ]
+    assert [len(table.files) for table in attack_tables(files)] == [3, 1, 1, 1, 1]
+    assert [table.title.partition(";")[0] for table in printed(files) if "recipe" in table.title] == [
+        "cluttered-digits, small, recipe quick",
+        "cluttered-digits, small, recipe quick",
+        "cluttered-digits, small, recipe quick",
+        "cluttered-digits, narrow, recipe quick",
+        "cluttered-digits, small, recipe paper",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "architecture", "table", "told"),
+    [
+        ("cifar10", "narrow", "table2", "; paper: Table 2"),
+        ("cifar10", "wide3", "table3", "; paper: Table 3"),
+        ("cifar100", "narrow", "table5", "; paper: Table 5"),
+        ("svhn", "narrow", "table6", "; paper: Table 6"),
+        ("cifar10", "small", "table2", "; paper: Table 2, of other models: cifar10 with its narrow network"),
+        ("svhn", "small", "table6", "; paper: Table 6, of other models: svhn with its narrow network"),
+        ("cluttered-digits", "small-wide3", "table3", "; paper: Table 3, of other models: cifar10 with its wide3 "),
+        ("cluttered-digits-planted", "small", "table2", "; paper: Table 2, of other models: cifar10 with its narrow "),
+    ],
+)
+def test_the_papers_figures_stand_beside_ours(
+    tmp_path: Path, dataset: str, architecture: str, table: str, told: str
+) -> None:
+    of = [
+        random(tmp_path, [("at-reg", seed), ("at-reg", 1 - seed)], seed, dataset=dataset, architecture=architecture)
+        for seed in (0, 1)
+    ]
+    (shown,) = printed(of)
+    assert told in shown.title
+    paper = {
+        (cell.setting, cell.attack, str(cell.steps)): cell.accuracy
+        for cell in reported()
+        if (cell.table, cell.variant) == (table, "at-reg")
+    }
+    assert len(paper) == 13
+    assert [row["at-reg, paper"] for row in shown] == [f"{paper[key]:.2f}" if key in paper else "" for key in KEYS]
+    for row in numbers(of):
+        key = (row["setting"], row["attack"], row["steps"])
+        if key in paper:
+            assert (row["table"], float(row["paper_percent"])) == (table, paper[key])
+        else:
+            assert (row["attack"], row["table"], row["paper_percent"]) == ("worst-case", "", "")
+
+
+@pytest.mark.parametrize(
+    ("steps", "beside"), [((20, 40, 100), "PGD-40"), ((20, 100), "PGD-100"), ((100, 5), "PGD-100")]
+)
+def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], beside: str) -> None:
+    readings = [f"PGD-{count}" for count in steps]
+    of = [
+        random(tmp_path, [("at", seed), ("at", 1 - seed)], seed, dataset="mnist", readings=readings, eps=0.3)
+        for seed in (0, 1)
+    ]
+    (shown,) = printed(of)
+    paper = {row["accuracy, %"]: row["at, paper"] for row in shown if row["at, paper"]}
+    assert paper == {"natural": "98.72", f"white-box {beside}": "92.86", f"black-box {beside}": "95.97"}
+    assert "paper: Table 1, of other models: mnist with its cnn network" in shown.title
+    assert "eps 0.3, step 0.075" in shown.note
+    assert shown.note.endswith("the paper does not tell the steps of its PGD")
+
+
+def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> None:
+    natural = np.ones((9, 1), bool)
+    of = [
+        attacked(tmp_path, [(variant, 0)], natural, np.ones((9, 1, 0, 1), bool), readings=())
+        for variant in ("natural-att", "natural", "natural-linear-att")
+    ]
+    (shown,) = printed(of)
+    (row,) = shown
+    assert list(row) == [
+        "accuracy, %",
+        *(f"{name}{end}" for name in ("natural", "natural-linear-att", "natural-att") for end in ("", ", paper")),
+    ]
+    assert [row[key] for key in row if key.endswith("paper")] == ["88.79", "91.34", "92.87"]
+    assert "paper: Section 4.3, Section 4.4, of other models" in shown.title
+    assert {one["table"] for one in numbers(of)} == {"section4.3", "section4.4"}
+
+
+def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> None:
+    assert paper_sources("mine", "narrow") == ()
+    of = [random(tmp_path, [("at", 0)], 0, dataset="mine")]
+    (shown,) = printed(of)
+    assert shown.title == "mine, small, recipe quick"
+    assert list(shown[0]) == ["accuracy, %", "at"]
+    assert {(row["table"], row["paper_percent"]) for row in numbers(of)} == {("", "")}
+
+
+def test_the_columns_are_those_of_the_papers_numbers(study: list[Result]) -> None:
+    with (Path(__file__).parents[1] / "interpret_robust/reported.csv").open() as file:
+        heads = next(csv.reader(file))
+    ours = list(numbers(study)[0])
+    assert set(heads) <= set(ours)
+    assert [head for head in ours if head in heads] == heads
+
+
+def test_a_matrix_shows_who_reads_whom_where_others_than_copies_do(tmp_path: Path, study: list[Result]) -> None:
+    assert not any("made on the row's model" in table.title for table in printed(study))
+    models: list[Model] = [("natural", 1), ("at", 0), ("at-att", 0)]
+    files = [
+        random(tmp_path, [model, *(other for other in models if other != model)], place)
+        for place, model in enumerate(models)
+    ]
+    _, matrix, _ = printed(files)
+    names = [name_of(model).removeprefix("cluttered-digits-") for model in models]
+    assert [row["PGD-20 of"] for row in matrix] == names
+    assert list(matrix[0]) == ["PGD-20 of", *names]
+    reach = 0.0
+    for row, source, result in zip(matrix, models, files, strict=True):
+        targets = [source, *(other for other in models if other != source)]
+        label = result["per_image/label"]
+        for name, model in zip(names, models, strict=True):
+            answers = result["per_image/prediction"][:, :, 1, targets.index(model)]
+            hits = sum(all(of == label[image]) for image, of in enumerate(answers))
+            assert row[name] == f"{100 * hits / 23:.1f}"
+            low, high = stats.binomtest(hits, 23).proportion_ci(method="wilson")
+            reach = max(reach, hits / 23 - low, high - hits / 23)
+    assert matrix.note == f"23 images; Wilson 95 % intervals reach at most {100 * reach:.1f} points to either side"
+
+
+def only(*right: int) -> np.ndarray:
+    return np.isin(np.arange(30), right)[:, None]
+
+
+def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_path: Path) -> None:
+    def file(variant: str, seed: int, natural: np.ndarray, pgd: np.ndarray) -> Result:
+        return attacked(tmp_path, [(variant, seed)], natural, pgd[:, None, None], readings=["PGD-7"])
+
+    first, more, most = only(*range(10)), only(*range(12)), only(*range(5, 20))
+    files = [
+        file("at-att", 0, most, more),
+        file("at", 0, first, first),
+        file("at", 1, more, first),
+        file("natural", 0, more, first),
+        file("at-reg", 1, more, most),
+    ]
+    table = printed(files)[-1]
+    # Natural: 0 to 4 against 10 to 19. Under attack 10 and 11 more; worst case: 0 to 4 against 10 and 11.
+    p = {
+        ("at : at-att seed 0", "natural"): (5, 10, stats.binomtest(5, 15).pvalue),
+        ("at : at-att seed 0", "PGD-7"): (0, 2, 0.5),
+        ("at : at-att seed 0", "worst case"): (5, 2, stats.binomtest(2, 7).pvalue),
+        ("at : at-reg seed 1", "natural"): (0, 0, 1.0),
+        ("at : at-reg seed 1", "PGD-7"): (5, 10, stats.binomtest(5, 15).pvalue),
+        ("at : at-reg seed 1", "worst case"): (5, 2, stats.binomtest(2, 7).pvalue),
+    }
+    assert sorted(of[2] for of in p.values()) == pytest.approx([0.3018, 0.3018, 0.4531, 0.4531, 0.5, 1], abs=1e-4)
+    # The smallest times six is above one already.
+    shown = {(row["only one is right"], condition): row[condition] for row in table for condition in list(row)[1:]}
+    assert shown == {key: f"{one} : {other}, p {value:.2g} (1)" for key, (one, other, value) in p.items()}
+    assert table.note == (
+        "images that only the first or only the second has right, of 30; McNemar's exact p (by Holm for 6 tests)"
+    )
+
+
+def test_holm_multiplies_the_smallest_by_their_number_and_never_falls(study: list[Result]) -> None:
+    table = printed(study)[-1]
+    assert [row["only one is right"] for row in table] == [f"at : at-att seed {seed}" for seed in SEEDS]
+    by_seed = {seed: [next(one for one in study if name_of((variant, seed)) in one.path.name) for variant in VARIANTS]
+               for seed in SEEDS}  # fmt: skip
+    values = {}
+    for seed, (attentive, plain) in by_seed.items():
+        outcomes = [right_in_worst_case(plain), right_in_worst_case(attentive)]
+        values[seed] = [int((one & ~other).sum()) for one, other in (outcomes, outcomes[::-1])]
+    found = [re.findall(r"(\d+) : (\d+), p ([\d.e-]+) \(([\d.e-]+)\)", cell)[0] for row in table
+             for cell in list(row.values())[1:]]  # fmt: skip
+    assert [list(map(int, row[:2])) for row in found[2::3]] == list(values.values())
+    pairs = sorted((stats.binomtest(int(a), int(a) + int(b)).pvalue, float(p), float(holm)) for a, b, p, holm in found)
+    highest = 0.0
+    for place, (exact, p, holm) in enumerate(pairs):
+        highest = max(highest, min(1, (9 - place) * exact))
+        assert p == pytest.approx(exact, rel=0.05)
+        assert holm == pytest.approx(highest, rel=0.05)
+
+
+def test_models_without_a_rival_are_not_paired(tmp_path: Path, study: list[Result]) -> None:
+    assert len(printed(study[:3])) == 1
+    natural = [random(tmp_path, [(variant, 0)], 0) for variant in ("natural", "natural-att")]
+    assert len(printed(natural)) == 1

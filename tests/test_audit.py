@@ -1,0 +1,138 @@
+"""The audit as tables: the paper's figures beside ours, verdicts, controls, flags, and the numbers as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from attack_files import attacked
+from click.testing import CliRunner
+
+from interpret_robust import cli, paper, tables
+from interpret_robust.audit import audits, measures, numbers, text_of, verdicts
+from interpret_robust.errors import UserError
+from interpret_robust.results import Result
+from interpret_robust.statistics import over_seeds
+
+READINGS = ("PGD-5", "PGD-20", "CW-30")
+SHARES = {"at": (0.5, 0.2), "at-att": (0.8, 0.6)}
+
+
+def study(folder: Path, seeds: Sequence[int] = (0, 1, 2), dataset: str = "cluttered-digits") -> list[Result]:
+    """Files of `at` and `at-att`, each read by its copies; more images are right natural than under attack."""
+    rng, files = np.random.default_rng(0), []
+    for seed in seeds:
+        for variant, (natural, attack) in SHARES.items():
+            models = [(variant, seed), *((variant, other) for other in seeds if other != seed)]
+            on_natural = rng.random((120, len(models))) < natural
+            on_attack = rng.random((120, 1, len(READINGS), len(models))) < attack
+            files.append(attacked(folder, models, on_natural, on_attack, readings=READINGS, dataset=dataset))
+    return files
+
+
+def natural(files: Sequence[Result], variant: str) -> list[npt.NDArray[np.float64]]:
+    own = [result for result in files if result.config["checkpoint"]["job"]["variant"] == variant]
+    return [(one["per_image/prediction_natural"][:, 0] == one["per_image/label"]).astype(float) for one in own]
+
+
+def test_a_row_tells_a_claim_with_figures_interval_and_verdict(tmp_path: Path) -> None:
+    files = study(tmp_path)
+    (audit,) = audits(files)
+    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
+    first, second = natural(files, "at-att"), natural(files, "at")
+    (value, low, high), _ = over_seeds([one - other for one, other in zip(first, second, strict=True)])
+    assert (row["section"], row["above, open, below zero"]) == ("4.2", "1, 0, 0")
+    assert row["paper"] == "at 80.79 -> at-att 82.75 (+1.96)"
+    assert row["ours"] == f"at {100 * np.mean(second):.1f} -> at-att {100 * np.mean(first):.1f}"
+    assert row["first measure [95 %]"] == f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    assert (row["seeds; images"], row["verdict"]) == ("0, 1, 2; 120", "holds")
+
+
+def test_every_claim_stands_once_and_one_that_is_not_tested_with_the_papers_figures(tmp_path: Path) -> None:
+    (audit,) = audits(study(tmp_path, [0]))
+    rows = verdicts(audit)
+    assert [row["claim"] for row in rows] == [claim.statement for claim in paper.CLAIMS]
+    mnist = rows[0]
+    assert (mnist["paper"], mnist["ours"], mnist["verdict"]) == ("at 92.86 -> at-reg 95.69 (+2.83)", "", "not tested")
+    assert [row["above, open, below zero"] for row in rows if row["verdict"] == "not tested"] == [""] * sum(
+        not finding.measures for finding in audit.findings
+    )
+
+
+def test_all_measures_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    (audit,) = audits(study(tmp_path))
+    rows = [row for row in measures(audit) if row["claim"] == "attention raises white-box accuracy"]
+    assert [(row["measure"], row["of"], row["kind"], row["sign"]) for row in rows] == [
+        (f"accuracy, {what}", "at-att minus at", kind, "above zero")
+        for what, kind in (
+            ("PGD-20 at eps 8/255", "main"),
+            ("PGD-5 at eps 8/255", "further"),
+            ("CW-30 at eps 8/255", "further"),
+            ("each image's worst of 3 readings", "main"),
+        )
+    ]
+    summed = next(row for row in verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
+    assert summed["above, open, below zero"] == "2, 0, 0"
+    assert summed["first measure [95 %]"] == rows[0]["estimate [95 %]"]
+    assert len(measures(audit)) == sum(len(finding.measures) for finding in audit.findings)
+
+
+def test_flags_stand_beside_claims_on_accuracy(tmp_path: Path) -> None:
+    (audit,) = audits(study(tmp_path))
+    assert set(audit.flags) == {finding.claim.name for finding in audit.findings if finding.measures}
+    # What is right by chance under one attack is wrong under another: copies break many images that are left.
+    assert audit.flags["attention-accuracy"] == "; ".join(f"at-att seed {seed}: black-box" for seed in range(3))
+    honest = [
+        attacked(tmp_path, [(variant, 0)], np.ones((50, 1), bool), np.arange(50)[:, None, None, None] < [[[20]] * 3])
+        for variant in SHARES
+    ]
+    (other,) = audits(honest)
+    assert other.flags["attention-accuracy"] == "none of 1"
+
+
+def test_csv_is_numbers_a_measure_a_row(tmp_path: Path) -> None:
+    files = study(tmp_path)
+    (audit,) = audits(files)
+    rows = list(csv.DictReader(io.StringIO(text_of(files, "csv"))))
+    assert [dict(row) for row in rows] == numbers(audit)
+    assert len(rows) == sum(len(finding.measures) or 1 for finding in audit.findings)
+    row = next(row for row in rows if row["claim"] == "attention-accuracy")
+    differences = [one - other for one, other in zip(natural(files, "at-att"), natural(files, "at"), strict=True)]
+    interval, p_value = over_seeds(differences)
+    found = [float(row[name]) for name in ("estimate", "low", "high")]
+    assert found == pytest.approx(100 * np.array(interval), rel=1e-5)
+    assert float(row["p_value"]) == pytest.approx(p_value, rel=1e-5) and float(row["p_holm"]) >= float(row["p_value"])
+    assert float(row["ours_first"]) - float(row["ours_second"]) == pytest.approx(found[0], rel=1e-4)
+    assert (row["paper_first"], row["paper_second"], row["models"]) == ("82.75", "80.79", "at-att minus at")
+    assert (row["seeds"], row["images"], row["unit"], row["kind"]) == ("0 1 2", "120 120 120", "percent", "main")
+    assert set(row["files"].split()) == {result.path.name for result in files}
+    untested = next(row for row in rows if row["claim"] == "alignment")
+    assert (untested["verdict"], untested["estimate"], untested["files"]) == ("not tested", "", "")
+
+
+def test_models_of_other_data_are_audited_apart(tmp_path: Path) -> None:
+    files = [*study(tmp_path, [0]), *study(tmp_path, [0], "svhn")]
+    first, second = audits(files)
+    assert (first.subject, second.subject) == ("cluttered-digits, small", "svhn, small")
+    assert "at 92.94 -> at-att 93.37 (+0.43)" in text_of(files) and "at 80.79 -> at-att 82.75 (+1.96)" in text_of(files)
+    alone = attacked(tmp_path, [("natural", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool), dataset="cifar100")
+    assert [audit.subject for audit in audits([alone, *files])] == ["cluttered-digits, small", "svhn, small"]
+    assert [audit.subject for audit in audits([alone])] == ["cifar100, small"]
+
+
+@pytest.mark.parametrize("form", tables.FORMS)
+def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
+    (tmp_path / "analyses").mkdir()
+    files = study(tmp_path / "analyses", [0, 1])
+    done = CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path), "--form", form], catch_exceptions=False)
+    assert done.output == f"{text_of(sorted(files, key=lambda one: one.path), form)}\n"
+    some = CliRunner().invoke(cli.irt, ["audit", str(files[0].path), "--form", form], catch_exceptions=False)
+    assert "not tested" in some.output and "cannot tell" not in some.output
+
+
+def test_a_folder_without_analyses_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there are no analyses in .*analyses: `irt reproduce audit` makes"):
+        CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path)], catch_exceptions=False)

@@ -1,0 +1,277 @@
+"""AutoAttack through the library: closed forms, its cost, what it leaves as it was; and our check of its result."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from networks import Linear, pixels
+from scipy import stats
+from torch import Tensor
+
+from interpret_robust import analyses, results, tables
+from interpret_robust.analyses.autoattack import ANALYSIS, AutoAttack, AutoAttackSettings, prepare
+from interpret_robust.attacks import TOLERANCE, counted
+from interpret_robust.autoattack_check import comparable, ours_beside, weaker_than_ours
+from interpret_robust.datasets import Dataset
+from interpret_robust.errors import UserError
+from interpret_robust.results import Result
+from interpret_robust.streaming import Work
+from interpret_robust.training import checkpoint
+
+torchattacks = pytest.importorskip("torchattacks")
+
+SHAPE = (3, 4, 5)
+JOB = {"recipe": {"eps": 8 / 255}}
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def radii(model: Linear, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A linear model's classes (N,), and the smallest l-infinity change (N,) that moves each image out of its class.
+
+    The nearest of the planes between the class and another: the difference of logits over the L1 norm of that of
+    weights, while no pixel meets 0 or 1.
+    """
+    weight, logits = model.layer.weight.detach(), model(images).detach()
+    label = logits.argmax(1)
+    apart = logits.gather(1, label[:, None]) - logits
+    norms = (weight[label][:, None] - weight[None]).abs().sum(2)
+    distance = torch.where(norms > 0, apart / norms, torch.inf)
+    return label, distance.amin(1)
+
+
+def attack(eps: float, classes: int, attacks: str = ",".join(STANDARD), seed: int = 0) -> AutoAttack:
+    return AutoAttack(torchattacks, AutoAttackSettings(eps, attacks, seed).resolved(JOB), classes)
+
+
+@pytest.mark.parametrize("classes", [4, 12])
+def test_of_a_linear_model_just_the_images_break_that_have_a_plane_in_the_ball(classes: int) -> None:
+    model, images = Linear(60, classes), pixels(60, *SHAPE, seed=1, low=0.3, high=0.7)
+    label, distance = radii(model, images)
+    eps = float(distance.median())
+    clear = ((distance / eps - 1).abs() > 0.05).nonzero()[:, 0]
+    images, label, distance = images[clear], label[clear], distance[clear]
+    breaks = distance < eps
+    assert 10 < breaks.sum() < len(breaks) - 10
+    *_, last = found = attack(eps, classes)(model, images, label, 0)
+    assert torch.equal(model(last).argmax(1) != label, breaks)
+    change = (last - images).flatten(1).abs().amax(1)
+    assert (change[~breaks] == 0).all()
+    assert (change[breaks] > distance[breaks] - 1e-5).all()
+    assert change.max() <= eps + TOLERANCE
+    for before, after in zip([images, *found], found, strict=False):
+        was_right = model(before).argmax(1) == label
+        assert torch.equal(before[~was_right], after[~was_right])
+
+
+@pytest.mark.parametrize(("classes", "aims"), [(4, 3), (13, 9)])
+def test_it_takes_what_the_standard_version_takes(classes: int, aims: int) -> None:
+    """Of images that hold out: 100 iterations for each loss and aim, and 5000 queries."""
+    model, images = Linear(60, classes), pixels(2, *SHAPE, seed=1, low=0.3, high=0.7)
+    label, _ = radii(model, images)
+    taken = {}
+    for name in STANDARD:
+        with counted(model) as passes:
+            attack(1e-4, classes, name)(model, images, label, 0)
+        taken[name] = passes
+    assert taken["apgd-ce"].gradient == 101
+    assert taken["apgd-t"].gradient == 101 * aims
+    assert taken["fab-t"].gradient == 100 * aims
+    assert taken["square"].gradient == 0
+    assert 5000 <= taken["square"].forward < 5010
+
+
+def test_the_same_batch_gives_the_same_images_and_nothing_else_is_touched() -> None:
+    model, images = (
+        Linear(60, 5),
+        pixels(9, *SHAPE, seed=1, low=0.3, high=0.7).contiguous(memory_format=torch.channels_last),
+    )
+    label, distance = radii(model, images)
+    eps = 6 * float(distance.max())
+    model.eval()
+    model.layer.train()
+    torch.manual_seed(3)
+    state, before = torch.random.get_rng_state(), images.clone()
+    first = attack(eps, 5, "square")(model, images, label, 250)[-1]
+    assert (model(first).argmax(1) != label).all()
+    assert (model.training, model.layer.training) == (False, True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(images, before)
+    assert torch.equal(first, attack(eps, 5, "square")(model, images, label, 250)[-1])
+    assert not torch.equal(first, attack(eps, 5, "square")(model, images, label, 500)[-1])
+    assert not torch.equal(first, attack(eps, 5, "square", seed=1)(model, images, label, 250)[-1])
+
+
+def test_settings_follow_the_training() -> None:
+    found = AutoAttackSettings().resolved(JOB)
+    assert (found.eps, found.names()) == (8 / 255, STANDARD)
+    assert AutoAttackSettings(0.1, " square, fab-t,square").resolved(JOB).names() == ("square", "fab-t")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"eps": 8.0}, "eps is 8: it must lie within 0 and 1"),
+        ({"seed": -1}, "seed is -1: it must not be negative"),
+        ({"attacks": "apgd-ce,sqare"}, "unknown attack 'sqare': did you mean 'square'?"),
+        ({"attacks": ""}, "unknown attack ''"),
+    ],
+)
+def test_nonsense_gets_a_sentence(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as error:
+        AutoAttackSettings(**given).resolved(JOB)
+    assert told in str(error.value)
+
+
+def work_on(classes: int, attacks: str = ",".join(STANDARD)) -> Work:
+    """As much of a piece of work as `prepare` looks at."""
+    settings = AutoAttackSettings(attacks=attacks).resolved(JOB)
+    dataset = SimpleNamespace(name="few", class_names=tuple(range(classes)))
+    return cast(Work, SimpleNamespace(dataset=dataset, settings=settings))
+
+
+def test_without_the_library_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare(work_on(4)).classes == 4
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.raises(UserError) as error:
+        prepare(work_on(4))
+    assert str(error.value).endswith("`pip install 'interpret-robust[autoattack]'`.")
+
+
+def test_three_classes_are_too_few_for_one_of_the_attacks() -> None:
+    with pytest.raises(UserError, match="apgd-t needs four classes and few has 3: use --attacks apgd-ce,fab-t,square"):
+        prepare(work_on(3))
+    rest = "apgd-ce,fab-t,square"
+    assert prepare(work_on(3, rest)).settings.attacks == rest
+    model, images = Linear(60, 3), pixels(6, *SHAPE, seed=1, low=0.3, high=0.7)
+    label, distance = radii(model, images)
+    eps = 1.2 * float(distance.max())
+    assert (model(attack(eps, 3, rest)(model, images, label, 0)[-1]).argmax(1) != label).all()
+
+
+def fake(name: str, right: list[int], *, eps: float = 0.1, sha256: str = "m", split: str = "test") -> Result:
+    """A file of images of class 0, answered 0 where `right` and else 1; of the attack table under two attacks."""
+    answers = 1 - np.array(right)
+    prediction = answers[:, None] if name == "autoattack" else np.stack([answers, 0 * answers], 1)[:, None, :, None]
+    columns = {"label": 0 * answers, "prediction": prediction, "prediction_natural": 0 * answers[:, None]}
+    config = {
+        "checkpoint": {"sha256": sha256, "name": "model"},
+        "settings": {"eps": eps},
+        "data": {"dataset": "data", "split": split},
+    }
+
+    class Fake(dict[str, Any]):
+        pass
+
+    found: Any = Fake({f"per_image/{column}": values for column, values in columns.items()})
+    found.config, found.count, found.path = config, len(right), Path(f"{name}.h5")
+    return cast(Result, found)
+
+
+THEIRS = [1, 1, 0, 0, 0, 0, 0, 0, 1, 0]
+OURS = [1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1]
+"""The last three images only we have looked at."""
+
+
+def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
+    found = weaker_than_ours(fake("autoattack", THEIRS), fake("robustness", OURS))
+    assert (found.images, found.only_autoattack, found.only_ours) == (10, 6, 1)
+    assert (found.autoattack.value, found.ours.value) == (0.3, 0.8)
+    assert found.difference.value == pytest.approx(0.5)
+    assert 0 <= found.difference.low < 0.5 < found.difference.high < 1
+    assert found.p_value == pytest.approx(2 * stats.binom.cdf(1, 7, 0.5))
+    assert found.sentence().startswith("AutoAttack and our worst case do not differ by more than noise: 6 images break")
+    many = weaker_than_ours(fake("autoattack", 3 * THEIRS), fake("robustness", 3 * OURS[:10]))
+    assert many.sentence().startswith("AutoAttack is the stronger: 18 images break under AutoAttack only, 3 under ours")
+    assert "of 30 (+50.0 points [" in many.sentence()
+    other = weaker_than_ours(fake("autoattack", 3 * OURS[:10]), fake("robustness", 3 * THEIRS))
+    assert other.sentence().startswith("our worst case is the stronger: 3 images break under AutoAttack only, 18")
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        fake("robustness", OURS, eps=0.2),
+        fake("robustness", OURS, sha256="n"),
+        fake("robustness", OURS, split="train"),
+        fake("robustness", OURS[:9]),
+    ],
+)
+def test_what_cannot_be_compared_is_not(ours: Result) -> None:
+    theirs = fake("autoattack", THEIRS)
+    assert comparable(theirs, fake("robustness", OURS))
+    assert not comparable(theirs, ours)
+    with pytest.raises(UserError, match="are not of the same model, images and eps"):
+        weaker_than_ours(theirs, ours)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path], digits: Dataset
+) -> Callable[..., Result]:
+    """Analyses of a model that knows its images by heart, all in one folder."""
+    root = tmp_path_factory.mktemp("files")
+    model = checkpoint.read(make_checkpoint(root, "at"))
+
+    def run(name: str, limit: int, batch_size: int = 10, **given: Any) -> Result:
+        analysis = analyses.get(name)
+        settings = replace(analysis.settings(), **given)
+        shared: dict[str, Any] = {
+            "split": "train",
+            "limit": limit,
+            "batch_size": batch_size,
+            "device": torch.device("cpu"),
+        }
+        work = Work(analysis, model, digits, root, settings=settings, **shared)
+        return results.read(work.path if work.is_done(overwrite=False) else work.run())
+
+    return run
+
+
+def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[..., Result], digits: Dataset) -> None:
+    result = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
+    settings = AutoAttackSettings(**result.config["settings"])
+    assert asdict(settings) == {"eps": 2 / 255, "attacks": "apgd-ce", "seed": 0}
+    model = checkpoint.read(result.path.parent / f"{result.config['checkpoint']['name']}.safetensors").model(
+        torch.device("cpu")
+    )
+    broken = 0
+    for first, last in ((0, 10), (10, 16)):
+        images = torch.from_numpy(digits.train.images[first:last] / np.float32(255)).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(digits.train.labels[first:last])
+        seed = int(np.random.SeedSequence([0, first]).generate_state(1)[0])
+        apgd = torchattacks.APGD(model, eps=2 / 255, steps=100, seed=seed)
+        with torch.random.fork_rng([]):
+            adversarial = apgd(images, labels).detach()
+        answers = model(adversarial).argmax(1)
+        np.testing.assert_array_equal(result["per_image/prediction"][first:last, 0], answers)
+        change = (adversarial - images).flatten(1).abs().amax(1)
+        np.testing.assert_allclose(result["per_image/perturbation"][first:last], change, atol=1e-6)
+        broken += int((answers != labels).sum())
+    assert 0 < broken < 16
+    assert result["accuracy/after"][0, 0] == 1 - broken / 16
+    assert ANALYSIS.table_row(result).keys() == {"natural", "after apgd-ce", "images"}
+
+
+def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folder: Callable[..., Result]) -> None:
+    theirs = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
+    assert ours_beside(theirs) is None
+    assert len(tables.rows_of([theirs])) == 1
+    folder("robustness", 12, eps=2 / 255, pgd="4", cw="6")  # too few images
+    folder("robustness", 16, pgd="3", cw="4")  # another radius
+    folder("robustness", 16, eps=2 / 255, pgd="2", cw="none")
+    best = folder("robustness", 20, eps=2 / 255, pgd="2", cw="3")
+    found = ours_beside(theirs)
+    assert found is not None and found.path == best.path
+    ((_, (row,)),) = [tables.rows_of([theirs])]
+    assert row["images"] == "16"
+    right = (best["per_image/prediction"][:16, :, :, 0] == best["per_image/label"][:16, None, None]).all((1, 2))
+    right &= best["per_image/prediction_natural"][:16, 0] == best["per_image/label"][:16]
+    under = theirs["per_image/prediction"][:, -1] == theirs["per_image/label"]
+    assert row["only AutoAttack breaks"] == str((right & ~under).sum())
+    assert row["only ours breaks"] == str((under & ~right).sum())

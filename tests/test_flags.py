@@ -1,0 +1,302 @@
+"""Flags: each raised where it should be and not elsewhere, on made-up outcomes, and on networks that hide gradients."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attack_files import attacked
+from click.testing import CliRunner
+from test_attacks import trained
+from torch import Tensor, nn
+
+from interpret_robust import analyses, flags, results
+from interpret_robust.analyses import masking
+from interpret_robust.analyses.masking import MaskingSettings
+from interpret_robust.analyses.robustness import TableSettings
+from interpret_robust.cli import irt
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.errors import UserError
+from interpret_robust.flags import FLAGS, Flag
+from interpret_robust.results import AnyArray, Result
+from interpret_robust.statistics import Interval, bootstrap_mean, wilson
+from interpret_robust.streaming import Work
+from interpret_robust.training import checkpoint
+from interpret_robust.training.job import Job
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import variant
+
+DOCS = Path(__file__).parents[1] / "docs" / "flags.md"
+N = 200
+AT, COPY = ("at", 0), ("at", 1)
+NAME, COPY_NAME = "cluttered-digits-small-at-seed0", "cluttered-digits-small-at-seed1"
+READINGS = ("PGD-5", "PGD-20", "PGD-100", "CW-30", "CW-100")
+
+
+def first(count: int) -> AnyArray:
+    """The first of N images."""
+    return np.arange(N) < count
+
+
+def table(folder: Path, *, model: Any = AT, copy: Any = None, copy_right: int = N, **right: int) -> Result:
+    """An attack table: so many of the first images right by reading (PGD_20=...), 150 of them where nothing is said."""
+    of_readings = np.stack([first(right.get(name.replace("-", "_"), 150)) for name in READINGS], axis=1)
+    models = [model, copy] if copy else [model]
+    answers = np.stack(
+        [of_readings, *([np.tile(first(copy_right)[:, None], (1, len(READINGS)))] if copy else [])], axis=2
+    )
+    natural = np.ones((N, len(models)), bool)
+    return attacked(folder, models, natural, answers[:, None], readings=READINGS)
+
+
+def masked(
+    folder: Path, changed: dict[str, AnyArray] | None = None, *, eps: float = 8 / 255, sha256: str = ""
+) -> Result:
+    """A file of `masking` of an honest model but for what is `changed`: which images are right, or shares of zeros."""
+    config: dict[str, Any] = {
+        "checkpoint": {
+            "name": NAME,
+            "sha256": sha256 or f"hash of {NAME}",
+            "job": {"dataset": "cluttered-digits", "architecture": "small", "variant": "at", "seed": 0},
+        },
+        "data": {"dataset": "cluttered-digits", "split": "test", "images": N, "sha256": "0"},
+        "settings": {"eps": eps, "queries": 10, "seed": 0, "step_size": eps / 4},
+    }
+    label = np.arange(N) % 10
+    honest: dict[str, AnyArray] = {
+        "natural": first(190),
+        "noise": np.tile(first(189)[:, None], (1, 2)),
+        "one_step": first(155),
+        "search": first(170),
+        "pgd": np.stack([first(count) for count in (150, 60, 2, 0)], axis=1),
+        "zero_share": np.zeros((N, 2), np.float32),
+    }
+    found = honest | (changed or {})
+    columns: dict[str, AnyArray] = {
+        "per_image/label": label,
+        "per_image/zero_share": found.pop("zero_share").astype(np.float32),
+    }
+    for name, right in found.items():
+        true = label.reshape(-1, *[1] * (right.ndim - 1))
+        columns[f"per_image/prediction_{name}"] = np.where(right, true, 10).astype(np.int16)
+    path = folder / f"masking-{NAME}-{len(list(folder.iterdir()))}.h5"
+    with results.open_rows(path, masking.SCHEMA, N, {"draw": 2, "factor": (1, 2, 4, 8)}, config, {}) as rows:
+        rows.append(columns)
+        rows.finish(masking.summarise(rows.columns(), Split(np.zeros((N, 2, 2, 1), np.uint8), label)), {})
+    return results.read(path)
+
+
+def flag(identity: str, *files: Result) -> Flag:
+    (found,) = [one for one in flags.all_of(files)[NAME] if one.id == identity]
+    return found
+
+
+def raised(*files: Result) -> set[str]:
+    return {one.id for one in flags.raised(files)[NAME]}
+
+
+# --- on made-up outcomes
+
+
+def test_an_honest_model_raises_none_and_all_are_measured(tmp_path: Path) -> None:
+    files = [table(tmp_path), masked(tmp_path)]
+    assert flags.raised(files) == {NAME: []}
+    assert [one.id for one in flags.all_of(files)[NAME]] == list(FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("identity", "changed", "share"),
+    [
+        ("black-box", {"search": first(135)}, wilson(15, N)),
+        ("random-noise", {"noise": np.stack([first(190), first(138)], axis=1)}, wilson(12, N)),
+        ("zero-gradients", {"zero_share": 0.95 * np.stack([first(3), first(30)], axis=1)}, wilson(30, N)),
+        ("one-step", {"one_step": first(137)}, bootstrap_mean((first(150) & ~first(137)).astype(float))),
+        ("large-eps", {"pgd": np.stack([first(150), first(90), first(30), first(20)], axis=1)}, wilson(20, N)),
+    ],
+)
+def test_one_sign_in_masking_raises_one_flag(
+    identity: str, changed: dict[str, AnyArray], share: Interval, tmp_path: Path
+) -> None:
+    # One step is an attack of the white box too: what it breaks leaves fewer for others.
+    found = masked(tmp_path, changed)
+    assert raised(found) == {identity}
+    assert flag(identity, found).measured == share
+
+
+@pytest.mark.parametrize(
+    ("identity", "right", "said"),
+    [
+        ("loss-gap", {"PGD_100": 150, "CW_100": 120}, "under PGD-100 than under CW-100"),
+        ("loss-gap", {"PGD_20": 120, "PGD_100": 120}, "under CW-100 than under PGD-100"),
+        ("many-steps", {"PGD_20": 180}, "under PGD-20 than under PGD-100"),
+        ("many-steps", {"PGD_20": 120}, "under PGD-100 than under PGD-20"),
+    ],
+)
+def test_one_sign_in_the_table_raises_one_flag(identity: str, right: dict[str, int], said: str, tmp_path: Path) -> None:
+    found = table(tmp_path, **right)
+    assert raised(found) == {identity}
+    gap = bootstrap_mean((np.arange(N) < 30).astype(float)).value
+    assert flag(identity, found).measured.value == pytest.approx(gap)
+    assert said in flag(identity, found).sentence
+
+
+def test_attacks_on_a_copy_are_black_box(tmp_path: Path) -> None:
+    own, honest = table(tmp_path), table(tmp_path, model=COPY, copy=AT, copy_right=170)
+    assert raised(own, honest) == set()
+    strong = table(tmp_path, model=COPY, copy=AT, copy_right=130)
+    assert raised(own, strong) == {"black-box"}
+    assert flag("black-box", own, strong).measured == wilson(20, N)
+    assert f"wrong under attacks on {COPY_NAME}" in flag("black-box", own, strong).sentence
+    # An image that both break counts once.
+    both = flag("black-box", own, strong, masked(tmp_path, {"search": first(140)}))
+    assert both.measured == wilson(20, N)
+    assert f"random search or attacks on {COPY_NAME}" in both.sentence
+    # Nothing is said of a model that has no file of its own.
+    assert flags.all_of([strong]).keys() == {COPY_NAME}
+
+
+def test_what_any_white_box_attack_breaks_is_not_held_against_the_model(tmp_path: Path) -> None:
+    found = masked(tmp_path, {"search": first(120)})
+    assert raised(found) == {"black-box"}
+    assert raised(found, table(tmp_path, CW_30=121)) == set()
+
+
+def test_files_of_other_images_balls_or_weights_are_not_mixed(tmp_path: Path) -> None:
+    own = table(tmp_path)
+    assert raised(own, masked(tmp_path, {"search": first(120)})) == {"black-box"}
+    for other in ({"eps": 4 / 255}, {"sha256": "another"}):
+        # The table cannot say anything of what random search breaks in another ball, or of another network.
+        found = masked(tmp_path, {"search": first(120), "one_step": first(120)}, **other)
+        assert raised(own, found) == {"one-step"}
+    assert "at eps 8/255" in flag("many-steps", own).sentence
+
+
+def test_the_interval_decides_not_the_value(tmp_path: Path) -> None:
+    few = flag("large-eps", masked(tmp_path, {"pgd": np.stack([first(150), first(60), first(9), first(7)], axis=1)}))
+    assert few.measured.value > few.threshold > few.measured.low
+    assert not few.raised
+
+
+def test_large_eps_says_where_nearly_none_is_left(tmp_path: Path) -> None:
+    assert "PGD-20 at 64/255; 32/255 is enough" in flag("large-eps", masked(tmp_path)).sentence
+    never = masked(tmp_path, {"pgd": np.tile(first(150)[:, None], (1, 4))})
+    assert "no radius tried" in flag("large-eps", never).sentence
+
+
+def test_every_flag_has_its_paragraph_and_its_threshold_in_the_docs() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    headings = [line.removeprefix("## ").strip("`") for line in text.splitlines() if line.startswith("## `")]
+    assert headings == list(FLAGS)
+    for identity, (threshold, _) in FLAGS.items():
+        paragraph = text.partition(f"## `{identity}`")[2].partition("\n## ")[0]
+        assert f"Threshold: {threshold:.0%}" in paragraph
+
+
+# --- the command
+
+
+def test_the_command_prints_a_row_for_each_flag(tmp_path: Path) -> None:
+    folder = tmp_path / "analyses"
+    folder.mkdir()
+    masked(folder, {"search": first(135)})
+    found = CliRunner().invoke(irt, ["flags", "--root", str(tmp_path), "--form", "csv"])
+    assert found.exit_code == 0, found.output
+    lines = found.output.splitlines()
+    assert lines[0] == "model,flag,raised,measured,threshold,which,over"
+    assert lines[1].startswith(f'{NAME},black-box,yes,"{wilson(15, N).percent()}",2%,')
+    assert len(lines) == 6
+
+
+def test_files_of_another_analysis_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="flags are read from files of robustness and masking"):
+        flags.read(Path(__file__).parent / "golden" / "localisation-1.h5")
+    with pytest.raises(UserError, match="run its analysis again"):
+        flags.read(older(tmp_path))
+    with pytest.raises(UserError, match="irt analyze masking"):
+        irt.main(["flags", "--root", str(tmp_path / "none")], standalone_mode=False)
+
+
+def older(folder: Path) -> Path:
+    """A file of an older robustness."""
+    path = folder / "robustness-1.h5"
+    schema = replace(masking.SCHEMA, name="robustness", version=1)
+    found = masked(folder)
+    with results.open_rows(path, schema, 1, {"draw": 2, "factor": (1, 2, 4, 8)}, found.config, {}) as rows:
+        columns = {column.path: found[column.path][:1] for column in schema.per_image}
+        rows.append(columns)
+        rows.finish({column.path: found[column.path] for column in schema.summary}, {})
+    return path
+
+
+# --- on networks
+
+
+class Quantised(nn.Module):
+    """Input rounded to 32 levels: no gradient passes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model((images * 31).round() / 31)
+        return logits
+
+
+class Saturated(Quantised):
+    """Logits so large that the softmax is 1 and 0, and the cross-entropy flat."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = 1e4 * self.model(images)
+        return logits
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an adversarially trained network."""
+    model, data = trained()[0], cluttered_digits(600, 200)
+    job = Job(data, "small", variant("at"), 0, Recipe("test", epochs=1, batch_size=30, learning_rate=0.1))
+    about = {"job": job.describe(), "source": data.name, "code": {"version": "0"}, "history": [], "metrics": {}}
+    path = tmp_path_factory.mktemp("flags") / f"{job.name}.safetensors"
+    checkpoint.write(path, about, dict(model.state_dict()))
+    return path
+
+
+def files_of(path: Path, wrap: Callable[[Any], Any], folder: Path) -> list[Result]:
+    """Both analyses of a wrapped network, over 100 images."""
+    found = []
+    settings = {"masking": MaskingSettings(queries=100), "robustness": TableSettings(pgd="5,20,40", cw="20")}
+    for name, asked in settings.items():
+        plain: dict[str, Any] = {"settings": asked, "split": "test", "limit": 100, "batch_size": 100}
+        work = Work(
+            analyses.get(name),
+            checkpoint.read(path),
+            cluttered_digits(600, 200),
+            folder,
+            device=torch.device("cpu"),
+            **plain,
+        )
+        work.model = wrap(work.model)
+        found.append(results.read(work.run()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wrap", "expected"),
+    [
+        (lambda model: model, set()),
+        (Quantised, {"black-box", "zero-gradients", "large-eps"}),
+        (Saturated, {"zero-gradients", "loss-gap", "large-eps"}),
+    ],
+    ids=["honest", "quantised", "saturated"],
+)
+def test_a_network_that_hides_its_gradients_is_flagged_and_an_honest_one_is_not(
+    wrap: Callable[[Any], Any], expected: set[str], path: Path, tmp_path: Path
+) -> None:
+    found = files_of(path, wrap, tmp_path)
+    (listed,) = flags.raised(found).values()
+    assert {one.id for one in listed} == expected, [one.sentence for one in flags.all_of(found)[NAME]]

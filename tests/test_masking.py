@@ -1,0 +1,206 @@
+"""Signs of masking: each column by a slow second way, in balls that grow, on networks whose gradients are known."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import array, pixels
+from torch import Tensor, nn
+
+from interpret_robust import figures, results
+from interpret_robust.analyses import masking
+from interpret_robust.analyses.masking import ANALYSIS, MaskingSettings, rows, summarise
+from interpret_robust.attacks import PGD, per_image_noise
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.errors import UserError
+from interpret_robust.random_search import RandomSearch
+from interpret_robust.results import AnyArray, Columns, Result
+from interpret_robust.statistics import wilson
+from interpret_robust.streaming import Batch, Work
+from interpret_robust.streams import streams
+from interpret_robust.training import checkpoint
+
+N, SHAPE, CLASSES = 24, (3, 5, 7), 4
+EPS = 0.02
+SETTINGS = MaskingSettings(EPS, EPS / 4, queries=10)
+
+
+class Bent(nn.Module):
+    """A small smooth network whose logits are of the order of what eps can change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(SHAPE)), 12), nn.Tanh(), nn.Linear(12, CLASSES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers.double()(images.double())
+        return logits
+
+
+def batch(first: int = 0, last: int = N) -> Batch:
+    """Images that the network has right but for each fifth."""
+    images = pixels(N, *SHAPE)
+    labels = Bent()(images).argmax(1)
+    labels[::5] = (labels[::5] + 1) % CLASSES
+    return Batch(images[first:last], labels[first:last], range(first, last), None)
+
+
+def columns(model: Any = None, **part: int) -> dict[str, AnyArray]:
+    model = model or Bent().eval()
+    found = rows(model, batch(**part), SETTINGS)
+    return {name.removeprefix("per_image/"): values for name, values in found.items()}
+
+
+def predicted(images: Tensor) -> AnyArray:
+    answer: AnyArray = Bent()(images).argmax(1).numpy()
+    return answer
+
+
+def test_each_column_is_that_attack_on_each_image_alone() -> None:
+    found, whole = columns(), batch()
+    for index in range(N):
+        image, label = whole.images[index : index + 1], whole.labels[index : index + 1]
+
+        def after(attack: PGD, image: Tensor = image, label: Tensor = label, index: int = index) -> int:
+            return int(predicted(attack(Bent(), image, label, per_image_noise(0, [index])))[0])
+
+        assert found["label"][index] == label.item()
+        assert found["prediction_natural"][index] == predicted(image)[0]
+        assert found["prediction_one_step"][index] == after(PGD(EPS, EPS, 1, random_start=False))
+        searched = RandomSearch(EPS, 10)(Bent(), image, label, streams(0, [index], masking.SEARCH))
+        assert found["prediction_search"][index] == predicted(searched)[0]
+        noise = per_image_noise(0, [index], masking.NOISE)
+        draws = [(image + EPS * noise(image)).clamp(0, 1) for _ in range(masking.DRAWS)]
+        assert found["prediction_noise"][index].tolist() == [predicted(draw)[0] for draw in draws]
+        answer = predicted(image)[0]
+        for place, factor in enumerate(masking.FACTORS):
+            if answer == label.item():
+                answer = after(PGD(factor * EPS, factor * EPS / 4, 20))
+            assert found["prediction_pgd"][index, place] == answer
+    right = found["prediction_pgd"] == found["label"][:, None]
+    assert (np.diff(right.sum(0)) <= 0).all() and right[:, 0].sum() > right[:, -1].sum()
+
+
+def test_rows_do_not_depend_on_the_batch() -> None:
+    whole, parts = columns(), [columns(first=0, last=7), columns(first=7)]
+    for name, values in whole.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values, err_msg=name)
+
+
+def test_zeros_of_the_gradients_are_counted() -> None:
+    class Half(Bent):
+        """The gradient stops at all but the first row of pixels, and for bright images everywhere."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            row, rest = images[:, :, :1], images[:, :, 1:]
+            bright = images[:, :1, :1, :1] > 0.5
+            return super().forward(torch.cat([torch.where(bright, row.detach(), row), rest.detach()], dim=2))
+
+    found, images = columns(Half().eval()), batch().images
+    bright = array(images[:, 0, 0, 0]) > 0.5
+    assert 0 < bright.sum() < N
+    np.testing.assert_allclose(found["zero_share"][:, 0], np.where(bright, 1, 1 - 1 / SHAPE[1]), rtol=1e-6)
+    np.testing.assert_array_equal(found["zero_share"][:, 0], found["zero_share"][:, 1])
+    assert columns()["zero_share"].max() == 0
+
+
+def test_a_loss_that_saturates_is_told_from_one_that_does_not() -> None:
+    class Saturated(Bent):
+        def forward(self, images: Tensor) -> Tensor:
+            return (1e6 * super().forward(images)).float()
+
+    zero, right = columns(Saturated().eval())["zero_share"], np.arange(N) % 5 != 0
+    np.testing.assert_array_equal(zero[:, 0] == 1, right)  # the cross-entropy of a misclassified image is steep
+    assert zero[:, 1].max() == 0
+
+
+def test_statistics_by_hand() -> None:
+    label = np.array([0, 1, 2, 3, 0])
+    right = {  # yes or no for each of five images
+        "natural": [1, 1, 1, 1, 0],
+        "one_step": [1, 1, 0, 1, 1],
+        "search": [1, 0, 1, 1, 0],
+    }
+    several = {"noise": [[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]], "pgd": [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]}
+    data: dict[str, Any] = {f"prediction_{name}": np.where(found, label, 9) for name, found in right.items()}
+    data |= {f"prediction_{name}": np.where(np.array(found).T, label[:, None], 9) for name, found in several.items()}
+    data |= {"label": label, "zero_share": np.array([[1, 0], [1, 0.5], [0.5, 0], [0, 0], [0, 0]], np.float32)}
+    source = Columns({f"per_image/{name}": np.asarray(values) for name, values in data.items()})
+    found = summarise(source, Split(np.zeros((5, 1, 1, 3), np.uint8), label))
+    counts = {
+        "accuracy/natural": 4,
+        "accuracy/noise_worst": 3,
+        "accuracy/one_step": 3,
+        "accuracy/search": 3,
+    }
+    for name, count in counts.items():
+        np.testing.assert_allclose(found[name], wilson(count, 5))
+    np.testing.assert_allclose(found["accuracy/noise"], [wilson(5, 5), wilson(3, 5)])
+    np.testing.assert_allclose(found["accuracy/pgd"], [wilson(3, 5), wilson(1, 5)])
+    np.testing.assert_allclose(found["zero/all"], [wilson(2, 5), wilson(0, 5)])
+    np.testing.assert_allclose(found["zero/entries"], [0.5, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("eps", "factors", "largest"), [(8 / 255, (1, 2, 4, 8), 64 / 255), (0.3, (1, 2, 4), 1), (1.0, (1,), 1)]
+)
+def test_balls_grow_until_one_covers_all_images(eps: float, factors: tuple[int, ...], largest: float) -> None:
+    settings = MaskingSettings().resolved({"recipe": {"eps": eps}})
+    assert settings.factors() == factors
+    last = settings.pgd(factors[-1])
+    assert last.eps == pytest.approx(largest)
+    assert last.step_size == pytest.approx(factors[-1] * eps / 4)
+    assert settings.pgd(1) == PGD(eps, eps / 4, 20)
+
+
+def test_a_search_without_queries_is_refused() -> None:
+    with pytest.raises(UserError, match="there must be a query"):
+        MaskingSettings(queries=0).resolved({"recipe": {"eps": 0.1}})
+
+
+@pytest.fixture(scope="module")
+def analysed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The file of a small model, of 20 images."""
+    folder = tmp_path_factory.mktemp("masking")
+    work = Work(
+        ANALYSIS,
+        checkpoint.read(make_checkpoint(folder, "at")),
+        digits,
+        folder,
+        settings=replace(SETTINGS, eps=None, step_size=None),
+        split="train",
+        limit=20,
+        batch_size=8,
+        device=torch.device("cpu"),
+    )
+    return results.read(work.run(), "masking/1")
+
+
+def test_the_table_and_the_picture_show_the_files_numbers(analysed: Result) -> None:
+    row = ANALYSIS.table_row(analysed)
+    assert list(row) == [
+        *("natural", "noise", "one step", "PGD-20", "10 queries", "PGD-20 at 64/255"),
+        *("no gradient (cross-entropy, margin)", "images"),
+    ]
+    assert row["natural"].startswith(f"{100 * analysed['accuracy/natural'][0]:.1f} % [")
+    assert row["PGD-20 at 64/255"].startswith(f"{100 * analysed['accuracy/pgd'][3, 0]:.1f} % [")
+    assert row["images"] == "20"
+    drawing = figures.get("masking").draw([analysed])
+    (numbers,) = drawing.numbers.values()
+    assert numbers["pgd"] == analysed["accuracy/pgd"].tolist()
+    assert numbers["radii"] == ["8/255", "16/255", "32/255", "64/255"]
+    left, right = drawing.figure.axes
+    np.testing.assert_allclose(
+        np.asarray(left.lines[0].get_ydata(), float),
+        100 * np.append(analysed["accuracy/natural"][0], analysed["accuracy/pgd"][:, 0]),
+    )
+    shown = [float(np.asarray(mark.lines[0].get_xdata())[0]) for mark in right.containers]
+    of_marks = [analysed[f"accuracy/{name}"][0] for name in ("natural", "noise_worst", "search", "one_step")]
+    np.testing.assert_allclose(shown, [100 * value for value in (*of_marks, analysed["accuracy/pgd"][0, 0])])
+    assert "20 train images of cluttered-digits" in drawing.caption
+    assert "random search of 10 queries" in drawing.caption

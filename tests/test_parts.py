@@ -1,0 +1,112 @@
+"""Studies of parts of the paper: what they train, what they ask, and that they can be asked."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from interpret_robust import analyses
+from interpret_robust.datasets.catalogue import ABOUT
+from interpret_robust.errors import UserError
+from interpret_robust.models.classifier import ARCHITECTURES
+from interpret_robust.reported import reported
+from interpret_robust.study import PARTS, SCALES, Model, Study, study
+from interpret_robust.training.recipe import PRESETS
+from interpret_robust.variants import VARIANTS
+
+EVERY = [(name, scale) for scale in SCALES for name in PARTS]
+
+
+def variants(models: Sequence[Model]) -> set[str]:
+    return {model.variant for model in models}
+
+
+@pytest.mark.parametrize(("name", "scale"), [*EVERY, ("quick", "quick")])
+def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale: str) -> None:
+    of = study(name, scale)
+    assert len(set(of.models)) == len(of.models)
+    assert of.dataset in ABOUT and of.recipe in PRESETS
+    for architecture, variant, seed in of.models:
+        assert architecture in ARCHITECTURES and variant in VARIANTS and seed >= 0
+    for question in of.questions:
+        assert question.models and set(question.models) <= set(of.models)
+        settings = analyses.get(question.analysis).settings(**question.settings)
+        for model in question.models:
+            settings.resolved({"recipe": {"eps": 8 / 255}, "variant": model.variant})
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table5", "table6"])
+def test_tables_have_the_paper_s_data_network_and_variants_and_a_copy_of_each(table: str) -> None:
+    of = study(table, "paper")
+    cells = [cell for cell in reported() if cell.table == table]
+    assert {of.dataset} == {cell.dataset for cell in cells}
+    assert {model.architecture for model in of.models} == {cell.architecture for cell in cells}
+    assert variants(of.models) == {cell.variant for cell in cells}
+    (question,) = of.questions
+    for model in question.models:
+        assert [other for other in question.models if other._replace(seed=model.seed) == model and other != model]
+    read = question.settings.get("pgd", "5,20,100,200"), question.settings.get("cw", "30,100")
+    steps = {(cell.attack, cell.steps) for cell in cells if cell.attack != "none"}
+    if table == "table1":
+        assert read == ("40,100", "none") and steps == {("pgd", None)}
+    else:
+        assert steps == {("pgd", 5), ("pgd", 20), ("pgd", 100), ("pgd", 200), ("cw", 30), ("cw", 100)}
+        assert read == ("5,20,100,200", "30,100")
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+@pytest.mark.parametrize(("name", "seeds"), [("table4", 1), ("table4", 2), ("audit", 3), ("audit", 5)])
+def test_whichever_seed_a_map_is_of_others_read_it(name: str, scale: str, seeds: int) -> None:
+    of = study(name, scale, seeds)
+    read = {model for question in of.questions if question.analysis == "gradmap-score" for model in question.models}
+    assert {model.seed for model in read} == set(range(seeds))
+    for model in read:
+        others = [other for other in of.models if other.architecture == model.architecture and other.seed != model.seed]
+        assert len([other for other in others if other.variant == "natural"]) >= 2
+        assert "at" in variants(others)
+    assert "cnn" in {model.architecture for model in of.models if model.variant == "natural"}
+
+
+def test_a_part_is_of_as_many_seeds_as_asked() -> None:
+    def seeds(of: Study) -> int:
+        return len({model.seed for question in of.questions for model in question.models})
+
+    assert [seeds(study(name)) for name in ("table2", "section4.3", "audit", "figure2", "figure4")] == [3, 3, 3, 1, 1]
+    assert [seeds(study("table2", seeds=number)) for number in (1, 2, 5)] == [1, 2, 5]
+
+
+def test_the_audit_at_quick_scale_finds_the_answers_of_the_quick_study() -> None:
+    quick, audit = study("quick"), study("audit")
+    assert (quick.dataset, quick.recipe, quick.images) == (audit.dataset, audit.recipe, audit.images)
+    assert set(quick.models) <= set(audit.models)
+    shared = {"attention-rank", "feature-deletion", "localisation", "gradmap-score", "alignment"}
+    asked = {question.analysis: question for question in quick.questions}
+    for question in audit.questions:
+        if question.analysis in shared:
+            same = asked[question.analysis]
+            assert (question.settings, question.split, question.limit) == (same.settings, same.split, same.limit)
+    assert shared <= {question.analysis for question in audit.questions}
+
+
+def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
+    for name in PARTS:
+        quick, paper = study(name, "quick"), study(name, "paper")
+        asked = [
+            [(one.analysis, one.settings, one.split, [model[1:] for model in one.models]) for one in of.questions]
+            for of in (quick, paper)
+        ]
+        assert asked[0] == asked[1]
+        assert quick.recipe != paper.recipe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("table9",), "unknown study 'table9': did you mean 'table"),
+        (("quick", "paper"), "quick is the embedded study of one seed: `audit` is that of several, at either scale."),
+        (("quick", "quick", 3), "quick is the embedded study of one seed"),
+    ],
+)
+def test_a_study_that_there_is_not_is_told(arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        study(*arguments)  # type: ignore[arg-type]
+    assert str(error.value).startswith(said)

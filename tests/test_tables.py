@@ -1,0 +1,124 @@
+"""Tables in each form: read back, they hold the same cells."""
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attack_files import random
+
+from interpret_robust import attack_tables, cli, tables
+from interpret_robust.captioned import Table
+from interpret_robust.tables import FORMS, captioned, render, text_of, to_latex
+
+ROWS = [
+    {"accuracy, %": "white-box PGD-20", "at": "52.2 \u00b1 1.1", "at_0, paper": "39.72"},
+    {"accuracy, %": "a | b & c", "at": "", "p < 0.05": "1e-3"},
+    {"at": "{x} $5 #1 ~a ^b \\c", "accuracy, %": "\u22121, > 0, 100 %"},
+    {"accuracy, %": 'say "a, b"', "p < 0.05": "[49.0, 55.2]"},
+]
+CELLS = [
+    ["accuracy, %", "at", "at_0, paper", "p < 0.05"],
+    ["white-box PGD-20", "52.2 \u00b1 1.1", "39.72", ""],
+    ["a | b & c", "", "", "1e-3"],
+    ["\u22121, > 0, 100 %", "{x} $5 #1 ~a ^b \\c", "", ""],
+    ['say "a, b"', "", "", "[49.0, 55.2]"],
+]
+
+ESCAPED = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"$\pm$": "\u00b1",
+    "$-$": "\u2212",
+    "$<$": "<",
+    "$>$": ">",
+    **{f"\\{character}": character for character in "%&$#_{}"},
+}
+
+
+def from_text(text: str) -> list[list[str]]:
+    """Columns begin where those of the rule do."""
+    lines = text.splitlines()
+    spans = [found.span() for found in re.finditer("-+", lines.pop(1))]
+    return [[line[start:end].rstrip() for start, end in spans] for line in lines]
+
+
+def from_markdown(text: str) -> list[list[str]]:
+    head, rule, *body = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines()]
+    assert all(re.fullmatch(" -{3,} ", cell) for cell in rule)
+    return [[cell.strip().replace(r"\|", "|") for cell in line] for line in (head, *body)]
+
+
+def from_latex(text: str) -> list[list[str]]:
+    begin, top, head, middle, *body, bottom, end = text.splitlines()
+    assert (begin, end) == (r"\begin{tabular}{llll}", r"\end{tabular}")
+    assert (top, middle, bottom) == (r"\toprule", r"\midrule", r"\bottomrule")
+    pattern = "|".join(map(re.escape, ESCAPED))
+    assert all(line.endswith(r" \\") for line in (head, *body))
+    return [
+        [re.sub(pattern, lambda found: ESCAPED[found[0]], cell) for cell in line.removesuffix(r" \\").split(" & ")]
+        for line in (head, *body)
+    ]
+
+
+def from_csv(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))
+
+
+PARSERS: dict[str, Callable[[str], list[list[str]]]] = {
+    "text": from_text,
+    "markdown": from_markdown,
+    "latex": from_latex,
+    "csv": from_csv,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_read_back_has_the_same_cells(form: str) -> None:
+    assert PARSERS[form](render(ROWS, form)) == CELLS
+
+
+def test_latex_says_what_was_said_with_no_command_of_its_own() -> None:
+    assert to_latex("at_0 & 52 %") == r"at\_0 \& 52 \%"
+    assert to_latex("52.2 \u00b1 1.1") == r"52.2 $\pm$ 1.1"
+    assert to_latex(r"\input{x}$y$~^#") == r"\textbackslash{}input\{x\}\$y\$\textasciitilde{}\textasciicircum{}\#"
+    assert to_latex("p < 1 > \u22122") == "p $<$ 1 $>$ $-$2"
+
+
+def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() -> None:
+    table = Table(ROWS, "50 % of it", "over 3 seeds")
+    for form in FORMS:
+        body = render(ROWS, form)
+        assert captioned(Table(ROWS), form) == body
+        assert (
+            captioned(table, form)
+            == {
+                "text": f"50 % of it\n{body}\nover 3 seeds",
+                "markdown": f"50 % of it\n\n{body}\n\nover 3 seeds",
+                "latex": f"% 50 % of it\n{body}\n% over 3 seeds",
+                "csv": body,
+            }[form]
+        )
+
+
+def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path: Path) -> None:
+    models = [[("at", 1), ("at", 0)], [("at", 0), ("at", 1)]]
+    files = [random(tmp_path, of, place) for place, of in enumerate(models)]
+    headlines, *compared = tables.rows_of(files)
+    assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
+    assert compared == attack_tables.printed(files[::-1]) and len(compared) == 1
+    paths = [result.path for result in files]
+    for form in ("text", "markdown", "latex"):
+        parts = [captioned(table, form) for table in (headlines, *compared)]
+        assert text_of(paths, form=form) == "\n\n".join(parts)
+    numbers = attack_tables.numbers(files[::-1])
+    written = list(csv.DictReader(text_of(paths, form="csv").splitlines()))
+    assert written == numbers and len(numbers) == 9
+
+
+def test_the_commands_offer_every_form() -> None:
+    (option,) = [one for one in cli.analysis_command("robustness", "irt evaluate").params if one.name == "form"]
+    assert tuple(option.type.choices) == FORMS  # type: ignore[attr-defined]

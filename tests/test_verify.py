@@ -1,0 +1,353 @@
+"""Adversarial images of others: what is accepted, what is said of them, and one sentence for each kind of nonsense."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from interpret_robust import cli
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets.npz import write_npz
+from interpret_robust.errors import UserError
+from interpret_robust.models import build
+from interpret_robust.statistics import rate
+from interpret_robust.training import checkpoint
+from interpret_robust.training.job import Job
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import variant
+from interpret_robust.verify import Verified, verify
+
+CPU = torch.device("cpu")
+EPS = 8
+"""In 255ths, as in the recipe."""
+
+N, H, W, CLASSES = 23, 16, 20, 7
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def some_data(channels: int, name: str = "data") -> Dataset:
+    """Images of all brightnesses whose sizes all differ; the split repeats no image."""
+    rng = np.random.default_rng(channels)
+    split = Split(rng.integers(0, 256, (N, H, W, channels), np.uint8), np.arange(N) % CLASSES)
+    return Dataset(name, split, split, tuple("abcdefg"))
+
+
+def checkpoint_of(folder: Path, data: Dataset) -> checkpoint.Checkpoint:
+    """A network of random weights that answers with many classes."""
+    job = Job(data, "small", variant("at"), 0, Recipe("test", epochs=1, batch_size=5, learning_rate=0.01))
+    network = build("small", job.variant.head, data.image_shape, CLASSES, seed=0).eval()
+    with torch.no_grad():
+        pixels = torch.from_numpy(data.test.images / np.float32(255)).permute(0, 3, 1, 2)
+        network.classifier.bias.sub_(network(pixels).mean(0))
+    path = folder / f"{job.name}.safetensors"
+    checkpoint.write(path, {"job": job.describe(), "source": data.name, "history": []}, dict(network.state_dict()))
+    return checkpoint.read(path)
+
+
+@pytest.fixture(scope="module")
+def colour() -> Dataset:
+    return some_data(3)
+
+
+@pytest.fixture(scope="module")
+def model(colour: Dataset, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Checkpoint:
+    return checkpoint_of(tmp_path_factory.mktemp("model"), colour)
+
+
+def changed(images: Bytes, by: int = EPS, seed: int = 0) -> Bytes:
+    """Each pixel moved by up to `by`, within 0 to 255."""
+    moves = np.random.default_rng(seed).integers(-by, by + 1, images.shape)
+    return np.clip(images.astype(int) + moves, 0, 255).astype(np.uint8)
+
+
+def saved(path: Path, array: Any, **others: Any) -> Path:
+    """A .npy, or an HDF5 file with `array` as `images` and others under their names."""
+    if path.suffix == ".npy":
+        np.save(path, array, allow_pickle=True)
+        return path
+    with h5py.File(path, "w") as file:
+        for name, values in {"images": array, **others}.items():
+            file[name] = values
+    return path
+
+
+def right_by_hand(model: checkpoint.Checkpoint, images: Bytes, labels: Any) -> Any:
+    """Which images (n, H, W, C) are classified rightly, one at a time."""
+    network, found = model.model(CPU), []
+    with torch.no_grad():
+        for image, label in zip(images, labels, strict=True):
+            pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+            found.append(int(network(pixels).argmax()) == label)
+    return np.array(found)
+
+
+def asked(path: Path, model: checkpoint.Checkpoint, data: Dataset, **given: Any) -> Verified:
+    return verify(path, model, data, device=CPU, **given)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "h5"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("kind", ["uint8", "float32", "float64", ">f8"])
+def test_all_that_is_allowed_says_the_same(
+    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, suffix: str, layout: str, kind: str
+) -> None:
+    count = 17
+    theirs, clean = changed(colour.test.images[:count]), colour.test.images[:count]
+    array = theirs if kind == "uint8" else (theirs / 255).astype(kind)
+    path = saved(tmp_path / f"x.{suffix}", array if layout == "NHWC" else array.transpose(0, 3, 1, 2))
+    found = asked(path, model, colour)
+    difference = (theirs.astype(float) - clean).reshape(count, -1) / 255
+    assert found.images == count
+    assert found.largest == pytest.approx(np.abs(difference).max(), abs=1e-7)
+    assert found.mean_l2 == pytest.approx(np.sqrt((difference**2).sum(1)).mean(), rel=1e-6)
+    labels = colour.test.labels[:count]
+    assert found.natural == rate(right_by_hand(model, clean, labels))
+    assert found.adversarial == rate(right_by_hand(model, theirs, labels))
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("shape", [(N, 1, H, W), (N, H, W, 1), (N, H, W)])
+def test_gray_images_may_lack_their_colour(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    gray = some_data(1)
+    model, theirs = checkpoint_of(tmp_path, gray), changed(gray.test.images)
+    found = asked(saved(tmp_path / "x.h5", theirs.reshape(shape)), model, gray)
+    assert found.largest == pytest.approx(EPS / 255, abs=1e-12)
+    assert found.adversarial == rate(right_by_hand(model, theirs, gray.test.labels))
+
+
+def test_the_second_accuracy_is_that_of_the_files_images(
+    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path
+) -> None:
+    """In the whole cube anything is inside: here the images in another order, on which other answers are right."""
+    theirs, labels = np.roll(colour.test.images, 3, axis=0), colour.test.labels
+    natural, adversarial = (right_by_hand(model, images, labels) for images in (colour.test.images, theirs))
+    assert natural.sum() != adversarial.sum()
+    found = asked(saved(tmp_path / "x.npy", theirs), model, colour, eps=1.0)
+    assert (found.natural, found.adversarial) == (rate(natural), rate(adversarial))
+
+
+def test_clean_images_are_at_distance_nothing(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    found = asked(saved(tmp_path / "x.npy", colour.test.images), model, colour, eps=0.0)
+    assert (found.largest, found.mean_l2) == (0, 0)
+    assert found.natural == found.adversarial
+
+
+def test_the_answer_does_not_depend_on_the_batches(
+    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "x.npy", changed(colour.test.images) / np.float32(255))
+    whole = asked(path, model, colour)
+    monkeypatch.setattr("interpret_robust.verify.BATCH_SIZE", 5)
+    assert asked(path, model, colour) == whole
+
+
+def test_an_index_says_which_images_they_are(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    index = np.array([20, 3, 11, 7])
+    theirs = changed(colour.test.images[index])
+    found = asked(saved(tmp_path / "x.h5", theirs, index=index), model, colour)
+    labels = colour.test.labels[index]
+    assert found.natural == rate(right_by_hand(model, colour.test.images[index], labels))
+    assert found.adversarial == rate(right_by_hand(model, theirs, labels))
+    with pytest.raises(UserError, match="4 of 4 images, the first of them 0, are outside"):
+        asked(saved(tmp_path / "y.h5", theirs), model, colour)
+
+
+def test_a_key_names_the_images(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    clean, theirs = colour.test.images, changed(colour.test.images)
+    path = saved(tmp_path / "x.h5", clean, **{"attack/adversarial": theirs, "label": colour.test.labels})
+    assert asked(path, model, colour, key="images").largest == 0
+    assert asked(path, model, colour, key="/attack/adversarial").largest == pytest.approx(EPS / 255, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_one_step_of_one_pixel_beyond_the_ball_is_found(
+    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str
+) -> None:
+    theirs = changed(colour.test.images)
+    clean = int(colour.test.images[9, 2, 3, 1])
+    beyond = EPS + 1 if clean < 128 else -EPS - 1
+    theirs[9, 2, 3, 1] = clean + beyond
+    path = saved(tmp_path / "x.npy", theirs if kind == "uint8" else (theirs / 255).astype(kind))
+    with pytest.raises(UserError) as error:
+        asked(path, model, colour)
+    assert str(error.value) == (
+        f"{path}: 1 of 23 images, the first of them 9, are outside the ball of 8/255 around the clean images, the "
+        "farthest by a change of 9.00/255: are they in the order of the split, and was --eps theirs?"
+    )
+    assert asked(path, model, colour, eps=9 / 255).largest == pytest.approx(9 / 255, abs=1e-7)
+
+
+Change = Callable[[Dataset], Any]
+
+BAD: dict[str, tuple[Change, str]] = {
+    "images of another split's size": (
+        lambda data: np.concatenate([data.test.images, data.test.images]),
+        "holds 46 images, and the test split of data has 23: give 1 to 23.",
+    ),
+    "none": (lambda data: data.test.images[:0], "holds 0 images, and the test split of data has 23"),
+    "wrong channels": (
+        lambda data: data.test.images[..., :2],
+        "holds an array of shape (23, 16, 20, 2), and the images here are (N, 3, 16, 20) or (N, 16, 20, 3).",
+    ),
+    "gray where colour is": (lambda data: data.test.images[..., 0], "holds an array of shape (23, 16, 20), and"),
+    "sides exchanged": (lambda data: data.test.images.swapaxes(1, 2), "holds an array of shape (23, 20, 16, 3)"),
+    "integers": (lambda data: data.test.images.astype(int), "holds numbers of type int64: give uint8, or floats"),
+    "floats to 255": (
+        lambda data: np.clip(data.test.images, 0, 254).astype(np.float32),
+        "image 0 has a pixel of 254, as of floats from 0 to 255: divide by 255 or give uint8.",
+    ),
+    "normalised": (
+        lambda data: data.test.images / 127.5 - 1,
+        "image 0 has a pixel of -1: pixels lie in [0, 1], before any normalisation.",
+    ),
+    "not a number": (
+        lambda data: np.where(np.arange(N)[:, None, None, None] == 6, np.nan, data.test.images / 255),
+        "image 6 has a pixel that is not a number: pixels lie in [0, 1].",
+    ),
+    "infinite": (lambda data: data.test.images / 255 + np.inf, "image 0 has a pixel of inf"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "h5"])
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_images_get_a_sentence(
+    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    make, told = BAD[kind]
+    path = saved(tmp_path / f"x.{suffix}", make(colour))
+    with pytest.raises(UserError) as error:
+        asked(path, model, colour, eps=1.0)
+    assert str(error.value).startswith(str(path))
+    assert told in str(error.value)
+
+
+def pickled(path: Path, data: Dataset) -> Path:
+    return saved(path.with_suffix(".npy"), np.array([{"images": data.test.images}, None], dtype=object))
+
+
+def halved(path: Path, data: Dataset, suffix: str) -> Path:
+    whole = saved(path.with_suffix(suffix), data.test.images).read_bytes()
+    path.with_suffix(suffix).write_bytes(whole[: len(whole) // 2])
+    return path.with_suffix(suffix)
+
+
+def text(path: Path, _: Dataset) -> Path:
+    path.with_suffix(".npy").write_text("these are no images\n")
+    return path.with_suffix(".npy")
+
+
+def zipped(path: Path, data: Dataset) -> Path:
+    np.savez(path.with_suffix(".npz"), images=data.test.images)
+    return path.with_suffix(".npz")
+
+
+def several(path: Path, data: Dataset) -> Path:
+    return saved(path.with_suffix(".h5"), data.test.images, second=data.test.images)
+
+
+def without(path: Path, data: Dataset) -> Path:
+    return saved(path.with_suffix(".h5"), data.test.labels)
+
+
+def indexed(index: Any) -> Callable[[Path, Dataset], Path]:
+    return lambda path, data: saved(path.with_suffix(".h5"), data.test.images[:3], index=index)
+
+
+FILES: dict[str, tuple[Callable[[Path, Dataset], Path], str]] = {
+    "missing": (lambda path, _: path, "there is no file"),
+    "pickled": (pickled, "holds Python objects, which are never unpickled"),
+    "half a .npy": (lambda path, data: halved(path, data, ".npy"), "is neither HDF5 nor a whole .npy file"),
+    "half an HDF5": (lambda path, data: halved(path, data, ".h5"), "is damaged"),
+    "text": (text, "is neither HDF5 nor a whole .npy file"),
+    "npz": (zipped, "is neither HDF5 nor a whole .npy file"),
+    "several": (several, "holds several arrays that might be the images: name one with --key images or second."),
+    "no images": (without, "has no images: it holds no dataset of three or four axes."),
+    "repeated index": (indexed([4, 5, 4]), "goes from 4 to 5, and must be 3 different images"),
+    "index beyond": (indexed([4, 5, 23]), "goes from 4 to 23, and must be 3 different images of the test split"),
+    "short index": (indexed([4, 5]), "index is int64 of shape (2,), and must be 3 integers."),
+    "fractional index": (indexed([0.0, 1.0, 2.0]), "index is float64 of shape (3,), and must be 3 integers."),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_bad_files_get_a_sentence(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str) -> None:
+    make, told = FILES[kind]
+    path = make(tmp_path / "x", colour)
+    with pytest.raises(UserError) as error:
+        asked(path, model, colour)
+    assert str(path) in str(error.value)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_unpickled(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    path = saved(tmp_path / "x.npy", np.array([Trap()], dtype=object))
+    with pytest.raises(UserError):
+        asked(path, model, colour)
+    np.load(path, allow_pickle=True)
+    assert (tmp_path / "sprung").exists()
+    (tmp_path / "sprung").unlink()
+    with pytest.raises(UserError):
+        asked(path, model, colour)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_key_of_nothing_and_a_key_of_no_hdf5(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.h5", colour.test.images)
+    with pytest.raises(UserError, match="has no images called pictures: there are images"):
+        asked(path, model, colour, key="pictures")
+    with pytest.raises(UserError, match="is no HDF5 file: --key images is for datasets"):
+        asked(saved(tmp_path / "x.npy", colour.test.images), model, colour, key="images")
+
+
+def test_the_model_must_fit_the_data(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    gray = some_data(1, "gray")
+    with pytest.raises(UserError, match="which does not fit gray"):
+        asked(saved(tmp_path / "x.npy", gray.test.images), model, gray)
+
+
+def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `irt WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["irt", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0), *capfd.readouterr()
+
+
+def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    colour: Dataset,
+    model: checkpoint.Checkpoint,
+    tmp_path: Path,
+) -> None:
+    arrays = {
+        f"{letter}_{part}": values
+        for part in ("train", "test")
+        for letter, values in (("x", colour.test.images), ("y", colour.test.labels))
+    }
+    write_npz(tmp_path / "data.npz", arrays)
+    path = saved(tmp_path / "theirs.npy", changed(colour.test.images[:17]))
+    words = ["verify", path, model.path, "--dataset", tmp_path / "data.npz", "--device", "cpu"]
+    code, out, err = irt(capfd, monkeypatch, *words)
+    assert (code, err) == (0, "")
+    row = out.splitlines()[2].split("  ")
+    assert (row[0], row[1].strip()) == (model.path.stem, "17")
+    assert "8.00" in out
+    assert f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in out
+    code, out, err = irt(capfd, monkeypatch, *words, "--eps", "7/255")
+    assert (code, out) == (2, "")
+    assert "outside the ball of 7/255" in err
+    assert err.count("\n") == 1
+    code, _, err = irt(capfd, monkeypatch, *words, "--eps", "8")
+    assert (code, "eps is 8: it must lie within 0 and 1" in err) == (2, True)
