@@ -42,8 +42,7 @@ from interpret_robust.training import checkpoint
 MOST = 0.02
 """By which AutoAttack may be stronger than our worst case."""
 
-BATCH = 50
-"""Images between two moments at which a stopped run can be taken up."""
+BATCH = 250
 Attack = Callable[[nn.Module, Tensor, Tensor, float, float], Tensor]
 """Model, images, labels, eps and step size give adversarial images."""
 

@@ -560,31 +560,33 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
     help="Small networks and data for a laptop, or the paper's own for a GPU.",
 )
 @click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1]")
+@form_option
 @device_option
 @overwrite_option
 @root_option
-def reproduce(name: str, scale: str, seeds: int | None, device: str, overwrite: bool, root: Path) -> None:
+def reproduce(name: str, scale: str, seeds: int | None, form: str, device: str, overwrite: bool, root: Path) -> None:
     """Do all of NAME: quick, table1 to table6, section4.3, figure2 to figure4, or audit.
 
     quick is the whole embedded study of one training seed, the next are parts of the paper, audit is every claim of
     the paper over several seeds. Models are trained, analysed and drawn; what is there already is not done again.
     """
-    from interpret_robust import drawing, study, tables
+    from interpret_robust import analyses, audit, drawing, study, tables
     from interpret_robust import report as reports
     from interpret_robust.folders import Folders
 
     folders, say = Folders(root), partial(click.echo, err=True)
-    of = study.study(name, scale, seeds)
-    answers = study.reproduce(of, folders, device, say, overwrite=overwrite)
+    tell = partial(click.echo, err=form != "text")
+    answers = study.reproduce(study.study(name, scale, seeds), folders, device, say, overwrite=overwrite)
     for question, files in answers:
-        click.echo(f"\n{question.analysis}, {question.split} images\n{tables.text_of(files)}")
+        tell(f"\n{question.analysis}, {question.split} images")
+        click.echo(tables.text_of(files, form=form))
+        drawing.draw_all(question.analysis, files, folders.figures, say)
     if name in ("quick", "audit"):
-        reports.write(folders, folders.report, say)
-        click.echo(f"\nall of it on one page: {folders.report}")
-    else:
-        for question, files in answers:
-            drawing.draw_all(question.analysis, files, folders.figures, say)
-    click.echo(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
+        tell("\nclaims of the paper")
+        for one in audit.audits([analyses.read(path) for _, files in answers for path in files]):
+            click.echo(tables.captioned(audit.verdicts(one), form))
+        tell(f"\nall of it on one page: {reports.write(folders, folders.report, say)}")
+    tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
 
 def main() -> NoReturn:

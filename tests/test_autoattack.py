@@ -169,6 +169,7 @@ def fake(name: str, right: list[int], *, eps: float = 0.1, sha256: str = "m", sp
         pass
 
     found: Any = Fake({f"per_image/{column}": values for column, values in columns.items()})
+    found["reading"] = np.array(["PGD-20", "CW-30"])
     found.config, found.count, found.path = config, len(right), Path(f"{name}.h5")
     return cast(Result, found)
 
