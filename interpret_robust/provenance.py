@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 LIBRARIES = ("torch", "torchvision", "captum", "numpy", "scipy", "h5py")
+OPTIONAL = ("torchattacks",)
+"""Of an extra: noted where they are installed."""
 
 
 def code_version() -> dict[str, str]:
@@ -22,7 +24,8 @@ def environment(device: str, threads: int) -> dict[str, str | int]:
     """Versions of Python and the libraries, the processor and the device computed on."""
     import torch
 
-    versions = {name: metadata.version(name) for name in LIBRARIES} | {"torch": torch.__version__}
+    installed = {name for distribution in metadata.distributions() if (name := distribution.name) in OPTIONAL}
+    versions = {name: metadata.version(name) for name in (*LIBRARIES, *installed)} | {"torch": torch.__version__}
     return {
         "python": platform.python_version(),
         **versions,
