@@ -6,7 +6,7 @@ variant and another seed, whose adversarial images it classified.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -17,7 +17,7 @@ import numpy as np
 from interpret_robust import labels
 from interpret_robust.captioned import Table
 from interpret_robust.labels import job, label, radius
-from interpret_robust.readings import headline, readings, right, right_in_worst_case
+from interpret_robust.readings import ball, headline, readings, right, right_in_worst_case
 from interpret_robust.reported import Reported, reported
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval, holm, mcnemar
@@ -148,11 +148,9 @@ class AttackTable:
         return found
 
     def _untold(self, setting: str) -> Row | None:
-        """The row beside which Table 1 stands, whose number of steps the paper does not tell: PGD-40, or the last."""
-        pgd = [name for name in self.readings if name.startswith("PGD")]
-        if job(self.files[0])["dataset"] != "mnist" or not pgd:
-            return None
-        return Row(setting, *_attack("PGD-40" if "PGD-40" in pgd else pgd[-1]))
+        """The row beside which Table 1 stands, whose number of steps the paper does not tell: the headline's."""
+        first = _headline(self)
+        return Row(setting, *_attack(first)) if job(self.files[0])["dataset"] == "mnist" and first else None
 
 
 def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
@@ -160,8 +158,8 @@ def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed")}
-        ball = {key: value for key, value in result.config["settings"].items() if key not in ("pgd", "cw")}
-        groups.setdefault(json.dumps([trained, ball, result.config["data"]], sort_keys=True), []).append(result)
+        key = json.dumps([trained, ball(result), result.config["data"]], sort_keys=True)
+        groups.setdefault(key, []).append(result)
     return [AttackTable(group) for group in groups.values()]
 
 
@@ -219,12 +217,19 @@ def _beside_the_paper(table: AttackTable) -> Table:
     for row, cells in table.cells.items():
         found = {"accuracy, %": str(row)}
         for variant in table.members:
-            found[variant] = str(cells.get(variant, ""))
+            found[variant] = _of_seeds(cells.get(variant), table.members[variant].values())
             if variant in with_paper:
                 beside = table.paper[row].get(variant)
                 found[f"{variant}, paper"] = f"{beside.accuracy:.2f}" if beside else ""
         rows.append(found)
     return Table(rows, _title(table), _note(table))
+
+
+def _of_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
+    """A cell as people read it; one of fewer than all seeds of its variant says of which."""
+    if cell is None:
+        return ""
+    return str(cell) if len(cell.seeds) == len(seeds) else f"{cell} (seed {', '.join(map(str, cell.seeds))})"
 
 
 def _title(table: AttackTable) -> str:
@@ -236,7 +241,7 @@ def _title(table: AttackTable) -> str:
     if not cells:
         return ours
     sources = ", ".join(dict.fromkeys(_source_name(cell.table) for cell in cells))
-    if cells[0][1:3] == (trained["dataset"], trained["architecture"]):
+    if (cells[0].dataset, cells[0].architecture) == (trained["dataset"], trained["architecture"]):
         return f"{ours}; paper: {sources}"
     return f"{ours}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
 
@@ -261,6 +266,8 @@ def _note(table: AttackTable) -> str:
     ]
     if any(row.setting == "black-box" for row in table.cells):
         parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
+    else:
+        parts.append("no black-box rows: they need files of two seeds of a variant (`irt train --copies`)")
     if any(cell.steps is None for of in table.paper.values() for cell in of.values()):
         parts.append("the paper does not tell the steps of its PGD")
     return "; ".join(parts)
@@ -273,10 +280,12 @@ def _spread(table: AttackTable) -> str:
         seeds.setdefault(tuple(models.values()), []).append(variant)
     kinds = {
         "mean \u00b1 standard deviation over training seeds": any(len(of) > 1 for of in seeds),
-        "Wilson 95 % interval over images where there is one training seed": any(len(of) == 1 for of in seeds),
+        "Wilson 95 % interval over images where a cell is of one seed": any(
+            len(cell.seeds) == 1 for of in table.cells.values() for cell in of.values()
+        ),
     }
     told = [f"{', '.join(map(str, of))} of {', '.join(who)}" for of, who in seeds.items()]
-    return f"{', '.join(kind for kind, there in kinds.items() if there)} ({'; '.join(told)})"
+    return f"{', or '.join(kind for kind, there in kinds.items() if there)} ({'; '.join(told)})"
 
 
 def _transfer_matrix(table: AttackTable) -> Table:
@@ -328,7 +337,9 @@ def _outcomes(result: Result) -> Mapping[str, Any]:
     reading = headline(result)
     found = {"natural": right(result, None)}
     if reading:
-        found |= {reading: right(result, reading), "worst case": right_in_worst_case(result)}
+        found[reading] = right(result, reading)
+    if len(readings(result)) > 1:
+        found["worst case"] = right_in_worst_case(result)
     return found
 
 

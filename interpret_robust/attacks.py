@@ -63,10 +63,11 @@ class PGD:
             raise UserError(
                 f"eps is {self.eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."
             )
-        if not 0 <= self.step_size < math.inf or self.steps < 0 or self.restarts < 1:
+        if not 0 <= self.step_size < math.inf:
+            raise UserError(f"step size is {self.step_size:g}: it must not be negative or infinite.")
+        if self.steps < 0 or self.restarts < 1:
             raise UserError(
-                f"step size {self.step_size:g}, steps {self.steps}, restarts {self.restarts}: "
-                "none may be negative or infinite and there must be a restart."
+                f"steps {self.steps}, restarts {self.restarts}: steps must not be negative, restarts at least one."
             )
         for what, value, allowed in (
             ("loss", self.loss, get_args(LossName)),

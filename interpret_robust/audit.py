@@ -60,7 +60,9 @@ def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, 
     read = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
     found = flags.all_of(read)
     looked = {
-        (job(result)["variant"], job(result)["seed"]): found[result.config["checkpoint"]["name"]] for result in read
+        (job(result)["variant"], job(result)["seed"]): found[name]
+        for result in read
+        if (name := result.config["checkpoint"]["name"]) in found
     }
     accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]
     return {finding.claim.name: _raised(finding, looked) for finding in accuracies}
@@ -98,7 +100,8 @@ def _verdict(finding: Finding, raised: str) -> dict[str, str]:
     return {
         "section": finding.claim.section.removeprefix("Section "),
         "claim": finding.claim.statement,
-        "paper": finding.paper,
+        "paper": first.paper if first else finding.paper,
+        "measured": first.what if first else "",
         "ours": first.ours if first else "",
         "first measure [95 %]": first.text() if first else "",
         "seeds; images": _over(first) if first else "",

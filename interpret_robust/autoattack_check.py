@@ -31,18 +31,6 @@ class Compared(NamedTuple):
     difference: Interval
     p_value: float
 
-    def sentence(self) -> str:
-        """What was found, over how many images."""
-        value, low, high = (100 * share for share in self.difference)
-        if self.p_value >= 0.05:
-            found = "AutoAttack and our worst case do not differ by more than noise"
-        else:
-            found = f"{'AutoAttack' if value > 0 else 'our worst case'} is the stronger"
-        return (
-            f"{found}: {self.only_autoattack} images break under AutoAttack only, {self.only_ours} under ours only, "
-            f"of {self.images} ({value:+.1f} points [{low:+.1f}, {high:+.1f}], McNemar p {self.p_value:.2g})"
-        )
-
     def cells(self) -> dict[str, str]:
         """The same as cells of a table."""
         value, low, high = (100 * share for share in self.difference)
@@ -97,4 +85,4 @@ def ours_beside(autoattack: Result) -> Result | None:
     name = f"robustness-{autoattack.config['checkpoint']['name']}-*.h5"
     found = [results.read(path) for path in sorted(autoattack.path.parent.glob(name))]
     fitting = [result for result in found if result.schema == READS and comparable(autoattack, result)]
-    return max(fitting, key=lambda result: result["per_image/prediction"][0].size, default=None)
+    return max(fitting, key=lambda result: result["per_image/perturbation"][0].size, default=None)

@@ -20,7 +20,16 @@ from interpret_robust.errors import UserError
 from interpret_robust.gradmap_tables import is_read, shared_evaluators
 from interpret_robust.labels import GRAD_CAM, VIEWS, job, order, places, radius, weights_of
 from interpret_robust.paper import CLAIMS, Claim, Row, row
-from interpret_robust.readings import fullest, headline, readings, right, right_in_worst_case, targets
+from interpret_robust.readings import (
+    ball,
+    fullest,
+    headline_of,
+    is_attacked,
+    readings,
+    right,
+    right_in_worst_case,
+    targets,
+)
 from interpret_robust.regions import mean_map
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval, area_under, bootstrap_mean, holm, mcnemar, over_seeds, row_spearman
@@ -162,11 +171,14 @@ class Finding:
     def verdict(self) -> Verdict:
         """`holds` where all measures that decide and all controls are above zero, `does not hold` where all are below.
 
-        Both only where the p-value, if there is one, is below SIGNIFICANT. Controls have no say in the second.
+        Both only where the p-value, if there is one, is below SIGNIFICANT. Controls have no say in the second. What is
+        said to be the best is refuted by one measure below zero, its p-value times the number of these measures.
         """
         main = self.of("main")
         if not main:
             return "not tested"
+        if self.claim.superlative and any(_is_below(measure, len(main)) for measure in main):
+            return "does not hold"
         if self.p_value is not None and self.p_value >= SIGNIFICANT:
             return "cannot tell"
         if all(measure.sign > 0 for measure in self.of("main", "control")):
@@ -174,6 +186,10 @@ class Finding:
         if all(measure.sign < 0 for measure in main):
             return "does not hold"
         return "cannot tell"
+
+
+def _is_below(measure: Measure, of: int) -> bool:
+    return measure.sign < 0 and (measure.p_value is None or of * measure.p_value < SIGNIFICANT)
 
 
 def judge(results: Sequence[Result]) -> list[Finding]:
@@ -229,8 +245,23 @@ def _measured(claim: Claim, results: Sequence[Result]) -> list[Measure]:
                 key = (sample.what, *models, _compared_under(sample.sources[0]))
                 known = seeds.setdefault(key, {}).setdefault(sample.seed, sample)
                 _check_same(known, sample)
-    measures = [_combined([of[seed] for seed in sorted(of)]) for of in seeds.values()]
-    return list(dict.fromkeys(measures))
+    weights: dict[str, tuple[Any, ...]] = {}
+    for (*_, under), of in seeds.items():
+        weights[under] = max(weights.get(under, ()), _weight(list(of.values())))
+    deciding = max(weights, key=lambda under: weights[under], default="")
+    decides: dict[Measure, bool] = {}
+    for (*_, under), of in seeds.items():
+        measure = _combined([of[seed] for seed in sorted(of)])
+        decides[measure] = decides.get(measure, False) or under == deciding
+    return [measure if of else replace(measure, kind="further") for measure, of in decides.items()]
+
+
+def _weight(samples: Sequence[_Sample]) -> tuple[bool, bool, int, int]:
+    """Of samples under several conditions those decide that are in the ball of training, of test images, of most."""
+    source = samples[0].sources[0]
+    settings, trained = source.config["settings"], job(source).get("recipe", {})
+    own_ball = settings.get("eps") in (None, trained.get("eps"))
+    return own_ball, source.config["data"]["split"] == "test", len(samples[0].difference), len(samples)
 
 
 def _check_same(known: _Sample, other: _Sample) -> None:
@@ -281,10 +312,10 @@ def _alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> 
 
 
 def _compared_under(result: Result) -> str:
-    """What models have in common that are compared: what they share in a picture, but for how far attacks are read."""
-    shared = conditions(result)
-    settings = {name: value for name, value in shared["settings"].items() if name not in ("pgd", "cw")}
-    return json.dumps({**shared, "settings": settings})
+    """What models have in common that are compared: training but for the variant, images, settings but for readings."""
+    trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed")}
+    settings = {"settings": ball(result)} if is_attacked(result) else {}
+    return json.dumps({**conditions(result), **settings, "trained": trained})
 
 
 def _own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
@@ -326,38 +357,54 @@ def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
         shared = _by_weight(pair)
         for reading, kind in shared:
             values = [right(result, reading) for result in pair]
-            found = _row(claim, pair[0], "white-box", reading)
+            found = _row(claim, pair[0], "white-box", reading, headline=kind == "main")
             yield _sample(f"accuracy, {_named(reading, pair[0])}", pair, values, percent=True, kind=kind, row=found)
-        if shared:
-            values = [right_in_worst_case(result, over=[reading for reading, _ in shared]) for result in pair]
-            yield _sample(f"accuracy, each image's worst of {len(shared)} readings", pair, values, percent=True)
+        if len(shared) > 1:
+            over = sorted(reading for reading, _ in shared)
+            values = [right_in_worst_case(result, over=over) for result in pair]
+            yield _sample(f"accuracy, each image's worst of {', '.join(over)}", pair, values, percent=True)
+
+
+class _Transfer(NamedTuple):
+    """What copies of one seed answered to attacks on models of another, `sources`: which images (N,) are right."""
+
+    sources: tuple[Result, ...]
+    right: tuple[AnyArray, ...]
+    kind: Kind
 
 
 def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
-    """As `_white_box`, without a worst case: on what was made on a model's copies, averaged over these."""
-    found: dict[tuple[str, int], list[tuple[tuple[Result, ...], tuple[int, ...]]]] = {}
+    """As `_white_box`, without a worst case: on what was made on a model's copies.
+
+    An attack has a seed that it is made on and one that reads it. Both differ from training to training, so that the
+    seeds of either kind, averaged over the other, have to agree. What several files say of two seeds counts once.
+    """
+    groups: dict[tuple[str, str, str, int], dict[tuple[int, int], _Transfer]] = {}
     for sources in _alike(claim, models, results):
-        copies = [_copies(source) for source in sources]
-        for seed in set.intersection(*map(set, copies)):
-            attacks = found.setdefault((_compared_under(sources[0]), seed), [])
-            attacks.append((sources, tuple(of[seed] for of in copies)))
-    for (_, seed), attacks in found.items():
-        first = attacks[0][0][0]
-        for reading, kind in _by_weight([source for sources, _ in attacks for source in sources]):
-            outcomes = [
-                [right(source, reading, target) for source, target in zip(*attack, strict=True)] for attack in attacks
-            ]
-            values = [_averaged(of) for of in zip(*outcomes, strict=True)]
-            what, row_there = f"accuracy, {_named(reading, first)} on copies", _row(claim, first, "black-box", reading)
-            made = _sample(what, attacks[0][0], values, percent=True, kind=kind, row=row_there)
-            yield made._replace(seed=seed, sources=tuple(source for sources, _ in attacks for source in sources))
+        copies, made_on = [_copies(source) for source in sources], job(sources[0])["seed"]
+        for (reading, kind), read_by in product(_by_weight(sources), sorted(set.intersection(*map(set, copies)))):
+            answers = [right(source, reading, of[read_by]) for source, of in zip(sources, copies, strict=True)]
+            for by, seed in (("attacked", read_by), ("attacking", made_on)):
+                group = groups.setdefault((_compared_under(sources[0]), reading, by, seed), {})
+                group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
+    for (_, reading, by, seed), transfers in groups.items():
+        yield _transferred(claim, reading, by, seed, list(transfers.values()))
+
+
+def _transferred(claim: Claim, reading: str, by: str, seed: int, transfers: Sequence[_Transfer]) -> _Sample:
+    first, kind = transfers[0].sources, transfers[0].kind
+    values = [_averaged(of) for of in zip(*(one.right for one in transfers), strict=True)]
+    what = f"accuracy, {_named(reading, first[0])} on copies, by {by} seed"
+    there = _row(claim, first[0], "black-box", reading, headline=kind == "main")
+    made = _sample(what, first, values, percent=True, kind=kind, row=there)
+    return made._replace(seed=seed, sources=tuple(source for one in transfers for source in one.sources))
 
 
 def _by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
     """The readings that files share and what they are for, the headline's first."""
-    first = headline(results[0])
-    shared = set.intersection(*(set(readings(result)) for result in results))
-    ordered = sorted((one for one in readings(results[0]) if one in shared), key=lambda one: one != first)
+    shared = [one for one in readings(results[0]) if all(one in readings(result) for result in results)]
+    first = headline_of(shared)
+    ordered = sorted(shared, key=lambda one: one != first)
     return [(reading, "main" if reading == first else "further") for reading in ordered]
 
 
@@ -377,9 +424,9 @@ def _copies(source: Result) -> dict[int, int]:
     }
 
 
-def _row(claim: Claim, result: Result, *of: str) -> Row:
+def _row(claim: Claim, result: Result, *of: str, headline: bool = True) -> Row:
     """The paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
-    return row(claim.table or _table(result), *of)
+    return row(claim.table or _table(result), *of, headline=headline)
 
 
 def _table(result: Result) -> str:
@@ -393,13 +440,14 @@ _ACCURACIES = {"natural": _natural, "white-box": _white_box, "black-box": _black
 
 def _robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[_Sample]:
     for result in _own_attention(claim, models, results):
-        for what, column in (
-            (f"Spearman of attention and robustness to {_attack(result)}", "spearman"),
-            ("the same by relative distance", "spearman_relative"),
-            ("the same given the feature's norm", "spearman_partial"),
-            ("Spearman of attention and robustness to noise", "spearman_noise"),
-        ):
-            yield _sample(what, [result], [result[f"per_image/{column}"]])
+        measured: tuple[tuple[str, str, Kind], ...] = (
+            (f"Spearman of attention and robustness to {_attack(result)}", "spearman", "main"),
+            ("the same by relative distance", "spearman_relative", "control"),
+            ("the same given the feature's norm", "spearman_partial", "control"),
+            ("Spearman of attention and robustness to noise", "spearman_noise", "control"),
+        )
+        for what, column, kind in measured:
+            yield _sample(what, [result], [result[f"per_image/{column}"]], kind=kind)
         own, attention = result["per_image/spearman"], result["per_image/attention"]
         prior = np.broadcast_to(mean_map(attention), attention.shape)
         beyond = own - row_spearman(prior, -result["per_image/distance"])

@@ -469,7 +469,16 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         raise UserError(
             f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
         )
-    click.echo(tables.render(rules.rows_of([rules.read(path) for path in found]), form))
+    opened = [rules.read(path) for path in found]
+    if form == "csv":
+        click.echo(tables.render(rules.numbers(opened), form))
+        return
+    raised = [row for row in rules.numbers(opened) if row["raised"] == "yes"]
+    click.echo(tables.captioned(rules.summary(opened), form))
+    click.echo(
+        "\n".join(f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}" for row in raised)
+        or "none raised"
+    )
 
 
 @irt.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))

@@ -12,6 +12,7 @@ from interpret_robust.configs import differences
 from interpret_robust.errors import UserError
 from interpret_robust.figures import style
 from interpret_robust.folders import Folders
+from interpret_robust.readings import is_attacked, most_read
 
 Say = Callable[[str], None]
 
@@ -36,7 +37,7 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
 def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list[Path]:
     """Draw a figure for each set of files that are of the same images under the same settings."""
     groups: dict[str, list[results.Result]] = {}
-    for result in (results.read(path, figures.get(figure).READS) for path in files):
+    for result in most_read([results.read(path, figures.get(figure).READS) for path in files]):
         groups.setdefault(json.dumps(conditions(result)), []).append(result)
     stems = [style.stem(figure, group) for group in groups.values()]
     pictures = []
@@ -81,6 +82,7 @@ def conditions(result: results.Result) -> dict[str, Any]:
     """What the files of one picture have in common: data, settings, and what their models were built for."""
     trained = {key: labels.job(result)[key] for key in ("dataset", "architecture")}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
-    read = result.config.get("evaluators", {})
+    # Whoever else reads an attack, what the model itself makes of it is the same.
+    read = {} if is_attacked(result) else result.config.get("evaluators", {})
     evaluators = read["names"] if read.get("given") else "default"
     return {"trained": trained, "data": result.config["data"], "settings": settings, "evaluators": evaluators}

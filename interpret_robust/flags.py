@@ -13,13 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from interpret_robust import results
+from interpret_robust.autoattack_check import comparable, weaker_than_ours
+from interpret_robust.captioned import Table
 from interpret_robust.errors import UserError
 from interpret_robust.labels import order, radius
 from interpret_robust.readings import Outcomes, headline, readings, right, right_in_worst_case, targets
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval, bootstrap_mean, rate
 
-READS = {"robustness": "robustness/2", "masking": "masking/1"}
+READS = {"robustness": "robustness/2", "masking": "masking/1", "autoattack": "autoattack/1"}
 """The analyses that flags are read from, and the schemas that they are read in."""
 
 MOSTLY = 0.9
@@ -49,11 +51,6 @@ class Flag:
         """Whether the measure is above its threshold by more than chance."""
         return self.measured.low > self.threshold
 
-    @property
-    def sentence(self) -> str:
-        """As `10.3 % [7.4, 14.3] of images are right under ... (300 test images of cluttered-digits at eps 8/255).`"""
-        return f"{self.measured.percent()} {self.which} ({self.where})."
-
 
 class _Measured(NamedTuple):
     """A share of images, and in words which."""
@@ -79,13 +76,19 @@ class _Evidence:
     `transferred` are attacks on other models that this one read: their file, and its place among the targets.
     """
 
-    table: Result | None = None
+    tables: list[Result] = field(default_factory=list)
     masking: Result | None = None
+    autoattack: Result | None = None
     transferred: list[tuple[Result, int]] = field(default_factory=list)
+
+    @property
+    def table(self) -> Result | None:
+        """The file of attacks with the most readings."""
+        return max(self.tables, key=lambda table: len(readings(table)), default=None)
 
     def white_box(self) -> Outcomes | None:
         """Which images (N,) are right on the natural image and under every attack that took this model's gradients."""
-        found = [] if self.table is None else [right_in_worst_case(self.table)]
+        found = [right_in_worst_case(table) for table in self.tables]
         if self.masking is not None:
             found += [_right(self.masking, "natural"), _right(self.masking, "one_step"), _pgd(self.masking, 0)]
         return np.logical_and.reduce(found) if found else None
@@ -141,9 +144,16 @@ def _random_noise(evidence: _Evidence) -> _Measured | None:
 def _many_steps(evidence: _Evidence) -> _Measured | None:
     table = evidence.table
     pgd = {} if table is None else _steps(table, "PGD")
-    if table is None or len(pgd) < 2 or (few := headline(table)) is None or few == (many := pgd[max(pgd)]):
+    if table is None:
         return None
-    return _gap({name: right(table, name) for name in (few, many)})
+    settings = table.config["settings"]
+    # Fewer steps than cross the ball are not there yet.
+    crossing = {steps: name for steps, name in pgd.items() if steps * settings["step_size"] >= 2 * settings["eps"]}
+    if len(crossing) < 2:
+        return None
+    many = crossing.pop(max(crossing))
+    few = first if (first := headline(table)) in crossing.values() else crossing[min(crossing)]
+    return _gap({name: right(table, name) for name in (str(few), many)})
 
 
 def _loss_gap(evidence: _Evidence) -> _Measured | None:
@@ -180,9 +190,18 @@ def _zero_gradients(evidence: _Evidence) -> _Measured | None:
     )
 
 
+def _autoattack(evidence: _Evidence) -> _Measured | None:
+    if evidence.autoattack is None or evidence.table is None:
+        return None
+    compared = weaker_than_ours(evidence.autoattack, evidence.table)
+    return _Measured(
+        compared.difference, f"of images fewer are right under AutoAttack than in our worst case, of {compared.images}"
+    )
+
+
 def _large_eps(evidence: _Evidence) -> _Measured | None:
     masking = evidence.masking
-    if masking is None:
+    if masking is None or masking.config["settings"]["eps"] == 0:
         return None
     eps, factors = masking.config["settings"]["eps"], masking["factor"]
     radii = [radius(min(1.0, eps * int(factor))) for factor in factors]
@@ -200,6 +219,7 @@ class _Rule(NamedTuple):
 FLAGS = {
     "black-box": _Rule(0.02, _black_box),
     "random-noise": _Rule(0.02, _random_noise),
+    "autoattack": _Rule(0.02, _autoattack),
     "zero-gradients": _Rule(0.05, _zero_gradients),
     "loss-gap": _Rule(0.05, _loss_gap),
     "many-steps": _Rule(0.05, _many_steps),
@@ -229,20 +249,34 @@ def all_of(opened: Sequence[Result]) -> dict[str, list[Flag]]:
     return found
 
 
-def raised(opened: Sequence[Result]) -> dict[str, list[Flag]]:
-    """The flags that are raised, by the checkpoint's name; an empty list for one that was looked at and has none."""
-    return {name: [flag for flag in flags if flag.raised] for name, flags in all_of(opened).items()}
+def summary(opened: Sequence[Result]) -> Table:
+    """A row for each model and its images, what each flag measures; a raised one says so."""
+    found = all_of(opened)
+    rows = []
+    for name, flags in found.items():
+        for where in dict.fromkeys(flag.where for flag in flags):
+            told = {flag.id: flag for flag in flags if flag.where == where}
+            cells = {name: _cell(told[name]) if name in told else "" for name in FLAGS}
+            rows.append({"model": name, **cells, "over": where})
+    used = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
+    limits = ", ".join(f"{name} {rule.threshold:.0%}" for name, rule in FLAGS.items() if name in used)
+    note = f"Shares of images, 95 % intervals; raised where all of the interval lies above {limits} (docs/flags.md)."
+    return Table([{column: row[column] for column in used} for row in rows], note=note)
 
 
-def rows_of(opened: Sequence[Result]) -> list[dict[str, str]]:
-    """A row for each model and flag, as columns of a printed table."""
+def _cell(flag: Flag) -> str:
+    return flag.measured.percent() + (" RAISED" if flag.raised else "")
+
+
+def numbers(opened: Sequence[Result]) -> list[dict[str, str]]:
+    """A row for each model and flag, in words and numbers: shares in percent."""
     return [
         {
             "model": name,
             "flag": flag.id,
             "raised": "yes" if flag.raised else "no",
-            "measured": flag.measured.percent(),
-            "threshold": f"{flag.threshold:.0%}",
+            **{place: f"{100 * value:.4g}" for place, value in flag.measured._asdict().items()},
+            "threshold": f"{100 * flag.threshold:.4g}",
             "which": flag.which,
             "over": flag.where,
         }
@@ -252,7 +286,7 @@ def rows_of(opened: Sequence[Result]) -> list[dict[str, str]]:
 
 
 def _by_model(opened: Sequence[Result]) -> dict[_Subject, _Evidence]:
-    """What there is about each model that has a file of its own. Of two attack tables that of more readings counts."""
+    """What there is about each model that has a file of its own. AutoAttack may have met fewer of the images."""
     found: dict[_Subject, _Evidence] = defaultdict(_Evidence)
     own = set()
     for result in sorted(opened, key=lambda result: (order(result), result.path)):
@@ -261,11 +295,16 @@ def _by_model(opened: Sequence[Result]) -> dict[_Subject, _Evidence]:
         if result.schema.startswith("masking/"):
             found[subject].masking = result
             continue
-        table = found[subject].table
-        if table is None or len(readings(result)) > len(readings(table)):
-            found[subject].table = result
+        if result.schema.startswith("autoattack/"):
+            continue
+        found[subject].tables.append(result)
         for place, reader in enumerate(readers, start=1):
             found[reader].transferred.append((result, place))
+    for result in opened:
+        if result.schema.startswith("autoattack/"):
+            for evidence in found.values():
+                if evidence.table and comparable(result, evidence.table):
+                    evidence.autoattack = result
     return {subject: evidence for subject, evidence in found.items() if subject in own}
 
 

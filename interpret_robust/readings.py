@@ -2,17 +2,28 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from interpret_robust.labels import places
-from interpret_robust.results import AnyArray, Result
+from interpret_robust.results import Result
 
 Outcomes = npt.NDArray[np.bool_]
 
-HEADLINE = "PGD-20"
-"""The reading that stands for the attack where there is room for one only."""
+HEADLINES = ("PGD-20", "PGD-40")
+"""The readings that stand for the attack where there is room for one only: the second is the paper's on MNIST."""
+
+
+def is_attacked(result: Result) -> bool:
+    """Whether a file is one of attacks."""
+    return result.schema.startswith("robustness/")
+
+
+def ball(result: Result) -> dict[str, Any]:
+    """The settings of an attack but for where it is read."""
+    return {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw")}
 
 
 def readings(result: Result) -> list[str]:
@@ -21,13 +32,16 @@ def readings(result: Result) -> list[str]:
 
 
 def headline(result: Result) -> str | None:
-    """The reading that stands for all: PGD-20 where it was read, else the last of PGD, else the last there is."""
-    found = readings(result)
-    if HEADLINE in found:
-        return HEADLINE
+    """The reading that stands for all of a file, see `headline_of`."""
+    return headline_of(readings(result))
+
+
+def headline_of(found: Sequence[str]) -> str | None:
+    """The first of HEADLINES that is among these readings, else the last of PGD, else the last."""
+    wanted = [name for name in HEADLINES if name in found]
     pgd = [name for name in found if name.startswith("PGD")]
-    last = pgd or found
-    return last[-1] if last else None
+    ordered = [*found, *pgd, *wanted[::-1]]
+    return ordered[-1] if ordered else None
 
 
 def targets(result: Result) -> list[str]:
@@ -50,28 +64,25 @@ def right_in_worst_case(result: Result, target: int = 0, over: Sequence[str] | N
     return np.asarray(np.logical_and.reduce([right(result, None, target), *found]))
 
 
-def smallest_margin(result: Result, reading: str, target: int = 0) -> AnyArray:
-    """The smallest margin (N,) over the restarts of a reading: below zero where the image is misclassified."""
-    margins: AnyArray = result["per_image/margin"][:, :, readings(result).index(reading), target].min(1)
-    return margins
-
-
 def fullest(results: Sequence[Result]) -> list[Result]:
     """All files but those of attacks that another reads further: of the same model and images, in the same ball."""
     read: dict[str, list[set[str]]] = {}
     for result in results:
-        if result.schema.startswith("robustness/"):
+        if is_attacked(result):
             read.setdefault(_attacked(result), []).append(set(readings(result)))
     return [
         result
         for result in results
-        if not (
-            result.schema.startswith("robustness/")
-            and any(set(readings(result)) < other for other in read[_attacked(result)])
-        )
+        if not (is_attacked(result) and any(set(readings(result)) < other for other in read[_attacked(result)]))
     ]
 
 
 def _attacked(result: Result) -> str:
-    ball = {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw")}
-    return json.dumps([result.config["checkpoint"]["sha256"], result.config["data"], ball], sort_keys=True)
+    return json.dumps([result.config["checkpoint"]["sha256"], result.config["data"], ball(result)], sort_keys=True)
+
+
+def most_read(results: Sequence[Result]) -> list[Result]:
+    """All files, but of those of the same attack on the same model only the one that most models have read."""
+    ordered = sorted(results, key=lambda one: len(one.config.get("evaluators", {"names": ()})["names"]))
+    kept = {f"{_attacked(one)} {readings(one)}" if is_attacked(one) else str(one.path): one.path for one in ordered}
+    return [result for result in results if result.path in kept.values()]

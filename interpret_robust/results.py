@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interpret_robust.configs import differences
-from interpret_robust.errors import UserError
+from interpret_robust.errors import UserError, first_line
 from interpret_robust.files import put_in_place
 from interpret_robust.schema import Column, Schema
 
@@ -260,7 +260,9 @@ def read(path: Path, schema: str | None = None) -> Result:
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
         good = config_sha256(config) == file.attrs["config_sha256"]
         if not good or content_sha256(file) != file.attrs["content_sha256"]:
-            raise UserError(f"{path} is damaged (its content differs from its checksum): run its analysis again.")
+            raise UserError(
+                f"{path} is damaged (its content differs from its checksum): run its analysis again with --overwrite."
+            )
     return Result(path, label, config)
 
 
@@ -273,12 +275,23 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
         return False
     found = read(path, schema.label).config
     if config_sha256(found) == config_sha256(config):
-        path.with_name(path.name + ".partial").unlink(missing_ok=True)
+        _remove_leftover(path.with_name(path.name + ".partial"), config)
         return True
     raise UserError(
         f"{path} holds another configuration ({differences(found, config)}): "
         "use another --root, or --overwrite to replace it."
     )
+
+
+def _remove_leftover(partial: Path, config: Mapping[str, Any]) -> None:
+    """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
+    try:
+        with h5py.File(partial, "r") as file:
+            same = file.attrs["config_sha256"] == config_sha256(config)
+    except _UNREADABLE:
+        return
+    if same:
+        partial.unlink(missing_ok=True)
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
@@ -346,7 +359,9 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except BlockingIOError:
         raise UserError(f"{path} is being written by another process.") from None
     except _UNREADABLE as error:
-        raise UserError(f"{path} is damaged or no HDF5 file ({_first_line(error)}).") from None
+        raise UserError(
+            f"{path} is damaged or no HDF5 file ({first_line(error)}): delete it, or run its analysis again."
+        ) from None
 
 
 _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError)
@@ -394,7 +409,7 @@ def _check_schema(path: Path, found: str, wanted: str) -> None:
         raise UserError(f"{path} holds {found}, and {wanted_name} is needed here.")
     if found != wanted:
         older = int(found.partition("/")[2]) < int(wanted.partition("/")[2])
-        remedy = "run its analysis again" if older else "update interpret-robust"
+        remedy = "run its analysis again with --overwrite" if older else "update interpret-robust"
         raise UserError(f"{path} has {found} and this irt reads {wanted}: {remedy}.")
 
 
@@ -486,7 +501,3 @@ def _bytes(values: Any) -> bytes:
 def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=1, sort_keys=True)
     file.create_dataset(f"{PROVENANCE}/{name}", data=text, dtype=h5py.string_dtype("utf-8"))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0].split("(", 1)[-1].rstrip(")")

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from typing import Any, Protocol
@@ -58,8 +59,9 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
                     raise error
                 yield futures[future], future.result() if error is None else error
         except BaseException:
-            # A second Ctrl-C must not cut short the shutdown: it would leave workers that wait for ever.
+            # A second signal must not cut short the shutdown: it would leave workers that wait for ever.
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             held.close()
             pool.shutdown(wait=True, cancel_futures=True)
             signal.signal(signal.SIGINT, before)
@@ -89,7 +91,14 @@ def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
     torch.set_num_threads(1)
     tqdm.set_lock(lock)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, partial(_leave_if_orphaned, os.getppid()))
     threading.Thread(target=_stop_with_parent, args=(watched,), daemon=True).start()
+
+
+def _leave_if_orphaned(parent: int, *_: Any) -> None:
+    """End where nobody waits for the answer. A parent that lives ends its workers itself, when they are done."""
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _stop_with_parent(watched: Connection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interpret_robust import analyses
+from interpret_robust.datasets import load
 from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError, unknown
 from interpret_robust.folders import Folders
@@ -215,11 +216,16 @@ def train_tasks(of: Study, folders: Folders, device: str = "auto", *, overwrite:
 def question_tasks(
     of: Study, folders: Folders, device: str = "auto", *, overwrite: bool = False
 ) -> list[tuple[Question, list[AnalysisTask]]]:
-    """Every question, asked of every model that it is for; what a model gives is read by others of the study only."""
+    """Every question, asked of every model that it is for; what a model gives is read by others of the study only.
+
+    Where the data have no object masks, what needs them is not asked.
+    """
     trained = train_tasks(of, folders)
     paths = {model: folders.checkpoints / task.name for model, task in zip(of.models, trained, strict=True)}
-    asked = []
+    asked, has_masks = [], load(of.dataset).test.masks is not None
     for question in of.questions:
+        if analyses.get(question.analysis).needs_masks and not has_masks:
+            continue
         tasks = analysis_tasks(
             question.analysis,
             [paths[model] for model in question.models],

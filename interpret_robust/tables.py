@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from interpret_robust import analyses, attack_tables, labels, results
 from interpret_robust.captioned import Table
@@ -90,6 +91,8 @@ def captioned(table: Table, form: str = "text") -> str:
     if form == "csv":
         return render(table, form)
     title, note = (f"% {told}" if told and form == "latex" else told for told in (table.title, table.note))
+    if form == "text":
+        note = fill(note, 120)
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
 

@@ -18,15 +18,15 @@ import torch
 from interpret_robust import progress
 from interpret_robust.attacks import TOLERANCE, BallSettings
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
+from interpret_robust.errors import UserError, first_line
 from interpret_robust.files import file_sha256
 from interpret_robust.labels import radius
+from interpret_robust.readings import Outcomes
 from interpret_robust.statistics import Interval, rate
 from interpret_robust.streaming import BATCH_SIZE, check_fit, make_batch
 from interpret_robust.training.checkpoint import Checkpoint
 
 Pixels = npt.NDArray[np.float64]
-Outcomes = npt.NDArray[np.bool_]
 INDEX = "index"
 
 
@@ -127,7 +127,7 @@ class Images:
         try:
             found = np.asarray(self.array[where])
         except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged ({_first_line(error)}).") from None
+            raise UserError(f"{self.path} is damaged ({first_line(error)}).") from None
         pixels = found.astype(np.float64) / (255 if found.dtype == np.uint8 else 1)
         if pixels.shape[1:] != self.shape:
             pixels = pixels.reshape(len(pixels), *self.shape[1:], self.shape[0]).transpose(0, 3, 1, 2)
@@ -163,7 +163,7 @@ def _opened(path: Path, key: str | None) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"{path} is damaged ({_first_line(error)}).") from None
+        raise UserError(f"{path} is damaged ({first_line(error)}).") from None
     with file:
         yield _dataset(path, file, key)
 
@@ -172,7 +172,7 @@ def _npy(path: Path) -> npt.NDArray[Any]:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
-        why = _first_line(error)
+        why = first_line(error)
     if "Python objects" in why:
         raise UserError(f"{path} holds Python objects, which are never unpickled: give uint8, or floats in [0, 1].")
     raise UserError(f"{path} is neither HDF5 nor a whole .npy file ({why}).")
@@ -258,7 +258,3 @@ def _parts(count: int, doing: str) -> Iterator[slice]:
             part = slice(first, min(first + BATCH_SIZE, count))
             yield part
             bar.update(part.stop - part.start)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0].split("(", 1)[-1].rstrip(").")

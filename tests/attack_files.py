@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust import results
-from interpret_robust.analyses import robustness
+from interpret_robust.analyses import autoattack, robustness
 from interpret_robust.datasets import Split
 from interpret_robust.results import AnyArray, Result
 
@@ -30,8 +30,9 @@ def attacked(
     architecture: str = "small",
     recipe: str = "quick",
     eps: float = 8 / 255,
+    given: bool = False,
 ) -> Result:
-    """A file of the first of `models`, that all of them read.
+    """A file of the first of `models`, that all of them read; where they were `given`, as by `--matrix`.
 
     `natural` (N, targets) and `right` (N, restarts, readings, targets) say which images are answered rightly.
     """
@@ -64,6 +65,7 @@ def attacked(
             "names": [reader for reader, _ in readers],
             "sha256": [f"hash of {reader}" for reader, _ in readers],
             "jobs": dict(readers),
+            "given": given,
         }
     label = np.arange(len(natural), dtype=np.int16) % 10
     columns: dict[str, AnyArray] = {
@@ -93,3 +95,28 @@ def random(folder: Path, models: Sequence[Model], seed: int, images: int = 23, *
     count = len(other.get("readings", READINGS))
     natural = rng.random((images, len(models))) < shares
     return attacked(folder, models, natural, rng.random((images, 2, count, len(models))) < shares, **other)
+
+
+def autoattacked(folder: Path, model: Model, right: AnyArray, *, eps: float = 8 / 255) -> Result:
+    """A file of AutoAttack on the first images of those of `attacked`: which (N,) are right after it."""
+    name, label = name_of(model), np.arange(len(right), dtype=np.int16) % 10
+    job = {"dataset": "cluttered-digits", "architecture": "small", "variant": model[0], "seed": model[1]}
+    config: dict[str, Any] = {
+        "checkpoint": {"name": name, "sha256": f"hash of {name}", "job": job | {"recipe": {"name": "quick"}}},
+        "data": {"dataset": "cluttered-digits", "split": "test", "images": len(right), "sha256": f"first {len(right)}"},
+        "settings": {"eps": eps, "attacks": "apgd-ce", "seed": 0},
+    }
+    answers = np.where(right, label, 10).astype(np.int16)
+    columns: dict[str, AnyArray] = {
+        "label": label,
+        "prediction_natural": label,
+        "prediction": answers[:, None],
+        "margin": np.where(right, 1, -1).astype(np.float32),
+        "perturbation": np.full(len(right), eps, np.float32),
+    }
+    path = folder / f"autoattack-{name}-{len(list(folder.iterdir()))}.h5"
+    with results.open_rows(path, autoattack.SCHEMA, len(right), {"attack": ("apgd-ce",)}, config, {}) as rows:
+        rows.append({f"per_image/{column}": values for column, values in columns.items()})
+        split = Split(np.zeros((len(right), 2, 2, 1), np.uint8), label.astype(np.int64))
+        rows.finish(autoattack.summarise(rows.columns(), split), {})
+    return results.read(path)

@@ -90,12 +90,32 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
         "step 2/255, 2 restarts; black-box: attacked on the other seeds of the same variant, and the mean over them; "
         "at most 14 gradients an image and source"
     )
-    assert "one training seed (1 of at-att)" in printed([study[1]])[0].note
+    assert printed([study[1]])[0].note.startswith(
+        "Wilson 95 % interval over images where a cell is of one seed (1 of at-att); "
+    )
     both = printed([study[0], study[1], study[3]])[0].note
     assert both.startswith(
-        "mean \u00b1 standard deviation over training seeds, Wilson 95 % interval over images where "
+        "mean \u00b1 standard deviation over training seeds, or Wilson 95 % interval over images where a cell is of "
+        "one seed (0 of at; 0, 1 of at-att); "
     )
-    assert "(0 of at; 0, 1 of at-att)" in both
+
+
+def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) -> None:
+    # Seed 0 alone was read by copies, 1 and 2: these have a black-box accuracy, and it has none.
+    read = [random(tmp_path, copies("at", 0), 0), *(random(tmp_path, [("at", seed)], seed) for seed in (1, 2))]
+    rows = {row["accuracy, %"]: row["at"] for row in printed(read)[0]}
+    two = [100 * read[0]["accuracy/adversarial"][1, target, 0] for target in (1, 2)]
+    shown = f"{statistics.mean(two):.1f} \u00b1 {statistics.stdev(two):.1f} (seed 1, 2)"
+    assert rows["black-box PGD-20"] == shown and "seed" not in rows["white-box PGD-20"] + rows["natural"]
+    note = printed(read)[0].note
+    assert note.startswith("mean \u00b1 standard deviation over training seeds (0, 1, 2 of at)")
+    # Of one seed alone there is an interval over images, also where the variant has two.
+    pair = [random(tmp_path, [("at", 0), ("at", 1)], 0), random(tmp_path, [("at", 1)], 1)]
+    rows = {row["accuracy, %"]: row["at"] for row in printed(pair)[0]}
+    value, low, high = 100 * pair[0]["accuracy/adversarial"][1, 1]
+    assert rows["black-box PGD-20"] == f"{value:.1f} [{low:.1f}, {high:.1f}] (seed 1)"
+    assert re.fullmatch(r"[\d.]+ \u00b1 [\d.]+", rows["white-box PGD-20"])
+    assert ", or Wilson 95 % interval over images where a cell is of one seed (0, 1 of at)" in printed(pair)[0].note
 
 
 def test_one_seed_has_wilsons_interval_and_no_deviation(tmp_path: Path) -> None:
@@ -195,7 +215,14 @@ def test_the_papers_figures_stand_beside_ours(
 
 
 @pytest.mark.parametrize(
-    ("steps", "beside"), [((20, 40, 100), "PGD-40"), ((20, 100), "PGD-100"), ((100, 5), "PGD-100")]
+    ("steps", "beside"),
+    [
+        ((20, 40, 100), "PGD-20"),
+        ((5, 40, 100), "PGD-40"),
+        ((40, 100), "PGD-40"),
+        ((20, 100), "PGD-20"),
+        ((5, 100), "PGD-100"),
+    ],
 )
 def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], beside: str) -> None:
     readings = [f"PGD-{count}" for count in steps]
@@ -274,8 +301,11 @@ def only(*right: int) -> np.ndarray:
 
 
 def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_path: Path) -> None:
+    names = ["PGD-7", "CW-7"]
+
     def file(variant: str, seed: int, natural: np.ndarray, pgd: np.ndarray) -> Result:
-        return attacked(tmp_path, [(variant, seed)], natural, pgd[:, None, None], readings=["PGD-7"])
+        # CW breaks what PGD does, so that the worst case is that of PGD and the natural image.
+        return attacked(tmp_path, [(variant, seed)], natural, pgd[:, None, None].repeat(len(names), 2), readings=names)
 
     first, more, most = only(*range(10)), only(*range(12)), only(*range(5, 20))
     files = [
@@ -302,6 +332,17 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
     assert table.note == (
         "images that only the first or only the second has right, of 30; McNemar's exact p (by Holm for 6 tests)"
     )
+    # Of one reading there is no worst case: two tests a pair are left.
+    names = ["PGD-7"]
+    single = printed([file("at-att", 0, most, more), file("at", 0, first, first)])[-1]
+    assert single.note.endswith("(by Holm for 2 tests)")
+    assert list(single) == [
+        {
+            "only one is right": "at : at-att seed 0",
+            "natural": f"5 : 10, p {stats.binomtest(5, 15).pvalue:.2g} (0.6)",
+            "PGD-7": "0 : 2, p 0.5 (0.6)",
+        }
+    ]
 
 
 def test_holm_multiplies_the_smallest_by_their_number_and_never_falls(study: list[Result]) -> None:

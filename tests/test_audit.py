@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from attack_files import attacked
+from attack_files import attacked, autoattacked
 from click.testing import CliRunner
 
 from interpret_robust import cli, paper, tables
@@ -71,7 +71,7 @@ def test_all_measures_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
             ("PGD-20 at eps 8/255", "main"),
             ("PGD-5 at eps 8/255", "further"),
             ("CW-30 at eps 8/255", "further"),
-            ("each image's worst of 3 readings", "main"),
+            ("each image's worst of CW-30, PGD-20, PGD-5", "main"),
         )
     ]
     summed = next(row for row in verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
@@ -91,6 +91,31 @@ def test_flags_stand_beside_claims_on_accuracy(tmp_path: Path) -> None:
     ]
     (other,) = audits(honest)
     assert other.flags["attention-accuracy"] == "none of 1"
+
+
+def test_models_whose_attacks_others_than_copies_read_pair_up(tmp_path: Path) -> None:
+    models = [("at", 0), ("at-att", 0)]
+    right = {"at": np.arange(50) < 10, "at-att": np.arange(50) < 30}
+    files = [
+        attacked(
+            tmp_path,
+            [model, other],
+            np.ones((50, 2), bool),
+            np.tile(right[model[0]][:, None, None, None], (1, 1, 3, 2)),
+            given=True,
+        )
+        for model, other in (models, models[::-1])
+    ]
+    (audit,) = audits(files)
+    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
+    assert (row["ours"], row["verdict"]) == ("at 20.0 -> at-att 60.0", "holds")
+
+
+def test_a_model_of_which_only_autoattack_tells_has_no_flags(tmp_path: Path) -> None:
+    files = study(tmp_path, [0])
+    alone = autoattacked(tmp_path, ("at-reg", 0), np.arange(120) < 9)
+    assert [one.flags for one in audits([*files, alone])] == [one.flags for one in audits(files)]
+    assert audits([alone])[0].flags == {}
 
 
 def test_csv_is_numbers_a_measure_a_row(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """AutoAttack through the library: closed forms, its cost, what it leaves as it was; and our check of its result."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from attack_files import attacked, autoattacked
 from networks import Linear, pixels
 from scipy import stats
 from torch import Tensor
@@ -186,12 +187,24 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
     assert found.difference.value == pytest.approx(0.5)
     assert 0 <= found.difference.low < 0.5 < found.difference.high < 1
     assert found.p_value == pytest.approx(2 * stats.binom.cdf(1, 7, 0.5))
-    assert found.sentence().startswith("AutoAttack and our worst case do not differ by more than noise: 6 images break")
+    assert found.p_value > 0.05
     many = weaker_than_ours(fake("autoattack", 3 * THEIRS), fake("robustness", 3 * OURS[:10]))
-    assert many.sentence().startswith("AutoAttack is the stronger: 18 images break under AutoAttack only, 3 under ours")
-    assert "of 30 (+50.0 points [" in many.sentence()
+    assert (many.images, many.only_autoattack, many.only_ours) == (30, 18, 3)
+    assert many.p_value == pytest.approx(2 * stats.binom.cdf(3, 21, 0.5)) and many.p_value < 0.05
+    low, high = (100 * bound for bound in many.difference[1:])
+    assert many.cells() == {
+        "AutoAttack": many.autoattack.percent(),
+        "our worst case": many.ours.percent(),
+        "only AutoAttack breaks": "18",
+        "only ours breaks": "3",
+        "ours minus AutoAttack, points": f"+50.0 [{low:+.1f}, {high:+.1f}]",
+        "McNemar p": f"{many.p_value:.2g}",
+        "images": "30",
+    }
     other = weaker_than_ours(fake("autoattack", 3 * OURS[:10]), fake("robustness", 3 * THEIRS))
-    assert other.sentence().startswith("our worst case is the stronger: 3 images break under AutoAttack only, 18")
+    assert (other.only_autoattack, other.only_ours) == (3, 18)
+    assert other.difference.value == pytest.approx(-0.5) and other.difference.high < 0 < many.difference.low
+    assert other.p_value == pytest.approx(many.p_value)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +270,28 @@ def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[...,
     assert 0 < broken < 16
     assert result["accuracy/after"][0, 0] == 1 - broken / 16
     assert ANALYSIS.table_row(result).keys() == {"natural", "after apgd-ce", "images"}
+
+
+def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> None:
+    theirs = autoattacked(tmp_path, ("at", 0), np.arange(12) < 5)
+    assert ours_beside(theirs) is None
+
+    def ours(restarts: int, readings: Sequence[str], targets: int) -> Result:
+        shape = (20, restarts, len(readings), targets)
+        models = [("at", seed) for seed in range(targets)]
+        return attacked(tmp_path, models, np.ones((20, targets), bool), np.ones(shape, bool), readings=readings)
+
+    best, two = ours(1, ["PGD-20"], 5), ["PGD-20", "CW-30"]
+    for restarts, readings, targets, is_best in (
+        (1, two, 1, True),
+        (3, two, 2, True),
+        (1, ["PGD-5", "PGD-20", "CW-5", "CW-30"], 4, False),
+        (2, two, 9, False),
+    ):
+        made = ours(restarts, readings, targets)
+        best = made if is_best else best
+        found = ours_beside(theirs)
+        assert found is not None and found.path == best.path
 
 
 def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folder: Callable[..., Result]) -> None:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,18 @@ def write(
     *,
     seed: int = 0,
     copies: Mapping[str, int] | None = None,
+    given: bool = False,
+    recipe: str = "quick",
     settings: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     labels: Mapping[str, tuple[str, ...]] | None = None,
     axes: Mapping[str, tuple[str, ...]] | None = None,
     places: Mapping[str, tuple[int, ...] | int] | None = None,
 ) -> Result:
-    """A file that holds these per-image columns, whose axes after the first are named in `axes`, and no others."""
+    """A file that holds these per-image columns, whose axes after the first are named in `axes`, and no others.
+
+    Evaluators that were `given` are others than the default ones.
+    """
     name, version = schema.split("/")
     made = Schema(
         name,
@@ -60,7 +65,7 @@ def write(
         labels=labels or {},
     )
     count = len(next(iter(columns.values())))
-    job = {"dataset": "tiny", "architecture": "small", "variant": variant, "seed": seed}
+    job = {"dataset": "tiny", "architecture": "small", "variant": variant, "seed": seed, "recipe": {"name": recipe}}
     config: dict[str, Any] = {
         "checkpoint": {"name": (name_of := f"tiny-small-{variant}-seed{seed}"), "sha256": name_of, "job": job},
         "data": {"dataset": "tiny", "split": "test", "images": count, "sha256": "0"} | dict(data or {}),
@@ -75,6 +80,7 @@ def write(
     if copies:
         config["evaluators"] = {
             "names": list(copies),
+            "given": given,
             "jobs": {name: {**job, "seed": of} for name, of in copies.items()},
         }
     path = folder / f"{name}-{len(list(folder.iterdir()))}.h5"
@@ -117,8 +123,8 @@ def found(files: list[Result]) -> dict[str, Finding]:
     return {finding.claim.name: finding for finding in judge(files)}
 
 
-def measure(estimate: Interval, kind: Kind = "main") -> Measure:
-    return Measure("a", ("b",), "test", (0,), (estimate.value,), (10,), estimate, kind=kind)
+def measure(estimate: Interval, kind: Kind = "main", p: float | None = None) -> Measure:
+    return Measure("a", ("b",), "test", (0,), (estimate.value,), (10,), estimate, p, kind=kind)
 
 
 @pytest.mark.parametrize(
@@ -146,18 +152,45 @@ def test_a_verdict_follows_from_the_signs(measures: list[Measure], p_value: floa
     assert Finding(paper.CLAIMS[0], "table2", tuple(measures), p_value).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("measures", "p_value", "verdict"),
+    [
+        ([measure(ABOVE, p=0.001), measure(BELOW, p=0.024)], 1.0, "does not hold"),
+        ([measure(ABOVE, p=0.001), measure(BELOW, p=0.025)], 0.03, "cannot tell"),
+        ([measure(BELOW, p=0.016), measure(ABOVE, p=0.001), measure(OPEN, p=0.2)], 0.4, "does not hold"),
+        ([measure(BELOW, p=0.017), measure(ABOVE, p=0.001), measure(OPEN, p=0.2)], 0.4, "cannot tell"),
+        ([measure(ABOVE), measure(BELOW)], None, "does not hold"),
+        ([measure(ABOVE), measure(OPEN)], None, "cannot tell"),
+        ([measure(ABOVE), measure(OPEN, p=0.001)], None, "cannot tell"),
+        # Only what decides refutes, and only that is counted.
+        ([measure(ABOVE, p=0.01), measure(BELOW, "control", p=0.001)], 0.01, "cannot tell"),
+        ([measure(ABOVE, p=0.01), measure(BELOW, "further", p=0.001)], 0.01, "holds"),
+        ([measure(BELOW, p=0.04), measure(ABOVE, "control", p=0.04)], 0.5, "does not hold"),
+        ([measure(ABOVE, p=0.01), measure(ABOVE, p=0.01)], 0.02, "holds"),
+        ([measure(ABOVE, p=0.01), measure(ABOVE, p=0.01)], 0.06, "cannot tell"),
+        ([], None, "not tested"),
+    ],
+)
+def test_one_better_model_refutes_the_best(measures: list[Measure], p_value: float | None, verdict: str) -> None:
+    (best,) = (claim for claim in paper.CLAIMS if claim.superlative)
+    assert best.name == "both-robustness"
+    assert Finding(best, "table2", tuple(measures), p_value).verdict == verdict
+
+
 def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     # at-att alone is right on 60 images, at alone on 20: 40 of 200 more. Under attack it is 10 against 30.
+    attacks = {"at": (right(0, 60, 20), right(0, 10, 30)), "at-att": (right(60), right(10))}
     files = [
-        accuracy(tmp_path, "at", right(0, 60, 20), right(0, 10, 30)),
-        accuracy(tmp_path, "at-att", right(60), right(10)),
+        table(tmp_path, variant, of_natural, {"PGD-20": of_attacked, "CW-30": right(200)})
+        for variant, (of_natural, of_attacked) in attacks.items()
     ]
     judged = found(files)
     natural, attacked = judged["attention-accuracy"], judged["attention-robustness"]
-    (one,), (other, worst) = natural.measures, attacked.measures
+    (one,), (other, _, worst) = natural.measures, attacked.measures
     assert (one.what, one.of) == ("natural accuracy", "at-att minus at")
     assert one.where == "seed 0; 200 test images, the interval over these alone"
-    assert (other.what, worst.what) == ("accuracy, PGD-20 at eps 8/255", "accuracy, each image's worst of 1 readings")
+    assert other.what == "accuracy, PGD-20 at eps 8/255"
+    assert worst.what == "accuracy, each image's worst of CW-30, PGD-20"
     assert one.estimate.value == pytest.approx(0.2) and other.estimate.value == pytest.approx(-0.1)
     assert one.levels == pytest.approx((0.3, 0.1)) and one.ours == "at 10.0 -> at-att 30.0"
     assert (one.paper, other.paper) == ("at 80.79 -> at-att 82.75 (+1.96)", "at 39.72 -> at-att 41.39 (+1.67)")
@@ -184,6 +217,7 @@ def test_only_models_of_one_seed_on_the_same_images_are_compared(tmp_path: Path)
         {"data": {"sha256": "1"}},
         {"data": {"split": "train"}},
         {"settings": TABLE | {"eps": 4 / 255}},
+        {"recipe": "paper"},
     ):
         other = accuracy(tmp_path, "at-att", right(60), right(10), **different)
         assert found([base, other])["attention-robustness"].verdict == "not tested"
@@ -191,6 +225,35 @@ def test_only_models_of_one_seed_on_the_same_images_are_compared(tmp_path: Path)
         accuracy(tmp_path, variant, right(60), right(20), data={"split": "train"}) for variant in ("at", "at-att")
     ]
     assert found(trained)["attention-accuracy"].verdict == "not tested"
+
+
+def test_models_of_two_recipes_are_compared_within_each(tmp_path: Path) -> None:
+    files = [
+        accuracy(tmp_path, variant, right(of), right(of), recipe=recipe)
+        for recipe, counts in (("quick", (20, 60)), ("paper", (50, 130)))
+        for variant, of in zip(("at", "at-att"), counts, strict=True)
+    ]
+    measures = found(files)["attention-accuracy"].measures
+    assert sorted(one.estimate.value for one in measures) == pytest.approx([0.2, 0.4])
+    assert {one.what for one in measures} == {"natural accuracy"} and {one.seeds for one in measures} == {(0,)}
+
+
+@pytest.mark.parametrize("given", [(False, True), (True, True)])
+def test_whoever_else_reads_attacks_their_own_models_are_compared(tmp_path: Path, given: tuple[bool, bool]) -> None:
+    files = [
+        table(
+            tmp_path,
+            variant,
+            right(of),
+            {"PGD-20": right(of)[:, None].repeat(2, 1)},
+            copies={f"{variant} of another seed": 1},
+            given=of_others,
+        )
+        for variant, of, of_others in zip(("at", "at-att"), (20, 60), given, strict=True)
+    ]
+    judged = found(files)
+    assert judged["attention-accuracy"].measures[0].estimate.value == pytest.approx(0.2)
+    assert judged["attention-robustness"].measures[0].estimate.value == pytest.approx(0.2)
 
 
 def test_seeds_are_combined(tmp_path: Path) -> None:
@@ -232,12 +295,15 @@ def test_every_pair_of_a_claim_has_to_agree(tmp_path: Path) -> None:
         "attention-robustness": "holds",
         "both-robustness": "holds",
     }
-    assert [one.of for one in judged["both-robustness"].measures[::2]] == [
+    assert [one.of for one in judged["both-robustness"].measures] == [
         f"at-att-reg minus {other}" for other in ("at", "at-reg", "at-att")
     ]
     assert judged["regularization-cost"].measures[0].estimate.value == pytest.approx(-0.2)
-    better = [*files[:2], accuracy(tmp_path, "at-att", right(180), right(180)), files[3]]
-    assert found(better)["both-robustness"].verdict == "cannot tell"
+    # A better rival refutes the best, if its p-value times the three rivals is small: 2 * 0.5**6 is not, of 8 it is.
+    for count, verdict in ((89, "cannot tell"), (96, "cannot tell"), (98, "does not hold"), (180, "does not hold")):
+        better = [*files[:2], accuracy(tmp_path, "at-att", right(count), right(count)), files[3]]
+        against = found(better)["both-robustness"]
+        assert against.measures[2].sign == (0 if count == 89 else -1) and against.verdict == verdict
 
 
 def test_all_readings_are_shown_and_two_decide(tmp_path: Path) -> None:
@@ -252,7 +318,7 @@ def test_all_readings_are_shown_and_two_decide(tmp_path: Path) -> None:
         ("accuracy, PGD-20 at eps 8/255", "main"),
         ("accuracy, PGD-5 at eps 8/255", "further"),
         ("accuracy, CW-30 at eps 8/255", "further"),
-        ("accuracy, each image's worst of 3 readings", "main"),
+        ("accuracy, each image's worst of CW-30, PGD-20, PGD-5", "main"),
     ]
     assert [one.estimate.value for one in measures] == pytest.approx([0.1, 0.05, -0.025, -0.025])
     assert [one.reported for one in measures] == [(41.39, 39.72), (51.2, 49.89), (40.6, 40.27), ()]
@@ -267,44 +333,179 @@ def test_models_that_were_read_at_different_steps_are_compared_at_those_they_sha
         table(tmp_path, "at-att", right(100), {"PGD-20": right(80)}, settings=few),
     ]
     measures = found(files)["attention-robustness"].measures
-    assert [one.what for one in measures] == [
-        "accuracy, PGD-20 at eps 8/255",
-        "accuracy, each image's worst of 1 readings",
-    ]
-    assert [one.estimate.value for one in measures] == pytest.approx([0.1, 0.1])
-    assert {file for one in measures for file in one.files} == {files[0].path.name, files[2].path.name}
+    # A worst case needs more than the one reading that they share.
+    (one,) = measures
+    assert (one.what, one.kind) == ("accuracy, PGD-20 at eps 8/255", "main")
+    assert one.estimate.value == pytest.approx(0.1)
+    assert set(one.files) == {files[0].path.name, files[2].path.name}
 
 
-def test_black_box_accuracy_is_on_the_copies_averaged(tmp_path: Path) -> None:
+def test_files_of_a_model_that_were_read_elsewhere_add_up(tmp_path: Path) -> None:
+    right_on = {"PGD-5": (90, 100), "PGD-20": (60, 80), "PGD-100": (50, 75), "CW-30": (55, 50)}
+
+    def files(*settings: tuple[str, str]) -> list[Result]:
+        return [
+            table(
+                tmp_path,
+                variant,
+                right(100),
+                {name: right(right_on[name][place]) for name in names_of(pgd, cw)},
+                settings=TABLE | {"pgd": pgd, "cw": cw},
+            )
+            for pgd, cw in settings
+            for place, variant in enumerate(("at", "at-att"))
+        ]
+
+    def measured(files: list[Result]) -> dict[str, tuple[float, str]]:
+        finding = found(files)["attention-robustness"]
+        assert len({one.what for one in finding.measures}) == len(finding.measures)
+        return {
+            one.what.removeprefix("accuracy, ").removesuffix(" at eps 8/255"): (round(one.estimate.value, 6), one.kind)
+            for one in finding.measures
+        }
+
+    apart = measured(files(("20", "none"), ("none", "30")))
+    assert apart["PGD-20"] == (0.1, "main") and apart["CW-30"][0] == -0.025 and len(apart) == 2
+    assert measured(files(("5,20", "none"), ("20,100", "none"))) == {
+        "PGD-20": (0.1, "main"),
+        "PGD-5": (0.05, "further"),
+        "PGD-100": (0.125, "further"),
+        "each image's worst of PGD-20, PGD-5": (0.1, "main"),
+        "each image's worst of PGD-100, PGD-20": (0.125, "main"),
+    }
+
+
+def names_of(pgd: str, cw: str) -> list[str]:
+    """As `PGD-5`, `CW-30`."""
+    return [f"{attack}-{step}" for attack, of in (("PGD", pgd), ("CW", cw)) for step in of.split(",") if step != "none"]
+
+
+Answers = dict[tuple[str, int], dict[int, AnyArray]]
+"""Which images are right (N,), by variant and the seed that the attack is made on, then by the seed that reads it."""
+
+
+def transferred(folder: Path, seeds: Sequence[int] = (0, 1, 2)) -> tuple[list[Result], Answers]:
+    """Files of `at` and `at-reg`, each read by its copies, and what the copies answered."""
     rng = np.random.default_rng(0)
-    answers = {}
+    answers: Answers = {}
     files = []
     for variant in ("at", "at-reg"):
-        for seed in range(3):
-            copies = {f"copy of seed {other}": other for other in range(3) if other != seed}
-            outcomes = rng.random((200, 3)) < 0.5
+        for seed in seeds:
+            copies = {f"copy of seed {other}": other for other in seeds if other != seed}
+            outcomes = rng.random((200, len(seeds))) < 0.5
             answers[variant, seed] = dict(zip(copies.values(), outcomes.T[1:], strict=True))
-            files.append(table(tmp_path, variant, right(100), {"PGD-20": outcomes}, seed=seed, copies=copies))
-    _, one = found(files)["regularization-cost"].measures
-    assert (one.what, one.of) == ("accuracy, PGD-20 at eps 8/255 on copies", "at minus at-reg")
-    averaged = {
-        key: np.mean([answers[key[0], source][key[1]] for source in range(3) if source != key[1]], axis=0)
-        for key in answers
-    }
-    differences = [averaged["at", seed] - averaged["at-reg", seed] for seed in range(3)]
-    assert one.seeds == (0, 1, 2) and one.each == pytest.approx([values.mean() for values in differences])
-    assert (one.estimate, one.p_value) == over_seeds(differences)
-    assert one.reported == (56.6, 56.4)
-    by_one = found([result for result in files if job(result)["seed"] == 1])["regularization-cost"].measures[-1]
-    assert by_one.seeds == (0, 2)
-    assert by_one.each[0] == pytest.approx(answers["at", 1][0].mean() - answers["at-reg", 1][0].mean())
+            files.append(table(folder, variant, right(100), {"PGD-20": outcomes}, seed=seed, copies=copies))
+    return files, answers
+
+
+def slowly(answers: Answers, seed: int, sources: Sequence[int], readers: Sequence[int]) -> list[float]:
+    """Image by image, `at` minus `at-reg` over all attacks on `sources` that `readers` read, whose one is `seed`."""
+    values = []
+    for image in range(200):
+        of: dict[str, list[bool]] = {"at": [], "at-reg": []}
+        for source in sources:
+            for reader in readers:
+                if source != reader and seed in (source, reader):
+                    for variant, right_on in of.items():
+                        right_on.append(answers[variant, source][reader][image])
+        values.append(float(np.mean(of["at"]) - np.mean(of["at-reg"])))
+    return values
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_the_headline_is_one_of_what_both_models_were_read_at(tmp_path: Path, turn: int) -> None:
+    files = [
+        table(tmp_path, variant, right(100), {name: right(of) for name in names_of(pgd, "none")})
+        for (variant, of), pgd in zip((("at", 60), ("at-att", 80)), ("5,10", "5,10,20")[::turn], strict=True)
+    ]
+    finding = found(files)["attention-robustness"]
+    assert [(one.what.removeprefix("accuracy, "), one.kind) for one in finding.measures] == [
+        ("PGD-10 at eps 8/255", "main"),
+        ("PGD-5 at eps 8/255", "further"),
+        ("each image's worst of PGD-10, PGD-5", "main"),
+    ]
+    assert finding.verdict == "holds"
+
+
+def test_black_box_accuracy_is_averaged_by_the_attacked_seed_and_by_the_attacking_one(tmp_path: Path) -> None:
+    files, answers = transferred(tmp_path)
+    finding = found(files)["regularization-cost"]
+    _, attacked, attacking = finding.measures
+    what = "accuracy, PGD-20 at eps 8/255 on copies"
+    assert (attacked.what, attacking.what) == (f"{what}, by attacked seed", f"{what}, by attacking seed")
+    everyone = range(3)
+    for one, of in (
+        (attacked, [slowly(answers, seed, everyone, [seed]) for seed in everyone]),
+        (attacking, [slowly(answers, seed, [seed], everyone) for seed in everyone]),
+    ):
+        assert (one.kind, one.of, one.seeds, one.images) == ("main", "at minus at-reg", (0, 1, 2), (200,) * 3)
+        assert one.each == pytest.approx([np.mean(values) for values in of])
+        (value, low, high), p_value = over_seeds([np.array(values) for values in of])
+        assert tuple(one.estimate) == pytest.approx((value, low, high)) and one.p_value == pytest.approx(p_value)
+        assert one.reported == (56.6, 56.4)
+        levels = [
+            np.mean([values for source in everyone for values in answers[variant, source].values()])
+            for variant in ("at", "at-reg")
+        ]
+        assert one.levels == pytest.approx(levels)
+        assert set(one.files) == {result.path.name for result in files}
+    assert attacked.estimate.value == pytest.approx(attacking.estimate.value) and attacked.each != attacking.each
+    assert finding.p_value == max(one.p_value for one in finding.measures if one.p_value is not None)
+
+
+def test_one_attacking_seed_is_one_seed_however_many_read_it(tmp_path: Path) -> None:
+    files, answers = transferred(tmp_path)
+    own = [result for result in files if job(result)["seed"] == 1]
+    _, attacked, attacking = found(own)["regularization-cost"].measures
+    of = [slowly(answers, seed, [1], [seed]) for seed in (0, 2)]
+    assert attacked.seeds == (0, 2) and attacked.each == pytest.approx([np.mean(values) for values in of])
+    assert (attacked.estimate, attacked.p_value) == over_seeds([np.array(values) for values in of])
+    assert attacking.seeds == (1,) and attacking.each == pytest.approx([np.mean(of)])
+    assert attacking.p_value is None  # averages over two copies are no answers of yes or no
     # One copy alone gives answers of yes or no: 70 against 50 of 200.
     alone = [
         table(tmp_path, variant, right(100), {"PGD-20": right(of)[:, None].repeat(2, 1)}, seed=1, copies={"copy": 0})
         for variant, of in (("at", 70), ("at-reg", 50))
     ]
-    last = found(alone)["regularization-cost"].measures[-1]
-    assert last.seeds == (0,) and last.p_value == pytest.approx(2 * 0.5**20)
+    *_, attacked, attacking = found(alone)["regularization-cost"].measures
+    assert (attacked.seeds, attacking.seeds) == ((0,), (1,))
+    assert attacked.p_value == attacking.p_value == pytest.approx(2 * 0.5**20)
+    assert attacked.estimate == attacking.estimate and attacked.estimate.value == pytest.approx(0.1)
+
+
+def test_a_seed_that_has_two_files_counts_once_among_those_that_attack(tmp_path: Path) -> None:
+    files, answers = transferred(tmp_path)
+    # Seed 0 has two files, as where more models read the second: what both say is one attack.
+    again = [result for result in transferred(tmp_path)[0] if job(result)["seed"] == 0]
+    once, twice = (found(of)["regularization-cost"].measures for of in (files, [*files, *again]))
+    assert [one.each for one in twice] == [pytest.approx(one.each) for one in once]
+    assert twice[1].each[2] == pytest.approx(np.mean(slowly(answers, 2, range(3), [2])))
+    apart = [
+        table(tmp_path, variant, right(9), {reading: right(of)[:, None].repeat(2, 1)}, copies={"copy": 1})
+        for reading, counts in (("PGD-20", (70, 50)), ("CW-30", (30, 20)))
+        for variant, of in zip(("at", "at-reg"), counts, strict=True)
+    ]
+    _, *measures = found(apart)["regularization-cost"].measures
+    assert [(one.what, round(one.estimate.value, 6)) for one in measures] == [
+        (f"accuracy, {reading} at eps 8/255 on copies, by {by} seed", value)
+        for reading, value in (("PGD-20", 0.1), ("CW-30", 0.05))
+        for by in ("attacked", "attacking")
+    ]
+
+
+def test_both_groupings_of_black_box_accuracy_decide(tmp_path: Path) -> None:
+    # Of the same numbers for attacks on seeds 0, 1 and 2, whoever reads them, those who read have averages.
+    files = []
+    for variant, counts in (("at", (120, 100, 110)), ("at-reg", (50, 95, 60))):
+        for seed, of in enumerate(counts):
+            copies = {f"copy of seed {other}": other for other in range(3) if other != seed}
+            readings = {"PGD-20": right(of)[:, None].repeat(3, 1)}
+            files.append(table(tmp_path, variant, right(199), readings, seed=seed, copies=copies))
+    _, attacked, attacking = found(files)["regularization-cost"].measures
+    assert attacking.each == pytest.approx((0.35, 0.025, 0.25))
+    assert attacked.each == pytest.approx((0.1375, 0.3, 0.1875))
+    spread = [one.estimate.high - one.estimate.low for one in (attacked, attacking)]
+    assert spread[0] < 0.6 * spread[1] and (attacked.sign, attacking.sign) == (1, 0)
 
 
 def test_mnist_has_a_claim_of_its_own(tmp_path: Path) -> None:
@@ -343,7 +544,8 @@ def test_natural_accuracy_under_two_attacks_is_one_measure(tmp_path: Path) -> No
         for eps in (8 / 255, 0.3)
     ]
     judged = found(files)
-    assert len(judged["attention-accuracy"].measures) == 1
+    (natural,) = judged["attention-accuracy"].measures
+    assert natural.kind == "main" and judged["attention-accuracy"].verdict == "holds"
     assert [one.what for one in judged["attention-robustness"].measures if "worst" not in one.what] == [
         "accuracy, PGD-20 at eps 8/255",
         "accuracy, PGD-20 at eps 0.3",
@@ -389,7 +591,7 @@ def test_attention_goes_to_robust_features_if_all_correlations_say_so(tmp_path: 
         own - stats.spearmanr(mean_map, -row).statistic
         for own, row in zip(result["per_image/spearman"], distance, strict=True)
     ]
-    assert [one.kind for one in finding.measures] == ["main"] * 4 + ["control"]
+    assert [one.kind for one in finding.measures] == ["main"] + ["control"] * 4
     assert finding.measures[4].estimate.value == pytest.approx(np.mean(beyond))
     assert finding.measures[0].estimate.value == pytest.approx(result["per_image/spearman"].mean())
     assert finding.measures[0].what == "Spearman of attention and robustness to PGD-20 at eps 8/255"
@@ -538,7 +740,10 @@ def test_gradient_maps_are_read_by_natural_evaluators_of_each_architecture(tmp_p
 
 def test_p_values_are_corrected_over_the_claims_of_a_section(tmp_path: Path) -> None:
     outcomes = {"at": 20, "at-att": 60, "at-reg": 45, "natural-att": 90, "natural-linear-att": 80}
-    files = [accuracy(tmp_path, variant, right(20), right(of)) for variant, of in outcomes.items()]
+    files = [
+        table(tmp_path, variant, right(20), {"PGD-20": right(of), "CW-30": right(of)})
+        for variant, of in outcomes.items()
+    ]
     files[3:] = [accuracy(tmp_path, variant, right(outcomes[variant]), right(0)) for variant in list(outcomes)[3:]]
     judged = found(files)
     # Worst cases are equal: all are right where at is right under attack and the natural image is too.

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from attack_files import attacked as made_up
 from attack_files import random
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -21,6 +22,7 @@ from interpret_robust import analyses, drawing, figures, labels, results
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.errors import UserError
 from interpret_robust.figures import contact_sheet, style
+from interpret_robust.readings import most_read
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.streaming import Work
 from interpret_robust.training import checkpoint
@@ -325,3 +327,15 @@ def test_a_contact_sheet_of_gray_images_is_gray() -> None:
         shown = [one.images[0] for one in axes if one.images]
         np.testing.assert_array_equal([picture(image) for image in shown], images[row::3, :, :, 0])
         assert all(image.get_clim() == (0, 255) and image.get_cmap().name == "gray" for image in shown)
+
+
+def test_of_two_files_of_one_attack_the_one_that_more_models_read_is_drawn(tmp_path: Path) -> None:
+    alone = made_up(tmp_path, [("at", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
+    by_all = made_up(
+        tmp_path, [("at", 0), ("at", 1), ("at-att", 0)], np.ones((5, 3), bool), np.ones((5, 1, 3, 3), bool), given=True
+    )
+    other = made_up(tmp_path, [("at-att", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
+    files = [by_all, alone, other]
+    assert most_read(files) == [by_all, other] and most_read(files[1:]) == [alone, other]
+    (picture,) = drawing.draw_all("robustness", [one.path for one in files], tmp_path / "figures", lambda _: None)
+    assert set(json.loads(picture.with_suffix(".json").read_text())["numbers"]) == {"at seed 0", "at-att seed 0"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attack_files import attacked
+from attack_files import attacked, autoattacked
 from click.testing import CliRunner
 from test_attacks import trained
 from torch import Tensor, nn
@@ -96,7 +96,7 @@ def flag(identity: str, *files: Result) -> Flag:
 
 
 def raised(*files: Result) -> set[str]:
-    return {one.id for one in flags.raised(files)[NAME]}
+    return {one.id for one in flags.all_of(files)[NAME] if one.raised}
 
 
 # --- on made-up outcomes
@@ -104,8 +104,8 @@ def raised(*files: Result) -> set[str]:
 
 def test_an_honest_model_raises_none_and_all_are_measured(tmp_path: Path) -> None:
     files = [table(tmp_path), masked(tmp_path)]
-    assert flags.raised(files) == {NAME: []}
-    assert [one.id for one in flags.all_of(files)[NAME]] == list(FLAGS)
+    assert raised(*files) == set()
+    assert [one.id for one in flags.all_of(files)[NAME]] == [name for name in FLAGS if name != "autoattack"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_one_sign_in_the_table_raises_one_flag(identity: str, right: dict[str, i
     assert raised(found) == {identity}
     gap = bootstrap_mean((np.arange(N) < 30).astype(float)).value
     assert flag(identity, found).measured.value == pytest.approx(gap)
-    assert said in flag(identity, found).sentence
+    assert said in flag(identity, found).which
 
 
 def test_attacks_on_a_copy_are_black_box(tmp_path: Path) -> None:
@@ -150,11 +150,11 @@ def test_attacks_on_a_copy_are_black_box(tmp_path: Path) -> None:
     strong = table(tmp_path, model=COPY, copy=AT, copy_right=130)
     assert raised(own, strong) == {"black-box"}
     assert flag("black-box", own, strong).measured == wilson(20, N)
-    assert f"wrong under attacks on {COPY_NAME}" in flag("black-box", own, strong).sentence
+    assert f"wrong under attacks on {COPY_NAME}" in flag("black-box", own, strong).which
     # An image that both break counts once.
     both = flag("black-box", own, strong, masked(tmp_path, {"search": first(140)}))
     assert both.measured == wilson(20, N)
-    assert f"random search or attacks on {COPY_NAME}" in both.sentence
+    assert f"random search or attacks on {COPY_NAME}" in both.which
     # Nothing is said of a model that has no file of its own.
     assert flags.all_of([strong]).keys() == {COPY_NAME}
 
@@ -165,6 +165,67 @@ def test_what_any_white_box_attack_breaks_is_not_held_against_the_model(tmp_path
     assert raised(found, table(tmp_path, CW_30=121)) == set()
 
 
+def of_readings(folder: Path, **counts: int) -> Result:
+    """An attack table of these readings (PGD_20=...) alone, so many of the first images right under each."""
+    right = np.stack([first(count) for count in counts.values()], axis=1)
+    names = [name.replace("_", "-") for name in counts]
+    return attacked(folder, [AT], np.ones((N, 1), bool), right[:, None, :, None], readings=names)
+
+
+def test_all_files_of_a_models_attacks_are_white_box(tmp_path: Path) -> None:
+    found = [masked(tmp_path, {"search": first(120)}), table(tmp_path)]
+    assert raised(*found) == {"black-box"} and flag("black-box", *found).measured == wilson(30, N)
+    for other in (of_readings(tmp_path, CW_50=121), of_readings(tmp_path, **dict.fromkeys(("PGD_7", "CW_7"), 121))):
+        for files in ([*found, other], [other, *found]):
+            assert raised(*files) == set() and flag("black-box", *files).measured == wilson(1, N)
+
+
+@pytest.mark.parametrize(
+    ("counts", "few", "many"),
+    [
+        ({"PGD_5": 160, "PGD_20": 140, "PGD_40": 130, "PGD_100": 100}, "PGD-20", "PGD-100"),
+        ({"PGD_5": 160, "PGD_40": 130, "PGD_100": 100}, "PGD-40", "PGD-100"),
+        # Steps of a quarter of the radius cross the ball in eight.
+        ({"PGD_7": 160, "PGD_8": 150, "PGD_100": 100}, "PGD-8", "PGD-100"),
+        ({"PGD_8": 160, "PGD_20": 140}, "PGD-8", "PGD-20"),
+        ({"PGD_5": 160, "PGD_10": 150, "PGD_30": 140, "PGD_40": 130}, "PGD-10", "PGD-40"),
+        ({"PGD_7": 160, "PGD_20": 140}, "", ""),
+        ({"CW_5": 9, "PGD_20": 140, "PGD_100": 100}, "PGD-20", "PGD-100"),
+        ({"PGD_20": 140, "CW_100": 100}, "", ""),
+    ],
+)
+def test_few_steps_are_the_headlines_or_the_fewest(counts: dict[str, int], few: str, many: str, tmp_path: Path) -> None:
+    found = of_readings(tmp_path, **counts)
+    if not few:
+        assert "many-steps" not in [one.id for one in flags.all_of([found])[NAME]]
+        return
+    gap = counts[few.replace("-", "_")] - counts[many.replace("-", "_")]
+    measured = flag("many-steps", found)
+    assert measured.measured.value == pytest.approx(gap / N)
+    assert f"more are right under {few} than under {many}" in measured.which
+
+
+def test_autoattack_on_some_of_the_images_is_set_against_our_worst_case_on_these(tmp_path: Path) -> None:
+    own = table(tmp_path)
+    stronger = autoattacked(tmp_path, AT, np.arange(160) < 130)
+    for files in ([own, stronger], [stronger, own]):
+        assert raised(*files) == {"autoattack"}
+        found = flag("autoattack", *files)
+        assert found.measured == bootstrap_mean(((np.arange(160) >= 130) & (np.arange(160) < 150)).astype(float))
+        assert found.measured.value == pytest.approx(20 / 160) and found.which.endswith("worst case, of 160")
+    for honest in (autoattacked(tmp_path, AT, np.arange(160) < 149), autoattacked(tmp_path, AT, np.ones(160, bool))):
+        assert raised(own, honest) == set() and flag("autoattack", own, honest).measured.value < 0.02
+    for other in (
+        autoattacked(tmp_path, AT, np.arange(160) < 130, eps=4 / 255),
+        autoattacked(tmp_path, COPY, np.arange(160) < 130),
+        autoattacked(tmp_path, AT, np.arange(N + 1) < 130),
+    ):
+        assert "autoattack" not in [one.id for one in flags.all_of([own, other])[NAME]]
+    # Of AutoAttack alone nothing follows, nor beside what is no attack of ours.
+    assert flags.all_of([stronger]) == {}
+    assert "autoattack" not in [one.id for one in flags.all_of([masked(tmp_path), stronger])[NAME]]
+
+
 def test_files_of_other_images_balls_or_weights_are_not_mixed(tmp_path: Path) -> None:
     own = table(tmp_path)
     assert raised(own, masked(tmp_path, {"search": first(120)})) == {"black-box"}
@@ -172,7 +233,7 @@ def test_files_of_other_images_balls_or_weights_are_not_mixed(tmp_path: Path) ->
         # The table cannot say anything of what random search breaks in another ball, or of another network.
         found = masked(tmp_path, {"search": first(120), "one_step": first(120)}, **other)
         assert raised(own, found) == {"one-step"}
-    assert "at eps 8/255" in flag("many-steps", own).sentence
+    assert "at eps 8/255" in flag("many-steps", own).where
 
 
 def test_the_interval_decides_not_the_value(tmp_path: Path) -> None:
@@ -182,9 +243,9 @@ def test_the_interval_decides_not_the_value(tmp_path: Path) -> None:
 
 
 def test_large_eps_says_where_nearly_none_is_left(tmp_path: Path) -> None:
-    assert "PGD-20 at 64/255; 32/255 is enough" in flag("large-eps", masked(tmp_path)).sentence
+    assert "PGD-20 at 64/255; 32/255 is enough" in flag("large-eps", masked(tmp_path)).which
     never = masked(tmp_path, {"pgd": np.tile(first(150)[:, None], (1, 4))})
-    assert "no radius tried" in flag("large-eps", never).sentence
+    assert "no radius tried" in flag("large-eps", never).which
 
 
 def test_every_flag_has_its_paragraph_and_its_threshold_in_the_docs() -> None:
@@ -199,15 +260,31 @@ def test_every_flag_has_its_paragraph_and_its_threshold_in_the_docs() -> None:
 # --- the command
 
 
-def test_the_command_prints_a_row_for_each_flag(tmp_path: Path) -> None:
+def test_the_command_prints_a_row_for_each_model_and_what_is_raised(tmp_path: Path) -> None:
+    folder = tmp_path / "analyses"
+    folder.mkdir()
+    masked(folder, {"search": first(135)})
+    found = CliRunner().invoke(irt, ["flags", "--root", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    head, _, row, *lines, told = found.output.splitlines()
+    assert head.split() == ["model", "black-box", "random-noise", "zero-gradients", "one-step", "large-eps", "over"]
+    assert row.startswith(f"{NAME}  {wilson(15, N).percent()} RAISED  0.0 % [")
+    assert row.count("RAISED") == 1
+    note = " ".join(lines)
+    assert "black-box 2%" in note and "many-steps" not in note
+    which = flag("black-box", *map(flags.read, folder.iterdir())).which
+    assert told == f"{NAME}: black-box: {100 * 15 / N:.4g} % {which}"
+
+
+def test_csv_has_a_row_for_each_flag_in_numbers(tmp_path: Path) -> None:
     folder = tmp_path / "analyses"
     folder.mkdir()
     masked(folder, {"search": first(135)})
     found = CliRunner().invoke(irt, ["flags", "--root", str(tmp_path), "--form", "csv"])
     assert found.exit_code == 0, found.output
     lines = found.output.splitlines()
-    assert lines[0] == "model,flag,raised,measured,threshold,which,over"
-    assert lines[1].startswith(f'{NAME},black-box,yes,"{wilson(15, N).percent()}",2%,')
+    assert lines[0] == "model,flag,raised,value,low,high,threshold,which,over"
+    assert lines[1].startswith(f"{NAME},black-box,yes,{','.join(f'{100 * one:.4g}' for one in wilson(15, N))},2,")
     assert len(lines) == 6
 
 
@@ -298,5 +375,5 @@ def test_a_network_that_hides_its_gradients_is_flagged_and_an_honest_one_is_not(
     wrap: Callable[[Any], Any], expected: set[str], path: Path, tmp_path: Path
 ) -> None:
     found = files_of(path, wrap, tmp_path)
-    (listed,) = flags.raised(found).values()
-    assert {one.id for one in listed} == expected, [one.sentence for one in flags.all_of(found)[NAME]]
+    (listed,) = flags.all_of(found).values()
+    assert {one.id for one in listed if one.raised} == expected, listed

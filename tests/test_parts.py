@@ -1,15 +1,19 @@
 """Studies of parts of the paper: what they train, what they ask, and that they can be asked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from interpret_robust import analyses
 from interpret_robust.datasets.catalogue import ABOUT
 from interpret_robust.errors import UserError
+from interpret_robust.folders import Folders
 from interpret_robust.models.classifier import ARCHITECTURES
 from interpret_robust.reported import reported
-from interpret_robust.study import PARTS, SCALES, Model, Study, study
+from interpret_robust.study import PARTS, SCALES, Model, Study, question_tasks, study
 from interpret_robust.training.recipe import PRESETS
 from interpret_robust.variants import VARIANTS
 
@@ -85,6 +89,33 @@ def test_the_audit_at_quick_scale_finds_the_answers_of_the_quick_study() -> None
             same = asked[question.analysis]
             assert (question.settings, question.split, question.limit) == (same.settings, same.split, same.limit)
     assert shared <= {question.analysis for question in audit.questions}
+
+
+@pytest.mark.parametrize(("name", "scale"), [("quick", "quick"), ("audit", "quick"), ("audit", "paper")])
+def test_what_needs_masks_is_not_asked_of_data_without(
+    name: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = study(name, scale)
+    # Whom other models read has to be trained first.
+    alone = [question for question in whole.questions if analyses.get(question.analysis).readers == "none"]
+    of = replace(whole, questions=tuple(alone))
+    loaded = []
+
+    def asked(masks: object) -> list[str]:
+        def load(source: str) -> SimpleNamespace:
+            loaded.append(source)
+            return SimpleNamespace(test=SimpleNamespace(masks=masks))
+
+        monkeypatch.setattr("interpret_robust.study.load", load)
+        found = question_tasks(of, Folders(tmp_path), "cpu")
+        for question, tasks in found:
+            assert [task.analysis for task in tasks] == [question.analysis] * len(question.models)
+        return [question.analysis for question, _ in found]
+
+    everything = [question.analysis for question in alone]
+    assert "localisation" in everything and asked("some") == everything
+    assert asked(None) == [analysis for analysis in everything if analysis != "localisation"] != []
+    assert set(loaded) == {of.dataset}
 
 
 def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:

@@ -268,6 +268,25 @@ def test_a_finished_file_is_recognised(tmp_path: Path) -> None:
     assert not results.is_finished(path, SCHEMA, CONFIG, overwrite=True)
 
 
+def test_what_a_kill_left_beside_the_finished_file_is_removed_if_it_is_of_the_same_run(tmp_path: Path) -> None:
+    path, elsewhere = write(tmp_path / "x.h5"), tmp_path / "y.h5"
+    for config, is_removed in ((CONFIG, True), (CONFIG | {"data": "photos"}, False)):
+        with start(elsewhere, config=config) as rows:
+            rows.append(made_rows(0, 6))
+        left = partial_of(elsewhere).replace(partial_of(path)).read_bytes()
+        assert results.is_finished(path, SCHEMA, CONFIG)
+        assert partial_of(path).exists() != is_removed
+    # Another run's goes on from where it was, and what nobody can read is left for whoever put it there.
+    assert partial_of(path).read_bytes() == left
+    for foreign in (b"nonsense", b"", left[:2000]):
+        partial_of(path).write_bytes(foreign)
+        assert results.is_finished(path, SCHEMA, CONFIG)
+        assert partial_of(path).read_bytes() == foreign
+    with h5py.File(partial_of(path), "w") as file:
+        file["data"] = [1, 2]
+    assert results.is_finished(path, SCHEMA, CONFIG) and partial_of(path).exists()
+
+
 @pytest.mark.parametrize(
     "damage",
     [lambda good: b"", lambda good: b"nonsense" * 999, lambda good: bytes(len(good)), lambda good: good[:3000]],

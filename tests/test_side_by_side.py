@@ -120,6 +120,27 @@ class Wait:
         raise Stopped("asked to")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, number: int) -> None:
+    script = (
+        "import sys, test_side_by_side as t\n"
+        "list(t.side_by_side.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+        for _ in range(3):
+            os.killpg(parent.pid, number)
+            time.sleep(0.05)
+        assert parent.wait(timeout=PATIENCE)
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
 def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(tmp_path: Path) -> None:
     script = (
         "import sys, test_side_by_side as t\n"

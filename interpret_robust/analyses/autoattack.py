@@ -201,7 +201,7 @@ def table_row(result: Result) -> dict[str, str]:
     return {name: Interval(*values).percent() for name, values in found.items()} | {"images": str(result.count)}
 
 
-def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
+def compare(results: Sequence[Result]) -> list[Table]:
     """AutoAttack against our own worst case, for each model that has a file of both in one folder."""
     pairs = [(result, autoattack_check.ours_beside(result)) for result in results]
     found = [

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interpret_robust.attacks import LOSSES, PGD, BallSettings, image_gradient, per_image_noise, project
 from interpret_robust.datasets import Split
+from interpret_robust.errors import UserError
 from interpret_robust.labels import radius
 from interpret_robust.models import Classifier
 from interpret_robust.random_search import RandomSearch
@@ -71,9 +72,10 @@ class MaskingSettings(BallSettings):
     queries: int = field(default=300, metadata={"help": "Queries of random search an image."})
 
     def resolved(self, job: dict[str, Any]) -> Self:
-        """As of any ball; the number of queries is checked too."""
+        """As of any ball. Raises UserError also for a ball without room, or no queries."""
         settings = super().resolved(job)
-        settings.search()
+        if settings.eps == 0 or settings.queries < 1:
+            raise UserError(f"eps is {settings.eps:g}, queries {settings.queries}: both must be above zero.")
         return settings
 
     def factors(self) -> tuple[int, ...]:
@@ -176,7 +178,7 @@ def table_row(result: Result) -> dict[str, str]:
         "noise": result["accuracy/noise_worst"],
         "one step": result["accuracy/one_step"],
         f"PGD-{STEPS}": result["accuracy/pgd"][0],
-        f"{queries} queries": result["accuracy/search"],
+        f"search, {queries} queries": result["accuracy/search"],
         f"PGD-{STEPS} at {radius(largest)}": result["accuracy/pgd"][-1],
     }
     zero = ", ".join(f"{share:.1%}" for share in result["zero/all"][:, 0])

@@ -80,7 +80,7 @@ class TableSettings(BallSettings):
         """As of any ball, the steps in order. Raises UserError also where these are no numbers of steps."""
         settings = super().resolved(job)
         if settings.restarts < 1:
-            raise UserError(f"restarts is {settings.restarts}: there must be one.")
+            raise UserError(f"restarts is {settings.restarts}: there must be at least one.")
         pgd, cw = (",".join(map(str, steps)) or "none" for steps in settings.steps().values())
         return replace(settings, pgd=pgd, cw=cw)
 

@@ -41,7 +41,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         right.grid(visible=False, axis="y")
         right.set(xlim=(-3, 103), xlabel=f"accuracy at {_radii(results[0])[0]}, %")
         handles = [Line2D([], [], color="0.3", linestyle="none", label=name, **mark) for name, mark in MARKS.values()]
-        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0, columnspacing=1)
+        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), handletextpad=0, columnspacing=1)
+        figure.suptitle(_title(results))
     numbers = {label(result): _accuracies(result) | {"radii": _radii(result)} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
@@ -77,11 +78,15 @@ def _radii(result: Result) -> list[str]:
     return [radius(min(1.0, result.config["settings"]["eps"] * int(factor))) for factor in result["factor"]]
 
 
+def _title(results: Sequence[Result]) -> str:
+    data = results[0].config["data"]
+    return f"{data['dataset']}, {data['images']} {data['split']} images"
+
+
 def _caption(results: Sequence[Result]) -> str:
-    config = results[0].config
-    data, queries = config["data"], config["settings"]["queries"]
+    queries = results[0].config["settings"]["queries"]
     return (
-        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']}. Left: under PGD-20 on the "
+        f"Accuracy on {_title(results)}. Left: under PGD-20 on the "
         "cross-entropy, against its radius; an image that is broken in one ball counts as broken in every larger one. "
         f"Right, at eps {_radii(results[0])[0]}: natural images, the worst of several draws of uniform noise, random "
         f"search of {queries} queries, one step of length eps, and PGD-20. Where gradients show the way, PGD lies "
