@@ -300,7 +300,7 @@ def _by_model(opened: Sequence[Result]) -> dict[_Subject, _Evidence]:
         found[subject].tables.append(result)
         for place, reader in enumerate(readers, start=1):
             found[reader].transferred.append((result, place))
-    for result in opened:
+    for result in sorted(opened, key=lambda result: result.count):
         if result.schema.startswith("autoattack/"):
             for evidence in found.values():
                 if evidence.table and comparable(result, evidence.table):

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import partial
@@ -79,7 +80,7 @@ def _attempt(task: Task, position: int | None) -> str | Exception:
 
 
 _position: int | None = None
-_parent_is_gone = threading.Event()
+_is_asked_to_stop = threading.Event()
 
 
 def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
@@ -96,21 +97,31 @@ def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
 
 
 def _leave_if_orphaned(parent: int, *_: Any) -> None:
-    """End where nobody waits for the answer. A parent that lives ends its workers itself, when they are done."""
-    if os.getppid() != parent:
-        os._exit(1)
+    """End where nobody waits for the answer. A parent that lives ends its workers itself, when they are done.
+
+    The pipe of a parent that was killed closes a little before its children have another.
+    """
+    for _ in range(20):
+        if os.getppid() != parent:
+            os._exit(1)
+        time.sleep(0.05)
 
 
 def _stop_with_parent(watched: Connection) -> None:
     try:
         watched.recv()
     except (EOFError, OSError):
-        _parent_is_gone.set()
+        _is_asked_to_stop.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _work(task: Task) -> str:
     # The pool hands a worker one task more than it works on, and does not take it back.
-    if _parent_is_gone.is_set():
-        raise Stopped("not begun: the parent has gone")
-    return task(_position)
+    if _is_asked_to_stop.is_set():
+        raise Stopped("not begun: asked to stop")
+    try:
+        return task(_position)
+    except Stopped:
+        # A signal to everybody reaches a worker before its parent can tell it.
+        _is_asked_to_stop.set()
+        raise

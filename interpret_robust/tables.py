@@ -92,7 +92,7 @@ def captioned(table: Table, form: str = "text") -> str:
         return render(table, form)
     title, note = (f"% {told}" if told and form == "latex" else told for told in (table.title, table.note))
     if form == "text":
-        note = fill(note, 120)
+        note = fill(note, 120, break_on_hyphens=False)
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
 

@@ -448,11 +448,14 @@ def test_counting_ends_after_an_exception_too() -> None:
         (lambda: PGD(8, 2, 5), "eps is 8: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."),
         (lambda: PGD(-0.1, 0.1, 5), "eps is -0.1: it must lie within 0 and 1"),
         (lambda: PGD(math.nan, 0.1, 5), "eps is nan: it must lie within 0 and 1"),
-        (lambda: PGD(0.1, -0.1, 5), "step size -0.1, steps 5, restarts 1: none may be negative"),
-        (lambda: PGD(0.1, math.nan, 5), "step size nan"),
-        (lambda: PGD(0.1, math.inf, 5), "step size inf"),
-        (lambda: PGD(0.1, 0.1, -1), "step size 0.1, steps -1, restarts 1: none may be negative"),
-        (lambda: PGD(0.1, 0.1, 5, restarts=0), "steps 5, restarts 0: none may be negative or infinite and there must"),
+        (lambda: PGD(0.1, -0.1, 5), "step size is -0.1: it must not be negative or infinite."),
+        (lambda: PGD(0.1, math.nan, 5), "step size is nan: it must not"),
+        (lambda: PGD(0.1, math.inf, 5), "step size is inf: it must not"),
+        (lambda: PGD(0.1, 0.1, -1), "steps -1, restarts 1: steps must not be negative"),
+        (
+            lambda: PGD(0.1, 0.1, 5, restarts=0),
+            "steps 5, restarts 0: steps must not be negative, restarts at least one.",
+        ),
         (
             lambda: PGD(0.1, 0.1, 5, loss="margn"),  # type: ignore[arg-type]
             "unknown loss 'margn': did you mean 'margin'? known are cross-entropy, margin.",

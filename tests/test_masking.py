@@ -159,7 +159,7 @@ def test_balls_grow_until_one_covers_all_images(eps: float, factors: tuple[int, 
 
 
 def test_a_search_without_queries_is_refused() -> None:
-    with pytest.raises(UserError, match="there must be a query"):
+    with pytest.raises(UserError, match="queries 0: both must be above zero"):
         MaskingSettings(queries=0).resolved({"recipe": {"eps": 0.1}})
 
 
@@ -184,7 +184,7 @@ def analysed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fac
 def test_the_table_and_the_picture_show_the_files_numbers(analysed: Result) -> None:
     row = ANALYSIS.table_row(analysed)
     assert list(row) == [
-        *("natural", "noise", "one step", "PGD-20", "10 queries", "PGD-20 at 64/255"),
+        *("natural", "noise", "one step", "PGD-20", "search, 10 queries", "PGD-20 at 64/255"),
         *("no gradient (cross-entropy, margin)", "images"),
     ]
     assert row["natural"].startswith(f"{100 * analysed['accuracy/natural'][0]:.1f} % [")
@@ -202,5 +202,5 @@ def test_the_table_and_the_picture_show_the_files_numbers(analysed: Result) -> N
     shown = [float(np.asarray(mark.lines[0].get_xdata())[0]) for mark in right.containers]
     of_marks = [analysed[f"accuracy/{name}"][0] for name in ("natural", "noise_worst", "search", "one_step")]
     np.testing.assert_allclose(shown, [100 * value for value in (*of_marks, analysed["accuracy/pgd"][0, 0])])
-    assert "20 train images of cluttered-digits" in drawing.caption
+    assert "cluttered-digits, 20 train images" in drawing.caption
     assert "random search of 10 queries" in drawing.caption

@@ -311,11 +311,11 @@ def test_steps_are_put_in_order(given: Mapping[str, Any], pgd: str, cw: str, nam
         ({"cw": "x"}, "'x' is no list of steps"),
         ({"cw": "1.5"}, "'1.5' is no list of steps"),
         ({"cw": "5,,20"}, "'5,,20' is no list of steps"),
-        ({"restarts": 0}, "restarts is 0: there must be one."),
-        ({"restarts": -2}, "restarts is -2: there must be one."),
+        ({"restarts": 0}, "restarts is 0: there must be at least one."),
+        ({"restarts": -2}, "restarts is -2: there must be at least one."),
         ({"seed": -1}, "seed is -1: it must not be negative."),
         ({"eps": 8.0}, "eps is 8: it must lie within 0 and 1"),
-        ({"step_size": -0.1}, "step size -0.1"),
+        ({"step_size": -0.1}, "step size is -0.1"),
     ],
 )
 def test_what_is_out_of_range_is_said(given: Mapping[str, Any], sentence: str) -> None:
