@@ -345,6 +345,17 @@ READERS = {
 """The options that say who reads what a model gives."""
 
 
+MORE_EXAMPLES = {
+    "robustness": (
+        "--pgd 20 --cw none                 PGD-20 alone, a fifteenth of the time",
+        "--matrix --form markdown           every model of a dataset attacks every other",
+        "--restarts 5 --limit 200",
+    ),
+    "masking": ("--limit 200 --queries 5000",),
+    "autoattack": ("checkpoints/NAME.safetensors --limit 200 --batch-size 50",),
+}
+
+
 def analysis_command(name: str, called: str) -> click.Command:
     """The command of one analysis, with an option for each of its settings; `called` is how it is typed."""
     from interpret_robust import analyses
@@ -356,7 +367,8 @@ def analysis_command(name: str, called: str) -> click.Command:
         _analyse(name, checkpoints, given)
 
     decorators = [*_view_options(analysis.views), *_settings_options(analysis.settings), *READERS[analysis.readers]]
-    example = with_examples(f"{called}\n  {called} checkpoints/NAME.safetensors --split train")
+    more = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
+    example = with_examples("\n  ".join([called, *(f"{called} {arguments}" for arguments in more)]))
     return click.command(called.rsplit(maxsplit=1)[-1], help=analyses.about(name), epilog=example)(
         options(*decorators, run_options)(command)
     )

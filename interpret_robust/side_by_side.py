@@ -101,7 +101,7 @@ def _leave_if_orphaned(parent: int, *_: Any) -> None:
 
     The pipe of a parent that was killed closes a little before its children have another.
     """
-    for _ in range(20):
+    for _wait in range(20):
         if os.getppid() != parent:
             os._exit(1)
         time.sleep(0.05)

@@ -128,6 +128,8 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
         if task.is_done():
             say(f"{task.name} is there already")
         else:
+            if not task.overwrite and (task.folder / task.name).exists():
+                say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
     workers = 1 if resolve(device).type == "cuda" else min(cores(), len(todo))
     failures = []
