@@ -104,9 +104,10 @@ def test_what_needs_masks_is_not_asked_of_data_without(
     def asked(masks: object) -> list[str]:
         def load(source: str) -> SimpleNamespace:
             loaded.append(source)
-            return SimpleNamespace(test=SimpleNamespace(masks=masks))
+            return SimpleNamespace(name=source, test=SimpleNamespace(masks=masks))
 
-        monkeypatch.setattr("interpret_robust.study.load", load)
+        for module in ("study", "tasks"):
+            monkeypatch.setattr(f"interpret_robust.{module}.load", load)
         found = question_tasks(of, Folders(tmp_path), "cpu")
         for question, tasks in found:
             assert [task.analysis for task in tasks] == [question.analysis] * len(question.models)

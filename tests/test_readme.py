@@ -23,7 +23,7 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 def small(name: str, path: Path) -> None:
     """The dataset `name` as a few images at `path`."""
-    made = cluttered_digits(40, 10)
+    made = cluttered_digits(40, 10, planted=name.endswith("planted"))
     arrays: Arrays = {"x_train": made.train.images, "x_test": made.test.images}
     arrays |= {"y_train": made.train.labels.astype("u1"), "y_test": made.test.labels.astype("u1")}
     if name.startswith("cluttered") and made.train.masks is not None and made.test.masks is not None:
@@ -52,7 +52,7 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(study, "QUICK", FEW)
     catalogue.load.cache_clear()
-    for name in ("cluttered-digits", "cifar10"):
+    for name in ("cluttered-digits", "cluttered-digits-planted", "cifar10"):
         small(name, catalogue.file_of(name))
     monkeypatch.setitem(sources.SOURCES, "cifar10", replace(sources.SOURCES["cifar10"], sums={}))
     monkeypatch.setitem(recipe.QUICK_CNN, "epochs", 1)

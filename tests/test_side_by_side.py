@@ -135,7 +135,7 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, num
         for _ in range(3):
             os.killpg(parent.pid, number)
             time.sleep(0.05)
-        assert parent.wait(timeout=PATIENCE)
+        parent.wait(timeout=PATIENCE)
     finally:
         os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
