@@ -15,14 +15,13 @@ class Stopped(Exception):
 def stop_requests() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.
 
-    A second signal acts at once. Outside the main thread signals are left alone, and so are ignored ones.
+    A second signal acts at once. Outside the main thread signals are left alone.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def request(number: int, _: Any) -> None:
         stop.set()

@@ -123,7 +123,8 @@ class Wait:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, number: int) -> None:
     script = (
-        "import sys, test_side_by_side as t\n"
+        "import signal, sys, test_side_by_side as t\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
         "list(t.side_by_side.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
