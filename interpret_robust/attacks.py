@@ -5,7 +5,8 @@
 
 Images are pixels in [0, 1]. The iterate stays in float32 and is recomputed from the clean image at each
 step; the loss is summed, so that no gradient depends on the batch; only the gradient with respect to the
-images is taken. The model's mode, its running statistics and the global random state are left as found.
+images is taken. The model's mode, its running statistics, whether its weights ask for gradients and the global random
+state are left as found.
 """
 
 import math
@@ -21,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.errors import UserError, unknown
+from interpret_robust.models import Classifier
+from interpret_robust.models.folded import fold
 from interpret_robust.streams import streams
 
 LossName = Literal["cross-entropy", "margin"]
@@ -82,12 +85,18 @@ class PGD:
         Raises UserError where the model's gradients are not numbers, and ValueError where an adversarial image
         leaves either box, as it does when the images are not within [0, 1].
         """
+        found = self.search(model, images, labels, noise)
+        check_inside(found, images, self.eps)
+        return found
+
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        """As a call, but without a look at what was found, for which a GPU would have to stop."""
         images = images.float()
-        with batch_norm_mode(model, self.batch_norm):
+        with batch_norm_mode(model, self.batch_norm), weights_frozen(model):
+            if self.batch_norm == "eval" and images.device.type == "cpu" and isinstance(model, Classifier):
+                model = fold(model)
             found = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
-            best = found[0] if self.restarts == 1 else _smallest_margin(model, found, labels)
-        check_inside(best, images, self.eps)
-        return best
+            return found[0] if self.restarts == 1 else _smallest_margin(model, found, labels)
 
     def iterates(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Iterator[Tensor]:
         """The start and the iterate after each step. The caller sets the model's mode."""
@@ -266,3 +275,15 @@ def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextmanager
+def weights_frozen(model: nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient while this is entered: nothing is kept or, where compiled, computed for them."""
+    before = [(weights, weights.requires_grad) for weights in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for weights, asks in before:
+            weights.requires_grad_(asks)

@@ -21,6 +21,7 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.errors import UserError
 from interpret_robust.interruption import Stopped, stop_requests
 from interpret_robust.models import Classifier
+from interpret_robust.models.folded import fold
 from interpret_robust.results import AnyArray, Axes, Columns, Places
 from interpret_robust.schema import Schema
 from interpret_robust.training.checkpoint import Checkpoint
@@ -230,14 +231,19 @@ class Work:
         self.axes |= analysis.axes(self)
 
     @cached_property
-    def model(self) -> Classifier:
-        """The checkpoint's model, in eval mode on `device`."""
+    def network(self) -> Classifier:
+        """The checkpoint's model with all its layers, in eval mode on `device`."""
         return self._checkpoint.model(self.device)
 
     @cached_property
+    def model(self) -> Classifier:
+        """The same, folded: what answers, and what is attacked."""
+        return fold(self.network)
+
+    @cached_property
     def evaluators(self) -> dict[str, Classifier]:
-        """The models that read what this one gives, by name."""
-        return {one.path.stem: one.model(self.device) for one in self._evaluators}
+        """The models that read what this one gives, folded, by name."""
+        return {one.path.stem: fold(one.model(self.device)) for one in self._evaluators}
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """The images from `start` on, batch by batch. Raises Stopped between two of them, on SIGINT or SIGTERM."""

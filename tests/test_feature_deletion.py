@@ -323,12 +323,12 @@ def test_a_stopped_run_goes_on_to_the_same_file(
 def test_nothing_is_left_changed(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
     this = work(trained["at"], digits, tmp_path, limit=5)
     state = torch.get_rng_state()
-    before = {name: values.clone() for name, values in this.model.state_dict().items()}
+    before = {name: values.clone() for name, values in this.network.state_dict().items()}
     this.run()
     assert torch.equal(state, torch.get_rng_state())
-    assert not any(module.training for module in this.model.modules())
-    assert all(torch.equal(values, before[name]) for name, values in this.model.state_dict().items())
-    assert all(weights.requires_grad and weights.grad is None for weights in this.model.parameters())
+    assert not any(module.training for model in (this.network, this.model) for module in model.modules())
+    assert all(torch.equal(values, before[name]) for name, values in this.network.state_dict().items())
+    assert all(weights.requires_grad and weights.grad is None for weights in this.network.parameters())
 
 
 def test_attention_of_a_model_without_is_refused(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def work_of(model: nn.Module, evaluators: Sequence[nn.Module], size: int = COUNT
     starts = range(0, COUNT, size)
     fields = {
         "model": model,
+        "network": model,
         "settings": ScoreSettings(seed=SEED),
         "dataset": Dataset("odd", split_of(20, 2), test, tuple("abcdefg")),
         "split": test,

@@ -165,7 +165,7 @@ def prepare(work: Work) -> Readers:
     return Readers(
         settings,
         work.evaluators,
-        random_network(work.model, images, settings.seed),
+        random_network(work.network, images, settings.seed),
         _deviations(work),
         found,
     )

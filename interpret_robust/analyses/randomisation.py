@@ -31,6 +31,7 @@ from interpret_robust.attribution import (
 )
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
+from interpret_robust.models.folded import fold
 from interpret_robust.regions import object_positions, share_inside
 from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network, randomised, stages
 from interpret_robust.results import AnyArray, Axes, Columns, Result
@@ -115,7 +116,7 @@ class Cascade(NamedTuple):
 
 def axes(work: Work) -> Axes:
     """The trained network, each stage by the part that went last, and the independent random networks."""
-    parts = (name for name, _ in stages(work.model))
+    parts = (name for name, _ in stages(work.network))
     return {"stage": ("trained", *parts, *(f"random {number}" for number in range(1, RANDOM_NETWORKS + 1)))}
 
 
@@ -123,14 +124,15 @@ def prepare(work: Work) -> Cascade:
     """Every network of the cascade, calibrated on training images."""
     train, seed = work.dataset.train, work.settings.seed
     images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
+    trained = work.network
     networks = [
-        work.model,
-        *(randomised(work.model, done, images, seed) for done in range(1, len(stages(work.model)) + 1)),
-        *(random_network(work.model, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
+        trained,
+        *(randomised(trained, done, images, seed) for done in range(1, len(stages(trained)) + 1)),
+        *(random_network(trained, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
     ]
     evaluator = next(iter(work.evaluators.values()))
     height, width = work.config["local_grid"]
-    return Cascade(networks, evaluator, work.settings.weights, (height, width))
+    return Cascade([fold(network) for network in networks], evaluator, work.settings.weights, (height, width))
 
 
 def rows(_: Classifier, batch: Batch, cascade: Cascade) -> dict[str, AnyArray]:

@@ -28,6 +28,9 @@ class Features(NamedTuple):
 class Classifier(nn.Module):
     """`model(images)` gives logits (N, classes); images are pixels in [0, 1], NCHW, any normalisation is inside."""
 
+    is_folded = False
+    """Whether it is what `models.folded.fold` gives, for evaluation only."""
+
     def __init__(self, backbone: nn.Module, head: nn.Module, pooled_channels: int, classes: int) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
