@@ -2,23 +2,30 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-from interpret_robust import analyses, side_by_side, streaming
+import torch
+
+from interpret_robust import analyses, in_turn, side_by_side, streaming
 from interpret_robust.datasets import load
 from interpret_robust.device import cores, resolve
 from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
-from interpret_robust.interruption import Stopped
+from interpret_robust.interruption import Stopped, stop_requests
+from interpret_robust.side_by_side import Task
 from interpret_robust.training import checkpoint
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import finished, train
+from interpret_robust.training.loop import finished, training
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.variants import variant
+
+AT_ONCE = 4
+"""Models that a GPU trains at once: more of the paper's size than fill one."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,19 @@ class TrainTask:
 
     def __call__(self, position: int | None = None) -> str:
         """Train, and say how it went. Raises Stopped without beginning where the deadline has passed."""
+        with stop_requests() as stop:
+            return in_turn.to_end(self.steps(stop, position))
+
+    def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
+        """The same a step at a time, until `stop` is set."""
         if time.monotonic() > self.deadline:
             raise Stopped(f"{self.job().name} was not begun")
-        path = train(
+        path = yield from training(
             self.job(),
             self.folder,
             source=self.source,
             device=resolve(self.device),
+            stop=stop,
             deadline=self.deadline,
             overwrite=self.overwrite,
             position=position,
@@ -119,7 +132,7 @@ class AnalysisTask:
 
 
 def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say: Say) -> None:
-    """Do the tasks that are not done yet, side by side on a CPU, one after the other on a GPU.
+    """Do the tasks that are not done yet, side by side on a CPU; on a GPU train several at once, else one by one.
 
     Each outcome is said as it comes. The first error is raised when all others have ended.
     """
@@ -131,9 +144,8 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
             if not task.overwrite and (task.folder / task.name).exists():
                 say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
-    workers = 1 if resolve(device).type == "cuda" else min(cores(), len(todo))
     failures = []
-    for _, outcome in side_by_side.run(todo, workers):
+    for outcome in _outcomes(todo, resolve(device)):
         if isinstance(outcome, Exception):
             failures.append(outcome)
         else:
@@ -143,6 +155,16 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
         say(str(failure))
     if failures:
         raise failures[0]
+
+
+def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exception]:
+    """What each task says, or its exception, as they end."""
+    trainings = [task for task in tasks if isinstance(task, TrainTask)]
+    if trainings and device.type == "cuda":
+        yield from (outcome for _, outcome in in_turn.run(trainings, AT_ONCE, device))
+    else:
+        workers = 1 if device.type == "cuda" else min(cores(), len(tasks))
+        yield from (outcome for _, outcome in side_by_side.run(tasks, workers))
 
 
 def checkpoints_in(folders: Folders) -> list[Path]:

@@ -6,8 +6,10 @@ a run was stopped and taken up again. On the CPU that holds to the last bit.
 
 import math
 import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -16,13 +18,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from interpret_robust import device as devices
 from interpret_robust import progress, provenance
-from interpret_robust.attacks import generator_noise
+from interpret_robust.attacks import PGD, generator_noise
 from interpret_robust.configs import differences
 from interpret_robust.datasets.batches import ATTACK, TrainingBatches, generator
 from interpret_robust.errors import UserError
+from interpret_robust.in_turn import to_end
 from interpret_robust.interruption import Stopped, stop_requests
 from interpret_robust.models import build
 from interpret_robust.training import checkpoint
+from interpret_robust.training.accelerate import accelerated
 from interpret_robust.training.job import Job
 from interpret_robust.training.objective import Objective, objective
 
@@ -55,7 +59,12 @@ class Totals:
         correct = (predicted == labels).sum()
         count = len(labels)
         self.sums += torch.stack([result.cross_entropy * count, result.distance * count, correct])
-        self.predictions += torch.bincount(predicted, minlength=len(self.predictions))
+        self.predictions.index_add_(0, predicted, torch.ones_like(predicted))
+
+    def clear(self) -> None:
+        """Forget everything, in place."""
+        self.sums.zero_()
+        self.predictions.zero_()
 
 
 @dataclass
@@ -83,31 +92,33 @@ class Run:
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
+        self.update = accelerated(self._update, self.model, self.device)
 
     def advance(self) -> None:
         """One training step; at an epoch's end also its line of history."""
         began = time.monotonic()
-        recipe, variant = self.job.recipe, self.job.variant
-        share = (self.step + 1) / self.total_steps
+        recipe, share = self.job.recipe, (self.step + 1) / self.total_steps
         images, labels = self.batches.batch(self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            adversarial = images
-            if variant.adversarial:
-                noise = generator_noise(generator(self.device, self.job.seed, ATTACK, self.step))
-                adversarial = recipe.attack(share)(self.model, images, labels, noise)
-            result = objective(self.model, images, adversarial, labels, recipe.feature_weight(variant))
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate(share)
-        self.optimiser.zero_grad()
-        result.total.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        noise = generator_noise(generator(self.device, self.job.seed, ATTACK, self.step))(images)
+        _set_rate(self.optimiser, recipe.rate(share))
+        self.update(recipe.attack(share) if self.job.variant.adversarial else None, images, noise, labels)
         if self.average:
             self.average.update_parameters(self.model)
-        self.totals.add(result, labels)
         self.step += 1
         self.seconds += time.monotonic() - began
         if self.step % self.batches.steps_per_epoch == 0:
             self._end_epoch(share)
+
+    def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
+        """Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimiser."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            adversarial = attack.search(self.model, images, labels, lambda _: noise) if attack else images
+            weight = self.job.recipe.feature_weight(self.job.variant)
+            result = objective(self.model, images, adversarial, labels, weight)
+        self.optimiser.zero_grad()
+        result.total.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.totals.add(result, labels)
 
     def _end_epoch(self, share: float) -> None:
         seen = self.batches.steps_per_epoch * self.job.recipe.batch_size
@@ -124,7 +135,7 @@ class Run:
                 "seconds": round(self.seconds, 1),
             }
         )
-        self.totals = Totals.zero(self.classes, self.device)
+        self.totals.clear()
         check_collapse(self.history, self.classes)
 
     def running(self) -> dict[str, str]:
@@ -163,7 +174,9 @@ class Run:
         optimiser: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _below("optimiser.", saved.tensors).items():
             index, key = name.split(".")
-            optimiser.setdefault(int(index), {})[key] = tensor
+            # In the order of the weights, along which an optimiser of one kernel goes through memory.
+            ordered = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+            optimiser.setdefault(int(index), {})[key] = ordered
         self.optimiser.load_state_dict(
             {"state": optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
         )
@@ -180,7 +193,6 @@ def train(
     deadline: float = math.inf,
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
-    position: int | None = None,
 ) -> Path:
     """Train a job to its end and write its checkpoint, going on from where an earlier run stopped.
 
@@ -192,11 +204,37 @@ def train(
         deadline: value of `time.monotonic()` after which to save and stop.
         overwrite: train anew and replace a checkpoint, or an unfinished run of another job, with this name.
         save_every: seconds between saves.
-        position: line of the progress bar, where several models train side by side.
 
     Returns the checkpoint's path. Raises Stopped at the deadline or on SIGINT or SIGTERM, and UserError
     where the name is taken by another job or the model collapsed.
     """
+    with stop_requests() as stop:
+        steps = training(
+            job,
+            folder,
+            source=source,
+            device=device,
+            stop=stop,
+            deadline=deadline,
+            overwrite=overwrite,
+            save_every=save_every,
+        )
+        return to_end(steps)
+
+
+def training(
+    job: Job,
+    folder: Path,
+    *,
+    source: str,
+    device: torch.device,
+    stop: Event,
+    deadline: float = math.inf,
+    overwrite: bool = False,
+    save_every: float = SAVE_EVERY,
+    position: int | None = None,
+) -> Generator[None, None, Path]:
+    """As `train`, one step each time it is asked for one, until `stop` is set; `position` is the line of its bar."""
     path, state_path = folder / f"{job.name}.safetensors", folder / f"{job.name}.state.safetensors"
     if finished(job, folder, overwrite=overwrite):
         state_path.unlink(missing_ok=True)
@@ -217,7 +255,7 @@ def train(
             state, tensors = run.state()
             checkpoint.write(state_path, about | state, tensors)
 
-        _run_to_end(run, save, deadline, save_every, position)
+        yield from _run_to_end(run, save, stop, deadline, save_every, position)
     metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
     checkpoint.write(path, about | {"history": run.history, "metrics": metrics}, run.final_tensors())
     state_path.unlink(missing_ok=True)
@@ -238,13 +276,15 @@ def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
 _WAYS_OUT = "use another --root, or --overwrite to replace it."
 
 
-def _run_to_end(run: Run, save: Any, deadline: float, save_every: float, position: int | None) -> None:
+def _run_to_end(
+    run: Run, save: Callable[[], None], stop: Event, deadline: float, save_every: float, position: int | None
+) -> Iterator[None]:
     save()  # at once, so that a folder that cannot be written is told before the work, not after it
     saved_at = time.monotonic()
     bar = progress.bar(
         f"{run.job.variant.name} seed {run.job.seed}", run.total_steps, "steps", initial=run.step, position=position
     )
-    with stop_requests() as stop, bar:
+    with bar:
         while run.step < run.total_steps:
             run.advance()
             bar.update()
@@ -257,6 +297,7 @@ def _run_to_end(run: Run, save: Any, deadline: float, save_every: float, positio
                 saved_at = now
             if late and run.step < run.total_steps:
                 raise Stopped(f"{run.job.name} stopped after step {run.step} of {run.total_steps}")
+            yield
 
 
 def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, Any]]:
@@ -309,13 +350,25 @@ _COLLAPSE_HELP = (
 
 
 def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The recipe's, in few kernels. On a GPU its rate is a tensor, so that a recorded step sees it change."""
     recipe = job.recipe
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    device = matrices[0].device
+    on_gpu = device.type == "cuda"
+    rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(groups, lr=recipe.learning_rate)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+        return torch.optim.Adam(groups, lr=rate, fused=True, capturable=on_gpu)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, fused=True)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _average(model: torch.nn.Module, decay: float) -> AveragedModel:

@@ -1,0 +1,90 @@
+"""The fast path of training on a GPU, behind one seam: compiled networks, and a whole step replayed as a CUDA graph.
+
+A step of a small network is thousands of kernels of a few microseconds, which take longer to launch than to run. A
+graph launches them all at once. On a CPU there is nothing to gain: a step is what it is.
+"""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from interpret_robust.attacks import PGD
+from interpret_robust.models import Classifier
+
+Step = Callable[[PGD | None, Tensor, Tensor, Tensor], None]
+"""The arithmetic of a training step on images, noise and labels: it changes tensors in place and looks at none."""
+
+WARM_UP = 3
+"""Steps that run before one is recorded: compilers, libraries and the optimiser prepare themselves in these."""
+
+
+def accelerated(step: Step, model: Classifier, device: torch.device) -> Step:
+    """The same step as fast as the device allows. On a GPU `model.features` is compiled."""
+    return Recorded(step, model) if device.type == "cuda" else step
+
+
+class Recorded:
+    """A step that runs as written while its attack still changes, and is then recorded once and replayed.
+
+    What cannot be compiled or recorded here runs as written, which is said once on stderr.
+    """
+
+    def __init__(self, step: Step, model: Classifier) -> None:
+        self.step, self.model = step, model
+        self.attack: PGD | None = None
+        self.unchanged = 0
+        self.can_record = True
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+        _compile(model)
+
+    def __call__(self, attack: PGD | None, *inputs: Tensor) -> None:
+        """Do one step."""
+        if attack != self.attack:
+            self.attack, self.unchanged, self.graph = attack, 0, None
+        if self.unchanged == WARM_UP and self.can_record:
+            self._record(*inputs)
+        self.unchanged += 1
+        if self.graph is None:
+            self._as_written(*inputs)
+            return
+        for static, given in zip(self.inputs, inputs, strict=True):
+            static.copy_(given)
+        self.graph.replay()
+
+    def _as_written(self, *inputs: Tensor) -> None:
+        try:
+            self.step(self.attack, *inputs)
+        except Exception as error:
+            if "features" not in vars(self.model):
+                raise
+            # The compiler speaks up before the first kernel of a step has run.
+            del self.model.features
+            _say("torch.compile", error)
+            self.step(self.attack, *inputs)
+
+    def _record(self, *inputs: Tensor) -> None:
+        """Take down the kernels of a step without running them."""
+        self.inputs = tuple(given.clone() for given in inputs)
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.step(self.attack, *self.inputs)
+            self.graph = graph
+        except Exception as error:
+            self.can_record = False
+            _say("a CUDA graph of the step", error)
+
+
+def _compile(model: Classifier) -> None:
+    """Compile what the attack and both passes of the objective go through. Graphs are ours, not the compiler's."""
+    compiled = torch.compile(model.features, mode="max-autotune-no-cudagraphs", dynamic=False)
+    model.features = compiled  # type: ignore[method-assign]
+
+
+def _say(what: str, error: Exception) -> None:
+    reason = str(error).strip().split("\n")[0]
+    tqdm.write(f"training goes on without {what}, more slowly: {reason}", file=sys.stderr)
