@@ -32,9 +32,7 @@ def test_every_variant_trains(tmp_path: Path, digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])
-def test_compiled_and_recorded_steps_are_those_as_written(
-    digits: Dataset, batch_norm: Literal["eval", "train"]
-) -> None:
+def test_compiled_and_recorded_steps_are_those_as_written(digits: Dataset, batch_norm: BatchNormMode) -> None:
     recipe = replace(PRESETS["fast"], epochs=5, batch_size=20, attack_steps=2, attack_batch_norm=batch_norm)
     job = Job(digits, "small", variant("at-att-reg"), 0, recipe)
     fast, written = (Run(job, device.resolve("cuda")) for _ in range(2))
