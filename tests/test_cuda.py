@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from interpret_robust import analyses, device, results, streaming
+from interpret_robust.attacks import BatchNormMode
 from interpret_robust.datasets import Dataset
 from interpret_robust.training import checkpoint
 from interpret_robust.training.accelerate import WARM_UP, Recorded
