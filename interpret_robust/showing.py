@@ -1,5 +1,6 @@
-"""What a file of ours holds, as text: `irt show`."""
+"""What a file of ours holds, as text, without torch: `irt show`."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from interpret_robust import results
 from interpret_robust.configs import lines
 from interpret_robust.errors import UserError
 from interpret_robust.tables import render
+from interpret_robust.training import stored
 
 
 def describe(path: Path) -> str:
@@ -24,16 +26,14 @@ def describe(path: Path) -> str:
 
 
 def _describe_checkpoint(path: Path) -> str:
-    from interpret_robust.training import checkpoint
-
-    found = checkpoint.read(path)
+    found = stored.read(path)
     about = dict(found.about)
     history = about.pop("history")
-    parameters = sum(tensor.numel() for tensor in found.tensors.values())
+    numbers = sum(math.prod(tensor.shape) for tensor in found.tensors.values())
     rows = [{key: _short(value) for key, value in epoch.items()} for epoch in history]
     return "\n\n".join(
         [
-            f"{path}: {len(found.tensors)} tensors, {parameters} numbers, checksum good",
+            f"{path}: {len(found.tensors)} tensors, {numbers} numbers, checksum good",
             lines(about),
             render(rows) if rows else "no epoch is finished yet",
         ]

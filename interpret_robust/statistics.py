@@ -1,17 +1,24 @@
-"""Intervals and rank statistics, over images, from SciPy wherever it has them."""
+"""Intervals and rank statistics, over images, from SciPy wherever it has them.
 
-from collections.abc import Sequence
+SciPy loads `scipy.stats`, the slowest import of a command that only shows or draws, when it is first used.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 Array = npt.NDArray[np.floating]
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 TAILS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+
+TOGETHER, PART = 16, 4096
+"""Resamples and rows that are treated at a time: enough to be fast, few enough to take no memory."""
 
 
 class Interval(NamedTuple):
@@ -32,7 +39,7 @@ class Interval(NamedTuple):
 
 def wilson(successes: int, count: int) -> Interval:
     """Share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no images."""
-    low, high = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
+    low, high = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(successes / count, float(low), float(high))
 
 
@@ -59,9 +66,8 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> t
 
     A resample is the number of times it draws each row, so that its means are one product of matrices.
     """
-    rows = rows.astype(np.float64)
     low, high = np.quantile(_resampled_means(rows, seed, resamples), TAILS, axis=0)
-    return rows.mean(0), low, high
+    return rows.mean(0, dtype=np.float64), low, high
 
 
 def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
@@ -90,10 +96,27 @@ def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int
 
 def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
     """Means (resamples, K) over rows (N, K) drawn with replacement."""
-    count = len(rows)
+    count, drawn, means = len(rows), _drawn(len(rows), seed, resamples), []
+    while some := list(islice(drawn, TOGETHER)):
+        times = np.stack(some)
+        means.append(sum(times[:, part].astype(np.float64) @ rows[part] for part in parts(count)) / count)
+    return np.concatenate(means)
+
+
+def _drawn(count: int, seed: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    """How often each of `count` rows is drawn, (count,), in each of the resamples."""
     rng = np.random.default_rng(seed)
-    drawn = (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples))
-    return np.stack([times.astype(np.float64) @ rows / count for times in drawn])
+    return (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples))
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Slices that cover `count` rows, PART at a time; an empty one for no rows."""
+    return (slice(first, first + PART) for first in range(0, max(count, 1), PART))
+
+
+def by_parts(function: Callable[..., Array], *arrays: Array) -> Array:
+    """What a function that treats each row alone makes of arrays (N, ...), with what it needs on its way kept small."""
+    return np.concatenate([function(*(array[part] for array in arrays)) for part in parts(len(arrays[0]))])
 
 
 def row_spearman(first: Array, second: Array) -> Array:
@@ -101,7 +124,11 @@ def row_spearman(first: Array, second: Array) -> Array:
 
     A row that is constant in either has no correlation: NaN.
     """
-    a, b = (stats.rankdata(rows, axis=1) for rows in (first, second))
+    return by_parts(_row_spearman, first, second)
+
+
+def _row_spearman(first: Array, second: Array) -> Array:
+    a, b = (scipy.stats.rankdata(rows, axis=1) for rows in (first, second))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
     correlation: Array = np.divide((a * b).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
@@ -115,13 +142,32 @@ def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples:
     """
     defined = np.isfinite(first) & np.isfinite(second)
     first, second = first[defined], second[defined]
-    rng, count = np.random.default_rng(seed), len(first)
-    whole = row_spearman(first[None], second[None])[0] if count > 1 else np.nan
+    if len(first) < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    a, b = (np.unique(values, return_inverse=True)[1] for values in (first, second))
+    whole = _spearman_of_drawn(a, b, np.ones(len(first)))
     if np.isnan(whole):
         return Interval(np.nan, np.nan, np.nan)
-    drawn = (rng.integers(count, size=(1, count)) for _ in range(resamples))
-    low, high = np.nanquantile([row_spearman(first[chosen], second[chosen])[0] for chosen in drawn], TAILS)
-    return Interval(float(whole), float(low), float(high))
+    drawn = _drawn(len(first), seed, resamples)
+    low, high = np.nanquantile([_spearman_of_drawn(a, b, times) for times in drawn], TAILS)
+    return Interval(whole, float(low), float(high))
+
+
+def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> float:
+    """Spearman's correlation of pairs, each drawn `times` (N,), from the places (N,) of their values in order.
+
+    The ranks of a resample follow from those places and how often each is drawn: nothing is sorted again.
+    """
+    a, b = (_middle_ranks(places, times) for places in (first, second))
+    scale = np.sqrt((times @ (a * a)) * (times @ (b * b)))
+    return float(times @ (a * b) / scale) if scale > 0 else np.nan
+
+
+def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Array:
+    """Rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
+    tied = np.bincount(places, times)
+    ranks: Array = (np.cumsum(tied) - (tied - 1) / 2 - (times.sum() + 1) / 2)[places]
+    return ranks
 
 
 def row_partial_spearman(first: Array, second: Array, given: Array) -> Array:
@@ -148,7 +194,7 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Pair
     """McNemar's exact two-sided test on outcomes (N,) of the same images; p is 1 where no image differs."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
-    p_value = float(stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+    p_value = float(scipy.stats.binomtest(only_first, differing).pvalue) if differing else 1.0
     return Paired(only_first, only_second, p_value)
 
 
@@ -179,8 +225,8 @@ def over_seeds(values: Sequence[Array]) -> Tested:
         return Tested(Interval(mean, mean, mean), float(mean == 0))
     freedom = parts.sum() ** 2 / (parts**2 / [len(seeds) - 1, len(images) - 1]).sum()
     error = np.sqrt(parts.sum())
-    low, high = stats.t.interval(CONFIDENCE, freedom, mean, error)
-    return Tested(Interval(mean, float(low), float(high)), float(2 * stats.t.sf(abs(mean) / error, freedom)))
+    low, high = scipy.stats.t.interval(CONFIDENCE, freedom, mean, error)
+    return Tested(Interval(mean, float(low), float(high)), float(2 * scipy.stats.t.sf(abs(mean) / error, freedom)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -208,11 +254,15 @@ class Trend(NamedTuple):
 
 
 def page_trend(rows: Array) -> Trend:
-    """Page's test that values of rows (N, K) grow from the first column to the last.
+    """Page's test (1963) that values of rows (N, K) grow from the first column to the last; p by the normal limit.
 
-    Page 1963, by scipy.stats.page_trend_test. NaN for a single row, where the test says nothing.
+    As scipy.stats.page_trend_test, which needs all ranks at once. NaN for a single row, where the test says nothing.
     """
-    if len(rows) < 2:
+    count, columns = rows.shape
+    if count < 2:
         return Trend(np.nan, np.nan)
-    found = stats.page_trend_test(rows, method="asymptotic")
-    return Trend(float(found.statistic), float(found.pvalue))
+    ranks = sum(scipy.stats.rankdata(rows[part], axis=1).sum(0) for part in parts(count))
+    statistic = float(ranks @ np.arange(1, columns + 1))
+    mean = count * columns * (columns + 1) ** 2 / 4
+    variance = count * columns**2 * (columns + 1) * (columns**2 - 1) / 144
+    return Trend(statistic, float(scipy.stats.norm.sf((statistic - mean) / np.sqrt(variance))))

@@ -62,10 +62,34 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_help_answers_without_torch() -> None:
-    script = "import sys, interpret_robust.cli as c; print(sorted({'torch', 'numpy', 'h5py'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from interpret_robust import cli
+
+def irt(*arguments):
+    cli.irt([*map(str, arguments)], prog_name="irt", standalone_mode=False)
+    return sorted({"torch", "scipy.stats", "numpy", "h5py", "matplotlib"} & set(sys.modules))
+
+root = Path(sys.argv[1])
+found = [irt("--help"), irt("analyze", "--help")]
+for file in sorted(root.rglob("*.safetensors")) + sorted(root.rglob("*.h5")):
+    found.append(irt("show", file))
+print(found, irt("figure", "all", "--root", root), file=sys.stderr)
+"""
+
+
+def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) -> None:
+    """All in one fresh process: a module that one command has loaded stays."""
+    for folder in ("checkpoints", "analyses"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(study / "checkpoints/tiny-small-at-seed0.safetensors", tmp_path / "checkpoints")
+    golden = [shutil.copy(file, tmp_path / "analyses") for file in (Path(__file__).parent / "golden").glob("*.h5")]
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    shown = [["h5py", "numpy"]] * (1 + len(golden))
+    assert done.stderr == f"{[[], [], *shown]} {['h5py', 'matplotlib', 'numpy']}\n"
+    assert len(list((tmp_path / "figures").glob("*.png"))) == len(golden)
 
 
 COMMANDS = ",data,data list,data get,data show,train,evaluate,analyze,figure,show,reproduce"

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
+from interpret_robust import statistics
 from interpret_robust.statistics import (
     Interval,
     bootstrap_mean,
@@ -114,6 +115,23 @@ def test_column_means_of_one_row_are_that_row() -> None:
 def test_column_means_are_reproducible() -> None:
     rows = random(20, 3)
     assert all(np.array_equal(a, b) for a, b in zip(column_means(rows), column_means(rows), strict=True))
+
+
+def test_no_answer_depends_on_how_much_is_treated_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, others = random(41, 5), random(41, 5, seed=1)
+
+    def answers() -> list[Array]:
+        return [np.stack(column_means(rows)), row_spearman(rows, others), np.array(page_trend(rows))]
+
+    whole = answers()
+    monkeypatch.setattr(statistics, "PART", 7)
+    monkeypatch.setattr(statistics, "TOGETHER", 3)
+    for found, expected in zip(answers(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_no_rows_have_no_correlation() -> None:
+    assert row_spearman(np.empty((0, 5)), np.empty((0, 5))).shape == (0,)
 
 
 def test_ratio_of_means_has_the_interval_of_the_delta_method() -> None:

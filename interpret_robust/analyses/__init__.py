@@ -4,10 +4,12 @@ import ast
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from interpret_robust import results
 from interpret_robust.errors import UserError
+
+if TYPE_CHECKING:
+    from interpret_robust.results import Result
 
 ORDER = (
     "robustness",
@@ -42,8 +44,10 @@ def get(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").ANALYSIS
 
 
-def read(path: Path) -> results.Result:
+def read(path: Path) -> "Result":
     """Open a file of an analysis and of a version that are known here. Raises UserError for any other."""
+    from interpret_robust import results  # here, so that `irt --help` lists the analyses without numpy and HDF5
+
     found = results.read(path)
     name = found.schema.partition("/")[0]
     if name not in names():

@@ -33,6 +33,7 @@ from interpret_robust.selection import Selection
 from interpret_robust.statistics import (
     Interval,
     bootstrap_mean,
+    by_parts,
     column_means,
     page_trend,
     rate,
@@ -189,6 +190,10 @@ def relative(distance: AnyArray, norm: AnyArray) -> AnyArray:
 
 def attention_by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
     """Attention (N, P) in the order of each image's distance, the smallest (most robust) first."""
+    return by_parts(_by_rank, attention, distance)
+
+
+def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
     return np.take_along_axis(attention, np.argsort(distance, axis=1, kind="stable"), axis=1)
 
 

@@ -7,7 +7,6 @@ with the optimiser's state, the weight average and the step: every random number
 of (seed, step), so the step is the state of the generators.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,18 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from interpret_robust.errors import UserError
 from interpret_robust.files import replacing
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.classifier import Head
+from interpret_robust.training import stored
 from interpret_robust.variants import variant
-
-FORMAT = "interpret-robust-checkpoint"
-FORMAT_VERSION = 1
 
 Tensors = dict[str, Tensor]
 
@@ -85,11 +81,11 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
     """Write atomically; what was at `path` stays whole until the new file is."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format": stored.FORMAT,
+        "format_version": str(stored.FORMAT_VERSION),
         "about": (text := json.dumps(about)),
-        "about_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "tensors_sha256": _tensors_sha256(plain),
+        "about_sha256": stored.text_sha256(text),
+        "tensors_sha256": stored.tensors_sha256({name: _raw(tensor) for name, tensor in plain.items()}),
     }
     with replacing(path) as partial:
         partial.write_bytes(save(plain, metadata))
@@ -97,35 +93,13 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
 
 def read(path: Path) -> Checkpoint:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: `irt train` makes them.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}): delete it and train again.") from None
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} is a safetensors file, but not one that `irt train` wrote.")
-    version = metadata.get("format_version")
-    if version != str(FORMAT_VERSION):
-        raise UserError(
-            f"{path} has checkpoint format {version} and this irt reads {FORMAT_VERSION}: update interpret-robust."
-        )
-    if _tensors_sha256(tensors) != metadata.get("tensors_sha256"):
-        raise UserError(f"{path} is damaged (its tensors differ from their checksum): delete it and train again.")
-    if hashlib.sha256(metadata.get("about", "").encode()).hexdigest() != metadata.get("about_sha256"):
-        raise UserError(f"{path} is damaged (its metadata differ from their checksum): delete it and train again.")
-    return Checkpoint(path, json.loads(metadata["about"]), tensors, metadata["tensors_sha256"])
+    found = stored.read(path)
+    return Checkpoint(path, found.about, load(found.data), found.sha256)
 
 
-def _tensors_sha256(tensors: Tensors) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _raw(tensor: Tensor) -> stored.Raw:
+    data = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return stored.Raw(str(tensor.dtype), tuple(tensor.shape), data)
 
 
 def _check_names(path: Path, architecture: str, expected: dict[str, torch.Size], found: Tensors) -> None:

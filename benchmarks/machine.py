@@ -1,0 +1,36 @@
+"""The machine that a benchmark ran on, as its tables name it."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from interpret_robust.device import cores
+
+
+def describe_machine() -> dict[str, str]:
+    """What decides a time, by name: processor, its instruction set and cores, threads, torch, GPU, and the load.
+
+    `load` is the mean number of running processes over the last minute, by which to see whether others computed too.
+    """
+    described = {
+        "processor": processor(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "cores": str(cores()),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+    if torch.cuda.is_available():
+        described |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
+    return described
+
+
+def processor() -> str:
+    """The processor's name: the first `model name` of /proc/cpuinfo where there is one, else what the system says."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
