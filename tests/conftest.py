@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,8 @@ def digits() -> Dataset:
 def make_checkpoint(digits: Dataset) -> Callable[..., Path]:
     """Write the checkpoint of a small model that knows the training images of `digits` by heart."""
 
-    def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:
+    @cache
+    def trained(name: str, seed: int) -> tuple[Job, dict[str, torch.Tensor]]:
         job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
         model = build("small", job.variant.head, digits.image_shape, len(digits.class_names), seed=seed)
         images, labels = to_device(digits.train, torch.device("cpu"))
@@ -55,9 +57,13 @@ def make_checkpoint(digits: Dataset) -> Callable[..., Path]:
         with torch.no_grad():
             for _ in range(20):
                 model(to_pixels(images))  # the running statistics of batch norm settle
+        return job, dict(model.state_dict())
+
+    def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:
+        job, tensors = trained(name, seed)
         about = {"job": job.describe(), "source": digits.name, "code": {"version": "0"}, "history": [], "metrics": {}}
         path = folder / f"{job.name}.safetensors"
-        checkpoint.write(path, about, dict(model.state_dict()))
+        checkpoint.write(path, about, tensors)
         return path
 
     return make
