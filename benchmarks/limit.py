@@ -1,0 +1,298 @@
+"""How close to this machine's limits is a training step, and a gradient of PGD?
+
+    python benchmarks/limit.py --arch narrow --variant at-reg --batch 128 --threads 2 --json limit.json
+
+What has to be done is counted on the model itself, while a real step runs as written, one operation after the other:
+
+- FLOPs of convolutions and matrix products, by torch's formulas, a multiply-add being two. Everything else, some
+  percent, is not counted.
+- bytes, unfused: all that every operation reads and writes, each tensor at its full size. It is the traffic of eager
+  execution without any cache; what a kernel moves about inside itself is not seen.
+- bytes, least: the operands and results of convolutions and matrix products, once an operation. It is the traffic if
+  all else were fused into these, and nothing of one stayed on the chip for the next. Whatever keeps more there, such
+  as a large cache, can go below it.
+
+The limits are measured: the fastest product of two large matrices in the precision of the work, and the fastest copy
+(or sum of two) of arrays that fit into no cache. Achieved is what was counted over the median time of the same work as
+a user runs it, compiled and replayed where that is the way. Achieved / limit is above 100 % for bytes where they came
+from a cache, or were never moved because operations were fused.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from machine import describe_machine
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from interpret_robust.attacks import image_gradient
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.device import cores, resolve
+from interpret_robust.models import ARCHITECTURES, build
+from interpret_robust.models.folded import fold
+from interpret_robust.tables import render
+from interpret_robust.training.job import Job
+from interpret_robust.training.loop import Run
+from interpret_robust.training.recipe import PRESETS, preset
+from interpret_robust.variants import VARIANTS, variant
+
+WARM_UP = 6
+"""Steps before the first that is timed: a compiler and a recorder of graphs are done by then."""
+
+MATRIX = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the product that is the limit of compute."""
+
+ARRAY = 2**27
+"""Numbers (512 MiB of float32) in an array that is copied for the limit of memory."""
+
+CEILING_REPEATS = 10
+
+
+class Counts(TorchDispatchMode):
+    """What the operations that run while this is entered have to do, see the module's docstring."""
+
+    # Only its formulas: the mode itself refuses a gradient with respect to a model's images.
+    formulas = FlopCounterMode(display=False).flop_registry
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.unfused_bytes = self.least_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Do one operation, and count it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func.is_view or func.overloadpacket.__name__ in ALLOCATIONS:
+            return result
+        moved = sum(map(size, [*read_by(func, args, kwargs), *written_by(func, args, result)]))
+        self.unfused_bytes += moved
+        if formula := self.formulas.get(func.overloadpacket):
+            self.flops += formula(*args, **kwargs, out_val=result)
+            self.least_bytes += moved
+        return result
+
+
+ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "set_")
+"""Operations that give a tensor its room and move nothing."""
+
+FILLS = ("copy_", "fill_", "zero_", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")
+"""Operations that do not look at the numbers of their first argument."""
+
+
+def read_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors whose numbers an operation needs."""
+    if func.overloadpacket is torch.ops.aten.convolution_backward:
+        gradient, images, weights, wanted = args[0], args[1], args[2], args[-1]
+        return [gradient, *([weights] if wanted[0] else []), *([images] if wanted[1] else [])]
+    return tensors((args[func.overloadpacket.__name__ in FILLS :], kwargs))
+
+
+def written_by(func: Any, args: Any, result: Any) -> list[Tensor]:
+    """The tensors whose numbers an operation makes, also in the place of others."""
+    changed = [
+        given
+        for argument, given in zip(func._schema.arguments, args, strict=False)
+        if argument.alias_info and argument.alias_info.is_write
+    ]
+    return list({id(tensor): tensor for tensor in tensors((result, changed))}.values())
+
+
+def tensors(nested: Any) -> list[Tensor]:
+    """All tensors in lists, tuples and mappings."""
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
+
+
+def size(tensor: Tensor) -> int:
+    """Bytes of a tensor in memory, of an expanded one those that are there."""
+    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to do for each image of a batch: `__call__` does it once, in `precision` where that matters."""
+
+    name: str
+    precision: torch.dtype
+    images: int
+    do: Callable[[], object]
+
+    def counted(self) -> Counts:
+        """What doing it once has to do. Nothing is compiled for that, so that each operation is seen."""
+        with torch.compiler.set_stance("force_eager"):
+            self.do()  # makes what is made once, such as the state of an optimiser
+            with Counts() as counts:
+                self.do()
+        return counts
+
+    def seconds(self, repeats: int, device: torch.device) -> list[float]:
+        """How long it takes each time, after WARM_UP times."""
+        for _ in range(WARM_UP):
+            self.do()
+        return timed(self.do, repeats, device)
+
+
+def works(given: argparse.Namespace, device: torch.device) -> Iterator[Work]:
+    """A training step, and a gradient as an evaluation's PGD takes it, of random images."""
+    recipe = preset(given.recipe, "random", architecture=given.arch)
+    # An attack that does not grow is the same work in each step.
+    recipe = replace(recipe, batch_size=given.batch, attack_steps=given.steps, eps_ramp=0.0)
+    dataset = random_dataset(given.batch * (given.repeats + WARM_UP + 3))  # less than an epoch is run
+    run = Run(Job(dataset, given.arch, variant(given.variant), 0, recipe), device)
+    training = torch.bfloat16 if device.type == "cuda" else torch.float32
+    name = f"training step of {given.variant}"
+    if run.job.variant.adversarial:
+        name += f", PGD-{given.steps} with batch norm in {recipe.attack_batch_norm} mode"
+    yield Work(name, training, given.batch, run.advance)
+    images, labels = run.batches.batch(0)
+    model = fold(build(given.arch, run.job.variant.head, dataset.image_shape, run.classes, seed=0).eval()).to(device)
+    gradient = partial(image_gradient, model, images, labels, "cross-entropy")
+    yield Work("gradient of PGD in evaluation", torch.float32, given.batch, gradient)
+
+
+def random_dataset(count: int) -> Dataset:
+    """Images of 32x32x3 without a meaning, of ten classes."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    split = Split(images, np.arange(count) % 10)
+    return Dataset("random", split, split.first(10), tuple("0123456789"))
+
+
+class Ceiling(NamedTuple):
+    """What the machine can do, FLOPs or bytes a second: the fastest of some repeats, its limit, and their median."""
+
+    name: str
+    best: float
+    median: float
+
+
+def compute_ceiling(device: torch.device, precision: torch.dtype) -> Ceiling:
+    """FLOPs a second of a product of two large matrices."""
+    side = MATRIX[device.type]
+    matrix = torch.randn(side, side, device=device, dtype=precision)
+    product = torch.empty_like(matrix)
+    name = f"product of matrices {side}x{side}, {_name(precision)}"
+    return _ceiling(name, {2 * side**3: partial(torch.mm, matrix, matrix, out=product)}, device)
+
+
+def memory_ceiling(device: torch.device) -> Ceiling:
+    """Bytes a second, read and written, of a copy or of a sum of two (STREAM's triad), whichever is faster."""
+    first, second, third = (torch.zeros(ARRAY, device=device) for _ in range(3))
+    copy, triad = partial(third.copy_, first), partial(torch.add, first, second, alpha=3, out=third)
+    name = f"copy or triad of {first.nbytes // 2**20} MiB"
+    return _ceiling(name, {2 * first.nbytes: copy, 3 * first.nbytes: triad}, device)
+
+
+def _ceiling(name: str, kernels: dict[int, Callable[[], object]], device: torch.device) -> Ceiling:
+    """From kernels by what they do, in FLOPs or bytes."""
+    rates = {}
+    for amount, kernel in kernels.items():
+        timed(kernel, 2, device)
+        rates[amount] = amount / np.array(timed(kernel, CEILING_REPEATS, device))
+    fastest = max(rates.values(), key=max)
+    return Ceiling(name, float(fastest.max()), float(np.median(fastest)))
+
+
+def timed(do: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
+    """Seconds of each of some repeats, all that they started on a GPU included."""
+    found = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        do()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - began)
+    return found
+
+
+class Measured(NamedTuple):
+    """One quantity of a work: what an image needs, what was achieved and what is the limit, each a second."""
+
+    what: str
+    per_image: float
+    achieved: float
+    limit: float
+
+    def row(self) -> dict[str, str]:
+        """As a row of the table, in giga."""
+        unit = "GFLOP" if self.what == "compute" else "GB"
+        return {
+            "what": self.what,
+            "an image": f"{self.per_image / 1e9:.4f} {unit}",
+            "achieved": f"{self.achieved / 1e9:.1f} {unit}/s",
+            "limit": f"{self.limit / 1e9:.1f} {unit}/s",
+            "achieved / limit": f"{self.achieved / self.limit:.1%}",
+        }
+
+
+def compare(counts: Counts, images: int, seconds: float, compute: Ceiling, memory: Ceiling) -> list[Measured]:
+    """What was counted for some images, and took some seconds, beside the limits."""
+    amounts = {
+        "compute": (counts.flops, compute),
+        "memory, unfused": (counts.unfused_bytes, memory),
+        "memory, least": (counts.least_bytes, memory),
+    }
+    return [
+        Measured(what, amount / images, amount / seconds, ceiling.best) for what, (amount, ceiling) in amounts.items()
+    ]
+
+
+def _name(precision: torch.dtype) -> str:
+    return str(precision).removeprefix("torch.")
+
+
+def main() -> None:
+    """Measure, print a table for each work, and write all of it as JSON where that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="small")
+    parser.add_argument("--variant", choices=VARIANTS, default="at-reg")
+    parser.add_argument("--recipe", choices=PRESETS, default="quick", help="whose optimiser, and batch norm in PGD")
+    parser.add_argument("--batch", type=int, default=128, help="images a step")
+    parser.add_argument("--steps", type=int, default=5, help="of PGD in a training step")
+    parser.add_argument("--repeats", type=int, default=10, help="of each work, timed one by one")
+    parser.add_argument("--threads", type=int, default=cores(), help="on a CPU; default: a thread a core")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    device = resolve(given.device)
+    machine = describe_machine()
+    print("; ".join(f"{name} {value}" for name, value in machine.items()))
+    memory, told = memory_ceiling(device), []
+    for work in works(given, device):
+        counts, seconds = work.counted(), work.seconds(given.repeats, device)
+        compute = compute_ceiling(device, work.precision)
+        measured = compare(counts, work.images, float(np.median(seconds)), compute, memory)
+        low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75)) / work.images * 1e3
+        print(
+            f"\n{work.name}; {given.arch}, batch {work.images}, {_name(work.precision)} on {device.type}: "
+            f"{middle:.3f} ms an image [{low:.3f}, {high:.3f}], median and quartiles of {given.repeats}"
+        )
+        print(render([one.row() for one in measured]))
+        told.append(
+            {"work": work.name, "images": work.images, "seconds": seconds, "compute limit": compute._asdict()}
+            | {one.what: one._asdict() for one in measured}
+        )
+        print(f"limit of compute: {_told(compute)}")
+    print(f"limit of memory: {_told(memory)}\nWhat these numbers are and are not: --help.")
+    if given.json:
+        options = {name: str(value) for name, value in vars(given).items()}
+        found = {"machine": machine, "options": options, "memory limit": memory._asdict(), "works": told}
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _told(ceiling: Ceiling) -> str:
+    best, median = ceiling.best / 1e9, ceiling.median / 1e9
+    return f"{ceiling.name}, fastest of {CEILING_REPEATS} at {best:.1f} G/s (median {median:.1f})"
+
+
+if __name__ == "__main__":
+    main()
