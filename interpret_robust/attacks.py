@@ -100,15 +100,16 @@ class PGD:
 
     def iterates(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Iterator[Tensor]:
         """The start and the iterate after each step. The caller sets the model's mode."""
+        low, high = (images - self.eps).clamp_min(0), (images + self.eps).clamp_max(1)
         adversarial = images
         if self.random_start:
-            adversarial = project(images + self.eps * noise(images), images, self.eps)
+            adversarial = (images + self.eps * noise(images)).clamp_(low, high)
         yield adversarial
         for _ in range(self.steps):
             gradient = image_gradient(model, adversarial, labels, self.loss)
             # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
-            direction = gradient.sign() + 0 * gradient
-            adversarial = project(adversarial + self.step_size * direction, images, self.eps)
+            direction = gradient.sign().add_(gradient, alpha=0)
+            adversarial = torch.add(adversarial, direction, alpha=self.step_size).clamp_(low, high)
             yield adversarial
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:

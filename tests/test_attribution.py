@@ -103,13 +103,20 @@ def test_the_gradient_of_any_score() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_captum_takes_the_magnitude_unless_told() -> None:
-    """The sign of every map here rests on this argument."""
-    at = images().requires_grad_()
-    score: Callable[[Tensor], Tensor] = lambda x: -x.sum((1, 2, 3))  # noqa: E731
-    assert (Saliency(score).attribute(at) == 1).all()
-    assert (Saliency(score).attribute(at, abs=False) == -1).all()
-    assert (input_gradient(score, images()) == -1).all()
+def test_a_gradient_is_that_of_captum_with_its_sign() -> None:
+    model = trained_like()
+    score: Callable[[Tensor], Tensor] = lambda at: F.cross_entropy(model(at), LABELS, reduction="none")  # noqa: E731
+    at = large().requires_grad_()
+    expected = Saliency(score).attribute(at, abs=False)
+    torch.testing.assert_close(loss_gradient(model, large(), LABELS), expected, rtol=1e-4, atol=1e-6)
+    assert (expected < 0).any()
+
+
+def test_a_gradient_leaves_the_images_as_they_are() -> None:
+    at = images()
+    with torch.no_grad():
+        input_gradient(lambda pixels: pixels.sum((1, 2, 3)), at)
+    assert not at.requires_grad and at.grad is None
 
 
 @pytest.mark.parametrize("source", SOURCES)

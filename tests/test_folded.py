@@ -1,6 +1,7 @@
 """Folding: the same answers, features and gradients, from a network without batch norm, and nothing left changed."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks import PGD, counted, image_gradient, per_image_noise
 from interpret_robust.models import Classifier, build
-from interpret_robust.models.folded import Affine, fold
+from interpret_robust.models.folded import Affine, FoldedUnit, fold
+from interpret_robust.models.resnet import Unit
 
 HEADS = ("average", "nonlinear", "linear")
 
@@ -70,6 +72,16 @@ def test_no_batch_norm_is_left_and_no_weight_asks_for_a_gradient() -> None:
     assert not any(weights.requires_grad for weights in folded.parameters())
     assert not any(module.training for module in folded.modules())
     assert fold(folded) is folded
+
+
+def test_a_folded_unit_has_the_gradient_that_autograd_finds() -> None:
+    """Of a shortcut from either side of the activation, with a stride and more channels after than before."""
+    for activate_shortcut, stride, outputs in itertools.product((True, False), (1, 2), (6, 10)):
+        unit = Unit(6, outputs, stride, activate_shortcut=activate_shortcut).double().eval()
+        unit.norm1.weight.data = torch.tensor([-1.5, 0.3, 0.8, -0.2, 2.0, 1.0]).double()
+        folded = FoldedUnit(unit).requires_grad_(False)
+        at = torch.rand(2, 6, 4, 8, generator=torch.Generator().manual_seed(3)).double().sub_(0.5).requires_grad_()
+        assert torch.autograd.gradcheck(folded, at, check_undefined_grad=False)
 
 
 def test_folding_leaves_the_model_as_it_was() -> None:

@@ -11,7 +11,7 @@ class AveragePool(nn.Module):
     """The mean over positions: the base network's global feature."""
 
     def forward(self, local: Tensor) -> tuple[None, Tensor]:
-        return None, local.mean((2, 3))
+        return None, local.sum((2, 3)) / local.shape[2:].numel()  # a cheaper gradient than local.mean((2, 3))
 
 
 class DenseHead(nn.Module):

@@ -1,14 +1,15 @@
 """The same network for evaluation, with less to do: batch norm folded away, nothing kept for gradients of weights."""
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.resnet import Unit
+from interpret_robust.models.resnet import NEGATIVE_SLOPE, Unit, activate
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,6 +31,60 @@ class Affine(nn.Module):
         return torch.addcmul(self.shift, x, self.scale)
 
 
+class FoldedUnit(nn.Module):
+    """A `Unit` by running statistics: one convolution has the second norm in it, and gradients are made in place."""
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = Affine(unit.norm1), fuse_conv_bn_eval(unit.conv1, unit.norm2)
+        self.conv2, self.shortcut, self.activate_shortcut = unit.conv2, unit.shortcut, unit.activate_shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated, residual = _Residual.apply(x, self.norm1, self.conv1, self.conv2)
+        folded: Tensor = residual.add_(self.shortcut(activated if self.activate_shortcut else x))
+        return folded
+
+
+class _Residual(torch.autograd.Function):
+    """What a folded unit adds to its shortcut. Autograd would write each gradient to memory of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Affine, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        activated = activate(norm(x))
+        hidden = activate(first(activated))
+        ctx.save_for_backward(activated, hidden)
+        ctx.layers = norm, first, second
+        ctx.set_materialize_grads(False)
+        return activated, second(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_activated: Tensor | None, of_residual: Tensor) -> tuple[Tensor, None, None, None]:
+        (activated, hidden), (norm, first, second) = ctx.saved_tensors, ctx.layers
+        of_hidden = _before_activation(hidden, _before_convolution(second, hidden, of_residual))
+        gradient = _before_convolution(first, activated, of_hidden)
+        if of_activated is not None:
+            gradient += of_activated
+        return _before_activation(activated, gradient).mul_(norm.scale), None, None, None
+
+
+def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of a convolution's input `x`, from that of its output."""
+    # Not torch.nn.grad.conv2d_input, which fills memory of the size of `x` first.
+    geometry = layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups
+    wanted = True, False, False
+    of_x: Tensor
+    of_x, *_ = torch.ops.aten.convolution_backward(gradient, x, layer.weight, None, *geometry, wanted)
+    return of_x
+
+
+def _before_activation(activated: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of an activation's input, in the place of that of its output."""
+    backward = torch.ops.aten.leaky_relu_backward.grad_input
+    before: Tensor = backward(gradient, activated, NEGATIVE_SLOPE, True, grad_input=gradient)
+    return before
+
+
 @torch.no_grad()
 def fold(model: Classifier) -> Classifier:
     """A model in eval mode that answers as `model` does there, with the same gradients of images, up to rounding.
@@ -42,11 +97,10 @@ def fold(model: Classifier) -> Classifier:
         return model
     folded = _frozen(model).eval()
     for module in list(folded.modules()):
-        if isinstance(module, Unit):
-            module.conv1 = fuse_conv_bn_eval(module.conv1, module.norm2)
-            module.norm2 = nn.Identity()  # type: ignore[assignment]
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
+            if isinstance(child, Unit):
+                setattr(module, name, FoldedUnit(child))
+            elif isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, Affine(child))
     folded.is_folded = True
     return folded.eval().to(memory_format=torch.channels_last)

@@ -52,6 +52,21 @@ def activate(x: Tensor) -> Tensor:
     return F.leaky_relu_(x, NEGATIVE_SLOPE)
 
 
+class Shortcut(nn.Module):
+    """Average pooling by `stride`, and `padding` zero channels on each side."""
+
+    def __init__(self, stride: int, padding: int) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            x = F.avg_pool2d(x, self.stride)
+        if self.padding:
+            x = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
+        return x
+
+
 class Unit(nn.Module):
     """Norm, activation, convolution, twice, beside a shortcut of average pooling and zero channels."""
 
@@ -59,21 +74,13 @@ class Unit(nn.Module):
         super().__init__()
         self.norm1, self.conv1 = batch_norm(inputs), convolution(inputs, outputs, stride)
         self.norm2, self.conv2 = batch_norm(outputs), convolution(outputs, outputs)
-        self.stride, self.activate_shortcut = stride, activate_shortcut
-        self.padding = (outputs - inputs) // 2
+        self.shortcut, self.activate_shortcut = Shortcut(stride, (outputs - inputs) // 2), activate_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         activated = activate(self.norm1(x))
         hidden = activate(self.norm2(self.conv1(activated)))
         residual: Tensor = self.conv2(hidden)
         return residual.add_(self.shortcut(activated if self.activate_shortcut else x))
-
-    def shortcut(self, x: Tensor) -> Tensor:
-        if self.stride > 1:
-            x = F.avg_pool2d(x, self.stride)
-        if self.padding:
-            x = F.pad(x, (0, 0, 0, 0, self.padding, self.padding))
-        return x
 
 
 class ResNet(nn.Module):
