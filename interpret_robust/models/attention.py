@@ -45,7 +45,7 @@ class NonlinearAttention(nn.Module):
     def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
         # One matrix applied to [l; g] is the sum of one applied to l and one applied to g.
         g = self.from_global(self.global_feature(local))
-        scores = self.score((self.from_local(local) + g[:, :, None, None]).relu())
+        scores = self.score(self.from_local(local).add_(g[:, :, None, None]).relu_())
         return weighted_sum(local, scores)
 
 
@@ -67,4 +67,5 @@ class LinearAttention(nn.Module):
 def weighted_sum(local: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax of scores (N, 1, H, W) over positions, and the local features' sum under it (Eqs. 4 and 5)."""
     attention = scores.flatten(1).softmax(1)
-    return attention, (local.flatten(2) * attention[:, None]).sum(2)
+    by_position = local.permute(0, 2, 3, 1).flatten(1, 2)  # as they lie in memory, and as their gradient should
+    return attention, (attention[:, None] @ by_position)[:, 0]
