@@ -599,7 +599,7 @@ def reproduce(name: str, scale: str, seeds: int | None, form: str, device: str, 
     tell = partial(click.echo, err=form != "text")
     answers = study.reproduce(study.study(name, scale, seeds), folders, device, say, overwrite=overwrite)
     for question, files in answers:
-        tell(f"\n{question.analysis}, {question.split} images")
+        tell(f"\n{question.analysis}, {question.images}")
         click.echo(tables.text_of(files, form=form))
         drawing.draw_all(question.analysis, files, folders.figures, say)
     if name in ("quick", "audit"):

@@ -185,7 +185,10 @@ class Work:
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
         self.dataset = dataset
         self._checkpoint, self._evaluators, self._stop = checkpoint, evaluators, threading.Event()
-        self.split = dataset.split(split).first(limit)
+        whole = dataset.split(split)
+        # A limit that the split does not reach is none: the same images under another name would be asked twice.
+        limit = None if limit is None or limit >= len(whole) else limit
+        self.split = whole.first(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
         self.settings: Any = settings.resolved(checkpoint.job)

