@@ -12,10 +12,10 @@ What has to be done is counted on the model itself, while a real step runs as wr
   all else were fused into these, and nothing of one stayed on the chip for the next. Whatever keeps more there, such
   as a large cache, can go below it.
 
-The limits are measured: the fastest product of two large matrices in the precision of the work, and the fastest copy
-(or sum of two) of arrays that fit into no cache. Achieved is what was counted over the median time of the same work as
-a user runs it, compiled and replayed where that is the way. Achieved / limit is above 100 % for bytes where they came
-from a cache, or were never moved because operations were fused.
+The limits are measured: the fastest product of two large matrices, or convolution of many channels, in the precision of
+the work, and the fastest copy (or sum of two) of arrays that fit into no cache. Achieved is what was counted over the
+median time of the same work as a user runs it, compiled and replayed where that is the way. Achieved / limit is above
+100 % for bytes where they came from a cache, or were never moved because operations were fused.
 """
 
 import argparse
@@ -51,6 +51,9 @@ WARM_UP = 6
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the product that is the limit of compute."""
+
+CHANNELS, IMAGES = 256, {"cpu": 16, "cuda": 256}
+"""Of a convolution of maps of 32x32, which a CPU's library of products of matrices may not equal."""
 
 ARRAY = 2**27
 """Numbers (512 MiB of float32) in an array that is copied for the limit of memory."""
@@ -175,12 +178,18 @@ class Ceiling(NamedTuple):
 
 
 def compute_ceiling(device: torch.device, precision: torch.dtype) -> Ceiling:
-    """FLOPs a second of a product of two large matrices."""
-    side = MATRIX[device.type]
+    """FLOPs a second of a product of two large matrices or of a wide convolution, whichever is faster."""
+    side, images = MATRIX[device.type], IMAGES[device.type]
     matrix = torch.randn(side, side, device=device, dtype=precision)
     product = torch.empty_like(matrix)
-    name = f"product of matrices {side}x{side}, {_name(precision)}"
-    return _ceiling(name, {2 * side**3: partial(torch.mm, matrix, matrix, out=product)}, device)
+    maps = torch.randn(images, CHANNELS, 32, 32, device=device, dtype=precision)
+    kernels = torch.randn(CHANNELS, CHANNELS, 3, 3, device=device, dtype=precision)
+    ordered = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (maps, kernels)]
+    convolve = partial(torch.conv2d, *ordered, padding=1)
+    name = f"product of matrices {side}x{side} or 3x3 convolution of {CHANNELS} channels, {_name(precision)}"
+    with torch.no_grad():
+        products = {2 * side**3: partial(torch.mm, matrix, matrix, out=product)}
+        return _ceiling(name, products | {2 * maps.numel() * CHANNELS * 9: convolve}, device)
 
 
 def memory_ceiling(device: torch.device) -> Ceiling:

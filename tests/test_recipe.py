@@ -224,9 +224,8 @@ def test_a_bad_override_is_told_what_would_be_right(override: str, sentence: str
 def test_an_unknown_preset_is_told_the_nearest() -> None:
     with pytest.raises(UserError) as raised:
         preset("papper", "cifar10")
-    assert (
-        str(raised.value)
-        == "unknown recipe 'papper': did you mean 'paper'? known are fast, mnist, mnist-quick, paper, quick."
+    assert str(raised.value) == (
+        "unknown recipe 'papper': did you mean 'paper'? known are cifar-quick, fast, mnist, mnist-quick, paper, quick."
     )
 
 

@@ -159,6 +159,17 @@ PRESETS = {
             weight_att_reg=0.01,
             pad=0,
         ),
+        # Measured here: CIFAR-10 with `small` on two cores, docs/study.md.
+        Recipe(
+            "cifar-quick",
+            epochs=16,
+            batch_size=128,
+            learning_rate=0.1,
+            attack_step=5 / 255,
+            attack_steps=2,
+            eps_ramp=0.4,
+            flip=True,
+        ),
     )
 }
 
@@ -180,7 +191,7 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
     if dataset == PLANTED:
         # The pattern has its place: crops would move it about, and no model would learn it.
         recipe = replace(recipe, pad=0)
-    if name == "quick" and architecture == "cnn":
+    if name in ("quick", "cifar-quick") and architecture == "cnn":
         recipe = replace(recipe, **QUICK_CNN)
     return replace(recipe, **dict(_parse(override) for override in overrides))
 
