@@ -162,15 +162,18 @@ def test_an_override_changes_its_field_and_no_other(override: str, value: object
 @pytest.mark.parametrize("dataset", ["cluttered-digits", "cifar10"])
 def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> None:
     assert preset("quick", dataset) == PRESETS["quick"]
+    for name in ("quick", "cifar-quick"):
+        adam = asdict(PRESETS[name]) | {"optimiser": "adam", "learning_rate": 2e-3, "epochs": 10}
+        of_cnn = asdict(preset(name, dataset, architecture="cnn"))
+        assert of_cnn == adam | {"flip": PRESETS[name].flip and dataset == "cifar10"}
     adam = asdict(PRESETS["quick"]) | {"optimiser": "adam", "learning_rate": 2e-3, "epochs": 10}
-    assert asdict(preset("quick", dataset, architecture="cnn")) == adam
     changed = preset("quick", dataset, ("optimiser=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
     assert asdict(changed) == adam | {"optimiser": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
 
 
 @pytest.mark.parametrize("architecture", ["small", "cnn", "narrow", "wide3"])
-def test_only_the_quick_recipe_goes_by_the_architecture(architecture: str) -> None:
-    published = [name for name in PRESETS if name != "quick" or architecture != "cnn"]
+def test_only_the_quick_recipes_go_by_the_architecture(architecture: str) -> None:
+    published = [name for name in PRESETS if name not in ("quick", "cifar-quick") or architecture != "cnn"]
     for name in published:
         assert preset(name, "cifar10", architecture=architecture) == PRESETS[name]
 
