@@ -21,9 +21,12 @@ from interpret_robust.readings import ball, headline, readings, right, right_in_
 from interpret_robust.reported import Reported, reported
 from interpret_robust.results import Result
 from interpret_robust.statistics import Interval, holm, mcnemar
-from interpret_robust.variants import VARIANTS
+from interpret_robust.variants import is_adversarial, is_brought
 
 WORST = "worst-case"
+
+BROUGHT = ("card", "layers")
+"""What tells models from elsewhere apart beside their names."""
 
 
 class Row(NamedTuple):
@@ -157,7 +160,7 @@ def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
     """The files table by table, in the order in which these first appear."""
     groups: dict[str, list[Result]] = {}
     for result in results:
-        trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed")}
+        trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *BROUGHT)}
         key = json.dumps([trained, ball(result), result.config["data"]], sort_keys=True)
         groups.setdefault(key, []).append(result)
     return [AttackTable(group) for group in groups.values()]
@@ -194,7 +197,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
             "variant": variant,
             "accuracy_percent": _number(cell.accuracy),
             **{key: _number(getattr(cell, key)) for key in ("deviation", "low", "high")},
-            "seeds": " ".join(map(str, cell.seeds)),
+            "seeds": " ".join(_number(seed) for seed in cell.seeds),
             "images": str(table.files[0].count),
             "paper_percent": _number(beside.accuracy if beside else None),
         }
@@ -236,7 +239,9 @@ def _title(table: AttackTable) -> str:
     """What was trained on what, and what the paper's figures are of."""
     trained, data = job(table.files[0]), table.files[0].config["data"]
     on = f", on {data['dataset']}" if data["dataset"] != trained["dataset"] else ""
-    ours = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{on}"
+    ours = f"{trained['dataset']}, models from elsewhere{on}"
+    if not is_brought(trained):
+        ours = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{on}"
     cells = [cell for of in table.paper.values() for cell in of.values()]
     if not cells:
         return ours
@@ -284,8 +289,9 @@ def _spread(table: AttackTable) -> str:
             len(cell.seeds) == 1 for of in table.cells.values() for cell in of.values()
         ),
     }
-    told = [f"{', '.join(map(str, of))} of {', '.join(who)}" for of, who in seeds.items()]
-    return f"{', or '.join(kind for kind, there in kinds.items() if there)} ({'; '.join(told)})"
+    told = [f"{', '.join(map(str, of))} of {', '.join(who)}" for of, who in seeds.items() if None not in of]
+    over = f" ({'; '.join(told)})" if told else ""
+    return f"{', or '.join(kind for kind, there in kinds.items() if there)}{over}"
 
 
 def _transfer_matrix(table: AttackTable) -> Table:
@@ -311,7 +317,7 @@ def _transfer_matrix(table: AttackTable) -> Table:
 def _rivals(table: AttackTable) -> Table:
     """Exact McNemar tests between adversarially trained variants of one seed, corrected by Holm for their number."""
     models = {_identity(result): result for result in sorted(table.files, key=lambda result: len(readings(result)))}
-    adversarial = [result for result in models.values() if VARIANTS[job(result)["variant"]].adversarial]
+    adversarial = [result for result in models.values() if is_adversarial(job(result))]
     outcomes = {_identity(result): _outcomes(result) for result in adversarial}
     pairs = [
         (first, second)

@@ -1,28 +1,37 @@
-"""Maps of what a decision rests on, through captum: gradients of pixels, and weights of positions.
+"""Maps of what a decision rests on: of pixels, and weights of positions.
 
-Everything that touches captum is here. Gradients keep their sign, are of the cross-entropy with respect to
-pixels in [0, 1] (normalisation is inside the model), and one image's gradient does not depend on its batch.
-A model in eval mode is left as found: its mode, its parameters, its hooks, and the global random state.
+Maps keep their sign, are of the cross-entropy with respect to pixels in [0, 1] (normalisation is inside the model), and
+one image's map does not depend on its batch. A model in eval mode is left as found: its mode, its parameters, its
+hooks, and the global random state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients, LayerGradCam
+from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
+from interpret_robust import captum_maps
 from interpret_robust.attacks import cross_entropy
-from interpret_robust.errors import UserError
+from interpret_robust.errors import UserError, unknown
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import position_norm
+from interpret_robust.models.wrapped import as_weights
+from interpret_robust.plugins import imported, is_reference
+from interpret_robust.streaming import Settings
 from interpret_robust.streams import streams
-from interpret_robust.variants import variant
+from interpret_robust.variants import has_attention
 
-Source = Literal["gradient", "smooth-gradient", "integrated-gradients"]
-WeightsOf = Literal["attention", "grad-cam"]
-WeightsChoice = Literal["auto", "attention", "grad-cam"]
-WEIGHTS_HELP = "Weights of positions: attention, grad-cam, or auto for attention where the model has it."
+SOURCES = ("gradient", "smooth-gradient", "integrated-gradients")
+SOURCE_HELP = f"What a map is: {', '.join(SOURCES)}, or captum:NAME such as captum:DeepLift."
+SPATIAL_WEIGHTS = ("attention", "grad-cam", "feature-norm")
+SPATIAL_WEIGHT_HELP = (
+    f"Weights of positions: {', '.join(SPATIAL_WEIGHTS)}, a function package.module:name of model and images, or auto "
+    "for attention where the model has it, else grad-cam."
+)
 
 TARGETS = 3
 """The purpose of random numbers that choose targets, apart from those that disturb images."""
@@ -34,8 +43,20 @@ SIGMA = 0.1
 """Deviation of the noise in a smooth gradient, in pixels in [0, 1]; the copies may leave that range."""
 
 
+@dataclass(frozen=True)
+class SourceSettings(Settings):
+    """What the maps are that an analysis looks at."""
+
+    source: str = field(default="gradient", metadata={"help": SOURCE_HELP})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """As of any settings. Raises UserError also where there is no such source."""
+        checked_source(self.source)
+        return super().resolved(job)
+
+
 def gradient_map(
-    source: Source, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
+    source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
 ) -> Tensor:
     """A signed map (N, C, H, W) of the cross-entropy of `labels` (N,).
 
@@ -45,6 +66,7 @@ def gradient_map(
     et al. 2017), in units of loss; a map sums to the loss of the image minus that of the noise, up to the error of
     SAMPLES Gauss-Legendre steps. The way does not begin at black, because a network that standardises each image is
     constant on the way from any image without contrast: the map would be gradient times image, and sum to zero.
+    `captum:NAME`: see `captum_maps`.
 
     Noise is a function of `seed` and of `indices`, those of the images. Raises UserError where a map has entries
     that are not numbers.
@@ -56,6 +78,9 @@ def gradient_map(
             found = _smooth(model, images, labels, streams(seed, indices))
         case "integrated-gradients":
             found = _integrated(model, images, labels, streams(seed, indices))
+        case _:
+            name = source.removeprefix(captum_maps.PREFIX)
+            found = captum_maps.attribution(name, model, images, labels, streams(seed, indices))
     _check_numbers(found)
     return found
 
@@ -82,35 +107,62 @@ def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor
     return found
 
 
-def position_weights(model: Classifier, images: Tensor, of: WeightsOf) -> Tensor:
+def checked_source(source: str) -> str:
+    """The name of a source of maps. Raises UserError where there is none of this name."""
+    if source.startswith(captum_maps.PREFIX):
+        return captum_maps.PREFIX + captum_maps.checked(source.removeprefix(captum_maps.PREFIX))
+    if source not in SOURCES:
+        raise unknown("source of maps", source, (*SOURCES, f"{captum_maps.PREFIX}NAME"))
+    return source
+
+
+def position_weights(model: Classifier, images: Tensor, of: str) -> Tensor:
     """Weights (N, H*W) over positions of the local features, summing to one; NaN for an image that has none.
 
-    `attention`: the head's. `grad-cam`: those of Grad-CAM (Selvaraju et al. 2017) for the predicted class, at the
-    local features, by captum; an image whose class is supported by no position has none. Raises UserError where
-    the model's answers are not numbers.
+    `attention`: the model's own. `grad-cam`: those of Grad-CAM (Selvaraju et al. 2017) for the predicted class, at the
+    local features; an image whose class is supported by no position has none. `feature-norm`: the L2 norm of each
+    local feature. `package.module:name`: what this function gives for the model and the images, see
+    `models.wrapped.as_weights`. Raises UserError where what it rests on is not numbers.
     """
     with torch.no_grad():
         features = model.features(images)
-    if of == "attention":
-        assert features.attention is not None
-        _check_numbers(features.attention)
-        return features.attention
-    predicted = model.classifier(features.pooled).argmax(1)
-    found = LayerGradCam(model, model.backbone).attribute(images, target=predicted, relu_attributions=True)
-    weights: Tensor = found.detach().flatten(1)
+    _check_numbers(features.pooled)
+    match of:
+        case "attention":
+            assert features.attention is not None
+            return features.attention
+        case "grad-cam":
+            weights = _grad_cam(model, images, features.local)
+        case "feature-norm":
+            weights = position_norm(features.local)
+        case _:
+            count, _, height, width = features.local.shape
+            return as_weights(imported(of)(model, images), (count, height, width), of)
     _check_numbers(weights)
     return weights / weights.sum(1, keepdim=True)
 
 
-def resolve_weights(choice: WeightsChoice, job: Mapping[str, Any]) -> WeightsOf:
-    """Whose weights stand for attention: the head's where a checkpoint's job has one, else those of Grad-CAM.
+def _grad_cam(model: Classifier, images: Tensor, local: Tensor) -> Tensor:
+    """Positive part (N, H*W) of the channels' sum, weighted by the mean gradient of the predicted class's logit."""
+    with torch.enable_grad():
+        at = local.detach().requires_grad_()
+        logits = model.rest(images, at)
+        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), at)
+    return (gradient.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1)
 
-    Raises UserError for attention of a model without.
+
+def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
+    """Whose weights stand for attention: the model's own where its job has one, else those of Grad-CAM.
+
+    Raises UserError for attention of a model without, and for a name that is none.
     """
-    has_attention = variant(job["variant"]).head != "average"
-    if choice == "attention" and not has_attention:
-        raise UserError(f"'{job['variant']}' has no attention: use --weights grad-cam.")
-    return choice if choice != "auto" else "attention" if has_attention else "grad-cam"
+    if choice == "auto":
+        return "attention" if has_attention(job) else "grad-cam"
+    if choice == "attention" and not has_attention(job):
+        raise UserError(f"'{job['variant']}' has no attention: use --spatial-weight grad-cam.")
+    if choice not in SPATIAL_WEIGHTS and not is_reference(choice):
+        raise unknown("spatial weight", choice, ("auto", *SPATIAL_WEIGHTS, "package.module:function"))
+    return choice
 
 
 def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:

@@ -8,6 +8,7 @@ from interpret_robust.captioned import Table
 from interpret_robust.claims import Finding, Measure, judge
 from interpret_robust.labels import job, order
 from interpret_robust.results import Result
+from interpret_robust.variants import is_brought
 
 NOTE = (
     "Measures are above zero where the claim holds; the first of a claim stands for all that decide, whose signs are "
@@ -52,7 +53,8 @@ def audits(opened: Sequence[Result]) -> list[Audit]:
 def _subject(result: Result) -> str:
     dataset, trained = result.config["data"]["dataset"], job(result)
     elsewhere = f", trained on {trained['dataset']}" if trained["dataset"] != dataset else ""
-    return f"{dataset}, {trained['architecture']}{elsewhere}"
+    made = "models from elsewhere" if is_brought(trained) else trained["architecture"]
+    return f"{dataset}, {made}{elsewhere}"
 
 
 def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from interpret_robust.attack_tables import paper_sources
 from interpret_robust.drawing import conditions
 from interpret_robust.errors import UserError
 from interpret_robust.gradmap_tables import is_read, shared_evaluators
-from interpret_robust.labels import GRAD_CAM, VIEWS, job, order, places, radius, weights_of
+from interpret_robust.labels import ATTENTION, GRADIENT, VIEWS, job, maps_of, order, places, radius, weights_of
 from interpret_robust.paper import CLAIMS, Claim, Row, row
 from interpret_robust.readings import (
     ball,
@@ -33,7 +33,7 @@ from interpret_robust.readings import (
 from interpret_robust.regions import mean_map
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval, area_under, bootstrap_mean, holm, mcnemar, over_seeds, row_spearman
-from interpret_robust.variants import VARIANTS
+from interpret_robust.variants import has_attention, is_adversarial, is_brought
 
 Verdict = Literal["holds", "does not hold", "cannot tell", "not tested"]
 Kind = Literal["main", "control", "further"]
@@ -302,8 +302,13 @@ def _combined(samples: Sequence[_Sample]) -> Measure:
 
 
 def _alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[tuple[Result, ...]]:
-    """Files of a claim's analysis, one of each model, of one training seed and comparable image by image."""
-    analysis = [result for result in results if result.schema.startswith(f"{claim.analysis}/")]
+    """Files of a claim's analysis, one of each model, of one training seed and comparable image by image.
+
+    The paper's claims are about gradients: files of other maps do not bear on them.
+    """
+    analysis = [
+        result for result in results if result.schema.startswith(f"{claim.analysis}/") and maps_of(result) == GRADIENT
+    ]
     for files in product(*([one for one in analysis if job(one)["variant"] == model] for model in models)):
         if all(job(one)["seed"] == job(files[0])["seed"] for one in files) and all(
             _compared_under(one) == _compared_under(files[0]) for one in files
@@ -319,8 +324,8 @@ def _compared_under(result: Result) -> str:
 
 
 def _own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
-    """A model's files where attention, not Grad-CAM, gives the weights."""
-    return (result for (result,) in _alike(claim, models, results) if weights_of(result) != GRAD_CAM)
+    """A model's files where its own attention gives the weights."""
+    return (result for (result,) in _alike(claim, models, results) if weights_of(result) == ATTENTION)
 
 
 def _sample(what: str, files: Sequence[Result], values: Sequence[AnyArray], **other: Any) -> _Sample:
@@ -493,8 +498,7 @@ def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in shared_evaluators(pair):
         reader = pair[0].config["evaluators"]["jobs"][name]
-        of = VARIANTS[reader["variant"]]
-        if not of.adversarial and of.head == "average":
+        if not (is_brought(reader) or is_adversarial(reader) or has_attention(reader)):
             found.setdefault(reader["architecture"], []).append(name)
     return found
 

@@ -64,6 +64,42 @@ form_option = click.option(
     show_default=True,
     help="How the tables are written.",
 )
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value JSON where it is that, else text. Raises ValueError without a name."""
+    import json
+
+    name, separator, value = text.partition("=")
+    if not (separator and name.isidentifier()):
+        raise ValueError(text)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+MODEL = "checkpoint, card .json, torchvision:NAME, timm:NAME, robustbench:NAME or package.module:callable"
+card_options = options(
+    click.option("--weights", metavar="WHICH", help="Its weights: pretrained, random, or a file (safetensors, .pt)."),
+    click.option(
+        "--model-arg",
+        "arguments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        type=Parsed("argument of the form NAME=VALUE", _argument),
+        help="Given to what builds the network; repeat for more.",
+    ),
+    click.option("--normalize", metavar="HOW", help="Pixels it expects: imagenet, cifar10, none or mean,std."),
+    click.option("--resize", type=COUNT, metavar="N", help="Resize images to NxN before the network."),
+    click.option("--local-layer", metavar="LAYER", help="Layer of its local features (irt model layers)."),
+    click.option("--attention-layer", metavar="LAYER", help="Layer that gives attention over their positions."),
+    click.option("--label", help="What files and tables call it."),
+)
+CARD_FIELDS = ("weights", "arguments", "normalize", "resize", "local_layer", "attention_layer", "label")
+model_option: Callable[[Command], Command] = click.option(
+    "--model", metavar="MODEL", help=f"A model from anywhere: {MODEL}."
+)
 run_options = options(
     form_option,
     click.option("--dataset", help="Name or .npz path. [default: that of training]"),
@@ -330,7 +366,7 @@ def _evaluator_option(what: str, default: str) -> Callable[[Command], Command]:
         "evaluators",
         multiple=True,
         type=click.Path(path_type=Path),
-        help=f"Checkpoint that reads the {what}; repeat for more. [default: {default}]",
+        help=f"Checkpoint or card that reads the {what}; repeat for more. [default: {default}]",
     )
 
 
@@ -366,7 +402,13 @@ def analysis_command(name: str, called: str) -> click.Command:
     def command(checkpoints: tuple[Path, ...], **given: Any) -> None:
         _analyse(name, checkpoints, given)
 
-    decorators = [*_view_options(analysis.views), *_settings_options(analysis.settings), *READERS[analysis.readers]]
+    decorators = [
+        *_view_options(analysis.views),
+        *_settings_options(analysis.settings),
+        *READERS[analysis.readers],
+        model_option,
+        card_options,
+    ]
     more = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
     example = with_examples("\n  ".join([called, *(f"{called} {arguments}" for arguments in more)]))
     return click.command(called.rsplit(maxsplit=1)[-1], help=analyses.about(name), epilog=example)(
@@ -379,11 +421,23 @@ def say(what: str) -> None:
     click.echo(what, err=True)
 
 
+def _brought(card: dict[str, Any]) -> list[Any]:
+    """What --model names together with the options beside it: one model, or none where it was not given."""
+    from interpret_robust import loading
+
+    model, given = card["model"], {field: value for field, value in card.items() if field != "model"}
+    if model is not None:
+        return [loading.reference(model, **given)]
+    if any(given.values()):
+        raise UserError("--weights, --normalize and the like say more of a --model: name one.")
+    return []
+
+
 def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) -> None:
     """Run one analysis on checkpoints, all that it applies to by default, and print its table."""
     from interpret_robust import analyses, tables
     from interpret_robust.folders import Folders
-    from interpret_robust.tasks import analysis_tasks, applicable, checkpoints_in, do_all
+    from interpret_robust.tasks import analysis_tasks, applicable, checkpoints_in, do_all, doubts
 
     analysis = analyses.get(name)
     folders = Folders(given.pop("root"))
@@ -393,11 +447,74 @@ def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
     shared["matrix"] = given.pop("matrix", False)
     form = given.pop("form")
     views = [view for view in analysis.views if given.pop(view)]
+    card = {field: given.pop(field) for field in ("model", *CARD_FIELDS)}
     settings = analysis.settings(**given)
-    chosen = list(dict.fromkeys(checkpoints)) or applicable(name, checkpoints_in(folders), shared, say)
+    chosen = [*dict.fromkeys(checkpoints), *_brought(card)]
+    if not chosen:
+        chosen = applicable(name, checkpoints_in(folders), shared, say)
     tasks = analysis_tasks(name, chosen, folders, settings, **shared)
+    for doubt in doubts(tasks):
+        say(doubt)
     do_all(tasks, shared["device"], say)
     click.echo(tables.text_of([task.work().path for task in tasks], views, form))
+
+
+@irt.group()
+def model() -> None:
+    """Look at a model from elsewhere, and declare it once."""
+
+
+declared_model = options(
+    click.option("--model", required=True, metavar="MODEL", help=f"{MODEL[0].upper()}{MODEL[1:]}."),
+    card_options,
+    click.option("--dataset", required=True, help="Name (irt data list) or .npz path: which images it is for."),
+)
+
+
+@model.command(
+    "layers",
+    epilog=with_examples(
+        "irt model layers --model torchvision:resnet18 --weights random --dataset cifar10\n"
+        "  irt model layers --model my_networks:Net --dataset my-images.npz --all"
+    ),
+)
+@declared_model
+@click.option("--all", "everything", is_flag=True, help="Also layers that cannot give local features.")
+def model_layers(model: str, dataset: str, everything: bool, **card: Any) -> None:
+    """List the layers of a model whose output can serve as local features, and which one is taken by default."""
+    from interpret_robust import loading, tables
+
+    reference = loading.reference(model, **card)
+    click.echo(tables.render(loading.layer_rows(reference, dataset, everything=everything)))
+
+
+@model.command(
+    "card",
+    epilog=with_examples(
+        "irt model card --model timm:resnet50.a1_in1k --dataset my-images.npz -o resnet50.json\n"
+        "  irt analyze attention-rank --model resnet50.json --dataset my-images.npz"
+    ),
+)
+@declared_model
+@device_option
+@overwrite_option
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The card, .json.")
+def model_card(model: str, dataset: str, device: str, overwrite: bool, output: Path, **card: Any) -> None:
+    """Try a model out on a few images, and write down how it is to be read: a card, which --model then takes."""
+    from interpret_robust import loading
+    from interpret_robust.datasets import load
+    from interpret_robust.device import resolve
+
+    if output.suffix != ".json":
+        raise UserError(f"{output}: a card's name ends in .json.")
+    found = loading.subject(loading.reference(model, **card), dataset)
+    if not isinstance(found, loading.Brought):
+        raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
+    tried = loading.try_out(found, load(dataset), resolve(device))
+    found.card.write(output, overwrite=overwrite)
+    if tried.doubt:
+        say(tried.doubt)
+    click.echo(f"{output}: right on {tried.accuracy:.0%} of the first {tried.images} test images of {dataset}")
 
 
 @irt.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))

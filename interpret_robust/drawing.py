@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from interpret_robust.readings import is_attacked, most_read
 
 Say = Callable[[str], None]
 
-FREE = ("weights",)
+FREE = ("spatial_weight",)
 """Settings that the models of one picture need not share: their labels tell them apart."""
 
 
@@ -73,14 +74,23 @@ def _draw(figure: str, unordered: Sequence[results.Result], folder: Path, say: S
         say(f"{picture.name} is there already")
         return picture
     verb = "redrew" if picture.exists() else "drew"
-    style.save(figures.get(figure).draw(opened), folder, name, sources, version)
+    style.save(drawn(figure, opened), folder, name, sources, version)
     say(f"{verb} {picture.name}")
     return picture
+
+
+def drawn(figure: str, opened: Sequence[results.Result]) -> style.Drawing:
+    """The figure of files that can share a picture; its caption says what stands in the place of gradients."""
+    drawing: style.Drawing = figures.get(figure).draw(opened)
+    source = labels.maps_of(opened[0])
+    told = "" if source == labels.GRADIENT else f" Maps are {source}, in the place of gradients."
+    return replace(drawing, caption=drawing.caption + told)
 
 
 def conditions(result: results.Result) -> dict[str, Any]:
     """What the files of one picture have in common: data, settings, and what their models were built for."""
     trained = {key: labels.job(result)[key] for key in ("dataset", "architecture")}
+    trained |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
     # Whoever else reads an attack, what the model itself makes of it is the same.
     read = {} if is_attacked(result) else result.config.get("evaluators", {})

@@ -9,7 +9,7 @@ import numpy as np
 from interpret_robust.labels import VIEWS, job, label, places, short_name
 from interpret_robust.results import AnyArray, Result
 from interpret_robust.statistics import Interval, Paired, holm, mcnemar
-from interpret_robust.variants import VARIANTS
+from interpret_robust.variants import is_adversarial
 
 Rows = list[dict[str, str]]
 
@@ -125,7 +125,7 @@ def _tests(first: Result, second: Result, view: str) -> dict[str, Paired]:
 
 def _are_rivals(first: Result, second: Result) -> bool:
     same = all(job(first)[key] == job(second)[key] for key in ("dataset", "architecture", "seed"))
-    adversarial = all(VARIANTS[job(one)["variant"]].adversarial for one in (first, second))
+    adversarial = all(is_adversarial(job(one)) for one in (first, second))
     return same and adversarial and bool(first.config["data"] == second.config["data"])
 
 

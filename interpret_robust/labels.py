@@ -6,7 +6,10 @@ from typing import Any
 from interpret_robust.results import Result
 from interpret_robust.variants import paper_order
 
-GRAD_CAM = "Grad-CAM"
+GRADIENT = "gradient"
+ATTENTION, GRAD_CAM = "attention", "Grad-CAM"
+WEIGHTS = {"grad-cam": GRAD_CAM, "feature-norm": "feature norm"}
+"""What people call the weights that a setting names."""
 
 VIEWS = {"clip": "clip", "raw": "max"}
 """The paper's two ways of showing a map, and the scale rules that they are here."""
@@ -25,24 +28,34 @@ def radius(eps: float) -> str:
 
 
 def label(result: Result) -> str:
-    """As `at-att seed 0`, or `at seed 0, Grad-CAM` where Grad-CAM stands for attention."""
-    weights = f", {GRAD_CAM}" if weights_of(result) == GRAD_CAM else ""
-    return f"{job(result)['variant']} seed {job(result)['seed']}{weights}"
+    """As `at-att seed 0`, `at seed 0, Grad-CAM` where Grad-CAM stands for attention, or a model's name without seed."""
+    weights = "" if (of := weights_of(result)) == ATTENTION else f", {of}"
+    seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
+    return f"{job(result)['variant']}{seed}{weights}"
 
 
-def order(result: Result) -> tuple[int, int]:
+def order(result: Result) -> tuple[int, str, int]:
     """The key that puts models into the paper's order."""
     return paper_order(job(result)["variant"], job(result)["seed"])
 
 
+def maps_of(result: Result) -> str:
+    """What the maps of a file are: `gradient`, or what stands in its place."""
+    source: str = result.config["settings"].get("source", GRADIENT)
+    return source
+
+
 def weights_of(result: Result) -> str:
-    """Whose weights of positions a file holds: `attention`, or `Grad-CAM` where that stands in its place."""
-    return GRAD_CAM if result.config["settings"].get("weights") == "grad-cam" else "attention"
+    """Whose weights of positions a file holds: `attention`, or what stands in its place, such as `Grad-CAM`."""
+    of: str = result.config["settings"].get("spatial_weight", ATTENTION)
+    return WEIGHTS.get(of, of)
 
 
 def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The models whose own attention is shown, then those that Grad-CAM stands in for; no empty kind."""
-    kinds = {kind: [result for result in results if weights_of(result) == kind] for kind in ("attention", GRAD_CAM)}
+    """The models whose own attention is shown, then those that Grad-CAM stands in for, then others; no empty kind."""
+    kinds: dict[str, list[Result]] = {kind: [] for kind in (ATTENTION, GRAD_CAM)}
+    for result in results:
+        kinds.setdefault(weights_of(result), []).append(result)
     return {kind: models for kind, models in kinds.items() if models}
 
 

@@ -24,10 +24,9 @@ def view(maps: Tensor) -> Tensor:
     return as_image(-maps, "clip", 0.0)
 
 
-def train(model: Classifier, split: Split, seed: int, device: torch.device) -> Classifier:
+def train(model: Classifier, split: Split, classes: int, seed: int, device: torch.device) -> Classifier:
     """A fresh `small` network trained on the model's gradients of random targets, at the first IMAGES of a split."""
     images, labels = to_device(split.first(IMAGES), device)
-    classes = model.classifier.out_features
     steps = torch.randint(1, classes, labels.shape, generator=generator(device, seed, TARGETS, 0), device=device)
     targets = (labels + steps) % classes
     maps = torch.cat(

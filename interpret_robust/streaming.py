@@ -24,7 +24,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
 from interpret_robust.results import AnyArray, Axes, Columns, Places
 from interpret_robust.schema import Schema
-from interpret_robust.training.checkpoint import Checkpoint
+from interpret_robust.subjects import Subject
 
 BATCH_SIZE = 250
 
@@ -144,13 +144,13 @@ def _in_name(value: Any) -> str:
 
 
 class Work:
-    """An analysis of one checkpoint over one split, ready to run.
+    """An analysis of one model over one split, ready to run.
 
     Attributes:
         dataset, split: all data, and the images that are analysed.
-        settings: resolved for the checkpoint.
+        settings: resolved for the model.
         origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
-            `trained_on`, the sources of the checkpoint and of the evaluators.
+            `trained_on`, the sources of the model and of the evaluators.
 
     Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
     them, and for evaluators of one name or that are the model itself.
@@ -159,7 +159,7 @@ class Work:
     def __init__(
         self,
         analysis: Analysis,
-        checkpoint: Checkpoint,
+        subject: Subject,
         dataset: Dataset,
         folder: Path,
         *,
@@ -168,36 +168,36 @@ class Work:
         limit: int | None,
         batch_size: int,
         device: torch.device,
-        evaluators: Sequence[Checkpoint] = (),
+        evaluators: Sequence[Subject] = (),
         default_evaluators: bool = True,
         source: str | None = None,
     ) -> None:
-        for one in (checkpoint, *evaluators):
+        for one in (subject, *evaluators):
             check_fit(one, dataset)
             one.local_shape()
-        names = [one.path.stem for one in evaluators]
+        names = [one.name for one in evaluators]
         if len(set(names)) < len(names):
             raise UserError(
                 f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart."
             )
-        if checkpoint.sha256 in [one.sha256 for one in evaluators]:
-            raise UserError(f"{checkpoint.path} cannot be its own evaluator: name a model of another seed.")
+        if subject.sha256 in [one.sha256 for one in evaluators]:
+            raise UserError(f"{subject.told} cannot be its own evaluator: name a model of another seed.")
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
         self.dataset = dataset
-        self._checkpoint, self._evaluators, self._stop = checkpoint, evaluators, threading.Event()
+        self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         whole = dataset.split(split)
         # A limit that the split does not reach is none: the same images under another name would be asked twice.
         limit = None if limit is None or limit >= len(whole) else limit
         self.split = whole.first(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
-        self.settings: Any = settings.resolved(checkpoint.job)
-        default = type(settings)().resolved(checkpoint.job)
-        other = dataset.name if dataset.name != checkpoint.job["dataset"] else ""
+        self.settings: Any = settings.resolved(subject.job)
+        default = type(settings)().resolved(subject.job)
+        other = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else tuple(names)
-        name = file_name(analysis, checkpoint.path.stem, split, self.settings, default, limit, other, readers)
+        name = file_name(analysis, subject.name, split, self.settings, default, limit, other, readers)
         self.path = folder / name
-        channels, height, width = checkpoint.local_shape()
+        channels, height, width = subject.local_shape()
         self.axes: dict[str, Places] = {
             "class": dataset.class_names,
             "channel": channels,
@@ -207,7 +207,7 @@ class Work:
         }
         self.config: dict[str, Any] = {
             "analysis": analysis.schema.label,
-            "checkpoint": {"name": checkpoint.path.stem, "sha256": checkpoint.sha256, "job": checkpoint.job},
+            "checkpoint": {"name": subject.name, "sha256": subject.sha256, "job": subject.job},
             "data": {
                 "dataset": dataset.name,
                 "split": split,
@@ -223,20 +223,20 @@ class Work:
             self.config["evaluators"] = {
                 "names": names,
                 "sha256": [one.sha256 for one in evaluators],
-                "jobs": {one.path.stem: one.job for one in evaluators},
+                "jobs": {one.name: one.job for one in evaluators},
                 "given": not default_evaluators,
             }
         self.origin = {
             "source": source or dataset.name,
             "limit": limit,
-            "trained_on": [one.about["source"] for one in (checkpoint, *evaluators)],
+            "trained_on": [one.source for one in (subject, *evaluators)],
         }
         self.axes |= analysis.axes(self)
 
     @cached_property
     def network(self) -> Classifier:
-        """The checkpoint's model with all its layers, in eval mode on `device`."""
-        return self._checkpoint.model(self.device)
+        """The model with all its layers, in eval mode on `device`."""
+        return self._subject.model(self.device)
 
     @cached_property
     def model(self) -> Classifier:
@@ -246,7 +246,7 @@ class Work:
     @cached_property
     def evaluators(self) -> dict[str, Classifier]:
         """The models that read what this one gives, folded, by name."""
-        return {one.path.stem: fold(one.model(self.device)) for one in self._evaluators}
+        return {one.name: fold(one.model(self.device)) for one in self._evaluators}
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """The images from `start` on, batch by batch. Raises Stopped between two of them, on SIGINT or SIGTERM."""
@@ -334,12 +334,12 @@ def to_numpy(tensor: Tensor) -> AnyArray:
     return values
 
 
-def check_fit(checkpoint: Checkpoint, dataset: Dataset) -> None:
+def check_fit(subject: Subject, dataset: Dataset) -> None:
     """Raise UserError where a model and a dataset differ in the size of images or the number of classes."""
-    job = checkpoint.job
+    job = subject.job
     if tuple(job["image_shape"]) != dataset.image_shape or len(job["class_names"]) != len(dataset.class_names):
         raise UserError(
-            f"{checkpoint.path} was trained on {job['dataset']} (images {job['image_shape']}, "
+            f"{subject.told} was trained on {job['dataset']} (images {job['image_shape']}, "
             f"{len(job['class_names'])} classes), which does not fit {dataset.name} "
             f"(images {list(dataset.image_shape)}, {len(dataset.class_names)} classes)."
         )

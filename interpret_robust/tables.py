@@ -96,10 +96,21 @@ def captioned(table: Table, form: str = "text") -> str:
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
 
+def _name(result: results.Result) -> str:
+    name: str = result.config["checkpoint"]["name"]
+    return name
+
+
+def _maps(result: results.Result) -> dict[str, str]:
+    """A column that says what maps are where they are no gradients."""
+    source = labels.maps_of(result)
+    return {} if source == labels.GRADIENT else {"maps": source}
+
+
 def rows_of(opened: Sequence[results.Result], views: Sequence[str] = ()) -> list[Table]:
     """The rows of these tables, by column."""
     ordered = sorted(opened, key=labels.order)
     analysis = analyses.get(ordered[0].schema.partition("/")[0])
-    rows = [{"model": result.config["checkpoint"]["name"], **analysis.table_row(result, *views)} for result in ordered]
+    rows = [{"model": _name(result), **_maps(result), **analysis.table_row(result, *views)} for result in ordered]
     compared = analysis.compare(ordered, *views) if analysis.compare else []
     return [Table(rows), *(table if isinstance(table, Table) else Table(table) for table in compared)]

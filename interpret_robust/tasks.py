@@ -17,12 +17,14 @@ from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
 from interpret_robust.interruption import Stopped, stop_requests
+from interpret_robust.loading import Brought, Card, Reference, subject, try_out
 from interpret_robust.side_by_side import Task
+from interpret_robust.subjects import Subject
 from interpret_robust.training import checkpoint
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import finished, training
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
+from interpret_robust.variants import is_brought, variant
 
 AT_ONCE = 4
 """Models that a GPU trains at once: more of the paper's size than fill one."""
@@ -84,10 +86,10 @@ class TrainTask:
 
 @dataclass(frozen=True)
 class AnalysisTask:
-    """One analysis of one checkpoint; `source` is the dataset's name or path, None for that of training."""
+    """One analysis of one model; `source` is the dataset's name or path, None for that of training."""
 
     analysis: str
-    checkpoint: Path
+    checkpoint: Reference
     folder: Path
     settings: Any
     device: str = "auto"
@@ -96,7 +98,7 @@ class AnalysisTask:
     limit: int | None = None
     batch_size: int = streaming.BATCH_SIZE
     overwrite: bool = False
-    evaluators: tuple[Path, ...] = ()
+    evaluators: tuple[Reference, ...] = ()
     default_evaluators: bool = True
 
     @property
@@ -114,20 +116,21 @@ class AnalysisTask:
 
     def work(self) -> streaming.Work:
         """The analysis with everything that it needs. Raises UserError where these do not fit."""
-        found = checkpoint.read(self.checkpoint)
+        found = subject(self.checkpoint, self.source)
+        source = self.source or found.source
         return streaming.Work(
             analyses.get(self.analysis),
             found,
-            load(self.source or found.about["source"]),
+            load(source),
             self.folder,
             settings=self.settings,
             split=self.split,
             limit=self.limit,
             batch_size=self.batch_size,
             device=resolve(self.device),
-            evaluators=[checkpoint.read(path) for path in self.evaluators],
+            evaluators=[subject(one, source) for one in self.evaluators],
             default_evaluators=self.default_evaluators,
-            source=self.source or found.about["source"],
+            source=source,
         )
 
 
@@ -196,7 +199,7 @@ def applicable(analysis: str, paths: Sequence[Path], shared: Mapping[str, Any], 
 
 def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping[str, Any]) -> str | None:
     analysis, found = analyses.get(name), checkpoint.read(path)
-    dataset = load(shared.get("source") or found.about["source"])
+    dataset = load(shared.get("source") or found.source)
     if analysis.needs_masks and dataset.test.masks is None:
         return f"{dataset.name} has no object masks."
     if given := shared.get("evaluators"):
@@ -204,20 +207,21 @@ def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping
     if analysis.readers != "evaluators":
         return None
     try:
-        evaluators_of(path, candidates)
+        evaluators_of(found, candidates)
     except UserError as error:
         return str(error)
     return None
 
 
-def evaluators_of(subject: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
-    """Which of the candidates read the gradient maps of `subject`, the paper's kind first.
+def evaluators_of(read: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    """Which of the candidates read the gradient maps of the model `read`, the paper's kind first.
 
     Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
     all on its data, the lowest seeds. None of its architecture has its seed: they would have begun at the same
-    weights. Raises UserError where there is no natural one.
+    weights. A model from elsewhere is read by three natural networks of any architecture. Raises UserError where there
+    is no natural one.
     """
-    job = checkpoint.read(subject).job
+    job = read.job
     others = sorted(
         (
             (found.job["seed"], path, found.job)
@@ -237,18 +241,26 @@ def evaluators_of(subject: Path, candidates: Sequence[Path]) -> tuple[Path, ...]
         ]
         return fitting[:count]
 
-    natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
+    if is_brought(job):
+        natural = first(3, "natural", same_architecture=False)
+    else:
+        natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
     if not natural:
         raise UserError(
-            f"no natural model of another seed is there to read the gradient maps of {subject.name}: "
-            f"`irt train natural --dataset {job['dataset']} --arch {job['architecture']} --seed {job['seed'] + 1}`."
+            f"no natural model of another seed is there to read the gradient maps of {read.told}: "
+            f"`irt train natural --dataset {read.source}{_of_its_kind(job)}`, or name one by --evaluator."
         )
-    return tuple(natural + first(1, "at", same_architecture=True))
+    return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))
 
 
-def copies_of(source: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
+def _of_its_kind(job: Mapping[str, Any]) -> str:
+    """The options that train another seed of a model's architecture, where it is one of ours."""
+    return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
+
+
+def copies_of(source: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
     """The candidates that were trained as `source` was, from other seeds, lowest first: they read its attacks."""
-    job = checkpoint.read(source).job
+    job = source.job
     found = sorted(
         (other["seed"], path)
         for path in candidates
@@ -257,9 +269,8 @@ def copies_of(source: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(path for _, path in found)
 
 
-def others_of(source: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
-    """All candidates but `source` that were trained on its dataset."""
-    found = checkpoint.read(source)
+def others_of(found: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    """All candidates but `found` that were trained on its dataset."""
     others = ((path, checkpoint.read(path)) for path in candidates)
     return tuple(
         path for path, other in others if other.job["dataset"] == found.job["dataset"] and other.sha256 != found.sha256
@@ -268,12 +279,12 @@ def others_of(source: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
 
 def analysis_tasks(
     name: str,
-    subjects: Sequence[Path],
+    subjects: Sequence[Reference],
     folders: Folders,
     settings: Any,
     candidates: Sequence[Path] | None = None,
     *,
-    evaluators: tuple[Path, ...] = (),
+    evaluators: tuple[Reference, ...] = (),
     matrix: bool = False,
     **shared: Any,
 ) -> list[AnalysisTask]:
@@ -286,13 +297,30 @@ def analysis_tasks(
         raise UserError("--evaluator names those that read and --matrix takes them all: give one of the two.")
     analysis = analyses.get(name)
     if analysis.readers == "none":
-        return [AnalysisTask(name, path, folders.analyses, settings, **shared) for path in subjects]
+        return [AnalysisTask(name, one, folders.analyses, settings, **shared) for one in subjects]
     if candidates is None:
         candidates = () if evaluators else _checkpoints_in(folders)
     choose = others_of if matrix else {"evaluators": evaluators_of, "copies": copies_of}[analysis.readers]
-    chosen = [evaluators or choose(path, candidates) for path in subjects]
+    chosen = [evaluators or choose(subject(one, shared.get("source")), candidates) for one in subjects]
     shared["default_evaluators"] = not (evaluators or matrix)
     return [
-        AnalysisTask(name, path, folders.analyses, settings, evaluators=readers[: analysis.most_readers], **shared)
-        for path, readers in zip(subjects, chosen, strict=True)
+        AnalysisTask(name, one, folders.analyses, settings, evaluators=readers[: analysis.most_readers], **shared)
+        for one, readers in zip(subjects, chosen, strict=True)
     ]
+
+
+def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
+    """What is doubtful about the models from elsewhere that have still to be asked, or that read what others give."""
+    found: dict[tuple[Reference, str | None], str | None] = {}
+    for task in tasks:
+        for one in (task.checkpoint, *task.evaluators):
+            if (one, task.source) in found or not _is_card(one) or task.is_done():
+                continue
+            model = subject(one, task.source)
+            assert isinstance(model, Brought)
+            found[one, task.source] = try_out(model, load(model.source), resolve(task.device)).doubt
+    return [doubt for doubt in found.values() if doubt]
+
+
+def _is_card(one: Reference) -> bool:
+    return isinstance(one, Card) or one.suffix == ".json"

@@ -1,19 +1,37 @@
 """The paper's variants: what is trained on, which head pools, and whether features are regularised."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from interpret_robust.errors import unknown
+from interpret_robust.errors import UserError, unknown
+from interpret_robust.plugins import registered
+
+Head = Literal["average", "nonlinear", "linear"] | Callable[[int], Any]
+"""How local features are pooled: one of ours by its name, or a function of the number of channels that gives one."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the paper: `adversarial` training or natural, the head, and the regulariser of Eq. 6."""
+    """One row of the paper: `adversarial` training or natural, the head, and the regulariser of Eq. 6.
+
+    A variant of a user's may have a head and a distance of its own.
+
+    Attributes:
+        head: of `models.attention`; one of a user's gives pooled features of as many channels as the local ones have.
+        distance: of pooled features (N, C) of clean and adversarial images, (N,), in place of that of Eq. 6.
+    """
 
     name: str
     adversarial: bool
-    head: Literal["average", "nonlinear", "linear"] = "average"
+    head: Head = "average"
     regularised: bool = False
+    distance: Callable[[Any, Any], Any] | None = None
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether its head weights positions. A head of a user's is taken to."""
+        return self.head != "average"
 
 
 VARIANTS = {
@@ -30,13 +48,37 @@ VARIANTS = {
 }
 
 
-def paper_order(name: str, seed: int) -> tuple[int, int]:
-    """A key that sorts models as the paper's tables do, naturally trained ones first."""
-    return list(VARIANTS).index(name), seed
+def paper_order(name: str, seed: int | None) -> tuple[int, str, int]:
+    """A key that sorts models as the paper's tables do, naturally trained ones first, and others after them by name."""
+    known = list(VARIANTS)
+    place = known.index(name) if name in known else len(known)
+    return place, name, seed or 0
 
 
 def variant(name: str) -> Variant:
-    """The variant called `name`. Raises UserError for another name."""
-    if name not in VARIANTS:
-        raise unknown("variant", name, VARIANTS)
-    return VARIANTS[name]
+    """The variant called `name`: of the paper, or of an installed package. Raises UserError for another name."""
+    if name in VARIANTS:
+        return VARIANTS[name]
+    if name not in registered("variants"):
+        raise unknown("variant", name, (*VARIANTS, *registered("variants")))
+    found = registered("variants")[name].load()
+    if not isinstance(found, Variant) or found.name != name:
+        raise UserError(f"the entry point '{name}' of interpret_robust.variants is no Variant of that name.")
+    return found
+
+
+def is_adversarial(job: Mapping[str, Any]) -> bool:
+    """Whether a model's job is known to be adversarial training."""
+    return not is_brought(job) and variant(job["variant"]).adversarial
+
+
+def has_attention(job: Mapping[str, Any]) -> bool:
+    """Whether a model has weights over positions of its own."""
+    if is_brought(job):
+        return job["layers"]["attention"] is not None
+    return variant(job["variant"]).has_attention
+
+
+def is_brought(job: Mapping[str, Any]) -> bool:
+    """Whether a model comes from elsewhere, so that its training is not known."""
+    return "card" in job

@@ -59,6 +59,7 @@ def attacked(
             "pgd": ",".join(steps["PGD"]) or "none",
             "cw": ",".join(steps["CW"]) or "none",
         },
+        "local_grid": [8, 8],
     }
     if readers:
         config["evaluators"] = {
@@ -105,6 +106,7 @@ def autoattacked(folder: Path, model: Model, right: AnyArray, *, eps: float = 8 
         "checkpoint": {"name": name, "sha256": f"hash of {name}", "job": job | {"recipe": {"name": "quick"}}},
         "data": {"dataset": "cluttered-digits", "split": "test", "images": len(right), "sha256": f"first {len(right)}"},
         "settings": {"eps": eps, "attacks": "apgd-ce", "seed": 0},
+        "local_grid": [8, 8],
     }
     answers = np.where(right, label, 10).astype(np.int16)
     columns: dict[str, AnyArray] = {

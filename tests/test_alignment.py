@@ -55,7 +55,7 @@ class Centred(nn.Module):
 def linear(before: nn.Module | None = None, factor: float = 1.0) -> Classifier:
     """Logits W x + b, of what `before` makes of the image."""
     torch.manual_seed(0)
-    model = Classifier(before or nn.Identity(), Flat(), C * H * W, K).eval()
+    model = Classifier(before or nn.Identity(), Flat(), nn.Linear(C * H * W, K)).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(factor)
     return model
@@ -281,7 +281,7 @@ def trained(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempP
 def test_every_image_is_paired_with_another_one_by_the_seed(trained: Path, digits: Dataset, tmp_path: Path) -> None:
     drawn = []
     for seed in (0, 0, 1):
-        pairs = alignment.prepare(work(trained, digits, tmp_path, settings=AlignmentSettings(seed), limit=39))
+        pairs = alignment.prepare(work(trained, digits, tmp_path, settings=AlignmentSettings(seed=seed), limit=39))
         assert not (pairs.partner == np.arange(39)).any()
         assert sorted(pairs.partner) == list(range(39))
         drawn.append(pairs.partner.tolist())
@@ -294,7 +294,7 @@ def test_one_image_and_a_negative_seed_are_refused(trained: Path, digits: Datase
     with pytest.raises(UserError, match="at least two"):
         work(trained, digits, tmp_path, limit=1).run()
     with pytest.raises(UserError, match="seed is -1"):
-        work(trained, digits, tmp_path, settings=AlignmentSettings(-1))
+        work(trained, digits, tmp_path, settings=AlignmentSettings(seed=-1))
 
 
 # --- what is zero by construction

@@ -44,7 +44,7 @@ class Darker(MapsSettings):
 def known_model(head: nn.Module) -> Classifier:
     """A model whose local features are its images."""
     torch.manual_seed(0)
-    return Classifier(nn.Identity(), head, C, 4).eval()
+    return Classifier(nn.Identity(), head, nn.Linear(C, 4)).eval()
 
 
 def linear_attention() -> Classifier:
@@ -64,7 +64,7 @@ def split(count: int = N) -> Split:
 
 
 def known_rows() -> dict[str, AnyArray]:
-    return rows(linear_attention(), batch(), Darker(weights="attention"))
+    return rows(linear_attention(), batch(), Darker(spatial_weight="attention"))
 
 
 def summary(arrays: dict[str, AnyArray]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_rows_are_those_of_a_slow_loop() -> None:
 def test_without_attention_each_image_has_the_map_of_the_class_predicted_of_it() -> None:
     """After average pooling Grad-CAM is relu(sum over channels of w_kc F_cp), k the predicted class."""
     model = known_model(AveragePool())
-    found = rows(model, batch(), Darker(weights="grad-cam"))
+    found = rows(model, batch(), Darker(spatial_weight="grad-cam"))
     weight = model.classifier.weight.detach().double().numpy()
     images = batch().images
     for name, of in (("attention", images), ("attention_adversarial", Darker()(model, images, images, range(N)))):
@@ -187,7 +187,7 @@ def test_a_model_without_any_map_has_no_statistics() -> None:
 
 @pytest.mark.parametrize("rule", ["first-per-class", "random:3", "indices:4,0,29", "extremes"])
 def test_examples_are_the_images_that_the_rule_names(rule: str) -> None:
-    arrays, settings = known_rows(), Darker(select=rule, weights="attention")
+    arrays, settings = known_rows(), Darker(select=rule, spatial_weight="attention")
     moved = arrays["per_image/distance"]
     found = attention_maps.examples(Columns(arrays), split(), settings)
     index = found["examples/index"].tolist()
@@ -208,8 +208,8 @@ def test_examples_are_the_images_that_the_rule_names(rule: str) -> None:
 
 def test_settings_are_resolved_for_attack_rule_and_weights() -> None:
     job: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": 0.1}}
-    assert MapsSettings().resolved(job) == MapsSettings(eps=0.1, step_size=0.025, weights="attention")
-    assert MapsSettings().resolved(job | {"variant": "at"}).weights == "grad-cam"
+    assert MapsSettings().resolved(job) == MapsSettings(eps=0.1, step_size=0.025, spatial_weight="attention")
+    assert MapsSettings().resolved(job | {"variant": "at"}).spatial_weight == "grad-cam"
     for wrong, said in (
         (MapsSettings(select="best"), "--select best selects nothing"),
         (MapsSettings(seed=-1), "seed is -1"),
@@ -218,7 +218,7 @@ def test_settings_are_resolved_for_attack_rule_and_weights() -> None:
         with pytest.raises(UserError, match=said):
             wrong.resolved(job)
     with pytest.raises(UserError, match="'at' has no attention"):
-        MapsSettings(weights="attention").resolved(job | {"variant": "at"})
+        MapsSettings(spatial_weight="attention").resolved(job | {"variant": "at"})
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ class Nudge(RankSettings):
         return moved
 
 
-NUDGE = Nudge(eps=EPS, seed=SEED, weights="attention")
+NUDGE = Nudge(eps=EPS, seed=SEED, spatial_weight="attention")
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +74,13 @@ def models(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> d
 def known_model(offset: float, slope: float) -> Classifier:
     """A model whose local features are its images."""
     torch.manual_seed(0)
-    return Classifier(nn.Identity(), ByFragility(offset, slope), C, 4).eval()
+    return Classifier(nn.Identity(), ByFragility(offset, slope), nn.Linear(C, 4)).eval()
 
 
 def average_model() -> Classifier:
     """The same without attention."""
     torch.manual_seed(0)
-    return Classifier(nn.Identity(), AveragePool(), C, 4).eval()
+    return Classifier(nn.Identity(), AveragePool(), nn.Linear(C, 4)).eval()
 
 
 def batch(count: int = N) -> Batch:
@@ -216,7 +216,7 @@ def test_rows_are_those_of_a_slow_loop() -> None:
 
 def test_grad_cam_after_average_pooling_is_the_class_activation_map() -> None:
     """Selvaraju et al. 2017: where the head is a mean, Grad-CAM is CAM, relu(sum over channels of w_kc F_cp)."""
-    model, settings = average_model(), replace(NUDGE, weights="grad-cam")
+    model, settings = average_model(), replace(NUDGE, spatial_weight="grad-cam")
     moved = NUDGE(model, batch().images, torch.zeros(N), range(N))
     found = rows(model, batch(), settings)
     assert found.keys() == PER_IMAGE
@@ -391,11 +391,11 @@ def written(path: Path, arrays: dict[str, AnyArray]) -> results.Result:
 def test_weights_are_attention_or_else_grad_cam() -> None:
     with_attention: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": EPS}}
     without = with_attention | {"variant": "at"}
-    assert RankSettings().resolved(with_attention) == RankSettings(EPS, EPS / 4, weights="attention")
-    assert RankSettings().resolved(without) == RankSettings(EPS, EPS / 4, weights="grad-cam")
-    assert RankSettings(weights="grad-cam").resolved(with_attention).weights == "grad-cam"
-    with pytest.raises(UserError, match="'at' has no attention: use --weights grad-cam"):
-        RankSettings(weights="attention").resolved(without)
+    assert RankSettings().resolved(with_attention) == RankSettings(EPS, EPS / 4, spatial_weight="attention")
+    assert RankSettings().resolved(without) == RankSettings(EPS, EPS / 4, spatial_weight="grad-cam")
+    assert RankSettings(spatial_weight="grad-cam").resolved(with_attention).spatial_weight == "grad-cam"
+    with pytest.raises(UserError, match="'at' has no attention: use --spatial-weight grad-cam"):
+        RankSettings(spatial_weight="attention").resolved(without)
 
 
 def work(model: checkpoint.Checkpoint, digits: Dataset, folder: Path, batch_size: int = 16) -> Work:
@@ -419,7 +419,7 @@ def finished(request: pytest.FixtureRequest, both: dict[str, Path]) -> Path:
 def test_the_file_says_whose_weights_it_holds(finished: Path) -> None:
     config = results.read(finished).config
     expected = {"at-att": "attention", "at": "grad-cam"}[config["checkpoint"]["job"]["variant"]]
-    assert config["settings"]["weights"] == expected
+    assert config["settings"]["spatial_weight"] == expected
     assert finished.name.endswith("-test-eps0.03137.h5") or finished.name.endswith("-test-steps2.h5")
 
 

@@ -4,13 +4,13 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import Saliency
+from captum.attr import LayerGradCam, Saliency
 from networks import Array, InDouble, Linear, array, pixels, settle
 from torch import Tensor, nn
 
@@ -18,20 +18,20 @@ from interpret_robust import attribution
 from interpret_robust.attribution import (
     SAMPLES,
     SIGMA,
-    Source,
+    SOURCES,
     gradient_map,
     input_gradient,
     loss_gradient,
     position_weights,
     random_targets,
-    resolve_weights,
+    resolved_weight,
 )
 from interpret_robust.errors import UserError
-from interpret_robust.models import Classifier, Head, build
+from interpret_robust.models import Classifier, build
 from interpret_robust.models.attention import AveragePool
+from interpret_robust.variants import Head
 
 N, C, H, W, K = 5, 3, 4, 6, 7
-SOURCES: tuple[Source, ...] = get_args(Source)
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 INDICES = range(40, 40 + N)
 
@@ -120,7 +120,7 @@ def test_a_gradient_leaves_the_images_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_map_does_not_depend_on_its_batch(source: Source) -> None:
+def test_a_map_does_not_depend_on_its_batch(source: str) -> None:
     model = trained_like("nonlinear")
     whole = gradient_map(source, model, large(), LABELS, INDICES)
     for image in range(N):
@@ -259,7 +259,7 @@ def test_a_network_that_standardises_its_images_has_complete_integrated_gradient
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_diverged_model_is_the_users_error(source: Source) -> None:
+def test_a_diverged_model_is_the_users_error(source: str) -> None:
     model = linear()
     with torch.no_grad():
         model.layer.weight[2, 3] = torch.nan
@@ -268,7 +268,7 @@ def test_a_diverged_model_is_the_users_error(source: Source) -> None:
 
 
 @pytest.mark.parametrize("of", ["attention", "grad-cam"])
-def test_weights_of_a_diverged_model_are_the_users_error(of: Any) -> None:
+def test_weights_of_a_diverged_model_are_the_users_error(of: str) -> None:
     model = trained_like("nonlinear")
     with torch.no_grad():
         model.classifier.weight.fill_(torch.nan)
@@ -310,7 +310,7 @@ class Average(nn.Module):
 def pooled_images(head: nn.Module) -> Classifier:
     """A linear classifier of the mean colour of an image, whose local features are its pixels."""
     torch.manual_seed(0)
-    return Classifier(nn.Identity(), head, C, K).eval()
+    return Classifier(nn.Identity(), head, nn.Linear(C, K)).eval()
 
 
 def test_attention_is_the_heads() -> None:
@@ -346,6 +346,18 @@ def test_grad_cam_is_a_slow_loop(head: Head, architecture: str) -> None:
         np.testing.assert_allclose(one, slow / slow.sum(), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(("head", "architecture"), [("average", "small"), ("nonlinear", "small"), ("average", "cnn")])
+def test_grad_cam_is_that_of_captum(head: Head, architecture: str) -> None:
+    model = trained_like(head, architecture)
+    with torch.no_grad():
+        predicted = model(large()).argmax(1)
+    cam = LayerGradCam(model, model.backbone).attribute(large(), target=predicted, relu_attributions=True)
+    expected = cam.detach().flatten(1)
+    torch.testing.assert_close(
+        position_weights(model, large(), "grad-cam"), expected / expected.sum(1, keepdim=True), rtol=1e-4, atol=1e-6
+    )
+
+
 def test_an_image_without_support_for_its_class_has_no_grad_cam() -> None:
     model = pooled_images(AveragePool())
     with torch.no_grad():
@@ -369,10 +381,10 @@ def test_an_image_without_support_for_its_class_has_no_grad_cam() -> None:
         ("attention", "at-att-reg", "attention"),
     ],
 )
-def test_weights_follow_the_choice_and_the_variant(choice: Any, variant: str, found: str) -> None:
-    assert resolve_weights(choice, {"variant": variant}) == found
+def test_weights_follow_the_choice_and_the_variant(choice: str, variant: str, found: str) -> None:
+    assert resolved_weight(choice, {"variant": variant}) == found
 
 
 def test_attention_of_a_model_without_is_the_users_error() -> None:
-    with pytest.raises(UserError, match=r"'at-reg' has no attention: use --weights grad-cam\."):
-        resolve_weights("attention", {"variant": "at-reg"})
+    with pytest.raises(UserError, match=r"'at-reg' has no attention: use --spatial-weight grad-cam\."):
+        resolved_weight("attention", {"variant": "at-reg"})

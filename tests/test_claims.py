@@ -70,6 +70,7 @@ def write(
         "checkpoint": {"name": (name_of := f"tiny-small-{variant}-seed{seed}"), "sha256": name_of, "job": job},
         "data": {"dataset": "tiny", "split": "test", "images": count, "sha256": "0"} | dict(data or {}),
         "settings": dict(settings or {}),
+        "local_grid": [2, 2],
     }
     if readers := (labels or {}).get("evaluator"):
         config["evaluators"] = {
@@ -578,7 +579,7 @@ def rank(folder: Path, spearman: float, *, own: bool, weights: str = "attention"
     for name in ("spearman", "spearman_relative", "spearman_partial", "spearman_noise"):
         columns[name] = scatter.astype("f4")
     axes = {"attention": ("position",), "distance": ("position",)}
-    return write(folder, "attention-rank/2", variant, columns, settings=ATTACK | {"weights": weights}, axes=axes)
+    return write(folder, "attention-rank/2", variant, columns, settings=ATTACK | {"spatial_weight": weights}, axes=axes)
 
 
 def test_attention_goes_to_robust_features_if_all_correlations_say_so(tmp_path: Path) -> None:
@@ -618,7 +619,7 @@ def localised(folder: Path, variant: str, weights: AnyArray, gradient: AnyArray,
     columns = {"share": both, "area": 0.25 * flat, "centre": 0.5 * flat}
     axes = dict.fromkeys(columns, ("map",))
     places = {"map": ("gradient", "weights")}
-    return write(folder, "localisation/1", variant, columns, settings={"weights": of}, labels=places, axes=axes)
+    return write(folder, "localisation/1", variant, columns, settings={"spatial_weight": of}, labels=places, axes=axes)
 
 
 def test_attention_and_gradients_on_the_object(tmp_path: Path) -> None:
@@ -650,7 +651,7 @@ def test_what_is_lost_without_robust_features_is_beyond_what_random_ones_cost(tm
     columns = {"correct": correct.astype("u1")}
 
     def measured(variant: str, columns: Mapping[str, AnyArray], fill: str = "mean", steps: int = 20) -> Result:
-        settings = ATTACK | {"weights": "attention", "fill": fill, "steps": steps}
+        settings = ATTACK | {"spatial_weight": "attention", "fill": fill, "steps": steps}
         of: dict[str, Any] = {"settings": settings, "places": {"removed": removed}}
         return write(tmp_path, "feature-deletion/1", variant, columns, labels=labels, axes=axes, **of)
 

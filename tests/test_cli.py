@@ -507,8 +507,11 @@ NONSENSE = [
     ("evaluate {swapped}", "swapped.safetensors does not hold the network 'narrow'"),
     ("evaluate --dataset {gray}", "which does not fit gray"),
     ("analyze attention-rnk", "unknown analysis 'attention-rnk': did you mean 'attention-rank'?"),
-    ("analyze attention-rank {at} --weights attention", "'at' has no attention: use --weights grad-cam."),
-    ("analyze attention-rank {at} --weights atention", "'atention' is not one of 'auto', 'attention', 'grad-cam'."),
+    ("analyze attention-rank {at} --spatial-weight attention", "'at' has no attention: use --spatial-weight grad-cam."),
+    (
+        "analyze attention-rank {at} --spatial-weight atention",
+        "unknown spatial weight 'atention': did you mean 'attention'?",
+    ),
     ("figure robustnes", "unknown figure 'robustnes': did you mean 'robustness'?"),
     ("figure robustness {broken}", "broken.h5 is damaged or no HDF5 file"),
     ("figure robustness {foreign}", "foreign.h5 is an HDF5 file, but not one that"),

@@ -60,7 +60,7 @@ class Still(DeletionSettings):
 
 def known_model(seed: int = 0) -> Classifier:
     """A model whose local features are its images, and whose answers change with little."""
-    model = Classifier(nn.Identity(), FirstChannel(), C, 4)
+    model = Classifier(nn.Identity(), FirstChannel(), nn.Linear(C, 4))
     with torch.no_grad():
         model.classifier.weight.copy_(torch.randn(4, C, generator=torch.Generator().manual_seed(seed)))
         model.classifier.bias.copy_(-model.classifier.weight.sum(1) / 2)
@@ -77,7 +77,7 @@ def batch(count: int = N) -> Batch:
 
 def reference(fill: float = 0.4) -> Reference:
     prior = np.random.default_rng(2).random(P)
-    return Reference(Still(weights="attention"), torch.full((C,), fill) * torch.arange(1, C + 1), prior)
+    return Reference(Still(spatial_weight="attention"), torch.full((C,), fill) * torch.arange(1, C + 1), prior)
 
 
 def split(count: int) -> Split:
@@ -130,7 +130,7 @@ def test_ranks_are_those_of_sorting_each_image() -> None:
 def test_answers_are_those_of_a_slow_loop() -> None:
     model, local, fill = known_model(), images(), torch.tensor([0.3, 0.1, 0.9])
     ranks = np.argsort(np.random.default_rng(1).random((2, N, P)), axis=2)
-    found = answers_without(model, local, torch.from_numpy(ranks), fill)
+    found = answers_without(model, local, local, torch.from_numpy(ranks), fill)
     counts = removal_counts(P)
     assert found.shape == (N, 2, len(counts))
     seen = set()
@@ -161,7 +161,7 @@ def test_rows_take_orders_from_the_clean_image_and_answers_from_both() -> None:
         removal_ranks(found["per_image/weights"], found["per_image/distance"], of.prior, 0, given.indices)
     )
     for condition, local in enumerate((given.images, moved)):
-        right = answers_without(model, local, ranks, of.fill) == given.labels[:, None, None]
+        right = answers_without(model, local, local, ranks, of.fill) == given.labels[:, None, None]
         np.testing.assert_array_equal(found["per_image/correct"][:, condition], right)
     with torch.no_grad():
         np.testing.assert_array_equal(found["per_image/prediction_clean"], model(given.images).argmax(1))
@@ -253,7 +253,7 @@ def columns(path: Path) -> dict[str, AnyArray]:
 @pytest.mark.parametrize("name", ["at", "at-att"])
 def test_ends_of_the_stored_curves(finished: dict[str, Path], name: str) -> None:
     result = results.read(finished[name])
-    assert result.config["settings"]["weights"] == {"at": "grad-cam", "at-att": "attention"}[name]
+    assert result.config["settings"]["spatial_weight"] == {"at": "grad-cam", "at-att": "attention"}[name]
     assert result["removed"].tolist() == list(range(0, 65, 4))
     label, curve = result["per_image/label"], result["curve/accuracy"]
     for row, condition in enumerate(("clean", "adversarial")):
@@ -282,7 +282,7 @@ def test_what_replaces_a_feature_is_the_mean_of_training_images(
     images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     with torch.no_grad():
         local = this.model.features(images).local
-    weights = position_weights(this.model, images, this.settings.weights).nan_to_num()
+    weights = position_weights(this.model, images, this.settings.spatial_weight).nan_to_num()
     np.testing.assert_allclose(found.fill, local.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.prior, weights.mean(0), rtol=1e-3, atol=1e-6)
     zero = feature_deletion.prepare(work(trained[name], digits, tmp_path, settings={"fill": "zero"}))
@@ -333,7 +333,7 @@ def test_nothing_is_left_changed(trained: dict[str, Path], digits: Dataset, tmp_
 
 def test_attention_of_a_model_without_is_refused(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'at' has no attention"):
-        work(trained["at"], digits, tmp_path, settings={"weights": "attention"})
+        work(trained["at"], digits, tmp_path, settings={"spatial_weight": "attention"})
 
 
 def test_the_tables_give_both_conditions(finished: dict[str, Path]) -> None:

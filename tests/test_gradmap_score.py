@@ -86,7 +86,7 @@ class Flat(nn.Module):
 def subject(classes: int = CLASSES) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Classifier(Curved(), Flat(), 4 * HEIGHT * WIDTH, classes)
+        model = Classifier(Curved(), Flat(), nn.Linear(4 * HEIGHT * WIDTH, classes))
         with torch.no_grad():
             model(pixels(50, COLOURS, HEIGHT, WIDTH))
     return model.eval()
@@ -588,14 +588,14 @@ def test_the_probe_learns_from_the_other_split(
 ) -> None:
     given: list[Any] = []
 
-    def train(model: Classifier, other: Split, seed: int, _: torch.device) -> Classifier:
-        given.extend([model, other, seed])
+    def train(model: Classifier, other: Split, classes: int, seed: int, _: torch.device) -> Classifier:
+        given.extend([model, other, classes, seed])
         return cast(Classifier, Linear(math.prod(digits.image_shape), 10, seed=9).eval())
 
     monkeypatch.setattr(probe, "train", train)
     work = file_work(trained, digits, tmp_path, split=split, settings=ScoreSettings(seed=3, probe=True))
     readers = prepare(work)
-    assert given == [work.model, digits.test if split == "train" else digits.train, 3]
+    assert given == [work.model, digits.test if split == "train" else digits.train, 10, 3]
     batch = next(work.batches())
     targets = target_classes(work.model, batch, 3)
     assert readers.probe is not None
@@ -646,7 +646,8 @@ def file_of(
     config = {
         "checkpoint": {"name": name, "sha256": name, "job": job},
         "data": {"dataset": data, "split": split, "images": IMAGES, "sha256": f"{data} {split}"},
-        "settings": {"seed": 0, "probe": False},
+        "settings": {"source": "gradient", "seed": 0, "probe": False},
+        "local_grid": [4, 4],
         "evaluators": {"names": names, "sha256": [weights.get(one, f"weights of {one}") for one in names]},
     }
     path = folder / f"gradmap-score-{name}-{split}.h5"

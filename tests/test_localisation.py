@@ -57,13 +57,13 @@ class Flat(nn.Module):
 
 def attentive() -> Classifier:
     torch.manual_seed(0)
-    return Classifier(nn.AvgPool2d(CELL), Bright(), C * GRID[0] * GRID[1], K).eval()
+    return Classifier(nn.AvgPool2d(CELL), Bright(), nn.Linear(C * GRID[0] * GRID[1], K)).eval()
 
 
 def linear(weight: AnyArray | None = None) -> Classifier:
     """Logits W x + b; with `weight` they are zero for an image that is 128/255 everywhere."""
     torch.manual_seed(0)
-    model = Classifier(nn.Identity(), Flat(), C * H * W, K).eval()
+    model = Classifier(nn.Identity(), Flat(), nn.Linear(C * H * W, K)).eval()
     if weight is not None:
         with torch.no_grad():
             model.classifier.weight.copy_(torch.from_numpy(weight))
@@ -94,7 +94,7 @@ def patterns() -> AnyArray:
 
 def found(model: Classifier, split: Split, planted: AnyArray | None = None) -> PerImage:
     weights, grid = ("attention", GRID) if isinstance(model.head, Bright) else ("grad-cam", (H, W))
-    sought = Sought(weights, grid, None if planted is None else Patterns(planted))  # type: ignore[arg-type]
+    sought = Sought(weights, grid, None if planted is None else Patterns(planted))
     given = rows(model, batch(split), sought)
     assert given.keys() == {column.path for column in SCHEMA.per_image}
     return {name.removeprefix("per_image/"): values for name, values in given.items()}
@@ -346,12 +346,12 @@ def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], d
 def test_weights_are_attention_where_there_is_one_and_grad_cam_elsewhere(
     finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    weights = {name: results.read(path).config["settings"]["weights"] for name, path in finished.items()}
+    weights = {name: results.read(path).config["settings"]["spatial_weight"] for name, path in finished.items()}
     assert weights == {"at": "grad-cam", "at-att": "attention", "plain": "attention"}
-    cam = work(trained["at-att"], digits, tmp_path, settings=LocalisationSettings("grad-cam"))
-    assert "weightsgrad_cam" in cam.path.name
+    cam = work(trained["at-att"], digits, tmp_path, settings=LocalisationSettings(spatial_weight="grad-cam"))
+    assert "spatialweightgrad_cam" in cam.path.name
     with pytest.raises(UserError, match="no attention"):
-        work(trained["at"], digits, tmp_path, settings=LocalisationSettings("attention"))
+        work(trained["at"], digits, tmp_path, settings=LocalisationSettings(spatial_weight="attention"))
 
 
 def test_data_without_masks_is_refused(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from networks import Array, array, pixels, settle
 from torch import Tensor, nn
 
 from interpret_robust.errors import UserError
-from interpret_robust.models import Classifier, Head, build
+from interpret_robust.models import Classifier, build
 from interpret_robust.models.attention import LinearAttention, NonlinearAttention
 from interpret_robust.models.resnet import PerImageStandardisation, ResNet, Unit
+from interpret_robust.variants import Head
 
 RGB, GRAY = (3, 32, 24), (1, 28, 28)
 

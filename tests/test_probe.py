@@ -25,7 +25,7 @@ class Flat(nn.Module):
 
 def linear() -> Classifier:
     """Logits W x, each row of W a pattern of large blocks: the gradient for class t is W^T (p - e_t)."""
-    model = Classifier(nn.Identity(), Flat(), 3 * HEIGHT * WIDTH, CLASSES).eval()
+    model = Classifier(nn.Identity(), Flat(), nn.Linear(3 * HEIGHT * WIDTH, CLASSES)).eval()
     blocks = torch.randn(CLASSES, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         model.classifier.weight.copy_(0.05 * nn.functional.interpolate(blocks, scale_factor=4.0).flatten(1))
@@ -59,7 +59,7 @@ def test_the_probe_sees_the_map_that_is_read_at_sign_minus() -> None:
 @pytest.mark.parametrize("network", ["linear", "untrained"])
 def test_a_random_target_is_read_from_gradients_of_images_not_seen(network: str) -> None:
     model = linear() if network == "linear" else build("small", "average", (3, HEIGHT, WIDTH), CLASSES, seed=4).eval()
-    found = read(probe.train(model, images(400, 0), 0, CPU), model, images(200, 1))
+    found = read(probe.train(model, images(400, 0), CLASSES, 0, CPU), model, images(200, 1))
     assert found > 0.9
 
 
@@ -68,7 +68,7 @@ def test_what_is_not_in_the_maps_is_not_read(monkeypatch: pytest.MonkeyPatch) ->
         return torch.randn(pixels.shape, generator=torch.Generator().manual_seed(int(pixels.sum())))
 
     monkeypatch.setattr(probe, "loss_gradient", noise)
-    reader = probe.train(linear(), images(200, 0), 0, CPU)
+    reader = probe.train(linear(), images(200, 0), CLASSES, 0, CPU)
     with torch.no_grad():
         answers = reader(probe.view(torch.randn(200, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(9))))
     targets = random_targets(torch.arange(200) % CLASSES, range(200), CLASSES, 3)
@@ -79,7 +79,7 @@ def test_a_probe_is_a_function_of_its_seed_and_leaves_all_as_found() -> None:
     model, split = build("small", "nonlinear", (3, HEIGHT, WIDTH), CLASSES, seed=4).eval(), images(60, 0)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before = torch.get_rng_state(), random.getstate(), str(np.random.get_state(legacy=False))
-    first, again, other = (probe.train(model, split, seed, CPU).state_dict() for seed in (0, 0, 1))
+    first, again, other = (probe.train(model, split, CLASSES, seed, CPU).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -102,7 +102,7 @@ def test_a_probe_learns_from_the_first_images_and_never_a_label(
     monkeypatch.setattr(probe, "IMAGES", 53)
     monkeypatch.setattr(probe, "EPOCHS", 1)
     model = build("small", "average", digits.image_shape, 10, seed=0).eval()
-    probe.train(model, digits.train, 0, CPU)
+    probe.train(model, digits.train, 10, 0, CPU)
     pixels, targets = (torch.cat(part) for part in zip(*seen, strict=True))
     np.testing.assert_allclose(pixels, digits.train.images[:53].transpose(0, 3, 1, 2) / 255, atol=1e-7)
     assert (targets != torch.tensor(digits.train.labels[:53])).all()

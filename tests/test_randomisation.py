@@ -141,7 +141,7 @@ class Mean(nn.Module):
 
 
 def test_weights_outside_layers_keep_their_mean_and_deviation() -> None:
-    model = Classifier(Own(), Mean(), 5, 4)
+    model = Classifier(Own(), Mean(), nn.Linear(5, 4))
     assert [name for name, _ in stages(model)] == ["classifier", "body.2.0", "body.0", "backbone"]
     found = random_network(model, pixels(9, 3, 6, 8), 1)
     before, after = state(model), state(found)
@@ -236,7 +236,7 @@ class ByBrightness(nn.Module):
 
 def linear(seed: int) -> Classifier:
     """Two logits W x."""
-    model = Classifier(nn.Identity(), ByBrightness(), 2 * H * W, 2)
+    model = Classifier(nn.Identity(), ByBrightness(), nn.Linear(2 * H * W, 2))
     with torch.no_grad():
         model.classifier.weight.copy_(torch.randn(2, 2 * H * W, generator=torch.Generator().manual_seed(seed)))
         model.classifier.weight *= 0.1
@@ -248,7 +248,7 @@ class Reads(nn.Module):
 
     def __init__(self, of: Classifier) -> None:
         super().__init__()
-        self.weight = of.classifier.weight.detach()
+        self.weight: Tensor = of.classifier.weight.detach()
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - 0.5).flatten(1) @ self.weight.T

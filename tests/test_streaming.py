@@ -214,7 +214,7 @@ def test_the_file_names_all_that_decides_its_numbers(trained: Path, digits: Data
         "images": 20,
         "sha256": digits.test.first(20).sha256,
     }
-    resolved = {"eps": 8 / 255, "step_size": 2 / 255, "weights": "attention"}
+    resolved = {"eps": 8 / 255, "step_size": 2 / 255, "spatial_weight": "attention"}
     assert config["settings"] == asdict(settings) | {"steps": 4, "seed": 3} | resolved
     assert (config["batch_size"], config["device"]) == (16, "cpu")
     environment = results.provenance(path)["environment"]

@@ -14,11 +14,12 @@ import oddity
 import pytest
 from oddity import Oddities
 
-from interpret_robust import analyses, readings, results, study, tables, tasks
+from interpret_robust import analyses, loading, readings, results, study, tables, tasks
 from interpret_robust.analyses.robustness import TableSettings, rows
 from interpret_robust.datasets import Dataset
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
+from interpret_robust.loading import Reference
 from interpret_robust.models import Classifier
 from interpret_robust.report import commands
 from interpret_robust.results import AnyArray
@@ -56,9 +57,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]
     return make
 
 
-def told(paths: Sequence[Path]) -> list[str]:
+def told(references: Sequence[Reference]) -> list[str]:
     """What `models` was asked for."""
-    jobs = [checkpoint.read(path).job for path in paths]
+    jobs = [loading.subject(one).job for one in references]
     return [f"{job['architecture']} {job['variant']} {job['seed']}" for job in jobs]
 
 
@@ -78,13 +79,13 @@ def test_the_study_has_evaluators_for_each_of_its_models(
 ) -> None:
     candidates = models(ALL)
     random.Random(0).shuffle(candidates)
-    assert told(evaluators_of(models([subject])[0], candidates)) == evaluators
+    assert told(evaluators_of(checkpoint.read(models([subject])[0]), candidates)) == evaluators
 
 
 def test_every_subject_of_the_study_is_read_by_the_same_models(models: Callable[..., list[Path]]) -> None:
     subjects = [model for model in ALL if model.endswith(" 0")]
     assert {model.split()[1] for model in subjects} == set(VARIANTS)
-    assert len({evaluators_of(path, models(ALL)) for path in models(subjects)}) == 1
+    assert len({evaluators_of(checkpoint.read(path), models(ALL)) for path in models(subjects)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,13 +107,13 @@ def test_every_subject_of_the_study_is_read_by_the_same_models(models: Callable[
 def test_evaluators_are_of_other_seeds_natural_ones_first(
     models: Callable[..., list[Path]], subject: str, candidates: str, evaluators: str
 ) -> None:
-    found = evaluators_of(models([subject])[0], models(candidates.split(", ")))
+    found = evaluators_of(checkpoint.read(models([subject])[0]), models(candidates.split(", ")))
     assert ", ".join(told(found)) == evaluators
 
 
 def test_evaluators_are_of_the_same_data(models: Callable[..., list[Path]]) -> None:
     (subject, second), elsewhere = models(["small at 0", "small natural 2"]), models(["small natural 1"], "other")
-    assert evaluators_of(subject, [*elsewhere, second]) == (second,)
+    assert evaluators_of(checkpoint.read(subject), [*elsewhere, second]) == (second,)
 
 
 @pytest.mark.parametrize("others", [[], ["small natural 3"], ["small at 4", "small natural-att 4"]])
@@ -121,10 +122,10 @@ def test_without_a_natural_model_the_command_that_makes_one_is_told(
 ) -> None:
     (subject,) = models(["small at-att 3"])
     with pytest.raises(UserError) as error:
-        evaluators_of(subject, [subject, *models(others)])
+        evaluators_of(checkpoint.read(subject), [subject, *models(others)])
     assert str(error.value) == (
-        "no natural model of another seed is there to read the gradient maps of odd-small-at-att-seed3.safetensors: "
-        "`irt train natural --dataset odd --arch small --seed 4`."
+        f"no natural model of another seed is there to read the gradient maps of {subject}: "
+        "`irt train natural --dataset odd --arch small --seed 4`, or name one by --evaluator."
     )
 
 
@@ -186,16 +187,17 @@ def test_copies_differ_in_their_seed_alone(models: Callable[..., list[Path]], tm
     (elsewhere,) = models(["small at 1"], "other")
     recipe = checkpoint.read(source).job["recipe"] | {"epochs": 9}
     others += [elsewhere, retrained(source, tmp_path, seed=1, recipe=recipe)]
-    assert copies_of(source, [tenth, *others, source, second]) == (second, tenth)
-    assert copies_of(second, [tenth, *others, source, second]) == (source, tenth)
-    assert copies_of(source, [source, *others]) == ()
+    assert copies_of(checkpoint.read(source), [tenth, *others, source, second]) == (second, tenth)
+    assert copies_of(checkpoint.read(second), [tenth, *others, source, second]) == (source, tenth)
+    assert copies_of(checkpoint.read(source), [source, *others]) == ()
 
 
 def test_a_matrix_is_read_by_all_other_models_of_the_data(models: Callable[..., list[Path]], tmp_path: Path) -> None:
     source, *others = models(["small at 0", "small at 1", "cnn natural 0", "small at-att 0"])
     same = tmp_path / "same.safetensors"
     same.symlink_to(source)
-    assert others_of(source, [same, *others, source, *models(["small at 3"], "other")]) == tuple(others)
+    candidates = [same, *others, source, *models(["small at 3"], "other")]
+    assert others_of(checkpoint.read(source), candidates) == tuple(others)
 
 
 ONE_STEP = TableSettings(pgd="1", cw="none")
@@ -294,7 +296,7 @@ def test_a_stopped_run_that_other_copies_read_is_begun_anew(
     task = table_task(folders)
     task()
     assert begun == [0, 5, 10, 0, 5, 10, 15, 20]
-    assert targets_in(task) == ["odd-small-at-seed0", *(path.stem for path in task.evaluators)]
+    assert targets_in(task) == ["odd-small-at-seed0", *(loading.subject(one).name for one in task.evaluators)]
     assert [path.name for path in folders.analyses.iterdir()] == [task.name]
 
 
@@ -343,7 +345,7 @@ def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
     assert task() == "analysed odd-odd-small-at-seed0-test-leftsideclosed-first6.h5" == f"analysed {task.name}"
     assert task.is_done()
     result = results.read(folders.analyses / task.name)
-    assert result.config["evaluators"]["names"] == [path.stem for path in task.evaluators]
+    assert result.config["evaluators"]["names"] == [loading.subject(one).name for one in task.evaluators]
     assert result["per_image/read"].shape == (6, 3)
 
 

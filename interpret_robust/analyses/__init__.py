@@ -2,11 +2,13 @@
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpret_robust.errors import UserError
+from interpret_robust.plugins import registered
 
 if TYPE_CHECKING:
     from interpret_robust.results import Result
@@ -22,26 +24,42 @@ ORDER = (
     "localisation",
     "feature-deletion",
     "randomisation",
+    "map-quality",
     "autoattack",
 )
 """As they are listed and printed; others follow."""
 
 
 def names() -> list[str]:
-    """The analyses there are, by their command's name, without importing them."""
-    found = [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
+    """The analyses there are, ours and those of installed packages, by their command's name, without importing them."""
+    found = {module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)} | set(registered("analyses"))
     return sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
 def about(name: str) -> str:
     """The first line of an analysis's docstring, without importing it."""
-    source = (Path(__path__[0]) / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+    source = _file(name).read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
 
 
+def _file(name: str) -> Path:
+    """Where an analysis is written. Raises UserError where an entry point names a module that is not there."""
+    own = Path(__path__[0]) / f"{name.replace('-', '_')}.py"
+    if own.exists():
+        return own
+    module = registered("analyses")[name].module
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise UserError(f"the entry point '{name}' of interpret_robust.analyses names {module}, which is not there.")
+    return Path(found.origin)
+
+
 def get(name: str) -> Any:
-    """The `Analysis` called `name`."""
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").ANALYSIS
+    """The `Analysis` called `name`: one of ours, or else of an installed package."""
+    own = f"{__name__}.{name.replace('-', '_')}"
+    if importlib.util.find_spec(own) is not None:
+        return importlib.import_module(own).ANALYSIS
+    return registered("analyses")[name].load().ANALYSIS
 
 
 def read(path: Path) -> "Result":

@@ -17,7 +17,7 @@ import torch
 from scipy import fft
 from torch import Tensor, nn
 
-from interpret_robust.attribution import gradient_map, input_gradient
+from interpret_robust.attribution import SourceSettings, gradient_map, input_gradient
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import to_pixels
 from interpret_robust.errors import UserError
@@ -26,7 +26,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.results import AnyArray, Columns, Result
 from interpret_robust.schema import Column, Schema, interval
 from interpret_robust.statistics import Interval, bootstrap_mean, bootstrap_spearman
-from interpret_robust.streaming import Analysis, Batch, Settings, Work, to_numpy
+from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
 
 SCALES, SHIFTS = (0.5, 0.9), (-0.1, 0.1)
 """By what images are multiplied, and what is added to their pixels, to see whether the model notices."""
@@ -101,18 +101,20 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class AlignmentSettings(Settings):
-    """How images are paired with others."""
+class AlignmentSettings(SourceSettings):
+    """What a map is, and how images are paired with others."""
 
     seed: int = field(default=0, metadata={"help": "Seed of the shuffled pairs."})
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """For each image of a split (N,) the index of another one."""
+    """For each image of a split (N,) the index of another one; the source of maps, and the seed of both."""
 
     split: Split
     partner: AnyArray
+    source: str = "gradient"
+    seed: int = 0
 
     def images(self, indices: range) -> Tensor:
         """The partners of the images at `indices`, as pixels in [0, 1], (M, C, H, W)."""
@@ -128,7 +130,7 @@ def prepare(work: Work) -> Pairs:
     circle = np.random.default_rng(work.settings.seed).permutation(count)
     partner = np.empty(count, np.int64)
     partner[circle] = np.roll(circle, 1)
-    return Pairs(work.split, partner)
+    return Pairs(work.split, partner, work.settings.source, work.settings.seed)
 
 
 def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
@@ -136,7 +138,7 @@ def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
     with torch.no_grad():
         logits = model(batch.images)
     predicted = logits.argmax(1)
-    found = _doubles(gradient_map("gradient", model, batch.images, batch.labels, batch.indices))
+    found = _doubles(gradient_map(pairs.source, model, batch.images, batch.labels, batch.indices, pairs.seed))
     winning = _doubles(input_gradient(lambda pixels: _pick(model(pixels), predicted), batch.images))
     columns = {
         "label": to_numpy(batch.labels),

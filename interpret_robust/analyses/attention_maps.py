@@ -16,7 +16,7 @@ import torch
 from scipy.special import entr
 
 from interpret_robust.attacks import AttackSettings, outcomes
-from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
+from interpret_robust.attribution import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
 from interpret_robust.regions import mean_map
@@ -74,12 +74,13 @@ SCHEMA = Schema(
 class MapsSettings(AttackSettings, Selection):
     """The attack, whose weights are shown, and of which images."""
 
-    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolved(self, job: Mapping[str, Any]) -> Self:
         """These settings with nothing left open. Raises UserError as attack, rule and weights do."""
         Selection.resolved(self, job)
-        return replace(AttackSettings.resolved(self, dict(job)), weights=resolve_weights(self.weights, job))
+        settings = AttackSettings.resolved(self, dict(job))
+        return replace(settings, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 def prepare(work: Work) -> MapsSettings:
@@ -91,12 +92,12 @@ def prepare(work: Work) -> MapsSettings:
 
 def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, AnyArray]:
     """Clean and adversarial attention of one batch, and the distance between them."""
-    assert settings.weights != "auto"
+    assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     with torch.no_grad():
         predictions = [model(images).argmax(1) for images in (batch.images, adversarial)]
     clean, attacked = (
-        to_numpy(position_weights(model, images, settings.weights)) for images in (batch.images, adversarial)
+        to_numpy(position_weights(model, images, settings.spatial_weight)) for images in (batch.images, adversarial)
     )
     columns = {
         "label": to_numpy(batch.labels),

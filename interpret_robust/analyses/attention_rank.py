@@ -22,7 +22,7 @@ from scipy.special import entr
 from torch import Tensor
 
 from interpret_robust.attacks import AttackSettings, outcomes, project
-from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
+from interpret_robust.attribution import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import position_norm
@@ -126,16 +126,16 @@ SCHEMA = Schema(
 class RankSettings(AttackSettings):
     """The attack, and whose weights are set against its distances."""
 
-    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolved(self, job: dict[str, Any]) -> Self:
         """As for the attack; `auto` weights become attention, or Grad-CAM where the model has none."""
-        return replace(super().resolved(job), weights=resolve_weights(self.weights, job))
+        return replace(super().resolved(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
     """Weights, distances and correlations of one batch."""
-    assert settings.eps is not None and settings.weights != "auto"
+    assert settings.eps is not None and settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     noisy = with_noise(batch.images, settings.eps, settings.seed, batch.indices)
     with torch.no_grad():
@@ -148,8 +148,8 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
             "noise_distance": position_norm(disturbed.local - clean.local),
             "feature_norm": position_norm(clean.local),
         }
-    tensors["attention"] = position_weights(model, batch.images, settings.weights)
-    tensors["attention_adversarial"] = position_weights(model, adversarial, settings.weights)
+    tensors["attention"] = position_weights(model, batch.images, settings.spatial_weight)
+    tensors["attention_adversarial"] = position_weights(model, adversarial, settings.spatial_weight)
     columns = {name: to_numpy(values) for name, values in tensors.items()}
     columns["attention_shuffled"] = shuffled(columns["attention"], settings.seed, batch.indices)
     return {f"per_image/{name}": values for name, values in (columns | per_image_scores(columns)).items()}

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.attacks import AttackSettings
-from interpret_robust.attribution import WEIGHTS_HELP, WeightsChoice, position_weights, resolve_weights
+from interpret_robust.attribution import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import position_norm
@@ -97,14 +97,14 @@ SCHEMA = Schema(
 class DeletionSettings(AttackSettings):
     """The attack, the weights in attention's place, and what removed features are replaced by."""
 
-    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
     fill: Literal["mean", "zero"] = field(
         default="mean", metadata={"help": "What removed features become: the mean of training images, or zero."}
     )
 
     def resolved(self, job: dict[str, Any]) -> Self:
         """These settings with nothing left open. Raises UserError as the attack's do, and for absent attention."""
-        return replace(super().resolved(job), weights=resolve_weights(self.weights, job))
+        return replace(super().resolved(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Reference(NamedTuple):
@@ -122,7 +122,7 @@ def prepare(work: Work) -> Reference:
         images = make_batch(train, range(start, min(start + work.batch_size, len(train))), work.device).images
         with torch.no_grad():
             features.append(work.model.features(images).local.mean((2, 3)))
-        weights.append(position_weights(work.model, images, work.settings.weights))
+        weights.append(position_weights(work.model, images, work.settings.spatial_weight))
     fill = torch.cat(features).double().mean(0).float()
     if work.settings.fill == "zero":
         fill = torch.zeros_like(fill)
@@ -143,16 +143,16 @@ def removal_counts(positions: int) -> tuple[int, ...]:
 def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, AnyArray]:
     """Outcomes of one batch, whole and with features removed."""
     settings = reference.settings
-    assert settings.weights != "auto"
+    assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
-    weights = to_numpy(position_weights(model, batch.images, settings.weights))
+    weights = to_numpy(position_weights(model, batch.images, settings.spatial_weight))
     with torch.no_grad():
         clean, attacked = model.features(batch.images), model.features(adversarial)
         distance = to_numpy(position_norm(clean.local - attacked.local))
         ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [
-            answers_without(model, seen.local, ranks.to(seen.local.device), reference.fill)
-            for seen in (clean, attacked)
+            answers_without(model, images, seen.local, ranks.to(seen.local.device), reference.fill)
+            for images, seen in ((batch.images, clean), (adversarial, attacked))
         ]
         columns = {
             "label": to_numpy(batch.labels),
@@ -186,18 +186,16 @@ def removal_ranks(
     return np.argsort(order, axis=2)
 
 
-def answers_without(model: Classifier, local: Tensor, ranks: Tensor, fill: Tensor) -> Tensor:
+def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Tensor, fill: Tensor) -> Tensor:
     """The model's answers (N, order, removed) with the first positions of `ranks` (order, N, P) removed.
 
-    A removed position of the local features (N, C, H, W) holds `fill` (C,) instead.
+    A removed position of the images' local features (N, C, H, W) holds `fill` (C,) instead.
     """
     count, _, height, width = local.shape
 
     def answer(rank: Tensor, removed: int) -> Tensor:
         gone = (rank < removed).reshape(count, 1, height, width)
-        _, pooled = model.head(torch.where(gone, fill[:, None, None], local))
-        found: Tensor = model.classifier(pooled).argmax(1)
-        return found
+        return model.rest(images, torch.where(gone, fill[:, None, None], local)).argmax(1)
 
     steps = removal_counts(height * width)
     return torch.stack([torch.stack([answer(rank, removed) for removed in steps], 1) for rank in ranks], 1)

@@ -8,15 +8,16 @@ A map is stored as g / max|g| in half precision beside max|g|: their product is 
 2^-11 max|g| (the signed map of example images is such a product).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interpret_robust.attacks import cross_entropy
-from interpret_robust.attribution import Source, gradient_map, random_targets
+from interpret_robust.attribution import SOURCE_HELP, checked_source, gradient_map, random_targets
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
 from interpret_robust.results import AnyArray, Columns, Result
@@ -100,11 +101,14 @@ SCHEMA = Schema(
 class MapSettings(Selection):
     """Of what a map is taken, and which are shown."""
 
-    source: Source = field(
-        default="gradient", metadata={"help": "What a map is; all but gradient cost 32 times as much."}
-    )
+    source: str = field(default="gradient", metadata={"help": SOURCE_HELP})
     target: Target = field(default="true", metadata={"help": "Class whose loss it is; random is one but the true."})
     seed: int = field(default=0, metadata={"help": "Of random targets, and of the noise of a source that has noise."})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """These settings. Raises UserError for a source or a rule that does not exist."""
+        checked_source(self.source)
+        return super().resolved(job)
 
 
 class Prepared(NamedTuple):

@@ -15,15 +15,16 @@ construction: the two rules only shift and scale a map.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interpret_robust import filters, gradmap_tables, probe
-from interpret_robust.attribution import gradient_map, loss_gradient, random_targets
+from interpret_robust.attribution import SourceSettings, gradient_map, random_targets
 from interpret_robust.datasets import Split
+from interpret_robust.errors import UserError
 from interpret_robust.labels import VIEWS
 from interpret_robust.models import Classifier
 from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network
@@ -31,7 +32,7 @@ from interpret_robust.results import AnyArray, Columns
 from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, pooled_deviation
 from interpret_robust.schema import Column, Schema, interval
 from interpret_robust.statistics import rate
-from interpret_robust.streaming import Analysis, Batch, Settings, Work, make_batch, to_numpy
+from interpret_robust.streaming import Analysis, Batch, Work, make_batch, to_numpy
 from interpret_robust.streams import streams
 
 TARGETS = ("true", "predicted", "random")
@@ -133,13 +134,19 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class ScoreSettings(Settings):
-    """Seed and extras of the score."""
+class ScoreSettings(SourceSettings):
+    """What a map is, seed and extras of the score."""
 
     seed: int = field(default=0, metadata={"help": "Of random targets, scrambles and the random network."})
     probe: bool = field(
         default=False, metadata={"help": "Also train a probe on gradients: what could be read at best."}
     )
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """As of any source. Raises UserError also for a probe of other maps than gradients, which it learns from."""
+        if self.probe and self.source != "gradient":
+            raise UserError(f"--probe learns to read gradients, and --source is {self.source}: leave one of them out.")
+        return super().resolved(job)
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ def prepare(work: Work) -> Readers:
     found = None
     if settings.probe:
         other = work.dataset.test if work.config["data"]["split"] == "train" else train
-        found = probe.train(work.model, other, settings.seed, work.device)
+        found = probe.train(work.model, other, len(work.dataset.class_names), settings.seed, work.device)
     return Readers(
         settings,
         work.evaluators,
@@ -174,7 +181,7 @@ def prepare(work: Work) -> Readers:
 def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
     """What every evaluator sees in every map and control of one batch."""
     targets = target_classes(model, batch, readers.settings.seed)
-    maps = [_map(model, batch, classes) for classes in targets]
+    maps = [_map(model, batch, classes, readers.settings) for classes in targets]
     shown = _shown(zip(maps, readers.deviations, strict=True), RULES)
     shown_controls = _shown(((one, 0.0) for one in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
     evaluators, count = list(readers.evaluators.values()), len(batch.images)
@@ -206,7 +213,7 @@ def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
 def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
     """What stands in the place of the map of the true target, in the order of CONTROLS."""
     seed, indices = readers.settings.seed, batch.indices
-    yield loss_gradient(readers.random, batch.images, batch.labels)
+    yield _map(readers.random, batch, batch.labels, readers.settings)
     yield -filters.sobel(batch.images)
     yield filters.pixel_shuffle(maps, streams(seed, indices, SHUFFLE))
     yield filters.phase_random(maps, streams(seed, indices, PHASES))
@@ -274,8 +281,8 @@ def summarise(columns: Columns, _: Split) -> dict[str, Any]:
     }
 
 
-def _map(model: Classifier, batch: Batch, classes: Tensor) -> Tensor:
-    return gradient_map("gradient", model, batch.images, classes, batch.indices)
+def _map(model: Classifier, batch: Batch, classes: Tensor, settings: ScoreSettings) -> Tensor:
+    return gradient_map(settings.source, model, batch.images, classes, batch.indices, settings.seed)
 
 
 def _shown(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
@@ -291,7 +298,8 @@ def _deviations(work: Work) -> tuple[float, ...]:
 
     def every(place: int) -> Iterator[Tensor]:
         for batch in work.batches():
-            yield _map(work.model, batch, target_classes(work.model, batch, work.settings.seed)[place])
+            targets = target_classes(work.model, batch, work.settings.seed)
+            yield _map(work.model, batch, targets[place], work.settings)
 
     return tuple(pooled_deviation(every(place)) for place in range(len(TARGETS)))
 

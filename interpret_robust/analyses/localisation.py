@@ -20,12 +20,11 @@ from scipy.linalg import orth
 from torch import nn
 
 from interpret_robust.attribution import (
-    WEIGHTS_HELP,
-    WeightsChoice,
-    WeightsOf,
+    SPATIAL_WEIGHT_HELP,
+    SourceSettings,
     gradient_map,
     position_weights,
-    resolve_weights,
+    resolved_weight,
 )
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
@@ -33,7 +32,7 @@ from interpret_robust.regions import central, centre_prior, hits, object_positio
 from interpret_robust.results import AnyArray, Columns, Result
 from interpret_robust.schema import Column, Schema, interval
 from interpret_robust.statistics import TAILS, Interval, bootstrap_mean, rate
-from interpret_robust.streaming import Analysis, Batch, Settings, Work, to_numpy
+from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
 
 MAPS = ("weights", "gradient")
 """The weights of positions, and over pixels the energy of the loss gradient: its squares, summed over colours."""
@@ -96,14 +95,14 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class LocalisationSettings(Settings):
-    """Whose weights of positions are looked at."""
+class LocalisationSettings(SourceSettings):
+    """What a map of pixels is, and whose weights of positions are looked at."""
 
-    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolved(self, job: Mapping[str, Any]) -> Self:
         """These settings with the weights that a checkpoint has. Raises UserError where it has not those named."""
-        return replace(self, weights=resolve_weights(self.weights, job))
+        return replace(super().resolved(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Patterns:
@@ -155,16 +154,18 @@ OF_PATTERNS = (
 class Sought:
     """Whose weights, on which grid of positions, and what is planted."""
 
-    weights: WeightsOf
+    weights: str
     grid: tuple[int, int]
     patterns: Patterns | None
+    source: str = "gradient"
 
 
 def prepare(work: Work) -> Sought:
     """What the rows need beside the model."""
     height, width = work.config["local_grid"]
     planted = work.dataset.patterns
-    return Sought(work.settings.weights, (height, width), None if planted is None else Patterns(planted))
+    patterns = None if planted is None else Patterns(planted)
+    return Sought(work.settings.spatial_weight, (height, width), patterns, work.settings.source)
 
 
 def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]:
@@ -174,7 +175,8 @@ def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]
     with torch.no_grad():
         predicted = model(batch.images).argmax(1)
     weights = to_numpy(position_weights(model, batch.images, sought.weights))
-    gradient = to_numpy(gradient_map("gradient", model, batch.images, batch.labels, batch.indices)).astype(np.float64)
+    found = gradient_map(sought.source, model, batch.images, batch.labels, batch.indices)
+    gradient = to_numpy(found).astype(np.float64)
     on_pixels = batch.masks.reshape(len(labels), -1)
     of_maps = [
         _localise(weights, object_positions(batch.masks, sought.grid), sought.grid),
@@ -252,7 +254,7 @@ def class_averaged(found: AnyArray, labels: AnyArray, *, seed: int = 0, resample
 
 def table_row(result: Result) -> dict[str, str]:
     """Shares and hits of both maps with their baselines, and what lies along planted patterns, of a finished file."""
-    row = {"weights": str(result.config["settings"]["weights"])}
+    row = {"weights": str(result.config["settings"]["spatial_weight"])}
     for index, name in enumerate(MAPS):
         row[f"{name} on object (area)"] = _beside(result["share/on_object"][index], result["share/area"][index])
     for index, name in enumerate(MAPS):

@@ -22,12 +22,10 @@ from scipy import stats
 from torch import Tensor
 
 from interpret_robust.attribution import (
-    WEIGHTS_HELP,
-    WeightsChoice,
-    WeightsOf,
+    SPATIAL_WEIGHT_HELP,
     loss_gradient,
     position_weights,
-    resolve_weights,
+    resolved_weight,
 )
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
@@ -97,12 +95,12 @@ SCHEMA = Schema(
 class RandomisationSettings(Settings):
     """The seed of random weights, and the weights in attention's place."""
 
-    weights: WeightsChoice = field(default="auto", metadata={"help": WEIGHTS_HELP})
+    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
     seed: int = field(default=0, metadata={"help": "Of the cascade; random networks have the seeds after it."})
 
     def resolved(self, job: Mapping[str, Any]) -> Self:
         """These settings with nothing left open. Raises UserError for attention of a model without."""
-        return replace(self, weights=resolve_weights(self.weights, job))
+        return replace(self, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Cascade(NamedTuple):
@@ -110,7 +108,7 @@ class Cascade(NamedTuple):
 
     networks: list[Classifier]
     evaluator: Classifier
-    weights: WeightsOf
+    weights: str
     grid: tuple[int, int]
 
 
@@ -132,7 +130,7 @@ def prepare(work: Work) -> Cascade:
     ]
     evaluator = next(iter(work.evaluators.values()))
     height, width = work.config["local_grid"]
-    return Cascade([fold(network) for network in networks], evaluator, work.settings.weights, (height, width))
+    return Cascade([fold(network) for network in networks], evaluator, work.settings.spatial_weight, (height, width))
 
 
 def rows(_: Classifier, batch: Batch, cascade: Cascade) -> dict[str, AnyArray]:

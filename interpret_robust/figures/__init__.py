@@ -1,18 +1,25 @@
 """One module a picture, named as the analysis it draws. They read HDF5 only and never import torch."""
 
 import importlib
+import importlib.util
 import pkgutil
 from typing import Any
+
+from interpret_robust.plugins import registered
 
 SHARED = ("style", "contact_sheet")
 
 
 def names() -> list[str]:
-    """The figures there are, by their command's name."""
+    """The figures there are, ours and those of installed packages, by their command's name."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return [name.replace("_", "-") for name in modules if name not in SHARED]
+    own = [name.replace("_", "-") for name in modules if name not in SHARED]
+    return [*own, *(name for name in registered("figures") if name not in own)]
 
 
 def get(name: str) -> Any:
     """The module that draws the figure called `name`."""
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    own = f"{__name__}.{name.replace('-', '_')}"
+    if importlib.util.find_spec(own) is not None:
+        return importlib.import_module(own)
+    return registered("figures")[name].load()

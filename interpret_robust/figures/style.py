@@ -6,6 +6,7 @@ it shows, and the rule by which images were chosen. Equal inputs give equal byte
 
 import json
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ COLOURS = {
     "at-att": "#009E73",
     "at-att-reg": "#D55E00",
 }
+# Tol's muted colours that are not like these.
+OTHERS = ("#CC79A7", "#332288", "#882255", "#999933", "#661100", "#6699CC", "#AA4466", "#117733")
 MARKERS = {
     "natural": "o",
     "natural-att": "s",
@@ -117,8 +120,8 @@ def line(variant: str) -> str:
 
 
 def colour(variant: str) -> str:
-    """A variant's colour."""
-    return COLOURS.get(variant, "#CC79A7")
+    """A variant's colour; that of another model follows from its name, and two may share one."""
+    return COLOURS.get(variant) or OTHERS[zlib.crc32(variant.encode()) % len(OTHERS)]
 
 
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:

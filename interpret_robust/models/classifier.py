@@ -1,6 +1,6 @@
 """A model: a backbone that gives local features, a head that pools them, a linear classifier."""
 
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from interpret_robust.errors import UserError, unknown
 from interpret_robust.models import cnn, resnet
 from interpret_robust.models.attention import AveragePool, DenseHead, LinearAttention, NonlinearAttention
-
-Head = Literal["average", "nonlinear", "linear"]
+from interpret_robust.variants import Head
 
 ARCHITECTURES = ("small", "small-wide3", "cnn", "narrow", "wide3")
 
@@ -28,19 +27,31 @@ class Features(NamedTuple):
 class Classifier(nn.Module):
     """`model(images)` gives logits (N, classes); images are pixels in [0, 1], NCHW, any normalisation is inside."""
 
+    classifier: Any
+    """From pooled features to logits: linear, of a network of ours."""
+
     is_folded = False
     """Whether it is what `models.folded.fold` gives, for evaluation only."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, pooled_channels: int, classes: int) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
-        self.classifier = nn.Linear(pooled_channels, classes)
+        self.backbone, self.head, self.classifier = backbone, head, classifier
 
     def features(self, images: Tensor) -> Features:
         """Local features, attention and pooled features of images (N, C, H, W) in [0, 1]."""
         local = self.backbone(images)
         attention, pooled = self.head(local)
         return Features(local, attention, pooled)
+
+    def rest(self, images: Tensor, local: Tensor) -> Tensor:  # noqa: ARG002
+        """The logits of `images` (N, C, H, W) if their local features were `local` (N, C', H', W')."""
+        _, pooled = self.head(local)
+        logits: Tensor = self.classifier(pooled)
+        return logits
+
+    def local_module(self) -> nn.Module:
+        """The layer whose output are the local features."""
+        return self.backbone
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.features(images).pooled)
@@ -83,9 +94,9 @@ def _build_resnet(architecture: str, head: Head, channels: int, classes: int) ->
         case _:
             backbone = resnet.ResNet(channels, (16, 48, 96, 192), units=5)
     pool = _attention_head(head, backbone.local_channels) or AveragePool()
-    model = Classifier(backbone, pool, backbone.local_channels, classes)
-    resnet.initialise_classifier(model.classifier)
-    return model
+    classifier = nn.Linear(backbone.local_channels, classes)
+    resnet.initialise_classifier(classifier)
+    return Classifier(backbone, pool, classifier)
 
 
 def _build_cnn(head: Head, image_shape: tuple[int, int, int], classes: int) -> Classifier:
@@ -94,14 +105,17 @@ def _build_cnn(head: Head, image_shape: tuple[int, int, int], classes: int) -> C
     attention = _attention_head(head, backbone.local_channels)
     if attention is None:
         inputs = backbone.local_channels * (height // 4) * (width // 4)
-        model = Classifier(backbone, DenseHead(inputs, cnn.DENSE_UNITS), cnn.DENSE_UNITS, classes)
+        model = Classifier(backbone, DenseHead(inputs, cnn.DENSE_UNITS), nn.Linear(cnn.DENSE_UNITS, classes))
     else:
-        model = Classifier(backbone, attention, backbone.local_channels, classes)
+        model = Classifier(backbone, attention, nn.Linear(backbone.local_channels, classes))
     cnn.initialise(model)
     return model
 
 
-def _attention_head(head: Head, channels: int) -> NonlinearAttention | LinearAttention | None:
+def _attention_head(head: Head, channels: int) -> nn.Module | None:
+    if callable(head):
+        own: nn.Module = head(channels)
+        return own
     match head:
         case "nonlinear":
             return NonlinearAttention(channels)

@@ -1,16 +1,18 @@
 """The commands that made the files of a study, told from their configurations and the origin of their images."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
 from interpret_robust import analyses
 from interpret_robust.labels import job, order
+from interpret_robust.loading import Card
 from interpret_robust.results import Result, provenance
 from interpret_robust.streaming import BATCH_SIZE
 from interpret_robust.training.recipe import PRESETS, preset
+from interpret_robust.variants import is_brought
 
 
 def all_of(opened: Sequence[Result]) -> list[str]:
@@ -21,16 +23,31 @@ def all_of(opened: Sequence[Result]) -> list[str]:
     ordered = sorted(opened, key=order)
     models = [_models(result) for result in ordered]
     subjects, readers = [found[:1] for found in models], [found[1:] for found in models]
-    trained = [shlex.join(["irt", "train", *_training(*model)]) for model in chain(*subjects, *readers)]
-    analysed = [
-        shlex.join(["irt", "analyze", _name(result), *_options(result)]) + _readers(result) for result in ordered
+    trained = [
+        shlex.join(["irt", "train", *_training(made, source)])
+        for made, source in chain(*subjects, *readers)
+        if not is_brought(made)
     ]
-    return [*dict.fromkeys(trained), *sorted(set(analysed)), "irt report"]
+    declared = [
+        shlex.join(
+            ["irt", "model", "card", *_words(made), "--dataset", _origin(result)["source"], "-o", _file("", made)]
+        )
+        for result in ordered
+        for made in _given(result).values()
+        if is_brought(made)
+    ]
+    analysed = [
+        shlex.join(["irt", "analyze", _name(result), *_words(job(result)), *_options(result)]) + _readers(result)
+        for result in ordered
+    ]
+    return [*dict.fromkeys(trained), *dict.fromkeys(declared), *sorted(set(analysed)), "irt report"]
 
 
 def of(result: Result) -> str:
     """What to type to make one file anew."""
-    return shlex.join(["irt", "analyze", _name(result), _file(result.config["checkpoint"]["name"]), *_options(result)])
+    made = job(result)
+    subject = _words(made) if is_brought(made) else [_file(result.config["checkpoint"]["name"], made)]
+    return shlex.join(["irt", "analyze", _name(result), *subject, *_options(result)])
 
 
 def changed(result: Result) -> dict[str, Any]:
@@ -43,8 +60,14 @@ def _name(result: Result) -> str:
     return result.schema.partition("/")[0]
 
 
-def _file(checkpoint: str) -> str:
-    return f"checkpoints/{checkpoint}.safetensors"
+def _file(name: str, made: Mapping[str, Any]) -> str:
+    """Where a model is expected: its checkpoint, or the card of one from elsewhere."""
+    return f"{made['variant']}.json" if is_brought(made) else f"checkpoints/{name}.safetensors"
+
+
+def _words(made: Mapping[str, Any]) -> list[str]:
+    """The options that find a model from elsewhere; none for a checkpoint."""
+    return Card.of(made["card"]).words() if is_brought(made) else []
 
 
 def _origin(result: Result) -> dict[str, Any]:
@@ -63,20 +86,20 @@ def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
 def _options(result: Result) -> list[str]:
     config, origin = result.config, _origin(result)
     options = {
-        "dataset": origin["source"] if origin["source"] != origin["trained_on"][0] else None,
+        "dataset": origin["source"] if is_brought(job(result)) or origin["source"] != origin["trained_on"][0] else None,
         "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
         "limit": origin["limit"],
         "batch-size": config["batch_size"] if config["batch_size"] != BATCH_SIZE else None,
     } | {name.replace("_", "-"): value for name, value in changed(result).items()}
     given = {f"--{name}": value for name, value in options.items() if value is not None and value is not False}
     words = [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]
-    return words + [word for name in _given(result) for word in ("--evaluator", _file(name))]
+    return words + [word for name, made in _given(result).items() for word in ("--evaluator", _file(name, made))]
 
 
-def _given(result: Result) -> list[str]:
-    """The evaluators that were named in the command."""
+def _given(result: Result) -> dict[str, dict[str, Any]]:
+    """The evaluators that were named in the command, and how they were made."""
     evaluators = result.config.get("evaluators", {"given": False})
-    return list(evaluators["names"]) if evaluators["given"] else []
+    return {name: evaluators["jobs"][name] for name in evaluators["names"]} if evaluators["given"] else {}
 
 
 def _readers(result: Result) -> str:

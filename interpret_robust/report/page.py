@@ -19,6 +19,7 @@ from interpret_robust.report import commands
 from interpret_robust.report.embedding import embedded
 from interpret_robust.report.gallery import gallery
 from interpret_robust.results import Result
+from interpret_robust.variants import is_brought
 
 _HERE = Path(__file__).parent
 _Item = TypeVar("_Item")
@@ -56,7 +57,7 @@ def _own(name: str) -> Markup:
 def _facts(opened: Sequence[Result]) -> dict[str, list[str]]:
     """What was studied: images, models with their seeds, and when."""
     data = [result.config["data"] for result in opened]
-    trained = _grouped(map(job, opened), lambda one: f"{one['dataset']}, {one['architecture']}")
+    trained = _grouped(map(job, opened), _kind)
     dates = sorted(str(results.attributes(result.path)["created_utc"])[:10] for result in opened)
     return {
         "Images": sorted({f"{one['dataset']}: {one['images']} of the {one['split']} split" for one in data}),
@@ -65,12 +66,18 @@ def _facts(opened: Sequence[Result]) -> dict[str, list[str]]:
     }
 
 
+def _kind(made: Mapping[str, Any]) -> str:
+    """As `cifar10, small`, or `cifar10, from elsewhere`."""
+    return f"{made['dataset']}, {'from elsewhere' if is_brought(made) else made['architecture']}"
+
+
 def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     """As `at-att (seed 0)` or `at (seeds 0, 1)`."""
     found = []
     for variant, of in _grouped(jobs, lambda one: one["variant"]).items():
-        seeds = [str(seed) for seed in sorted({one["seed"] for one in of})]
-        found.append(f"{variant} ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})")
+        seeds = [str(seed) for seed in sorted({one["seed"] for one in of} - {None})]
+        told = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
+        found.append(f"{variant}{told}")
     return found
 
 

@@ -20,9 +20,8 @@ from torch import Tensor
 from interpret_robust.errors import UserError
 from interpret_robust.files import replacing
 from interpret_robust.models import Classifier, build
-from interpret_robust.models.classifier import Head
 from interpret_robust.training import stored
-from interpret_robust.variants import variant
+from interpret_robust.variants import Head, variant
 
 Tensors = dict[str, Tensor]
 
@@ -35,6 +34,22 @@ class Checkpoint:
     about: dict[str, Any]
     tensors: Tensors
     sha256: str
+
+    @property
+    def name(self) -> str:
+        """As its file, without the ending."""
+        return self.path.stem
+
+    @property
+    def told(self) -> str:
+        """What a sentence for the user calls it."""
+        return str(self.path)
+
+    @property
+    def source(self) -> str:
+        """Name or path of the data it was trained on."""
+        source: str = self.about["source"]
+        return source
 
     @property
     def job(self) -> dict[str, Any]:
@@ -85,7 +100,7 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
         "format_version": str(stored.FORMAT_VERSION),
         "about": (text := json.dumps(about)),
         "about_sha256": stored.text_sha256(text),
-        "tensors_sha256": stored.tensors_sha256({name: _raw(tensor) for name, tensor in plain.items()}),
+        "tensors_sha256": tensors_sha256(plain),
     }
     with replacing(path) as partial:
         partial.write_bytes(save(plain, metadata))
@@ -97,8 +112,13 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, found.about, load(found.data), found.sha256)
 
 
+def tensors_sha256(tensors: Tensors) -> str:
+    """SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
+    return stored.tensors_sha256({name: _raw(tensor.detach().cpu()) for name, tensor in tensors.items()})
+
+
 def _raw(tensor: Tensor) -> stored.Raw:
-    data = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    data = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
     return stored.Raw(str(tensor.dtype), tuple(tensor.shape), data)
 
 

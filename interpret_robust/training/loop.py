@@ -28,7 +28,7 @@ from interpret_robust.models import build
 from interpret_robust.training import checkpoint
 from interpret_robust.training.accelerate import accelerated
 from interpret_robust.training.job import Job
-from interpret_robust.training.objective import Objective, objective
+from interpret_robust.training.objective import FeatureRegularisation, Objective, feature_distance, objective
 
 EXACT = "float32"
 SAVE_EVERY = 15.0
@@ -91,6 +91,9 @@ class Run:
         self.optimiser = _optimiser(job, self.model)
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)
+        self.regularisation = FeatureRegularisation(
+            recipe.feature_weight(job.variant), job.variant.distance or feature_distance
+        )
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
         self.update = accelerated(self._update, self.model, self.device)
 
@@ -113,8 +116,7 @@ class Run:
         """Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimiser."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             adversarial = attack.search(self.model, images, labels, lambda _: noise) if attack else images
-            weight = self.job.recipe.feature_weight(self.job.variant)
-            result = objective(self.model, images, adversarial, labels, weight)
+            result = objective(self.model, images, adversarial, labels, self.regularisation)
         self.optimiser.zero_grad()
         result.total.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()

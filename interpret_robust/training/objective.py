@@ -1,5 +1,7 @@
 """The paper's loss, Eq. 7: cross-entropy on the adversarial image plus a weighted feature distance."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,38 @@ class Objective(NamedTuple):
     logits: Tensor
 
 
-def objective(model: Classifier, images: Tensor, adversarial: Tensor, labels: Tensor, weight: float) -> Objective:
+def feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
+    """L2 distance of each pair of rows, (N,). Its gradient at distance zero is zero, not NaN."""
+    distance: Tensor = torch.linalg.vector_norm(clean - adversarial, dim=1)
+    return distance
+
+
+@dataclass(frozen=True)
+class FeatureRegularisation:
+    """The paper's regulariser (Eq. 6), to be added to any loss: `weight * mean(||G(x) - G(x')||_2)`.
+
+        loss = cross_entropy(adversarial_logits, labels) + FeatureRegularisation(0.1)(clean, adversarial)
+
+    Attributes:
+        weight: lambda of Eq. 7; 0.1 for `at-reg` in the paper, 0.01 for `at-att-reg`.
+        distance: of each pair of features (N, C), (N,).
+    """
+
+    weight: float
+    distance: Callable[[Tensor, Tensor], Tensor] = feature_distance
+
+    def mean_distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
+        """Mean over the batch of the distance between features (N, C), in float32, without the weight."""
+        return self.distance(clean.float(), adversarial.float()).mean()
+
+    def __call__(self, clean: Tensor, adversarial: Tensor) -> Tensor:
+        """The term of the loss; gradients flow through both."""
+        return self.weight * self.mean_distance(clean, adversarial)
+
+
+def objective(
+    model: Classifier, images: Tensor, adversarial: Tensor, labels: Tensor, regularisation: FeatureRegularisation
+) -> Objective:
     """mean(CE(x', y)) + weight * mean(||G(x) - G(x')||_2), G the pooled features (Eqs. 6 and 7).
 
     The norm is not squared and gradients flow through both images. Without weight the clean image is not
@@ -27,15 +60,9 @@ def objective(model: Classifier, images: Tensor, adversarial: Tensor, labels: Te
     pooled = model.features(adversarial).pooled
     logits = model.classifier(pooled).float()
     cross_entropy = F.cross_entropy(logits, labels)
-    if weight == 0:
+    if regularisation.weight == 0:
         return Objective(cross_entropy, cross_entropy.detach(), torch.zeros_like(cross_entropy), logits.detach())
     clean = model.features(images).pooled
-    distance = feature_distance(clean.float(), pooled.float()).mean()
-    total = cross_entropy + weight * distance
+    distance = regularisation.mean_distance(clean, pooled)
+    total = cross_entropy + regularisation.weight * distance
     return Objective(total, cross_entropy.detach(), distance.detach(), logits.detach())
-
-
-def feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """L2 distance of each pair of rows, (N,). Its gradient at distance zero is zero, not NaN."""
-    distance: Tensor = torch.linalg.vector_norm(clean - adversarial, dim=1)
-    return distance

@@ -93,7 +93,7 @@ class Recipe:
         """The lambda of Eq. 7 for a variant; zero without regularisation."""
         if not variant.regularised:
             return 0.0
-        return self.weight_reg if variant.head == "average" else self.weight_att_reg
+        return self.weight_att_reg if variant.has_attention else self.weight_reg
 
 
 PRESETS = {

@@ -1,0 +1,190 @@
+"""Do maps hold still, and do they foretell what the model does? (captum's sensitivity and infidelity)
+
+Sensitivity (Yeh et al. 2019, https://arxiv.org/abs/1901.09392): the largest change of a map, relative to its norm, as
+the image moves at random within a radius. It is a lower bound: more samples can only find more.
+
+Infidelity (ibid.), normalised: squares of the image are replaced by its mean colour, and the change of the loss is set
+against what the map foretells of it, after the best common factor. A slope, such as a gradient, foretells the product
+of itself and the change of the pixels; a contribution, such as an integrated gradient, foretells its sum over the
+square. Zero is a perfect forecast; a map whose pixels were shuffled stands beside it, since scale alone gains nothing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from captum.metrics import infidelity, sensitivity_max
+from torch import Tensor
+
+from interpret_robust import captum_maps
+from interpret_robust.attacks import cross_entropy
+from interpret_robust.attribution import SourceSettings, gradient_map
+from interpret_robust.datasets import Split
+from interpret_robust.errors import UserError
+from interpret_robust.models import Classifier
+from interpret_robust.results import AnyArray, Columns, Result
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import Interval, bootstrap_mean
+from interpret_robust.streaming import Analysis, Batch, to_numpy
+from interpret_robust.streams import streams
+
+SLOPES = ("gradient", "smooth-gradient", *(f"{captum_maps.PREFIX}{name}" for name in captum_maps.SLOPES))
+"""Sources of maps that are slopes; all others are contributions."""
+
+SIDE = 4
+"""Squares are a quarter of the image's side."""
+
+MOVES, SQUARES, SHUFFLE = 20, 21, 22
+"""The purposes of random numbers."""
+
+SCHEMA = Schema(
+    name="map-quality",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction", "i2", "predicted class"),
+        Column("per_image/sensitivity", "f4", "largest |map(x + d) - map(x)| over |map(x)|, L2; NaN for a zero map"),
+        Column("per_image/infidelity", "f4", "normalised infidelity of the map, in units of loss squared"),
+        Column("per_image/infidelity_shuffled", "f4", "the same of the map with its pixels in random order"),
+        Column("per_image/change", "f4", "mean square of the change of the loss: the infidelity of a map of zeros"),
+    ),
+    summary=(
+        interval("mean/sensitivity", "mean over images with a map, bootstrap 95 % interval"),
+        interval("mean/unforetold", "mean of infidelity over change: the share of the change that is not foretold"),
+        interval("mean/unforetold_shuffled", "the same of shuffled maps"),
+        interval("mean/gain", "unforetold by shuffled maps minus by the maps, paired by image"),
+        Column("count/degenerate", "i8", "images whose map is zero everywhere: they have no sensitivity"),
+    ),
+    groups={
+        "mean": {"NX_class": "NXdata", "signal": "unforetold", "axes": "of", "title": "Change of the loss not foretold"}
+    },
+)
+
+
+@dataclass(frozen=True)
+class QualitySettings(SourceSettings):
+    """What a map is, how far images move, how often."""
+
+    radius: float = field(default=8 / 255, metadata={"help": "How far pixels move for sensitivity, such as 8/255."})
+    samples: int = field(default=50, metadata={"help": "Moves, and squares, for each image."})
+    seed: int = field(default=0, metadata={"help": "Of moves, squares and shuffles, and of a source that has noise."})
+
+    def resolved(self, job: Any) -> Self:
+        """These settings. Raises UserError for a number that is out of range."""
+        if not 0 < self.radius <= 1 or self.samples < 2:
+            raise UserError(f"radius {self.radius:g}, samples {self.samples}: give 0 to 1, and at least two samples.")
+        return super().resolved(job)
+
+
+def rows(model: Classifier, batch: Batch, settings: QualitySettings) -> dict[str, AnyArray]:
+    """Sensitivity and infidelity, image by image: what is drawn for one does not depend on the others."""
+    with torch.no_grad():
+        predicted = to_numpy(model(batch.images).argmax(1))
+    found = [
+        _of_image(model, batch.images[place : place + 1], batch.labels[place : place + 1], index, settings)
+        for place, index in enumerate(batch.indices)
+    ]
+    columns = {name: np.array([getattr(one, name) for one in found]) for name in Quality._fields}
+    columns |= {"label": to_numpy(batch.labels), "prediction": predicted}
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+class Quality(NamedTuple):
+    """What is measured of one image: see the schema."""
+
+    sensitivity: float
+    infidelity: float
+    infidelity_shuffled: float
+    change: float
+
+
+def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings) -> Quality:
+    (moves,), (order,) = (streams(settings.seed, [index], purpose) for purpose in (MOVES, SHUFFLE))
+
+    def explain(images: Tensor) -> Tensor:
+        count = len(images)
+        found = gradient_map(settings.source, model, images, label.expand(count), [index] * count, settings.seed)
+        return found.contiguous()  # captum takes views
+
+    def for_captum(given: Tensor | tuple[Tensor]) -> tuple[Tensor]:
+        # It gives the image as one of a tuple and its moves as they are, and takes tuples of maps.
+        return (explain(given if isinstance(given, Tensor) else given[0]),)
+
+    def move(images: Tensor, radius: float) -> Tensor:
+        uniform = moves.uniform(-radius, radius, tuple(images.shape)).astype(np.float32)
+        return images + torch.from_numpy(uniform).to(images.device)
+
+    shown = explain(image)
+    is_zero = not bool(shown.any())
+    sensitive = np.nan
+    if not is_zero:
+        sensitive = float(
+            sensitivity_max(for_captum, image, move, perturb_radius=settings.radius, n_perturb_samples=settings.samples)
+        )
+    shuffled = shown.flatten(2)[:, :, torch.from_numpy(order.permutation(shown[0, 0].numel()))].view_as(shown)
+    of_map, of_shuffled, of_nothing = (
+        _infidelity(model, image, label, index, one, settings) for one in (shown, shuffled, torch.zeros_like(shown))
+    )
+    return Quality(sensitive, of_map, of_shuffled, of_nothing)
+
+
+def _infidelity(
+    model: Classifier, image: Tensor, label: Tensor, index: int, shown: Tensor, settings: QualitySettings
+) -> float:
+    """Captum's normalised infidelity over one and the same squares for every map `shown` (1, C, H, W)."""
+    (squares,) = streams(settings.seed, [index], SQUARES)
+    is_slope = settings.source in SLOPES
+
+    def replace_square(images: Tensor) -> tuple[Tensor, Tensor]:
+        masks = square_masks(squares, len(images), image.shape[2], image.shape[3]).to(images)
+        gone = masks * (images - images.mean((2, 3), keepdim=True))
+        return gone if is_slope else masks.expand_as(images), images - gone
+
+    def loss(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return cross_entropy(model(images), label.expand(len(images)))
+
+    found = infidelity(loss, replace_square, image, shown, n_perturb_samples=settings.samples, normalize=True)
+    return float(found)
+
+
+def square_masks(random: np.random.Generator, count: int, height: int, width: int) -> Tensor:
+    """Masks (count, 1, H, W) that are 1 in a square of 1 / SIDE of each side at a random place, else 0."""
+    sides = (max(1, height // SIDE), max(1, width // SIDE))
+    tops, lefts = random.integers(0, height - sides[0] + 1, count), random.integers(0, width - sides[1] + 1, count)
+    rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
+    top, left = tops[:, None, None], lefts[:, None, None]
+    inside = (rows >= top) & (rows < top + sides[0]) & (columns >= left) & (columns < left + sides[1])
+    return torch.from_numpy(inside[:, None].astype(np.float32))
+
+
+def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+    """Means with their intervals."""
+    sensitivity, change = columns["per_image/sensitivity"], columns["per_image/change"].astype(np.float64)
+    shares = [
+        np.divide(columns[f"per_image/{name}"], change, out=np.full(len(change), np.nan), where=change > 0)
+        for name in ("infidelity", "infidelity_shuffled")
+    ]
+    return {
+        "mean/sensitivity": bootstrap_mean(sensitivity),
+        "mean/unforetold": bootstrap_mean(shares[0]),
+        "mean/unforetold_shuffled": bootstrap_mean(shares[1]),
+        "mean/gain": bootstrap_mean(shares[1] - shares[0]),
+        "count/degenerate": int(np.isnan(sensitivity).sum()),
+    }
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Sensitivity, and the share of the loss's change that maps and shuffled maps do not foretell."""
+    return {
+        "sensitivity": Interval(*result["mean/sensitivity"]).plain(),
+        "not foretold": Interval(*result["mean/unforetold"]).percent(),
+        "by shuffled maps": Interval(*result["mean/unforetold_shuffled"]).percent(),
+        "gain": Interval(*result["mean/gain"]).percent(),
+        "zero maps": str(int(result["count/degenerate"])),
+        "images": str(result.count),
+    }
+
+
+ANALYSIS = Analysis(SCHEMA, QualitySettings, rows, summarise, table_row)

@@ -1,0 +1,198 @@
+"""What the commands do, from Python.
+
+import interpret_robust as ir
+
+model = ir.load("torchvision:resnet18", "images.npz", weights="resnet18.safetensors", normalize="imagenet")
+answer = ir.analyze("attention-rank", model, limit=100, steps=10)
+answer.figure("rank.png")
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import nn
+
+from interpret_robust import analyses, loading, results, tables
+from interpret_robust import datasets as data_sources
+from interpret_robust import device as devices
+from interpret_robust.datasets import Dataset
+from interpret_robust.drawing import drawn
+from interpret_robust.errors import UserError, unknown
+from interpret_robust.figures import style
+from interpret_robust.files import replacing
+from interpret_robust.loading import Card
+from interpret_robust.streaming import BATCH_SIZE, Work
+from interpret_robust.subjects import Subject
+
+Data = Dataset | str | Path
+"""A dataset, its name, or the path of its `.npz`; arrays become one by `datasets.in_memory.of_arrays`."""
+
+
+def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -> Subject:
+    """A model to ask questions of.
+
+    Args:
+        model: what `--model` takes, or a network itself, which is put into eval mode with its weights frozen.
+        data: which images it is for; a checkpoint of `irt train` knows its own.
+        card: fields of `loading.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`.
+
+    Raises UserError as the commands do.
+    """
+    if isinstance(model, nn.Module):
+        kind = type(model)
+        declared = Card(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
+        if declared.weights is not None or declared.arguments:
+            raise UserError("a network that is given as it is has its weights: name them where it is built.")
+        found = _data(data)
+        return loading.bring(model, declared, found, found.name)
+    if "arguments" in card:
+        card["arguments"] = tuple(dict(card["arguments"]).items())
+    reference = loading.reference(str(model), **card)
+    if isinstance(data, Dataset) and isinstance(reference, Card):
+        return loading.bring(loading.network_of(reference, len(data.class_names)), reference, data, data.name)
+    return loading.subject(reference, None if data is None or isinstance(data, Dataset) else str(data))
+
+
+def analyze(
+    name: str,
+    model: Subject,
+    data: Data | None = None,
+    *,
+    evaluators: Sequence[Subject] = (),
+    split: str = "test",
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    device: str = "auto",
+    **settings: Any,
+) -> "Answer":
+    """Ask a question of a model.
+
+    Args:
+        name: of the analysis, such as `attention-rank`; `irt analyze --help` lists them.
+        model: from `load`.
+        data: other images than those it was loaded for.
+        evaluators: models that read what this one gives, where the question needs any.
+        split, limit: which images: those of `train` or `test`, the first so many or all.
+        batch_size: images at a time.
+        device: `cpu`, `cuda`, or `auto`.
+        settings: options of the analysis by name, such as `steps=10`.
+
+    Raises UserError as the commands do.
+    """
+    if name not in analyses.names():
+        raise unknown("analysis", name, analyses.names())
+    analysis = analyses.get(name)
+    options = {field.name for field in fields(analysis.settings)}
+    for given in settings:
+        if given not in options:
+            raise unknown(f"setting of {name}", given, options)
+    if analysis.readers == "evaluators" and not evaluators:
+        raise UserError(f"{name} needs models that read what {model.told} gives: give evaluators.")
+    folder = tempfile.TemporaryDirectory(prefix="irt-")
+    work = Work(
+        analysis,
+        model,
+        _data(data) if data is not None else _own(model),
+        Path(folder.name),
+        settings=analysis.settings(**settings),
+        split=split,
+        limit=limit,
+        batch_size=batch_size,
+        device=devices.resolve(device),
+        evaluators=evaluators,
+        default_evaluators=False,
+        source=None,
+    )
+    return Answer(results.read(work.run()), folder)
+
+
+def _data(data: Data | None) -> Dataset:
+    if data is None:
+        raise UserError("say which images the model is for: a dataset, its name, or the path of an .npz.")
+    return data if isinstance(data, Dataset) else data_sources.load(str(data))
+
+
+def _own(model: Subject) -> Dataset:
+    """The images that a model was loaded for."""
+    return model.data if isinstance(model, loading.Brought) else data_sources.load(model.source)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What an analysis found: `answer["test/spearman"]` is one array; `arrays` and `statistics` name them all.
+
+    Its file lies in a temporary folder until `save`.
+    """
+
+    result: results.Result
+    _folder: Any
+
+    def __getitem__(self, name: str) -> results.AnyArray:
+        """One dataset of the file. Raises UserError where there is none of that name."""
+        return self.result[name]
+
+    @cached_property
+    def arrays(self) -> Mapping[str, results.AnyArray]:
+        """The columns with a row an image, by name without `per_image/`, read when they are asked for."""
+        return _Lazy(self.result, [name for name in self._names() if name.startswith("per_image/")], "per_image/")
+
+    @cached_property
+    def statistics(self) -> Mapping[str, results.AnyArray]:
+        """Everything that was found from these, by name. A last axis of three is a value and its 95 % interval."""
+        return _Lazy(self.result, [name for name in self._names() if not name.startswith("per_image/")])
+
+    def _names(self) -> list[str]:
+        schema = analyses.get(self._analysis).schema
+        return [column.path for column, _ in schema.columns()]
+
+    @property
+    def _analysis(self) -> str:
+        return self.result.schema.partition("/")[0]
+
+    def __str__(self) -> str:
+        """The table that the command prints."""
+        return tables.text_of([self.result.path])
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Keep the file at `path`, whole or not at all. Raises UserError where there is one, unless it may go."""
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise UserError(f"{target} is there already: overwrite=True replaces it.")
+        with replacing(target) as partial:
+            shutil.copyfile(self.result.path, partial)
+        return target
+
+    def figure(self, path: str | Path | None = None) -> Figure:
+        """Its picture; with a path, also written there with its caption beside it, as PNG and PDF."""
+        drawing = drawn(self._analysis, [self.result])
+        if path is not None:
+            target = Path(path)
+            version = metadata.version("interpret-robust")
+            style.save(drawing, target.parent, target.stem, style.inputs([self.result]), version)
+        return drawing.figure
+
+
+class _Lazy(Mapping[str, results.AnyArray]):
+    """Arrays of a file by name, each read when it is asked for."""
+
+    def __init__(self, result: results.Result, names: Sequence[str], prefix: str = "") -> None:
+        self._result, self._prefix = result, prefix
+        self._keys = [name.removeprefix(prefix) for name in names]
+
+    def __getitem__(self, name: str) -> results.AnyArray:
+        if name not in self._keys:
+            raise KeyError(name)
+        return self._result[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

@@ -1,0 +1,48 @@
+"""Images that a program already holds, as a dataset."""
+
+from typing import Any
+
+import numpy as np
+
+from interpret_robust.datasets.base import Dataset, Images, Labels, Split
+from interpret_robust.errors import UserError
+
+
+def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:
+    """A dataset whose two splits are these images.
+
+    Args:
+        images: arrays or tensors (N, C, H, W) or (N, H, W, C) with C 1 or 3, uint8, or floats in [0, 1], which are
+            rounded to whole 255ths as an image file would be.
+        labels: integers (N,), from 0 on.
+        name: what files and tables call it.
+        class_names: of all classes; by default `class 0` to the highest label.
+
+    Raises UserError for arrays of other shapes, types or ranges.
+    """
+    found = Split(_as_images(np.asarray(images)), _as_labels(np.asarray(labels)))
+    if len(found.images) != len(found.labels):
+        raise UserError(f"{len(found.images)} images have {len(found.labels)} labels: there is one for each.")
+    highest = int(found.labels.max())
+    names = class_names or tuple(f"class {label}" for label in range(highest + 1))
+    if highest >= len(names):
+        raise UserError(f"label {highest} has no name: there are {len(names)} class names.")
+    return Dataset(name, found, found, names)
+
+
+def _as_images(images: Any) -> Images:
+    if images.ndim != 4 or len(images) == 0 or not {1, 3} & {images.shape[1], images.shape[3]}:
+        raise UserError(f"images have shape {images.shape}: give (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.")
+    if images.dtype != np.uint8:
+        if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
+            raise UserError(f"images are of type {images.dtype}: give uint8, or floats in [0, 1].")
+        images = np.round(255 * images).astype(np.uint8)
+    in_front = images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1) if in_front else images)
+
+
+def _as_labels(labels: Any) -> Labels:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
+        raise UserError(f"labels are {labels.dtype} of shape {labels.shape}: give one integer from 0 on an image.")
+    found: Labels = labels.astype(np.int64)
+    return found

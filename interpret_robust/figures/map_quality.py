@@ -1,0 +1,44 @@
+"""How far maps move with the image, and how much of the loss's change they do not foretell, model by model."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+
+from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.labels import label, radius
+from interpret_robust.results import Result
+
+READS = "map-quality/1"
+
+DRAWN = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "mean/gain", "count/degenerate")
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """A row a model: sensitivity on the left, what is not foretold on the right, by shuffled maps hollow."""
+    figure = new_figure(1.1 + 0.3 * len(results))
+    with mpl.rc_context(RC):
+        moved, unforetold = figure.subplots(1, 2, sharey=True)
+        for row, result in enumerate(results):
+            dot(moved, row, result, result["mean/sensitivity"])
+            dot(unforetold, row - 0.12, result, 100 * result["mean/unforetold"])
+            dot(unforetold, row + 0.12, result, 100 * result["mean/unforetold_shuffled"], hollow=True)
+        name_rows(moved, results)
+        for axes in (moved, unforetold):
+            axes.grid(visible=False, axis="y")
+        moved.set_xlim(left=0)
+        moved.set_xlabel("sensitivity: largest change of a map over its norm")
+        unforetold.set_xlabel("change of the loss not foretold, %\n(hollow: by maps with shuffled pixels)")
+    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    return Drawing(figure, _caption(results), numbers)
+
+
+def _caption(results: Sequence[Result]) -> str:
+    config = results[0].config
+    settings, data = config["settings"], config["data"]
+    return (
+        f"Quality of maps ({settings['source']}) on {data['images']} {data['split']} images of {data['dataset']}, by "
+        f"captum. Left: the largest of {settings['samples']} changes of a map as the image moves within "
+        f"{radius(settings['radius'])}, over the map's norm: a lower bound. Right: normalised infidelity as squares of "
+        "a quarter of the image's side get its mean colour, over the mean square of the loss's change. Bars are "
+        f"bootstrap 95 % intervals over images, seed {settings['seed']}."
+    )
