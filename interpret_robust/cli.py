@@ -127,6 +127,7 @@ EXAMPLES = {
     ),
     "reproduce": (
         "irt reproduce quick\n"
+        "  irt reproduce cifar10 --time-limit 2h\n"
         "  irt reproduce table2                  small networks, embedded data\n"
         "  irt reproduce table2 --scale paper    CIFAR-10, the paper's network and schedule\n"
         "  irt reproduce audit --seeds 3"
@@ -460,6 +461,22 @@ def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
 
 
 @irt.group()
+def checkpoints() -> None:
+    """Look at the models that are here."""
+
+
+@checkpoints.command("list", epilog=with_examples("irt checkpoints list\n  irt checkpoints list --form markdown"))
+@form_option
+@root_option
+def checkpoints_list(form: str, root: Path) -> None:
+    """The checkpoints in checkpoints/, checked, with their accuracies as far as analyses/ holds them."""
+    from interpret_robust import inventory, tables
+    from interpret_robust.folders import Folders
+
+    click.echo(tables.render(inventory.rows(Folders(root)), form))
+
+
+@irt.group()
 def model() -> None:
     """Look at a model from elsewhere, and declare it once."""
 
@@ -697,16 +714,27 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
     show_default=True,
     help="Small networks and data for a laptop, or the paper's own for a GPU.",
 )
-@click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1]")
+@click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1, of cifar10 2]")
+@click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
 @form_option
 @device_option
 @overwrite_option
 @root_option
-def reproduce(name: str, scale: str, seeds: int | None, form: str, device: str, overwrite: bool, root: Path) -> None:
-    """Do all of NAME: quick, table1 to table6, section4.3, figure2 to figure4, or audit.
+def reproduce(
+    name: str,
+    scale: str,
+    seeds: int | None,
+    time_limit: float | None,
+    form: str,
+    device: str,
+    overwrite: bool,
+    root: Path,
+) -> None:
+    """Do all of NAME: quick, cifar10, table1 to table6, section4.3, figure2 to figure4, or audit.
 
-    quick is the whole embedded study of one training seed, the next are parts of the paper, audit is every claim of
-    the paper over several seeds. Models are trained, analysed and drawn; what is there already is not done again.
+    quick is the whole embedded study of one training seed, cifar10 the reference study on CIFAR-10, the next are parts
+    of the paper, audit is every claim of the paper over several seeds. Models are trained, analysed and drawn; what is
+    there already is not done again, so that a study that was stopped goes on, also on another machine.
     """
     from interpret_robust import analyses, audit, drawing, study, tables
     from interpret_robust import report as reports
@@ -714,12 +742,13 @@ def reproduce(name: str, scale: str, seeds: int | None, form: str, device: str, 
 
     folders, say = Folders(root), partial(click.echo, err=True)
     tell = partial(click.echo, err=form != "text")
-    answers = study.reproduce(study.study(name, scale, seeds), folders, device, say, overwrite=overwrite)
+    deadline = time.monotonic() + time_limit if time_limit is not None else float("inf")
+    answers = study.reproduce(study.study(name, scale, seeds), folders, device, say, deadline, overwrite=overwrite)
     for question, files in answers:
         tell(f"\n{question.analysis}, {question.images}")
         click.echo(tables.text_of(files, form=form))
         drawing.draw_all(question.analysis, files, folders.figures, say)
-    if name in ("quick", "audit"):
+    if name in study.REPORTED:
         tell("\nclaims of the paper")
         for one in audit.audits([analyses.read(path) for _, files in answers for path in files]):
             click.echo(tables.captioned(audit.verdicts(one), form))

@@ -1,6 +1,7 @@
 """How any analysis runs: a model meets a dataset batch by batch, rows go to disk, statistics come last."""
 
 import hashlib
+import math
 import re
 import threading
 import time
@@ -171,6 +172,7 @@ class Work:
         evaluators: Sequence[Subject] = (),
         default_evaluators: bool = True,
         source: str | None = None,
+        deadline: float = math.inf,
     ) -> None:
         for one in (subject, *evaluators):
             check_fit(one, dataset)
@@ -185,6 +187,7 @@ class Work:
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
         self.dataset = dataset
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
+        self._deadline = deadline
         whole = dataset.split(split)
         # A limit that the split does not reach is none: the same images under another name would be asked twice.
         limit = None if limit is None or limit >= len(whole) else limit
@@ -249,9 +252,9 @@ class Work:
         return {one.name: fold(one.model(self.device)) for one in self._evaluators}
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The images from `start` on, batch by batch. Raises Stopped between two of them, on SIGINT or SIGTERM."""
+        """The images from `start` on, batch by batch. Raises Stopped between two, on a signal or when it is late."""
         for first in range(start, len(self.split), self.batch_size):
-            if self._stop.is_set():
+            if self._stop.is_set() or time.monotonic() > self._deadline:
                 raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
             yield make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
 
@@ -281,8 +284,8 @@ class Work:
     def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
         """Write the file, going on after the last whole batch of a stopped run.
 
-        A stopped run that other copies read is begun anew. Raises Stopped on SIGINT or SIGTERM, with all whole
-        batches kept.
+        A stopped run that other copies read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline,
+        a value of `time.monotonic()`, with all whole batches kept.
         """
         environment = provenance.environment(devices.describe(self.device), torch.get_num_threads())
         schema, began = self.analysis.schema, time.monotonic()

@@ -1,9 +1,10 @@
 """A study: which models to train, which questions to ask of which of them, and doing all of it.
 
-`quick` is the embedded study of one training seed. The others each reproduce one part of the paper, or audit all of
-its claims, over training seeds 0, 1, ..., at the paper's scale or at one that ends in minutes on two cores.
+`quick` is the embedded study of one training seed, `cifar10` the reference study. The others each reproduce one part of
+the paper, or audit all of its claims, over training seeds 0, 1, ..., at the paper's scale or at one for two cores.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -96,15 +97,18 @@ QUICK = Study(
 
 
 class Ask(NamedTuple):
-    """A question of a part of the paper: of which variants, and on which splits."""
+    """A question of a part of the paper: of which variants, on which splits, and of how many images at most."""
 
     analysis: str
     variants: tuple[str, ...]
     settings: Mapping[str, Any] = {}
     splits: tuple[str, ...] = ("test",)
+    images: int | None = None
 
 
 BOTH = ("train", "test")
+KEPT_MAPS = 100
+"""Images of which the reference study keeps gradient maps, so that its files can be shipped."""
 TABLE = Ask("robustness", ADVERSARIAL)
 TABLE_1 = Ask("robustness", ("at-reg", "at"), {"pgd": "40,100", "cw": "none", "step_size": 0.01})
 SECTION_4_3 = Ask("robustness", NATURAL, HEADLINE_ONLY)
@@ -130,18 +134,38 @@ PARTS = {
         Ask("gradmap-score", OF_TABLE_4),
         Ask("alignment", OF_TABLE_4),
     ),
+    "cifar10": (
+        TABLE,
+        SECTION_4_3,
+        Ask("masking", ADVERSARIAL),
+        Ask("attention-rank", WITH_ATTENTION, splits=BOTH),
+        Ask("attention-maps", WITH_ATTENTION, splits=BOTH),
+        Ask("feature-deletion", WITH_ATTENTION),
+        Ask("gradient-maps", OF_TABLE_4, splits=BOTH, images=KEPT_MAPS),
+        Ask("gradmap-score", OF_TABLE_4, splits=BOTH),
+        Ask("alignment", OF_TABLE_4),
+        Ask("randomisation", OF_TABLE_4),
+    ),
 }
-"""What is asked for each part of the paper, and for the audit of all its claims."""
+"""What is asked for each part of the paper, for the audit of all its claims, and for the reference study."""
+
+REPORTED = ("quick", "audit", "cifar10")
+"""Studies that end in the verdicts on the paper's claims and in a page."""
 
 
 class Setup(NamedTuple):
-    """What a part is reproduced with: how many images are learned from, and looked at in each split; None for all."""
+    """What a part is reproduced with: how many images are learned from, and looked at in each split; None for all.
+
+    `reader` is the architecture of a natural network that reads gradient maps beside those of the subjects' own; None
+    for no such reader.
+    """
 
     dataset: str
     architecture: str
     recipe: str
     images: int | None = None
     looked_at: Mapping[str, int | None] = {"train": None, "test": None}
+    reader: str | None = "cnn"
 
 
 FIRST = {"train": 1_000, "test": 1_000}
@@ -151,6 +175,7 @@ SCALES = {
         "table3": Setup("cluttered-digits", "small-wide3", "quick", None, {"train": None, "test": 250}),
         "table5": Setup("cifar100", "small", "quick", 5_000, FIRST),
         "table6": Setup("svhn", "small", "quick", 5_000, FIRST),
+        "cifar10": Setup("cifar10", "small", "cifar-quick", None, FIRST, None),  # a cnn is 17 MB to ship
         "rest": Setup("cluttered-digits", "small", "quick", None, {"train": 1_000, "test": None}),
     },
     "paper": {
@@ -158,6 +183,7 @@ SCALES = {
         "table3": Setup("cifar10", "wide3", "paper"),
         "table5": Setup("cifar100", "narrow", "paper"),
         "table6": Setup("svhn", "narrow", "paper"),
+        "cifar10": Setup("cifar10", "narrow", "fast", reader="small"),
         "rest": Setup("cifar10", "narrow", "paper"),
     },
 }
@@ -166,7 +192,8 @@ SCALES = {
 def study(name: str, scale: str = "quick", seeds: int | None = None) -> Study:
     """The study called `quick`, or that of a part of the paper over this many training seeds.
 
-    By default that is three, and one for figures; the black-box rows of a table need two. Raises UserError for a name
+    By default that is three, one for figures, and two for the reference study `cifar10`: each model and an independent
+    copy, which the black-box rows of a table need. Raises UserError for a name
     that there is not, and for `quick` at another scale or of other seeds.
     """
     if name not in NAMES:
@@ -175,16 +202,16 @@ def study(name: str, scale: str = "quick", seeds: int | None = None) -> Study:
         if scale != "quick" or seeds not in (None, 1):
             raise UserError("quick is the embedded study of one seed: `audit` is that of several, at either scale.")
         return QUICK
-    number = seeds or (1 if name.startswith("figure") else 3)
+    number = seeds or (1 if name.startswith("figure") else 2 if name == "cifar10" else 3)
     setup = SCALES[scale].get(name, SCALES[scale]["rest"])
     questions = tuple(
         Question(ask.analysis, _models(setup.architecture, ask.variants, number), ask.settings, split, limit)
         for ask in PARTS[name]
         for split in ask.splits
-        for limit in (setup.looked_at[split],)
+        for limit in (ask.images or setup.looked_at[split],)
     )
     is_read = any(question.analysis == "gradmap-score" for question in questions)
-    readers = _readers(setup.architecture, number) if is_read else ()
+    readers = _readers(setup.architecture, setup.reader, number) if is_read else ()
     models = dict.fromkeys((*(model for question in questions for model in question.models), *readers))
     return Study(setup.dataset, setup.recipe, tuple(models), questions, setup.images)
 
@@ -196,13 +223,18 @@ def _models(architecture: str, variants: Iterable[str], seeds: int) -> tuple[Mod
     return tuple(Model(architecture, variant, seed) for seed, variant in product(range(seeds), variants))
 
 
-def _readers(architecture: str, seeds: int) -> tuple[Model, ...]:
-    """Evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds are there."""
+def _readers(architecture: str, other: str | None, seeds: int) -> tuple[Model, ...]:
+    """Evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds are there.
+
+    Beside them stands one of another architecture, where there is to be any.
+    """
     natural, at = _models(architecture, ("natural",), max(seeds, 3)), _models(architecture, ("at",), max(seeds, 2))
-    return (*natural, Model("cnn", "natural", 1), *at)
+    return (*natural, *([Model(other, "natural", 1)] if other else []), *at)
 
 
-def train_tasks(of: Study, folders: Folders, device: str = "auto", *, overwrite: bool = False) -> list[TrainTask]:
+def train_tasks(
+    of: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
+) -> list[TrainTask]:
     """The models of a study, each with the recipe for its architecture."""
     return [
         TrainTask(
@@ -214,6 +246,7 @@ def train_tasks(of: Study, folders: Folders, device: str = "auto", *, overwrite:
             folders.checkpoints,
             device,
             of.images,
+            deadline,
             overwrite=overwrite,
         )
         for architecture, variant, seed in of.models
@@ -221,7 +254,7 @@ def train_tasks(of: Study, folders: Folders, device: str = "auto", *, overwrite:
 
 
 def question_tasks(
-    of: Study, folders: Folders, device: str = "auto", *, overwrite: bool = False
+    of: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
 ) -> list[tuple[Question, list[AnalysisTask]]]:
     """Every question, asked of every model that it is for; what a model gives is read by others of the study only.
 
@@ -242,6 +275,7 @@ def question_tasks(
             device=device,
             split=question.split,
             limit=question.limit,
+            deadline=deadline,
             overwrite=overwrite,
         )
         asked.append((question, tasks))
@@ -249,10 +283,13 @@ def question_tasks(
 
 
 def reproduce(
-    of: Study, folders: Folders, device: str, say: Say, *, overwrite: bool = False
+    of: Study, folders: Folders, device: str, say: Say, deadline: float = math.inf, *, overwrite: bool = False
 ) -> list[tuple[Question, list[Path]]]:
-    """Train and ask; returns the files of the answers to each question."""
-    do_all(train_tasks(of, folders, device, overwrite=overwrite), device, say)
-    asked = question_tasks(of, folders, device, overwrite=overwrite)
+    """Train and ask; returns the files of the answers to each question.
+
+    Raises Stopped where `deadline`, a value of `time.monotonic()`, passes: with everything saved, and to be continued.
+    """
+    do_all(train_tasks(of, folders, device, deadline, overwrite=overwrite), device, say)
+    asked = question_tasks(of, folders, device, deadline, overwrite=overwrite)
     do_all([task for _, tasks in asked for task in tasks], device, say)
     return [(question, [task.work().path for task in tasks]) for question, tasks in asked]

@@ -100,6 +100,7 @@ class AnalysisTask:
     overwrite: bool = False
     evaluators: tuple[Reference, ...] = ()
     default_evaluators: bool = True
+    deadline: float = math.inf
 
     @property
     def name(self) -> str:
@@ -111,7 +112,7 @@ class AnalysisTask:
         return self.work().is_done(overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
-        """Run it, and say where the answer is."""
+        """Run it, and say where the answer is. Raises Stopped at the deadline, with all whole batches kept."""
         return f"analysed {self.work().run(overwrite=self.overwrite, position=position).name}"
 
     def work(self) -> streaming.Work:
@@ -131,6 +132,7 @@ class AnalysisTask:
             evaluators=[subject(one, source) for one in self.evaluators],
             default_evaluators=self.default_evaluators,
             source=source,
+            deadline=self.deadline,
         )
 
 

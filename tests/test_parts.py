@@ -120,6 +120,19 @@ def test_what_needs_masks_is_not_asked_of_data_without(
     assert set(loaded) == {of.dataset}
 
 
+def test_the_reference_study_has_a_copy_of_each_model_and_ships_what_is_small() -> None:
+    of = study("cifar10")
+    assert (of.dataset, of.recipe, of.images) == ("cifar10", "cifar-quick", None)
+    assert {model.seed for model in of.models if model.variant.startswith("at")} == {0, 1}
+    assert {model.architecture for model in of.models} == {"small"}  # a cnn has 17 MB
+    assert sum(model.variant == "natural" for model in of.models) == 3
+    asked = {(question.analysis, question.split): question.limit for question in of.questions}
+    assert asked["gradient-maps", "train"] == asked["gradient-maps", "test"] == 100
+    assert {limit for (name, _), limit in asked.items() if name != "gradient-maps"} == {1000}
+    full = study("cifar10", "paper")
+    assert (full.recipe, {model.architecture for model in full.models}) == ("fast", {"narrow", "small"})
+
+
 def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
     for name in PARTS:
         quick, paper = study(name, "quick"), study(name, "paper")

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -133,6 +134,24 @@ def test_a_stopped_run_goes_on_to_the_same_file(
     resumed.analysis = replace(resumed.analysis, rows=noting)
     assert content(resumed.run()) == content(whole)
     assert begun == list(range(kept, 60, 16))
+
+
+def test_an_analysis_that_is_late_keeps_its_batches_and_goes_on_to_the_same_file(
+    trained: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    whole = work(trained, digits, tmp_path / "whole").run()
+    late = work(trained, digits, tmp_path / "late", deadline=0.0)
+    with pytest.raises(Stopped, match="before image 0 of 60"):
+        late.run()
+    half = work(trained, digits, tmp_path / "late", deadline=time.monotonic() + 60)
+
+    def pass_the_deadline() -> None:
+        half._deadline = 0.0
+
+    half.analysis = replace(half.analysis, rows=stopping(1, pass_the_deadline))
+    with pytest.raises(Stopped, match="before image 32 of 60"):
+        half.run()
+    assert content(work(trained, digits, tmp_path / "late").run()) == content(whole)
 
 
 def test_a_finished_analysis_is_recognised(trained: Path, digits: Dataset, tmp_path: Path) -> None:
