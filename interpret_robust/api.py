@@ -7,6 +7,7 @@ answer = ir.analyze("attention-rank", model, limit=100, steps=10)
 answer.figure("rank.png")
 """
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
     """A model to ask questions of.
 
     Args:
-        model: what `--model` takes, or a network itself, which is put into eval mode with its weights frozen.
+        model: what `--model` takes, or a network itself, of which a copy is kept: it may be trained on.
         data: which images it is for; a checkpoint of `irt train` knows its own.
         card: fields of `loading.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`.
 
@@ -51,7 +52,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
         if declared.weights is not None or declared.arguments:
             raise UserError("a network that is given as it is has its weights: name them where it is built.")
         found = _data(data)
-        return loading.bring(model, declared, found, found.name)
+        return loading.bring(copy.deepcopy(model), declared, found, found.name)
     if "arguments" in card:
         card["arguments"] = tuple(dict(card["arguments"]).items())
     reference = loading.reference(str(model), **card)

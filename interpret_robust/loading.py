@@ -8,6 +8,7 @@ robustbench:cifar10/Linf/Engstrom2019Robustness
 package.module:callable         whatever gives a torch.nn.Module
 """
 
+import difflib
 import importlib
 import importlib.util
 import json
@@ -46,6 +47,9 @@ LOOKED_AT = 100
 """Images on which a model's normalisation is tried out."""
 
 SIGNIFICANT = 0.01
+
+MOST_TOLD = 12
+"""Names that a sentence lists."""
 
 NESTED = ("state_dict", "model_state_dict", "model")
 """Where files of weights keep them, if not at the top."""
@@ -222,8 +226,9 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Brought
     not there, or gives no local features.
     """
     network.eval().requires_grad_(False)
-    preprocess = preprocess_of(card, network, data.image_shape[0])
-    image = _trial_image(data)
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
+    image = _trial_image(data).to(device)
     _check_fit(network, preprocess, image, card, data)
     local_layer = card.local_layer or default_layer(network, preprocess, image)
     wrapped = Wrapped(network, preprocess, local_layer, card.attention_layer)
@@ -291,7 +296,7 @@ def _called(card: Card) -> nn.Module:
 def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
-    _check_known(name, models.list_models(module=models), "torchvision")
+    _check_known(name, models.list_models(module=models), "torchvision model")
     found: nn.Module = models.get_model(
         name, weights="DEFAULT" if pretrained else None, **({} if pretrained else {"num_classes": classes}), **arguments
     )
@@ -300,10 +305,12 @@ def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str,
 
 def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
     try:
-        import timm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it still uses
+            import timm
     except ImportError:
         raise _missing("timm") from None
-    _check_known(name.partition(".")[0], timm.list_models(), "timm")
+    _check_known(name.partition(".")[0], timm.list_models(), "timm model")
     numbered = {} if pretrained else {"num_classes": classes}
     found: nn.Module = timm.create_model(name, pretrained=pretrained, **numbered, **arguments)
     return found
@@ -323,10 +330,10 @@ def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any])
     if len(where) not in (0, 2):
         raise UserError(f"robustbench:{'/'.join([*where, name])}: give NAME, or DATASET/THREAT/NAME.")
     dataset, threat = where or ("cifar10", "Linf")
-    _check_known(dataset, [one.value for one in BenchmarkDataset], "RobustBench dataset", kind="")
-    _check_known(threat, [one.value for one in ThreatModel], "RobustBench threat model", kind="")
+    _check_known(dataset, [one.value for one in BenchmarkDataset], "RobustBench dataset")
+    _check_known(threat, [one.value for one in ThreatModel], "RobustBench threat model")
     known = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)]
-    _check_known(name, known, "RobustBench")
+    _check_known(name, known, "RobustBench model")
     if pretrained:
         loaded: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
         return loaded
@@ -353,10 +360,13 @@ def _missing(library: str) -> UserError:
     return UserError(f"{library}:NAME needs {library}, which is missing: pip install 'interpret-robust[{library}]'.")
 
 
-def _check_known(name: str, known: Iterable[str], library: str, kind: str = " model") -> None:
+def _check_known(name: str, known: Iterable[str], what: str) -> None:
+    """Raise UserError for a name that is not known; of many names only the nearest are told."""
     known = list(known)
-    if name not in known:
-        raise unknown(library + kind, name, known)
+    if name in known:
+        return
+    near = known if len(known) <= MOST_TOLD else difflib.get_close_matches(name, known, n=MOST_TOLD, cutoff=0.5)
+    raise unknown(what, name, near) if near else UserError(f"unknown {what} '{name}': none has a name like that.")
 
 
 def _load_weights(network: nn.Module, told: str, path: Path) -> None:
@@ -392,7 +402,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{path} is damaged or holds no weights ({_said(error)}).") from None
     except Exception as error:  # torch's unpickler raises what it likes
-        raise UserError(f"{path} holds more than weights, and nothing else is unpickled ({_said(error)}).") from None
+        raise UserError(
+            f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
+            "model.state_dict(), or better a safetensors file."
+        ) from error
     for name in NESTED:
         if isinstance(held, dict) and isinstance(held.get(name), dict):
             held = held[name]
@@ -510,7 +523,7 @@ def layer_rows(of: Reference, source: str, *, everything: bool = False) -> list[
     found = subject(of, source)
     if not isinstance(found, Brought):
         raise UserError(f"{found.told} is a checkpoint of `irt train`: its local features are those of the paper.")
-    listed = layers(found.wrapped.backbone, found.wrapped.preprocess, _trial_image(load(source)))
+    listed = layers(found.wrapped.backbone, found.wrapped.preprocess, _trial_image(found.data))
     taken = found.wrapped.local_layer
     return [
         {
