@@ -112,7 +112,7 @@ def _of_tokens(output: Tensor, aspect: float, prefix: int | None) -> Map | None:
     tokens = output.shape[1] - (prefix or 0)
     height = int((tokens * aspect) ** 0.5 + 1e-6)
     width = round(height / aspect)
-    if height * width < 1 or (prefix is not None and height * width != tokens):
+    if not 1 <= height * width <= tokens or (prefix is not None and height * width != tokens):
         return None
     first = output.shape[1] - height * width
 
