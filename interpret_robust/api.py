@@ -10,9 +10,9 @@ answer.figure("rank.png")
 import copy
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
     """
     if isinstance(model, nn.Module):
         kind = type(model)
-        declared = Card(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
+        declared = loading.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
+        assert isinstance(declared, Card)
         if declared.weights is not None or declared.arguments:
             raise UserError("a network that is given as it is has its weights: name them where it is built.")
         found = _data(data)
@@ -96,22 +97,25 @@ def analyze(
             raise unknown(f"setting of {name}", given, options)
     if analysis.readers == "evaluators" and not evaluators:
         raise UserError(f"{name} needs models that read what {model.told} gives: give evaluators.")
-    folder = tempfile.TemporaryDirectory(prefix="irt-")
-    work = Work(
-        analysis,
-        model,
-        _data(data) if data is not None else _own(model),
-        Path(folder.name),
-        settings=analysis.settings(**settings),
-        split=split,
-        limit=limit,
-        batch_size=batch_size,
-        device=devices.resolve(device),
-        evaluators=evaluators,
-        default_evaluators=False,
-        source=None,
-    )
-    return Answer(results.read(work.run()), folder)
+    folder = Path(tempfile.mkdtemp(prefix="irt-"))
+    try:
+        work = Work(
+            analysis,
+            model,
+            _data(data) if data is not None else _own(model),
+            folder,
+            settings=analysis.settings(**settings),
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            device=devices.resolve(device),
+            evaluators=evaluators,
+            default_evaluators=False,
+        )
+        return Answer(results.read(work.run()), folder)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
 
 
 def _data(data: Data | None) -> Dataset:
@@ -129,25 +133,28 @@ def _own(model: Subject) -> Dataset:
 class Answer:
     """What an analysis found: `answer["test/spearman"]` is one array; `arrays` and `statistics` name them all.
 
-    Its file lies in a temporary folder until `save`.
+    Its file lies in a temporary folder that goes when the answer does: `save` keeps it.
     """
 
     result: results.Result
-    _folder: Any
+    folder: Path
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def __getitem__(self, name: str) -> results.AnyArray:
         """One dataset of the file. Raises UserError where there is none of that name."""
         return self.result[name]
 
-    @cached_property
+    @property
     def arrays(self) -> Mapping[str, results.AnyArray]:
         """The columns with a row an image, by name without `per_image/`, read when they are asked for."""
-        return _Lazy(self.result, [name for name in self._names() if name.startswith("per_image/")], "per_image/")
+        return _Lazy(self, [name for name in self._names() if name.startswith("per_image/")], "per_image/")
 
-    @cached_property
+    @property
     def statistics(self) -> Mapping[str, results.AnyArray]:
         """Everything that was found from these, by name. A last axis of three is a value and its 95 % interval."""
-        return _Lazy(self.result, [name for name in self._names() if not name.startswith("per_image/")])
+        return _Lazy(self, [name for name in self._names() if not name.startswith("per_image/")])
 
     def _names(self) -> list[str]:
         schema = analyses.get(self._analysis).schema
@@ -181,16 +188,16 @@ class Answer:
 
 
 class _Lazy(Mapping[str, results.AnyArray]):
-    """Arrays of a file by name, each read when it is asked for."""
+    """Arrays of an answer by name, each read when it is asked for."""
 
-    def __init__(self, result: results.Result, names: Sequence[str], prefix: str = "") -> None:
-        self._result, self._prefix = result, prefix
+    def __init__(self, answer: Answer, names: Sequence[str], prefix: str = "") -> None:
+        self._answer, self._prefix = answer, prefix
         self._keys = [name.removeprefix(prefix) for name in names]
 
     def __getitem__(self, name: str) -> results.AnyArray:
         if name not in self._keys:
             raise KeyError(name)
-        return self._result[self._prefix + name]
+        return self._answer[self._prefix + name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

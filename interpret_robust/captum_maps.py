@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from interpret_robust.attacks import cross_entropy
 from interpret_robust.errors import UserError, unknown
 from interpret_robust.models import Classifier
+from interpret_robust.plugins import first_words
 
 PREFIX = "captum:"
 
@@ -134,8 +135,7 @@ def _attribute(
             method = kind(loss, *layer)
             found = method.attribute(images.detach().clone(memory_format=torch.contiguous_format), **options)
     except Exception as error:  # each method has its own way to fail
-        said = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-        raise UserError(f"captum's {name} does not go through this network ({said}).") from error
+        raise UserError(f"captum's {name} does not go through this network ({first_words(error)}).") from error
     if not isinstance(found, Tensor) or found.shape != images.shape:
         raise UserError(f"captum's {name} gives no map of an image's pixels.")
     return found.detach()

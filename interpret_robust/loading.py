@@ -8,6 +8,7 @@ robustbench:cifar10/Linf/Engstrom2019Robustness
 package.module:callable         whatever gives a torch.nn.Module
 """
 
+import copy
 import difflib
 import importlib
 import importlib.util
@@ -33,7 +34,7 @@ from interpret_robust.errors import UserError, unknown
 from interpret_robust.files import replacing
 from interpret_robust.models import Classifier
 from interpret_robust.models.wrapped import STATISTICS, Layer, Preprocess, Wrapped, default_layer, layers, statistics
-from interpret_robust.plugins import imported
+from interpret_robust.plugins import first_words, imported
 from interpret_robust.statistics import mcnemar
 from interpret_robust.subjects import Subject
 from interpret_robust.training import checkpoint
@@ -83,6 +84,8 @@ class Card:
     label: str | None = None
 
     def __post_init__(self) -> None:
+        # Lists become tuples: a card is a key of the models that are kept in memory.
+        object.__setattr__(self, "arguments", tuple((name, _hashable(value)) for name, value in self.arguments))
         if self.resize is not None and self.resize < 1:
             raise UserError(f"--resize {self.resize}: images have at least one pixel a side.")
 
@@ -111,13 +114,13 @@ class Card:
             raise UserError(f"{path} is a model card of format {version}, and this irt reads {FORMAT_VERSION}.")
         try:
             return cls.of(held)
-        except TypeError:
+        except (KeyError, TypeError, ValueError):
             raise UserError(f"{path} is no model card that this irt knows: it holds {', '.join(held)}.") from None
 
     @classmethod
     def of(cls, held: Mapping[str, Any]) -> Self:
         """The card that `asdict` made this of, also by way of JSON."""
-        return cls(**{**held, "arguments": tuple((name, value) for name, value in held["arguments"])})
+        return cls(**{**held, "arguments": tuple(held["arguments"])})
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the card as JSON. Raises UserError where there is a file already, unless it may be replaced."""
@@ -143,7 +146,18 @@ class Card:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value as `--model-arg` reads it: text as it is, unless that would be read as something else."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
+def _hashable(value: Any) -> Any:
+    """A value of JSON with tuples for its lists."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 Reference = Path | Card
@@ -155,6 +169,10 @@ def reference(text: str, **options: Any) -> Reference:
 
     Raises UserError where options are given beside a checkpoint, which knows them.
     """
+    known = [name for name in Card.__dataclass_fields__ if name != "model"]
+    for name in options:
+        if name not in known:
+            raise unknown("field of a model", name, known)
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if text.endswith(".safetensors"):
         if given:
@@ -266,7 +284,10 @@ def network_of(card: Card, classes: int) -> nn.Module:
             f"{', '.join(f'{known}:NAME' for known in BUILDERS)} or package.module:callable."
         )
     pretrained = card.weights in (None, "pretrained")
-    with torch.random.fork_rng(devices=[]):
+    if origin not in BUILDERS:
+        imported(card.model)  # before the seed, of which its module may use some
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a library says of its own networks
         torch.default_generator.manual_seed(0)
         try:
             if origin in BUILDERS:
@@ -276,7 +297,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{card.model} cannot be built ({_said(error)}).") from error
+            raise UserError(f"{card.model} cannot be built ({first_words(error)}).") from error
     if card.weights not in (None, "pretrained", "random"):
         _load_weights(network, card.model, Path(card.weights))
     return network
@@ -285,7 +306,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
 def _called(card: Card) -> nn.Module:
     """What a user's callable gives."""
     found = imported(card.model)
-    network = found if isinstance(found, nn.Module) else found(**dict(card.arguments))
+    network = copy.deepcopy(found) if isinstance(found, nn.Module) else found(**dict(card.arguments))
     if card.weights == "pretrained":
         raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")
     if not isinstance(network, nn.Module):
@@ -400,7 +421,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         held = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path} is damaged or holds no weights ({_said(error)}).") from None
+        raise UserError(f"{path} is damaged or holds no weights ({first_words(error)}).") from None
     except Exception as error:  # torch's unpickler raises what it likes
         raise UserError(
             f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
@@ -414,12 +435,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return dict(held)
 
 
-def _said(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-
-
 def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
-    """What a card, or else the library that a network is from, says of the pixels that it expects."""
+    """What a card, or else the library that a network is from, says of the pixels that it expects.
+
+    Raises UserError where that is for images of other channels.
+    """
     if card.normalize is not None:
         return Preprocess(*statistics(card.normalize, channels), card.resize)
     mean, deviation = STATISTICS["none"]
@@ -429,6 +449,8 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
             mean, deviation = STATISTICS["imagenet"]
         elif isinstance(told, dict) and "mean" in told and "std" in told:
             mean, deviation = tuple(told["mean"]), tuple(told["std"])
+    if len(mean) not in (1, channels):
+        raise UserError(f"{card.model} takes images of {len(mean)} channels, and these have {channels}.")
     return Preprocess(mean, deviation, card.resize)
 
 
@@ -445,19 +467,18 @@ def _trial_image(data: Dataset) -> Tensor:
 
 def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: Card, data: Dataset) -> None:
     channels, height, width = data.image_shape
-    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is not None and first.in_channels != channels:
-        raise UserError(
-            f"{card.model} takes images of {first.in_channels} channels, and those of {data.name} have {channels}."
-        )
     try:
         with torch.no_grad():
             logits = network(preprocess(image))
     except Exception as error:
+        if wanted := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
+            raise UserError(
+                f"{card.model} takes images of {wanted[1]} channels, and those of {data.name} have {channels}."
+            ) from error
         resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(
             f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{resized} "
-            f"({_said(error)}): --resize N gives it another size."
+            f"({first_words(error)}): --resize N gives it another size."
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UserError(f"{card.model} does not answer with logits (N, classes) but with {_kind(logits)}.")

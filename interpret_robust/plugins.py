@@ -26,6 +26,21 @@ def registered(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"interpret_robust.{group}")}
 
 
+def loaded(group: str, name: str) -> Any:
+    """What the entry point called `name` points at. Raises UserError where that cannot be imported."""
+    try:
+        return registered(group)[name].load()
+    except Exception as error:
+        raise UserError(
+            f"the entry point '{name}' of interpret_robust.{group} cannot be loaded ({first_words(error)})."
+        ) from error
+
+
+def first_words(error: BaseException) -> str:
+    """What a library says of an error, on one line."""
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
 def is_reference(text: str) -> bool:
     """Whether a text has the form `package.module:name`."""
     module, colon, name = text.partition(":")
@@ -44,8 +59,8 @@ def imported(reference: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:
-        raise UserError(f"{reference}: module '{module}' cannot be imported ({error}).") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{reference}: module '{module}' cannot be imported ({first_words(error)}).") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise UserError(f"{reference}: {module} has no '{part}'.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpret_robust.errors import UserError
-from interpret_robust.plugins import registered
+from interpret_robust.plugins import loaded, registered
 
 if TYPE_CHECKING:
     from interpret_robust.results import Result
@@ -38,28 +38,33 @@ def names() -> list[str]:
 
 def about(name: str) -> str:
     """The first line of an analysis's docstring, without importing it."""
-    source = _file(name).read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+    file = _file(name)
+    if file is None:
+        return f"an entry point that names {registered('analyses')[name].module}, which is not there"
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 
-def _file(name: str) -> Path:
-    """Where an analysis is written. Raises UserError where an entry point names a module that is not there."""
+def _file(name: str) -> Path | None:
+    """Where an analysis is written, None where an entry point names a module that is not there."""
     own = Path(__path__[0]) / f"{name.replace('-', '_')}.py"
     if own.exists():
         return own
-    module = registered("analyses")[name].module
-    found = importlib.util.find_spec(module)
-    if found is None or found.origin is None:
-        raise UserError(f"the entry point '{name}' of interpret_robust.analyses names {module}, which is not there.")
-    return Path(found.origin)
+    try:
+        found = importlib.util.find_spec(registered("analyses")[name].module)
+    except ImportError:
+        return None
+    return Path(found.origin) if found is not None and found.origin else None
 
 
 def get(name: str) -> Any:
-    """The `Analysis` called `name`: one of ours, or else of an installed package."""
+    """The `Analysis` called `name`: one of ours, or else of an installed package. Raises UserError for a broken one."""
     own = f"{__name__}.{name.replace('-', '_')}"
     if importlib.util.find_spec(own) is not None:
         return importlib.import_module(own).ANALYSIS
-    return registered("analyses")[name].load().ANALYSIS
+    module = loaded("analyses", name)
+    if not hasattr(module, "ANALYSIS"):
+        raise UserError(f"the entry point '{name}' of interpret_robust.analyses names no module with an ANALYSIS.")
+    return module.ANALYSIS
 
 
 def read(path: Path) -> "Result":

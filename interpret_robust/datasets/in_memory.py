@@ -20,7 +20,7 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
 
     Raises UserError for arrays of other shapes, types or ranges.
     """
-    found = Split(_as_images(np.asarray(images)), _as_labels(np.asarray(labels)))
+    found = Split(_as_images(_values(images)), _as_labels(_values(labels)))
     if len(found.images) != len(found.labels):
         raise UserError(f"{len(found.images)} images have {len(found.labels)} labels: there is one for each.")
     highest = int(found.labels.max())
@@ -28,6 +28,11 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
     if highest >= len(names):
         raise UserError(f"label {highest} has no name: there are {len(names)} class names.")
     return Dataset(name, found, found, names)
+
+
+def _values(given: Any) -> Any:
+    """As NumPy has them, also of a tensor that asks for a gradient or lies on a GPU."""
+    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
 
 
 def _as_images(images: Any) -> Images:

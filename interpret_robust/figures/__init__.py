@@ -5,7 +5,8 @@ import importlib.util
 import pkgutil
 from typing import Any
 
-from interpret_robust.plugins import registered
+from interpret_robust.errors import UserError
+from interpret_robust.plugins import loaded, registered
 
 SHARED = ("style", "contact_sheet")
 
@@ -18,8 +19,11 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Any:
-    """The module that draws the figure called `name`."""
+    """The module that draws the figure called `name`. Raises UserError for a broken one of an installed package."""
     own = f"{__name__}.{name.replace('-', '_')}"
     if importlib.util.find_spec(own) is not None:
         return importlib.import_module(own)
-    return registered("figures")[name].load()
+    module = loaded("figures", name)
+    if not (hasattr(module, "READS") and hasattr(module, "draw")):
+        raise UserError(f"the entry point '{name}' of interpret_robust.figures names no module with READS and draw.")
+    return module

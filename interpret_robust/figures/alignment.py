@@ -96,7 +96,9 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
         dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
         if np.isfinite(result["robustness/spearman_alpha"][0]):
             dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
-    curve.set(xscale="log", xlabel="linearised robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")
+    if any((result["curve/linearised_robustness"] > 0).any() for result in results):  # all gradients may be zero
+        curve.set_xscale("log")
+    curve.set(xlabel="linearised robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")
     spearman.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
     spearman.set_xlabel("Spearman with robustness")
     name_rows(spearman, results)

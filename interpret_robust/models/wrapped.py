@@ -4,6 +4,7 @@ Nothing of the network is changed. A layer is watched, and its output replaced, 
 """
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -67,7 +68,8 @@ def _numbers(text: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise unknown("normalisation", text, (*STATISTICS, "mean,std such as 0.5,0.25")) from None
-    if len(numbers) % 2 or min(numbers[len(numbers) // 2 :]) <= 0:
+    good = all(map(math.isfinite, numbers)) and min(numbers[len(numbers) // 2 :]) > 0
+    if len(numbers) % 2 or not good:
         raise UserError(
             f"--normalize {text}: give a mean and a positive standard deviation, such as 0.5,0.25, or first the means "
             "of all channels and then their standard deviations."
@@ -110,6 +112,8 @@ def _fits(height: int, width: int, aspect: float) -> bool:
 
 def _of_tokens(output: Tensor, aspect: float, prefix: int | None) -> Map | None:
     tokens = output.shape[1] - (prefix or 0)
+    if tokens < 1:
+        return None
     height = int((tokens * aspect) ** 0.5 + 1e-6)
     width = round(height / aspect)
     if not 1 <= height * width <= tokens or (prefix is not None and height * width != tokens):
@@ -163,10 +167,11 @@ class Wrapped(Classifier):
             return self._through(images, lambda local: local)
         outputs: list[Any] = []
         watched = _layer(self.backbone, self.attention_layer)
-        with _hooked([(watched, lambda _, __, output: outputs.append(output))]):
+        with _hooked([(watched, lambda _, __, output: outputs.append(_copied(output)))]):
             found = self._through(images, lambda local: local)
+        _check_runs(self.attention_layer, len(outputs))
         count, _, height, width = found.local.shape
-        attention = as_weights(outputs[-1], (count, height, width), self.attention_layer)
+        attention = as_weights(outputs[0], (count, height, width), self.attention_layer)
         return found._replace(attention=attention)
 
     def rest(self, images: Tensor, local: Tensor) -> Tensor:
@@ -182,7 +187,8 @@ class Wrapped(Classifier):
     def _through(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> Features:
         """Local features, and the logits of what `change` makes of them."""
         seen: list[Tensor] = []
-        aspect = images.shape[2] / images.shape[3]
+        pixels = self.preprocess(images)
+        aspect = pixels.shape[2] / pixels.shape[3]
 
         def replace(_: nn.Module, __: Any, output: Any) -> Tensor:
             found = as_map(output, aspect, prefix_tokens(self.backbone))
@@ -196,13 +202,21 @@ class Wrapped(Classifier):
             return found.put_back(change(found.local)).clone()
 
         with _hooked([(self.local_module(), replace)]):
-            logits = self(images)
-        if len(seen) != 1:
-            raise UserError(
-                f"layer '{self.local_layer}' runs {len(seen)} times in a pass: name one that runs once, "
-                "`irt model layers` lists them."
-            )
+            logits = self.backbone(pixels)
+        _check_runs(self.local_layer, len(seen))
         return Features(seen[0], None, logits)
+
+
+def _copied(output: Any) -> Any:
+    """What a layer gave, as it was then: the next one may compute in its place."""
+    return output.clone() if isinstance(output, Tensor) else output
+
+
+def _check_runs(name: str | None, runs: int) -> None:
+    if runs != 1:
+        raise UserError(
+            f"layer '{name}' runs {runs} times in a pass: name one that runs once, `irt model layers` lists them."
+        )
 
 
 def as_weights(output: Any, shape: tuple[int, int, int], told: str) -> Tensor:
@@ -276,12 +290,14 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
     def keep(name: str) -> Callable[..., None]:
         return lambda _, __, output: outputs.setdefault(name, []).append(output)
 
+    pixels = preprocess(image).requires_grad_()
     with _hooked((module, keep(name)) for name, module in named.items()), _seen_by_answer(network) as seen:
-        network(preprocess(image).requires_grad_())
-    aspect, prefix = image.shape[2] / image.shape[3], prefix_tokens(network)
+        network(pixels.clone())  # a network may work in their place
+    aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
     maps = {name: as_map(found[-1], aspect, prefix) for name, found in outputs.items()}
     live = [name for name, found in maps.items() if found is not None and outputs[name][-1].requires_grad]
-    gradients = torch.autograd.grad(seen[-1], [outputs[name][-1] for name in live], allow_unused=True)
+    of = [outputs[name][-1] for name in live]
+    gradients = torch.autograd.grad(seen[-1], of, allow_unused=True) if of else ()
     matters = {
         name
         for name, gradient in zip(live, gradients, strict=True)
@@ -314,7 +330,7 @@ def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tens
     """Whether the answer does not depend on the image where a layer's output is held fixed."""
     pixels = preprocess(image).requires_grad_()
     with _hooked([(_layer(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as seen:
-        network(pixels)
+        network(pixels.clone())
     if not seen[-1].requires_grad:
         return True
     (gradient,) = torch.autograd.grad(seen[-1], pixels, allow_unused=True)

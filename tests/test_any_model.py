@@ -1,0 +1,353 @@
+"""Models from anywhere through the command, from end to end: asked, drawn, reported, and declared by a card."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import h5py
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from anyone import save_tiny
+
+from interpret_robust import cli, loading, results, validation
+from interpret_robust.datasets import load
+from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.loading import Card
+
+MODELS: dict[str, list[str]] = {
+    "torchvision-resnet18-random": ["--model", "torchvision:resnet18", "--weights", "random"],
+    "vit-b-16": [
+        *["--model", "torchvision:vit_b_16", "--weights", "random", "--model-arg", "image_size=32"],
+        *["--label", "vit-b-16"],
+    ],
+    "timm-vit": [
+        *["--model", "timm:vit_tiny_patch16_224", "--weights", "random", "--label", "timm-vit"],
+        *["--model-arg", "img_size=32", "--model-arg", "patch_size=8", "--model-arg", "depth=3"],
+    ],
+    "timm-convnext_atto-random": ["--model", "timm:convnext_atto", "--weights", "random"],
+    "robustbench-Wong2020Fast-random": ["--model", "robustbench:Wong2020Fast", "--weights", "random"],
+}
+GRIDS = {
+    "torchvision-resnet18-random": (256, 2, 2),
+    "vit-b-16": (768, 2, 2),
+    "timm-vit": (192, 4, 4),
+    "timm-convnext_atto-random": (160, 2, 2),
+    "robustbench-Wong2020Fast-random": (512, 4, 4),
+}
+QUESTIONS: dict[str, list[str]] = {
+    "robustness": ["--pgd", "2", "--cw", "none"],
+    "gradient-maps": [],
+    "gradmap-score": [],
+    "alignment": [],
+    "attention-rank": ["--steps", "2"],
+}
+LIMIT = ["--limit", "4", "--batch-size", "4"]
+
+Irt = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Irt:
+    """Exit status, stdout and stderr of `irt ARGUMENTS`, run in this process."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["irt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with few images and nothing else."""
+    root = tmp_path_factory.mktemp("any")
+    save_tiny(root / "tiny.npz")
+    return root
+
+
+@pytest.fixture(scope="module")
+def reader(place: Path, make_checkpoint: Callable[..., Path]) -> Path:
+    """A small natural network that reads maps."""
+    (place / "readers").mkdir()
+    return make_checkpoint(place / "readers", "natural", 1)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def asked(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[str, dict[str, Path]]:
+    """The name of a model, and the file of each question about it, made by the command."""
+    name: str = request.param
+    library = name.partition("-")[0]
+    if library in ("timm", "robustbench") and importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    files = {}
+    for question, settings in QUESTIONS.items():
+        more = ["--evaluator", str(reader)] if question == "gradmap-score" else []
+        words = ["analyze", question, *MODELS[name], *settings, *more, *LIMIT, "--dataset", str(place / "tiny.npz")]
+        cli.irt([*words, "--root", str(place)], standalone_mode=False)
+        (files[question],) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
+    return name, files
+
+
+def card_of(name: str) -> Card:
+    """The card that the command makes of a model's words."""
+    found: list[Any] = []
+    command = click.command()(cli.options(cli.declared_model)(lambda **given: found.append(given)))
+    command.main([*MODELS[name], "--dataset", "x"], standalone_mode=False)
+    (given,) = found
+    given.pop("dataset")
+    card = loading.reference(given.pop("model"), **given)
+    assert isinstance(card, Card)
+    return card
+
+
+def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Path]], place: Path) -> None:
+    """What files hold is what the network itself gives."""
+    name, files = asked
+    data = load(str(place / "tiny.npz"))
+    network = loading.network_of(card_of(name), 10).eval()
+    images, labels = to_device(data.test.first(4), torch.device("cpu"))
+    pixels = to_pixels(images).requires_grad_()
+    logits = network(pixels)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    (gradient,) = torch.autograd.grad(losses.sum(), pixels)
+    for path in files.values():
+        assert validation.problems(path) == []
+        config = results.read(path).config
+        assert config["checkpoint"]["name"] == f"tiny-{name}"
+        assert config["local_grid"] == list(GRIDS[name][1:])
+    with h5py.File(files["alignment"]) as file:
+        assert file["per_image/prediction"][:].tolist() == logits.argmax(1).tolist()
+        assert file["per_image/label"][:].tolist() == labels.tolist()
+        centred = (pixels - pixels.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
+        cosine = F.cosine_similarity(centred, -gradient.flatten(1))
+        if name == "vit-b-16":  # a fresh one of torchvision answers zero, whatever it sees
+            assert not gradient.any()
+            cosine = cosine * torch.nan
+        np.testing.assert_allclose(file["per_image/cosine"][:], cosine, rtol=1e-2, atol=1e-4)
+    with h5py.File(files["attention-rank"]) as file:
+        weights = file["per_image/attention"][:]
+        assert weights.shape == (4, GRIDS[name][1] * GRIDS[name][2])
+        given = np.isfinite(weights).all(1)
+        np.testing.assert_allclose(weights[given].sum(1), 1, rtol=1e-5)
+        assert (file["per_image/distance"][:] > 0).any()
+    assert results.read(files["gradmap-score"]).config["evaluators"]["names"] == [
+        "cluttered-digits-small-natural-seed1"
+    ]
+
+
+def test_the_default_layer_has_positions_and_its_shape_is_kept(asked: tuple[str, dict[str, Path]], place: Path) -> None:
+    name, _ = asked
+    found = loading.subject(card_of(name), str(place / "tiny.npz"))
+    assert found.local_shape() == GRIDS[name]
+
+
+def test_what_was_asked_is_not_asked_again(asked: tuple[str, dict[str, Path]], place: Path, irt: Irt) -> None:
+    name, files = asked
+    stamp = files["alignment"].stat().st_mtime_ns
+    code, out, err = irt(
+        *["analyze", "alignment", *MODELS[name], *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
+    )
+    assert code == 0 and f"{files['alignment'].name} is there already" in err
+    assert "normalize" not in err  # nothing is tried out
+    assert f"tiny-{name}" in out
+    assert files["alignment"].stat().st_mtime_ns == stamp
+
+
+def test_regions_and_deletions_of_a_model_from_elsewhere(
+    asked: tuple[str, dict[str, Path]], place: Path, irt: Irt
+) -> None:
+    name, _ = asked
+    if name != "timm-vit":
+        pytest.skip("one is enough")
+    where = [*MODELS[name], *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
+    for question, settings in (("feature-deletion", ["--steps", "2"]), ("localisation", [])):
+        code, out, err = irt("analyze", question, *settings, *where)
+        assert code == 0, err
+        (path,) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
+        assert validation.problems(path) == []
+        assert f"tiny-{name}" in out
+
+
+@pytest.mark.parametrize("question", ["map-quality", "attention-maps", "randomisation"])
+def test_other_questions_of_a_model_from_elsewhere(question: str, place: Path, reader: Path, irt: Irt) -> None:
+    settings: dict[str, list[object]] = {
+        "map-quality": ["--samples", "3"],
+        "attention-maps": [],
+        "randomisation": ["--evaluator", reader],
+    }
+    where = ["--local-layer", "layer2", "--label", "two", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
+    code, _, err = irt("analyze", question, *settings[question], *MODELS["torchvision-resnet18-random"], *where)
+    assert code == 0, err
+    (path,) = place.glob(f"analyses/{question}-tiny-two*.h5")
+    assert validation.problems(path) == []
+
+
+def test_what_came_out_is_drawn_and_reported(
+    asked: tuple[str, dict[str, Path]], place: Path, tmp_path: Path, irt: Irt
+) -> None:
+    name, files = asked
+    for question, path in files.items():
+        code, out, err = irt("figure", question, path, "--root", place)
+        assert code == 0, err
+        picture = Path(out.splitlines()[-1])
+        told = json.loads(picture.with_suffix(".json").read_text())
+        assert picture.exists() and any(name in key for key in told["numbers"] or {name: 0}), told
+    if name != "timm-vit":  # one page is enough
+        return
+    (tmp_path / "analyses").mkdir()
+    for path in files.values():
+        shutil.copy(path, tmp_path / "analyses")
+    code, _, err = irt("report", "--root", tmp_path)
+    assert code == 0, err
+    page = (tmp_path / "report.html").read_text()
+    assert name in page
+
+
+def test_models_of_several_origins_share_an_audit_and_flags(
+    asked: tuple[str, dict[str, Path]], place: Path, irt: Irt
+) -> None:
+    _, files = asked
+    assert irt("audit", *files.values())[0] == 0
+    assert irt("flags", files["robustness"])[0] == 0
+    assert irt("show", files["robustness"])[0] == 0
+    assert irt("export", files["alignment"], "-o", place / "tables", "--overwrite")[0] == 0
+
+
+def test_a_model_that_guesses_is_doubted_on_stderr_before_it_is_asked(place: Path, irt: Irt) -> None:
+    where = ["--limit", "2", "--label", "doubtful", "--dataset", place / "tiny.npz", "--root", place]
+    code, out, err = irt("analyze", "alignment", *MODELS["torchvision-resnet18-random"], *where)
+    assert code == 0
+    assert "torchvision:resnet18 is right on" in err and "of the first 8 test images, hardly more than guessing" in err
+    assert "guessing" not in out
+
+
+def test_layers_are_listed_by_the_command(place: Path, irt: Irt) -> None:
+    words = [*MODELS["torchvision-resnet18-random"], "--dataset", place / "tiny.npz"]
+    code, out, _ = irt("model", "layers", *words)
+    assert code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[2:]}
+    assert rows["layer3"] == ["Sequential", "256", "2x2", "taken"]
+    assert rows["layer1"] == ["Sequential", "64", "8x8"]
+    assert "layer4" not in rows and "fc" not in rows
+    _, everything, _ = irt("model", "layers", *words, "--all")
+    assert "fc" in everything and "one position" in everything
+
+
+def test_a_card_is_declared_once_and_used(place: Path, irt: Irt) -> None:
+    words = [*MODELS["torchvision-resnet18-random"], "--local-layer", "layer2", "--label", "carded"]
+    data, path = place / "tiny.npz", place / "card.json"
+    code, out, err = irt("model", "card", *words, "--dataset", data, "-o", path)
+    assert code == 0 and "of the first 8 test images" in out and "hardly more than guessing" in err
+    held = json.loads(path.read_text())
+    assert (held["model"], held["normalize"], held["local_layer"]) == ("torchvision:resnet18", "0,1", "layer2")
+    where = ["--limit", "2", "--dataset", data, "--root", place]
+    code, out, _ = irt("analyze", "alignment", "--model", path, *where)
+    assert code == 0 and "tiny-carded" in out
+    code, _, err = irt("model", "card", *words, "--dataset", data, "-o", path)
+    assert code == 2 and "is there already: --overwrite replaces it." in err
+    assert irt("model", "card", *words, "--dataset", data, "-o", path, "--overwrite")[0] == 0
+    code, out, err = irt("analyze", "alignment", path, *where)
+    assert code == 0 and "is there already" in err
+    code, _, err = irt("analyze", "alignment", *words, *where)
+    assert code == 0 and "is there already" in err, "the words that a card was made of are the same model"
+
+
+def test_a_model_from_elsewhere_reads_maps(place: Path, make_checkpoint: Callable[..., Path], irt: Irt) -> None:
+    words = [*MODELS["torchvision-resnet18-random"], "--label", "reader", "--dataset", place / "tiny.npz"]
+    assert irt("model", "card", *words, "-o", place / "reader.json")[0] == 0
+    (place / "own").mkdir()
+    path = make_checkpoint(place / "own", "at", 0)
+    code, _, err = irt(
+        *["analyze", "gradmap-score", path, "--evaluator", place / "reader.json", *LIMIT, "--root", place],
+        *["--dataset", place / "tiny.npz"],
+    )
+    assert code == 0, err
+    (found,) = place.glob("analyses/gradmap-score-cluttered-digits-small-at-seed0-*.h5")
+    assert results.read(found).config["evaluators"]["names"] == ["tiny-reader"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--local-layer", "layr3"], "unknown layer 'layr3': did you mean 'layer3'?"),
+        (["--local-layer", "fc"], "layer 'fc' gives a tensor of shape (1, 10)"),
+        (["--attention-layer", "layr3"], "unknown layer 'layr3'"),
+        (["--normalize", "imagnet"], "unknown normalisation 'imagnet': did you mean 'imagenet'?"),
+        (["--resize", "0"], "0 is not in the range x>=1"),
+        (["--model-arg", "depth"], "'depth' is no argument of the form NAME=VALUE"),
+        (["--model-arg", "sizes=[1,2]"], "torchvision:resnet18 cannot be built"),
+        (["--spatial-weight", "attention"], "has no attention: use --spatial-weight grad-cam"),
+        (["--spatial-weight", "gradcam"], "unknown spatial weight 'gradcam': did you mean 'grad-cam'?"),
+        (["--weights", "gone.pt"], "there is no file of weights gone.pt"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(words: list[str], sentence: str, place: Path, irt: Irt) -> None:
+    where = ["--limit", "2", "--dataset", place / "tiny.npz", "--root", place]
+    code, _, err = irt("analyze", "attention-rank", *MODELS["torchvision-resnet18-random"], *words, *where)
+    assert code == 2
+    assert sentence in err
+    assert err.startswith("irt: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--normalize", "none"], ["--label", "x"], ["--model-arg", "a=1"], ["--resize", "3"]]
+)
+def test_what_says_more_of_a_model_needs_one(words: list[str], place: Path, irt: Irt) -> None:
+    code, _, err = irt("analyze", "alignment", *words, "--root", place)
+    assert (code, err) == (2, "irt: --weights, --normalize and the like say more of a --model: name one.\n")
+
+
+def test_a_model_from_elsewhere_without_data_is_the_users_error(place: Path, irt: Irt) -> None:
+    code, _, err = irt("analyze", "alignment", *MODELS["torchvision-resnet18-random"], "--root", place)
+    assert code == 2
+    assert err == (
+        "irt: torchvision:resnet18 does not say which images it is for: give --dataset NAME, or the path of an .npz.\n"
+    )
+
+
+def test_a_diffuse_name_is_not_taken_for_a_file(place: Path, irt: Irt) -> None:
+    for name in ("resnet18", "torchvision:resnet181"):
+        code, _, err = irt("model", "layers", "--model", name, "--dataset", place / "tiny.npz")
+        assert code == 2 and err.count("\n") == 1
+    code, _, err = irt("model", "card", "--model", "torchvision:resnet18", "--dataset", "x", "-o", place / "a.txt")
+    assert code == 2 and "a card's name ends in .json." in err
+
+
+WEIGHTS = """
+import torch
+
+def middle(model, images):
+    height, width = model.features(images).local.shape[2:]
+    found = torch.zeros(len(images), height, width)
+    found[:, height // 2, width // 2] = 2
+    found[:, 0, 0] = 6
+    return found
+"""
+
+
+def test_weights_of_positions_may_come_from_a_function_of_ones_own(
+    place: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "weights_of_tests.py").write_text(WEIGHTS)
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = ["--spatial-weight", "weights_of_tests:middle", "--steps", "1", "--local-layer", "layer2"]
+    where = ["--label", "own-weights", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
+    code, _, err = irt("analyze", "attention-rank", *MODELS["torchvision-resnet18-random"], *words, *where)
+    assert code == 0, err
+    (path,) = place.glob("analyses/attention-rank-tiny-own-weights*.h5")
+    expected = np.zeros((4, 4))
+    expected[2, 2], expected[0, 0] = 0.25, 0.75
+    with h5py.File(path) as file:
+        np.testing.assert_allclose(file["per_image/attention"][:], np.broadcast_to(expected.ravel(), (4, 16)))
+    sys.modules.pop("weights_of_tests")

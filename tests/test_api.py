@@ -1,0 +1,373 @@
+"""What Python gives is what the commands give; networks, tensors and arrays of a program's own; parts used alone."""
+
+import gc
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from anyone import C, Convolutions, H, K, W, noise, save_tiny, seeded, unchanged
+from networks import Linear, array, pixels
+from torch import nn
+
+import interpret_robust as ir
+from interpret_robust import cli, results, validation
+from interpret_robust.datasets import Dataset
+from interpret_robust.loading import Brought
+from interpret_robust.training.checkpoint import Checkpoint
+
+RESNET: dict[str, Any] = {"weights": "random", "local_layer": "layer2", "label": "resnet"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with few images, and what the command says of a network."""
+    root = tmp_path_factory.mktemp("api")
+    data = save_tiny(root / "tiny.npz")
+    words = ["--model", "torchvision:resnet18", "--weights", "random", "--local-layer", "layer2", "--label", "resnet"]
+    where = ["--dataset", str(data), "--limit", "4", "--root", str(root)]
+    cli.irt(["analyze", "alignment", *words, *where], standalone_mode=False)
+    cli.irt(["analyze", "attention-rank", "--steps", "2", *words, *where], standalone_mode=False)
+    return root
+
+
+def file_of(place: Path, analysis: str) -> Path:
+    (found,) = place.glob(f"analyses/{analysis}-*.h5")
+    return found
+
+
+def datasets(path: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: np.asarray(item[()])}) if isinstance(item, h5py.Dataset) else None
+        )
+    return found
+
+
+@pytest.mark.parametrize(("analysis", "settings"), [("alignment", {}), ("attention-rank", {"steps": 2})])
+def test_an_answer_holds_what_the_commands_file_holds(analysis: str, settings: dict[str, Any], place: Path) -> None:
+    model = ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET)
+    answer = ir.analyze(analysis, model, limit=4, **settings)
+    kept = answer.save(place / f"{analysis}.h5", overwrite=True)
+    expected, found = datasets(file_of(place, analysis)), datasets(kept)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        if values.dtype.kind in "fiu":
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
+    for name in answer.arrays:
+        np.testing.assert_array_equal(answer.arrays[name], expected[f"per_image/{name}"])
+    for name in answer.statistics:
+        assert "per_image" not in name
+        if expected[name].dtype.kind in "fiu":
+            np.testing.assert_array_equal(answer.statistics[name], expected[name])
+    assert len(answer.arrays) + len(answer.statistics) > 10
+    config = results.read(kept).config
+    assert config == results.read(file_of(place, analysis)).config
+
+
+def test_an_answer_is_printed_as_the_command_prints_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET)
+    words = ["--model", "torchvision:resnet18", "--weights", "random", "--local-layer", "layer2", "--label", "resnet"]
+    where = ["--dataset", str(place / "tiny.npz"), "--limit", "4", "--root", str(place)]
+    cli.irt(["analyze", "alignment", *words, *where], standalone_mode=False)
+    assert str(ir.analyze("alignment", model, limit=4)).strip() == capsys.readouterr().out.strip()
+
+
+def test_an_answer_gives_arrays_by_name_and_says_which_there_are_not(place: Path) -> None:
+    answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
+    assert answer["per_image/cosine"].shape == answer.arrays["cosine"].shape == (3,)
+    assert answer["cosine/own"].tolist() == answer.statistics["cosine/own"].tolist()
+    with pytest.raises(KeyError, match="cosin"):
+        answer.arrays["cosin"]
+    with pytest.raises(KeyError, match="cosine"):
+        answer.arrays["per_image/cosine"]
+    with pytest.raises(ir.UserError, match="nothing"):
+        answer["nothing"]
+
+
+def test_an_answer_is_kept_where_it_is_told_and_not_over_another(place: Path, tmp_path: Path) -> None:
+    answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
+    kept = answer.save(str(tmp_path / "kept.h5"))
+    assert kept == tmp_path / "kept.h5" and validation.problems(kept) == []
+    with pytest.raises(ir.UserError, match=r"kept\.h5 is there already: overwrite=True replaces it\."):
+        answer.save(kept)
+    assert answer.save(kept, overwrite=True) == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.h5"]
+
+
+def test_an_answer_is_drawn_and_the_picture_kept(place: Path, tmp_path: Path) -> None:
+    answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
+    figure = answer.figure()
+    assert figure.axes and not list(tmp_path.iterdir())
+    answer.figure(tmp_path / "mine.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.json", "mine.pdf", "mine.png"]
+    assert plt.get_fignums() == []
+
+
+def test_an_answer_that_is_forgotten_warns_of_nothing(place: Path) -> None:
+    """Its folder goes with it."""
+    answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=2)
+    folder = answer.result.path.parent
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        del answer
+        gc.collect()
+    assert not folder.exists()
+    assert [str(one.message) for one in said] == []
+
+
+def test_a_checkpoint_is_loaded_with_its_own_data(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    model = ir.load(make_checkpoint(tmp_path))
+    assert isinstance(model, Checkpoint) and model.job["variant"] == "at-att"
+    assert ir.load(str(model.path)).sha256 == model.sha256
+
+
+def test_models_that_read_are_given_as_evaluators(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, digits: Dataset
+) -> None:
+    model, reader = ir.load(make_checkpoint(tmp_path)), ir.load(make_checkpoint(tmp_path, "natural", 1))
+    answer = ir.analyze("gradmap-score", model, digits, evaluators=[reader], limit=4)
+    assert answer.result.config["evaluators"]["names"] == [reader.name]
+    with pytest.raises(ir.UserError, match=r"gradmap-score needs models that read what .* gives: give evaluators"):
+        ir.analyze("gradmap-score", model, digits, limit=4)
+
+
+def test_a_network_itself_can_be_asked() -> None:
+    data, network = noise(), seeded(Convolutions).train()
+    model = ir.load(network, data, local_layer="body")
+    assert isinstance(model, Brought)
+    assert network.training and all(weights.requires_grad for weights in network.parameters())
+    assert model.name == "noise-Convolutions"
+    assert model.card.model.endswith("anyone:Convolutions")
+    images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float() / 255
+    with unchanged(network):
+        answer = ir.analyze("alignment", model)
+    network.eval()
+    with torch.no_grad():
+        assert answer.arrays["prediction"].tolist() == network(images).argmax(1).tolist()
+    at = images.requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        F.cross_entropy(network(at), torch.from_numpy(data.test.labels), reduction="sum"), at
+    )
+    own = (images - images.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
+    np.testing.assert_allclose(
+        answer.arrays["cosine"], F.cosine_similarity(own, -gradient.flatten(1)), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_what_is_found_does_not_depend_on_batches() -> None:
+    model = ir.load(seeded(Convolutions), noise())
+    whole, parts = (ir.analyze("alignment", model, batch_size=size) for size in (250, 2))
+    for name in ("cosine", "alpha", "edge_cosine"):
+        np.testing.assert_allclose(parts.arrays[name], whole.arrays[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_is_copied_and_one_that_changed_is_asked_anew() -> None:
+    network = seeded(Convolutions)
+    kept = ir.load(network, noise())
+    before = ir.analyze("alignment", kept)["per_image/cosine"]
+    with torch.no_grad():
+        network.stem.weight.neg_()
+    after = ir.analyze("alignment", ir.load(network, noise()))["per_image/cosine"]
+    assert not np.allclose(before, after)
+    np.testing.assert_array_equal(ir.analyze("alignment", kept)["per_image/cosine"], before)
+
+
+def test_a_network_without_positions_is_asked_what_needs_none() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K))
+    assert ir.analyze("alignment", ir.load(network, noise()))["per_image/cosine"].shape == (9,)
+    with pytest.raises(ir.UserError, match="no layer of the network gives features at several positions"):
+        ir.analyze("attention-rank", ir.load(network, noise()), steps=1)
+
+
+def test_columns_may_be_taken_from_an_answer_that_nobody_keeps() -> None:
+    model = ir.load(seeded(Convolutions), noise())
+    assert ir.analyze("alignment", model).arrays["cosine"].shape == (9,)
+    assert ir.analyze("alignment", model).statistics["cosine/own"].shape == (3,)
+
+
+def test_tensors_and_arrays_are_data() -> None:
+    """Channels in front or behind, bytes or floats: the same images."""
+    bytes_behind = noise().test.images
+    floats_in_front = torch.from_numpy(bytes_behind).permute(0, 3, 1, 2) / 255
+    labels = noise().test.labels
+    forms = (bytes_behind, bytes_behind.transpose(0, 3, 1, 2), floats_in_front, floats_in_front.double().numpy())
+    for images in forms:
+        for of in (labels, torch.from_numpy(labels), labels.astype(np.uint8)):
+            data = ir.of_arrays(images, of, "mine")
+            assert np.array_equal(data.test.images, bytes_behind) and data.test.images.flags.c_contiguous
+            assert np.array_equal(data.test.labels, labels) and data.test.labels.dtype == np.int64
+            assert data.test is data.train
+            assert (data.name, data.image_shape) == ("mine", (C, H, W))
+            assert data.class_names == tuple(f"class {label}" for label in range(K))
+    assert ir.of_arrays(bytes_behind, labels, class_names=tuple("abcdefgh")).class_names == tuple("abcdefgh")
+
+
+def test_gray_images_are_data() -> None:
+    images = noise(shape=(1, H, W)).test.images
+    for form in (images, images.transpose(0, 3, 1, 2)):
+        assert np.array_equal(ir.of_arrays(form, np.arange(9)).test.images, images)
+
+
+IMAGES = np.zeros((4, 12, 18, 3), np.uint8)
+LABELS = np.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "sentence"),
+    [
+        (IMAGES[0], LABELS, r"images have shape \(12, 18, 3\): give \(N, C, H, W\) or \(N, H, W, C\)"),
+        (IMAGES[:0], LABELS[:0], r"images have shape \(0, 12, 18, 3\)"),
+        (IMAGES[..., :2], LABELS, r"images have shape \(4, 12, 18, 2\)"),
+        (IMAGES.astype(np.int64), LABELS, "images are of type int64: give uint8, or floats"),
+        (IMAGES + 1.5, LABELS, "give uint8, or floats in"),
+        (IMAGES - 0.1, LABELS, "give uint8, or floats in"),
+        (IMAGES + np.nan, LABELS, "give uint8, or floats in"),
+        (IMAGES.astype(bool), LABELS, "images are of type bool"),
+        (IMAGES, LABELS[:3], "4 images have 3 labels: there is one for each"),
+        (IMAGES, LABELS[:, None], r"labels are int64 of shape \(4, 1\): give one integer from 0 on an image"),
+        (IMAGES, LABELS - 1, "labels are int64"),
+        (IMAGES, LABELS / 2, "labels are float64"),
+    ],
+)
+def test_other_arrays_are_the_users_error(images: Any, labels: Any, sentence: str) -> None:
+    with pytest.raises(ir.UserError, match=sentence):
+        ir.of_arrays(images, labels)
+
+
+def test_a_label_without_a_name_is_the_users_error() -> None:
+    with pytest.raises(ir.UserError, match="label 3 has no name: there are 2 class names"):
+        ir.of_arrays(IMAGES, LABELS, class_names=("a", "b"))
+
+
+def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
+    images = (torch.from_numpy(IMAGES) / 255).requires_grad_()
+    assert np.array_equal(ir.of_arrays(images, LABELS).test.images, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda model: ir.analyze("alignmnt", model), r"unknown analysis 'alignmnt': did you mean 'alignment'\?"),
+        (
+            lambda model: ir.analyze("alignment", model, sed=1),
+            r"unknown setting of alignment 'sed': did you mean 'seed'",
+        ),
+        (lambda model: ir.analyze("alignment", model, source="gradent"), "unknown source of maps 'gradent'"),
+        (lambda model: ir.analyze("alignment", model, split="half"), "not 'half'"),
+        (lambda model: ir.analyze("alignment", model, device="tpu"), "tpu"),
+        (lambda model: ir.analyze("alignment", model, noise(shape=(3, 20, 20))), "20"),
+        (lambda _: ir.load("torchvision:resnet18", weights="random"), "does not say which images it is for"),
+        (lambda _: ir.load(seeded(Convolutions)), "say which images the model is for"),
+        (
+            lambda _: ir.load(seeded(Convolutions), noise(), weights="a.pt"),
+            "has its weights: name them where it is built",
+        ),
+        (lambda _: ir.load(seeded(Convolutions), noise(), arguments={"a": 1}), "has its weights"),
+        (
+            lambda _: ir.load("a.safetensors", normalize="none"),
+            "is a checkpoint of `irt train`, which needs no normalize",
+        ),
+        (lambda _: ir.load("gone.safetensors"), "there is no checkpoint gone.safetensors"),
+        (lambda _: ir.load("gone.json", noise()), "there is no model card gone.json"),
+        (lambda _: ir.load("resnet18", noise()), "'resnet18' is no model"),
+        (lambda _: ir.load(seeded(Convolutions), noise(classes=3)), "answers with 7 classes, and noise has 3"),
+        (lambda _: ir.load(seeded(Convolutions), noise(), locallayer="body"), "locallayer"),
+    ],
+)
+def test_a_mistake_is_one_sentence(call: Callable[[Any], Any], sentence: str) -> None:
+    with pytest.raises(ir.UserError, match=sentence) as error:
+        call(ir.load(seeded(Convolutions), noise()))
+    assert "\n" not in str(error.value)
+
+
+def test_a_card_can_be_asked_of_images_in_memory(tmp_path: Path) -> None:
+    from interpret_robust.loading import Card
+
+    Card("anyone:Convolutions", local_layer="stem", label="mine").write(tmp_path / "card.json")
+    model = ir.load(tmp_path / "card.json", noise())
+    assert (model.name, model.local_shape()) == ("noise-mine", (4, 6, 9))
+
+
+def test_arguments_are_given_by_name() -> None:
+    model = ir.load("torchvision:resnet18", noise(), weights="random", arguments={"zero_init_residual": True})
+    network = model.model(torch.device("cpu"))
+    assert not any(network.backbone.get_parameter(f"layer{layer}.0.bn2.weight").any() for layer in (1, 2, 3, 4))
+    assert model.name == "noise-torchvision-resnet18-zero_init_residual-True-random"
+
+
+# --- parts used alone
+
+
+def test_pgd_in_a_loop_of_ones_own_reaches_the_corner_of_the_ball() -> None:
+    """The loss of a linear network of two classes is largest where each pixel goes with the sign of its weight."""
+    network = Linear(C * H * W, 2).eval()
+    images, labels = pixels(5, C, H, W, low=0.2, high=0.8), torch.tensor([0, 1, 1, 0, 1])
+    attack = ir.PGD(eps=0.1, step_size=0.05, steps=6)
+    found = attack(network, images, labels, ir.generator_noise(torch.Generator().manual_seed(0)))
+    difference = network.layer.weight[1] - network.layer.weight[0]
+    away = difference.sign().reshape(C, H, W) * (1 - 2 * labels)[:, None, None, None]
+    torch.testing.assert_close(found, images + 0.1 * away)
+    again = attack(network, images, labels, ir.per_image_noise(0, range(5)))
+    torch.testing.assert_close(again, found)
+
+
+def test_the_regulariser_in_a_loop_of_ones_own_is_the_mean_distance_with_its_gradient() -> None:
+    clean, adversarial = (pixels(5, 8, seed=seed).requires_grad_() for seed in (0, 1))
+    term = ir.FeatureRegularisation(0.3)(clean, adversarial)
+    distances = np.linalg.norm(array(clean) - array(adversarial), axis=1)
+    assert float(term.detach()) == pytest.approx(0.3 * distances.mean(), rel=1e-5)
+    of_clean, of_adversarial = torch.autograd.grad(term, (clean, adversarial))
+    expected = 0.3 / 5 * (array(clean) - array(adversarial)) / distances[:, None]
+    np.testing.assert_allclose(array(of_clean), expected, rtol=1e-4)
+    np.testing.assert_allclose(array(of_adversarial), -expected, rtol=1e-4)
+
+
+def test_the_regulariser_takes_a_distance_of_ones_own() -> None:
+    clean, adversarial = pixels(5, 8), pixels(5, 8, seed=1)
+    term = ir.FeatureRegularisation(2, lambda a, b: (a - b).abs().sum(1))(clean, adversarial)
+    assert float(term) == pytest.approx(2 * np.abs(array(clean) - array(adversarial)).sum(1).mean(), rel=1e-5)
+    assert float(ir.FeatureRegularisation(0)(clean, adversarial)) == 0
+
+
+def test_a_step_of_training_of_ones_own_lowers_the_whole_loss() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        body, answer = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 8), nn.ReLU()), nn.Linear(8, K)
+    images, labels = pixels(5, C, H, W), torch.tensor([0, 6, 3, 3, 1])
+    attack, term = ir.PGD(eps=0.03, step_size=0.01, steps=3), ir.FeatureRegularisation(0.1)
+    network = nn.Sequential(body, answer)
+    optimiser = torch.optim.SGD(network.parameters(), 0.01)
+    losses = []
+    for _ in range(10):
+        adversarial = attack(network, images, labels, ir.per_image_noise(0, range(5)))
+        features = body(adversarial)
+        loss = F.cross_entropy(answer(features), labels) + term(body(images), features)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.01
+
+
+def test_the_package_is_imported_without_torch() -> None:
+    told = "import sys, interpret_robust; print(sorted({'torch', 'numpy', 'captum'} & set(sys.modules)))"
+    told += "; interpret_robust.UserError; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", told], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\nFalse\n"
+
+
+def test_every_public_name_is_there_and_another_is_told() -> None:
+    for name in ir.__all__:
+        assert getattr(ir, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'interpret_robust' has no attribute 'nothing'"):
+        ir.nothing  # noqa: B018

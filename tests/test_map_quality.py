@@ -1,0 +1,226 @@
+"""Sensitivity and infidelity against known answers and slow second implementations."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from anyone import C, Convolutions, H, K, N, W, seeded, unchanged
+from networks import Array, Linear, array, pixels, settle
+from torch import Tensor, nn
+
+from interpret_robust import attribution, captum_maps
+from interpret_robust.analyses import map_quality
+from interpret_robust.analyses.map_quality import (
+    MOVES,
+    SHUFFLE,
+    SQUARES,
+    QualitySettings,
+    rows,
+    square_masks,
+    summarise,
+)
+from interpret_robust.attribution import gradient_map
+from interpret_robust.datasets import Split
+from interpret_robust.errors import UserError
+from interpret_robust.models.wrapped import Preprocess, Wrapped
+from interpret_robust.statistics import bootstrap_mean
+from interpret_robust.streaming import Batch
+from interpret_robust.streams import streams
+
+LABELS = torch.tensor([0, 6, 3, 3, 1])
+START = 40
+SAMPLES = 6
+
+
+def images() -> Tensor:
+    return pixels(N, C, H, W, seed=2)
+
+
+def batch(part: slice = slice(0, N)) -> Batch:
+    return Batch(images()[part], LABELS[part], range(START + part.start, START + part.stop), None)
+
+
+def model() -> Wrapped:
+    network: Convolutions = seeded(Convolutions)
+    settle(network)
+    return Wrapped(network, Preprocess((0.0,), (1.0,)), "body")
+
+
+def linear() -> Wrapped:
+    return Wrapped(Linear(C * H * W, K), Preprocess((0.0,), (1.0,)))
+
+
+def settings(source: str = "gradient", seed: int = 0, radius: float = 0.1) -> QualitySettings:
+    return QualitySettings(source, radius, SAMPLES, seed)
+
+
+def found(network: Wrapped, of: QualitySettings, part: slice = slice(0, N)) -> dict[str, Array]:
+    return {name.removeprefix("per_image/"): values for name, values in rows(network, batch(part), of).items()}
+
+
+@pytest.fixture
+def linear_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label's logit in the place of the cross-entropy: linear in pixels for a linear network."""
+    for module in (attribution, captum_maps, map_quality):
+        monkeypatch.setattr(module, "cross_entropy", lambda logits, labels: logits.gather(1, labels[:, None])[:, 0])
+
+
+@pytest.mark.usefixtures("linear_loss")
+def test_the_gradient_of_a_linear_network_stands_still_and_foretells_everything() -> None:
+    columns = found(linear(), settings())
+    assert columns["change"].min() > 1e-3
+    np.testing.assert_allclose(columns["sensitivity"], 0, atol=1e-5)
+    np.testing.assert_allclose(columns["infidelity"], 0, atol=1e-5 * columns["change"].max())
+    assert (columns["infidelity_shuffled"] > 0.05 * columns["change"]).all()
+
+
+@pytest.mark.usefixtures("linear_loss")
+def test_contributions_foretell_the_change_to_black_and_not_that_to_the_mean() -> None:
+    """Weight times pixel sums to what a square gives when it is made black; here it gets the mean colour."""
+    columns = found(linear(), settings("captum:InputXGradient"))
+    assert (columns["infidelity"] > 1e-3 * columns["change"]).all()
+    weight = array(linear().backbone.get_parameter("layer.weight"))
+    for place, (image, label) in enumerate(zip(array(images()), LABELS.tolist(), strict=True)):
+        (stream,) = streams(0, [START + place], SQUARES)
+        masks = array(square_masks(stream, SAMPLES, H, W))[:, 0]
+        own, mean = weight[label].reshape(C, H, W), image.mean((1, 2), keepdims=True)
+        foretold = np.array([(mask * own * image).sum() for mask in masks])
+        change = np.array([(mask * own * (image - mean)).sum() for mask in masks])
+        factor = (foretold * change).mean() / (foretold**2).mean()
+        np.testing.assert_allclose(columns["infidelity"][place], ((factor * foretold - change) ** 2).mean(), rtol=1e-2)
+        np.testing.assert_allclose(columns["change"][place], (change**2).mean(), rtol=1e-3)
+
+
+def loss_of(network: nn.Module, image: Tensor, label: int) -> float:
+    with torch.no_grad():
+        return float(F.cross_entropy(network(image[None]), torch.tensor([label])))
+
+
+@pytest.mark.parametrize(("source", "seed"), [("gradient", 0), ("gradient", 3), ("integrated-gradients", 3)])
+def test_infidelity_is_a_slow_loop_over_squares(source: str, seed: int) -> None:
+    columns, network = found(model(), settings(source, seed)), model()
+    for place, (image, label) in enumerate(zip(images(), LABELS.tolist(), strict=True)):
+        shown = gradient_map(source, network, image[None], LABELS[place : place + 1], [START + place], seed)[0]
+        (order,) = streams(seed, [START + place], SHUFFLE)
+        places = order.permutation(H * W)
+        shuffled = torch.stack([plane.ravel()[torch.from_numpy(places)].reshape(H, W) for plane in shown])
+        (stream,) = streams(seed, [START + place], SQUARES)
+        masks = square_masks(stream, SAMPLES, H, W)
+        for name, of in (("infidelity", shown), ("infidelity_shuffled", shuffled), ("change", 0 * shown)):
+            foretold, change = [], []
+            for mask in masks:
+                mean = image.mean((1, 2), keepdim=True)
+                other = torch.where(mask.bool(), mean, image)
+                change.append(loss_of(network, image, label) - loss_of(network, other, label))
+                of_square = of * (image - other) if source == "gradient" else of * mask
+                foretold.append(float(of_square.sum()))
+            told, gone = np.array(foretold), np.array(change)
+            factor = (told * gone).mean() / (told**2).mean() if told.any() else 0
+            slow = ((factor * told - gone) ** 2).mean()
+            np.testing.assert_allclose(columns[name][place], slow, rtol=2e-2, atol=1e-6)
+
+
+def test_sensitivity_is_the_largest_change_of_a_slow_loop_over_moves() -> None:
+    columns, network = found(model(), settings(seed=3)), model()
+    for place, image in enumerate(images()):
+        label, index = LABELS[place : place + 1], [START + place]
+        own = array(gradient_map("gradient", network, image[None], label, index, 3))
+        (moves,) = streams(3, index, MOVES)
+        changes = []
+        for move in moves.uniform(-0.1, 0.1, (SAMPLES, C, H, W)):
+            moved = image + torch.from_numpy(move.astype(np.float32))
+            changes.append(np.linalg.norm(array(gradient_map("gradient", network, moved[None], label, index, 3)) - own))
+        np.testing.assert_allclose(columns["sensitivity"][place], max(changes) / np.linalg.norm(own), rtol=1e-3)
+
+
+def test_a_smaller_radius_moves_maps_less() -> None:
+    near, far = (found(model(), settings(radius=radius))["sensitivity"] for radius in (0.001, 0.1))
+    assert (near < far).all() and (near > 0).all()
+
+
+@pytest.mark.parametrize("source", ["gradient", "smooth-gradient", "captum:Occlusion", "captum:GradientShap"])
+def test_what_is_measured_of_an_image_does_not_depend_on_its_batch(source: str) -> None:
+    whole = found(model(), settings(source))
+    for place in range(2):
+        alone = found(model(), settings(source), slice(place, place + 1))
+        for name, values in alone.items():
+            np.testing.assert_allclose(values, whole[name][place : place + 1], rtol=1e-3, atol=1e-7)
+
+
+def test_the_model_and_the_random_state_are_left_as_found() -> None:
+    network, at = model(), batch()
+    with unchanged(network, at.images, at.labels):
+        columns = rows(network, at, settings("captum:DeepLift"))
+    assert columns["per_image/label"].tolist() == LABELS.tolist()
+    with torch.no_grad():
+        assert columns["per_image/prediction"].tolist() == network(images()).argmax(1).tolist()
+
+
+def test_an_image_without_a_map_has_no_sensitivity() -> None:
+    network = linear()
+    with torch.no_grad():
+        network.backbone.get_parameter("layer.weight").zero_()
+    columns = found(network, settings())
+    assert np.isnan(columns["sensitivity"]).all()
+    for name in ("infidelity", "infidelity_shuffled", "change"):
+        np.testing.assert_allclose(columns[name], 0, atol=1e-12)
+
+
+def test_squares_are_a_quarter_of_each_side_at_random_places() -> None:
+    masks = array(square_masks(np.random.default_rng(0), 400, 10, 18))
+    again = np.random.default_rng(0)
+    tops, lefts = again.integers(0, 10 - 2 + 1, 400), again.integers(0, 18 - 4 + 1, 400)
+    for mask, top, left in zip(masks, tops, lefts, strict=True):
+        slow = np.zeros((1, 10, 18))
+        for row in range(2):
+            for column in range(4):
+                slow[0, top + row, left + column] = 1
+        np.testing.assert_array_equal(mask, slow)
+    assert set(tops) == set(range(9)) and set(lefts) == set(range(15))
+
+
+def test_squares_of_tiny_images_have_a_pixel() -> None:
+    assert array(square_masks(np.random.default_rng(0), 9, 3, 2)).sum((1, 2, 3)).tolist() == [1.0] * 9
+
+
+def columns_of(**values: list[float]) -> Any:
+    return {f"per_image/{name}": np.array(column, np.float32) for name, column in values.items()}
+
+
+def test_statistics_are_means_of_shares_over_images() -> None:
+    columns = columns_of(
+        sensitivity=[0.5, np.nan, 1.5, 1.0],
+        infidelity=[1, 0, 3, 1],
+        infidelity_shuffled=[2, 0, 4, 4],
+        change=[4, 0, 4, 8],
+    )
+    split = Split(np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.int64))
+    summary = summarise(columns, split)
+    assert summary["count/degenerate"] == 1
+    for name, shares in (
+        ("sensitivity", [0.5, 1.5, 1.0]),
+        ("unforetold", [0.25, 0.75, 0.125]),
+        ("unforetold_shuffled", [0.5, 1.0, 0.5]),
+        ("gain", [0.25, 0.25, 0.375]),
+    ):
+        found_mean = summary[f"mean/{name}"]
+        assert found_mean.value == pytest.approx(np.mean(shares))
+        np.testing.assert_allclose(found_mean, bootstrap_mean(np.array([*shares, np.nan])), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"radius": 0.0}, "radius 0, samples 50: give 0 to 1, and at least two samples"),
+        ({"radius": 1.5}, "radius 1.5"),
+        ({"samples": 1}, "samples 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"source": "captum:Nothing"}, "unknown attribution of captum 'Nothing'"),
+    ],
+)
+def test_settings_out_of_range_are_the_users_error(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        QualitySettings(**changes).resolved({})
+    assert QualitySettings().resolved({}) == QualitySettings()

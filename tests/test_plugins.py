@@ -1,0 +1,413 @@
+"""Analyses, figures and variants of an installed package; objects named by a user; and a sentence where these fail."""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from anyone import save_tiny
+from networks import pixels
+
+from interpret_robust import analyses, cli, figures, plugins, validation
+from interpret_robust.datasets import load
+from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.errors import UserError
+from interpret_robust.plugins import imported, is_reference, registered
+from interpret_robust.training import checkpoint
+from interpret_robust.training.objective import FeatureRegularisation
+from interpret_robust.variants import Variant, has_attention, variant
+
+ANALYSIS = '''"""How bright are the images? (a question of ours)
+
+More of it.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.statistics import bootstrap_mean
+from interpret_robust.streaming import Analysis, Settings
+
+SCHEMA = Schema(
+    name="brightness",
+    version=1,
+    per_image=(
+        Column("per_image/brightness", "f4", "mean of the pixels times a factor"),
+        Column("per_image/prediction", "i2", "predicted class"),
+    ),
+    summary=(interval("mean/brightness", "mean over images"),),
+)
+
+
+@dataclass(frozen=True)
+class Brightness(Settings):
+    """One factor."""
+
+    factor: float = field(default=1.0, metadata={"help": "What brightness is multiplied by."})
+
+
+def rows(model, batch, settings):
+    with torch.no_grad():
+        predicted = model(batch.images).argmax(1)
+    found = settings.factor * batch.images.mean((1, 2, 3))
+    return {"per_image/brightness": found.numpy(), "per_image/prediction": predicted.numpy()}
+
+
+def summarise(columns, _):
+    return {"mean/brightness": bootstrap_mean(columns["per_image/brightness"])}
+
+
+def table_row(result):
+    return {"brightness": f"{result['mean/brightness'][0]:.4f}"}
+
+
+ANALYSIS = Analysis(SCHEMA, Brightness, rows, summarise, table_row)
+'''
+
+FIGURE = '''"""A dot a model."""
+
+from interpret_robust.figures.style import Drawing, new_figure
+
+READS = "brightness/1"
+
+
+def draw(results):
+    figure = new_figure(2)
+    axes = figure.subplots()
+    values = [float(result["mean/brightness"][0]) for result in results]
+    axes.plot(values, "o")
+    return Drawing(figure, "How bright images are.", {"brightness": values})
+'''
+
+VARIANTS = '''"""A head that looks at the first channel, and a distance of its own."""
+
+import torch
+from torch import nn
+
+from interpret_robust.variants import Variant
+
+
+class First(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+
+    def forward(self, local):
+        flat = local.flatten(2)
+        attention = flat[:, 0].softmax(1)
+        return attention, self.scale * (flat * attention[:, None]).sum(2)
+
+
+def distance(clean, adversarial):
+    return (clean - adversarial).abs().sum(1)
+
+
+BRIGHT = Variant("bright", adversarial=True, head=First, regularised=True, distance=distance)
+OTHER = Variant("another-name", adversarial=False)
+'''
+
+POINTS = """[interpret_robust.analyses]
+brightness = bright_of_tests.question
+robustness = bright_of_tests.question
+
+[interpret_robust.figures]
+brightness = bright_of_tests.picture
+
+[interpret_robust.variants]
+bright = bright_of_tests.variants:BRIGHT
+misnamed = bright_of_tests.variants:OTHER
+no-variant = bright_of_tests.variants:distance
+no-name = bright_of_tests.variants:GONE
+no-module = bright_of_tests.gone:BRIGHT
+no-package = gone_of_tests.variants:BRIGHT
+at = bright_of_tests.variants:OTHER
+"""
+
+Irt = Callable[..., tuple[int, str, str]]
+
+
+def install(folder: Path, points: str = POINTS) -> Path:
+    """A package in a folder with the metadata that pip would write."""
+    package, about = folder / "bright_of_tests", folder / "bright_of_tests-1.0.dist-info"
+    for made in (package, about):
+        made.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "question.py").write_text(ANALYSIS)
+    (package / "picture.py").write_text(FIGURE)
+    (package / "variants.py").write_text(VARIANTS)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bright-of-tests\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(points)
+    return folder
+
+
+def forget() -> None:
+    """What was found of installed packages, and what was imported of this one."""
+    registered.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("bright_of_tests", "gone_of_tests")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.fixture
+def installed(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package is there for a test, and gone after it."""
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    forget()
+    yield packages
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.fixture
+def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Irt:
+    """Exit status, stdout and stderr of `irt ARGUMENTS`, run in this process."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["irt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+LISTED = """
+import sys
+from interpret_robust import cli
+cli.irt(["analyze", "--help"], prog_name="irt", standalone_mode=False)
+print(sorted({"torch", "numpy", "bright_of_tests.question", "bright_of_tests.picture"} & set(sys.modules)))
+"""
+
+
+def test_help_lists_an_installed_analysis_without_importing_it(packages: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(packages)}
+    command = [sys.executable, "-W", "error", "-c", LISTED]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    (line,) = [line for line in done.stdout.splitlines() if "brightness" in line]
+    assert line.split() == ["brightness", "How", "bright", "are", "the", "images?", "(a", "question", "of", "ours)"]
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.usefixtures("installed")
+def test_installed_names_come_after_ours_and_do_not_replace_them() -> None:
+    assert analyses.names()[-1] == "brightness" and analyses.names().count("robustness") == 1
+    assert analyses.get("robustness").schema.name == "robustness"
+    assert analyses.about("robustness") != analyses.about("brightness")
+    assert figures.names()[-1] == "brightness"
+    assert variant("at").adversarial and variant("at").head == "average"
+
+
+def test_without_the_package_nothing_of_it_is_known() -> None:
+    assert "brightness" not in [*analyses.names(), *figures.names()]
+    with pytest.raises(UserError, match="unknown variant 'bright'"):
+        variant("bright")
+
+
+def test_an_installed_analysis_runs_is_drawn_and_reported(
+    installed: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, irt: Irt
+) -> None:
+    data = save_tiny(tmp_path / "tiny.npz")
+    path = make_checkpoint(tmp_path, "at")
+    where = ["--dataset", data, "--root", tmp_path]
+    code, out, _ = irt("analyze", "brightness", "--help")
+    assert code == 0 and "What brightness is multiplied by." in out
+    code, out, err = irt("analyze", "brightness", path, "--factor", "3", *where)
+    assert code == 0, err
+    images = load(str(data)).test.images / 255
+    assert f"{3 * images.mean():.4f}" in out
+    (found,) = tmp_path.glob("analyses/brightness-*.h5")
+    with h5py.File(found) as file:
+        np.testing.assert_allclose(file["per_image/brightness"][:], 3 * images.mean((1, 2, 3)), rtol=1e-5)
+    assert validation.problems(found) == []
+    code, out, err = irt("figure", "all", "--root", tmp_path)
+    assert code == 0, err
+    assert len(list((tmp_path / "figures").glob("brightness-*.png"))) == 1
+    code, _, err = irt("report", "--root", tmp_path)
+    assert code == 0, err
+    assert "brightness" in (tmp_path / "report.html").read_text()
+    assert irt("show", found)[0] == 0
+
+
+def test_an_installed_variant_is_trained_and_asked_with_its_attention(
+    installed: Path, tmp_path: Path, irt: Irt
+) -> None:
+    data = save_tiny(tmp_path / "tiny.npz")
+    recipe = ["--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=10"]
+    code, _, err = irt("train", "bright", "--dataset", data, *recipe, "--root", tmp_path)
+    assert code == 0, err
+    path = tmp_path / "checkpoints/tiny-small-bright-seed0.safetensors"
+    found = checkpoint.read(path)
+    assert found.job["variant"] == "bright" and has_attention(found.job)
+    model = found.model(torch.device("cpu"))
+    assert not torch.equal(model.head.get_parameter("scale"), torch.ones(64)), "the head is trained"
+    code, out, err = irt("analyze", "attention-rank", path, "--steps", "1", "--limit", "4", "--root", tmp_path)
+    assert code == 0, err
+    assert "bright" in out
+    (file_of,) = tmp_path.glob("analyses/attention-rank-*.h5")
+    images, _ = to_device(load(str(data)).test.first(4), torch.device("cpu"))
+    with torch.no_grad():
+        expected = model.backbone(to_pixels(images)).flatten(2)[:, 0].softmax(1)
+    with h5py.File(file_of) as file:
+        np.testing.assert_allclose(file["per_image/attention"][:], expected, rtol=1e-3, atol=1e-5)
+    assert irt("figure", "attention-rank", "--root", tmp_path)[0] == 0
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_variant_has_its_own_distance() -> None:
+    found = variant("bright")
+    assert isinstance(found, Variant) and found.distance is not None
+    clean, adversarial = pixels(5, 8), pixels(5, 8, seed=1)
+    term = FeatureRegularisation(0.5, found.distance)(clean, adversarial)
+    torch.testing.assert_close(term, 0.5 * (clean - adversarial).abs().sum(1).mean())
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("misnamed", "the entry point 'misnamed' of interpret_robust.variants is no Variant of that name"),
+        ("no-variant", "the entry point 'no-variant' of interpret_robust.variants is no Variant of that name"),
+        ("no-name", "the entry point 'no-name' of interpret_robust.variants"),
+        ("no-module", "the entry point 'no-module' of interpret_robust.variants"),
+        ("no-package", "the entry point 'no-package' of interpret_robust.variants"),
+        ("brigt", "unknown variant 'brigt': did you mean 'bright'"),
+    ],
+)
+def test_a_wrong_entry_point_of_a_variant_is_told(name: str, sentence: str, tmp_path: Path, irt: Irt) -> None:
+    data = save_tiny(tmp_path / "tiny.npz")
+    code, _, err = irt("train", name, "--dataset", data, "--root", tmp_path)
+    assert code == 2 and sentence in err
+    assert err.startswith("irt: ") and err.count("\n") == 1
+
+
+WRONG = {
+    "no-module": "bright_of_tests.gone",
+    "no-package": "gone_of_tests.question",
+    "no-analysis": "bright_of_tests.variants",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("kind", ["analyses", "figures"])
+def test_a_wrong_entry_point_of_an_analysis_or_figure_is_told(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt
+) -> None:
+    points = f"[interpret_robust.{kind}]\n{name} = {WRONG[name]}\n"
+    monkeypatch.syspath_prepend(install(tmp_path / "wrong", points))
+    forget()
+    try:
+        command = ["analyze", name, "--help"] if kind == "analyses" else ["figure", name, tmp_path / "a.h5"]
+        code, _, err = irt(*command)
+        assert code == 2
+        assert f"entry point '{name}' of interpret_robust.{kind}" in err
+        assert err.startswith("irt: ") and err.count("\n") == 1
+    finally:
+        monkeypatch.undo()
+        forget()
+
+
+@pytest.mark.parametrize("name", ["no-module", "no-package"])
+def test_a_broken_package_does_not_take_the_list_of_analyses_away(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt
+) -> None:
+    monkeypatch.syspath_prepend(install(tmp_path, f"[interpret_robust.analyses]\n{name} = {WRONG[name]}\n"))
+    forget()
+    try:
+        code, out, err = irt("analyze", "--help")
+        assert code == 0 and "attention-rank" in out, err
+    finally:
+        monkeypatch.undo()
+        forget()
+
+
+# --- objects by their name
+
+
+@pytest.mark.parametrize("text", ["a:b", "a.b_c:d", "a.b:c.d", "_a:_b"])
+def test_a_module_and_a_name_are_a_reference(text: str) -> None:
+    assert is_reference(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a.b", ":b", "a:", "a b:c", "a.:b", "a:b:c", "a-b:c", "a/b:c", "a:1", "a:b()"]
+)
+def test_other_texts_are_no_reference(text: str) -> None:
+    assert not is_reference(text)
+    with pytest.raises(UserError, match=r"names nothing that can be imported: give package\.module:name"):
+        imported(text)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory whose modules can be imported; afterwards they are forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in ("here_of_tests", "broken_of_tests", "deep_of_tests", "deep_of_tests.inner"):
+        sys.modules.pop(name, None)
+
+
+def test_an_object_is_found_in_the_working_directory(here: Path) -> None:
+    (here / "here_of_tests.py").write_text("class Outer:\n    value = 7\nNONE = None\n")
+    assert imported("here_of_tests:Outer.value") == 7
+    assert imported("here_of_tests:NONE") is None
+    (here / "deep_of_tests").mkdir()
+    (here / "deep_of_tests/__init__.py").write_text("")
+    (here / "deep_of_tests/inner.py").write_text("value = 8\n")
+    assert imported("deep_of_tests.inner:value") == 8
+    assert imported("interpret_robust.plugins:imported") is imported
+    assert sys.path.count(str(here)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("gone_of_tests:name", "gone_of_tests:name: module 'gone_of_tests' cannot be imported"),
+        ("here_of_tests.more:name", "module 'here_of_tests.more' cannot be imported"),
+        ("broken_of_tests:name", r"module 'broken_of_tests' cannot be imported \(out of order\)"),
+        ("here_of_tests:gone", "here_of_tests:gone: here_of_tests has no 'gone'"),
+        ("here_of_tests:value.gone", "here_of_tests has no 'gone'"),
+    ],
+)
+def test_an_object_that_is_not_there_is_the_users_error(reference: str, sentence: str, here: Path) -> None:
+    (here / "here_of_tests.py").write_text("value = 7\n")
+    (here / "broken_of_tests.py").write_text("raise RuntimeError('out of order')\n")
+    with pytest.raises(UserError, match=sentence) as error:
+        imported(reference)
+    assert "\n" not in str(error.value)
+
+
+def test_an_error_of_several_lines_is_told_in_one(here: Path) -> None:
+    (here / "broken_of_tests.py").write_text("raise RuntimeError('out of order.\\nat all')\n")
+    with pytest.raises(UserError, match="out of order") as error:
+        imported("broken_of_tests:name")
+    assert "\n" not in str(error.value)
+
+
+def test_a_module_that_ends_the_program_is_the_users_error(here: Path) -> None:
+    """A script without a guard calls sys.exit when it is imported."""
+    (here / "broken_of_tests.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(UserError, match="broken_of_tests"):
+        imported("broken_of_tests:name")
+
+
+def test_every_group_is_told_in_the_docstring() -> None:
+    for group in ("analyses", "figures", "variants"):
+        assert f"interpret_robust.{group}" in (plugins.__doc__ or "")

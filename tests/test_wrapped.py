@@ -1,0 +1,586 @@
+"""Anyone's network as a classifier of ours: its layers, its local features, and that nothing of it is changed."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from anyone import C, Convolutions, Gated, H, K, N, Transformer, W, hooks, seeded, unchanged
+from captum.attr import LayerGradCam
+from networks import Array, array, pixels, settle
+from PIL import Image
+from torch import Tensor, nn
+
+from interpret_robust.attribution import position_weights
+from interpret_robust.errors import UserError
+from interpret_robust.models.folded import fold
+from interpret_robust.models.wrapped import Preprocess, Wrapped, as_map, as_weights, default_layer, layers, statistics
+
+MEAN, DEVIATION = (0.1, 0.4, 0.7), (0.5, 0.2, 0.3)
+PLAIN = Preprocess((0.0,), (1.0,))
+
+
+def images(count: int = N, seed: int = 0) -> Tensor:
+    return pixels(count, C, H, W, seed=seed)
+
+
+def convolutions() -> Convolutions:
+    network: Convolutions = seeded(Convolutions)
+    settle(network)
+    return network
+
+
+def wrapped(layer: str | None = "body", attention: str | None = None) -> Wrapped:
+    return Wrapped(convolutions(), Preprocess(MEAN, DEVIATION), layer, attention)
+
+
+def normalised(at: Tensor) -> Tensor:
+    return (at - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+
+
+# --- pixels
+
+
+def test_pixels_are_normalised_channel_by_channel() -> None:
+    found = array(Preprocess(MEAN, DEVIATION)(images()))
+    for channel in range(C):
+        expected = (array(images())[:, channel] - MEAN[channel]) / DEVIATION[channel]
+        np.testing.assert_allclose(found[:, channel], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_mean_is_for_all_channels_and_none_changes_nothing() -> None:
+    torch.testing.assert_close(Preprocess((0.5,), (0.25,))(images()), 4 * images() - 2)
+    assert torch.equal(PLAIN(images()), images())
+
+
+@pytest.mark.parametrize("size", [7, 40])
+def test_images_are_resized_as_pillow_does_before_they_are_normalised(size: int) -> None:
+    found = array(Preprocess(MEAN, DEVIATION, size)(images(2)))
+    assert found.shape == (2, C, size, size)
+    for image, one in zip(images(2), found, strict=True):
+        for channel in range(C):
+            shown = Image.fromarray(image[channel].numpy()).resize((size, size), Image.Resampling.BILINEAR)
+            expected = (np.asarray(shown, np.float64) - MEAN[channel]) / DEVIATION[channel]
+            np.testing.assert_allclose(one[channel], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "found"),
+    [
+        ("none", 3, ((0.0,), (1.0,))),
+        ("imagenet", 3, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        ("cifar10", 3, ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))),
+        ("0.5,0.25", 1, ((0.5,), (0.25,))),
+        ("0.5,0.25", 3, ((0.5,), (0.25,))),
+        ("0.1, 0.4,0.7,.5,2e-1,0.3", 3, (MEAN, DEVIATION)),
+    ],
+)
+def test_statistics_are_named_or_are_numbers(text: str, channels: int, found: tuple[Any, Any]) -> None:
+    assert statistics(text, channels) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "sentence"),
+    [
+        ("imagnet", 3, r"unknown normalisation 'imagnet': did you mean 'imagenet'\? known are"),
+        ("", 3, "unknown normalisation ''"),
+        ("0.5,x", 3, "mean,std such as 0.5,0.25"),
+        ("0.5", 3, r"--normalize 0\.5: give a mean and a positive standard deviation, such as 0\.5,0\.25"),
+        ("0.5,0", 3, "a positive standard deviation"),
+        ("0.5,-1", 1, "a positive standard deviation"),
+        ("imagenet", 1, "--normalize imagenet is for images of 3 channels, and these have 1"),
+        ("0,0,1,1", 3, "--normalize 0,0,1,1 is for images of 2 channels, and these have 3"),
+        ("nan,1", 1, "--normalize nan,1"),
+        ("0.5,nan", 1, "--normalize 0.5,nan"),
+        ("0.5,inf", 1, "--normalize 0.5,inf"),
+    ],
+)
+def test_other_statistics_are_the_users_error(text: str, channels: int, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        statistics(text, channels)
+
+
+# --- local features in an output
+
+
+def grid(channels: int = 5, height: int = 4, width: int = 6) -> Tensor:
+    return pixels(2, channels, height, width, seed=3)
+
+
+def tokens_of(local: Tensor) -> Tensor:
+    """Row by row, position by position."""
+    count, channels, height, width = local.shape
+    found = torch.empty(count, height * width, channels)
+    for row in range(height):
+        for column in range(width):
+            found[:, row * width + column] = local[:, :, row, column]
+    return found
+
+
+def test_channels_may_come_before_or_after_the_positions() -> None:
+    for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
+        found = as_map(grid().permute(order), H / W)
+        assert found is not None
+        assert torch.equal(found.local, grid())
+        assert torch.equal(found.put_back(2 * grid()), 2 * grid().permute(order))
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (6, 4), (3, 3), (2, 10)])
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_tokens_lie_row_by_row_after_those_of_no_position(height: int, width: int, prefix: int, is_told: bool) -> None:
+    local, before = grid(5, height, width), pixels(2, prefix, 5, seed=4)
+    output = torch.cat([before, tokens_of(local)], 1)
+    found = as_map(output, height / width, prefix if is_told else None)
+    assert found is not None
+    assert torch.equal(found.local, local)
+    assert torch.equal(found.put_back(local), output)
+    changed = found.put_back(local + 1)
+    assert torch.equal(changed[:, :prefix], before)
+    assert torch.equal(changed[:, prefix:], tokens_of(local + 1))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        (grid(),),
+        {"local": grid()},
+        None,
+        grid().long(),
+        grid()[:, 0, 0],
+        pixels(2, 5, 9, 3),
+        pixels(2, 5, 3, 9),
+        grid()[None],
+        pixels(2, 0, 5),
+    ],
+)
+def test_what_has_no_grid_of_the_images_shape_has_no_local_features(output: Any) -> None:
+    assert as_map(output, H / W) is None
+
+
+def test_tokens_that_do_not_fill_the_told_grid_are_no_local_features() -> None:
+    assert as_map(pixels(2, 25, 5), H / W, 1) is not None
+    assert as_map(pixels(2, 25, 5), H / W, 2) is None
+    assert as_map(pixels(2, 25, 5), H / W, 30) is None
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 5), (4, 7), (6, 9), (7, 10)])
+def test_a_stride_may_cut_off_a_position(height: int, width: int) -> None:
+    found = as_map(grid(33, height, width), H / W)
+    assert found is not None and found.local.shape == (2, 33, height, width)
+
+
+# --- a network that is wrapped
+
+
+def test_logits_are_those_of_the_network_after_normalisation() -> None:
+    with torch.no_grad():
+        expected = convolutions()(normalised(images()))
+        torch.testing.assert_close(wrapped()(images()), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(wrapped(None)(images()), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(wrapped().features(images()).pooled, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pooled_features_go_through_the_classifier_as_logits() -> None:
+    model = wrapped()
+    with torch.no_grad():
+        assert torch.equal(model.classifier(model.features(images()).pooled), model(images()))
+
+
+def test_a_wrapped_network_is_frozen_and_in_eval_mode_and_folding_leaves_it() -> None:
+    network = convolutions().train()
+    model = Wrapped(network, PLAIN, "body")
+    assert not any(module.training for module in model.modules())
+    assert not any(weights.requires_grad for weights in model.parameters())
+    assert fold(model) is model
+
+
+def test_local_features_are_what_the_layer_gives_before_the_next_works_in_place() -> None:
+    network = convolutions()
+    with torch.no_grad():
+        hidden = torch.relu(network.norm(network.stem(normalised(images()))))
+        expected = F.conv2d(hidden, network.body.weight, network.body.bias, padding=1)
+    found = wrapped().features(images())
+    assert found.local.shape == (N, 8, 6, 9) and found.attention is None
+    assert (found.local < 0).any()
+    torch.testing.assert_close(found.local, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["stem", "norm", "rectify", "body", "rectify_again"])
+def test_the_rest_of_a_network_answers_to_its_own_local_features_as_the_network_does(layer: str) -> None:
+    model = wrapped(layer)
+    with torch.no_grad():
+        assert torch.equal(model.rest(images(), model.features(images()).local), model(images()))
+
+
+def test_the_rest_of_a_network_answers_to_other_local_features_as_a_slow_loop_does() -> None:
+    network, local = convolutions(), pixels(N, 8, 6, 9, seed=5) - 0.5
+    weight, bias = array(network.answer.weight).reshape(K, 8, 6, 9), array(network.answer.bias)
+    found = array(wrapped().rest(images(), local))
+    for logits, of in zip(found, array(local), strict=True):
+        slow = [bias[k] + sum((weight[k, c] * np.maximum(of[c], 0)).sum() for c in range(8)) for k in range(K)]
+        np.testing.assert_allclose(logits, slow, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_logits_with_respect_to_local_features_is_the_closed_form() -> None:
+    network, local = convolutions(), (pixels(N, 8, 6, 9, seed=5) - 0.5).requires_grad_()
+    (found,) = torch.autograd.grad(wrapped().rest(images(), local)[:, 3].sum(), local)
+    expected = network.answer.weight[3].reshape(8, 6, 9) * (local > 0)
+    assert found.any()
+    torch.testing.assert_close(found, expected.detach())
+
+
+def test_the_gradient_with_respect_to_pixels_goes_through_a_watched_layer() -> None:
+    at = images().requires_grad_()
+    (expected,) = torch.autograd.grad(convolutions()(normalised(at))[:, 3].sum(), at)
+    (found,) = torch.autograd.grad(wrapped().features(at).pooled[:, 3].sum(), at)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert found.any()
+
+
+@pytest.mark.parametrize("prefix", [1, 2])
+@pytest.mark.parametrize("says", [True, False])
+def test_other_tokens_take_the_place_of_the_images_and_the_first_stay(prefix: int, says: bool) -> None:
+    def transformer() -> Transformer:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            return Transformer(prefix, says=says).eval()
+
+    network, model, local = transformer(), Wrapped(transformer(), PLAIN, "low"), pixels(N, 10, 2, 3, seed=5)
+    with torch.no_grad():
+        first = network.first.expand(N, -1, -1)
+        seen = network.low(torch.cat([first, tokens_of(network.patches(images()))], 1))
+        features = model.features(images())
+        torch.testing.assert_close(tokens_of(features.local), seen[:, prefix:])
+        assert torch.equal(model.rest(images(), features.local), model(images()))
+        expected = network.behind(torch.cat([seen[:, :prefix], tokens_of(local)], 1))
+        torch.testing.assert_close(model.rest(images(), local), expected, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(expected, model(images()), atol=1e-2)
+
+
+class ChannelsLast(nn.Module):
+    """Its layer gives (N, H, W, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.answer = nn.Conv2d(C, 8, 3, 2, 1), nn.LayerNorm(8), nn.Linear(8, K)
+
+    def forward(self, at: Tensor) -> Tensor:
+        logits: Tensor = self.answer(self.norm(self.stem(at).permute(0, 2, 3, 1)).square().mean((1, 2)))
+        return logits
+
+
+def test_other_local_features_are_put_where_channels_come_last() -> None:
+    model, local = Wrapped(seeded(ChannelsLast), PLAIN, "norm"), pixels(N, 8, 6, 9, seed=5)
+    with torch.no_grad():
+        assert model.features(images()).local.shape == (N, 8, 6, 9)
+        assert torch.equal(model.rest(images(), model.features(images()).local), model(images()))
+        expected = seeded(ChannelsLast).answer(local.square().mean((2, 3)))
+        torch.testing.assert_close(model.rest(images(), local), expected)
+
+
+def test_what_is_found_of_an_image_does_not_depend_on_its_batch() -> None:
+    model, local = wrapped(), pixels(N, 8, 6, 9, seed=5) - 0.5
+    whole, logits = model.features(images()), model.rest(images(), local)
+    for place in range(N):
+        part = slice(place, place + 1)
+        alone = model.features(images()[part])
+        torch.testing.assert_close(alone.local, whole.local[part], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(alone.pooled, whole.pooled[part], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.rest(images()[part], local[part]), logits[part], rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None:
+    model, at, local = Wrapped(seeded(Gated), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), unchanged(model, at, local):
+            model.features(at)
+            model.rest(at, local)
+            layers(model.backbone, PLAIN, at[:1])
+            default_layer(model.backbone, PLAIN, at[:1])
+
+
+class Broken(Convolutions):
+    def behind(self, rectified: Tensor) -> Tensor:
+        raise RuntimeError("out of order")
+
+
+def test_hooks_are_removed_after_an_exception() -> None:
+    for network, error in ((seeded(Broken), RuntimeError), (convolutions(), UserError)):
+        model = Wrapped(network, PLAIN, "body" if error is RuntimeError else "answer", "rectify")
+        with pytest.raises(error):
+            model.features(images())
+        with pytest.raises(error):
+            model.rest(images(), pixels(N, 8, 6, 9))
+        assert hooks(model) == 0
+    broken = seeded(Broken)
+    for look in (layers, default_layer):
+        with pytest.raises(RuntimeError, match="out of order"):
+            look(broken, PLAIN, images(1))
+        assert hooks(broken) == 0
+
+
+def test_a_layer_without_positions_is_the_users_error() -> None:
+    with pytest.raises(UserError, match=r"layer 'answer' gives a tensor of shape \(5, 7\), and local features are"):
+        wrapped("answer").features(images())
+
+
+def test_a_layer_that_is_not_there_is_the_users_error_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown layer 'bodi': did you mean 'body'\? at the top are stem, norm"):
+        wrapped("bodi")
+    with pytest.raises(UserError, match="unknown layer 'zzz': at the top are stem, norm, rectify"):
+        wrapped("body", "zzz")
+
+
+def test_a_network_without_a_local_layer_answers_and_has_no_features() -> None:
+    model = wrapped(None)
+    with pytest.raises(UserError, match=r"name one by --local-layer\."):
+        model.features(images())
+    with pytest.raises(UserError, match=r"name one by --local-layer\."):
+        model.rest(images(), pixels(N, 8, 6, 9))
+
+
+class Twice(nn.Module):
+    """One convolution that runs twice, and one that never does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(C, 8, 3, 2, 1)
+        self.shared, self.idle = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.answer = nn.Linear(8, K)
+
+    def forward(self, at: Tensor) -> Tensor:
+        local = self.stem(at)
+        for _ in range(2):
+            local = torch.relu(self.shared(local))
+        logits: Tensor = self.answer(local.mean((2, 3)))
+        return logits
+
+
+def test_a_layer_that_does_not_run_once_is_the_users_error() -> None:
+    with pytest.raises(UserError, match="layer 'shared' runs 2 times in a pass: name one that runs once"):
+        Wrapped(seeded(Twice), PLAIN, "shared").features(images())
+    with pytest.raises(UserError, match="layer 'idle' runs 0 times in a pass"):
+        Wrapped(seeded(Twice), PLAIN, "idle").features(images())
+
+
+def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
+    model, network = wrapped(), convolutions()
+    with torch.no_grad():
+        predicted = model(images()).argmax(1)
+    for module in (network.rectify, network.rectify_again):
+        module.inplace = False  # captum's hook would see what was made of the layer's output
+    cam = LayerGradCam(network, network.body).attribute(normalised(images()), target=predicted, relu_attributions=True)
+    expected = cam.detach().flatten(1)
+    found = position_weights(model, images(), "grad-cam")
+    assert len(set(predicted.tolist())) > 1
+    assert 0.05 < (expected == 0).float().mean() < 0.95
+    torch.testing.assert_close(found, expected / expected.sum(1, keepdim=True), rtol=1e-3, atol=1e-5)
+
+
+def test_grad_cam_of_tokens_is_a_slow_loop() -> None:
+    network = seeded(Transformer)
+    found = position_weights(Wrapped(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
+    network.requires_grad_(False)
+    for image, one in zip(images(), found, strict=True):
+        tokens = torch.cat([network.first, network.patches(image[None]).flatten(2).transpose(1, 2)], 1)
+        tokens = network.low(tokens).requires_grad_()
+        logits = network.behind(tokens)[0]
+        (gradient,) = torch.autograd.grad(logits.max(), tokens)
+        local, slope = array(tokens)[0, 1:], array(gradient)[0, 1:]
+        slow = np.maximum((local * slope.mean(0)).sum(1), 0)
+        np.testing.assert_allclose(array(one), slow / slow.sum() if slow.any() else np.nan, rtol=1e-3, atol=1e-5)
+
+
+# --- attention
+
+
+SHAPE = (N, 2, 3)
+
+
+def weights(*shape: int) -> Tensor:
+    return 0.1 + pixels(*shape, seed=6)
+
+
+@pytest.mark.parametrize("shape", [(N, 6), (N, 1, 6), (N, 2, 3), (N, 1, 2, 3)])
+def test_weights_of_positions_sum_to_one_in_any_shape(shape: tuple[int, ...]) -> None:
+    found = as_weights(weights(*shape), SHAPE, "gate")
+    flat = array(weights(*shape)).reshape(N, 6)
+    np.testing.assert_allclose(found, flat / flat.sum(1, keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", [1, 3])
+def test_weights_of_a_transformer_are_those_of_its_first_token_for_the_image(prefix: int) -> None:
+    attention = weights(N, 4, 6 + prefix, 6 + prefix)
+    found = as_weights(attention, SHAPE, "softmax")
+    for image in range(N):
+        slow = np.array([np.mean([attention[image, head, 0, prefix + at] for head in range(4)]) for at in range(6)])
+        np.testing.assert_allclose(found[image], slow / slow.sum(), rtol=1e-5)
+
+
+def test_an_image_of_no_weight_has_none() -> None:
+    given = weights(N, 6)
+    given[2] = 0
+    assert as_weights(given, SHAPE, "gate").isnan().all(1).tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        (weights(N, 7), r"'gate' gives a tensor of shape \(5, 7\), and 5 images with 2x3 positions need weights of"),
+        (weights(N, 3, 2), r"shape \(5, 6\) or \(5, 2, 3\)"),
+        (weights(4, 6), r"a tensor of shape \(4, 6\)"),
+        (weights(N, 4, 6, 6), r"a tensor of shape \(5, 4, 6, 6\)"),
+        (weights(4, 4, 7, 7), r"a tensor of shape \(4, 4, 7, 7\)"),
+        ((weights(N, 6),), "'gate' gives a tuple, and weights of positions are a tensor"),
+        (None, "'gate' gives a NoneType"),
+        (weights(N, 6) - 0.5, "'gate' gives weights that are negative or not finite"),
+        (weights(N, 6).log().log(), "negative or not finite"),
+        (weights(N, 6) * torch.inf, "negative or not finite"),
+    ],
+)
+def test_other_weights_are_the_users_error(output: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        as_weights(output, SHAPE, "gate")
+
+
+def test_the_attention_of_a_layer_is_a_models_own() -> None:
+    network = seeded(Gated)
+    model = Wrapped(seeded(Gated), PLAIN, "body", "gate")
+    with torch.no_grad():
+        gate = array(torch.sigmoid(network.score(network.body(images())))).reshape(N, -1)
+    expected = gate / gate.sum(1, keepdims=True)
+    np.testing.assert_allclose(array(model.features(images()).attention), expected, rtol=1e-5)
+    np.testing.assert_allclose(position_weights(model, images(), "attention"), expected, rtol=1e-5)
+    assert hooks(model) == 0
+
+
+def test_the_attention_of_a_transformer_is_that_of_its_class_token() -> None:
+    model, network = Wrapped(seeded(Transformer), PLAIN, "low", "low.softmax"), seeded(Transformer)
+    tokens = torch.cat([network.first.expand(N, -1, -1), tokens_of(network.patches(images()))], 1)
+    query, key, _ = (array(part) for part in network.low.qkv(tokens).chunk(3, 2))
+    found: Array = array(model.features(images()).attention)
+    for image in range(N):
+        slow = np.zeros(6)
+        for head in (slice(0, 5), slice(5, 10)):
+            scores = np.exp(3 * key[image][:, head] @ query[image, 0, head])
+            slow += (scores / scores.sum())[1:] / 2
+        np.testing.assert_allclose(found[image], slow / slow.sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_an_attention_layer_that_does_not_run_is_the_users_error() -> None:
+    with pytest.raises(UserError, match="layer 'idle' runs 0 times"):
+        Wrapped(seeded(Twice), PLAIN, "stem", "idle").features(images())
+
+
+class InPlaceGate(Gated):
+    def forward(self, at: Tensor) -> Tensor:
+        local = self.body(at)
+        gate = self.gate(self.score(local))
+        gate[:, :, 0] = 0
+        logits: Tensor = self.answer((gate * local).mean((2, 3)))
+        return logits
+
+
+def test_attention_is_what_its_layer_gives_before_it_is_changed_in_place() -> None:
+    with torch.no_grad():
+        found, expected = (
+            Wrapped(seeded(kind), PLAIN, "body", "gate").features(images()).attention for kind in (InPlaceGate, Gated)
+        )
+    assert found is not None and expected is not None
+    torch.testing.assert_close(found, expected)
+
+
+# --- which layer
+
+
+def test_layers_are_told_in_their_order_with_their_shapes() -> None:
+    found = layers(convolutions(), PLAIN, images(1))
+    assert [(one.name, one.kind, one.shape, one.runs, one.matters) for one in found] == [
+        ("stem", "Conv2d", (4, 6, 9), 1, True),
+        ("norm", "BatchNorm2d", (4, 6, 9), 1, True),
+        ("rectify", "ReLU", (4, 6, 9), 1, True),
+        ("body", "Conv2d", (8, 6, 9), 1, True),
+        ("rectify_again", "ReLU", (8, 6, 9), 1, True),
+        ("answer", "Linear", None, 1, False),
+    ]
+    assert [one.name for one in found if one.is_local] == ["stem", "norm", "rectify", "body", "rectify_again"]
+
+
+def test_a_layer_that_runs_twice_or_never_cannot_be_taken() -> None:
+    found = {one.name: one for one in layers(seeded(Twice), PLAIN, images(1))}
+    assert list(found) == ["stem", "shared", "answer"]
+    assert (found["shared"].runs, found["shared"].is_local) == (2, False)
+    assert default_layer(seeded(Twice), PLAIN, images(1)) == "stem"
+
+
+def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
+    assert default_layer(convolutions(), PLAIN, images(1)) == "rectify_again"
+
+
+def test_local_features_are_taken_before_a_gate_and_not_the_gate() -> None:
+    found = layers(seeded(Gated), PLAIN, images(1))
+    assert [one.name for one in found if one.is_local] == ["body", "score", "gate"]
+    assert default_layer(seeded(Gated), PLAIN, images(1)) == "body"
+
+
+class Residual(nn.Module):
+    """A residual block; with `bare` its sum is no layer."""
+
+    def __init__(self, bare: bool) -> None:
+        super().__init__()
+        self.bare = bare
+        self.stem = nn.Conv2d(C, 8, 3, 2, 1)
+        self.branch = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+        self.sum, self.answer = nn.Identity(), nn.Linear(8, K)
+
+    def forward(self, at: Tensor) -> Tensor:
+        local = self.stem(at)
+        total = local + self.branch(local)
+        logits: Tensor = self.answer((total if self.bare else self.sum(total)).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(("bare", "layer"), [(False, "sum"), (True, "stem")])
+def test_a_branch_beside_a_shortcut_is_not_taken(bare: bool, layer: str) -> None:
+    assert default_layer(seeded(Residual, bare), PLAIN, images(1)) == layer
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_the_last_tokens_are_taken_that_the_class_token_still_reads(zero: bool) -> None:
+    """The tokens of the last block have no effect; a fresh transformer's answer is zero whatever they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = Transformer(zero=zero).eval()
+    found = {one.name: one for one in layers(network, PLAIN, images(1))}
+    assert found["high"].shape == (10, 2, 3) and not found["high"].matters
+    assert found["low"].matters
+    assert default_layer(network, PLAIN, images(1)) == "low"
+
+
+def test_a_network_without_positions_has_no_default_layer() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)).eval()
+    assert default_layer(network, PLAIN, images(1)) is None
+    assert [one.is_local for one in layers(network, PLAIN, images(1))] == [False, False]
+
+
+class InPlace(nn.Module):
+    """It standardises its images itself, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.answer = nn.Conv2d(C, 8, 3, 2, 1), nn.Linear(8, K)
+
+    def forward(self, at: Tensor) -> Tensor:
+        logits: Tensor = self.answer(self.body(at.sub_(0.5)).mean((2, 3)))
+        return logits
+
+
+def test_a_network_may_work_in_place_on_its_images() -> None:
+    at, before = images(1), images(1)
+    assert default_layer(seeded(InPlace), PLAIN, at) == "body"
+    model = Wrapped(seeded(InPlace), PLAIN, "body")
+    torch.testing.assert_close(model.rest(at, model.features(at).local), model(at))
+    assert torch.equal(at, before)
