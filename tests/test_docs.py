@@ -1,0 +1,171 @@
+"""The tutorial, the how-to and the notebook: every block runs as it stands, on small data, in one folder a page."""
+
+import importlib.util
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from interpret_robust import cli, tasks
+from interpret_robust.datasets import catalogue
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.npz import write_npz
+from interpret_robust.plugins import registered
+from interpret_robust.training import recipe
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+LEFT_OUT = "not run in tests: "
+REASONS = {"installs packages", "downloads weights"}
+WRITTEN = ("my_network", "my_networks", "my_weights", "my_package", "train")
+"""Modules that the pages have a reader write and that others of theirs import."""
+
+
+class Block(NamedTuple):
+    """A block of code: its language, its title or nothing, and what is in it."""
+
+    language: str
+    title: str
+    body: str
+
+
+def blocks(page: str) -> list[Block]:
+    """The blocks of a page that name a language, in their order."""
+    return [Block(*found) for found in BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A dataset of a few images, recipes of one epoch, one process; an empty folder to work in."""
+    monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
+    catalogue.load.cache_clear()
+    made = cluttered_digits(40, 21)  # more test images than the how-to's limit, which is then part of names
+    arrays = {
+        f"{key}_{name}": array
+        for name, split in (("train", made.train), ("test", made.test))
+        for key, array in (("x", split.images), ("y", split.labels), ("mask", split.masks))
+        if array is not None
+    }
+    write_npz(catalogue.file_of("cluttered-digits"), arrays)
+    for name, preset in recipe.PRESETS.items():
+        monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
+    monkeypatch.setattr(tasks, "cores", lambda: 1)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.syspath_prepend(work)
+    forget()
+    yield work
+    monkeypatch.undo()
+    catalogue.load.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    """What was imported of a reader's files, and what was found of installed packages."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in WRITTEN]:
+        del sys.modules[name]
+    registered.cache_clear()
+    importlib.invalidate_caches()
+
+
+def follow(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what a page says: write its files, run its commands and its code."""
+    for block in blocks(page):
+        if block.title.startswith(LEFT_OUT):
+            assert set(block.title.removeprefix(LEFT_OUT).split(", ")) <= REASONS, block.title
+        elif block.title:
+            write(Path(block.title), block.body, monkeypatch)
+        elif block.language == "python":
+            exec(compile(block.body, page, "exec"), {"__name__": page})
+        else:
+            assert block.language == "bash", f"{page}: what to do with {block.language}?"
+            for line in block.body.splitlines():
+                run(line, monkeypatch)
+
+
+def write(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader's file. A package is then there as if pip had installed it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    if path.name == "pyproject.toml":
+        project = tomllib.loads(text)["project"]
+        about = path.parent / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        about.mkdir()
+        name = f"Name: {project['name']}\nVersion: {project['version']}\n"
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\n{name}", encoding="utf-8")
+        points = [
+            f"[{group}]\n" + "".join(f"{point} = {target}\n" for point, target in named.items())
+            for group, named in project["entry-points"].items()
+        ]
+        (about / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
+        monkeypatch.syspath_prepend(path.parent.absolute())
+        forget()
+
+
+def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of a shell: `python FILE` or `irt ...` in this process, in one of its own where variables are set."""
+    words = shlex.split(line)
+    variables = [word for word in words if re.match(r"[A-Z_]+=", word)]
+    name, *arguments = words[len(variables) :]
+    if name == "python":
+        runpy.run_path(arguments[0], run_name="__main__")
+        return
+    assert name == "irt", line
+    if variables:
+        environment = os.environ | dict(variable.split("=", 1) for variable in variables)
+        command = [sys.executable, "-m", "interpret_robust.cli", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        return
+    monkeypatch.setattr(sys, "argv", ["irt", *arguments])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # timm is older than torch
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert not ended.value.code, line
+
+
+def test_the_tutorial_and_the_notebook_run(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow("tutorial.md", monkeypatch)
+    assert (world / "figures/from-python.png").exists()
+    assert len(list(world.glob("figures/*.png"))) >= 3
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    notebook = json.loads((DOCS / "notebook.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, object] = {"__name__": "notebook"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "notebook.ipynb", "exec"), names)
+
+
+def test_the_how_to_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("timm", "h5netcdf"):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    follow("how-to.md", monkeypatch)
+    assert list(world.glob("figures/confidence-*.png"))
+    assert list(world.glob("checkpoints/*-at-max-seed0.safetensors"))
+
+
+def test_few_blocks_are_left_out() -> None:
+    found = [block for page in ("tutorial.md", "how-to.md") for block in blocks(page)]
+    left_out = [block for block in found if block.title.startswith(LEFT_OUT)]
+    assert len(left_out) <= 5 < len(found) / 5
+    assert all(block.language == "bash" for block in left_out)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_what_a_page_links_to_is_there(page: str) -> None:
+    for target in re.findall(r"\]\((?!https://)([^)#]+)[^)]*\)", (DOCS / page).read_text(encoding="utf-8")):
+        assert (DOCS / target).exists(), target
