@@ -38,6 +38,7 @@ from interpret_robust.plugins import first_words, imported
 from interpret_robust.statistics import mcnemar
 from interpret_robust.subjects import Subject
 from interpret_robust.training import checkpoint
+from interpret_robust.variants import VARIANTS
 
 FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
 
@@ -86,6 +87,8 @@ class Card:
     def __post_init__(self) -> None:
         # Lists become tuples: a card is a key of the models that are kept in memory.
         object.__setattr__(self, "arguments", tuple((name, _hashable(value)) for name, value in self.arguments))
+        if self.label in VARIANTS:
+            raise UserError(f"--label {self.label} is the name of a variant of the paper: choose another.")
         if self.resize is not None and self.resize < 1:
             raise UserError(f"--resize {self.resize}: images have at least one pixel a side.")
 

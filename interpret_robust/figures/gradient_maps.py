@@ -113,8 +113,9 @@ def _caption(results: Sequence[Result]) -> str:
     settings, data = results[0].config["settings"], results[0].config["data"]
     zero = sum(int(result["set/degenerate"]) for result in results)
     rule = RULE.get(settings["select"], settings["select"])
+    what = WHAT.get(settings["source"], f"Maps by {settings['source']} of the cross-entropy of {{}}.")
     return (
-        f"{WHAT[settings['source']].format(TARGET[settings['target']])} Zero is mid-grey. Each map has a scale of its "
+        f"{what.format(TARGET[settings['target']])} Zero is mid-grey. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "
         f"magnitude. Images by the rule {rule} among {data['images']} {data['split']} images of {data['dataset']}, "
         f"seed {settings['seed']}; a class in a map's corner is the prediction where it is wrong. {zero} maps of all "
