@@ -46,6 +46,8 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
 
     Raises UserError as the commands do.
     """
+    if "arguments" in card:
+        card["arguments"] = tuple(dict(card["arguments"]).items())
     if isinstance(model, nn.Module):
         kind = type(model)
         declared = loading.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
@@ -54,8 +56,6 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
             raise UserError("a network that is given as it is has its weights: name them where it is built.")
         found = _data(data)
         return loading.bring(copy.deepcopy(model), declared, found, found.name)
-    if "arguments" in card:
-        card["arguments"] = tuple(dict(card["arguments"]).items())
     reference = loading.reference(str(model), **card)
     if isinstance(data, Dataset) and isinstance(reference, Card):
         return loading.bring(loading.network_of(reference, len(data.class_names)), reference, data, data.name)
