@@ -12,6 +12,7 @@ import torch
 
 from interpret_robust import analyses, in_turn, side_by_side, streaming
 from interpret_robust.datasets import load
+from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.device import cores, resolve
 from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError
@@ -201,6 +202,8 @@ def applicable(analysis: str, paths: Sequence[Path], shared: Mapping[str, Any], 
 
 def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping[str, Any]) -> str | None:
     analysis, found = analyses.get(name), checkpoint.read(path)
+    if not shared.get("source") and must_be_fetched(found.source):
+        return f"its images are not here: `irt data get {found.source}`."
     dataset = load(shared.get("source") or found.source)
     if analysis.needs_masks and dataset.test.masks is None:
         return f"{dataset.name} has no object masks."

@@ -16,7 +16,7 @@ from oddity import Oddities
 
 from interpret_robust import analyses, loading, readings, results, study, tables, tasks
 from interpret_robust.analyses.robustness import TableSettings, rows
-from interpret_robust.datasets import Dataset
+from interpret_robust.datasets import Dataset, sources
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
 from interpret_robust.loading import Reference
@@ -415,3 +415,16 @@ def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:
         ("cnn", "adam", 0.002),
     }
     assert {(task.source, task.deadline, task.limit) for task in trained} == {("cluttered-digits", math.inf, None)}
+
+
+def test_models_whose_images_are_not_here_are_left_out_and_nothing_is_fetched(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = make_checkpoint(tmp_path, "at", 0)
+    held = checkpoint.read(here)
+    elsewhere = tmp_path / "cifar10-small-at-seed0.safetensors"
+    checkpoint.write(elsewhere, held.about | {"source": "cifar10"}, held.tensors)
+    monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("fetched"))
+    said: list[str] = []
+    assert applicable("attention-rank", [elsewhere, here], {}, said.append) == [here]
+    assert said == [f"{elsewhere.name} is left out: its images are not here: `irt data get cifar10`."]

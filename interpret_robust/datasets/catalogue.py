@@ -51,6 +51,13 @@ def file_of(name: str) -> Path:
     return cache_folder() / f"{name}.npz"
 
 
+def must_be_fetched(name: str) -> bool:
+    """Whether a dataset would have to be downloaded before it can be read."""
+    from interpret_robust.datasets import sources
+
+    return name in sources.SOURCES and not file_of(name).exists()
+
+
 @lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
     """The dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
