@@ -130,7 +130,7 @@ def compared(work: Work, ours: Result) -> Iterator[dict[str, Any]]:
 def machine(device: torch.device) -> dict[str, Any]:
     """What computed, and with which versions."""
     others = {"torchattacks": torchattacks.__version__, "foolbox": foolbox.__version__}
-    environment = provenance.environment(describe(device), torch.get_num_threads())
+    environment = provenance.environment(describe(device), torch.get_num_threads(), 1)
     return environment | others | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
 
 

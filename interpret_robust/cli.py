@@ -1,10 +1,11 @@
 """The command `irt`: options in, one call, a table out. Torch is imported only inside commands."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import partial
+from functools import partial, wraps
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -47,6 +48,19 @@ def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Co
         return command
 
     return decorate
+
+
+def together(command: Command) -> Command:
+    """A command that the processes that torchrun started do together. Any other is for the first of them alone."""
+
+    @wraps(command)
+    def joined(*arguments: Any, **options: Any) -> Any:
+        from interpret_robust import ranks
+
+        with ranks.joined():
+            return command(*arguments, **options)
+
+    return joined
 
 
 root_option = click.option(
@@ -143,6 +157,8 @@ def with_examples(text: str) -> str:
 SHORTCUTS = {"evaluate": "robustness", "gradmap-score": "gradmap-score"}
 """Commands that are analyses under a name of their own."""
 
+TOGETHER = ("train", "analyze", "reproduce", *SHORTCUTS)
+
 
 class ShortcutGroup(click.Group):
     """The commands defined here, and the analyses that are called directly."""
@@ -177,7 +193,8 @@ class ShortcutGroup(click.Group):
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere on the line.")
 @click.version_option(package_name="interpret-robust", message="%(prog)s %(version)s")
-def irt(debug: bool) -> None:
+@click.pass_context
+def irt(context: click.Context, debug: bool) -> None:  # noqa: ARG001
     """Train adversarially robust image classifiers and ask what they look at, and why.
 
     \b
@@ -185,6 +202,8 @@ def irt(debug: bool) -> None:
     irt analyze  ->  analyses/      an answer, and all it rests on
     irt figure   ->  figures/       a picture of the answer
     """
+    if os.environ.get("RANK", "0") != "0" and context.invoked_subcommand not in TOGETHER:
+        context.exit()
 
 
 @irt.group()
@@ -252,6 +271,7 @@ def data_show(name: str, split: str, root: Path) -> None:
 @device_option
 @overwrite_option
 @root_option
+@together
 def train(
     variants: tuple[str, ...],
     dataset: str,
@@ -288,7 +308,7 @@ def train(
         for architecture, name, offset in wanted
         for more in range(1 if offset else several)
     ]
-    deadline = time.monotonic() + time_limit if time_limit is not None else float("inf")
+    deadline = _deadline(time_limit)
     folder = Folders(root).checkpoints
     named = recipe or default_preset(dataset)
     tasks = [
@@ -307,6 +327,15 @@ def train(
         for architecture, name, of in dict.fromkeys(models)
     ]
     do_all(tasks, device, click.echo)
+
+
+def _deadline(time_limit: float | None) -> float:
+    """The value of `time.monotonic()` at which to stop."""
+    if time_limit is None:
+        return float("inf")
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise UserError("torchrun starts again what stops at --time-limit: leave out --max-restarts or --time-limit.")
+    return time.monotonic() + time_limit
 
 
 class AnalyzeGroup(click.Group):
@@ -400,6 +429,7 @@ def analysis_command(name: str, called: str) -> click.Command:
     analysis = analyses.get(name)
 
     @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+    @together
     def command(checkpoints: tuple[Path, ...], **given: Any) -> None:
         _analyse(name, checkpoints, given)
 
@@ -436,7 +466,7 @@ def _brought(card: dict[str, Any]) -> list[Any]:
 
 def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) -> None:
     """Run one analysis on checkpoints, all that it applies to by default, and print its table."""
-    from interpret_robust import analyses, tables
+    from interpret_robust import analyses, ranks, tables
     from interpret_robust.folders import Folders
     from interpret_robust.tasks import analysis_tasks, applicable, checkpoints_in, do_all, doubts
 
@@ -457,6 +487,8 @@ def _analyse(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
     for doubt in doubts(tasks):
         say(doubt)
     do_all(tasks, shared["device"], say)
+    if ranks.index() > 0:
+        return
     click.echo(tables.text_of([task.work().path for task in tasks], views, form))
 
 
@@ -720,6 +752,7 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
 @device_option
 @overwrite_option
 @root_option
+@together
 def reproduce(
     name: str,
     scale: str,
@@ -736,14 +769,16 @@ def reproduce(
     of the paper, audit is every claim of the paper over several seeds. Models are trained, analysed and drawn; what is
     there already is not done again, so that a study that was stopped goes on, also on another machine.
     """
-    from interpret_robust import analyses, audit, drawing, study, tables
+    from interpret_robust import analyses, audit, drawing, ranks, study, tables
     from interpret_robust import report as reports
     from interpret_robust.folders import Folders
 
     folders, say = Folders(root), partial(click.echo, err=True)
     tell = partial(click.echo, err=form != "text")
-    deadline = time.monotonic() + time_limit if time_limit is not None else float("inf")
+    deadline = _deadline(time_limit)
     answers = study.reproduce(study.study(name, scale, seeds), folders, device, say, deadline, overwrite=overwrite)
+    if ranks.index() > 0:
+        return
     for question, files in answers:
         tell(f"\n{question.analysis}, {question.images}")
         click.echo(tables.text_of(files, form=form))
@@ -768,7 +803,9 @@ def main() -> NoReturn:
         sentence, code = _explain(error)
         if sentence is None:
             raise
-        click.echo(f"irt: {sentence}", err=True)
+        if not (isinstance(error, UserError) and os.environ.get("LOCAL_RANK", "0") != "0"):
+            # What one process of a node finds wrong, all of them do.
+            click.echo(f"irt: {sentence}", err=True)
     sys.exit(code or 0)
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from interpret_robust import ranks
 from interpret_robust.errors import UserError, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -20,7 +21,7 @@ def resolve(name: str) -> torch.device:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' was asked for and torch sees no CUDA device: use --device cpu or auto.")
-    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    device = ranks.gpu() if name != "cpu" and torch.cuda.is_available() else torch.device("cpu")
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

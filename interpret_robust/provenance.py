@@ -21,8 +21,8 @@ def code_version() -> dict[str, str]:
     return version
 
 
-def environment(device: str, threads: int) -> dict[str, str | int]:
-    """Versions of Python and the libraries, the processor and the device computed on."""
+def environment(device: str, threads: int, processes: int) -> dict[str, str | int]:
+    """Versions of Python and the libraries, the processor, the device, how many processes of `threads` each."""
     import torch
 
     return {
@@ -33,6 +33,7 @@ def environment(device: str, threads: int) -> dict[str, str | int]:
         "system": platform.system(),
         "device": device,
         "threads": threads,
+        "processes": processes,
     }
 
 

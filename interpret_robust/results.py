@@ -7,17 +7,22 @@
 
 Rows grow in `NAME.h5.partial`, flushed after each batch; when all are there, the file itself is written from them
 and put in place in one step. A stopped run goes on after its last whole batch if its configuration is the same.
+
+Several processes each write a part, `NAME.h5.partial.FIRST`, of the images that they look at, FIRST being the first of
+them. Parts are joined when all rows are there; what a stopped run left of them counts, however many processes go on.
 """
 
+import glob
 import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +39,9 @@ from interpret_robust.schema import Column, Schema
 FORMAT = "interpret-robust"
 FORMAT_VERSION = 1
 PROVENANCE = "provenance"
+PLACES = "places"
+"""In a part: which image each of its rows is of."""
+
 _COMPRESS_ABOVE = 4096
 _CHUNK_BYTES = 64 * 1024
 _PART_BYTES = 4 * 1024 * 1024
@@ -87,13 +95,57 @@ class Rows:
                 raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
         for path, values in rows.items():
             self._file[path][start:stop] = values
+        self._note_done(stop)
+
+    def _note_done(self, done: int) -> None:
+        """Note that so many rows are whole, once they are."""
         self._file.flush()
-        self._file.attrs["n_done"] = stop
+        self._file.attrs["n_done"] = done
         self._file.flush()
 
     def columns(self) -> "Columns":
         """The per-image columns."""
         return Columns(self._file)
+
+    def missing(self) -> AnyArray:
+        """Which images have no row yet, here or in a part: their indices, ascending."""
+        there = [np.arange(self.done)]
+        for path in self._good_parts():
+            with h5py.File(path, "r") as part:
+                there.append(part[PLACES][: part.attrs["n_done"]])
+        return np.setdiff1d(np.arange(self._length), np.concatenate(there))
+
+    def join(self) -> None:
+        """Take the rows of all parts, which together with those here must be all there are, and remove the parts."""
+        if len(self.missing()):
+            raise ValueError(f"{self.path} lacks the rows of {len(self.missing())} images")
+        parts = self._good_parts()
+        for path in parts:
+            with h5py.File(path, "r") as part:
+                self._take(part)
+        self._note_done(self._length)
+        for path in parts:
+            path.unlink()
+
+    def _take(self, part: h5py.File) -> None:
+        for run in _runs(part[PLACES][: part.attrs["n_done"]]):
+            places = part[PLACES][run]
+            for column in self.schema.per_image:
+                self._file[column.path][places[0] : places[-1] + 1] = part[column.path][run]
+
+    @property
+    def _length(self) -> int:
+        return len(self._file[self.schema.per_image[0].path])
+
+    def _good_parts(self) -> list[Path]:
+        """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
+        found = []
+        for path in sorted(_parts_of(self.path)):
+            if _is_of(path, str(self._file.attrs["config_sha256"])):
+                found.append(path)
+            else:
+                path.unlink()
+        return found
 
     def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Write the file itself, compressed and with the statistics, and remove the partial one."""
@@ -175,7 +227,27 @@ def open_rows(
         found = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
         if found is not None:
             return Rows(found, path, schema, axes)
-    partial.unlink(missing_ok=True)
+    for left in (partial, *_parts_of(path)):
+        left.unlink(missing_ok=True)
+    file = _create(partial, schema, count, axes, config)
+    _write_json(file, "environment_json", environment)
+    file.flush()
+    return Rows(file, path, schema, axes)
+
+
+def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
+    """Start the part of the file at `path` that holds the rows of the images at `places` (M,), in their order.
+
+    The file itself is open on rank 0, see `open_rows`, whose `missing` names images that are in no other part.
+    """
+    file = _create(path.with_name(f"{path.name}.partial.{places[0]}"), schema, len(places), axes, config)
+    file.create_dataset(PLACES, data=places)
+    file.flush()
+    return Rows(file, path, schema, axes)
+
+
+def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
+    """A file for `count` rows, none of them written."""
     shapes = {
         column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
         for column in schema.per_image
@@ -197,7 +269,6 @@ def open_rows(
     if schema.groups:
         file.attrs["default"] = next(iter(schema.groups))
     _write_json(file, "config_json", config)
-    _write_json(file, "environment_json", environment)
     # Rows lie flat, with all their room taken at once: a kill between two writes then cannot damage rows that
     # are there, as it can where HDF5 moves compressed chunks about.
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -205,8 +276,7 @@ def open_rows(
     for column in schema.per_image:
         fill = _FILL[np.dtype(column.dtype).kind]
         file.create_dataset(column.path, shapes[column.path], column.dtype, fillvalue=fill, dcpl=early.copy())
-    file.flush()
-    return Rows(file, path, schema, axes)
+    return file
 
 
 @dataclass(frozen=True)
@@ -275,7 +345,7 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
         return False
     found = read(path, schema.label).config
     if config_sha256(found) == config_sha256(config):
-        _remove_leftover(path.with_name(path.name + ".partial"), config)
+        _remove_leftovers(path, config)
         return True
     raise UserError(
         f"{path} holds another configuration ({differences(found, config)}): "
@@ -283,15 +353,33 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     )
 
 
-def _remove_leftover(partial: Path, config: Mapping[str, Any]) -> None:
+def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
     """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
+    for left in (path.with_name(path.name + ".partial"), *_parts_of(path)):
+        with suppress(UserError):
+            if _is_of(left, config_sha256(config)):
+                left.unlink(missing_ok=True)
+
+
+def _is_of(partial: Path, config: str) -> bool:
+    """Whether a file of rows can be read and is of the configuration of this hash. Raises UserError where it grows."""
     try:
         with h5py.File(partial, "r") as file:
-            same = file.attrs["config_sha256"] == config_sha256(config)
+            return bool(file.attrs["config_sha256"] == config)
+    except BlockingIOError:
+        raise UserError(f"{partial} is being written by another process: let it end.") from None
     except _UNREADABLE:
-        return
-    if same:
-        partial.unlink(missing_ok=True)
+        return False
+
+
+def _parts_of(path: Path) -> Iterator[Path]:
+    return path.parent.glob(f"{glob.escape(path.name)}.partial.*")
+
+
+def _runs(places: AnyArray) -> Iterator[slice]:
+    """The stretches of ascending indices in which each is one more than the last."""
+    ends = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
+    return (slice(start, stop) for start, stop in pairwise(ends) if stop > start)
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ becomes grey (1/2): it is degenerate, and counted where maps are counted. The ru
 `clip-set`) do not see its size: g and c g give the same image for any c > 0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -53,14 +53,15 @@ def deviation(maps: Tensor) -> Tensor:
     return maps.flatten(1).std(1, correction=0)
 
 
-def pooled_deviation(maps: Iterable[Tensor]) -> float:
-    """Standard deviation of all entries of all maps, given batch by batch; sums are in float64."""
-    total, squares, count = 0.0, 0.0, 0
-    for batch in maps:
-        entries = batch.double()
-        total += float(entries.sum())
-        squares += float(entries.square().sum())
-        count += entries.numel()
+def moments(maps: Tensor) -> tuple[float, float, int]:
+    """Sum, sum of squares and number of the entries of maps; sums are in float64."""
+    entries = maps.double()
+    return float(entries.sum()), float(entries.square().sum()), entries.numel()
+
+
+def pooled_deviation(of_batches: Iterable[Sequence[float]]) -> float:
+    """Standard deviation of all entries of all maps, from the `moments` of each batch."""
+    total, squares, count = (sum(map(float, column)) for column in zip(*of_batches, strict=True))
     return float(np.sqrt(max(0.0, squares / count - (total / count) ** 2)))
 
 

@@ -5,7 +5,8 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust import device as devices
-from interpret_robust import progress, provenance, results
+from interpret_robust import progress, provenance, ranks, results
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.errors import UserError
@@ -251,12 +252,36 @@ class Work:
         """The models that read what this one gives, folded, by name."""
         return {one.name: fold(one.model(self.device)) for one in self._evaluators}
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The images from `start` on, batch by batch. Raises Stopped between two, on a signal or when it is late."""
-        for first in range(start, len(self.split), self.batch_size):
+    def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
+        """The `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
+
+        A first pass over all images, shared by all ranks. Raises Stopped as `run` does.
+        """
+        firsts = np.arange(0, len(self.split), self.batch_size)
+        found = torch.zeros(len(firsts), numbers, dtype=torch.float64)
+
+        with self._together():
+            for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
+                found[batch.indices.start // self.batch_size] = torch.tensor(measure(batch), dtype=torch.float64)
+        return to_numpy(ranks.total(found))
+
+    def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
+        """The batches that begin at these images, by default all. Raises Stopped on a signal or when it is late."""
+        for first in range(0, len(self.split), self.batch_size) if firsts is None else firsts:
             if self._stop.is_set() or time.monotonic() > self._deadline:
                 raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
             yield make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What is stopped on one rank is stopped on all."""
+        stopped = None
+        try:
+            yield
+        except Stopped as error:
+            stopped = error
+        if ranks.any_of(stopped is not None)[0]:
+            raise stopped or Stopped(f"{self.path.stem} stopped")
 
     def is_done(self, *, overwrite: bool) -> bool:
         """Whether its file is there. Raises UserError where another configuration's has its name.
@@ -282,39 +307,68 @@ class Work:
         return self.analysis.readers == "copies" and same and _readers_of(stored) != _readers_of(self.config)
 
     def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
-        """Write the file, going on after the last whole batch of a stopped run.
+        """Write the file, going on after the last whole batches of a stopped run.
 
-        A stopped run that other copies read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline,
-        a value of `time.monotonic()`, with all whole batches kept.
+        Several ranks share the batches, each of which is the same whoever computes it. A stopped run that other copies
+        read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline, a value of `time.monotonic()`,
+        with all whole batches kept.
         """
-        environment = provenance.environment(devices.describe(self.device), torch.get_num_threads())
-        schema, began = self.analysis.schema, time.monotonic()
-        with results.open_rows(
+        began = time.monotonic()
+        with ExitStack() as files:
+            rows = None
+
+            def begin() -> list[int]:
+                nonlocal rows
+                rows = files.enter_context(self._open(overwrite=overwrite))
+                return [int(image) for image in rows.missing()]
+
+            missing = np.array(ranks.from_first(begin), np.int64)
+            self._stream(rows, missing, position)
+            if rows is not None:
+                self._finish(rows, began)
+            ranks.wait()
+        return self.path
+
+    def _open(self, *, overwrite: bool) -> results.Rows:
+        environment = provenance.environment(devices.describe(self.device), torch.get_num_threads(), ranks.count())
+        return results.open_rows(
             self.path,
-            schema,
+            self.analysis.schema,
             len(self.split),
             self.axes,
             self.config,
             environment,
             overwrite=overwrite,
             is_outdated=self._is_of_other_copies,
-        ) as rows:
-            self._stream(rows, position)
-            columns = rows.columns()
-            summary = self.analysis.summarise(columns, self.split)
-            summary |= self.analysis.examples(columns, self.split, self.settings)
-            run = provenance.code_version() | self.origin | {"seconds": round(time.monotonic() - began, 1)}
-            rows.finish(summary, run)
-        return self.path
+        )
 
-    def _stream(self, rows: results.Rows, position: int | None) -> None:
-        name, total = self.path.stem, len(self.split)
-        bar = progress.bar(name, total, "images", initial=rows.done, position=position)
-        with stop_requests() as self._stop, bar:
+    def _stream(self, rows: results.Rows | None, missing: AnyArray, position: int | None) -> None:
+        """Compute the missing rows, or this rank's share of them."""
+        total, firsts = len(self.split), missing[missing % self.batch_size == 0]
+        mine = firsts[ranks.index() :: ranks.count()]
+        bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing), position=position)
+        with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing, mine) as sink:
             prepared = self.analysis.prepare(self)
-            for batch in self.batches(rows.done):
-                rows.append(self.analysis.rows(self.model, batch, prepared))
-                bar.update(len(batch.indices))
+            for batch in self.batches(mine):
+                sink.append(self.analysis.rows(self.model, batch, prepared))
+                bar.update(len(batch.indices) * ranks.count())
+
+    def _sink(self, rows: results.Rows | None, missing: AnyArray, mine: AnyArray) -> AbstractContextManager[Any]:
+        """Where this rank's rows go: to the file where they only have to follow those there, else to a part."""
+        if ranks.count() == 1 and rows is not None and np.array_equal(missing, np.arange(rows.done, len(self.split))):
+            return nullcontext(rows)
+        places = missing[np.isin(missing - missing % self.batch_size, mine)]
+        if len(places) == 0:
+            return nullcontext()
+        return results.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
+
+    def _finish(self, rows: results.Rows, began: float) -> None:
+        rows.join()
+        columns = rows.columns()
+        summary = self.analysis.summarise(columns, self.split)
+        summary |= self.analysis.examples(columns, self.split, self.settings)
+        run = provenance.code_version() | self.origin | {"seconds": round(time.monotonic() - began, 1)}
+        rows.finish(summary, run)
 
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from interpret_robust import analyses, in_turn, side_by_side, streaming
+from interpret_robust import analyses, in_turn, ranks, side_by_side, streaming
 from interpret_robust.datasets import load
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.device import cores, resolve
@@ -78,6 +78,8 @@ class TrainTask:
             overwrite=self.overwrite,
             position=position,
         )
+        if ranks.index() > 0:
+            return path.name
         last = checkpoint.read(path).about["history"][-1]
         return (
             f"trained {path.name}: {last['epoch']} epochs in {last['seconds']:.0f} s, "
@@ -140,11 +142,14 @@ class AnalysisTask:
 def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say: Say) -> None:
     """Do the tasks that are not done yet, side by side on a CPU; on a GPU train several at once, else one by one.
 
-    Each outcome is said as it comes. The first error is raised when all others have ended.
+    Several ranks do each task together, one by one. Each outcome is said as it comes. The first error is raised when
+    all others have ended; by ranks, which cannot go on without each other, at once.
     """
     todo = []
-    for task in tasks:
-        if task.is_done():
+    done = ranks.from_first(lambda: [task.is_done() for task in tasks])
+    for task, is_done in zip(tasks, done, strict=True):
+        assert isinstance(task, TrainTask | AnalysisTask)
+        if is_done:
             say(f"{task.name} is there already")
         else:
             if not task.overwrite and (task.folder / task.name).exists():
@@ -166,7 +171,9 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
 def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exception]:
     """What each task says, or its exception, as they end."""
     trainings = [task for task in tasks if isinstance(task, TrainTask)]
-    if trainings and device.type == "cuda":
+    if ranks.count() > 1:
+        yield from (task(None) for task in tasks)
+    elif trainings and device.type == "cuda":
         yield from (outcome for _, outcome in in_turn.run(trainings, AT_ONCE, device))
     else:
         workers = 1 if device.type == "cuda" else min(cores(), len(tasks))

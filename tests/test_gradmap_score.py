@@ -123,7 +123,9 @@ def work_of(model: nn.Module, evaluators: Sequence[nn.Module], size: int = COUNT
         "evaluators": {f"e{number}": one for number, one in enumerate(evaluators)},
         "batches": lambda: (batch_of(whole[at : at + size], test.labels[at : at + size].tolist(), at) for at in starts),
     }
-    return cast(Work, SimpleNamespace(**(fields | changes)))
+    work = SimpleNamespace(**(fields | changes))
+    work.over_batches = lambda measure, _: np.array([measure(batch) for batch in work.batches()])
+    return cast(Work, work)
 
 
 def analysed(work: Work) -> tuple[dict[str, AnyArray], dict[str, Any]]:

@@ -9,7 +9,7 @@ import torch
 from networks import Array, array
 from torch import Tensor
 
-from interpret_robust.scale_rules import RULES, as_image, degenerate, deviation, normalised, pooled_deviation
+from interpret_robust.scale_rules import RULES, as_image, degenerate, deviation, moments, normalised, pooled_deviation
 
 N, C, H, W = 5, 3, 4, 6
 PER_IMAGE = [rule for rule in RULES if rule != "clip-set"]
@@ -163,12 +163,12 @@ def test_a_map_is_its_largest_magnitude_times_its_normalised_form() -> None:
 @pytest.mark.parametrize("sizes", [(5,), (2, 3), (1, 1, 1, 1, 1)])
 def test_the_pooled_deviation_is_that_of_all_entries_however_they_come(sizes: tuple[int, ...]) -> None:
     every: Array = array(maps())
-    found = pooled_deviation(torch.split(maps(), list(sizes)))
+    found = pooled_deviation(map(moments, torch.split(maps(), list(sizes))))
     assert found == pytest.approx(every.std(), rel=1e-12)
     assert found != pytest.approx(every.std((1, 2, 3)).mean(), rel=0.1)
 
 
 def test_the_pooled_deviation_of_equal_entries_is_zero() -> None:
-    assert pooled_deviation([torch.full((2, C, H, W), 0.1), torch.full((1, C, H, W), 0.1)]) == pytest.approx(
+    assert pooled_deviation(moments(torch.full((count, C, H, W), 0.1)) for count in (2, 1)) == pytest.approx(
         0, abs=1e-8
     )

@@ -340,7 +340,7 @@ def test_batches_are_the_images_from_a_start_on(
     odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path, start: int, sizes: list[int]
 ) -> None:
     this = odd_work(odd_models, replace(odd, test=replace(odd.test, masks=odd.test.images[..., 0] > 99)), tmp_path)
-    found = list(this.batches(start))
+    found = list(this.batches(range(start, 23, 5)))
     assert [len(batch.images) for batch in found] == sizes
     assert [index for batch in found for index in batch.indices] == list(range(start, 23))
     for batch in found:

@@ -21,7 +21,16 @@ from interpret_robust.attribution import SOURCE_HELP, checked_source, gradient_m
 from interpret_robust.datasets import Split
 from interpret_robust.models import Classifier
 from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, deviation, normalised, pooled_deviation
+from interpret_robust.scale_rules import (
+    RULES,
+    Rule,
+    as_image,
+    degenerate,
+    deviation,
+    moments,
+    normalised,
+    pooled_deviation,
+)
 from interpret_robust.schema import Column, Schema, interval
 from interpret_robust.selection import Selection
 from interpret_robust.statistics import Interval, column_means
@@ -129,8 +138,8 @@ class Maps(NamedTuple):
 def prepare(work: Work) -> Prepared:
     """A first pass over all maps, for their common deviation."""
     work.settings.check(len(work.split))
-    every = (signed_maps(work.model, batch, work.settings).maps for batch in work.batches())
-    return Prepared(work.settings, pooled_deviation(every))
+    of_batches = work.over_batches(lambda batch: moments(signed_maps(work.model, batch, work.settings).maps), 3)
+    return Prepared(work.settings, pooled_deviation(of_batches))
 
 
 def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:

@@ -29,7 +29,7 @@ from interpret_robust.labels import VIEWS
 from interpret_robust.models import Classifier
 from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network
 from interpret_robust.results import AnyArray, Columns
-from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, pooled_deviation
+from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, moments, pooled_deviation
 from interpret_robust.schema import Column, Schema, interval
 from interpret_robust.statistics import rate
 from interpret_robust.streaming import Analysis, Batch, Work, make_batch, to_numpy
@@ -296,12 +296,12 @@ def _shown(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Itera
 def _deviations(work: Work) -> tuple[float, ...]:
     """Standard deviation of the entries of all maps, for each target."""
 
-    def every(place: int) -> Iterator[Tensor]:
-        for batch in work.batches():
-            targets = target_classes(work.model, batch, work.settings.seed)
-            yield _map(work.model, batch, targets[place], work.settings)
+    def measure(batch: Batch) -> list[float]:
+        targets = target_classes(work.model, batch, work.settings.seed)
+        return [number for of in targets for number in moments(_map(work.model, batch, of, work.settings))]
 
-    return tuple(pooled_deviation(every(place)) for place in range(len(TARGETS)))
+    of_batches = work.over_batches(measure, 3 * len(TARGETS)).reshape(-1, len(TARGETS), 3)
+    return tuple(pooled_deviation(of_batches[:, place]) for place in range(len(TARGETS)))
 
 
 def _runner_up(model: Classifier, batch: Batch) -> Tensor:

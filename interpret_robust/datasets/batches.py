@@ -42,17 +42,29 @@ class TrainingBatches:
         seed: of the order and the augmentation.
         pad: zero pixels added on each side before a random crop back to size; 0 for none.
         flip: mirror half of the images.
+        part: which images of each batch are given. What an image looks like does not depend on it: all that is random
+            is drawn for the whole batch.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, device: torch.device, *, pad: int, flip: bool) -> None:
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        pad: int,
+        flip: bool,
+        part: slice = slice(None),
+    ) -> None:
         self.images, self.labels = to_device(split, device)
         self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.pad, self.flip = pad, flip
+        self.pad, self.flip, self.part = pad, flip, part
         self.steps_per_epoch = len(split) // batch_size
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Pixels (batch, C, H, W) float32 in [0, 1] and labels (batch,) of a step."""
+        """Pixels (part, C, H, W) float32 in [0, 1] and labels (part,) of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         chosen = self._order(epoch)[position * self.batch_size :][: self.batch_size]
         images = self.images[chosen]
@@ -61,7 +73,14 @@ class TrainingBatches:
             images = random_crop(images, self.pad, random)
         if self.flip:
             images = random_flip(images, random)
-        return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[chosen]
+        images = images[self.part]
+        return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[chosen[self.part]]
+
+    def noise(self, step: int) -> Tensor:
+        """Uniform noise (part, C, H, W) in [-1, 1): where the attack on a step's images begins."""
+        random = generator(self.device, self.seed, ATTACK, step)
+        uniform = torch.rand(self.batch_size, *self.images.shape[1:], generator=random, device=self.device)
+        return (2 * uniform - 1)[self.part]
 
     def _draw_order(self, epoch: int) -> Tensor:
         random = generator(self.device, self.seed, SHUFFLE, epoch)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from interpret_robust import ranks
 from interpret_robust.attacks import PGD
 from interpret_robust.models import Classifier
 
@@ -22,8 +23,11 @@ WARM_UP = 3
 
 
 def accelerated(step: Step, model: Classifier, device: torch.device) -> Step:
-    """The same step as fast as the device allows. On a GPU `model.features` is compiled."""
-    return Recorded(step, model) if device.type == "cuda" else step
+    """The same step as fast as the device allows. On a GPU `model.features` is compiled.
+
+    What several ranks do together is neither compiled nor recorded.
+    """
+    return Recorded(step, model) if device.type == "cuda" and ranks.count() == 1 else step
 
 
 class Recorded:

@@ -108,7 +108,15 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
 
 def read(path: Path) -> Checkpoint:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
-    found = stored.read(path)
+    return _opened(path, stored.read(path))
+
+
+def parse(path: Path, data: bytes) -> Checkpoint:
+    """As `read`, from the bytes of the file at `path`."""
+    return _opened(path, stored.parse(path, data))
+
+
+def _opened(path: Path, found: stored.Stored) -> Checkpoint:
     return Checkpoint(path, found.about, load(found.data), found.sha256)
 
 

@@ -2,6 +2,9 @@
 
 Every random number is a function of (seed, step), so the weights depend on the job alone and not on when
 a run was stopped and taken up again. On the CPU that holds to the last bit.
+
+Several ranks share each batch. They see the same random numbers, the same statistics of batch norm and the mean of
+all gradients, so that their number changes nothing but the order of sums.
 """
 
 import math
@@ -13,18 +16,20 @@ from threading import Event
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from interpret_robust import device as devices
-from interpret_robust import progress, provenance
-from interpret_robust.attacks import PGD, generator_noise
+from interpret_robust import progress, provenance, ranks
+from interpret_robust.attacks import PGD
 from interpret_robust.configs import differences
-from interpret_robust.datasets.batches import ATTACK, TrainingBatches, generator
+from interpret_robust.datasets.batches import TrainingBatches
 from interpret_robust.errors import UserError
 from interpret_robust.in_turn import to_end
 from interpret_robust.interruption import Stopped, stop_requests
-from interpret_robust.models import build
+from interpret_robust.models import Classifier, build
+from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.training import checkpoint
 from interpret_robust.training.accelerate import accelerated
 from interpret_robust.training.job import Job
@@ -43,7 +48,10 @@ COLLAPSED_EPOCHS = 2
 
 @dataclass
 class Totals:
-    """Sums over the epoch so far, on the device: cross-entropy, distance, correct images; predictions by class."""
+    """Sums over this rank's part of the epoch so far, on the device.
+
+    They are of cross-entropy, distance and correct images; and of predictions by class.
+    """
 
     sums: Tensor
     predictions: Tensor
@@ -66,6 +74,22 @@ class Totals:
         self.sums.zero_()
         self.predictions.zero_()
 
+    def of_all_ranks(self) -> "Totals":
+        """The sums over the whole epoch so far."""
+        return Totals(ranks.total(self.sums), ranks.total(self.predictions))
+
+
+class Loss(nn.Module):
+    """Eq. 7 as a module, whose gradients several ranks can share."""
+
+    def __init__(self, model: Classifier, regularisation: FeatureRegularisation) -> None:
+        super().__init__()
+        self.model, self.regularisation = model, regularisation
+
+    def forward(self, images: Tensor, adversarial: Tensor, labels: Tensor) -> Objective:
+        """See `objective`."""
+        return objective(self.model, images, adversarial, labels, self.regularisation)
+
 
 @dataclass
 class Run:
@@ -76,24 +100,32 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    restarted_from: int | None = None
 
     def __post_init__(self) -> None:
         job, recipe = self.job, self.job.recipe
         split = job.dataset.train.first(job.limit)
         if len(split) < recipe.batch_size:
             raise UserError(f"{len(split)} training images are fewer than one batch of {recipe.batch_size}.")
+        if recipe.batch_size < ranks.count():
+            raise UserError(f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count()} processes.")
         self.classes = len(job.dataset.class_names)
+        part = ranks.part(recipe.batch_size)
         self.batches = TrainingBatches(
-            split, recipe.batch_size, job.seed, self.device, pad=recipe.pad, flip=recipe.flip
+            split, recipe.batch_size, job.seed, self.device, pad=recipe.pad, flip=recipe.flip, part=part
         )
+        # DDP takes the mean over ranks, whose parts may differ in size by one.
+        self.share = (part.stop - part.start) * ranks.count() / recipe.batch_size
         model = build(job.architecture, job.variant.head, job.dataset.image_shape, self.classes, seed=job.seed)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).train()
+        loss = Loss(
+            self.model,
+            FeatureRegularisation(recipe.feature_weight(job.variant), job.variant.distance or feature_distance),
+        )
+        self.loss = _parallel(loss, self.device) if ranks.count() > 1 else loss
         self.optimiser = _optimiser(job, self.model)
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)
-        self.regularisation = FeatureRegularisation(
-            recipe.feature_weight(job.variant), job.variant.distance or feature_distance
-        )
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
         self.update = accelerated(self._update, self.model, self.device)
 
@@ -102,7 +134,7 @@ class Run:
         began = time.monotonic()
         recipe, share = self.job.recipe, (self.step + 1) / self.total_steps
         images, labels = self.batches.batch(self.step)
-        noise = generator_noise(generator(self.device, self.job.seed, ATTACK, self.step))(images)
+        noise = self.batches.noise(self.step)
         _set_rate(self.optimiser, recipe.rate(share))
         self.update(recipe.attack(share) if self.job.variant.adversarial else None, images, noise, labels)
         if self.average:
@@ -116,33 +148,37 @@ class Run:
         """Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimiser."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             adversarial = attack.search(self.model, images, labels, lambda _: noise) if attack else images
-            result = objective(self.model, images, adversarial, labels, self.regularisation)
+            result = self.loss(images, adversarial, labels)
         self.optimiser.zero_grad()
-        result.total.backward()  # type: ignore[no-untyped-call]
+        (result.total * self.share).backward()
         self.optimiser.step()
         self.totals.add(result, labels)
 
     def _end_epoch(self, share: float) -> None:
         seen = self.batches.steps_per_epoch * self.job.recipe.batch_size
-        cross_entropy, distance, correct = (self.totals.sums / seen).tolist()
+        totals = self.totals.of_all_ranks()
+        cross_entropy, distance, correct = (totals.sums / seen).tolist()
+        restart = {} if self.restarted_from is None else {"restarted_from_step": self.restarted_from}
+        self.restarted_from = None
         self.history.append(
             {
                 "epoch": self.step // self.batches.steps_per_epoch,
                 "cross_entropy": cross_entropy,
                 "feature_distance": distance,
                 "accuracy": correct,
-                "largest_predicted_share": self.totals.predictions.max().item() / seen,
+                "largest_predicted_share": totals.predictions.max().item() / seen,
                 "learning_rate": self.job.recipe.rate(share),
                 "eps": self.job.recipe.attack(share).eps if self.job.variant.adversarial else 0.0,
                 "seconds": round(self.seconds, 1),
+                **restart,
             }
         )
         self.totals.clear()
         check_collapse(self.history, self.classes)
 
     def running(self) -> dict[str, str]:
-        """Means over the epoch so far, as text; of the last epoch where a new one has just begun."""
-        seen = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size
+        """Means over this rank's part of the epoch so far, as text; of the last epoch where a new one has begun."""
+        seen = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size * self.share / ranks.count()
         if seen == 0:
             last = self.history[-1]
             loss, distance, accuracy = last["cross_entropy"], last["feature_distance"], last["accuracy"]
@@ -157,13 +193,14 @@ class Run:
         return dict(model.state_dict())
 
     def state(self) -> tuple[dict[str, Any], checkpoint.Tensors]:
-        """What `restore` needs to go on as if nothing had happened."""
+        """What `restore` needs to go on as if nothing had happened, with any number of ranks; all of them are asked."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for index, values in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in values.items() if value is not None}
-        tensors |= {"totals.sums": self.totals.sums, "totals.predictions": self.totals.predictions}
+        totals = self.totals.of_all_ranks()
+        tensors |= {"totals.sums": totals.sums, "totals.predictions": totals.predictions}
         return {"step": self.step, "seconds": self.seconds, "history": self.history}, tensors
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -182,8 +219,9 @@ class Run:
         self.optimiser.load_state_dict(
             {"state": optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
         )
-        totals = _below("totals.", saved.tensors)
-        self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
+        if ranks.index() == 0:
+            totals = _below("totals.", saved.tensors)
+            self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
 
 
 def train(
@@ -238,30 +276,39 @@ def training(
 ) -> Generator[None, None, Path]:
     """As `train`, one step each time it is asked for one, until `stop` is set; `position` is the line of its bar."""
     path, state_path = folder / f"{job.name}.safetensors", folder / f"{job.name}.state.safetensors"
-    if finished(job, folder, overwrite=overwrite):
-        state_path.unlink(missing_ok=True)
+    is_first = ranks.index() == 0
+    if ranks.from_first(lambda: finished(job, folder, overwrite=overwrite)):
+        if is_first:
+            state_path.unlink(missing_ok=True)
         return path
     with devices.threads_kept():
         run = Run(job, device)
-        earlier = _resume(run, state_path, overwrite=overwrite) if state_path.exists() else []
+        earlier = _resume(run, state_path, overwrite=overwrite)
         about = {
             "job": job.describe(),
             "source": source,
             "code": provenance.code_version(),
-            "environment": provenance.environment(devices.describe(device), torch.get_num_threads()),
+            "environment": _environment(device),
             "precision": "bfloat16 forward, float32 weights and iterates" if device.type == "cuda" else EXACT,
             "earlier": earlier,
         }
 
         def save() -> None:
             state, tensors = run.state()
-            checkpoint.write(state_path, about | state, tensors)
+            if is_first:
+                checkpoint.write(state_path, about | state, tensors)
 
         yield from _run_to_end(run, save, stop, deadline, save_every, position)
-    metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
-    checkpoint.write(path, about | {"history": run.history, "metrics": metrics}, run.final_tensors())
-    state_path.unlink(missing_ok=True)
+    if is_first:
+        metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
+        checkpoint.write(path, about | {"history": run.history, "metrics": metrics}, run.final_tensors())
+        state_path.unlink(missing_ok=True)
+    ranks.wait()
     return path
+
+
+def _environment(device: torch.device) -> dict[str, str | int]:
+    return provenance.environment(devices.describe(device), torch.get_num_threads(), ranks.count())
 
 
 def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
@@ -293,8 +340,8 @@ def _run_to_end(
             if not bar.disable and run.step % SHOW_EVERY == 0:
                 bar.set_postfix(run.running(), refresh=False)
             now = time.monotonic()
-            late = now > deadline or stop.is_set()
-            if late or now - saved_at > save_every:
+            late, due = ranks.any_of(now > deadline or stop.is_set(), now - saved_at > save_every)
+            if late or due:
                 save()
                 saved_at = now
             if late and run.step < run.total_steps:
@@ -307,22 +354,35 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
 
     Returns where its steps until now were made: code, environment and precision, up to which step.
     """
-    try:
-        saved = checkpoint.read(state_path)
-    except UserError:
-        if overwrite:
-            return []
-        raise
-    told = differences(saved.job, run.job.describe())
-    if told and not overwrite:
-        raise UserError(f"{state_path} is an unfinished run of another kind ({told}): {_WAYS_OUT}")
-    if told:
+    state = ranks.bytes_from_first(lambda: _unfinished(run.job, state_path, overwrite=overwrite))
+    if not state:
         return []
-    if run.device.type == "cpu" and saved.about["precision"] == EXACT:
-        torch.set_num_threads(saved.about["environment"]["threads"])
+    saved = checkpoint.parse(state_path, state)
+    there = saved.about["environment"]
+    if run.device.type == "cpu" and saved.about["precision"] == EXACT and there.get("processes", 1) == ranks.count():
+        torch.set_num_threads(there["threads"])
     run.restore(saved)
     here = {key: saved.about[key] for key in ("code", "environment", "precision", "step")}
+    if ranks.restarts():
+        here["restart"] = ranks.restarts()
+        run.restarted_from = run.step
     return [*saved.about["earlier"], here]
+
+
+def _unfinished(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
+    """The file of an unfinished run of this job; nothing where there is none, or one that may be replaced."""
+    if not state_path.exists():
+        return b""
+    data = state_path.read_bytes()
+    try:
+        told = differences(checkpoint.parse(state_path, data).job, job.describe())
+    except UserError:
+        if overwrite:
+            return b""
+        raise
+    if told and not overwrite:
+        raise UserError(f"{state_path} is an unfinished run of another kind ({told}): {_WAYS_OUT}")
+    return b"" if told else data
 
 
 def check_collapse(history: list[dict[str, float]], classes: int) -> None:
@@ -349,6 +409,12 @@ def check_collapse(history: list[dict[str, float]], classes: int) -> None:
 _COLLAPSE_HELP = (
     "A lower learning_rate or a longer eps_ramp helps (--overwrite --set learning_rate=0.05 --set eps_ramp=0.5)."
 )
+
+
+def _parallel(loss: Loss, device: torch.device) -> nn.Module:
+    """The loss of this rank's images, with gradients that are means over all ranks."""
+    share_batch_norm(loss.model)
+    return DistributedDataParallel(loss, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:

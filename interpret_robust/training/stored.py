@@ -45,7 +45,11 @@ def read(path: Path) -> Stored:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: `irt train` makes them.")
-    data = path.read_bytes()
+    return parse(path, path.read_bytes())
+
+
+def parse(path: Path, data: bytes) -> Stored:
+    """As `read`, from the bytes of the file at `path`."""
     try:
         held = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
