@@ -6,6 +6,7 @@ Each process is a rank. Rank 0 alone writes files, prints, and decides what depe
 others do what it says. Alone, all of this costs nothing.
 """
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ def joined() -> Iterator[None]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
         with _quiet() if index() else nullcontext():
             yield
+        gc.collect()  # what DDP has left in cycles aborts the process if it outlives the group
         dist.destroy_process_group()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):

@@ -33,24 +33,25 @@ class _Shared(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        variance, mean = torch.var_mean(x, [axis for axis in range(x.ndim) if axis != 1], correction=0)
+        exact = x if x.dtype == torch.float64 else x.float()
+        variance, mean = torch.var_mean(exact, [axis for axis in range(x.ndim) if axis != 1], correction=0)
         # In float64, where nothing is lost when the square of the mean is taken away again.
         local = torch.stack([torch.ones_like(mean, dtype=torch.float64), mean.double(), variance + mean.double() ** 2])
         count, first, second = _Sum.apply(local * (x.numel() // x.shape[1]))
-        first, second = first / count, second / count
-        mean, variance = first.float(), (second - first.square()).float()
-        self._track(mean.detach(), (variance * (count / (count - 1))).float().detach())
-        column = (-1, *(1,) * (x.ndim - 2))
+        mean, variance = first / count, second / count - (first / count).square()
+        self._track(mean.detach(), (variance * (count / (count - 1))).detach())
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return torch.addcmul((self.bias - mean * scale).view(column), x, scale.view(column))
+        shift = self.bias - mean * scale
+        column = (-1, *(1,) * (x.ndim - 2))
+        return torch.addcmul(shift.to(exact).view(column), exact, scale.to(exact).view(column)).to(x)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(unbiased, self.momentum)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
 
 
 class SharedNorm1d(_Shared, nn.BatchNorm1d):

@@ -1,0 +1,176 @@
+"""What several ranks do together for test_ranks.py, and one process does there. torchrun starts this with a folder."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from interpret_robust import analyses, ranks
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.errors import UserError
+from interpret_robust.interruption import Stopped
+from interpret_robust.models.shared_norm import share_batch_norm
+from interpret_robust.results import AnyArray
+from interpret_robust.streaming import Work
+from interpret_robust.training import checkpoint, loop
+from interpret_robust.training.job import Job
+from interpret_robust.training.recipe import Recipe
+from interpret_robust.variants import variant
+
+CPU = torch.device("cpu")
+DIGITS = cluttered_digits(1640, 40)
+BATCH = 32
+STEPS = 50
+GENTLE: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-4, "schedule": "constant", "attack_steps": 1}
+"""A rate at which rounding does not grow to more than itself in so few steps."""
+
+TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "natural": ("natural", {"ema": 0.9, "flip": True}),
+    "attacked": ("at-reg", {"attack_batch_norm": "train", "learning_rate": 1e-5}),
+}
+ANALYSES: dict[str, dict[str, Any]] = {
+    "robustness": {"pgd": "3", "cw": "none"},
+    "attention-rank": {"steps": 3},
+    "gradient-maps": {},
+}
+
+
+def run_of(name: str) -> loop.Run:
+    """A training run that has not begun."""
+    kind, changes = TRAININGS[name]
+    recipe = Recipe("test", batch_size=BATCH, **(GENTLE | changes))
+    return loop.Run(Job(DIGITS, "small", variant(kind), 3, recipe), CPU)
+
+
+def trained(name: str) -> dict[str, Tensor]:
+    """Its weights after some steps, and its totals of the epoch so far."""
+    run = run_of(name)
+    for _ in range(STEPS):
+        run.advance()
+    state, tensors = run.state()
+    assert state["step"] == STEPS
+    return tensors | run.final_tensors()
+
+
+def work_of(path: Path, folder: Path, name: str) -> Work:
+    """An analysis in batches of seven."""
+    analysis, found = analyses.get(name), checkpoint.read(path)
+    settings = analysis.settings(**ANALYSES[name])
+    return Work(analysis, found, DIGITS, folder, settings=settings, split="test", limit=39, batch_size=7, device=CPU)
+
+
+def stopping(work: Work, after: int) -> Work:
+    """The same, late after so many batches."""
+    rows, seen = work.analysis.rows, [0]
+
+    def late(*given: Any) -> dict[str, AnyArray]:
+        seen[0] += 1
+        if seen[0] == after:
+            work._deadline = 0.0
+        return rows(*given)
+
+    work.analysis = replace(work.analysis, rows=late)
+    return work
+
+
+def outcome(do: Callable[[], Any]) -> str:
+    """What comes of it, as text."""
+    try:
+        return str(do())
+    except (Stopped, UserError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def fail() -> None:
+    raise UserError("only rank 0 can know")
+
+
+NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "plane": (lambda: nn.BatchNorm2d(3, eps=1e-3, momentum=0.1), (11, 3, 5, 4)),
+    "row": (lambda: nn.BatchNorm1d(6), (8, 6)),
+}
+
+
+def normalised(name: str, part: slice) -> dict[str, Tensor]:
+    """Outputs, gradients and buffers of a batch norm that sees a part of a batch, after two passes."""
+    make, shape = NORMS[name]
+    random = torch.Generator().manual_seed(7)
+    norm = make().double()
+    with torch.no_grad():
+        for weights in norm.parameters():
+            weights.copy_(torch.rand(weights.shape, generator=random, dtype=torch.float64))
+    if ranks.count() > 1:
+        share_batch_norm(norm)
+    x = (3 + torch.randn(shape, generator=random, dtype=torch.float64))[part].requires_grad_()
+    target = torch.randn(shape, generator=random, dtype=torch.float64)[part]
+    y = norm(x) + 2 * norm(x.square())
+    (y.sin() * target).sum().backward()
+    assert x.grad is not None
+    gradients = {
+        name: ranks.total(weights.grad) for name, weights in norm.named_parameters() if weights.grad is not None
+    }
+    norm.eval()
+    return {"y": y.detach(), "x": x.grad, "eval": norm(x).detach(), **gradients, **dict(norm.named_buffers())}
+
+
+def everything(folder: Path) -> None:
+    """All of it but what is killed."""
+    me = f"{ranks.index()}.safetensors"
+    for name, (_, shape) in NORMS.items():
+        save_file(normalised(name, ranks.part(shape[0])), folder / f"norm-{name}-{me}")
+    for name in TRAININGS:
+        tensors = trained(name)
+        save_file(
+            {key: tensor.clone().contiguous() for key, tensor in tensors.items()}, folder / f"trained-{name}-{me}"
+        )
+    path = next(folder.glob("*-at-att-seed0.safetensors"))
+    for name in ANALYSES:
+        work_of(path, folder / "analyses", name).run()
+    late = work_of(path, folder / "stopped", "gradient-maps")
+    said = [
+        outcome(stopping(late, 1).run if ranks.index() == 1 else late.run),
+        outcome(lambda: ranks.from_first(fail)),
+        outcome(lambda: ranks.from_first(lambda: [ranks.index(), "é"])),
+        outcome(lambda: ranks.bytes_from_first(lambda: b"")),
+        outcome(lambda: ranks.any_of(ranks.index() == 1, False)),
+        outcome(run_of_too_small_a_batch),
+    ]
+    (folder / f"said-{ranks.index()}.txt").write_text("\n".join(said), encoding="utf-8")
+
+
+def run_of_too_small_a_batch() -> loop.Run:
+    """One that no two ranks can share."""
+    recipe = Recipe("test", **(GENTLE | {"batch_size": 1}))
+    return loop.Run(Job(DIGITS, "small", variant("natural"), 3, recipe), CPU)
+
+
+def killed_job() -> Job:
+    """Three epochs of six steps."""
+    recipe = Recipe("test", epochs=3, batch_size=30, learning_rate=0.05)
+    return Job(DIGITS, "small", variant("natural"), 1, recipe, limit=180)
+
+
+def killed(folder: Path) -> None:
+    """A training that saves at each step, and in which rank 1 is killed in the midst of the second epoch."""
+    advance = loop.Run.advance
+
+    def deadly(run: loop.Run) -> None:
+        advance(run)
+        if run.step == 9 and ranks.index() == 1 and ranks.restarts() == 0 and "killed" in folder.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.Run.advance = deadly  # type: ignore[assignment, method-assign]
+    loop.train(killed_job(), folder, source="cluttered-digits", device=CPU, save_every=0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with ranks.joined():
+        {"everything": everything, "killed": killed}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,248 @@
+"""One, two and three processes: the same batches, the same weights, the same files; and what a killed one leaves."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rank_jobs
+import torch
+from rank_jobs import ANALYSES, NORMS, TRAININGS
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from interpret_robust import ranks, results
+from interpret_robust.cli import irt, main
+from interpret_robust.errors import UserError
+from interpret_robust.models import Classifier, build
+from interpret_robust.models.shared_norm import SharedNorm2d, share_batch_norm
+from interpret_robust.results import AnyArray
+from interpret_robust.streaming import Batch
+from interpret_robust.training import checkpoint, loop
+
+HERE = Path(__file__).parent
+Make = Callable[..., Path]
+Done = tuple[Path, int]
+
+
+def torchrun(count: int, *command: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    arguments = ["--standalone", f"--nproc-per-node={count}", f"--max-restarts={restarts}"]
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *arguments, *command],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def done(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """What two processes did together, and three."""
+    folder = tmp_path_factory.mktemp("ranks")
+    make_checkpoint(folder, "at-att")
+    ended = torchrun(request.param, str(HERE / "rank_jobs.py"), "everything", str(folder))
+    assert ended.returncode == 0, ended.stderr
+    return folder, request.param
+
+
+def test_alone_nothing_is_different() -> None:
+    assert (ranks.index(), ranks.count(), ranks.restarts()) == (0, 1, 0)
+    assert ranks.part(7) == slice(0, 7)
+    assert ranks.any_of(True, False) == (True, False)
+    tensor = torch.arange(3.0)
+    assert ranks.total(tensor) is tensor
+    assert ranks.from_first(lambda: {"a": 1}) == {"a": 1}
+    with ranks.joined():
+        assert ranks.count() == 1
+
+
+@pytest.mark.parametrize(("length", "count"), [(64, 3), (16, 5), (7, 7), (3, 4)])
+def test_parts_are_all_of_it_in_order(length: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "count", lambda: count)
+    found, sizes = [], []
+    for index in range(count):
+        monkeypatch.setattr(ranks, "index", lambda index=index: index)
+        part = list(range(length))[ranks.part(length)]
+        found += part
+        sizes.append(len(part))
+    assert found == list(range(length))
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_shared_batch_norm_is_that_of_the_whole_batch(done: Done, name: str) -> None:
+    folder, count = done
+    whole = rank_jobs.normalised(name, slice(None))
+    parts = [load_file(folder / f"norm-{name}-{index}.safetensors") for index in range(count)]
+    for key, values in whole.items():
+        if key in ("y", "x", "eval"):
+            torch.testing.assert_close(torch.cat([part[key] for part in parts]), values, rtol=1e-9, atol=1e-11)
+        else:
+            for part in parts:
+                torch.testing.assert_close(part[key], values, rtol=1e-9, atol=1e-11)
+
+
+def test_sharing_batch_norm_changes_no_name_and_no_mode() -> None:
+    model = build("small", "nonlinear", (3, 32, 32), 10, seed=0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    share_batch_norm(model)
+    share_batch_norm(model)
+    assert before.keys() == model.state_dict().keys()
+    assert modes == [module.training for module in model.modules()]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and all(type(norm) is SharedNorm2d for norm in norms)
+    images = torch.rand(5, 3, 32, 32)
+    plain = build("small", "nonlinear", (3, 32, 32), 10, seed=0).eval()
+    torch.testing.assert_close(model.eval()(images), plain(images))
+
+
+@cache
+def alone(name: str) -> dict[str, Tensor]:
+    return rank_jobs.trained(name)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_weights_after_fifty_steps_are_those_of_one_process(done: Done, name: str) -> None:
+    folder, count = done
+    found = [load_file(folder / f"trained-{name}-{index}.safetensors") for index in range(count)]
+    start = rank_jobs.run_of(name).final_tensors()
+    weights = {key for key in start if "running" not in key}
+    assert max(float((alone(name)[key] - start[key]).abs().max()) for key in weights) > 1e-4  # they have learned
+    for key in weights:
+        torch.testing.assert_close(found[0][key], alone(name)[key], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[0]["totals.sums"], alone(name)["totals.sums"], rtol=1e-4, atol=1e-3)
+    assert torch.equal(found[0]["totals.predictions"].sum(), alone(name)["totals.predictions"].sum())
+    for other in found[1:]:
+        for key in start:
+            assert torch.equal(other[key], found[0][key]), key
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_an_analysis_has_the_same_content(done: Done, name: str, tmp_path: Path) -> None:
+    folder, count = done
+    (found,) = (folder / "analyses").glob(f"{name}-*.h5")
+    one = rank_jobs.work_of(next(folder.glob("*-at-att-seed0.safetensors")), tmp_path, name).run()
+    assert (found.name, content(found)) == (one.name, content(one))
+    assert results.provenance(found)["environment"]["processes"] == count
+    assert results.provenance(one)["environment"]["processes"] == 1
+
+
+def content(path: Path) -> str:
+    results.read(path)
+    return str(results.attributes(path)["content_sha256"])
+
+
+def test_what_stopped_ranks_left_counts_for_one_process(done: Done, tmp_path: Path) -> None:
+    folder, _ = done
+    said = [(folder / f"said-{index}.txt").read_text(encoding="utf-8").split("\n")[0] for index in range(done[1])]
+    assert all(line.startswith("Stopped: gradient-maps") for line in said)
+    path = next(folder.glob("*-at-att-seed0.safetensors"))
+    work = rank_jobs.work_of(path, folder / "stopped", "gradient-maps")
+    begun = []
+    rows = work.analysis.rows
+
+    def noting(model: Classifier, batch: Batch, prepared: object) -> dict[str, AnyArray]:
+        begun.append(batch.indices.start)
+        return rows(model, batch, prepared)
+
+    work.analysis = replace(work.analysis, rows=noting)
+    found = work.run()
+    # Rank 1 was late after its first batch, the second of all, and the others had all the time that they wanted.
+    assert begun == {2: [21, 35], 3: [28]}[done[1]]
+    assert content(found) == content(rank_jobs.work_of(path, tmp_path, "gradient-maps").run())
+    assert [one.name for one in found.parent.iterdir()] == [found.name]
+
+
+def test_every_rank_hears_what_the_first_one_says(done: Done) -> None:
+    folder, count = done
+    for index in range(count):
+        said = (folder / f"said-{index}.txt").read_text(encoding="utf-8").split("\n")[1:]
+        kind = "UserError" if index == 0 else "FromFirst"
+        assert said == [
+            f"{kind}: only rank 0 can know",
+            "[0, 'é']",
+            "b''",
+            "(True, False)",
+            f"UserError: a batch of 1 images cannot be shared by {count} processes.",
+        ]
+
+
+def test_a_killed_worker_costs_the_steps_since_the_last_save_and_is_in_the_history(tmp_path: Path) -> None:
+    found = []
+    for name in ("killed", "left alone"):
+        (folder := tmp_path / name).mkdir()
+        ended = torchrun(2, str(HERE / "rank_jobs.py"), "killed", str(folder), restarts=1)
+        assert ended.returncode == 0, ended.stderr
+        (path,) = folder.iterdir()
+        found.append(checkpoint.read(path))
+    killed, whole = found
+    assert killed.sha256 == whole.sha256
+    steps = [row.pop("restarted_from_step", None) for row in killed.about["history"]]
+    assert len(steps) == 3 and steps[0] is steps[2] is None and steps[1] in (8, 9)
+    for row in (*killed.about["history"], *whole.about["history"]):
+        row.pop("seconds")
+    assert killed.about["history"] == whole.about["history"]
+    (earlier,) = killed.about["earlier"]
+    assert (earlier["step"], earlier["restart"], earlier["environment"]["processes"]) == (steps[1], 1, 2)
+    assert whole.about["earlier"] == []
+
+
+def test_one_process_goes_on_where_two_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The totals of an unfinished epoch are those of all ranks, and only the first takes them up."""
+    run = loop.Run(rank_jobs.killed_job(), torch.device("cpu"))
+    for _ in range(4):
+        run.advance()
+    state, tensors = run.state()
+    saved = checkpoint.Checkpoint(tmp_path, state, {name: tensor.clone() for name, tensor in tensors.items()}, "")
+    monkeypatch.setattr(ranks, "index", lambda: 1)
+    other = loop.Run(rank_jobs.killed_job(), torch.device("cpu"))
+    other.restore(saved)
+    assert not other.totals.sums.any() and run.totals.sums.any()
+
+
+def test_a_command_prints_once(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
+    labels = np.arange(40) % 3
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    train = ["train", "natural", "at", "--dataset", str(tmp_path / "data.npz"), "--recipe", "quick"]
+    sizes = ["--set", "epochs=1", "--set", "batch_size=20", "--root", str(tmp_path)]
+    ended = torchrun(2, "-m", "interpret_robust", *train, *sizes)
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split(":")[0] for line in ended.stdout.splitlines()] == [
+        "trained data-small-natural-seed0.safetensors",
+        "trained data-small-at-seed0.safetensors",
+    ]
+
+
+def test_a_mistake_is_told_once_on_each_node(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["irt", "train", "nonsense"])
+    for local, said in (("0", "irt: unknown variant 'nonsense'"), ("1", "")):
+        monkeypatch.setenv("LOCAL_RANK", local)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith(said) and bool(said) == (local == "0")
+
+
+def test_torchrun_and_a_time_limit_would_go_round_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(UserError, match="starts again what stops at --time-limit: leave out"):
+        irt.main(["train", "at", "--time-limit", "9h"], standalone_mode=False)
+
+
+def test_other_commands_are_for_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("figure", "audit", "show", "validate"):
+        monkeypatch.setenv("RANK", "1")
+        assert irt.main([name, "nonsense"], standalone_mode=False) == 0
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises((UserError, SystemExit)):
+            irt.main([name, "nonsense"], standalone_mode=False)
