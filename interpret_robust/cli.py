@@ -144,7 +144,8 @@ EXAMPLES = {
         "  irt reproduce cifar10 --time-limit 2h\n"
         "  irt reproduce table2                  small networks, embedded data\n"
         "  irt reproduce table2 --scale paper    CIFAR-10, the paper's network and schedule\n"
-        "  irt reproduce audit --seeds 3"
+        "  irt reproduce audit --seeds 3\n"
+        "  irt reproduce quick --only checkpoints/cluttered-digits-small-at-seed0.safetensors"
     ),
 }
 
@@ -737,17 +738,50 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
             click.echo(f"left out, being pictures: {', '.join(written.left_out)} (read them with h5py or xarray)")
 
 
-@irt.command(epilog=with_examples(EXAMPLES["reproduce"]))
-@click.argument("name")
-@click.option(
-    "--scale",
-    type=click.Choice(["quick", "paper"]),
-    default="quick",
-    show_default=True,
-    help="Small networks and data for a laptop, or the paper's own for a GPU.",
+study_options = options(
+    click.argument("name"),
+    click.option(
+        "--scale",
+        type=click.Choice(["quick", "paper"]),
+        default="quick",
+        show_default=True,
+        help="Small networks and data for a laptop, or the paper's own for a GPU.",
+    ),
+    click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1, of cifar10 2]"),
 )
-@click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1, of cifar10 2]")
+
+
+@irt.command(epilog=with_examples("irt plan quick\n  irt plan audit --seeds 5 --form csv"))
+@study_options
+@form_option
+@root_option
+def plan(name: str, scale: str, seeds: int | None, form: str, root: Path) -> None:
+    """List the files of study NAME, what each of them needs, and whether it is there.
+
+    An engine that runs workflows can make each by itself: irt reproduce NAME --only FILE. workflow/ has one.
+    """
+    from interpret_robust import study, tables
+
+    rows = [
+        {
+            "file": str(step.file),
+            "here": "yes" if (root / step.file).exists() else "no",
+            "needs": " ".join(need.stem for need in step.needs) if form == "csv" else _count(step.needs),
+        }
+        for step in study.plan(study.study(name, scale, seeds))
+    ]
+    click.echo(tables.render(rows, form))
+
+
+def _count(needs: Sequence[Path]) -> str:
+    """The one that is needed, or how many."""
+    return needs[0].stem if len(needs) == 1 else f"{len(needs)} models" if needs else ""
+
+
+@irt.command(epilog=with_examples(EXAMPLES["reproduce"]))
+@study_options
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
+@click.option("--only", multiple=True, metavar="FILE", help="Make only this file of it (irt plan); repeat for more.")
 @form_option
 @device_option
 @overwrite_option
@@ -758,6 +792,7 @@ def reproduce(
     scale: str,
     seeds: int | None,
     time_limit: float | None,
+    only: tuple[str, ...],
     form: str,
     device: str,
     overwrite: bool,
@@ -776,8 +811,10 @@ def reproduce(
     folders, say = Folders(root), partial(click.echo, err=True)
     tell = partial(click.echo, err=form != "text")
     deadline = _deadline(time_limit)
-    answers = study.reproduce(study.study(name, scale, seeds), folders, device, say, deadline, overwrite=overwrite)
-    if ranks.index() > 0:
+    wanted = {Path(file).name for file in only} or None
+    of = study.study(name, scale, seeds)
+    answers = study.reproduce(of, folders, device, say, deadline, overwrite=overwrite, only=wanted)
+    if ranks.index() > 0 or only:
         return
     for question, files in answers:
         tell(f"\n{question.analysis}, {question.images}")

@@ -115,22 +115,23 @@ class Analysis:
 def file_name(
     analysis: Analysis,
     checkpoint: str,
+    job: Mapping[str, Any],
     split: str,
     settings: Any,
-    default: Any,
     limit: int | None,
-    other: str,
+    other: str = "",
     readers: Sequence[str] = (),
 ) -> str:
-    """The file of an analysis of a checkpoint; what differs from the default settings is part of its name.
+    """The file of an analysis of a checkpoint of this job; what differs from the default settings is part of its name.
 
     `other` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
     where they are not the default ones.
     """
+    given, default = settings.resolved(job), type(settings)().resolved(job)
     changed = [
-        f"{field.name.replace('_', '')}{_in_name(getattr(settings, field.name))}"
-        for field in fields(settings)
-        if getattr(settings, field.name) != getattr(default, field.name)
+        f"{field.name.replace('_', '')}{_in_name(getattr(given, field.name))}"
+        for field in fields(given)
+        if getattr(given, field.name) != getattr(default, field.name)
     ]
     if readers:
         changed.append(f"by{hashlib.sha256(' '.join(readers).encode()).hexdigest()[:6]}")
@@ -139,6 +140,11 @@ def file_name(
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return f"{name}.h5"
+
+
+def reached(limit: int | None, split: Split) -> int | None:
+    """A limit; none where the split does not reach it: the same images under another name would be asked twice."""
+    return None if limit is None or limit >= len(split) else limit
 
 
 def _in_name(value: Any) -> str:
@@ -189,18 +195,14 @@ class Work:
         self.dataset = dataset
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         self._deadline = deadline
-        whole = dataset.split(split)
-        # A limit that the split does not reach is none: the same images under another name would be asked twice.
-        limit = None if limit is None or limit >= len(whole) else limit
-        self.split = whole.first(limit)
+        limit = reached(limit, dataset.split(split))
+        self.split = dataset.split(split).first(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
         self.settings: Any = settings.resolved(subject.job)
-        default = type(settings)().resolved(subject.job)
         other = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else tuple(names)
-        name = file_name(analysis, subject.name, split, self.settings, default, limit, other, readers)
-        self.path = folder / name
+        self.path = folder / file_name(analysis, subject.name, subject.job, split, settings, limit, other, readers)
         channels, height, width = subject.local_shape()
         self.axes: dict[str, Places] = {
             "class": dataset.class_names,

@@ -5,7 +5,7 @@ the paper, or audit all of its claims, over training seeds 0, 1, ..., at the pap
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ from interpret_robust.datasets import load
 from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError, unknown
 from interpret_robust.folders import Folders
+from interpret_robust.streaming import file_name, reached
 from interpret_robust.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
 from interpret_robust.training.recipe import preset
 
@@ -40,6 +41,10 @@ class Question:
     settings: Mapping[str, Any] = field(default_factory=dict)
     split: str = "test"
     limit: int | None = None
+
+    def of(self, analysis: Any) -> Any:
+        """The settings for the analysis."""
+        return replace(analysis.settings(), **self.settings)
 
     @property
     def images(self) -> str:
@@ -232,6 +237,52 @@ def _readers(architecture: str, other: str | None, seeds: int) -> tuple[Model, .
     return (*natural, *([Model(other, "natural", 1)] if other else []), *at)
 
 
+class Step(NamedTuple):
+    """A file of a study, and those that must be there before it can be made; paths are below the working directory."""
+
+    file: Path
+    needs: tuple[Path, ...] = ()
+
+
+def plan(of: Study) -> list[Step]:
+    """Every model and every answer of a study, in an order in which they can be made.
+
+    What is read by other models waits for all of them.
+    """
+    folders = Folders(Path())
+    paths = _checkpoints(of, folders)
+    steps = [Step(path) for path in paths.values()]
+    for question, files in _answers(of):
+        alone = analyses.get(question.analysis).readers == "none"
+        for model, file in files.items():
+            steps.append(Step(folders.analyses / file, (paths[model],) if alone else tuple(paths.values())))
+    return steps
+
+
+def _checkpoints(of: Study, folders: Folders) -> dict[Model, Path]:
+    tasks = train_tasks(of, folders)
+    return {model: folders.checkpoints / task.name for model, task in zip(of.models, tasks, strict=True)}
+
+
+def _answers(of: Study) -> list[tuple[Question, dict[Model, str]]]:
+    """The file of each question's answer for each model. What needs object masks is asked only where there are any."""
+    data = load(of.dataset)
+    jobs = {model: task.job() for model, task in zip(of.models, train_tasks(of, Folders(Path())), strict=True)}
+    described = {model: job.describe() for model, job in jobs.items()}
+    found = []
+    for question in of.questions:
+        analysis = analyses.get(question.analysis)
+        if analysis.needs_masks and data.test.masks is None:
+            continue
+        settings, limit = question.of(analysis), reached(question.limit, data.split(question.split))
+        files = {
+            model: file_name(analysis, jobs[model].name, described[model], question.split, settings, limit)
+            for model in question.models
+        }
+        found.append((question, files))
+    return found
+
+
 def train_tasks(
     of: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
 ) -> list[TrainTask]:
@@ -254,23 +305,27 @@ def train_tasks(
 
 
 def question_tasks(
-    of: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
+    of: Study,
+    folders: Folders,
+    device: str = "auto",
+    deadline: float = math.inf,
+    *,
+    overwrite: bool = False,
+    only: Container[str] | None = None,
 ) -> list[tuple[Question, list[AnalysisTask]]]:
     """Every question, asked of every model that it is for; what a model gives is read by others of the study only.
 
-    Where the data have no object masks, what needs them is not asked.
+    `only` are the files that are wanted, None for all.
     """
-    trained = train_tasks(of, folders)
-    paths = {model: folders.checkpoints / task.name for model, task in zip(of.models, trained, strict=True)}
-    asked, has_masks = [], load(of.dataset).test.masks is not None
-    for question in of.questions:
-        if analyses.get(question.analysis).needs_masks and not has_masks:
-            continue
-        tasks = analysis_tasks(
+    paths = _checkpoints(of, folders)
+    asked = []
+    for question, files in _answers(of):
+        subjects = [paths[model] for model, file in files.items() if only is None or file in only]
+        tasks = subjects and analysis_tasks(
             question.analysis,
-            [paths[model] for model in question.models],
+            subjects,
             folders,
-            replace(analyses.get(question.analysis).settings(), **question.settings),
+            question.of(analyses.get(question.analysis)),
             list(paths.values()),
             device=device,
             split=question.split,
@@ -279,17 +334,39 @@ def question_tasks(
             overwrite=overwrite,
         )
         asked.append((question, tasks))
-    return asked
+    return [(question, tasks) for question, tasks in asked if tasks]
 
 
 def reproduce(
-    of: Study, folders: Folders, device: str, say: Say, deadline: float = math.inf, *, overwrite: bool = False
+    of: Study,
+    folders: Folders,
+    device: str,
+    say: Say,
+    deadline: float = math.inf,
+    *,
+    overwrite: bool = False,
+    only: Collection[str] | None = None,
 ) -> list[tuple[Question, list[Path]]]:
     """Train and ask; returns the files of the answers to each question.
 
-    Raises Stopped where `deadline`, a value of `time.monotonic()`, passes: with everything saved, and to be continued.
+    Args:
+        of: the study.
+        folders: where its files go.
+        device: auto, cpu or cuda.
+        say: told how it goes.
+        deadline: a value of `time.monotonic()`.
+        overwrite: make everything anew.
+        only: names of files, see `plan`, that are to be made, from those that they need; None for all of the study.
+
+    Raises Stopped where the deadline passes, with everything saved, and to be continued; and UserError for a file that
+    is not of the study, or that needs one that is not there.
     """
-    do_all(train_tasks(of, folders, device, deadline, overwrite=overwrite), device, say)
-    asked = question_tasks(of, folders, device, deadline, overwrite=overwrite)
+    known = [step.file.name for step in plan(of)] if only else []
+    for name in only or ():
+        if name not in known:
+            raise unknown("file of this study", name, known)
+    trainings = train_tasks(of, folders, device, deadline, overwrite=overwrite)
+    do_all([task for task in trainings if only is None or task.name in only], device, say)
+    asked = question_tasks(of, folders, device, deadline, overwrite=overwrite, only=only)
     do_all([task for _, tasks in asked for task in tasks], device, say)
     return [(question, [task.work().path for task in tasks]) for question, tasks in asked]

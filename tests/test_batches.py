@@ -153,3 +153,26 @@ def test_generators_differ_in_each_of_their_numbers_and_in_their_order() -> None
     # Numbers of different streams are unrelated: no pair correlates beyond five deviations.
     correlation = np.corrcoef(draws.numpy()) - np.eye(len(keys))
     assert np.abs(correlation).max() < 5 / math.sqrt(50)
+
+
+@pytest.mark.parametrize("bounds", [(0, 3, 8), (0, 1, 2, 8), (0, 8)])
+def test_parts_of_a_batch_are_the_batch_whatever_their_number(bounds: tuple[int, ...]) -> None:
+    whole = batches(23, 8, 4, pad=2, flip=True)
+    parts = [
+        TrainingBatches(split(23), 8, 4, CPU, pad=2, flip=True, part=slice(start, stop))
+        for start, stop in itertools.pairwise(bounds)
+    ]
+    for step in (0, 1, 5):
+        images, labels = whole.batch(step)
+        assert torch.equal(torch.cat([part.batch(step)[0] for part in parts]), images)
+        assert torch.equal(torch.cat([part.batch(step)[1] for part in parts]), labels)
+        assert torch.equal(torch.cat([part.noise(step) for part in parts]), whole.noise(step))
+
+
+def test_noise_is_uniform_and_another_at_each_step() -> None:
+    source = batches(2000, 1000)
+    first, second = source.noise(0), source.noise(1)
+    assert first.shape == (1000, 3, 6, 5) and not torch.equal(first, second)
+    assert first.min() >= -1 and first.max() < 1
+    assert abs(float(first.mean())) < 0.01 and abs(float(first.var()) - 1 / 3) < 0.01
+    assert torch.equal(first, batches(2000, 1000).noise(0))

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from interpret_robust import analyses
+from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.catalogue import ABOUT
 from interpret_robust.errors import UserError
 from interpret_robust.folders import Folders
@@ -102,10 +104,12 @@ def test_what_needs_masks_is_not_asked_of_data_without(
     of = replace(whole, questions=tuple(alone))
     loaded = []
 
-    def asked(masks: object) -> list[str]:
-        def load(source: str) -> SimpleNamespace:
+    def asked(masks: npt.NDArray[np.bool_] | None) -> list[str]:
+        split = Split(np.zeros((5, 32, 32, 3), np.uint8), np.arange(5), masks)
+
+        def load(source: str) -> Dataset:
             loaded.append(source)
-            return SimpleNamespace(name=source, test=SimpleNamespace(masks=masks))
+            return Dataset(source, split, split, tuple("abcde"))
 
         for module in ("study", "tasks"):
             monkeypatch.setattr(f"interpret_robust.{module}.load", load)
@@ -115,7 +119,7 @@ def test_what_needs_masks_is_not_asked_of_data_without(
         return [question.analysis for question, _ in found]
 
     everything = [question.analysis for question in alone]
-    assert "localisation" in everything and asked("some") == everything
+    assert "localisation" in everything and asked(np.zeros((5, 32, 32), np.bool_)) == everything
     assert asked(None) == [analysis for analysis in everything if analysis != "localisation"] != []
     assert set(loaded) == {of.dataset}
 

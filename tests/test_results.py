@@ -1,5 +1,6 @@
 """The HDF5 file: round trips, resuming after any stop, and one sentence for each kind of bad file."""
 
+import fcntl
 import io
 import random
 import re
@@ -589,3 +590,63 @@ def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
         assert content(path) == whole
         assert not partial_of(path).exists()
     assert begun == {0, 4, 8, 12, COUNT}
+
+
+def part_of(path: Path, places: list[int], done: int, config: dict[str, Any] = CONFIG) -> Path:
+    """A part of the rows at these places, so many of them written."""
+    with results.open_part(path, SCHEMA, np.array(places), AXES, config) as part:
+        for place in places[:done]:
+            part.append(made_rows(place, place + 1))
+    return path.with_name(f"{path.name}.partial.{places[0]}")
+
+
+def test_parts_are_joined_to_the_content_of_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "[x].h5"  # as a pattern it would not find itself
+    with start(path) as rows:
+        rows.append(made_rows(0, 2))
+        assert rows.missing().tolist() == list(range(2, COUNT))
+        left = [part_of(path, [2, 3, 7, 8, 4], 4), part_of(path, [5, 6, 9], 1)]
+        assert rows.missing().tolist() == [4, 6, 9, 10, 11, 12]
+        with pytest.raises(ValueError, match="lacks the rows of 6 images"):
+            rows.join()
+        left.append(part_of(path, [4, 6, 9, 10, 11, 12], 6))
+        assert rows.missing().tolist() == []
+        assert rows.done == 2
+        rows.join()
+        assert rows.done == COUNT and not any(one.exists() for one in left)
+        rows.finish(summary(rows), {})
+    assert content(path) == content(write(tmp_path / "whole.h5"))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["[x].h5", "whole.h5"]
+
+
+def test_parts_count_only_for_their_own_configuration(tmp_path: Path) -> None:
+    path, other = tmp_path / "x.h5", tmp_path / "xx.h5"
+    kept = part_of(other, [0, 1], 2)
+    with start(path) as rows:
+        foreign = part_of(path, [3, 4], 2, CONFIG | {"data": "photos"})
+        (broken := path.with_name("x.h5.partial.7")).write_bytes(b"nonsense")
+        assert rows.missing().tolist() == list(range(COUNT))
+        assert not foreign.exists() and not broken.exists() and kept.exists()
+    mine = part_of(path, [3, 4], 2)
+    with start(path) as rows:
+        assert len(rows.missing()) == COUNT - 2
+    with start(path, config=CONFIG | {"data": "photos"}, overwrite=True) as rows:
+        assert len(rows.missing()) == COUNT and not mine.exists()
+
+
+def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    part = part_of(path, [3, 4], 2)
+    with start(path) as rows, part.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as another process does that has it open
+        with pytest.raises(UserError) as error:
+            rows.missing()
+        assert_sentence(error, part, "being written by another process")
+    assert part.exists()
+
+
+def test_what_is_left_of_parts_goes_with_the_finished_file_of_their_configuration(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    mine, foreign = part_of(path, [3, 4], 2), part_of(path, [5, 6], 2, CONFIG | {"data": "photos"})
+    assert results.is_finished(path, SCHEMA, CONFIG)
+    assert not mine.exists() and foreign.exists()

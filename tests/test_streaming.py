@@ -416,7 +416,7 @@ def test_data_without_masks_are_refused_where_masks_are_needed(trained: Path, di
 
 
 def named(settings: Settings, limit: int | None = None, other: str = "", model: str = "m-seed0") -> str:
-    return file_name(oddity.ANALYSIS, model, "test", settings, Oddities(), limit, other)
+    return file_name(oddity.ANALYSIS, model, {}, "test", settings, limit, other)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@
 #
 # SLURMCTLD_PORT and SLURMD_PORT choose other ports than Slurm's own 6817 and 6818.
 set -euo pipefail
+PATH+=:/usr/sbin # where the daemons are; a plain user's PATH may lack it
 
 die() {
     echo "slurm-one-node: $2" >&2
@@ -23,7 +24,7 @@ need() {
 pid_of() {
     local pid
     pid=$(cat "$folder/$1.pid" 2>/dev/null) || return 1
-    tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$folder/" || return 1
+    grep -qF -- "$folder/" "/proc/$pid/cmdline" 2>/dev/null || return 1
     echo "$pid"
 }
 
@@ -47,6 +48,7 @@ write_conf() {
     # JobRequeue=0: whoever submitted a job decides on a second attempt, not Slurm.
     # MinJobAge: without a database, squeue is the only one to ask how a job ended.
     # DefMemPerCPU: without it a job that names no memory takes all of the node's.
+    # EnforcePartLimits: a job that asks for more than the node has is refused, not queued.
     # config_overrides: in a container the machine may look larger than it is.
     cat >"$folder/slurm.conf" <<CONF
 ClusterName=one-node
@@ -75,6 +77,7 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0
+EnforcePartLimits=ALL
 DefMemPerCPU=$((memory / cpus))
 JobRequeue=0
 MinJobAge=3600
@@ -128,13 +131,38 @@ end_daemon() {
     wait_until 10 not_running "$1" || kill -KILL "$pid" 2>/dev/null || true
 }
 
-stop_all() {
+# Processes of our jobs. They are told by their environment, as a job that has lost its
+# slurmstepd is unknown to Slurm.
+job_pids() {
+    local proc
+    for proc in /proc/[0-9]*; do
+        grep -qzxF "SLURM_CONF=$SLURM_CONF" "$proc/environ" || continue
+        if [[ $(cat "$proc/comm") == slurmstepd ]] || grep -qz '^SLURM_JOB_ID=' "$proc/environ"; then
+            echo "${proc#/proc/}"
+        fi
+    done
+} 2>/dev/null
+
+kill_job_pids() {
+    local pids
+    pids=$(job_pids)
+    [[ -n $pids ]] || return 0
+    xargs kill -KILL <<<"$pids" 2>/dev/null
+    return 1
+}
+
+# Jobs are no children of slurmd and would outlive it.
+end_jobs() {
     local jobs
     if pid_of slurmctld >/dev/null && jobs=$(timeout 5 squeue -h -o %A 2>/dev/null); then
-        # Jobs are no children of slurmd and would outlive it.
         [[ -z $jobs ]] || xargs scancel <<<"$jobs" || true
         wait_until 20 no_jobs || true
     fi
+    wait_until 5 kill_job_pids || true
+}
+
+stop_all() {
+    end_jobs
     end_daemon slurmd
     end_daemon slurmctld
     end_daemon munged
@@ -152,6 +180,8 @@ start() {
     need slurmctld slurmctld
     need slurmd slurmd
     need sinfo slurm-client
+    # A Unix socket's path, FOLDER/spool/NODE_JOB.STEP the longest, ends at 107 characters.
+    ((${#folder} + ${#node} <= 80)) || die 1 "the path of $folder is too long"
 
     if all_run; then
         echo "slurm-one-node: it runs already in $folder" >&2

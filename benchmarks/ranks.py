@@ -1,0 +1,165 @@
+"""One training by several processes: is it as accurate, and how much faster? The same of an attack on its model.
+
+    python benchmarks/ranks.py --processes 1,2,3 --seeds 3 --output docs/scale/ranks.json
+    python benchmarks/ranks.py --arch narrow --processes 1,2 --seeds 1 --set epochs=1 --limit 640 --output ...
+
+For each seed and number of processes in turn, `torchrun -m interpret_robust train` trains a model, and `evaluate`
+attacks it, each process with one thread. The table has the accuracies on all test images and, from what the files note
+of themselves, the time that training and the analysis took, as a ratio to one process; start-up is not in it. Intervals
+are over seeds (Student's t, of the ratio of each seed). On GPUs give --device cuda.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from machine import describe_machine
+from scipy import stats
+
+from interpret_robust import results
+from interpret_robust.datasets import load
+from interpret_robust.files import replacing
+from interpret_robust.tables import render
+from interpret_robust.training import stored
+
+DATASET = "cluttered-digits"
+
+
+class Found(NamedTuple):
+    """Of one model: accuracies, and seconds of training and of the attack."""
+
+    processes: int
+    seed: int
+    natural: float
+    attacked: float
+    training: float
+    attack: float
+
+
+def measure(processes: int, seed: int, given: argparse.Namespace, folder: Path) -> Found:
+    """Train and attack one model by this many processes."""
+    root = folder / f"{processes}-{seed}"
+    common = ["--device", given.device, "--root", str(root)]
+    changes = [word for change in given.set for word in ("--set", change)]
+    limit = ["--limit", str(given.limit)] if given.limit else []
+    train = ["train", given.variant, "--arch", given.arch, "--recipe", "quick", "--seed", str(seed)]
+    run(processes, [*train, *changes, *limit, *common])
+    attack = ["evaluate", "--pgd", "20", "--cw", "none", "--batch-size", str(given.batch_size)]
+    run(processes, [*attack, *common])
+    (checkpoint,) = (root / "checkpoints").glob("*.safetensors")
+    (answer,) = (root / "analyses").glob("*.h5")
+    result = results.read(answer)
+    return Found(
+        processes,
+        seed,
+        float(result["accuracy/natural"][0, 0]),
+        float(result["accuracy/adversarial"][0, 0, 0]),
+        stored.read(checkpoint).about["history"][-1]["seconds"],
+        results.provenance(answer)["run"]["seconds"],
+    )
+
+
+def run(processes: int, arguments: Sequence[str]) -> None:
+    """`irt` by this many processes of one thread."""
+    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*starter, "-m", "interpret_robust", *arguments]
+    ended = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    if ended.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: {ended.stderr}")
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % interval; no interval of one value."""
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return mean, math.nan, math.nan
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return mean, mean - half, mean + half
+
+
+def summary(found: Sequence[Found]) -> list[dict[str, Any]]:
+    """A row for each number of processes: accuracies, and how much faster than one process of the same seed."""
+    alone = {one.seed: one for one in found if one.processes == 1}
+    rows = []
+    for processes in sorted({one.processes for one in found}):
+        mine = [one for one in found if one.processes == processes]
+        rows.append(
+            {
+                "processes": processes,
+                "seeds": len(mine),
+                "natural": interval([one.natural for one in mine]),
+                "attacked": interval([one.attacked for one in mine]),
+                "training_seconds": interval([one.training for one in mine]),
+                "training_ratio": interval([alone[one.seed].training / one.training for one in mine]),
+                "attack_seconds": interval([one.attack for one in mine]),
+                "attack_ratio": interval([alone[one.seed].attack / one.attack for one in mine]),
+            }
+        )
+    return rows
+
+
+def shown(row: dict[str, Any]) -> dict[str, str]:
+    """The row as it is printed."""
+
+    def cell(name: str, scale: float, digits: int) -> str:
+        mean, low, high = (scale * value for value in row[name])
+        inside = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{mean:.{digits}f}{inside}"
+
+    return {
+        "processes": str(row["processes"]),
+        "natural, %": cell("natural", 100, 1),
+        "PGD-20, %": cell("attacked", 100, 1),
+        "training, s": cell("training_seconds", 1, 1),
+        "ratio": cell("training_ratio", 1, 2),
+        "attack, s": cell("attack_seconds", 1, 1),
+        "its ratio": cell("attack_ratio", 1, 2),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", default="1,2,3", help="numbers of processes, 1 among them")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--variant", default="at")
+    parser.add_argument("--arch", default="small")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a number of the recipe")
+    parser.add_argument("--limit", type=int, help="training images")
+    parser.add_argument("--batch-size", type=int, default=125, help="of the attack: batches are what is shared")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, help="JSON")
+    given = parser.parse_args()
+    counts = [int(count) for count in given.processes.split(",")]
+    if 1 not in counts:
+        parser.error("--processes must have 1 among them, which the others are set against.")
+    load(DATASET)  # so that it is there before anything is timed
+    with tempfile.TemporaryDirectory() as folder:
+        found = [measure(count, seed, given, Path(folder)) for seed in range(given.seeds) for count in counts]
+    rows = summary(found)
+    print(render([shown(row) for row in rows]))
+    if given.output:
+        options = {name: value for name, value in vars(given).items() if name != "output"}
+        held = {
+            "machine": describe_machine(),
+            "options": options,
+            "rows": rows,
+            "models": [one._asdict() for one in found],
+        }
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(given.output) as partial:
+            partial.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
