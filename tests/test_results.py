@@ -636,11 +636,12 @@ def test_parts_count_only_for_their_own_configuration(tmp_path: Path) -> None:
 
 def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    part = part_of(path, [3, 4], 2)
-    with start(path) as rows, part.open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # as another process does that has it open
-        with pytest.raises(UserError) as error:
-            rows.missing()
+    with start(path) as rows:
+        part = part_of(path, [3, 4], 2)
+        with part.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # as another process does that has it open
+            with pytest.raises(UserError) as error:
+                rows.missing()
         assert_sentence(error, part, "being written by another process")
     assert part.exists()
 
