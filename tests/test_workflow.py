@@ -1,0 +1,143 @@
+"""The workflow: by Snakemake on one machine, and under a real Slurm of one node, files are those of one command."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from interpret_robust import results
+from interpret_robust.datasets import catalogue
+from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.npz import write_npz
+from interpret_robust.folders import Folders
+from interpret_robust.study import QUICK, plan, study
+from interpret_robust.training import checkpoint
+
+WORKFLOW = Path(__file__).parent.parent / "workflow"
+PROGRAMS = Path(sys.executable).parent
+STUDY = "figure3"
+
+needs_snakemake = pytest.mark.skipif(not (PROGRAMS / "snakemake").exists(), reason="snakemake is not installed")
+needs_slurm = pytest.mark.skipif(
+    not all(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") for name in ("slurmctld", "munged")),
+    reason="Slurm is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Few images under the name of the embedded data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IRT_DATA", str(tmp_path_factory.mktemp("few")))
+        catalogue.load.cache_clear()
+        made = cluttered_digits(192, 40)
+        arrays = {
+            f"{key}_{name}": array
+            for name, split in (("train", made.train), ("test", made.test))
+            for key, array in (("x", split.images), ("y", split.labels), ("mask", split.masks))
+            if array is not None
+        }
+        write_npz(catalogue.file_of("cluttered-digits"), arrays)
+        yield dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+    catalogue.load.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def whole(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study by one command."""
+    root = tmp_path_factory.mktemp("whole")
+    subprocess.run([PROGRAMS / "irt", "reproduce", STUDY, "--root", root], env=environment, check=True)
+    return root
+
+
+def contents(root: Path) -> dict[str, str]:
+    """The checksum of what each file holds."""
+    folders = Folders(root)
+    models = {path.name: checkpoint.read(path).sha256 for path in folders.checkpoints.iterdir()}
+    return models | {path.name: results.attributes(path)["content_sha256"] for path in folders.analyses.iterdir()}
+
+
+def snakemake(root: Path, environment: dict[str, str], *options: str, victim: str = "") -> str:
+    """Run the workflow for the study; kill the job that makes `victim` once. What it said."""
+    command = [PROGRAMS / "snakemake", "--snakefile", WORKFLOW / "Snakefile", "--directory", root, "--config"]
+    said = root / "said.txt"
+    with (
+        said.open("w") as out,
+        subprocess.Popen(
+            [*map(str, command), f"study={STUDY}", *options], env=environment, stdout=out, stderr=out
+        ) as process,
+    ):
+        if victim:
+            kill(root / victim, process)
+        process.wait(timeout=300)
+    text = said.read_text()
+    assert process.returncode == 0, text
+    return text
+
+
+def kill(victim: Path, engine: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to the process that makes a checkpoint, when it has begun to train."""
+    begun = victim.with_suffix(".state.safetensors")
+    while engine.poll() is None and not begun.exists():
+        time.sleep(0.02)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"--only" in words and victim.name.encode() in words[words.index(b"--only") + 1]:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+def test_a_plan_has_every_file_and_what_it_needs_before_it() -> None:
+    for of in (QUICK, study("audit", seeds=2), study("figure3")):
+        steps = plan(of)
+        made: set[Path] = set()
+        for step in steps:
+            assert set(step.needs) <= made
+            made.add(step.file)
+        assert len(made) == len(steps)
+        models = {step.file for step in steps if step.file.suffix == ".safetensors"}
+        assert len(models) == len(of.models)
+        for step in steps:
+            own = [model for model in models if f"-{model.stem}-" in step.file.name]
+            assert step.file in models or set(own) <= set(step.needs)
+            assert step.file in models or len(step.needs) in (1, len(models))
+
+
+def test_the_planned_names_are_those_of_the_files(whole: Path) -> None:
+    assert {step.file.name for step in plan(study(STUDY))} == contents(whole).keys()
+
+
+def test_one_file_of_a_study_is_made_by_itself(whole: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    model = next(path.name for path in (whole / "checkpoints").iterdir() if "at-att-seed0" in path.name)
+    answer = next(path.name for path in (whole / "analyses").iterdir() if "at-att-seed0-test" in path.name)
+    command = [str(PROGRAMS / "irt"), "reproduce", STUDY, "--root", str(tmp_path), "--only"]
+    early = subprocess.run([*command, answer], env=environment, capture_output=True, text=True, check=False)
+    assert early.returncode == 2 and re.fullmatch(r"irt: there is no checkpoint .*at-att-seed0.*\n", early.stderr)
+    for file in (f"checkpoints/{model}", answer):
+        subprocess.run([*command, file], env=environment, check=True)
+    assert contents(tmp_path) == {name: held for name, held in contents(whole).items() if name in (model, answer)}
+    assert not (tmp_path / "figures").exists()
+    wrong = subprocess.run([*command, "nonsense.h5"], env=environment, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("irt: unknown file of this study 'nonsense.h5'")
+
+
+@needs_snakemake
+def test_snakemake_makes_the_same_files_and_retries_a_killed_job(
+    whole: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    victim = "checkpoints/cluttered-digits-small-at-att-seed0.safetensors"
+    said = snakemake(tmp_path, environment, "--cores", "2", "--retries", "2", victim=victim)
+    assert "Trying to restart job" in said
+    assert contents(tmp_path) == contents(whole)
+    assert (tmp_path / "tables.txt").read_text().strip()
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {p.name for p in (whole / "figures").iterdir()}
+    again = snakemake(tmp_path, environment, "--cores", "2")
+    assert "Nothing to be done" in again
