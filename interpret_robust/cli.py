@@ -203,8 +203,13 @@ def irt(context: click.Context, debug: bool) -> None:  # noqa: ARG001
     irt analyze  ->  analyses/      an answer, and all it rests on
     irt figure   ->  figures/       a picture of the answer
     """
-    if os.environ.get("RANK", "0") != "0" and context.invoked_subcommand not in TOGETHER:
+    if _is_later("RANK") and context.invoked_subcommand not in TOGETHER:
         context.exit()
+
+
+def _is_later(rank: str) -> bool:
+    """Whether torchrun started this process and others before it, by RANK of all or LOCAL_RANK of this machine."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get(rank, "0") != "0"
 
 
 @irt.group()
@@ -840,7 +845,7 @@ def main() -> NoReturn:
         sentence, code = _explain(error)
         if sentence is None:
             raise
-        if not (isinstance(error, UserError) and os.environ.get("LOCAL_RANK", "0") != "0"):
+        if not (isinstance(error, UserError) and _is_later("LOCAL_RANK")):
             # What one process of a node finds wrong, all of them do.
             click.echo(f"irt: {sentence}", err=True)
     sys.exit(code or 0)

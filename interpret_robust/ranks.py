@@ -42,10 +42,12 @@ def joined() -> Iterator[None]:
     on_gpus = torch.cuda.is_available() and local <= torch.cuda.device_count()
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
-        with _quiet() if index() else nullcontext():
-            yield
-        gc.collect()  # what DDP has left in cycles aborts the process if it outlives the group
-        dist.destroy_process_group()
+        try:
+            with _quiet() if index() else nullcontext():
+                yield
+        finally:
+            gc.collect()  # what DDP has left in cycles aborts the process if it outlives the group
+            dist.destroy_process_group()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise

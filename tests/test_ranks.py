@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -225,6 +226,8 @@ def test_a_mistake_is_told_once_on_each_node(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["irt", "train", "nonsense"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(ranks, "joined", nullcontext)
     for local, said in (("0", "irt: unknown variant 'nonsense'"), ("1", "")):
         monkeypatch.setenv("LOCAL_RANK", local)
         with pytest.raises(SystemExit) as ended:
@@ -241,6 +244,7 @@ def test_torchrun_and_a_time_limit_would_go_round_in_circles(monkeypatch: pytest
 
 def test_other_commands_are_for_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("figure", "audit", "show", "validate"):
+        monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "1")
         assert irt.main([name, "nonsense"], standalone_mode=False) == 0
         monkeypatch.setenv("RANK", "0")
