@@ -1,7 +1,7 @@
 """One training by several processes: is it as accurate, and how much faster? The same of an attack on its model.
 
-    python benchmarks/ranks.py --processes 1,2,3 --seeds 3 --output docs/scale/ranks.json
-    python benchmarks/ranks.py --arch narrow --processes 1,2 --seeds 1 --set epochs=1 --limit 640 --output ...
+    python benchmarks/ranks.py --output docs/scale/ranks-small.json
+    python benchmarks/ranks.py --arch narrow --processes 1,2 --set epochs=1 --limit 1280 --images 100 --batch-size 25
 
 For each seed and number of processes in turn, `torchrun -m interpret_robust train` trains a model, and `evaluate`
 attacks it, each process with one thread. The table has the accuracies on all test images and, from what the files note
@@ -53,6 +53,7 @@ def measure(processes: int, seed: int, given: argparse.Namespace, folder: Path) 
     train = ["train", given.variant, "--arch", given.arch, "--recipe", "quick", "--seed", str(seed)]
     run(processes, [*train, *changes, *limit, *common])
     attack = ["evaluate", "--pgd", "20", "--cw", "none", "--batch-size", str(given.batch_size)]
+    attack += ["--limit", str(given.images)] if given.images else []
     run(processes, [*attack, *common])
     (checkpoint,) = (root / "checkpoints").glob("*.safetensors")
     (answer,) = (root / "analyses").glob("*.h5")
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--arch", default="small")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a number of the recipe")
     parser.add_argument("--limit", type=int, help="training images")
+    parser.add_argument("--images", type=int, help="test images, all by default")
     parser.add_argument("--batch-size", type=int, default=125, help="of the attack: batches are what is shared")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="JSON")

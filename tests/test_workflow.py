@@ -72,7 +72,7 @@ def snakemake(root: Path, environment: dict[str, str], *options: str, victim: st
     with (
         said.open("w") as out,
         subprocess.Popen(
-            [*map(str, command), f"study={STUDY}", *options], env=environment, stdout=out, stderr=out
+            [*map(str, command), f"study={STUDY}", "mem_mb=800", *options], env=environment, stdout=out, stderr=out
         ) as process,
     ):
         if victim:
@@ -141,3 +141,30 @@ def test_snakemake_makes_the_same_files_and_retries_a_killed_job(
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {p.name for p in (whole / "figures").iterdir()}
     again = snakemake(tmp_path, environment, "--cores", "2")
     assert "Nothing to be done" in again
+
+
+@pytest.fixture
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Slurm of one node, and what its clients need in their environment."""
+    folder = tmp_path_factory.mktemp("slurm")
+    script = WORKFLOW / "slurm-one-node.sh"
+    began = subprocess.run([script, "start", folder], capture_output=True, text=True, check=False)
+    assert began.returncode == 0, began.stderr
+    yield {"SLURM_CONF": began.stdout.strip().removeprefix("export SLURM_CONF=")}
+    subprocess.run([script, "stop", folder], check=True)
+
+
+@needs_snakemake
+@needs_slurm
+def test_slurm_makes_the_same_files_and_retries_a_killed_job(
+    whole: Path, environment: dict[str, str], slurm: dict[str, str], tmp_path: Path
+) -> None:
+    victim = "checkpoints/cluttered-digits-small-at-att-seed0.safetensors"
+    profile = ["--workflow-profile", str(WORKFLOW / "profiles" / "slurm"), "--latency-wait", "5"]
+    without_accounting = ["--slurm-status-command", "squeue", "--default-resources", "slurm_account=none"]
+    # A status is asked for after so many seconds, and 10 later where nothing has ended: just above a job's length.
+    soon = ["--slurm-init-seconds-before-status-checks", "8"]
+    options = [*profile, *soon, *without_accounting, "slurm_partition=main"]
+    said = snakemake(tmp_path, environment | slurm, *options, victim=victim)
+    assert "SLURM jobid" in said and "Trying to restart job" in said
+    assert contents(tmp_path) == contents(whole)
