@@ -59,7 +59,7 @@ SUBJECT = ROOT / "checkpoints" / "cifar10-small-at-seed0.safetensors"
 
 ASSUMED = {
     "tflops": "low: a narrow network in eager float32, from logged epochs of robust_overfitting; high: the lower end "
-    "of an effective 50 to 100 TFLOP/s (field notes on robustness, 5.1 and 5.3, both estimates). Not measured by us.",
+    "of an effective 50 to 100 TFLOP/s (both estimates). Not measured by us.",
     "price": "dollars a GPU hour: one H100 rented, from an interruptible one to a large provider's on demand, as two "
     "public comparisons of spring 2026 give them (gridstackhub.ai/learn/reserved-vs-spot-vs-on-demand-gpu: 1.49; "
     "mercatus-ai.com/blog/cloud-gpu-pricing: 5.00). Not checked by us.",

@@ -104,6 +104,14 @@ def test_sharing_batch_norm_changes_no_name_and_no_mode() -> None:
     torch.testing.assert_close(model.eval()(images), plain(images))
 
 
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm3d(4), nn.SyncBatchNorm(4), nn.BatchNorm2d(4, affine=False), nn.BatchNorm1d(4, momentum=None)]
+)
+def test_a_batch_norm_that_cannot_be_shared_is_refused(norm: nn.Module) -> None:
+    with pytest.raises(UserError, match=r"cannot share the batch norm 1 \(.*\): train it by one\."):
+        share_batch_norm(nn.Sequential(nn.Identity(), norm))
+
+
 @cache
 def alone(name: str) -> dict[str, Tensor]:
     return rank_jobs.trained(name)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from interpret_robust import results
@@ -18,6 +19,7 @@ from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.folders import Folders
+from interpret_robust.loading import Card
 from interpret_robust.study import QUICK, plan, study
 from interpret_robust.training import checkpoint
 
@@ -168,3 +170,41 @@ def test_slurm_makes_the_same_files_and_retries_a_killed_job(
     said = snakemake(tmp_path, environment | slurm, *options, victim=victim)
     assert "SLURM jobid" in said and "Trying to restart job" in said
     assert contents(tmp_path) == contents(whole)
+
+
+NETWORK = """
+import torch
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 5, 3, stride=2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(),
+        torch.nn.Linear(80, 10)
+    )
+"""
+
+
+@needs_snakemake
+def test_models_from_elsewhere_are_asked_on_each_data_set(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "my_network.py").write_text(NETWORK)
+    write_npz(tmp_path / "mine.npz", dict(np.load(catalogue.file_of("cluttered-digits"))))
+    for seed in (0, 1):
+        card = Card("my_network:net", arguments=(("seed", seed),), label=f"net{seed}")
+        (tmp_path / "cards").mkdir(exist_ok=True)
+        card.write(tmp_path / "cards" / f"{seed}.json")
+    config = ["cards=cards", "data=cluttered-digits,mine.npz", "ask=alignment", "limit=10"]
+    command = [PROGRAMS / "snakemake", "--snakefile", WORKFLOW / "models.smk", "--directory", tmp_path, "--cores", "2"]
+    ended = subprocess.run(
+        [*map(str, command), "--config", *config],
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    for data in ("cluttered-digits", "mine"):
+        found = sorted(path.name for path in (tmp_path / data / "analyses").iterdir())
+        assert found == [f"alignment-net{seed}-test-first10.h5" for seed in (0, 1)]
+        assert (tmp_path / data / "report.html").exists()
+        told = results.provenance(tmp_path / data / "analyses" / found[0])["config"]["data"]
+        assert (told["dataset"], told["images"]) == (data, 10)

@@ -7,24 +7,46 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from interpret_robust.errors import UserError
 
-class _Sum(torch.autograd.Function):
-    """The sum over all ranks. Each rank's loss depends on it, and so do the gradients that it gets back."""
 
-    @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
-        summed = x.clone()
-        dist.all_reduce(summed)
-        return summed
+class _Normalise(torch.autograd.Function):
+    """Batch norm (N, C, ...) by mean and variance over all ranks, which it also gives, with the number of entries."""
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
-        summed = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(summed)
-        return summed
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        local_mean, local_variance = torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
+        # In float64, where nothing is lost when the square of the mean is taken away again.
+        first = local_mean.double()
+        moments = torch.stack([torch.ones_like(first), first, local_variance + first.square()])
+        dist.all_reduce(moments.mul_(x.numel() // x.shape[1]))
+        count, first, second = moments[0], moments[1] / moments[0], moments[2] / moments[0]
+        mean, variance = first.to(local_mean), (second - first.square()).to(local_mean)
+        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps), count.to(local_mean))
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance, count)
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), mean, variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, inverse, count = ctx.saved_tensors
+        backward, wanted = torch.ops.aten.native_batch_norm_backward, [False, True, True]
+        _, of_weight, of_bias = backward(gradient, x, weight, None, None, mean, inverse, True, ctx.eps, wanted)
+        sums = torch.stack([of_weight, of_bias])
+        dist.all_reduce(sums)
+        # scale * (gradient - mean(gradient) - normalised x * mean(gradient * normalised x))
+        scale = weight * inverse
+        by_x = -scale * inverse * sums[0] / count
+        shift = -scale * sums[1] / count - by_x * mean
+        column = (-1, *(1,) * (x.ndim - 2))
+        of_x = torch.addcmul(shift.view(column), x, by_x.view(column)).addcmul_(gradient, scale.view(column))
+        return of_x.to(x.dtype), of_weight, of_bias, None
 
 
 class _Shared(_BatchNorm):
@@ -33,17 +55,10 @@ class _Shared(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        exact = x if x.dtype == torch.float64 else x.float()
-        variance, mean = torch.var_mean(exact, [axis for axis in range(x.ndim) if axis != 1], correction=0)
-        # In float64, where nothing is lost when the square of the mean is taken away again.
-        local = torch.stack([torch.ones_like(mean, dtype=torch.float64), mean.double(), variance + mean.double() ** 2])
-        count, first, second = _Sum.apply(local * (x.numel() // x.shape[1]))
-        mean, variance = first / count, second / count - (first / count).square()
-        self._track(mean.detach(), (variance * (count / (count - 1))).detach())
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        column = (-1, *(1,) * (x.ndim - 2))
-        return torch.addcmul(shift.to(exact).view(column), exact, scale.to(exact).view(column)).to(x)
+        normalised: Tensor
+        normalised, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        self._track(mean, variance * (count / (count - 1)))
+        return normalised
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased: Tensor) -> None:
@@ -66,7 +81,12 @@ _OF = {nn.BatchNorm1d: SharedNorm1d, nn.BatchNorm2d: SharedNorm2d}
 
 
 def share_batch_norm(model: nn.Module) -> None:
-    """Let each batch norm below `model` see the batch of all ranks. Weights, buffers and names stay as they are."""
-    for module in model.modules():
+    """Let each batch norm below `model` see the batch of all ranks. Weights, buffers and names stay as they are.
+
+    Raises UserError for one that is not of (N, C) or (N, C, H, W), with weights and a running mean.
+    """
+    for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, _Shared):
+            if type(module) not in _OF or not module.affine or module.running_mean is None or module.momentum is None:
+                raise UserError(f"several processes cannot share the batch norm {name} ({module}): train it by one.")
             module.__class__ = _OF[type(module)]
