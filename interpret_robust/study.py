@@ -5,7 +5,7 @@ the paper, or audit all of its claims, over training seeds 0, 1, ..., at the pap
 """
 
 import math
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,7 @@ from interpret_robust.drawing import Say
 from interpret_robust.errors import UserError, unknown
 from interpret_robust.folders import Folders
 from interpret_robust.streaming import file_name, reached
-from interpret_robust.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
+from interpret_robust.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all, readers_of
 from interpret_robust.training.recipe import preset
 
 
@@ -238,49 +238,55 @@ def _readers(architecture: str, other: str | None, seeds: int) -> tuple[Model, .
 
 
 class Step(NamedTuple):
-    """A file of a study, and those that must be there before it can be made; paths are below the working directory."""
+    """A file of a study, and the models that must be there before it can be made; paths are below `Folders`."""
 
     file: Path
     needs: tuple[Path, ...] = ()
 
 
-def plan(of: Study) -> list[Step]:
-    """Every model and every answer of a study, in an order in which they can be made.
+class _Planned(NamedTuple):
+    """A model that may have still to be trained."""
 
-    What is read by other models waits for all of them.
-    """
-    folders = Folders(Path())
-    paths = _checkpoints(of, folders)
-    steps = [Step(path) for path in paths.values()]
-    for question, files in _answers(of):
-        alone = analyses.get(question.analysis).readers == "none"
-        for model, file in files.items():
-            steps.append(Step(folders.analyses / file, (paths[model],) if alone else tuple(paths.values())))
-    return steps
+    path: Path
+    job: Mapping[str, Any]
+    source: str
+
+    @property
+    def told(self) -> str:
+        return str(self.path)
 
 
-def _checkpoints(of: Study, folders: Folders) -> dict[Model, Path]:
+def plan(of: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
+    """Every model and every answer of a study, in an order in which they can be made."""
+    models = _planned(of, folders)
+    answers = [step for _, steps in _answers(of, models, folders) for step in steps]
+    return [*(Step(model.path) for model in models.values()), *answers]
+
+
+def _planned(of: Study, folders: Folders) -> dict[Model, _Planned]:
     tasks = train_tasks(of, folders)
-    return {model: folders.checkpoints / task.name for model, task in zip(of.models, tasks, strict=True)}
+    return {
+        model: _Planned(folders.checkpoints / task.name, task.job().describe(), of.dataset)
+        for model, task in zip(of.models, tasks, strict=True)
+    }
 
 
-def _answers(of: Study) -> list[tuple[Question, dict[Model, str]]]:
-    """The file of each question's answer for each model. What needs object masks is asked only where there are any."""
-    data = load(of.dataset)
-    jobs = {model: task.job() for model, task in zip(of.models, train_tasks(of, Folders(Path())), strict=True)}
-    described = {model: job.describe() for model, job in jobs.items()}
-    found = []
+def _answers(of: Study, models: Mapping[Model, _Planned], folders: Folders) -> Iterator[tuple[Question, list[Step]]]:
+    """Each question's files. What needs object masks is asked only where there are any."""
+    data, jobs = load(of.dataset), {model.path: model.job for model in models.values()}
     for question in of.questions:
         analysis = analyses.get(question.analysis)
         if analysis.needs_masks and data.test.masks is None:
             continue
         settings, limit = question.of(analysis), reached(question.limit, data.split(question.split))
-        files = {
-            model: file_name(analysis, jobs[model].name, described[model], question.split, settings, limit)
-            for model in question.models
-        }
-        found.append((question, files))
-    return found
+        steps = []
+        for model in (models[one] for one in question.models):
+            name = file_name(analysis, model.path.stem, model.job, question.split, settings, limit)
+            choose = readers_of.get(analysis.readers)
+            readers = choose(model, tuple(jobs), jobs.__getitem__) if choose else ()
+            needs = (model.path, *readers[: analysis.most_readers])
+            steps.append(Step(folders.analyses / name, needs))
+        yield question, steps
 
 
 def train_tasks(
@@ -307,34 +313,27 @@ def train_tasks(
 def question_tasks(
     of: Study,
     folders: Folders,
-    device: str = "auto",
-    deadline: float = math.inf,
-    *,
-    overwrite: bool = False,
     only: Container[str] | None = None,
+    **shared: Any,
 ) -> list[tuple[Question, list[AnalysisTask]]]:
     """Every question, asked of every model that it is for; what a model gives is read by others of the study only.
 
-    `only` are the files that are wanted, None for all.
+    `only` are the files that are wanted, None for all; `shared` is what their tasks have in common.
     """
-    paths = _checkpoints(of, folders)
     asked = []
-    for question, files in _answers(of):
-        subjects = [paths[model] for model, file in files.items() if only is None or file in only]
-        tasks = subjects and analysis_tasks(
-            question.analysis,
-            subjects,
-            folders,
-            question.of(analyses.get(question.analysis)),
-            list(paths.values()),
-            device=device,
-            split=question.split,
-            limit=question.limit,
-            deadline=deadline,
-            overwrite=overwrite,
-        )
-        asked.append((question, tasks))
-    return [(question, tasks) for question, tasks in asked if tasks]
+    for question, steps in _answers(of, _planned(of, folders), folders):
+        wanted = [step for step in steps if only is None or step.file.name in only]
+        tasks = [task for step in wanted for task in _tasks(question, step, folders, **shared)]
+        if tasks:
+            asked.append((question, tasks))
+    return asked
+
+
+def _tasks(question: Question, step: Step, folders: Folders, **shared: Any) -> list[AnalysisTask]:
+    settings = question.of(analyses.get(question.analysis))
+    subject, *readers = step.needs
+    shared |= {"split": question.split, "limit": question.limit}
+    return analysis_tasks(question.analysis, [subject], folders, settings, readers, **shared)
 
 
 def reproduce(
@@ -367,6 +366,6 @@ def reproduce(
             raise unknown("file of this study", name, known)
     trainings = train_tasks(of, folders, device, deadline, overwrite=overwrite)
     do_all([task for task in trainings if only is None or task.name in only], device, say)
-    asked = question_tasks(of, folders, device, deadline, overwrite=overwrite, only=only)
+    asked = question_tasks(of, folders, only, device=device, deadline=deadline, overwrite=overwrite)
     do_all([task for _, tasks in asked for task in tasks], device, say)
     return [(question, [task.work().path for task in tasks]) for question, tasks in asked]

@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -225,7 +225,28 @@ def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping
     return None
 
 
-def evaluators_of(read: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
+def stored_job(path: Path) -> Mapping[str, Any]:
+    """How a checkpoint was made."""
+    return checkpoint.read(path).job
+
+
+JobOf = Callable[[Path], Mapping[str, Any]]
+
+
+class Made(Protocol):
+    """A model as far as it decides who reads what it gives: it may have still to be trained. See `Subject`."""
+
+    @property
+    def job(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def told(self) -> str: ...  # noqa: D102
+
+    @property
+    def source(self) -> str: ...  # noqa: D102
+
+
+def evaluators_of(read: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
     """Which of the candidates read the gradient maps of the model `read`, the paper's kind first.
 
     Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
@@ -235,11 +256,7 @@ def evaluators_of(read: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]
     """
     job = read.job
     others = sorted(
-        (
-            (found.job["seed"], path, found.job)
-            for path in candidates
-            if (found := checkpoint.read(path)).job["dataset"] == job["dataset"]
-        ),
+        ((found["seed"], path, found) for path in candidates if (found := job_of(path))["dataset"] == job["dataset"]),
         key=lambda other: other[:2],
     )
 
@@ -270,13 +287,13 @@ def _of_its_kind(job: Mapping[str, Any]) -> str:
     return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
 
-def copies_of(source: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
+def copies_of(source: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
     """The candidates that were trained as `source` was, from other seeds, lowest first: they read its attacks."""
     job = source.job
     found = sorted(
         (other["seed"], path)
         for path in candidates
-        if {**(other := checkpoint.read(path).job), "seed": None} == {**job, "seed": None} and other != job
+        if {**(other := job_of(path)), "seed": None} == {**job, "seed": None} and other != job
     )
     return tuple(path for _, path in found)
 
@@ -287,6 +304,10 @@ def others_of(found: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(
         path for path, other in others if other.job["dataset"] == found.job["dataset"] and other.sha256 != found.sha256
     )
+
+
+readers_of: Mapping[str, Callable[..., tuple[Path, ...]]] = {"evaluators": evaluators_of, "copies": copies_of}
+"""By `Analysis.readers`: who they are, among candidates."""
 
 
 def analysis_tasks(
@@ -312,7 +333,7 @@ def analysis_tasks(
         return [AnalysisTask(name, one, folders.analyses, settings, **shared) for one in subjects]
     if candidates is None:
         candidates = () if evaluators else _checkpoints_in(folders)
-    choose = others_of if matrix else {"evaluators": evaluators_of, "copies": copies_of}[analysis.readers]
+    choose = others_of if matrix else readers_of[analysis.readers]
     chosen = [evaluators or choose(subject(one, shared.get("source")), candidates) for one in subjects]
     shared["default_evaluators"] = not (evaluators or matrix)
     return [

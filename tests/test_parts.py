@@ -113,7 +113,7 @@ def test_what_needs_masks_is_not_asked_of_data_without(
 
         for module in ("study", "tasks"):
             monkeypatch.setattr(f"interpret_robust.{module}.load", load)
-        found = question_tasks(of, Folders(tmp_path), "cpu")
+        found = question_tasks(of, Folders(tmp_path), device="cpu")
         for question, tasks in found:
             assert [task.analysis for task in tasks] == [question.analysis] * len(question.models)
         return [question.analysis for question, _ in found]

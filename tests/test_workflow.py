@@ -109,8 +109,22 @@ def test_a_plan_has_every_file_and_what_it_needs_before_it() -> None:
         assert len(models) == len(of.models)
         for step in steps:
             own = [model for model in models if f"-{model.stem}-" in step.file.name]
-            assert step.file in models or set(own) <= set(step.needs)
-            assert step.file in models or len(step.needs) in (1, len(models))
+            assert step.file in models or (step.needs[0] in own and set(step.needs) <= models)
+
+
+def test_what_a_planned_answer_needs_is_who_reads_it() -> None:
+    needs = {step.file.name: [need.stem for need in step.needs] for step in plan(study("audit", seeds=2))}
+    name = "cluttered-digits-small-{}-seed{}".format
+    assert needs["attention-rank-cluttered-digits-small-at-att-seed1-test.h5"] == [name("at-att", 1)]
+    assert needs["robustness-cluttered-digits-small-at-reg-seed0-test.h5"] == [name("at-reg", 0), name("at-reg", 1)]
+    score = needs["gradmap-score-cluttered-digits-small-at-seed0-test.h5"]
+    assert score == [
+        name("at", 0),
+        name("natural", 1),
+        name("natural", 2),
+        "cluttered-digits-cnn-natural-seed1",
+        name("at", 1),
+    ]
 
 
 def test_the_planned_names_are_those_of_the_files(whole: Path) -> None:
@@ -202,9 +216,12 @@ def test_models_from_elsewhere_are_asked_on_each_data_set(environment: dict[str,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    found = set((tmp_path / "analyses").iterdir())
     for data in ("cluttered-digits", "mine"):
-        found = sorted(path.name for path in (tmp_path / data / "analyses").iterdir())
-        assert found == [f"alignment-net{seed}-test-first10.h5" for seed in (0, 1)]
-        assert (tmp_path / data / "report.html").exists()
-        told = results.provenance(tmp_path / data / "analyses" / found[0])["config"]["data"]
-        assert (told["dataset"], told["images"]) == (data, 10)
+        for seed in (0, 1):
+            path = tmp_path / "analyses" / f"alignment-{data}-net{seed}-test-first10.h5"
+            config = results.provenance(path)["config"]
+            assert (config["data"]["dataset"], config["data"]["images"]) == (data, 10)
+            assert dict(config["checkpoint"]["job"]["card"]["arguments"]) == {"seed": seed}
+            found.remove(path)
+    assert not found and (tmp_path / "report.html").exists()

@@ -1,11 +1,12 @@
-"""Models from elsewhere: each question to each model on each data set is a job, and each data set has a page.
+"""Models from elsewhere: each question to each model on each data set is a job, and all answers are on one page.
 
     snakemake --snakefile workflow/models.smk --workflow-profile workflow/profiles/slurm --directory audit \
         --config cards=cards data=cifar10,mine.npz ask=robustness,attention-rank,alignment limit=1000
 
-`cards` is a folder of model cards (`irt model card`), below --directory as all paths. Answers are in DATA/analyses.
+`cards` is a folder of model cards (`irt model card`). All paths are below --directory, where the answers are, too.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -17,12 +18,13 @@ IRT = Path(sys.executable).parent / "irt"
 CARDS = {Card.read(path).name: str(path) for path in sorted(Path(config["cards"]).glob("*.json"))}
 DATA = {Path(source).stem: source for source in config["data"].split(",")}
 ASK, LIMIT = config["ask"].split(","), config.get("limit")
-ANSWER = "{data}/analyses/{question}-{model}-test" + (f"-first{LIMIT}" if LIMIT else "") + ".h5"
+ANSWER = "analyses/{question}-{data}-{model}-test" + (f"-first{LIMIT}" if LIMIT else "") + ".h5"
 
 
 wildcard_constraints:
-    data="|".join(DATA),
-    question="|".join(ASK),
+    data="|".join(map(re.escape, DATA)),
+    model="|".join(map(re.escape, CARDS)),
+    question="|".join(map(re.escape, ASK)),
 
 
 localrules:
@@ -31,7 +33,7 @@ localrules:
 
 rule all:
     input:
-        expand("{data}/report.html", data=DATA),
+        "report.html",
 
 
 rule answer:
@@ -40,7 +42,7 @@ rule answer:
     output:
         ANSWER,
     log:
-        "{data}/logs/{question}-{model}.log",
+        "logs/{question}-{data}-{model}.log",
     params:
         source=lambda wildcards: DATA[wildcards.data],
         limit=f"--limit {LIMIT}" if LIMIT else "",
@@ -57,11 +59,11 @@ rule answer:
 
 rule page:
     input:
-        lambda wildcards: expand(ANSWER, data=wildcards.data, question=ASK, model=CARDS),
+        expand(ANSWER, data=DATA, question=ASK, model=CARDS),
     output:
-        "{data}/report.html",
+        "report.html",
     log:
-        "{data}/logs/report.log",
+        "logs/report.log",
     params:
         root=lambda wildcards, output: Path(output[0]).parent,
     resources:
