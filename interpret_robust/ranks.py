@@ -9,10 +9,12 @@ others do what it says. Alone, all of this costs nothing.
 import gc
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -22,6 +24,10 @@ from interpret_robust.errors import UserError
 
 PATIENCE = timedelta(days=1)
 """How long a rank waits for another that is at work. One that has died is noticed at once."""
+
+
+POLL = 0.02
+"""Seconds between two looks for another rank while they meet."""
 
 
 class FromFirst(UserError):
@@ -41,7 +47,9 @@ def joined() -> Iterator[None]:
     # NCCL refuses two ranks on one GPU.
     on_gpus = torch.cuda.is_available() and local <= torch.cuda.device_count()
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
+        store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+        backend, store = "cpu:gloo,cuda:nccl" if on_gpus else "gloo", _new_place(store, rank, world)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         try:
             with _quiet() if index() else nullcontext():
                 yield
@@ -54,6 +62,36 @@ def joined() -> Iterator[None]:
         raise UserError(
             f"rank {os.environ['RANK']} has lost the other processes of its job; everything that was saved is kept."
         ) from error
+
+
+def _new_place(store: Any, rank: int, world: int) -> Any:
+    """A part of torchrun's store that is new each time the workers start.
+
+    The store outlives workers, and holds the addresses of those that have died: a quick worker would call these. So
+    rank 0 calls under a new name, each other rank answers under its own, and hears the first one's only when that
+    has read it. Restart counts will not do for a name: they differ between nodes.
+    """
+    name, call = uuid4().hex, "irt/call"
+    if rank == 0:
+        store.set(call, name)
+        for answer in [_answer(store, other, name) for other in range(1, world)]:
+            store.set(f"irt/{answer}", name)
+        return dist.PrefixStore(name, store)
+    while not store.check([f"irt/{name}"]):
+        if store.check([call]):
+            store.set(f"irt/answer/{rank}", f"{store.get(call).decode()} {name}")
+        time.sleep(POLL)
+    return dist.PrefixStore(store.get(f"irt/{name}").decode(), store)
+
+
+def _answer(store: Any, rank: int, to: str) -> str:
+    """The name under which a rank has answered to this call."""
+    while True:
+        if store.check([f"irt/answer/{rank}"]):
+            call, name = str(store.get(f"irt/answer/{rank}"), "ascii").split()
+            if call == to:
+                return name
+        time.sleep(POLL)
 
 
 @contextmanager

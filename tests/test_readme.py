@@ -82,7 +82,8 @@ def test_every_command_runs_and_the_study_is_done_once(
 
     lines = [line.rpartition("&& .venv/bin/")[2] for line in COMMANDS]
     ran = [line for line in lines if line.startswith("irt ")]
-    assert len(ran) == len(COMMANDS) - 1 and ran[0] == "irt reproduce quick"
+    left = [line.split()[0] for line in lines if line not in ran]
+    assert left == ["pytest", "torchrun", "snakemake"] and ran[0] == "irt reproduce quick"
     first, written = irt(ran[0]), stamps()
     second = irt(ran[0])
     assert stamps() == written
