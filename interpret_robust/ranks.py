@@ -19,10 +19,11 @@ from uuid import uuid4
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from interpret_robust.errors import UserError
 
-PATIENCE = timedelta(days=1)
+PATIENCE = timedelta(hours=6)
 """How long a rank waits for another that is at work. One that has died is noticed at once."""
 
 
@@ -47,15 +48,13 @@ def joined() -> Iterator[None]:
     # NCCL refuses two ranks on one GPU.
     on_gpus = torch.cuda.is_available() and local <= torch.cuda.device_count()
     try:
-        store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
         backend, store = "cpu:gloo,cuda:nccl" if on_gpus else "gloo", _new_place(store, rank, world)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
-        try:
-            with _quiet() if index() else nullcontext():
-                yield
-        finally:
-            gc.collect()  # what DDP has left in cycles aborts the process if it outlives the group
-            dist.destroy_process_group()
+        with _quiet() if index() else nullcontext():
+            yield
+        gc.collect()  # what DDP has left in cycles aborts the process if it outlives the group
+        dist.destroy_process_group()  # not after an error, of which the others may not know: it would wait for them
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
@@ -76,12 +75,12 @@ def _new_place(store: Any, rank: int, world: int) -> Any:
         store.set(call, name)
         for answer in [_answer(store, other, name) for other in range(1, world)]:
             store.set(f"irt/{answer}", name)
-        return dist.PrefixStore(name, store)
+        return PrefixStore(name, store)
     while not store.check([f"irt/{name}"]):
         if store.check([call]):
             store.set(f"irt/answer/{rank}", f"{store.get(call).decode()} {name}")
         time.sleep(POLL)
-    return dist.PrefixStore(store.get(f"irt/{name}").decode(), store)
+    return PrefixStore(store.get(f"irt/{name}").decode(), store)
 
 
 def _answer(store: Any, rank: int, to: str) -> str:

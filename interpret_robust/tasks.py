@@ -66,7 +66,7 @@ class TrainTask:
 
     def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
         """The same a step at a time, until `stop` is set."""
-        if time.monotonic() > self.deadline:
+        if ranks.any_of(time.monotonic() > self.deadline)[0]:
             raise Stopped(f"{self.job().name} was not begun")
         path = yield from training(
             self.job(),
