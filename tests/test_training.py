@@ -133,7 +133,7 @@ def status(folder, seconds=0.0):
 assert status("whole") == 0
 took = os.times().children_user + os.times().children_system
 moments = random.Random(0)
-assert [status("killed", moments.uniform(0, took / 15)) for _ in range(20)] == [signal.SIGPROF] * 20
+assert [status("killed", moments.uniform(0, took / 10)) for _ in range(20)] == [signal.SIGPROF] * 20
 assert status("killed") == 0
 """
 
