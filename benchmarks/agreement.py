@@ -27,17 +27,19 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from interpret_robust import analyses, provenance, results
-from interpret_robust.attacks import check_inside, margin_loss
-from interpret_robust.autoattack_check import weaker_than_ours
+from interpret_robust import analyses
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import check_inside, margin_loss
+from interpret_robust.core import provenance
+from interpret_robust.core.device import describe, resolve
+from interpret_robust.core.statistics import holm, mcnemar, rate
 from interpret_robust.datasets import load
-from interpret_robust.device import describe, resolve
-from interpret_robust.readings import Outcomes, right
-from interpret_robust.results import Result
-from interpret_robust.statistics import holm, mcnemar, rate
-from interpret_robust.streaming import Work
-from interpret_robust.tables import render
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.attack_outcomes import Outcomes, right
+from interpret_robust.results.autoattack_tables import weaker_than_ours
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.tables import render
 
 MOST = 0.02
 """By which AutoAttack may be stronger than our worst case."""
@@ -85,7 +87,7 @@ OTHERS: dict[str, dict[str, Attack]] = {
 }
 
 
-def analysed(name: str, path: Path, folder: Path, device: torch.device, limit: int) -> tuple[Work, Result]:
+def analyzed(name: str, path: Path, folder: Path, device: torch.device, limit: int) -> tuple[Work, Result]:
     """One of our analyses of a checkpoint at its default settings, of the first images of its test split."""
     found = checkpoint.read(path)
     analysis, dataset = analyses.get(name), load(found.about["source"])
@@ -93,7 +95,7 @@ def analysed(name: str, path: Path, folder: Path, device: torch.device, limit: i
     work = Work(analysis, found, dataset, folder, **given)
     if not work.is_done(overwrite=False):
         work.run()
-    return work, results.read(work.path)
+    return work, hdf5.read(work.path)
 
 
 def right_under(attack: Attack, work: Work) -> Outcomes:
@@ -151,10 +153,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
         for path in paths:
-            work, ours = analysed("robustness", path, folder, device, given.images)
+            work, ours = analyzed("robustness", path, folder, device, given.images)
             pairs += compared(work, ours)
             if given.autoattack_images:
-                _, autoattack = analysed("autoattack", path, folder, device, given.autoattack_images)
+                _, autoattack = analyzed("autoattack", path, folder, device, given.autoattack_images)
                 worst.append((path.stem, weaker_than_ours(autoattack, ours)))
             print(f"{path.stem} done after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     for row, p_value in zip(pairs, holm([row["McNemar p"] for row in pairs]), strict=True):

@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from scipy.stats import entropy, page_trend_test, spearmanr
 from torch import Tensor, nn
 
-from interpret_robust.attacks import margin_loss
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import margin_loss
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets.batches import TrainingBatches
-from interpret_robust.models import Classifier, build, resnet
-from interpret_robust.results import AnyArray
-from interpret_robust.streaming import Work
-from interpret_robust.training import checkpoint
+from interpret_robust.models import Classifier, build, checkpoint, resnet
 from interpret_robust.training.job import Job
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float, float], Tensor]
@@ -48,14 +47,14 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-class PlainStandardisation(resnet.PerImageStandardisation):
+class PlainStandardization(resnet.PerImageStandardization):
     """The same, by its definition."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to their standardised form."""
-        centred = images - images.mean((1, 2, 3), keepdim=True)
-        deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
-        return centred / deviation.clamp_min(1 / (255 * images[0].numel() ** 0.5))
+        """Images (N, C, H, W) in [0, 1] to their standardized form."""
+        centered = images - images.mean((1, 2, 3), keepdim=True)
+        deviation = centered.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return centered / deviation.clamp_min(1 / (255 * images[0].numel() ** 0.5))
 
 
 class PlainUnit(resnet.Unit):
@@ -73,10 +72,10 @@ class PlainResNet(resnet.ResNet):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [0, 1] to local features."""
-        return F.leaky_relu(self.norm(self.units(self.stem(self.standardise(images)))), resnet.NEGATIVE_SLOPE)
+        return F.leaky_relu(self.norm(self.units(self.stem(self.standardize(images)))), resnet.NEGATIVE_SLOPE)
 
 
-PLAIN = {resnet.PerImageStandardisation: PlainStandardisation, resnet.Unit: PlainUnit, resnet.ResNet: PlainResNet}
+PLAIN = {resnet.PerImageStandardization: PlainStandardization, resnet.Unit: PlainUnit, resnet.ResNet: PlainResNet}
 
 
 def lay_out(model: Classifier, layout: Layout) -> Classifier:

@@ -44,14 +44,15 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from interpret_robust import analyses, results
+from interpret_robust import analyses
+from interpret_robust.core.files import replacing
+from interpret_robust.core.statistics import CONFIDENCE, Interval
+from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.figures.style import OTHERS, RC, new_figure
-from interpret_robust.files import replacing
 from interpret_robust.models import build
-from interpret_robust.statistics import CONFIDENCE, Interval
-from interpret_robust.streaming import BATCH_SIZE
-from interpret_robust.tables import FORMS, render
-from interpret_robust.variants import variant
+from interpret_robust.models.variants import variant
+from interpret_robust.results import hdf5
+from interpret_robust.results.tables import FORMS, render
 
 HOUR = 3600.0
 ROOT = Path(__file__).parents[1]
@@ -145,7 +146,7 @@ def questions(folder: Path) -> dict[str, Question]:
     """Of each analysis of the reference study; of `robustness` only files that have the whole attack table."""
     found: dict[str, list[Question]] = defaultdict(list)
     for path in sorted(folder.glob("*-cifar10-small-*.h5")):
-        told = results.provenance(path)
+        told = hdf5.provenance(path)
         if told["config"]["settings"].get("cw") != "none":
             found[told["config"]["analysis"].partition("/")[0]].append(_question(path, told["run"]["seconds"]))
     return {name: Question(len(ones), *np.median(ones, axis=0)[1:].tolist()) for name, ones in found.items()}
@@ -188,7 +189,7 @@ def save_cost(path: Path, repeats: int = 20) -> list[float]:
     taken = []
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / path.name
-        with results.open_rows(whole, schema, repeats * BATCH_SIZE, axes, {}, {}) as unfinished:
+        with hdf5.open_rows(whole, schema, repeats * BATCH_SIZE, axes, {}, {}) as unfinished:
             for _ in range(repeats):
                 began = time.perf_counter()
                 unfinished.append(rows)

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from machine import describe_machine
 
-from interpret_robust import results
-from interpret_robust.tables import render
+from interpret_robust.results import hdf5
+from interpret_robust.results.tables import render
 
 SUBJECT = "cluttered-digits-small-at-att-seed0.safetensors"
 MOST_MEMORY, MOST_TIME = 0.05, 0.25
@@ -70,7 +70,7 @@ def cost(root: Path, analysis: str, count: int) -> Cost:
     if process.returncode:
         raise SystemExit(f"{shlex.join(command)} failed")
     (file,) = (root / "analyses").iterdir()
-    seconds = results.provenance(file)["run"]["seconds"]
+    seconds = hdf5.provenance(file)["run"]["seconds"]
     file.unlink()
     return Cost(count, usage.ru_maxrss / 1024, taken, seconds)
 

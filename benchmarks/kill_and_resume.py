@@ -21,7 +21,7 @@ from pathlib import Path
 
 import h5py
 
-from interpret_robust import results
+from interpret_robust.results import hdf5
 
 SUBJECT = "cluttered-digits-small-at-att-seed0.safetensors"
 
@@ -82,8 +82,8 @@ def draw(whole: list[Moment], count: int, seed: int) -> list[Moment]:
 def content(root: Path) -> str:
     """The checksum of the one finished file, after reading all of it; nothing else may lie beside it."""
     (path,) = (root / "analyses").iterdir()
-    results.read(path)
-    return str(results.attributes(path)["content_sha256"])
+    hdf5.read(path)
+    return str(hdf5.attributes(path)["content_sha256"])
 
 
 def rows_kept(root: Path) -> int:

@@ -35,16 +35,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from interpret_robust.attacks import image_gradient
+from interpret_robust.attacks.pgd import image_gradient
+from interpret_robust.core.device import cores, resolve
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.device import cores, resolve
 from interpret_robust.models import ARCHITECTURES, build
 from interpret_robust.models.folded import fold
-from interpret_robust.tables import render
+from interpret_robust.models.variants import VARIANTS, variant
+from interpret_robust.results.tables import render
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run
 from interpret_robust.training.recipe import PRESETS, preset
-from interpret_robust.variants import VARIANTS, variant
 
 WARM_UP = 6
 """Steps before the first that is timed: a compiler and a recorder of graphs are done by then."""

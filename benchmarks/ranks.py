@@ -24,11 +24,11 @@ import numpy as np
 from machine import describe_machine
 from scipy import stats
 
-from interpret_robust import results
+from interpret_robust.core.files import replacing
 from interpret_robust.datasets import load
-from interpret_robust.files import replacing
-from interpret_robust.tables import render
-from interpret_robust.training import stored
+from interpret_robust.models import checkpoint_file
+from interpret_robust.results import hdf5
+from interpret_robust.results.tables import render
 
 DATASET = "cluttered-digits"
 
@@ -57,14 +57,14 @@ def measure(processes: int, seed: int, given: argparse.Namespace, folder: Path) 
     run(processes, [*attack, *common])
     (checkpoint,) = (root / "checkpoints").glob("*.safetensors")
     (answer,) = (root / "analyses").glob("*.h5")
-    result = results.read(answer)
+    result = hdf5.read(answer)
     return Found(
         processes,
         seed,
         float(result["accuracy/natural"][0, 0]),
         float(result["accuracy/adversarial"][0, 0, 0]),
-        stored.read(checkpoint).about["history"][-1]["seconds"],
-        results.provenance(answer)["run"]["seconds"],
+        checkpoint_file.read(checkpoint).about["history"][-1]["seconds"],
+        hdf5.provenance(answer)["run"]["seconds"],
     )
 
 

@@ -5,7 +5,7 @@
 Each file's analysis is asked anew of the first images, with the stored settings, checkpoints and evaluators, and what
 it finds is set against the stored rows of these images: answers (classes) by how many are equal, numbers by how far
 they are apart. Exit status 1 where fewer than LEAST of a file's answers are equal, or where a checkpoint has other
-tensors than those that were analysed. Processors round differently: an image on a boundary may go the other way. Maps
+tensors than those that were analyzed. Processors round differently: an image on a boundary may go the other way. Maps
 of gradmap-score that are scaled over the set (`clip-set`) depend on how many images there are.
 """
 
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from interpret_robust import analyses, results
-from interpret_robust.errors import UserError
-from interpret_robust.tables import render
-from interpret_robust.tasks import AnalysisTask
+from interpret_robust import analyses
+from interpret_robust.core.errors import UserError
+from interpret_robust.results import hdf5
+from interpret_robust.results.tables import render
+from interpret_robust.study.tasks import AnalysisTask
 
 LEAST = 0.99
 
@@ -28,7 +29,7 @@ LEAST = 0.99
 def again(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, str]:
     """One file's row of the table."""
     stored = analyses.read(path)
-    config, run = stored.config, results.provenance(path)["run"]
+    config, run = stored.config, hdf5.provenance(path)["run"]
     evaluators = config.get("evaluators", {"names": [], "given": False})
     name = stored.schema.partition("/")[0]
     task = AnalysisTask(
@@ -47,11 +48,11 @@ def again(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, 
     work = task.work()
     if work.config["checkpoint"]["sha256"] != config["checkpoint"]["sha256"]:
         raise UserError(f"{task.checkpoint} has other tensors than those that {path} is about.")
-    found = results.read(work.run())
+    found = hdf5.read(work.run())
     return {"file": path.name, "images": str(found.count)} | compare(stored, found)
 
 
-def compare(stored: results.Result, found: results.Result) -> dict[str, str]:
+def compare(stored: hdf5.Result, found: hdf5.Result) -> dict[str, str]:
     """Equal answers, and the largest differences of numbers, of the images of `found`."""
     equal, apart = [], []
     for column in analyses.get(found.schema.partition("/")[0]).schema.per_image:

@@ -28,12 +28,12 @@ from machine import describe_machine
 from matplotlib.figure import Figure
 from speed_cases import CASES, OURS, Given
 
-from interpret_robust import provenance
-from interpret_robust.device import cores
+from interpret_robust.core import provenance
+from interpret_robust.core.device import cores
+from interpret_robust.core.files import replacing
+from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import RC, colour, new_figure
-from interpret_robust.files import replacing
-from interpret_robust.statistics import Interval
-from interpret_robust.tables import render
+from interpret_robust.results.tables import render
 
 IDLE = 0.5
 """Mean number of running processes below which nobody else computed."""

@@ -31,19 +31,19 @@ from interleaved import Case, Contender, Finding, Run
 from scipy.stats import spearmanr
 
 from interpret_robust import analyses
-from interpret_robust.attacks import PGD, per_image_noise
-from interpret_robust.attribution import gradient_map
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import bootstrap_mean, holm, mcnemar
 from interpret_robust.datasets import load
+from interpret_robust.models import checkpoint
 from interpret_robust.models.folded import fold
-from interpret_robust.results import AnyArray
-from interpret_robust.statistics import bootstrap_mean, holm, mcnemar
-from interpret_robust.streaming import Work
-from interpret_robust.tasks import AnalysisTask
-from interpret_robust.training import checkpoint
+from interpret_robust.models.variants import variant
+from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run as TrainingRun
 from interpret_robust.training.recipe import preset
-from interpret_robust.variants import variant
 
 OURS = "ours"
 CPU = torch.device("cpu")
@@ -294,7 +294,7 @@ def attention_rank(given: Given) -> list[Case]:
 
         def run() -> dict[str, AnyArray]:
             columns = _columns(work)
-            return columns | work.analysis.summarise(columns, work.split)
+            return columns | work.analysis.summarize(columns, work.split)
 
         return run
 

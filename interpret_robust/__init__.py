@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interpret_robust.api import Answer, analyze, load
-    from interpret_robust.attacks import PGD, generator_noise, per_image_noise
+    from interpret_robust.attacks.pgd import PGD, generator_noise, per_image_noise
+    from interpret_robust.core.errors import UserError
     from interpret_robust.datasets.in_memory import of_arrays
-    from interpret_robust.errors import UserError
-    from interpret_robust.training.objective import FeatureRegularisation
-    from interpret_robust.variants import Variant
+    from interpret_robust.models.variants import Variant
+    from interpret_robust.training.objective import FeatureRegularization
 
 __all__ = [
     "PGD",
     "Answer",
-    "FeatureRegularisation",
+    "FeatureRegularization",
     "UserError",
     "Variant",
     "analyze",
@@ -26,11 +26,11 @@ __all__ = [
 
 _HOMES = {
     "api": ("Answer", "analyze", "load"),
-    "attacks": ("PGD", "generator_noise", "per_image_noise"),
+    "attacks.pgd": ("PGD", "generator_noise", "per_image_noise"),
     "datasets.in_memory": ("of_arrays",),
-    "errors": ("UserError",),
-    "training.objective": ("FeatureRegularisation",),
-    "variants": ("Variant",),
+    "core.errors": ("UserError",),
+    "training.objective": ("FeatureRegularization",),
+    "models.variants": ("Variant",),
 }
 
 

@@ -20,17 +20,21 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import nn
 
-from interpret_robust import analyses, loading, results, tables
-from interpret_robust import datasets as data_sources
-from interpret_robust import device as devices
+from interpret_robust import analyses, datasets
+from interpret_robust.analyses.engine import printing
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.core import device as devices
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.files import replacing
 from interpret_robust.datasets import Dataset
-from interpret_robust.drawing import drawn
-from interpret_robust.errors import UserError, unknown
+from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.figures import style
-from interpret_robust.files import replacing
-from interpret_robust.loading import Card
-from interpret_robust.streaming import BATCH_SIZE, Work
-from interpret_robust.subjects import Subject
+from interpret_robust.figures.drawing import drawn
+from interpret_robust.models import external
+from interpret_robust.models.external import Card
+from interpret_robust.models.subject import Subject
+from interpret_robust.results import hdf5
 
 Data = Dataset | str | Path
 """A dataset, its name, or the path of its `.npz`; arrays become one by `datasets.in_memory.of_arrays`."""
@@ -50,16 +54,16 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
         card["arguments"] = tuple(dict(card["arguments"]).items())
     if isinstance(model, nn.Module):
         kind = type(model)
-        declared = loading.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
+        declared = external.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
         assert isinstance(declared, Card)
         if declared.weights is not None or declared.arguments:
             raise UserError("a network that is given as it is has its weights: name them where it is built.")
         found = _data(data)
-        return loading.bring(copy.deepcopy(model), declared, found, found.name)
-    reference = loading.reference(str(model), **card)
+        return external.bring(copy.deepcopy(model), declared, found, found.name)
+    reference = external.reference(str(model), **card)
     if isinstance(data, Dataset) and isinstance(reference, Card):
-        return loading.bring(loading.network_of(reference, len(data.class_names)), reference, data, data.name)
-    return loading.subject(reference, None if data is None or isinstance(data, Dataset) else str(data))
+        return external.bring(external.network_of(reference, len(data.class_names)), reference, data, data.name)
+    return external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data))
 
 
 def analyze(
@@ -112,7 +116,7 @@ def analyze(
             evaluators=evaluators,
             default_evaluators=False,
         )
-        return Answer(results.read(work.run()), folder)
+        return Answer(hdf5.read(work.run()), folder)
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -121,12 +125,12 @@ def analyze(
 def _data(data: Data | None) -> Dataset:
     if data is None:
         raise UserError("say which images the model is for: a dataset, its name, or the path of an .npz.")
-    return data if isinstance(data, Dataset) else data_sources.load(str(data))
+    return data if isinstance(data, Dataset) else datasets.load(str(data))
 
 
 def _own(model: Subject) -> Dataset:
     """The images that a model was loaded for."""
-    return model.data if isinstance(model, loading.Brought) else data_sources.load(model.source)
+    return model.data if isinstance(model, external.Brought) else datasets.load(model.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,23 +140,23 @@ class Answer:
     Its file lies in a temporary folder that goes when the answer does: `save` keeps it.
     """
 
-    result: results.Result
+    result: hdf5.Result
     folder: Path
 
     def __post_init__(self) -> None:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    def __getitem__(self, name: str) -> results.AnyArray:
+    def __getitem__(self, name: str) -> AnyArray:
         """One dataset of the file. Raises UserError where there is none of that name."""
         return self.result[name]
 
     @property
-    def arrays(self) -> Mapping[str, results.AnyArray]:
+    def arrays(self) -> Mapping[str, AnyArray]:
         """The columns with a row an image, by name without `per_image/`, read when they are asked for."""
         return _Lazy(self, [name for name in self._names() if name.startswith("per_image/")], "per_image/")
 
     @property
-    def statistics(self) -> Mapping[str, results.AnyArray]:
+    def statistics(self) -> Mapping[str, AnyArray]:
         """Everything that was found from these, by name. A last axis of three is a value and its 95 % interval."""
         return _Lazy(self, [name for name in self._names() if not name.startswith("per_image/")])
 
@@ -166,7 +170,7 @@ class Answer:
 
     def __str__(self) -> str:
         """The table that the command prints."""
-        return tables.text_of([self.result.path])
+        return printing.text_of([self.result.path])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Keep the file at `path`, whole or not at all. Raises UserError where there is one, unless it may go."""
@@ -187,14 +191,14 @@ class Answer:
         return drawing.figure
 
 
-class _Lazy(Mapping[str, results.AnyArray]):
+class _Lazy(Mapping[str, AnyArray]):
     """Arrays of an answer by name, each read when it is asked for."""
 
     def __init__(self, answer: Answer, names: Sequence[str], prefix: str = "") -> None:
         self._answer, self._prefix = answer, prefix
         self._keys = [name.removeprefix(prefix) for name in names]
 
-    def __getitem__(self, name: str) -> results.AnyArray:
+    def __getitem__(self, name: str) -> AnyArray:
         if name not in self._keys:
             raise KeyError(name)
         return self._answer[self._prefix + name]

@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.models import build
-from interpret_robust.training import checkpoint
+from interpret_robust.models import build, checkpoint
+from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from interpret_robust import analyses
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
-from interpret_robust.schema import Schema
-from interpret_robust.streaming import Work
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.models.variants import variant
+from interpret_robust.results.schema import Schema
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
 
 FOLDER = Path(__file__).parent / "golden"
 DATA = FOLDER / "tiny-digits.npz"

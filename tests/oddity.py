@@ -10,15 +10,18 @@ import pytest
 import torch
 
 from interpret_robust import analyses
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import Settings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.models import Classifier, build
-from interpret_robust.results import AnyArray, Axes, Columns, Result
-from interpret_robust.schema import Column, Schema
-from interpret_robust.streaming import Analysis, Batch, Settings, Work
-from interpret_robust.training import checkpoint
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.models import Classifier, build, checkpoint
+from interpret_robust.models.variants import variant
+from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.schema import Column, Schema
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
 
 SCHEMA = Schema(
     "odd",
@@ -74,7 +77,7 @@ def rows(model: Classifier, batch: Batch, prepared: tuple[float, list[Classifier
     return {f"per_image/{name}": np.asarray(values) for name, values in columns.items()}
 
 
-def summarise(arrays: Columns, images: Split) -> dict[str, Any]:
+def summarize(arrays: Columns, images: Split) -> dict[str, Any]:
     read = (arrays["per_image/read"] == images.labels[:, None]).mean(0)
     return {"test/read": read, "test/highest": arrays["per_image/logit"].max()}
 
@@ -110,7 +113,7 @@ ANALYSIS = Analysis(
     SCHEMA,
     Oddities,
     rows,
-    summarise,
+    summarize,
     table_row,
     prepare=prepare,
     examples=examples,
@@ -130,7 +133,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def odd_images(name: str = "odd") -> Dataset:
-    """23 images of 16 by 20, so that channels (64), positions (4 x 5), classes (7), colours and sides all differ."""
+    """23 images of 16 by 20, so that channels (64), positions (4 x 5), classes (7), colors and sides all differ."""
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (23, 16, 20, 3), np.uint8), np.arange(23) % 7)
     return Dataset(name, split, split, ("plane", "car", "bird", "cat", "deer", "dog", "frog"))

@@ -12,17 +12,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from interpret_robust import analyses, ranks
+from interpret_robust import analyses
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.core import ranks
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.errors import UserError
-from interpret_robust.interruption import Stopped
+from interpret_robust.models import checkpoint
 from interpret_robust.models.shared_norm import share_batch_norm
-from interpret_robust.results import AnyArray
-from interpret_robust.streaming import Work
-from interpret_robust.training import checkpoint, loop
+from interpret_robust.models.variants import variant
+from interpret_robust.training import loop
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
 
 CPU = torch.device("cpu")
 DIGITS = cluttered_digits(1640, 40)
@@ -98,7 +100,7 @@ NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def normalised(name: str, part: slice) -> dict[str, Tensor]:
+def normalized(name: str, part: slice) -> dict[str, Tensor]:
     """Outputs, gradients and buffers of a batch norm that sees a part of a batch, after two passes."""
     make, shape = NORMS[name]
     random = torch.Generator().manual_seed(7)
@@ -124,7 +126,7 @@ def everything(folder: Path) -> None:
     """All of it but what is killed."""
     me = f"{ranks.index()}.safetensors"
     for name, (_, shape) in NORMS.items():
-        save_file(normalised(name, ranks.part(shape[0])), folder / f"norm-{name}-{me}")
+        save_file(normalized(name, ranks.part(shape[0])), folder / f"norm-{name}-{me}")
     for name in TRAININGS:
         tensors = trained(name)
         save_file(

@@ -7,12 +7,12 @@ import torch
 
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import Classifier
+from interpret_robust.models.variants import variant
 from interpret_robust.training import accelerate
 from interpret_robust.training.accelerate import WARM_UP, Recorded, accelerated
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("test", epochs=3, batch_size=16, learning_rate=0.05, attack_steps=1)

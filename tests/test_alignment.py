@@ -14,17 +14,20 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from interpret_robust import drawing, figures, results
+from interpret_robust import figures
 from interpret_robust.analyses import alignment
-from interpret_robust.analyses.alignment import ANALYSIS, SCHEMA, AlignmentSettings, Pairs, rows, summarise
+from interpret_robust.analyses.alignment import ANALYSIS, SCHEMA, AlignmentSettings, Pairs, rows, summarize
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import bootstrap_mean, bootstrap_spearman
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
-from interpret_robust.models import Classifier
-from interpret_robust.models.resnet import PerImageStandardisation
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.statistics import bootstrap_mean, bootstrap_spearman
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.training import checkpoint
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.figures import drawing
+from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.models.resnet import PerImageStandardization
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns
 
 N, C, H, W, K = 7, 3, 4, 5, 4
 PerImage = dict[str, AnyArray]
@@ -45,7 +48,7 @@ class Normed(nn.Module):
         return images / length
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     """Without its mean: does not change with a shift, but with the image's scale."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ def found(model: Classifier, split: Split) -> PerImage:
 
 
 def summary(columns: PerImage, split: Split) -> dict[str, Any]:
-    return summarise(Columns({f"per_image/{name}": values for name, values in columns.items()}), split)
+    return summarize(Columns({f"per_image/{name}": values for name, values in columns.items()}), split)
 
 
 def doubles(values: Tensor) -> AnyArray:
@@ -151,11 +154,11 @@ def test_a_step_against_the_gradient_that_adds_the_image_has_cosine_one() -> Non
     split = data(K)
     images = doubles(batch(split).images)
     model = linear()
-    centred = images - images.mean((1, 2, 3), keepdims=True)
+    centered = images - images.mean((1, 2, 3), keepdims=True)
     with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.bias.zero_()
-        model.classifier.weight[0] = torch.from_numpy(centred[0].ravel())
+        model.classifier.weight[0] = torch.from_numpy(centered[0].ravel())
     assert found(model, split)["cosine"][0] == pytest.approx(1, abs=1e-6)
     with torch.no_grad():
         model.classifier.weight.neg_()
@@ -302,12 +305,12 @@ def test_one_image_and_a_negative_seed_are_refused(trained: Path, digits: Datase
 
 @pytest.mark.parametrize(
     ("before", "scale", "shift"),
-    [(nn.Identity(), 0, 0), (Normed(), 1, 0), (Centred(), 0, 1), (PerImageStandardisation(), 1, 1)],
+    [(nn.Identity(), 0, 0), (Normed(), 1, 0), (Centered(), 0, 1), (PerImageStandardization(), 1, 1)],
 )
 def test_invariance_is_detected_and_its_zeros_are_not_reported(before: nn.Module, scale: int, shift: int) -> None:
     split = data(30)
     model = linear(before, 10)
-    if isinstance(before, Centred | Normed):
+    if isinstance(before, Centered | Normed):
         with torch.no_grad():
             model.classifier.bias.zero_()
     columns = found(model, split)
@@ -344,7 +347,7 @@ def test_changes_of_the_logits_are_relative_to_their_spread() -> None:
 
 def test_one_image_that_changes_is_enough_to_be_no_invariance() -> None:
     split = data()
-    columns = found(linear(PerImageStandardisation()), split)
+    columns = found(linear(PerImageStandardization()), split)
     columns["scale_change"] = columns["scale_change"].copy()
     columns["scale_change"][3] = 0.01
     told = summary(columns, split)
@@ -414,12 +417,12 @@ def finished(trained: Path, digits: Dataset, tmp_path_factory: pytest.TempPathFa
 
 
 def per_image(path: Path) -> PerImage:
-    result = results.read(path, SCHEMA.label)
+    result = hdf5.read(path, SCHEMA.label)
     return {column.path.removeprefix("per_image/"): result[column.path] for column in SCHEMA.per_image}
 
 
 def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Dataset) -> None:
-    result, columns = results.read(finished), per_image(finished)
+    result, columns = hdf5.read(finished), per_image(finished)
     for name, values in summary(columns, digits.test).items():
         np.testing.assert_array_equal(result[name], values, err_msg=name)
     edge = columns["edge_cosine"].astype(float)
@@ -455,7 +458,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(finished: Path, trained: Path, d
     with pytest.raises(RuntimeError, match="crash"):
         stopped.run()
     path = work(trained, digits, tmp_path).run()
-    assert results.attributes(path)["content_sha256"] == results.attributes(finished)["content_sha256"]
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished)["content_sha256"]
 
 
 def test_model_and_random_state_are_left_as_found(trained: Path, digits: Dataset) -> None:
@@ -477,7 +480,7 @@ def test_model_and_random_state_are_left_as_found(trained: Path, digits: Dataset
 
 
 def test_the_table_says_what_is_zero_by_construction(finished: Path) -> None:
-    result = results.read(finished)
+    result = hdf5.read(finished)
     row = alignment.table_row(result)
     assert row["cosine (shuffled)"] == "zero by construction (scale and shift invariant)"
     assert row["alpha (shuffled)"] == "zero by construction (scale invariant)"
@@ -500,14 +503,14 @@ def linear_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"dataset": "made", "split": "test", "images": 30},
         "settings": {"seed": 0},
     }
-    with results.open_rows(path, SCHEMA, 30, {}, config, {}) as file:
+    with hdf5.open_rows(path, SCHEMA, 30, {}, config, {}) as file:
         file.append(columns)
-        file.finish(summarise(Columns(columns), split), {})
+        file.finish(summarize(Columns(columns), split), {})
     return path
 
 
 def test_the_table_gives_numbers_where_there_are_some(linear_file: Path) -> None:
-    result = results.read(linear_file)
+    result = hdf5.read(linear_file)
     value, low, high = result["alpha/own"]
     expected = f"{value:.2f} [{low:.2f}, {high:.2f}] ({result['alpha/shuffled'][0]:.2f})"
     assert alignment.table_row(result)["alpha (shuffled)"] == expected
@@ -516,11 +519,11 @@ def test_the_table_gives_numbers_where_there_are_some(linear_file: Path) -> None
 def test_the_picture_says_what_is_zero_by_construction_and_its_caption_has_the_numbers(
     finished: Path, tmp_path: Path
 ) -> None:
-    panels = figures.get("alignment").draw([results.read(finished)]).figure.axes
+    panels = figures.get("alignment").draw([hdf5.read(finished)]).figure.axes
     assert [[text.get_text() for text in axes.texts] for axes in panels[:3]] == [["zero by construction"]] * 2 + [[]]
     assert [len(axes.containers) for axes in panels[:3]] == [0, 0, 2]
     picture = drawing.draw("alignment", [finished], tmp_path, lambda _: None)
-    caption, result = json.loads(picture.with_suffix(".json").read_text()), results.read(finished)
+    caption, result = json.loads(picture.with_suffix(".json").read_text()), hdf5.read(finished)
     numbers = caption["numbers"]["at-att seed 0"]
     assert numbers["alpha/own"] == [None] * 3 and numbers["invariant/scale"] == 1
     for name in ("edge_cosine/own", "smoothness/gini", "curve/edge_cosine_mean"):
@@ -529,7 +532,7 @@ def test_the_picture_says_what_is_zero_by_construction_and_its_caption_has_the_n
 
 
 def test_the_dots_drawn_are_the_numbers_stored(linear_file: Path) -> None:
-    result = results.read(linear_file)
+    result = hdf5.read(linear_file)
     figure = figures.get("alignment").draw([result]).figure
     cosine, alpha, edge = figure.axes[:3]
     for axes, name in ((cosine, "cosine"), (alpha, "alpha"), (edge, "edge_cosine")):

@@ -16,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from anyone import save_tiny
 
-from interpret_robust import cli, loading, results, validation
+from interpret_robust import cli
+from interpret_robust.analyses.engine import validation
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.loading import Card
+from interpret_robust.models import external
+from interpret_robust.models.external import Card
+from interpret_robust.results import hdf5
 
 MODELS: dict[str, list[str]] = {
     "torchvision-resnet18-random": ["--model", "torchvision:resnet18", "--weights", "random"],
@@ -105,7 +108,7 @@ def card_of(name: str) -> Card:
     command.main([*MODELS[name], "--dataset", "x"], standalone_mode=False)
     (given,) = found
     given.pop("dataset")
-    card = loading.reference(given.pop("model"), **given)
+    card = external.reference(given.pop("model"), **given)
     assert isinstance(card, Card)
     return card
 
@@ -114,7 +117,7 @@ def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Pa
     """What files hold is what the network itself gives."""
     name, files = asked
     data = load(str(place / "tiny.npz"))
-    network = loading.network_of(card_of(name), 10).eval()
+    network = external.network_of(card_of(name), 10).eval()
     images, labels = to_device(data.test.first(4), torch.device("cpu"))
     pixels = to_pixels(images).requires_grad_()
     logits = network(pixels)
@@ -122,14 +125,14 @@ def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Pa
     (gradient,) = torch.autograd.grad(losses.sum(), pixels)
     for path in files.values():
         assert validation.problems(path) == []
-        config = results.read(path).config
+        config = hdf5.read(path).config
         assert config["checkpoint"]["name"] == f"tiny-{name}"
         assert config["local_grid"] == list(GRIDS[name][1:])
     with h5py.File(files["alignment"]) as file:
         assert file["per_image/prediction"][:].tolist() == logits.argmax(1).tolist()
         assert file["per_image/label"][:].tolist() == labels.tolist()
-        centred = (pixels - pixels.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
-        cosine = F.cosine_similarity(centred, -gradient.flatten(1))
+        centered = (pixels - pixels.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
+        cosine = F.cosine_similarity(centered, -gradient.flatten(1))
         if name == "vit-b-16":  # a fresh one of torchvision answers zero, whatever it sees
             assert not gradient.any()
             cosine = cosine * torch.nan
@@ -140,14 +143,12 @@ def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Pa
         given = np.isfinite(weights).all(1)
         np.testing.assert_allclose(weights[given].sum(1), 1, rtol=1e-5)
         assert (file["per_image/distance"][:] > 0).any()
-    assert results.read(files["gradmap-score"]).config["evaluators"]["names"] == [
-        "cluttered-digits-small-natural-seed1"
-    ]
+    assert hdf5.read(files["gradmap-score"]).config["evaluators"]["names"] == ["cluttered-digits-small-natural-seed1"]
 
 
 def test_the_default_layer_has_positions_and_its_shape_is_kept(asked: tuple[str, dict[str, Path]], place: Path) -> None:
     name, _ = asked
-    found = loading.subject(card_of(name), str(place / "tiny.npz"))
+    found = external.subject(card_of(name), str(place / "tiny.npz"))
     assert found.local_shape() == GRIDS[name]
 
 
@@ -273,7 +274,7 @@ def test_a_model_from_elsewhere_reads_maps(place: Path, make_checkpoint: Callabl
     )
     assert code == 0, err
     (found,) = place.glob("analyses/gradmap-score-cluttered-digits-small-at-seed0-*.h5")
-    assert results.read(found).config["evaluators"]["names"] == ["tiny-reader"]
+    assert hdf5.read(found).config["evaluators"]["names"] == ["tiny-reader"]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_a_model_from_elsewhere_reads_maps(place: Path, make_checkpoint: Callabl
         (["--local-layer", "layr3"], "unknown layer 'layr3': did you mean 'layer3'?"),
         (["--local-layer", "fc"], "layer 'fc' gives a tensor of shape (1, 10)"),
         (["--attention-layer", "layr3"], "unknown layer 'layr3'"),
-        (["--normalize", "imagnet"], "unknown normalisation 'imagnet': did you mean 'imagenet'?"),
+        (["--normalize", "imagnet"], "unknown normalization 'imagnet': did you mean 'imagenet'?"),
         (["--resize", "0"], "0 is not in the range x>=1"),
         (["--model-arg", "depth"], "'depth' is no argument of the form NAME=VALUE"),
         (["--model-arg", "sizes=[1,2]"], "torchvision:resnet18 cannot be built"),

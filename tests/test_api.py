@@ -19,10 +19,12 @@ from networks import Linear, array, pixels
 from torch import nn
 
 import interpret_robust as ir
-from interpret_robust import cli, results, validation
+from interpret_robust import cli
+from interpret_robust.analyses.engine import validation
 from interpret_robust.datasets import Dataset
-from interpret_robust.loading import Brought
-from interpret_robust.training.checkpoint import Checkpoint
+from interpret_robust.models.checkpoint import Checkpoint
+from interpret_robust.models.external import Brought
+from interpret_robust.results import hdf5
 
 RESNET: dict[str, Any] = {"weights": "random", "local_layer": "layer2", "label": "resnet"}
 
@@ -70,8 +72,8 @@ def test_an_answer_holds_what_the_commands_file_holds(analysis: str, settings: d
         if expected[name].dtype.kind in "fiu":
             np.testing.assert_array_equal(answer.statistics[name], expected[name])
     assert len(answer.arrays) + len(answer.statistics) > 10
-    config = results.read(kept).config
-    assert config == results.read(file_of(place, analysis)).config
+    config = hdf5.read(kept).config
+    assert config == hdf5.read(file_of(place, analysis)).config
 
 
 def test_an_answer_is_printed_as_the_command_prints_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,7 +293,7 @@ def test_a_mistake_is_one_sentence(call: Callable[[Any], Any], sentence: str) ->
 
 
 def test_a_card_can_be_asked_of_images_in_memory(tmp_path: Path) -> None:
-    from interpret_robust.loading import Card
+    from interpret_robust.models.external import Card
 
     Card("anyone:Convolutions", local_layer="stem", label="mine").write(tmp_path / "card.json")
     model = ir.load(tmp_path / "card.json", noise())
@@ -321,9 +323,9 @@ def test_pgd_in_a_loop_of_ones_own_reaches_the_corner_of_the_ball() -> None:
     torch.testing.assert_close(again, found)
 
 
-def test_the_regulariser_in_a_loop_of_ones_own_is_the_mean_distance_with_its_gradient() -> None:
+def test_the_regularizer_in_a_loop_of_ones_own_is_the_mean_distance_with_its_gradient() -> None:
     clean, adversarial = (pixels(5, 8, seed=seed).requires_grad_() for seed in (0, 1))
-    term = ir.FeatureRegularisation(0.3)(clean, adversarial)
+    term = ir.FeatureRegularization(0.3)(clean, adversarial)
     distances = np.linalg.norm(array(clean) - array(adversarial), axis=1)
     assert float(term.detach()) == pytest.approx(0.3 * distances.mean(), rel=1e-5)
     of_clean, of_adversarial = torch.autograd.grad(term, (clean, adversarial))
@@ -332,11 +334,11 @@ def test_the_regulariser_in_a_loop_of_ones_own_is_the_mean_distance_with_its_gra
     np.testing.assert_allclose(array(of_adversarial), -expected, rtol=1e-4)
 
 
-def test_the_regulariser_takes_a_distance_of_ones_own() -> None:
+def test_the_regularizer_takes_a_distance_of_ones_own() -> None:
     clean, adversarial = pixels(5, 8), pixels(5, 8, seed=1)
-    term = ir.FeatureRegularisation(2, lambda a, b: (a - b).abs().sum(1))(clean, adversarial)
+    term = ir.FeatureRegularization(2, lambda a, b: (a - b).abs().sum(1))(clean, adversarial)
     assert float(term) == pytest.approx(2 * np.abs(array(clean) - array(adversarial)).sum(1).mean(), rel=1e-5)
-    assert float(ir.FeatureRegularisation(0)(clean, adversarial)) == 0
+    assert float(ir.FeatureRegularization(0)(clean, adversarial)) == 0
 
 
 def test_a_step_of_training_of_ones_own_lowers_the_whole_loss() -> None:
@@ -344,7 +346,7 @@ def test_a_step_of_training_of_ones_own_lowers_the_whole_loss() -> None:
         torch.default_generator.manual_seed(0)
         body, answer = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 8), nn.ReLU()), nn.Linear(8, K)
     images, labels = pixels(5, C, H, W), torch.tensor([0, 6, 3, 3, 1])
-    attack, term = ir.PGD(eps=0.03, step_size=0.01, steps=3), ir.FeatureRegularisation(0.1)
+    attack, term = ir.PGD(eps=0.03, step_size=0.01, steps=3), ir.FeatureRegularization(0.1)
     network = nn.Sequential(body, answer)
     optimiser = torch.optim.SGD(network.parameters(), 0.01)
     losses = []

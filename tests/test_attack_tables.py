@@ -12,10 +12,10 @@ import pytest
 from attack_files import READINGS, Model, attacked, name_of, random
 from scipy import stats
 
-from interpret_robust.attack_tables import attack_tables, numbers, paper_sources, printed
-from interpret_robust.readings import right_in_worst_case
-from interpret_robust.reported import reported
-from interpret_robust.results import Result
+from interpret_robust.results.attack_outcomes import right_in_worst_case
+from interpret_robust.results.attack_tables import attack_tables, numbers, paper_sources, printed
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.reported import reported
 
 VARIANTS = ("at-att", "at")
 SEEDS = (0, 1, 2)
@@ -265,7 +265,7 @@ def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> 
 
 
 def test_the_columns_are_those_of_the_papers_numbers(study: list[Result]) -> None:
-    with (Path(__file__).parents[1] / "interpret_robust/reported.csv").open() as file:
+    with (Path(__file__).parents[1] / "interpret_robust/results/reported.csv").open() as file:
         heads = next(csv.reader(file))
     ours = list(numbers(study)[0])
     assert set(heads) <= set(ours)

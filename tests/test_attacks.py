@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from networks import InDouble, Linear, array, pixels, settle
 from torch import Tensor, nn
 
-from interpret_robust.attacks import (
+from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.attacks.pgd import (
     PGD,
-    AttackSettings,
     LossName,
     Noise,
     batch_norm_mode,
@@ -27,10 +27,10 @@ from interpret_robust.attacks import (
     margin_loss,
     per_image_noise,
 )
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import TrainingBatches, to_device, to_pixels
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.errors import UserError
 from interpret_robust.models import build
 
 EPS, STEP = 8 / 255, 2 / 255

@@ -13,17 +13,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust import drawing, figures, labels, results
+from interpret_robust import figures
 from interpret_robust.analyses import attention_maps
-from interpret_robust.analyses.attention_maps import MapsSettings, rows, summarise, total_variation_distance
+from interpret_robust.analyses.attention_maps import MapsSettings, rows, summarize, total_variation_distance
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.figures import drawing
 from interpret_robust.figures.attention_maps import WRONG
-from interpret_robust.models import Classifier
+from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.attention import AveragePool, LinearAttention
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.training import checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results import names as labels
+from interpret_robust.results.hdf5 import Columns
 
 N, C, H, W = 30, 3, 4, 5
 PER_IMAGE = {column.path for column in attention_maps.SCHEMA.per_image}
@@ -68,7 +72,7 @@ def known_rows() -> dict[str, AnyArray]:
 
 
 def summary(arrays: dict[str, AnyArray]) -> dict[str, Any]:
-    return summarise(Columns(arrays), split(len(arrays["per_image/label"])))
+    return summarize(Columns(arrays), split(len(arrays["per_image/label"])))
 
 
 def softmax(scores: Sequence[float]) -> list[float]:
@@ -165,8 +169,8 @@ def test_statistics_are_those_of_slow_loops_without_the_images_that_lack_a_map()
     assert found["count/attack_succeeded"] == len(groups["attack_succeeded"]) == 6
     assert (found["count/attack_failed"], found["count/undefined"]) == (len(groups["attack_failed"]), 3)
     there = [n for n in range(N) if n not in without_clean]
-    neighbours = [(n, (n + 1) % N) for n in there if (n + 1) % N in there]
-    other = [distance(*(arrays["per_image/attention"][n] for n in pair)) for pair in neighbours]
+    neighbors = [(n, (n + 1) % N) for n in there if (n + 1) % N in there]
+    other = [distance(*(arrays["per_image/attention"][n] for n in pair)) for pair in neighbors]
     assert found["distance/other_image"].value == pytest.approx(np.mean(other), rel=1e-6)
     for name, end, gone in (("clean", "", without_clean), ("adversarial", "_adversarial", without_adversarial)):
         rest = [n for n in range(N) if n not in gone]
@@ -252,9 +256,9 @@ def test_an_image_that_is_not_there_is_told_before_the_work(
 
 def test_the_statistics_follow_from_the_stored_rows(finished: list[Path], digits: Dataset) -> None:
     for path in finished:
-        result = results.read(path, attention_maps.SCHEMA.label)
+        result = hdf5.read(path, attention_maps.SCHEMA.label)
         columns = Columns({name: result[name] for name in PER_IMAGE})
-        again = summarise(columns, digits.test) | attention_maps.examples(columns, digits.test, MapsSettings())
+        again = summarize(columns, digits.test) | attention_maps.examples(columns, digits.test, MapsSettings())
         assert again.keys() == {column.path for column in attention_maps.SCHEMA.summary}
         for name, values in again.items():
             np.testing.assert_array_equal(result[name], values, err_msg=name)
@@ -265,7 +269,7 @@ def test_the_statistics_follow_from_the_stored_rows(finished: list[Path], digits
 
 def test_the_table_gives_the_share_that_moved(finished: list[Path]) -> None:
     for path in finished:
-        result = results.read(path)
+        result = hdf5.read(path)
         row = attention_maps.table_row(result)
         for heading, name in (("attention moved", "all"), ("between images", "other_image")):
             percents = "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * result[f"distance/{name}"]))
@@ -277,9 +281,9 @@ def test_rows_do_not_depend_on_the_batch_size(
     finished: list[Path], models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
     for path in finished:
-        one = results.read(path)
+        one = hdf5.read(path)
         model = models[one.config["checkpoint"]["job"]["variant"]]
-        other = results.read(work(model, digits, tmp_path, batch_size=7).run())
+        other = hdf5.read(work(model, digits, tmp_path, batch_size=7).run())
         for name in PER_IMAGE:
             if name == "per_image/adversarial":
                 # A gradient near zero may round to the other sign, and its pixel with it.
@@ -308,7 +312,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
                 this.run()
     this.run()
     assert begun == [0, 16, 16, 32]
-    assert results.attributes(this.path)["content_sha256"] == results.attributes(finished[0])["content_sha256"]
+    assert hdf5.attributes(this.path)["content_sha256"] == hdf5.attributes(finished[0])["content_sha256"]
 
 
 def shown(figure: Any) -> list[Any]:
@@ -325,11 +329,11 @@ def pictures(axes: Any, count: int) -> list[AnyArray]:
     return [row[:, 48 * place : 48 * place + 32] for place in range(count)]
 
 
-def assert_maps(axes: Any, maps: AnyArray, limits: tuple[float, float], colours: str) -> None:
+def assert_maps(axes: Any, maps: AnyArray, limits: tuple[float, float], colors: str) -> None:
     for picture, values in zip(pictures(axes, len(maps)), maps, strict=True):
         np.testing.assert_array_equal(picture, np.kron(values, np.ones((4, 4), values.dtype)))
     assert axes.images[0].get_clim() == pytest.approx(limits)
-    assert axes.images[0].get_cmap().name == colours
+    assert axes.images[0].get_cmap().name == colors
 
 
 def told(axes: Any) -> list[str]:
@@ -339,7 +343,7 @@ def told(axes: Any) -> list[str]:
 
 
 def test_the_picture_shows_images_once_and_three_rows_a_model(finished: list[Path], digits: Dataset) -> None:
-    opened = [results.read(path) for path in finished]
+    opened = [hdf5.read(path) for path in finished]
     axes = shown(figures.get("attention-maps").draw(opened).figure)
     assert [row.get_ylabel() for row in axes] == ["image", *["clean", "adversarial", "difference"] * 2]
     index = opened[0]["examples/index"]
@@ -366,7 +370,7 @@ def test_the_picture_shows_images_once_and_three_rows_a_model(finished: list[Pat
 def test_images_stand_above_each_model_that_shows_others(
     models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    extremes = [results.read(work(models[name], digits, tmp_path, select="extremes").run()) for name in models]
+    extremes = [hdf5.read(work(models[name], digits, tmp_path, select="extremes").run()) for name in models]
     assert extremes[0]["examples/index"].tolist() != extremes[1]["examples/index"].tolist()
     axes = shown(figures.get("attention-maps").draw(extremes).figure)
     assert [row.get_ylabel() for row in axes] == ["image", "clean", "adversarial", "difference"] * 2
@@ -389,7 +393,7 @@ def test_where_nothing_moved_no_difference_has_a_colour(
         batch_size=20,
         device=CPU,
     ).run()
-    result = results.read(path)
+    result = hdf5.read(path)
     assert tuple(result["distance/all"]) == (0, 0, 0)
     assert shown(figures.get("attention-maps").draw([result]).figure)[3].images[0].get_clim() == (-1, 1)
 
@@ -398,7 +402,7 @@ def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(finished: lis
     path = drawing.draw("attention-maps", finished, tmp_path, lambda _: None)
     caption = json.loads(path.with_suffix(".json").read_text())
     assert "first-per-class" in caption["caption"] and "PGD-2 at eps 8/255, seed 0" in caption["caption"]
-    opened = [results.read(one) for one in finished]
+    opened = [hdf5.read(one) for one in finished]
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
     for result in opened:
         for name, values in caption["numbers"][labels.label(result)].items():

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from interpret_robust import figures, results
+from interpret_robust import figures
 from interpret_robust.analyses import attention_rank
 from interpret_robust.analyses.attention_rank import (
     RankSettings,
@@ -20,18 +20,20 @@ from interpret_robust.analyses.attention_rank import (
     relative,
     rows,
     shuffled,
-    summarise,
+    summarize,
     with_noise,
 )
-from interpret_robust.attacks import per_image_noise
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import per_image_noise
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
-from interpret_robust.models import Classifier
+from interpret_robust.datasets.batches import Batch, make_batch
+from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.attention import AveragePool
 from interpret_robust.models.classifier import position_norm
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.streaming import Batch, Work, make_batch
-from interpret_robust.training import checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns
 
 N, C, H, W = 6, 3, 4, 5
 EPS, SEED = 0.1, 4
@@ -94,7 +96,7 @@ def split(count: int = N) -> Split:
 
 
 def summary(arrays: dict[str, AnyArray]) -> dict[str, Any]:
-    return summarise(Columns(arrays), split(len(arrays["per_image/label"])))
+    return summarize(Columns(arrays), split(len(arrays["per_image/label"])))
 
 
 def numbers(tensor: Tensor) -> AnyArray:
@@ -378,14 +380,14 @@ def test_a_direction_is_named_where_all_measures_agree(
     assert attention_rank.reading(stored) == told
 
 
-def written(path: Path, arrays: dict[str, AnyArray]) -> results.Result:
+def written(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
     schema, count = attention_rank.SCHEMA, len(arrays["per_image/label"])
     axes: dict[str, Any] = {"position": H * W, "y": H, "x": W, "colour": C}
     shown = attention_rank.examples(Columns(arrays), split(count), NUDGE)
-    with results.open_rows(path, schema, count, axes, {}, {}) as file:
+    with hdf5.open_rows(path, schema, count, axes, {}, {}) as file:
         file.append(arrays)
         file.finish(summary(arrays) | shown, {})
-    return results.read(path, schema.label)
+    return hdf5.read(path, schema.label)
 
 
 def test_weights_are_attention_or_else_grad_cam() -> None:
@@ -417,23 +419,23 @@ def finished(request: pytest.FixtureRequest, both: dict[str, Path]) -> Path:
 
 
 def test_the_file_says_whose_weights_it_holds(finished: Path) -> None:
-    config = results.read(finished).config
+    config = hdf5.read(finished).config
     expected = {"at-att": "attention", "at": "grad-cam"}[config["checkpoint"]["job"]["variant"]]
     assert config["settings"]["spatial_weight"] == expected
     assert finished.name.endswith("-test-eps0.03137.h5") or finished.name.endswith("-test-steps2.h5")
 
 
 def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Dataset) -> None:
-    result = results.read(finished, attention_rank.SCHEMA.label)
+    result = hdf5.read(finished, attention_rank.SCHEMA.label)
     columns = Columns({path: result[path] for path in PER_IMAGE})
-    again = summarise(columns, digits.test) | attention_rank.examples(columns, digits.test, RankSettings())
+    again = summarize(columns, digits.test) | attention_rank.examples(columns, digits.test, RankSettings())
     assert again.keys() == {column.path for column in attention_rank.SCHEMA.summary}
     for name, values in again.items():
         np.testing.assert_array_equal(result[name], values, err_msg=name)
 
 
 def test_every_stored_curve_is_a_slow_double_loop(finished: Path) -> None:
-    result = results.read(finished)
+    result = hdf5.read(finished)
     weights, moved, norm, noise, permuted = (
         result[f"per_image/{name}"].astype(np.float64)
         for name in ("attention", "distance", "feature_norm", "noise_distance", "attention_shuffled")
@@ -464,7 +466,7 @@ def test_every_stored_curve_is_a_slow_double_loop(finished: Path) -> None:
 
 
 def test_stored_correlations_are_scipys(finished: Path) -> None:
-    result = results.read(finished)
+    result = hdf5.read(finished)
     weights, moved, norm, noise, permuted = (
         result[f"per_image/{name}"]
         for name in ("attention", "distance", "feature_norm", "noise_distance", "attention_shuffled")
@@ -489,7 +491,7 @@ def test_stored_correlations_are_scipys(finished: Path) -> None:
 
 
 def test_examples_are_the_first_image_of_each_class(finished: Path, digits: Dataset) -> None:
-    result = results.read(finished)
+    result = hdf5.read(finished)
     labels = digits.test.labels.tolist()
     index: Any = result["examples/index"]
     assert index.tolist() == [labels.index(label) for label in range(10)]
@@ -501,9 +503,9 @@ def test_examples_are_the_first_image_of_each_class(finished: Path, digits: Data
 def test_rows_do_not_depend_on_the_batch_size(
     finished: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    one = results.read(finished)
+    one = hdf5.read(finished)
     model = models[one.config["checkpoint"]["job"]["variant"]]
-    other = results.read(work(model, digits, tmp_path, batch_size=7).run())
+    other = hdf5.read(work(model, digits, tmp_path, batch_size=7).run())
     for path in PER_IMAGE:
         values = one[path]
         tolerance = 0 if values.dtype.kind == "i" else 2e-3 if "spearman" in path or "effective" in path else 1e-4
@@ -513,7 +515,7 @@ def test_rows_do_not_depend_on_the_batch_size(
 def test_a_stopped_run_goes_on_to_the_same_file(
     finished: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    model = models[results.read(finished).config["checkpoint"]["job"]["variant"]]
+    model = models[hdf5.read(finished).config["checkpoint"]["job"]["variant"]]
     begun = []
 
     def failing(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
@@ -530,11 +532,11 @@ def test_a_stopped_run_goes_on_to_the_same_file(
     resumed.analysis = replace(resumed.analysis, rows=failing)
     resumed.run()
     assert begun == [0, 16, 16, 32]
-    assert results.attributes(resumed.path)["content_sha256"] == results.attributes(finished)["content_sha256"]
+    assert hdf5.attributes(resumed.path)["content_sha256"] == hdf5.attributes(finished)["content_sha256"]
 
 
 def test_grad_cam_is_drawn_beside_attention_on_scales_of_its_own(both: dict[str, Path]) -> None:
-    own, other = (results.read(both[name]) for name in ("at-att", "at"))
+    own, other = (hdf5.read(both[name]) for name in ("at-att", "at"))
     figure = figures.get("attention-rank").draw([other, own]).figure
     attention, grad_cam, spread = figure.axes[:3]
     for axes, result, name in ((attention, own, "at-att seed 0"), (grad_cam, other, "at seed 0, Grad-CAM")):

@@ -14,8 +14,8 @@ from captum.attr import LayerGradCam, Saliency
 from networks import Array, InDouble, Linear, array, pixels, settle
 from torch import Tensor, nn
 
-from interpret_robust import attribution
-from interpret_robust.attribution import (
+from interpret_robust.attribution import gradients as attribution
+from interpret_robust.attribution.gradients import (
     SAMPLES,
     SIGMA,
     SOURCES,
@@ -26,10 +26,10 @@ from interpret_robust.attribution import (
     random_targets,
     resolved_weight,
 )
-from interpret_robust.errors import UserError
+from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.attention import AveragePool
-from interpret_robust.variants import Head
+from interpret_robust.models.variants import Head
 
 N, C, H, W, K = 5, 3, 4, 6, 7
 LABELS = torch.tensor([0, 6, 3, 3, 1])
@@ -245,7 +245,7 @@ def test_an_integrated_gradient_sums_to_the_difference_of_the_losses(model: nn.M
     np.testing.assert_allclose(found.sum((1, 2, 3)), gone, rtol=1e-3, atol=1e-5)
 
 
-def test_a_network_that_standardises_its_images_has_complete_integrated_gradients() -> None:
+def test_a_network_that_standardizes_its_images_has_complete_integrated_gradients() -> None:
     """From black, where such a network's answer jumps, the maps would sum to zero instead."""
     model = trained_like()
     found = gradient_map("integrated-gradients", model, large(), LABELS, INDICES)

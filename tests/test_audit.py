@@ -11,11 +11,13 @@ import pytest
 from attack_files import attacked, autoattacked
 from click.testing import CliRunner
 
-from interpret_robust import cli, paper, tables
-from interpret_robust.audit import audits, measures, numbers, text_of, verdicts
-from interpret_robust.errors import UserError
-from interpret_robust.results import Result
-from interpret_robust.statistics import over_seeds
+from interpret_robust import cli
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import over_seeds
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.tables import FORMS
+from interpret_robust.study import paper
+from interpret_robust.study.audit import audits, measures, numbers, text_of, verdicts
 
 READINGS = ("PGD-5", "PGD-20", "CW-30")
 SHARES = {"at": (0.5, 0.2), "at-att": (0.8, 0.6)}
@@ -148,7 +150,7 @@ def test_models_of_other_data_are_audited_apart(tmp_path: Path) -> None:
     assert [audit.subject for audit in audits([alone])] == ["cifar100, small"]
 
 
-@pytest.mark.parametrize("form", tables.FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
     (tmp_path / "analyses").mkdir()
     files = study(tmp_path / "analyses", [0, 1])

@@ -15,15 +15,17 @@ from networks import Linear, pixels
 from scipy import stats
 from torch import Tensor
 
-from interpret_robust import analyses, results, tables
+from interpret_robust import analyses
 from interpret_robust.analyses.autoattack import ANALYSIS, AutoAttack, AutoAttackSettings, prepare
-from interpret_robust.attacks import TOLERANCE, counted
-from interpret_robust.autoattack_check import comparable, ours_beside, weaker_than_ours
+from interpret_robust.analyses.engine import printing
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import TOLERANCE, counted
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
-from interpret_robust.errors import UserError
-from interpret_robust.results import Result
-from interpret_robust.streaming import Work
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.autoattack_tables import comparable, ours_beside, weaker_than_ours
+from interpret_robust.results.hdf5 import Result
 
 torchattacks = pytest.importorskip("torchattacks")
 
@@ -242,7 +244,7 @@ def folder(
             "device": torch.device("cpu"),
         }
         work = Work(analysis, model, digits, root, settings=settings, **shared)
-        return results.read(work.path if work.is_done(overwrite=False) else work.run())
+        return hdf5.read(work.path if work.is_done(overwrite=False) else work.run())
 
     return run
 
@@ -297,14 +299,14 @@ def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> 
 def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folder: Callable[..., Result]) -> None:
     theirs = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
     assert ours_beside(theirs) is None
-    assert len(tables.rows_of([theirs])) == 1
+    assert len(printing.rows_of([theirs])) == 1
     folder("robustness", 12, eps=2 / 255, pgd="4", cw="6")  # too few images
     folder("robustness", 16, pgd="3", cw="4")  # another radius
     folder("robustness", 16, eps=2 / 255, pgd="2", cw="none")
     best = folder("robustness", 20, eps=2 / 255, pgd="2", cw="3")
     found = ours_beside(theirs)
     assert found is not None and found.path == best.path
-    ((_, (row,)),) = [tables.rows_of([theirs])]
+    ((_, (row,)),) = [printing.rows_of([theirs])]
     assert row["images"] == "16"
     right = (best["per_image/prediction"][:16, :, :, 0] == best["per_image/label"][:16, None, None]).all((1, 2))
     right &= best["per_image/prediction_natural"][:16, 0] == best["per_image/label"][:16]

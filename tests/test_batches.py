@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def split(count: int, channels: int = 3) -> Split:
-    """Random images 6 high and 5 wide, labelled with their own index."""
+    """Random images 6 high and 5 wide, labeled with their own index."""
     images = np.random.default_rng(0).integers(0, 256, (count, 6, 5, channels), dtype=np.uint8)
     return Split(images, np.arange(count))
 
@@ -71,7 +71,7 @@ def test_each_step_augments_anew() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_without_augmentation_pixels_are_bytes_by_255_of_the_labelled_image(channels: int) -> None:
+def test_without_augmentation_pixels_are_bytes_by_255_of_the_labeled_image(channels: int) -> None:
     data = split(23, channels)
     images, labels = TrainingBatches(data, 8, 0, CPU, pad=0, flip=False).batch(1)
     assert images.dtype == torch.float32

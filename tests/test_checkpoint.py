@@ -12,12 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interpret_robust import files
+from interpret_robust.core import files
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.errors import UserError
-from interpret_robust.models import build
-from interpret_robust.training import checkpoint
+from interpret_robust.models import build, checkpoint
 
 CPU = torch.device("cpu")
 ABOUT: dict[str, Any] = {

@@ -12,13 +12,16 @@ import numpy as np
 import oddity
 import pytest
 
-from interpret_robust import analyses, cli, readings, results, tables
-from interpret_robust import study as studies
-from interpret_robust import tasks as pieces
+from interpret_robust import analyses, cli
+from interpret_robust.analyses.engine import printing
+from interpret_robust.core.folders import Folders
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.folders import Folders
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.results import attack_outcomes, hdf5
+from interpret_robust.results.tables import FORMS
+from interpret_robust.study import plan
+from interpret_robust.study import tasks as pieces
 from interpret_robust.training.recipe import PRESETS, preset
 
 QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
@@ -132,7 +135,7 @@ def test_a_second_run_does_nothing(
         assert code == 0
         assert "there already" in (out if arguments[0] == "train" else err)
         assert "trained" not in out + err
-        assert "analysed" not in out + err
+        assert "analyzed" not in out + err
     assert stamps == {path: path.stat().st_mtime_ns for path in study.rglob("*.*") if path.suffix != ".npz"}
 
 
@@ -165,12 +168,12 @@ def test_tables_come_in_each_form_with_nothing_else_on_stdout(
 ) -> None:
     pattern = {"evaluate": "robustness-*", "analyze attention-rank --steps 2": "attention-rank-*"}[command]
     files = sorted((study / "analyses").glob(pattern))
-    for form in tables.FORMS:
+    for form in FORMS:
         code, out, err = irt(capfd, monkeypatch, *command.split(), "--form", form, "--root", study)
         assert (code, err.count("is there already")) == (0, 2)
-        assert out == tables.text_of(files, form=form) + "\n"
+        assert out == printing.text_of(files, form=form) + "\n"
     code, out, _ = irt(capfd, monkeypatch, *command.split(), "--root", study)
-    assert out == tables.text_of(files) + "\n"
+    assert out == printing.text_of(files) + "\n"
 
 
 def test_a_statistic_that_was_changed_on_disk_is_never_printed(
@@ -217,7 +220,7 @@ def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(
         (path,) = (tmp_path / "analyses").iterdir()
         stored.add((path.name, path.read_bytes()))
     assert [name for name, _ in stored] == ["odd-tiny-small-at-att-seed0-test-by4726a8.h5"]
-    result = results.read(path)
+    result = hdf5.read(path)
     assert result.config["evaluators"]["names"] == [reader.stem]
     assert f"{result['test/highest']:.3f}" in out
 
@@ -235,7 +238,7 @@ def test_settings_of_each_kind_are_options(
         "odd-tiny-small-at-att-seed0-test-count2-scale0.125-most-3-pickindices_0_7-deep1-leftsideclosed-by4726a8.h5"
     )
     chosen = {"count": 2, "scale": 0.125, "most": -3.0, "pick": "indices:0,7", "deep": True, "left_side": "closed"}
-    assert results.read(path).config["settings"] == chosen
+    assert hdf5.read(path).config["settings"] == chosen
     code, _, err = irt(capfd, monkeypatch, *command, "--left-side", "ajar")
     assert code == 2
     assert err == "irt: Invalid value for '--left-side': 'ajar' is not one of 'open', 'closed'.\n"
@@ -272,7 +275,7 @@ def test_a_file_name_that_would_be_too_long_is_shortened(
 ) -> None:
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     long = shutil.copy(model, tmp_path / f"{'m' * 240}.safetensors")
-    for said in ("analysed robustness-mmm", "is there already"):
+    for said in ("analyzed robustness-mmm", "is there already"):
         code, _, err = irt(capfd, monkeypatch, "evaluate", long, "--root", tmp_path)
         assert (code, said in err) == (0, True)
     assert irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path)[0] == 0
@@ -294,8 +297,8 @@ def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
 ) -> None:
     assert irt(capfd, monkeypatch, "train", "--root", tmp_path)[0] == 0
-    assert asked == studies.train_tasks(studies.QUICK, Folders(tmp_path))
-    assert models_of(asked) == list(studies.QUICK.models)
+    assert asked == plan.train_tasks(plan.QUICK, Folders(tmp_path))
+    assert models_of(asked) == list(plan.QUICK.models)
     for task in asked:
         assert task.recipe == preset("quick", "cluttered-digits", (), task.architecture)
     assert {task.architecture for task in asked if task.recipe != PRESETS["quick"]} == {"cnn"}
@@ -306,7 +309,7 @@ def test_options_of_train_hold_for_all_models_of_the_study(
 ) -> None:
     given = "--seed 3 --arch narrow --set learning_rate=0.05 --limit 99 --dataset cluttered-digits-planted"
     irt(capfd, monkeypatch, "train", *given.split(), "--root", tmp_path)
-    expected = dict.fromkeys(("narrow", name, seed + 3) for _, name, seed in studies.QUICK.models)
+    expected = dict.fromkeys(("narrow", name, seed + 3) for _, name, seed in plan.QUICK.models)
     assert models_of(asked) == list(expected)
     assert {(task.recipe.learning_rate, task.limit, task.source) for task in asked} == {
         (0.05, 99, "cluttered-digits-planted")
@@ -351,7 +354,7 @@ def test_several_seeds_of_the_study_are_of_the_models_it_is_about(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
 ) -> None:
     irt(capfd, monkeypatch, "train", "--seeds", 4, "--root", tmp_path)
-    subjects = {(architecture, name) for architecture, name, seed in studies.QUICK.models if seed == 0}
+    subjects = {(architecture, name) for architecture, name, seed in plan.QUICK.models if seed == 0}
     expected = {(*subject, seed) for subject in subjects for seed in range(4)} | {("cnn", "natural", 1)}
     assert len(asked) == len(expected) == 29
     assert set(models_of(asked)) == expected
@@ -387,7 +390,7 @@ def test_a_copy_is_trained_and_reads_the_attacks_of_the_first(
     assert irt(capfd, monkeypatch, *evaluating)[0] == 0
     for first, second in ((0, 1), (1, 0)):
         (path,) = (root / "analyses").glob(f"robustness-tiny-small-at-seed{first}-test-pgd2-cwnone.h5")
-        assert readings.targets(results.read(path)) == [models[first].stem, models[second].stem]
+        assert attack_outcomes.targets(hdf5.read(path)) == [models[first].stem, models[second].stem]
 
 
 def test_the_models_that_read_an_attack_are_named_on_the_command_line(
@@ -400,9 +403,9 @@ def test_the_models_that_read_an_attack_are_named_on_the_command_line(
     code, _, err = irt(capfd, monkeypatch, "evaluate", "--evaluator", second, *where)
     assert (code, f"{second.name} is left out: it is the evaluator." in err) == (0, True)
     (path,) = (root / "analyses").iterdir()
-    assert readings.targets(results.read(path)) == [first.stem, second.stem]
+    assert attack_outcomes.targets(hdf5.read(path)) == [first.stem, second.stem]
     assert irt(capfd, monkeypatch, "evaluate", "--matrix", *where)[0] == 0
-    found = [readings.targets(results.read(path)) for path in (root / "analyses").iterdir()]
+    found = [attack_outcomes.targets(hdf5.read(path)) for path in (root / "analyses").iterdir()]
     assert sorted(found) == [[second.stem, first.stem], [first.stem, second.stem]]
     code, _, err = irt(capfd, monkeypatch, "evaluate", "--matrix", "--evaluator", second, *where)
     assert code == 2

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split, catalogue
 from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, _split_sources, cluttered_digits
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.errors import UserError
 
 
 @lru_cache

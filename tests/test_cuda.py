@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from interpret_robust import analyses, device, results, streaming
-from interpret_robust.attacks import BatchNormMode
+from interpret_robust import analyses
+from interpret_robust.analyses.engine import work as streaming
+from interpret_robust.attacks.pgd import BatchNormMode
+from interpret_robust.core import device
 from interpret_robust.datasets import Dataset
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.models.variants import variant
+from interpret_robust.results import hdf5
 from interpret_robust.training.accelerate import WARM_UP, Recorded
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run, train, training
 from interpret_robust.training.recipe import PRESETS
-from interpret_robust.variants import variant
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
@@ -97,7 +100,7 @@ def test_an_analysis_agrees_with_the_cpu(
             device=device.resolve(where),
             evaluators=[checkpoint.read(path) for path in readers],
         )
-        result = results.read(work.run())
+        result = hdf5.read(work.run())
         columns.append({column.path: result[column.path] for column in analysis.schema.per_image})
     cpu, cuda = columns
     for path, values in cpu.items():

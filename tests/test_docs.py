@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import pytest
 
-from interpret_robust import cli, tasks
+from interpret_robust import cli
+from interpret_robust.core.plugins import registered
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.plugins import registered
+from interpret_robust.study import tasks
 from interpret_robust.training import recipe
 
 DOCS = Path(__file__).parent.parent / "docs"

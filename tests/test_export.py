@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner
 from make_golden import file_of
 
-from interpret_robust import analyses, cli, results
+from interpret_robust import analyses, cli
 from interpret_robust.analyses import gradient_maps
-from interpret_robust.errors import UserError
-from interpret_robust.export import to_csv
-from interpret_robust.results import Columns
-from interpret_robust.schema import Column, Schema, interval
+from interpret_robust.core.errors import UserError
+from interpret_robust.results import hdf5
+from interpret_robust.results.export import to_csv
+from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.schema import Column, Schema, interval
 
 COUNT = 1203
 SCHEMA = Schema(
@@ -62,7 +63,7 @@ def made_rows() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "toy-model.h5"
-    with results.open_rows(path, SCHEMA, COUNT, {"position": 3, "y": 4, "x": 5}, {}, {}) as rows:
+    with hdf5.open_rows(path, SCHEMA, COUNT, {"position": 3, "y": 4, "x": 5}, {}, {}) as rows:
         rows.append(made_rows())
         rows.finish(VALUES, {})
     return path
@@ -78,7 +79,7 @@ def test_there_is_a_row_for_each_image_with_the_numbers_it_has(file: Path, tmp_p
     written = to_csv(file, tmp_path / "new")
     assert written.images == tmp_path / "new" / "toy-model-images.csv"
     names, rows = table(written.images)
-    result = results.read(file)
+    result = hdf5.read(file)
     assert names == [
         "sample",
         "flag",

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust import results
 from interpret_robust.analyses import feature_deletion
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.feature_deletion import (
     CONTRASTS,
     ORDERS,
@@ -22,17 +22,18 @@ from interpret_robust.analyses.feature_deletion import (
     removal_counts,
     removal_ranks,
     rows,
-    summarise,
+    summarize,
 )
-from interpret_robust.attribution import position_weights
+from interpret_robust.attribution.gradients import position_weights
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import area_under
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.drawing import draw
-from interpret_robust.errors import UserError
-from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.statistics import area_under
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.training import checkpoint
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.figures.drawing import draw
+from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns
 
 CPU = torch.device("cpu")
 N, C, H, W = 6, 3, 4, 5
@@ -194,7 +195,7 @@ def one_position(count: int, at: AnyArray, position_of_robustness: AnyArray) -> 
 def test_what_a_decision_rests_on_costs_its_whole_area() -> None:
     count = 200
     needed = np.random.default_rng(0).integers(0, P, count)
-    found = summarise(Columns(one_position(count, needed, needed)), split(count))
+    found = summarize(Columns(one_position(count, needed, needed)), split(count))
     under = dict(zip(ORDERS, found["area/under"][0, :, 0], strict=True))
     first, last = 1 / P, 1 / P
     assert under["attended"] == under["robust"] == pytest.approx(first / 2)
@@ -215,7 +216,7 @@ def test_what_a_decision_rests_on_costs_its_whole_area() -> None:
 def test_intervals_between_are_of_the_paired_differences() -> None:
     count, rng = 300, np.random.default_rng(1)
     found_rows = one_position(count, rng.integers(0, P, count), rng.integers(0, P, count))
-    found = summarise(Columns(found_rows), split(count))
+    found = summarize(Columns(found_rows), split(count))
     under = area_under(found_rows["per_image/correct"], removal_counts(P))
     for number, (first, second) in enumerate(CONTRASTS):
         difference = under[:, 0, ORDERS.index(second)] - under[:, 0, ORDERS.index(first)]
@@ -246,13 +247,13 @@ def finished(trained: dict[str, Path], digits: Dataset, tmp_path_factory: pytest
 
 
 def columns(path: Path) -> dict[str, AnyArray]:
-    result = results.read(path, feature_deletion.SCHEMA.label)
+    result = hdf5.read(path, feature_deletion.SCHEMA.label)
     return {column.path: result[column.path] for column in feature_deletion.SCHEMA.per_image}
 
 
 @pytest.mark.parametrize("name", ["at", "at-att"])
 def test_ends_of_the_stored_curves(finished: dict[str, Path], name: str) -> None:
-    result = results.read(finished[name])
+    result = hdf5.read(finished[name])
     assert result.config["settings"]["spatial_weight"] == {"at": "grad-cam", "at-att": "attention"}[name]
     assert result["removed"].tolist() == list(range(0, 65, 4))
     label, curve = result["per_image/label"], result["curve/accuracy"]
@@ -268,8 +269,8 @@ def test_ends_of_the_stored_curves(finished: dict[str, Path], name: str) -> None
 
 def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset) -> None:
     for path in finished.values():
-        result = results.read(path)
-        for name, values in summarise(Columns(columns(path)), digits.train).items():
+        result = hdf5.read(path)
+        for name, values in summarize(Columns(columns(path)), digits.train).items():
             np.testing.assert_array_equal(result[name], values, err_msg=name)
 
 
@@ -317,7 +318,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
     with pytest.raises(RuntimeError, match="crash"):
         stopped.run()
     path = work(trained["at"], digits, tmp_path, split="train").run()
-    assert results.attributes(path)["content_sha256"] == results.attributes(finished["at"])["content_sha256"]
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished["at"])["content_sha256"]
 
 
 def test_nothing_is_left_changed(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
@@ -337,7 +338,7 @@ def test_attention_of_a_model_without_is_refused(trained: dict[str, Path], digit
 
 
 def test_the_tables_give_both_conditions(finished: dict[str, Path]) -> None:
-    result = results.read(finished["at-att"])
+    result = hdf5.read(finished["at-att"])
     between = 100 * result["area/between"][:, CONTRASTS.index(("robust", "random"))]
     ((adversarial,),) = feature_deletion.compare([result])
     for row, told in enumerate((feature_deletion.table_row(result), adversarial)):
@@ -351,7 +352,7 @@ def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Pat
     picture = draw("feature-deletion", list(finished.values()), tmp_path, lambda _: None)
     told = json.loads(picture.with_suffix(".json").read_text())
     assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
-    result, numbers = results.read(finished["at-att"]), told["numbers"]["at-att seed 0"]
+    result, numbers = hdf5.read(finished["at-att"]), told["numbers"]["at-att seed 0"]
     assert numbers["order"] == list(ORDERS)
     for name in ("curve/accuracy", "area/between"):
         np.testing.assert_array_equal(numbers[name], result[name])

@@ -13,22 +13,25 @@ from click.testing import CliRunner
 from test_attacks import trained
 from torch import Tensor, nn
 
-from interpret_robust import analyses, flags, results
+from interpret_robust import analyses
 from interpret_robust.analyses import masking
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.masking import MaskingSettings
 from interpret_robust.analyses.robustness import TableSettings
 from interpret_robust.cli import irt
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import Interval, bootstrap_mean, wilson
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.errors import UserError
-from interpret_robust.flags import FLAGS, Flag
-from interpret_robust.results import AnyArray, Result
-from interpret_robust.statistics import Interval, bootstrap_mean, wilson
-from interpret_robust.streaming import Work
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.models.variants import variant
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.study import flags
+from interpret_robust.study.flags import FLAGS, Flag
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
 
 DOCS = Path(__file__).parents[1] / "docs" / "flags.md"
 N = 200
@@ -84,10 +87,10 @@ def masked(
         true = label.reshape(-1, *[1] * (right.ndim - 1))
         columns[f"per_image/prediction_{name}"] = np.where(right, true, 10).astype(np.int16)
     path = folder / f"masking-{NAME}-{len(list(folder.iterdir()))}.h5"
-    with results.open_rows(path, masking.SCHEMA, N, {"draw": 2, "factor": (1, 2, 4, 8)}, config, {}) as rows:
+    with hdf5.open_rows(path, masking.SCHEMA, N, {"draw": 2, "factor": (1, 2, 4, 8)}, config, {}) as rows:
         rows.append(columns)
-        rows.finish(masking.summarise(rows.columns(), Split(np.zeros((N, 2, 2, 1), np.uint8), label)), {})
-    return results.read(path)
+        rows.finish(masking.summarize(rows.columns(), Split(np.zeros((N, 2, 2, 1), np.uint8), label)), {})
+    return hdf5.read(path)
 
 
 def flag(identity: str, *files: Result) -> Flag:
@@ -302,7 +305,7 @@ def older(folder: Path) -> Path:
     path = folder / "robustness-1.h5"
     schema = replace(masking.SCHEMA, name="robustness", version=1)
     found = masked(folder)
-    with results.open_rows(path, schema, 1, {"draw": 2, "factor": (1, 2, 4, 8)}, found.config, {}) as rows:
+    with hdf5.open_rows(path, schema, 1, {"draw": 2, "factor": (1, 2, 4, 8)}, found.config, {}) as rows:
         columns = {column.path: found[column.path][:1] for column in schema.per_image}
         rows.append(columns)
         rows.finish({column.path: found[column.path] for column in schema.summary}, {})
@@ -312,7 +315,7 @@ def older(folder: Path) -> Path:
 # --- on networks
 
 
-class Quantised(nn.Module):
+class Quantized(nn.Module):
     """Input rounded to 32 levels: no gradient passes."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -324,7 +327,7 @@ class Quantised(nn.Module):
         return logits
 
 
-class Saturated(Quantised):
+class Saturated(Quantized):
     """Logits so large that the softmax is 1 and 0, and the cross-entropy flat."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -358,7 +361,7 @@ def files_of(path: Path, wrap: Callable[[Any], Any], folder: Path) -> list[Resul
             **plain,
         )
         work.model = wrap(work.model)
-        found.append(results.read(work.run()))
+        found.append(hdf5.read(work.run()))
     return found
 
 
@@ -366,10 +369,10 @@ def files_of(path: Path, wrap: Callable[[Any], Any], folder: Path) -> list[Resul
     ("wrap", "expected"),
     [
         (lambda model: model, set()),
-        (Quantised, {"black-box", "zero-gradients", "large-eps"}),
+        (Quantized, {"black-box", "zero-gradients", "large-eps"}),
         (Saturated, {"zero-gradients", "loss-gap", "large-eps"}),
     ],
-    ids=["honest", "quantised", "saturated"],
+    ids=["honest", "quantized", "saturated"],
 )
 def test_a_network_that_hides_its_gradients_is_flagged_and_an_honest_one_is_not(
     wrap: Callable[[Any], Any], expected: set[str], path: Path, tmp_path: Path

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks import PGD, counted, image_gradient, per_image_noise
+from interpret_robust.attacks.pgd import PGD, counted, image_gradient, per_image_noise
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.folded import Affine, FoldedUnit, fold
 from interpret_robust.models.resnet import Unit

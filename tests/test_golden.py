@@ -9,11 +9,12 @@ import pytest
 import xarray as xr
 from make_golden import DATA, FOLDER, file_of
 
-from interpret_robust import analyses, figures, results
+from interpret_robust import analyses, figures
+from interpret_robust.analyses.engine.validation import problems
 from interpret_robust.datasets import Split, load
-from interpret_robust.results import Columns, Result
-from interpret_robust.schema import Schema
-from interpret_robust.validation import problems
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Schema
 
 NAMES = analyses.names()
 LARGEST = 200_000
@@ -25,7 +26,7 @@ def schema_of(name: str) -> Schema:
 
 
 def golden(name: str) -> Result:
-    return results.read(file_of(schema_of(name)), schema_of(name).label)
+    return hdf5.read(file_of(schema_of(name)), schema_of(name).label)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
     settings = analysis.settings(**result.config["settings"])
     with h5py.File(result.path) as file:
         columns = Columns(file)
-        again: dict[str, Any] = analysis.summarise(columns, images) | analysis.examples(columns, images, settings)
+        again: dict[str, Any] = analysis.summarize(columns, images) | analysis.examples(columns, images, settings)
     assert again.keys() == {column.path for column in analysis.schema.summary}
     for column in analysis.schema.summary:
         exact = 1e-12 if column.dtype == "f8" else 0.0

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from networks import Linear
 from torch import Tensor, nn
 
-from interpret_robust import cli, results
+from interpret_robust import cli
 from interpret_robust.analyses import gradient_maps
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import (
     ANALYSIS,
     QUANTILES,
@@ -25,32 +26,33 @@ from interpret_robust.analyses.gradient_maps import (
     examples,
     rows,
     signed_maps,
-    summarise,
+    summarize,
     table_row,
 )
-from interpret_robust.attribution import SOURCES, gradient_map, random_targets
+from interpret_robust.attribution.gradients import SOURCES, gradient_map, random_targets
+from interpret_robust.attribution.scale_rules import RULES
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
+from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.figures import gradient_maps as figure
-from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.scale_rules import RULES
-from interpret_robust.streaming import Batch, Work, make_batch
-from interpret_robust.training import checkpoint
+from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns, Result
 
 N, C, H, W, K = 23, 3, 4, 6, 7
 CPU = torch.device("cpu")
 NAMES = tuple(f"kind {number}" for number in range(K))
 
 
-def split(count: int = N, colours: int = C) -> Split:
+def split(count: int = N, colors: int = C) -> Split:
     rng = np.random.default_rng(0)
-    return Split(rng.integers(0, 256, (count, H, W, colours), np.uint8), rng.integers(0, K, count))
+    return Split(rng.integers(0, 256, (count, H, W, colors), np.uint8), rng.integers(0, K, count))
 
 
-def linear(colours: int = C, seed: int = 0) -> Any:
+def linear(colors: int = C, seed: int = 0) -> Any:
     """A linear network with a pixel that matters so much more than others that its gradient is clipped."""
-    model = Linear(colours * H * W, K, seed=seed).eval()
+    model = Linear(colors * H * W, K, seed=seed).eval()
     with torch.no_grad():
         model.layer.weight[:, 5] *= 12
     return model
@@ -78,12 +80,12 @@ def made(path: Path, model: nn.Module, of: Split, settings: MapSettings, *, vari
         "data": {"dataset": "made up", "split": "test", "images": len(of)},
     }
     axes = dict(zip(("y", "x", "colour"), of.images.shape[1:], strict=True))
-    with results.open_rows(path, SCHEMA, len(of), axes, config, {}) as file:
+    with hdf5.open_rows(path, SCHEMA, len(of), axes, config, {}) as file:
         for part in parts:
             file.append(part)
         columns = file.columns()
-        file.finish(summarise(columns, of) | examples(columns, of, settings), {})
-    return results.read(path, SCHEMA.label)
+        file.finish(summarize(columns, of) | examples(columns, of, settings), {})
+    return hdf5.read(path, SCHEMA.label)
 
 
 def set_deviation(model: nn.Module, of: Split, settings: MapSettings) -> float:
@@ -201,7 +203,7 @@ def test_statistics_follow_from_the_stored_rows(half_blind: Result) -> None:
         value, low, high = half_blind[f"view/{name}"].T
         np.testing.assert_allclose(value, stored[f"per_image/{name}"].mean(0), rtol=1e-6)
         assert (low <= value).all() and (value <= high).all() and (low[[1, 2]] < high[[1, 2]]).all()
-    again = summarise(Columns(stored), split()) | examples(Columns(stored), split(), MapSettings())
+    again = summarize(Columns(stored), split()) | examples(Columns(stored), split(), MapSettings())
     for name, values in again.items():
         np.testing.assert_array_equal(half_blind[name], values, err_msg=name)
 
@@ -250,7 +252,7 @@ class Guarded(Columns):
 def test_no_column_of_maps_is_read_whole(half_blind: Result) -> None:
     columns = Guarded({column.path: half_blind[column.path] for column in SCHEMA.per_image})
     for select in ("first-per-class", "extremes", "random:1"):
-        summarise(columns, split())
+        summarize(columns, split())
         examples(columns, split(), MapSettings(select=select))
 
 
@@ -294,7 +296,7 @@ def work(path: Path, dataset: Dataset, folder: Path, settings: MapSettings, batc
 
 def test_rows_do_not_depend_on_the_batch_size(trained: Path, digits: Dataset, tmp_path: Path) -> None:
     settings = MapSettings(target="random", seed=3)
-    one, other = (results.read(work(trained, digits, tmp_path / str(size), settings, size).run()) for size in (40, 7))
+    one, other = (hdf5.read(work(trained, digits, tmp_path / str(size), settings, size).run()) for size in (40, 7))
     for column, _ in SCHEMA.columns():
         size = np.abs(one[column.path].astype(float)).max()
         tolerance = 0 if column.dtype[0] in "iu" and column.path != "examples/view" else 2e-3 * size
@@ -318,12 +320,12 @@ def test_a_stopped_run_goes_on_to_the_same_file(trained: Path, digits: Dataset, 
         stopped.run()
     assert seen == [0, 16]
     again = work(trained, digits, tmp_path / "stopped", MapSettings()).run()
-    first, second = (results.attributes(path)["content_sha256"] for path in (whole, again))
+    first, second = (hdf5.attributes(path)["content_sha256"] for path in (whole, again))
     assert first == second
 
 
 def test_the_stored_maps_are_those_of_autograd(trained: Path, digits: Dataset, tmp_path: Path) -> None:
-    result = results.read(work(trained, digits, tmp_path, MapSettings()).run())
+    result = hdf5.read(work(trained, digits, tmp_path, MapSettings()).run())
     model = checkpoint.read(trained).model(CPU)
     at = torch.tensor(digits.test.images / 255, dtype=torch.float32).permute(0, 3, 1, 2).requires_grad_()
     loss = F.cross_entropy(model(at), torch.tensor(digits.test.labels), reduction="none")
@@ -400,7 +402,7 @@ def test_the_picture_shows_the_stored_images_and_maps(tmp_path: Path) -> None:
         assert numbers["examples/scale"] == result["examples/scale"].tolist()
         assert numbers["view/contrast"] == result["view/contrast"].tolist()
         assert numbers["examples/index"] == result["examples/index"].tolist()
-    for part in ("+g", "Zero is mid-grey", "3 standard deviations", "first-per-class among 23 test images of made up"):
+    for part in ("+g", "Zero is mid-gray", "3 standard deviations", "first-per-class among 23 test images of made up"):
         assert part in drawing.caption
     assert "seed 0;" in drawing.caption and "0 maps of all models are zero" in drawing.caption
 
@@ -422,7 +424,7 @@ def test_images_that_differ_between_models_are_drawn_for_each(tmp_path: Path) ->
 
 
 def test_grey_images_are_drawn_in_grey(tmp_path: Path) -> None:
-    result = made(tmp_path / "x.h5", linear(1), split(colours=1), MapSettings(source="integrated-gradients"))
+    result = made(tmp_path / "x.h5", linear(1), split(colors=1), MapSettings(source="integrated-gradients"))
     drawing, grid = drawn(result)
     np.testing.assert_array_equal(shown(grid[0]), result["examples/image"][..., 0])
     np.testing.assert_array_equal(shown(grid[1]), result["examples/view"][:, 0, :, :, 0])

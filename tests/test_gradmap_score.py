@@ -21,8 +21,8 @@ from networks import Linear, pixels
 from scipy import ndimage, stats
 from torch import Tensor, nn
 
-from interpret_robust import drawing, probe, results, scale_rules
 from interpret_robust.analyses import gradmap_score
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradmap_score import (
     ANALYSIS,
     CONTROLS,
@@ -36,24 +36,26 @@ from interpret_robust.analyses.gradmap_score import (
     prepare,
     rows,
     score,
-    summarise,
+    summarize,
     target_classes,
 )
-from interpret_robust.attribution import loss_gradient
+from interpret_robust.attribution import probe, scale_rules
+from interpret_robust.attribution.gradients import loss_gradient
+from interpret_robust.attribution.scale_rules import RULES
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
-from interpret_robust.figures import style
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.figures import drawing, style
 from interpret_robust.figures.gradmap_score import PANELS
 from interpret_robust.figures.gradmap_score import draw as picture_of
-from interpret_robust.gradmap_tables import compared, headline
-from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.scale_rules import RULES
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.training import checkpoint
+from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.results import hdf5 as results
+from interpret_robust.results.gradmap_tables import compared, headline
+from interpret_robust.results.hdf5 import Columns, Result
 
 CPU = torch.device("cpu")
-COUNT, COLOURS, HEIGHT, WIDTH, CLASSES = 13, 3, 6, 8, 7
+COUNT, COLORS, HEIGHT, WIDTH, CLASSES = 13, 3, 6, 8, 7
 SEED = 5
 LIMIT = 22
 Make = Callable[..., Path]
@@ -69,7 +71,7 @@ class Curved(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(COLOURS, 4, 3, padding=1)
+        self.convolution = nn.Conv2d(COLORS, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -88,13 +90,13 @@ def subject(classes: int = CLASSES) -> Classifier:
         torch.manual_seed(0)
         model = Classifier(Curved(), Flat(), nn.Linear(4 * HEIGHT * WIDTH, classes))
         with torch.no_grad():
-            model(pixels(50, COLOURS, HEIGHT, WIDTH))
+            model(pixels(50, COLORS, HEIGHT, WIDTH))
     return model.eval()
 
 
 def linear(seed: int, classes: int = CLASSES) -> Classifier:
-    """Reads what is grey as nothing: its logits are W (v - 1/2)."""
-    return cast(Classifier, Linear(COLOURS * HEIGHT * WIDTH, classes, seed).eval())
+    """Reads what is gray as nothing: its logits are W (v - 1/2)."""
+    return cast(Classifier, Linear(COLORS * HEIGHT * WIDTH, classes, seed).eval())
 
 
 def batch_of(images: Tensor, labels: Sequence[int], start: int = 0) -> Batch:
@@ -103,7 +105,7 @@ def batch_of(images: Tensor, labels: Sequence[int], start: int = 0) -> Batch:
 
 def split_of(count: int, seed: int) -> Split:
     rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, HEIGHT, WIDTH, COLOURS), np.uint8)
+    images = rng.integers(0, 256, (count, HEIGHT, WIDTH, COLORS), np.uint8)
     return Split(images, rng.integers(0, CLASSES, count))
 
 
@@ -128,13 +130,13 @@ def work_of(model: nn.Module, evaluators: Sequence[nn.Module], size: int = COUNT
     return cast(Work, work)
 
 
-def analysed(work: Work) -> tuple[dict[str, AnyArray], dict[str, Any]]:
+def analyzed(work: Work) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """The per-image columns and the statistics of a work."""
     readers = prepare(work)
     found = [rows(work.model, batch, readers) for batch in work.batches()]
     columns = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     assert columns.keys() == {column.path for column in SCHEMA.per_image}
-    return columns, summarise(Columns(columns), work.split)
+    return columns, summarize(Columns(columns), work.split)
 
 
 # Closed forms
@@ -142,11 +144,11 @@ def analysed(work: Work) -> tuple[dict[str, AnyArray], dict[str, Any]]:
 
 def test_two_linear_classes_are_read_always_at_minus_and_never_at_plus() -> None:
     model = linear(3, classes=2)
-    images, labels = pixels(9, COLOURS, HEIGHT, WIDTH, seed=1), [0, 1, 1, 0, 1, 0, 0, 1, 1]
+    images, labels = pixels(9, COLORS, HEIGHT, WIDTH, seed=1), [0, 1, 1, 0, 1, 0, 0, 1, 1]
     batch = batch_of(images, labels)
     work = work_of(model, [model], batches=lambda: [batch])
     readers = Readers(ScoreSettings(), work.evaluators, linear(4, classes=2), gradmap_score._deviations(work), None)
-    found = summarise(Columns(rows(model, batch, readers)), work.split)
+    found = summarize(Columns(rows(model, batch, readers)), work.split)
     for target, rule, reference in itertools.product(range(3), ("clip", "clip-set", "max"), range(2)):
         minus, plus = found["score/accuracy"][0, target, RULES.index(cast(Any, rule)), :, reference, 0]
         # The random target of two classes is the other one: its map shows it, and never the label.
@@ -215,7 +217,7 @@ def control(name: str, own: AnyArray, at_random: AnyArray, image: Tensor, index:
             return -np.stack([edges(plane) for plane in image.double().numpy()])
         case "pixel-shuffle":
             order = stream(index, 1).permutation(HEIGHT * WIDTH)
-            return own.reshape(COLOURS, -1)[:, order].reshape(own.shape)
+            return own.reshape(COLORS, -1)[:, order].reshape(own.shape)
         case "phase-random":
             noise = stream(index, 2).standard_normal((HEIGHT, WIDTH), dtype=np.float32)
             turn = np.exp(1j * np.angle(np.fft.fft2(noise.astype(np.float64))))
@@ -226,18 +228,18 @@ def control(name: str, own: AnyArray, at_random: AnyArray, image: Tensor, index:
             return -np.abs(own)
 
 
-Analysed = tuple[Work, dict[str, AnyArray], dict[str, Any]]
+Analyzed = tuple[Work, dict[str, AnyArray], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def whole() -> Analysed:
+def whole() -> Analyzed:
     """Five evaluators, one of which is the subject itself, read 13 images in batches of four."""
     model = subject()
     work = work_of(model, [linear(1), linear(2), model, linear(3), linear(4)], size=4)
-    return work, *analysed(work)
+    return work, *analyzed(work)
 
 
-def test_every_answer_is_that_of_a_slow_computation(whole: Analysed) -> None:
+def test_every_answer_is_that_of_a_slow_computation(whole: Analyzed) -> None:
     work, columns, _ = whole
     images, labels = torch.cat([batch.images for batch in work.batches()]), work.split.labels
     with torch.no_grad():
@@ -305,7 +307,7 @@ def random_columns(count: int, evaluators: int) -> dict[str, AnyArray]:
 def test_every_statistic_is_that_of_a_slow_computation() -> None:
     count, evaluators = 29, 5
     columns = random_columns(count, evaluators)
-    found = summarise(Columns(columns), split_of(count, 0))
+    found = summarize(Columns(columns), split_of(count, 0))
     label, targets, answers, controls, image, probed = (
         columns[f"per_image/{name}"].tolist()
         for name in (
@@ -377,7 +379,7 @@ def test_an_outcome_that_no_image_has_is_no_number(right: bool, counts: list[int
     columns = random_columns(29, 2)
     label = columns["per_image/label"]
     columns["per_image/target_class"][:, 1] = label if right else label + 1
-    found = summarise(Columns(columns), split_of(29, 0))
+    found = summarize(Columns(columns), split_of(29, 0))
     assert found["by_outcome/count"] == counts
     headline = found["headline/accuracy"][:, 0]
     np.testing.assert_array_equal(found["by_outcome/accuracy"][int(right)], headline)
@@ -385,7 +387,7 @@ def test_an_outcome_that_no_image_has_is_no_number(right: bool, counts: list[int
 
 
 def test_one_evaluator_has_no_deviation() -> None:
-    found = summarise(Columns(random_columns(29, 1)), split_of(29, 0))
+    found = summarize(Columns(random_columns(29, 1)), split_of(29, 0))
     assert np.isnan(found["headline/deviation"]).all()
     np.testing.assert_array_equal(found["headline/mean"], found["headline/accuracy"][..., 0])
 
@@ -395,7 +397,7 @@ def test_one_evaluator_has_no_deviation() -> None:
 
 def test_random_targets_are_all_other_classes_alike_and_a_function_of_seed_and_index() -> None:
     model, count = linear(1), 700
-    images = pixels(1, COLOURS, HEIGHT, WIDTH).expand(count, -1, -1, -1)
+    images = pixels(1, COLORS, HEIGHT, WIDTH).expand(count, -1, -1, -1)
     labels = [index % CLASSES for index in range(count)]
 
     def targets(seed: int, first: int, last: int) -> list[int]:
@@ -414,7 +416,7 @@ def test_random_targets_are_all_other_classes_alike_and_a_function_of_seed_and_i
 
 
 @pytest.mark.parametrize("size", [1, 4, COUNT])
-def test_the_deviation_of_a_set_is_that_of_all_entries_of_all_its_maps(whole: Analysed, size: int) -> None:
+def test_the_deviation_of_a_set_is_that_of_all_entries_of_all_its_maps(whole: Analyzed, size: int) -> None:
     model = whole[0].model
     work = work_of(model, [], size=size)
     with torch.no_grad():
@@ -426,33 +428,33 @@ def test_the_deviation_of_a_set_is_that_of_all_entries_of_all_its_maps(whole: An
     assert len(set(gradmap_score._deviations(work))) == 3
 
 
-def test_a_map_that_is_zero_everywhere_is_counted_and_grey(whole: Analysed) -> None:
+def test_a_map_that_is_zero_everywhere_is_counted_and_grey(whole: Analyzed) -> None:
     model = linear(1)
-    batch = batch_of(pixels(4, COLOURS, HEIGHT, WIDTH, seed=2), [0, 1, 2, 3])
+    batch = batch_of(pixels(4, COLORS, HEIGHT, WIDTH, seed=2), [0, 1, 2, 3])
     with torch.no_grad():
         cast(Any, model).layer.weight.mul_(1e6)
         cast(Any, model).layer.bias.mul_(1e6)
         sure = model(batch.images).argmax(1).tolist()
     batch = batch_of(batch.images, [sure[0], sure[1], (sure[2] + 1) % CLASSES, sure[3]])
     evaluators = [whole[0].model, linear(2), linear(3)]
-    for number, evaluator in enumerate(evaluators[1:]):  # which else may see any class in grey
+    for number, evaluator in enumerate(evaluators[1:]):  # which else may see any class in gray
         cast(Any, evaluator).layer.bias.data[4 + number] += 0.1
     work = work_of(model, evaluators, batches=lambda: [batch])
     readers = Readers(ScoreSettings(), work.evaluators, subject(), gradmap_score._deviations(work), None)
     columns = rows(model, batch, readers)
     assert columns["per_image/degenerate"].T.tolist() == [[1, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
-    grey = [answer(one, np.full((COLOURS, HEIGHT, WIDTH), 0.5)) for one in evaluators]
-    for number, seen in enumerate(grey):
+    gray = [answer(one, np.full((COLORS, HEIGHT, WIDTH), 0.5)) for one in evaluators]
+    for number, seen in enumerate(gray):
         answers = columns["per_image/evaluator_prediction"][:, number]
         assert (answers[[0, 1, 3], 0] == seen).all()
         assert (answers[:, 1] == seen).all()
         scrambles = columns["per_image/control_prediction"][:, number, 2:]
         assert (scrambles[[0, 1, 3]] == seen).all()
-    found = summarise(Columns(columns), work.split)
+    found = summarize(Columns(columns), work.split)
     assert found["degenerate/count"].tolist() == [3, 4, 0]
 
 
-def test_without_a_probe_there_is_no_number(whole: Analysed) -> None:
+def test_without_a_probe_there_is_no_number(whole: Analyzed) -> None:
     _, columns, found = whole
     assert (columns["per_image/probe_prediction"] == -1).all()
     assert np.isnan(found["anchor/probe"]).all()
@@ -480,9 +482,9 @@ def test_the_random_network_shares_no_weight_and_is_calibrated_on_training_image
     train = torch.tensor(work.dataset.train.images).permute(0, 3, 1, 2) / 255
     backbone = cast(Curved, untrained.backbone)
     with torch.no_grad():
-        normalised = backbone.norm(backbone.convolution(train - 0.5))
-    np.testing.assert_allclose(normalised.mean((0, 2, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(normalised.std((0, 2, 3)), 1, atol=2e-2)
+        normalized = backbone.norm(backbone.convolution(train - 0.5))
+    np.testing.assert_allclose(normalized.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(normalized.std((0, 2, 3)), 1, atol=2e-2)
     assert not untrained.training
     again, other = (
         prepare(work_of(model, [], settings=ScoreSettings(seed=seed))).random.classifier.weight for seed in (SEED, 1)
@@ -524,7 +526,7 @@ def content(result: Result) -> str:
 
 def test_the_stored_statistics_are_those_of_the_stored_rows(written: Result, digits: Dataset) -> None:
     columns = Columns({column.path: written[column.path] for column in SCHEMA.per_image})
-    for path, values in summarise(columns, digits.test.first(LIMIT)).items():
+    for path, values in summarize(columns, digits.test.first(LIMIT)).items():
         np.testing.assert_array_equal(written[path], values, err_msg=path)
     assert len(np.unique(written["per_image/evaluator_prediction"])) > 3
     axes = {"evaluator": list(written.config["evaluators"]["names"]), "target": list(TARGETS), "sign": list(SIGNS)}
@@ -655,7 +657,7 @@ def file_of(
     path = folder / f"gradmap-score-{name}-{split}.h5"
     with results.open_rows(path, SCHEMA, IMAGES, {"evaluator": tuple(names)}, config, {}) as file:
         file.append(columns)
-        file.finish(summarise(Columns(columns), split_of(IMAGES, 0)), {})
+        file.finish(summarize(Columns(columns), split_of(IMAGES, 0)), {})
     return results.read(path)
 
 
@@ -779,7 +781,7 @@ def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
     spread = np.std([13 / 20, 3 / 20, 1 / 20], ddof=1)
     assert row["clip -g, 3 evaluators"] == f"{100 * 17 / 60:.1f} +- {100 * spread:.1f} %"
     assert row["read by"] == "small-natural-seed1"
-    assert (row["grey maps"], row["images"]) == (str(result["per_image/degenerate"][:, 0].sum()), "20")
+    assert (row["gray maps"], row["images"]) == (str(result["per_image/degenerate"][:, 0].sum()), "20")
     for view in ("clip", "raw"):
         other = {"clip": "raw", "raw": "clip"}[view]
         assert headline(result, view) == {key: value for key, value in row.items() if not key.startswith(other)}
@@ -857,8 +859,8 @@ def test_every_mark_is_where_its_number_is(drawn: list[Result]) -> None:
         assert [float(line.get_xdata()[0]) for line in axes.lines if line.get_linestyle() == "--"] == [25]  # type: ignore[index, arg-type]
     low, high = figure.axes[0].get_ylim()
     assert all(high < place < low for filled in (True, False) for _, place in marks(figure.axes[0], filled=filled))
-    colours = {to_hex(str(line.get_color())) for line in figure.axes[0].lines if line.get_marker() in ("D", "P")}
-    assert colours == {style.colour(variant).lower() for variant in ("at", "at-att")}
+    colors = {to_hex(str(line.get_color())) for line in figure.axes[0].lines if line.get_marker() in ("D", "P")}
+    assert colors == {style.colour(variant).lower() for variant in ("at", "at-att")}
 
 
 def test_the_caption_holds_the_numbers_and_names_rules_and_readers(drawn: list[Result], tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust import drawing, figures, results
+from interpret_robust import figures
 from interpret_robust.analyses import localisation
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.localisation import (
     ANALYSIS,
     OF_PATTERNS,
@@ -22,17 +23,19 @@ from interpret_robust.analyses.localisation import (
     Sought,
     class_averaged,
     rows,
-    summarise,
+    summarize,
 )
+from interpret_robust.attribution.regions import central, centre_prior, object_positions
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import bootstrap_mean, rate, wilson
 from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.cluttered_digits import planted_patterns
-from interpret_robust.errors import UserError
-from interpret_robust.models import Classifier
-from interpret_robust.regions import central, centre_prior, object_positions
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.statistics import bootstrap_mean, rate, wilson
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.training import checkpoint
+from interpret_robust.figures import drawing
+from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns
 
 N, C, H, W, K = 14, 3, 8, 12, 4
 GRID = (4, 3)
@@ -101,7 +104,7 @@ def found(model: Classifier, split: Split, planted: AnyArray | None = None) -> P
 
 
 def summary(columns: PerImage, split: Split) -> dict[str, Any]:
-    return summarise(Columns({f"per_image/{name}": values for name, values in columns.items()}), split)
+    return summarize(Columns({f"per_image/{name}": values for name, values in columns.items()}), split)
 
 
 def gradient_of(model: Classifier, split: Split) -> AnyArray:
@@ -208,8 +211,8 @@ def test_random_directions_have_the_share_of_chance() -> None:
 
 def test_a_decision_made_of_patterns_follows_an_exchanged_one_and_one_made_without_stays() -> None:
     planted = patterns()
-    grey = np.full((N, H, W, C), 128, np.uint8)
-    split = replace(data(), images=(grey + np.rint(255 * planted[data().labels])).astype(np.uint8))
+    gray = np.full((N, H, W, C), 128, np.uint8)
+    split = replace(data(), images=(gray + np.rint(255 * planted[data().labels])).astype(np.uint8))
     flat = 1000 * planted.transpose(0, 3, 1, 2).reshape(K, -1).astype(float)
     follower = found(linear(flat), split, planted)
     np.testing.assert_array_equal(follower["prediction"], split.labels)
@@ -324,13 +327,13 @@ def finished(
 
 
 def per_image(path: Path) -> PerImage:
-    result = results.read(path, SCHEMA.label)
+    result = hdf5.read(path, SCHEMA.label)
     return {column.path.removeprefix("per_image/"): result[column.path] for column in SCHEMA.per_image}
 
 
 @pytest.mark.parametrize("name", ["at", "at-att", "plain"])
 def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset, name: str) -> None:
-    result, columns = results.read(finished[name]), per_image(finished[name])
+    result, columns = hdf5.read(finished[name]), per_image(finished[name])
     for path, values in summary(columns, digits.test).items():
         np.testing.assert_array_equal(result[path], values, err_msg=path)
     for index in range(2):
@@ -346,7 +349,7 @@ def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], d
 def test_weights_are_attention_where_there_is_one_and_grad_cam_elsewhere(
     finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    weights = {name: results.read(path).config["settings"]["spatial_weight"] for name, path in finished.items()}
+    weights = {name: hdf5.read(path).config["settings"]["spatial_weight"] for name, path in finished.items()}
     assert weights == {"at": "grad-cam", "at-att": "attention", "plain": "attention"}
     cam = work(trained["at-att"], digits, tmp_path, settings=LocalisationSettings(spatial_weight="grad-cam"))
     assert "spatialweightgrad_cam" in cam.path.name
@@ -384,7 +387,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
     with pytest.raises(RuntimeError, match="crash"):
         stopped.run()
     path = work(trained["at-att"], planted, tmp_path).run()
-    assert results.attributes(path)["content_sha256"] == results.attributes(finished["at-att"])["content_sha256"]
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished["at-att"])["content_sha256"]
 
 
 def test_model_and_random_state_are_left_as_found(trained: dict[str, Path], digits: Dataset) -> None:
@@ -405,7 +408,7 @@ def test_model_and_random_state_are_left_as_found(trained: dict[str, Path], digi
 
 
 def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Path]) -> None:
-    result = results.read(finished["at-att"])
+    result = hdf5.read(finished["at-att"])
     row = localisation.table_row(result)
     (value, low, high), area = result["share/on_object"][0], result["share/area"][0, 0]
     assert row["weights on object (area)"] == f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] ({area:.1%})"
@@ -414,11 +417,11 @@ def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Pat
     assert row["gradient pointing (centre)"].endswith(f"({centre:.1%})")
     assert row["weights"] == "attention" and row["images"] == "40"
     extra = {"gradient along patterns (turned)", "follows exchanged pattern"}
-    assert row.keys() - localisation.table_row(results.read(finished["plain"])).keys() == extra
+    assert row.keys() - localisation.table_row(hdf5.read(finished["plain"])).keys() == extra
 
 
 def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_path: Path) -> None:
-    of = [results.read(finished[name]) for name in ("at", "at-att")]
+    of = [hdf5.read(finished[name]) for name in ("at", "at-att")]
     axes = figures.get("localisation").draw(of).figure.axes
     assert len(axes) == 4 + 3
     for panel, (name, index) in zip(
@@ -429,7 +432,7 @@ def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_pa
         assert panel.lines[-2].get_xdata()[0] == 100 * of[0]["share/area"][index, 0]
     follows = [mark[0].get_xdata()[0] for mark in axes[6].containers]
     assert follows == [100 * result[f"pattern/{of_}"][0] for result in of for of_ in ("stays", "follows")]
-    assert len(figures.get("localisation").draw([results.read(finished["plain"])]).figure.axes) == 4
+    assert len(figures.get("localisation").draw([hdf5.read(finished["plain"])]).figure.axes) == 4
 
     picture = drawing.draw("localisation", [finished["at"], finished["at-att"]], tmp_path, lambda _: None)
     caption = json.loads(picture.with_suffix(".json").read_text())

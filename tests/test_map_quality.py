@@ -10,7 +10,6 @@ from anyone import C, Convolutions, H, K, N, W, seeded, unchanged
 from networks import Array, Linear, array, pixels, settle
 from torch import Tensor, nn
 
-from interpret_robust import attribution, captum_maps
 from interpret_robust.analyses import map_quality
 from interpret_robust.analyses.map_quality import (
     MOVES,
@@ -19,15 +18,16 @@ from interpret_robust.analyses.map_quality import (
     QualitySettings,
     rows,
     square_masks,
-    summarise,
+    summarize,
 )
-from interpret_robust.attribution import gradient_map
+from interpret_robust.attribution import captum_methods, gradients
+from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
-from interpret_robust.errors import UserError
+from interpret_robust.datasets.batches import Batch
 from interpret_robust.models.wrapped import Preprocess, Wrapped
-from interpret_robust.statistics import bootstrap_mean
-from interpret_robust.streaming import Batch
-from interpret_robust.streams import streams
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 START = 40
@@ -63,7 +63,7 @@ def found(network: Wrapped, of: QualitySettings, part: slice = slice(0, N)) -> d
 @pytest.fixture
 def linear_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """The label's logit in the place of the cross-entropy: linear in pixels for a linear network."""
-    for module in (attribution, captum_maps, map_quality):
+    for module in (gradients, captum_methods, map_quality):
         monkeypatch.setattr(module, "cross_entropy", lambda logits, labels: logits.gather(1, labels[:, None])[:, 0])
 
 
@@ -197,7 +197,7 @@ def test_statistics_are_means_of_shares_over_images() -> None:
         change=[4, 0, 4, 8],
     )
     split = Split(np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.int64))
-    summary = summarise(columns, split)
+    summary = summarize(columns, split)
     assert summary["count/degenerate"] == 1
     for name, shares in (
         ("sensitivity", [0.5, 1.5, 1.0]),

@@ -11,18 +11,21 @@ import torch
 from networks import array, pixels
 from torch import Tensor, nn
 
-from interpret_robust import figures, results
+from interpret_robust import figures
 from interpret_robust.analyses import masking
-from interpret_robust.analyses.masking import ANALYSIS, MaskingSettings, rows, summarise
-from interpret_robust.attacks import PGD, per_image_noise
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.analyses.masking import ANALYSIS, MaskingSettings, rows, summarize
+from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.attacks.square import RandomSearch
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.statistics import wilson
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
-from interpret_robust.random_search import RandomSearch
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.statistics import wilson
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.streams import streams
-from interpret_robust.training import checkpoint
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.models import checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns, Result
 
 N, SHAPE, CLASSES = 24, (3, 5, 7), 4
 EPS = 0.02
@@ -131,7 +134,7 @@ def test_statistics_by_hand() -> None:
     data |= {f"prediction_{name}": np.where(np.array(found).T, label[:, None], 9) for name, found in several.items()}
     data |= {"label": label, "zero_share": np.array([[1, 0], [1, 0.5], [0.5, 0], [0, 0], [0, 0]], np.float32)}
     source = Columns({f"per_image/{name}": np.asarray(values) for name, values in data.items()})
-    found = summarise(source, Split(np.zeros((5, 1, 1, 3), np.uint8), label))
+    found = summarize(source, Split(np.zeros((5, 1, 1, 3), np.uint8), label))
     counts = {
         "accuracy/natural": 4,
         "accuracy/noise_worst": 3,
@@ -164,7 +167,7 @@ def test_a_search_without_queries_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def analysed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Result:
+def analyzed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The file of a small model, of 20 images."""
     folder = tmp_path_factory.mktemp("masking")
     work = Work(
@@ -178,29 +181,29 @@ def analysed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fac
         batch_size=8,
         device=torch.device("cpu"),
     )
-    return results.read(work.run(), "masking/1")
+    return hdf5.read(work.run(), "masking/1")
 
 
-def test_the_table_and_the_picture_show_the_files_numbers(analysed: Result) -> None:
-    row = ANALYSIS.table_row(analysed)
+def test_the_table_and_the_picture_show_the_files_numbers(analyzed: Result) -> None:
+    row = ANALYSIS.table_row(analyzed)
     assert list(row) == [
         *("natural", "noise", "one step", "PGD-20", "search, 10 queries", "PGD-20 at 64/255"),
         *("no gradient (cross-entropy, margin)", "images"),
     ]
-    assert row["natural"].startswith(f"{100 * analysed['accuracy/natural'][0]:.1f} % [")
-    assert row["PGD-20 at 64/255"].startswith(f"{100 * analysed['accuracy/pgd'][3, 0]:.1f} % [")
+    assert row["natural"].startswith(f"{100 * analyzed['accuracy/natural'][0]:.1f} % [")
+    assert row["PGD-20 at 64/255"].startswith(f"{100 * analyzed['accuracy/pgd'][3, 0]:.1f} % [")
     assert row["images"] == "20"
-    drawing = figures.get("masking").draw([analysed])
+    drawing = figures.get("masking").draw([analyzed])
     (numbers,) = drawing.numbers.values()
-    assert numbers["pgd"] == analysed["accuracy/pgd"].tolist()
+    assert numbers["pgd"] == analyzed["accuracy/pgd"].tolist()
     assert numbers["radii"] == ["8/255", "16/255", "32/255", "64/255"]
     left, right = drawing.figure.axes
     np.testing.assert_allclose(
         np.asarray(left.lines[0].get_ydata(), float),
-        100 * np.append(analysed["accuracy/natural"][0], analysed["accuracy/pgd"][:, 0]),
+        100 * np.append(analyzed["accuracy/natural"][0], analyzed["accuracy/pgd"][:, 0]),
     )
     shown = [float(np.asarray(mark.lines[0].get_xdata())[0]) for mark in right.containers]
-    of_marks = [analysed[f"accuracy/{name}"][0] for name in ("natural", "noise_worst", "search", "one_step")]
-    np.testing.assert_allclose(shown, [100 * value for value in (*of_marks, analysed["accuracy/pgd"][0, 0])])
+    of_marks = [analyzed[f"accuracy/{name}"][0] for name in ("natural", "noise_worst", "search", "one_step")]
+    np.testing.assert_allclose(shown, [100 * value for value in (*of_marks, analyzed["accuracy/pgd"][0, 0])])
     assert "cluttered-digits, 20 train images" in drawing.caption
     assert "random search of 10 queries" in drawing.caption

@@ -1,4 +1,4 @@
-"""The networks: parameter counts, a slow second implementation in numpy, invariances, initialisation."""
+"""The networks: parameter counts, a slow second implementation in numpy, invariances, initialization."""
 
 import itertools
 import math
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from networks import Array, array, pixels, settle
 from torch import Tensor, nn
 
-from interpret_robust.errors import UserError
+from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.attention import LinearAttention, NonlinearAttention
-from interpret_robust.models.resnet import PerImageStandardisation, ResNet, Unit
-from interpret_robust.variants import Head
+from interpret_robust.models.resnet import PerImageStandardization, ResNet, Unit
+from interpret_robust.models.variants import Head
 
 RGB, GRAY = (3, 32, 24), (1, 28, 28)
 
@@ -81,7 +81,7 @@ def test_features_have_their_documented_shapes_and_add_up(
 # --- the slow second implementation
 
 
-def slow_standardisation(image: Array) -> Array:
+def slow_standardization(image: Array) -> Array:
     """tf.image.per_image_standardization, on the 0 to 255 pixels that it is defined for."""
     bytes_ = image * 255
     deviation = max(float(bytes_.std()), 1 / math.sqrt(bytes_.size))
@@ -165,14 +165,14 @@ def slow_linear_attention(local: Array, head: LinearAttention, g: Array) -> tupl
     return attention, pooled
 
 
-def test_standardisation_is_the_challenges_formula_also_below_its_floor() -> None:
+def test_standardization_is_the_challenges_formula_also_below_its_floor() -> None:
     images = pixels(4, 3, 8, 6).double()
     images[1] = 0.5 + 1e-2 * images[1]
     images[2] = 0.5 + 1e-5 * images[2]  # its deviation lies below 1/(255 sqrt(144)) = 3.3e-4
     images[3] = 0.25
-    expected = np.stack([slow_standardisation(image) for image in array(images)])
+    expected = np.stack([slow_standardization(image) for image in array(images)])
     assert expected[1].std() == pytest.approx(1) and expected[2].std() < 0.1
-    np.testing.assert_allclose(array(PerImageStandardisation()(images)), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(array(PerImageStandardization()(images)), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 10, 1), (4, 10, 2)])
@@ -214,7 +214,7 @@ def test_resnet_equals_the_slow_one(architecture: str, units: int, strides: tupl
     model, images = made(architecture, shape=(3, 16, 20)), pixels(2, 3, 16, 20).double()
     backbone = model.backbone
     assert isinstance(backbone, ResNet)
-    x = np.stack([slow_standardisation(image) for image in array(images)])
+    x = np.stack([slow_standardization(image) for image in array(images)])
     x = slow_convolution(x, backbone.stem)
     assert len(backbone.units) == 3 * units
     for index, unit in enumerate(backbone.units):
@@ -264,7 +264,7 @@ def test_image_minus_a_constant_is_orthogonal_to_the_gradient_by_euler(constant:
         cosine = (along / gradient.norm(dim=1) / (images - constant).flatten(1).norm(dim=1)).abs()
         if architecture == "small":
             assert cosine.max() < 1e-12
-        else:  # the network without standardisation has no such law
+        else:  # the network without standardization has no such law
             assert cosine.min() > 1e-5
 
 
@@ -327,7 +327,7 @@ def test_what_cannot_be_built_is_said(architecture: str, shape: tuple[int, int, 
 
 
 @pytest.mark.parametrize("architecture", ["small", "narrow", "wide3"])
-def test_resnet_is_initialised_as_the_challenge_is(architecture: str) -> None:
+def test_resnet_is_initialized_as_the_challenge_is(architecture: str) -> None:
     model = build(architecture, "average", (3, 32, 32), 10, seed=0)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
@@ -343,7 +343,7 @@ def test_resnet_is_initialised_as_the_challenge_is(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["average", "nonlinear"])
-def test_cnn_is_initialised_as_the_challenge_is(head: Head) -> None:
+def test_cnn_is_initialized_as_the_challenge_is(head: Head) -> None:
     for name, parameter in build("cnn", head, GRAY, 10, seed=0).named_parameters():
         if parameter.ndim == 1:
             assert bool((parameter == torch.tensor(0.1)).all()), name
@@ -365,7 +365,7 @@ def test_batch_norm_keeps_nine_tenths_of_its_statistics_at_each_pass() -> None:
     backbone, images = model.backbone, pixels(4, *RGB)
     assert isinstance(backbone, ResNet) and isinstance(backbone.units[0], Unit)
     model(images)
-    x = array(backbone.stem(backbone.standardise(images)))
+    x = array(backbone.stem(backbone.standardize(images)))
     norm = backbone.units[0].norm1
     np.testing.assert_allclose(array(norm.running_mean), 0.1 * x.mean((0, 2, 3)), atol=1e-6)
     np.testing.assert_allclose(array(norm.running_var), 0.9 + 0.1 * x.var((0, 2, 3), ddof=0), rtol=1e-3)

@@ -9,12 +9,12 @@ import torch
 from networks import array, pixels
 from torch import Tensor, nn
 
-from interpret_robust.errors import UserError
+from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier, Features, build
 from interpret_robust.models.attention import AveragePool
-from interpret_robust.training.objective import FeatureRegularisation, feature_distance, objective
+from interpret_robust.models.variants import VARIANTS, Head, variant
+from interpret_robust.training.objective import FeatureRegularization, feature_distance, objective
 from interpret_robust.training.recipe import PRESETS
-from interpret_robust.variants import VARIANTS, Head, variant
 
 SHAPE = (3, 16, 20)
 LABELS = torch.tensor([3, 1, 4, 1, 5])
@@ -46,7 +46,7 @@ def test_objective_equals_the_slow_one(weight: float, head: Head, training: bool
     total, cross_entropy, distance = slow_objective(
         deepcopy(model).double(), images.double(), adversarial.double(), weight
     )
-    found = objective(model, images, adversarial, LABELS, FeatureRegularisation(weight))
+    found = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
     assert distance > 0.05
     assert found.total.item() == pytest.approx(total, rel=1e-5)
     assert found.cross_entropy.item() == pytest.approx(cross_entropy, rel=1e-5)
@@ -70,7 +70,7 @@ def test_the_distances_gradient_flows_through_the_clean_and_the_adversarial_pass
     images, adversarial = images[:, :1], adversarial[:, :1]
 
     def gradient(weight: float) -> Tensor:
-        total = objective(model, images, adversarial, LABELS, FeatureRegularisation(weight)).total
+        total = objective(model, images, adversarial, LABELS, FeatureRegularization(weight)).total
         (found,) = torch.autograd.grad(total, model.backbone.get_parameter("weight"))
         return found
 
@@ -93,7 +93,7 @@ class Recorder(Classifier):
 def test_the_clean_image_is_only_seen_where_it_has_weight(weight: float, passes: int) -> None:
     model, (images, adversarial) = Recorder(OneWeight(), AveragePool(), nn.Linear(2, 6)), pair()
     images, adversarial = images[:, :1], adversarial[:, :1]
-    found = objective(model, images, adversarial, LABELS, FeatureRegularisation(weight))
+    found = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
     assert len(model.seen) == passes
     assert sum(shown is images for shown in model.seen) == passes - 1
     assert (found.distance.item() > 0) == (weight > 0)
@@ -103,11 +103,11 @@ def test_cross_entropy_and_logits_are_of_the_adversarial_image_alone() -> None:
     model, (images, adversarial) = build("small", "average", SHAPE, 10, seed=0).eval(), pair()
     expected = model(adversarial)
     for clean in (images, pixels(5, *SHAPE, seed=9)):
-        found = objective(model, clean, adversarial, LABELS, FeatureRegularisation(0.1))
+        found = objective(model, clean, adversarial, LABELS, FeatureRegularization(0.1))
         torch.testing.assert_close(found.logits, expected)
         assert found.cross_entropy.item() == pytest.approx(nn.functional.cross_entropy(expected, LABELS).item())
     assert (
-        objective(model, images, images, LABELS, FeatureRegularisation(0.1)).cross_entropy.item()
+        objective(model, images, images, LABELS, FeatureRegularization(0.1)).cross_entropy.item()
         != found.cross_entropy.item()
     )
 
@@ -120,7 +120,7 @@ def test_at_distance_zero_the_gradient_is_zero_and_not_nan() -> None:
     parameters = list(model.parameters())
     with_weight, without = (
         torch.autograd.grad(
-            objective(model, images, images.clone(), LABELS, FeatureRegularisation(weight)).total, parameters
+            objective(model, images, images.clone(), LABELS, FeatureRegularization(weight)).total, parameters
         )
         for weight in (0.1, 0.0)
     )
@@ -147,7 +147,7 @@ def test_feature_weights_are_the_papers(preset: str, name: str, weight: float) -
 
 
 @pytest.mark.parametrize(
-    ("name", "adversarial", "head", "regularised"),
+    ("name", "adversarial", "head", "regularized"),
     [
         ("natural", False, "average", False),
         ("natural-att", False, "nonlinear", False),
@@ -158,9 +158,9 @@ def test_feature_weights_are_the_papers(preset: str, name: str, weight: float) -
         ("at-att-reg", True, "nonlinear", True),
     ],
 )
-def test_variants_are_the_papers(name: str, adversarial: bool, head: str, regularised: bool) -> None:
+def test_variants_are_the_papers(name: str, adversarial: bool, head: str, regularized: bool) -> None:
     found = variant(name)
-    assert (found.name, found.adversarial, found.head, found.regularised) == (name, adversarial, head, regularised)
+    assert (found.name, found.adversarial, found.head, found.regularized) == (name, adversarial, head, regularized)
 
 
 def test_an_unknown_variant_is_told_the_nearest() -> None:

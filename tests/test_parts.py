@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pytest
 
 from interpret_robust import analyses
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.catalogue import ABOUT
-from interpret_robust.errors import UserError
-from interpret_robust.folders import Folders
 from interpret_robust.models.classifier import ARCHITECTURES
-from interpret_robust.reported import reported
-from interpret_robust.study import EXPLAINED, PARTS, SCALES, Model, Study, question_tasks, study
+from interpret_robust.models.variants import VARIANTS
+from interpret_robust.results.reported import reported
+from interpret_robust.study.plan import EXPLAINED, PARTS, SCALES, Model, Study, question_tasks, study
 from interpret_robust.training.recipe import PRESETS
-from interpret_robust.variants import VARIANTS
 
 EVERY = [(name, scale) for scale in SCALES for name in PARTS]
 
@@ -111,7 +111,7 @@ def test_what_needs_masks_is_not_asked_of_data_without(
             loaded.append(source)
             return Dataset(source, split, split, tuple("abcde"))
 
-        for module in ("study", "tasks"):
+        for module in ("study.plan", "study.tasks"):
             monkeypatch.setattr(f"interpret_robust.{module}.load", load)
         found = question_tasks(of, Folders(tmp_path), device="cpu")
         for question, tasks in found:

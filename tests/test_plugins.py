@@ -14,14 +14,16 @@ import torch
 from anyone import save_tiny
 from networks import pixels
 
-from interpret_robust import analyses, cli, figures, plugins, validation
+from interpret_robust import analyses, cli, figures
+from interpret_robust.analyses.engine import validation
+from interpret_robust.core import plugins
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.plugins import imported, is_reference, registered
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.errors import UserError
-from interpret_robust.plugins import imported, is_reference, registered
-from interpret_robust.training import checkpoint
-from interpret_robust.training.objective import FeatureRegularisation
-from interpret_robust.variants import Variant, has_attention, variant
+from interpret_robust.models import checkpoint
+from interpret_robust.models.variants import Variant, has_attention, variant
+from interpret_robust.training.objective import FeatureRegularization
 
 ANALYSIS = '''"""How bright are the images? (a question of ours)
 
@@ -33,9 +35,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import bootstrap_mean
-from interpret_robust.streaming import Analysis, Settings
+from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.core.statistics import bootstrap_mean
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import Settings
 
 SCHEMA = Schema(
     name="brightness",
@@ -62,7 +65,7 @@ def rows(model, batch, settings):
     return {"per_image/brightness": found.numpy(), "per_image/prediction": predicted.numpy()}
 
 
-def summarise(columns, _):
+def summarize(columns, _):
     return {"mean/brightness": bootstrap_mean(columns["per_image/brightness"])}
 
 
@@ -70,7 +73,7 @@ def table_row(result):
     return {"brightness": f"{result['mean/brightness'][0]:.4f}"}
 
 
-ANALYSIS = Analysis(SCHEMA, Brightness, rows, summarise, table_row)
+ANALYSIS = Analysis(SCHEMA, Brightness, rows, summarize, table_row)
 '''
 
 FIGURE = '''"""A dot a model."""
@@ -93,7 +96,7 @@ VARIANTS = '''"""A head that looks at the first channel, and a distance of its o
 import torch
 from torch import nn
 
-from interpret_robust.variants import Variant
+from interpret_robust.models.variants import Variant
 
 
 class First(nn.Module):
@@ -111,7 +114,7 @@ def distance(clean, adversarial):
     return (clean - adversarial).abs().sum(1)
 
 
-BRIGHT = Variant("bright", adversarial=True, head=First, regularised=True, distance=distance)
+BRIGHT = Variant("bright", adversarial=True, head=First, regularized=True, distance=distance)
 OTHER = Variant("another-name", adversarial=False)
 '''
 
@@ -273,7 +276,7 @@ def test_an_installed_variant_has_its_own_distance() -> None:
     found = variant("bright")
     assert isinstance(found, Variant) and found.distance is not None
     clean, adversarial = pixels(5, 8), pixels(5, 8, seed=1)
-    term = FeatureRegularisation(0.5, found.distance)(clean, adversarial)
+    term = FeatureRegularization(0.5, found.distance)(clean, adversarial)
     torch.testing.assert_close(term, 0.5 * (clean - adversarial).abs().sum(1).mean())
 
 
@@ -372,7 +375,7 @@ def test_an_object_is_found_in_the_working_directory(here: Path) -> None:
     (here / "deep_of_tests/__init__.py").write_text("")
     (here / "deep_of_tests/inner.py").write_text("value = 8\n")
     assert imported("deep_of_tests.inner:value") == 8
-    assert imported("interpret_robust.plugins:imported") is imported
+    assert imported("interpret_robust.core.plugins:imported") is imported
     assert sys.path.count(str(here)) == 1
 
 

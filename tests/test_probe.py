@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust import probe
-from interpret_robust.attribution import loss_gradient, random_targets
+from interpret_robust.attribution import probe
+from interpret_robust.attribution.gradients import loss_gradient, random_targets
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import Classifier, build
 

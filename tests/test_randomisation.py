@@ -1,4 +1,4 @@
-"""Re-initialised networks, and the scores of their maps: what changes, what must not, and when the gate opens."""
+"""Re-initialized networks, and the scores of their maps: what changes, what must not, and when the gate opens."""
 
 import json
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from networks import pixels, settle
 from scipy import stats
 from torch import Tensor, nn
 
-from interpret_robust import results
 from interpret_robust.analyses import randomisation
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.randomisation import (
     RANDOM_NETWORKS,
     SCORES,
@@ -24,28 +24,29 @@ from interpret_robust.analyses.randomisation import (
     another_mean,
     rows,
     structural_similarity,
-    summarise,
+    summarize,
     unit_ranks,
 )
-from interpret_robust.attribution import loss_gradient, position_weights
+from interpret_robust.attribution.gradients import loss_gradient, position_weights
+from interpret_robust.attribution.regions import object_positions
+from interpret_robust.attribution.scale_rules import as_image
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import column_means, finite_column_means
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.drawing import draw
-from interpret_robust.models import Classifier, build
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.figures.drawing import draw
+from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.folded import fold
-from interpret_robust.regions import object_positions
-from interpret_robust.reinitialise import random_network, randomised, stages
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.scale_rules import as_image
-from interpret_robust.statistics import column_means, finite_column_means
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.training import checkpoint
+from interpret_robust.models.reinitialize import random_network, randomized, stages
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns
 
 CPU = torch.device("cpu")
 Make = Callable[..., Path]
 
 
 def small(seed: int = 0) -> Classifier:
-    """A network whose weights are not those of any initialisation."""
+    """A network whose weights are not those of any initialization."""
     model = build("small", "nonlinear", (3, 20, 24), 7, seed=seed)
     settle(model, seed)
     with torch.no_grad():
@@ -78,7 +79,7 @@ def test_stages_go_from_the_classifier_to_the_first_layer() -> None:
 @pytest.mark.parametrize("done", [0, 1, 3, len(SMALL)])
 def test_stages_above_are_random_and_those_below_as_trained(done: int) -> None:
     model, images = small(), pixels(30, 3, 20, 24)
-    kept = same(state(model), state(randomised(model, done, images, 5)))
+    kept = same(state(model), state(randomized(model, done, images, 5)))
     for name, unchanged in kept.items():
         stage = next(number for number, prefix in enumerate(PREFIXES) if name.startswith(prefix))
         assert unchanged == (stage >= done), name
@@ -86,7 +87,7 @@ def test_stages_above_are_random_and_those_below_as_trained(done: int) -> None:
 
 def test_each_stage_goes_on_from_the_one_before() -> None:
     model, images = small(), pixels(30, 3, 20, 24)
-    first, second = (state(randomised(model, done, images, 5)) for done in (2, len(SMALL)))
+    first, second = (state(randomized(model, done, images, 5)) for done in (2, len(SMALL)))
     learned = {name: values for name, values in first.items() if "running" not in name and "num_b" not in name}
     shared = [name for name, equal in same(learned, second).items() if equal]
     assert shared == [name for name in learned if name.startswith(("head.", "classifier."))]
@@ -157,7 +158,7 @@ def test_batch_norm_of_random_stages_is_calibrated_on_the_images() -> None:
     images = pixels(200, 3, 20, 24)
     backbone: Any = random_network(small(), images, 1).backbone
     with torch.no_grad():
-        halves = backbone.stem(backbone.standardise(images)).split(100)
+        halves = backbone.stem(backbone.standardize(images)).split(100)
         local = backbone(images)
     for name, slow in (
         ("running_mean", [half.mean((0, 2, 3)) for half in halves]),
@@ -244,7 +245,7 @@ def linear(seed: int) -> Classifier:
 
 
 class Reads(nn.Module):
-    """The class whose weights a map, taken about grey, resembles more."""
+    """The class whose weights a map, taken about gray, resembles more."""
 
     def __init__(self, of: Classifier) -> None:
         super().__init__()
@@ -319,7 +320,7 @@ def test_the_gate() -> None:
             "gradient_on_object": [0.9, 0.6, 0.6, 0.6],  # does not fall
         }
     )
-    found = summarise(Columns(arrays), Split(np.zeros((400, 1, 1, 1), np.uint8), np.arange(400) % 5))
+    found = summarize(Columns(arrays), Split(np.zeros((400, 1, 1, 1), np.uint8), np.arange(400) % 5))
     paths = [path for path, _ in SCORES.values()]
     gate = {
         path: tuple(int(found[f"gate/{name}"][number]) for name in ("needed", "passed", "from_stage"))
@@ -377,17 +378,17 @@ def finished(trained: dict[str, Path], digits: Dataset, tmp_path_factory: pytest
 
 
 def columns(path: Path) -> dict[str, AnyArray]:
-    result = results.read(path, randomisation.SCHEMA.label)
+    result = hdf5.read(path, randomisation.SCHEMA.label)
     return {column.path: result[column.path] for column in randomisation.SCHEMA.per_image}
 
 
 def test_stages_are_named_and_their_networks_as_they_say(
     finished: dict[str, Path], trained: dict[str, Path], digits: Dataset
 ) -> None:
-    result = results.read(finished["at-att"])
+    result = hdf5.read(finished["at-att"])
     names = [str(name) for name in result["stage"]]
     assert names == ["trained", *SMALL, *(f"random {number + 1}" for number in range(RANDOM_NETWORKS))]
-    assert [str(name) for name in results.read(finished["at"])["stage"]] == [name for name in names if name != "head"]
+    assert [str(name) for name in hdf5.read(finished["at"])["stage"]] == [name for name in names if name != "head"]
     model, reader = (checkpoint.read(trained[name]).model(CPU) for name in ("at-att", "reader"))
     # Folded as an analysis does: rounding may carry an activation over its kink, and a map with it.
     reader = fold(reader)
@@ -397,7 +398,7 @@ def test_stages_are_named_and_their_networks_as_they_say(
     reference = loss_gradient(fold(model), images, labels)
     for name, unfolded in (
         ("trained", model),
-        ("norm", randomised(model, 3, all_images, 0)),
+        ("norm", randomized(model, 3, all_images, 0)),
         ("stem", random_network(model, all_images, 0)),
         ("random 2", random_network(model, all_images, 2)),
     ):
@@ -416,7 +417,7 @@ def test_stages_are_named_and_their_networks_as_they_say(
 
 @pytest.mark.parametrize("name", ["at", "at-att"])
 def test_likeness_begins_at_one_and_ends_low(finished: dict[str, Path], name: str) -> None:
-    result = results.read(finished[name])
+    result = hdf5.read(finished[name])
     for path in ("magnitude", "gradient", "ssim", "weights"):
         values = result[f"per_image/{path}"]
         known = np.isfinite(values).all(1)
@@ -432,8 +433,8 @@ def test_likeness_begins_at_one_and_ends_low(finished: dict[str, Path], name: st
 
 def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset) -> None:
     for path in finished.values():
-        result = results.read(path)
-        for name, values in summarise(Columns(columns(path)), digits.train.first(24)).items():
+        result = hdf5.read(path)
+        for name, values in summarize(Columns(columns(path)), digits.train.first(24)).items():
             np.testing.assert_array_equal(result[name], values, err_msg=name)
 
 
@@ -466,7 +467,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
     assert all(same(weights, state(stopped.model)).values())
     assert not any(module.training for module in stopped.model.modules())
     path = work(trained["at-att"], digits, tmp_path, reader=trained["reader"]).run()
-    assert results.attributes(path)["content_sha256"] == results.attributes(finished["at-att"])["content_sha256"]
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished["at-att"])["content_sha256"]
 
 
 def test_another_seed_gives_other_random_networks(
@@ -484,7 +485,7 @@ def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Pat
     picture = draw("randomisation", list(finished.values()), tmp_path, lambda _: None)
     told = json.loads(picture.with_suffix(".json").read_text())
     assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
-    result, numbers = results.read(finished["at"]), told["numbers"]["at seed 0, Grad-CAM"]
+    result, numbers = hdf5.read(finished["at"]), told["numbers"]["at seed 0, Grad-CAM"]
     assert numbers["score"] == list(SCORES)
     for name in ("cascade/mean", "random/mean", "gate/passed"):
         np.testing.assert_array_equal(numbers[name], result[name])

@@ -16,14 +16,15 @@ from rank_jobs import ANALYSES, NORMS, TRAININGS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from interpret_robust import ranks, results
 from interpret_robust.cli import irt, main
-from interpret_robust.errors import UserError
-from interpret_robust.models import Classifier, build
+from interpret_robust.core import ranks
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.shared_norm import SharedNorm2d, share_batch_norm
-from interpret_robust.results import AnyArray
-from interpret_robust.streaming import Batch
-from interpret_robust.training import checkpoint, loop
+from interpret_robust.results import hdf5
+from interpret_robust.training import loop
 
 HERE = Path(__file__).parent
 Make = Callable[..., Path]
@@ -79,7 +80,7 @@ def test_parts_are_all_of_it_in_order(length: int, count: int, monkeypatch: pyte
 @pytest.mark.parametrize("name", NORMS)
 def test_a_shared_batch_norm_is_that_of_the_whole_batch(done: Done, name: str) -> None:
     folder, count = done
-    whole = rank_jobs.normalised(name, slice(None))
+    whole = rank_jobs.normalized(name, slice(None))
     parts = [load_file(folder / f"norm-{name}-{index}.safetensors") for index in range(count)]
     for key, values in whole.items():
         if key in ("y", "x", "eval"):
@@ -139,13 +140,13 @@ def test_an_analysis_has_the_same_content(done: Done, name: str, tmp_path: Path)
     (found,) = (folder / "analyses").glob(f"{name}-*.h5")
     one = rank_jobs.work_of(next(folder.glob("*-at-att-seed0.safetensors")), tmp_path, name).run()
     assert (found.name, content(found)) == (one.name, content(one))
-    assert results.provenance(found)["environment"]["processes"] == count
-    assert results.provenance(one)["environment"]["processes"] == 1
+    assert hdf5.provenance(found)["environment"]["processes"] == count
+    assert hdf5.provenance(one)["environment"]["processes"] == 1
 
 
 def content(path: Path) -> str:
-    results.read(path)
-    return str(results.attributes(path)["content_sha256"])
+    hdf5.read(path)
+    return str(hdf5.attributes(path)["content_sha256"])
 
 
 def test_what_stopped_ranks_left_counts_for_one_process(done: Done, tmp_path: Path) -> None:

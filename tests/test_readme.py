@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from interpret_robust import cli, study, tasks
+from interpret_robust import cli
 from interpret_robust.datasets import catalogue, sources
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
+from interpret_robust.study import plan, tasks
 from interpret_robust.training import recipe
 
 REPOSITORY = Path(__file__).parent.parent
@@ -33,15 +34,15 @@ def small(name: str, path: Path) -> None:
 
 # Of each question two subjects at least, and a model of each architecture to read their maps.
 MODELS = (
-    *(study.Model("small", variant, 0) for variant in ("at-att-reg", "at-att", "at")),
-    *(study.Model(architecture, "natural", 1) for architecture in ("cnn", "small")),
+    *(plan.Model("small", variant, 0) for variant in ("at-att-reg", "at-att", "at")),
+    *(plan.Model(architecture, "natural", 1) for architecture in ("cnn", "small")),
 )
 FEW = replace(
-    study.QUICK,
+    plan.QUICK,
     models=MODELS,
     questions=tuple(
         replace(question, models=tuple(model for model in question.models if model in MODELS))
-        for question in study.QUICK.questions
+        for question in plan.QUICK.questions
     ),
 )
 
@@ -50,7 +51,7 @@ FEW = replace(
 def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Few models, datasets of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(study, "QUICK", FEW)
+    monkeypatch.setattr(plan, "QUICK", FEW)
     catalogue.load.cache_clear()
     for name in ("cluttered-digits", "cluttered-digits-planted", "cifar10"):
         small(name, catalogue.file_of(name))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from interpret_robust.attacks import PGD
-from interpret_robust.errors import UserError
-from interpret_robust.parsing import number
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import number
 from interpret_robust.training.recipe import PRESETS, Recipe, default_preset, preset
 
 

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from interpret_robust.regions import CENTRE_WIDTH, central, centre_prior, hits, object_positions, share_inside
+from interpret_robust.attribution.regions import (
+    CENTRE_WIDTH,
+    central,
+    centre_prior,
+    hits,
+    object_positions,
+    share_inside,
+)
 
 N = 6
 

@@ -19,19 +19,23 @@ from browser import CHROMIUM, Page, browser
 from click.testing import CliRunner
 from PIL import Image
 
-from interpret_robust import analyses, cli, figures, paper, report, results, tables
+from interpret_robust import analyses, cli, figures
+from interpret_robust.analyses.engine import printing
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attribution.scale_rules import as_image
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.errors import UserError
-from interpret_robust.folders import Folders
-from interpret_robust.report import commands
-from interpret_robust.report.page import render
-from interpret_robust.results import AnyArray, Result
-from interpret_robust.scale_rules import as_image
-from interpret_robust.schema import Column, Schema
-from interpret_robust.streaming import Work
-from interpret_robust.tasks import AnalysisTask
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.schema import Column, Schema
+from interpret_robust.study import paper, report
+from interpret_robust.study.report import commands
+from interpret_robust.study.report.page import render
+from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.recipe import preset
 
 VARIANTS = ("at", "at-att")
@@ -42,7 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def analyse(path: Path, dataset: Dataset, folder: Path, name: str, **changes: Any) -> Path:
+def analyze(path: Path, dataset: Dataset, folder: Path, name: str, **changes: Any) -> Path:
     settings = analyses.get(name).settings(**SETTINGS.get(name, {}))
     plain: dict[str, Any] = {"split": "test", "limit": None, "batch_size": 250, "settings": settings} | changes
     return Work(analyses.get(name), checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **plain).run()
@@ -63,7 +67,7 @@ def folders(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fact
     made.checkpoints.mkdir()
     for path in [make_checkpoint(made.checkpoints, variant) for variant in VARIANTS]:
         for name in ("robustness", "attention-rank", "gradient-maps"):
-            analyse(path, digits, made.analyses, name)
+            analyze(path, digits, made.analyses, name)
     report.write(made, made.report, lambda _: None)
     return made
 
@@ -71,7 +75,7 @@ def folders(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fact
 @pytest.fixture(scope="module")
 def opened(folders: Folders) -> dict[str, list[Result]]:
     """The files of each analysis, `at` first."""
-    found = [results.read(path) for path in sorted(folders.analyses.glob("*.h5"))]
+    found = [hdf5.read(path) for path in sorted(folders.analyses.glob("*.h5"))]
     groups: dict[str, list[Result]] = {}
     for result in sorted(found, key=lambda one: "at-att" in one.path.name):
         groups.setdefault(result.schema.partition("/")[0], []).append(result)
@@ -125,8 +129,8 @@ def test_tables_are_those_that_are_printed(page: str, opened: dict[str, list[Res
     for name, files in opened.items():
         section = page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
         cells = [html.unescape(cell) for cell in re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", section)]
-        columns = list(dict.fromkeys(key for row in tables.rows_of(files)[0] for key in row))
-        rows = [row.get(column, "") for row in tables.rows_of(files)[0] for column in columns]
+        columns = list(dict.fromkeys(key for row in printing.rows_of(files)[0] for key in row))
+        rows = [row.get(column, "") for row in printing.rows_of(files)[0] for column in columns]
         assert cells[: len(columns) + len(rows)] == columns + rows
 
 
@@ -179,7 +183,7 @@ def test_the_gallery_shows_what_the_files_hold(
 def test_an_image_without_a_score_has_none_and_without_weights_is_grey(
     folders: Folders, tmp_path: Path, opened: dict[str, list[Result]]
 ) -> None:
-    from interpret_robust.report import gallery
+    from interpret_robust.study.report import gallery
 
     values = np.full(IMAGES, 0.5, "f4")
     values[3] = np.nan
@@ -197,11 +201,11 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_grey(
     )
     maps = opened["gradient-maps"][0]
     config = maps.config | {"local_grid": [2, 2], "settings": opened["attention-rank"][0].config["settings"]}
-    with results.open_rows(tmp_path / "made.h5", schema, IMAGES, {"position": 4}, config, {}) as rows:
+    with hdf5.open_rows(tmp_path / "made.h5", schema, IMAGES, {"position": 4}, config, {}) as rows:
         columns = {"spearman": values, "effective_positions": values, "attention": weights}
         rows.append({f"per_image/{name}": column for name, column in columns.items()})
         rows.finish({}, {})
-    made = gallery.gallery([maps, results.read(tmp_path / "made.h5")])
+    made = gallery.gallery([maps, hdf5.read(tmp_path / "made.h5")])
     assert made is not None
     (model,) = made["told"]["models"]
     scores = dict(zip(made["told"]["scores"], model["scores"], strict=True))
@@ -213,7 +217,7 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_grey(
 
 
 def test_gray_images_and_other_sizes_have_sheets() -> None:
-    from interpret_robust.report.gallery import _sheet
+    from interpret_robust.study.report.gallery import _sheet
 
     for count, height, width, channels in ((1, 3, 5, 1), (13, 4, 2, 3), (24, 2, 3, 1)):
         made = np.random.default_rng(0).integers(0, 256, (count, height, width, channels), np.uint8)
@@ -228,7 +232,7 @@ def test_every_file_stands_with_its_origin(page: str, opened: dict[str, list[Res
     section = html.unescape(page.partition('<section id="provenance">')[2])
     for result in (result for files in opened.values() for result in files):
         entry = section.partition(f"<summary>{result.path.name}</summary>")[2].partition("</details>")[0]
-        attributes, stored = results.attributes(result.path), results.provenance(result.path)
+        attributes, stored = hdf5.attributes(result.path), hdf5.provenance(result.path)
         for value in (
             result.schema,
             attributes["content_sha256"],
@@ -247,11 +251,11 @@ def made_by(tmp_path: Path) -> Callable[..., Result]:
 
     def make(result: Result, origin: Mapping[str, Any] | None = None, **changes: Any) -> Result:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
-        run = results.provenance(result.path)["run"] | dict(origin or {})
+        run = hdf5.provenance(result.path)["run"] | dict(origin or {})
         name, version = result.schema.split("/")
-        with results.open_rows(path, Schema(name, int(version), (), ()), 1, {}, result.config | changes, {}) as rows:
+        with hdf5.open_rows(path, Schema(name, int(version), (), ()), 1, {}, result.config | changes, {}) as rows:
             rows.finish({}, run)
-        return results.read(path)
+        return hdf5.read(path)
 
     return make
 
@@ -338,13 +342,13 @@ def test_evaluators_are_trained_and_named_where_they_were_given(
             default_evaluators=not given,
             source="d.npz",
         )
-        return results.read(work.run())
+        return hdf5.read(work.run())
 
     default, given = scored(given=False), scored(given=True)
     evaluators = default.config["evaluators"]
     assert evaluators["jobs"] == {one.path.stem: one.job for one in readers} and evaluators["given"] is False
     assert given.config["evaluators"] == evaluators | {"given": True}
-    run = results.provenance(given.path)["run"]
+    run = hdf5.provenance(given.path)["run"]
     assert (run["source"], run["limit"], run["trained_on"]) == ("d.npz", 7, [digits.name] * 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses, "get", lambda _: oddity.ANALYSIS)
@@ -378,7 +382,7 @@ def test_a_task_says_where_its_images_are_from(
     settings = analyses.get("gradient-maps").settings()
     source = str(theirs) if elsewhere else None
     task = AnalysisTask("gradient-maps", found.path, tmp_path, settings, source=source, limit=3, batch_size=3)
-    result = results.read(task.work().run())
+    result = hdf5.read(task.work().run())
     told = f" --dataset {theirs}" if elsewhere else ""
     name = f"checkpoints/{found.path.name}"
     assert commands.of(result) == f"irt analyze gradient-maps {name}{told} --limit 3 --batch-size 3"
@@ -437,14 +441,14 @@ def test_files_that_cannot_be_reported_are_named(folders: Folders, tmp_path: Pat
     bare = Folders(tmp_path)
     with pytest.raises(UserError, match=r"there are no analyses in .*analyses"):
         report.write(bare, bare.report, lambda _: None)
-    config = results.read(next(folders.analyses.glob("robustness-*.h5"))).config
+    config = hdf5.read(next(folders.analyses.glob("robustness-*.h5"))).config
     bare.analyses.mkdir()
     for name, version, said in (
         ("astrology", 1, r"holds astrology/1, which this irt does not know"),
         ("robustness", 0, r"has robustness/0 and this irt reads robustness/\d: run its analysis again"),
     ):
         path = bare.analyses / "made.h5"
-        with results.open_rows(path, Schema(name, version, (), ()), 1, {}, config, {}) as rows:
+        with hdf5.open_rows(path, Schema(name, version, (), ()), 1, {}, config, {}) as rows:
             rows.finish({}, {})
         with pytest.raises(UserError, match=said) as error:
             report.write(bare, bare.report, lambda _: None)
@@ -571,8 +575,8 @@ def test_a_score_that_a_model_lacks_cannot_be_chosen(window: Page, folders: Fold
 @needs_browser
 def test_the_gallery_is_for_keyboards_and_screen_readers(window: Page, folders: Folders) -> None:
     window.open(folders.report.as_uri())
-    labelled = "[...document.querySelectorAll('select')].map((one) => one.labels[0]?.firstChild.textContent.trim())"
-    assert window.value(labelled) == ["Model", "Class", "Outcome", "Sort by", "Order"]
+    labeled = "[...document.querySelectorAll('select')].map((one) => one.labels[0]?.firstChild.textContent.trim())"
+    assert window.value(labeled) == ["Model", "Class", "Outcome", "Sort by", "Order"]
     window.value("document.getElementById('controls').elements.model.focus()")
     window.press("ArrowDown", 40)
     assert window.value("document.getElementById('cards').className") == "model-1"

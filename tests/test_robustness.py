@@ -14,18 +14,22 @@ from networks import Array, InDouble, Linear, array, pixels
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from interpret_robust import analyses, figures, readings, results
+from interpret_robust import analyses, figures
+from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import MapSettings
-from interpret_robust.analyses.robustness import Prepared, TableSettings, prepare, rows, summarise, table_row
-from interpret_robust.attacks import PGD, AttackSettings, LossName, per_image_noise
+from interpret_robust.analyses.robustness import Prepared, TableSettings, prepare, rows, summarize, table_row
+from interpret_robust.attacks.pgd import PGD, LossName, per_image_noise
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.errors import UserError
-from interpret_robust.export import to_csv
-from interpret_robust.report import gallery
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.streaming import Batch, Work
-from interpret_robust.training import checkpoint
-from interpret_robust.validation import problems
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.models import checkpoint
+from interpret_robust.results import attack_outcomes, hdf5
+from interpret_robust.results.export import to_csv
+from interpret_robust.results.hdf5 import Columns
+from interpret_robust.study.report import gallery
 
 CPU = torch.device("cpu")
 SHAPE = (2, 5, 4)
@@ -263,7 +267,7 @@ def test_statistics_are_counts_over_images_where_every_restart_must_fail() -> No
     label, natural, adversarial = (rng.integers(0, 2, shape) for shape in (19, (19, 3), (19, 2, 4, 3)))
     natural[:17], adversarial[:15] = label[:17, None], label[:15, None, None, None]
     adversarial[3, 1, 2, 0] = 1 - label[3]
-    found = summarise(columns_of(label, natural, adversarial), of_nothing())
+    found = summarize(columns_of(label, natural, adversarial), of_nothing())
     counts = {"natural": np.zeros(3, int), "adversarial": np.zeros((4, 3), int), "worst": np.zeros(3, int)}
     for image in range(19):
         for target in range(3):
@@ -347,10 +351,10 @@ def test_a_file_says_what_each_target_makes_of_the_sources_images(
     trained: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
     path = work(trained, digits, tmp_path, batch_size=60).run()
-    result = results.read(path)
+    result = hdf5.read(path)
     assert problems(path) == []
-    assert readings.targets(result) == [model.path.stem for model in trained]
-    assert readings.readings(result) == ["PGD-3", "PGD-6", "CW-4"]
+    assert attack_outcomes.targets(result) == [model.path.stem for model in trained]
+    assert attack_outcomes.readings(result) == ["PGD-3", "PGD-6", "CW-4"]
     models = [model.model(CPU) for model in trained]
     images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     labels = torch.tensor(digits.train.labels)
@@ -361,13 +365,13 @@ def test_a_file_says_what_each_target_makes_of_the_sources_images(
         for target, model in enumerate(models):
             natural = (model(images).argmax(1) == labels).numpy()
             resists = [(model(found).argmax(1) == labels).numpy() for found in adversarial]
-            np.testing.assert_array_equal(readings.right(result, None, target), natural)
-            np.testing.assert_array_equal(readings.right(result, "PGD-6", target), resists[0] & resists[1])
+            np.testing.assert_array_equal(attack_outcomes.right(result, None, target), natural)
+            np.testing.assert_array_equal(attack_outcomes.right(result, "PGD-6", target), resists[0] & resists[1])
             assert result["accuracy/adversarial"][1, target, 0] == pytest.approx((resists[0] & resists[1]).mean())
             worst = natural.copy()
             for name in ("PGD-3", "PGD-6", "CW-4"):
-                worst &= readings.right(result, name, target)
-            np.testing.assert_array_equal(readings.right_in_worst_case(result, target), worst)
+                worst &= attack_outcomes.right(result, name, target)
+            np.testing.assert_array_equal(attack_outcomes.right_in_worst_case(result, target), worst)
             assert result["accuracy/worst"][target, 0] == pytest.approx(worst.mean())
     white, black = result["accuracy/worst"][0, 0], result["accuracy/worst"][1:, 0]
     assert white < min(black) - 0.1
@@ -390,14 +394,14 @@ def test_one_reading_stands_for_all(
     headline: str | None,
 ) -> None:
     path = work(trained[:1], digits, tmp_path, settings=TableSettings(**settings), limit=4).run()
-    assert readings.headline(results.read(path)) == headline
+    assert attack_outcomes.headline(hdf5.read(path)) == headline
 
 
 def test_without_attacks_a_file_holds_natural_accuracies(
     trained: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
     path = work(trained, digits, tmp_path, settings=TableSettings(pgd="none", cw="none"), limit=20).run()
-    result = results.read(path)
+    result = hdf5.read(path)
     assert problems(path) == []
     assert result["per_image/prediction"].shape == (20, 1, 0, 3)
     np.testing.assert_array_equal(result["accuracy/worst"], result["accuracy/natural"])
@@ -406,6 +410,6 @@ def test_without_attacks_a_file_holds_natural_accuracies(
     assert f"{100 * result['accuracy/natural'][0, 0]:.1f} %" in " ".join(table_row(result).values())
     assert to_csv(path, tmp_path).left_out == []
     maps = work(trained[:1], digits, tmp_path, "gradient-maps", settings=MapSettings(), limit=20)
-    shown = gallery.gallery([results.read(maps.run()), result])
+    shown = gallery.gallery([hdf5.read(maps.run()), result])
     assert shown is not None
     assert shown["told"]["models"][0]["adversarial"] is None

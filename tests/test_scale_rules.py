@@ -9,7 +9,15 @@ import torch
 from networks import Array, array
 from torch import Tensor
 
-from interpret_robust.scale_rules import RULES, as_image, degenerate, deviation, moments, normalised, pooled_deviation
+from interpret_robust.attribution.scale_rules import (
+    RULES,
+    as_image,
+    degenerate,
+    deviation,
+    moments,
+    normalized,
+    pooled_deviation,
+)
 
 N, C, H, W = 5, 3, 4, 6
 PER_IMAGE = [rule for rule in RULES if rule != "clip-set"]
@@ -61,7 +69,7 @@ def test_a_symmetric_map_by_hand(rule: Any, expected: list[float]) -> None:
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        # Mean 1, standard deviation sqrt(3.5), three of that 5.612: zero stays grey although it is not the mean.
+        # Mean 1, standard deviation sqrt(3.5), three of that 5.612: zero stays gray although it is not the mean.
         ("clip", [0.410913, 0.5, 0.589087, 0.856348]),
         ("clip-set", [1 / 3, 0.5, 2 / 3, 1.0]),
         ("max", [0.375, 0.5, 0.625, 1.0]),
@@ -150,10 +158,10 @@ def test_a_constant_map_is_grey_where_only_its_spread_would_show() -> None:
     assert shown == {"clip": {0.5}, "clip-set": {0.5}, "max": {1.0}, "min-max": {0.5}}
 
 
-def test_a_map_is_its_largest_magnitude_times_its_normalised_form() -> None:
+def test_a_map_is_its_largest_magnitude_times_its_normalized_form() -> None:
     some = maps()
     some[2] = 0
-    unit, largest = normalised(some)
+    unit, largest = normalized(some)
     np.testing.assert_allclose(largest, np.abs(array(some)).max((1, 2, 3)), rtol=1e-6)
     torch.testing.assert_close(unit * largest[:, None, None, None], some)
     assert unit.abs().flatten(1).amax(1).tolist() == [1, 1, 0, 1, 1]

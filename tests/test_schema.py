@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpret_robust import analyses, format_page
-from interpret_robust.schema import Column, Schema, interval
+from interpret_robust import analyses
+from interpret_robust.analyses.engine import schema_page
+from interpret_robust.results.schema import Column, Schema, interval
 
 PAGE = Path(__file__).parents[1] / "docs" / "schemas.md"
 SCHEMAS: list[Schema] = [analyses.get(name).schema for name in analyses.names()]
@@ -14,13 +15,13 @@ each = pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name
 
 
 def test_the_page_in_the_documentation_is_that_of_the_schemas() -> None:
-    said = "run: python -m interpret_robust.format_page > docs/schemas.md"
-    assert PAGE.read_text(encoding="utf-8") == format_page.page(), said
+    said = "run: python -m interpret_robust.analyses.engine.schema_page > docs/schemas.md"
+    assert PAGE.read_text(encoding="utf-8") == schema_page.page(), said
 
 
 @each
 def test_the_page_has_every_dataset_with_its_axes_and_meaning(schema: Schema) -> None:
-    section = format_page.page().split(f"## {schema.label}\n")[1].split("\n## ")[0]
+    section = schema_page.page().split(f"## {schema.label}\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     assert len(rows) == len(schema.per_image) + len(schema.summary)
     for line, (column, axes) in zip(rows, schema.columns(), strict=True):
@@ -83,4 +84,4 @@ def test_a_section_by_hand() -> None:
         groups={"test": {"NX_class": "NXdata", "signal": "y", "axes": "side:of", "title": "Sides"}},
         labels={"side": ("left", "right")},
     )
-    assert format_page.section(schema, "Why?") == SECTION
+    assert schema_page.section(schema, "Why?") == SECTION

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from interpret_robust.errors import UserError
-from interpret_robust.selection import MOST, Selection
+from interpret_robust.analyses.engine.selection import MOST, Selection
+from interpret_robust.core.errors import UserError
 
 LABELS = np.array([3, 1, 3, 0, 1, 2, 0, 5, 3, 2])
 NONE = np.full(len(LABELS), np.nan)

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.files import file_sha256, replacing
+from interpret_robust.core.parsing import number, seconds
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.errors import UserError, unknown
-from interpret_robust.files import file_sha256, replacing
-from interpret_robust.parsing import number, seconds
-from interpret_robust.tables import render
+from interpret_robust.results.tables import render
 
 # What a mistake is told.
 
@@ -145,7 +145,7 @@ def test_what_an_earlier_kill_left_is_overwritten(tmp_path: Path) -> None:
 REPLACE = """
 import sys
 from pathlib import Path
-from interpret_robust.files import replacing
+from interpret_robust.core.files import replacing
 with replacing(Path(sys.argv[1])) as partial:
     partial.write_bytes(b"theirs")
 """

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import npz, sources
-from interpret_robust.errors import UserError
 
 Array = npt.NDArray[Any]
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from interpret_robust import statistics
-from interpret_robust.statistics import (
+from interpret_robust.core import statistics
+from interpret_robust.core.statistics import (
     Interval,
     bootstrap_mean,
     column_means,

@@ -14,20 +14,23 @@ import oddity
 import pytest
 from oddity import Oddities
 
-from interpret_robust import analyses, loading, readings, results, study, tables, tasks
+from interpret_robust import analyses
+from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.robustness import TableSettings, rows
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset, sources
-from interpret_robust.errors import UserError
-from interpret_robust.folders import Folders
-from interpret_robust.loading import Reference
-from interpret_robust.models import Classifier
-from interpret_robust.report import commands
-from interpret_robust.results import AnyArray
-from interpret_robust.streaming import Batch
-from interpret_robust.study import QUICK
-from interpret_robust.tasks import AnalysisTask, analysis_tasks, applicable, copies_of, evaluators_of, others_of
-from interpret_robust.training import checkpoint
-from interpret_robust.variants import VARIANTS
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.models import Classifier, checkpoint, external
+from interpret_robust.models.external import Reference
+from interpret_robust.models.variants import VARIANTS
+from interpret_robust.results import attack_outcomes, hdf5
+from interpret_robust.study import plan, tasks
+from interpret_robust.study.evaluators import copies_of, evaluators_of, others_of
+from interpret_robust.study.plan import QUICK
+from interpret_robust.study.report import commands
+from interpret_robust.study.tasks import AnalysisTask, analysis_tasks, applicable
 
 ALL = [f"{architecture} {name} {seed}" for architecture, name, seed in QUICK.models]
 """Models are written as `small at-att 0`."""
@@ -59,7 +62,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]
 
 def told(references: Sequence[Reference]) -> list[str]:
     """What `models` was asked for."""
-    jobs = [loading.subject(one).job for one in references]
+    jobs = [external.subject(one).job for one in references]
     return [f"{job['architecture']} {job['variant']} {job['seed']}" for job in jobs]
 
 
@@ -210,7 +213,7 @@ def table_task(folders: Folders, **given: Any) -> AnalysisTask:
 
 
 def targets_in(task: AnalysisTask) -> list[str]:
-    return readings.targets(results.read(task.work().path))
+    return attack_outcomes.targets(hdf5.read(task.work().path))
 
 
 def test_the_models_that_read_an_attack_are_copies_or_all_or_those_named(folders: Folders) -> None:
@@ -296,7 +299,7 @@ def test_a_stopped_run_that_other_copies_read_is_begun_anew(
     task = table_task(folders)
     task()
     assert begun == [0, 5, 10, 0, 5, 10, 15, 20]
-    assert targets_in(task) == ["odd-small-at-seed0", *(loading.subject(one).name for one in task.evaluators)]
+    assert targets_in(task) == ["odd-small-at-seed0", *(external.subject(one).name for one in task.evaluators)]
     assert [path.name for path in folders.analyses.iterdir()] == [task.name]
 
 
@@ -307,7 +310,7 @@ def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(fold
         task()
     called = "irt analyze robustness"
     options = "--batch-size 5 --cw none --pgd 1"
-    found = [results.read(folders.analyses / task.name) for task in made]
+    found = [hdf5.read(folders.analyses / task.name) for task in made]
     told = commands.all_of(found)
     assert [line.split(" --")[0] for line in told] == ["irt train at", "irt train at", called, "irt report"]
     assert told[2] == f"{called} {options}"
@@ -315,7 +318,7 @@ def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(fold
 
     matrix = table_task(folders, matrix=True)
     matrix()
-    words = commands.of(results.read(folders.analyses / matrix.name)).split()
+    words = commands.of(hdf5.read(folders.analyses / matrix.name)).split()
     named = tuple(folders.root / name for option, name in pairwise(words) if option == "--evaluator")
     assert len(named) == 4
     again = table_task(folders, evaluators=named)
@@ -342,10 +345,10 @@ def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
     subject = folders.checkpoints / "odd-small-at-seed0.safetensors"
     (task,) = analysis_tasks("odd", [subject], folders, Oddities(left_side="closed"), limit=6)
     assert not task.is_done()
-    assert task() == "analysed odd-odd-small-at-seed0-test-leftsideclosed-first6.h5" == f"analysed {task.name}"
+    assert task() == "analyzed odd-odd-small-at-seed0-test-leftsideclosed-first6.h5" == f"analyzed {task.name}"
     assert task.is_done()
-    result = results.read(folders.analyses / task.name)
-    assert result.config["evaluators"]["names"] == [loading.subject(one).name for one in task.evaluators]
+    result = hdf5.read(folders.analyses / task.name)
+    assert result.config["evaluators"]["names"] == [external.subject(one).name for one in task.evaluators]
     assert result["per_image/read"].shape == (6, 3)
 
 
@@ -386,9 +389,9 @@ def files(folders: Folders) -> list[Path]:
 
 
 def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: list[Path]) -> None:
-    lines = tables.text_of(files).splitlines()
+    lines = printing.text_of(files).splitlines()
     assert lines[0].split() == ["model", "rightly", "highest"]
-    attentive, plain = (results.read(path) for path in files)
+    attentive, plain = (hdf5.read(path) for path in files)
     for line, name, result in zip(lines[2:4], ("at", "at-att"), (plain, attentive), strict=True):
         shown = [f"odd-small-{name}-seed0", str(result["test/read"].tolist()), f"{result['test/highest']:.3f}"]
         assert re.split("  +", line) == shown
@@ -398,17 +401,17 @@ def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: l
 
 @pytest.mark.parametrize("views", [["rightly"], ["highest"], ["rightly", "highest"], ["highest", "rightly"]])
 def test_views_limit_a_table_to_their_columns(files: list[Path], views: list[str]) -> None:
-    lines = tables.text_of(files, views).splitlines()
+    lines = printing.text_of(files, views).splitlines()
     assert lines[0].split() == ["model", *views]
     assert re.split("  +", lines[5].rstrip()) == [f"files {view}" for view in views]
 
 
 def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:
-    assert len(tables.text_of(files[:1]).splitlines()) == 3
+    assert len(printing.text_of(files[:1]).splitlines()) == 3
 
 
 def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:
-    trained = study.train_tasks(QUICK, Folders(tmp_path), "cpu")
+    trained = plan.train_tasks(QUICK, Folders(tmp_path), "cpu")
     assert [(task.architecture, task.variant, task.seed) for task in trained] == list(QUICK.models)
     assert {(task.architecture, task.recipe.optimiser, task.recipe.learning_rate) for task in trained} == {
         ("small", "sgd", 0.1),

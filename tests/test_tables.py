@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from attack_files import random
 
-from interpret_robust import attack_tables, cli, tables
-from interpret_robust.captioned import Table
-from interpret_robust.tables import FORMS, captioned, render, text_of, to_latex
+from interpret_robust import cli
+from interpret_robust.analyses.engine import printing
+from interpret_robust.analyses.engine.printing import text_of
+from interpret_robust.results import attack_tables
+from interpret_robust.results.tables import FORMS, Table, captioned, render, to_latex
 
 ROWS = [
     {"accuracy, %": "white-box PGD-20", "at": "52.2 \u00b1 1.1", "at_0, paper": "39.72"},
@@ -107,7 +109,7 @@ def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() ->
 def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path: Path) -> None:
     models = [[("at", 1), ("at", 0)], [("at", 0), ("at", 1)]]
     files = [random(tmp_path, of, place) for place, of in enumerate(models)]
-    headlines, *compared = tables.rows_of(files)
+    headlines, *compared = printing.rows_of(files)
     assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
     assert compared == attack_tables.printed(files[::-1]) and len(compared) == 1
     paths = [result.path for result in files]

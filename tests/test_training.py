@@ -14,18 +14,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from interpret_robust.attacks import generator_noise
+from interpret_robust.attacks.pgd import generator_noise
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import ATTACK, TrainingBatches, generator
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.errors import UserError
-from interpret_robust.interruption import Stopped
-from interpret_robust.models import build
-from interpret_robust.training import checkpoint
+from interpret_robust.models import build, checkpoint
+from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run, check_collapse, train
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -115,7 +114,7 @@ from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run, train
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
+from interpret_robust.models.variants import variant
 
 torch.set_num_threads(1)
 recipe = Recipe("killed", epochs=3, batch_size=16, learning_rate=0.05, attack_steps=1, ema=0.9)

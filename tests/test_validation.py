@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 from make_golden import file_of
 
-from interpret_robust import analyses, cli, results
+from interpret_robust import analyses, cli
 from interpret_robust.analyses import attention_rank, gradient_maps
-from interpret_robust.validation import problems
+from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.results import hdf5
 
 GOOD = file_of(gradient_maps.SCHEMA)
 LABEL = gradient_maps.SCHEMA.label
@@ -26,7 +27,7 @@ def changed(folder: Path, change: Change, source: Path = GOOD) -> Path:
     shutil.copyfile(source, path)
     with h5py.File(path, "r+") as file:
         change(file)
-        file.attrs["content_sha256"] = results.content_sha256(file)
+        file.attrs["content_sha256"] = hdf5.content_sha256(file)
     return path
 
 

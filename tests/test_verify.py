@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from interpret_robust import cli
+from interpret_robust.attacks.verify import Verified, verify
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.errors import UserError
-from interpret_robust.models import build
-from interpret_robust.statistics import rate
-from interpret_robust.training import checkpoint
+from interpret_robust.models import build, checkpoint
+from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import variant
-from interpret_robust.verify import Verified, verify
 
 CPU = torch.device("cpu")
 EPS = 8
@@ -143,7 +142,7 @@ def test_the_answer_does_not_depend_on_the_batches(
 ) -> None:
     path = saved(tmp_path / "x.npy", changed(colour.test.images) / np.float32(255))
     whole = asked(path, model, colour)
-    monkeypatch.setattr("interpret_robust.verify.BATCH_SIZE", 5)
+    monkeypatch.setattr("interpret_robust.attacks.verify.BATCH_SIZE", 5)
     assert asked(path, model, colour) == whole
 
 
@@ -202,9 +201,9 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda data: np.clip(data.test.images, 0, 254).astype(np.float32),
         "image 0 has a pixel of 254, as of floats from 0 to 255: divide by 255 or give uint8.",
     ),
-    "normalised": (
+    "normalized": (
         lambda data: data.test.images / 127.5 - 1,
-        "image 0 has a pixel of -1: pixels lie in [0, 1], before any normalisation.",
+        "image 0 has a pixel of -1: pixels lie in [0, 1], before any normalization.",
     ),
     "not a number": (
         lambda data: np.where(np.arange(N)[:, None, None, None] == 6, np.nan, data.test.images / 255),

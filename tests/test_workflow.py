@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpret_robust import results
+from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.folders import Folders
-from interpret_robust.loading import Card
-from interpret_robust.study import QUICK, plan, study
-from interpret_robust.training import checkpoint
+from interpret_robust.models import checkpoint
+from interpret_robust.models.external import Card
+from interpret_robust.results import hdf5
+from interpret_robust.study.plan import QUICK, plan, study
 
 WORKFLOW = Path(__file__).parent.parent / "workflow"
 PROGRAMS = Path(sys.executable).parent
@@ -64,7 +64,7 @@ def contents(root: Path) -> dict[str, str]:
     """The checksum of what each file holds."""
     folders = Folders(root)
     models = {path.name: checkpoint.read(path).sha256 for path in folders.checkpoints.iterdir()}
-    return models | {path.name: results.attributes(path)["content_sha256"] for path in folders.analyses.iterdir()}
+    return models | {path.name: hdf5.attributes(path)["content_sha256"] for path in folders.analyses.iterdir()}
 
 
 def snakemake(root: Path, environment: dict[str, str], *options: str, victim: str = "") -> str:
@@ -220,7 +220,7 @@ def test_models_from_elsewhere_are_asked_on_each_data_set(environment: dict[str,
     for data in ("cluttered-digits", "mine"):
         for seed in (0, 1):
             path = tmp_path / "analyses" / f"alignment-{data}-net{seed}-test-first10.h5"
-            config = results.provenance(path)["config"]
+            config = hdf5.provenance(path)["config"]
             assert (config["data"]["dataset"], config["data"]["images"]) == (data, 10)
             assert dict(config["checkpoint"]["job"]["card"]["arguments"]) == {"seed": seed}
             found.remove(path)

@@ -13,8 +13,8 @@ from networks import Array, array, pixels, settle
 from PIL import Image
 from torch import Tensor, nn
 
-from interpret_robust.attribution import position_weights
-from interpret_robust.errors import UserError
+from interpret_robust.attribution.gradients import position_weights
+from interpret_robust.core.errors import UserError
 from interpret_robust.models.folded import fold
 from interpret_robust.models.wrapped import Preprocess, Wrapped, as_map, as_weights, default_layer, layers, statistics
 
@@ -36,14 +36,14 @@ def wrapped(layer: str | None = "body", attention: str | None = None) -> Wrapped
     return Wrapped(convolutions(), Preprocess(MEAN, DEVIATION), layer, attention)
 
 
-def normalised(at: Tensor) -> Tensor:
+def normalized(at: Tensor) -> Tensor:
     return (at - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
 
 
 # --- pixels
 
 
-def test_pixels_are_normalised_channel_by_channel() -> None:
+def test_pixels_are_normalized_channel_by_channel() -> None:
     found = array(Preprocess(MEAN, DEVIATION)(images()))
     for channel in range(C):
         expected = (array(images())[:, channel] - MEAN[channel]) / DEVIATION[channel]
@@ -56,7 +56,7 @@ def test_one_mean_is_for_all_channels_and_none_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [7, 40])
-def test_images_are_resized_as_pillow_does_before_they_are_normalised(size: int) -> None:
+def test_images_are_resized_as_pillow_does_before_they_are_normalized(size: int) -> None:
     found = array(Preprocess(MEAN, DEVIATION, size)(images(2)))
     assert found.shape == (2, C, size, size)
     for image, one in zip(images(2), found, strict=True):
@@ -84,8 +84,8 @@ def test_statistics_are_named_or_are_numbers(text: str, channels: int, found: tu
 @pytest.mark.parametrize(
     ("text", "channels", "sentence"),
     [
-        ("imagnet", 3, r"unknown normalisation 'imagnet': did you mean 'imagenet'\? known are"),
-        ("", 3, "unknown normalisation ''"),
+        ("imagnet", 3, r"unknown normalization 'imagnet': did you mean 'imagenet'\? known are"),
+        ("", 3, "unknown normalization ''"),
         ("0.5,x", 3, "mean,std such as 0.5,0.25"),
         ("0.5", 3, r"--normalize 0\.5: give a mean and a positive standard deviation, such as 0\.5,0\.25"),
         ("0.5,0", 3, "a positive standard deviation"),
@@ -175,9 +175,9 @@ def test_a_stride_may_cut_off_a_position(height: int, width: int) -> None:
 # --- a network that is wrapped
 
 
-def test_logits_are_those_of_the_network_after_normalisation() -> None:
+def test_logits_are_those_of_the_network_after_normalization() -> None:
     with torch.no_grad():
-        expected = convolutions()(normalised(images()))
+        expected = convolutions()(normalized(images()))
         torch.testing.assert_close(wrapped()(images()), expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(wrapped(None)(images()), expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(wrapped().features(images()).pooled, expected, rtol=1e-5, atol=1e-6)
@@ -200,7 +200,7 @@ def test_a_wrapped_network_is_frozen_and_in_eval_mode_and_folding_leaves_it() ->
 def test_local_features_are_what_the_layer_gives_before_the_next_works_in_place() -> None:
     network = convolutions()
     with torch.no_grad():
-        hidden = torch.relu(network.norm(network.stem(normalised(images()))))
+        hidden = torch.relu(network.norm(network.stem(normalized(images()))))
         expected = F.conv2d(hidden, network.body.weight, network.body.bias, padding=1)
     found = wrapped().features(images())
     assert found.local.shape == (N, 8, 6, 9) and found.attention is None
@@ -234,7 +234,7 @@ def test_the_gradient_of_logits_with_respect_to_local_features_is_the_closed_for
 
 def test_the_gradient_with_respect_to_pixels_goes_through_a_watched_layer() -> None:
     at = images().requires_grad_()
-    (expected,) = torch.autograd.grad(convolutions()(normalised(at))[:, 3].sum(), at)
+    (expected,) = torch.autograd.grad(convolutions()(normalized(at))[:, 3].sum(), at)
     (found,) = torch.autograd.grad(wrapped().features(at).pooled[:, 3].sum(), at)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     assert found.any()
@@ -372,7 +372,7 @@ def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
         predicted = model(images()).argmax(1)
     for module in (network.rectify, network.rectify_again):
         module.inplace = False  # captum's hook would see what was made of the layer's output
-    cam = LayerGradCam(network, network.body).attribute(normalised(images()), target=predicted, relu_attributions=True)
+    cam = LayerGradCam(network, network.body).attribute(normalized(images()), target=predicted, relu_attributions=True)
     expected = cam.detach().flatten(1)
     found = position_weights(model, images(), "grad-cam")
     assert len(set(predicted.tolist())) > 1
@@ -567,7 +567,7 @@ def test_a_network_without_positions_has_no_default_layer() -> None:
 
 
 class InPlace(nn.Module):
-    """It standardises its images itself, in place."""
+    """It standardizes its images itself, in place."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,11 +7,11 @@ import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interpret_robust.errors import UserError
-from interpret_robust.plugins import loaded, registered
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.plugins import loaded, registered
 
 if TYPE_CHECKING:
-    from interpret_robust.results import Result
+    from interpret_robust.results.hdf5 import Result
 
 ORDER = (
     "robustness",
@@ -32,7 +32,9 @@ ORDER = (
 
 def names() -> list[str]:
     """The analyses there are, ours and those of installed packages, by their command's name, without importing them."""
-    found = {module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)} | set(registered("analyses"))
+    found = {module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg} | set(
+        registered("analyses")
+    )
     return sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
@@ -69,11 +71,13 @@ def get(name: str) -> Any:
 
 def read(path: Path) -> "Result":
     """Open a file of an analysis and of a version that are known here. Raises UserError for any other."""
-    from interpret_robust import results  # here, so that `irt --help` lists the analyses without numpy and HDF5
+    from interpret_robust.results import (
+        hdf5,  # here, so that `irt --help` lists the analyses without numpy and HDF5
+    )
 
-    found = results.read(path)
+    found = hdf5.read(path)
     name = found.schema.partition("/")[0]
     if name not in names():
         raise UserError(f"{path} holds {found.schema}, which this irt does not know: update interpret-robust.")
     known = get(name).schema.label
-    return found if found.schema == known else results.read(path, known)
+    return found if found.schema == known else hdf5.read(path, known)

@@ -17,16 +17,19 @@ import torch
 from scipy import fft
 from torch import Tensor, nn
 
-from interpret_robust.attribution import SourceSettings, gradient_map, input_gradient
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import SourceSettings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attribution.controls import sobel
+from interpret_robust.attribution.gradients import gradient_map, input_gradient
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import Interval, bootstrap_mean, bootstrap_spearman
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import to_pixels
-from interpret_robust.errors import UserError
-from interpret_robust.filters import sobel
+from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
 from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import Interval, bootstrap_mean, bootstrap_spearman
-from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 SCALES, SHIFTS = (0.5, 0.9), (-0.1, 0.1)
 """By what images are multiplied, and what is added to their pixels, to see whether the model notices."""
@@ -43,10 +46,10 @@ PAIRED = {
     "cosine": "<x - mean(x), -g> / (|x - mean(x)| |g|), g the gradient: positive where the step that lowers the loss "
     "shows the image",
     "alpha": "|<x, f'>| / |f'|, f' the gradient of the winning logit, in pixels (Etmann's alignment)",
-    "edge_cosine": "cosine of |g| (L2 over colours) and the image's Sobel magnitude",
+    "edge_cosine": "cosine of |g| (L2 over colors) and the image's Sobel magnitude",
 }
 SMOOTHNESS = {
-    "total_variation": "sum of |differences| between neighbours of the gradient over the sum of its |entries|",
+    "total_variation": "sum of |differences| between neighbors of the gradient over the sum of its |entries|",
     "gini": "Gini index of the gradient's |entries|: 0 all equal, 1 all in one",
     "high_frequency": "share of the gradient's energy above half of the Nyquist frequency (radial)",
 }
@@ -207,7 +210,7 @@ def gini(maps: AnyArray) -> AnyArray:
 
 
 def high_frequency(maps: AnyArray) -> AnyArray:
-    """Share (N,) of the energy of maps (N, C, H, W) above half of the Nyquist frequency, colours summed."""
+    """Share (N,) of the energy of maps (N, C, H, W) above half of the Nyquist frequency, colors summed."""
     energy = np.abs(fft.fft2(maps)) ** 2
     return _ratio((energy * _is_high(*maps.shape[2:])).sum((1, 2, 3)), energy.sum((1, 2, 3)))
 
@@ -225,7 +228,7 @@ def white_noise(height: int, width: int) -> dict[str, float]:
 
 
 def edges(images: Tensor) -> AnyArray:
-    """Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colours."""
+    """Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colors."""
     return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
 
 
@@ -238,7 +241,7 @@ def largest_change(model: nn.Module, logits: Tensor, changed: list[Tensor]) -> A
     return _ratio(np.max(moved, axis=0), spread)
 
 
-def summarise(columns: Columns, images: Split) -> dict[str, Any]:
+def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     """Means with their intervals, what is zero by construction left out, and the curve."""
     change = {of: columns[f"per_image/{of}_change"] for of in ("scale", "shift")}
     invariant = {of: bool((values < TOLERANCE).all()) for of, values in change.items()}
@@ -345,4 +348,4 @@ def _ratio(above: AnyArray, below: AnyArray) -> AnyArray:
     return ratio
 
 
-ANALYSIS = Analysis(SCHEMA, AlignmentSettings, rows, summarise, table_row, prepare=prepare)
+ANALYSIS = Analysis(SCHEMA, AlignmentSettings, rows, summarize, table_row, prepare=prepare)

@@ -15,16 +15,20 @@ import numpy as np
 import torch
 from scipy.special import entr
 
-from interpret_robust.attacks import AttackSettings, outcomes
-from interpret_robust.attribution import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.selection import Selection
+from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import outcomes
+from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.attribution.regions import mean_map
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.regions import mean_map
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.selection import Selection
-from interpret_robust.statistics import Interval, bootstrap_mean
-from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 _POSITION, _EXAMPLE = ("position",), ("example",)
 _SCORE = "for `--select extremes` the steadiest attention is best, by minus this distance"
@@ -119,7 +123,7 @@ def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
     return distance
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """How far attention moves, with and without success of the attack, and the mean maps."""
     clean, attacked = columns["per_image/attention"], columns["per_image/attention_adversarial"]
     return {
@@ -175,4 +179,4 @@ def table_row(result: Result) -> dict[str, str]:
     }
 
 
-ANALYSIS = Analysis(SCHEMA, MapsSettings, rows, summarise, table_row, prepare=prepare, examples=examples)
+ANALYSIS = Analysis(SCHEMA, MapsSettings, rows, summarize, table_row, prepare=prepare, examples=examples)

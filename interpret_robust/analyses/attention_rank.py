@@ -21,16 +21,15 @@ import torch
 from scipy.special import entr
 from torch import Tensor
 
-from interpret_robust.attacks import AttackSettings, outcomes, project
-from interpret_robust.attribution import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
-from interpret_robust.datasets import Split
-from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import position_norm
-from interpret_robust.regions import mean_map
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.selection import Selection
-from interpret_robust.statistics import (
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.selection import Selection
+from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.attacks.pgd import outcomes, project
+from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.attribution.regions import mean_map
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.statistics import (
     Interval,
     bootstrap_mean,
     by_parts,
@@ -41,8 +40,12 @@ from interpret_robust.statistics import (
     row_partial_spearman,
     row_spearman,
 )
-from interpret_robust.streaming import Analysis, Batch, to_numpy
-from interpret_robust.streams import streams
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, to_numpy
+from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import position_norm
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 SIGNIFICANT = 0.05
 
@@ -197,7 +200,7 @@ def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
     return np.take_along_axis(attention, np.argsort(distance, axis=1, kind="stable"), axis=1)
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """The paper's curve, those beside it, and the tests."""
     weighted: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
     attention, distance = (columns[f"per_image/{name}"][weighted] for name in ("attention", "distance"))
@@ -324,4 +327,4 @@ def reading(result: Result) -> str:
     return "cannot tell"
 
 
-ANALYSIS = Analysis(SCHEMA, RankSettings, rows, summarise, table_row, examples=examples)
+ANALYSIS = Analysis(SCHEMA, RankSettings, rows, summarize, table_row, examples=examples)

@@ -18,16 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret_robust import autoattack_check
-from interpret_robust.attacks import BallSettings, batch_norm_mode, check_inside, margin_loss
-from interpret_robust.captioned import Table
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import BallSettings, Settings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import batch_norm_mode, check_inside, margin_loss
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Split
-from interpret_robust.errors import UserError, unknown
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Axes, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import Interval, rate
-from interpret_robust.streaming import Analysis, Batch, Settings, Work, to_numpy
+from interpret_robust.results import autoattack_tables
+from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.tables import Table
 
 SCHEMA = Schema(
     name="autoattack",
@@ -184,7 +188,7 @@ def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyAr
     return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
 
 
-def summarise(arrays: Columns, _: Split) -> dict[str, Any]:
+def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
     """Accuracies with their intervals, each (value, low, high)."""
     label = arrays["per_image/label"]
     after = arrays["per_image/prediction"] == label[:, None]
@@ -203,13 +207,13 @@ def table_row(result: Result) -> dict[str, str]:
 
 def compare(results: Sequence[Result]) -> list[Table]:
     """AutoAttack against our own worst case, for each model that has a file of both in one folder."""
-    pairs = [(result, autoattack_check.ours_beside(result)) for result in results]
+    pairs = [(result, autoattack_tables.ours_beside(result)) for result in results]
     found = [
-        {"model": result.config["checkpoint"]["name"], **autoattack_check.weaker_than_ours(result, ours).cells()}
+        {"model": result.config["checkpoint"]["name"], **autoattack_tables.weaker_than_ours(result, ours).cells()}
         for result, ours in pairs
         if ours
     ]
     return [Table(found, "AutoAttack against our own worst case, on the same images")] if found else []
 
 
-ANALYSIS = Analysis(SCHEMA, AutoAttackSettings, rows, summarise, table_row, prepare=prepare, axes=axes, compare=compare)
+ANALYSIS = Analysis(SCHEMA, AutoAttackSettings, rows, summarize, table_row, prepare=prepare, axes=axes, compare=compare)

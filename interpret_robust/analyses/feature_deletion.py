@@ -7,7 +7,7 @@ attack), each also from the other end (unattended, fragile), by the mean attenti
 or at random. Orders come from the clean image and its adversarial one; accuracy is that of the local features of
 either.
 
-That attention and robustness correlate does not show that a model prioritises robust features; this does. Of a
+That attention and robustness correlate does not show that a model prioritizes robust features; this does. Of a
 model that does so, removing robust positions costs more accuracy than removing as many at random, removing fragile
 ones costs less, and under attack is even a gain, and attention points to what the decision rests on: removing
 attended positions costs more than at random, and more than by the prior, which knows nothing of the image.
@@ -21,16 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks import AttackSettings
-from interpret_robust.attribution import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.statistics import Interval, area_under, column_means, wilson
 from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import position_norm
-from interpret_robust.results import AnyArray, Axes, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import Interval, area_under, column_means, wilson
-from interpret_robust.streaming import Analysis, Batch, Work, make_batch, to_numpy
-from interpret_robust.streams import streams
+from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 CONDITIONS = ("clean", "adversarial")
 ORDERS = ("attended", "unattended", "robust", "fragile", "prior", "random")
@@ -201,7 +204,7 @@ def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Ten
     return torch.stack([torch.stack([answer(rank, removed) for removed in steps], 1) for rank in ranks], 1)
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Curves, areas under them and areas between them."""
     correct = columns["per_image/correct"]
     weights = columns["per_image/weights"]
@@ -241,4 +244,4 @@ def _costs(result: Result, condition: str) -> dict[str, str]:
     return {"features": condition} | {name: Interval(*cost).percent() for name, cost in costs.items()}
 
 
-ANALYSIS = Analysis(SCHEMA, DeletionSettings, rows, summarise, table_row, prepare=prepare, axes=axes, compare=compare)
+ANALYSIS = Analysis(SCHEMA, DeletionSettings, rows, summarize, table_row, prepare=prepare, axes=axes, compare=compare)

@@ -16,25 +16,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks import cross_entropy
-from interpret_robust.attribution import SOURCE_HELP, checked_source, gradient_map, random_targets
-from interpret_robust.datasets import Split
-from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.scale_rules import (
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.selection import Selection
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import cross_entropy
+from interpret_robust.attribution.gradients import SOURCE_HELP, checked_source, gradient_map, random_targets
+from interpret_robust.attribution.scale_rules import (
     RULES,
     Rule,
     as_image,
     degenerate,
     deviation,
     moments,
-    normalised,
+    normalized,
     pooled_deviation,
 )
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.selection import Selection
-from interpret_robust.statistics import Interval, column_means
-from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import Interval, column_means
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, to_numpy
+from interpret_robust.models import Classifier
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 Target = Literal["true", "predicted", "random"]
 VIEWS: dict[str, tuple[Rule, ...]] = {"clip": ("clip", "clip-set"), "raw": ("max", "min-max")}
@@ -72,7 +75,7 @@ SCHEMA = Schema(
         ),
         interval("view/contrast", "mean of the contrast, with bootstrap 95 % interval; a zero map has 0", "rule"),
         Column("set/deviation", "f8", "standard deviation of the entries of all maps: the clip-set rule's"),
-        Column("set/degenerate", "i8", "maps that are zero everywhere, shown as grey"),
+        Column("set/degenerate", "i8", "maps that are zero everywhere, shown as gray"),
         Column("scale/quantile", "f8", "quantiles over images of max|g|, zero maps among them", ("share",)),
         Column("examples/index", "i4", "images chosen by the settings; best is the lowest loss", ("example",)),
         Column("examples/label", "i2", "their true class", ("example",)),
@@ -161,7 +164,7 @@ def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
 def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyArray]:
     """The maps of one batch, and what each rule makes of them."""
     maps, targets, logits = signed_maps(model, batch, prepared.settings)
-    unit, largest = normalised(maps)
+    unit, largest = normalized(maps)
     views = torch.stack([as_image(maps, rule, prepared.set_deviation).flatten(1) for rule in RULES], 1)
     columns = {
         "label": batch.labels,
@@ -180,7 +183,7 @@ def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyAr
     return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """What the rules do to the maps, on average, and how large maps are."""
     return {
         "view/saturated": np.stack(column_means(columns["per_image/saturated"]), 1),
@@ -223,5 +226,5 @@ def _set_deviation(columns: Columns) -> float:
 
 
 ANALYSIS = Analysis(
-    SCHEMA, MapSettings, rows, summarise, table_row, prepare=prepare, examples=examples, views=tuple(VIEWS)
+    SCHEMA, MapSettings, rows, summarize, table_row, prepare=prepare, examples=examples, views=tuple(VIEWS)
 )

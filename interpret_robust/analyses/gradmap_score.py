@@ -9,7 +9,7 @@ first evaluator reads it, by default one of the paper's kind where there is one 
 architecture). The paper does not say its sign. Here it is `minus`: the direction in which the loss falls, towards
 the class. The other sign stands beside it.
 
-An evaluator that standardises each image, as the residual networks do, reads `max` and `min-max` alike by
+An evaluator that standardizes each image, as the residual networks do, reads `max` and `min-max` alike by
 construction: the two rules only shift and scale a map.
 """
 
@@ -21,19 +21,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust import filters, gradmap_tables, probe
-from interpret_robust.attribution import SourceSettings, gradient_map, random_targets
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import SourceSettings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attribution import controls as filters
+from interpret_robust.attribution import probe
+from interpret_robust.attribution.gradients import gradient_map, random_targets
+from interpret_robust.attribution.scale_rules import RULES, Rule, as_image, degenerate, moments, pooled_deviation
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import Split
-from interpret_robust.errors import UserError
-from interpret_robust.labels import VIEWS
+from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network
-from interpret_robust.results import AnyArray, Columns
-from interpret_robust.scale_rules import RULES, Rule, as_image, degenerate, moments, pooled_deviation
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import rate
-from interpret_robust.streaming import Analysis, Batch, Work, make_batch, to_numpy
-from interpret_robust.streams import streams
+from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network
+from interpret_robust.results import gradmap_tables
+from interpret_robust.results.hdf5 import Columns
+from interpret_robust.results.names import VIEWS
+from interpret_robust.results.schema import Column, Schema, interval
 
 TARGETS = ("true", "predicted", "random")
 REFERENCES = ("label", "target")
@@ -64,7 +70,7 @@ SCHEMA = Schema(
         Column(
             "per_image/control_prediction",
             "i2",
-            "evaluator's class of a control in the map's place; edges and |g| are brighter than grey at sign minus",
+            "evaluator's class of a control in the map's place; edges and |g| are brighter than gray at sign minus",
             ("evaluator", "control", "control_rule", "sign"),
         ),
         Column(
@@ -111,7 +117,7 @@ SCHEMA = Schema(
         ),
         interval("anchor/image", "accuracy of the evaluator on the images themselves", "evaluator"),
         interval("anchor/probe", "share of random targets that the probe reads; NaN without a probe"),
-        Column("degenerate/count", "i8", "maps that are zero everywhere, shown as grey", ("target",)),
+        Column("degenerate/count", "i8", "maps that are zero everywhere, shown as gray", ("target",)),
     ),
     groups={
         "headline": {
@@ -245,7 +251,7 @@ def score(answers: AnyArray, reference: AnyArray) -> Score:
     return Score(_wilson(right), answered @ share, recall.mean(-1))
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """The whole table, the controls, and the headline."""
     label, target = columns["per_image/label"], columns["per_image/target_class"]
     answers = columns["per_image/evaluator_prediction"]
@@ -327,7 +333,7 @@ ANALYSIS = Analysis(
     SCHEMA,
     ScoreSettings,
     rows,
-    summarise,
+    summarize,
     gradmap_tables.headline,
     prepare=prepare,
     compare=gradmap_tables.compared,

@@ -19,23 +19,21 @@ import torch
 from scipy.linalg import orth
 from torch import nn
 
-from interpret_robust.attribution import (
-    SPATIAL_WEIGHT_HELP,
-    SourceSettings,
-    gradient_map,
-    position_weights,
-    resolved_weight,
-)
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import SourceSettings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, gradient_map, position_weights, resolved_weight
+from interpret_robust.attribution.regions import central, centre_prior, hits, object_positions, share_inside
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import TAILS, Interval, bootstrap_mean, rate
 from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.regions import central, centre_prior, hits, object_positions, share_inside
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import TAILS, Interval, bootstrap_mean, rate
-from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 MAPS = ("weights", "gradient")
-"""The weights of positions, and over pixels the energy of the loss gradient: its squares, summed over colours."""
+"""The weights of positions, and over pixels the energy of the loss gradient: its squares, summed over colors."""
 
 _MAP = ("map",)
 _PATTERN = "NaN without planted patterns"
@@ -179,8 +177,8 @@ def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]
     gradient = to_numpy(found).astype(np.float64)
     on_pixels = batch.masks.reshape(len(labels), -1)
     of_maps = [
-        _localise(weights, object_positions(batch.masks, sought.grid), sought.grid),
-        _localise((gradient**2).sum(1).reshape(on_pixels.shape), on_pixels, batch.masks.shape[1:]),
+        _localize(weights, object_positions(batch.masks, sought.grid), sought.grid),
+        _localize((gradient**2).sum(1).reshape(on_pixels.shape), on_pixels, batch.masks.shape[1:]),
     ]
     columns = {name: np.stack([of_map[name] for of_map in of_maps], axis=1) for name in of_maps[0]}
     columns |= {
@@ -195,7 +193,7 @@ def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
-def _localise(maps: AnyArray, inside: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
+def _localize(maps: AnyArray, inside: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
     """How maps (N, P) over a grid lie `inside` (N, P), and how maps that know nothing do."""
     return {
         "share": share_inside(maps, inside),
@@ -206,7 +204,7 @@ def _localise(maps: AnyArray, inside: AnyArray, grid: tuple[int, ...]) -> dict[s
     }
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Means and rates with their intervals, over the images for which they are defined."""
     share, hit, area, centre, centre_hit = (
         columns[f"per_image/{name}"] for name in ("share", "hit", "area", "centre", "centre_hit")
@@ -275,4 +273,4 @@ def _means(values: AnyArray) -> list[Interval]:
     return [bootstrap_mean(column) for column in values.T]
 
 
-ANALYSIS = Analysis(SCHEMA, LocalisationSettings, rows, summarise, table_row, prepare=prepare, needs_masks=True)
+ANALYSIS = Analysis(SCHEMA, LocalisationSettings, rows, summarize, table_row, prepare=prepare, needs_masks=True)

@@ -3,7 +3,7 @@
 Sensitivity (Yeh et al. 2019, https://arxiv.org/abs/1901.09392): the largest change of a map, relative to its norm, as
 the image moves at random within a radius. It is a lower bound: more samples can only find more.
 
-Infidelity (ibid.), normalised: squares of the image are replaced by its mean colour, and the change of the loss is set
+Infidelity (ibid.), normalized: squares of the image are replaced by its mean colour, and the change of the loss is set
 against what the map foretells of it, after the best common factor. A slope, such as a gradient, foretells the product
 of itself and the change of the pixels; a contribution, such as an integrated gradient, foretells its sum over the
 square. Zero is a perfect forecast; a map whose pixels were shuffled stands beside it, since scale alone gains nothing.
@@ -17,19 +17,22 @@ import torch
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 
-from interpret_robust import captum_maps
-from interpret_robust.attacks import cross_entropy
-from interpret_robust.attribution import SourceSettings, gradient_map
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import SourceSettings
+from interpret_robust.attacks.pgd import cross_entropy
+from interpret_robust.attribution import captum_methods
+from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
-from interpret_robust.errors import UserError
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.results import AnyArray, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import Interval, bootstrap_mean
-from interpret_robust.streaming import Analysis, Batch, to_numpy
-from interpret_robust.streams import streams
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
-SLOPES = ("gradient", "smooth-gradient", *(f"{captum_maps.PREFIX}{name}" for name in captum_maps.SLOPES))
+SLOPES = ("gradient", "smooth-gradient", *(f"{captum_methods.PREFIX}{name}" for name in captum_methods.SLOPES))
 """Sources of maps that are slopes; all others are contributions."""
 
 SIDE = 4
@@ -45,7 +48,7 @@ SCHEMA = Schema(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction", "i2", "predicted class"),
         Column("per_image/sensitivity", "f4", "largest |map(x + d) - map(x)| over |map(x)|, L2; NaN for a zero map"),
-        Column("per_image/infidelity", "f4", "normalised infidelity of the map, in units of loss squared"),
+        Column("per_image/infidelity", "f4", "normalized infidelity of the map, in units of loss squared"),
         Column("per_image/infidelity_shuffled", "f4", "the same of the map with its pixels in random order"),
         Column("per_image/change", "f4", "mean square of the change of the loss: the infidelity of a map of zeros"),
     ),
@@ -132,7 +135,7 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
 def _infidelity(
     model: Classifier, image: Tensor, label: Tensor, index: int, shown: Tensor, settings: QualitySettings
 ) -> float:
-    """Captum's normalised infidelity over one and the same squares for every map `shown` (1, C, H, W)."""
+    """Captum's normalized infidelity over one and the same squares for every map `shown` (1, C, H, W)."""
     (squares,) = streams(settings.seed, [index], SQUARES)
     is_slope = settings.source in SLOPES
 
@@ -159,7 +162,7 @@ def square_masks(random: np.random.Generator, count: int, height: int, width: in
     return torch.from_numpy(inside[:, None].astype(np.float32))
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Means with their intervals."""
     sensitivity, change = columns["per_image/sensitivity"], columns["per_image/change"].astype(np.float64)
     shares = [
@@ -187,4 +190,4 @@ def table_row(result: Result) -> dict[str, str]:
     }
 
 
-ANALYSIS = Analysis(SCHEMA, QualitySettings, rows, summarise, table_row)
+ANALYSIS = Analysis(SCHEMA, QualitySettings, rows, summarize, table_row)

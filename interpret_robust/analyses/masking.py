@@ -12,17 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks import LOSSES, PGD, BallSettings, image_gradient, per_image_noise, project
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import BallSettings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import LOSSES, PGD, image_gradient, per_image_noise, project
+from interpret_robust.attacks.square import RandomSearch
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Split
-from interpret_robust.errors import UserError
-from interpret_robust.labels import radius
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.random_search import RandomSearch
-from interpret_robust.results import AnyArray, Axes, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import Interval, rate
-from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
-from interpret_robust.streams import streams
+from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.names import radius
+from interpret_robust.results.schema import Column, Schema, interval
 
 FACTORS = (1, 2, 4, 8)
 DRAWS = 4
@@ -150,7 +154,7 @@ def _growing(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tens
     return torch.stack(by_factor, dim=1)
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Accuracies and shares with their intervals."""
     label, zero = columns["per_image/label"], columns["per_image/zero_share"]
     natural, one_step, search = (
@@ -189,4 +193,4 @@ def table_row(result: Result) -> dict[str, str]:
     }
 
 
-ANALYSIS = Analysis(SCHEMA, MaskingSettings, rows, summarise, table_row, axes=axes)
+ANALYSIS = Analysis(SCHEMA, MaskingSettings, rows, summarize, table_row, axes=axes)

@@ -21,22 +21,21 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from interpret_robust.attribution import (
-    SPATIAL_WEIGHT_HELP,
-    loss_gradient,
-    position_weights,
-    resolved_weight,
-)
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import Settings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, loss_gradient, position_weights, resolved_weight
+from interpret_robust.attribution.regions import object_positions, share_inside
+from interpret_robust.attribution.scale_rules import as_image
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import CONFIDENCE, finite_column_means
 from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
-from interpret_robust.regions import object_positions, share_inside
-from interpret_robust.reinitialise import CALIBRATION_IMAGES, random_network, randomised, stages
-from interpret_robust.results import AnyArray, Axes, Columns, Result
-from interpret_robust.scale_rules import as_image
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import CONFIDENCE, finite_column_means
-from interpret_robust.streaming import Analysis, Batch, Settings, Work, make_batch, to_numpy
+from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network, randomized, stages
+from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 RANDOM_NETWORKS = 6
 """Independent random networks; with fewer the prediction interval of another one grows fast."""
@@ -46,8 +45,8 @@ WINDOW = 7
 
 # Of each score, what its column holds.
 SCORES = {
-    "gradient magnitude": ("magnitude", "Spearman over pixels of |g|, L2 over colours, with the trained network's"),
-    "signed gradient": ("gradient", "Spearman over pixels and colours of g with the trained network's"),
+    "gradient magnitude": ("magnitude", "Spearman over pixels of |g|, L2 over colors, with the trained network's"),
+    "signed gradient": ("gradient", "Spearman over pixels and colors of g with the trained network's"),
     "structural similarity": ("ssim", "structural similarity of |g| to the trained network's, each over its maximum"),
     "gradient-map score": ("read", "1 where the first evaluator reads the true class from -g by the clip rule"),
     "gradient on object": ("gradient_on_object", "share of |g| on the object; NaN without mask"),
@@ -125,7 +124,7 @@ def prepare(work: Work) -> Cascade:
     trained = work.network
     networks = [
         trained,
-        *(randomised(trained, done, images, seed) for done in range(1, len(stages(trained)) + 1)),
+        *(randomized(trained, done, images, seed) for done in range(1, len(stages(trained)) + 1)),
         *(random_network(trained, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
     ]
     evaluator = next(iter(work.evaluators.values()))
@@ -222,7 +221,7 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
     return (brightness * structure).mean((1, 2))
 
 
-def summarise(columns: Columns, _: Split) -> dict[str, Any]:
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Means of every score at every stage, and the gate."""
     paths = [f"per_image/{path}" for path, _ in SCORES.values()]
     mean = np.stack([np.stack(finite_column_means(columns[path]), 1) for path in paths])
@@ -288,7 +287,7 @@ ANALYSIS = Analysis(
     SCHEMA,
     RandomisationSettings,
     rows,
-    summarise,
+    summarize,
     table_row,
     prepare=prepare,
     axes=axes,

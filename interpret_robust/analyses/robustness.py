@@ -14,16 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpret_robust import attack_tables
-from interpret_robust.attacks import BallSettings, LossName, check_inside, counted, margin_loss, per_image_noise
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import BallSettings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import LossName, check_inside, counted, margin_loss, per_image_noise
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Split
-from interpret_robust.errors import UserError
+from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.readings import headline, readings
-from interpret_robust.results import AnyArray, Axes, Columns, Result
-from interpret_robust.schema import Column, Schema, interval
-from interpret_robust.statistics import Interval, rate
-from interpret_robust.streaming import Analysis, Batch, Work, to_numpy
+from interpret_robust.results import attack_tables
+from interpret_robust.results.attack_outcomes import headline, readings
+from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
 
 ROW = ("restart", "reading", "target")
 
@@ -176,7 +180,7 @@ def _read(target: Classifier, images: Tensor, labels: Tensor) -> dict[str, AnyAr
     return {"prediction": to_numpy(logits.argmax(1)), "margin": to_numpy(-margin_loss(logits, labels))}
 
 
-def summarise(arrays: Columns, _: Split) -> dict[str, Any]:
+def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
     """Accuracies with their intervals, each (value, low, high)."""
     label = arrays["per_image/label"]
     natural = arrays["per_image/prediction_natural"] == label[:, None]
@@ -209,7 +213,7 @@ ANALYSIS = Analysis(
     SCHEMA,
     TableSettings,
     rows,
-    summarise,
+    summarize,
     table_row,
     prepare=prepare,
     axes=axes,

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from interpret_robust.errors import UserError
+from interpret_robust.core.errors import UserError
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]

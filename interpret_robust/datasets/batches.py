@@ -3,6 +3,7 @@
 Everything random is a function of (seed, epoch) or (seed, step), so a run can be taken up at any step.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets.base import Split
 
 SHUFFLE, AUGMENT, ATTACK = range(3)
@@ -102,3 +104,30 @@ def random_flip(images: Tensor, random: torch.Generator) -> Tensor:
     """Mirror each image (N, C, H, W) left to right with probability one half."""
     mirrored = torch.rand(len(images), generator=random, device=images.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N, C, H, W) as pixels in [0, 1], labels (N,), indices in the split, masks (N, H, W) or None."""
+
+    images: Tensor
+    labels: Tensor
+    indices: range
+    masks: AnyArray | None
+
+
+def make_batch(split: Split, indices: range, device: torch.device) -> Batch:
+    """The images of a split at `indices`, on `device`."""
+    part = slice(indices.start, indices.stop)
+    masks = None if split.masks is None else split.masks[part]
+    images, labels = to_device(Split(split.images[part], split.labels[part]), device)
+    return Batch(to_pixels(images), labels, indices, masks)
+
+
+BATCH_SIZE = 250
+
+
+def to_numpy(tensor: Tensor) -> AnyArray:
+    """A tensor's values on the host."""
+    values: AnyArray = np.asarray(tensor.detach().cpu())
+    return values

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from interpret_robust.core.errors import unknown
 from interpret_robust.datasets.base import Dataset, Patterns
 from interpret_robust.datasets.npz import Arrays, read_npz, write_npz
-from interpret_robust.errors import unknown
 
 ABOUT = {
-    "cluttered-digits": "embedded default: handwritten digits among coloured clutter, with masks (32x32 RGB)",
+    "cluttered-digits": "embedded default: handwritten digits among colored clutter, with masks (32x32 RGB)",
     "cluttered-digits-planted": "the same with a weak class-coded pattern planted below eps",
     "mnist": "handwritten digits (28x28 gray)",
     "cifar10": "objects in 10 classes (32x32 RGB)",

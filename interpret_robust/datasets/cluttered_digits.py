@@ -1,7 +1,7 @@
-"""The embedded default: real handwriting among coloured clutter, with the mask of the digit.
+"""The embedded default: real handwriting among colored clutter, with the mask of the digit.
 
 The 1,797 handwritten digits that scikit-learn carries (UCI optical digits, 8x8) are scaled, turned
-slightly and placed on 32x32 RGB canvases. The canvas has a smooth coloured texture and pieces cut from
+slightly and placed on 32x32 RGB canvases. The canvas has a smooth colored texture and pieces cut from
 other digits, after the cluttered MNIST of the attention literature (Mnih et al. 2014,
 https://arxiv.org/abs/1406.6247). Train and test never share a source digit.
 
@@ -103,7 +103,7 @@ def _compose(digits: Array, chosen: Labels, rng: np.random.Generator) -> tuple[A
 
 
 def _texture(count: int, rng: np.random.Generator) -> Array:
-    """A smooth dark coloured field: a 5x5 grid of random colours, bilinearly enlarged."""
+    """A smooth dark colored field: a 5x5 grid of random colors, bilinearly enlarged."""
     grid = rng.uniform(0.0, 0.35, (count, 5, 5, 3))
     return _enlarge(_enlarge(grid, axis=1), axis=2)
 
@@ -119,7 +119,7 @@ def _enlarge(coarse: Array, axis: int) -> Array:
 
 
 def _bright_colour(count: int, rng: np.random.Generator) -> Array:
-    """Random colours (N, 3) whose brightest channel is near one."""
+    """Random colors (N, 3) whose brightest channel is near one."""
     colour: Array = rng.uniform(0.35, 1.0, (count, 3))
     brightest: Array = colour.max(1, keepdims=True)
     return colour / brightest

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.base import Dataset, Images, Labels, Split
-from interpret_robust.errors import UserError
 
 
 def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:

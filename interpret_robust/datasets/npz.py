@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import replacing
 from interpret_robust.datasets.base import Split
-from interpret_robust.errors import UserError
-from interpret_robust.files import replacing
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

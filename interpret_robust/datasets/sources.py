@@ -26,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.files import replacing
 from interpret_robust.datasets.npz import Array, Arrays, array_sha256, load_arrays, reason, write_npz
-from interpret_robust.errors import UserError, unknown
-from interpret_robust.files import replacing
 
 Pair = tuple[Array, Array]
 

@@ -5,10 +5,10 @@ import importlib.util
 import pkgutil
 from typing import Any
 
-from interpret_robust.errors import UserError
-from interpret_robust.plugins import loaded, registered
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.plugins import loaded, registered
 
-SHARED = ("style", "contact_sheet")
+SHARED = ("style", "contact_sheet", "drawing")
 
 
 def names() -> list[str]:

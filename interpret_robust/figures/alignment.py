@@ -9,8 +9,8 @@ from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, dot, line, name_rows, new_figure
-from interpret_robust.labels import job, label
-from interpret_robust.results import Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label
 
 READS = "alignment/1"
 
@@ -108,7 +108,7 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _explain(figure: SubFigure, marks: dict[str, dict[str, Any]]) -> None:
-    """A legend in grey above the panels: what the marks mean, whatever the model."""
+    """A legend in gray above the panels: what the marks mean, whatever the model."""
     plain: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 5, "linestyle": "none"}
     handles = [Line2D([], [], label=told, **(plain | style)) for told, style in marks.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))

@@ -10,9 +10,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, new_figure, pitch, strip
-from interpret_robust.labels import by_weights, job, label, radius, weights_of
-from interpret_robust.results import AnyArray, Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import by_weights, job, label, radius, weights_of
 
 READS = "attention-maps/1"
 
@@ -34,7 +35,7 @@ DRAWN = (
 
 
 class Scales(NamedTuple):
-    """What colours stand for, in all maps of attention or in all of Grad-CAM: weights, and their differences."""
+    """What colors stand for, in all maps of attention or in all of Grad-CAM: weights, and their differences."""
 
     weight: Normalize
     difference: Normalize

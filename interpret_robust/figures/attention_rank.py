@@ -11,10 +11,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, colour, line, name_rows, new_figure, strip
-from interpret_robust.labels import by_weights, job, label, radius, weights_of
-from interpret_robust.results import AnyArray, Result
-from interpret_robust.statistics import Interval
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import by_weights, job, label, radius, weights_of
 
 READS = "attention-rank/2"
 
@@ -185,7 +186,7 @@ def _draw_examples(figure: SubFigure, results: Sequence[Result], scales: dict[st
 
 
 def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
-    """What colours stand for: one scale for all maps of attention, one for all of Grad-CAM."""
+    """What colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
     largest = {
         kind: max(float(np.nan_to_num(result["examples/attention"]).max()) for result in models)
         for kind, models in by_weights(results).items()

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
-from interpret_robust.labels import label, places, radius
-from interpret_robust.results import Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import label, places, radius
 
 READS = "autoattack/1"
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
-from interpret_robust.labels import job, label, places, radius
-from interpret_robust.results import Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label, places, radius
 
 READS = "feature-deletion/1"
 
@@ -19,7 +19,7 @@ COLUMNS = 5
 PANEL_HEIGHT, LEGEND_HEIGHT = 1.25, 0.35
 """Inches."""
 
-# Paul Tol's bright colours, since Okabe and Ito's stand for the variants; an order and its reverse share one.
+# Paul Tol's bright colors, since Okabe and Ito's stand for the variants; an order and its reverse share one.
 ORDER_STYLES: dict[str, dict[str, str]] = {
     "attended": {"color": "#4477AA", "linestyle": "-", "marker": "o"},
     "unattended": {"color": "#4477AA", "linestyle": ":", "marker": "o"},

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.figures.style import RC, Drawing, bare, new_figure
-from interpret_robust.labels import VIEWS, job, label
-from interpret_robust.results import AnyArray, Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import VIEWS, job, label
 
 READS = "gradient-maps/1"
 
@@ -115,7 +116,7 @@ def _caption(results: Sequence[Result]) -> str:
     rule = RULE.get(settings["select"], settings["select"])
     what = WHAT.get(settings["source"], f"Maps by {settings['source']} of the cross-entropy of {{}}.")
     return (
-        f"{what.format(TARGET[settings['target']])} Zero is mid-grey. Each map has a scale of its "
+        f"{what.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "
         f"magnitude. Images by the rule {rule} among {data['images']} {data['split']} images of {data['dataset']}, "
         f"seed {settings['seed']}; a class in a map's corner is the prediction where it is wrong. {zero} maps of all "

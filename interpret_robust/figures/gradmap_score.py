@@ -7,9 +7,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
-from interpret_robust.labels import job, label, short_name
-from interpret_robust.results import AnyArray, Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label, short_name
 
 READS = "gradmap-score/1"
 
@@ -125,7 +126,7 @@ def _caption(results: Sequence[Result]) -> str:
         f"Share of {data['images']} {data['split']} gradient maps of {data['dataset']} that a frozen classifier reads "
         "as the true class. Filled: minus the gradient of the true class's cross-entropy, with Wilson 95 % intervals "
         "over images; hollow: the gradient itself. Clipped: to 3 standard deviations of each map; raw: divided by each "
-        "map's largest entry; zero is grey. Above the line: each evaluator; below it controls in the map's place, read "
+        "map's largest entry; zero is gray. Above the line: each evaluator; below it controls in the map's place, read "
         f"by each model's first evaluator ({readers}); edges and absolute values are filled where they are brighter "
-        f"than grey. Dashed: one in {classes}. Accuracy of the evaluators on the images themselves: {anchors}."
+        f"than gray. Dashed: one in {classes}. Accuracy of the evaluators on the images themselves: {anchors}."
     )

@@ -9,8 +9,8 @@ from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
 from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
-from interpret_robust.labels import label
-from interpret_robust.results import Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import label
 
 READS = "localisation/1"
 

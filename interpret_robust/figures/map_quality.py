@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
-from interpret_robust.labels import label, radius
-from interpret_robust.results import Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import label, radius
 
 READS = "map-quality/1"
 
@@ -38,7 +38,7 @@ def _caption(results: Sequence[Result]) -> str:
     return (
         f"Quality of maps ({settings['source']}) on {data['images']} {data['split']} images of {data['dataset']}, by "
         f"captum. Left: the largest of {settings['samples']} changes of a map as the image moves within "
-        f"{radius(settings['radius'])}, over the map's norm: a lower bound. Right: normalised infidelity as squares of "
+        f"{radius(settings['radius'])}, over the map's norm: a lower bound. Right: normalized infidelity as squares of "
         "a quarter of the image's side get its mean colour, over the mean square of the loss's change. Bars are "
         f"bootstrap 95 % intervals over images, seed {settings['seed']}."
     )

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from interpret_robust.figures.style import RC, Drawing, colour, line, name_rows, new_figure
-from interpret_robust.labels import job, label, radius
-from interpret_robust.results import Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label, radius
 
 READS = "masking/1"
 

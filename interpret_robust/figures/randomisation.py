@@ -1,4 +1,4 @@
-"""Every score of a map as the network is re-initialised from the head down, beside that of random networks."""
+"""Every score of a map as the network is re-initialized from the head down, beside that of random networks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, line, new_figure
-from interpret_robust.labels import job, label, places
-from interpret_robust.results import Result
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label, places
 
 READS = "randomisation/1"
 
@@ -101,9 +101,9 @@ def _caption(results: Sequence[Result]) -> str:
     return (
         f"Scores of maps on {data['images']} {data['split']} images of {data['dataset']}, as weights are drawn again "
         f"from the classifier down (seed {seed}); a stage is named by the part that went last. g is the gradient of "
-        "the cross-entropy with respect to pixels, |g| its L2 norm over colours; weights are attention (Grad-CAM where "
+        "the cross-entropy with respect to pixels, |g| its L2 norm over colors; weights are attention (Grad-CAM where "
         "the model's name says so). Likeness to the trained network's map is 1 at first by construction. Gradient-map "
         f"score: share of maps -g by the clip rule that {' and '.join(readers)} reads as the true class. Bands are "
-        "95 % bootstrap intervals over images; on grey, mean and 95 % prediction interval of a random network; dotted, "
+        "95 % bootstrap intervals over images; on gray, mean and 95 % prediction interval of a random network; dotted, "
         "what a map without information gives."
     )

@@ -7,12 +7,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from interpret_robust.attack_tables import AttackTable, attack_tables
+from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, name_rows, new_figure
-from interpret_robust.labels import job, label, radius
-from interpret_robust.readings import headline, readings
-from interpret_robust.results import Result
-from interpret_robust.statistics import Interval
+from interpret_robust.results.attack_outcomes import headline, readings
+from interpret_robust.results.attack_tables import AttackTable, attack_tables
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label, radius
 
 READS = "robustness/2"
 

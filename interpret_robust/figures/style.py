@@ -19,9 +19,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
 
-from interpret_robust.files import replacing
-from interpret_robust.labels import job, label
-from interpret_robust.results import AnyArray, Result, attributes
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.files import replacing
+from interpret_robust.results.hdf5 import Result, attributes
+from interpret_robust.results.names import job, label
 
 WIDTH = 6.75
 """Inches: the text width of a conference paper."""
@@ -39,8 +40,8 @@ RC: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 
-# Okabe and Ito's colours, one for each variant everywhere.
-COLOURS = {
+# Okabe and Ito's colors, one for each variant everywhere.
+COLORS = {
     "natural": "#000000",
     "natural-att": "#999999",
     "natural-linear-att": "#F0E442",
@@ -49,7 +50,7 @@ COLOURS = {
     "at-att": "#009E73",
     "at-att-reg": "#D55E00",
 }
-# Tol's muted colours that are not like these.
+# Tol's muted colors that are not like these.
 OTHERS = ("#CC79A7", "#332288", "#882255", "#999933", "#661100", "#6699CC", "#AA4466", "#117733")
 MARKERS = {
     "natural": "o",
@@ -121,7 +122,7 @@ def line(variant: str) -> str:
 
 def colour(variant: str) -> str:
     """A variant's colour; that of another model follows from its name, and two may share one."""
-    return COLOURS.get(variant) or OTHERS[zlib.crc32(variant.encode()) % len(OTHERS)]
+    return COLORS.get(variant) or OTHERS[zlib.crc32(variant.encode()) % len(OTHERS)]
 
 
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:

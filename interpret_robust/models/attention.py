@@ -50,7 +50,7 @@ class NonlinearAttention(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """The parametrised compatibility of Jetley et al. 2018 (https://arxiv.org/abs/1804.02391): <u, l + g>.
+    """The parametrized compatibility of Jetley et al. 2018 (https://arxiv.org/abs/1804.02391): <u, l + g>.
 
     The term <u, g> is the same at every position and cancels in the softmax, so it is not computed:
     the weights are exactly those of the published form, and do not depend on g.

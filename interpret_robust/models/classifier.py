@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.models import cnn, resnet
 from interpret_robust.models.attention import AveragePool, DenseHead, LinearAttention, NonlinearAttention
-from interpret_robust.variants import Head
+from interpret_robust.models.variants import Head
 
 ARCHITECTURES = ("small", "small-wide3", "cnn", "narrow", "wide3")
 
@@ -25,7 +25,7 @@ class Features(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """`model(images)` gives logits (N, classes); images are pixels in [0, 1], NCHW, any normalisation is inside."""
+    """`model(images)` gives logits (N, classes); images are pixels in [0, 1], NCHW, any normalization is inside."""
 
     classifier: Any
     """From pooled features to logits: linear, of a network of ours."""
@@ -95,7 +95,7 @@ def _build_resnet(architecture: str, head: Head, channels: int, classes: int) ->
             backbone = resnet.ResNet(channels, (16, 48, 96, 192), units=5)
     pool = _attention_head(head, backbone.local_channels) or AveragePool()
     classifier = nn.Linear(backbone.local_channels, classes)
-    resnet.initialise_classifier(classifier)
+    resnet.initialize_classifier(classifier)
     return Classifier(backbone, pool, classifier)
 
 
@@ -108,7 +108,7 @@ def _build_cnn(head: Head, image_shape: tuple[int, int, int], classes: int) -> C
         model = Classifier(backbone, DenseHead(inputs, cnn.DENSE_UNITS), nn.Linear(cnn.DENSE_UNITS, classes))
     else:
         model = Classifier(backbone, attention, nn.Linear(backbone.local_channels, classes))
-    cnn.initialise(model)
+    cnn.initialize(model)
     return model
 
 

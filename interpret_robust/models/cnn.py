@@ -1,7 +1,7 @@
 """The paper's MNIST network: two 5x5 convolutions of 32 and 64 filters, each before a 2x2 max-pool.
 
 Source: https://github.com/MadryLab/mnist_challenge, model.py: "SAME" padding, ReLU, weights from a
-normal of deviation 0.1 truncated at two deviations, biases 0.1. Pixels in [0, 1], not standardised.
+normal of deviation 0.1 truncated at two deviations, biases 0.1. Pixels in [0, 1], not standardized.
 """
 
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ class CNN(nn.Module):
         return local
 
 
-def initialise(module: nn.Module) -> None:
-    """The challenge's initialisation, for every convolution and linear layer below `module`."""
+def initialize(module: nn.Module) -> None:
+    """The challenge's initialization, for every convolution and linear layer below `module`."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)

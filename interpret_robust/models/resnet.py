@@ -14,7 +14,7 @@ from torch import Tensor, nn
 NEGATIVE_SLOPE = 0.1
 
 
-class PerImageStandardisation(nn.Module):
+class PerImageStandardization(nn.Module):
     """Subtract each image's mean and divide by its deviation, at least 1/(255 sqrt(pixels)).
 
     tf.image.per_image_standardization of the challenge, on pixels in [0, 1]. The network therefore does
@@ -26,13 +26,13 @@ class PerImageStandardisation(nn.Module):
         if images.device.type == "cpu":
             # One pass, where no image is below the floor. Looking would stop a GPU, whose compiler does as well.
             by_row = images.permute(0, 2, 3, 1)
-            standardised, _, inverse = torch.native_layer_norm(by_row, by_row.shape[1:], None, None, 0.0)
+            standardized, _, inverse = torch.native_layer_norm(by_row, by_row.shape[1:], None, None, 0.0)
             if bool((inverse.detach() < floor**-0.5).all()):
-                return standardised.permute(0, 3, 1, 2)
-        centred = images - images.mean((1, 2, 3), keepdim=True)
-        variance = centred.square().mean((1, 2, 3), keepdim=True)
+                return standardized.permute(0, 3, 1, 2)
+        centered = images - images.mean((1, 2, 3), keepdim=True)
+        variance = centered.square().mean((1, 2, 3), keepdim=True)
         # The floor goes under the root, whose slope at zero would make the gradient of a blank image NaN.
-        return centred / variance.clamp_min(floor).sqrt()
+        return centered / variance.clamp_min(floor).sqrt()
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -41,7 +41,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """3x3, no bias, initialised with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
+    """3x3, no bias, initialized with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
     layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * outputs)))
     return layer
@@ -84,7 +84,7 @@ class Unit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images (N, channels, H, W) in [0, 1] to local features: the last stage, normalised and activated."""
+    """Images (N, channels, H, W) in [0, 1] to local features: the last stage, normalized and activated."""
 
     def __init__(
         self, image_channels: int, filters: tuple[int, int, int, int], units: int, stem_stride: int = 1
@@ -93,7 +93,7 @@ class ResNet(nn.Module):
         stem, *widths = filters
         # With a stem of stride 2 the last stage keeps its resolution, so that there are still 8x8 positions.
         strides = (1, 2, 2 // stem_stride)
-        self.standardise = PerImageStandardisation()
+        self.standardize = PerImageStandardization()
         self.stem = convolution(image_channels, stem, stem_stride)
         stages, inputs = [], stem
         for stage, (outputs, stride) in enumerate(zip(widths, strides, strict=True)):
@@ -107,10 +107,10 @@ class ResNet(nn.Module):
         self.local_channels = inputs
 
     def forward(self, images: Tensor) -> Tensor:
-        return activate(self.norm(self.units(self.stem(self.standardise(images)))))
+        return activate(self.norm(self.units(self.stem(self.standardize(images)))))
 
 
-def initialise_classifier(classifier: nn.Linear) -> None:
+def initialize_classifier(classifier: nn.Linear) -> None:
     """The challenge's uniform unit scaling, U(+-sqrt(3 / inputs)), and zero biases."""
     bound = math.sqrt(3 / classifier.in_features)
     nn.init.uniform_(classifier.weight, -bound, bound)

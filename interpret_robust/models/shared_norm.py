@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from interpret_robust.errors import UserError
+from interpret_robust.core.errors import UserError
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     """Batch norm (N, C, ...) by mean and variance over all ranks, which it also gives, with the number of entries."""
 
     @staticmethod
@@ -40,7 +40,7 @@ class _Normalise(torch.autograd.Function):
         _, of_weight, of_bias = backward(gradient, x, weight, None, None, mean, inverse, True, ctx.eps, wanted)
         sums = torch.stack([of_weight, of_bias])
         dist.all_reduce(sums)
-        # scale * (gradient - mean(gradient) - normalised x * mean(gradient * normalised x))
+        # scale * (gradient - mean(gradient) - normalized x * mean(gradient * normalized x))
         scale = weight * inverse
         by_x = -scale * inverse * sums[0] / count
         shift = -scale * sums[1] / count - by_x * mean
@@ -55,10 +55,10 @@ class _Shared(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        normalised: Tensor
-        normalised, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        normalized: Tensor
+        normalized, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)
         self._track(mean, variance * (count / (count - 1)))
-        return normalised
+        return normalized
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased: Tensor) -> None:

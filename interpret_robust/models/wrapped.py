@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interpret_robust.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.models.classifier import Classifier, Features
 
 STATISTICS = {
@@ -67,7 +67,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise unknown("normalisation", text, (*STATISTICS, "mean,std such as 0.5,0.25")) from None
+        raise unknown("normalization", text, (*STATISTICS, "mean,std such as 0.5,0.25")) from None
     good = all(map(math.isfinite, numbers)) and min(numbers[len(numbers) // 2 :]) > 0
     if len(numbers) % 2 or not good:
         raise UserError(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from interpret_robust import ranks
-from interpret_robust.attacks import PGD
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.core import ranks
 from interpret_robust.models import Classifier
 
 Step = Callable[[PGD | None, Tensor, Tensor, Tensor], None]

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from interpret_robust.datasets import Dataset
+from interpret_robust.models.variants import Variant
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.variants import Variant
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,20 +20,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from interpret_robust import device as devices
-from interpret_robust import progress, provenance, ranks
-from interpret_robust.attacks import PGD
-from interpret_robust.configs import differences
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.core import device as devices
+from interpret_robust.core import progress, provenance, ranks
+from interpret_robust.core.configs import differences
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.core.round_robin import to_end
 from interpret_robust.datasets.batches import TrainingBatches
-from interpret_robust.errors import UserError
-from interpret_robust.in_turn import to_end
-from interpret_robust.interruption import Stopped, stop_requests
-from interpret_robust.models import Classifier, build
+from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.shared_norm import share_batch_norm
-from interpret_robust.training import checkpoint
 from interpret_robust.training.accelerate import accelerated
 from interpret_robust.training.job import Job
-from interpret_robust.training.objective import FeatureRegularisation, Objective, feature_distance, objective
+from interpret_robust.training.objective import FeatureRegularization, Objective, feature_distance, objective
 
 EXACT = "float32"
 SAVE_EVERY = 15.0
@@ -82,13 +81,13 @@ class Totals:
 class Loss(nn.Module):
     """Eq. 7 as a module, whose gradients several ranks can share."""
 
-    def __init__(self, model: Classifier, regularisation: FeatureRegularisation) -> None:
+    def __init__(self, model: Classifier, regularization: FeatureRegularization) -> None:
         super().__init__()
-        self.model, self.regularisation = model, regularisation
+        self.model, self.regularization = model, regularization
 
     def forward(self, images: Tensor, adversarial: Tensor, labels: Tensor) -> Objective:
         """See `objective`."""
-        return objective(self.model, images, adversarial, labels, self.regularisation)
+        return objective(self.model, images, adversarial, labels, self.regularization)
 
 
 @dataclass
@@ -120,7 +119,7 @@ class Run:
         self.model = model.to(self.device).to(memory_format=torch.channels_last).train()
         loss = Loss(
             self.model,
-            FeatureRegularisation(recipe.feature_weight(job.variant), job.variant.distance or feature_distance),
+            FeatureRegularization(recipe.feature_weight(job.variant), job.variant.distance or feature_distance),
         )
         self.loss = _parallel(loss, self.device) if ranks.count() > 1 else loss
         self.optimiser = _optimiser(job, self.model)
@@ -185,7 +184,7 @@ class Run:
         else:
             loss, distance, accuracy = (self.totals.sums / seen).tolist()
         shown = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.1%}"}
-        return shown | ({"distance": f"{distance:.3f}"} if self.job.variant.regularised else {})
+        return shown | ({"distance": f"{distance:.3f}"} if self.job.variant.regularized else {})
 
     def final_tensors(self) -> checkpoint.Tensors:
         """The weights and buffers that are the result: the average where the recipe has one."""

@@ -12,7 +12,7 @@ from interpret_robust.models import Classifier
 
 
 class Objective(NamedTuple):
-    """`total` is what is minimised; the parts are detached means over the batch; logits (N, classes)."""
+    """`total` is what is minimized; the parts are detached means over the batch; logits (N, classes)."""
 
     total: Tensor
     cross_entropy: Tensor
@@ -27,10 +27,10 @@ def feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FeatureRegularisation:
-    """The paper's regulariser (Eq. 6), to be added to any loss: `weight * mean(||G(x) - G(x')||_2)`.
+class FeatureRegularization:
+    """The paper's regularizer (Eq. 6), to be added to any loss: `weight * mean(||G(x) - G(x')||_2)`.
 
-        loss = cross_entropy(adversarial_logits, labels) + FeatureRegularisation(0.1)(clean, adversarial)
+        loss = cross_entropy(adversarial_logits, labels) + FeatureRegularization(0.1)(clean, adversarial)
 
     Attributes:
         weight: lambda of Eq. 7; 0.1 for `at-reg` in the paper, 0.01 for `at-att-reg`.
@@ -50,7 +50,7 @@ class FeatureRegularisation:
 
 
 def objective(
-    model: Classifier, images: Tensor, adversarial: Tensor, labels: Tensor, regularisation: FeatureRegularisation
+    model: Classifier, images: Tensor, adversarial: Tensor, labels: Tensor, regularization: FeatureRegularization
 ) -> Objective:
     """mean(CE(x', y)) + weight * mean(||G(x) - G(x')||_2), G the pooled features (Eqs. 6 and 7).
 
@@ -60,9 +60,9 @@ def objective(
     pooled = model.features(adversarial).pooled
     logits = model.classifier(pooled).float()
     cross_entropy = F.cross_entropy(logits, labels)
-    if regularisation.weight == 0:
+    if regularization.weight == 0:
         return Objective(cross_entropy, cross_entropy.detach(), torch.zeros_like(cross_entropy), logits.detach())
     clean = model.features(images).pooled
-    distance = regularisation.mean_distance(clean, pooled)
-    total = cross_entropy + regularisation.weight * distance
+    distance = regularization.mean_distance(clean, pooled)
+    total = cross_entropy + regularization.weight * distance
     return Objective(total, cross_entropy.detach(), distance.detach(), logits.detach())

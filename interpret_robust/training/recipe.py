@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_type_hints
 
-from interpret_robust.attacks import PGD
-from interpret_robust.errors import UserError, unknown
-from interpret_robust.parsing import number
-from interpret_robust.variants import Variant
+from interpret_robust.attacks.pgd import PGD
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.parsing import number
+from interpret_robust.models.variants import Variant
 
 PLANTED = "cluttered-digits-planted"
 DIGITS = ("cluttered-digits", PLANTED, "mnist", "svhn")
@@ -90,8 +90,8 @@ class Recipe:
                 return self.learning_rate * min(rising, (1 - share) / (1 - self.warm_up))
 
     def feature_weight(self, variant: Variant) -> float:
-        """The lambda of Eq. 7 for a variant; zero without regularisation."""
-        if not variant.regularised:
+        """The lambda of Eq. 7 for a variant; zero without regularization."""
+        if not variant.regularized:
             return 0.0
         return self.weight_att_reg if variant.has_attention else self.weight_reg
 

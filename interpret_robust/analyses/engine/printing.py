@@ -1,0 +1,40 @@
+"""Tables: of anything, in several forms, and the headline numbers of analyses, for a terminal or a page."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from interpret_robust import analyses
+from interpret_robust.results import attack_tables, hdf5, names
+from interpret_robust.results.tables import Table, captioned, render
+
+NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"robustness": attack_tables.numbers}
+"""Analyses whose CSV is not what is printed but one table of its numbers."""
+
+
+def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text") -> str:
+    """The headline numbers of an analysis's files, a row a model in the paper's order, then comparisons."""
+    opened = [hdf5.read(path) for path in files]
+    numbers = NUMBERS.get(opened[0].schema.partition("/")[0])
+    if form == "csv" and numbers:
+        return render(numbers(sorted(opened, key=names.order)), form)
+    return "\n\n".join(captioned(table, form) for table in rows_of(opened, views))
+
+
+def _name(result: hdf5.Result) -> str:
+    name: str = result.config["checkpoint"]["name"]
+    return name
+
+
+def _maps(result: hdf5.Result) -> dict[str, str]:
+    """A column that says what maps are where they are no gradients."""
+    source = names.maps_of(result)
+    return {} if source == names.GRADIENT else {"maps": source}
+
+
+def rows_of(opened: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
+    """The rows of these tables, by column."""
+    ordered = sorted(opened, key=names.order)
+    analysis = analyses.get(ordered[0].schema.partition("/")[0])
+    rows = [{"model": _name(result), **_maps(result), **analysis.table_row(result, *views)} for result in ordered]
+    compared = analysis.compare(ordered, *views) if analysis.compare else []
+    return [Table(rows), *(table if isinstance(table, Table) else Table(table) for table in compared)]

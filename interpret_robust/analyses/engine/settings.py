@@ -1,0 +1,79 @@
+"""What an analysis is asked with: the bases of its settings, whose fields become options."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from interpret_robust.attacks.pgd import PGD, LossName, per_image_noise
+from interpret_robust.attribution.gradients import SOURCE_HELP, checked_source
+from interpret_robust.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of an analysis's settings. Fields become options of the command."""
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
+        """These settings with nothing left open, for a checkpoint's job. Raises UserError for a negative seed."""
+        seed = getattr(self, "seed", 0)
+        if seed < 0:
+            raise UserError(f"seed is {seed}: it must not be negative.")
+        return self
+
+
+@dataclass(frozen=True)
+class BallSettings:
+    """The ball, the step and the starts of an analysis's attack. What is None follows the checkpoint's own training."""
+
+    eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
+    step_size: float | None = field(default=None, metadata={"help": "Length of a step. [default: eps / 4]"})
+    seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
+
+    def resolved(self, job: dict[str, Any]) -> Self:
+        """These settings with nothing left open, for a checkpoint's job. Raises UserError where one is out of range."""
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}: it must not be negative.")
+        eps = job["recipe"]["eps"] if self.eps is None else self.eps
+        settings = replace(self, eps=eps, step_size=eps / 4 if self.step_size is None else self.step_size)
+        settings.attack(0)
+        return settings
+
+    def attack(self, steps: int, loss: LossName = "cross-entropy") -> PGD:
+        """The attack of resolved settings. Raises UserError where they are out of range."""
+        assert self.eps is not None and self.step_size is not None
+        return PGD(eps=self.eps, step_size=self.step_size, steps=steps, loss=loss)
+
+
+@dataclass(frozen=True)
+class AttackSettings(BallSettings):
+    """PGD of some steps: the attack of an analysis."""
+
+    steps: int = field(default=20, metadata={"help": "Steps of PGD."})
+
+    def pgd(self) -> PGD:
+        """The attack of resolved settings. Raises UserError where they are out of range."""
+        return self.attack(self.steps)
+
+    def resolved(self, job: dict[str, Any]) -> Self:
+        """As of any ball; the steps are checked too."""
+        settings = super().resolved(job)
+        settings.pgd()
+        return settings
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
+        """Adversarial images, each a function of the model, the image, its index and the seed alone."""
+        return self.pgd()(model, images, labels, per_image_noise(self.seed, indices))
+
+
+@dataclass(frozen=True)
+class SourceSettings(Settings):
+    """What the maps are that an analysis looks at."""
+
+    source: str = field(default="gradient", metadata={"help": SOURCE_HELP})
+
+    def resolved(self, job: Mapping[str, Any]) -> Self:
+        """As of any settings. Raises UserError also where there is no such source."""
+        checked_source(self.source)
+        return super().resolved(job)

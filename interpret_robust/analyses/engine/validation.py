@@ -1,0 +1,77 @@
+"""Whether a file is what its analysis says it writes, dataset by dataset: `irt validate`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from interpret_robust import analyses
+from interpret_robust.core.errors import UserError
+from interpret_robust.results import hdf5
+from interpret_robust.results.schema import Column, Schema
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with an analysis file, a sentence each; nothing where it is good.
+
+    A file is good where it can be read (its checksum holds) and has every dataset of its schema with that type
+    and those axes, and the groups' attributes. Datasets beyond the schema are ignored.
+    """
+    try:
+        result = hdf5.read(path)
+        name = result.schema.partition("/")[0]
+        if name not in analyses.names():
+            return [f"{path} holds {result.schema}, which no analysis of this irt writes."]
+        schema: Schema = analyses.get(name).schema
+        if result.schema != schema.label:
+            hdf5.read(path, schema.label)  # says what to do with another version
+    except UserError as error:
+        return [str(error)]
+    with h5py.File(path) as file:
+        return [f"{path}: {problem}." for problem in _problems(file, schema)]
+
+
+def _problems(file: h5py.File, schema: Schema) -> Iterator[str]:
+    for column, axes in schema.columns():
+        if isinstance(file.get(column.path), h5py.Dataset):
+            yield from _of_column(file, column, axes)
+        else:
+            yield f"{column.path} is missing"
+    for axis in dict.fromkeys(axis for _, axes in schema.columns() for axis in axes):
+        names = schema.names(axis)
+        if names is not None and axis in file and tuple(file[axis].asstr()[()]) != names:
+            yield f"the places of {axis} are not {', '.join(names)}"
+    yield from _of_groups(file, schema)
+
+
+def _of_column(file: h5py.File, column: Column, axes: tuple[str, ...]) -> Iterator[str]:
+    dataset = file[column.path]
+    if dataset.dtype != np.dtype(column.dtype):
+        yield f"{column.path} is of type {dataset.dtype}, not {np.dtype(column.dtype)}"
+    labels = tuple(dimension.label for dimension in dataset.dims)
+    if labels != axes:
+        yield f"{column.path} has the axes {labels}, not {axes}"
+        return
+    for dimension, axis, length in zip(dataset.dims, axes, dataset.shape, strict=True):
+        scale = file.get(axis)
+        if scale is None or len(dimension) != 1 or dimension[0] != scale:
+            yield f"{column.path} has no scale for its axis {axis}"
+        elif len(scale) != length:
+            yield f"{column.path} has {length} places along {axis}, and its scale {len(scale)}"
+
+
+def _of_groups(file: h5py.File, schema: Schema) -> Iterator[str]:
+    for group, attributes in schema.groups.items():
+        if group not in file:
+            continue  # its columns are missing, and said to be
+        for key, value in attributes.items():
+            found = ":".join(np.atleast_1d(file[group].attrs.get(key, "")))
+            if found != value:
+                yield f"{group} has {key} '{found}', not '{value}'"
+        linked = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
+        for name in filter(None, linked):
+            if name not in file[group]:
+                yield f"{group} has no {name}, which its plot needs"
+    if schema.groups and file.attrs.get("default") != next(iter(schema.groups)):
+        yield f"its default plot is '{file.attrs.get('default')}', not '{next(iter(schema.groups))}'"

@@ -1,0 +1,257 @@
+"""How any analysis runs: a model meets a dataset batch by batch, rows go to disk, statistics come last."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.naming import file_name, reached
+from interpret_robust.core import device as devices
+from interpret_robust.core import progress, provenance, ranks
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
+from interpret_robust.models import Classifier
+from interpret_robust.models.folded import fold
+from interpret_robust.models.subject import Subject, check_fit
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Places
+
+
+class Work:
+    """An analysis of one model over one split, ready to run.
+
+    Attributes:
+        dataset, split: all data, and the images that are analyzed.
+        settings: resolved for the model.
+        origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
+            `trained_on`, the sources of the model and of the evaluators.
+
+    Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
+    them, and for evaluators of one name or that are the model itself.
+    """
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        subject: Subject,
+        dataset: Dataset,
+        folder: Path,
+        *,
+        settings: Any,
+        split: str,
+        limit: int | None,
+        batch_size: int,
+        device: torch.device,
+        evaluators: Sequence[Subject] = (),
+        default_evaluators: bool = True,
+        source: str | None = None,
+        deadline: float = math.inf,
+    ) -> None:
+        for one in (subject, *evaluators):
+            check_fit(one, dataset)
+            one.local_shape()
+        names = [one.name for one in evaluators]
+        if len(set(names)) < len(names):
+            raise UserError(
+                f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart."
+            )
+        if subject.sha256 in [one.sha256 for one in evaluators]:
+            raise UserError(f"{subject.told} cannot be its own evaluator: name a model of another seed.")
+        self.analysis, self.device, self.batch_size = analysis, device, batch_size
+        self.dataset = dataset
+        self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
+        self._deadline = deadline
+        limit = reached(limit, dataset.split(split))
+        self.split = dataset.split(split).first(limit)
+        if analysis.needs_masks and self.split.masks is None:
+            raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
+        self.settings: Any = settings.resolved(subject.job)
+        other = dataset.name if dataset.name != subject.job["dataset"] else ""
+        readers = () if default_evaluators else tuple(names)
+        self.path = folder / file_name(analysis, subject.name, subject.job, split, settings, limit, other, readers)
+        channels, height, width = subject.local_shape()
+        self.axes: dict[str, Places] = {
+            "class": dataset.class_names,
+            "channel": channels,
+            "position": height * width,
+            "evaluator": tuple(names),
+            **dict(zip(("colour", "y", "x"), dataset.image_shape, strict=True)),
+        }
+        self.config: dict[str, Any] = {
+            "analysis": analysis.schema.label,
+            "checkpoint": {"name": subject.name, "sha256": subject.sha256, "job": subject.job},
+            "data": {
+                "dataset": dataset.name,
+                "split": split,
+                "images": len(self.split),
+                "sha256": self.split.sha256,
+            },
+            "settings": asdict(self.settings),
+            "local_grid": [height, width],
+            "batch_size": batch_size,
+            "device": device.type,
+        }
+        if evaluators:
+            self.config["evaluators"] = {
+                "names": names,
+                "sha256": [one.sha256 for one in evaluators],
+                "jobs": {one.name: one.job for one in evaluators},
+                "given": not default_evaluators,
+            }
+        self.origin = {
+            "source": source or dataset.name,
+            "limit": limit,
+            "trained_on": [one.source for one in (subject, *evaluators)],
+        }
+        self.axes |= analysis.axes(self)
+
+    @cached_property
+    def network(self) -> Classifier:
+        """The model with all its layers, in eval mode on `device`."""
+        return self._subject.model(self.device)
+
+    @cached_property
+    def model(self) -> Classifier:
+        """The same, folded: what answers, and what is attacked."""
+        return fold(self.network)
+
+    @cached_property
+    def evaluators(self) -> dict[str, Classifier]:
+        """The models that read what this one gives, folded, by name."""
+        return {one.name: fold(one.model(self.device)) for one in self._evaluators}
+
+    def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
+        """The `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
+
+        A first pass over all images, shared by all ranks. Raises Stopped as `run` does.
+        """
+        firsts = np.arange(0, len(self.split), self.batch_size)
+        found = torch.zeros(len(firsts), numbers, dtype=torch.float64)
+
+        with self._together():
+            for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
+                found[batch.indices.start // self.batch_size] = torch.tensor(measure(batch), dtype=torch.float64)
+        return to_numpy(ranks.total(found))
+
+    def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
+        """The batches that begin at these images, by default all. Raises Stopped on a signal or when it is late."""
+        for first in range(0, len(self.split), self.batch_size) if firsts is None else firsts:
+            if self._stop.is_set() or time.monotonic() > self._deadline:
+                raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
+            yield make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What is stopped on one rank is stopped on all."""
+        stopped = None
+        try:
+            yield
+        except Stopped as error:
+            stopped = error
+        if ranks.any_of(stopped is not None)[0]:
+            raise stopped or Stopped(f"{self.path.stem} stopped")
+
+    def is_done(self, *, overwrite: bool) -> bool:
+        """Whether its file is there. Raises UserError where another configuration's has its name.
+
+        Copies come one by one: a file that more of them have read will do, and one that fewer have read is replaced.
+        """
+        config = self.config
+        if self.path.exists() and not overwrite:
+            stored = hdf5.provenance(self.path)["config"]
+            if self._is_of_other_copies(stored):
+                if _readers_of(stored) < _readers_of(config):
+                    return False
+                if _readers_of(stored) > _readers_of(config):
+                    config = stored
+        return hdf5.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
+
+    def _is_of_other_copies(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a configuration is this one but for the copies, which come and go while a study grows."""
+        here, there = (
+            {key: value for key, value in config.items() if key != "evaluators"} for config in (self.config, stored)
+        )
+        same = hdf5.config_sha256(here) == hdf5.config_sha256(there)
+        return self.analysis.readers == "copies" and same and _readers_of(stored) != _readers_of(self.config)
+
+    def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
+        """Write the file, going on after the last whole batches of a stopped run.
+
+        Several ranks share the batches, each of which is the same whoever computes it. A stopped run that other copies
+        read is begun anew. Raises Stopped on SIGINT or SIGTERM and at the deadline, a value of `time.monotonic()`,
+        with all whole batches kept.
+        """
+        began = time.monotonic()
+        with ExitStack() as files:
+            rows = None
+
+            def begin() -> list[int]:
+                nonlocal rows
+                rows = files.enter_context(self._open(overwrite=overwrite))
+                return [int(image) for image in rows.missing()]
+
+            missing = np.array(ranks.from_first(begin), np.int64)
+            self._stream(rows, missing, position)
+            if rows is not None:
+                self._finish(rows, began)
+            ranks.wait()
+        return self.path
+
+    def _open(self, *, overwrite: bool) -> hdf5.Rows:
+        environment = provenance.environment(devices.describe(self.device), torch.get_num_threads(), ranks.count())
+        return hdf5.open_rows(
+            self.path,
+            self.analysis.schema,
+            len(self.split),
+            self.axes,
+            self.config,
+            environment,
+            overwrite=overwrite,
+            is_outdated=self._is_of_other_copies,
+        )
+
+    def _stream(self, rows: hdf5.Rows | None, missing: AnyArray, position: int | None) -> None:
+        """Compute the missing rows, or this rank's share of them."""
+        total, firsts = len(self.split), missing[missing % self.batch_size == 0]
+        mine = firsts[ranks.index() :: ranks.count()]
+        bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing), position=position)
+        with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing, mine) as sink:
+            prepared = self.analysis.prepare(self)
+            for batch in self.batches(mine):
+                sink.append(self.analysis.rows(self.model, batch, prepared))
+                bar.update(len(batch.indices) * ranks.count())
+
+    def _sink(self, rows: hdf5.Rows | None, missing: AnyArray, mine: AnyArray) -> AbstractContextManager[Any]:
+        """Where this rank's rows go: to the file where they only have to follow those there, else to a part."""
+        if ranks.count() == 1 and rows is not None and np.array_equal(missing, np.arange(rows.done, len(self.split))):
+            return nullcontext(rows)
+        places = missing[np.isin(missing - missing % self.batch_size, mine)]
+        if len(places) == 0:
+            return nullcontext()
+        return hdf5.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
+
+    def _finish(self, rows: hdf5.Rows, began: float) -> None:
+        rows.join()
+        columns = rows.columns()
+        summary = self.analysis.summarize(columns, self.split)
+        summary |= self.analysis.examples(columns, self.split, self.settings)
+        run = provenance.code_version() | self.origin | {"seconds": round(time.monotonic() - began, 1)}
+        rows.finish(summary, run)
+
+
+def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Name and hash of the models that read."""
+    read = config.get("evaluators", {"names": (), "sha256": ()})
+    return set(zip(read["names"], read["sha256"], strict=True))

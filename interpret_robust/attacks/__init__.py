@@ -1,0 +1,1 @@
+"""Attacks in the l-infinity ball, and checks of adversarial images."""

@@ -1,0 +1,246 @@
+"""Projected gradient descent in the l-infinity ball: the one attack of this project.
+
+    attack = PGD(eps=8 / 255, step_size=2 / 255, steps=20)
+    adversarial = attack(model, images, labels, per_image_noise(seed=0, indices=range(len(images))))
+
+Images are pixels in [0, 1]. The iterate stays in float32 and is recomputed from the clean image at each
+step; the loss is summed, so that no gradient depends on the batch; only the gradient with respect to the
+images is taken. The model's mode, its running statistics, whether its weights ask for gradients and the global random
+state are left as found.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.models import Classifier
+from interpret_robust.models.folded import fold
+
+LossName = Literal["cross-entropy", "margin"]
+Classes = npt.NDArray[np.integer]
+BatchNormMode = Literal["eval", "train"]
+Noise = Callable[[Tensor], Tensor]
+"""Given images, uniform noise of their shape in [-1, 1)."""
+
+TOLERANCE = 1e-6
+"""How far float32 rounding may carry an adversarial pixel out of its box."""
+
+
+@dataclass(frozen=True)
+class PGD:
+    """PGD in the l-infinity ball (Madry et al. 2017, https://arxiv.org/abs/1706.06083, Eq. 2 of the paper).
+
+    Attributes:
+        eps: radius in pixel units, within [0, 1].
+        step_size: length of a step, same units.
+        steps: number of steps.
+        restarts: independent random starts; of each image the one with the smallest margin is kept.
+        random_start: begin at a uniform point of the ball instead of at the image.
+        loss: `cross-entropy`, or `margin` (Carlini & Wagner: the best other logit minus the true one).
+        batch_norm: `eval` uses running statistics; `train` uses the batch's and updates the running ones
+            at each forward pass, as the CIFAR-10 challenge does in training.
+
+    Raises UserError for values outside these ranges.
+    """
+
+    eps: float
+    step_size: float
+    steps: int
+    restarts: int = 1
+    random_start: bool = True
+    loss: LossName = "cross-entropy"
+    batch_norm: BatchNormMode = "eval"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps <= 1:
+            raise UserError(
+                f"eps is {self.eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."
+            )
+        if not 0 <= self.step_size < math.inf:
+            raise UserError(f"step size is {self.step_size:g}: it must not be negative or infinite.")
+        if self.steps < 0 or self.restarts < 1:
+            raise UserError(
+                f"steps {self.steps}, restarts {self.restarts}: steps must not be negative, restarts at least one."
+            )
+        for what, value, allowed in (
+            ("loss", self.loss, get_args(LossName)),
+            ("batch norm mode", self.batch_norm, get_args(BatchNormMode)),
+        ):
+            if value not in allowed:
+                raise unknown(what, value, allowed)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        """Adversarial images, float32, inside the ball around `images` and inside [0, 1].
+
+        Raises UserError where the model's gradients are not numbers, and ValueError where an adversarial image
+        leaves either box, as it does when the images are not within [0, 1].
+        """
+        found = self.search(model, images, labels, noise)
+        check_inside(found, images, self.eps)
+        return found
+
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        """As a call, but without a look at what was found, for which a GPU would have to stop."""
+        images = images.float()
+        with batch_norm_mode(model, self.batch_norm), weights_frozen(model):
+            if self.batch_norm == "eval" and images.device.type == "cpu" and isinstance(model, Classifier):
+                model = fold(model)
+            found = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
+            return found[0] if self.restarts == 1 else _smallest_margin(model, found, labels)
+
+    def iterates(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Iterator[Tensor]:
+        """The start and the iterate after each step. The caller sets the model's mode."""
+        low, high = (images - self.eps).clamp_min(0), (images + self.eps).clamp_max(1)
+        adversarial = images
+        if self.random_start:
+            adversarial = (images + self.eps * noise(images)).clamp_(low, high)
+        yield adversarial
+        for _ in range(self.steps):
+            gradient = image_gradient(model, adversarial, labels, self.loss)
+            # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
+            direction = gradient.sign().add_(gradient, alpha=0)
+            adversarial = torch.add(adversarial, direction, alpha=self.step_size).clamp_(low, high)
+            yield adversarial
+
+    def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        for iterate in self.iterates(model, images, labels, noise):
+            last = iterate
+        return last
+
+
+def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which images (N,) that are right without the attack are right under it, and which are not, from predictions."""
+    right = clean == label
+    return {"attack_failed": right & (adversarial == label), "attack_succeeded": right & (adversarial != label)}
+
+
+def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossName) -> Tensor:
+    """Gradient (N, C, H, W) of the summed loss with respect to the images."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        total = LOSSES[loss](model(images).float(), labels).sum()
+        (gradient,) = torch.autograd.grad(total, images)
+    return gradient
+
+
+def project(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
+    """The nearest point in the ball around `images` and in [0, 1]."""
+    return torch.clamp(adversarial, (images - eps).clamp_min(0), (images + eps).clamp_max(1))
+
+
+def check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
+    """Raise ValueError unless every pixel is in [0, 1] and within `eps` of its image; UserError for NaN."""
+    in_range = (adversarial >= 0) & (adversarial <= 1)
+    in_ball = (adversarial - images).abs() <= eps + TOLERANCE
+    if bool((in_range & in_ball).all()):
+        return
+    if bool(adversarial.isnan().any()):
+        raise UserError("the model's gradients are not numbers: its weights have diverged.")
+    raise ValueError(f"an adversarial image left its ball of {eps:g} or [0, 1]")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, (N,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The best other logit minus the true one, (N,): positive where the image is misclassified."""
+    true = logits.gather(1, labels[:, None])
+    other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return other - true[:, 0]
+
+
+LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_entropy, "margin": margin_loss}
+
+
+def _smallest_margin(model: nn.Module, candidates: list[Tensor], labels: Tensor) -> Tensor:
+    """Of each image the candidate with the largest margin loss."""
+    with torch.no_grad():
+        losses = torch.stack([margin_loss(model(candidate).float(), labels) for candidate in candidates])
+    return torch.stack(candidates)[losses.argmax(0), torch.arange(len(labels), device=labels.device)]
+
+
+def generator_noise(generator: torch.Generator) -> Noise:
+    """Noise drawn from one generator, on the generator's device."""
+
+    def draw(images: Tensor) -> Tensor:
+        uniform = torch.rand(images.shape, generator=generator, device=generator.device)
+        return (2 * uniform - 1).to(images.device)
+
+    return draw
+
+
+def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Noise:
+    """Noise that depends only on the seed, each image's index in its dataset and the purpose.
+
+    Rows of an analysis are then the same whatever the batch size and wherever a run was taken up again.
+    Repeated calls go on in each image's own stream.
+    """
+    of_image = streams(seed, indices, purpose)
+
+    def draw(images: Tensor) -> Tensor:
+        rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
+        return (2 * torch.from_numpy(rows) - 1).to(images.device)
+
+    return draw
+
+
+@dataclass
+class Passes:
+    """How often a model was run on each image: for a gradient (forward and backward), and forward alone."""
+
+    gradient: int = 0
+    forward: int = 0
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[Passes]:
+    """Count the model's passes while this is entered."""
+    passes = Passes()
+
+    def count(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            passes.gradient += 1
+        else:
+            passes.forward += 1
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
+    """Put the whole model in `mode`, and give each module its own mode back, also after an exception."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(mode == "train")
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def weights_frozen(model: nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient while this is entered: nothing is kept or, where compiled, computed for them."""
+    before = [(weights, weights.requires_grad) for weights in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for weights, asks in before:
+            weights.requires_grad_(asks)

@@ -1,0 +1,179 @@
+"""Maps of what a decision rests on: of pixels, and weights of positions.
+
+Maps keep their sign, are of the cross-entropy with respect to pixels in [0, 1] (normalization is inside the model), and
+one image's map does not depend on its batch. A model in eval mode is left as found: its mode, its parameters, its
+hooks, and the global random state.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import IntegratedGradients
+from torch import Tensor, nn
+
+from interpret_robust.attacks.pgd import cross_entropy
+from interpret_robust.attribution import captum_methods
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.plugins import imported, is_reference
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import position_norm
+from interpret_robust.models.variants import has_attention
+from interpret_robust.models.wrapped import as_weights
+
+SOURCES = ("gradient", "smooth-gradient", "integrated-gradients")
+SOURCE_HELP = f"What a map is: {', '.join(SOURCES)}, or captum:NAME such as captum:DeepLift."
+SPATIAL_WEIGHTS = ("attention", "grad-cam", "feature-norm")
+SPATIAL_WEIGHT_HELP = (
+    f"Weights of positions: {', '.join(SPATIAL_WEIGHTS)}, a function package.module:name of model and images, or auto "
+    "for attention where the model has it, else grad-cam."
+)
+
+TARGETS = 3
+"""The purpose of random numbers that choose targets, apart from those that disturb images."""
+
+SAMPLES = 32
+"""Noisy copies of an image in a smooth gradient; steps of an integrated gradient."""
+
+SIGMA = 0.1
+"""Deviation of the noise in a smooth gradient, in pixels in [0, 1]; the copies may leave that range."""
+
+
+def gradient_map(
+    source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
+) -> Tensor:
+    """A signed map (N, C, H, W) of the cross-entropy of `labels` (N,).
+
+    `gradient`: its gradient (Simonyan et al. 2013), in units of loss per pixel value. `smooth-gradient`: the mean
+    gradient of SAMPLES copies with normal noise of deviation SIGMA (Smilkov et al. 2017), in the same units.
+    `integrated-gradients`: the mean gradient on the way from an image of uniform noise, times the way (Sundararajan
+    et al. 2017), in units of loss; a map sums to the loss of the image minus that of the noise, up to the error of
+    SAMPLES Gauss-Legendre steps. The way does not begin at black, because a network that standardizes each image is
+    constant on the way from any image without contrast: the map would be gradient times image, and sum to zero.
+    `captum:NAME`: see `captum_maps`.
+
+    Noise is a function of `seed` and of `indices`, those of the images. Raises UserError where a map has entries
+    that are not numbers.
+    """
+    match source:
+        case "gradient":
+            found = loss_gradient(model, images, labels)
+        case "smooth-gradient":
+            found = _smooth(model, images, labels, streams(seed, indices))
+        case "integrated-gradients":
+            found = _integrated(model, images, labels, streams(seed, indices))
+        case _:
+            name = source.removeprefix(captum_methods.PREFIX)
+            found = captum_methods.attribution(name, model, images, labels, streams(seed, indices))
+    _check_numbers(found)
+    return found
+
+
+def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:
+    """For each image a class (N,) other than its label, all others being as likely: a function of seed and index."""
+    steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, TARGETS)]
+    return (labels + torch.tensor(steps, device=labels.device)) % classes
+
+
+def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Gradient (N, C, H, W) of each image's cross-entropy with respect to its pixels."""
+    return input_gradient(lambda pixels: cross_entropy(model(pixels), labels), images)
+
+
+def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Gradient (N, C, H, W) of a score (N,) of each image with respect to its pixels.
+
+    Captum's Saliency finds the same, and takes a third longer: it differentiates each image's score apart.
+    """
+    with torch.enable_grad():
+        pixels = images.detach().requires_grad_()
+        (found,) = torch.autograd.grad(scores(pixels).sum(), pixels)
+    return found
+
+
+def checked_source(source: str) -> str:
+    """The name of a source of maps. Raises UserError where there is none of this name."""
+    if source.startswith(captum_methods.PREFIX):
+        return captum_methods.PREFIX + captum_methods.checked(source.removeprefix(captum_methods.PREFIX))
+    if source not in SOURCES:
+        raise unknown("source of maps", source, (*SOURCES, f"{captum_methods.PREFIX}NAME"))
+    return source
+
+
+def position_weights(model: Classifier, images: Tensor, of: str) -> Tensor:
+    """Weights (N, H*W) over positions of the local features, summing to one; NaN for an image that has none.
+
+    `attention`: the model's own. `grad-cam`: those of Grad-CAM (Selvaraju et al. 2017) for the predicted class, at the
+    local features; an image whose class is supported by no position has none. `feature-norm`: the L2 norm of each
+    local feature. `package.module:name`: what this function gives for the model and the images, see
+    `models.wrapped.as_weights`. Raises UserError where what it rests on is not numbers.
+    """
+    with torch.no_grad():
+        features = model.features(images)
+    _check_numbers(features.pooled)
+    match of:
+        case "attention":
+            assert features.attention is not None
+            return features.attention
+        case "grad-cam":
+            weights = _grad_cam(model, images, features.local)
+        case "feature-norm":
+            weights = position_norm(features.local)
+        case _:
+            count, _, height, width = features.local.shape
+            return as_weights(imported(of)(model, images), (count, height, width), of)
+    _check_numbers(weights)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _grad_cam(model: Classifier, images: Tensor, local: Tensor) -> Tensor:
+    """Positive part (N, H*W) of the channels' sum, weighted by the mean gradient of the predicted class's logit."""
+    with torch.enable_grad():
+        at = local.detach().requires_grad_()
+        logits = model.rest(images, at)
+        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), at)
+    return (gradient.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1)
+
+
+def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
+    """Whose weights stand for attention: the model's own where its job has one, else those of Grad-CAM.
+
+    Raises UserError for attention of a model without, and for a name that is none.
+    """
+    if choice == "auto":
+        return "attention" if has_attention(job) else "grad-cam"
+    if choice == "attention" and not has_attention(job):
+        raise UserError(f"'{job['variant']}' has no attention: use --spatial-weight grad-cam.")
+    if choice not in SPATIAL_WEIGHTS and not is_reference(choice):
+        raise unknown("spatial weight", choice, ("auto", *SPATIAL_WEIGHTS, "package.module:function"))
+    return choice
+
+
+def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
+    total = torch.zeros_like(images)
+    for _ in range(SAMPLES):
+        noise = np.stack([stream.standard_normal(images.shape[1:], dtype=np.float32) for stream in of_image])
+        total += loss_gradient(model, images + SIGMA * torch.from_numpy(noise).to(images.device), labels)
+    return total / SAMPLES
+
+
+def _integrated(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
+    def loss(pixels: Tensor, of: Tensor) -> Tensor:
+        return cross_entropy(model(pixels), of)
+
+    noise = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
+    found: Tensor = IntegratedGradients(loss).attribute(
+        images.detach(),
+        baselines=torch.from_numpy(noise).to(images.device),
+        additional_forward_args=(labels,),
+        n_steps=SAMPLES,
+        internal_batch_size=len(images),  # a step at a time: memory is that of one gradient
+    )
+    return found.detach()
+
+
+def _check_numbers(values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise UserError("the model's answers or their gradients are not numbers: its weights have diverged.")

@@ -1,0 +1,50 @@
+"""A network trained to read a class from gradient maps: what of the target could be read at best.
+
+For softmax cross-entropy the target is inside the gradient, J^T (p - e_t), of any network, trained or not. A probe
+shows how much of it can be decoded without the map resembling anything.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from interpret_robust.attribution.gradients import loss_gradient
+from interpret_robust.attribution.scale_rules import as_image
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import generator, to_device, to_pixels
+from interpret_robust.models import Classifier, build
+
+IMAGES, EPOCHS, BATCH_SIZE, LEARNING_RATE = 4000, 6, 50, 1e-2
+TARGETS, ORDER = 10, 11
+"""Streams of random numbers."""
+
+
+def view(maps: Tensor) -> Tensor:
+    """What the probe sees of maps (N, C, H, W): minus the map, by the rule `clip`."""
+    return as_image(-maps, "clip", 0.0)
+
+
+def train(model: Classifier, split: Split, classes: int, seed: int, device: torch.device) -> Classifier:
+    """A fresh `small` network trained on the model's gradients of random targets, at the first IMAGES of a split."""
+    images, labels = to_device(split.first(IMAGES), device)
+    steps = torch.randint(1, classes, labels.shape, generator=generator(device, seed, TARGETS, 0), device=device)
+    targets = (labels + steps) % classes
+    maps = torch.cat(
+        [
+            view(loss_gradient(model, to_pixels(some), of))
+            for some, of in zip(torch.split(images, BATCH_SIZE), torch.split(targets, BATCH_SIZE), strict=True)
+        ]
+    )
+    channels, height, width = images.shape[1:]
+    probe = build("small", "average", (channels, height, width), classes, seed=seed).to(device).train()
+    total = EPOCHS * -(-len(maps) // BATCH_SIZE)
+    optimiser = torch.optim.Adam(probe.parameters(), LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total)
+    for epoch in range(EPOCHS):
+        order = torch.randperm(len(maps), generator=generator(device, seed, ORDER, epoch), device=device)
+        for chosen in torch.split(order, BATCH_SIZE):
+            optimiser.zero_grad()
+            F.cross_entropy(probe(maps[chosen]), targets[chosen]).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+    return probe.eval()

@@ -1,0 +1,55 @@
+"""The models of a working directory, and what its answers say of their accuracy, without torch."""
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.folders import Folders
+from interpret_robust.core.statistics import Interval
+from interpret_robust.models import checkpoint_file
+from interpret_robust.results import hdf5
+from interpret_robust.results.attack_outcomes import headline, most_read, readings
+from interpret_robust.results.hdf5 import Result
+
+READS = "robustness/2"
+
+
+def rows(folders: Folders) -> list[dict[str, str]]:
+    """A row a finished checkpoint, by name: how it was trained, and its accuracies where there is a file of them.
+
+    Every checkpoint is checked against its checksums. Of several files of attacks on a model the one with the most
+    test images counts. Raises UserError where there are no checkpoints, or a file is damaged.
+    """
+    paths = sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
+    if not paths:
+        raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
+    attacked = _attacked(folders)
+    found = []
+    for path in paths:
+        held = checkpoint_file.read(path)
+        job = held.about["job"]
+        row = {
+            "checkpoint": path.stem,
+            "recipe": job["recipe"]["name"],
+            "epochs": str(held.about["history"][-1]["epoch"]) if held.about["history"] else "",
+            "trained on": f"{job['images']} images",
+            "MB": f"{path.stat().st_size / 1e6:.1f}",
+        }
+        found.append(row | (_accuracies(attacked[held.sha256]) if held.sha256 in attacked else {}))
+    return found
+
+
+def _attacked(folders: Folders) -> dict[str, Result]:
+    """The file of an attack on each model by the hash of its tensors."""
+    opened = most_read([hdf5.read(path, READS) for path in sorted(folders.analyses.glob("robustness-*.h5"))])
+    of_test = [result for result in opened if result.config["data"]["split"] == "test"]
+    return {
+        result.config["checkpoint"]["sha256"]: result
+        for result in sorted(of_test, key=lambda result: (len(readings(result)), result.count))
+    }
+
+
+def _accuracies(result: Result) -> dict[str, str]:
+    found = {"natural": result["accuracy/natural"][0]}
+    if name := headline(result):
+        found[name] = result["accuracy/adversarial"][readings(result).index(name), 0]
+    return {name: Interval(*of).percent() for name, of in found.items()} | {
+        "images": f"{result.count} {result.config['data']['split']} of {result.config['data']['dataset']}"
+    }

@@ -1,0 +1,24 @@
+"""Errors that a user can mend, and the sentences that say how."""
+
+import difflib
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave. The message is one sentence: what, where, and what would be right."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of a file, in as few words as it gives."""
+    return str(error).split("\n")[0].split("(", 1)[-1].rstrip(").")
+
+
+def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not among `choices`, with the nearest one if there is any."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return UserError(f"unknown {what} '{name}': {hint}known are {', '.join(known)}.")
+
+
+Say = Callable[[str], None]

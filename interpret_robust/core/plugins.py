@@ -1,0 +1,68 @@
+"""What users bring without touching this tree: objects by `package.module:name`, and entry points of their packages.
+
+[project.entry-points."interpret_robust.analyses"]
+my-question = "my_package.my_question"              a module with ANALYSIS
+
+[project.entry-points."interpret_robust.figures"]
+my-question = "my_package.my_figure"                a module with READS and draw
+
+[project.entry-points."interpret_robust.variants"]
+my-variant = "my_package.variants:MY_VARIANT"       a `Variant` of this name
+"""
+
+import importlib
+import sys
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from interpret_robust.core.errors import UserError
+
+
+@cache
+def registered(group: str) -> dict[str, EntryPoint]:
+    """The entry points of `interpret_robust.<group>` by name, without importing what they point at."""
+    return {point.name: point for point in entry_points(group=f"interpret_robust.{group}")}
+
+
+def loaded(group: str, name: str) -> Any:
+    """What the entry point called `name` points at. Raises UserError where that cannot be imported."""
+    try:
+        return registered(group)[name].load()
+    except Exception as error:
+        raise UserError(
+            f"the entry point '{name}' of interpret_robust.{group} cannot be loaded ({first_words(error)})."
+        ) from error
+
+
+def first_words(error: BaseException) -> str:
+    """What a library says of an error, on one line."""
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text has the form `package.module:name`."""
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+
+def imported(reference: str) -> Any:
+    """The object called `package.module:name`; modules in the folder where one is need not be installed.
+
+    Raises UserError where the text has another form, where the module cannot be imported, or lacks the name.
+    """
+    if not is_reference(reference):
+        raise UserError(f"'{reference}' names nothing that can be imported: give package.module:name.")
+    module, _, name = reference.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{reference}: module '{module}' cannot be imported ({first_words(error)}).") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise UserError(f"{reference}: {module} has no '{part}'.")
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,127 @@
+"""Independent work side by side: one process and one thread a core, which beats one model on all cores.
+
+Workers stop by themselves, with everything saved, when the parent goes away or asks them to: they watch
+a pipe that only the parent holds open.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from interpret_robust.core.interruption import Stopped
+
+
+class Task(Protocol):
+    """Work that can be sent to another process. `position` is the line of its progress bar."""
+
+    def __call__(self, position: int | None) -> str:
+        """Do the work; return a line that says what was done."""
+
+
+Outcome = tuple[Task, str | Exception]
+
+
+def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
+    """Yield each task with its answer or its exception, as they end; one worker means this process.
+
+    Where a task is stopped by a signal, none after it is begun. SIGTERM acts as Ctrl-C does.
+    """
+    if workers <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            outcome = _attempt(task, None)
+            yield task, outcome
+            if isinstance(outcome, Stopped):
+                return
+        return
+    context = multiprocessing.get_context("spawn")
+    positions: Queue[int] = context.Queue()
+    for position in range(workers):
+        positions.put(position)
+    # The lock keeps bars of several processes from overwriting each other.
+    watched, held = context.Pipe(duplex=False)
+    with held:
+        pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watched, context.RLock()))
+        futures: dict[Future[str], Task] = {pool.submit(_work, task): task for task in tasks}
+        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield futures[future], future.result() if error is None else error
+        except BaseException:
+            # A second signal must not cut short the shutdown: it would leave workers that wait for ever.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            held.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+            signal.signal(signal.SIGINT, before)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
+        pool.shutdown()
+
+
+def _attempt(task: Task, position: int | None) -> str | Exception:
+    try:
+        return task(position)
+    except Exception as error:
+        return error
+
+
+_position: int | None = None
+_is_asked_to_stop = threading.Event()
+
+
+def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
+    """Make this worker single-threaded, and stop it when the parent's end of the pipe closes."""
+    import torch
+
+    global _position  # noqa: PLW0603 - the one thing a worker knows of itself
+    _position = positions.get()
+    torch.set_num_threads(1)
+    tqdm.set_lock(lock)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, partial(_leave_if_orphaned, os.getppid()))
+    threading.Thread(target=_stop_with_parent, args=(watched,), daemon=True).start()
+
+
+def _leave_if_orphaned(parent: int, *_: Any) -> None:
+    """End where nobody waits for the answer. A parent that lives ends its workers itself, when they are done.
+
+    The pipe of a parent that was killed closes a little before its children have another.
+    """
+    for _wait in range(20):
+        if os.getppid() != parent:
+            os._exit(1)
+        time.sleep(0.05)
+
+
+def _stop_with_parent(watched: Connection) -> None:
+    try:
+        watched.recv()
+    except (EOFError, OSError):
+        _is_asked_to_stop.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _work(task: Task) -> str:
+    # The pool hands a worker one task more than it works on, and does not take it back.
+    if _is_asked_to_stop.is_set():
+        raise Stopped("not begun: asked to stop")
+    try:
+        return task(_position)
+    except Stopped:
+        # A signal to everybody reaches a worker before its parent can tell it.
+        _is_asked_to_stop.set()
+        raise

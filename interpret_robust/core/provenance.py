@@ -1,0 +1,51 @@
+"""Where a result comes from: the code, the libraries, the machine."""
+
+import platform
+import shutil
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "torchvision", "captum", "numpy", "scipy", "h5py")
+OPTIONAL = ("torchattacks",)
+"""Of an extra: noted where they are installed."""
+
+
+def code_version() -> dict[str, str]:
+    """The package's version, and the git commit where it runs from a checkout (`+` for local changes)."""
+    version = {"version": metadata.version("interpret-robust")}
+    folder = Path(__file__).parents[1]
+    if (folder.parent / ".git").exists():
+        version["commit"] = _git(folder, "rev-parse", "HEAD") + ("+" if _git(folder, "status", "--porcelain") else "")
+    return version
+
+
+def environment(device: str, threads: int, processes: int) -> dict[str, str | int]:
+    """Versions of Python and the libraries, the processor, the device, how many processes of `threads` each."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        **_versions(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "device": device,
+        "threads": threads,
+        "processes": processes,
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Of all libraries that are installed. Listing what is takes a tenth of a second."""
+    installed = {name for distribution in metadata.distributions() if (name := distribution.name) in OPTIONAL}
+    return {name: metadata.version(name) for name in (*LIBRARIES, *installed)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    if shutil.which("git") is None:
+        return "unknown"
+    answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()

@@ -1,0 +1,186 @@
+"""Several processes that do one job together, as torchrun starts them; a process that it did not start is alone.
+
+    torchrun --nproc-per-node 2 -m interpret_robust train at
+
+Each process is a rank. Rank 0 alone writes files, prints, and decides what depends on files or on the clock; the
+others do what it says. Alone, all of this costs nothing.
+"""
+
+import gc
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+
+from interpret_robust.core.errors import UserError
+
+PATIENCE = timedelta(hours=6)
+"""How long a rank waits for another that is at work. One that has died is noticed at once."""
+
+
+POLL = 0.02
+"""Seconds between two looks for another rank while they meet."""
+
+
+class FromFirst(UserError):
+    """What went wrong on rank 0, as every other rank hears of it."""
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """The processes that torchrun started, as one group, of which only rank 0 has anything to say.
+
+    Raises UserError on a rank whose peers have gone.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # NCCL refuses two ranks on one GPU.
+    on_gpus = torch.cuda.is_available() and local <= torch.cuda.device_count()
+    try:
+        store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+        backend, store = "cpu:gloo,cuda:nccl" if on_gpus else "gloo", _new_place(store, rank, world)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+        with _quiet() if index() else nullcontext():
+            yield
+        gc.collect()  # what DDP has left in cycles aborts the process if it outlives the group
+        dist.destroy_process_group()  # not after an error, of which the others may not know: it would wait for them
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise UserError(
+            f"rank {os.environ['RANK']} has lost the other processes of its job; everything that was saved is kept."
+        ) from error
+
+
+def _new_place(store: Any, rank: int, world: int) -> Any:
+    """A part of torchrun's store that is new each time the workers start.
+
+    The store outlives workers, and holds the addresses of those that have died: a quick worker would call these. So
+    rank 0 calls under a new name, each other rank answers under its own, and hears the first one's only when that
+    has read it. Restart counts will not do for a name: they differ between nodes.
+    """
+    name, call = uuid4().hex, "irt/call"
+    if rank == 0:
+        store.set(call, name)
+        for answer in [_answer(store, other, name) for other in range(1, world)]:
+            store.set(f"irt/{answer}", name)
+        return PrefixStore(name, store)
+    while not store.check([f"irt/{name}"]):
+        if store.check([call]):
+            store.set(f"irt/answer/{rank}", f"{store.get(call).decode()} {name}")
+        time.sleep(POLL)
+    return PrefixStore(store.get(f"irt/{name}").decode(), store)
+
+
+def _answer(store: Any, rank: int, to: str) -> str:
+    """The name under which a rank has answered to this call."""
+    while True:
+        if store.check([f"irt/answer/{rank}"]):
+            call, name = str(store.get(f"irt/answer/{rank}"), "ascii").split()
+            if call == to:
+                return name
+        time.sleep(POLL)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def index() -> int:
+    """Which rank this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """How many ranks there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def restarts() -> int:
+    """How often torchrun has started the workers of this job again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def gpu() -> torch.device:
+    """The GPU of this rank."""
+    if count() == 1:
+        return torch.device("cuda")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def part(length: int) -> slice:
+    """This rank's part of so many things; all parts together are all of them, in order."""
+    return slice(length * index() // count(), length * (index() + 1) // count())
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, on each of them. It has no gradient."""
+    if count() == 1:
+        return tensor
+    summed = tensor.clone()
+    dist.all_reduce(summed)
+    return summed
+
+
+def any_of(*flags: bool) -> tuple[bool, ...]:
+    """Which of the flags are up on some rank."""
+    if count() == 1:
+        return flags
+    return tuple(bool(up) for up in total(torch.tensor(flags, dtype=torch.int32)))
+
+
+def wait() -> None:
+    """Until all ranks are here."""
+    any_of(False)
+
+
+def from_first(do: Callable[[], Any]) -> Any:
+    """What `do` gives on rank 0, on each rank: something that JSON can hold. So is a UserError that it raises."""
+    if count() == 1:
+        return do()
+    return json.loads(bytes_from_first(lambda: json.dumps(do()).encode()))
+
+
+def bytes_from_first(do: Callable[[], bytes]) -> bytes:
+    """As `from_first`, for bytes."""
+    if count() == 1:
+        return do()
+    if index() > 0:
+        heard = _broadcast(None)
+        if heard[:1] == _ERROR:
+            raise FromFirst(heard[1:].decode())
+        return heard[1:]
+    try:
+        data = do()
+    except UserError as error:
+        _broadcast(_ERROR + str(error).encode())
+        raise
+    _broadcast(_GOOD + data)
+    return data
+
+
+_GOOD, _ERROR = b"+", b"!"
+
+
+def _broadcast(told: bytes | None) -> bytes:
+    """What rank 0 tells."""
+    length = torch.tensor(len(told or b""))
+    dist.broadcast(length, 0)
+    data = torch.frombuffer(bytearray(told), dtype=torch.uint8) if told else torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(data, 0)
+    return data.numpy().tobytes()

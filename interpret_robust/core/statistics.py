@@ -1,0 +1,268 @@
+"""Intervals and rank statistics, over images, from SciPy wherever it has them.
+
+SciPy loads `scipy.stats`, the slowest import of a command that only shows or draws, when it is first used.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+
+from interpret_robust.core.arrays import Array
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+TAILS = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+
+TOGETHER, PART = 16, 4096
+"""Resamples and rows that are treated at a time: enough to be fast, few enough to take no memory."""
+
+
+class Interval(NamedTuple):
+    """A point estimate and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def percent(self) -> str:
+        """As `48.8 % [45.7, 51.9]`."""
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def plain(self) -> str:
+        """As `-0.59 [-0.61, -0.57]`."""
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def wilson(successes: int, count: int) -> Interval:
+    """Share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no images."""
+    low, high = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(successes / count, float(low), float(high))
+
+
+def rate(found: npt.NDArray[Any]) -> Interval:
+    """Share of outcomes (N,) that are 1, with Wilson's interval; NaN is left out, and the answer where none is left."""
+    found = found[np.isfinite(found)]
+    return wilson(int(found.sum()), len(found)) if len(found) else Interval(np.nan, np.nan, np.nan)
+
+
+def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Mean of the finite `values` (N,) with its percentile bootstrap interval.
+
+    NaN throughout where none is finite; a single value has no interval.
+    """
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return Interval(float(values[0]) if len(values) else np.nan, np.nan, np.nan)
+    mean, low, high = column_means(values[:, None], seed=seed, resamples=resamples)
+    return Interval(float(mean[0]), float(low[0]), float(high[0]))
+
+
+def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
+    """Mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
+
+    A resample is the number of times it draws each row, so that its means are one product of matrices.
+    """
+    low, high = np.quantile(_resampled_means(rows, seed, resamples), TAILS, axis=0)
+    return rows.mean(0, dtype=np.float64), low, high
+
+
+def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
+    """As `column_means`, over the finite values of each column; NaN throughout where it has none."""
+    finite = np.isfinite(rows)
+    both = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
+    sums, shares = np.hsplit(np.vstack([both.mean(0), _resampled_means(both, seed, resamples)]), 2)
+    means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
+    low, high = np.quantile(means[1:], TAILS, axis=0)
+    return means[0], low, high
+
+
+def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap interval.
+
+    NaN where the mean of `second` is not positive, and for the interval where that of a resample is not.
+    """
+    if len(first) == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    rows = np.stack([first, second], axis=1).astype(np.float64)
+    means = np.vstack([rows.mean(0), _resampled_means(rows, seed, resamples)])
+    ratios = np.divide(means[:, 0], means[:, 1], out=np.full(len(means), np.nan), where=means[:, 1] > 0)
+    low, high = np.quantile(ratios[1:], TAILS)
+    return Interval(float(ratios[0]), float(low), float(high))
+
+
+def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
+    """Means (resamples, K) over rows (N, K) drawn with replacement."""
+    count, drawn, means = len(rows), _drawn(len(rows), seed, resamples), []
+    while some := list(islice(drawn, TOGETHER)):
+        times = np.stack(some)
+        means.append(sum(times[:, part].astype(np.float64) @ rows[part] for part in parts(count)) / count)
+    return np.concatenate(means)
+
+
+def _drawn(count: int, seed: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    """How often each of `count` rows is drawn, (count,), in each of the resamples."""
+    rng = np.random.default_rng(seed)
+    return (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples))
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Slices that cover `count` rows, PART at a time; an empty one for no rows."""
+    return (slice(first, first + PART) for first in range(0, max(count, 1), PART))
+
+
+def by_parts(function: Callable[..., Array], *arrays: Array) -> Array:
+    """What a function that treats each row alone makes of arrays (N, ...), with what it needs on its way kept small."""
+    return np.concatenate([function(*(array[part] for array in arrays)) for part in parts(len(arrays[0]))])
+
+
+def row_spearman(first: Array, second: Array) -> Array:
+    """Spearman's correlation of each row of `first` (N, K) with that row of `second`; ties get mean ranks.
+
+    A row that is constant in either has no correlation: NaN.
+    """
+    return by_parts(_row_spearman, first, second)
+
+
+def _row_spearman(first: Array, second: Array) -> Array:
+    a, b = (scipy.stats.rankdata(rows, axis=1) for rows in (first, second))
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    correlation: Array = np.divide((a * b).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
+    return correlation
+
+
+def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Spearman's correlation of `first` and `second` (N,) over pairs that are finite, percentile bootstrap interval.
+
+    NaN where there is no correlation: fewer than two pairs, or one side constant.
+    """
+    defined = np.isfinite(first) & np.isfinite(second)
+    first, second = first[defined], second[defined]
+    if len(first) < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    a, b = (np.unique(values, return_inverse=True)[1] for values in (first, second))
+    whole = _spearman_of_drawn(a, b, np.ones(len(first)))
+    if np.isnan(whole):
+        return Interval(np.nan, np.nan, np.nan)
+    drawn = _drawn(len(first), seed, resamples)
+    low, high = np.nanquantile([_spearman_of_drawn(a, b, times) for times in drawn], TAILS)
+    return Interval(whole, float(low), float(high))
+
+
+def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> float:
+    """Spearman's correlation of pairs, each drawn `times` (N,), from the places (N,) of their values in order.
+
+    The ranks of a resample follow from those places and how often each is drawn: nothing is sorted again.
+    """
+    a, b = (_middle_ranks(places, times) for places in (first, second))
+    scale = np.sqrt((times @ (a * a)) * (times @ (b * b)))
+    return float(times @ (a * b) / scale) if scale > 0 else np.nan
+
+
+def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Array:
+    """Rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
+    tied = np.bincount(places, times)
+    ranks: Array = (np.cumsum(tied) - (tied - 1) / 2 - (times.sum() + 1) / 2)[places]
+    return ranks
+
+
+def row_partial_spearman(first: Array, second: Array, given: Array) -> Array:
+    """Spearman's correlation of rows (N, K) of `first` and `second` with that of `given` taken out of both.
+
+    The partial correlation of ranks (Kendall 1942): (ab - ac bc) / sqrt((1 - ac^2) (1 - bc^2)). NaN where a
+    correlation is undefined or `given` explains one of the two entirely.
+    """
+    ab, ac, bc = row_spearman(first, second), row_spearman(first, given), row_spearman(second, given)
+    scale = np.sqrt(np.clip((1 - ac**2) * (1 - bc**2), 0, None))
+    partial: Array = np.divide(ab - ac * bc, scale, out=np.full(len(ab), np.nan), where=scale > 1e-9)
+    return partial
+
+
+class Paired(NamedTuple):
+    """Two models on the same images: how many only one of them has right, and the exact p-value."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Paired:
+    """McNemar's exact two-sided test on outcomes (N,) of the same images; p is 1 where no image differs."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differing = only_first + only_second
+    p_value = float(scipy.stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+    return Paired(only_first, only_second, p_value)
+
+
+class Tested(NamedTuple):
+    """A mean with its 95 % interval, and the two-sided p-value that it is zero."""
+
+    interval: Interval
+    p_value: float
+
+
+def over_seeds(values: Sequence[Array]) -> Tested:
+    """Mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same images in each.
+
+    Seeds and images are both drawn: the variance is that of the seeds' means over their number, plus that of the
+    images' means (each over the seeds) over theirs. Interval and p-value are Student's t with the degrees of freedom of
+    Welch and Satterthwaite: about right from three seeds on, and up to twice too often off zero with two.
+
+    NaN is left out. Each of the two or more seeds needs a value; a single image has no interval.
+    """
+    table = np.stack(values).astype(np.float64)
+    seeds = np.nanmean(table, axis=1)
+    images = np.nanmean(table[:, np.isfinite(table).any(0)], axis=0)
+    mean = float(seeds.mean())
+    if len(images) < 2:
+        return Tested(Interval(mean, np.nan, np.nan), 1.0)
+    parts = np.array([seeds.var(ddof=1) / len(seeds), images.var(ddof=1) / len(images)])
+    if not parts.any():
+        return Tested(Interval(mean, mean, mean), float(mean == 0))
+    freedom = parts.sum() ** 2 / (parts**2 / [len(seeds) - 1, len(images) - 1]).sum()
+    error = np.sqrt(parts.sum())
+    low, high = scipy.stats.t.interval(CONFIDENCE, freedom, mean, error)
+    return Tested(Interval(mean, float(low), float(high)), float(2 * scipy.stats.t.sf(abs(mean) / error, freedom)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down method (1979), in the order given."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def area_under(curves: npt.NDArray[Any], counts: npt.ArrayLike) -> Array:
+    """Area by trapezoids under curves (..., K) over `counts` (K,) as shares of the last one: 1 if all are 1."""
+    share = np.diff(counts) / np.max(counts)
+    width = (np.append(share, 0) + np.append(0, share)) / 2
+    # Unlike a product of matrices, einsum makes no copy of all rows in float64.
+    return np.asarray(np.einsum("...r,r->...", curves, width))
+
+
+class Trend(NamedTuple):
+    """Page's L, and the p-value that it is this large if rows are in random order."""
+
+    statistic: float
+    p_value: float
+
+
+def page_trend(rows: Array) -> Trend:
+    """Page's test (1963) that values of rows (N, K) grow from the first column to the last; p by the normal limit.
+
+    As scipy.stats.page_trend_test, which needs all ranks at once. NaN for a single row, where the test says nothing.
+    """
+    count, columns = rows.shape
+    if count < 2:
+        return Trend(np.nan, np.nan)
+    ranks = sum(scipy.stats.rankdata(rows[part], axis=1).sum(0) for part in parts(count))
+    statistic = float(ranks @ np.arange(1, columns + 1))
+    mean = count * columns * (columns + 1) ** 2 / 4
+    variance = count * columns**2 * (columns + 1) * (columns**2 - 1) / 144
+    return Trend(statistic, float(scipy.stats.norm.sf((statistic - mean) / np.sqrt(variance))))

@@ -1,0 +1,84 @@
+"""From analysis files to a picture on disk, without a model and without torch."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+
+from interpret_robust import figures
+from interpret_robust.core.configs import differences
+from interpret_robust.core.errors import Say, UserError
+from interpret_robust.core.folders import Folders
+from interpret_robust.figures import style
+from interpret_robust.results import hdf5
+from interpret_robust.results import names as labels
+from interpret_robust.results.attack_outcomes import most_read
+from interpret_robust.results.conditions import conditions
+
+
+def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
+    """Draw a figure from analysis files, unless it is there already; returns the picture's path.
+
+    Raises UserError for a file that is missing, damaged, unfinished or of another analysis, and for files that
+    are not of the same images under the same settings.
+    """
+    opened = [hdf5.read(path, figures.get(figure).READS) for path in files]
+    for other in opened[1:]:
+        told = differences(conditions(opened[0]), conditions(other))
+        if told:
+            raise UserError(f"{files[0]} and {other.path} cannot share a picture: {told}.")
+    return _draw(figure, opened, folder, say)
+
+
+def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list[Path]:
+    """Draw a figure for each set of files that are of the same images under the same settings."""
+    groups: dict[str, list[hdf5.Result]] = {}
+    for result in most_read([hdf5.read(path, figures.get(figure).READS) for path in files]):
+        groups.setdefault(json.dumps(conditions(result)), []).append(result)
+    stems = [style.stem(figure, group) for group in groups.values()]
+    pictures = []
+    for group, stem in zip(groups.values(), stems, strict=True):
+        # Models that were trained, and so attacked, under different settings may share every part of a name.
+        suffix = f"-{hdf5.config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
+        pictures.append(_draw(figure, group, folder, say, suffix))
+    return pictures
+
+
+def draw_folder(names: Sequence[str], folders: Folders, say: Say) -> list[Path]:
+    """Draw these figures from all files of their analyses. Raises UserError where there are none."""
+    pictures = []
+    for name in names:
+        if found := sorted(folders.analyses.glob(f"{name}-*.h5")):
+            pictures += draw_all(name, found, folders.figures, say)
+    if not pictures:
+        wanted = "analysis" if len(names) > 1 else names[0]
+        command = "irt analyze" if len(names) > 1 else f"irt analyze {names[0]}"
+        raise UserError(f"there are no {wanted} files in {folders.analyses}: `{command}` makes them.")
+    return pictures
+
+
+def _draw(figure: str, unordered: Sequence[hdf5.Result], folder: Path, say: Say, suffix: str = "") -> Path:
+    opened = sorted(unordered, key=labels.order)
+    for first, second in pairwise(opened):
+        if labels.label(first) == labels.label(second):
+            raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
+    name = style.stem(figure, opened) + suffix
+    sources, version = style.inputs(opened), metadata.version("interpret-robust")
+    picture = folder / f"{name}.png"
+    if style.is_drawn(folder, name, sources, version):
+        say(f"{picture.name} is there already")
+        return picture
+    verb = "redrew" if picture.exists() else "drew"
+    style.save(drawn(figure, opened), folder, name, sources, version)
+    say(f"{verb} {picture.name}")
+    return picture
+
+
+def drawn(figure: str, opened: Sequence[hdf5.Result]) -> style.Drawing:
+    """The figure of files that can share a picture; its caption says what stands in the place of gradients."""
+    drawing: style.Drawing = figures.get(figure).draw(opened)
+    source = labels.maps_of(opened[0])
+    told = "" if source == labels.GRADIENT else f" Maps are {source}, in the place of gradients."
+    return replace(drawing, caption=drawing.caption + told)

@@ -1,0 +1,142 @@
+"""A model on disk: a safetensors file whose metadata says how it was made.
+
+The metadata holds one JSON text, `about`, with the job (dataset and its hash, architecture, variant,
+seed, recipe), the history of every epoch, the final metrics, the code and the environment, and the
+SHA-256 of the tensors. An unfinished run lies beside it as `NAME.state.safetensors`, in the same format,
+with the optimiser's state, the weight average and the step: every random number of a run is a function
+of (seed, step), so the step is the state of the generators.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import replacing
+from interpret_robust.models import Classifier, build, checkpoint_file
+from interpret_robust.models.variants import Head, variant
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: `about` as in the module's docstring, and the tensors by name."""
+
+    path: Path
+    about: dict[str, Any]
+    tensors: Tensors
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """As its file, without the ending."""
+        return self.path.stem
+
+    @property
+    def told(self) -> str:
+        """What a sentence for the user calls it."""
+        return str(self.path)
+
+    @property
+    def source(self) -> str:
+        """Name or path of the data it was trained on."""
+        source: str = self.about["source"]
+        return source
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """Dataset, architecture, variant, seed and recipe."""
+        job: dict[str, Any] = self.about["job"]
+        return job
+
+    def local_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of local features. Raises UserError where the tensors are of another network."""
+        outline = _outline(*self._network())
+        _check_names(self.path, self.job["architecture"], outline.shapes, self.tensors)
+        return outline.local_shape
+
+    def model(self, device: torch.device) -> Classifier:
+        """The model on `device`, in eval mode. Raises UserError as `local_shape` does."""
+        self.local_shape()
+        model = build(*self._network(), seed=0)
+        model.load_state_dict(self.tensors)
+        return model.to(device).to(memory_format=torch.channels_last).eval()
+
+    def _network(self) -> tuple[str, Head, tuple[int, int, int], int]:
+        """What `build` needs to know."""
+        job = self.job
+        channels, height, width = job["image_shape"]
+        return job["architecture"], variant(job["variant"]).head, (channels, height, width), len(job["class_names"])
+
+
+class Outline(NamedTuple):
+    """A network without its numbers: the shape of each tensor, and that of the local features."""
+
+    shapes: dict[str, torch.Size]
+    local_shape: tuple[int, int, int]
+
+
+@lru_cache(maxsize=32)
+def _outline(architecture: str, head: Head, image_shape: tuple[int, int, int], classes: int) -> Outline:
+    network = build(architecture, head, image_shape, classes, seed=0).eval()
+    with torch.no_grad():
+        channels, height, width = network.features(torch.zeros(1, *image_shape)).local.shape[1:]
+    return Outline({name: tensor.shape for name, tensor in network.state_dict().items()}, (channels, height, width))
+
+
+def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
+    """Write atomically; what was at `path` stays whole until the new file is."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": checkpoint_file.FORMAT,
+        "format_version": str(checkpoint_file.FORMAT_VERSION),
+        "about": (text := json.dumps(about)),
+        "about_sha256": checkpoint_file.text_sha256(text),
+        "tensors_sha256": tensors_sha256(plain),
+    }
+    with replacing(path) as partial:
+        partial.write_bytes(save(plain, metadata))
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
+    return _opened(path, checkpoint_file.read(path))
+
+
+def parse(path: Path, data: bytes) -> Checkpoint:
+    """As `read`, from the bytes of the file at `path`."""
+    return _opened(path, checkpoint_file.parse(path, data))
+
+
+def _opened(path: Path, found: checkpoint_file.Stored) -> Checkpoint:
+    return Checkpoint(path, found.about, load(found.data), found.sha256)
+
+
+def tensors_sha256(tensors: Tensors) -> str:
+    """SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
+    return checkpoint_file.tensors_sha256({name: _raw(tensor.detach().cpu()) for name, tensor in tensors.items()})
+
+
+def _raw(tensor: Tensor) -> checkpoint_file.Raw:
+    data = tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+    return checkpoint_file.Raw(str(tensor.dtype), tuple(tensor.shape), data)
+
+
+def _check_names(path: Path, architecture: str, expected: dict[str, torch.Size], found: Tensors) -> None:
+    differing = sorted(
+        name
+        for name in expected.keys() | found.keys()
+        if name not in expected or name not in found or expected[name] != found[name].shape
+    )
+    if differing:
+        raise UserError(
+            f"{path} does not hold the network '{architecture}' that it names: {len(differing)} tensors differ, "
+            f"first {differing[0]}."
+        )

@@ -1,0 +1,96 @@
+"""The file of a checkpoint without torch: where it comes from, and which tensors it holds, checked.
+
+It is a safetensors file: eight bytes of length, a JSON header of that length, the tensors' bytes. The header's
+metadata are told in `training.checkpoint`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, deserialize
+
+from interpret_robust.core.errors import UserError
+
+FORMAT = "interpret-robust-checkpoint"
+FORMAT_VERSION = 1
+
+_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8", "BOOL": "bool"}
+_TORCH |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
+"""The names of types in safetensors and, without their `torch.`, in torch."""
+
+
+class Raw(NamedTuple):
+    """A tensor: its type as torch writes it, its shape, its bytes in C order."""
+
+    kind: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A verified file: `about` as in `training.checkpoint`, the tensors by name and their SHA-256, and all bytes."""
+
+    about: dict[str, Any]
+    tensors: dict[str, Raw]
+    sha256: str
+    data: bytes
+
+
+def read(path: Path) -> Stored:
+    """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: `irt train` makes them.")
+    return parse(path, path.read_bytes())
+
+
+def parse(path: Path, data: bytes) -> Stored:
+    """As `read`, from the bytes of the file at `path`."""
+    try:
+        held = deserialize(data)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}): delete it and train again.") from None
+    metadata = _metadata(data)
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} is a safetensors file, but not one that `irt train` wrote.")
+    version = metadata.get("format_version")
+    if version != str(FORMAT_VERSION):
+        raise UserError(
+            f"{path} has checkpoint format {version} and this irt reads {FORMAT_VERSION}: update interpret-robust."
+        )
+    tensors = {name: _raw(tensor["dtype"], tensor["shape"], tensor["data"]) for name, tensor in held}
+    sha256 = tensors_sha256(tensors)
+    if sha256 != metadata.get("tensors_sha256"):
+        raise UserError(f"{path} is damaged (its tensors differ from their checksum): delete it and train again.")
+    if text_sha256(metadata.get("about", "")) != metadata.get("about_sha256"):
+        raise UserError(f"{path} is damaged (its metadata differ from their checksum): delete it and train again.")
+    return Stored(json.loads(metadata["about"]), tensors, sha256, data)
+
+
+def tensors_sha256(tensors: Mapping[str, Raw]) -> str:
+    """SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
+    digest = hashlib.sha256()
+    for name, (kind, shape, data) in sorted(tensors.items()):
+        digest.update(f"{name} {kind} {shape}".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _raw(dtype: str, shape: Sequence[int], data: bytes) -> Raw:
+    return Raw(f"torch.{_TORCH.get(dtype, dtype)}", tuple(shape), data)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The metadata of a file that is known to be good."""
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return metadata

@@ -1,0 +1,55 @@
+"""A model that questions are asked of, whoever made it: what analyses need to know."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets.base import Dataset
+from interpret_robust.models import Classifier
+
+
+class Subject(Protocol):
+    """A checkpoint of ours, or a model from elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """What its files and tables call it."""
+
+    @property
+    def told(self) -> str:
+        """What a sentence for the user calls it: where it was found."""
+
+    @property
+    def sha256(self) -> str:
+        """Over its tensors."""
+
+    @property
+    def source(self) -> str:
+        """Name or path of its data: those it was trained on, where that is known, else those it was brought with."""
+
+    @property
+    def job(self) -> Mapping[str, Any]:
+        """How it was made: `dataset`, `image_shape`, `class_names`, `architecture`, `variant`, `seed`, `recipe`.
+
+        Of a model from elsewhere the first three are those of the data it was brought with, `variant` is its name,
+        `seed` None, `recipe` holds the radius that attacks take by default, and `card` how it was found.
+        """
+
+    def local_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its local features; zeros where it has none."""
+
+    def model(self, device: torch.device) -> Classifier:
+        """The model on `device`, in eval mode."""
+
+
+def check_fit(subject: Subject, dataset: Dataset) -> None:
+    """Raise UserError where a model and a dataset differ in the size of images or the number of classes."""
+    job = subject.job
+    if tuple(job["image_shape"]) != dataset.image_shape or len(job["class_names"]) != len(dataset.class_names):
+        raise UserError(
+            f"{subject.told} was trained on {job['dataset']} (images {job['image_shape']}, "
+            f"{len(job['class_names'])} classes), which does not fit {dataset.name} "
+            f"(images {list(dataset.image_shape)}, {len(dataset.class_names)} classes)."
+        )

@@ -1,0 +1,84 @@
+"""The paper's variants: what is trained on, which head pools, and whether features are regularized."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.plugins import loaded, registered
+
+Head = Literal["average", "nonlinear", "linear"] | Callable[[int], Any]
+"""How local features are pooled: one of ours by its name, or a function of the number of channels that gives one."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the paper: `adversarial` training or natural, the head, and the regularizer of Eq. 6.
+
+    A variant of a user's may have a head and a distance of its own.
+
+    Attributes:
+        head: of `models.attention`; one of a user's gives pooled features of as many channels as the local ones have.
+        distance: of pooled features (N, C) of clean and adversarial images, (N,), in place of that of Eq. 6.
+    """
+
+    name: str
+    adversarial: bool
+    head: Head = "average"
+    regularized: bool = False
+    distance: Callable[[Any, Any], Any] | None = None
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether its head weights positions. A head of a user's is taken to."""
+        return self.head != "average"
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("natural", adversarial=False),
+        Variant("natural-linear-att", adversarial=False, head="linear"),
+        Variant("natural-att", adversarial=False, head="nonlinear"),
+        Variant("at", adversarial=True),
+        Variant("at-reg", adversarial=True, regularized=True),
+        Variant("at-att", adversarial=True, head="nonlinear"),
+        Variant("at-att-reg", adversarial=True, head="nonlinear", regularized=True),
+    )
+}
+
+
+def paper_order(name: str, seed: int | None) -> tuple[int, str, int]:
+    """A key that sorts models as the paper's tables do, naturally trained ones first, and others after them by name."""
+    known = list(VARIANTS)
+    place = known.index(name) if name in known else len(known)
+    return place, name, seed or 0
+
+
+def variant(name: str) -> Variant:
+    """The variant called `name`: of the paper, or of an installed package. Raises UserError for another name."""
+    if name in VARIANTS:
+        return VARIANTS[name]
+    if name not in registered("variants"):
+        raise unknown("variant", name, (*VARIANTS, *registered("variants")))
+    found = loaded("variants", name)
+    if not isinstance(found, Variant) or found.name != name:
+        raise UserError(f"the entry point '{name}' of interpret_robust.variants is no Variant of that name.")
+    return found
+
+
+def is_adversarial(job: Mapping[str, Any]) -> bool:
+    """Whether a model's job is known to be adversarial training."""
+    return not is_brought(job) and variant(job["variant"]).adversarial
+
+
+def has_attention(job: Mapping[str, Any]) -> bool:
+    """Whether a model has weights over positions of its own."""
+    if is_brought(job):
+        return job["layers"]["attention"] is not None
+    return variant(job["variant"]).has_attention
+
+
+def is_brought(job: Mapping[str, Any]) -> bool:
+    """Whether a model comes from elsewhere, so that its training is not known."""
+    return "card" in job

@@ -1,0 +1,1 @@
+"""The files of answers: written, read, described, set side by side. Without torch."""

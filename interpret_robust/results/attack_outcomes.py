@@ -1,0 +1,88 @@
+"""What a file of attacks says of an image: which reading, by which target, was answered rightly."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import places
+
+Outcomes = npt.NDArray[np.bool_]
+
+HEADLINES = ("PGD-20", "PGD-40")
+"""The readings that stand for the attack where there is room for one only: the second is the paper's on MNIST."""
+
+
+def is_attacked(result: Result) -> bool:
+    """Whether a file is one of attacks."""
+    return result.schema.startswith("robustness/")
+
+
+def ball(result: Result) -> dict[str, Any]:
+    """The settings of an attack but for where it is read."""
+    return {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw")}
+
+
+def readings(result: Result) -> list[str]:
+    """As `PGD-5`, `CW-30`."""
+    return places(result, "reading")
+
+
+def headline(result: Result) -> str | None:
+    """The reading that stands for all of a file, see `headline_of`."""
+    return headline_of(readings(result))
+
+
+def headline_of(found: Sequence[str]) -> str | None:
+    """The first of HEADLINES that is among these readings, else the last of PGD, else the last."""
+    wanted = [name for name in HEADLINES if name in found]
+    pgd = [name for name in found if name.startswith("PGD")]
+    ordered = [*found, *pgd, *wanted[::-1]]
+    return ordered[-1] if ordered else None
+
+
+def targets(result: Result) -> list[str]:
+    """The checkpoints that classified the source's adversarial images, the source itself first."""
+    return places(result, "target")
+
+
+def right(result: Result, reading: str | None, target: int = 0) -> Outcomes:
+    """Which images (N,) a target has right at every restart of a reading; natural ones for None."""
+    label = result["per_image/label"]
+    if reading is None:
+        return np.asarray(result["per_image/prediction_natural"][:, target] == label)
+    answers = result["per_image/prediction"][:, :, readings(result).index(reading), target]
+    return np.asarray((answers == label[:, None]).all(1))
+
+
+def right_in_worst_case(result: Result, target: int = 0, over: Sequence[str] | None = None) -> Outcomes:
+    """Which images (N,) a target has right on the natural image and on all restarts of readings, by default of all."""
+    found = [right(result, reading, target) for reading in (readings(result) if over is None else over)]
+    return np.asarray(np.logical_and.reduce([right(result, None, target), *found]))
+
+
+def fullest(results: Sequence[Result]) -> list[Result]:
+    """All files but those of attacks that another reads further: of the same model and images, in the same ball."""
+    read: dict[str, list[set[str]]] = {}
+    for result in results:
+        if is_attacked(result):
+            read.setdefault(_attacked(result), []).append(set(readings(result)))
+    return [
+        result
+        for result in results
+        if not (is_attacked(result) and any(set(readings(result)) < other for other in read[_attacked(result)]))
+    ]
+
+
+def _attacked(result: Result) -> str:
+    return json.dumps([result.config["checkpoint"]["sha256"], result.config["data"], ball(result)], sort_keys=True)
+
+
+def most_read(results: Sequence[Result]) -> list[Result]:
+    """All files, but of those of the same attack on the same model only the one that most models have read."""
+    ordered = sorted(results, key=lambda one: len(one.config.get("evaluators", {"names": ()})["names"]))
+    kept = {f"{_attacked(one)} {readings(one)}" if is_attacked(one) else str(one.path): one.path for one in ordered}
+    return [result for result in results if result.path in kept.values()]

@@ -1,0 +1,88 @@
+"""Is AutoAttack ever stronger than our own worst case? The two on the same images of the same model."""
+
+from typing import NamedTuple
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import Interval, bootstrap_mean, mcnemar, rate
+from interpret_robust.results import hdf5
+from interpret_robust.results.attack_outcomes import Outcomes, right_in_worst_case
+from interpret_robust.results.hdf5 import Result
+
+READS = "robustness/2"
+
+
+class Compared(NamedTuple):
+    """Outcomes of AutoAttack and of our worst case on the same images.
+
+    Attributes:
+        images: how many there are.
+        autoattack, ours: the share that is right under each, with Wilson's interval.
+        only_autoattack, only_ours: images that only one of the two breaks.
+        difference: our accuracy minus AutoAttack's, with its 95 % bootstrap interval: above zero where AutoAttack
+            is the stronger.
+        p_value: McNemar's, that the two are equally strong.
+    """
+
+    images: int
+    autoattack: Interval
+    ours: Interval
+    only_autoattack: int
+    only_ours: int
+    difference: Interval
+    p_value: float
+
+    def cells(self) -> dict[str, str]:
+        """The same as cells of a table."""
+        value, low, high = (100 * share for share in self.difference)
+        return {
+            "AutoAttack": self.autoattack.percent(),
+            "our worst case": self.ours.percent(),
+            "only AutoAttack breaks": str(self.only_autoattack),
+            "only ours breaks": str(self.only_ours),
+            "ours minus AutoAttack, points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
+            "McNemar p": f"{self.p_value:.2g}",
+            "images": str(self.images),
+        }
+
+
+def right_under_autoattack(autoattack: Result) -> Outcomes:
+    """Which images (N,) are right after all attacks of a file of AutoAttack."""
+    right: Outcomes = autoattack["per_image/prediction"][:, -1] == autoattack["per_image/label"]
+    return right
+
+
+def weaker_than_ours(autoattack: Result, robustness: Result) -> Compared:
+    """AutoAttack against the worst case of the attack table of the same model.
+
+    The table's file may hold more images of the split. Raises UserError where `comparable` says no.
+    """
+    if not comparable(autoattack, robustness):
+        raise UserError(
+            f"{autoattack.path} and {robustness.path} are not of the same model, images and eps: "
+            "evaluate the one as the other was."
+        )
+    theirs = right_under_autoattack(autoattack)
+    ours = right_in_worst_case(robustness)[: len(theirs)]
+    pair = mcnemar(ours, theirs)
+    difference = bootstrap_mean(ours.astype(float) - theirs)
+    return Compared(len(theirs), rate(theirs), rate(ours), pair.only_first, pair.only_second, difference, pair.p_value)
+
+
+def comparable(autoattack: Result, robustness: Result) -> bool:
+    """Whether the two are of the same model, eps and split, and the second holds all images of the first."""
+    ours, theirs = robustness.config, autoattack.config
+    return bool(
+        ours["checkpoint"]["sha256"] == theirs["checkpoint"]["sha256"]
+        and ours["settings"]["eps"] == theirs["settings"]["eps"]
+        and all(ours["data"][key] == theirs["data"][key] for key in ("dataset", "split"))
+        and robustness.count >= autoattack.count
+        and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()
+    )
+
+
+def ours_beside(autoattack: Result) -> Result | None:
+    """The attack table that stands comparison, in the same folder; the one of most attacks where there are several."""
+    name = f"robustness-{autoattack.config['checkpoint']['name']}-*.h5"
+    found = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
+    fitting = [result for result in found if result.schema == READS and comparable(autoattack, result)]
+    return max(fitting, key=lambda result: result["per_image/perturbation"][0].size, default=None)

@@ -1,0 +1,21 @@
+"""What files have in common that are set side by side."""
+
+from typing import Any
+
+from interpret_robust.results import hdf5, names
+from interpret_robust.results.attack_outcomes import is_attacked
+
+
+def conditions(result: hdf5.Result) -> dict[str, Any]:
+    """What the files of one picture have in common: data, settings, and what their models were built for."""
+    trained = {key: names.job(result)[key] for key in ("dataset", "architecture")}
+    trained |= {"grid": result.config["local_grid"]} if "position" in result else {}
+    settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
+    # Whoever else reads an attack, what the model itself makes of it is the same.
+    read = {} if is_attacked(result) else result.config.get("evaluators", {})
+    evaluators = read["names"] if read.get("given") else "default"
+    return {"trained": trained, "data": result.config["data"], "settings": settings, "evaluators": evaluators}
+
+
+FREE = ("spatial_weight",)
+"""Settings that the models of one picture need not share: their labels tell them apart."""

@@ -1,0 +1,105 @@
+"""An analysis file as tables that any program reads: `irt export`."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import replacing
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import PROVENANCE
+
+PICTURE_AXES = ("y", "x")
+"""What has one of these axes is a picture, and no table."""
+
+_ROWS_AT_ONCE = 500
+
+
+class Exported(NamedTuple):
+    """The two tables, and the datasets that are in neither."""
+
+    images: Path
+    statistics: Path
+    left_out: list[str]
+
+
+def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Exported:
+    """Write `STEM-images.csv`, a row an image, and `STEM-statistics.csv`, a row a number, into `folder`.
+
+    In the first, a column with further axes becomes a column for each of their places: `share[weights]`.
+    In the second, a number is named by its dataset's path and by its place along each axis: `rule=clip; of=low`.
+    Numbers have as many digits as tell them apart in the type they are stored in; maps and images are left out.
+    Raises UserError for a file that cannot be read and for tables that are there, unless they may be overwritten.
+    """
+    hdf5.read(path)
+    images, statistics = (folder / f"{path.stem}-{name}.csv" for name in ("images", "statistics"))
+    for table in (images, statistics):
+        if table.exists() and not overwrite:
+            raise UserError(f"{table} is there already: use --overwrite to replace it.")
+    with h5py.File(path) as file:
+        datasets = list(_datasets(file))
+        tables = [dataset for dataset in datasets if not set(_axes(dataset)) & set(PICTURE_AXES)]
+        per_image = [dataset for dataset in tables if _axes(dataset)[:1] == ["sample"]]
+        _write(images, _image_rows(per_image, int(file.attrs["n_done"])))
+        _write(statistics, _statistic_rows([dataset for dataset in tables if dataset not in per_image]))
+        left_out = [dataset.name.lstrip("/") for dataset in datasets if dataset not in tables]
+    return Exported(images, statistics, left_out)
+
+
+def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
+    """Every dataset but provenance and the scales of axes."""
+    found: list[h5py.Dataset] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith(f"{PROVENANCE}/") and not item.is_scale:
+            found.append(item)
+
+    file.visititems(visit)
+    yield from found
+
+
+def _axes(dataset: h5py.Dataset) -> list[str]:
+    return [dimension.label for dimension in dataset.dims]
+
+
+def _places(dataset: h5py.Dataset, first: int = 0) -> Iterator[tuple[str, ...]]:
+    """The names of the places along all axes from `first` on, in the order in which numbers are stored."""
+    return product(*(_names(dimension[0]) for dimension in list(dataset.dims)[first:]))
+
+
+def _names(scale: h5py.Dataset) -> list[str]:
+    values = scale.asstr() if scale.dtype == object else scale
+    return [str(value) for value in values[()]]
+
+
+def _image_rows(columns: Sequence[h5py.Dataset], count: int) -> Iterator[list[str]]:
+    yield ["sample", *(name for column in columns for name in _column_names(column))]
+    for start in range(0, count, _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, count)
+        blocks = [column[start:stop].reshape(stop - start, -1).astype(str) for column in columns]
+        for row in range(stop - start):
+            yield [str(start + row), *(value for block in blocks for value in block[row])]
+
+
+def _column_names(column: h5py.Dataset) -> Iterator[str]:
+    name = column.name.removeprefix("/per_image/")
+    for places in _places(column, first=1):
+        yield f"{name}[{','.join(places)}]" if places else name
+
+
+def _statistic_rows(datasets: Sequence[h5py.Dataset]) -> Iterator[list[str]]:
+    yield ["path", "coordinates", "value"]
+    for dataset in datasets:
+        axes = _axes(dataset)
+        for places, value in zip(_places(dataset), dataset[()].astype(str).ravel(), strict=True):
+            named = (f"{axis}={place}" for axis, place in zip(axes, places, strict=True))
+            yield [dataset.name.lstrip("/"), "; ".join(named), value]
+
+
+def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -1,0 +1,140 @@
+"""Gradient-map scores as people read them: the headline, its controls, and models set side by side."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import Interval, Paired, holm, mcnemar
+from interpret_robust.models.variants import is_adversarial
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import VIEWS, job, label, places, short_name
+
+Rows = list[dict[str, str]]
+
+
+def headline(result: Result, *views: str) -> dict[str, str]:
+    """The headline at both signs, and the mean and deviation between evaluators."""
+    evaluators = places(result, "evaluator")
+    row = {"read by": short_name(result, evaluators[0])}
+    for view in views or VIEWS:
+        place = _place(result, view)
+        for sign, mark in enumerate(("-g", "+g")):
+            row[f"{view} {mark}"] = Interval(*result["headline/accuracy"][place, sign]).percent()
+        mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
+        spread = f" +- {deviation:.1f}" if np.isfinite(deviation) else ""
+        row[f"{view} -g, {len(evaluators)} evaluators"] = f"{mean:.1f}{spread} %"
+    return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
+
+
+def compared(results: Sequence[Result], *views: str) -> list[Rows]:
+    """The controls, the adversarially trained variants two by two, and variants of which there are several seeds."""
+    chosen = views or tuple(VIEWS)
+    tables = (_controls(results, chosen), _pairs(results, chosen), _seeds(results, chosen))
+    return [table for table in tables if table]
+
+
+def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
+    """Whether an evaluator reads the true class at the headline cell of a view, (N,) bool."""
+    rule = places(result, "rule").index(VIEWS[view])
+    answers = result["per_image/evaluator_prediction"][:, places(result, "evaluator").index(evaluator), 0, rule, 0]
+    right: AnyArray = answers == result["per_image/label"]
+    return right
+
+
+def shared_evaluators(results: Sequence[Result]) -> list[str]:
+    """The evaluators that read all files with the same weights, in the first file's order."""
+    readers: list[dict[str, Any]] = [result.config["evaluators"] for result in results]
+    weights = [dict(zip(found["names"], found["sha256"], strict=True)) for found in readers]
+    return [name for name in places(results[0], "evaluator") if len({one.get(name) for one in weights}) == 1]
+
+
+def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
+    """How the first evaluator reads what stands in the map's place, at sign minus."""
+    table = []
+    for view in views:
+        for result in results:
+            place, controls = _place(result, view), places(result, "control")
+            accuracy = result["controls/accuracy"][0, :, place, 0, 0]
+            row = {"rule": view, "instead of the map of": label(result)}
+            row |= {control: _percent(value) for control, value in zip(controls, accuracy, strict=True)}
+            row["the image"] = _percent(result["anchor/image"][0, 0])
+            if np.isfinite(result["anchor/probe"][0]):
+                row["random target, by a probe"] = Interval(*result["anchor/probe"]).percent()
+            table.append(row)
+    return table
+
+
+def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
+    """Exact McNemar tests between variants of one seed on the same images, corrected by Holm for their number."""
+    pairs = [pair for pair in combinations(results, 2) if _are_rivals(*pair) and shared_evaluators(pair)]
+    found = [(view, first, second, _tests(first, second, view)) for view in views for first, second in pairs]
+    corrected = holm([next(iter(tests.values())).p_value for *_, tests in found])
+    table = []
+    for (view, first, second, tests), p_value in zip(found, corrected, strict=True):
+        reader, test = next(iter(tests.items()))
+        lead = test.only_first - test.only_second
+        same = sum((other.only_first - other.only_second) * lead > 0 for other in tests.values())
+        table.append(
+            {
+                "rule": view,
+                "pair": f"{job(first)['variant']} against {label(second)}",
+                "read by": short_name(first, reader),
+                "only the first read": str(test.only_first),
+                "only the second": str(test.only_second),
+                "p (McNemar, Holm)": f"{p_value:.2g}",
+                "same sign": f"in {same} of {len(tests)} evaluators",
+            }
+        )
+    return table
+
+
+def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
+    """Mean and deviation of the headline over training seeds, by the evaluators that read all of them."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        of, data = job(result), result.config["data"]
+        groups.setdefault((of["dataset"], data["sha256"], of["architecture"], of["variant"]), []).append(result)
+    return [
+        _of_seeds(f"{architecture} {variant}", group, shared, view)
+        for (*_, architecture, variant), group in groups.items()
+        if len(group) > 1 and (shared := shared_evaluators(group))
+        for view in views
+    ]
+
+
+def _of_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str], view: str) -> dict[str, str]:
+    means = [np.mean([is_read(result, one, view).mean() for one in evaluators]) for result in group]
+    return {
+        "rule": view,
+        "training seeds": f"{name}, seeds {', '.join(str(job(result)['seed']) for result in group)}",
+        "mean": _percent(np.mean(means)),
+        "deviation": _percent(np.std(means, ddof=1)),
+        "read by": ", ".join(short_name(group[0], one) for one in evaluators),
+    }
+
+
+def _tests(first: Result, second: Result, view: str) -> dict[str, Paired]:
+    """McNemar's test at the headline cell by each evaluator that read both, in the first file's order."""
+    return {
+        name: mcnemar(is_read(first, name, view), is_read(second, name, view))
+        for name in shared_evaluators([first, second])
+    }
+
+
+def _are_rivals(first: Result, second: Result) -> bool:
+    same = all(job(first)[key] == job(second)[key] for key in ("dataset", "architecture", "seed"))
+    adversarial = all(is_adversarial(job(one)) for one in (first, second))
+    return same and adversarial and bool(first.config["data"] == second.config["data"])
+
+
+def _place(result: Result, view: str) -> int:
+    """Where a view's rule stands among those of the headline and the controls."""
+    place: int = places(result, "control_rule").index(VIEWS[view])
+    return place
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * float(share):.1f} %"

@@ -1,0 +1,590 @@
+"""The HDF5 file of an analysis: its schema, how it is written, resumed, read and shown.
+
+    /  @format @format_version @schema @complete @n_done @config_sha256 @content_sha256 @created_utc ...
+    provenance/   config_json, environment_json, run_json: where every number comes from
+    per_image/    one row an image, written batch by batch
+    the rest      statistics, computed from per_image/ when all rows are there
+
+Rows grow in `NAME.h5.partial`, flushed after each batch; when all are there, the file itself is written from them
+and put in place in one step. A stopped run goes on after its last whole batch if its configuration is the same.
+
+Several processes each write a part, `NAME.h5.partial.FIRST`, of the images that they look at, FIRST being the first of
+them. Parts are joined when all rows are there; what a stopped run left of them counts, however many processes go on.
+"""
+
+import glob
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.configs import differences
+from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.files import put_in_place
+from interpret_robust.results.schema import Column, Schema
+
+FORMAT = "interpret-robust"
+FORMAT_VERSION = 1
+PROVENANCE = "provenance"
+PLACES = "places"
+"""In a part: which image each of its rows is of."""
+
+_COMPRESS_ABOVE = 4096
+_CHUNK_BYTES = 64 * 1024
+_PART_BYTES = 4 * 1024 * 1024
+_ROOM_FOR_THE_REST = 1024 * 1024
+"""Bytes for statistics, provenance and the file's own structure."""
+
+Places = int | tuple[str, ...] | tuple[int, ...]
+"""The length of an axis, or the names of its places, or the numbers that they stand for."""
+
+Axes = Mapping[str, Places]
+
+
+class Columns:
+    """Per-image columns by path, read when they are asked for. The source may be a file or a dict of arrays."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __getitem__(self, path: str) -> AnyArray:
+        values: AnyArray = self._source[path][...]
+        return values
+
+    def at(self, path: str, indices: AnyArray) -> AnyArray:
+        """The rows of a column at `indices` (M,), in their order; no other row is read."""
+        ordered, places = np.unique(indices, return_inverse=True)
+        values: AnyArray = self._source[path][ordered][places]
+        return values
+
+
+class Rows:
+    """A file that grows: `append` rows batch by batch, then `finish` with the statistics."""
+
+    def __init__(self, file: h5py.File, path: Path, schema: Schema, axes: Axes) -> None:
+        self._file, self.path, self.schema, self.axes = file, path, schema, axes
+
+    @property
+    def done(self) -> int:
+        """Rows that are whole on the disk."""
+        return int(self._file.attrs["n_done"])
+
+    def append(self, rows: Mapping[str, AnyArray]) -> None:
+        """Write the next rows of every per-image column. Raises ValueError where columns or shapes differ."""
+        _require(rows.keys(), self.schema.per_image)
+        counts = {len(values) for values in rows.values()}
+        if len(counts) != 1:
+            raise ValueError(f"columns have different numbers of rows: {sorted(counts)}")
+        start, stop = self.done, self.done + counts.pop()
+        for path, values in rows.items():
+            if values.shape[1:] != self._file[path].shape[1:]:  # HDF5 would repeat values to fill the row
+                raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
+        for path, values in rows.items():
+            self._file[path][start:stop] = values
+        self._note_done(stop)
+
+    def _note_done(self, done: int) -> None:
+        """Note that so many rows are whole, once they are."""
+        self._file.flush()
+        self._file.attrs["n_done"] = done
+        self._file.flush()
+
+    def columns(self) -> "Columns":
+        """The per-image columns."""
+        return Columns(self._file)
+
+    def missing(self) -> AnyArray:
+        """Which images have no row yet, here or in a part: their indices, ascending."""
+        there = [np.arange(self.done)]
+        for path in self._good_parts():
+            with h5py.File(path, "r") as part:
+                there.append(part[PLACES][: part.attrs["n_done"]])
+        return np.setdiff1d(np.arange(self._length), np.concatenate(there))
+
+    def join(self) -> None:
+        """Take the rows of all parts, which together with those here must be all there are, and remove the parts."""
+        if len(self.missing()):
+            raise ValueError(f"{self.path} lacks the rows of {len(self.missing())} images")
+        parts = self._good_parts()
+        for path in parts:
+            with h5py.File(path, "r") as part:
+                self._take(part)
+        self._note_done(self._length)
+        for path in parts:
+            path.unlink()
+
+    def _take(self, part: h5py.File) -> None:
+        for run in _runs(part[PLACES][: part.attrs["n_done"]]):
+            places = part[PLACES][run]
+            for column in self.schema.per_image:
+                self._file[column.path][places[0] : places[-1] + 1] = part[column.path][run]
+
+    @property
+    def _length(self) -> int:
+        return len(self._file[self.schema.per_image[0].path])
+
+    def _good_parts(self) -> list[Path]:
+        """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
+        found = []
+        for path in sorted(_parts_of(self.path)):
+            if _is_of(path, str(self._file.attrs["config_sha256"])):
+                found.append(path)
+            else:
+                path.unlink()
+        return found
+
+    def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """Write the file itself, compressed and with the statistics, and remove the partial one."""
+        _require(summary.keys(), self.schema.summary)
+        partial = Path(self._file.filename)
+        whole = self.path.with_name(self.path.name + ".whole.partial")
+        _check_room(whole, partial.stat().st_size)
+        try:
+            with h5py.File(whole, "w") as file:
+                self._copy(file)
+                self._summarize(file, summary)
+                _write_json(file, "run_json", run)
+                file.attrs["complete"] = True
+                file.attrs["content_sha256"] = content_sha256(file)
+                file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
+            put_in_place(whole, self.path)
+        finally:
+            whole.unlink(missing_ok=True)
+        self._file.close()
+        partial.unlink()
+
+    def _copy(self, file: h5py.File) -> None:
+        """Attributes, provenance and rows of the partial file, the rows a chunk at a time."""
+        file.attrs.update(self._file.attrs)
+        self._file.copy(PROVENANCE, file)
+        for column in self.schema.per_image:
+            source = self._file[column.path]
+            target = file.create_dataset(column.path, source.shape, source.dtype, **_storage(source))
+            for part in _parts(source):
+                target[part] = source[part]
+
+    def _summarize(self, file: h5py.File, summary: Mapping[str, Any]) -> None:
+        for column in self.schema.summary:
+            file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
+        _name_axes(file, self.schema, self.axes)
+        for group, attributes in self.schema.groups.items():
+            axes = [axis for axis in attributes.get("axes", "").split(":") if axis]
+            file[group].attrs.update(attributes)
+            if len(axes) > 1:
+                file[group].attrs["axes"] = axes  # viewers of today do not take several names in one text
+            for axis in axes:
+                file[group][axis] = file[axis]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def open_rows(
+    path: Path,
+    schema: Schema,
+    count: int,
+    axes: Axes,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    is_outdated: Callable[[dict[str, Any]], bool] = lambda _: False,
+) -> Rows:
+    """Start the file of an analysis over `count` images, or go on with its unfinished `.partial`.
+
+    Args:
+        path: the file's final name.
+        schema: what it holds.
+        count: number of images.
+        axes: the places of each axis that the per-image columns name.
+        config: everything that decides the numbers; a partial file of another config is an error.
+        environment: versions and machine, stored as they are.
+        overwrite: discard a partial file of another config.
+        is_outdated: whether a partial file of that config may be discarded without being asked to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    if partial.exists():
+        found = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
+        if found is not None:
+            return Rows(found, path, schema, axes)
+    for left in (partial, *_parts_of(path)):
+        left.unlink(missing_ok=True)
+    file = _create(partial, schema, count, axes, config)
+    _write_json(file, "environment_json", environment)
+    file.flush()
+    return Rows(file, path, schema, axes)
+
+
+def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
+    """Start the part of the file at `path` that holds the rows of the images at `places` (M,), in their order.
+
+    The file itself is open on rank 0, see `open_rows`, whose `missing` names images that are in no other part.
+    """
+    file = _create(path.with_name(f"{path.name}.partial.{places[0]}"), schema, len(places), axes, config)
+    file.create_dataset(PLACES, data=places)
+    file.flush()
+    return Rows(file, path, schema, axes)
+
+
+def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
+    """A file for `count` rows, none of them written."""
+    shapes = {
+        column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
+        for column in schema.per_image
+    }
+    room = sum(np.dtype(column.dtype).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
+    _check_room(partial, room)
+    file = h5py.File(partial, "w")
+    file.attrs.update(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "schema": schema.label,
+            "complete": False,
+            "n_done": 0,
+            "config_sha256": config_sha256(config),
+            "NX_class": "NXroot",
+        }
+    )
+    if schema.groups:
+        file.attrs["default"] = next(iter(schema.groups))
+    _write_json(file, "config_json", config)
+    # Rows lie flat, with all their room taken at once: a kill between two writes then cannot damage rows that
+    # are there, as it can where HDF5 moves compressed chunks about.
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    for column in schema.per_image:
+        fill = _FILL[np.dtype(column.dtype).kind]
+        file.create_dataset(column.path, shapes[column.path], column.dtype, fillvalue=fill, dcpl=early.copy())
+    return file
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished file. `result["curve/attention_mean"]` reads one dataset from it."""
+
+    path: Path
+    schema: str
+    config: dict[str, Any]
+
+    def __getitem__(self, name: str) -> AnyArray:
+        with _opened(self.path) as file:
+            if name not in file:
+                raise UserError(f"{self.path} holds no '{name}'.")
+            dataset = file[name].asstr() if file[name].dtype == object else file[name]
+            return np.asarray(dataset[()])
+
+    def first(self, name: str, count: int) -> AnyArray:
+        """The first `count` rows of one dataset; no other row is read."""
+        with _opened(self.path) as file:
+            if name not in file:
+                raise UserError(f"{self.path} holds no '{name}'.")
+            return np.asarray(file[name][:count])
+
+    def __contains__(self, name: str) -> bool:
+        with _opened(self.path) as file:
+            return name in file
+
+    @cached_property
+    def count(self) -> int:
+        """Number of images."""
+        with _opened(self.path) as file:
+            return int(file.attrs["n_done"])
+
+
+def read(path: Path, schema: str | None = None) -> Result:
+    """Open a finished file, checking format, schema, completeness and checksum.
+
+    Args:
+        path: the file.
+        schema: label of what it must hold, such as `attention-rank/1`; anything of ours for None.
+
+    Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
+    """
+    with _opened(path) as file:
+        label = str(file.attrs["schema"])
+        if not file.attrs["complete"]:
+            raise UserError(f"{path} is unfinished ({file.attrs['n_done']} rows): run its analysis again to go on.")
+        if schema is not None:
+            _check_schema(path, label, schema)
+        config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+        good = config_sha256(config) == file.attrs["config_sha256"]
+        if not good or content_sha256(file) != file.attrs["content_sha256"]:
+            raise UserError(
+                f"{path} is damaged (its content differs from its checksum): run its analysis again with --overwrite."
+            )
+    return Result(path, label, config)
+
+
+def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
+    """Whether `path` holds a finished file of this configuration.
+
+    Raises UserError where it holds another configuration, unless it may be overwritten.
+    """
+    if not path.exists() or overwrite:
+        return False
+    found = read(path, schema.label).config
+    if config_sha256(found) == config_sha256(config):
+        _remove_leftovers(path, config)
+        return True
+    raise UserError(
+        f"{path} holds another configuration ({differences(found, config)}): "
+        "use another --root, or --overwrite to replace it."
+    )
+
+
+def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
+    """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
+    for left in (path.with_name(path.name + ".partial"), *_parts_of(path)):
+        with suppress(UserError):
+            if _is_of(left, config_sha256(config)):
+                left.unlink(missing_ok=True)
+
+
+def _is_of(partial: Path, config: str) -> bool:
+    """Whether a file of rows can be read and is of the configuration of this hash. Raises UserError where it grows."""
+    try:
+        with h5py.File(partial, "r") as file:
+            return bool(file.attrs["config_sha256"] == config)
+    except BlockingIOError:
+        raise UserError(f"{partial} is being written by another process: let it end.") from None
+    except _UNREADABLE:
+        return False
+
+
+def _parts_of(path: Path) -> Iterator[Path]:
+    return path.parent.glob(f"{glob.escape(path.name)}.partial.*")
+
+
+def _runs(places: AnyArray) -> Iterator[slice]:
+    """The stretches of ascending indices in which each is one more than the last."""
+    ends = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
+    return (slice(start, stop) for start, stop in pairwise(ends) if stop > start)
+
+
+def tree(path: Path) -> list[tuple[str, str, str]]:
+    """Path, type and meaning of every dataset of a file, in order."""
+    lines: list[tuple[str, str, str]] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
+            shape = "x".join(map(str, item.shape)) or "scalar"
+            kind = "text" if item.dtype == object else str(item.dtype)
+            lines.append((name, f"{kind} {shape}", str(item.attrs.get("long_name", "names of places"))))
+
+    with _opened(path) as file:
+        file.visititems(visit)
+    return lines
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """Configuration, environment and run of a file, as stored."""
+    with _opened(path) as file:
+        group = file[PROVENANCE]
+        return {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a file's root."""
+    with _opened(path) as file:
+        return dict(file.attrs)
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration's canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def content_sha256(file: h5py.File) -> str:
+    """SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
+    digest = hashlib.sha256()
+    for name in ("config_sha256", "schema", "n_done"):
+        digest.update(str(file.attrs[name]).encode())
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
+            digest.update(f"{name} {item.dtype} {item.shape}".encode())
+            for part in _parts(item):
+                digest.update(_bytes(item[part]))
+
+    file.visititems(visit)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
+    if not path.is_file():
+        raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote.")
+            version = file.attrs["format_version"]
+            if version > FORMAT_VERSION:
+                raise UserError(f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update it.")
+            yield file
+    except BlockingIOError:
+        raise UserError(f"{path} is being written by another process.") from None
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path} is damaged or no HDF5 file ({first_line(error)}): delete it, or run its analysis again."
+        ) from None
+
+
+_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError)
+"""What h5py raises where bytes of a file are not what they were."""
+
+
+def _reopen(
+    partial: Path,
+    schema: Schema,
+    config: Mapping[str, Any],
+    is_outdated: Callable[[dict[str, Any]], bool],
+    *,
+    overwrite: bool,
+) -> h5py.File | None:
+    """The partial file, ready to go on; None where it is to be discarded, as one that a kill left unreadable is."""
+    try:
+        file = h5py.File(partial, "r+")
+        found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+        whole = {column.path for column in schema.per_image} <= set(_paths(file)) and "n_done" in file.attrs
+    except BlockingIOError:
+        raise UserError(f"{partial} is being written by another process: let it end.") from None
+    except _UNREADABLE:
+        return None
+    same = config_sha256(found) == config_sha256(config)
+    if whole and same and not overwrite:
+        return file
+    file.close()
+    if same or overwrite or is_outdated(found):
+        return None
+    raise UserError(
+        f"{partial} is an unfinished analysis of another configuration ({differences(found, config)}): "
+        "use --overwrite to discard it."
+    )
+
+
+def _paths(file: h5py.File) -> list[str]:
+    paths: list[str] = []
+    file.visit(paths.append)
+    return paths
+
+
+def _check_schema(path: Path, found: str, wanted: str) -> None:
+    name, wanted_name = found.partition("/")[0], wanted.partition("/")[0]
+    if name != wanted_name:
+        raise UserError(f"{path} holds {found}, and {wanted_name} is needed here.")
+    if found != wanted:
+        older = int(found.partition("/")[2]) < int(wanted.partition("/")[2])
+        remedy = "run its analysis again with --overwrite" if older else "update interpret-robust"
+        raise UserError(f"{path} has {found} and this irt reads {wanted}: {remedy}.")
+
+
+def _require(given: Any, columns: tuple[Column, ...]) -> None:
+    expected = {column.path for column in columns}
+    if set(given) != expected:
+        raise ValueError(f"columns differ from the schema: {sorted(set(given) ^ expected)}")
+
+
+def _check_room(path: Path, content: int) -> None:
+    """Raise OSError unless the disk has room for a file of `content` bytes at `path`, where the system can tell.
+
+    HDF5 does not survive a disk that fills up under an open file, so it has to be told before.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, content + content // 20 + _ROOM_FOR_THE_REST)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _storage(source: h5py.Dataset) -> dict[str, Any]:
+    """How a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
+    if source.nbytes <= _COMPRESS_ABOVE:
+        return {"fillvalue": source.fillvalue}
+    rows = max(1, _CHUNK_BYTES * len(source) // source.nbytes)
+    chunks = (min(len(source), rows), *source.shape[1:])
+    return {
+        "fillvalue": source.fillvalue,
+        "chunks": chunks,
+        "compression": "gzip",
+        "compression_opts": 4,
+        "shuffle": True,
+        "fletcher32": True,
+    }
+
+
+_FILL: dict[str, float] = {"f": np.nan, "i": -1, "u": 255, "b": False}
+"""What a row that was never written holds."""
+
+
+def _name_axes(file: h5py.File, schema: Schema, axes: Axes) -> None:
+    """Say what each dataset means, and give each of its axes the scale of that name at the root."""
+    for column, names in schema.columns():
+        dataset = file[column.path]
+        dataset.attrs["long_name"] = column.doc
+        for dimension, axis, length in zip(dataset.dims, names, dataset.shape, strict=True):
+            if axis not in file:
+                places = schema.names(axis) or axes.get(axis, length)
+                scale = file.create_dataset(axis, **_scale(places))
+                scale.make_scale(axis)
+            if len(file[axis]) != length:
+                raise ValueError(f"{column.path} has {length} places along {axis}, others have {len(file[axis])}")
+            dimension.label = axis
+            dimension.attach_scale(file[axis])
+
+
+def _scale(places: Places) -> dict[str, Any]:
+    if isinstance(places, int):
+        return {"data": np.arange(places, dtype="i4")}
+    if places and isinstance(places[0], int):
+        return {"data": np.array(places, "i4")}
+    return {"data": list(places), "dtype": h5py.string_dtype("utf-8")}
+
+
+def _length(places: Places) -> int:
+    return places if isinstance(places, int) else len(places)
+
+
+def _parts(dataset: h5py.Dataset) -> Iterator[Any]:
+    """Slices that cover a dataset, each of moderate size."""
+    if not dataset.shape:
+        yield ()
+        return
+    step = max(1, _PART_BYTES * len(dataset) // max(1, dataset.nbytes))
+    for start in range(0, len(dataset), step):
+        yield slice(start, start + step)
+
+
+def _bytes(values: Any) -> bytes:
+    array = np.ascontiguousarray(values)
+    return b"\0".join([*array.ravel(), b""]) if array.dtype == object else array.tobytes()
+
+
+def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=1, sort_keys=True)
+    file.create_dataset(f"{PROVENANCE}/{name}", data=text, dtype=h5py.string_dtype("utf-8"))

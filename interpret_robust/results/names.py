@@ -1,0 +1,70 @@
+"""What people call the model, the weights and the radius of a file: the same in tables, pictures and reports."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from interpret_robust.models.variants import paper_order
+from interpret_robust.results.hdf5 import Result
+
+GRADIENT = "gradient"
+ATTENTION, GRAD_CAM = "attention", "Grad-CAM"
+WEIGHTS = {"grad-cam": GRAD_CAM, "feature-norm": "feature norm"}
+"""What people call the weights that a setting names."""
+
+VIEWS = {"clip": "clip", "raw": "max"}
+"""The paper's two ways of showing a map, and the scale rules that they are here."""
+
+
+def job(result: Result) -> dict[str, Any]:
+    """The training job of the checkpoint that a file analyzed."""
+    found: dict[str, Any] = result.config["checkpoint"]["job"]
+    return found
+
+
+def radius(eps: float) -> str:
+    """A radius as people write it: 8/255, or 0.3."""
+    parts = 255 * eps
+    return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
+
+
+def label(result: Result) -> str:
+    """As `at-att seed 0`, `at seed 0, Grad-CAM` where Grad-CAM stands for attention, or a model's name without seed."""
+    weights = "" if (of := weights_of(result)) == ATTENTION else f", {of}"
+    seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
+    return f"{job(result)['variant']}{seed}{weights}"
+
+
+def order(result: Result) -> tuple[int, str, int]:
+    """The key that puts models into the paper's order."""
+    return paper_order(job(result)["variant"], job(result)["seed"])
+
+
+def maps_of(result: Result) -> str:
+    """What the maps of a file are: `gradient`, or what stands in its place."""
+    source: str = result.config["settings"].get("source", GRADIENT)
+    return source
+
+
+def weights_of(result: Result) -> str:
+    """Whose weights of positions a file holds: `attention`, or what stands in its place, such as `Grad-CAM`."""
+    of: str = result.config["settings"].get("spatial_weight", ATTENTION)
+    return WEIGHTS.get(of, of)
+
+
+def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The models whose own attention is shown, then those that Grad-CAM stands in for, then others; no empty kind."""
+    kinds: dict[str, list[Result]] = {kind: [] for kind in (ATTENTION, GRAD_CAM)}
+    for result in results:
+        kinds.setdefault(weights_of(result), []).append(result)
+    return {kind: models for kind, models in kinds.items() if models}
+
+
+def places(result: Result, axis: str) -> list[str]:
+    """The names of an axis's places."""
+    names: list[str] = result[axis].tolist()
+    return names
+
+
+def short_name(result: Result, checkpoint: str) -> str:
+    """An evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
+    return checkpoint.removeprefix(f"{job(result)['dataset']}-")

@@ -1,0 +1,51 @@
+"""Every number that the paper reports, from `reported.csv`: one row a cell of its tables.
+
+Liu & JaJa, Feature prioritization and regularization improve standard accuracy and adversarial robustness (2018).
+"""
+
+import csv
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+
+class Reported(NamedTuple):
+    """A cell: `setting` is `natural`, `white-box`, `black-box` or a view of Table 4; `steps` is None where not told."""
+
+    table: str
+    dataset: str
+    architecture: str
+    setting: str
+    attack: str
+    steps: int | None
+    variant: str
+    accuracy: float
+
+
+@cache
+def reported() -> tuple[Reported, ...]:
+    """All cells, in the order of the paper; accuracies in percent."""
+    text = (resources.files("interpret_robust.results") / "reported.csv").read_text(encoding="utf-8")
+    return tuple(
+        Reported(
+            row["table"],
+            row["dataset"],
+            row["architecture"],
+            row["setting"],
+            row["attack"],
+            int(row["steps"]) if row["steps"] else None,
+            row["variant"],
+            float(row["accuracy_percent"]),
+        )
+        for row in csv.DictReader(text.splitlines())
+    )
+
+
+def row_of(table: str, setting: str, attack: str = "none", steps: int | None = 0) -> dict[str, float]:
+    """A row of a table: percent by variant; empty where the paper has no such row."""
+    wanted = (table, setting, attack, steps)
+    return {
+        cell.variant: cell.accuracy
+        for cell in reported()
+        if (cell.table, cell.setting, cell.attack, cell.steps) == wanted
+    }

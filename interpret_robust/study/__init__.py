@@ -1,0 +1,1 @@
+"""Studies: what to train and ask, verdicts on claims, the report."""

@@ -1,0 +1,183 @@
+"""The audit of the paper's claims as tables: each verdict with what the paper reports, what was measured, over what."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from interpret_robust.models.variants import is_brought
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, order
+from interpret_robust.results.tables import Table, captioned, render
+from interpret_robust.study import flags
+from interpret_robust.study.verdicts import Finding, Measure, judge
+
+NOTE = (
+    "Measures are above zero where the claim holds; the first of a claim stands for all that decide, whose signs are "
+    "counted. Over several training seeds the interval is over seeds and "
+    "images (Student's t); over one it is over images alone. p is the largest of the tests that decide a claim, by "
+    "Holm over the claims of its section. The paper's figures are of its own data and networks."
+)
+SIGNS = ("below zero", "open", "above zero")
+
+
+class Audit(NamedTuple):
+    """The claims against the models of one dataset, one architecture and one dataset of training.
+
+    Attributes:
+        dataset: whose images were looked at.
+        subject: as `cifar10, small`, or `cluttered-digits, small, trained on cluttered-digits-planted`.
+        findings: every claim.
+        flags: for claims on accuracy, what the flags of hidden gradients say of their models, by the claim's name.
+    """
+
+    dataset: str
+    subject: str
+    findings: list[Finding]
+    flags: Mapping[str, str]
+
+
+def audits(opened: Sequence[Result]) -> list[Audit]:
+    """One for each set of models of which something bears on a claim; where nothing does, the first of them.
+
+    Raises UserError for two files that say different things of one model.
+    """
+    groups: dict[str, list[Result]] = {}
+    for result in opened:
+        groups.setdefault(_subject(result), []).append(result)
+    found = [
+        Audit(group[0].config["data"]["dataset"], subject, of := judge(group), _flags(of, group))
+        for subject, group in groups.items()
+    ]
+    return [one for one in found if any(finding.measures for finding in one.findings)] or found[:1]
+
+
+def _subject(result: Result) -> str:
+    dataset, trained = result.config["data"]["dataset"], job(result)
+    elsewhere = f", trained on {trained['dataset']}" if trained["dataset"] != dataset else ""
+    made = "models from elsewhere" if is_brought(trained) else trained["architecture"]
+    return f"{dataset}, {made}{elsewhere}"
+
+
+def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
+    """What `_raised` says of each claim on accuracy that something bears on."""
+    read = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
+    found = flags.all_of(read)
+    looked = {
+        (job(result)["variant"], job(result)["seed"]): found[name]
+        for result in read
+        if (name := result.config["checkpoint"]["name"]) in found
+    }
+    accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]
+    return {finding.claim.name: _raised(finding, looked) for finding in accuracies}
+
+
+def _raised(finding: Finding, looked: Mapping[tuple[str, int], Sequence[flags.Flag]]) -> str:
+    """As `at-att seed 0: many-steps`, or `none of 3`, the number that the files let one look at for every model."""
+    concerned = {(model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds}
+    of = {model: found for model, found in looked.items() if model in concerned}
+    raised = {model: dict.fromkeys(flag.id for flag in found if flag.raised) for model, found in of.items()}
+    told = [f"{variant} seed {seed}: {', '.join(ids)}" for (variant, seed), ids in raised.items() if ids]
+    return "; ".join(told) or f"none of {min(len({flag.id for flag in found}) for found in of.values())}"
+
+
+def text_of(opened: Sequence[Result], form: str = "text") -> str:
+    """The audit in one of `tables.FORMS`. Raises UserError as `audits` does."""
+    found = audits(opened)
+    if form == "csv":
+        return render([row for one in found for row in numbers(one)], form)
+    return "\n\n".join(captioned(table, form) for one in found for table in (verdicts(one), measures(one)) if table)
+
+
+def verdicts(audit: Audit) -> Table:
+    """A row for each claim: its first measure beside the paper's figures, and what became of all that decide."""
+    return Table(
+        [_verdict(finding, audit.flags.get(finding.claim.name, "")) for finding in audit.findings], audit.subject, NOTE
+    )
+
+
+def _verdict(finding: Finding, raised: str) -> dict[str, str]:
+    first = next(iter(finding.of("main")), None)
+    signs = [measure.sign for measure in finding.of("main", "control")]
+    return {
+        "section": finding.claim.section.removeprefix("Section "),
+        "claim": finding.claim.statement,
+        "paper": first.paper if first else finding.paper,
+        "measured": first.what if first else "",
+        "ours": first.ours if first else "",
+        "first measure [95 %]": first.text() if first else "",
+        "seeds; images": _over(first) if first else "",
+        "above, open, below zero": ", ".join(str(signs.count(sign)) for sign in (1, 0, -1)) if first else "",
+        "p (Holm)": "" if finding.p_value is None else f"{finding.p_value:.2g}",
+        "verdict": finding.verdict,
+        "flags raised": raised,
+    }
+
+
+def measures(audit: Audit) -> Table:
+    """All that was measured: what decides, the controls, and what is only shown."""
+    rows = [
+        {
+            "claim": finding.claim.statement,
+            "measure": measure.what,
+            "of": measure.of,
+            "estimate [95 %]": measure.text(),
+            "seeds; images": _over(measure),
+            "kind": measure.kind,
+            "sign": SIGNS[measure.sign + 1],
+        }
+        for finding in audit.findings
+        for measure in finding.measures
+    ]
+    return Table(rows, f"{audit.subject}: all measures", "A claim holds only if what decides it and its controls do.")
+
+
+def _over(measure: Measure) -> str:
+    """As `0, 1, 2; 1000`."""
+    return f"{', '.join(map(str, measure.seeds))}; {measure.count}"
+
+
+def numbers(audit: Audit) -> list[dict[str, str]]:
+    """A row for each measure, and for each claim that has none; shares and their differences in percent."""
+    rows = []
+    for finding in audit.findings:
+        claim = finding.claim
+        whole = {
+            "subject": audit.subject,
+            "claim": claim.name,
+            "section": claim.section.removeprefix("Section "),
+            "verdict": finding.verdict,
+            "p_holm": _number(finding.p_value),
+        }
+        rows += [{**whole, **_numbers(measure)} for measure in finding.measures] or [whole]
+    columns = (
+        "subject,claim,section,measure,models,kind,unit,paper_first,paper_second,ours_first,ours_second,estimate,low,high,"
+        "p_value,p_holm,seeds,images,verdict,files"
+    )
+    return [{name: row.get(name, "") for name in columns.split(",")} for row in rows]
+
+
+def _numbers(measure: Measure) -> dict[str, str]:
+    scale = 100 if measure.percent else 1
+    pairs = {"paper": measure.reported, "ours": [scale * level for level in measure.levels]}
+    compared = {
+        f"{whose}_{place}": _number(value)
+        for whose, pair in pairs.items()
+        for place, value in zip(("first", "second"), pair, strict=False)
+    }
+    return {
+        "measure": measure.what,
+        "models": measure.of,
+        "kind": measure.kind,
+        "unit": "percent" if measure.percent else "",
+        **compared,
+        "estimate": _number(scale * measure.estimate.value),
+        "low": _number(scale * measure.estimate.low),
+        "high": _number(scale * measure.estimate.high),
+        "p_value": _number(measure.p_value),
+        "seeds": " ".join(map(str, measure.seeds)),
+        "images": " ".join(map(str, measure.images)),
+        "files": " ".join(measure.files),
+    }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,95 @@
+"""Which models read what another gives."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.models import checkpoint
+from interpret_robust.models.subject import Subject
+from interpret_robust.models.variants import is_brought
+
+
+def stored_job(path: Path) -> Mapping[str, Any]:
+    """How a checkpoint was made."""
+    return checkpoint.read(path).job
+
+
+JobOf = Callable[[Path], Mapping[str, Any]]
+
+
+class Made(Protocol):
+    """A model as far as it decides who reads what it gives: it may have still to be trained. See `Subject`."""
+
+    @property
+    def job(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def told(self) -> str: ...  # noqa: D102
+
+    @property
+    def source(self) -> str: ...  # noqa: D102
+
+
+def _of_its_kind(job: Mapping[str, Any]) -> str:
+    """The options that train another seed of a model's architecture, where it is one of ours."""
+    return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
+
+
+def evaluators_of(read: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+    """Which of the candidates read the gradient maps of the model `read`, the paper's kind first.
+
+    Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
+    all on its data, the lowest seeds. None of its architecture has its seed: they would have begun at the same
+    weights. A model from elsewhere is read by three natural networks of any architecture. Raises UserError where there
+    is no natural one.
+    """
+    job = read.job
+    others = sorted(
+        ((found["seed"], path, found) for path in candidates if (found := job_of(path))["dataset"] == job["dataset"]),
+        key=lambda other: other[:2],
+    )
+
+    def first(count: int, variant_name: str, *, same_architecture: bool) -> list[Path]:
+        fitting = [
+            path
+            for seed, path, other in others
+            if other["variant"] == variant_name
+            and (other["architecture"] == job["architecture"]) == same_architecture
+            and (seed != job["seed"] or not same_architecture)
+        ]
+        return fitting[:count]
+
+    if is_brought(job):
+        natural = first(3, "natural", same_architecture=False)
+    else:
+        natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
+    if not natural:
+        raise UserError(
+            f"no natural model of another seed is there to read the gradient maps of {read.told}: "
+            f"`irt train natural --dataset {read.source}{_of_its_kind(job)}`, or name one by --evaluator."
+        )
+    return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))
+
+
+def copies_of(source: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+    """The candidates that were trained as `source` was, from other seeds, lowest first: they read its attacks."""
+    job = source.job
+    found = sorted(
+        (other["seed"], path)
+        for path in candidates
+        if {**(other := job_of(path)), "seed": None} == {**job, "seed": None} and other != job
+    )
+    return tuple(path for _, path in found)
+
+
+def others_of(found: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    """All candidates but `found` that were trained on its dataset."""
+    others = ((path, checkpoint.read(path)) for path in candidates)
+    return tuple(
+        path for path, other in others if other.job["dataset"] == found.job["dataset"] and other.sha256 != found.sha256
+    )
+
+
+readers_of: Mapping[str, Callable[..., tuple[Path, ...]]] = {"evaluators": evaluators_of, "copies": copies_of}
+"""By `Analysis.readers`: who they are, among candidates."""

@@ -1,0 +1,317 @@
+"""Signs that a model hides its gradients, read from files of `robustness` and `masking`: docs/flags.md explains each.
+
+A flag is about one model, on one set of images, in one ball. It measures a share of images, with a 95 % interval, that
+is about zero for a model with honest gradients, and is raised where the whole interval lies above its threshold.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
+from interpret_robust.results import hdf5
+from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case, targets
+from interpret_robust.results.autoattack_tables import comparable, weaker_than_ours
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import order, radius
+from interpret_robust.results.tables import Table
+
+READS = {"robustness": "robustness/2", "masking": "masking/1", "autoattack": "autoattack/1"}
+"""The analyses that flags are read from, and the schemas that they are read in."""
+
+MOSTLY = 0.9
+"""Share of a gradient's entries that are zero from which on it leads nowhere."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What one flag says of one model.
+
+    Attributes:
+        id: its name, and its heading in docs/flags.md.
+        measured: a share of images and its 95 % interval.
+        threshold: what the interval has to lie above.
+        which: of which images it is the share, in words.
+        where: over which images, and in which ball.
+    """
+
+    id: str
+    measured: Interval
+    threshold: float
+    which: str
+    where: str
+
+    @property
+    def raised(self) -> bool:
+        """Whether the measure is above its threshold by more than chance."""
+        return self.measured.low > self.threshold
+
+
+class _Measured(NamedTuple):
+    """A share of images, and in words which."""
+
+    share: Interval
+    which: str
+
+
+class _Subject(NamedTuple):
+    """A model, by its name and checksum, the images by theirs, the radius, and these two in words."""
+
+    name: str
+    sha256: str
+    images: str
+    eps: float
+    where: str
+
+
+@dataclass
+class _Evidence:
+    """The files about one model, on one set of images, in one ball.
+
+    `transferred` are attacks on other models that this one read: their file, and its place among the targets.
+    """
+
+    tables: list[Result] = field(default_factory=list)
+    masking: Result | None = None
+    autoattack: Result | None = None
+    transferred: list[tuple[Result, int]] = field(default_factory=list)
+
+    @property
+    def table(self) -> Result | None:
+        """The file of attacks with the most readings."""
+        return max(self.tables, key=lambda table: len(readings(table)), default=None)
+
+    def white_box(self) -> Outcomes | None:
+        """Which images (N,) are right on the natural image and under every attack that took this model's gradients."""
+        found = [right_in_worst_case(table) for table in self.tables]
+        if self.masking is not None:
+            found += [_right(self.masking, "natural"), _right(self.masking, "one_step"), _pgd(self.masking, 0)]
+        return np.logical_and.reduce(found) if found else None
+
+
+def _right(masking: Result, name: str) -> Outcomes:
+    """Which images (N,) of a file of `masking` are right under `name`, in all of its draws."""
+    predicted, label = masking[f"per_image/prediction_{name}"], masking["per_image/label"]
+    return np.asarray((predicted.reshape(len(label), -1) == label[:, None]).all(1))
+
+
+def _pgd(masking: Result, place: int) -> Outcomes:
+    """Which images (N,) of a file of `masking` are right under PGD in the ball at `place`."""
+    return np.asarray(masking["per_image/prediction_pgd"][:, place] == masking["per_image/label"])
+
+
+def _lost(before: Outcomes, after: Outcomes) -> Interval:
+    """Share right before minus share right after, of outcomes (N,) of the same images."""
+    return bootstrap_mean(before.astype(np.float64) - after)
+
+
+def _gap(named: dict[str, Outcomes]) -> _Measured:
+    """The difference of two attacks' accuracies, as a share above zero, and which of them breaks fewer images."""
+    (first, of_first), (second, of_second) = named.items()
+    if of_first.sum() < of_second.sum():
+        first, of_first, second, of_second = second, of_second, first, of_first
+    return _Measured(_lost(of_first, of_second), f"of images more are right under {first} than under {second}")
+
+
+_WITHSTANDS = "of images are right under all white-box attacks, and wrong under"
+
+
+def _black_box(evidence: _Evidence) -> _Measured | None:
+    white, attacks = evidence.white_box(), {}
+    if evidence.masking is not None:
+        attacks["random search"] = _right(evidence.masking, "search")
+    for result, place in evidence.transferred:
+        attacks[f"attacks on {targets(result)[0]}"] = right_in_worst_case(result, place)
+    if white is None or not attacks:
+        return None
+    broken = white & ~np.logical_and.reduce(list(attacks.values()))
+    return _Measured(rate(broken), f"{_WITHSTANDS} {' or '.join(attacks)}")
+
+
+def _random_noise(evidence: _Evidence) -> _Measured | None:
+    white = evidence.white_box()
+    if white is None or evidence.masking is None:
+        return None
+    broken = white & ~_right(evidence.masking, "noise")
+    return _Measured(rate(broken), f"{_WITHSTANDS} random noise")
+
+
+def _many_steps(evidence: _Evidence) -> _Measured | None:
+    table = evidence.table
+    pgd = {} if table is None else _steps(table, "PGD")
+    if table is None:
+        return None
+    settings = table.config["settings"]
+    # Fewer steps than cross the ball are not there yet.
+    crossing = {steps: name for steps, name in pgd.items() if steps * settings["step_size"] >= 2 * settings["eps"]}
+    if len(crossing) < 2:
+        return None
+    many = crossing.pop(max(crossing))
+    few = first if (first := headline(table)) in crossing.values() else crossing[min(crossing)]
+    return _gap({name: right(table, name) for name in (str(few), many)})
+
+
+def _loss_gap(evidence: _Evidence) -> _Measured | None:
+    table = evidence.table
+    pgd, cw = ({}, {}) if table is None else (_steps(table, attack) for attack in ("PGD", "CW"))
+    if table is None or not (pgd and cw):
+        return None
+    shared = pgd.keys() & cw.keys()
+    return _gap({name: right(table, name) for name in (found[max(shared or found)] for found in (pgd, cw))})
+
+
+def _steps(table: Result, attack: str) -> dict[int, str]:
+    """The readings of PGD or CW by their number of steps."""
+    return {int(name.rpartition("-")[2]): name for name in readings(table) if name.startswith(attack)}
+
+
+def _one_step(evidence: _Evidence) -> _Measured | None:
+    masking = evidence.masking
+    if masking is None:
+        return None
+    many = _pgd(masking, 0)
+    one = _right(masking, "natural") & _right(masking, "one_step")
+    return _Measured(_lost(many, one), "of images more are right under PGD-20 than after one step of length eps")
+
+
+def _zero_gradients(evidence: _Evidence) -> _Measured | None:
+    if evidence.masking is None:
+        return None
+    shares = evidence.masking["per_image/zero_share"] >= MOSTLY
+    place = int(shares.sum(0).argmax())
+    loss = evidence.masking["loss"][place]
+    return _Measured(
+        rate(shares[:, place]), f"of images have a gradient of the {loss} loss with at least {MOSTLY:.0%} zeros"
+    )
+
+
+def _autoattack(evidence: _Evidence) -> _Measured | None:
+    if evidence.autoattack is None or evidence.table is None:
+        return None
+    compared = weaker_than_ours(evidence.autoattack, evidence.table)
+    return _Measured(
+        compared.difference, f"of images fewer are right under AutoAttack than in our worst case, of {compared.images}"
+    )
+
+
+def _large_eps(evidence: _Evidence) -> _Measured | None:
+    masking = evidence.masking
+    if masking is None or masking.config["settings"]["eps"] == 0:
+        return None
+    eps, factors = masking.config["settings"]["eps"], masking["factor"]
+    radii = [radius(min(1.0, eps * int(factor))) for factor in factors]
+    shares = [rate(_pgd(masking, place)) for place in range(len(radii))]
+    none_left = [name for name, share in zip(radii, shares, strict=True) if share.value <= FLAGS["large-eps"].threshold]
+    reached = f"{none_left[0]} is enough to break nearly all" if none_left else "no radius tried breaks nearly all"
+    return _Measured(shares[-1], f"of images are right under PGD-20 at {radii[-1]}; {reached}")
+
+
+class _Rule(NamedTuple):
+    threshold: float
+    measure: Callable[[_Evidence], _Measured | None]
+
+
+FLAGS = {
+    "black-box": _Rule(0.02, _black_box),
+    "random-noise": _Rule(0.02, _random_noise),
+    "autoattack": _Rule(0.02, _autoattack),
+    "zero-gradients": _Rule(0.05, _zero_gradients),
+    "loss-gap": _Rule(0.05, _loss_gap),
+    "many-steps": _Rule(0.05, _many_steps),
+    "one-step": _Rule(0.02, _one_step),
+    "large-eps": _Rule(0.02, _large_eps),
+}
+"""Every flag by its id: the threshold, and what it measures. The reasons for the thresholds stand in docs/flags.md."""
+
+
+def read(path: Path) -> Result:
+    """Open a file that flags can be read from. Raises UserError for any other."""
+    schema = str(hdf5.attributes(path)["schema"])
+    name = schema.partition("/")[0]
+    if name not in READS:
+        raise UserError(f"{path} holds {schema}: flags are read from files of {' and '.join(READS)}.")
+    return hdf5.read(path, READS[name])
+
+
+def all_of(opened: Sequence[Result]) -> dict[str, list[Flag]]:
+    """The flags that files of READS let one measure, by the checkpoint's name."""
+    found: dict[str, list[Flag]] = {}
+    for subject, evidence in _by_model(opened).items():
+        flags = found.setdefault(subject.name, [])
+        for flag, (threshold, measure) in FLAGS.items():
+            if measured := measure(evidence):
+                flags.append(Flag(flag, measured.share, threshold, measured.which, subject.where))
+    return found
+
+
+def summary(opened: Sequence[Result]) -> Table:
+    """A row for each model and its images, what each flag measures; a raised one says so."""
+    found = all_of(opened)
+    rows = []
+    for name, flags in found.items():
+        for where in dict.fromkeys(flag.where for flag in flags):
+            told = {flag.id: flag for flag in flags if flag.where == where}
+            cells = {name: _cell(told[name]) if name in told else "" for name in FLAGS}
+            rows.append({"model": name, **cells, "over": where})
+    used = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
+    limits = ", ".join(f"{name} {rule.threshold:.0%}" for name, rule in FLAGS.items() if name in used)
+    note = f"Shares of images, 95 % intervals; raised where all of the interval lies above {limits} (docs/flags.md)."
+    return Table([{column: row[column] for column in used} for row in rows], note=note)
+
+
+def _cell(flag: Flag) -> str:
+    return flag.measured.percent() + (" RAISED" if flag.raised else "")
+
+
+def numbers(opened: Sequence[Result]) -> list[dict[str, str]]:
+    """A row for each model and flag, in words and numbers: shares in percent."""
+    return [
+        {
+            "model": name,
+            "flag": flag.id,
+            "raised": "yes" if flag.raised else "no",
+            **{place: f"{100 * value:.4g}" for place, value in flag.measured._asdict().items()},
+            "threshold": f"{100 * flag.threshold:.4g}",
+            "which": flag.which,
+            "over": flag.where,
+        }
+        for name, flags in all_of(opened).items()
+        for flag in flags
+    ]
+
+
+def _by_model(opened: Sequence[Result]) -> dict[_Subject, _Evidence]:
+    """What there is about each model that has a file of its own. AutoAttack may have met fewer of the images."""
+    found: dict[_Subject, _Evidence] = defaultdict(_Evidence)
+    own = set()
+    for result in sorted(opened, key=lambda result: (order(result), result.path)):
+        subject, *readers = _subjects(result)
+        own.add(subject)
+        if result.schema.startswith("masking/"):
+            found[subject].masking = result
+            continue
+        if result.schema.startswith("autoattack/"):
+            continue
+        found[subject].tables.append(result)
+        for place, reader in enumerate(readers, start=1):
+            found[reader].transferred.append((result, place))
+    for result in sorted(opened, key=lambda result: result.count):
+        if result.schema.startswith("autoattack/"):
+            for evidence in found.values():
+                if evidence.table and comparable(result, evidence.table):
+                    evidence.autoattack = result
+    return {subject: evidence for subject, evidence in found.items() if subject in own}
+
+
+def _subjects(result: Result) -> list[_Subject]:
+    """The models that a file says something of, its own first."""
+    data, eps = result.config["data"], result.config["settings"]["eps"]
+    checkpoint, read = result.config["checkpoint"], result.config.get("evaluators", {"names": (), "sha256": ()})
+    models = [(checkpoint["name"], checkpoint["sha256"]), *zip(read["names"], read["sha256"], strict=True)]
+    where = f"{data['images']} {data['split']} images of {data['dataset']} at eps {radius(eps)}"
+    return [_Subject(name, sha256, data["sha256"], eps, where) for name, sha256 in models]

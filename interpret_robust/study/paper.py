@@ -1,0 +1,199 @@
+"""What the paper claims, as data: sentences that can be tested, and the numbers that it gives for them.
+
+Liu & JaJa, Feature prioritization and regularization improve standard accuracy and adversarial robustness (2018).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from interpret_robust.results.attack_outcomes import HEADLINES
+from interpret_robust.results.reported import row_of
+
+TITLE = "Feature prioritization and regularization improve standard accuracy and adversarial robustness"
+AUTHORS = "Liu & JaJa, 2018"
+
+Row = Mapping[str, float]
+"""A row of a table: percent by variant."""
+
+ON_MNIST = "Section 4.1"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper that can be tested.
+
+    Attributes:
+        name: what this toolkit calls it.
+        statement: what is tested of it, in one line.
+        quote, where: the paper's own words, and where they stand, the section first.
+        analysis: what has to be measured.
+        models: what it is about: single variants, or pairs of which the second is what the first is compared with.
+        settings: the rows of the paper's tables that it is about, as `reported.csv` calls them.
+        table: the table that has these rows; empty where that depends on the dataset.
+        superlative: whether it calls a model the best, which a single better one refutes.
+    """
+
+    name: str
+    statement: str
+    quote: str
+    where: str
+    analysis: str
+    models: tuple[tuple[str, ...], ...]
+    settings: tuple[str, ...] = ()
+    table: str = ""
+    superlative: bool = False
+
+    @property
+    def section(self) -> str:
+        """As `Section 4.2`: the claims of one section are a family of tests."""
+        return self.where.partition(",")[0]
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares models."""
+        return len(self.models[0]) > 1
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """All variants that it is about."""
+        return tuple(dict.fromkeys(variant for models in self.models for variant in models))
+
+    def is_about(self, dataset: str) -> bool:
+        """Whether it can be tested on a dataset: the paper tells MNIST, in a section of its own, from all others."""
+        return (dataset == "mnist") == (self.section == ON_MNIST)
+
+
+def row(table: str, setting: str, reading: str = HEADLINES[0], *, headline: bool = True) -> Row:
+    """A row of a table; under attack that of a reading, such as `PGD-20`. Empty where the paper has none.
+
+    Table 1 does not tell the number of its steps: it stands beside the reading that is the `headline`.
+    """
+    if setting not in ("white-box", "black-box"):
+        return row_of(table, setting)
+    attack, steps = reading.lower().split("-")
+    return row_of(table, setting, attack, int(steps)) or (row_of(table, setting, attack, None) if headline else {})
+
+
+WITH_REGULARIZATION = (("at-reg", "at"), ("at-att-reg", "at-att"))
+WITH_ATTENTION = (("at-att", "at"), ("at-att-reg", "at-reg"))
+ATTENTIVE = (("at-att",), ("at-att-reg",))
+FULL_MODEL = (("at-att-reg", "at"),)
+
+CLAIMS = (
+    Claim(
+        "mnist-regularization",
+        "MNIST gains from feature regularization too",
+        "a model trained with the proposed feature regularization method is significantly more robust",
+        "Section 4.1, Table 1",
+        "robustness",
+        (("at-reg", "at"),),
+        ("white-box", "black-box"),
+        "table1",
+    ),
+    Claim(
+        "regularization-robustness",
+        "feature regularization raises white-box accuracy",
+        "the feature regularization method provides a significant improvement on white box robustness",
+        "Section 4.2, Table 2",
+        "robustness",
+        WITH_REGULARIZATION,
+        ("white-box",),
+    ),
+    Claim(
+        "regularization-cost",
+        "regularization costs natural and black-box accuracy",
+        "with a cost of standard accuracy and a slight decline of black box accuracy",
+        "Section 4.2, Table 2",
+        "robustness",
+        tuple((without, regularized) for regularized, without in WITH_REGULARIZATION),
+        ("natural", "black-box"),
+    ),
+    Claim(
+        "attention-accuracy",
+        "attention raises natural accuracy",
+        "attention contributes to both standard and adversarial accuracy",
+        "Section 4.2, Table 2",
+        "robustness",
+        WITH_ATTENTION,
+        ("natural",),
+    ),
+    Claim(
+        "attention-robustness",
+        "attention raises white-box accuracy",
+        "attention contributes to both standard and adversarial accuracy",
+        "Section 4.2, Table 2",
+        "robustness",
+        WITH_ATTENTION,
+        ("white-box",),
+    ),
+    Claim(
+        "both-robustness",
+        "both together are best under white-box attack",
+        "feature prioritization and regularization, which significantly outperforms adversarial training",
+        "Section 4.2, Table 2 and Section 1",
+        "robustness",
+        (("at-att-reg", "at"), ("at-att-reg", "at-reg"), ("at-att-reg", "at-att")),
+        ("white-box",),
+        superlative=True,
+    ),
+    Claim(
+        "nonlinear-attention",
+        "nonlinear attention beats linear on natural training",
+        "the accuracy is 92.87% for our attention and 91.34% for the linear attention model",
+        "Section 4.3",
+        "robustness",
+        (("natural-att", "natural-linear-att"),),
+        ("natural",),
+        "section4.3",
+    ),
+    Claim(
+        "robust-features",
+        "more attention goes to more robust features",
+        "assigns larger weights to more robust features and less weights to non-robust features",
+        "Section 4.3, Figure 2",
+        "attention-rank",
+        ATTENTIVE,
+    ),
+    Claim(
+        "attention-on-object",
+        "attention sits on the object",
+        "The attention maps focus sharply on the objects in the images",
+        "Section 4.3, Figure 3",
+        "localisation",
+        ATTENTIVE,
+    ),
+    Claim(
+        "robust-features-matter",
+        "the model depends on its robust features",
+        "our model depends on features that are very closely correlated with the robust features",
+        "Section 4.4",
+        "feature-deletion",
+        ATTENTIVE,
+    ),
+    Claim(
+        "gradmap-score",
+        "gradient maps of the full model are read more often",
+        "the gradient maps from our model express significantly better alignment with the original images",
+        "Section 4.4, Table 4",
+        "gradmap-score",
+        FULL_MODEL,
+        ("gradmap-score-clipped-test", "gradmap-score-raw-test"),
+        "table4",
+    ),
+    Claim(
+        "alignment",
+        "gradient maps of the full model follow edges better",
+        "the gradient maps generated from our model align better with the salient data characteristics",
+        "Section 4.4, Figure 4",
+        "alignment",
+        FULL_MODEL,
+    ),
+    Claim(
+        "cleaner-backgrounds",
+        "more of the full model's gradient lies on the object",
+        "our gradient maps have cleaner backgrounds and the gradients only focus on the objects",
+        "Section 4.4, Figure 4",
+        "localisation",
+        FULL_MODEL,
+    ),
+)

@@ -1,0 +1,371 @@
+"""A study: which models to train, which questions to ask of which of them, and doing all of it.
+
+`quick` is the embedded study of one training seed, `cifar10` the reference study. The others each reproduce one part of
+the paper, or audit all of its claims, over training seeds 0, 1, ..., at the paper's scale or at one for two cores.
+"""
+
+import math
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from interpret_robust import analyses
+from interpret_robust.analyses.engine.naming import file_name, reached
+from interpret_robust.core.errors import Say, UserError, unknown
+from interpret_robust.core.folders import Folders
+from interpret_robust.datasets import load
+from interpret_robust.study.evaluators import readers_of
+from interpret_robust.study.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
+from interpret_robust.training.recipe import preset
+
+
+class Model(NamedTuple):
+    """One model of a study."""
+
+    architecture: str
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """An analysis, and the models of a study that it is asked of; `settings` are those that are not the default.
+
+    `limit` is how many images of the split are looked at, None for all.
+    """
+
+    analysis: str
+    models: tuple[Model, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    limit: int | None = None
+
+    def of(self, analysis: Any) -> Any:
+        """The settings for the analysis."""
+        return replace(analysis.settings(), **self.settings)
+
+    @property
+    def images(self) -> str:
+        """As `test images`, or `first 400 test images`."""
+        return f"{self.split} images" if self.limit is None else f"first {self.limit} {self.split} images"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models of one dataset, trained by one recipe on its first `images` or all, and the questions asked of them."""
+
+    dataset: str
+    recipe: str
+    models: tuple[Model, ...]
+    questions: tuple[Question, ...]
+    images: int | None = None
+
+
+ADVERSARIAL = ("at-att-reg", "at-reg", "at-att", "at")
+"""The longest to train come first, so that the last to end are short."""
+NATURAL = ("natural-att", "natural-linear-att", "natural")
+WITH_ATTENTION = ("at-att-reg", "at-att")
+OF_TABLE_4 = ("at-att-reg", "at")
+
+HEADLINE_ONLY = {"pgd": "20", "cw": "none"}
+"""For the attack of the quick study: the whole table takes fifteen times as long."""
+EXPLAINED = 400
+"""Test images of which the quick study asks what a model looks at. It attacks all, more than twice as many."""
+
+# The subjects of the quick study have seed 0: the four variants and the natural networks that the paper sets beside
+# them. The evaluators that read their gradient maps have other seeds: a natural network of another architecture, which
+# is as long to train as an adversarial one, and two natural ones.
+SUBJECTS = tuple(Model("small", variant, 0) for variant in (*ADVERSARIAL, *NATURAL))
+READERS = (Model("cnn", "natural", 1), Model("small", "natural", 1), Model("small", "natural", 2))
+
+_EXPLAINED = tuple(model for model in SUBJECTS if model.variant in (*ADVERSARIAL, "natural"))
+_OF_TABLE_4 = tuple(model for model in SUBJECTS if model.variant in (*OF_TABLE_4, "natural"))
+
+QUICK = Study(
+    "cluttered-digits",
+    "quick",
+    (*SUBJECTS[:4], *READERS, *SUBJECTS[4:]),
+    (
+        Question("robustness", SUBJECTS, HEADLINE_ONLY),
+        *(
+            Question(name, _EXPLAINED, limit=EXPLAINED)
+            for name in ("attention-rank", "attention-maps", "localisation", "feature-deletion")
+        ),
+        *(
+            Question(name, _OF_TABLE_4, limit=EXPLAINED)
+            for name in ("gradient-maps", "gradmap-score", "alignment", "randomisation")
+        ),
+    ),
+)
+
+
+class Ask(NamedTuple):
+    """A question of a part of the paper: of which variants, on which splits, and of how many images at most."""
+
+    analysis: str
+    variants: tuple[str, ...]
+    settings: Mapping[str, Any] = {}
+    splits: tuple[str, ...] = ("test",)
+    images: int | None = None
+
+
+BOTH = ("train", "test")
+KEPT_MAPS = 100
+"""Images of which the reference study keeps gradient maps, so that its files can be shipped."""
+TABLE = Ask("robustness", ADVERSARIAL)
+TABLE_1 = Ask("robustness", ("at-reg", "at"), {"pgd": "40,100", "cw": "none", "step_size": 0.01})
+SECTION_4_3 = Ask("robustness", NATURAL, HEADLINE_ONLY)
+
+PARTS = {
+    "table1": (TABLE_1,),
+    "table2": (TABLE,),
+    "table3": (TABLE,),
+    "table4": (Ask("gradmap-score", OF_TABLE_4, splits=BOTH),),
+    "table5": (TABLE,),
+    "table6": (TABLE,),
+    "section4.3": (SECTION_4_3,),
+    "figure2": (Ask("attention-rank", WITH_ATTENTION, splits=BOTH),),
+    "figure3": (Ask("attention-maps", WITH_ATTENTION, splits=BOTH),),
+    "figure4": (Ask("gradient-maps", OF_TABLE_4, splits=BOTH),),
+    "audit": (
+        TABLE,
+        SECTION_4_3,
+        Ask("masking", ADVERSARIAL),
+        Ask("attention-rank", WITH_ATTENTION),
+        Ask("feature-deletion", WITH_ATTENTION),
+        Ask("localisation", (*WITH_ATTENTION, "at")),
+        Ask("gradmap-score", OF_TABLE_4),
+        Ask("alignment", OF_TABLE_4),
+    ),
+    "cifar10": (
+        TABLE,
+        SECTION_4_3,
+        Ask("masking", ADVERSARIAL),
+        Ask("attention-rank", WITH_ATTENTION, splits=BOTH),
+        Ask("attention-maps", WITH_ATTENTION, splits=BOTH),
+        Ask("feature-deletion", WITH_ATTENTION),
+        Ask("gradient-maps", OF_TABLE_4, splits=BOTH, images=KEPT_MAPS),
+        Ask("gradmap-score", OF_TABLE_4, splits=BOTH),
+        Ask("alignment", OF_TABLE_4),
+        Ask("randomisation", OF_TABLE_4),
+    ),
+}
+"""What is asked for each part of the paper, for the audit of all its claims, and for the reference study."""
+
+REPORTED = ("quick", "audit", "cifar10")
+"""Studies that end in the verdicts on the paper's claims and in a page."""
+
+
+class Setup(NamedTuple):
+    """What a part is reproduced with: how many images are learned from, and looked at in each split; None for all.
+
+    `reader` is the architecture of a natural network that reads gradient maps beside those of the subjects' own; None
+    for no such reader.
+    """
+
+    dataset: str
+    architecture: str
+    recipe: str
+    images: int | None = None
+    looked_at: Mapping[str, int | None] = {"train": None, "test": None}
+    reader: str | None = "cnn"
+
+
+FIRST = {"train": 1_000, "test": 1_000}
+SCALES = {
+    "quick": {
+        "table1": Setup("mnist", "cnn", "mnist-quick", None, FIRST),
+        "table3": Setup("cluttered-digits", "small-wide3", "quick", None, {"train": None, "test": 250}),
+        "table5": Setup("cifar100", "small", "quick", 5_000, FIRST),
+        "table6": Setup("svhn", "small", "quick", 5_000, FIRST),
+        "cifar10": Setup("cifar10", "small", "cifar-quick", None, FIRST, None),  # a cnn is 17 MB to ship
+        "rest": Setup("cluttered-digits", "small", "quick", None, {"train": 1_000, "test": None}),
+    },
+    "paper": {
+        "table1": Setup("mnist", "cnn", "mnist"),
+        "table3": Setup("cifar10", "wide3", "paper"),
+        "table5": Setup("cifar100", "narrow", "paper"),
+        "table6": Setup("svhn", "narrow", "paper"),
+        "cifar10": Setup("cifar10", "narrow", "fast", reader="small"),
+        "rest": Setup("cifar10", "narrow", "paper"),
+    },
+}
+
+
+def study(name: str, scale: str = "quick", seeds: int | None = None) -> Study:
+    """The study called `quick`, or that of a part of the paper over this many training seeds.
+
+    By default that is three, one for figures, and two for the reference study `cifar10`: each model and an independent
+    copy, which the black-box rows of a table need. Raises UserError for a name
+    that there is not, and for `quick` at another scale or of other seeds.
+    """
+    if name not in NAMES:
+        raise unknown("study", name, NAMES)
+    if name == "quick":
+        if scale != "quick" or seeds not in (None, 1):
+            raise UserError("quick is the embedded study of one seed: `audit` is that of several, at either scale.")
+        return QUICK
+    number = seeds or (1 if name.startswith("figure") else 2 if name == "cifar10" else 3)
+    setup = SCALES[scale].get(name, SCALES[scale]["rest"])
+    questions = tuple(
+        Question(ask.analysis, _models(setup.architecture, ask.variants, number), ask.settings, split, limit)
+        for ask in PARTS[name]
+        for split in ask.splits
+        for limit in (ask.images or setup.looked_at[split],)
+    )
+    is_read = any(question.analysis == "gradmap-score" for question in questions)
+    readers = _readers(setup.architecture, setup.reader, number) if is_read else ()
+    models = dict.fromkeys((*(model for question in questions for model in question.models), *readers))
+    return Study(setup.dataset, setup.recipe, tuple(models), questions, setup.images)
+
+
+NAMES = ("quick", *PARTS)
+
+
+def _models(architecture: str, variants: Iterable[str], seeds: int) -> tuple[Model, ...]:
+    return tuple(Model(architecture, variant, seed) for seed, variant in product(range(seeds), variants))
+
+
+def _readers(architecture: str, other: str | None, seeds: int) -> tuple[Model, ...]:
+    """Evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds are there.
+
+    Beside them stands one of another architecture, where there is to be any.
+    """
+    natural, at = _models(architecture, ("natural",), max(seeds, 3)), _models(architecture, ("at",), max(seeds, 2))
+    return (*natural, *([Model(other, "natural", 1)] if other else []), *at)
+
+
+class Step(NamedTuple):
+    """A file of a study, and the models that must be there before it can be made; paths are below `Folders`."""
+
+    file: Path
+    needs: tuple[Path, ...] = ()
+
+
+class _Planned(NamedTuple):
+    """A model that may have still to be trained."""
+
+    path: Path
+    job: Mapping[str, Any]
+    source: str
+
+    @property
+    def told(self) -> str:
+        return str(self.path)
+
+
+def plan(of: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
+    """Every model and every answer of a study, in an order in which they can be made."""
+    models = _planned(of, folders)
+    answers = [step for _, steps in _answers(of, models, folders) for step in steps]
+    return [*(Step(model.path) for model in models.values()), *answers]
+
+
+def _planned(of: Study, folders: Folders) -> dict[Model, _Planned]:
+    tasks = train_tasks(of, folders)
+    return {
+        model: _Planned(folders.checkpoints / task.name, task.job().describe(), of.dataset)
+        for model, task in zip(of.models, tasks, strict=True)
+    }
+
+
+def _answers(of: Study, models: Mapping[Model, _Planned], folders: Folders) -> Iterator[tuple[Question, list[Step]]]:
+    """Each question's files. What needs object masks is asked only where there are any."""
+    data, jobs = load(of.dataset), {model.path: model.job for model in models.values()}
+    for question in of.questions:
+        analysis = analyses.get(question.analysis)
+        if analysis.needs_masks and data.test.masks is None:
+            continue
+        settings, limit = question.of(analysis), reached(question.limit, data.split(question.split))
+        steps = []
+        for model in (models[one] for one in question.models):
+            name = file_name(analysis, model.path.stem, model.job, question.split, settings, limit)
+            choose = readers_of.get(analysis.readers)
+            readers = choose(model, tuple(jobs), jobs.__getitem__) if choose else ()
+            needs = (model.path, *readers[: analysis.most_readers])
+            steps.append(Step(folders.analyses / name, needs))
+        yield question, steps
+
+
+def train_tasks(
+    of: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
+) -> list[TrainTask]:
+    """The models of a study, each with the recipe for its architecture."""
+    return [
+        TrainTask(
+            of.dataset,
+            architecture,
+            variant,
+            seed,
+            preset(of.recipe, of.dataset, architecture=architecture),
+            folders.checkpoints,
+            device,
+            of.images,
+            deadline,
+            overwrite=overwrite,
+        )
+        for architecture, variant, seed in of.models
+    ]
+
+
+def question_tasks(
+    of: Study,
+    folders: Folders,
+    only: Container[str] | None = None,
+    **shared: Any,
+) -> list[tuple[Question, list[AnalysisTask]]]:
+    """Every question, asked of every model that it is for; what a model gives is read by others of the study only.
+
+    `only` are the files that are wanted, None for all; `shared` is what their tasks have in common.
+    """
+    asked = []
+    for question, steps in _answers(of, _planned(of, folders), folders):
+        wanted = [step for step in steps if only is None or step.file.name in only]
+        tasks = [task for step in wanted for task in _tasks(question, step, folders, **shared)]
+        if tasks:
+            asked.append((question, tasks))
+    return asked
+
+
+def _tasks(question: Question, step: Step, folders: Folders, **shared: Any) -> list[AnalysisTask]:
+    settings = question.of(analyses.get(question.analysis))
+    subject, *readers = step.needs
+    shared |= {"split": question.split, "limit": question.limit}
+    return analysis_tasks(question.analysis, [subject], folders, settings, readers, **shared)
+
+
+def reproduce(
+    of: Study,
+    folders: Folders,
+    device: str,
+    say: Say,
+    deadline: float = math.inf,
+    *,
+    overwrite: bool = False,
+    only: Collection[str] | None = None,
+) -> list[tuple[Question, list[Path]]]:
+    """Train and ask; returns the files of the answers to each question.
+
+    Args:
+        of: the study.
+        folders: where its files go.
+        device: auto, cpu or cuda.
+        say: told how it goes.
+        deadline: a value of `time.monotonic()`.
+        overwrite: make everything anew.
+        only: names of files, see `plan`, that are to be made, from those that they need; None for all of the study.
+
+    Raises Stopped where the deadline passes, with everything saved, and to be continued; and UserError for a file that
+    is not of the study, or that needs one that is not there.
+    """
+    known = [step.file.name for step in plan(of)] if only else []
+    for name in only or ():
+        if name not in known:
+            raise unknown("file of this study", name, known)
+    trainings = train_tasks(of, folders, device, deadline, overwrite=overwrite)
+    do_all([task for task in trainings if only is None or task.name in only], device, say)
+    asked = question_tasks(of, folders, only, device=device, deadline=deadline, overwrite=overwrite)
+    do_all([task for _, tasks in asked for task in tasks], device, say)
+    return [(question, [task.work().path for task in tasks]) for question, tasks in asked]

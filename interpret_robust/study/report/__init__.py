@@ -1,0 +1,66 @@
+"""One self-contained HTML page of a study: claims with verdicts, tables, pictures, a gallery, provenance.
+
+The page is made from analyses/*.h5 and the pictures drawn from them. It holds everything it shows, asks nothing of
+the network, and equal inputs give equal bytes.
+"""
+
+import hashlib
+import json
+import re
+from importlib import metadata
+from pathlib import Path
+
+from interpret_robust import analyses, figures
+from interpret_robust.core.errors import Say, UserError
+from interpret_robust.core.files import replacing
+from interpret_robust.core.folders import Folders
+from interpret_robust.figures import drawing, style
+from interpret_robust.results import names
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.study.report.page import render
+
+_FIRST_LINE = "<!doctype html><!-- irt report {stamp} -->"
+_STAMP = re.compile(re.escape(_FIRST_LINE).replace(r"\{stamp\}", "([0-9a-f]{64})"))
+
+
+def write(folders: Folders, page: Path, say: Say) -> Path:
+    """Write the report of a working directory to `page`, unless it is there already; returns `page`.
+
+    A report of other files is replaced. Raises UserError where there are no analyses, where one of them cannot be
+    read, and where `page` is something other than a report.
+    """
+    files = sorted(folders.analyses.glob("*.h5"))
+    if not files:
+        raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
+    opened = sorted(map(analyses.read, files), key=names.order)
+    stamp = _stamp(opened)
+    before = _stamp_of(page) if page.exists() else None
+    if before == stamp:
+        say(f"{page.name} is there already")
+        return page
+    text = render(opened, _draw(opened, folders.figures, say))
+    with replacing(page) as partial:
+        partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
+    say(f"{'rewrote' if before else 'wrote'} {page.name}")
+    return page
+
+
+def _draw(opened: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
+    """The pictures of each analysis that has one."""
+    files = {name: [one.path for one in opened if one.schema == figures.get(name).READS] for name in figures.names()}
+    return {name: drawing.draw_all(name, of, folder, say) for name, of in files.items()}
+
+
+def _stamp(opened: list[Result]) -> str:
+    """SHA-256 of all that decides the page: the content of its files, and the version that makes it."""
+    made_from = {"version": metadata.version("interpret-robust"), "files": style.inputs(opened)}
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _stamp_of(page: Path) -> str:
+    """The stamp of a report that is there. Raises UserError for a file that is no report."""
+    with open(page, encoding="utf-8", errors="replace") as file:
+        found = _STAMP.match(file.readline(200))
+    if found is None:
+        raise UserError(f"{page} is no report of irt's, and stays as it is: name another file with -o.")
+    return found[1]

@@ -1,0 +1,130 @@
+"""The commands that made the files of a study, told from their configurations and the origin of their images."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+
+from interpret_robust import analyses
+from interpret_robust.datasets.batches import BATCH_SIZE
+from interpret_robust.models.external import Card
+from interpret_robust.models.variants import is_brought
+from interpret_robust.results.hdf5 import Result, provenance
+from interpret_robust.results.names import job, order
+from interpret_robust.training.recipe import PRESETS, preset
+
+
+def all_of(opened: Sequence[Result]) -> list[str]:
+    """What to type, in order, to make the files of a study anew; each command stands once.
+
+    The models that are trained are those analyzed, then those that only read what others give.
+    """
+    ordered = sorted(opened, key=order)
+    models = [_models(result) for result in ordered]
+    subjects, readers = [found[:1] for found in models], [found[1:] for found in models]
+    trained = [
+        shlex.join(["irt", "train", *_training(made, source)])
+        for made, source in chain(*subjects, *readers)
+        if not is_brought(made)
+    ]
+    declared = [
+        shlex.join(
+            ["irt", "model", "card", *_words(made), "--dataset", _origin(result)["source"], "-o", _file("", made)]
+        )
+        for result in ordered
+        for made in _given(result).values()
+        if is_brought(made)
+    ]
+    analyzed = [
+        shlex.join(["irt", "analyze", _name(result), *_words(job(result)), *_options(result)]) + _readers(result)
+        for result in ordered
+    ]
+    return [*dict.fromkeys(trained), *dict.fromkeys(declared), *sorted(set(analyzed)), "irt report"]
+
+
+def of(result: Result) -> str:
+    """What to type to make one file anew."""
+    made = job(result)
+    subject = _words(made) if is_brought(made) else [_file(result.config["checkpoint"]["name"], made)]
+    return shlex.join(["irt", "analyze", _name(result), *subject, *_options(result)])
+
+
+def changed(result: Result) -> dict[str, Any]:
+    """The settings of a file that are not the default for its checkpoint."""
+    default = asdict(analyses.get(_name(result)).settings().resolved(job(result)))
+    return {name: value for name, value in result.config["settings"].items() if value != default.get(name)}
+
+
+def _name(result: Result) -> str:
+    return result.schema.partition("/")[0]
+
+
+def _file(name: str, made: Mapping[str, Any]) -> str:
+    """Where a model is expected: its checkpoint, or the card of one from elsewhere."""
+    return f"{made['variant']}.json" if is_brought(made) else f"checkpoints/{name}.safetensors"
+
+
+def _words(made: Mapping[str, Any]) -> list[str]:
+    """The options that find a model from elsewhere; none for a checkpoint."""
+    return Card.of(made["card"]).words() if is_brought(made) else []
+
+
+def _origin(result: Result) -> dict[str, Any]:
+    """Where a file's images and those of its models' training came from: see `Work.origin`."""
+    origin: dict[str, Any] = provenance(result.path)["run"]
+    return origin
+
+
+def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
+    """The jobs of a file's model and of its evaluators, each with the name or path of its data."""
+    evaluators = result.config.get("evaluators", {"names": [], "jobs": {}})
+    jobs = [job(result), *(evaluators["jobs"][name] for name in evaluators["names"])]
+    return list(zip(jobs, _origin(result)["trained_on"], strict=True))
+
+
+def _options(result: Result) -> list[str]:
+    config, origin = result.config, _origin(result)
+    options = {
+        "dataset": origin["source"] if is_brought(job(result)) or origin["source"] != origin["trained_on"][0] else None,
+        "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
+        "limit": origin["limit"],
+        "batch-size": config["batch_size"] if config["batch_size"] != BATCH_SIZE else None,
+    } | {name.replace("_", "-"): value for name, value in changed(result).items()}
+    given = {f"--{name}": value for name, value in options.items() if value is not None and value is not False}
+    words = [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]
+    return words + [word for name, made in _given(result).items() for word in ("--evaluator", _file(name, made))]
+
+
+def _given(result: Result) -> dict[str, dict[str, Any]]:
+    """The evaluators that were named in the command, and how they were made."""
+    evaluators = result.config.get("evaluators", {"given": False})
+    return {name: evaluators["jobs"][name] for name in evaluators["names"]} if evaluators["given"] else {}
+
+
+def _readers(result: Result) -> str:
+    """A remark that names the models which were chosen to read what a file's model gives; copies are all there are."""
+    names = result.config.get("evaluators", {}).get("names", [])
+    chosen = analyses.get(_name(result)).readers == "evaluators" and not _given(result)
+    return f"  # read by {', '.join(names)}" if names and chosen else ""
+
+
+def _training(trained: dict[str, Any], source: str) -> list[str]:
+    """The arguments of `irt train`, with the numbers in which a recipe differs from its preset.
+
+    The limit always stands: a file does not say how many images its dataset has.
+    """
+    recipe, architecture = trained["recipe"], trained["architecture"]
+    options = {
+        "--dataset": source,
+        "--arch": architecture,
+        "--recipe": recipe["name"],
+        "--seed": str(trained["seed"]),
+        "--limit": str(trained["images"]),
+    }
+    words = [trained["variant"], *(word for option in options.items() for word in option)]
+    if recipe["name"] in PRESETS:
+        default = asdict(preset(recipe["name"], source, architecture=architecture))
+        changes = [f"{name}={str(value).lower()}" for name, value in recipe.items() if value != default.get(name)]
+        words += [word for change in changes for word in ("--set", change)]
+    return words

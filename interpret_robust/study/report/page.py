@@ -1,0 +1,154 @@
+"""What the page shows, found in the files, and put into the template."""
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from interpret_robust import analyses
+from interpret_robust.analyses.engine import printing
+from interpret_robust.core import configs
+from interpret_robust.models.variants import is_brought
+from interpret_robust.results import hdf5
+from interpret_robust.results.conditions import FREE, conditions
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job
+from interpret_robust.study import paper
+from interpret_robust.study.audit import audits
+from interpret_robust.study.report import commands
+from interpret_robust.study.report.embedding import embedded
+from interpret_robust.study.report.gallery import gallery
+from interpret_robust.study.verdicts import Verdict
+
+_HERE = Path(__file__).parent
+_Item = TypeVar("_Item")
+
+
+def render(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> str:
+    """The page but for its first line, from all files of a study and the pictures of each analysis.
+
+    Models stand in the order of `opened`.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(
+        version=metadata.version("interpret-robust"),
+        style=_own("page.css"),
+        script=_own("gallery.js"),
+        title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in opened}))} look at",
+        paper=paper,
+        facts=_facts(opened),
+        audits=audits(opened),
+        verdicts=get_args(Verdict),
+        analyses=_analyses(opened, pictures),
+        gallery=gallery(opened),
+        files=[_origin(result) for result in sorted(opened, key=lambda one: one.path.name)],
+        commands=commands.all_of(opened),
+    )
+
+
+def _own(name: str) -> Markup:
+    """A file of this package, to stand in the page as it is."""
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
+
+
+def _facts(opened: Sequence[Result]) -> dict[str, list[str]]:
+    """What was studied: images, models with their seeds, and when."""
+    data = [result.config["data"] for result in opened]
+    trained = _grouped(map(job, opened), _kind)
+    dates = sorted(str(hdf5.attributes(result.path)["created_utc"])[:10] for result in opened)
+    return {
+        "Images": sorted({f"{one['dataset']}: {one['images']} of the {one['split']} split" for one in data}),
+        "Models": [f"{name}: {', '.join(_with_seeds(of))}" for name, of in trained.items()],
+        "Files": [f"{len(opened)}, written {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"],
+    }
+
+
+def _kind(made: Mapping[str, Any]) -> str:
+    """As `cifar10, small`, or `cifar10, from elsewhere`."""
+    return f"{made['dataset']}, {'from elsewhere' if is_brought(made) else made['architecture']}"
+
+
+def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """As `at-att (seed 0)` or `at (seeds 0, 1)`."""
+    found = []
+    for variant, of in _grouped(jobs, lambda one: one["variant"]).items():
+        seeds = [str(seed) for seed in sorted({one["seed"] for one in of} - {None})]
+        told = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
+        found.append(f"{variant}{told}")
+    return found
+
+
+def _analyses(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """Each analysis with its question, its tables and its pictures, in their order."""
+    groups = _grouped(opened, lambda one: one.schema.partition("/")[0])
+    return [
+        {
+            "name": name,
+            "question": analyses.about(name),
+            "tables": _tables(groups[name]),
+            "pictures": [_picture(path) for path in pictures.get(name, ())],
+        }
+        for name in analyses.names()
+        if name in groups
+    ]
+
+
+def _tables(opened: Sequence[Result]) -> list[dict[str, Any]]:
+    """The printed tables of one analysis, for each set of files of the same images under the same settings."""
+    groups = _grouped(opened, lambda one: json.dumps({**conditions(one), "trained": None}))
+    return [{"of": _conditions(group[0]), "tables": printing.rows_of(group)} for group in groups.values()]
+
+
+def _conditions(result: Result) -> str:
+    """As `1000 test images of cluttered-digits, steps 100`."""
+    data, changed = result.config["data"], commands.changed(result)
+    settings = [f"{name} {value}" for name, value in changed.items() if name not in FREE]
+    return ", ".join([f"{data['images']} {data['split']} images of {data['dataset']}", *settings])
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """A picture as it stands in the page: itself, its size in pixels, caption and name."""
+    caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
+    with Image.open(path) as picture:
+        pixels = picture.convert("RGB")
+    return {
+        "name": path.stem,
+        "source": embedded(pixels, "WEBP", lossless=True),
+        "width": pixels.width,
+        "height": pixels.height,
+        "caption": caption,
+        "alternative": caption.partition(". ")[0],
+    }
+
+
+def _origin(result: Result) -> dict[str, Any]:
+    """Where a file comes from: what identifies it, the command, and all that is stored of it."""
+    attributes, stored = hdf5.attributes(result.path), hdf5.provenance(result.path)
+    return {
+        "name": result.path.name,
+        "schema": result.schema,
+        "images": result.count,
+        "content SHA-256": attributes["content_sha256"],
+        "configuration SHA-256": attributes["config_sha256"],
+        "created": attributes["created_utc"],
+        "version": stored["run"]["version"],
+        "commit": stored["run"].get("commit", "unknown"),
+        "seed": result.config["settings"].get("seed", "none"),
+        "command": commands.of(result),
+        "stored": configs.lines(stored),
+    }
+
+
+def _grouped(items: Iterable[_Item], key: Callable[[_Item], Any]) -> dict[Any, list[_Item]]:
+    """Items by their key, in the order in which keys first appear."""
+    groups: dict[Hashable, list[_Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

@@ -1,0 +1,276 @@
+"""Pieces of work that a command or a study is made of: a model to train, an analysis of a checkpoint."""
+
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+
+from interpret_robust import analyses
+from interpret_robust.analyses.engine import work as streaming
+from interpret_robust.core import process_pool, ranks, round_robin
+from interpret_robust.core.device import cores, resolve
+from interpret_robust.core.errors import Say, UserError
+from interpret_robust.core.folders import Folders
+from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.core.process_pool import Task
+from interpret_robust.datasets import load
+from interpret_robust.datasets.batches import BATCH_SIZE
+from interpret_robust.datasets.catalogue import must_be_fetched
+from interpret_robust.models import checkpoint
+from interpret_robust.models.external import Brought, Card, Reference, subject, try_out
+from interpret_robust.models.variants import variant
+from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
+from interpret_robust.training.job import Job
+from interpret_robust.training.loop import finished, training
+from interpret_robust.training.recipe import Recipe
+
+AT_ONCE = 4
+"""Models that a GPU trains at once: more of the paper's size than fill one."""
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One model to train; `source` is the dataset's name or path."""
+
+    source: str
+    architecture: str
+    variant: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+    device: str = "auto"
+    limit: int | None = None
+    deadline: float = math.inf
+    overwrite: bool = False
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's file name."""
+        return f"{self.job().name}.safetensors"
+
+    def job(self) -> Job:
+        """What is trained."""
+        return Job(load(self.source), self.architecture, variant(self.variant), self.seed, self.recipe, self.limit)
+
+    def is_done(self) -> bool:
+        """Whether its checkpoint is there. Raises UserError where another job's has its name."""
+        return finished(self.job(), self.folder, overwrite=self.overwrite)
+
+    def __call__(self, position: int | None = None) -> str:
+        """Train, and say how it went. Raises Stopped without beginning where the deadline has passed."""
+        with stop_requests() as stop:
+            return round_robin.to_end(self.steps(stop, position))
+
+    def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
+        """The same a step at a time, until `stop` is set."""
+        if ranks.any_of(time.monotonic() > self.deadline)[0]:
+            raise Stopped(f"{self.job().name} was not begun")
+        path = yield from training(
+            self.job(),
+            self.folder,
+            source=self.source,
+            device=resolve(self.device),
+            stop=stop,
+            deadline=self.deadline,
+            overwrite=self.overwrite,
+            position=position,
+        )
+        if ranks.index() > 0:
+            return path.name
+        last = checkpoint.read(path).about["history"][-1]
+        return (
+            f"trained {path.name}: {last['epoch']} epochs in {last['seconds']:.0f} s, "
+            f"accuracy on the images it trained on {last['accuracy']:.1%}"
+        )
+
+
+@dataclass(frozen=True)
+class AnalysisTask:
+    """One analysis of one model; `source` is the dataset's name or path, None for that of training."""
+
+    analysis: str
+    checkpoint: Reference
+    folder: Path
+    settings: Any
+    device: str = "auto"
+    source: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    batch_size: int = BATCH_SIZE
+    overwrite: bool = False
+    evaluators: tuple[Reference, ...] = ()
+    default_evaluators: bool = True
+    deadline: float = math.inf
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.work().path.name
+
+    def is_done(self) -> bool:
+        """Whether its file is there. Raises UserError where another configuration's has its name."""
+        return self.work().is_done(overwrite=self.overwrite)
+
+    def __call__(self, position: int | None = None) -> str:
+        """Run it, and say where the answer is. Raises Stopped at the deadline, with all whole batches kept."""
+        return f"analyzed {self.work().run(overwrite=self.overwrite, position=position).name}"
+
+    def work(self) -> streaming.Work:
+        """The analysis with everything that it needs. Raises UserError where these do not fit."""
+        found = subject(self.checkpoint, self.source)
+        source = self.source or found.source
+        return streaming.Work(
+            analyses.get(self.analysis),
+            found,
+            load(source),
+            self.folder,
+            settings=self.settings,
+            split=self.split,
+            limit=self.limit,
+            batch_size=self.batch_size,
+            device=resolve(self.device),
+            evaluators=[subject(one, source) for one in self.evaluators],
+            default_evaluators=self.default_evaluators,
+            source=source,
+            deadline=self.deadline,
+        )
+
+
+def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say: Say) -> None:
+    """Do the tasks that are not done yet, side by side on a CPU; on a GPU train several at once, else one by one.
+
+    Several ranks do each task together, one by one. Each outcome is said as it comes. The first error is raised when
+    all others have ended; by ranks, which cannot go on without each other, at once.
+    """
+    todo = []
+    done = ranks.from_first(lambda: [task.is_done() for task in tasks])
+    for task, is_done in zip(tasks, done, strict=True):
+        assert isinstance(task, TrainTask | AnalysisTask)
+        if is_done:
+            say(f"{task.name} is there already")
+        else:
+            if not task.overwrite and (task.folder / task.name).exists():
+                say(f"{task.name} is made anew: more models read it now")
+            todo.append(task)
+    failures = []
+    for outcome in _outcomes(todo, resolve(device)):
+        if isinstance(outcome, Exception):
+            failures.append(outcome)
+        else:
+            say(outcome)
+    failures.sort(key=lambda failure: isinstance(failure, Stopped))
+    for failure in failures[1:]:
+        say(str(failure))
+    if failures:
+        raise failures[0]
+
+
+def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exception]:
+    """What each task says, or its exception, as they end."""
+    trainings = [task for task in tasks if isinstance(task, TrainTask)]
+    if ranks.count() > 1:
+        yield from (task(None) for task in tasks)
+    elif trainings and device.type == "cuda":
+        yield from (outcome for _, outcome in round_robin.run(trainings, AT_ONCE, device))
+    else:
+        workers = 1 if device.type == "cuda" else min(cores(), len(tasks))
+        yield from (outcome for _, outcome in process_pool.run(tasks, workers))
+
+
+def checkpoints_in(folders: Folders) -> list[Path]:
+    """The finished checkpoints of a working directory, by name. Raises UserError where there are none."""
+    found = _checkpoints_in(folders)
+    if not found:
+        raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
+    return found
+
+
+def _checkpoints_in(folders: Folders) -> list[Path]:
+    return sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
+
+
+def applicable(analysis: str, paths: Sequence[Path], shared: Mapping[str, Any], say: Say) -> list[Path]:
+    """Those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
+
+    `shared` is what their tasks have in common. Raises UserError where there are none.
+    """
+    obstacles = {path: _obstacle(analysis, path, paths, shared) for path in paths}
+    found = [path for path, obstacle in obstacles.items() if obstacle is None]
+    left_out = [f"{path.name} is left out: {obstacle}" for path, obstacle in obstacles.items() if obstacle]
+    if not found:
+        raise UserError(left_out[0])
+    for sentence in left_out:
+        say(sentence)
+    return found
+
+
+def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping[str, Any]) -> str | None:
+    analysis, found = analyses.get(name), checkpoint.read(path)
+    if not shared.get("source") and must_be_fetched(found.source):
+        return f"its images are not here: `irt data get {found.source}`."
+    dataset = load(shared.get("source") or found.source)
+    if analysis.needs_masks and dataset.test.masks is None:
+        return f"{dataset.name} has no object masks."
+    if given := shared.get("evaluators"):
+        return "it is the evaluator." if path.resolve() in [one.resolve() for one in given] else None
+    if analysis.readers != "evaluators":
+        return None
+    try:
+        evaluators_of(found, candidates)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def analysis_tasks(
+    name: str,
+    subjects: Sequence[Reference],
+    folders: Folders,
+    settings: Any,
+    candidates: Sequence[Path] | None = None,
+    *,
+    evaluators: tuple[Reference, ...] = (),
+    matrix: bool = False,
+    **shared: Any,
+) -> list[AnalysisTask]:
+    """A task for each subject.
+
+    What it gives is read by the `evaluators` given, or by those that suit the analysis among `candidates`, by
+    default all that there are; with `matrix` by all others of the same dataset. Raises UserError for both.
+    """
+    if evaluators and matrix:
+        raise UserError("--evaluator names those that read and --matrix takes them all: give one of the two.")
+    analysis = analyses.get(name)
+    if analysis.readers == "none":
+        return [AnalysisTask(name, one, folders.analyses, settings, **shared) for one in subjects]
+    if candidates is None:
+        candidates = () if evaluators else _checkpoints_in(folders)
+    choose = others_of if matrix else readers_of[analysis.readers]
+    chosen = [evaluators or choose(subject(one, shared.get("source")), candidates) for one in subjects]
+    shared["default_evaluators"] = not (evaluators or matrix)
+    return [
+        AnalysisTask(name, one, folders.analyses, settings, evaluators=readers[: analysis.most_readers], **shared)
+        for one, readers in zip(subjects, chosen, strict=True)
+    ]
+
+
+def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
+    """What is doubtful about the models from elsewhere that have still to be asked, or that read what others give."""
+    found: dict[tuple[Reference, str | None], str | None] = {}
+    for task in tasks:
+        for one in (task.checkpoint, *task.evaluators):
+            if (one, task.source) in found or not _is_card(one) or task.is_done():
+                continue
+            model = subject(one, task.source)
+            assert isinstance(model, Brought)
+            found[one, task.source] = try_out(model, load(model.source), resolve(task.device)).doubt
+    return [doubt for doubt in found.values() if doubt]
+
+
+def _is_card(one: Reference) -> bool:
+    return isinstance(one, Card) or one.suffix == ".json"

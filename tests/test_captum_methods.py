@@ -1,0 +1,263 @@
+"""Maps by captum against closed forms and slow loops, method by method, and what they must leave alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from anyone import C, Convolutions, H, K, N, W, hooks, seeded, unchanged
+from networks import Array, Linear, array, pixels, settle
+from torch import Tensor, nn
+
+from interpret_robust.attribution import captum_methods
+from interpret_robust.attribution.captum_methods import BASELINES, OF_ACTIVATIONS, names
+from interpret_robust.attribution.gradients import checked_source, gradient_map, loss_gradient
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.models.wrapped import Preprocess, Wrapped
+
+LABELS = torch.tensor([0, 6, 3, 3, 1])
+INDICES = range(40, 40 + N)
+PLAIN = Preprocess((0.0,), (1.0,))
+
+
+def images(count: int = N) -> Tensor:
+    return 0.05 + 0.9 * pixels(count, C, H, W, seed=2)
+
+
+def network(*, inplace: bool = False) -> Wrapped:
+    found: Convolutions = seeded(Convolutions)
+    settle(found)
+    with torch.no_grad():
+        found.answer.weight.mul_(20)
+    for module in (found.rectify, found.rectify_again):
+        module.inplace = inplace
+    return Wrapped(found, PLAIN, "body")
+
+
+def maps(name: str, model: nn.Module, part: Any = slice(None), seed: int = 0) -> Tensor:
+    at = images()[part]
+    indices = np.array(INDICES)[part].tolist()
+    return gradient_map(f"captum:{name}", model, at, LABELS[part], indices, seed)
+
+
+def losses(model: nn.Module, at: Tensor) -> Tensor:
+    with torch.no_grad():
+        return F.cross_entropy(model(at), LABELS[: len(at)], reduction="none")
+
+
+def cells() -> list[tuple[slice, slice]]:
+    """Squares of an eighth of each side: here 1 by 2 pixels."""
+    return [(slice(row, row + 1), slice(column, column + 2)) for row in range(H) for column in range(0, W, 2)]
+
+
+def test_the_methods_are_those_of_captum_that_attribute_to_pixels() -> None:
+    assert set(names()) == {
+        *("Saliency", "InputXGradient", "IntegratedGradients", "GradientShap", "Occlusion", "FeatureAblation"),
+        *("DeepLift", "DeepLiftShap", "GuidedBackprop", "Deconvolution", "GuidedGradCam"),
+        *("ShapleyValueSampling", "Lime", "KernelShap"),
+    }
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_map_has_numbers_and_does_not_depend_on_its_batch(name: str) -> None:
+    model = network()
+    whole = maps(name, model)
+    assert whole.shape == (N, C, H, W) and whole.any()
+    least = 1e-4 * float(whole.abs().max())
+    for image in range(N):
+        torch.testing.assert_close(
+            maps(name, model, slice(image, image + 1)), whole[image : image + 1], rtol=1e-3, atol=least
+        )
+    order = [3, 0, 4, 1, 2]
+    torch.testing.assert_close(maps(name, model, order), whole[order], rtol=1e-3, atol=least)
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_model_the_images_and_the_random_state_are_left_as_found(name: str) -> None:
+    model, at, labels = network(), images(2), LABELS[:2].clone()
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad), unchanged(model, at, labels):
+            found = gradient_map(f"captum:{name}", model, at, labels, INDICES[:2])
+        assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_map_is_a_function_of_its_seed(name: str) -> None:
+    model, one = network(), slice(0, 1)
+    first = maps(name, model, one, 3)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(99)
+        assert torch.equal(maps(name, model, one, 3), first)
+    is_random = name in ("GradientShap", "DeepLiftShap", "ShapleyValueSampling", "Lime", "KernelShap")
+    assert torch.equal(maps(name, model, one, 4), first) != is_random
+
+
+def test_saliency_is_our_gradient() -> None:
+    model = network()
+    expected = loss_gradient(model, images(), LABELS)
+    assert (expected < 0).any()
+    torch.testing.assert_close(maps("Saliency", model), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_input_times_gradient_is_that() -> None:
+    model = network()
+    expected = images() * loss_gradient(model, images(), LABELS)
+    torch.testing.assert_close(maps("InputXGradient", model), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Occlusion", "FeatureAblation"])
+def test_squares_made_black_change_the_loss_as_in_a_slow_loop(name: str) -> None:
+    model = network()
+    whole, slow = losses(model, images()), torch.zeros(N, C, H, W)
+    for rows, columns in cells():
+        black = images()
+        black[:, :, rows, columns] = 0
+        slow[:, :, rows, columns] = (whole - losses(model, black))[:, None, None, None]
+    assert slow.any()
+    torch.testing.assert_close(maps(name, model), slow, rtol=1e-3, atol=1e-5)
+
+
+def test_shapley_values_of_the_squares_sum_to_the_difference_of_the_losses() -> None:
+    model = network()
+    found = maps("ShapleyValueSampling", model)
+    by_square = torch.stack([found[:, :, rows, columns].flatten(1) for rows, columns in cells()], 1)
+    assert torch.equal(by_square.amax(2), by_square.amin(2)), "a square has one value in all its colors"
+    gone = losses(model, images()) - losses(model, torch.zeros(N, C, H, W))
+    assert gone.abs().min() > 0.01
+    torch.testing.assert_close(by_square[:, :, 0].sum(1), gone, rtol=1e-3, atol=1e-4)
+
+
+def test_integrated_gradients_sum_to_the_difference_of_the_losses() -> None:
+    model = network()
+    gone = losses(model, images()) - losses(model, torch.zeros(N, C, H, W))
+    torch.testing.assert_close(maps("IntegratedGradients", model).sum((1, 2, 3)), gone, rtol=0.05, atol=0.01)
+
+
+class Rectified(nn.Module):
+    """Linear where images are positive, as they are here: `weight @ pixels + bias`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rectify, self.linear = nn.ReLU(), Linear(C * H * W, K)
+
+    def forward(self, at: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.rectify(at))
+        return logits
+
+
+def of_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss that is linear in the logits."""
+    return logits.gather(1, labels[:, None])[:, 0]
+
+
+def slopes(model: Rectified) -> Tensor:
+    return model.linear.layer.weight[LABELS].detach().reshape(N, C, H, W)
+
+
+@pytest.mark.parametrize("name", ["InputXGradient", "IntegratedGradients", "DeepLift", "FeatureAblation"])
+def test_contributions_to_a_linear_score_are_weight_times_pixel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captum_methods, "cross_entropy", of_label)
+    model = Rectified().eval()
+    expected = slopes(model) * images()
+    if name == "FeatureAblation":
+        for rows, columns in cells():
+            expected[:, :, rows, columns] = expected[:, :, rows, columns].sum((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(maps(name, model), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_deep_lift_shap_compares_with_noise_that_is_the_images_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captum_methods, "cross_entropy", of_label)
+    model = Rectified().eval()
+    baselines = []
+    for stream in streams(5, INDICES):
+        stream.integers(2**31)  # what follows is the seed of global random numbers, drawn first
+        baselines.append(torch.from_numpy(stream.random((BASELINES, C, H, W), dtype=np.float32)).mean(0))
+    expected = slopes(model) * (images() - torch.stack(baselines))
+    torch.testing.assert_close(maps("DeepLiftShap", model, seed=5), expected, rtol=1e-3, atol=1e-4)
+
+
+class TwoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.rectify, self.second = nn.Linear(C * H * W, 20), nn.ReLU(), nn.Linear(20, K)
+
+    def forward(self, at: Tensor) -> Tensor:
+        logits: Tensor = self.second(self.rectify(self.first(at.flatten(1))))
+        return logits
+
+
+@pytest.mark.parametrize("name", ["GuidedBackprop", "Deconvolution"])
+def test_only_positive_gradients_go_back_through_a_relu(name: str) -> None:
+    """Springenberg et al. 2015: also where the unit is off, for deconvolution."""
+    model: TwoLayers = seeded(TwoLayers)
+    first, second, bias = array(model.first.weight), array(model.second.weight), array(model.first.bias)
+    found: Array = array(maps(name, model))
+    for image, label, one in zip(array(images()), LABELS.tolist(), found, strict=True):
+        hidden = first @ image.ravel() + bias
+        scores = np.exp(second @ np.maximum(hidden, 0) + array(model.second.bias))
+        back = np.maximum(second.T @ (scores / scores.sum() - np.eye(K)[label]), 0)
+        if name == "GuidedBackprop":
+            back = back * (hidden > 0)
+        np.testing.assert_allclose(one, (first.T @ back).reshape(C, H, W), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OF_ACTIVATIONS)
+def test_methods_of_activations_are_refused_where_there_are_none(name: str) -> None:
+    model = Linear(C * H * W, K).eval()
+    with pytest.raises(UserError, match=f"captum's {name} changes what ReLU layers do, and this network has none"):
+        maps(name, model)
+
+
+@pytest.mark.parametrize("name", OF_ACTIVATIONS)
+def test_methods_of_activations_go_through_relus_that_work_in_place(name: str) -> None:
+    """Those of nearly all networks of torchvision do."""
+    torch.testing.assert_close(maps(name, network(inplace=True)), maps(name, network()))
+
+
+def test_grad_cam_needs_local_features() -> None:
+    with pytest.raises(UserError, match=r"the model has no local features\."):
+        maps("GuidedGradCam", Rectified().eval())
+
+
+class Broken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rectify = nn.ReLU()
+
+    def forward(self, at: Tensor) -> Tensor:
+        self.rectify(at)
+        raise RuntimeError("out of order.\nat all")
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_method_that_fails_is_told_in_one_sentence_and_leaves_no_hooks(name: str) -> None:
+    model = Wrapped(Broken().eval(), PLAIN, "rectify")
+    with (
+        unchanged(model),
+        pytest.raises(UserError, match=rf"captum's {name} does not go through this network \(out of order\)\."),
+    ):
+        maps(name, model)
+    assert hooks(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("captum:Salience", r"unknown attribution of captum 'Salience': did you mean 'Saliency'\? known are"),
+        ("captum:", "unknown attribution of captum ''"),
+        ("captum:LRP", "unknown attribution of captum 'LRP'"),
+        ("captum:LayerGradCam", "unknown attribution of captum 'LayerGradCam'"),
+        ("Saliency", "unknown source of maps 'Saliency'.*captum:NAME"),
+        ("gradent", r"unknown source of maps 'gradent': did you mean 'gradient'\?"),
+    ],
+)
+def test_an_unknown_method_is_the_users_error(source: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        checked_source(source)
+
+
+def test_known_methods_are_sources() -> None:
+    for name in names():
+        assert checked_source(f"captum:{name}") == f"captum:{name}"

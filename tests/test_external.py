@@ -1,0 +1,717 @@
+"""Models of any origin: how they are named, built and read, what is said of those that do not fit, and of doubts."""
+
+import builtins
+import importlib.util
+import json
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anyone import C, Convolutions, H, K, Levels, W, hooks, levels, noise, seeded, unchanged
+from networks import array, pixels
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.npz import write_npz
+from interpret_robust.models.external import (
+    Brought,
+    Card,
+    bring,
+    layer_rows,
+    network_of,
+    preprocess_of,
+    reference,
+    subject,
+    try_out,
+)
+from interpret_robust.models.wrapped import STATISTICS
+
+CPU = torch.device("cpu")
+FULL = Card(
+    "timm:vit_tiny_patch16_224",
+    weights="random",
+    arguments=(("img_size", 32), ("global_pool", "avg"), ("drop", None)),
+    normalize="0.5,0.25",
+    resize=64,
+    local_layer="blocks.3",
+    attention_layer="blocks.3.attn",
+    label="mine",
+)
+
+MINE = """
+import torch
+from anyone import Convolutions
+
+def net(**arguments):
+    return Convolutions(**arguments)
+
+number = 7
+text = lambda: "text"
+
+def fails():
+    raise RuntimeError("no such thing.\\nat all")
+"""
+
+
+HELD = """
+from anyone import Convolutions
+
+class Here:
+    held = Convolutions()
+
+def net():
+    return Convolutions()
+"""
+
+
+def has(library: str) -> None:
+    """Skip a test without an optional library; robustbench cannot be imported under its own names."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with a module `mine_of_tests`; what is imported from it is forgotten."""
+    (tmp_path / "mine_of_tests.py").write_text(MINE)
+    (tmp_path / "held_by_tests.py").write_text(HELD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name in ("mine_of_tests", "held_by_tests"):
+        sys.modules.pop(name, None)
+
+
+def brought(network: nn.Module, data: Dataset, **card: Any) -> Brought:
+    return bring(network, Card("mine:net", **card), data, data.name)
+
+
+# --- cards
+
+
+@pytest.mark.parametrize(
+    ("card", "name"),
+    [
+        (Card("torchvision:resnet18"), "torchvision-resnet18"),
+        (
+            Card("torchvision:resnet18", weights="random", local_layer="layer3"),
+            "torchvision-resnet18-random-layer3",
+        ),
+        (Card("torchvision:resnet18", weights="some/where/best.v2.pt"), "torchvision-resnet18-best.v2"),
+        (Card("timm:resnet50.a1_in1k"), "timm-resnet50.a1_in1k"),
+        (Card("robustbench:cifar10/Linf/Engstrom2019Robustness"), "robustbench-cifar10-Linf-Engstrom2019Robustness"),
+        (Card("a.b:c", arguments=(("width", 3), ("deep", True))), "a.b-c-width-3-deep-True"),
+        (Card("a.b:c", attention_layer="gate"), "a.b-c-gate"),
+        (FULL, "mine"),
+    ],
+)
+def test_a_card_has_a_name_that_can_be_a_files(card: Card, name: str) -> None:
+    assert card.name == name
+
+
+@pytest.mark.parametrize("card", [FULL, Card("torchvision:resnet18")])
+def test_a_card_comes_back_as_it_was_written(card: Card, tmp_path: Path) -> None:
+    card.write(tmp_path / "card.json")
+    assert Card.read(tmp_path / "card.json") == card
+    held = json.loads((tmp_path / "card.json").read_text())
+    assert (held["format"], held["format_version"]) == ("interpret-robust-model", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_a_card_read_back_can_be_asked_for_again(tmp_path: Path) -> None:
+    """Cards are keys of what is kept in memory, also those with a list among their arguments."""
+    card = Card("timm:convnext_atto", arguments=(("depths", (1, 1, 2, 1)),))
+    card.write(tmp_path / "card.json")
+    assert len({card, Card.read(tmp_path / "card.json")}) == 1
+
+
+def test_the_words_of_a_card_are_the_options_that_give_it() -> None:
+    import click
+
+    from interpret_robust import cli
+
+    found: list[Card] = []
+
+    @click.command()
+    @click.option("--model")
+    @cli.card_options
+    def command(model: str, **card: Any) -> None:
+        held = reference(model, **card)
+        assert isinstance(held, Card)
+        found.append(held)
+
+    for card in (FULL, Card("torchvision:resnet18"), Card("a:b", arguments=(("flag", True), ("text", "a b")))):
+        command.main(card.words(), standalone_mode=False)
+        assert found[-1] == card
+    command.main(Card("a:b", arguments=(("text", "3.5"),)).words(), standalone_mode=False)
+    assert found[-1].arguments == (("text", "3.5"),)
+
+
+def test_a_card_is_not_replaced_unasked(tmp_path: Path) -> None:
+    Card("a:b").write(tmp_path / "card.json")
+    with pytest.raises(UserError, match=r"card\.json is there already: --overwrite replaces it\."):
+        Card("a:c").write(tmp_path / "card.json")
+    assert Card.read(tmp_path / "card.json") == Card("a:b")
+    Card("a:c").write(tmp_path / "card.json", overwrite=True)
+    assert Card.read(tmp_path / "card.json") == Card("a:c")
+
+
+def changed(**fields: Any) -> str:
+    whole = {"format": "interpret-robust-model", "format_version": 1, "model": "a:b", "arguments": []}
+    return json.dumps({key: value for key, value in (whole | fields).items() if value != "gone"})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is no model card: it is not JSON"),
+        ("[]", "is no model card: `irt model card` makes them"),
+        ("null", "is no model card: `irt model card` makes them"),
+        (changed(format="something else"), "is no model card: `irt model card` makes them"),
+        (changed(format_version=2), "is a model card of format 2, and this irt reads 1"),
+        (changed(format_version="gone"), "is a model card of format None"),
+        (changed(colour="red"), "is no model card that this irt knows: it holds model, arguments, colour"),
+        (changed(model="gone"), "is no model card that this irt knows"),
+        (changed(arguments="gone"), "is no model card that this irt knows"),
+        (changed(arguments=[1, 2]), "is no model card that this irt knows"),
+        (changed(arguments=[["a", 1, 2]]), "is no model card that this irt knows"),
+        (changed(resize=-3), "--resize -3"),
+    ],
+)
+def test_a_file_of_another_kind_is_no_card(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        Card.read(path)
+
+
+def test_a_card_that_is_missing_or_not_text_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no model card .*gone\.json: `irt model card` makes them"):
+        Card.read(tmp_path / "gone.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="it is not JSON"):
+        Card.read(tmp_path / "binary.json")
+
+
+def test_a_model_is_named_by_a_path_or_by_where_it_comes_from(tmp_path: Path) -> None:
+    assert reference("a/b.safetensors") == Path("a/b.safetensors")
+    assert reference("timm:x", weights=None, arguments=(), resize=3) == Card("timm:x", resize=3)
+    FULL.write(tmp_path / "card.json")
+    assert reference(str(tmp_path / "card.json")) == FULL
+    other = reference(str(tmp_path / "card.json"), label="theirs", local_layer=None, arguments=())
+    assert isinstance(other, Card) and other.label == "theirs" and other.local_layer == "blocks.3"
+
+
+def test_a_checkpoint_takes_no_options_of_a_card() -> None:
+    sentence = r"a\.safetensors is a checkpoint .* needs no label, normalize: .* --weights a\.safetensors\."
+    with pytest.raises(UserError, match=sentence):
+        reference("a.safetensors", normalize="none", label="x", weights=None)
+
+
+@pytest.mark.parametrize("resize", [0, -3])
+def test_images_cannot_be_resized_to_nothing(resize: int) -> None:
+    with pytest.raises(UserError, match=f"--resize {resize}: images have at least one pixel a side"):
+        Card("a:b", resize=resize)
+
+
+# --- networks
+
+
+def test_a_librarys_network_has_the_weights_of_seed_zero_and_the_random_state_stays() -> None:
+    card, before = Card("torchvision:resnet18", weights="random"), torch.get_rng_state()
+    network = network_of(card, K)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        from torchvision.models import resnet18
+
+        expected = resnet18(weights=None, num_classes=K).state_dict()
+    assert network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        again = network_of(card, K)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+
+
+def test_arguments_go_to_whatever_builds_the_network(mine: Path) -> None:
+    found = network_of(
+        Card("torchvision:resnet18", "random", (("width_per_group", 64), ("zero_init_residual", True))), K
+    )
+    assert not any(found.get_parameter(f"layer{layer}.1.bn2.weight").any() for layer in (1, 2, 3, 4))
+    own = network_of(Card("mine_of_tests:net", arguments=(("classes", 5),)), K)
+    assert own.get_parameter("answer.bias").shape == (5,)
+
+
+def test_timm_builds_for_so_many_classes() -> None:
+    has("timm")
+    arguments = (("img_size", 32), ("patch_size", 8), ("depth", 1))
+    network = network_of(Card("timm:vit_tiny_patch16_224", "random", arguments), K)
+    assert network(pixels(2, 3, 32, 32)).shape == (2, K)
+    assert network.num_prefix_tokens == 1
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_a_library_may_warn_about_its_own_networks(name: str) -> None:
+    assert network_of(Card(f"torchvision:{name}", "random"), K).training
+
+
+def test_a_model_of_ones_own_is_found_in_the_working_directory(mine: Path) -> None:
+    network = network_of(Card("mine_of_tests:net"), 99)
+    expected = seeded(Convolutions)
+    assert torch.equal(network.get_parameter("answer.weight"), expected.answer.weight)
+    assert isinstance(network_of(Card("held_by_tests:Here.held"), K), Convolutions)
+
+
+def test_a_model_of_ones_own_is_the_same_whenever_its_module_was_imported(mine: Path) -> None:
+    """What a module draws while it is imported must not be missing at the second call."""
+    first, second = (network_of(Card("held_by_tests:net"), K).get_parameter("stem.weight") for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_weights_of_a_model_given_as_it_is_do_not_change_it_for_others(mine: Path) -> None:
+    """The object of a module is one for all that import it."""
+    save_file(seeded(Convolutions, seed=5).state_dict(), mine / "other.safetensors")
+    before = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight").clone()
+    network_of(Card("held_by_tests:Here.held", str(mine / "other.safetensors")), K)
+    after = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight")
+    assert torch.equal(before, after)
+
+
+MISTAKES = [
+    (
+        "resnet18",
+        {},
+        r"'resnet18' is no model: give the \.safetensors of a checkpoint, the \.json of a card, t",
+    ),
+    (
+        "torchvision:resnet81",
+        {},
+        r"unknown torchvision model 'resnet81': did you mean 'resnet18'\? known are",
+    ),
+    ("torchvision:", {}, "unknown torchvision model ''"),
+    ("timm:vit_tinny_patch16_224", {}, r"unknown timm model .* did you mean 'vit_tiny_patch16_224'\?"),
+    ("torchvison:resnet18", {}, "torchvison:resnet18: module 'torchvison' cannot be imported"),
+    ("a b:c", {}, "'a b:c' names nothing that can be imported: give package.module:name"),
+    ("mine_of_tests:", {}, "names nothing that can be imported"),
+    ("mine_of_tests:nett", {}, "mine_of_tests:nett: mine_of_tests has no 'nett'"),
+    ("mine_of_tests:text", {}, "mine_of_tests:text gives a str, and a model is a torch.nn.Module"),
+    ("mine_of_tests:number", {}, r"mine_of_tests:number .*(gives|int)"),
+    ("mine_of_tests:fails", {}, r"mine_of_tests:fails cannot be built \(no such thing\)\."),
+    ("mine_of_tests:net", {"weights": "pretrained"}, "mine_of_tests:net has no pretrained weights to choose"),
+    ("mine_of_tests:net", {"arguments": (("colour", 3),)}, r"mine_of_tests:net cannot be built \(.*colour"),
+    (
+        "mine_of_tests:net",
+        {"weights": "gone.pt"},
+        "there is no file of weights gone.pt: give one, or --wei",
+    ),
+    ("torchvision:resnet18", {"weights": "imagenet"}, "there is no file of weights imagenet"),
+    ("torchvision:resnet18", {"weights": "random", "arguments": (("colour", 3),)}, r"cannot be built \(.*colour"),
+    ("robustbench:Engstrom2019Robustnes", {}, r"did you mean 'Engstrom2019Robustness'\?"),
+    ("robustbench:cifar11/Linf/Standard", {}, "unknown RobustBench dataset 'cifar11': did you mean 'cifar10"),
+    ("robustbench:cifar10/Lin/Standard", {}, r"unknown RobustBench threat model 'Lin': did you mean 'Linf'\?"),
+    ("robustbench:cifar10/Standard", {}, "robustbench:cifar10/Standard: give NAME, or DATASET/THREAT/NAME"),
+]
+
+
+@pytest.mark.parametrize(("model", "card", "sentence"), MISTAKES)
+def test_a_network_that_cannot_be_had_is_the_users_error(
+    model: str, card: dict[str, Any], sentence: str, mine: Path
+) -> None:
+    for library in ("timm", "robustbench"):
+        if model.startswith(library):
+            has(library)
+    with pytest.raises(UserError, match=sentence) as error:
+        network_of(Card(model, **card), K)
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize("library", ["timm", "robustbench"])
+def test_a_missing_library_is_told_with_the_extra_that_brings_it(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **more: Any) -> Any:
+        if name.partition(".")[0] == library:
+            raise ImportError(name)
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=rf"{library}:NAME needs {library}, which is missing: pip install 'int"):
+        network_of(Card(f"{library}:anything"), K)
+
+
+# --- weights from a file
+
+
+def save_torch(tensors: Any, path: Path) -> None:
+    torch.save(tensors, path)
+
+
+def other_weights() -> dict[str, Tensor]:
+    return dict(seeded(Convolutions, seed=5).state_dict())
+
+
+FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "plain": lambda tensors: tensors,
+    "of a DataParallel": lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()},
+    "nested": lambda tensors: {"state_dict": tensors, "epoch": 3},
+    "nested as a model": lambda tensors: {"model": tensors, "optimizer": {"lr": 0.1}},
+    "nested as a model's state": lambda tensors: {"model_state_dict": tensors},
+    "nested, of a DataParallel": lambda tensors: {
+        "state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
+def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, mine: Path) -> None:
+    if ending == "safetensors" and form.startswith("nested"):
+        pytest.skip("safetensors files are flat")
+    path = mine / f"weights.{ending}"
+    (save_file if ending == "safetensors" else save_torch)(FORMS[form](other_weights()), path)
+    network = network_of(Card("mine_of_tests:net", weights=str(path)), K).eval()
+    with torch.no_grad():
+        expected = seeded(Convolutions, seed=5)(pixels(2, C, H, W))
+        assert torch.equal(network(pixels(2, C, H, W)), expected)
+
+
+def all_but(name: str) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in other_weights().items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "difference"),
+    [
+        (all_but("body.bias"), r"1 tensors differ, first body.bias \(none in the file, shape \(8,\) in the network\)"),
+        (
+            other_weights() | {"more": torch.zeros(2, 3)},
+            r"1 tensors differ, first more \(shape \(2, 3\) in the file, none in the network\)",
+        ),
+        (
+            other_weights() | {"answer.bias": torch.zeros(9)},
+            r"1 tensors differ, first answer.bias \(shape \(9,\) in the file, shape \(7,\) in the network\)",
+        ),
+        ({}, "11 tensors differ, first answer.bias"),
+    ],
+)
+def test_a_file_of_other_weights_is_the_users_error(tensors: dict[str, Tensor], difference: str, mine: Path) -> None:
+    torch.save(tensors, "weights.pt")
+    with pytest.raises(UserError, match=rf"weights.pt does not hold the weights of mine_of_tests:net: {difference}"):
+        network_of(Card("mine_of_tests:net", weights="weights.pt"), K)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("harm"),))
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_a_pickle_with_code_is_refused_and_not_run(with_torch: bool, mine: Path) -> None:
+    if with_torch:
+        torch.save({"state_dict": other_weights(), "args": Harmful()}, "weights.pt")
+    else:
+        Path("weights.pt").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(
+        UserError, match=r"weights\.pt is no state dict that torch reads .* nothing else is unpickled"
+    ) as error:
+        network_of(Card("mine_of_tests:net", weights="weights.pt"), K)
+    assert "\n" not in str(error.value)
+    assert not Path("harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("held", "sentence"),
+    [
+        ({"epoch": 3}, "holds no state dict"),
+        ([torch.zeros(2)], "holds no state dict"),
+        (torch.zeros(2), "holds no state dict"),
+    ],
+)
+def test_a_file_without_a_state_dict_is_the_users_error(held: Any, sentence: str, mine: Path) -> None:
+    torch.save(held, "weights.pt")
+    with pytest.raises(UserError, match=sentence):
+        network_of(Card("mine_of_tests:net", weights="weights.pt"), K)
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+@pytest.mark.parametrize("data", [b"", b"not weights at all", b"PK\x03\x04 cut off"])
+def test_a_damaged_file_is_the_users_error(ending: str, data: bytes, mine: Path) -> None:
+    path = mine / f"weights.{ending}"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"weights\.{ending} is (damaged|no state dict)") as error:
+        network_of(Card("mine_of_tests:net", weights=str(path)), K)
+    assert "\n" not in str(error.value)
+
+
+# --- what pixels a network expects
+
+
+class Told(nn.Module):
+    pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}  # noqa: RUF012
+
+
+IMAGENET, NONE = STATISTICS["imagenet"], STATISTICS["none"]
+
+
+@pytest.mark.parametrize(
+    ("card", "network", "expected"),
+    [
+        (Card("torchvision:resnet18"), nn.Identity(), IMAGENET),
+        (Card("torchvision:resnet18", weights="pretrained"), nn.Identity(), IMAGENET),
+        (Card("torchvision:resnet18", weights="random"), nn.Identity(), NONE),
+        (Card("torchvision:resnet18", weights="mine.pt"), nn.Identity(), NONE),
+        (Card("torchvision:resnet18", normalize="none"), nn.Identity(), NONE),
+        (Card("timm:x"), Told(), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))),
+        (Card("timm:x", weights="random"), Told(), NONE),
+        (Card("timm:x", normalize="0.5,0.25"), Told(), ((0.5,), (0.25,))),
+        (Card("robustbench:x"), nn.Identity(), NONE),
+        (Card("a:b"), nn.Identity(), NONE),
+    ],
+)
+def test_what_is_left_open_follows_where_the_weights_come_from(card: Card, network: nn.Module, expected: Any) -> None:
+    found = preprocess_of(card, network, 3)
+    np.testing.assert_allclose(array(found.mean).ravel(), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(array(found.deviation).ravel(), expected[1], rtol=1e-6)
+
+
+def test_what_was_left_open_is_filled_in() -> None:
+    assert brought(seeded(Convolutions), noise()).card.normalize == "0,1"
+    found = bring(seeded(Convolutions), Card("torchvision:resnet18"), noise(), "noise")
+    assert found.card.normalize == "0.485,0.456,0.406,0.229,0.224,0.225"
+    again = bring(seeded(Convolutions), found.card, noise(), "noise")
+    images = pixels(2, C, H, W)
+    torch.testing.assert_close(again.wrapped(images), found.wrapped(images))
+
+
+# --- a network and data
+
+
+def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
+    data = noise()
+    found = bring(seeded(Convolutions).train(), Card("mine:net", local_layer="body"), data, "path.npz")
+    assert (found.name, found.told, found.source) == ("noise-mine-net-body", "mine:net", "path.npz")
+    assert found.local_shape() == (8, 6, 9)
+    job = {
+        key: found.job[key] for key in ("dataset", "image_shape", "class_names", "variant", "seed", "recipe", "layers")
+    }
+    assert job == {
+        "dataset": "noise",
+        "image_shape": [C, H, W],
+        "class_names": [f"class {k}" for k in range(K)],
+        "variant": "mine-net-body",
+        "seed": None,
+        "recipe": {"eps": 8 / 255},
+        "layers": {"local": "body", "attention": None},
+    }
+    assert Card.of(json.loads(json.dumps(found.job["card"]))) == found.card
+    model = found.model(CPU)
+    assert not any(module.training for module in model.modules())
+    with torch.no_grad():
+        assert torch.equal(model(pixels(2, C, H, W)), seeded(Convolutions)(pixels(2, C, H, W)))
+
+
+def test_bringing_a_network_leaves_no_hooks_and_the_random_state() -> None:
+    network = seeded(Convolutions)
+    network.requires_grad_(False)
+    with unchanged(network):
+        brought(network, noise())
+    assert hooks(network) == 0
+
+
+def test_the_checksum_follows_the_weights_and_nothing_else() -> None:
+    first = brought(seeded(Convolutions), noise())
+    assert brought(seeded(Convolutions), noise("other", count=11), label="theirs").sha256 == first.sha256
+    other = seeded(Convolutions)
+    with torch.no_grad():
+        other.body.weight[0, 0, 0, 0] += 1e-3
+    assert brought(other, noise()).sha256 != first.sha256
+    statistics = seeded(Convolutions)
+    statistics.norm.running_mean[1] += 1e-3
+    assert brought(statistics, noise()).sha256 != first.sha256
+
+
+class LateStem(Convolutions):
+    """A convolution that comes later in the pass is named first."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.late = nn.Conv2d(8, 8, 1)
+        super().__init__()
+        self.late = nn.Conv2d(8, 8, 1)
+
+    def named_modules(self, *arguments: Any, **more: Any) -> Iterator[tuple[str, nn.Module]]:
+        found = dict(super().named_modules(*arguments, **more))
+        yield from sorted(found.items(), key=lambda one: (one[0] != "", one[0] != "late"))
+
+    def behind(self, rectified: Tensor) -> Tensor:
+        return super().behind(self.late(rectified))
+
+
+def test_a_network_may_name_its_first_convolution_last() -> None:
+    assert brought(seeded(LateStem), noise()).local_shape() == (8, 6, 9)
+
+
+class Answers(nn.Module):
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: Tensor) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "sentence"),
+    [
+        (
+            Convolutions(),
+            noise("gray", (1, H, W)),
+            "mine:net takes images of 3 channels, and those of gray have 1.",
+        ),
+        (
+            Convolutions(channels=1),
+            noise(),
+            "mine:net takes images of 1 channels, and those of noise have 3.",
+        ),
+        (Convolutions(classes=9), noise(), "mine:net answers with 9 classes, and noise has 7."),
+        (Convolutions(height=24), noise(), "mine:net does not take the images of noise, 3x12x18 ("),
+        (Answers({"logits": torch.zeros(1, K)}), noise(), "does not answer with logits (N, classes) but with a dict."),
+        (
+            Answers(torch.zeros(1, K, 1)),
+            noise(),
+            "mine:net does not answer with logits (N, classes) but with a tensor of shape (1, 7, 1).",
+        ),
+        (Answers(None), noise(), "with logits (N, classes) but with a NoneType."),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_the_users_error(
+    network: nn.Module, data: Dataset, sentence: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        brought(network, data)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_size_that_images_were_resized_to_is_told_with_the_error() -> None:
+    with pytest.raises(UserError, match=r"3x12x18 resized to 20 \(.*\): --resize N gives it another size\."):
+        brought(seeded(Convolutions), noise(), resize=20)
+
+
+def test_resized_images_that_are_not_square_have_square_local_features() -> None:
+    found = brought(seeded(Convolutions, C, 20, 20), noise(), resize=20)
+    assert found.local_shape() == (8, 10, 10)
+    found = brought(seeded(Convolutions, C, 20, 20), noise(), resize=20, local_layer="body")
+    assert found.model(CPU).features(pixels(2, C, H, W)).local.shape == (2, 8, 10, 10)
+
+
+@pytest.mark.parametrize("field", ["local_layer", "attention_layer"])
+def test_a_layer_that_is_not_there_is_told_with_the_nearest(field: str) -> None:
+    with pytest.raises(UserError, match=r"unknown layer 'bodi': did you mean 'body'\?"):
+        brought(seeded(Convolutions), noise(), **{field: "bodi"})
+
+
+def test_a_layer_without_positions_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="layer 'answer' gives a tensor of shape"):
+        brought(seeded(Convolutions), noise(), local_layer="answer")
+
+
+def test_attention_of_another_shape_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="'stem' gives a tensor of shape"):
+        brought(seeded(Convolutions), noise(), local_layer="body", attention_layer="stem")
+
+
+def test_a_network_without_positions_can_be_brought() -> None:
+    found = brought(nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)), noise())
+    assert found.local_shape() == (0, 0, 0)
+    assert found.job["layers"] == {"local": None, "attention": None}
+
+
+# --- by name, with data from a file
+
+
+def write_noise(path: Path, shape: tuple[int, int, int] = (C, H, W)) -> Path:
+    data = noise(shape=shape)
+    split = data.train
+    write_npz(path, {"x_train": split.images, "y_train": split.labels, "x_test": split.images, "y_test": split.labels})
+    return path
+
+
+def test_a_model_from_elsewhere_needs_to_be_told_its_images(mine: Path) -> None:
+    with pytest.raises(UserError, match=r"mine_of_tests:net does not say which images it is for: give --dataset NAME"):
+        subject(Card("mine_of_tests:net"))
+
+
+def test_a_card_and_its_file_are_the_same_model(mine: Path) -> None:
+    data, card = write_noise(mine / "images.npz"), Card("mine_of_tests:net", local_layer="stem", label="mine")
+    card.write(mine / "card.json")
+    by_card, by_file = subject(card, str(data)), subject(mine / "card.json", str(data))
+    assert (by_card.name, by_card.sha256) == (by_file.name, by_file.sha256)
+    assert by_card.name == "images-mine"
+    assert subject(card, str(data)) is by_card
+
+
+def test_layers_are_listed_with_the_one_that_is_taken(mine: Path) -> None:
+    data = str(write_noise(mine / "images.npz"))
+    rows = layer_rows(Card("mine_of_tests:net"), data)
+    assert [(row["layer"], row["channels"], row["positions"], row[""]) for row in rows] == [
+        ("stem", "4", "6x9", ""),
+        ("norm", "4", "6x9", ""),
+        ("rectify", "4", "6x9", ""),
+        ("body", "8", "6x9", ""),
+        ("rectify_again", "8", "6x9", "taken"),
+    ]
+    everything = layer_rows(Card("mine_of_tests:net", local_layer="stem"), data, everything=True)
+    assert [row["layer"] for row in everything if row[""] == "taken"] == ["stem"]
+    assert everything[-1] == {"layer": "answer", "kind": "Linear", "channels": "", "positions": "", "": ""}
+
+
+# --- doubts
+
+
+def levels_in(normalization: str, classes: int = 20) -> Levels:
+    """A network that is right on `levels` under this normalization of the first channel."""
+    mean, deviation = STATISTICS[normalization]
+    return Levels(classes, float(np.mean(mean)), float(np.mean(deviation)))
+
+
+@pytest.mark.parametrize("right", ["imagenet", "cifar10", "none"])
+def test_a_model_that_is_right_raises_no_doubt(right: str) -> None:
+    data = levels()
+    found = try_out(brought(levels_in(right), data, normalize=right), data, CPU)
+    assert found.images == 100 and found.accuracy > 0.85 and found.doubt is None
+
+
+@pytest.mark.parametrize(("right", "declared"), [("imagenet", "none"), ("none", "imagenet"), ("cifar10", "none")])
+def test_a_model_that_is_right_under_another_normalization_is_in_doubt(right: str, declared: str) -> None:
+    data = levels()
+    found = try_out(brought(levels_in(right), data, normalize=declared), data, CPU)
+    best = try_out(brought(levels_in(right), data, normalize=right), data, CPU)
+    assert found.doubt == (
+        f"mine:net is right on {found.accuracy:.0%} of the first 100 test images with --normalize {declared}, "
+        f"and on {best.accuracy:.0%} with --normalize {right}."
+    )
+
+
+def test_a_model_that_guesses_is_in_doubt() -> None:
+    data = levels(10, 60)
+    found = try_out(brought(Levels(10, 2.0, 0.0), data), data, CPU)
+    assert (found.accuracy, found.images) == (0.1, 60)
+    assert found.doubt is not None and "is right on 10% of the first 60 test images, hardly more than" in found.doubt
+    assert "(10%)" in found.doubt
+
+
+def test_trying_out_leaves_the_model_as_it_is() -> None:
+    data = noise()
+    found = brought(seeded(Convolutions), data)
+    with unchanged(found.wrapped):
+        assert try_out(found, data, CPU).images == 9

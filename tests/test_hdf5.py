@@ -1,0 +1,654 @@
+"""The HDF5 file: round trips, resuming after any stop, and one sentence for each kind of bad file."""
+
+import fcntl
+import io
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Axes, Columns, Rows
+from interpret_robust.results.schema import Column, Schema, interval
+
+# No two axes have the same length, and `map` is large enough to be compressed. The places of `side` are named by
+# the schema, those of `class` at run time.
+COUNT = 13
+SIDES = ("left", "right", "top", "bottom")
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog")
+AXES: Axes = {"position": 5, "channel": 3, "class": CLASSES}
+SCHEMA = Schema(
+    name="toy",
+    version=3,
+    per_image=(
+        Column("per_image/label", "i2", "a class"),
+        Column("per_image/share", "f4", "a share", ("position",)),
+        Column("per_image/map", "f4", "a map", ("channel", "position", "class")),
+        Column("per_image/pixel", "u1", "a pixel", ("channel", "side")),
+        Column("per_image/hit", "bool", "a hit"),
+    ),
+    summary=(
+        Column("curve/mean", "f8", "a mean", ("rank",)),
+        Column("test/total", "f8", "a number"),
+        interval("test/share", "a share of each side", "side"),
+    ),
+    groups={"curve": {"NX_class": "NXdata", "signal": "mean", "axes": "rank", "title": "A curve"}},
+    labels={"side": SIDES},
+)
+CONFIG: dict[str, Any] = {"analysis": "toy/3", "settings": {"steps": 20, "eps": 8 / 255}, "data": "digits"}
+ENVIRONMENT = {"python": "3", "threads": 1}
+
+
+def made_rows(start: int = 0, stop: int = COUNT) -> dict[str, AnyArray]:
+    rng = np.random.default_rng(0)
+    rows: dict[str, AnyArray] = {
+        "per_image/label": np.arange(COUNT, dtype=np.int16) - 3,
+        "per_image/share": rng.random((COUNT, 5), np.float32),
+        "per_image/map": rng.random((COUNT, 3, 5, 7), np.float32),
+        "per_image/pixel": rng.integers(0, 256, (COUNT, 3, 4), np.uint8),
+        "per_image/hit": rng.random(COUNT) < 0.5,
+    }
+    return {name: values[start:stop] for name, values in rows.items()}
+
+
+def summary(rows: Rows) -> dict[str, Any]:
+    share = rows.columns()["per_image/share"].astype(np.float64)
+    return {"curve/mean": share.mean(0), "test/total": share.sum(), "test/share": np.arange(12.0).reshape(4, 3)}
+
+
+def start(path: Path, schema: Schema = SCHEMA, config: dict[str, Any] = CONFIG, *, overwrite: bool = False) -> Rows:
+    return hdf5.open_rows(path, schema, COUNT, AXES, config, ENVIRONMENT, overwrite=overwrite)
+
+
+def write(path: Path, *stops: int, run: dict[str, Any] | None = None) -> Path:
+    """A finished file, its rows written up to each stop, and the file reopened between them."""
+    for stop in (*stops, COUNT):
+        with start(path) as rows:
+            rows.append(made_rows(rows.done, stop))
+            if stop == COUNT:
+                rows.finish(summary(rows), run or {"seconds": 1.0})
+    return path
+
+
+def partial_of(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def content(path: Path) -> str:
+    return str(hdf5.attributes(path)["content_sha256"])
+
+
+def assert_sentence(error: pytest.ExceptionInfo[UserError], path: Path, *said: str) -> None:
+    """One sentence, which names the file and says the rest."""
+    text = str(error.value)
+    assert str(path) in text
+    rest = text.replace(str(path), "FILE")
+    assert "\n" not in rest
+    assert re.search(r"[a-z)]\.$", rest)
+    assert ". " not in rest
+    for part in said:
+        assert part in rest
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    result = hdf5.read(write(tmp_path / "a" / "x.h5"), SCHEMA.label)
+    for name, values in made_rows().items():
+        assert result[name].dtype == values.dtype
+        np.testing.assert_array_equal(result[name], values)
+    np.testing.assert_allclose(result["curve/mean"], made_rows()["per_image/share"].mean(0), rtol=1e-6)
+    assert result["test/total"] == pytest.approx(made_rows()["per_image/share"].sum(), rel=1e-6)
+    assert (result.count, result.schema, result.config) == (COUNT, "toy/3", CONFIG)
+    assert "test/total" in result
+    assert "test/other" not in result
+    with pytest.raises(UserError, match="holds no 'test/other'"):
+        result["test/other"]
+
+
+def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5", run={"seconds": 2.5})
+    assert hdf5.provenance(path) == {"config": CONFIG, "environment": ENVIRONMENT, "run": {"seconds": 2.5}}
+    assert ("per_image/map", "float32 13x3x5x7", "a map") in hdf5.tree(path)
+    assert ("test/total", "float64 scalar", "a number") in hdf5.tree(path)
+    assert ("class", "text 7", "names of places") in hdf5.tree(path)
+    scales = ("sample", "position", "channel", "class", "side", "rank", "of")
+    assert len(hdf5.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary) + len(scales)
+
+
+SCALES: dict[str, tuple[Any, ...]] = {
+    "sample": tuple(range(COUNT)),
+    "position": (0, 1, 2, 3, 4),
+    "channel": (0, 1, 2),
+    "class": tuple(name.encode() for name in CLASSES),
+    "side": tuple(name.encode() for name in SIDES),
+    "rank": (0, 1, 2, 3, 4),
+    "of": (b"value", b"low", b"high"),
+}
+
+
+def test_every_axis_has_its_name_and_the_names_of_its_places(tmp_path: Path) -> None:
+    with h5py.File(write(tmp_path / "x.h5", 4)) as file:
+        for name, places in SCALES.items():
+            assert file[name].is_scale and tuple(file[name][...]) == places
+        seen = set()
+        for column, axes in SCHEMA.columns():
+            dims = file[column.path].dims
+            assert [dimension.label for dimension in dims] == list(axes)
+            for dimension, axis in zip(dims, axes, strict=True):
+                assert list(dimension) == [axis] and dimension[axis] == file[axis]
+            seen |= set(axes)
+        assert seen == set(SCALES)
+
+
+def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
+    names = ("zéro", "один", "二")
+    schema = replace(KILLED, summary=(Column("test/total", "f8", "a number of each class", ("class",)),))
+    with hdf5.open_rows(tmp_path / "x.h5", schema, 1, {"class": names}, CONFIG, ENVIRONMENT) as rows:
+        rows.append({"per_image/x": np.ones(1), "per_image/y": np.ones(1)})
+        rows.finish({"test/total": np.arange(3)}, {})
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert tuple(file["class"].asstr()[...]) == names
+    hdf5.read(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"curve/mean": np.arange(5), "curve/other": np.arange(6)}, "curve/other has 6 places along rank.*have 5"),
+        ({"curve/mean": np.arange(5), "curve/other": np.zeros((5, 2))}, "longer|shorter"),
+        ({"curve/mean": np.float64(1), "curve/other": np.arange(5)}, "longer|shorter"),
+    ],
+)
+def test_an_axis_has_one_length(tmp_path: Path, values: dict[str, AnyArray], said: str) -> None:
+    curves = tuple(Column(path, "f8", "a mean", ("rank",)) for path in values)
+    path = tmp_path / "x.h5"
+    with hdf5.open_rows(path, replace(KILLED, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
+        rows.append({"per_image/x": np.ones(2), "per_image/y": np.ones(2)})
+        with pytest.raises(ValueError, match=said):
+            rows.finish(values, {})
+    assert [file.name for file in tmp_path.iterdir()] == [partial_of(path).name]
+
+
+def test_a_statistic_of_the_wrong_number_of_named_places_is_refused(tmp_path: Path) -> None:
+    for axis, length in (("class", 6), ("side", 5), ("of", 2), ("position", 4), ("sample", COUNT + 1)):
+        schema = replace(SCHEMA, summary=(Column("test/total", "f8", "a number", (axis,)),), groups={})
+        path = tmp_path / f"{axis}.h5"
+        with start(path, schema) as rows:
+            rows.append(made_rows())
+            with pytest.raises(ValueError, match=rf"test/total has {length} places along {axis}"):
+                rows.finish({"test/total": np.zeros(length)}, {})
+        assert not path.exists()
+
+
+def test_the_curve_is_what_a_viewer_plots_first(tmp_path: Path) -> None:
+    with h5py.File(write(tmp_path / "x.h5")) as file:
+        assert (file.attrs["NX_class"], file.attrs["default"]) == ("NXroot", "curve")
+        assert dict(file["curve"].attrs) == SCHEMA.groups["curve"]
+        signal, axis = (file["curve"][file["curve"].attrs[key]] for key in ("signal", "axes"))
+        assert signal == file["curve/mean"] and axis == file["rank"]
+        np.testing.assert_array_equal(axis, [0, 1, 2, 3, 4])
+        assert isinstance(file.get("curve/rank", getlink=True), h5py.HardLink)
+
+
+def test_rows_never_written_are_marked(tmp_path: Path) -> None:
+    with start(tmp_path / "x.h5") as rows:
+        rows.append(made_rows(0, 5))
+        found = {column.path: rows.columns()[column.path] for column in SCHEMA.per_image}
+    for name, values in made_rows(0, 5).items():
+        np.testing.assert_array_equal(found[name][:5], values)
+    for name, fill in (("label", -1), ("share", np.nan), ("map", np.nan), ("pixel", 255), ("hit", False)):
+        rest = found[f"per_image/{name}"][5:]
+        np.testing.assert_array_equal(rest, np.full_like(rest, fill))
+
+
+@pytest.mark.parametrize("stops", [(4,), (1, 2, 12), tuple(range(1, COUNT))])
+def test_a_resumed_file_has_the_content_of_an_uninterrupted_one(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    whole, resumed = write(tmp_path / "whole.h5"), write(tmp_path / "resumed.h5", *stops)
+    assert content(resumed) == content(whole)
+    assert not partial_of(resumed).exists()
+
+
+def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with start(path) as rows:
+        assert rows.done == 0
+        rows.append(made_rows(0, 6))
+        assert rows.done == 6
+    assert partial_of(path).exists() and not path.exists()
+    with h5py.File(partial_of(path)) as file:
+        assert (bool(file.attrs["complete"]), file.attrs["n_done"]) == (False, 6)
+    write(path)
+    assert path.exists() and not partial_of(path).exists()
+    assert (bool(hdf5.attributes(path)["complete"]), hdf5.attributes(path)["n_done"]) == (True, COUNT)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": "photos"}, ("data", "digits", "photos")),
+        ({"settings": {"steps": 50, "eps": 8 / 255}}, ("steps", "20", "50")),
+        ({"analysis": "other/1"}, ("analysis", "toy/3", "other/1")),
+    ],
+)
+def test_another_configuration_is_refused_unless_it_may_be_overwritten(
+    tmp_path: Path, change: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    path, config = tmp_path / "x.h5", CONFIG | change
+    schema = replace(SCHEMA, name="other", version=1) if "analysis" in change else SCHEMA
+    with start(path) as rows:
+        rows.append(made_rows(0, 6))
+    with pytest.raises(UserError) as unfinished:
+        start(path, schema, config)
+    assert_sentence(unfinished, partial_of(path), "unfinished", "--overwrite", *said)
+    with start(path, schema, config, overwrite=True) as rows:
+        assert rows.done == 0
+    write(tmp_path / "done.h5")
+    if schema is SCHEMA:
+        with pytest.raises(UserError) as finished:
+            hdf5.is_finished(tmp_path / "done.h5", schema, config)
+        assert_sentence(finished, tmp_path / "done.h5", "--overwrite", *said)
+
+
+def test_a_finished_file_is_recognized(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    assert not hdf5.is_finished(path, SCHEMA, CONFIG)
+    write(path)
+    assert hdf5.is_finished(path, SCHEMA, CONFIG)
+    assert not hdf5.is_finished(path, SCHEMA, CONFIG, overwrite=True)
+
+
+def test_what_a_kill_left_beside_the_finished_file_is_removed_if_it_is_of_the_same_run(tmp_path: Path) -> None:
+    path, elsewhere = write(tmp_path / "x.h5"), tmp_path / "y.h5"
+    for config, is_removed in ((CONFIG, True), (CONFIG | {"data": "photos"}, False)):
+        with start(elsewhere, config=config) as rows:
+            rows.append(made_rows(0, 6))
+        left = partial_of(elsewhere).replace(partial_of(path)).read_bytes()
+        assert hdf5.is_finished(path, SCHEMA, CONFIG)
+        assert partial_of(path).exists() != is_removed
+    # Another run's goes on from where it was, and what nobody can read is left for whoever put it there.
+    assert partial_of(path).read_bytes() == left
+    for foreign in (b"nonsense", b"", left[:2000]):
+        partial_of(path).write_bytes(foreign)
+        assert hdf5.is_finished(path, SCHEMA, CONFIG)
+        assert partial_of(path).read_bytes() == foreign
+    with h5py.File(partial_of(path), "w") as file:
+        file["data"] = [1, 2]
+    assert hdf5.is_finished(path, SCHEMA, CONFIG) and partial_of(path).exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda good: b"", lambda good: b"nonsense" * 999, lambda good: bytes(len(good)), lambda good: good[:3000]],
+)
+def test_an_unreadable_partial_is_begun_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "x.h5"
+    with start(path) as rows:
+        rows.append(made_rows(0, 6))
+    partial_of(path).write_bytes(damage(partial_of(path).read_bytes()))
+    with start(path) as rows:
+        assert rows.done == 0
+    assert content(write(path)) == content(write(tmp_path / "whole.h5"))
+
+
+def unfinished(path: Path) -> None:
+    with start(path) as rows:
+        rows.append(made_rows(0, 6))
+    partial_of(path).rename(path)
+
+
+def foreign(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["data"] = [1, 2]
+
+
+def truncated(path: Path) -> None:
+    write(path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def newer(path: Path) -> None:
+    with h5py.File(write(path), "r+") as file:
+        file.attrs["format_version"] = hdf5.FORMAT_VERSION + 1
+
+
+def newer_schema(path: Path) -> None:
+    with h5py.File(write(path), "r+") as file:
+        file.attrs["schema"] = "toy/4"
+
+
+def other_schema(path: Path) -> None:
+    with h5py.File(write(path), "r+") as file:
+        file.attrs["schema"] = "robustness/3"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, ("there is no analysis file FILE",)),
+        (lambda path: path.mkdir(), ("there is no analysis file FILE",)),
+        (lambda path: path.touch(), ("damaged or no HDF5 file",)),
+        (lambda path: path.write_text("label,prediction\n"), ("damaged or no HDF5 file",)),
+        (truncated, ("damaged or no HDF5 file", "truncated file")),
+        (foreign, ("not one that `irt analyze` wrote",)),
+        (unfinished, ("unfinished (6 rows)", "run its analysis again")),
+        (newer, ("format 2", "up to 1")),
+        (newer_schema, ("toy/4", "toy/3")),
+        (other_schema, ("robustness/3", "toy is needed")),
+    ],
+)
+def test_each_kind_of_bad_file_gets_its_sentence(
+    tmp_path: Path, make: Callable[[Path], object], said: tuple[str, ...]
+) -> None:
+    path = tmp_path / "x.h5"
+    make(path)
+    with pytest.raises(UserError) as error:
+        hdf5.read(path, SCHEMA.label)
+    assert_sentence(error, path, *said)
+
+
+@pytest.mark.parametrize("name", [column.path for column in (*SCHEMA.per_image, *SCHEMA.summary)])
+def test_one_changed_bit_is_found(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "x.h5")
+    hdf5.read(path)
+    with h5py.File(path, "r+") as file:
+        values = np.atleast_1d(file[name][()])
+        values.reshape(-1)[-1:].view(np.uint8)[0] ^= 1
+        file[name][...] = values.reshape(file[name].shape)
+    with pytest.raises(UserError) as error:
+        hdf5.read(path)
+    assert_sentence(error, path, "damaged")
+
+
+def test_one_bit_changed_on_the_disk_is_found(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.h5").read_bytes()
+    with h5py.File(tmp_path / "good.h5") as file:
+        packed = file["per_image/map"].id.get_chunk_info(0).byte_offset
+    for at in (good.index(made_rows()["per_image/share"].tobytes()) + 17, packed + 40):
+        data = bytearray(good)
+        data[at] ^= 0x10
+        path = tmp_path / "x.h5"
+        path.write_bytes(data)
+        with pytest.raises(UserError) as error:
+            hdf5.read(path)
+        assert_sentence(error, path, "damaged")
+
+
+@pytest.mark.parametrize("scale", list(SCALES))
+def test_a_changed_name_or_number_of_a_place_is_found(tmp_path: Path, scale: str) -> None:
+    path = write(tmp_path / "x.h5")
+    with h5py.File(path, "r+") as file:
+        text = file[scale].dtype == object
+        file[scale][-1] = file[scale].asstr()[-1].upper() if text else file[scale][-1] + 1
+    with pytest.raises(UserError) as error:
+        hdf5.read(path)
+    assert_sentence(error, path, "damaged")
+
+
+def test_names_that_are_cut_elsewhere_are_other_names(tmp_path: Path) -> None:
+    found = set()
+    for names in (("ab", "c", "d"), ("a", "bc", "d"), ("", "abc", "d"), ("abc", "", "d"), ("abcd", "", "")):
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file.attrs.update({"config_sha256": "", "schema": "", "n_done": 0})
+            file.create_dataset("class", data=list(names), dtype=h5py.string_dtype())
+            found.add(hdf5.content_sha256(file))
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("size", [1, 17, 100, 1000, 2**40])
+def test_content_does_not_depend_on_the_size_of_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    plain = write(tmp_path / "plain.h5")
+    in_bytes, hashed = hdf5._bytes, list[int]()
+
+    def noting(values: AnyArray) -> bytes:
+        hashed.append(values.nbytes)
+        return in_bytes(values)
+
+    monkeypatch.setattr(hdf5, "_PART_BYTES", size)
+    monkeypatch.setattr(hdf5, "_bytes", noting)
+    parted = write(tmp_path / "parted.h5")
+    assert content(parted) == content(plain)
+    result, row = hdf5.read(parted), 3 * 5 * 7 * 4  # bytes of one image's map, the largest of the rows
+    assert max(hashed) == row * min(max(1, size // row), COUNT)
+    for name, values in made_rows().items():
+        np.testing.assert_array_equal(result[name], values)
+
+
+def test_an_edited_configuration_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    path.write_bytes(path.read_bytes().replace(b'"steps": 20', b'"steps": 99'))
+    with pytest.raises(UserError) as error:
+        hdf5.read(path)
+    assert_sentence(error, path, "damaged")
+
+
+def test_content_does_not_depend_on_clock_run_or_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Then":
+            return cls(2001, 2, 3, tzinfo=UTC)
+
+    today = write(tmp_path / "today.h5")
+    monkeypatch.setattr(hdf5, "datetime", Then)
+    monkeypatch.setitem(ENVIRONMENT, "threads", 16)
+    then = write(tmp_path / "then.h5", run={"seconds": 99.0})
+    assert hdf5.attributes(then)["created_utc"] == "2001-02-03T00:00:00+00:00"
+    assert hdf5.attributes(today)["created_utc"] > "2020"
+    assert content(today) == content(then)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda rows: rows.pop("per_image/hit"), "per_image/hit"),
+        (lambda rows: rows.update({"per_image/hits": rows["per_image/hit"]}), "per_image/hits"),
+        (lambda rows: rows.update({"per_image/hit": rows["per_image/hit"][:1]}), "different numbers of rows"),
+        (lambda rows: rows.update({"per_image/share": rows["per_image/share"][:, :1]}), r"share has rows of \(5,\)"),
+        (lambda rows: rows.update({"per_image/hit": rows["per_image/share"]}), r"hit has rows of \(\), not \(5,\)"),
+    ],
+)
+def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[Any], Any], named: str) -> None:
+    with start(tmp_path / "x.h5") as rows:
+        batch = made_rows(0, 4)
+        change(batch)
+        with pytest.raises(ValueError, match=named):
+            rows.append(batch)
+        assert rows.done == 0
+        with pytest.raises(ValueError, match="curve/mean"):
+            rows.finish({"test/share": np.zeros((4, 3)), "test/total": 1.0}, {})
+    assert content(write(tmp_path / "x.h5")) == content(write(tmp_path / "whole.h5"))
+
+
+class Watched:
+    """A column that notes which of its rows were read."""
+
+    def __init__(self, values: AnyArray) -> None:
+        self.values, self.read = values, list[AnyArray]()
+
+    def __getitem__(self, rows: AnyArray) -> AnyArray:
+        self.read.append(rows)
+        found: AnyArray = self.values[rows]
+        return found
+
+
+@pytest.mark.parametrize("indices", [[3, 1, 4, 1, 12, 0, 4], [0], [12, 11], [5, 5, 5], list(range(COUNT)), []])
+def test_rows_at_indices_are_read_alone_and_in_their_order(tmp_path: Path, indices: list[int]) -> None:
+    chosen = np.array(indices, int)
+    with start(tmp_path / "x.h5") as rows:
+        rows.append(made_rows())
+        for name, values in made_rows().items():
+            found = rows.columns().at(name, chosen)
+            assert found.dtype == values.dtype
+            np.testing.assert_array_equal(found, values[chosen])
+            np.testing.assert_array_equal(Columns(made_rows()).at(name, chosen), values[chosen])
+            np.testing.assert_array_equal(rows.columns()[name], values)
+    watched = Watched(made_rows()["per_image/map"])
+    Columns({"per_image/map": watched}).at("per_image/map", chosen)
+    assert [sorted(set(indices))] == [rows.tolist() for rows in watched.read]
+
+
+# What the process that is killed writes: a row at a time, in columns small enough to be stored as they are.
+KILLED_ROWS, KILLS = 1000, 10
+KILLED = Schema(
+    "killed",
+    1,
+    (Column("per_image/x", "f4", "a number"), Column("per_image/y", "i2", "another")),
+    (Column("test/total", "f8", "their sum"),),
+)
+
+
+def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
+    """Write the file of KILLED to its end, from wherever it was left."""
+    x = np.random.default_rng(0).random(KILLED_ROWS, np.float32)
+    with hdf5.open_rows(path, KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+        while rows.done < KILLED_ROWS:
+            at = slice(rows.done, rows.done + 1)
+            rows.append({"per_image/x": x[at], "per_image/y": np.arange(KILLED_ROWS)[at]})
+            ready()
+        found = rows.columns()
+        np.testing.assert_array_equal(found["per_image/x"], x)
+        np.testing.assert_array_equal(found["per_image/y"], np.arange(KILLED_ROWS))
+        rows.finish({"test/total": x.sum(dtype=np.float64)}, {})
+
+
+GROW = "import sys, test_hdf5 as t; t.grow(t.Path(sys.argv[1]), ready=lambda: print('row', flush=True))"
+
+
+def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.h5", tmp_path / "x.h5"
+    grow(whole)
+    began = [0]
+    for kill in range(KILLS):
+        command = [sys.executable, "-c", GROW, str(path)]
+        with subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"row\n"
+            time.sleep(random.Random(kill).uniform(0, 0.03))
+            process.kill()
+        shutil.copy(partial_of(path), tmp_path / "copy.h5.partial")
+        with hdf5.open_rows(tmp_path / "copy.h5", KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+            began.append(rows.done)
+            assert not np.isnan(rows.columns()["per_image/x"][: rows.done]).any()
+            np.testing.assert_array_equal(rows.columns()["per_image/y"][: rows.done], np.arange(rows.done))
+    assert all(earlier < later < KILLED_ROWS for earlier, later in pairwise(began))
+    grow(path)
+    assert content(path) == content(whole)
+
+
+class Recorder(io.BytesIO):
+    """A file in memory that keeps a copy of itself after every write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moments: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self.moments.append(self.getvalue())
+        return written
+
+
+def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = content(write(tmp_path / "whole.h5"))
+    recorder = Recorder()
+    real = h5py.File
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", lambda path, mode: real(recorder, mode))
+        rows = start(tmp_path / "recorded.h5")
+        created = len(recorder.moments)
+        for stop in (4, 8, 12, COUNT):
+            rows.append(made_rows(rows.done, stop))
+        appended = recorder.moments[created:]
+        rows._file.close()
+    assert len(appended) >= 20
+    begun = set()
+    for moment, bytes_then in enumerate(appended):
+        path = tmp_path / f"{moment}.h5"
+        partial_of(path).write_bytes(bytes_then)
+        with start(path) as rows:
+            begun.add(rows.done)
+            for name, values in made_rows(0, rows.done).items():
+                np.testing.assert_array_equal(rows.columns()[name][: rows.done], values)
+            if rows.done < COUNT:
+                rows.append(made_rows(rows.done, COUNT))
+            rows.finish(summary(rows), {})
+        assert content(path) == whole
+        assert not partial_of(path).exists()
+    assert begun == {0, 4, 8, 12, COUNT}
+
+
+def part_of(path: Path, places: list[int], done: int, config: dict[str, Any] = CONFIG) -> Path:
+    """A part of the rows at these places, so many of them written."""
+    with hdf5.open_part(path, SCHEMA, np.array(places), AXES, config) as part:
+        for place in places[:done]:
+            part.append(made_rows(place, place + 1))
+    return path.with_name(f"{path.name}.partial.{places[0]}")
+
+
+def test_parts_are_joined_to_the_content_of_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "[x].h5"  # as a pattern it would not find itself
+    with start(path) as rows:
+        rows.append(made_rows(0, 2))
+        assert rows.missing().tolist() == list(range(2, COUNT))
+        left = [part_of(path, [2, 3, 7, 8, 4], 4), part_of(path, [5, 6, 9], 1)]
+        assert rows.missing().tolist() == [4, 6, 9, 10, 11, 12]
+        with pytest.raises(ValueError, match="lacks the rows of 6 images"):
+            rows.join()
+        left.append(part_of(path, [4, 6, 9, 10, 11, 12], 6))
+        assert rows.missing().tolist() == []
+        assert rows.done == 2
+        rows.join()
+        assert rows.done == COUNT and not any(one.exists() for one in left)
+        rows.finish(summary(rows), {})
+    assert content(path) == content(write(tmp_path / "whole.h5"))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["[x].h5", "whole.h5"]
+
+
+def test_parts_count_only_for_their_own_configuration(tmp_path: Path) -> None:
+    path, other = tmp_path / "x.h5", tmp_path / "xx.h5"
+    kept = part_of(other, [0, 1], 2)
+    with start(path) as rows:
+        foreign = part_of(path, [3, 4], 2, CONFIG | {"data": "photos"})
+        (broken := path.with_name("x.h5.partial.7")).write_bytes(b"nonsense")
+        assert rows.missing().tolist() == list(range(COUNT))
+        assert not foreign.exists() and not broken.exists() and kept.exists()
+    mine = part_of(path, [3, 4], 2)
+    with start(path) as rows:
+        assert len(rows.missing()) == COUNT - 2
+    with start(path, config=CONFIG | {"data": "photos"}, overwrite=True) as rows:
+        assert len(rows.missing()) == COUNT and not mine.exists()
+
+
+def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with start(path) as rows:
+        part = part_of(path, [3, 4], 2)
+        with part.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # as another process does that has it open
+            with pytest.raises(UserError) as error:
+                rows.missing()
+        assert_sentence(error, part, "being written by another process")
+    assert part.exists()
+
+
+def test_what_is_left_of_parts_goes_with_the_finished_file_of_their_configuration(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    mine, foreign = part_of(path, [3, 4], 2), part_of(path, [5, 6], 2, CONFIG | {"data": "photos"})
+    assert hdf5.is_finished(path, SCHEMA, CONFIG)
+    assert not mine.exists() and foreign.exists()

@@ -1,0 +1,78 @@
+"""The shape of the house: few rooms, imports one way, no circles."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import interpret_robust
+
+PACKAGE = Path(interpret_robust.__file__).parent
+
+ALLOWED = {
+    "core": set(),
+    "datasets": {"core"},
+    "models": {"core", "datasets"},
+    "results": {"core", "models"},
+    "attacks": {"core", "datasets", "models", "results"},
+    "attribution": {"core", "datasets", "models", "attacks"},
+    "training": {"core", "datasets", "models", "attacks"},
+    "figures": {"core", "datasets", "results"},
+    "analyses": {"core", "datasets", "models", "results", "attacks", "attribution"},
+    "study": {"core", "datasets", "models", "results", "attacks", "attribution", "training", "figures", "analyses"},
+}
+"""Which rooms each room may import from. `api` and `cli` stand above all of them and may import any."""
+TOP = {"api", "cli"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below it; a package has the name of its folder."""
+    names = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for path, parts in names.items()}
+
+
+def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The modules of the package that a file imports, also inside functions, but for types alone."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or id(node) in for_types or node.module is None:
+            continue
+        top, _, below = node.module.partition(".")
+        if top == PACKAGE.name:
+            for alias in node.names:
+                whole = f"{below}.{alias.name}".lstrip(".")
+                yield whole if whole in known else below
+
+
+def test_at_most_twelve_entries_and_each_is_listed() -> None:
+    entries = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__") and path.name != "py.typed"}
+    assert entries == ALLOWED.keys() | TOP
+    assert len(entries) <= 12
+
+
+def test_imports_run_one_way_between_rooms() -> None:
+    known = modules()
+    wrong = [
+        f"{name} imports {target}"
+        for name, path in known.items()
+        for target in imports(path, known)
+        if (room := name.partition(".")[0]) in ALLOWED
+        and (other := target.partition(".")[0]) != room
+        and other not in ALLOWED[room]
+    ]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    known = modules()
+    graph = {
+        name: {target for target in imports(path, known) if target != name} for name, path in known.items() if name
+    }
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError where there is a circle
+    assert set(graph) <= set(order)

@@ -1,0 +1,160 @@
+"""Work side by side: every outcome comes back, workers have one thread, and none outlives its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from interpret_robust.core import process_pool
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.core.process_pool import Outcome
+
+PATIENCE = 8.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Says its word with its line, its process and the threads of torch there; or fails, for some words."""
+
+    word: str
+
+    def __call__(self, position: int | None) -> str:
+        import torch
+
+        if self.word == "mistake":
+            raise UserError("a mistake of the user's.")
+        if self.word == "stop":
+            raise Stopped("stopped by a signal")
+        if self.word == "fault":
+            raise OSError(28, "No space left on device", "somewhere")
+        return f"{self.word} {position} {os.getpid()} {torch.get_num_threads()}"
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Writes its process id into `folder` and sleeps far longer than any test."""
+
+    folder: Path
+
+    def __call__(self, position: int | None) -> str:
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(60)
+        return "awake"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_answers_and_exceptions_come_back_with_their_tasks(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    tasks = [Answer(word) for word in ("one", "mistake", "fault", "two")]
+    outcomes: dict[object, Outcome] = {outcome[0]: outcome for outcome in process_pool.run(tasks, workers)}
+    assert outcomes.keys() == set(tasks)
+    answers = [outcomes[task][1] for task in tasks]
+    assert isinstance(answers[1], UserError) and str(answers[1]) == "a mistake of the user's."
+    assert isinstance(answers[2], OSError) and (answers[2].errno, answers[2].filename) == (28, "somewhere")
+    for word, answer in (("one", answers[0]), ("two", answers[3])):
+        assert isinstance(answer, str)
+        found, position, process, threads = answer.split()
+        assert found == word
+        if workers == 1:
+            assert (position, process) == ("None", str(os.getpid()))
+        else:
+            assert (position in ("0", "1"), process != str(os.getpid()), threads) == (True, True, "1")
+
+
+def test_one_worker_works_in_order_and_only_when_asked() -> None:
+    outcomes = process_pool.run([Answer("one"), Answer("two")], 1)
+    assert str(next(outcomes)[1]).startswith("one ")
+    assert str(next(outcomes)[1]).startswith("two ")
+    assert list(process_pool.run([], 2)) == []
+
+
+def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
+    outcomes = [outcome for _, outcome in process_pool.run([Answer("a"), Answer("stop"), Answer("b")], workers=1)]
+    assert [type(outcome) for outcome in outcomes] == [str, Stopped]
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """Their end shows as the end of the output, which they inherit: none holds it any more."""
+    script = (
+        "import sys, test_process_pool as t\n"
+        "list(t.process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    workers: list[Path] = []
+    try:
+        while len(workers) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+            workers = list(tmp_path.iterdir())
+        parent.kill()
+        parent.communicate(timeout=PATIENCE)
+        workers.clear()
+    finally:
+        parent.kill()
+        for worker in workers:
+            os.kill(int(worker.name), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Writes its own name into `folder` and waits until it is asked to stop, as training does."""
+
+    folder: Path
+    name: str
+
+    def __call__(self, position: int | None) -> str:
+        with stop_requests() as stop:
+            (self.folder / self.name).touch()
+            stop.wait(60)
+        raise Stopped("asked to")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, number: int) -> None:
+    script = (
+        "import signal, sys, test_process_pool as t\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
+        "list(t.process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+        for _ in range(3):
+            os.killpg(parent.pid, number)
+            time.sleep(0.05)
+        parent.wait(timeout=PATIENCE)
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(tmp_path: Path) -> None:
+    script = (
+        "import sys, test_process_pool as t\n"
+        "list(t.process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    try:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+        parent.terminate()
+        assert parent.wait(timeout=PATIENCE)
+    finally:
+        parent.kill()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]

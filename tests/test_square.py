@@ -1,0 +1,165 @@
+"""Random search: the closed form on a linear model, its boxes, its randomness, its squares, a foreign Square attack."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from networks import InDouble, Linear, array, pixels, settle
+from test_attacks import CPU, EPS, trained
+from torch import Tensor, nn
+
+from interpret_robust.attacks.pgd import TOLERANCE, counted, margin_loss
+from interpret_robust.attacks.square import RandomSearch
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
+from interpret_robust.models import build
+
+SHAPE = (3, 6, 8)
+
+
+def search(model: nn.Module, images: Tensor, labels: Tensor, queries: int, eps: float = EPS) -> Tensor:
+    return RandomSearch(eps, queries)(model, images, labels, streams(0, range(len(images))))
+
+
+def of_first_class(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.long)
+
+
+def linear(bias: float) -> Linear:
+    """A linear model of three classes, the first ahead of the others by about `bias`."""
+    model = Linear(math.prod(SHAPE), classes=3)
+    with torch.no_grad():
+        model.layer.bias.copy_(-model.layer.weight.sum(1) / 2)
+        model.layer.bias[0] += bias
+    return model
+
+
+def test_it_finds_the_optimum_of_a_linear_model() -> None:
+    """Of a model with a weight for each colour and row and column, the best change is the sign of the weights."""
+    model, images = linear(100.0), pixels(5, *SHAPE, low=0.1, high=0.9)
+    labels, weight = of_first_class(5), model.layer.weight.detach()
+    natural = margin_loss(model(images), labels).detach()
+    # The margin loss is the best other logit: for each of these the optimum is known.
+    best = torch.stack(
+        [model(images)[:, k] - model(images)[:, 0] + EPS * (weight[k] - weight[0]).abs().sum() for k in (1, 2)]
+    ).amax(0)
+    gained = [(margin_loss(model(search(model, images, labels, n)), labels) - natural).detach() for n in (30, 3000)]
+    share = [array(gain / (best - natural)).mean() for gain in gained]
+    assert 0.2 < share[0] < share[1]
+    assert 0.9 < share[1] <= 1 + 1e-5
+
+
+def test_it_stays_in_the_ball_and_among_pixels() -> None:
+    model, images = linear(100.0), pixels(9, *SHAPE).round(decimals=1)
+    found = search(model, images, of_first_class(9), 40, eps=0.3)
+    assert found.dtype == torch.float32
+    assert found.min() >= 0 and found.max() <= 1
+    change = (found - images).abs()
+    assert change.max() <= 0.3 + TOLERANCE
+    inside = (found > 0) & (found < 1)
+    torch.testing.assert_close(change[inside], torch.full_like(change[inside], 0.3))  # always at a corner of the ball
+
+
+def test_each_proposal_is_one_square_away_from_the_best_so_far_and_the_best_is_kept() -> None:
+    model, images, queries = linear(100.0), pixels(1, *SHAPE), 60
+    seen: list[tuple[float, Tensor]] = []
+    with torch.no_grad():
+        model.register_forward_hook(
+            lambda _, given, logits: seen.append((margin_loss(logits, of_first_class(1)).item(), given[0].clone()))
+        )
+        found = search(model, images, of_first_class(1), queries)
+    assert len(seen) == queries
+    best_loss, best = seen[0]
+    rises = 0
+    for query, (loss, proposed) in enumerate(seen[1:], start=1):
+        side = RandomSearch(EPS, queries).side(query, images)
+        for places in np.where(array((proposed != best)[0].any(0))):
+            assert len(places) == 0 or np.ptp(places) < side
+        if loss > best_loss:
+            best_loss, best, rises = loss, proposed, rises + 1
+    assert rises > 5
+    assert torch.equal(found, best)
+
+
+def test_squares_reach_every_pixel_and_colour() -> None:
+    images = torch.full((400, *SHAPE), 0.5)
+    attack = RandomSearch(0.25, 10_000)
+    drawn = torch.rand(400, 2 + SHAPE[0], generator=torch.Generator().manual_seed(0))
+    changed = attack._propose(images, images, drawn, side=2) - images
+    assert array((changed != 0).flatten(2).sum(2)).tolist() == [[4.0] * 3] * 400
+    often = array((changed != 0)[:, 0].double().mean(0))
+    assert often.min() > 0 and often[1:-1, 1:-1].std() < 0.03
+    assert often[0, 0] < often[0, 3] < often[3, 3]
+    signs = {tuple(row.sign().int().tolist()) for row in changed.flatten(2).sum(2)}
+    assert len(signs) == 8
+
+
+def test_squares_shrink_by_the_papers_schedule() -> None:
+    attack, images = RandomSearch(0.1, 10_000), torch.zeros(1, 3, 32, 32)
+    shares = {0: 1, 10: 1, 11: 2, 50: 2, 51: 4, 201: 8, 501: 16, 1001: 32, 2001: 64, 4001: 128, 6001: 256, 8001: 512}
+    for query, halved in shares.items():
+        assert attack.side(query, images) == max(1, round(math.sqrt(0.8 / halved) * 32))
+    assert RandomSearch(0.1, 100).side(6, images) == attack.side(600, images)
+    assert attack.side(0, torch.zeros(1, 3, 8, 40)) == 8  # no larger than the image
+
+
+def test_it_takes_no_gradient_and_stops_where_it_has_won() -> None:
+    model, images = linear(100.0), pixels(4, *SHAPE)
+    with counted(model) as passes:
+        search(model, images, of_first_class(4), 25)
+    assert (passes.gradient, passes.forward) == (0, 25)
+    with counted(model) as passes:
+        search(model, images, of_first_class(4) + 1, 25)
+    assert (passes.gradient, passes.forward) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (linear(0.4), SHAPE),
+        (InDouble(settle(build("small", "nonlinear", (3, 16, 20), 10, seed=0))), (3, 16, 20)),
+    ],
+    ids=["linear", "small network in float64"],
+)
+def test_an_outcome_depends_on_its_image_and_its_stream_alone(model: nn.Module, shape: tuple[int, ...]) -> None:
+    images = pixels(7, *shape)
+    labels = model(images).argmax(1)
+    labels[2] = (labels[2] + 1) % 3  # one that is wrong from the start
+    attack, order = RandomSearch(EPS, 20), [4, 0, 6, 2]
+    whole = attack(model, images, labels, streams(3, range(7)))
+    some = attack(model, images[order], labels[order], streams(3, order))
+    assert torch.equal(some, whole[order])
+    assert not torch.equal(whole, attack(model, images, labels, streams(4, range(7))))
+
+
+def test_modes_and_random_state_are_left_as_found() -> None:
+    model, images = build("small", "average", (3, 16, 20), 10, seed=0).train(), pixels(2, 3, 16, 20)
+    state, before = torch.get_rng_state(), {name: value.clone() for name, value in model.state_dict().items()}
+    search(model, images, of_first_class(2), 3)
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("values", [{"eps": 8.0}, {"queries": 0}, {"p_init": 0.0}, {"eps": math.nan}])
+def test_what_is_out_of_range_is_said(values: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="there must be a query"):
+        RandomSearch(**{"eps": 0.1, "queries": 5, **values})  # type: ignore[arg-type]
+
+
+def test_robust_accuracy_agrees_with_torchattacks() -> None:
+    """The same number of queries, other random numbers: images that only one of the two breaks are a fair coin."""
+    torchattacks = pytest.importorskip("torchattacks")
+    model, images, labels = trained()
+    assert images.device == CPU
+    ours = search(model, images, labels, 100, eps=2 * EPS)
+    with torch.random.fork_rng(devices=[]):
+        theirs = torchattacks.Square(model, eps=2 * EPS, n_queries=100, loss="margin")(images, labels)
+    with torch.no_grad():
+        natural, *right = [array(model(found).argmax(1) == labels) > 0 for found in (images, ours, theirs)]
+    ours_right, theirs_right = (natural & found for found in right)
+    assert ours_right.mean() < 0.8 * natural.mean()
+    assert ours_right.mean() > 0.1
+    only_ours, only_theirs = (ours_right & ~theirs_right).sum(), (theirs_right & ~ours_right).sum()
+    assert abs(only_ours - only_theirs) <= 3 * math.sqrt(only_ours + only_theirs)

@@ -1,0 +1,475 @@
+"""An analysis over a dataset: its rows, its independence of batches and stops, and what it refuses."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import oddity
+import pytest
+import torch
+from oddity import Oddities
+
+from interpret_robust import analyses
+from interpret_robust.analyses.engine.naming import LONGEST_NAME, file_name
+from interpret_robust.analyses.engine.settings import Settings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets.batches import Batch
+from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.results import hdf5
+
+CPU = torch.device("cpu")
+BALL = {"eps": 2 / 255, "seed": 5}
+ATTACKS: dict[str, dict[str, Any]] = {
+    "robustness": {"pgd": "3", "cw": "none"},
+    "attention-rank": {"steps": 3},
+}
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("trained"), "at-att")
+
+
+def work(path: Path, dataset: Dataset, folder: Path, name: str = "robustness", **changes: Any) -> Work:
+    analysis = analyses.get(name)
+    plain: dict[str, Any] = {"split": "train", "limit": None, "batch_size": 16, "device": CPU}
+    settings = analysis.settings(**BALL, **ATTACKS[name])
+    return Work(analysis, checkpoint.read(path), dataset, folder, **({"settings": settings} | plain | changes))
+
+
+def columns(path: Path) -> dict[str, AnyArray]:
+    schema = analyses.get(hdf5.read(path).schema.partition("/")[0]).schema
+    result = hdf5.read(path, schema.label)
+    return {column.path.removeprefix("per_image/"): result[column.path] for column in schema.per_image}
+
+
+def content(path: Path) -> str:
+    hdf5.read(path)
+    return str(hdf5.attributes(path)["content_sha256"])
+
+
+@pytest.mark.parametrize("name", ["robustness", "attention-rank"])
+def test_rows_do_not_depend_on_the_batch_size(trained: Path, digits: Dataset, tmp_path: Path, name: str) -> None:
+    one, other, first = (
+        columns(work(trained, digits, tmp_path / str(size), name, batch_size=size, limit=limit).run())
+        for size, limit in ((60, None), (7, None), (9, 25))
+    )
+    for column, values in one.items():
+        exact = values.dtype.kind == "i"
+        for found in (other[column], first[column]):
+            tolerance = 0 if exact else 2e-3 if column.startswith("spearman") else 1e-4
+            apart = farthest(found, values[: len(found)])
+            # An attack steps by the signs of gradients: where a pixel's is zero but for rounding, which goes by the
+            # size of the batch, the pixel may go the other way. One in a thousand moves an image's rows by little.
+            assert (apart > tolerance).mean() <= ANOTHER_WAY and apart.max() <= 20 * tolerance, column
+    assert len(first["label"]) == 25
+
+
+ANOTHER_WAY = 0.05
+"""Share of images whose attack rounding may lead another way; a leak between images would show in all."""
+
+
+def farthest(found: AnyArray, expected: AnyArray) -> AnyArray:
+    """For each image, the largest difference of its entries; NaN has to stand where NaN stands."""
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    apart: AnyArray = np.abs(np.nan_to_num(found) - np.nan_to_num(expected)).reshape(len(found), -1).max(1)
+    return apart
+
+
+def stopping(after: int, stop: Callable[[], None]) -> Callable[[Classifier, Batch, Any], dict[str, AnyArray]]:
+    """The rows of robustness, with `stop` called in the midst of the batch after `after` batches."""
+    seen = [0]
+
+    def rows(model: Classifier, batch: Batch, settings: Any) -> dict[str, AnyArray]:
+        found: dict[str, AnyArray] = analyses.get("robustness").rows(model, batch, settings)
+        if seen[0] == after:
+            stop()
+        seen[0] += 1
+        return found
+
+    return rows
+
+
+def fail() -> None:
+    raise RuntimeError("as a crash would")
+
+
+@pytest.mark.parametrize(
+    ("stop", "error", "kept"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), Stopped, 32),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), Stopped, 32),
+        (fail, RuntimeError, 16),
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_same_file(
+    trained: Path, digits: Dataset, tmp_path: Path, stop: Callable[[], None], error: type[Exception], kept: int
+) -> None:
+    whole = work(trained, digits, tmp_path / "whole").run()
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    stopped = work(trained, digits, tmp_path / "stopped")
+    stopped.analysis = replace(stopped.analysis, rows=stopping(1, stop))
+    with pytest.raises(error, match=f"before image {kept} of 60" if error is Stopped else "crash"):
+        stopped.run()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [path.name for path in stopped.path.parent.iterdir()] == [f"{stopped.path.name}.partial"]
+
+    begun: list[int] = []
+    resumed = work(trained, digits, tmp_path / "stopped")
+
+    def noting(model: Classifier, batch: Batch, settings: Any) -> dict[str, AnyArray]:
+        begun.append(batch.indices.start)
+        rows: dict[str, AnyArray] = analyses.get("robustness").rows(model, batch, settings)
+        return rows
+
+    resumed.analysis = replace(resumed.analysis, rows=noting)
+    assert content(resumed.run()) == content(whole)
+    assert begun == list(range(kept, 60, 16))
+
+
+def test_an_analysis_that_is_late_keeps_its_batches_and_goes_on_to_the_same_file(
+    trained: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    whole = work(trained, digits, tmp_path / "whole").run()
+    late = work(trained, digits, tmp_path / "late", deadline=0.0)
+    with pytest.raises(Stopped, match="before image 0 of 60"):
+        late.run()
+    half = work(trained, digits, tmp_path / "late", deadline=time.monotonic() + 60)
+
+    def pass_the_deadline() -> None:
+        half._deadline = 0.0
+
+    half.analysis = replace(half.analysis, rows=stopping(1, pass_the_deadline))
+    with pytest.raises(Stopped, match="before image 32 of 60"):
+        half.run()
+    assert content(work(trained, digits, tmp_path / "late").run()) == content(whole)
+
+
+def test_a_finished_analysis_is_recognized(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    this = work(trained, digits, tmp_path)
+    assert not this.is_done(overwrite=False)
+    this.run()
+    assert work(trained, digits, tmp_path).is_done(overwrite=False)
+    assert not work(trained, digits, tmp_path).is_done(overwrite=True)
+
+
+def retrained(path: Path, folder: Path) -> Path:
+    """A checkpoint of the same name and origin with other weights."""
+    found = checkpoint.read(path)
+    bias = found.tensors["classifier.bias"]
+    checkpoint.write(folder / path.name, found.about, found.tensors | {"classifier.bias": bias + 1})
+    return folder / path.name
+
+
+def test_another_setting_under_the_same_name_is_refused(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    images = digits.train.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    changed = replace(digits, train=replace(digits.train, images=images))
+    other = retrained(trained, tmp_path)
+    cases: list[tuple[Work, tuple[str, ...]]] = [
+        (work(trained, digits, tmp_path, batch_size=7), ("batch_size", "16", "7")),
+        (work(trained, changed, tmp_path), ("data.sha256", digits.train.sha256, changed.train.sha256)),
+        (work(other, digits, tmp_path), (checkpoint.read(trained).sha256, checkpoint.read(other).sha256)),
+    ]
+    stopped = work(trained, digits, tmp_path)
+    stopped.analysis = replace(stopped.analysis, rows=stopping(1, fail))
+    with pytest.raises(RuntimeError, match="crash"):
+        stopped.run()
+    attempts: list[Callable[[Work], object]] = [Work.run, lambda this: this.is_done(overwrite=False)]
+    for attempt in attempts:
+        for this, said in cases:
+            with pytest.raises(UserError, match="another configuration") as error:
+                attempt(this)
+            assert all(part in str(error.value) for part in (str(this.path), "--overwrite", *said))
+        work(trained, digits, tmp_path).run()
+    assert content(cases[0][0].run(overwrite=True)) != content(work(trained, digits, tmp_path / "other").run())
+
+
+def test_a_model_is_not_its_own_evaluator(make_checkpoint: Make, digits: Dataset, tmp_path: Path) -> None:
+    trained = checkpoint.read(make_checkpoint(tmp_path))
+    copy = checkpoint.Checkpoint(tmp_path / "copy.safetensors", trained.about, trained.tensors, trained.sha256)
+    with pytest.raises(UserError, match="cannot be its own evaluator: name a model of another seed") as error:
+        work(trained.path, digits, tmp_path, evaluators=[copy])
+    assert str(trained.path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "said"),
+    [
+        ((28, 28, 3), 10, "[3, 28, 28], 10 classes"),
+        ((32, 32, 1), 10, "[1, 32, 32], 10 classes"),
+        ((32, 32, 3), 7, "[3, 32, 32], 7 classes"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_the_model_is_refused(
+    trained: Path, tmp_path: Path, shape: tuple[int, ...], classes: int, said: str
+) -> None:
+    split = Split(np.zeros((20, *shape), np.uint8), np.arange(20) % classes)
+    strange = Dataset("strange", split, split, tuple(map(str, range(classes))))
+    with pytest.raises(UserError, match="does not fit strange") as error:
+        work(trained, strange, tmp_path)
+    assert all(part in str(error.value) for part in (str(trained), "[3, 32, 32], 10 classes", said))
+
+
+def test_the_file_names_all_that_decides_its_numbers(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    settings = analyses.get("attention-rank").settings(steps=4, seed=3)
+    path = work(trained, digits, tmp_path, "attention-rank", settings=settings, split="test", limit=20).run()
+    config = hdf5.read(path).config
+    assert config["analysis"] == "attention-rank/2"
+    assert config["checkpoint"]["sha256"] == checkpoint.read(trained).sha256
+    assert config["checkpoint"]["job"] == checkpoint.read(trained).job
+    assert config["data"] == {
+        "dataset": "cluttered-digits",
+        "split": "test",
+        "images": 20,
+        "sha256": digits.test.first(20).sha256,
+    }
+    resolved = {"eps": 8 / 255, "step_size": 2 / 255, "spatial_weight": "attention"}
+    assert config["settings"] == asdict(settings) | {"steps": 4, "seed": 3} | resolved
+    assert (config["batch_size"], config["device"]) == (16, "cpu")
+    environment = hdf5.provenance(path)["environment"]
+    assert torch.__version__.startswith(environment["torch"])
+    assert environment["threads"] == torch.get_num_threads()
+
+
+@pytest.fixture(scope="module")
+def odd() -> Dataset:
+    return oddity.odd_images()
+
+
+@pytest.fixture(scope="module")
+def odd_models(odd: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[checkpoint.Checkpoint]:
+    """A subject and two evaluators of other architectures."""
+    folder = tmp_path_factory.mktemp("odd")
+    made = (("small", "at-att", 0), ("small", "natural", 1), ("cnn", "natural", 2))
+    return [checkpoint.read(oddity.untrained(folder, odd, *model)) for model in made]
+
+
+def odd_work(models: list[checkpoint.Checkpoint], dataset: Dataset, folder: Path, **changes: Any) -> Work:
+    subject, *evaluators = models
+    plain: dict[str, Any] = {"settings": Oddities(), "split": "test", "limit": None, "batch_size": 5, "device": CPU}
+    return Work(oddity.ANALYSIS, subject, dataset, folder, **(plain | {"evaluators": evaluators} | changes))
+
+
+def test_axes_have_the_lengths_and_names_of_model_data_and_evaluators(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    path = odd_work(odd_models, odd, tmp_path).run()
+    subject, *evaluators = [found.model(CPU) for found in odd_models]
+    images = torch.tensor(odd.test.images).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        local = subject.features(images).local
+        read = np.stack([model(images).argmax(1) for model in evaluators], 1)
+        logits = subject(images)
+    result = hdf5.read(path)
+    np.testing.assert_array_equal(result["per_image/pixel"], odd.test.images)
+    np.testing.assert_allclose(result["per_image/planes"], odd.test.images.transpose(0, 3, 1, 2) / 255, atol=1e-6)
+    np.testing.assert_allclose(result["per_image/local"], local.reshape(23, 64, 20), atol=1e-5)
+    np.testing.assert_allclose(result["per_image/logit"], logits, atol=1e-4)
+    np.testing.assert_array_equal(result["per_image/read"], read)
+    np.testing.assert_allclose(result["test/read"], (read == odd.test.labels[:, None]).mean(0))
+    assert result["test/highest"] == pytest.approx(float(logits.max()), abs=1e-4)
+    np.testing.assert_allclose(result["per_image/above"], odd.test.labels - odd.test.labels.mean(), atol=1e-6)
+    named = {"class": odd.class_names, "evaluator": tuple(model.path.stem for model in odd_models[1:])}
+    numbered = {"sample": 23, "y": 16, "x": 20, "colour": 3, "channel": 64, "position": 20}
+    with h5py.File(path) as file:
+        assert {axis: tuple(file[axis].asstr()[...]) for axis in named} == named
+        assert {axis: file[axis][...].tolist() for axis in numbered} == {
+            axis: list(range(length)) for axis, length in numbered.items()
+        }
+
+
+def test_examples_are_chosen_by_the_settings_and_axes_may_depend_on_the_work(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    path = odd_work(odd_models, odd, tmp_path, settings=Oddities(count=4)).run()
+    result, images = hdf5.read(path), odd.test.images.astype(float)
+    np.testing.assert_array_equal(result["examples/index"], [3, 2, 1, 0])
+    np.testing.assert_array_equal(result["examples/logit"], result["per_image/logit"][[3, 2, 1, 0]])
+    thirds = (slice(0, 6), slice(6, 11), slice(11, 16))
+    brightness = [[images[index, third].mean() for third in thirds] for index in (3, 2, 1, 0)]
+    np.testing.assert_allclose(result["examples/brightness"], brightness)
+    with h5py.File(path) as file:
+        assert file["third"].asstr()[...].tolist() == ["from 0", "from 6", "from 11"]
+        assert file["example"][...].tolist() == [0, 1, 2, 3]
+
+
+def test_what_rows_need_is_prepared_once_before_the_first_row_and_again_on_resuming(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    whole = odd_work(odd_models, odd, tmp_path / "whole").run()
+    done: list[str] = []
+
+    def prepare(this: Work) -> Any:
+        done.append("prepare")
+        return oddity.prepare(this)
+
+    def rows(model: Classifier, batch: Batch, prepared: Any) -> dict[str, AnyArray]:
+        if done.count("prepare") == 1 and batch.indices.start == 15:
+            fail()
+        done.append(f"rows {batch.indices.start}")
+        return oddity.rows(model, batch, prepared)
+
+    for kept in (15, 23):
+        this = odd_work(odd_models, odd, tmp_path / "stopped")
+        this.analysis = replace(oddity.ANALYSIS, prepare=prepare, rows=rows)
+        if kept == 15:
+            with pytest.raises(RuntimeError, match="crash"):
+                this.run()
+    assert content(this.run()) == content(whole)
+    assert done == ["prepare", "rows 0", "rows 5", "rows 10", "prepare", "rows 15", "rows 20"]
+
+
+def test_without_preparation_rows_get_the_resolved_settings(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    this = work(trained, digits, tmp_path, "attention-rank", settings=analyses.get("attention-rank").settings())
+    assert this.analysis.prepare(this) is this.settings
+    assert (this.settings.eps, this.settings.step_size) == (8 / 255, 2 / 255)
+
+
+@pytest.mark.parametrize(("start", "sizes"), [(0, [5, 5, 5, 5, 3]), (15, [5, 3]), (7, [5, 5, 5, 1]), (23, [])])
+def test_batches_are_the_images_from_a_start_on(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path, start: int, sizes: list[int]
+) -> None:
+    this = odd_work(odd_models, replace(odd, test=replace(odd.test, masks=odd.test.images[..., 0] > 99)), tmp_path)
+    found = list(this.batches(range(start, 23, 5)))
+    assert [len(batch.images) for batch in found] == sizes
+    assert [index for batch in found for index in batch.indices] == list(range(start, 23))
+    for batch in found:
+        at = list(batch.indices)
+        np.testing.assert_allclose(batch.images, odd.test.images[at].transpose(0, 3, 1, 2) / 255, atol=1e-7)
+        np.testing.assert_array_equal(batch.labels, odd.test.labels[at])
+        assert batch.masks is not None
+        np.testing.assert_array_equal(batch.masks, odd.test.images[at, ..., 0] > 99)
+
+
+def test_evaluators_and_their_order_are_part_of_the_configuration(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    subject, first, second = odd_models
+    result = hdf5.read(odd_work(odd_models, odd, tmp_path).run())
+    names = [first.path.stem, second.path.stem]
+    found = result.config["evaluators"]
+    assert (found["names"], found["sha256"]) == (names, [first.sha256, second.sha256])
+    assert found["jobs"] == {first.path.stem: first.job, second.path.stem: second.job}
+    assert odd_work(odd_models, odd, tmp_path).is_done(overwrite=False)
+    for others, said in (([second, first], "evaluators.names"), ([first], "evaluators.names")):
+        with pytest.raises(UserError, match="another configuration") as error:
+            odd_work([subject, *others], odd, tmp_path).is_done(overwrite=False)
+        assert said in str(error.value)
+    changed = retrained(first.path, tmp_path)
+    with pytest.raises(UserError, match=r"another configuration \(evaluators\.sha256 is"):
+        odd_work([subject, checkpoint.read(changed), second], odd, tmp_path).is_done(overwrite=False)
+    assert "evaluators" not in odd_work([subject], odd, tmp_path).config
+
+
+def test_evaluators_that_are_not_the_default_ones_are_in_the_file_name(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    subject, first, second = odd_models
+    plain = odd_work(odd_models, odd, tmp_path).path.name
+    chosen = [
+        odd_work([subject, *some], odd, tmp_path, default_evaluators=False).path.name
+        for some in ([first, second], [second, first], [first])
+    ]
+    assert plain == "odd-odd-small-at-att-seed0-test.h5"
+    assert len({plain, *chosen}) == 4
+    assert all(re.fullmatch(r"odd-odd-small-at-att-seed0-test-by[0-9a-f]{6}\.h5", name) for name in chosen)
+
+
+def test_evaluators_of_one_name_are_refused(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    subject, first, second = odd_models
+    other = checkpoint.read(retrained(first.path, tmp_path))
+    with pytest.raises(UserError, match="two evaluators have one name") as error:
+        odd_work([subject, first, second, other], odd, tmp_path)
+    assert first.path.stem in str(error.value)
+
+
+def test_an_evaluator_that_does_not_fit_is_refused(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="does not fit odd") as error:
+        odd_work([*odd_models, checkpoint.read(trained)], odd, tmp_path)
+    assert str(trained) in str(error.value)
+
+
+def test_data_without_masks_are_refused_where_masks_are_needed(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+    masked = replace(analyses.get("robustness"), needs_masks=True)
+    found = checkpoint.read(trained)
+    plain: dict[str, Any] = {"settings": masked.settings(), "limit": None, "batch_size": 16, "device": CPU}
+    bare = replace(digits, test=replace(digits.test, masks=None))
+    assert next(Work(masked, found, bare, tmp_path, split="train", **plain).batches()).masks is not None
+    assert next(work(trained, bare, tmp_path, split="test").batches()).masks is None
+    with pytest.raises(UserError) as error:
+        Work(masked, found, bare, tmp_path, split="test", **plain)
+    assert str(error.value) == "cluttered-digits has no object masks, which robustness needs."
+
+
+def named(settings: Settings, limit: int | None = None, other: str = "", model: str = "m-seed0") -> str:
+    return file_name(oddity.ANALYSIS, model, {}, "test", settings, limit, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, "odd-m-seed0-test.h5"),
+        ({"count": 12}, "odd-m-seed0-test-count12.h5"),
+        ({"count": -1}, "odd-m-seed0-test-count-1.h5"),
+        ({"scale": -0.25}, "odd-m-seed0-test-scale-0.25.h5"),
+        ({"scale": 8 / 255}, "odd-m-seed0-test-scale0.03137.h5"),
+        ({"scale": 1e-7}, "odd-m-seed0-test-scale1e-07.h5"),
+        ({"most": 2.0}, "odd-m-seed0-test-most2.h5"),
+        ({"deep": True}, "odd-m-seed0-test-deep1.h5"),
+        ({"left_side": "closed"}, "odd-m-seed0-test-leftsideclosed.h5"),
+        ({"pick": "indices:0,7,42"}, "odd-m-seed0-test-pickindices_0_7_42.h5"),
+        ({"pick": "../../etc passwd*?\0\n"}, "odd-m-seed0-test-pick.._.._etc_passwd_.h5"),
+        ({"count": 4, "deep": True, "left_side": "closed"}, "odd-m-seed0-test-count4-deep1-leftsideclosed.h5"),
+    ],
+)
+def test_what_differs_from_the_default_is_in_the_file_name(settings: dict[str, Any], name: str) -> None:
+    assert named(Oddities(**settings)) == name
+
+
+def test_data_and_number_of_images_are_in_the_file_name() -> None:
+    assert named(Oddities(count=4), 100, "svhn") == "odd-m-seed0-on-svhn-test-count4-first100.h5"
+
+
+def test_a_limit_that_the_split_does_not_reach_is_none(
+    odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path
+) -> None:
+    size = len(odd.test)
+    whole, same, more, fewer = (
+        odd_work(odd_models, odd, tmp_path, limit=limit) for limit in (None, size, size + 1, size - 1)
+    )
+    assert whole.path == same.path == more.path != fewer.path
+    whole.run()
+    assert same.is_done(overwrite=False) and more.is_done(overwrite=False) and not fewer.is_done(overwrite=False)
+    assert whole.origin == same.origin == more.origin
+    assert (whole.origin["limit"], fewer.origin["limit"]) == (None, size - 1)
+
+
+def test_a_file_name_is_never_too_long(odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path) -> None:
+    longest = named(Oddities(pick="p" * (LONGEST_NAME - len("odd-m-seed0-test-pick"))))
+    assert longest == f"odd-m-seed0-test-pick{'p' * 179}.h5"
+    found = {named(Oddities(pick="p" * count + end)) for count in (180, 181, 5000) for end in "ab"}
+    found |= {named(Oddities(), model="m" * 500 + end) for end in "ab"}
+    assert len(found) == 8
+    assert {len(name) for name in found} == {LONGEST_NAME + len(".h5")}
+    assert all(name.startswith(("odd-m-seed0-test-pickppp", "odd-mmm")) for name in found)
+    changed = {"settings": Oddities(pick="p" * 5000)}
+    this = odd_work(odd_models, odd, tmp_path, **changed)
+    assert content(this.run()) == content(this.path)
+    assert odd_work(odd_models, odd, tmp_path, **changed).is_done(overwrite=False)
