@@ -464,8 +464,8 @@ def test_counting_ends_after_an_exception_too() -> None:
             lambda: PGD(0.1, 0.1, 5, batch_norm="Train"),  # type: ignore[arg-type]
             "unknown batch norm mode 'Train': did you mean 'train'? known are eval, train.",
         ),
-        (lambda: AttackSettings(eps=8).resolved({}), "eps is 8: it must lie within 0 and 1"),
-        (lambda: AttackSettings(eps=0.1, steps=-1).resolved({}), "steps -1"),
+        (lambda: AttackSettings(eps=8).resolve({}), "eps is 8: it must lie within 0 and 1"),
+        (lambda: AttackSettings(eps=0.1, steps=-1).resolve({}), "steps -1"),
     ],
 )
 def test_what_is_out_of_range_is_said(made: Callable[[], object], sentence: str) -> None:
@@ -484,7 +484,7 @@ def test_what_is_out_of_range_is_said(made: Callable[[], object], sentence: str)
     ],
 )
 def test_open_settings_follow_the_training(settings: AttackSettings, eps: float, step_size: float) -> None:
-    resolved = settings.resolved({"recipe": {"eps": 0.3}})
+    resolved = settings.resolve({"recipe": {"eps": 0.3}})
     assert resolved.pgd() == PGD(eps, step_size, 20)
 
 

@@ -212,17 +212,17 @@ def test_examples_are_the_images_that_the_rule_names(rule: str) -> None:
 
 def test_settings_are_resolved_for_attack_rule_and_weights() -> None:
     job: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": 0.1}}
-    assert MapsSettings().resolved(job) == MapsSettings(eps=0.1, step_size=0.025, spatial_weight="attention")
-    assert MapsSettings().resolved(job | {"variant": "at"}).spatial_weight == "grad-cam"
+    assert MapsSettings().resolve(job) == MapsSettings(eps=0.1, step_size=0.025, spatial_weight="attention")
+    assert MapsSettings().resolve(job | {"variant": "at"}).spatial_weight == "grad-cam"
     for wrong, said in (
         (MapsSettings(select="best"), "--select best selects nothing"),
         (MapsSettings(seed=-1), "seed is -1"),
         (MapsSettings(eps=8), "eps is 8"),
     ):
         with pytest.raises(UserError, match=said):
-            wrong.resolved(job)
+            wrong.resolve(job)
     with pytest.raises(UserError, match="'at' has no attention"):
-        MapsSettings(spatial_weight="attention").resolved(job | {"variant": "at"})
+        MapsSettings(spatial_weight="attention").resolve(job | {"variant": "at"})
 
 
 @pytest.fixture(scope="module")

@@ -240,7 +240,7 @@ def test_rows_leave_the_model_and_all_random_states_as_they_are(
 ) -> None:
     model = models[name].model(torch.device("cpu"))
     model.classifier.bias.requires_grad_(False)
-    settings = RankSettings(eps=EPS, steps=2).resolved(models[name].job)
+    settings = RankSettings(eps=EPS, steps=2).resolve(models[name].job)
     given = make_batch(digits.test, range(3), torch.device("cpu"))
     images, modes = given.images.clone(), [module.training for module in model.modules()]
     needs = [parameter.requires_grad for parameter in model.parameters()]
@@ -393,11 +393,11 @@ def written(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
 def test_weights_are_attention_or_else_grad_cam() -> None:
     with_attention: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": EPS}}
     without = with_attention | {"variant": "at"}
-    assert RankSettings().resolved(with_attention) == RankSettings(EPS, EPS / 4, spatial_weight="attention")
-    assert RankSettings().resolved(without) == RankSettings(EPS, EPS / 4, spatial_weight="grad-cam")
-    assert RankSettings(spatial_weight="grad-cam").resolved(with_attention).spatial_weight == "grad-cam"
+    assert RankSettings().resolve(with_attention) == RankSettings(EPS, EPS / 4, spatial_weight="attention")
+    assert RankSettings().resolve(without) == RankSettings(EPS, EPS / 4, spatial_weight="grad-cam")
+    assert RankSettings(spatial_weight="grad-cam").resolve(with_attention).spatial_weight == "grad-cam"
     with pytest.raises(UserError, match="'at' has no attention: use --spatial-weight grad-cam"):
-        RankSettings(spatial_weight="attention").resolved(without)
+        RankSettings(spatial_weight="attention").resolve(without)
 
 
 def work(model: checkpoint.Checkpoint, digits: Dataset, folder: Path, batch_size: int = 16) -> Work:

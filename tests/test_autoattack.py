@@ -49,7 +49,7 @@ def radii(model: Linear, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attack(eps: float, classes: int, attacks: str = ",".join(STANDARD), seed: int = 0) -> AutoAttack:
-    return AutoAttack(torchattacks, AutoAttackSettings(eps, attacks, seed).resolved(JOB), classes)
+    return AutoAttack(torchattacks, AutoAttackSettings(eps, attacks, seed).resolve(JOB), classes)
 
 
 @pytest.mark.parametrize("classes", [4, 12])
@@ -111,9 +111,9 @@ def test_the_same_batch_gives_the_same_images_and_nothing_else_is_touched() -> N
 
 
 def test_settings_follow_the_training() -> None:
-    found = AutoAttackSettings().resolved(JOB)
+    found = AutoAttackSettings().resolve(JOB)
     assert (found.eps, found.names()) == (8 / 255, STANDARD)
-    assert AutoAttackSettings(0.1, " square, fab-t,square").resolved(JOB).names() == ("square", "fab-t")
+    assert AutoAttackSettings(0.1, " square, fab-t,square").resolve(JOB).names() == ("square", "fab-t")
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_settings_follow_the_training() -> None:
 )
 def test_nonsense_gets_a_sentence(given: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError) as error:
-        AutoAttackSettings(**given).resolved(JOB)
+        AutoAttackSettings(**given).resolve(JOB)
     assert told in str(error.value)
 
 
 def work_on(classes: int, attacks: str = ",".join(STANDARD)) -> Work:
     """As much of a piece of work as `prepare` looks at."""
-    settings = AutoAttackSettings(attacks=attacks).resolved(JOB)
+    settings = AutoAttackSettings(attacks=attacks).resolve(JOB)
     dataset = SimpleNamespace(name="few", class_names=tuple(range(classes)))
     return cast(Work, SimpleNamespace(dataset=dataset, settings=settings))
 

@@ -222,5 +222,5 @@ def test_statistics_are_means_of_shares_over_images() -> None:
 )
 def test_settings_out_of_range_are_the_users_error(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        QualitySettings(**changes).resolved({})
-    assert QualitySettings().resolved({}) == QualitySettings()
+        QualitySettings(**changes).resolve({})
+    assert QualitySettings().resolve({}) == QualitySettings()

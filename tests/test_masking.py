@@ -153,7 +153,7 @@ def test_statistics_by_hand() -> None:
     ("eps", "factors", "largest"), [(8 / 255, (1, 2, 4, 8), 64 / 255), (0.3, (1, 2, 4), 1), (1.0, (1,), 1)]
 )
 def test_balls_grow_until_one_covers_all_images(eps: float, factors: tuple[int, ...], largest: float) -> None:
-    settings = MaskingSettings().resolved({"recipe": {"eps": eps}})
+    settings = MaskingSettings().resolve({"recipe": {"eps": eps}})
     assert settings.factors() == factors
     last = settings.pgd(factors[-1])
     assert last.eps == pytest.approx(largest)
@@ -163,7 +163,7 @@ def test_balls_grow_until_one_covers_all_images(eps: float, factors: tuple[int, 
 
 def test_a_search_without_queries_is_refused() -> None:
     with pytest.raises(UserError, match="queries 0: both must be above zero"):
-        MaskingSettings(queries=0).resolved({"recipe": {"eps": 0.1}})
+        MaskingSettings(queries=0).resolve({"recipe": {"eps": 0.1}})
 
 
 @pytest.fixture(scope="module")

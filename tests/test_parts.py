@@ -37,7 +37,7 @@ def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale:
         assert question.models and set(question.models) <= set(of.models)
         settings = analyses.get(question.analysis).settings(**question.settings)
         for model in question.models:
-            settings.resolved({"recipe": {"eps": 8 / 255}, "variant": model.variant})
+            settings.resolve({"recipe": {"eps": 8 / 255}, "variant": model.variant})
 
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table3", "table5", "table6"])

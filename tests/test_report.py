@@ -261,7 +261,7 @@ def made_by(tmp_path: Path) -> Callable[..., Result]:
 
 
 def default_settings(result: Result) -> dict[str, Any]:
-    settings = analyses.get(result.schema.partition("/")[0]).settings().resolved(result.config["checkpoint"]["job"])
+    settings = analyses.get(result.schema.partition("/")[0]).settings().resolve(result.config["checkpoint"]["job"])
     return dict(vars(settings))
 
 

@@ -302,7 +302,7 @@ def test_statistics_are_counts_over_images_where_every_restart_must_fail() -> No
     ],
 )
 def test_steps_are_put_in_order(given: Mapping[str, Any], pgd: str, cw: str, names: str) -> None:
-    settings = TableSettings(**given).resolved({"recipe": {"eps": 0.3}})
+    settings = TableSettings(**given).resolve({"recipe": {"eps": 0.3}})
     assert settings == TableSettings(0.3, 0.075, pgd=pgd, cw=cw)
     assert settings.readings() == tuple(names.split())
 
@@ -324,7 +324,7 @@ def test_steps_are_put_in_order(given: Mapping[str, Any], pgd: str, cw: str, nam
 )
 def test_what_is_out_of_range_is_said(given: Mapping[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as raised:
-        TableSettings(**given).resolved({"recipe": {"eps": 0.3}})
+        TableSettings(**given).resolve({"recipe": {"eps": 0.3}})
     assert sentence in str(raised.value)
 
 

@@ -91,7 +91,7 @@ def test_extremes_without_any_score_are_the_users_error() -> None:
 def test_a_rule_that_is_none_is_refused_before_the_work_and_after(select: str) -> None:
     said = "selects nothing: the rules are first-per-class, random:SEED, indices:0,7,42"
     with pytest.raises(UserError, match=said):
-        Selection(select).resolved({})
+        Selection(select).resolve({})
     with pytest.raises(UserError, match=said):
         chosen(select)
 
@@ -108,4 +108,4 @@ def test_an_image_that_is_not_there_is_refused_before_the_work_and_after() -> No
 
 def test_a_good_rule_is_kept() -> None:
     for select in ("first-per-class", "random:7", "indices:1,2", "extremes"):
-        assert Selection(select).resolved({}) == Selection(select)
+        assert Selection(select).resolve({}) == Selection(select)

@@ -32,10 +32,10 @@ ORDER = (
 
 def names() -> list[str]:
     """The analyses there are, ours and those of installed packages, by their command's name, without importing them."""
-    found = {module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg} | set(
+    modules = {module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg} | set(
         registered("analyses")
     )
-    return sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    return sorted(modules, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
 def about(name: str) -> str:
@@ -52,10 +52,10 @@ def _file(name: str) -> Path | None:
     if own.exists():
         return own
     try:
-        found = importlib.util.find_spec(registered("analyses")[name].module)
+        spec = importlib.util.find_spec(registered("analyses")[name].module)
     except ImportError:
         return None
-    return Path(found.origin) if found is not None and found.origin else None
+    return Path(spec.origin) if spec is not None and spec.origin else None
 
 
 def get(name: str) -> Any:
@@ -75,9 +75,9 @@ def read(path: Path) -> "Result":
         hdf5,  # here, so that `irt --help` lists the analyses without numpy and HDF5
     )
 
-    found = hdf5.read(path)
-    name = found.schema.partition("/")[0]
+    result = hdf5.read(path)
+    name = result.schema.partition("/")[0]
     if name not in names():
-        raise UserError(f"{path} holds {found.schema}, which this irt does not know: update interpret-robust.")
-    known = get(name).schema.label
-    return found if found.schema == known else hdf5.read(path, known)
+        raise UserError(f"{path} holds {result.schema}, which this irt does not know: update interpret-robust.")
+    label = get(name).schema.label
+    return result if result.schema == label else hdf5.read(path, label)

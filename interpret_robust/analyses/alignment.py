@@ -121,8 +121,8 @@ class Pairs:
 
     def images(self, indices: range) -> Tensor:
         """The partners of the images at `indices`, as pixels in [0, 1], (M, C, H, W)."""
-        chosen = self.split.images[self.partner[indices.start : indices.stop]]
-        return to_pixels(torch.from_numpy(chosen).permute(0, 3, 1, 2))
+        partners = self.split.images[self.partner[indices.start : indices.stop]]
+        return to_pixels(torch.from_numpy(partners).permute(0, 3, 1, 2))
 
 
 def prepare(work: Work) -> Pairs:
@@ -141,25 +141,25 @@ def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
     with torch.no_grad():
         logits = model(batch.images)
     predicted = logits.argmax(1)
-    found = _doubles(gradient_map(pairs.source, model, batch.images, batch.labels, batch.indices, pairs.seed))
+    gradient = _doubles(gradient_map(pairs.source, model, batch.images, batch.labels, batch.indices, pairs.seed))
     winning = _doubles(input_gradient(lambda pixels: _pick(model(pixels), predicted), batch.images))
     columns = {
         "label": to_numpy(batch.labels),
         "prediction": to_numpy(predicted),
         "partner": pairs.partner[batch.indices.start : batch.indices.stop],
         "linearised_robustness": linearised_robustness(model, batch.images, logits),
-        "total_variation": total_variation(found),
-        "gini": gini(found),
-        "high_frequency": high_frequency(found),
-        "degenerate": (found == 0).all((1, 2, 3)),
+        "total_variation": total_variation(gradient),
+        "gini": gini(gradient),
+        "high_frequency": high_frequency(gradient),
+        "degenerate": (gradient == 0).all((1, 2, 3)),
         "scale_change": largest_change(model, logits, [scale * batch.images for scale in SCALES]),
         "shift_change": largest_change(model, logits, [batch.images + shift for shift in SHIFTS]),
     }
-    for suffix, shown in (("", batch.images), ("_shuffled", pairs.images(batch.indices))):
-        pictures = _doubles(shown)
-        columns[f"cosine{suffix}"] = cosine(pictures - pictures.mean((1, 2, 3), keepdims=True), -found)
+    for suffix, views in (("", batch.images), ("_shuffled", pairs.images(batch.indices))):
+        pictures = _doubles(views)
+        columns[f"cosine{suffix}"] = cosine(pictures - pictures.mean((1, 2, 3), keepdims=True), -gradient)
         columns[f"alpha{suffix}"] = alpha(pictures, winning)
-        columns[f"edge_cosine{suffix}"] = cosine(edges(shown), np.sqrt((found**2).sum(1)))
+        columns[f"edge_cosine{suffix}"] = cosine(edges(views), np.sqrt((gradient**2).sum(1)))
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
@@ -182,15 +182,15 @@ def linearised_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> A
     """
     predicted = logits.argmax(1)
     distances = []
-    for other in range(logits.shape[1]):
+    for rival in range(logits.shape[1]):
 
-        def lead(pixels: Tensor, other: int = other) -> Tensor:
+        def lead(pixels: Tensor, rival: int = rival) -> Tensor:
             scores: Tensor = model(pixels)
-            return _pick(scores, predicted) - scores[:, other]
+            return _pick(scores, predicted) - scores[:, rival]
 
-        gap = _doubles(_pick(logits, predicted) - logits[:, other])
+        gap = _doubles(_pick(logits, predicted) - logits[:, rival])
         distance = _ratio(gap, _norm(_doubles(input_gradient(lead, images))))
-        distances.append(np.where(to_numpy(predicted) == other, np.nan, distance))
+        distances.append(np.where(to_numpy(predicted) == rival, np.nan, distance))
     nearest: AnyArray = np.fmin.reduce(distances)
     return nearest
 
@@ -232,39 +232,42 @@ def edges(images: Tensor) -> AnyArray:
     return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
 
 
-def largest_change(model: nn.Module, logits: Tensor, changed: list[Tensor]) -> AnyArray:
-    """How far the logits (N, K) move, L2, over their L2 distance from their mean, the largest over `changed` images."""
-    before = _doubles(logits)
-    spread = _norm(before - before.mean(1, keepdims=True))
+def largest_change(model: nn.Module, logits: Tensor, transformed: list[Tensor]) -> AnyArray:
+    """How far the logits (N, K) move, L2, over their L2 distance from their mean: the largest over `transformed`."""
+    logits_before = _doubles(logits)
+    spread = _norm(logits_before - logits_before.mean(1, keepdims=True))
     with torch.no_grad():
-        moved = [_norm(_doubles(model(images)) - before) for images in changed]
+        moved = [_norm(_doubles(model(images)) - logits_before) for images in transformed]
     return _ratio(np.max(moved, axis=0), spread)
 
 
 def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     """Means with their intervals, what is zero by construction left out, and the curve."""
-    change = {of: columns[f"per_image/{of}_change"] for of in ("scale", "shift")}
-    invariant = {of: bool((values < TOLERANCE).all()) for of, values in change.items()}
+    change = {transform: columns[f"per_image/{transform}_change"] for transform in ("scale", "shift")}
+    invariant = {transform: bool((values < TOLERANCE).all()) for transform, values in change.items()}
     own = {name: columns[f"per_image/{name}"] for name in PAIRED}
     if invariant["scale"]:
         own["alpha"] = np.full_like(own["alpha"], np.nan)
     if invariant["scale"] and invariant["shift"]:
         own["cosine"] = np.full_like(own["cosine"], np.nan)
     robustness = columns["per_image/linearised_robustness"]
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "robustness/linearised": bootstrap_mean(robustness),
         "robustness/spearman_alpha": bootstrap_spearman(robustness, own["alpha"]),
         "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own["edge_cosine"]),
         "count/degenerate": int(columns["per_image/degenerate"].sum()),
     }
     for name, values in own.items():
-        found |= _paired(name, values, columns[f"per_image/{name}_shuffled"])
-    for of in ("scale", "shift"):
-        found |= {f"invariant/{of}": invariant[of], f"invariant/{of}_change": change[of].max()}
+        summary |= _paired(name, values, columns[f"per_image/{name}_shuffled"])
+    for transform in ("scale", "shift"):
+        summary |= {
+            f"invariant/{transform}": invariant[transform],
+            f"invariant/{transform}_change": change[transform].max(),
+        }
     for name, expected in white_noise(*images.images.shape[1:3]).items():
-        found[f"smoothness/{name}"] = bootstrap_mean(columns[f"per_image/{name}"])
-        found[f"white_noise/{name}"] = expected
-    return found | _curve(robustness, own["edge_cosine"])
+        summary[f"smoothness/{name}"] = bootstrap_mean(columns[f"per_image/{name}"])
+        summary[f"white_noise/{name}"] = expected
+    return summary | _curve(robustness, own["edge_cosine"])
 
 
 def _paired(name: str, own: AnyArray, shuffled: AnyArray) -> dict[str, Interval]:
@@ -279,8 +282,8 @@ def _paired(name: str, own: AnyArray, shuffled: AnyArray) -> dict[str, Interval]
 
 def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
     """The mean score in each tenth of the images by robustness."""
-    defined = np.flatnonzero(np.isfinite(robustness) & np.isfinite(score))
-    tenths = np.array_split(defined[np.argsort(robustness[defined], kind="stable")], TENTHS)
+    valid = np.flatnonzero(np.isfinite(robustness) & np.isfinite(score))
+    tenths = np.array_split(valid[np.argsort(robustness[valid], kind="stable")], TENTHS)
     means = np.array([bootstrap_mean(score[tenth]) for tenth in tenths])
     return {
         "curve/linearised_robustness": np.array([bootstrap_mean(robustness[tenth]).value for tenth in tenths]),
@@ -309,10 +312,10 @@ def table_row(result: Result) -> dict[str, str]:
     return row
 
 
-def _by_construction(result: Result, *needed: str) -> str | None:
+def _by_construction(result: Result, *transforms: str) -> str | None:
     """What to say of a score that is zero for a model with all the invariances `needed`; None where it is not."""
-    if all(result[f"invariant/{of}"] for of in needed):
-        return f"zero by construction ({' and '.join(needed)} invariant)"
+    if all(result[f"invariant/{transform}"] for transform in transforms):
+        return f"zero by construction ({' and '.join(transforms)} invariant)"
     return None
 
 
@@ -342,9 +345,9 @@ def _norm(values: AnyArray) -> AnyArray:
     return norm
 
 
-def _ratio(above: AnyArray, below: AnyArray) -> AnyArray:
-    """`above` / `below`; NaN where `below` is zero."""
-    ratio: AnyArray = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+def _ratio(numerator: AnyArray, denominator: AnyArray) -> AnyArray:
+    """`numerator` / `denominator`; NaN where `denominator` is zero."""
+    ratio: AnyArray = np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
     return ratio
 
 

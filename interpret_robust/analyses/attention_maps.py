@@ -80,10 +80,10 @@ class MapsSettings(AttackSettings, Selection):
 
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """These settings with nothing left open. Raises UserError as attack, rule and weights do."""
-        Selection.resolved(self, job)
-        settings = AttackSettings.resolved(self, dict(job))
+        Selection.resolve(self, job)
+        settings = AttackSettings.resolve(self, dict(job))
         return replace(settings, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
@@ -139,16 +139,16 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 def _distances(columns: Columns) -> dict[str, Any]:
     """Mean distance of all images, and by outcome of those that are right without the attack."""
     distance = columns["per_image/distance"]
-    defined = np.isfinite(distance)
+    valid = np.isfinite(distance)
     label, clean, adversarial = (
         columns[f"per_image/{name}"] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
-    found = {"distance/all": bootstrap_mean(distance), "count/undefined": int((~defined).sum())}
+    summary = {"distance/all": bootstrap_mean(distance), "count/undefined": int((~valid).sum())}
     for outcome, images in outcomes(label, clean, adversarial).items():
-        chosen = images & defined
-        found[f"distance/{outcome}"] = bootstrap_mean(distance[chosen])
-        found[f"count/{outcome}"] = int(chosen.sum())
-    return found
+        selection = images & valid
+        summary[f"distance/{outcome}"] = bootstrap_mean(distance[selection])
+        summary[f"count/{outcome}"] = int(selection.sum())
+    return summary
 
 
 def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[str, AnyArray]:
@@ -158,9 +158,9 @@ def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[st
         *("label", "prediction_clean", "prediction_adversarial", "adversarial"),
         *("attention", "attention_adversarial", "distance"),
     )
-    chosen = {name: columns.at(f"per_image/{name}", index) for name in names}
-    chosen |= {"index": index, "image": images.images[index]}
-    return {f"examples/{name}": values for name, values in chosen.items()}
+    shown_columns = {name: columns.at(f"per_image/{name}", index) for name in names}
+    shown_columns |= {"index": index, "image": images.images[index]}
+    return {f"examples/{name}": values for name, values in shown_columns.items()}
 
 
 def table_row(result: Result) -> dict[str, str]:

@@ -131,9 +131,9 @@ class RankSettings(AttackSettings):
 
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
-    def resolved(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: dict[str, Any]) -> Self:
         """As for the attack; `auto` weights become attention, or Grad-CAM where the model has none."""
-        return replace(super().resolved(job), spatial_weight=resolved_weight(self.spatial_weight, job))
+        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
@@ -254,21 +254,21 @@ def _curves_by_outcome(columns: Columns, weighted: AnyArray, ranked: AnyArray) -
     label, clean, adversarial = (
         columns[f"per_image/{name}"][weighted] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
-    found: dict[str, Any] = {}
-    for outcome, chosen in outcomes(label, clean, adversarial).items():
-        found[f"curve/{outcome}"] = mean_curve(ranked[chosen])
-        found[f"curve/{outcome}_images"] = int(chosen.sum())
-    return found
+    curves: dict[str, Any] = {}
+    for outcome, selection in outcomes(label, clean, adversarial).items():
+        curves[f"curve/{outcome}"] = mean_curve(ranked[selection])
+        curves[f"curve/{outcome}_images"] = int(selection.sum())
+    return curves
 
 
 def _correlations(columns: Columns) -> dict[str, Any]:
     spearman = columns["per_image/spearman"]
-    defined = spearman[np.isfinite(spearman)]
+    finite = spearman[np.isfinite(spearman)]
     means = (*MEASURES, "spearman_shuffled", "entropy", "effective_positions")
     return {
         **{f"test/{name}": bootstrap_mean(columns[f"per_image/{name}"]) for name in means},
-        "test/spearman_positive": rate(defined > 0),
-        "test/undefined": len(spearman) - len(defined),
+        "test/spearman_positive": rate(finite > 0),
+        "test/undefined": len(spearman) - len(finite),
     }
 
 
@@ -283,12 +283,12 @@ def _trend(ranked: AnyArray) -> dict[str, Any]:
 
 def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyArray]:
     """The first image of each class, by the default rule."""
-    chosen = Selection().indices(images.labels, columns["per_image/spearman"])
+    indices = Selection().indices(images.labels, columns["per_image/spearman"])
     return {
-        "examples/index": chosen,
-        "examples/image": images.images[chosen],
-        "examples/attention": columns.at("per_image/attention", chosen),
-        "examples/spearman": columns.at("per_image/spearman", chosen),
+        "examples/index": indices,
+        "examples/image": images.images[indices],
+        "examples/attention": columns.at("per_image/attention", indices),
+        "examples/spearman": columns.at("per_image/spearman", indices),
     }
 
 

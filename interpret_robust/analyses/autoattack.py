@@ -99,9 +99,9 @@ class AutoAttackSettings(Settings):
     attacks: str = field(default=",".join(ATTACKS), metadata={"help": "Those of AutoAttack to run, in this order."})
     seed: int = field(default=0, metadata={"help": "Seed of the attacks; a batch's own follows from it."})
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """These settings for a checkpoint's job. Raises UserError for another radius, seed or attack than there is."""
-        settings, ball = super().resolved(job), BallSettings(self.eps).resolved(dict(job))
+        settings, ball = super().resolve(job), BallSettings(self.eps).resolve(dict(job))
         names = [name.strip() for name in self.attacks.split(",")]
         for name in names:
             if name not in ATTACKS:
@@ -128,13 +128,13 @@ class AutoAttack(NamedTuple):
         """
         seed = int(np.random.SeedSequence([self.settings.seed, first]).generate_state(1)[0])
         devices = [images.device] if images.device.type == "cuda" else []
-        found, adversarial = [], images.contiguous()  # FAB views what it is given
+        iterates, adversarial = [], images.contiguous()  # FAB views what it is given
         with torch.random.fork_rng(devices), batch_norm_mode(model, "eval"):
             for name in self.settings.names():
                 attack = ATTACKS[name](self.library, model, self.settings.eps or 0.0, self.classes, seed)
                 adversarial = _where_right(attack, model, adversarial, labels)
-                found.append(adversarial)
-        return found
+                iterates.append(adversarial)
+        return iterates
 
 
 @torch.no_grad()
@@ -143,11 +143,11 @@ def _where_right(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) 
     (right,) = (model(images).argmax(1) == labels).nonzero(as_tuple=True)
     if len(right) == 0:
         return images
-    tried = attack(images[right], labels[right]).detach()
-    broken = model(tried).argmax(1) != labels[right]
-    changed = images.clone()
-    changed[right[broken]] = tried[broken]
-    return changed
+    candidates = attack(images[right], labels[right]).detach()
+    broken = model(candidates).argmax(1) != labels[right]
+    result = images.clone()
+    result[right[broken]] = candidates[broken]
+    return result
 
 
 def prepare(work: Work) -> AutoAttack:
@@ -173,11 +173,11 @@ def axes(work: Work) -> Axes:
 
 def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyArray]:
     """Outcomes of one batch."""
-    found = attack(model, batch.images, batch.labels, batch.indices.start)
-    last = found[-1]
+    adversarial = attack(model, batch.images, batch.labels, batch.indices.start)
+    last = adversarial[-1]
     check_inside(last, batch.images, attack.settings.eps or 0.0)
     with torch.no_grad():
-        natural, answers = model(batch.images), [model(images) for images in found]
+        natural, answers = model(batch.images), [model(images) for images in adversarial]
     columns = {
         "label": batch.labels,
         "prediction_natural": natural.argmax(1),
@@ -191,29 +191,31 @@ def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyAr
 def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
     """Accuracies with their intervals, each (value, low, high)."""
     label = arrays["per_image/label"]
-    after = arrays["per_image/prediction"] == label[:, None]
+    right_after = arrays["per_image/prediction"] == label[:, None]
     return {
         "accuracy/natural": rate(arrays["per_image/prediction_natural"] == label),
-        "accuracy/after": [rate(column) for column in after.T],
+        "accuracy/after": [rate(column) for column in right_after.T],
     }
 
 
 def table_row(result: Result) -> dict[str, str]:
     """Accuracies of a finished file, after each attack and those before it."""
-    after = dict(zip(result["attack"].tolist(), result["accuracy/after"], strict=True))
-    found = {"natural": result["accuracy/natural"]} | {f"after {name}": values for name, values in after.items()}
-    return {name: Interval(*values).percent() for name, values in found.items()} | {"images": str(result.count)}
+    accuracies = dict(zip(result["attack"].tolist(), result["accuracy/after"], strict=True))
+    intervals = {"natural": result["accuracy/natural"]} | {
+        f"after {name}": values for name, values in accuracies.items()
+    }
+    return {name: Interval(*values).percent() for name, values in intervals.items()} | {"images": str(result.count)}
 
 
 def compare(results: Sequence[Result]) -> list[Table]:
     """AutoAttack against our own worst case, for each model that has a file of both in one folder."""
     pairs = [(result, autoattack_tables.ours_beside(result)) for result in results]
-    found = [
-        {"model": result.config["checkpoint"]["name"], **autoattack_tables.weaker_than_ours(result, ours).cells()}
-        for result, ours in pairs
-        if ours
+    tables = [
+        {"model": result.config["checkpoint"]["name"], **autoattack_tables.weaker_than_ours(result, robustness).cells()}
+        for result, robustness in pairs
+        if robustness
     ]
-    return [Table(found, "AutoAttack against our own worst case, on the same images")] if found else []
+    return [Table(tables, "AutoAttack against our own worst case, on the same images")] if tables else []
 
 
 ANALYSIS = Analysis(SCHEMA, AutoAttackSettings, rows, summarize, table_row, prepare=prepare, axes=axes, compare=compare)

@@ -105,9 +105,9 @@ class DeletionSettings(AttackSettings):
         default="mean", metadata={"help": "What removed features become: the mean of training images, or zero."}
     )
 
-    def resolved(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: dict[str, Any]) -> Self:
         """These settings with nothing left open. Raises UserError as the attack's do, and for absent attention."""
-        return replace(super().resolved(job), spatial_weight=resolved_weight(self.spatial_weight, job))
+        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Reference(NamedTuple):
@@ -154,8 +154,8 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
         distance = to_numpy(position_norm(clean.local - attacked.local))
         ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [
-            answers_without(model, images, seen.local, ranks.to(seen.local.device), reference.fill)
-            for images, seen in ((batch.images, clean), (adversarial, attacked))
+            answers_without(model, images, features.local, ranks.to(features.local.device), reference.fill)
+            for images, features in ((batch.images, clean), (adversarial, attacked))
         ]
         columns = {
             "label": to_numpy(batch.labels),
@@ -197,8 +197,8 @@ def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Ten
     count, _, height, width = local.shape
 
     def answer(rank: Tensor, removed: int) -> Tensor:
-        gone = (rank < removed).reshape(count, 1, height, width)
-        return model.rest(images, torch.where(gone, fill[:, None, None], local)).argmax(1)
+        mask = (rank < removed).reshape(count, 1, height, width)
+        return model.rest(images, torch.where(mask, fill[:, None, None], local)).argmax(1)
 
     steps = removal_counts(height * width)
     return torch.stack([torch.stack([answer(rank, removed) for removed in steps], 1) for rank in ranks], 1)
@@ -208,24 +208,24 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Curves, areas under them and areas between them."""
     correct = columns["per_image/correct"]
     weights = columns["per_image/weights"]
-    under = area_under(correct, removal_counts(weights.shape[1]))
+    area = area_under(correct, removal_counts(weights.shape[1]))
     place = {name: number for number, name in enumerate(ORDERS)}
-    between = np.stack([under[:, :, place[second]] - under[:, :, place[first]] for first, second in CONTRASTS], 2)
+    contrasts = np.stack([area[:, :, place[second]] - area[:, :, place[first]] for first, second in CONTRASTS], 2)
     curve = np.apply_along_axis(lambda some: wilson(int(some.sum()), len(some)), 0, correct)
     return {
         "curve/accuracy": curve[0],
         "curve/low": curve[1],
         "curve/high": curve[2],
-        "area/under": _means(under),
-        "area/between": _means(between),
+        "area/under": _means(area),
+        "area/between": _means(contrasts),
         "count/without_weights": np.isnan(weights).any(1).sum(),
     }
 
 
 def _means(values: AnyArray) -> AnyArray:
     """Mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images drawn."""
-    found = column_means(values.reshape(len(values), -1))
-    return np.stack(found, 1).reshape(*values.shape[1:], 3)
+    means = column_means(values.reshape(len(values), -1))
+    return np.stack(means, 1).reshape(*values.shape[1:], 3)
 
 
 def table_row(result: Result) -> dict[str, str]:
@@ -239,8 +239,8 @@ def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
 
 
 def _costs(result: Result, condition: str) -> dict[str, str]:
-    between = result["area/between"][CONDITIONS.index(condition)]
-    costs = dict(zip(SCHEMA.labels["contrast"], between, strict=True))
+    contrasts = result["area/between"][CONDITIONS.index(condition)]
+    costs = dict(zip(SCHEMA.labels["contrast"], contrasts, strict=True))
     return {"features": condition} | {name: Interval(*cost).percent() for name, cost in costs.items()}
 
 

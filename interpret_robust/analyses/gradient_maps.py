@@ -117,10 +117,10 @@ class MapSettings(Selection):
     target: Target = field(default="true", metadata={"help": "Class whose loss it is; random is one but the true."})
     seed: int = field(default=0, metadata={"help": "Of random targets, and of the noise of a source that has noise."})
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """These settings. Raises UserError for a source or a rule that does not exist."""
         checked_source(self.source)
-        return super().resolved(job)
+        return super().resolve(job)
 
 
 class Prepared(NamedTuple):
@@ -201,10 +201,10 @@ def examples(columns: Columns, split: Split, settings: MapSettings) -> dict[str,
     maps = columns.at("per_image/map", index).astype(np.float32) * scale[:, None, None, None]
     common = _set_deviation(columns)
     views = torch.stack([as_image(torch.from_numpy(maps), rule, common) for rule in RULES], 1)
-    chosen = {name: columns.at(f"per_image/{name}", index) for name in ("label", "prediction", "target")}
-    chosen |= {"index": index, "scale": scale, "image": columns.at("per_image/image", index), "map": maps}
-    chosen["view"] = to_numpy((255 * views).round().movedim(2, 4))
-    return {f"examples/{name}": values for name, values in chosen.items()}
+    shown_columns = {name: columns.at(f"per_image/{name}", index) for name in ("label", "prediction", "target")}
+    shown_columns |= {"index": index, "scale": scale, "image": columns.at("per_image/image", index), "map": maps}
+    shown_columns["view"] = to_numpy((255 * views).round().movedim(2, 4))
+    return {f"examples/{name}": values for name, values in shown_columns.items()}
 
 
 def table_row(result: Result, *views: str) -> dict[str, str]:

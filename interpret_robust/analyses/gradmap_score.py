@@ -148,11 +148,11 @@ class ScoreSettings(SourceSettings):
         default=False, metadata={"help": "Also train a probe on gradients: what could be read at best."}
     )
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """As of any source. Raises UserError also for a probe of other maps than gradients, which it learns from."""
         if self.probe and self.source != "gradient":
             raise UserError(f"--probe learns to read gradients, and --source is {self.source}: leave one of them out.")
-        return super().resolved(job)
+        return super().resolve(job)
 
 
 @dataclass(frozen=True)
@@ -171,16 +171,16 @@ def prepare(work: Work) -> Readers:
     settings: ScoreSettings = work.settings
     train = work.dataset.train
     images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
-    found = None
+    reader = None
     if settings.probe:
-        other = work.dataset.test if work.config["data"]["split"] == "train" else train
-        found = probe.train(work.model, other, len(work.dataset.class_names), settings.seed, work.device)
+        probe_images = work.dataset.test if work.config["data"]["split"] == "train" else train
+        reader = probe.train(work.model, probe_images, len(work.dataset.class_names), settings.seed, work.device)
     return Readers(
         settings,
         work.evaluators,
         random_network(work.network, images, settings.seed),
         _deviations(work),
-        found,
+        reader,
     )
 
 
@@ -188,8 +188,8 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
     """What every evaluator sees in every map and control of one batch."""
     targets = target_classes(model, batch, readers.settings.seed)
     maps = [_map(model, batch, classes, readers.settings) for classes in targets]
-    shown = _shown(zip(maps, readers.deviations, strict=True), RULES)
-    shown_controls = _shown(((one, 0.0) for one in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
+    views = _shown(zip(maps, readers.deviations, strict=True), RULES)
+    shown_controls = _shown(((signed_map, 0.0) for signed_map in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
     evaluators, count = list(readers.evaluators.values()), len(batch.images)
     shape = (count, len(evaluators), len(TARGETS), len(RULES), len(SIGNS))
     control_shape = (count, len(evaluators), len(CONTROLS), len(PER_IMAGE_RULES), len(SIGNS))
@@ -197,9 +197,9 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
         "label": to_numpy(batch.labels),
         "runner_up": to_numpy(_runner_up(model, batch)),
         "target_class": to_numpy(targets.T),
-        "degenerate": np.stack([to_numpy(degenerate(one)) for one in maps], 1),
+        "degenerate": np.stack([to_numpy(degenerate(signed_map)) for signed_map in maps], 1),
         "image_prediction": read_by(evaluators, [batch.images])[:, :, 0],
-        "evaluator_prediction": read_by(evaluators, shown).reshape(shape),
+        "evaluator_prediction": read_by(evaluators, views).reshape(shape),
         "control_prediction": read_by(evaluators, shown_controls).reshape(control_shape),
         "probe_prediction": np.full(count, -1),
     }
@@ -212,8 +212,8 @@ def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
     """The classes whose loss is differentiated, (target, N): the true, the predicted, a random other than the true."""
     with torch.no_grad():
         logits = model(batch.images)
-    other = random_targets(batch.labels, batch.indices, logits.shape[1], seed)
-    return torch.stack([batch.labels, logits.argmax(1), other])
+    random = random_targets(batch.labels, batch.indices, logits.shape[1], seed)
+    return torch.stack([batch.labels, logits.argmax(1), random])
 
 
 def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
@@ -229,8 +229,8 @@ def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
 def read_by(evaluators: Sequence[Classifier], images: Iterable[Tensor]) -> AnyArray:
     """The class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
     with torch.no_grad():
-        seen = [torch.stack([evaluator(one).argmax(1) for evaluator in evaluators], 1) for one in images]
-    return to_numpy(torch.stack(seen, 2))
+        answers = [torch.stack([evaluator(view).argmax(1) for evaluator in evaluators], 1) for view in images]
+    return to_numpy(torch.stack(answers, 2))
 
 
 class Score(NamedTuple):
@@ -244,11 +244,11 @@ class Score(NamedTuple):
 def score(answers: AnyArray, reference: AnyArray) -> Score:
     """Accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over classes."""
     right = answers == reference.reshape(-1, *[1] * (answers.ndim - 1))
-    classes, of = np.unique(reference, return_inverse=True)
-    share = np.bincount(of) / len(of)
-    answered = np.stack([(answers == one).mean(0) for one in classes], -1)
-    recall = np.stack([right[of == place].mean(0) for place in range(len(classes))], -1)
-    return Score(_wilson(right), answered @ share, recall.mean(-1))
+    classes, position = np.unique(reference, return_inverse=True)
+    share = np.bincount(position) / len(position)
+    shares = np.stack([(answers == category).mean(0) for category in classes], -1)
+    recall = np.stack([right[position == place].mean(0) for place in range(len(classes))], -1)
+    return Score(_wilson(right), shares @ share, recall.mean(-1))
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
@@ -261,24 +261,24 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     ]
     # The axes of each: evaluator, target, rule, sign, reference, and those of the number itself.
     accuracy, chance, balanced = (
-        np.stack([np.stack([one[number] for one in pair], 3) for pair in by_target], 1) for number in range(3)
+        np.stack([np.stack([part[number] for part in pair], 3) for pair in by_target], 1) for number in range(3)
     )
     runner_up = columns["per_image/runner_up"]
     per_image_rules = [RULES.index(rule) for rule in PER_IMAGE_RULES]
     headline = answers[:, :, 0, per_image_rules] == label[:, None, None, None]
     right = target[:, 1] == label
     probed = columns["per_image/probe_prediction"]
-    shown = headline.mean(0)
+    means = headline.mean(0)
     return {
         "headline/accuracy": _wilson(headline[:, 0]),
-        "headline/mean": shown.mean(0),
-        "headline/deviation": shown.std(0, ddof=1) if len(shown) > 1 else np.full(shown.shape[1:], np.nan),
+        "headline/mean": means.mean(0),
+        "headline/deviation": means.std(0, ddof=1) if len(means) > 1 else np.full(means.shape[1:], np.nan),
         "score/accuracy": accuracy,
         "score/chance": chance,
         "score/balanced": balanced,
         "score/commonest": _commonest(answers),
         "runner_up/accuracy": _wilson(answers[:, :, 0, :, 1] == runner_up[:, None, None]),
-        "by_outcome/accuracy": np.stack([_wilson(headline[right == of, 0, :, 0]) for of in (False, True)]),
+        "by_outcome/accuracy": np.stack([_wilson(headline[right == outcome, 0, :, 0]) for outcome in (False, True)]),
         "by_outcome/count": [int((~right).sum()), int(right.sum())],
         "controls/accuracy": score(columns["per_image/control_prediction"], label).accuracy,
         "anchor/image": score(columns["per_image/image_prediction"], label).accuracy,
@@ -293,10 +293,10 @@ def _map(model: Classifier, batch: Batch, classes: Tensor, settings: ScoreSettin
 
 def _shown(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
     """Every map, given with the deviation of its set, as an image: the sign runs fastest, then the rule."""
-    for one, deviation in maps:
+    for signed_map, deviation in maps:
         for rule in rules:
             for sign in SIGNS.values():
-                yield as_image(sign * one, rule, deviation)
+                yield as_image(sign * signed_map, rule, deviation)
 
 
 def _deviations(work: Work) -> tuple[float, ...]:
@@ -304,7 +304,7 @@ def _deviations(work: Work) -> tuple[float, ...]:
 
     def measure(batch: Batch) -> list[float]:
         targets = target_classes(work.model, batch, work.settings.seed)
-        return [number for of in targets for number in moments(_map(work.model, batch, of, work.settings))]
+        return [number for target in targets for number in moments(_map(work.model, batch, target, work.settings))]
 
     of_batches = work.over_batches(measure, 3 * len(TARGETS)).reshape(-1, len(TARGETS), 3)
     return tuple(pooled_deviation(of_batches[:, place]) for place in range(len(TARGETS)))
@@ -324,7 +324,7 @@ def _wilson(right: AnyArray) -> AnyArray:
 
 
 def _commonest(answers: AnyArray) -> AnyArray:
-    shares = [(answers == one).mean(0) for one in np.unique(answers)]
+    shares = [(answers == category).mean(0) for category in np.unique(answers)]
     commonest: AnyArray = np.max(shares, axis=0)
     return commonest
 

@@ -98,9 +98,9 @@ class LocalisationSettings(SourceSettings):
 
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """These settings with the weights that a checkpoint has. Raises UserError where it has not those named."""
-        return replace(super().resolved(job), spatial_weight=resolved_weight(self.spatial_weight, job))
+        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Patterns:

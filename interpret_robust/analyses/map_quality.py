@@ -73,22 +73,22 @@ class QualitySettings(SourceSettings):
     samples: int = field(default=50, metadata={"help": "Moves, and squares, for each image."})
     seed: int = field(default=0, metadata={"help": "Of moves, squares and shuffles, and of a source that has noise."})
 
-    def resolved(self, job: Any) -> Self:
+    def resolve(self, job: Any) -> Self:
         """These settings. Raises UserError for a number that is out of range."""
         if not 0 < self.radius <= 1 or self.samples < 2:
             raise UserError(f"radius {self.radius:g}, samples {self.samples}: give 0 to 1, and at least two samples.")
-        return super().resolved(job)
+        return super().resolve(job)
 
 
 def rows(model: Classifier, batch: Batch, settings: QualitySettings) -> dict[str, AnyArray]:
     """Sensitivity and infidelity, image by image: what is drawn for one does not depend on the others."""
     with torch.no_grad():
         predicted = to_numpy(model(batch.images).argmax(1))
-    found = [
+    qualities = [
         _of_image(model, batch.images[place : place + 1], batch.labels[place : place + 1], index, settings)
         for place, index in enumerate(batch.indices)
     ]
-    columns = {name: np.array([getattr(one, name) for one in found]) for name in Quality._fields}
+    columns = {name: np.array([getattr(quality, name) for quality in qualities]) for name in Quality._fields}
     columns |= {"label": to_numpy(batch.labels), "prediction": predicted}
     return {f"per_image/{name}": values for name, values in columns.items()}
 
@@ -107,49 +107,51 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
 
     def explain(images: Tensor) -> Tensor:
         count = len(images)
-        found = gradient_map(settings.source, model, images, label.expand(count), [index] * count, settings.seed)
-        return found.contiguous()  # captum takes views
+        attribution = gradient_map(settings.source, model, images, label.expand(count), [index] * count, settings.seed)
+        return attribution.contiguous()  # captum takes views
 
-    def for_captum(given: Tensor | tuple[Tensor]) -> tuple[Tensor]:
+    def for_captum(inputs: Tensor | tuple[Tensor]) -> tuple[Tensor]:
         # It gives the image as one of a tuple and its moves as they are, and takes tuples of maps.
-        return (explain(given if isinstance(given, Tensor) else given[0]),)
+        return (explain(inputs if isinstance(inputs, Tensor) else inputs[0]),)
 
     def move(images: Tensor, radius: float) -> Tensor:
         uniform = moves.uniform(-radius, radius, tuple(images.shape)).astype(np.float32)
         return images + torch.from_numpy(uniform).to(images.device)
 
-    shown = explain(image)
-    is_zero = not bool(shown.any())
+    attribution = explain(image)
+    is_zero = not bool(attribution.any())
     sensitive = np.nan
     if not is_zero:
         sensitive = float(
             sensitivity_max(for_captum, image, move, perturb_radius=settings.radius, n_perturb_samples=settings.samples)
         )
-    shuffled = shown.flatten(2)[:, :, torch.from_numpy(order.permutation(shown[0, 0].numel()))].view_as(shown)
+    places = torch.from_numpy(order.permutation(attribution[0, 0].numel()))
+    permuted = attribution.flatten(2)[:, :, places].view_as(attribution)
     of_map, of_shuffled, of_nothing = (
-        _infidelity(model, image, label, index, one, settings) for one in (shown, shuffled, torch.zeros_like(shown))
+        _infidelity(model, image, label, index, candidate, settings)
+        for candidate in (attribution, permuted, torch.zeros_like(attribution))
     )
     return Quality(sensitive, of_map, of_shuffled, of_nothing)
 
 
 def _infidelity(
-    model: Classifier, image: Tensor, label: Tensor, index: int, shown: Tensor, settings: QualitySettings
+    model: Classifier, image: Tensor, label: Tensor, index: int, attribution: Tensor, settings: QualitySettings
 ) -> float:
-    """Captum's normalized infidelity over one and the same squares for every map `shown` (1, C, H, W)."""
+    """Captum's normalized infidelity over one and the same squares for every map `attribution` (1, C, H, W)."""
     (squares,) = streams(settings.seed, [index], SQUARES)
     is_slope = settings.source in SLOPES
 
     def replace_square(images: Tensor) -> tuple[Tensor, Tensor]:
         masks = square_masks(squares, len(images), image.shape[2], image.shape[3]).to(images)
-        gone = masks * (images - images.mean((2, 3), keepdim=True))
-        return gone if is_slope else masks.expand_as(images), images - gone
+        perturbation = masks * (images - images.mean((2, 3), keepdim=True))
+        return perturbation if is_slope else masks.expand_as(images), images - perturbation
 
     def loss(images: Tensor) -> Tensor:
         with torch.no_grad():
             return cross_entropy(model(images), label.expand(len(images)))
 
-    found = infidelity(loss, replace_square, image, shown, n_perturb_samples=settings.samples, normalize=True)
-    return float(found)
+    value = infidelity(loss, replace_square, image, attribution, n_perturb_samples=settings.samples, normalize=True)
+    return float(value)
 
 
 def square_masks(random: np.random.Generator, count: int, height: int, width: int) -> Tensor:
@@ -158,8 +160,8 @@ def square_masks(random: np.random.Generator, count: int, height: int, width: in
     tops, lefts = random.integers(0, height - sides[0] + 1, count), random.integers(0, width - sides[1] + 1, count)
     rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
     top, left = tops[:, None, None], lefts[:, None, None]
-    inside = (rows >= top) & (rows < top + sides[0]) & (columns >= left) & (columns < left + sides[1])
-    return torch.from_numpy(inside[:, None].astype(np.float32))
+    mask = (rows >= top) & (rows < top + sides[0]) & (columns >= left) & (columns < left + sides[1])
+    return torch.from_numpy(mask[:, None].astype(np.float32))
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:

@@ -75,9 +75,9 @@ class MaskingSettings(BallSettings):
 
     queries: int = field(default=300, metadata={"help": "Queries of random search an image."})
 
-    def resolved(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: dict[str, Any]) -> Self:
         """As of any ball. Raises UserError also for a ball without room, or no queries."""
-        settings = super().resolved(job)
+        settings = super().resolve(job)
         if settings.eps == 0 or settings.queries < 1:
             raise UserError(f"eps is {settings.eps:g}, queries {settings.queries}: both must be above zero.")
         return settings
@@ -114,14 +114,14 @@ def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str
     """Outcomes of one batch."""
     images, labels, seed = batch.images, batch.labels, settings.seed
     one_step = settings.one_step()(model, images, labels, per_image_noise(seed, batch.indices))
-    found = settings.search()(model, images, labels, streams(seed, batch.indices, SEARCH))
+    search = settings.search()(model, images, labels, streams(seed, batch.indices, SEARCH))
     gradients = [image_gradient(model, images, labels, loss).flatten(1) for loss in LOSSES]
     columns = {
         "label": labels,
         "prediction_natural": _predict(model, images),
         "prediction_noise": _noisy(model, batch, settings),
         "prediction_one_step": _predict(model, one_step),
-        "prediction_search": _predict(model, found),
+        "prediction_search": _predict(model, search),
         "prediction_pgd": _growing(model, batch, settings),
         "zero_share": torch.stack([(gradient == 0).float().mean(1) for gradient in gradients], dim=1),
     }
@@ -137,8 +137,8 @@ def _predict(model: Classifier, images: Tensor) -> Tensor:
 def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
     """Classes (N, draws) of the images under uniform noise."""
     noise, ball = per_image_noise(settings.seed, batch.indices, NOISE), settings.pgd(1)
-    drawn = (project(batch.images + ball.eps * noise(batch.images), batch.images, ball.eps) for _ in range(DRAWS))
-    return torch.stack([_predict(model, images) for images in drawn], dim=1)
+    samples = (project(batch.images + ball.eps * noise(batch.images), batch.images, ball.eps) for _ in range(DRAWS))
+    return torch.stack([_predict(model, images) for images in samples], dim=1)
 
 
 def _growing(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
@@ -187,7 +187,7 @@ def table_row(result: Result) -> dict[str, str]:
     }
     zero = ", ".join(f"{share:.1%}" for share in result["zero/all"][:, 0])
     return {
-        **{name: Interval(*found).percent() for name, found in accuracies.items()},
+        **{name: Interval(*interval).percent() for name, interval in accuracies.items()},
         f"no gradient ({', '.join(LOSSES)})": zero,
         "images": str(result.count),
     }

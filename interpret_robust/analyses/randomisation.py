@@ -97,7 +97,7 @@ class RandomisationSettings(Settings):
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
     seed: int = field(default=0, metadata={"help": "Of the cascade; random networks have the seeds after it."})
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """These settings with nothing left open. Raises UserError for attention of a model without."""
         return replace(self, spatial_weight=resolved_weight(self.spatial_weight, job))
 

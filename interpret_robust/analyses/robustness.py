@@ -80,9 +80,9 @@ class TableSettings(BallSettings):
     cw: str = field(default="30,100", metadata={"help": "Steps at which CW, PGD on the margin, is read; or none."})
     restarts: int = field(default=1, metadata={"help": "Random starts of each attack."})
 
-    def resolved(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: dict[str, Any]) -> Self:
         """As of any ball, the steps in order. Raises UserError also where these are no numbers of steps."""
-        settings = super().resolved(job)
+        settings = super().resolve(job)
         if settings.restarts < 1:
             raise UserError(f"restarts is {settings.restarts}: there must be at least one.")
         pgd, cw = (",".join(map(str, steps)) or "none" for steps in settings.steps().values())

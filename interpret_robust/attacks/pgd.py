@@ -72,12 +72,12 @@ class PGD:
             raise UserError(
                 f"steps {self.steps}, restarts {self.restarts}: steps must not be negative, restarts at least one."
             )
-        for what, value, allowed in (
+        for kind, value, choices in (
             ("loss", self.loss, get_args(LossName)),
             ("batch norm mode", self.batch_norm, get_args(BatchNormMode)),
         ):
-            if value not in allowed:
-                raise unknown(what, value, allowed)
+            if value not in choices:
+                raise unknown(kind, value, choices)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """Adversarial images, float32, inside the ball around `images` and inside [0, 1].
@@ -85,9 +85,9 @@ class PGD:
         Raises UserError where the model's gradients are not numbers, and ValueError where an adversarial image
         leaves either box, as it does when the images are not within [0, 1].
         """
-        found = self.search(model, images, labels, noise)
-        check_inside(found, images, self.eps)
-        return found
+        adversarial = self.search(model, images, labels, noise)
+        check_inside(adversarial, images, self.eps)
+        return adversarial
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """As a call, but without a look at what was found, for which a GPU would have to stop."""
@@ -95,8 +95,8 @@ class PGD:
         with batch_norm_mode(model, self.batch_norm), weights_frozen(model):
             if self.batch_norm == "eval" and images.device.type == "cpu" and isinstance(model, Classifier):
                 model = fold(model)
-            found = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
-            return found[0] if self.restarts == 1 else _smallest_margin(model, found, labels)
+            candidates = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
+            return candidates[0] if self.restarts == 1 else _smallest_margin(model, candidates, labels)
 
     def iterates(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Iterator[Tensor]:
         """The start and the iterate after each step. The caller sets the model's mode."""
@@ -157,8 +157,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The best other logit minus the true one, (N,): positive where the image is misclassified."""
     true = logits.gather(1, labels[:, None])
-    other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-    return other - true[:, 0]
+    rival = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    return rival - true[:, 0]
 
 
 LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_entropy, "margin": margin_loss}
@@ -225,22 +225,22 @@ def counted(model: nn.Module) -> Iterator[Passes]:
 @contextmanager
 def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     """Put the whole model in `mode`, and give each module its own mode back, also after an exception."""
-    before = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.train(mode == "train")
         yield
     finally:
-        for module, training in before:
+        for module, training in modes:
             module.training = training
 
 
 @contextmanager
 def weights_frozen(model: nn.Module) -> Iterator[None]:
     """No weight asks for a gradient while this is entered: nothing is kept or, where compiled, computed for them."""
-    before = [(weights, weights.requires_grad) for weights in model.parameters()]
+    flags = [(weights, weights.requires_grad) for weights in model.parameters()]
     try:
         model.requires_grad_(False)
         yield
     finally:
-        for weights, asks in before:
+        for weights, asks in flags:
             weights.requires_grad_(asks)

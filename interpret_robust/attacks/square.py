@@ -67,9 +67,9 @@ class RandomSearch:
                 if len(left) == 0:
                     break
                 proposed = self._propose(best[left], images[left], squares[left, query], self.side(query, images))
-                found = margin_loss(model(proposed).float(), labels[left])
-                better = found > losses[left]
-                best[left[better]], losses[left[better]] = proposed[better], found[better]
+                margins = margin_loss(model(proposed).float(), labels[left])
+                better = margins > losses[left]
+                best[left[better]], losses[left[better]] = proposed[better], margins[better]
         check_inside(best, images, self.eps)
         return best
 
@@ -86,12 +86,12 @@ class RandomSearch:
         squares = np.stack([stream.random((self.queries, 2 + channels), dtype=np.float32) for stream in of_image])
         return _signs(torch.from_numpy(stripes)).to(images.device), torch.from_numpy(squares).to(images.device)
 
-    def _propose(self, best: Tensor, images: Tensor, drawn: Tensor, side: int) -> Tensor:
+    def _propose(self, best: Tensor, images: Tensor, draws: Tensor, side: int) -> Tensor:
         """`best` with one square of each image (N, C, H, W) set anew, from what was drawn for it (N, 2 + C)."""
         height, width = images.shape[2:]
-        rows, columns = _span(drawn[:, 0], side, height), _span(drawn[:, 1], side, width)
+        rows, columns = _span(draws[:, 0], side, height), _span(draws[:, 1], side, width)
         square = rows[:, None, :, None] & columns[:, None, None, :]
-        signs = _signs(drawn[:, 2:, None, None])
+        signs = _signs(draws[:, 2:, None, None])
         return torch.where(square, project(images + self.eps * signs, images, self.eps), best)
 
 

@@ -84,12 +84,12 @@ def verify(
     they should be: their shape or type, a pixel out of [0, 1], a change beyond `eps`. Nothing is unpickled.
     """
     check_fit(checkpoint, dataset)
-    allowed = PGD(checkpoint.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
-    with _opened(path, key) as given:
-        images = Images(path, given, dataset.image_shape)
+    radius = PGD(checkpoint.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
+    with _opened(path, key) as array:
+        images = Images(path, array, dataset.image_shape)
         clean = _chosen(images, dataset.split(split), f"{split} split of {dataset.name}")
         largest, l2 = _changes(images, clean)
-        _check_ball(path, largest, allowed)
+        _check_ball(path, largest, radius)
         natural, adversarial = _answers(images, clean, checkpoint, device)
     return Verified(
         len(clean), float(largest.max()), float(l2.mean()), rate(natural), rate(adversarial), file_sha256(path)
@@ -122,16 +122,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.array)
 
-    def part(self, where: slice) -> Pixels:
+    def part(self, span: slice) -> Pixels:
         """Images (n, C, H, W) as pixels in [0, 1]. Raises UserError for a pixel that is not."""
         try:
-            found = np.asarray(self.array[where])
+            images = np.asarray(self.array[span])
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"{self.path} is damaged ({first_line(error)}).") from None
-        pixels = found.astype(np.float64) / (255 if found.dtype == np.uint8 else 1)
+        pixels = images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
         if pixels.shape[1:] != self.shape:
             pixels = pixels.reshape(len(pixels), *self.shape[1:], self.shape[0]).transpose(0, 3, 1, 2)
-        self._check_range(pixels, where.start)
+        self._check_range(pixels, span.start)
         return pixels
 
     def _check_range(self, pixels: Pixels, first: int) -> None:
@@ -139,15 +139,15 @@ class Images:
             low, high = float(image.min()), float(image.max())
             if low >= -TOLERANCE and high <= 1 + TOLERANCE:
                 continue
-            where = f"{self.path}: image {first + offset}"
+            location = f"{self.path}: image {first + offset}"
             if np.isnan(low):
-                raise UserError(f"{where} has a pixel that is not a number: pixels lie in [0, 1].")
+                raise UserError(f"{location} has a pixel that is not a number: pixels lie in [0, 1].")
             if low >= 0 and 1.5 < high <= 255:
                 raise UserError(
-                    f"{where} has a pixel of {high:g}, as of floats from 0 to 255: divide by 255 or give uint8."
+                    f"{location} has a pixel of {high:g}, as of floats from 0 to 255: divide by 255 or give uint8."
                 )
             worst = low if low < -TOLERANCE else high
-            raise UserError(f"{where} has a pixel of {worst:g}: pixels lie in [0, 1], before any normalization.")
+            raise UserError(f"{location} has a pixel of {worst:g}: pixels lie in [0, 1], before any normalization.")
 
 
 @contextmanager
@@ -172,10 +172,10 @@ def _npy(path: Path) -> npt.NDArray[Any]:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
-        why = first_line(error)
-    if "Python objects" in why:
+        reason = first_line(error)
+    if "Python objects" in reason:
         raise UserError(f"{path} holds Python objects, which are never unpickled: give uint8, or floats in [0, 1].")
-    raise UserError(f"{path} is neither HDF5 nor a whole .npy file ({why}).")
+    raise UserError(f"{path} is neither HDF5 nor a whole .npy file ({reason}).")
 
 
 def _dataset(path: Path, file: h5py.File, key: str | None) -> h5py.Dataset:
@@ -187,23 +187,23 @@ def _dataset(path: Path, file: h5py.File, key: str | None) -> h5py.Dataset:
             by_axes[item.ndim].append(name)
 
     file.visititems(visit)
-    found = by_axes[4] or by_axes[3]
-    named = [key.strip("/")] if key else found
+    names = by_axes[4] or by_axes[3]
+    named = [key.strip("/")] if key else names
     if len(named) > 1:
         raise UserError(
-            f"{path} holds several arrays that might be the images: name one with --key {' or '.join(found)}."
+            f"{path} holds several arrays that might be the images: name one with --key {' or '.join(names)}."
         )
     if not named or named[0] not in by_axes[4] + by_axes[3]:
-        there = f"there are {', '.join(found)}" if found else "it holds no dataset of three or four axes"
-        raise UserError(f"{path} has no images{f' called {key}' if key else ''}: {there}.")
+        listing = f"there are {', '.join(names)}" if names else "it holds no dataset of three or four axes"
+        raise UserError(f"{path} has no images{f' called {key}' if key else ''}: {listing}.")
     return file[named[0]]
 
 
-def _chosen(images: Images, split: Split, called: str) -> Split:
+def _chosen(images: Images, split: Split, kind: str) -> Split:
     """The clean images that those of the file belong to: the first ones, or those of its dataset `index`."""
     count, path = len(images), images.path
     if not 1 <= count <= len(split):
-        raise UserError(f"{path} holds {count} images, and the {called} has {len(split)}: give 1 to {len(split)}.")
+        raise UserError(f"{path} holds {count} images, and the {kind} has {len(split)}: give 1 to {len(split)}.")
     group = images.array.parent if isinstance(images.array, h5py.Dataset) else {}
     if INDEX not in group:
         return split.first(count)
@@ -213,7 +213,7 @@ def _chosen(images: Images, split: Split, called: str) -> Split:
     if index.min() < 0 or index.max() >= len(split) or len(np.unique(index)) < count:
         raise UserError(
             f"{path}: {INDEX} goes from {index.min()} to {index.max()}, and must be {count} different images of the "
-            f"{called}, 0 to {len(split) - 1}."
+            f"{kind}, 0 to {len(split) - 1}."
         )
     return Split(split.images[index], split.labels[index])
 
@@ -221,18 +221,18 @@ def _chosen(images: Images, split: Split, called: str) -> Split:
 def _changes(images: Images, clean: Split) -> tuple[Pixels, Pixels]:
     """The largest change of a pixel of each image (N,), and the L2 norm of its change (N,)."""
     largest, l2 = np.empty(len(clean)), np.empty(len(clean))
-    for where in _parts(len(clean), "checking"):
-        natural = clean.images[where].transpose(0, 3, 1, 2) / 255
-        change = (images.part(where) - natural).reshape(len(natural), -1)
-        largest[where], l2[where] = np.abs(change).max(1), np.linalg.norm(change, axis=1)
+    for span in _parts(len(clean), "checking"):
+        natural = clean.images[span].transpose(0, 3, 1, 2) / 255
+        change = (images.part(span) - natural).reshape(len(natural), -1)
+        largest[span], l2[span] = np.abs(change).max(1), np.linalg.norm(change, axis=1)
     return largest, l2
 
 
 def _check_ball(path: Path, largest: Pixels, eps: float) -> None:
-    (outside,) = np.nonzero(largest > eps + TOLERANCE)
-    if len(outside):
+    (indices,) = np.nonzero(largest > eps + TOLERANCE)
+    if len(indices):
         raise UserError(
-            f"{path}: {len(outside)} of {len(largest)} images, the first of them {outside[0]}, are outside the ball "
+            f"{path}: {len(indices)} of {len(largest)} images, the first of them {indices[0]}, are outside the ball "
             f"of {radius(eps)} around the clean images, the farthest by a change of {255 * largest.max():.2f}/255: "
             "are they in the order of the split, and was --eps theirs?"
         )
@@ -243,17 +243,17 @@ def _answers(images: Images, clean: Split, checkpoint: Checkpoint, device: torch
     """Which clean images (N,) are classified rightly, and which of the file's."""
     model = checkpoint.model(device)
     natural, adversarial = np.empty(len(clean), bool), np.empty(len(clean), bool)
-    for where in _parts(len(clean), "classifying"):
-        batch = make_batch(clean, range(where.start, where.stop), device)
-        given = torch.from_numpy(images.part(where).astype(np.float32)).to(device)
-        for pixels, right in ((batch.images, natural), (given, adversarial)):
-            right[where] = (model(pixels).argmax(1) == batch.labels).cpu().numpy()
+    for span in _parts(len(clean), "classifying"):
+        batch = make_batch(clean, range(span.start, span.stop), device)
+        tensors = torch.from_numpy(images.part(span).astype(np.float32)).to(device)
+        for pixels, right in ((batch.images, natural), (tensors, adversarial)):
+            right[span] = (model(pixels).argmax(1) == batch.labels).cpu().numpy()
     return natural, adversarial
 
 
-def _parts(count: int, doing: str) -> Iterator[slice]:
+def _parts(count: int, activity: str) -> Iterator[slice]:
     """Batches of `count` images, with a progress bar."""
-    with progress.bar(doing, count, "images") as bar:
+    with progress.bar(activity, count, "images") as bar:
         for first in range(0, count, BATCH_SIZE):
             part = slice(first, min(first + BATCH_SIZE, count))
             yield part

@@ -44,7 +44,7 @@ every order of all features; the third has rules for few kinds of layers, and no
 
 def names() -> list[str]:
     """The methods there are: those of captum that attribute to the input."""
-    found = []
+    methods = []
     for name in captum.attr.__all__:
         kind: Any = getattr(captum.attr, name)
         if not (inspect.isclass(kind) and issubclass(kind, captum.attr.Attribution)) or name in LEFT_OUT:
@@ -52,13 +52,17 @@ def names() -> list[str]:
         if name.startswith(("Layer", "Neuron", "Internal")) or "attribute" not in vars(kind):
             continue
         if _needed(kind.__init__) <= {"self", "model", "forward_func", "layer"}:
-            found.append(name)
-    return found
+            methods.append(name)
+    return methods
 
 
 def _needed(function: Any) -> set[str]:
     parameters = inspect.signature(function).parameters.values()
-    return {one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind.name[:3] != "VAR"}
+    return {
+        parameter.name
+        for parameter in parameters
+        if parameter.default is inspect.Parameter.empty and parameter.kind.name[:3] != "VAR"
+    }
 
 
 def checked(name: str) -> str:
@@ -93,21 +97,21 @@ def attribution(
     if name in OF_ACTIVATIONS and not any(isinstance(module, nn.ReLU) for module in model.modules()):
         raise UserError(f"captum's {name} changes what ReLU layers do, and this network has none that are modules.")
     kind = getattr(captum.attr, name)
-    wanted = inspect.signature(kind.attribute).parameters
+    parameters = inspect.signature(kind.attribute).parameters
     # What draws random numbers, or takes baselines as examples for all images, sees one image at a time.
     needs_baselines = "baselines" in _needed(kind.attribute)
-    size = 1 if "n_samples" in wanted or needs_baselines else len(images)
+    size = 1 if "n_samples" in parameters or needs_baselines else len(images)
     seeds = [int(stream.integers(2**31)) for stream in of_image]
-    found = []
+    attributions = []
     for start in range(0, len(images), size):
-        some = slice(start, start + size)
-        options = {key: value for key, value in _options(images).items() if key in wanted}
+        part = slice(start, start + size)
+        options = {key: value for key, value in _options(images).items() if key in parameters}
         if needs_baselines:
             noise = of_image[start].random((BASELINES, *images.shape[1:]), dtype=np.float32)
             options["baselines"] = torch.from_numpy(noise).to(images.device)
         with _quietly(seeds[start]):
-            found.append(_attribute(kind, name, model, images[some], labels[some], options))
-    return torch.cat(found)
+            attributions.append(_attribute(kind, name, model, images[part], labels[part], options))
+    return torch.cat(attributions)
 
 
 def _options(images: Tensor) -> dict[str, Any]:
@@ -115,8 +119,8 @@ def _options(images: Tensor) -> dict[str, Any]:
     channels, height, width = images.shape[1:]
     cell = (max(1, height // CELLS), max(1, width // CELLS))
     rows, columns = torch.arange(height) // cell[0], torch.arange(width) // cell[1]
-    across = int(columns.max()) + 1
-    mask = (rows[:, None] * across + columns).to(images.device)
+    cells_across = int(columns.max()) + 1
+    mask = (rows[:, None] * cells_across + columns).to(images.device)
     return {
         "abs": False,
         "feature_mask": mask.repeat(1, channels, 1, 1),
@@ -133,12 +137,12 @@ def _attribute(
     try:
         with torch.enable_grad():
             method = kind(loss, *layer)
-            found = method.attribute(images.detach().clone(memory_format=torch.contiguous_format), **options)
+            attribution = method.attribute(images.detach().clone(memory_format=torch.contiguous_format), **options)
     except Exception as error:  # each method has its own way to fail
         raise UserError(f"captum's {name} does not go through this network ({first_words(error)}).") from error
-    if not isinstance(found, Tensor) or found.shape != images.shape:
+    if not isinstance(attribution, Tensor) or attribution.shape != images.shape:
         raise UserError(f"captum's {name} gives no map of an image's pixels.")
-    return found.detach()
+    return attribution.detach()
 
 
 def local_module(model: nn.Module) -> nn.Module:

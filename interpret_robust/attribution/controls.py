@@ -15,10 +15,10 @@ Streams = Sequence[np.random.Generator]
 
 def sobel(images: Tensor) -> Tensor:
     """Magnitude of the Sobel gradient of each colour, (N, C, H, W), the border continued outwards."""
-    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
+    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
     count, colors, height, width = images.shape
     padded = F.pad(images.reshape(count * colors, 1, height, width), (1, 1, 1, 1), mode="replicate")
-    slopes = F.conv2d(padded, torch.stack([across, across.T])[:, None])
+    slopes = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
     magnitude: Tensor = torch.linalg.vector_norm(slopes, dim=1)
     return magnitude.reshape(images.shape)
 

@@ -59,16 +59,16 @@ def gradient_map(
     """
     match source:
         case "gradient":
-            found = loss_gradient(model, images, labels)
+            attribution = loss_gradient(model, images, labels)
         case "smooth-gradient":
-            found = _smooth(model, images, labels, streams(seed, indices))
+            attribution = _smooth(model, images, labels, streams(seed, indices))
         case "integrated-gradients":
-            found = _integrated(model, images, labels, streams(seed, indices))
+            attribution = _integrated(model, images, labels, streams(seed, indices))
         case _:
             name = source.removeprefix(captum_methods.PREFIX)
-            found = captum_methods.attribution(name, model, images, labels, streams(seed, indices))
-    _check_numbers(found)
-    return found
+            attribution = captum_methods.attribution(name, model, images, labels, streams(seed, indices))
+    _check_numbers(attribution)
+    return attribution
 
 
 def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:
@@ -89,8 +89,8 @@ def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor
     """
     with torch.enable_grad():
         pixels = images.detach().requires_grad_()
-        (found,) = torch.autograd.grad(scores(pixels).sum(), pixels)
-    return found
+        (gradient,) = torch.autograd.grad(scores(pixels).sum(), pixels)
+    return gradient
 
 
 def checked_source(source: str) -> str:
@@ -102,7 +102,7 @@ def checked_source(source: str) -> str:
     return source
 
 
-def position_weights(model: Classifier, images: Tensor, of: str) -> Tensor:
+def position_weights(model: Classifier, images: Tensor, weight: str) -> Tensor:
     """Weights (N, H*W) over positions of the local features, summing to one; NaN for an image that has none.
 
     `attention`: the model's own. `grad-cam`: those of Grad-CAM (Selvaraju et al. 2017) for the predicted class, at the
@@ -113,7 +113,7 @@ def position_weights(model: Classifier, images: Tensor, of: str) -> Tensor:
     with torch.no_grad():
         features = model.features(images)
     _check_numbers(features.pooled)
-    match of:
+    match weight:
         case "attention":
             assert features.attention is not None
             return features.attention
@@ -123,7 +123,7 @@ def position_weights(model: Classifier, images: Tensor, of: str) -> Tensor:
             weights = position_norm(features.local)
         case _:
             count, _, height, width = features.local.shape
-            return as_weights(imported(of)(model, images), (count, height, width), of)
+            return as_weights(imported(weight)(model, images), (count, height, width), weight)
     _check_numbers(weights)
     return weights / weights.sum(1, keepdim=True)
 
@@ -131,9 +131,9 @@ def position_weights(model: Classifier, images: Tensor, of: str) -> Tensor:
 def _grad_cam(model: Classifier, images: Tensor, local: Tensor) -> Tensor:
     """Positive part (N, H*W) of the channels' sum, weighted by the mean gradient of the predicted class's logit."""
     with torch.enable_grad():
-        at = local.detach().requires_grad_()
-        logits = model.rest(images, at)
-        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), at)
+        features = local.detach().requires_grad_()
+        logits = model.rest(images, features)
+        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), features)
     return (gradient.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1)
 
 
@@ -160,18 +160,18 @@ def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence
 
 
 def _integrated(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
-    def loss(pixels: Tensor, of: Tensor) -> Tensor:
-        return cross_entropy(model(pixels), of)
+    def loss(pixels: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(model(pixels), targets)
 
     noise = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
-    found: Tensor = IntegratedGradients(loss).attribute(
+    attribution: Tensor = IntegratedGradients(loss).attribute(
         images.detach(),
         baselines=torch.from_numpy(noise).to(images.device),
         additional_forward_args=(labels,),
         n_steps=SAMPLES,
         internal_batch_size=len(images),  # a step at a time: memory is that of one gradient
     )
-    return found.detach()
+    return attribution.detach()
 
 
 def _check_numbers(values: Tensor) -> None:

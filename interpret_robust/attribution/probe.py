@@ -31,8 +31,8 @@ def train(model: Classifier, split: Split, classes: int, seed: int, device: torc
     targets = (labels + steps) % classes
     maps = torch.cat(
         [
-            view(loss_gradient(model, to_pixels(some), of))
-            for some, of in zip(torch.split(images, BATCH_SIZE), torch.split(targets, BATCH_SIZE), strict=True)
+            view(loss_gradient(model, to_pixels(batch), classes))
+            for batch, classes in zip(torch.split(images, BATCH_SIZE), torch.split(targets, BATCH_SIZE), strict=True)
         ]
     )
     channels, height, width = images.shape[1:]
@@ -42,9 +42,9 @@ def train(model: Classifier, split: Split, classes: int, seed: int, device: torc
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total)
     for epoch in range(EPOCHS):
         order = torch.randperm(len(maps), generator=generator(device, seed, ORDER, epoch), device=device)
-        for chosen in torch.split(order, BATCH_SIZE):
+        for indices in torch.split(order, BATCH_SIZE):
             optimiser.zero_grad()
-            F.cross_entropy(probe(maps[chosen]), targets[chosen]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(probe(maps[indices]), targets[indices]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return probe.eval()

@@ -19,8 +19,8 @@ def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
     """
     count, height, width = masks.shape
     cells = masks.reshape(count, grid[0], height // grid[0], grid[1], width // grid[1])
-    inside: AnyArray = cells.mean((2, 4)).reshape(count, -1) >= OBJECT_SHARE
-    return inside
+    mask: AnyArray = cells.mean((2, 4)).reshape(count, -1) >= OBJECT_SHARE
+    return mask
 
 
 def centre_prior(height: int, width: int) -> AnyArray:
@@ -40,23 +40,23 @@ def central(height: int, width: int) -> AnyArray:
 
 def mean_map(attention: AnyArray) -> AnyArray:
     """Mean (P,) over the images of (N, P) that have a map; NaN where none has."""
-    there = attention[np.isfinite(attention).all(1)].astype(np.float64)
-    return there.mean(0) if len(there) else np.full(attention.shape[1], np.nan)
+    finite = attention[np.isfinite(attention).all(1)].astype(np.float64)
+    return finite.mean(0) if len(finite) else np.full(attention.shape[1], np.nan)
 
 
-def share_inside(maps: AnyArray, inside: AnyArray) -> AnyArray:
-    """Share (N,) of maps (N, P), not negative, that lies `inside` (N, P); NaN for a map without a positive sum."""
+def share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
+    """Share (N,) of maps (N, P), not negative, that lies `mask` (N, P); NaN for a map without a positive sum."""
     total = maps.sum(1)
-    share: AnyArray = np.divide((maps * inside).sum(1), total, out=np.full(len(maps), np.nan), where=total > 0)
+    share: AnyArray = np.divide((maps * mask).sum(1), total, out=np.full(len(maps), np.nan), where=total > 0)
     return share
 
 
-def hits(maps: AnyArray, inside: AnyArray) -> AnyArray:
-    """The pointing game (Zhang et al. 2018): 1 where the largest value of a map (N, P) lies `inside` (N, P), else 0.
+def hits(maps: AnyArray, mask: AnyArray) -> AnyArray:
+    """The pointing game (Zhang et al. 2018): 1 where the largest value of a map (N, P) lies `mask` (N, P), else 0.
 
     A largest value that is also found outside is no hit. NaN for a map that points nowhere: zero everywhere, or not
     a number.
     """
     largest = maps.max(1, keepdims=True)
-    outside = ((maps == largest) & ~inside).any(1)
-    return np.where(largest[:, 0] > 0, ~outside, np.nan)
+    missed = ((maps == largest) & ~mask).any(1)
+    return np.where(largest[:, 0] > 0, ~missed, np.nan)

@@ -5,27 +5,27 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted keys."""
     flat: dict[str, Any] = {}
-    for key, value in nested.items():
+    for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
+def differences(stored: Mapping[str, Any], expected: Mapping[str, Any], limit: int = 3) -> str:
     """The first keys in which two configurations differ, the least nested first, with both values."""
-    flat_found, flat_wanted = flatten(found), flatten(wanted)
-    keys = [key for key in flat_found | flat_wanted if flat_found.get(key) != flat_wanted.get(key)]
+    flat_stored, flat_expected = flatten(stored), flatten(expected)
+    keys = [key for key in flat_stored | flat_expected if flat_stored.get(key) != flat_expected.get(key)]
     keys.sort(key=lambda key: key.count("."))
-    told = [f"{key} is {_text(flat_found.get(key))}, here {_text(flat_wanted.get(key))}" for key in keys[:most]]
-    more = [f"{len(keys) - most} more"] if len(keys) > most else []
-    return "; ".join(told + more)
+    phrases = [f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:limit]]
+    rest = [f"{len(keys) - limit} more"] if len(keys) > limit else []
+    return "; ".join(phrases + rest)
 
 
-def lines(nested: Mapping[str, Any]) -> str:
+def lines(config: Mapping[str, Any]) -> str:
     """A configuration as text, a dotted key and its value a line."""
-    return "\n".join(f"{key}: {_text(value)}" for key, value in flatten(nested).items())
+    return "\n".join(f"{key}: {_text(value)}" for key, value in flatten(config).items())
 
 
 def _text(value: Any) -> str:

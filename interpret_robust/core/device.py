@@ -41,8 +41,8 @@ def cores() -> int:
 @contextmanager
 def threads_kept() -> Iterator[None]:
     """Whatever number of threads is set inside, the one found is set again afterwards."""
-    found = torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         yield
     finally:
-        torch.set_num_threads(found)
+        torch.set_num_threads(threads)

@@ -13,12 +13,12 @@ def first_line(error: Exception) -> str:
     return str(error).split("\n")[0].split("(", 1)[-1].rstrip(").")
 
 
-def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is not among `choices`, with the nearest one if there is any."""
-    known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return UserError(f"unknown {what} '{name}': {hint}known are {', '.join(known)}.")
+    names = sorted(choices)
+    matches = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{matches[0]}'? " if matches else ""
+    return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
 
 
 Say = Callable[[str], None]

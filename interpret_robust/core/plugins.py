@@ -58,11 +58,11 @@ def imported(reference: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         raise UserError(f"{reference}: module '{module}' cannot be imported ({first_words(error)}).") from error
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(target, part):
             raise UserError(f"{reference}: {module} has no '{part}'.")
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target

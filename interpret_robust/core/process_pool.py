@@ -48,8 +48,8 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
     for position in range(workers):
         positions.put(position)
     # The lock keeps bars of several processes from overwriting each other.
-    watched, held = context.Pipe(duplex=False)
-    with held:
+    watched, parent_end = context.Pipe(duplex=False)
+    with parent_end:
         pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watched, context.RLock()))
         futures: dict[Future[str], Task] = {pool.submit(_work, task): task for task in tasks}
         terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -61,11 +61,11 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
                 yield futures[future], future.result() if error is None else error
         except BaseException:
             # A second signal must not cut short the shutdown: it would leave workers that wait for ever.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            held.close()
+            parent_end.close()
             pool.shutdown(wait=True, cancel_futures=True)
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, handler)
             raise
         finally:
             signal.signal(signal.SIGTERM, terminate)

@@ -73,7 +73,7 @@ def _new_place(store: Any, rank: int, world: int) -> Any:
     name, call = uuid4().hex, "irt/call"
     if rank == 0:
         store.set(call, name)
-        for answer in [_answer(store, other, name) for other in range(1, world)]:
+        for answer in [_answer(store, follower, name) for follower in range(1, world)]:
             store.set(f"irt/{answer}", name)
         return PrefixStore(name, store)
     while not store.check([f"irt/{name}"]):
@@ -141,7 +141,7 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
     """Which of the flags are up on some rank."""
     if count() == 1:
         return flags
-    return tuple(bool(up) for up in total(torch.tensor(flags, dtype=torch.int32)))
+    return tuple(bool(flag) for flag in total(torch.tensor(flags, dtype=torch.int32)))
 
 
 def wait() -> None:
@@ -177,10 +177,10 @@ def bytes_from_first(do: Callable[[], bytes]) -> bytes:
 _GOOD, _ERROR = b"+", b"!"
 
 
-def _broadcast(told: bytes | None) -> bytes:
+def _broadcast(text: bytes | None) -> bytes:
     """What rank 0 tells."""
-    length = torch.tensor(len(told or b""))
+    length = torch.tensor(len(text or b""))
     dist.broadcast(length, 0)
-    data = torch.frombuffer(bytearray(told), dtype=torch.uint8) if told else torch.empty(int(length), dtype=torch.uint8)
+    data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(length), dtype=torch.uint8)
     dist.broadcast(data, 0)
     return data.numpy().tobytes()

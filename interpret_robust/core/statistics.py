@@ -43,10 +43,10 @@ def wilson(successes: int, count: int) -> Interval:
     return Interval(successes / count, float(low), float(high))
 
 
-def rate(found: npt.NDArray[Any]) -> Interval:
+def rate(outcomes: npt.NDArray[Any]) -> Interval:
     """Share of outcomes (N,) that are 1, with Wilson's interval; NaN is left out, and the answer where none is left."""
-    found = found[np.isfinite(found)]
-    return wilson(int(found.sum()), len(found)) if len(found) else Interval(np.nan, np.nan, np.nan)
+    outcomes = outcomes[np.isfinite(outcomes)]
+    return wilson(int(outcomes.sum()), len(outcomes)) if len(outcomes) else Interval(np.nan, np.nan, np.nan)
 
 
 def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -73,8 +73,8 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> t
 def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
     """As `column_means`, over the finite values of each column; NaN throughout where it has none."""
     finite = np.isfinite(rows)
-    both = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
-    sums, shares = np.hsplit(np.vstack([both.mean(0), _resampled_means(both, seed, resamples)]), 2)
+    stacked = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
+    sums, shares = np.hsplit(np.vstack([stacked.mean(0), _resampled_means(stacked, seed, resamples)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
     low, high = np.quantile(means[1:], TAILS, axis=0)
     return means[0], low, high
@@ -96,9 +96,9 @@ def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int
 
 def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
     """Means (resamples, K) over rows (N, K) drawn with replacement."""
-    count, drawn, means = len(rows), _drawn(len(rows), seed, resamples), []
-    while some := list(islice(drawn, TOGETHER)):
-        times = np.stack(some)
+    count, draws, means = len(rows), _drawn(len(rows), seed, resamples), []
+    while chunk := list(islice(draws, TOGETHER)):
+        times = np.stack(chunk)
         means.append(sum(times[:, part].astype(np.float64) @ rows[part] for part in parts(count)) / count)
     return np.concatenate(means)
 
@@ -140,16 +140,16 @@ def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples:
 
     NaN where there is no correlation: fewer than two pairs, or one side constant.
     """
-    defined = np.isfinite(first) & np.isfinite(second)
-    first, second = first[defined], second[defined]
+    finite = np.isfinite(first) & np.isfinite(second)
+    first, second = first[finite], second[finite]
     if len(first) < 2:
         return Interval(np.nan, np.nan, np.nan)
     a, b = (np.unique(values, return_inverse=True)[1] for values in (first, second))
     whole = _spearman_of_drawn(a, b, np.ones(len(first)))
     if np.isnan(whole):
         return Interval(np.nan, np.nan, np.nan)
-    drawn = _drawn(len(first), seed, resamples)
-    low, high = np.nanquantile([_spearman_of_drawn(a, b, times) for times in drawn], TAILS)
+    draws = _drawn(len(first), seed, resamples)
+    low, high = np.nanquantile([_spearman_of_drawn(a, b, times) for times in draws], TAILS)
     return Interval(whole, float(low), float(high))
 
 
@@ -170,13 +170,13 @@ def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Arra
     return ranks
 
 
-def row_partial_spearman(first: Array, second: Array, given: Array) -> Array:
-    """Spearman's correlation of rows (N, K) of `first` and `second` with that of `given` taken out of both.
+def row_partial_spearman(first: Array, second: Array, control: Array) -> Array:
+    """Spearman's correlation of rows (N, K) of `first` and `second` with that of `control` taken out of both.
 
     The partial correlation of ranks (Kendall 1942): (ab - ac bc) / sqrt((1 - ac^2) (1 - bc^2)). NaN where a
-    correlation is undefined or `given` explains one of the two entirely.
+    correlation is undefined or `control` explains one of the two entirely.
     """
-    ab, ac, bc = row_spearman(first, second), row_spearman(first, given), row_spearman(second, given)
+    ab, ac, bc = row_spearman(first, second), row_spearman(first, control), row_spearman(second, control)
     scale = np.sqrt(np.clip((1 - ac**2) * (1 - bc**2), 0, None))
     partial: Array = np.divide(ab - ac * bc, scale, out=np.full(len(ab), np.nan), where=scale > 1e-9)
     return partial
@@ -193,8 +193,8 @@ class Paired(NamedTuple):
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Paired:
     """McNemar's exact two-sided test on outcomes (N,) of the same images; p is 1 where no image differs."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    differing = only_first + only_second
-    p_value = float(scipy.stats.binomtest(only_first, differing).pvalue) if differing else 1.0
+    discordant = only_first + only_second
+    p_value = float(scipy.stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return Paired(only_first, only_second, p_value)
 
 

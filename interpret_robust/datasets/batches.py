@@ -68,15 +68,15 @@ class TrainingBatches:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels (part, C, H, W) float32 in [0, 1] and labels (part,) of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        chosen = self._order(epoch)[position * self.batch_size :][: self.batch_size]
-        images = self.images[chosen]
+        indices = self._order(epoch)[position * self.batch_size :][: self.batch_size]
+        images = self.images[indices]
         random = generator(self.device, self.seed, AUGMENT, step)
         if self.pad:
             images = random_crop(images, self.pad, random)
         if self.flip:
             images = random_flip(images, random)
         images = images[self.part]
-        return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[chosen[self.part]]
+        return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[indices[self.part]]
 
     def noise(self, step: int) -> Tensor:
         """Uniform noise (part, C, H, W) in [-1, 1): where the attack on a step's images begins."""

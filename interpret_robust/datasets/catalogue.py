@@ -79,9 +79,9 @@ def load(name: str) -> Dataset:
 def _generate(name: str, path: Path) -> None:
     from interpret_robust.datasets.cluttered_digits import cluttered_digits
 
-    made = cluttered_digits(seed=SEED, planted=name.endswith("planted"))
+    dataset = cluttered_digits(seed=SEED, planted=name.endswith("planted"))
     arrays: Arrays = {}
-    for key, split in (("train", made.train), ("test", made.test)):
+    for key, split in (("train", dataset.train), ("test", dataset.test)):
         assert split.masks is not None
         arrays |= {
             f"x_{key}": split.images,

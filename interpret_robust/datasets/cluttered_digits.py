@@ -83,21 +83,21 @@ def _generate(sources: _Sources, count: int, rng: np.random.Generator, finish: F
     by_class = [np.flatnonzero(digit_labels == label) for label in range(len(CLASS_NAMES))]
     for start in range(0, count, _CHUNK):
         part = slice(start, min(start + _CHUNK, count))
-        chosen = np.array([rng.choice(by_class[label]) for label in labels[part]])
-        canvas, masks[part] = _compose(digits, chosen, rng)
+        picks = np.array([rng.choice(by_class[label]) for label in labels[part]])
+        canvas, masks[part] = _compose(digits, picks, rng)
         images[part] = finish(canvas, labels[part])
     return Split(images, labels.astype(np.int64), masks)
 
 
-def _compose(digits: Array, chosen: Labels, rng: np.random.Generator) -> tuple[Array, Masks]:
+def _compose(digits: Array, sources: Labels, rng: np.random.Generator) -> tuple[Array, Masks]:
     """Texture, then clutter, then the digit. Returns canvas (N, 32, 32, 3) in [0, 1] and mask (N, 32, 32)."""
-    count = len(chosen)
+    count = len(sources)
     canvas = _texture(count, rng)
     for _ in range(_PIECES):
-        others = digits[rng.integers(len(digits), size=count)]
-        piece = _resample(others, _PIECE_SIDE, rng.uniform(1.8, 2.6, count), rng, turn=1.0, wander=2.0)
+        clutter = digits[rng.integers(len(digits), size=count)]
+        piece = _resample(clutter, _PIECE_SIDE, rng.uniform(1.8, 2.6, count), rng, turn=1.0, wander=2.0)
         _paste(canvas, piece, rng.integers(-2, SIDE - _PIECE_SIDE + 3, (count, 2)), _bright_colour(count, rng))
-    digit = _resample(digits[chosen], _DIGIT_SIDE, rng.uniform(2.1, 2.7, count), rng, turn=0.2, wander=0.0)
+    digit = _resample(digits[sources], _DIGIT_SIDE, rng.uniform(2.1, 2.7, count), rng, turn=0.2, wander=0.0)
     ink = _paste(canvas, digit, rng.integers(-2, SIDE - _DIGIT_SIDE + 3, (count, 2)), _bright_colour(count, rng))
     return (1 - _CONTRAST) / 2 + _CONTRAST * canvas, ink > 0.4
 
@@ -112,9 +112,9 @@ def _enlarge(coarse: Array, axis: int) -> Array:
     """Linear interpolation of one axis to SIDE points."""
     points = coarse.shape[axis]
     place = np.linspace(0, points - 1, SIDE)
-    left = np.minimum(place.astype(np.intp), points - 2)
-    share = (place - left).reshape([SIDE if axis == at else 1 for at in range(coarse.ndim)])
-    fine: Array = coarse.take(left, axis) * (1 - share) + coarse.take(left + 1, axis) * share
+    corner = np.minimum(place.astype(np.intp), points - 2)
+    share = (place - corner).reshape([SIDE if axis == dimension else 1 for dimension in range(coarse.ndim)])
+    fine: Array = coarse.take(corner, axis) * (1 - share) + coarse.take(corner + 1, axis) * share
     return fine
 
 
@@ -137,9 +137,9 @@ def _resample(
     turns = rng.uniform(-turn, turn, (count, 1, 1))
     centre = rng.uniform(-wander, wander, (2, count, 1, 1))
     offset = np.linspace(-(side - 1) / 2, (side - 1) / 2, side) / scale[:, None]
-    down, right = offset[:, :, None], offset[:, None, :]
-    row = down + turns * right + (height - 1) / 2 + centre[0]
-    column = right - turns * down + (width - 1) / 2 + centre[1]
+    row_shift, column_shift = offset[:, :, None], offset[:, None, :]
+    row = row_shift + turns * column_shift + (height - 1) / 2 + centre[0]
+    column = column_shift - turns * row_shift + (width - 1) / 2 + centre[1]
     return _bilinear(sources, row, column)
 
 
@@ -149,11 +149,11 @@ def _bilinear(sources: Array, row: Array, column: Array) -> Array:
     padded = np.pad(sources, ((0, 0), (1, 2), (1, 2)))
     row, column = np.clip(row + 1, 0, height + 1), np.clip(column + 1, 0, width + 1)
     top, left = row.astype(np.intp), column.astype(np.intp)
-    down, right = row - top, column - left
+    row_share, column_share = row - top, column - left
     image = np.arange(count)[:, None, None]
-    upper = padded[image, top, left] * (1 - right) + padded[image, top, left + 1] * right
-    lower = padded[image, top + 1, left] * (1 - right) + padded[image, top + 1, left + 1] * right
-    return upper * (1 - down) + lower * down
+    upper = padded[image, top, left] * (1 - column_share) + padded[image, top, left + 1] * column_share
+    lower = padded[image, top + 1, left] * (1 - column_share) + padded[image, top + 1, left + 1] * column_share
+    return upper * (1 - row_share) + lower * row_share
 
 
 def _paste(canvas: Array, ink: Array, corner: Labels, colour: Array) -> Array:

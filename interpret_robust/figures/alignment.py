@@ -57,7 +57,10 @@ def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
     """Each score of the image itself (filled) and of another image (hollow), or that it is zero by construction."""
     panels = figure.subplots(1, len(ALIGNMENTS), sharey=True)
     for axes, (name, (title, invariances)) in zip(panels, ALIGNMENTS.items(), strict=True):
-        zero = [bool(invariances) and all(result[f"invariant/{of}"] for of in invariances) for result in results]
+        zero = [
+            bool(invariances) and all(result[f"invariant/{transform}"] for transform in invariances)
+            for result in results
+        ]
         for row, result in enumerate(results):
             if zero[row]:
                 axes.text(0.5, row, "zero by construction", transform=axes.get_yaxis_transform(), **IN_PLACE)
@@ -110,7 +113,7 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
 def _explain(figure: SubFigure, marks: dict[str, dict[str, Any]]) -> None:
     """A legend in gray above the panels: what the marks mean, whatever the model."""
     plain: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 5, "linestyle": "none"}
-    handles = [Line2D([], [], label=told, **(plain | style)) for told, style in marks.items()]
+    handles = [Line2D([], [], label=text, **(plain | style)) for text, style in marks.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
 
 

@@ -60,13 +60,13 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
     """What each row shows, and of which model: images stand above the first of the models that show them."""
     rows: list[tuple[Kind, Result]] = []
-    shown: list[int] = []
+    previous: list[int] = []
     for result in results:
         index = result["examples/index"].tolist()
-        if index != shown:
+        if index != previous:
             rows.append(("image", result))
         rows += [("clean", result), ("adversarial", result), ("difference", result)]
-        shown = index
+        previous = index
     return rows
 
 
@@ -74,9 +74,11 @@ def _scales(results: Sequence[Result]) -> Scales:
     """From nothing to the largest weight that is shown, and as far to both sides as the largest change."""
     maps = [_maps(result, kind) for result in results for kind in ("clean", "adversarial")]
     changes = [_maps(result, "difference") for result in results]
-    largest, most = (max(float(np.abs(np.nan_to_num(array)).max()) for array in arrays) for arrays in (maps, changes))
-    most = most or 1.0  # where nothing moved, nothing has a colour
-    return Scales(Normalize(0, largest), Normalize(-most, most))
+    largest, largest_change = (
+        max(float(np.abs(np.nan_to_num(array)).max()) for array in arrays) for arrays in (maps, changes)
+    )
+    largest_change = largest_change or 1.0  # where nothing moved, nothing has a colour
+    return Scales(Normalize(0, largest), Normalize(-largest_change, largest_change))
 
 
 def _maps(result: Result, kind: str) -> AnyArray:
@@ -95,8 +97,8 @@ def _draw_maps(figure: SubFigure, rows: Sequence[tuple[Kind, Result]], scales: d
         axes.set_ylabel(kind, rotation=0, ha="right", va="center", fontsize=6.5)
         _draw_row(axes, kind, result, scales[weights_of(result)])
         if kind == "clean":
-            above = place - (place > 0 and rows[place - 1][0] == "image")
-            _write_name(figure.add_subplot(grid[above : place + 3, 0]), result)
+            image_row = place - (place > 0 and rows[place - 1][0] == "image")
+            _write_name(figure.add_subplot(grid[image_row : place + 3, 0]), result)
 
 
 def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
@@ -115,12 +117,14 @@ def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
     axes.set_xlim(-0.5, COLUMNS * pitch(size[1]) - 0.5)
 
 
-def _write_classes(axes: Axes, result: Result, of: str) -> None:
+def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
     """The class's name above each picture, marked where it is not the true one."""
     names = job(result)["class_names"]
-    for place, (found, true) in enumerate(zip(result[f"examples/{of}"], result["examples/label"], strict=True)):
-        marked: dict[str, Any] = {} if found == true else {"color": WRONG, "fontweight": "bold"}
-        _write(axes, result, place, names[found][:LONGEST_NAME], **marked)
+    for place, (predicted, true) in enumerate(
+        zip(result[f"examples/{prediction}"], result["examples/label"], strict=True)
+    ):
+        emphasis: dict[str, Any] = {} if predicted == true else {"color": WRONG, "fontweight": "bold"}
+        _write(axes, result, place, names[predicted][:LONGEST_NAME], **emphasis)
 
 
 def _write(axes: Axes, result: Result, place: int, text: str, **style: Any) -> None:

@@ -114,8 +114,8 @@ def _draw_correlations(figure: SubFigure, results: Sequence[Result]) -> None:
     spread.set(xlim=(-1.02, 1.02), xlabel="Spearman of weight and robustness, per image")
     controls.set(xlim=(-1.02, 1.02), xlabel="its mean, and that of the controls")
     handles = [
-        Line2D([], [], color="0.3", marker=shape, markersize=3.5, linestyle="none", label=told)
-        for told, shape in CONTROLS.values()
+        Line2D([], [], color="0.3", marker=shape, markersize=3.5, linestyle="none", label=text)
+        for text, shape in CONTROLS.values()
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=7, handletextpad=0.1)
 
@@ -150,9 +150,9 @@ def _draw_mark(axes: Axes, row: float, interval: Interval, shade: str, shape: st
 
 def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
     """A small panel a model: its curve where the attack failed and where it succeeded."""
-    down = -(-len(results) // OUTCOMES_ABREAST)
-    across = min(OUTCOMES_ABREAST, len(results))
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    rows = -(-len(results) // OUTCOMES_ABREAST)
+    columns = min(OUTCOMES_ABREAST, len(results))
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, result in zip(grid.flat, results, strict=False):
         counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
         for count, (outcome, (_, stroke)) in zip(counts, OUTCOMES.items(), strict=True):
@@ -163,7 +163,7 @@ def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
         axes.set_yscale("log")
     for axes in grid.flat[len(results) :]:
         axes.set_visible(False)
-    handles = [Line2D([], [], color="0.3", linestyle=stroke, label=told) for told, stroke in OUTCOMES.values()]
+    handles = [Line2D([], [], color="0.3", linestyle=stroke, label=text) for text, stroke in OUTCOMES.values()]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=7)
     figure.supxlabel("robustness rank", fontsize=8)
     figure.supylabel("weight", fontsize=8)
@@ -173,14 +173,14 @@ def _draw_examples(figure: SubFigure, results: Sequence[Result], scales: dict[st
     """The example images, and below them each model's weights."""
     images = results[0]["examples/image"]
     size = images.shape[1:3]
-    ordered = [result for models in by_weights(results).values() for result in models]
-    first, *others = figure.subplots(1 + len(results), 1)
+    models_in_order = [result for models in by_weights(results).values() for result in models]
+    first, *rest = figure.subplots(1 + len(results), 1)
     first.imshow(strip(images, size).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
-    for axes, result in zip(others, ordered, strict=True):
+    for axes, result in zip(rest, models_in_order, strict=True):
         scale, maps = scales[weights_of(result)], result["examples/attention"]
         maps = maps.reshape(len(maps), *result.config["local_grid"])
         axes.imshow(strip(maps, size), norm=scale.norm, cmap=scale.cmap, interpolation="nearest")
-    for axes, name in zip((first, *others), ["image", *map(label, ordered)], strict=True):
+    for axes, name in zip((first, *rest), ["image", *map(label, models_in_order)], strict=True):
         bare(axes)
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
 

@@ -17,10 +17,10 @@ def draw(results: Sequence[Result]) -> Drawing:
     with mpl.rc_context(RC):
         axes = figure.subplots()
         for row, result in enumerate(results):
-            natural, after = 100 * result["accuracy/natural"], 100 * result["accuracy/after"]
+            natural, accuracies = 100 * result["accuracy/natural"], 100 * result["accuracy/after"]
             dot(axes, row - 0.12, result, natural, hollow=True)
-            dot(axes, row + 0.12, result, after[-1])
-            steps = dict(zip(places(result, "attack"), after.tolist(), strict=True))
+            dot(axes, row + 0.12, result, accuracies[-1])
+            steps = dict(zip(places(result, "attack"), accuracies.tolist(), strict=True))
             numbers[label(result)] = {"natural": natural.tolist(), "after": steps}
         name_rows(axes, results)
         axes.grid(visible=False, axis="y")

@@ -12,19 +12,19 @@ MOST_ROWS = 20
 
 def draw(dataset: Dataset, split: str) -> Drawing:
     """The first images of each class, a row a class; with masks, every second image shows the object alone."""
-    chosen = dataset.split(split)
-    classes = np.unique(chosen.labels)[:MOST_ROWS]
+    images = dataset.split(split)
+    classes = np.unique(images.labels)[:MOST_ROWS]
     figure = new_figure(0.5 * len(classes) + 0.3)
     with mpl.rc_context(RC):
         grid = figure.subplots(len(classes), COLUMNS, squeeze=False)
         for row, label in enumerate(classes):
-            for axes, picture in zip(grid[row], _pictures(chosen, int(label)), strict=False):
+            for axes, picture in zip(grid[row], _pictures(images, int(label)), strict=False):
                 axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
             grid[row, 0].set_ylabel(dataset.class_names[label], rotation=0, ha="right", va="center")
         for axes in grid.flat:
             bare(axes)
-    masks = "" if chosen.masks is None else " Beside each image: the same with everything off the object dimmed."
-    caption = f"The first {split} images of each class of {dataset.name} ({len(chosen)} images).{masks}"
+    masks = "" if images.masks is None else " Beside each image: the same with everything off the object dimmed."
+    caption = f"The first {split} images of each class of {dataset.name} ({len(images)} images).{masks}"
     return Drawing(figure, caption)
 
 

@@ -59,8 +59,8 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> No
                 axes.set_ylabel(f"{condition}, %")
     for number, axes in enumerate(grid.flat):
         axes.set_visible(bool(axes.lines))
-        below = grid.flat[number + columns :: columns]
-        axes.tick_params(labelbottom=not any(other.lines for other in below))
+        lower_panels = grid.flat[number + columns :: columns]
+        axes.tick_params(labelbottom=not any(panel.lines for panel in lower_panels))
     removed = results[0]["removed"]
     grid[0, 0].set(ylim=(0, 102), xlim=(removed[0], removed[-1]), xticks=np.linspace(0, removed[-1], 5).round())
     figure.supxlabel("local features removed", fontsize=8)

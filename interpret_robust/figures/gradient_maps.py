@@ -42,8 +42,8 @@ def _grid(figure: Figure, rows: int) -> list[list[Axes]]:
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         bare(axes)
-    found: list[list[Axes]] = grid.tolist()
-    return found
+    panels: list[list[Axes]] = grid.tolist()
+    return panels
 
 
 def _draw_images(row: Sequence[Axes], result: Result) -> None:
@@ -114,9 +114,9 @@ def _caption(results: Sequence[Result]) -> str:
     settings, data = results[0].config["settings"], results[0].config["data"]
     zero = sum(int(result["set/degenerate"]) for result in results)
     rule = RULE.get(settings["select"], settings["select"])
-    what = WHAT.get(settings["source"], f"Maps by {settings['source']} of the cross-entropy of {{}}.")
+    sentence = WHAT.get(settings["source"], f"Maps by {settings['source']} of the cross-entropy of {{}}.")
     return (
-        f"{what.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
+        f"{sentence.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "
         f"magnitude. Images by the rule {rule} among {data['images']} {data['split']} images of {data['dataset']}, "
         f"seed {settings['seed']}; a class in a map's corner is the prediction where it is wrong. {zero} maps of all "

@@ -72,8 +72,8 @@ def _by_evaluator(name: str, first: Result) -> Group:
         if name not in names:
             return None
         place = result["rule"].tolist().index(rule)
-        found: AnyArray = result["score/accuracy"][names.index(name), 0, place, :, 0]
-        return found
+        accuracies: AnyArray = result["score/accuracy"][names.index(name), 0, place, :, 0]
+        return accuracies
 
     return short_name(first, name), scores
 
@@ -81,8 +81,8 @@ def _by_evaluator(name: str, first: Result) -> Group:
 def _by_control(name: str) -> Group:
     def scores(result: Result, rule: str) -> AnyArray:
         place = result["control"].tolist().index(name), result["control_rule"].tolist().index(rule)
-        found: AnyArray = result["controls/accuracy"][0][place]
-        return found
+        accuracies: AnyArray = result["controls/accuracy"][0][place]
+        return accuracies
 
     return CONTROLS[name], scores
 
@@ -120,7 +120,9 @@ def _numbers(result: Result) -> dict[str, Any]:
 
 def _caption(results: Sequence[Result]) -> str:
     data, classes = results[0].config["data"], len(job(results[0])["class_names"])
-    anchors = ", ".join(f"{short_name(results[0], name)} {100 * one:.0f} %" for name, one in _anchors(results).items())
+    anchors = ", ".join(
+        f"{short_name(results[0], name)} {100 * accuracy:.0f} %" for name, accuracy in _anchors(results).items()
+    )
     readers = ", ".join(dict.fromkeys(short_name(result, result["evaluator"].tolist()[0]) for result in results))
     return (
         f"Share of {data['images']} {data['split']} gradient maps of {data['dataset']} that a frozen classifier reads "

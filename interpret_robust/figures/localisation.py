@@ -73,11 +73,11 @@ def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
 def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
     """What the gradient and the decision have to do with the planted patterns (filled), with controls (hollow)."""
     panels = figure.subplots(1, len(PATTERN_PANELS), sharey=True)
-    for axes, (title, name, control, told) in zip(panels, PATTERN_PANELS, strict=True):
+    for axes, (title, name, control, text) in zip(panels, PATTERN_PANELS, strict=True):
         for row, result in enumerate(results):
             dot(axes, row, result, 100 * result[control], hollow=True)
             dot(axes, row, result, 100 * result[name])
-        axes.set_xlabel(f"{title}\n(hollow: {told})", fontsize=7)
+        axes.set_xlabel(f"{title}\n(hollow: {text})", fontsize=7)
     panels[0].axvline(100 * float(results[0]["pattern/chance"]), color="0.3", linestyle="-.", linewidth=0.9)
     panels[1].axvline(0, color="0.5", linestyle="--", linewidth=0.8)
     panels[2].set_xlim(-3, 103)

@@ -33,8 +33,8 @@ TITLES = {
 
 def draw(results: Sequence[Result]) -> Drawing:
     """A panel a score that the data allow: each model's means by stage, and the range of random networks."""
-    known = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
-    scores = {score: number for number, score in enumerate(places(results[0], "score")) if known[number]}
+    finite = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
+    scores = {score: number for number, score in enumerate(places(results[0], "score")) if finite[number]}
     bands = -(-(len(scores) + 1) // COLUMNS)
     figure = new_figure(PANEL_HEIGHT * bands)
     with mpl.rc_context(RC):
@@ -72,11 +72,11 @@ def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], a
     x = [places.index(name) for name in stages]
     axes.plot(x, value, line(variant), color=shade, marker=shape, markersize=2.5, linewidth=0.9, label=label(result))
     axes.fill_between(x, low, high, color=shade, alpha=0.2, lw=0)
-    mean, least, most = result["random/mean"][score]
+    mean, lowest, highest = result["random/mean"][score]
     axes.errorbar(
         len(stages) + 0.8 * aside,
         mean,
-        yerr=[[mean - least], [most - mean]],
+        yerr=[[mean - lowest], [highest - mean]],
         color=shade,
         marker=shape,
         markersize=2,

@@ -40,40 +40,40 @@ def draw(results: Sequence[Result]) -> Drawing:
     tables = {result.path: table for table in attack_tables(results) for result in table.files}
     accuracies = [_accuracies(result, tables[result.path]) for result in results]
     reading = headline(results[0])
-    told = {
+    texts = {
         "natural": "natural images",
         "white-box": f"{reading}, white-box",
         "black-box": f"{reading}, black-box",
         "worst case": "worst case, white-box",
     }
-    shown = [name for name in MARKS if any(name in of for of in accuracies)]
+    marks = [name for name in MARKS if any(name in intervals for intervals in accuracies)]
     with mpl.rc_context(RC):
         axes = figure.subplots()
-        for row, (result, of) in enumerate(zip(results, accuracies, strict=True)):
-            for name, interval in of.items():
+        for row, (result, intervals) in enumerate(zip(results, accuracies, strict=True)):
+            for name, interval in intervals.items():
                 _draw_mark(axes, row, result, name, interval)
         name_rows(axes, results)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(-2, 102)
         axes.set_xlabel("accuracy, %")
-        handles = [Line2D([], [], **_style(name, "o", "0.3"), label=told[name]) for name in shown]
+        handles = [Line2D([], [], **_style(name, "o", "0.3"), label=texts[name]) for name in marks]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         figure.suptitle(_title(results))
     numbers = {
-        label(result): {told[name]: list(interval) for name, interval in of.items()}
-        for result, of in zip(results, accuracies, strict=True)
+        label(result): {texts[name]: list(interval) for name, interval in intervals.items()}
+        for result, intervals in zip(results, accuracies, strict=True)
     }
-    return Drawing(figure, _caption(results, shown), numbers)
+    return Drawing(figure, _caption(results, marks), numbers)
 
 
 def _accuracies(result: Result, table: AttackTable) -> dict[str, Interval]:
-    found = {"natural": Interval(*result["accuracy/natural"][0])}
+    intervals = {"natural": Interval(*result["accuracy/natural"][0])}
     if name := headline(result):
-        found["white-box"] = Interval(*result["accuracy/adversarial"][readings(result).index(name), 0])
+        intervals["white-box"] = Interval(*result["accuracy/adversarial"][readings(result).index(name), 0])
         if transferred := table.transferred(result, name):
-            found["black-box"] = transferred
-        found["worst case"] = Interval(*result["accuracy/worst"][0])
-    return found
+            intervals["black-box"] = transferred
+        intervals["worst case"] = Interval(*result["accuracy/worst"][0])
+    return intervals
 
 
 def _style(name: str, shape: str, shade: str) -> dict[str, Any]:
@@ -95,10 +95,10 @@ def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interv
     axes.errorbar(value, row + MARKS[name].below, xerr=[[value - low], [high - value]], elinewidth=1, **style)
 
 
-def _caption(results: Sequence[Result], shown: Sequence[str]) -> str:
+def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:
     transferred = " Black-box: attacked on the other seeds of the same variant, the mean over them."
     intervals = "Bars are Wilson 95 % intervals over images."
-    return f"{_title(results)}. {intervals}{transferred if 'black-box' in shown else ''}"
+    return f"{_title(results)}. {intervals}{transferred if 'black-box' in marks else ''}"
 
 
 def _title(results: Sequence[Result]) -> str:

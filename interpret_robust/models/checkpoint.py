@@ -115,8 +115,8 @@ def parse(path: Path, data: bytes) -> Checkpoint:
     return _opened(path, checkpoint_file.parse(path, data))
 
 
-def _opened(path: Path, found: checkpoint_file.Stored) -> Checkpoint:
-    return Checkpoint(path, found.about, load(found.data), found.sha256)
+def _opened(path: Path, stored: checkpoint_file.Stored) -> Checkpoint:
+    return Checkpoint(path, stored.about, load(stored.data), stored.sha256)
 
 
 def tensors_sha256(tensors: Tensors) -> str:
@@ -129,14 +129,14 @@ def _raw(tensor: Tensor) -> checkpoint_file.Raw:
     return checkpoint_file.Raw(str(tensor.dtype), tuple(tensor.shape), data)
 
 
-def _check_names(path: Path, architecture: str, expected: dict[str, torch.Size], found: Tensors) -> None:
-    differing = sorted(
+def _check_names(path: Path, architecture: str, expected: dict[str, torch.Size], names: Tensors) -> None:
+    mismatches = sorted(
         name
-        for name in expected.keys() | found.keys()
-        if name not in expected or name not in found or expected[name] != found[name].shape
+        for name in expected.keys() | names.keys()
+        if name not in expected or name not in names or expected[name] != names[name].shape
     )
-    if differing:
+    if mismatches:
         raise UserError(
-            f"{path} does not hold the network '{architecture}' that it names: {len(differing)} tensors differ, "
-            f"first {differing[0]}."
+            f"{path} does not hold the network '{architecture}' that it names: {len(mismatches)} tensors differ, "
+            f"first {mismatches[0]}."
         )

@@ -51,7 +51,7 @@ def read(path: Path) -> Stored:
 def parse(path: Path, data: bytes) -> Stored:
     """As `read`, from the bytes of the file at `path`."""
     try:
-        held = deserialize(data)  # type: ignore[no-untyped-call]
+        entries = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or no safetensors file ({error}): delete it and train again.") from None
     metadata = _metadata(data)
@@ -62,7 +62,7 @@ def parse(path: Path, data: bytes) -> Stored:
         raise UserError(
             f"{path} has checkpoint format {version} and this irt reads {FORMAT_VERSION}: update interpret-robust."
         )
-    tensors = {name: _raw(tensor["dtype"], tensor["shape"], tensor["data"]) for name, tensor in held}
+    tensors = {name: _raw(tensor["dtype"], tensor["shape"], tensor["data"]) for name, tensor in entries}
     sha256 = tensors_sha256(tensors)
     if sha256 != metadata.get("tensors_sha256"):
         raise UserError(f"{path} is damaged (its tensors differ from their checksum): delete it and train again.")

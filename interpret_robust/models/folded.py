@@ -72,17 +72,17 @@ def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor
     """The gradient of a convolution's input `x`, from that of its output."""
     # Not torch.nn.grad.conv2d_input, which fills memory of the size of `x` first.
     geometry = layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups
-    wanted = True, False, False
+    output_mask = True, False, False
     of_x: Tensor
-    of_x, *_ = torch.ops.aten.convolution_backward(gradient, x, layer.weight, None, *geometry, wanted)
+    of_x, *_ = torch.ops.aten.convolution_backward(gradient, x, layer.weight, None, *geometry, output_mask)
     return of_x
 
 
 def _before_activation(activated: Tensor, gradient: Tensor) -> Tensor:
     """The gradient of an activation's input, in the place of that of its output."""
     backward = torch.ops.aten.leaky_relu_backward.grad_input
-    before: Tensor = backward(gradient, activated, NEGATIVE_SLOPE, True, grad_input=gradient)
-    return before
+    gradient_before: Tensor = backward(gradient, activated, NEGATIVE_SLOPE, True, grad_input=gradient)
+    return gradient_before
 
 
 @torch.no_grad()

@@ -37,8 +37,8 @@ def stages(model: Classifier) -> list[Stage]:
     return [(name, layers) for name, layers in reversed(from_below) if any(map(_own, layers))]
 
 
-def randomized(model: Classifier, done: int, images: Tensor, seed: int) -> Classifier:
-    """A copy of a model in eval mode whose first `done` stages, from the classifier down, are random.
+def randomized(model: Classifier, count: int, images: Tensor, seed: int) -> Classifier:
+    """A copy of a model in eval mode whose first `count` stages, from the classifier down, are random.
 
     The weights of a stage depend on the seed and on the stages above it alone, so that each copy goes on from the
     one before it. Batch norm there takes its statistics from training `images` (N, C, H, W) in [0, 1]; below, where
@@ -46,7 +46,7 @@ def randomized(model: Classifier, done: int, images: Tensor, seed: int) -> Class
     """
     device = next(model.parameters()).device
     random = copy.deepcopy(model).cpu()
-    fresh = [layer for _, layers in stages(random)[:done] for layer in layers]
+    fresh = [layer for _, layers in stages(random)[:count] for layer in layers]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         for layer in fresh:

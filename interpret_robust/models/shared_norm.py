@@ -36,8 +36,8 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, inverse, count = ctx.saved_tensors
-        backward, wanted = torch.ops.aten.native_batch_norm_backward, [False, True, True]
-        _, of_weight, of_bias = backward(gradient, x, weight, None, None, mean, inverse, True, ctx.eps, wanted)
+        backward, output_mask = torch.ops.aten.native_batch_norm_backward, [False, True, True]
+        _, of_weight, of_bias = backward(gradient, x, weight, None, None, mean, inverse, True, ctx.eps, output_mask)
         sums = torch.stack([of_weight, of_bias])
         dist.all_reduce(sums)
         # scale * (gradient - mean(gradient) - normalized x * mean(gradient * normalized x))

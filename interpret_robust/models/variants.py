@@ -50,8 +50,8 @@ VARIANTS = {
 
 def paper_order(name: str, seed: int | None) -> tuple[int, str, int]:
     """A key that sorts models as the paper's tables do, naturally trained ones first, and others after them by name."""
-    known = list(VARIANTS)
-    place = known.index(name) if name in known else len(known)
+    order = list(VARIANTS)
+    place = order.index(name) if name in order else len(order)
     return place, name, seed or 0
 
 
@@ -61,10 +61,10 @@ def variant(name: str) -> Variant:
         return VARIANTS[name]
     if name not in registered("variants"):
         raise unknown("variant", name, (*VARIANTS, *registered("variants")))
-    found = loaded("variants", name)
-    if not isinstance(found, Variant) or found.name != name:
+    entry = loaded("variants", name)
+    if not isinstance(entry, Variant) or entry.name != name:
         raise UserError(f"the entry point '{name}' of interpret_robust.variants is no Variant of that name.")
-    return found
+    return entry
 
 
 def is_adversarial(job: Mapping[str, Any]) -> bool:

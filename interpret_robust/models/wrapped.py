@@ -168,11 +168,11 @@ class Wrapped(Classifier):
         outputs: list[Any] = []
         watched = _layer(self.backbone, self.attention_layer)
         with _hooked([(watched, lambda _, __, output: outputs.append(_copied(output)))]):
-            found = self._through(images, lambda local: local)
+            features = self._through(images, lambda local: local)
         _check_runs(self.attention_layer, len(outputs))
-        count, _, height, width = found.local.shape
+        count, _, height, width = features.local.shape
         attention = as_weights(outputs[0], (count, height, width), self.attention_layer)
-        return found._replace(attention=attention)
+        return features._replace(attention=attention)
 
     def rest(self, images: Tensor, local: Tensor) -> Tensor:
         """The logits if the local features of images were `local`: a whole pass, with these in their place."""
@@ -186,25 +186,25 @@ class Wrapped(Classifier):
 
     def _through(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> Features:
         """Local features, and the logits of what `change` makes of them."""
-        seen: list[Tensor] = []
+        captures: list[Tensor] = []
         pixels = self.preprocess(images)
         aspect = pixels.shape[2] / pixels.shape[3]
 
         def replace(_: nn.Module, __: Any, output: Any) -> Tensor:
-            found = as_map(output, aspect, prefix_tokens(self.backbone))
-            if found is None:
+            feature_map = as_map(output, aspect, prefix_tokens(self.backbone))
+            if feature_map is None:
                 raise UserError(
                     f"layer '{self.local_layer}' gives {_shape(output)}, and local features are (N, C, H, W), "
                     "(N, H, W, C) or (N, tokens, C): `irt model layers` lists those that do."
                 )
-            seen.append(found.local)
+            captures.append(feature_map.local)
             # A copy goes on, since the next layer may compute in its place.
-            return found.put_back(change(found.local)).clone()
+            return feature_map.put_back(change(feature_map.local)).clone()
 
         with _hooked([(self.local_module(), replace)]):
             logits = self.backbone(pixels)
-        _check_runs(self.local_layer, len(seen))
-        return Features(seen[0], None, logits)
+        _check_runs(self.local_layer, len(captures))
+        return Features(captures[0], None, logits)
 
 
 def _copied(output: Any) -> Any:
@@ -219,8 +219,8 @@ def _check_runs(name: str | None, runs: int) -> None:
         )
 
 
-def as_weights(output: Any, shape: tuple[int, int, int], told: str) -> Tensor:
-    """Weights (N, H*W) that sum to one, or NaN where all are zero, from what a layer or a function `told` gave.
+def as_weights(output: Any, shape: tuple[int, int, int], label: str) -> Tensor:
+    """Weights (N, H*W) that sum to one, or NaN where all are zero, from what a layer or a function `label` gave.
 
     `shape` is (N, H, W). It gave (N, H*W), (N, 1, H*W), (N, H, W) or (N, 1, H, W); or the attention of a transformer,
     (N, heads, T, T), of which that of the first token for the last H*W is taken, averaged over the heads. Raises
@@ -229,17 +229,17 @@ def as_weights(output: Any, shape: tuple[int, int, int], told: str) -> Tensor:
     count, height, width = shape
     positions = height * width
     if not isinstance(output, Tensor):
-        raise UserError(f"'{told}' gives {_shape(output)}, and weights of positions are a tensor.")
+        raise UserError(f"'{label}' gives {_shape(output)}, and weights of positions are a tensor.")
     if output.ndim == 4 and output.shape[2] == output.shape[3] > positions and output.shape[0] == count:
         output = output[:, :, 0, -positions:].mean(1)
     if tuple(output.shape) not in ((count, positions), (count, 1, positions), shape, (count, 1, height, width)):
         raise UserError(
-            f"'{told}' gives {_shape(output)}, and {count} images with {height}x{width} positions need weights of "
+            f"'{label}' gives {_shape(output)}, and {count} images with {height}x{width} positions need weights of "
             f"shape ({count}, {positions}) or ({count}, {height}, {width})."
         )
     weights: Tensor = output.reshape(count, positions).float()
     if not bool((weights >= 0).all() and weights.isfinite().all()):
-        raise UserError(f"'{told}' gives weights that are negative or not finite: they are shares of one.")
+        raise UserError(f"'{label}' gives weights that are negative or not finite: they are shares of one.")
     return weights / weights.sum(1, keepdim=True)
 
 
@@ -249,16 +249,16 @@ def _shape(output: Any) -> str:
 
 def prefix_tokens(network: nn.Module) -> int | None:
     """How many tokens come before those of the image, where the network says so, as timm's do."""
-    found = getattr(network, "num_prefix_tokens", None)
-    return found if isinstance(found, int) else None
+    count = getattr(network, "num_prefix_tokens", None)
+    return count if isinstance(count, int) else None
 
 
 def _layer(network: nn.Module, name: str) -> nn.Module:
-    named: dict[str, nn.Module] = {known: module for known, module in network.named_modules() if known}
+    named: dict[str, nn.Module] = {path: module for path, module in network.named_modules() if path}
     if name not in named:
-        near = difflib.get_close_matches(name, named, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        top = ", ".join(known for known in named if "." not in known)
+        matches = difflib.get_close_matches(name, named, n=1)
+        hint = f"did you mean '{matches[0]}'? " if matches else ""
+        top = ", ".join(path for path in named if "." not in path)
         raise UserError(f"unknown layer '{name}': {hint}at the top are {top}; `irt model layers` lists all that do.")
     return named[name]
 
@@ -291,13 +291,13 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
         return lambda _, __, output: outputs.setdefault(name, []).append(output)
 
     pixels = preprocess(image).requires_grad_()
-    with _hooked((module, keep(name)) for name, module in named.items()), _seen_by_answer(network) as seen:
+    with _hooked((module, keep(name)) for name, module in named.items()), _seen_by_answer(network) as answers:
         network(pixels.clone())  # a network may work in their place
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
-    maps = {name: as_map(found[-1], aspect, prefix) for name, found in outputs.items()}
-    live = [name for name, found in maps.items() if found is not None and outputs[name][-1].requires_grad]
-    of = [outputs[name][-1] for name in live]
-    gradients = torch.autograd.grad(seen[-1], of, allow_unused=True) if of else ()
+    maps = {name: as_map(feature_map[-1], aspect, prefix) for name, feature_map in outputs.items()}
+    live = [name for name, feature_map in maps.items() if feature_map is not None and outputs[name][-1].requires_grad]
+    live_outputs = [outputs[name][-1] for name in live]
+    gradients = torch.autograd.grad(answers[-1], live_outputs, allow_unused=True) if live_outputs else ()
     matters = {
         name
         for name, gradient in zip(live, gradients, strict=True)
@@ -307,11 +307,13 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
         Layer(
             name,
             type(named[name]).__name__,
-            None if found is None else (found.local.shape[1], found.local.shape[2], found.local.shape[3]),
+            None
+            if feature_map is None
+            else (feature_map.local.shape[1], feature_map.local.shape[2], feature_map.local.shape[3]),
             len(outputs[name]),
             name in matters,
         )
-        for name, found in maps.items()
+        for name, feature_map in maps.items()
     ]
 
 
@@ -329,11 +331,11 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
 def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
     """Whether the answer does not depend on the image where a layer's output is held fixed."""
     pixels = preprocess(image).requires_grad_()
-    with _hooked([(_layer(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as seen:
+    with _hooked([(_layer(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as answers:
         network(pixels.clone())
-    if not seen[-1].requires_grad:
+    if not answers[-1].requires_grad:
         return True
-    (gradient,) = torch.autograd.grad(seen[-1], pixels, allow_unused=True)
+    (gradient,) = torch.autograd.grad(answers[-1], pixels, allow_unused=True)
     return gradient is None or not bool((gradient != 0).any())
 
 
@@ -355,15 +357,15 @@ def _seen_by_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     It is made of what linear layers see, the last of which answers in most networks: fresh transformers begin with an
     answer of zero, which depends on nothing.
     """
-    seen: list[Tensor] = []
+    answers: list[Tensor] = []
 
-    def of_input(_: nn.Module, given: tuple[Any, ...], __: Any) -> None:
-        seen.append(given[0].square().sum())
+    def of_input(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
+        answers.append(inputs[0].square().sum())
 
     def of_answer(_: nn.Module, __: Any, logits: Any) -> None:
-        last = seen[-1:] if isinstance(logits, Tensor) else []
-        seen.append(logits.square().sum() + sum(last))
+        last = answers[-1:] if isinstance(logits, Tensor) else []
+        answers.append(logits.square().sum() + sum(last))
 
     linear = [(module, of_input) for module in network.modules() if isinstance(module, nn.Linear)]
     with torch.enable_grad(), _hooked([*linear, (network, of_answer)]):
-        yield seen
+        yield answers

@@ -36,12 +36,12 @@ def headline(result: Result) -> str | None:
     return headline_of(readings(result))
 
 
-def headline_of(found: Sequence[str]) -> str | None:
+def headline_of(names: Sequence[str]) -> str | None:
     """The first of HEADLINES that is among these readings, else the last of PGD, else the last."""
-    wanted = [name for name in HEADLINES if name in found]
-    pgd = [name for name in found if name.startswith("PGD")]
-    ordered = [*found, *pgd, *wanted[::-1]]
-    return ordered[-1] if ordered else None
+    headlines = [name for name in HEADLINES if name in names]
+    pgd = [name for name in names if name.startswith("PGD")]
+    candidates = [*names, *pgd, *headlines[::-1]]
+    return candidates[-1] if candidates else None
 
 
 def targets(result: Result) -> list[str]:
@@ -58,22 +58,25 @@ def right(result: Result, reading: str | None, target: int = 0) -> Outcomes:
     return np.asarray((answers == label[:, None]).all(1))
 
 
-def right_in_worst_case(result: Result, target: int = 0, over: Sequence[str] | None = None) -> Outcomes:
+def right_in_worst_case(result: Result, target: int = 0, subset: Sequence[str] | None = None) -> Outcomes:
     """Which images (N,) a target has right on the natural image and on all restarts of readings, by default of all."""
-    found = [right(result, reading, target) for reading in (readings(result) if over is None else over)]
-    return np.asarray(np.logical_and.reduce([right(result, None, target), *found]))
+    outcomes = [right(result, reading, target) for reading in (readings(result) if subset is None else subset)]
+    return np.asarray(np.logical_and.reduce([right(result, None, target), *outcomes]))
 
 
 def fullest(results: Sequence[Result]) -> list[Result]:
     """All files but those of attacks that another reads further: of the same model and images, in the same ball."""
-    read: dict[str, list[set[str]]] = {}
+    sets_by_attack: dict[str, list[set[str]]] = {}
     for result in results:
         if is_attacked(result):
-            read.setdefault(_attacked(result), []).append(set(readings(result)))
+            sets_by_attack.setdefault(_attacked(result), []).append(set(readings(result)))
     return [
         result
         for result in results
-        if not (is_attacked(result) and any(set(readings(result)) < other for other in read[_attacked(result)]))
+        if not (
+            is_attacked(result)
+            and any(set(readings(result)) < superset for superset in sets_by_attack[_attacked(result)])
+        )
     ]
 
 
@@ -83,6 +86,9 @@ def _attacked(result: Result) -> str:
 
 def most_read(results: Sequence[Result]) -> list[Result]:
     """All files, but of those of the same attack on the same model only the one that most models have read."""
-    ordered = sorted(results, key=lambda one: len(one.config.get("evaluators", {"names": ()})["names"]))
-    kept = {f"{_attacked(one)} {readings(one)}" if is_attacked(one) else str(one.path): one.path for one in ordered}
-    return [result for result in results if result.path in kept.values()]
+    by_readers = sorted(results, key=lambda entry: len(entry.config.get("evaluators", {"names": ()})["names"]))
+    paths = {
+        f"{_attacked(entry)} {readings(entry)}" if is_attacked(entry) else str(entry.path): entry.path
+        for entry in by_readers
+    }
+    return [result for result in results if result.path in paths.values()]

@@ -81,32 +81,32 @@ class AttackTable:
     @cached_property
     def members(self) -> dict[str, dict[str, int]]:
         """The seed of each attacked model by its content hash, by variant, in the paper's order."""
-        found: dict[str, dict[str, int]] = {}
+        seeds: dict[str, dict[str, int]] = {}
         for result in sorted(self.files, key=labels.order):
-            found.setdefault(job(result)["variant"], {})[_identity(result)] = job(result)["seed"]
-        return found
+            seeds.setdefault(job(result)["variant"], {})[_identity(result)] = job(result)["seed"]
+        return seeds
 
     @cached_property
     def readings(self) -> list[str]:
         """Those of all files, PGD first, by their steps."""
-        found = {name for result in self.files for name in readings(result)}
-        return sorted(found, key=lambda name: (not name.startswith("PGD"), *_attack(name)))
+        names = {name for result in self.files for name in readings(result)}
+        return sorted(names, key=lambda name: (not name.startswith("PGD"), *_attack(name)))
 
     @cached_property
     def accuracies(self) -> Accuracies:
         """What every target made of what every source gave; a worst case only where it is over all readings."""
-        found: Accuracies = {}
+        accuracies: Accuracies = {}
         for result in self.files:
-            natural, read, worst = (result[f"accuracy/{name}"] for name in ("natural", "adversarial", "worst"))
+            natural, adversarial, worst = (result[f"accuracy/{name}"] for name in ("natural", "adversarial", "worst"))
             source, names = _identity(result), readings(result)
-            found[source, source, NATURAL] = Interval(*natural[0])
+            accuracies[source, source, NATURAL] = Interval(*natural[0])
             for index, target in enumerate(_targets(result)):
                 setting = "black-box" if index else "white-box"
-                for name, of in zip(names, read[:, index], strict=True):
-                    found[source, target, Row(setting, *_attack(name))] = Interval(*of)
+                for name, values in zip(names, adversarial[:, index], strict=True):
+                    accuracies[source, target, Row(setting, *_attack(name))] = Interval(*values)
                 if names and set(names) == set(self.readings):
-                    found[source, target, Row(setting, WORST, None)] = Interval(*worst[index])
-        return found
+                    accuracies[source, target, Row(setting, WORST, None)] = Interval(*worst[index])
+        return accuracies
 
     @cached_property
     def cells(self) -> dict[Row, dict[str, Cell]]:
@@ -114,41 +114,47 @@ class AttackTable:
         rows = [NATURAL]
         for setting in ("white-box", "black-box"):
             rows += [Row(setting, *_attack(name)) for name in self.readings] + [Row(setting, WORST, None)]
-        found = {row: {variant: self._cell(variant, row) for variant in self.members} for row in rows}
-        kept = {row: {variant: cell for variant, cell in of.items() if cell} for row, of in found.items()}
-        return {row: of for row, of in kept.items() if of}
+        by_variant = {row: {variant: self._cell(variant, row) for variant in self.members} for row in rows}
+        nonempty = {
+            row: {variant: cell for variant, cell in cells.items() if cell} for row, cells in by_variant.items()
+        }
+        return {row: cells for row, cells in nonempty.items() if cells}
 
     def transferred(self, result: Result, reading: str) -> Interval | None:
         """The accuracy of a file's model on what was made on its copies; None where none gave anything."""
         return self._accuracy(_identity(result), Row("black-box", *_attack(reading)))
 
     def _cell(self, variant: str, row: Row) -> Cell | None:
-        found = {seed: self._accuracy(target, row) for target, seed in self.members[variant].items()}
-        of = {seed: accuracy for seed, accuracy in found.items() if accuracy}
-        values = 100 * np.array(list(of.values()))
-        if not of:
+        candidates = {seed: self._accuracy(target, row) for target, seed in self.members[variant].items()}
+        by_seed = {seed: accuracy for seed, accuracy in candidates.items() if accuracy}
+        values = 100 * np.array(list(by_seed.values()))
+        if not by_seed:
             return None
-        if len(of) == 1:
-            return Cell(values[0, 0], None, values[0, 1], values[0, 2], tuple(of))
-        return Cell(values[:, 0].mean(), values[:, 0].std(ddof=1), None, None, tuple(of))
+        if len(by_seed) == 1:
+            return Cell(values[0, 0], None, values[0, 1], values[0, 2], tuple(by_seed))
+        return Cell(values[:, 0].mean(), values[:, 0].std(ddof=1), None, None, tuple(by_seed))
 
     def _accuracy(self, target: str, row: Row) -> Interval | None:
         copies = next(models for models in self.members.values() if target in models)
         sources = [copy for copy in copies if copy != target] if row.setting == "black-box" else [target]
-        found = [self.accuracies[key] for source in sources if (key := (source, target, row)) in self.accuracies]
-        return Interval(*np.mean(found, axis=0).tolist()) if found else None
+        accuracies = [self.accuracies[key] for source in sources if (key := (source, target, row)) in self.accuracies]
+        return Interval(*np.mean(accuracies, axis=0).tolist()) if accuracies else None
 
     @cached_property
     def paper(self) -> dict[Row, dict[str, Reported]]:
         """The paper's cells that stand beside these, by row and variant."""
         sources = paper_sources(job(self.files[0])["dataset"], job(self.files[0])["architecture"])
-        found: dict[Row, dict[str, Reported]] = {row: {} for row in self.cells}
-        for row, of in self.cells.items():
-            told = row._replace(steps=None) if row == self._untold(row.setting) else row
+        cells: dict[Row, dict[str, Reported]] = {row: {} for row in self.cells}
+        for row, by_variant in self.cells.items():
+            paper_row = row._replace(steps=None) if row == self._untold(row.setting) else row
             for cell in reported():
-                if cell.table in sources and Row(cell.setting, cell.attack, cell.steps) == told and cell.variant in of:
-                    found[row][cell.variant] = cell
-        return found
+                if (
+                    cell.table in sources
+                    and Row(cell.setting, cell.attack, cell.steps) == paper_row
+                    and cell.variant in by_variant
+                ):
+                    cells[row][cell.variant] = cell
+        return cells
 
     def _untold(self, setting: str) -> Row | None:
         """The row beside which Table 1 stands, whose number of steps the paper does not tell: the headline's."""
@@ -191,7 +197,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
     """Each cell as a row of numbers, named as in `reported.csv`; empty where there is none."""
     return [
         {
-            "table": beside.table if (beside := table.paper[row].get(variant)) else "",
+            "table": paper_cell.table if (paper_cell := table.paper[row].get(variant)) else "",
             **{key: str(job(table.files[0])[key]) for key in ("dataset", "architecture")},
             **{key: _number(value) for key, value in row._asdict().items()},
             "variant": variant,
@@ -199,7 +205,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
             **{key: _number(getattr(cell, key)) for key in ("deviation", "low", "high")},
             "seeds": " ".join(_number(seed) for seed in cell.seeds),
             "images": str(table.files[0].count),
-            "paper_percent": _number(beside.accuracy if beside else None),
+            "paper_percent": _number(paper_cell.accuracy if paper_cell else None),
         }
         for table in attack_tables(results)
         for row, cells in table.cells.items()
@@ -215,16 +221,16 @@ def _number(value: Any) -> str:
 
 def _beside_the_paper(table: AttackTable) -> Table:
     """The paper's table with its figures beside ours."""
-    with_paper = {variant for of in table.paper.values() for variant in of}
+    with_paper = {variant for by_variant in table.paper.values() for variant in by_variant}
     rows = []
     for row, cells in table.cells.items():
-        found = {"accuracy, %": str(row)}
+        line = {"accuracy, %": str(row)}
         for variant in table.members:
-            found[variant] = _of_seeds(cells.get(variant), table.members[variant].values())
+            line[variant] = _of_seeds(cells.get(variant), table.members[variant].values())
             if variant in with_paper:
-                beside = table.paper[row].get(variant)
-                found[f"{variant}, paper"] = f"{beside.accuracy:.2f}" if beside else ""
-        rows.append(found)
+                paper_cell = table.paper[row].get(variant)
+                line[f"{variant}, paper"] = f"{paper_cell.accuracy:.2f}" if paper_cell else ""
+        rows.append(line)
     return Table(rows, _title(table), _note(table))
 
 
@@ -238,17 +244,17 @@ def _of_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
 def _title(table: AttackTable) -> str:
     """What was trained on what, and what the paper's figures are of."""
     trained, data = job(table.files[0]), table.files[0].config["data"]
-    on = f", on {data['dataset']}" if data["dataset"] != trained["dataset"] else ""
-    ours = f"{trained['dataset']}, models from elsewhere{on}"
+    dataset = f", on {data['dataset']}" if data["dataset"] != trained["dataset"] else ""
+    subject = f"{trained['dataset']}, models from elsewhere{dataset}"
     if not is_brought(trained):
-        ours = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{on}"
-    cells = [cell for of in table.paper.values() for cell in of.values()]
+        subject = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{dataset}"
+    cells = [cell for by_variant in table.paper.values() for cell in by_variant.values()]
     if not cells:
-        return ours
+        return subject
     sources = ", ".join(dict.fromkeys(_source_name(cell.table) for cell in cells))
     if (cells[0].dataset, cells[0].architecture) == (trained["dataset"], trained["architecture"]):
-        return f"{ours}; paper: {sources}"
-    return f"{ours}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
+        return f"{subject}; paper: {sources}"
+    return f"{subject}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
 
 
 def _source_name(source: str) -> str:
@@ -273,7 +279,7 @@ def _note(table: AttackTable) -> str:
         parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
     else:
         parts.append("no black-box rows: they need files of two seeds of a variant (`irt train --copies`)")
-    if any(cell.steps is None for of in table.paper.values() for cell in of.values()):
+    if any(cell.steps is None for by_variant in table.paper.values() for cell in by_variant.values()):
         parts.append("the paper does not tell the steps of its PGD")
     return "; ".join(parts)
 
@@ -284,14 +290,18 @@ def _spread(table: AttackTable) -> str:
     for variant, models in table.members.items():
         seeds.setdefault(tuple(models.values()), []).append(variant)
     kinds = {
-        "mean \u00b1 standard deviation over training seeds": any(len(of) > 1 for of in seeds),
+        "mean \u00b1 standard deviation over training seeds": any(len(group) > 1 for group in seeds),
         "Wilson 95 % interval over images where a cell is of one seed": any(
-            len(cell.seeds) == 1 for of in table.cells.values() for cell in of.values()
+            len(cell.seeds) == 1 for group in table.cells.values() for cell in group.values()
         ),
     }
-    told = [f"{', '.join(map(str, of))} of {', '.join(who)}" for of, who in seeds.items() if None not in of]
-    over = f" ({'; '.join(told)})" if told else ""
-    return f"{', or '.join(kind for kind, there in kinds.items() if there)}{over}"
+    phrases = [
+        f"{', '.join(map(str, group))} of {', '.join(variants)}"
+        for group, variants in seeds.items()
+        if None not in group
+    ]
+    detail = f" ({'; '.join(phrases)})" if phrases else ""
+    return f"{', or '.join(kind for kind, is_present in kinds.items() if is_present)}{detail}"
 
 
 def _transfer_matrix(table: AttackTable) -> Table:
@@ -300,16 +310,23 @@ def _transfer_matrix(table: AttackTable) -> Table:
     copies = {(source, target) for source in sources for target in table.members[sources[source]]}
     reading = _headline(table)
     names = {sha: name for result in table.files for sha, name in _short_names(result).items()}
-    read = {key[:2]: of for key, of in table.accuracies.items() if reading and key[2][1:] == _attack(reading)}
-    if read.keys() <= copies:
+    accuracies = {
+        key[:2]: interval for key, interval in table.accuracies.items() if reading and key[2][1:] == _attack(reading)
+    }
+    if accuracies.keys() <= copies:
         return Table([])
     targets = dict.fromkeys([*sources, *names])
     rows = [
         {f"{reading} of": names[source]}
-        | {names[target]: f"{100 * of.value:.1f}" if (of := read.get((source, target))) else "" for target in targets}
+        | {
+            names[target]: f"{100 * interval.value:.1f}" if (interval := accuracies.get((source, target))) else ""
+            for target in targets
+        }
         for source in sources
     ]
-    reach = 100 * max(max(of.value - of.low, of.high - of.value) for of in read.values())
+    reach = 100 * max(
+        max(interval.value - interval.low, interval.high - interval.value) for interval in accuracies.values()
+    )
     note = f"{table.files[0].count} images; Wilson 95 % intervals reach at most {reach:.1f} points to either side"
     return Table(rows, f"{reading} made on the row's model: accuracy in % of the column's", note)
 
@@ -321,13 +338,13 @@ def _rivals(table: AttackTable) -> Table:
     outcomes = {_identity(result): _outcomes(result) for result in adversarial}
     pairs = [
         (first, second)
-        for first, second in combinations(sorted(adversarial, key=lambda one: labels.order(one)[::-1]), 2)
+        for first, second in combinations(sorted(adversarial, key=lambda entry: labels.order(entry)[::-1]), 2)
         if job(first)["seed"] == job(second)["seed"] and readings(first) == readings(second)
     ]
     tests = [
-        (pair, condition, mcnemar(outcomes[_identity(pair[0])][condition], of))
+        (pair, condition, mcnemar(outcomes[_identity(pair[0])][condition], outcome))
         for pair in pairs
-        for condition, of in outcomes[_identity(pair[1])].items()
+        for condition, outcome in outcomes[_identity(pair[1])].items()
     ]
     rows: dict[str, dict[str, str]] = {}
     for ((first, second), condition, test), p in zip(tests, holm([test.p_value for *_, test in tests]), strict=True):
@@ -341,12 +358,12 @@ def _rivals(table: AttackTable) -> Table:
 def _outcomes(result: Result) -> Mapping[str, Any]:
     """Which images (N,) a model has right, by condition."""
     reading = headline(result)
-    found = {"natural": right(result, None)}
+    outcomes = {"natural": right(result, None)}
     if reading:
-        found[reading] = right(result, reading)
+        outcomes[reading] = right(result, reading)
     if len(readings(result)) > 1:
-        found["worst case"] = right_in_worst_case(result)
-    return found
+        outcomes["worst case"] = right_in_worst_case(result)
+    return outcomes
 
 
 def _headline(table: AttackTable) -> str | None:

@@ -62,19 +62,21 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Compared:
             "evaluate the one as the other was."
         )
     theirs = right_under_autoattack(autoattack)
-    ours = right_in_worst_case(robustness)[: len(theirs)]
-    pair = mcnemar(ours, theirs)
-    difference = bootstrap_mean(ours.astype(float) - theirs)
-    return Compared(len(theirs), rate(theirs), rate(ours), pair.only_first, pair.only_second, difference, pair.p_value)
+    worst_case = right_in_worst_case(robustness)[: len(theirs)]
+    pair = mcnemar(worst_case, theirs)
+    difference = bootstrap_mean(worst_case.astype(float) - theirs)
+    return Compared(
+        len(theirs), rate(theirs), rate(worst_case), pair.only_first, pair.only_second, difference, pair.p_value
+    )
 
 
 def comparable(autoattack: Result, robustness: Result) -> bool:
     """Whether the two are of the same model, eps and split, and the second holds all images of the first."""
-    ours, theirs = robustness.config, autoattack.config
+    own_config, theirs = robustness.config, autoattack.config
     return bool(
-        ours["checkpoint"]["sha256"] == theirs["checkpoint"]["sha256"]
-        and ours["settings"]["eps"] == theirs["settings"]["eps"]
-        and all(ours["data"][key] == theirs["data"][key] for key in ("dataset", "split"))
+        own_config["checkpoint"]["sha256"] == theirs["checkpoint"]["sha256"]
+        and own_config["settings"]["eps"] == theirs["settings"]["eps"]
+        and all(own_config["data"][key] == theirs["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()
     )
@@ -83,6 +85,6 @@ def comparable(autoattack: Result, robustness: Result) -> bool:
 def ours_beside(autoattack: Result) -> Result | None:
     """The attack table that stands comparison, in the same folder; the one of most attacks where there are several."""
     name = f"robustness-{autoattack.config['checkpoint']['name']}-*.h5"
-    found = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
-    fitting = [result for result in found if result.schema == READS and comparable(autoattack, result)]
-    return max(fitting, key=lambda result: result["per_image/perturbation"][0].size, default=None)
+    neighbors = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
+    matches = [result for result in neighbors if result.schema == READS and comparable(autoattack, result)]
+    return max(matches, key=lambda result: result["per_image/perturbation"][0].size, default=None)

@@ -12,8 +12,8 @@ def conditions(result: hdf5.Result) -> dict[str, Any]:
     trained |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
     # Whoever else reads an attack, what the model itself makes of it is the same.
-    read = {} if is_attacked(result) else result.config.get("evaluators", {})
-    evaluators = read["names"] if read.get("given") else "default"
+    readers = {} if is_attacked(result) else result.config.get("evaluators", {})
+    evaluators = readers["names"] if readers.get("given") else "default"
     return {"trained": trained, "data": result.config["data"], "settings": settings, "evaluators": evaluators}
 
 

@@ -52,14 +52,14 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Exported:
 
 def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
     """Every dataset but provenance and the scales of axes."""
-    found: list[h5py.Dataset] = []
+    datasets: list[h5py.Dataset] = []
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(f"{PROVENANCE}/") and not item.is_scale:
-            found.append(item)
+            datasets.append(item)
 
     file.visititems(visit)
-    yield from found
+    yield from datasets
 
 
 def _axes(dataset: h5py.Dataset) -> list[str]:

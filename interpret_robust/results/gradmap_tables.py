@@ -31,8 +31,8 @@ def headline(result: Result, *views: str) -> dict[str, str]:
 
 def compared(results: Sequence[Result], *views: str) -> list[Rows]:
     """The controls, the adversarially trained variants two by two, and variants of which there are several seeds."""
-    chosen = views or tuple(VIEWS)
-    tables = (_controls(results, chosen), _pairs(results, chosen), _seeds(results, chosen))
+    columns = views or tuple(VIEWS)
+    tables = (_controls(results, columns), _pairs(results, columns), _seeds(results, columns))
     return [table for table in tables if table]
 
 
@@ -47,8 +47,8 @@ def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
 def shared_evaluators(results: Sequence[Result]) -> list[str]:
     """The evaluators that read all files with the same weights, in the first file's order."""
     readers: list[dict[str, Any]] = [result.config["evaluators"] for result in results]
-    weights = [dict(zip(found["names"], found["sha256"], strict=True)) for found in readers]
-    return [name for name in places(results[0], "evaluator") if len({one.get(name) for one in weights}) == 1]
+    weights = [dict(zip(stored["names"], stored["sha256"], strict=True)) for stored in readers]
+    return [name for name in places(results[0], "evaluator") if len({hashes.get(name) for hashes in weights}) == 1]
 
 
 def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
@@ -70,13 +70,13 @@ def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
 def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
     """Exact McNemar tests between variants of one seed on the same images, corrected by Holm for their number."""
     pairs = [pair for pair in combinations(results, 2) if _are_rivals(*pair) and shared_evaluators(pair)]
-    found = [(view, first, second, _tests(first, second, view)) for view in views for first, second in pairs]
-    corrected = holm([next(iter(tests.values())).p_value for *_, tests in found])
+    comparisons = [(view, first, second, _tests(first, second, view)) for view in views for first, second in pairs]
+    corrected = holm([next(iter(tests.values())).p_value for *_, tests in comparisons])
     table = []
-    for (view, first, second, tests), p_value in zip(found, corrected, strict=True):
+    for (view, first, second, tests), p_value in zip(comparisons, corrected, strict=True):
         reader, test = next(iter(tests.items()))
         lead = test.only_first - test.only_second
-        same = sum((other.only_first - other.only_second) * lead > 0 for other in tests.values())
+        agreeing = sum((paired.only_first - paired.only_second) * lead > 0 for paired in tests.values())
         table.append(
             {
                 "rule": view,
@@ -85,7 +85,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
                 "only the first read": str(test.only_first),
                 "only the second": str(test.only_second),
                 "p (McNemar, Holm)": f"{p_value:.2g}",
-                "same sign": f"in {same} of {len(tests)} evaluators",
+                "same sign": f"in {agreeing} of {len(tests)} evaluators",
             }
         )
     return table
@@ -95,24 +95,26 @@ def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
     """Mean and deviation of the headline over training seeds, by the evaluators that read all of them."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
-        of, data = job(result), result.config["data"]
-        groups.setdefault((of["dataset"], data["sha256"], of["architecture"], of["variant"]), []).append(result)
+        model_job, data = job(result), result.config["data"]
+        groups.setdefault(
+            (model_job["dataset"], data["sha256"], model_job["architecture"], model_job["variant"]), []
+        ).append(result)
     return [
-        _of_seeds(f"{architecture} {variant}", group, shared, view)
+        _of_seeds(f"{architecture} {variant}", group, evaluators, view)
         for (*_, architecture, variant), group in groups.items()
-        if len(group) > 1 and (shared := shared_evaluators(group))
+        if len(group) > 1 and (evaluators := shared_evaluators(group))
         for view in views
     ]
 
 
 def _of_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str], view: str) -> dict[str, str]:
-    means = [np.mean([is_read(result, one, view).mean() for one in evaluators]) for result in group]
+    means = [np.mean([is_read(result, evaluator, view).mean() for evaluator in evaluators]) for result in group]
     return {
         "rule": view,
         "training seeds": f"{name}, seeds {', '.join(str(job(result)['seed']) for result in group)}",
         "mean": _percent(np.mean(means)),
         "deviation": _percent(np.std(means, ddof=1)),
-        "read by": ", ".join(short_name(group[0], one) for one in evaluators),
+        "read by": ", ".join(short_name(group[0], evaluator) for evaluator in evaluators),
     }
 
 
@@ -125,9 +127,9 @@ def _tests(first: Result, second: Result, view: str) -> dict[str, Paired]:
 
 
 def _are_rivals(first: Result, second: Result) -> bool:
-    same = all(job(first)[key] == job(second)[key] for key in ("dataset", "architecture", "seed"))
-    adversarial = all(is_adversarial(job(one)) for one in (first, second))
-    return same and adversarial and bool(first.config["data"] == second.config["data"])
+    is_same_kind = all(job(first)[key] == job(second)[key] for key in ("dataset", "architecture", "seed"))
+    adversarial = all(is_adversarial(job(result)) for result in (first, second))
+    return is_same_kind and adversarial and bool(first.config["data"] == second.config["data"])
 
 
 def _place(result: Result, view: str) -> int:

@@ -17,8 +17,8 @@ VIEWS = {"clip": "clip", "raw": "max"}
 
 def job(result: Result) -> dict[str, Any]:
     """The training job of the checkpoint that a file analyzed."""
-    found: dict[str, Any] = result.config["checkpoint"]["job"]
-    return found
+    model_job: dict[str, Any] = result.config["checkpoint"]["job"]
+    return model_job
 
 
 def radius(eps: float) -> str:
@@ -29,7 +29,7 @@ def radius(eps: float) -> str:
 
 def label(result: Result) -> str:
     """As `at-att seed 0`, `at seed 0, Grad-CAM` where Grad-CAM stands for attention, or a model's name without seed."""
-    weights = "" if (of := weights_of(result)) == ATTENTION else f", {of}"
+    weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
     seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
     return f"{job(result)['variant']}{seed}{weights}"
 
@@ -47,8 +47,8 @@ def maps_of(result: Result) -> str:
 
 def weights_of(result: Result) -> str:
     """Whose weights of positions a file holds: `attention`, or what stands in its place, such as `Grad-CAM`."""
-    of: str = result.config["settings"].get("spatial_weight", ATTENTION)
-    return WEIGHTS.get(of, of)
+    source: str = result.config["settings"].get("spatial_weight", ATTENTION)
+    return WEIGHTS.get(source, source)
 
 
 def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -43,9 +43,7 @@ def reported() -> tuple[Reported, ...]:
 
 def row_of(table: str, setting: str, attack: str = "none", steps: int | None = 0) -> dict[str, float]:
     """A row of a table: percent by variant; empty where the paper has no such row."""
-    wanted = (table, setting, attack, steps)
+    key = (table, setting, attack, steps)
     return {
-        cell.variant: cell.accuracy
-        for cell in reported()
-        if (cell.table, cell.setting, cell.attack, cell.steps) == wanted
+        cell.variant: cell.accuracy for cell in reported() if (cell.table, cell.setting, cell.attack, cell.steps) == key
     }

@@ -31,7 +31,7 @@ def captioned(table: Table, form: str = "text") -> str:
     """A table with its title over it and its note under it: comments in LaTeX, and left out of CSV."""
     if form == "csv":
         return render(table, form)
-    title, note = (f"% {told}" if told and form == "latex" else told for told in (table.title, table.note))
+    title, note = (f"% {text}" if text and form == "latex" else text for text in (table.title, table.note))
     if form == "text":
         note = fill(note, 120, break_on_hyphens=False)
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
@@ -63,9 +63,9 @@ def _latex(lines: Lines) -> str:
 
 
 def _csv(lines: Lines) -> str:
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerows(lines)
-    return written.getvalue().rstrip("\n")
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    return buffer.getvalue().rstrip("\n")
 
 
 def _widths(lines: Lines) -> list[int]:

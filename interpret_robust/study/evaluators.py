@@ -36,29 +36,33 @@ def _of_its_kind(job: Mapping[str, Any]) -> str:
     return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
 
-def evaluators_of(read: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
-    """Which of the candidates read the gradient maps of the model `read`, the paper's kind first.
+def evaluators_of(subject: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+    """Which of the candidates read the gradient maps of the model `subject`, the paper's kind first.
 
     Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
     all on its data, the lowest seeds. None of its architecture has its seed: they would have begun at the same
     weights. A model from elsewhere is read by three natural networks of any architecture. Raises UserError where there
     is no natural one.
     """
-    job = read.job
-    others = sorted(
-        ((found["seed"], path, found) for path in candidates if (found := job_of(path))["dataset"] == job["dataset"]),
-        key=lambda other: other[:2],
+    job = subject.job
+    same_data = sorted(
+        (
+            (candidate_job["seed"], path, candidate_job)
+            for path in candidates
+            if (candidate_job := job_of(path))["dataset"] == job["dataset"]
+        ),
+        key=lambda item: item[:2],
     )
 
     def first(count: int, variant_name: str, *, same_architecture: bool) -> list[Path]:
-        fitting = [
+        matches = [
             path
-            for seed, path, other in others
-            if other["variant"] == variant_name
-            and (other["architecture"] == job["architecture"]) == same_architecture
+            for seed, path, item in same_data
+            if item["variant"] == variant_name
+            and (item["architecture"] == job["architecture"]) == same_architecture
             and (seed != job["seed"] or not same_architecture)
         ]
-        return fitting[:count]
+        return matches[:count]
 
     if is_brought(job):
         natural = first(3, "natural", same_architecture=False)
@@ -66,8 +70,8 @@ def evaluators_of(read: Made, candidates: Sequence[Path], job_of: JobOf = stored
         natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
     if not natural:
         raise UserError(
-            f"no natural model of another seed is there to read the gradient maps of {read.told}: "
-            f"`irt train natural --dataset {read.source}{_of_its_kind(job)}`, or name one by --evaluator."
+            f"no natural model of another seed is there to read the gradient maps of {subject.told}: "
+            f"`irt train natural --dataset {subject.source}{_of_its_kind(job)}`, or name one by --evaluator."
         )
     return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))
 
@@ -75,19 +79,21 @@ def evaluators_of(read: Made, candidates: Sequence[Path], job_of: JobOf = stored
 def copies_of(source: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
     """The candidates that were trained as `source` was, from other seeds, lowest first: they read its attacks."""
     job = source.job
-    found = sorted(
-        (other["seed"], path)
+    copies = sorted(
+        (candidate_job["seed"], path)
         for path in candidates
-        if {**(other := job_of(path)), "seed": None} == {**job, "seed": None} and other != job
+        if {**(candidate_job := job_of(path)), "seed": None} == {**job, "seed": None} and candidate_job != job
     )
-    return tuple(path for _, path in found)
+    return tuple(path for _, path in copies)
 
 
-def others_of(found: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
-    """All candidates but `found` that were trained on its dataset."""
-    others = ((path, checkpoint.read(path)) for path in candidates)
+def others_of(subject: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    """All candidates but `subject` that were trained on its dataset."""
+    checkpoints = ((path, checkpoint.read(path)) for path in candidates)
     return tuple(
-        path for path, other in others if other.job["dataset"] == found.job["dataset"] and other.sha256 != found.sha256
+        path
+        for path, candidate in checkpoints
+        if candidate.job["dataset"] == subject.job["dataset"] and candidate.sha256 != subject.sha256
     )
 
 

@@ -88,10 +88,10 @@ class _Evidence:
 
     def white_box(self) -> Outcomes | None:
         """Which images (N,) are right on the natural image and under every attack that took this model's gradients."""
-        found = [right_in_worst_case(table) for table in self.tables]
+        outcomes = [right_in_worst_case(table) for table in self.tables]
         if self.masking is not None:
-            found += [_right(self.masking, "natural"), _right(self.masking, "one_step"), _pgd(self.masking, 0)]
-        return np.logical_and.reduce(found) if found else None
+            outcomes += [_right(self.masking, "natural"), _right(self.masking, "one_step"), _pgd(self.masking, 0)]
+        return np.logical_and.reduce(outcomes) if outcomes else None
 
 
 def _right(masking: Result, name: str) -> Outcomes:
@@ -105,9 +105,9 @@ def _pgd(masking: Result, place: int) -> Outcomes:
     return np.asarray(masking["per_image/prediction_pgd"][:, place] == masking["per_image/label"])
 
 
-def _lost(before: Outcomes, after: Outcomes) -> Interval:
+def _lost(first: Outcomes, second: Outcomes) -> Interval:
     """Share right before minus share right after, of outcomes (N,) of the same images."""
-    return bootstrap_mean(before.astype(np.float64) - after)
+    return bootstrap_mean(first.astype(np.float64) - second)
 
 
 def _gap(named: dict[str, Outcomes]) -> _Measured:
@@ -151,9 +151,9 @@ def _many_steps(evidence: _Evidence) -> _Measured | None:
     crossing = {steps: name for steps, name in pgd.items() if steps * settings["step_size"] >= 2 * settings["eps"]}
     if len(crossing) < 2:
         return None
-    many = crossing.pop(max(crossing))
-    few = first if (first := headline(table)) in crossing.values() else crossing[min(crossing)]
-    return _gap({name: right(table, name) for name in (str(few), many)})
+    long_attack = crossing.pop(max(crossing))
+    short_attack = first if (first := headline(table)) in crossing.values() else crossing[min(crossing)]
+    return _gap({name: right(table, name) for name in (str(short_attack), long_attack)})
 
 
 def _loss_gap(evidence: _Evidence) -> _Measured | None:
@@ -161,8 +161,8 @@ def _loss_gap(evidence: _Evidence) -> _Measured | None:
     pgd, cw = ({}, {}) if table is None else (_steps(table, attack) for attack in ("PGD", "CW"))
     if table is None or not (pgd and cw):
         return None
-    shared = pgd.keys() & cw.keys()
-    return _gap({name: right(table, name) for name in (found[max(shared or found)] for found in (pgd, cw))})
+    common = pgd.keys() & cw.keys()
+    return _gap({name: right(table, name) for name in (steps[max(common or steps)] for steps in (pgd, cw))})
 
 
 def _steps(table: Result, attack: str) -> dict[int, str]:
@@ -174,9 +174,11 @@ def _one_step(evidence: _Evidence) -> _Measured | None:
     masking = evidence.masking
     if masking is None:
         return None
-    many = _pgd(masking, 0)
-    one = _right(masking, "natural") & _right(masking, "one_step")
-    return _Measured(_lost(many, one), "of images more are right under PGD-20 than after one step of length eps")
+    multi_step = _pgd(masking, 0)
+    single_step = _right(masking, "natural") & _right(masking, "one_step")
+    return _Measured(
+        _lost(multi_step, single_step), "of images more are right under PGD-20 than after one step of length eps"
+    )
 
 
 def _zero_gradients(evidence: _Evidence) -> _Measured | None:
@@ -193,9 +195,10 @@ def _zero_gradients(evidence: _Evidence) -> _Measured | None:
 def _autoattack(evidence: _Evidence) -> _Measured | None:
     if evidence.autoattack is None or evidence.table is None:
         return None
-    compared = weaker_than_ours(evidence.autoattack, evidence.table)
+    comparison = weaker_than_ours(evidence.autoattack, evidence.table)
     return _Measured(
-        compared.difference, f"of images fewer are right under AutoAttack than in our worst case, of {compared.images}"
+        comparison.difference,
+        f"of images fewer are right under AutoAttack than in our worst case, of {comparison.images}",
     )
 
 
@@ -238,37 +241,37 @@ def read(path: Path) -> Result:
     return hdf5.read(path, READS[name])
 
 
-def all_of(opened: Sequence[Result]) -> dict[str, list[Flag]]:
+def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
     """The flags that files of READS let one measure, by the checkpoint's name."""
-    found: dict[str, list[Flag]] = {}
-    for subject, evidence in _by_model(opened).items():
-        flags = found.setdefault(subject.name, [])
+    flags_by_model: dict[str, list[Flag]] = {}
+    for subject, evidence in _by_model(results).items():
+        flags = flags_by_model.setdefault(subject.name, [])
         for flag, (threshold, measure) in FLAGS.items():
             if measured := measure(evidence):
                 flags.append(Flag(flag, measured.share, threshold, measured.which, subject.where))
-    return found
+    return flags_by_model
 
 
-def summary(opened: Sequence[Result]) -> Table:
+def summary(results: Sequence[Result]) -> Table:
     """A row for each model and its images, what each flag measures; a raised one says so."""
-    found = all_of(opened)
+    flags_by_model = all_of(results)
     rows = []
-    for name, flags in found.items():
-        for where in dict.fromkeys(flag.where for flag in flags):
-            told = {flag.id: flag for flag in flags if flag.where == where}
-            cells = {name: _cell(told[name]) if name in told else "" for name in FLAGS}
-            rows.append({"model": name, **cells, "over": where})
-    used = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
-    limits = ", ".join(f"{name} {rule.threshold:.0%}" for name, rule in FLAGS.items() if name in used)
+    for name, flags in flags_by_model.items():
+        for place in dict.fromkeys(flag.where for flag in flags):
+            by_id = {flag.id: flag for flag in flags if flag.where == place}
+            cells = {name: _cell(by_id[name]) if name in by_id else "" for name in FLAGS}
+            rows.append({"model": name, **cells, "over": place})
+    columns = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
+    limits = ", ".join(f"{name} {rule.threshold:.0%}" for name, rule in FLAGS.items() if name in columns)
     note = f"Shares of images, 95 % intervals; raised where all of the interval lies above {limits} (docs/flags.md)."
-    return Table([{column: row[column] for column in used} for row in rows], note=note)
+    return Table([{column: row[column] for column in columns} for row in rows], note=note)
 
 
 def _cell(flag: Flag) -> str:
     return flag.measured.percent() + (" RAISED" if flag.raised else "")
 
 
-def numbers(opened: Sequence[Result]) -> list[dict[str, str]]:
+def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
     """A row for each model and flag, in words and numbers: shares in percent."""
     return [
         {
@@ -280,38 +283,38 @@ def numbers(opened: Sequence[Result]) -> list[dict[str, str]]:
             "which": flag.which,
             "over": flag.where,
         }
-        for name, flags in all_of(opened).items()
+        for name, flags in all_of(results).items()
         for flag in flags
     ]
 
 
-def _by_model(opened: Sequence[Result]) -> dict[_Subject, _Evidence]:
+def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
     """What there is about each model that has a file of its own. AutoAttack may have met fewer of the images."""
-    found: dict[_Subject, _Evidence] = defaultdict(_Evidence)
+    by_subject: dict[_Subject, _Evidence] = defaultdict(_Evidence)
     own = set()
-    for result in sorted(opened, key=lambda result: (order(result), result.path)):
+    for result in sorted(results, key=lambda result: (order(result), result.path)):
         subject, *readers = _subjects(result)
         own.add(subject)
         if result.schema.startswith("masking/"):
-            found[subject].masking = result
+            by_subject[subject].masking = result
             continue
         if result.schema.startswith("autoattack/"):
             continue
-        found[subject].tables.append(result)
+        by_subject[subject].tables.append(result)
         for place, reader in enumerate(readers, start=1):
-            found[reader].transferred.append((result, place))
-    for result in sorted(opened, key=lambda result: result.count):
+            by_subject[reader].transferred.append((result, place))
+    for result in sorted(results, key=lambda result: result.count):
         if result.schema.startswith("autoattack/"):
-            for evidence in found.values():
+            for evidence in by_subject.values():
                 if evidence.table and comparable(result, evidence.table):
                     evidence.autoattack = result
-    return {subject: evidence for subject, evidence in found.items() if subject in own}
+    return {subject: evidence for subject, evidence in by_subject.items() if subject in own}
 
 
 def _subjects(result: Result) -> list[_Subject]:
     """The models that a file says something of, its own first."""
     data, eps = result.config["data"], result.config["settings"]["eps"]
-    checkpoint, read = result.config["checkpoint"], result.config.get("evaluators", {"names": (), "sha256": ()})
-    models = [(checkpoint["name"], checkpoint["sha256"]), *zip(read["names"], read["sha256"], strict=True)]
-    where = f"{data['images']} {data['split']} images of {data['dataset']} at eps {radius(eps)}"
-    return [_Subject(name, sha256, data["sha256"], eps, where) for name, sha256 in models]
+    checkpoint, readers = result.config["checkpoint"], result.config.get("evaluators", {"names": (), "sha256": ()})
+    models = [(checkpoint["name"], checkpoint["sha256"]), *zip(readers["names"], readers["sha256"], strict=True)]
+    place = f"{data['images']} {data['split']} images of {data['dataset']} at eps {radius(eps)}"
+    return [_Subject(name, sha256, data["sha256"], eps, place) for name, sha256 in models]

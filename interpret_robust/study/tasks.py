@@ -122,11 +122,11 @@ class AnalysisTask:
 
     def work(self) -> streaming.Work:
         """The analysis with everything that it needs. Raises UserError where these do not fit."""
-        found = subject(self.checkpoint, self.source)
-        source = self.source or found.source
+        model = subject(self.checkpoint, self.source)
+        source = self.source or model.source
         return streaming.Work(
             analyses.get(self.analysis),
-            found,
+            model,
             load(source),
             self.folder,
             settings=self.settings,
@@ -134,7 +134,7 @@ class AnalysisTask:
             limit=self.limit,
             batch_size=self.batch_size,
             device=resolve(self.device),
-            evaluators=[subject(one, source) for one in self.evaluators],
+            evaluators=[subject(reference, source) for reference in self.evaluators],
             default_evaluators=self.default_evaluators,
             source=source,
             deadline=self.deadline,
@@ -148,8 +148,8 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
     all others have ended; by ranks, which cannot go on without each other, at once.
     """
     todo = []
-    done = ranks.from_first(lambda: [task.is_done() for task in tasks])
-    for task, is_done in zip(tasks, done, strict=True):
+    is_done_by_task = ranks.from_first(lambda: [task.is_done() for task in tasks])
+    for task, is_done in zip(tasks, is_done_by_task, strict=True):
         assert isinstance(task, TrainTask | AnalysisTask)
         if is_done:
             say(f"{task.name} is there already")
@@ -184,44 +184,48 @@ def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exc
 
 def checkpoints_in(folders: Folders) -> list[Path]:
     """The finished checkpoints of a working directory, by name. Raises UserError where there are none."""
-    found = _checkpoints_in(folders)
-    if not found:
+    paths = _checkpoints_in(folders)
+    if not paths:
         raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
-    return found
+    return paths
 
 
 def _checkpoints_in(folders: Folders) -> list[Path]:
     return sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
 
 
-def applicable(analysis: str, paths: Sequence[Path], shared: Mapping[str, Any], say: Say) -> list[Path]:
+def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:
     """Those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
 
-    `shared` is what their tasks have in common. Raises UserError where there are none.
+    `options` is what their tasks have in common. Raises UserError where there are none.
     """
-    obstacles = {path: _obstacle(analysis, path, paths, shared) for path in paths}
-    found = [path for path, obstacle in obstacles.items() if obstacle is None]
+    obstacles = {path: _obstacle(analysis, path, paths, options) for path in paths}
+    fitting_paths = [path for path, obstacle in obstacles.items() if obstacle is None]
     left_out = [f"{path.name} is left out: {obstacle}" for path, obstacle in obstacles.items() if obstacle]
-    if not found:
+    if not fitting_paths:
         raise UserError(left_out[0])
     for sentence in left_out:
         say(sentence)
-    return found
+    return fitting_paths
 
 
-def _obstacle(name: str, path: Path, candidates: Sequence[Path], shared: Mapping[str, Any]) -> str | None:
-    analysis, found = analyses.get(name), checkpoint.read(path)
-    if not shared.get("source") and must_be_fetched(found.source):
-        return f"its images are not here: `irt data get {found.source}`."
-    dataset = load(shared.get("source") or found.source)
+def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mapping[str, Any]) -> str | None:
+    analysis, stored = analyses.get(name), checkpoint.read(path)
+    if not options.get("source") and must_be_fetched(stored.source):
+        return f"its images are not here: `irt data get {stored.source}`."
+    dataset = load(options.get("source") or stored.source)
     if analysis.needs_masks and dataset.test.masks is None:
         return f"{dataset.name} has no object masks."
-    if given := shared.get("evaluators"):
-        return "it is the evaluator." if path.resolve() in [one.resolve() for one in given] else None
+    if evaluators := options.get("evaluators"):
+        return (
+            "it is the evaluator."
+            if path.resolve() in [path_of_reader.resolve() for path_of_reader in evaluators]
+            else None
+        )
     if analysis.readers != "evaluators":
         return None
     try:
-        evaluators_of(found, candidates)
+        evaluators_of(stored, candidates)
     except UserError as error:
         return str(error)
     return None
@@ -236,7 +240,7 @@ def analysis_tasks(
     *,
     evaluators: tuple[Reference, ...] = (),
     matrix: bool = False,
-    **shared: Any,
+    **options: Any,
 ) -> list[AnalysisTask]:
     """A task for each subject.
 
@@ -247,30 +251,34 @@ def analysis_tasks(
         raise UserError("--evaluator names those that read and --matrix takes them all: give one of the two.")
     analysis = analyses.get(name)
     if analysis.readers == "none":
-        return [AnalysisTask(name, one, folders.analyses, settings, **shared) for one in subjects]
+        return [AnalysisTask(name, reference, folders.analyses, settings, **options) for reference in subjects]
     if candidates is None:
         candidates = () if evaluators else _checkpoints_in(folders)
     choose = others_of if matrix else readers_of[analysis.readers]
-    chosen = [evaluators or choose(subject(one, shared.get("source")), candidates) for one in subjects]
-    shared["default_evaluators"] = not (evaluators or matrix)
+    readers_by_subject = [
+        evaluators or choose(subject(reference, options.get("source")), candidates) for reference in subjects
+    ]
+    options["default_evaluators"] = not (evaluators or matrix)
     return [
-        AnalysisTask(name, one, folders.analyses, settings, evaluators=readers[: analysis.most_readers], **shared)
-        for one, readers in zip(subjects, chosen, strict=True)
+        AnalysisTask(
+            name, reference, folders.analyses, settings, evaluators=readers[: analysis.most_readers], **options
+        )
+        for reference, readers in zip(subjects, readers_by_subject, strict=True)
     ]
 
 
 def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
     """What is doubtful about the models from elsewhere that have still to be asked, or that read what others give."""
-    found: dict[tuple[Reference, str | None], str | None] = {}
+    by_model: dict[tuple[Reference, str | None], str | None] = {}
     for task in tasks:
-        for one in (task.checkpoint, *task.evaluators):
-            if (one, task.source) in found or not _is_card(one) or task.is_done():
+        for reference in (task.checkpoint, *task.evaluators):
+            if (reference, task.source) in by_model or not _is_card(reference) or task.is_done():
                 continue
-            model = subject(one, task.source)
+            model = subject(reference, task.source)
             assert isinstance(model, Brought)
-            found[one, task.source] = try_out(model, load(model.source), resolve(task.device)).doubt
-    return [doubt for doubt in found.values() if doubt]
+            by_model[reference, task.source] = try_out(model, load(model.source), resolve(task.device)).doubt
+    return [doubt for doubt in by_model.values() if doubt]
 
 
-def _is_card(one: Reference) -> bool:
-    return isinstance(one, Card) or one.suffix == ".json"
+def _is_card(reference: Reference) -> bool:
+    return isinstance(reference, Card) or reference.suffix == ".json"

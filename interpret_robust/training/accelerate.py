@@ -55,8 +55,8 @@ class Recorded:
         if self.graph is None:
             self._as_written(*inputs)
             return
-        for static, given in zip(self.inputs, inputs, strict=True):
-            static.copy_(given)
+        for static, value in zip(self.inputs, inputs, strict=True):
+            static.copy_(value)
         self.graph.replay()
 
     def _as_written(self, *inputs: Tensor) -> None:
@@ -72,7 +72,7 @@ class Recorded:
 
     def _record(self, *inputs: Tensor) -> None:
         """Take down the kernels of a step without running them."""
-        self.inputs = tuple(given.clone() for given in inputs)
+        self.inputs = tuple(values.clone() for values in inputs)
         try:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
@@ -89,6 +89,6 @@ def _compile(model: Classifier) -> None:
     model.features = compiled  # type: ignore[method-assign]
 
 
-def _say(what: str, error: Exception) -> None:
+def _say(message: str, error: Exception) -> None:
     reason = str(error).strip().split("\n")[0]
-    tqdm.write(f"training goes on without {what}, more slowly: {reason}", file=sys.stderr)
+    tqdm.write(f"training goes on without {message}, more slowly: {reason}", file=sys.stderr)

@@ -154,9 +154,9 @@ class Run:
         self.totals.add(result, labels)
 
     def _end_epoch(self, share: float) -> None:
-        seen = self.batches.steps_per_epoch * self.job.recipe.batch_size
+        images = self.batches.steps_per_epoch * self.job.recipe.batch_size
         totals = self.totals.of_all_ranks()
-        cross_entropy, distance, correct = (totals.sums / seen).tolist()
+        cross_entropy, distance, correct = (totals.sums / images).tolist()
         restart = {} if self.restarted_from is None else {"restarted_from_step": self.restarted_from}
         self.restarted_from = None
         self.history.append(
@@ -165,7 +165,7 @@ class Run:
                 "cross_entropy": cross_entropy,
                 "feature_distance": distance,
                 "accuracy": correct,
-                "largest_predicted_share": totals.predictions.max().item() / seen,
+                "largest_predicted_share": totals.predictions.max().item() / images,
                 "learning_rate": self.job.recipe.rate(share),
                 "eps": self.job.recipe.attack(share).eps if self.job.variant.adversarial else 0.0,
                 "seconds": round(self.seconds, 1),
@@ -177,14 +177,14 @@ class Run:
 
     def running(self) -> dict[str, str]:
         """Means over this rank's part of the epoch so far, as text; of the last epoch where a new one has begun."""
-        seen = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size * self.share / ranks.count()
-        if seen == 0:
+        images = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size * self.share / ranks.count()
+        if images == 0:
             last = self.history[-1]
             loss, distance, accuracy = last["cross_entropy"], last["feature_distance"], last["accuracy"]
         else:
-            loss, distance, accuracy = (self.totals.sums / seen).tolist()
-        shown = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.1%}"}
-        return shown | ({"distance": f"{distance:.3f}"} if self.job.variant.regularized else {})
+            loss, distance, accuracy = (self.totals.sums / images).tolist()
+        numbers = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.1%}"}
+        return numbers | ({"distance": f"{distance:.3f}"} if self.job.variant.regularized else {})
 
     def final_tensors(self) -> checkpoint.Tensors:
         """The weights and buffers that are the result: the average where the recipe has one."""
@@ -202,24 +202,24 @@ class Run:
         tensors |= {"totals.sums": totals.sums, "totals.predictions": totals.predictions}
         return {"step": self.step, "seconds": self.seconds, "history": self.history}, tensors
 
-    def restore(self, saved: checkpoint.Checkpoint) -> None:
+    def restore(self, state: checkpoint.Checkpoint) -> None:
         """Take up the run where `state` was taken."""
-        self.step, self.seconds = saved.about["step"], saved.about["seconds"]
-        self.history = saved.about["history"]
-        self.model.load_state_dict(_below("model.", saved.tensors))
+        self.step, self.seconds = state.about["step"], state.about["seconds"]
+        self.history = state.about["history"]
+        self.model.load_state_dict(_below("model.", state.tensors))
         if self.average:
-            self.average.load_state_dict(_below("average.", saved.tensors))
+            self.average.load_state_dict(_below("average.", state.tensors))
         optimiser: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below("optimiser.", saved.tensors).items():
+        for name, tensor in _below("optimiser.", state.tensors).items():
             index, key = name.split(".")
             # In the order of the weights, along which an optimiser of one kernel goes through memory.
-            ordered = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-            optimiser.setdefault(int(index), {})[key] = ordered
+            weights = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+            optimiser.setdefault(int(index), {})[key] = weights
         self.optimiser.load_state_dict(
             {"state": optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
         )
         if ranks.index() == 0:
-            totals = _below("totals.", saved.tensors)
+            totals = _below("totals.", state.tensors)
             self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
 
 
@@ -283,7 +283,7 @@ def training(
     with devices.threads_kept():
         run = Run(job, device)
         earlier = _resume(run, state_path, overwrite=overwrite)
-        about = {
+        metadata = {
             "job": job.describe(),
             "source": source,
             "code": provenance.code_version(),
@@ -295,12 +295,12 @@ def training(
         def save() -> None:
             state, tensors = run.state()
             if is_first:
-                checkpoint.write(state_path, about | state, tensors)
+                checkpoint.write(state_path, metadata | state, tensors)
 
         yield from _run_to_end(run, save, stop, deadline, save_every, position)
     if is_first:
         metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
-        checkpoint.write(path, about | {"history": run.history, "metrics": metrics}, run.final_tensors())
+        checkpoint.write(path, metadata | {"history": run.history, "metrics": metrics}, run.final_tensors())
         state_path.unlink(missing_ok=True)
     ranks.wait()
     return path
@@ -315,9 +315,9 @@ def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
         return False
-    told = differences(checkpoint.read(path).job, job.describe())
-    if told:
-        raise UserError(f"{path} was trained otherwise ({told}): {_WAYS_OUT}")
+    difference = differences(checkpoint.read(path).job, job.describe())
+    if difference:
+        raise UserError(f"{path} was trained otherwise ({difference}): {_WAYS_OUT}")
     return True
 
 
@@ -338,11 +338,11 @@ def _run_to_end(
             bar.update()
             if not bar.disable and run.step % SHOW_EVERY == 0:
                 bar.set_postfix(run.running(), refresh=False)
-            now = time.monotonic()
-            late, due = ranks.any_of(now > deadline or stop.is_set(), now - saved_at > save_every)
+            time_now = time.monotonic()
+            late, due = ranks.any_of(time_now > deadline or stop.is_set(), time_now - saved_at > save_every)
             if late or due:
                 save()
-                saved_at = now
+                saved_at = time_now
             if late and run.step < run.total_steps:
                 raise Stopped(f"{run.job.name} stopped after step {run.step} of {run.total_steps}")
             yield
@@ -356,16 +356,20 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
     state = ranks.bytes_from_first(lambda: _unfinished(run.job, state_path, overwrite=overwrite))
     if not state:
         return []
-    saved = checkpoint.parse(state_path, state)
-    there = saved.about["environment"]
-    if run.device.type == "cpu" and saved.about["precision"] == EXACT and there.get("processes", 1) == ranks.count():
-        torch.set_num_threads(there["threads"])
-    run.restore(saved)
-    here = {key: saved.about[key] for key in ("code", "environment", "precision", "step")}
+    unfinished = checkpoint.parse(state_path, state)
+    environment = unfinished.about["environment"]
+    if (
+        run.device.type == "cpu"
+        and unfinished.about["precision"] == EXACT
+        and environment.get("processes", 1) == ranks.count()
+    ):
+        torch.set_num_threads(environment["threads"])
+    run.restore(unfinished)
+    origin = {key: unfinished.about[key] for key in ("code", "environment", "precision", "step")}
     if ranks.restarts():
-        here["restart"] = ranks.restarts()
+        origin["restart"] = ranks.restarts()
         run.restarted_from = run.step
-    return [*saved.about["earlier"], here]
+    return [*unfinished.about["earlier"], origin]
 
 
 def _unfinished(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
@@ -374,14 +378,14 @@ def _unfinished(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
         return b""
     data = state_path.read_bytes()
     try:
-        told = differences(checkpoint.parse(state_path, data).job, job.describe())
+        difference = differences(checkpoint.parse(state_path, data).job, job.describe())
     except UserError:
         if overwrite:
             return b""
         raise
-    if told and not overwrite:
-        raise UserError(f"{state_path} is an unfinished run of another kind ({told}): {_WAYS_OUT}")
-    return b"" if told else data
+    if difference and not overwrite:
+        raise UserError(f"{state_path} is an unfinished run of another kind ({difference}): {_WAYS_OUT}")
+    return b"" if difference else data
 
 
 def check_collapse(history: list[dict[str, float]], classes: int) -> None:

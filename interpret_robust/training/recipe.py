@@ -63,9 +63,9 @@ class Recipe:
             raise UserError(f"eps_ramp {self.eps_ramp:g}, warm_up {self.warm_up:g}: shares of training lie in 0 to 1.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema is {self.ema:g}: a decay per step lies between 0 and 1, such as 0.995.")
-        for choice, allowed in (("optimiser", ("sgd", "adam")), ("schedule", ("one-cycle", "steps", "constant"))):
-            if getattr(self, choice) not in allowed:
-                raise unknown(choice, getattr(self, choice), allowed)
+        for choice, choices in (("optimiser", ("sgd", "adam")), ("schedule", ("one-cycle", "steps", "constant"))):
+            if getattr(self, choice) not in choices:
+                raise unknown(choice, getattr(self, choice), choices)
         self.attack(share=1.0)
 
     def attack(self, share: float) -> PGD:
@@ -86,8 +86,8 @@ class Recipe:
             case "steps":
                 return self.learning_rate * (1.0 if share < 0.5 else 0.1 if share < 0.75 else 0.01)
             case "one-cycle":
-                rising = share / self.warm_up if self.warm_up else 1.0
-                return self.learning_rate * min(rising, (1 - share) / (1 - self.warm_up))
+                growth = share / self.warm_up if self.warm_up else 1.0
+                return self.learning_rate * min(growth, (1 - share) / (1 - self.warm_up))
 
     def feature_weight(self, variant: Variant) -> float:
         """The lambda of Eq. 7 for a variant; zero without regularization."""

@@ -38,7 +38,7 @@ class Analysis:
             features, row-major), `channel` (of the local features), `colour`, `y` and `x` (of the images),
             `evaluator`, those that the schema labels and those of `axes`.
         settings: a frozen dataclass whose fields become options of the command; field metadata `help`
-            explains them. Its `resolved(job)` fills in what depends on the checkpoint.
+            explains them. Its `resolve(job)` fills in what depends on the checkpoint.
         rows: the per-image columns of one batch, for a model in eval mode and what `prepare` gave.
         summarize: the statistics, from the per-image columns and the images they belong to.
         table_row: the headline numbers of a finished file, as the columns of a printed table. It takes the

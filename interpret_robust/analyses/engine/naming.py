@@ -17,23 +17,30 @@ def file_name(
     split: str,
     settings: Any,
     limit: int | None,
-    other: str = "",
+    dataset: str = "",
     readers: Sequence[str] = (),
 ) -> str:
     """The file of an analysis of a checkpoint of this job; what differs from the default settings is part of its name.
 
-    `other` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
+    `dataset` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
     where they are not the default ones.
     """
-    given, default = settings.resolved(job), type(settings)().resolved(job)
-    changed = [
-        f"{field.name.replace('_', '')}{_in_name(getattr(given, field.name))}"
-        for field in fields(given)
-        if getattr(given, field.name) != getattr(default, field.name)
+    resolved_settings, default = settings.resolve(job), type(settings)().resolve(job)
+    differences = [
+        f"{field.name.replace('_', '')}{_in_name(getattr(resolved_settings, field.name))}"
+        for field in fields(resolved_settings)
+        if getattr(resolved_settings, field.name) != getattr(default, field.name)
     ]
     if readers:
-        changed.append(f"by{hashlib.sha256(' '.join(readers).encode()).hexdigest()[:6]}")
-    parts = [analysis.schema.name, checkpoint, other and f"on-{other}", split, *changed, limit and f"first{limit}"]
+        differences.append(f"by{hashlib.sha256(' '.join(readers).encode()).hexdigest()[:6]}")
+    parts = [
+        analysis.schema.name,
+        checkpoint,
+        dataset and f"on-{dataset}",
+        split,
+        *differences,
+        limit and f"first{limit}",
+    ]
     name = "-".join(part for part in parts if part)
     if len(name) > LONGEST_NAME:
         name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -13,11 +13,11 @@ NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"
 
 def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text") -> str:
     """The headline numbers of an analysis's files, a row a model in the paper's order, then comparisons."""
-    opened = [hdf5.read(path) for path in files]
-    numbers = NUMBERS.get(opened[0].schema.partition("/")[0])
+    results = [hdf5.read(path) for path in files]
+    numbers = NUMBERS.get(results[0].schema.partition("/")[0])
     if form == "csv" and numbers:
-        return render(numbers(sorted(opened, key=names.order)), form)
-    return "\n\n".join(captioned(table, form) for table in rows_of(opened, views))
+        return render(numbers(sorted(results, key=names.order)), form)
+    return "\n\n".join(captioned(table, form) for table in rows_of(results, views))
 
 
 def _name(result: hdf5.Result) -> str:
@@ -31,10 +31,12 @@ def _maps(result: hdf5.Result) -> dict[str, str]:
     return {} if source == names.GRADIENT else {"maps": source}
 
 
-def rows_of(opened: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
+def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
     """The rows of these tables, by column."""
-    ordered = sorted(opened, key=names.order)
-    analysis = analyses.get(ordered[0].schema.partition("/")[0])
-    rows = [{"model": _name(result), **_maps(result), **analysis.table_row(result, *views)} for result in ordered]
-    compared = analysis.compare(ordered, *views) if analysis.compare else []
-    return [Table(rows), *(table if isinstance(table, Table) else Table(table) for table in compared)]
+    in_paper_order = sorted(results, key=names.order)
+    analysis = analyses.get(in_paper_order[0].schema.partition("/")[0])
+    rows = [
+        {"model": _name(result), **_maps(result), **analysis.table_row(result, *views)} for result in in_paper_order
+    ]
+    tables = analysis.compare(in_paper_order, *views) if analysis.compare else []
+    return [Table(rows), *(table if isinstance(table, Table) else Table(table) for table in tables)]

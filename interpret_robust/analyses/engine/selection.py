@@ -24,10 +24,10 @@ class Selection(Settings):
 
     select: str = field(default="first-per-class", metadata={"help": f"Images to show: {RULES}."})
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """These settings. Raises UserError for a rule that does not exist."""
         self._parsed()
-        return super().resolved(job)
+        return super().resolve(job)
 
     def check(self, count: int) -> None:
         """Raise UserError unless all images that are named are among `count`: better before the work than after."""
@@ -65,11 +65,11 @@ class Selection(Settings):
 
 
 def _extremes(score: AnyArray) -> AnyArray:
-    ordered = np.argsort(-score, kind="stable")
-    ordered = ordered[np.isfinite(score[ordered])]
-    if len(ordered) == 0:
+    order = np.argsort(-score, kind="stable")
+    order = order[np.isfinite(score[order])]
+    if len(order) == 0:
         raise UserError("--select extremes: no image has a score here.")
-    if len(ordered) < 9:
-        return ordered
-    middle = len(ordered) // 2
-    return np.concatenate([ordered[:3], ordered[middle - 1 : middle + 2], ordered[-3:]])
+    if len(order) < 9:
+        return order
+    middle = len(order) // 2
+    return np.concatenate([order[:3], order[middle - 1 : middle + 2], order[-3:]])

@@ -15,7 +15,7 @@ from interpret_robust.core.errors import UserError
 class Settings:
     """Base of an analysis's settings. Fields become options of the command."""
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
+    def resolve(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
         """These settings with nothing left open, for a checkpoint's job. Raises UserError for a negative seed."""
         seed = getattr(self, "seed", 0)
         if seed < 0:
@@ -31,7 +31,7 @@ class BallSettings:
     step_size: float | None = field(default=None, metadata={"help": "Length of a step. [default: eps / 4]"})
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
 
-    def resolved(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: dict[str, Any]) -> Self:
         """These settings with nothing left open, for a checkpoint's job. Raises UserError where one is out of range."""
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}: it must not be negative.")
@@ -56,9 +56,9 @@ class AttackSettings(BallSettings):
         """The attack of resolved settings. Raises UserError where they are out of range."""
         return self.attack(self.steps)
 
-    def resolved(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: dict[str, Any]) -> Self:
         """As of any ball; the steps are checked too."""
-        settings = super().resolved(job)
+        settings = super().resolve(job)
         settings.pgd()
         return settings
 
@@ -73,7 +73,7 @@ class SourceSettings(Settings):
 
     source: str = field(default="gradient", metadata={"help": SOURCE_HELP})
 
-    def resolved(self, job: Mapping[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """As of any settings. Raises UserError also where there is no such source."""
         checked_source(self.source)
-        return super().resolved(job)
+        return super().resolve(job)

@@ -66,9 +66,9 @@ def _of_groups(file: h5py.File, schema: Schema) -> Iterator[str]:
         if group not in file:
             continue  # its columns are missing, and said to be
         for key, value in attributes.items():
-            found = ":".join(np.atleast_1d(file[group].attrs.get(key, "")))
-            if found != value:
-                yield f"{group} has {key} '{found}', not '{value}'"
+            names = ":".join(np.atleast_1d(file[group].attrs.get(key, "")))
+            if names != value:
+                yield f"{group} has {key} '{names}', not '{value}'"
         linked = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
         for name in filter(None, linked):
             if name not in file[group]:

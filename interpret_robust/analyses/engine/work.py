@@ -59,15 +59,15 @@ class Work:
         source: str | None = None,
         deadline: float = math.inf,
     ) -> None:
-        for one in (subject, *evaluators):
-            check_fit(one, dataset)
-            one.local_shape()
-        names = [one.name for one in evaluators]
+        for model in (subject, *evaluators):
+            check_fit(model, dataset)
+            model.local_shape()
+        names = [model.name for model in evaluators]
         if len(set(names)) < len(names):
             raise UserError(
                 f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart."
             )
-        if subject.sha256 in [one.sha256 for one in evaluators]:
+        if subject.sha256 in [model.sha256 for model in evaluators]:
             raise UserError(f"{subject.told} cannot be its own evaluator: name a model of another seed.")
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
         self.dataset = dataset
@@ -77,10 +77,12 @@ class Work:
         self.split = dataset.split(split).first(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
-        self.settings: Any = settings.resolved(subject.job)
-        other = dataset.name if dataset.name != subject.job["dataset"] else ""
+        self.settings: Any = settings.resolve(subject.job)
+        other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else tuple(names)
-        self.path = folder / file_name(analysis, subject.name, subject.job, split, settings, limit, other, readers)
+        self.path = folder / file_name(
+            analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers
+        )
         channels, height, width = subject.local_shape()
         self.axes: dict[str, Places] = {
             "class": dataset.class_names,
@@ -106,14 +108,14 @@ class Work:
         if evaluators:
             self.config["evaluators"] = {
                 "names": names,
-                "sha256": [one.sha256 for one in evaluators],
-                "jobs": {one.name: one.job for one in evaluators},
+                "sha256": [model.sha256 for model in evaluators],
+                "jobs": {model.name: model.job for model in evaluators},
                 "given": not default_evaluators,
             }
         self.origin = {
             "source": source or dataset.name,
             "limit": limit,
-            "trained_on": [one.source for one in (subject, *evaluators)],
+            "trained_on": [model.source for model in (subject, *evaluators)],
         }
         self.axes |= analysis.axes(self)
 
@@ -130,7 +132,7 @@ class Work:
     @cached_property
     def evaluators(self) -> dict[str, Classifier]:
         """The models that read what this one gives, folded, by name."""
-        return {one.name: fold(one.model(self.device)) for one in self._evaluators}
+        return {reader.name: fold(reader.model(self.device)) for reader in self._evaluators}
 
     def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
         """The `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
@@ -138,12 +140,12 @@ class Work:
         A first pass over all images, shared by all ranks. Raises Stopped as `run` does.
         """
         firsts = np.arange(0, len(self.split), self.batch_size)
-        found = torch.zeros(len(firsts), numbers, dtype=torch.float64)
+        totals = torch.zeros(len(firsts), numbers, dtype=torch.float64)
 
         with self._together():
             for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
-                found[batch.indices.start // self.batch_size] = torch.tensor(measure(batch), dtype=torch.float64)
-        return to_numpy(ranks.total(found))
+                totals[batch.indices.start // self.batch_size] = torch.tensor(measure(batch), dtype=torch.float64)
+        return to_numpy(ranks.total(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
         """The batches that begin at these images, by default all. Raises Stopped on a signal or when it is late."""
@@ -180,11 +182,11 @@ class Work:
 
     def _is_of_other_copies(self, stored: Mapping[str, Any]) -> bool:
         """Whether a configuration is this one but for the copies, which come and go while a study grows."""
-        here, there = (
+        own, other = (
             {key: value for key, value in config.items() if key != "evaluators"} for config in (self.config, stored)
         )
-        same = hdf5.config_sha256(here) == hdf5.config_sha256(there)
-        return self.analysis.readers == "copies" and same and _readers_of(stored) != _readers_of(self.config)
+        is_equal = hdf5.config_sha256(own) == hdf5.config_sha256(other)
+        return self.analysis.readers == "copies" and is_equal and _readers_of(stored) != _readers_of(self.config)
 
     def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
         """Write the file, going on after the last whole batches of a stopped run.
@@ -225,19 +227,19 @@ class Work:
     def _stream(self, rows: hdf5.Rows | None, missing: AnyArray, position: int | None) -> None:
         """Compute the missing rows, or this rank's share of them."""
         total, firsts = len(self.split), missing[missing % self.batch_size == 0]
-        mine = firsts[ranks.index() :: ranks.count()]
+        own_firsts = firsts[ranks.index() :: ranks.count()]
         bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing), position=position)
-        with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing, mine) as sink:
+        with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing, own_firsts) as sink:
             prepared = self.analysis.prepare(self)
-            for batch in self.batches(mine):
+            for batch in self.batches(own_firsts):
                 sink.append(self.analysis.rows(self.model, batch, prepared))
                 bar.update(len(batch.indices) * ranks.count())
 
-    def _sink(self, rows: hdf5.Rows | None, missing: AnyArray, mine: AnyArray) -> AbstractContextManager[Any]:
+    def _sink(self, rows: hdf5.Rows | None, missing: AnyArray, own_firsts: AnyArray) -> AbstractContextManager[Any]:
         """Where this rank's rows go: to the file where they only have to follow those there, else to a part."""
         if ranks.count() == 1 and rows is not None and np.array_equal(missing, np.arange(rows.done, len(self.split))):
             return nullcontext(rows)
-        places = missing[np.isin(missing - missing % self.batch_size, mine)]
+        places = missing[np.isin(missing - missing % self.batch_size, own_firsts)]
         if len(places) == 0:
             return nullcontext()
         return hdf5.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
@@ -253,5 +255,5 @@ class Work:
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Name and hash of the models that read."""
-    read = config.get("evaluators", {"names": (), "sha256": ()})
-    return set(zip(read["names"], read["sha256"], strict=True))
+    readers = config.get("evaluators", {"names": (), "sha256": ()})
+    return set(zip(readers["names"], readers["sha256"], strict=True))

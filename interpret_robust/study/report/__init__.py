@@ -32,35 +32,38 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     files = sorted(folders.analyses.glob("*.h5"))
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
-    opened = sorted(map(analyses.read, files), key=names.order)
-    stamp = _stamp(opened)
-    before = _stamp_of(page) if page.exists() else None
-    if before == stamp:
+    results = sorted(map(analyses.read, files), key=names.order)
+    stamp = _stamp(results)
+    stamp_before = _stamp_of(page) if page.exists() else None
+    if stamp_before == stamp:
         say(f"{page.name} is there already")
         return page
-    text = render(opened, _draw(opened, folders.figures, say))
+    text = render(results, _draw(results, folders.figures, say))
     with replacing(page) as partial:
         partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
-    say(f"{'rewrote' if before else 'wrote'} {page.name}")
+    say(f"{'rewrote' if stamp_before else 'wrote'} {page.name}")
     return page
 
 
-def _draw(opened: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
+def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
     """The pictures of each analysis that has one."""
-    files = {name: [one.path for one in opened if one.schema == figures.get(name).READS] for name in figures.names()}
-    return {name: drawing.draw_all(name, of, folder, say) for name, of in files.items()}
+    files = {
+        name: [result.path for result in results if result.schema == figures.get(name).READS]
+        for name in figures.names()
+    }
+    return {name: drawing.draw_all(name, paths, folder, say) for name, paths in files.items()}
 
 
-def _stamp(opened: list[Result]) -> str:
+def _stamp(results: list[Result]) -> str:
     """SHA-256 of all that decides the page: the content of its files, and the version that makes it."""
-    made_from = {"version": metadata.version("interpret-robust"), "files": style.inputs(opened)}
+    made_from = {"version": metadata.version("interpret-robust"), "files": style.inputs(results)}
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def _stamp_of(page: Path) -> str:
     """The stamp of a report that is there. Raises UserError for a file that is no report."""
     with open(page, encoding="utf-8", errors="replace") as file:
-        found = _STAMP.match(file.readline(200))
-    if found is None:
+        match = _STAMP.match(file.readline(200))
+    if match is None:
         raise UserError(f"{page} is no report of irt's, and stays as it is: name another file with -o.")
-    return found[1]
+    return match[1]

@@ -15,44 +15,53 @@ from interpret_robust.results.names import job, order
 from interpret_robust.training.recipe import PRESETS, preset
 
 
-def all_of(opened: Sequence[Result]) -> list[str]:
+def all_of(results: Sequence[Result]) -> list[str]:
     """What to type, in order, to make the files of a study anew; each command stands once.
 
     The models that are trained are those analyzed, then those that only read what others give.
     """
-    ordered = sorted(opened, key=order)
-    models = [_models(result) for result in ordered]
-    subjects, readers = [found[:1] for found in models], [found[1:] for found in models]
+    in_paper_order = sorted(results, key=order)
+    models = [_models(result) for result in in_paper_order]
+    subjects, readers = [group[:1] for group in models], [group[1:] for group in models]
     trained = [
-        shlex.join(["irt", "train", *_training(made, source)])
-        for made, source in chain(*subjects, *readers)
-        if not is_brought(made)
+        shlex.join(["irt", "train", *_training(model_job, source)])
+        for model_job, source in chain(*subjects, *readers)
+        if not is_brought(model_job)
     ]
-    declared = [
+    cards = [
         shlex.join(
-            ["irt", "model", "card", *_words(made), "--dataset", _origin(result)["source"], "-o", _file("", made)]
+            [
+                "irt",
+                "model",
+                "card",
+                *_words(model_job),
+                "--dataset",
+                _origin(result)["source"],
+                "-o",
+                _file("", model_job),
+            ]
         )
-        for result in ordered
-        for made in _given(result).values()
-        if is_brought(made)
+        for result in in_paper_order
+        for model_job in _given(result).values()
+        if is_brought(model_job)
     ]
     analyzed = [
         shlex.join(["irt", "analyze", _name(result), *_words(job(result)), *_options(result)]) + _readers(result)
-        for result in ordered
+        for result in in_paper_order
     ]
-    return [*dict.fromkeys(trained), *dict.fromkeys(declared), *sorted(set(analyzed)), "irt report"]
+    return [*dict.fromkeys(trained), *dict.fromkeys(cards), *sorted(set(analyzed)), "irt report"]
 
 
 def of(result: Result) -> str:
     """What to type to make one file anew."""
-    made = job(result)
-    subject = _words(made) if is_brought(made) else [_file(result.config["checkpoint"]["name"], made)]
+    model_job = job(result)
+    subject = _words(model_job) if is_brought(model_job) else [_file(result.config["checkpoint"]["name"], model_job)]
     return shlex.join(["irt", "analyze", _name(result), *subject, *_options(result)])
 
 
 def changed(result: Result) -> dict[str, Any]:
     """The settings of a file that are not the default for its checkpoint."""
-    default = asdict(analyses.get(_name(result)).settings().resolved(job(result)))
+    default = asdict(analyses.get(_name(result)).settings().resolve(job(result)))
     return {name: value for name, value in result.config["settings"].items() if value != default.get(name)}
 
 
@@ -60,14 +69,14 @@ def _name(result: Result) -> str:
     return result.schema.partition("/")[0]
 
 
-def _file(name: str, made: Mapping[str, Any]) -> str:
+def _file(name: str, model_job: Mapping[str, Any]) -> str:
     """Where a model is expected: its checkpoint, or the card of one from elsewhere."""
-    return f"{made['variant']}.json" if is_brought(made) else f"checkpoints/{name}.safetensors"
+    return f"{model_job['variant']}.json" if is_brought(model_job) else f"checkpoints/{name}.safetensors"
 
 
-def _words(made: Mapping[str, Any]) -> list[str]:
+def _words(model_job: Mapping[str, Any]) -> list[str]:
     """The options that find a model from elsewhere; none for a checkpoint."""
-    return Card.of(made["card"]).words() if is_brought(made) else []
+    return Card.of(model_job["card"]).words() if is_brought(model_job) else []
 
 
 def _origin(result: Result) -> dict[str, Any]:
@@ -91,9 +100,15 @@ def _options(result: Result) -> list[str]:
         "limit": origin["limit"],
         "batch-size": config["batch_size"] if config["batch_size"] != BATCH_SIZE else None,
     } | {name.replace("_", "-"): value for name, value in changed(result).items()}
-    given = {f"--{name}": value for name, value in options.items() if value is not None and value is not False}
-    words = [word for name, value in given.items() for word in ([name] if value is True else [name, str(value)])]
-    return words + [word for name, made in _given(result).items() for word in ("--evaluator", _file(name, made))]
+    options_by_name = {
+        f"--{name}": value for name, value in options.items() if value is not None and value is not False
+    }
+    words = [
+        word for name, value in options_by_name.items() for word in ([name] if value is True else [name, str(value)])
+    ]
+    return words + [
+        word for name, model_job in _given(result).items() for word in ("--evaluator", _file(name, model_job))
+    ]
 
 
 def _given(result: Result) -> dict[str, dict[str, Any]]:
@@ -105,8 +120,8 @@ def _given(result: Result) -> dict[str, dict[str, Any]]:
 def _readers(result: Result) -> str:
     """A remark that names the models which were chosen to read what a file's model gives; copies are all there are."""
     names = result.config.get("evaluators", {}).get("names", [])
-    chosen = analyses.get(_name(result)).readers == "evaluators" and not _given(result)
-    return f"  # read by {', '.join(names)}" if names and chosen else ""
+    needs_choice = analyses.get(_name(result)).readers == "evaluators" and not _given(result)
+    return f"  # read by {', '.join(names)}" if names and needs_choice else ""
 
 
 def _training(trained: dict[str, Any], source: str) -> list[str]:

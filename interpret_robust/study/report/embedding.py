@@ -9,6 +9,6 @@ from PIL import Image
 
 def embedded(picture: Image.Image, kind: Literal["PNG", "JPEG", "WEBP"], **options: Any) -> str:
     """A picture as a data URI; `options` are Pillow's for this kind of file."""
-    written = io.BytesIO()
-    picture.save(written, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(written.getvalue()).decode()}"
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -87,17 +87,17 @@ SCORES = (
 )
 
 
-def gallery(opened: Sequence[Result]) -> dict[str, Any] | None:
+def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
     """The gallery's images, models, sheets and scores; None without gradient maps, whose files hold the images.
 
     It is of the data that most models' maps were made of. Of several files of one analysis and one model it shows
     the one with the fewest settings changed.
     """
-    maps = _most_shared([result for result in opened if result.schema.startswith("gradient-maps/")])
+    maps = _most_shared([result for result in results if result.schema.startswith("gradient-maps/")])
     if not maps:
         return None
     count = min(MOST, maps[0].count)
-    models = [_Model(found, _beside(found, opened), count) for found in maps]
+    models = [_Model(maps_of_model, _beside(maps_of_model, results), count) for maps_of_model in maps]
     return {
         "of": maps[0].config["data"],
         "count": count,
@@ -139,14 +139,14 @@ class _Model:
         """The sheets of its gradient maps by the clip rule and, where there is a file of it, of its attention."""
         maps = torch.from_numpy(self.maps.first("per_image/map", self.count).astype(np.float32))
         views = (255 * as_image(maps, "clip", 0.0)).round().byte().permute(0, 2, 3, 1).numpy()
-        found = {"gradient": embedded(_sheet(views), "JPEG", quality=90, subsampling=0)}
+        sheets = {"gradient": embedded(_sheet(views), "JPEG", quality=90, subsampling=0)}
         if rank := self.others.get("attention-rank"):
             weights = self._weights(rank)
             shade = mpl.colormaps["viridis"].with_extremes(bad="gray")
             colors = shade(np.ma.masked_invalid(weights / _largest(weights)), bytes=True)[..., :3]
             tiles = colors.reshape(len(weights), *rank.config["local_grid"], 3)
-            found["attention"] = embedded(_sheet(tiles), "PNG", optimize=True)
-        return found
+            sheets["attention"] = embedded(_sheet(tiles), "PNG", optimize=True)
+        return sheets
 
     def _weights(self, rank: Result) -> AnyArray:
         return rank.first("per_image/attention", self.count)
@@ -172,15 +172,15 @@ def _most_shared(maps: Sequence[Result]) -> list[Result]:
     return [result for result in maps if result in models.values()]
 
 
-def _beside(maps: Result, opened: Sequence[Result]) -> dict[str, Result]:
+def _beside(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
     """Files of other analyses of the same model and the same images, by the analysis; attacks only if any was read."""
-    found: dict[str, Result] = {}
-    for result in sorted(opened, key=_changes):
+    by_question: dict[str, Result] = {}
+    for result in sorted(results, key=_changes):
         name = result.schema.partition("/")[0]
-        same = _checkpoint(result) == _checkpoint(maps) and result.config["data"] == maps.config["data"]
-        if same and (name != "robustness" or headline(result)):
-            found.setdefault(name, result)
-    return found
+        is_same = _checkpoint(result) == _checkpoint(maps) and result.config["data"] == maps.config["data"]
+        if is_same and (name != "robustness" or headline(result)):
+            by_question.setdefault(name, result)
+    return by_question
 
 
 def _changes(result: Result) -> int:

@@ -29,10 +29,10 @@ _HERE = Path(__file__).parent
 _Item = TypeVar("_Item")
 
 
-def render(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> str:
+def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> str:
     """The page but for its first line, from all files of a study and the pictures of each analysis.
 
-    Models stand in the order of `opened`.
+    Models stand in the order of `results`.
     """
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -41,15 +41,15 @@ def render(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> 
         version=metadata.version("interpret-robust"),
         style=_own("page.css"),
         script=_own("gallery.js"),
-        title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in opened}))} look at",
+        title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in results}))} look at",
         paper=paper,
-        facts=_facts(opened),
-        audits=audits(opened),
+        facts=_facts(results),
+        audits=audits(results),
         verdicts=get_args(Verdict),
-        analyses=_analyses(opened, pictures),
-        gallery=gallery(opened),
-        files=[_origin(result) for result in sorted(opened, key=lambda one: one.path.name)],
-        commands=commands.all_of(opened),
+        analyses=_analyses(results, pictures),
+        gallery=gallery(results),
+        files=[_origin(result) for result in sorted(results, key=lambda entry: entry.path.name)],
+        commands=commands.all_of(results),
     )
 
 
@@ -58,36 +58,36 @@ def _own(name: str) -> Markup:
     return Markup((_HERE / name).read_text(encoding="utf-8"))
 
 
-def _facts(opened: Sequence[Result]) -> dict[str, list[str]]:
+def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
     """What was studied: images, models with their seeds, and when."""
-    data = [result.config["data"] for result in opened]
-    trained = _grouped(map(job, opened), _kind)
-    dates = sorted(str(hdf5.attributes(result.path)["created_utc"])[:10] for result in opened)
+    data = [result.config["data"] for result in results]
+    trained = _grouped(map(job, results), _kind)
+    dates = sorted(str(hdf5.attributes(result.path)["created_utc"])[:10] for result in results)
     return {
-        "Images": sorted({f"{one['dataset']}: {one['images']} of the {one['split']} split" for one in data}),
-        "Models": [f"{name}: {', '.join(_with_seeds(of))}" for name, of in trained.items()],
-        "Files": [f"{len(opened)}, written {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"],
+        "Images": sorted({f"{entry['dataset']}: {entry['images']} of the {entry['split']} split" for entry in data}),
+        "Models": [f"{name}: {', '.join(_with_seeds(jobs))}" for name, jobs in trained.items()],
+        "Files": [f"{len(results)}, written {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"],
     }
 
 
-def _kind(made: Mapping[str, Any]) -> str:
+def _kind(model_job: Mapping[str, Any]) -> str:
     """As `cifar10, small`, or `cifar10, from elsewhere`."""
-    return f"{made['dataset']}, {'from elsewhere' if is_brought(made) else made['architecture']}"
+    return f"{model_job['dataset']}, {'from elsewhere' if is_brought(model_job) else model_job['architecture']}"
 
 
 def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     """As `at-att (seed 0)` or `at (seeds 0, 1)`."""
-    found = []
-    for variant, of in _grouped(jobs, lambda one: one["variant"]).items():
-        seeds = [str(seed) for seed in sorted({one["seed"] for one in of} - {None})]
-        told = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
-        found.append(f"{variant}{told}")
-    return found
+    phrases = []
+    for variant, group in _grouped(jobs, lambda job: job["variant"]).items():
+        seeds = [str(seed) for seed in sorted({job["seed"] for job in group} - {None})]
+        text = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
+        phrases.append(f"{variant}{text}")
+    return phrases
 
 
-def _analyses(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
     """Each analysis with its question, its tables and its pictures, in their order."""
-    groups = _grouped(opened, lambda one: one.schema.partition("/")[0])
+    groups = _grouped(results, lambda result: result.schema.partition("/")[0])
     return [
         {
             "name": name,
@@ -100,16 +100,16 @@ def _analyses(opened: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) 
     ]
 
 
-def _tables(opened: Sequence[Result]) -> list[dict[str, Any]]:
+def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The printed tables of one analysis, for each set of files of the same images under the same settings."""
-    groups = _grouped(opened, lambda one: json.dumps({**conditions(one), "trained": None}))
+    groups = _grouped(results, lambda result: json.dumps({**conditions(result), "trained": None}))
     return [{"of": _conditions(group[0]), "tables": printing.rows_of(group)} for group in groups.values()]
 
 
 def _conditions(result: Result) -> str:
     """As `1000 test images of cluttered-digits, steps 100`."""
-    data, changed = result.config["data"], commands.changed(result)
-    settings = [f"{name} {value}" for name, value in changed.items() if name not in FREE]
+    data, options = result.config["data"], commands.changed(result)
+    settings = [f"{name} {value}" for name, value in options.items() if name not in FREE]
     return ", ".join([f"{data['images']} {data['split']} images of {data['dataset']}", *settings])
 
 
