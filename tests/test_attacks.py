@@ -119,14 +119,14 @@ def test_iterates_walk_a_step_at_a_time_up_to_the_ball() -> None:
     model, images, labels = Linear(60), pixels(4, *SHAPE, low=0.1, high=0.9), labels_of(4)
     walk = list(PGD(EPS, STEP, 6, random_start=False).iterates(model, images, labels, noise_for(images)))
     assert len(walk) == 7
-    for step, iterate in enumerate(walk):
+    for step, iterate in walk:
         expected = images + min(step * STEP, EPS) * direction(model, labels)
         torch.testing.assert_close(iterate, expected, rtol=0, atol=2e-7)
 
 
 def test_first_iterate_is_the_start_that_the_noise_names() -> None:
     images, noise = pixels(5, *SHAPE), 2 * pixels(5, *SHAPE, seed=1) - 1
-    (start,) = PGD(EPS, STEP, 0).iterates(Linear(60), images, labels_of(5), replay(noise))
+    ((_, start),) = PGD(EPS, STEP, 0).iterates(Linear(60), images, labels_of(5), replay(noise))
     np.testing.assert_allclose(array(start), np.clip(array(images) + EPS * array(noise), 0, 1), atol=1e-7)
 
 

@@ -166,10 +166,9 @@ def _readings(
         attack = settings.attack(max(steps, default=0), TRAJECTORIES[name].loss)
         noise = per_image_noise(settings.seed, batch.indices, TRAJECTORIES[name].purpose)
         for restart in range(settings.restarts if steps else 0):
-            for step, iterate in enumerate(attack.iterates(model, batch.images, batch.labels, noise)):
-                if step in steps:
-                    check_inside(iterate, batch.images, attack.eps)
-                    yield (slice(None), restart, first + steps.index(step)), iterate
+            for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps):
+                check_inside(iterate, batch.images, attack.eps)
+                yield (slice(None), restart, first + steps.index(step)), iterate
         first += len(steps)
 
 

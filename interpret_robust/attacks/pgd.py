@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from interpret_robust.attacks.cycles import read_at
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
@@ -98,24 +99,52 @@ class PGD:
             candidates = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
             return candidates[0] if self.restarts == 1 else _smallest_margin(model, candidates, labels)
 
-    def iterates(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Iterator[Tensor]:
-        """The start and the iterate after each step. The caller sets the model's mode."""
+    def iterates(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        noise: Noise,
+        steps: Sequence[int] | None = None,
+        taken: Tensor | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield (step, iterate (N, C, H, W)) for each of `steps`, by default the start and every step.
+
+        Steps that are known to repeat earlier ones are not computed again (see `attacks.cycles`); `taken` (N,) int64
+        counts the gradients that were. The caller sets the model's mode.
+        """
         low, high = (images - self.eps).clamp_min(0), (images + self.eps).clamp_max(1)
-        adversarial = images
-        if self.random_start:
-            adversarial = (images + self.eps * noise(images)).clamp_(low, high)
-        yield adversarial
-        for _ in range(self.steps):
+        start = (images + self.eps * noise(images)).clamp_(low, high) if self.random_start else images
+
+        def advance(adversarial: Tensor, low: Tensor, high: Tensor, labels: Tensor) -> Tensor:
             gradient = image_gradient(model, adversarial, labels, self.loss)
             # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
             direction = gradient.sign().add_(gradient, alpha=0)
-            adversarial = torch.add(adversarial, direction, alpha=self.step_size).clamp_(low, high)
-            yield adversarial
+            return torch.add(adversarial, direction, alpha=self.step_size).clamp_(low, high)
+
+        chosen_steps = range(self.steps + 1) if steps is None else steps
+        constants = (low, high, labels)
+        repeats = self.batch_norm == "eval" and images.device.type == "cpu" and answers_repeat(model, images[:1])
+        return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, taken=taken)
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
-        for iterate in self.iterates(model, images, labels, noise):
-            last = iterate
-        return last
+        ((_, iterate),) = self.iterates(model, images, labels, noise, [self.steps])
+        return iterate
+
+
+def answers_repeat(model: nn.Module, image: Tensor) -> bool:
+    """Return whether a model answers an image the same each time and by itself, as far as one can tell cheaply.
+
+    That is known of our own networks only; one that draws random numbers for `image` (1, C, H, W) is none of them.
+    """
+    if not (isinstance(model, Classifier) and model.answers_alone):
+        return False
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        model(image)
+    is_random = not torch.equal(state, torch.get_rng_state())
+    torch.set_rng_state(state)
+    return not is_random
 
 
 def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:

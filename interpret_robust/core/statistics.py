@@ -4,7 +4,7 @@ SciPy loads `scipy.stats`, the slowest import of a command that only shows or dr
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,17 +96,25 @@ def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int
 
 def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
     """Means (resamples, K) over rows (N, K) drawn with replacement."""
-    count, draws, means = len(rows), _drawn(len(rows), seed, resamples), []
-    while chunk := list(islice(draws, TOGETHER)):
-        times = np.stack(chunk)
+    count, counts, means = len(rows), _draw_counts(len(rows), seed, resamples), []
+    for first in range(0, resamples, TOGETHER):
+        times = counts[first : first + TOGETHER]
         means.append(sum(times[:, part].astype(np.float64) @ rows[part] for part in parts(count)) / count)
     return np.concatenate(means)
 
 
-def _drawn(count: int, seed: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
-    """How often each of `count` rows is drawn, (count,), in each of the resamples."""
+@lru_cache(maxsize=2)
+def _draw_counts(count: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
+    """How often each of `count` rows is drawn in each resample, (resamples, count): the same for all statistics.
+
+    A row is drawn once on average: a count above 255 has a probability below 1e-500.
+    """
     rng = np.random.default_rng(seed)
-    return (np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(resamples))
+    counts = np.empty((resamples, count), np.uint8)
+    for resample in counts:
+        resample[:] = np.bincount(rng.integers(count, size=count), minlength=count)
+    counts.flags.writeable = False
+    return counts
 
 
 def parts(count: int) -> Iterator[slice]:
@@ -148,8 +156,8 @@ def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples:
     whole = _spearman_of_drawn(a, b, np.ones(len(first)))
     if np.isnan(whole):
         return Interval(np.nan, np.nan, np.nan)
-    draws = _drawn(len(first), seed, resamples)
-    low, high = np.nanquantile([_spearman_of_drawn(a, b, times) for times in draws], TAILS)
+    draws = _draw_counts(len(first), seed, resamples)
+    low, high = np.nanquantile([_spearman_of_drawn(a, b, times.astype(np.int64)) for times in draws], TAILS)
     return Interval(whole, float(low), float(high))
 
 

@@ -33,6 +33,9 @@ class Classifier(nn.Module):
     is_folded = False
     """Whether it is what `models.folded.fold` gives, for evaluation only."""
 
+    answers_alone = True
+    """Whether an image's logits depend on that image alone, not on its batch: false where that is not known."""
+
     def __init__(self, backbone: nn.Module, head: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head, self.classifier = backbone, head, classifier

@@ -141,6 +141,7 @@ class Wrapped(Classifier):
     """
 
     is_folded = True  # it is used as it is
+    answers_alone = False
 
     def __init__(
         self,

@@ -1,0 +1,102 @@
+"""Iterates that repeat are not computed again, and every reading is bit for bit the same."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from interpret_robust.attacks import cycles
+from interpret_robust.attacks.cycles import GRANULE, read_at
+from interpret_robust.attacks.pgd import PGD, answers_repeat, per_image_noise
+from interpret_robust.models import build
+from interpret_robust.models.folded import fold
+from interpret_robust.models.variants import variant
+
+STEPS = (0, 3, 9, 20, 47)
+
+
+def turn(position: Tensor, period: Tensor, entry: Tensor) -> Tensor:
+    """A walk up to `entry` and then round a cycle of `period` places, one number a row."""
+    following = position + 1
+    return torch.where(following >= entry + period, entry, following)
+
+
+def walks(count: int, periods: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    period = torch.tensor([periods[place % len(periods)] for place in range(count)])[:, None].expand(-1, 2)
+    entry = torch.randint(0, 15, (count, 1), generator=random).expand(-1, 2)
+    return torch.zeros(count, 2, dtype=torch.int64), period, entry
+
+
+@pytest.mark.parametrize("count", [1, 5, GRANULE + 1, 4 * GRANULE + 7])
+@pytest.mark.parametrize("periods", [(1,), (2, 4), (1, 2, 4, 3, 60)])
+def test_readings_equal_those_of_a_plain_loop(count: int, periods: tuple[int, ...]) -> None:
+    start, period, entry = walks(count, periods)
+    plain = [start]
+    for _ in range(STEPS[-1]):
+        plain.append(turn(plain[-1], period, entry))
+    readings = list(read_at(turn, start, (period, entry), STEPS, look_for_cycles=True))
+    assert [step for step, _ in readings] == list(STEPS)
+    for step, iterate in readings:
+        assert torch.equal(iterate, plain[step])
+
+
+def test_images_that_repeat_take_no_more_steps() -> None:
+    count = 3 * GRANULE
+    start, period, entry = walks(count, (2,))
+    period, taken = period.clone(), torch.zeros(count, dtype=torch.int64)
+    period[:GRANULE] = 100
+    calls: Counter[int] = Counter()
+
+    def advance(position: Tensor, period: Tensor, entry: Tensor) -> Tensor:
+        calls[len(position)] += 1
+        return turn(position, period, entry)
+
+    list(read_at(advance, start, (period, entry), [60], look_for_cycles=True, taken=taken))
+    assert taken[:GRANULE].tolist() == [60] * GRANULE
+    # Every other image has gone round once by the step after its entry plus its period.
+    assert int(taken[GRANULE:].max()) <= 15 + 2 + cycles.FIRST_CHECK
+    assert set(calls) == {3 * GRANULE, 2 * GRANULE, GRANULE} or set(calls) == {3 * GRANULE, GRANULE}
+    assert sum(size * times for size, times in calls.items()) == int(taken.sum())
+
+
+def test_without_looking_every_step_is_taken() -> None:
+    start, period, entry = walks(40, (1,))
+    taken = torch.zeros(40, dtype=torch.int64)
+    list(read_at(turn, start, (period, entry), [30], look_for_cycles=False, taken=taken))
+    assert taken.tolist() == [30] * 40
+
+
+def test_an_attack_reads_the_same_bits_with_and_without() -> None:
+    images = torch.rand(70, 3, 20, 16, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(70) % 5
+    model = fold(build("small", variant("at-att").head, (3, 20, 16), 5, seed=0).eval())
+    attack, readings, taken = PGD(0.01, 0.01, 40), {}, torch.zeros(70, dtype=torch.int64)
+    for look in (True, False):
+        model.answers_alone = look
+        count = taken if look else None
+        noise = per_image_noise(0, range(70))
+        readings[look] = list(attack.iterates(model, images, labels, noise, [5, 17, 40], count))
+    for (step, iterate), (other_step, other) in zip(*readings.values(), strict=True):
+        assert step == other_step
+        assert torch.equal(iterate, other)
+    assert int(taken.min()) < 40, "no image of this model repeats: the test shows nothing"
+
+
+class Dropping(torch.nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.nn.functional.dropout(features, 0.1)
+
+
+def test_a_network_that_draws_random_numbers_is_never_taken_to_repeat() -> None:
+    model = build("small", variant("at").head, (3, 20, 16), 5, seed=0).eval()
+    image = torch.rand(1, 3, 20, 16)
+    assert answers_repeat(model, image)
+    state = torch.get_rng_state()
+    model.classifier = torch.nn.Sequential(Dropping(), model.classifier)
+    assert not answers_repeat(model, image)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not answers_repeat(torch.nn.Flatten(), image)
