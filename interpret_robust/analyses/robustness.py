@@ -17,7 +17,7 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import LossName, check_inside, counted, margin_loss, per_image_noise
+from interpret_robust.attacks.pgd import LossName, check_inside, margin_loss, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, rate
@@ -25,7 +25,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.results import attack_tables
-from interpret_robust.results.attack_outcomes import headline, readings
+from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
 
@@ -138,35 +138,35 @@ def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyAr
         "prediction": np.zeros((*shape, len(targets)), np.int16),
         "margin": np.zeros((*shape, len(targets)), np.float32),
     }
-    with counted(model) as passes:
-        for place, adversarial in _readings(model, batch, settings):
-            difference = (adversarial - batch.images).flatten(1)
-            changed["perturbation"][place] = to_numpy(difference.abs().amax(1))
-            changed["perturbation_l2"][place] = to_numpy(torch.linalg.vector_norm(difference, dim=1))
-            for index, target in enumerate(targets):
-                for name, values in _read(target, adversarial, batch.labels).items():
-                    read[name][(*place, index)] = values
+    taken = torch.zeros(len(batch.indices), dtype=torch.int64, device=batch.images.device)
+    for place, adversarial in _readings(model, batch, settings, taken):
+        difference = (adversarial - batch.images).flatten(1)
+        changed["perturbation"][place] = to_numpy(difference.abs().amax(1))
+        changed["perturbation_l2"][place] = to_numpy(torch.linalg.vector_norm(difference, dim=1))
+        for index, target in enumerate(targets):
+            for name, values in _read(target, adversarial, batch.labels).items():
+                read[name][(*place, index)] = values
     columns = {
         "label": to_numpy(batch.labels),
         "prediction_natural": np.stack([found["prediction"] for found in natural], axis=-1),
         "margin_natural": np.stack([found["margin"] for found in natural], axis=-1),
         **read,
         **changed,
-        "gradients": np.full(len(batch.indices), passes.gradient),
+        "gradients": to_numpy(taken),
     }
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
 def _readings(
-    model: Classifier, batch: Batch, settings: TableSettings
+    model: Classifier, batch: Batch, settings: TableSettings, taken: Tensor
 ) -> Iterator[tuple[tuple[slice, int, int], Tensor]]:
-    """Adversarial images (N, C, H, W) with their place among (image, restart, reading)."""
+    """Yield adversarial images (N, C, H, W) with their place among (image, restart, reading); count gradients taken."""
     first = 0
     for name, steps in settings.steps().items():
         attack = settings.attack(max(steps, default=0), TRAJECTORIES[name].loss)
         noise = per_image_noise(settings.seed, batch.indices, TRAJECTORIES[name].purpose)
         for restart in range(settings.restarts if steps else 0):
-            for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps):
+            for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps, taken):
                 check_inside(iterate, batch.images, attack.eps)
                 yield (slice(None), restart, first + steps.index(step)), iterate
         first += len(steps)
@@ -203,9 +203,9 @@ def table_row(result: Result) -> dict[str, str]:
     if name := headline(result):
         found |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}
         found |= {"worst case": result["accuracy/worst"][0]}
-    gradients = int(result["per_image/gradients"].max())
+    gradients = f"{result['per_image/gradients'].mean():.0f} of {gradients_asked(result)}"
     shown = {name: Interval(*values).percent() for name, values in found.items()}
-    return shown | {"images": str(result.count), "gradients an image": str(gradients)}
+    return shown | {"images": str(result.count), "gradients an image": gradients}
 
 
 ANALYSIS = Analysis(

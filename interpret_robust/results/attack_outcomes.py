@@ -31,6 +31,19 @@ def readings(result: Result) -> list[str]:
     return places(result, "reading")
 
 
+def gradients_asked(result: Result) -> int:
+    """Return how many gradients of an image the attacks of a file ask for; those taken are `per_image/gradients`.
+
+    Each trajectory is walked once, to its last reading, from each restart. Fewer are taken where an iterate is known to
+    repeat an earlier one.
+    """
+    longest: dict[str, int] = {}
+    for reading in readings(result):
+        name, _, steps = reading.rpartition("-")
+        longest[name] = max(longest.get(name, 0), int(steps))
+    return int(result.config["settings"]["restarts"]) * sum(longest.values())
+
+
 def headline(result: Result) -> str | None:
     """The reading that stands for all of a file, see `headline_of`."""
     return headline_of(readings(result))

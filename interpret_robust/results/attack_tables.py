@@ -17,7 +17,14 @@ import numpy as np
 from interpret_robust.core.statistics import Interval, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial, is_brought
 from interpret_robust.results import names as labels
-from interpret_robust.results.attack_outcomes import ball, headline, readings, right, right_in_worst_case
+from interpret_robust.results.attack_outcomes import (
+    ball,
+    gradients_asked,
+    headline,
+    readings,
+    right,
+    right_in_worst_case,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, radius
 from interpret_robust.results.reported import Reported, reported
@@ -267,13 +274,14 @@ def _note(table: AttackTable) -> str:
     """Over what the numbers are."""
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
-    gradients = max(int(result["per_image/gradients"].max()) for result in table.files)
+    asked = max(map(gradients_asked, table.files))
+    taken = np.mean([result["per_image/gradients"].mean() for result in table.files])
     starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
     parts = [
         _spread(table),
         f"{data['images']} {data['split']} images, eps {radius(settings['eps'])}, "
         f"step {radius(settings['step_size'])}{starts}",
-        f"at most {gradients} gradients an image and source",
+        f"{asked} gradients an image and source asked for, {taken:.0f} taken: the others repeat earlier ones",
     ]
     if any(row.setting == "black-box" for row in table.cells):
         parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
