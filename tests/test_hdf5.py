@@ -652,3 +652,41 @@ def test_what_is_left_of_parts_goes_with_the_finished_file_of_their_configuratio
     mine, foreign = part_of(path, [3, 4], 2), part_of(path, [5, 6], 2, CONFIG | {"data": "photos"})
     assert hdf5.is_finished(path, SCHEMA, CONFIG)
     assert not mine.exists() and foreign.exists()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_partial_never_resumes_into_other_numbers(tmp_path: Path, seed: int) -> None:
+    """Bytes flipped, zeroed, cut off or added: the damaged rows are computed again, or all of them."""
+    path, random = tmp_path / "x.h5", np.random.default_rng(seed)
+    with start(path) as rows:
+        rows.append(made_rows(0, 4))
+        rows.append(made_rows(4, 8))
+    data = bytearray(partial_of(path).read_bytes())
+    place, length = int(random.integers(len(data))), int(random.integers(1, 400))
+    match seed % 4:
+        case 0:
+            data[place] ^= 1 << int(random.integers(8))
+        case 1:
+            data[place : place + length] = bytes(len(data[place : place + length]))
+        case 2:
+            del data[place:]
+        case 3:
+            data[place : place + length] = random.bytes(len(data[place : place + length]))
+    partial_of(path).write_bytes(data)
+    with start(path) as rows:
+        assert rows.done in (0, 4, 8)
+        rows.append(made_rows(rows.done, COUNT))
+        rows.finish(summary(rows), {"seconds": 1.0})
+    assert content(path) == content(write(tmp_path / "whole.h5"))
+
+
+def test_rows_after_a_damaged_batch_are_computed_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with start(path) as rows:
+        rows.append(made_rows(0, 4))
+        rows.append(made_rows(4, 8))
+    with h5py.File(partial_of(path), "r+") as file:
+        column = file[SCHEMA.per_image[0].path]
+        column[5] = column[5] + 1
+    with start(path) as rows:
+        assert rows.done == 4

@@ -45,7 +45,11 @@ def read(path: Path) -> Stored:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: `irt train` makes them.")
-    return parse(path, path.read_bytes())
+    try:
+        data = path.read_bytes()
+    except PermissionError:
+        raise UserError(f"{path} may not be read: its permissions do not allow it.") from None
+    return parse(path, data)
 
 
 def parse(path: Path, data: bytes) -> Stored:
@@ -53,7 +57,11 @@ def parse(path: Path, data: bytes) -> Stored:
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}): delete it and train again.") from None
+        if path.suffix != ".safetensors":
+            raise UserError(
+                f"{path} is no checkpoint: those are files that `irt train` writes, NAME.safetensors."
+            ) from None
+        raise UserError(f"{path} is damaged or no safetensors file ({error}): {_REMEDY}") from None
     metadata = _metadata(data)
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not one that `irt train` wrote.")
@@ -65,10 +73,13 @@ def parse(path: Path, data: bytes) -> Stored:
     tensors = {name: _raw(tensor["dtype"], tensor["shape"], tensor["data"]) for name, tensor in entries}
     sha256 = tensors_sha256(tensors)
     if sha256 != metadata.get("tensors_sha256"):
-        raise UserError(f"{path} is damaged (its tensors differ from their checksum): delete it and train again.")
+        raise UserError(f"{path} is damaged (its tensors differ from their checksum): {_REMEDY}")
     if text_sha256(metadata.get("about", "")) != metadata.get("about_sha256"):
-        raise UserError(f"{path} is damaged (its metadata differ from their checksum): delete it and train again.")
+        raise UserError(f"{path} is damaged (its metadata differ from their checksum): {_REMEDY}")
     return Stored(json.loads(metadata["about"]), tensors, sha256, data)
+
+
+_REMEDY = "train again with --overwrite, or copy it anew from where it came."
 
 
 def tensors_sha256(tensors: Mapping[str, Raw]) -> str:

@@ -41,10 +41,14 @@ FORMAT_VERSION = 1
 PROVENANCE = "provenance"
 PLACES = "places"
 """In a part: which image each of its rows is of."""
+ENDS, CHECKSUMS = "batch_ends", "batch_checksums"
+"""In a partial file: how many rows there were after each batch, and the SHA-256 of the batch."""
 
 _COMPRESS_ABOVE = 4096
 _CHUNK_BYTES = 64 * 1024
 _PART_BYTES = 4 * 1024 * 1024
+JOINED_BATCH = 250
+"""Rows a checksum, where rows of several processes were joined."""
 _ROOM_FOR_THE_REST = 1024 * 1024
 """Bytes for statistics, provenance and the file's own structure."""
 
@@ -94,6 +98,9 @@ class Rows:
                 raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
         for path, values in rows.items():
             self._file[path][start:stop] = values
+        batch = batch_count(self._file)
+        self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
+        self._file[ENDS][batch] = stop
         self._note_done(stop)
 
     def _note_done(self, done: int) -> None:
@@ -111,7 +118,7 @@ class Rows:
         there = [np.arange(self.done)]
         for path in self._good_parts():
             with h5py.File(path, "r") as part:
-                there.append(part[PLACES][: part.attrs["n_done"]])
+                there.append(part[PLACES][: good_rows(part, self.schema)])
         return np.setdiff1d(np.arange(self._length), np.concatenate(there))
 
     def join(self) -> None:
@@ -122,12 +129,21 @@ class Rows:
         for path in parts:
             with h5py.File(path, "r") as part:
                 self._take(part)
-        self._note_done(self._length)
+        self._note_whole()
         for path in parts:
             path.unlink()
 
+    def _note_whole(self) -> None:
+        """Note that all rows are there, in batches of their own."""
+        ends = [*range(JOINED_BATCH, self._length, JOINED_BATCH), self._length]
+        self._file[ENDS][...] = 0
+        for batch, (start, stop) in enumerate(pairwise([0, *ends])):
+            self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
+            self._file[ENDS][batch] = stop
+        self._note_done(self._length)
+
     def _take(self, part: h5py.File) -> None:
-        for run in _runs(part[PLACES][: part.attrs["n_done"]]):
+        for run in _runs(part[PLACES][: good_rows(part, self.schema)]):
             places = part[PLACES][run]
             for column in self.schema.per_image:
                 self._file[column.path][places[0] : places[-1] + 1] = part[column.path][run]
@@ -140,7 +156,7 @@ class Rows:
         """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
         found = []
         for path in sorted(_parts_of(self.path)):
-            if _is_of(path, str(self._file.attrs["config_sha256"])):
+            if _is_of(path, str(self._file.attrs["config_sha256"])) and _is_intact(path, self.schema):
                 found.append(path)
             else:
                 path.unlink()
@@ -230,6 +246,7 @@ def open_rows(
         left.unlink(missing_ok=True)
     file = _create(partial, schema, count, axes, config)
     _write_json(file, "environment_json", environment)
+    file.attrs["environment_sha256"] = _text_sha256(file, "environment_json")
     file.flush()
     return Rows(file, path, schema, axes)
 
@@ -275,7 +292,36 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
     for column in schema.per_image:
         fill = _FILL[np.dtype(column.dtype).kind]
         file.create_dataset(column.path, shapes[column.path], column.dtype, fillvalue=fill, dcpl=early.copy())
+    file.create_dataset(ENDS, (count,), "i8", fillvalue=0, dcpl=early.copy())
+    file.create_dataset(CHECKSUMS, (count, hashlib.sha256().digest_size), "u1", fillvalue=0, dcpl=early.copy())
     return file
+
+
+def batch_count(file: h5py.File) -> int:
+    """Return how many batches of rows a partial file has noted."""
+    return int(np.count_nonzero(file[ENDS][...]))
+
+
+def good_rows(file: h5py.File, schema: Schema) -> int:
+    """Return how many rows from the first on are what was written: whole batches whose checksum holds."""
+    start = 0
+    for end, checksum in zip(file[ENDS][...].tolist(), file[CHECKSUMS][...], strict=True):
+        if not start < end <= len(file[ENDS]):
+            break
+        if not np.array_equal(checksum, _checksum(file, schema, start, end)):
+            break
+        start = end
+    return start
+
+
+def _checksum(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArray:
+    """Return the SHA-256, 32 bytes, of a batch of rows: of what run, which images, and each column's bytes."""
+    digest = hashlib.sha256(f"{file.attrs['config_sha256']} {start} {stop}".encode())
+    for path in (*(column.path for column in schema.per_image), *([PLACES] if PLACES in file else [])):
+        values = file[path][start:stop]
+        digest.update(f"{path} {values.dtype} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values))
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -371,6 +417,15 @@ def _is_of(partial: Path, config: str) -> bool:
         return False
 
 
+def _is_intact(part: Path, schema: Schema) -> bool:
+    """Return whether a part is laid out as the schema says, so that its good rows can be told."""
+    try:
+        with h5py.File(part, "r") as file:
+            return _intact_rows(file, schema) is not None and len(file[PLACES]) == len(file[ENDS])
+    except _UNREADABLE:
+        return False
+
+
 def _parts_of(path: Path) -> Iterator[Path]:
     return path.parent.glob(f"{glob.escape(path.name)}.partial.*")
 
@@ -445,13 +500,25 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             yield file
     except BlockingIOError:
         raise UserError(f"{path} is being written by another process.") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read: its permissions do not allow it.") from None
     except _UNREADABLE as error:
-        raise UserError(
-            f"{path} is damaged or no HDF5 file ({first_line(error)}): delete it, or run its analysis again."
-        ) from None
+        raise UserError(_unreadable(path, error)) from None
 
 
-_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError)
+def _unreadable(path: Path, error: Exception) -> str:
+    """Return the sentence for a file that cannot be read: another kind of file, or a damaged one."""
+    with open(path, "rb") as file:
+        if file.read(len(_SIGNATURE)) != _SIGNATURE and path.suffix != ".h5":
+            return f"{path} is no analysis file: those are HDF5 files that `irt analyze` writes, NAME.h5."
+    return f"{path} is damaged or no HDF5 file ({first_line(error)}): run its analysis again with --overwrite."
+
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""What an HDF5 file begins with."""
+
+
+_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError, OverflowError)
 """What h5py raises where bytes of a file are not what they were."""
 
 
@@ -467,13 +534,16 @@ def _reopen(
     try:
         file = h5py.File(partial, "r+")
         found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        whole = {column.path for column in schema.per_image} <= set(_paths(file)) and "n_done" in file.attrs
+        done = _intact_rows(file, schema)
+        if str(file.attrs["environment_sha256"]) != _text_sha256(file, "environment_json"):
+            done = None
     except BlockingIOError:
         raise UserError(f"{partial} is being written by another process: let it end.") from None
     except _UNREADABLE:
         return None
     same = config_sha256(found) == config_sha256(config)
-    if whole and same and not overwrite:
+    if done is not None and same and not overwrite:
+        _cut(file, done)
         return file
     file.close()
     if same or overwrite or is_outdated(found):
@@ -484,10 +554,34 @@ def _reopen(
     )
 
 
-def _paths(file: h5py.File) -> list[str]:
-    paths: list[str] = []
-    file.visit(paths.append)
-    return paths
+def _intact_rows(file: h5py.File, schema: Schema) -> int | None:
+    """Return how many rows of a partial file can be kept; None where it is not laid out as one of this schema.
+
+    Nothing is read before it is known to be of the size that it has room for on the disk.
+    """
+    count = len(file[ENDS])
+    layout = {column.path: column.dtype for column in schema.per_image} | {ENDS: "i8", CHECKSUMS: "u1"}
+    for path, kind in layout.items():
+        dataset = file[path]
+        room = dataset.id.get_storage_size()
+        if dataset.dtype != np.dtype(kind) or len(dataset) != count or dataset.nbytes != room:
+            return None
+    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "schema": schema.label, "NX_class": "NXroot"}
+    if any(file.attrs[name] != value for name, value in attributes.items()) or file.attrs["complete"]:
+        return None
+    return good_rows(file, schema)
+
+
+def _cut(file: h5py.File, done: int) -> None:
+    """Forget the batches of a partial file beyond its first `done` rows."""
+    batches = int(np.searchsorted(file[ENDS][: batch_count(file)], done, side="right"))
+    file[ENDS][batches:] = 0
+    file.attrs["n_done"] = done
+    file.flush()
+
+
+def _text_sha256(file: h5py.File, name: str) -> str:
+    return hashlib.sha256(file[f"{PROVENANCE}/{name}"].asstr()[()].encode()).hexdigest()
 
 
 def _check_schema(path: Path, found: str, wanted: str) -> None:
@@ -586,5 +680,6 @@ def _bytes(values: Any) -> bytes:
 
 
 def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:
-    text = json.dumps(value, indent=1, sort_keys=True)
-    file.create_dataset(f"{PROVENANCE}/{name}", data=text, dtype=h5py.string_dtype("utf-8"))
+    """Write a text of fixed length: one of variable length lies in a heap, where a damaged byte makes HDF5 hang."""
+    text = json.dumps(value, indent=1, sort_keys=True).encode()
+    file.create_dataset(f"{PROVENANCE}/{name}", data=text, dtype=h5py.string_dtype("utf-8", len(text)))
