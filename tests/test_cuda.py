@@ -65,7 +65,7 @@ def test_models_trained_at_once_are_those_trained_alone(tmp_path: Path, digits: 
             assert one.about["history"][-1][loss] == pytest.approx(other.about["history"][-1][loss], abs=0.05)
 
 
-def _in_turn(steps: list[Generator[None, None, Path]]) -> list[Path]:
+def _in_turn(steps: list[Generator[None, None, tuple[Path, bool]]]) -> list[Path]:
     """Each on its stream, as `in_turn.run` goes through tasks."""
     found: dict[int, Path] = {}
     streams = [torch.cuda.stream(torch.cuda.Stream()) for _ in steps]  # type: ignore[no-untyped-call]
@@ -75,7 +75,7 @@ def _in_turn(steps: list[Generator[None, None, Path]]) -> list[Path]:
                 with stream:
                     next(one)
             except StopIteration as end:
-                found.setdefault(place, end.value)
+                found.setdefault(place, end.value[0])
     return [found[place] for place in range(len(steps))]
 
 

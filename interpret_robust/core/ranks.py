@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.interruption import Stopped
+from interpret_robust.core.locks import Lock
 
 PATIENCE = timedelta(hours=6)
 """How long a rank waits for another that is at work. One that has died is noticed at once."""
@@ -147,6 +149,17 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
 def wait() -> None:
     """Until all ranks are here."""
     any_of(False)
+
+
+def wait_for_turn(lock: Lock, is_late: Callable[[], bool]) -> Iterator[None]:
+    """Yield while another job makes the file of `lock`, until rank 0 of this one holds it.
+
+    Raises Stopped on all ranks where one of them is late.
+    """
+    while not from_first(lock.attempt):
+        if any_of(is_late())[0]:
+            raise Stopped(f"{lock.path.name} is still being made by another process")
+        yield
 
 
 def from_first(do: Callable[[], Any]) -> Any:

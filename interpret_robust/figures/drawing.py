@@ -11,6 +11,7 @@ from interpret_robust import figures
 from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.locks import Lock
 from interpret_robust.figures import style
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
@@ -67,12 +68,14 @@ def _draw(figure: str, unordered: Sequence[hdf5.Result], folder: Path, say: Say,
     name = style.stem(figure, opened) + suffix
     sources, version = style.inputs(opened), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
-    if style.is_drawn(folder, name, sources, version):
-        say(f"{picture.name} is there already")
-        return picture
-    verb = "redrew" if picture.exists() else "drew"
-    style.save(drawn(figure, opened), folder, name, sources, version)
-    say(f"{verb} {picture.name}")
+    if not style.is_drawn(folder, name, sources, version):
+        with Lock(picture):
+            if not style.is_drawn(folder, name, sources, version):
+                verb = "redrew" if picture.exists() else "drew"
+                style.save(drawn(figure, opened), folder, name, sources, version)
+                say(f"{verb} {picture.name}")
+                return picture
+    say(f"{picture.name} is there already")
     return picture
 
 

@@ -34,6 +34,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.core.files import put_in_place
+from interpret_robust.core.locks import do_if_free
 from interpret_robust.results.schema import Column, Schema
 
 FORMAT = "interpret-robust"
@@ -180,7 +181,7 @@ class Rows:
         finally:
             whole.unlink(missing_ok=True)
         self._file.close()
-        partial.unlink()
+        partial.unlink(missing_ok=True)
 
     def _copy(self, file: h5py.File) -> None:
         """Attributes, provenance and rows of the partial file, the rows a chunk at a time."""
@@ -225,6 +226,8 @@ def open_rows(
     is_outdated: Callable[[dict[str, Any]], bool] = lambda _: False,
 ) -> Rows:
     """Start the file of an analysis over `count` images, or go on with its unfinished `.partial`.
+
+    The caller holds the lock of `path`, see `core.locks`, until the rows are closed.
 
     Args:
         path: the file's final name.
@@ -390,7 +393,7 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
         return False
     found = read(path, schema.label).config
     if config_sha256(found) == config_sha256(config):
-        _remove_leftovers(path, config)
+        do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
     raise UserError(
         f"{path} holds another configuration ({differences(found, config)}): "

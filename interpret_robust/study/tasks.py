@@ -70,7 +70,7 @@ class TrainTask:
         """The same a step at a time, until `stop` is set."""
         if ranks.any_of(time.monotonic() > self.deadline)[0]:
             raise Stopped(f"{self.job().name} was not begun")
-        path = yield from training(
+        path, is_new = yield from training(
             self.job(),
             self.folder,
             source=self.source,
@@ -82,6 +82,8 @@ class TrainTask:
         )
         if ranks.index() > 0:
             return path.name
+        if not is_new:
+            return f"{path.name} is there already"
         last = checkpoint.read(path).about["history"][-1]
         return (
             f"trained {path.name}: {last['epoch']} epochs in {last['seconds']:.0f} s, "
@@ -118,7 +120,9 @@ class AnalysisTask:
 
     def __call__(self, position: int | None = None) -> str:
         """Run it, and say where the answer is. Raises Stopped at the deadline, with all whole batches kept."""
-        return f"analyzed {self.work().run(overwrite=self.overwrite, position=position).name}"
+        work = self.work()
+        path = work.run(overwrite=self.overwrite, position=position)
+        return f"analyzed {path.name}" if work.is_new else f"{path.name} is there already"
 
     def work(self) -> streaming.Work:
         """The analysis with everything that it needs. Raises UserError where these do not fit."""

@@ -26,6 +26,7 @@ from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.core.locks import Lock
 from interpret_robust.core.round_robin import to_end
 from interpret_robust.datasets.batches import TrainingBatches
 from interpret_robust.models import Classifier, build, checkpoint
@@ -258,7 +259,7 @@ def train(
             overwrite=overwrite,
             save_every=save_every,
         )
-        return to_end(steps)
+        return to_end(steps)[0]
 
 
 def training(
@@ -272,14 +273,43 @@ def training(
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
     position: int | None = None,
-) -> Generator[None, None, Path]:
-    """As `train`, one step each time it is asked for one, until `stop` is set; `position` is the line of its bar."""
-    path, state_path = folder / f"{job.name}.safetensors", folder / f"{job.name}.state.safetensors"
-    is_first = ranks.index() == 0
-    if ranks.from_first(lambda: finished(job, folder, overwrite=overwrite)):
-        if is_first:
-            state_path.unlink(missing_ok=True)
-        return path
+) -> Generator[None, None, tuple[Path, bool]]:
+    """As `train`, one step each time it is asked for one, until `stop` is set; `position` is the line of its bar.
+
+    Returns the path and whether the model was trained now: another process may have made it in the meantime.
+    """
+    path = folder / f"{job.name}.safetensors"
+    lock = Lock(path)
+    try:
+        yield from ranks.wait_for_turn(lock, lambda: stop.is_set() or time.monotonic() > deadline)
+        if ranks.from_first(lambda: finished(job, folder, overwrite=overwrite)):
+            if ranks.index() == 0:
+                state_of(path).unlink(missing_ok=True)
+            return path, False
+        yield from _training(job, path, source, device, stop, deadline, overwrite, save_every, position)
+        return path, True
+    finally:
+        lock.release()
+
+
+def state_of(path: Path) -> Path:
+    """Where the unfinished run of the checkpoint at `path` lies."""
+    return path.with_name(f"{path.stem}.state.safetensors")
+
+
+def _training(
+    job: Job,
+    path: Path,
+    source: str,
+    device: torch.device,
+    stop: Event,
+    deadline: float,
+    overwrite: bool,
+    save_every: float,
+    position: int | None,
+) -> Generator[None, None, None]:
+    """Train and write the checkpoint at `path`, whose lock is held."""
+    state_path, is_first = state_of(path), ranks.index() == 0
     with devices.threads_kept():
         run = Run(job, device)
         earlier = _resume(run, state_path, overwrite=overwrite)
@@ -303,7 +333,6 @@ def training(
         checkpoint.write(path, metadata | {"history": run.history, "metrics": metrics}, run.final_tensors())
         state_path.unlink(missing_ok=True)
     ranks.wait()
-    return path
 
 
 def _environment(device: torch.device) -> dict[str, str | int]:

@@ -20,6 +20,7 @@ from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.core.locks import Lock
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
@@ -35,6 +36,7 @@ class Work:
     Attributes:
         dataset, split: all data, and the images that are analyzed.
         settings: resolved for the model.
+        is_new: whether `run` has written the file; another process may have done so before.
         origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
             `trained_on`, the sources of the model and of the evaluators.
 
@@ -73,6 +75,7 @@ class Work:
         self.dataset = dataset
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         self._deadline = deadline
+        self.is_new = False
         limit = reached(limit, dataset.split(split))
         self.split = dataset.split(split).first(limit)
         if analysis.needs_masks and self.split.masks is None:
@@ -198,17 +201,26 @@ class Work:
         began = time.monotonic()
         with ExitStack() as files:
             rows = None
+            lock = Lock(self.path)
+            files.callback(lock.release)
+            for _ in ranks.wait_for_turn(lock, lambda: time.monotonic() > self._deadline):
+                pass
 
-            def begin() -> list[int]:
+            def begin() -> list[int] | None:
                 nonlocal rows
+                if self.is_done(overwrite=overwrite):
+                    return None
                 rows = files.enter_context(self._open(overwrite=overwrite))
                 return [int(image) for image in rows.missing()]
 
-            missing = np.array(ranks.from_first(begin), np.int64)
-            self._stream(rows, missing, position)
+            missing = ranks.from_first(begin)
+            if missing is None:
+                return self.path
+            self._stream(rows, np.array(missing, np.int64), position)
             if rows is not None:
                 self._finish(rows, began)
             ranks.wait()
+            self.is_new = True
         return self.path
 
     def _open(self, *, overwrite: bool) -> hdf5.Rows:

@@ -14,6 +14,7 @@ from interpret_robust import analyses, figures
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.locks import Lock
 from interpret_robust.figures import drawing, style
 from interpret_robust.results import names
 from interpret_robust.results.hdf5 import Result
@@ -34,14 +35,16 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
     results = sorted(map(analyses.read, files), key=names.order)
     stamp = _stamp(results)
-    stamp_before = _stamp_of(page) if page.exists() else None
-    if stamp_before == stamp:
-        say(f"{page.name} is there already")
-        return page
-    text = render(results, _draw(results, folders.figures, say))
-    with replacing(page) as partial:
-        partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
-    say(f"{'rewrote' if stamp_before else 'wrote'} {page.name}")
+    if _stamp_of(page) != stamp:
+        with Lock(page):
+            stamp_before = _stamp_of(page)
+            if stamp_before != stamp:
+                text = render(results, _draw(results, folders.figures, say))
+                with replacing(page) as partial:
+                    partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
+                say(f"{'rewrote' if stamp_before else 'wrote'} {page.name}")
+                return page
+    say(f"{page.name} is there already")
     return page
 
 
@@ -60,8 +63,10 @@ def _stamp(results: list[Result]) -> str:
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _stamp_of(page: Path) -> str:
-    """The stamp of a report that is there. Raises UserError for a file that is no report."""
+def _stamp_of(page: Path) -> str | None:
+    """The stamp of a report, None where there is none. Raises UserError for a file that is no report."""
+    if not page.exists():
+        return None
     with open(page, encoding="utf-8", errors="replace") as file:
         match = _STAMP.match(file.readline(200))
     if match is None:
