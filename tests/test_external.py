@@ -20,17 +20,16 @@ from torch import Tensor, nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
+from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import (
     Brought,
-    Card,
     bring,
     layer_rows,
     network_of,
     preprocess_of,
-    reference,
     subject,
-    try_out,
 )
+from interpret_robust.models.trial import try_out
 from interpret_robust.models.wrapped import STATISTICS
 
 CPU = torch.device("cpu")
