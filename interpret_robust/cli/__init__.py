@@ -253,13 +253,14 @@ def data_get(name: str) -> None:
 @root_option
 def data_show(name: str, split: str, root: Path) -> None:
     """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
+    from interpret_robust.core.file_names import file_part
     from interpret_robust.datasets import load
     from interpret_robust.figures import contact_sheet, style
 
     found = load(name)
     sources = {found.name: found.split(split).sha256}
     drawing = contact_sheet.draw(found, split)
-    stem = f"data-{found.name}-{split}"
+    stem = file_part(f"data-{found.name}-{split}")
     paths = style.save(drawing, root / "figures", stem, sources, metadata.version("interpret-robust"))
     click.echo(f"{drawing.caption}\n{paths[0]}")
 

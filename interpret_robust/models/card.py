@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import replacing
 from interpret_robust.models.variants import VARIANTS
 
@@ -43,7 +44,9 @@ class Card:
 
     def __post_init__(self) -> None:
         # Lists become tuples: a card is a key of the models that are kept in memory.
-        object.__setattr__(self, "arguments", tuple((name, _hashable(value)) for name, value in self.arguments))
+        object.__setattr__(self, "arguments", tuple((name, _hashable(name, value)) for name, value in self.arguments))
+        if self.label is not None and not is_printable_label(self.label):
+            raise UserError(f"--label {self.label!r}: give a label of printable characters on one line.")
         if self.label in VARIANTS:
             raise UserError(f"--label {self.label} is the name of a variant of the paper: choose another.")
         if self.resize is not None and self.resize < 1:
@@ -66,16 +69,15 @@ class Card:
             held = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"there is no model card {path}: `irt model card` makes them.") from None
-        except (UnicodeDecodeError, ValueError):
+        except (ValueError, RecursionError):
             raise UserError(f"{path} is no model card: it is not JSON.") from None
         if not isinstance(held, dict) or held.pop("format", None) != FORMAT:
             raise UserError(f"{path} is no model card: `irt model card` makes them.")
         if (version := held.pop("format_version", None)) != FORMAT_VERSION:
             raise UserError(f"{path} is a model card of format {version}, and this irt reads {FORMAT_VERSION}.")
-        try:
-            return cls.of(held)
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path} is no model card that this irt knows: it holds {', '.join(held)}.") from None
+        if problem := _problem(held):
+            raise UserError(f"{path} is no model card that this irt knows: {problem}.")
+        return cls.of(held)
 
     @classmethod
     def of(cls, held: Mapping[str, Any]) -> Self:
@@ -105,6 +107,26 @@ class Card:
         return options + [word for name, value in self.arguments for word in ("--model-arg", f"{name}={_text(value)}")]
 
 
+def _problem(held: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the names or types of a card's fields, as JSON gives them, or None."""
+    if not {"model", "arguments"} <= held.keys() <= Card.__dataclass_fields__.keys():
+        return f"it holds {', '.join(held)}"
+    for name, value in held.items():
+        shown = json.dumps(value)
+        if name == "arguments":
+            pairs = value if isinstance(value, list) else [None]
+            if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+                return f"arguments is {shown} where a list of [name, value] is needed"
+        elif name == "resize":
+            if value is not None and type(value) is not int:
+                return f"resize is {shown} where a whole number or null is needed"
+        elif not isinstance(value, str) and (value is not None or name == "model"):
+            return f"{name} is {shown} where text{'' if name == 'model' else ' or null'} is needed"
+        elif isinstance(value, str) and not value.isprintable():
+            return f"{name} is {shown}, which has control characters"
+    return None
+
+
 def _text(value: Any) -> str:
     """A value as `--model-arg` reads it: text as it is, unless that would be read as something else."""
     if isinstance(value, str):
@@ -115,9 +137,13 @@ def _text(value: Any) -> str:
     return json.dumps(value)
 
 
-def _hashable(value: Any) -> Any:
-    """A value of JSON with tuples for its lists."""
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+def _hashable(name: str, value: Any) -> Any:
+    """Return a value of JSON with tuples for its lists. Raises UserError for an object, also inside a list."""
+    if isinstance(value, dict):
+        raise UserError(
+            f"--model-arg {name}={json.dumps(value, default=str)} is an object: give a number, text or list."
+        )
+    return tuple(_hashable(name, item) for item in value) if isinstance(value, list | tuple) else value
 
 
 Reference = Path | Card

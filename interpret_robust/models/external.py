@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import file_part
 from interpret_robust.core.plugins import first_words, imported
 from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.card import Card, Reference
-from interpret_robust.models.libraries import BUILDERS
+from interpret_robust.models.libraries import BUILDERS, build
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.weight_files import load_weights
 from interpret_robust.models.wrapped import STATISTICS, Layer, Preprocess, Wrapped, default_layer, layers, statistics
@@ -69,8 +70,8 @@ class Brought:
 
     @property
     def name(self) -> str:
-        """As `cifar10-torchvision-resnet18`: the data first, as in the names of checkpoints."""
-        return f"{self.job['dataset']}-{self.card.name}"
+        """As `cifar10-torchvision-resnet18`: the data first, as in the names of checkpoints; one part of a path."""
+        return file_part(f"{self.job['dataset']}-{self.card.name}")
 
     @property
     def told(self) -> str:
@@ -140,7 +141,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
         torch.default_generator.manual_seed(0)
         try:
             if origin in BUILDERS:
-                network = BUILDERS[origin](name, pretrained, classes, dict(card.arguments))
+                network = build(origin, name, classes, dict(card.arguments), pretrained=pretrained)
             else:
                 network = _called(card)
         except UserError:

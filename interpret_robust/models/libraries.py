@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -14,6 +15,26 @@ from interpret_robust.core.errors import UserError, unknown
 
 MOST_TOLD = 12
 """Names that a sentence lists."""
+
+
+_LOADING = re.compile(
+    r"(weights|pretrained|checkpoint)(_.*)?|custom_checkpoint|state_dict|(.*_)?(dir|file|url)|path|(?!drop_).*_path"
+)
+"""Names of arguments by which a library's builder reads a file of its own, perhaps by unpickling it."""
+
+
+def build(origin: str, name: str, classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    """Return the network that the library `origin`, a key of `BUILDERS`, calls `name`.
+
+    Raises UserError for an unknown name, a library that is missing, and an argument that makes the library read a file.
+    """
+    for argument in arguments:
+        if _LOADING.fullmatch(argument):
+            raise UserError(
+                f"--model-arg {argument} could make {origin} read, and unpickle, a file of its own: name the file with "
+                "--weights, which never unpickles."
+            )
+    return BUILDERS[origin](name, pretrained, classes, arguments)
 
 
 def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
