@@ -90,7 +90,7 @@ def _argument(text: str) -> tuple[str, Any]:
         raise ValueError(text)
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
