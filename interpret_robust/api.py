@@ -31,8 +31,9 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.figures import style
 from interpret_robust.figures.drawing import drawn
+from interpret_robust.models import card as cards
 from interpret_robust.models import external
-from interpret_robust.models.external import Card
+from interpret_robust.models.card import Card
 from interpret_robust.models.subject import Subject
 from interpret_robust.results import hdf5
 
@@ -46,7 +47,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
     Args:
         model: what `--model` takes, or a network itself, of which a copy is kept: it may be trained on.
         data: which images it is for; a checkpoint of `irt train` knows its own.
-        card: fields of `loading.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`.
+        card: fields of `models.card.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`.
 
     Raises UserError as the commands do.
     """
@@ -54,13 +55,13 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
         card["arguments"] = tuple(dict(card["arguments"]).items())
     if isinstance(model, nn.Module):
         kind = type(model)
-        declared = external.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
+        declared = cards.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
         assert isinstance(declared, Card)
         if declared.weights is not None or declared.arguments:
             raise UserError("a network that is given as it is has its weights: name them where it is built.")
         found = _data(data)
         return external.bring(copy.deepcopy(model), declared, found, found.name)
-    reference = external.reference(str(model), **card)
+    reference = cards.reference(str(model), **card)
     if isinstance(data, Dataset) and isinstance(reference, Card):
         return external.bring(external.network_of(reference, len(data.class_names)), reference, data, data.name)
     return external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data))

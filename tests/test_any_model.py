@@ -20,8 +20,9 @@ from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.models import card as cards
 from interpret_robust.models import external
-from interpret_robust.models.external import Card
+from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
 
 MODELS: dict[str, list[str]] = {
@@ -108,7 +109,7 @@ def card_of(name: str) -> Card:
     command.main([*MODELS[name], "--dataset", "x"], standalone_mode=False)
     (given,) = found
     given.pop("dataset")
-    card = external.reference(given.pop("model"), **given)
+    card = cards.reference(given.pop("model"), **given)
     assert isinstance(card, Card)
     return card
 

@@ -293,7 +293,7 @@ def test_a_mistake_is_one_sentence(call: Callable[[Any], Any], sentence: str) ->
 
 
 def test_a_card_can_be_asked_of_images_in_memory(tmp_path: Path) -> None:
-    from interpret_robust.models.external import Card
+    from interpret_robust.models.card import Card
 
     Card("anyone:Convolutions", local_layer="stem", label="mine").write(tmp_path / "card.json")
     model = ir.load(tmp_path / "card.json", noise())

@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
+from interpret_robust.models import libraries
+from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import (
     Brought,
-    Card,
     bring,
     layer_rows,
     network_of,
     preprocess_of,
-    reference,
     subject,
-    try_out,
 )
+from interpret_robust.models.trial import try_out
 from interpret_robust.models.wrapped import STATISTICS
 
 CPU = torch.device("cpu")
@@ -93,7 +93,55 @@ def brought(network: nn.Module, data: Dataset, **card: Any) -> Brought:
     return bring(network, Card("mine:net", **card), data, data.name)
 
 
+# --- arguments that would make a library read a file
+
+
+@pytest.mark.parametrize(
+    ("model", "argument"),
+    [
+        ("torchvision:resnet18", "weights"),
+        ("torchvision:resnet18", "weights_backbone"),
+        ("torchvision:resnet18", "pretrained"),
+        ("timm:resnet18", "checkpoint_path"),
+        ("timm:resnet18", "pretrained_cfg"),
+        ("timm:resnet18", "pretrained_cfg_overlay"),
+        ("timm:resnet18", "cache_dir"),
+        ("robustbench:Standard", "model_dir"),
+        ("robustbench:Standard", "custom_checkpoint"),
+    ],
+)
+@pytest.mark.parametrize("weights", [None, "random"])
+def test_no_argument_makes_a_library_read_a_file(
+    model: str, argument: str, weights: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The builder, which would leave a marker, is never called: the name of a file does not reach the library."""
+    marker = tmp_path / "marker"
+    monkeypatch.setitem(libraries.BUILDERS, model.partition(":")[0], lambda *given: marker.touch())
+    with pytest.raises(UserError, match=f"--model-arg {argument} could make .* name the file with --weights"):
+        network_of(Card(model, weights=weights, arguments=((argument, str(tmp_path / "file.pt")),)), 10)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("argument", ["drop_path", "drop_path_rate", "weight_init", "init_weights", "use_checkpoint"])
+def test_other_arguments_reach_the_library(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+
+    def builder(*given: Any) -> nn.Module:
+        called.append(given)
+        return nn.Identity()
+
+    monkeypatch.setitem(libraries.BUILDERS, "timm", builder)
+    network_of(Card("timm:any", weights="random", arguments=((argument, 3),)), 10)
+    assert called == [("any", False, 10, {argument: 3})]
+
+
 # --- cards
+
+
+def test_a_label_is_kept_as_text_and_never_leaves_the_folder() -> None:
+    found = brought(seeded(Convolutions), noise("of/../data"), label="../../a/b")
+    assert (found.job["variant"], found.job["dataset"]) == ("../../a/b", "of/../data")
+    assert Path(found.name).name == found.name
 
 
 @pytest.mark.parametrize(
@@ -183,6 +231,21 @@ def changed(**fields: Any) -> str:
         (changed(arguments=[1, 2]), "is no model card that this irt knows"),
         (changed(arguments=[["a", 1, 2]]), "is no model card that this irt knows"),
         (changed(resize=-3), "--resize -3"),
+        (changed(resize=True), "resize is true where a whole number or null is needed"),
+        (changed(resize=2.5), "resize is 2.5 where"),
+        (changed(resize="32"), 'resize is "32" where'),
+        (changed(model=None), "model is null where text is needed"),
+        (changed(model=["a"]), r'model is \["a"\] where text is needed'),
+        (changed(weights=3), "weights is 3 where text or null is needed"),
+        (changed(label={}), "label is {} where text or null is needed"),
+        (changed(normalize=[1]), r"normalize is \[1\] where text or null is needed"),
+        (changed(local_layer=False), "local_layer is false where text or null is needed"),
+        (changed(attention_layer="a\0"), "attention_layer is .* which has control characters"),
+        (changed(arguments={"a": 1}), "arguments is .* where a list of"),
+        (changed(arguments=[[1, "a"]]), "arguments is .* where a list of"),
+        (changed(arguments=[["a", {"b": 1}]]), '--model-arg a={"b": 1} is an object'),
+        (changed(arguments=[["a", [[{}]]]]), "--model-arg a={} is an object"),
+        ("[" * 100_000, "is no model card: it is not JSON"),
     ],
 )
 def test_a_file_of_another_kind_is_no_card(text: str, sentence: str, tmp_path: Path) -> None:

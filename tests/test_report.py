@@ -4,7 +4,9 @@ import base64
 import html
 import io
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -600,3 +602,14 @@ def test_tiles_show_their_own_image(window: Page, folders: Folders, digits: Data
     at = (np.arange(32) + 0.5) / 32
     shown = seen[np.ix_((y + height * at).astype(int), (x + width * at).astype(int))]
     assert np.abs(shown.astype(int) - digits.test.images[14]).mean() < 2
+
+
+def test_a_report_of_a_folder_that_may_not_be_written_lies_elsewhere_and_is_the_same(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Folders(tmp_path / "bare")
+    shutil.copytree(folders.analyses, bare.analyses)
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(bare.root))
+    page = report.write(bare, tmp_path / "elsewhere.html", lambda _: None)
+    assert page.read_bytes() == folders.report.read_bytes()
+    assert [path.name for path in bare.root.iterdir()] == ["analyses"]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pytest
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets import npz, sources
+from interpret_robust.datasets import catalogue, npz, sources
 
 Array = npt.NDArray[Any]
 
@@ -147,7 +147,7 @@ def test_fetch_reads_mnist_as_torchvision_lays_it_out(
     }
     register(monkeypatch, "mnist", archives=md5_of(files))
     put(tmp_path, files)
-    first, second = npz.read_npz(sources.fetch("mnist", tmp_path))
+    first, second, _ = npz.read_npz(sources.fetch("mnist", tmp_path))
     np.testing.assert_array_equal(first.images, train[..., None])
     np.testing.assert_array_equal(second.images, test[..., None])
     assert (first.labels.tolist(), second.labels.tolist()) == ([2, 0, 1], [1, 0])
@@ -170,7 +170,7 @@ def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.Monk
     files = {"train_32x32.mat": mat(images, [1, 10]), "test_32x32.mat": mat(images[:1], [1])}
     put(host, files)
     register(monkeypatch, "svhn", url=host.as_uri(), archives=md5_of(files))
-    first, second = npz.read_npz(sources.fetch("svhn", tmp_path / "data"))
+    first, second, _ = npz.read_npz(sources.fetch("svhn", tmp_path / "data"))
     np.testing.assert_array_equal(first.images, images)
     assert (first.labels.tolist(), second.labels.tolist()) == ([1, 0], [1])
     assert not list((tmp_path / "data").glob("*.partial"))
@@ -298,7 +298,7 @@ def test_read_npz_gives_what_was_written(tmp_path: Path) -> None:
     mask[1, 2, 3] = 7
     arrays = good() | {"mask_train": mask}
     npz.write_npz(tmp_path / "own.npz", arrays)
-    train, test = npz.read_npz(tmp_path / "own.npz")
+    train, test, names = npz.read_npz(tmp_path / "own.npz")
     np.testing.assert_array_equal(train.images, arrays["x_train"])
     np.testing.assert_array_equal(test.images, arrays["x_test"])
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])
@@ -306,6 +306,7 @@ def test_read_npz_gives_what_was_written(tmp_path: Path) -> None:
     assert train.masks is not None
     assert np.argwhere(train.masks).tolist() == [[1, 2, 3]]
     assert test.masks is None
+    assert names is None
 
 
 BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
@@ -319,7 +320,14 @@ BAD_ARRAYS: list[tuple[dict[str, Any], str]] = [
     ({"y_train": np.array([0, 1, 2])}, "y_train has shape (3,) where (4,)"),
     ({"y_train": np.eye(4, dtype=int)}, "y_train has shape (4, 4) where (4,)"),
     ({"y_train": np.array([0.0, 1, 2, 0])}, "y_train has dtype float64 where an integer"),
-    ({"y_train": np.array(["0", "1", "2", "0"])}, "y_train has dtype <U1 where an integer"),
+    ({"y_train": np.array(["0", "1", "2", "0"])}, "y_train has dtype <U1 and y_test uint64 where text in both"),
+    ({"y_train": np.array([*"abca"]), "y_test": np.array([*"ad"])}, "y_test has label ['d'] where one of a, b, c"),
+    ({"class_names": np.array(["a", "b"])}, "class_names has 2 names where 3"),
+    ({"class_names": np.array(["a", "b", "a"])}, "a class is called ['a'] where"),
+    ({"class_names": np.array(["a", "b", "\n"])}, "a class is called ['\\n'] where"),
+    ({"class_names": np.arange(3)}, "class_names has dtype int64 and shape (3,) where text"),
+    ({"mask_tain": np.zeros((4, 3, 5), bool)}, "the file holds 'mask_tain.npy' where no array but x_train"),
+    ({"train_images": pixels(4, 3, 5, 3)}, "x_train once is needed"),
     ({"y_train": np.array([0, -1, 2, 1])}, "y_train has labels from -1 to 2"),
     ({"y_train": np.array([0, 1, 2, 1000])}, "y_train has labels from 0 to 1000"),
     ({"y_train": np.array([1, 2, 3, 1])}, "y_train has 3 labels from 1 to 3 where each of 0 to 3"),
@@ -335,6 +343,63 @@ def test_read_npz_names_the_wrong_array(tmp_path: Path, changes: dict[str, Any],
     path = tmp_path / "bad.npz"
     np.savez(path, **{key: value for key, value in (good() | changes).items() if value is not None})
     assert_refused(path, told)
+
+
+def test_text_labels_are_the_sorted_names_of_classes(tmp_path: Path) -> None:
+    labels = {"y_train": np.array(["dog", "ant", "cat", "dog"]), "y_test": np.array([["cat"], ["ant"]])}
+    npz.write_npz(tmp_path / "own.npz", good() | labels)
+    train, test, names = npz.read_npz(tmp_path / "own.npz")
+    assert names == ("ant", "cat", "dog")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([2, 0, 1, 2], [1, 0])
+    npz.write_npz(tmp_path / "own.npz", good() | labels | {"class_names": np.array(["dog", "cat", "ant"])})
+    train, test, names = npz.read_npz(tmp_path / "own.npz")
+    assert names == ("dog", "cat", "ant")
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])
+
+
+def test_class_names_of_a_file_are_those_of_the_dataset(tmp_path: Path) -> None:
+    npz.write_npz(tmp_path / "own.npz", good() | {"class_names": np.array(["a", "b", "c d"])})
+    assert catalogue.load(str(tmp_path / "own.npz")).class_names == ("a", "b", "c d")
+
+
+def test_a_file_as_medmnist_publishes_it_is_read(tmp_path: Path) -> None:
+    arrays = {
+        "train_images": pixels(4, 3, 5),
+        "train_labels": np.array([[0], [2], [1], [0]], np.uint8),
+        "val_images": pixels(1, 3, 5, seed=2),
+        "val_labels": np.array([[1]], np.uint8),
+        "test_images": pixels(2, 3, 5, seed=1),
+        "test_labels": np.array([[1], [2]], np.uint8),
+    }
+    npz.write_npz(tmp_path / "med.npz", arrays)
+    train, test, _ = npz.read_npz(tmp_path / "med.npz")
+    np.testing.assert_array_equal(train.images[..., 0], arrays["train_images"])
+    np.testing.assert_array_equal(test.images[..., 0], arrays["test_images"])
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])
+
+
+def test_no_changed_byte_of_the_directory_drops_or_changes_an_array(tmp_path: Path) -> None:
+    """Each byte of the central directory in turn: the same arrays, or a sentence."""
+    path = tmp_path / "own.npz"
+    npz.write_npz(path, good() | {"mask_train": np.ones((4, 3, 5), bool)})
+    whole, expected = path.read_bytes(), npz.load_arrays(path)
+    refused = 0
+    for at in range(whole.index(b"PK\x01\x02"), len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x21]) + whole[at + 1 :])
+        try:
+            found = npz.load_arrays(path)
+        except UserError:
+            refused += 1
+            continue
+        assert found.keys() == expected.keys()
+        for key, array in expected.items():
+            np.testing.assert_array_equal(found[key], array)
+    assert refused > 100
+
+
+def test_a_folder_of_images_gets_a_sentence_with_the_way_to_an_npz(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder, .* numpy\.savez\(\"mine\.npz\", x_train="):
+        catalogue.load(str(tmp_path))
 
 
 def flip(data: bytes) -> bytes:

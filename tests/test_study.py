@@ -23,7 +23,7 @@ from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset, sources
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.models import Classifier, checkpoint, external
-from interpret_robust.models.external import Reference
+from interpret_robust.models.card import Reference
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import attack_outcomes, hdf5
 from interpret_robust.study import plan, tasks

@@ -17,11 +17,12 @@ import torch
 from oddity import Oddities
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import LONGEST_NAME, file_name
+from interpret_robust.analyses.engine.naming import file_name
 from interpret_robust.analyses.engine.settings import Settings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import LONGEST
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
@@ -462,12 +463,12 @@ def test_a_limit_that_the_split_does_not_reach_is_none(
 
 
 def test_a_file_name_is_never_too_long(odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path) -> None:
-    longest = named(Oddities(pick="p" * (LONGEST_NAME - len("odd-m-seed0-test-pick"))))
+    longest = named(Oddities(pick="p" * (LONGEST - len("odd-m-seed0-test-pick"))))
     assert longest == f"odd-m-seed0-test-pick{'p' * 179}.h5"
     found = {named(Oddities(pick="p" * count + end)) for count in (180, 181, 5000) for end in "ab"}
     found |= {named(Oddities(), model="m" * 500 + end) for end in "ab"}
     assert len(found) == 8
-    assert {len(name) for name in found} == {LONGEST_NAME + len(".h5")}
+    assert {len(name) for name in found} == {LONGEST + len(".h5")}
     assert all(name.startswith(("odd-m-seed0-test-pickppp", "odd-mmm")) for name in found)
     changed = {"settings": Oddities(pick="p" * 5000)}
     this = odd_work(odd_models, odd, tmp_path, **changed)

@@ -19,7 +19,7 @@ from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
-from interpret_robust.models.external import Card
+from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
 from interpret_robust.study.plan import QUICK, plan, study
 

@@ -90,7 +90,7 @@ def _argument(text: str) -> tuple[str, Any]:
         raise ValueError(text)
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -253,13 +253,14 @@ def data_get(name: str) -> None:
 @root_option
 def data_show(name: str, split: str, root: Path) -> None:
     """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
+    from interpret_robust.core.file_names import file_part
     from interpret_robust.datasets import load
     from interpret_robust.figures import contact_sheet, style
 
     found = load(name)
     sources = {found.name: found.split(split).sha256}
     drawing = contact_sheet.draw(found, split)
-    stem = f"data-{found.name}-{split}"
+    stem = file_part(f"data-{found.name}-{split}")
     paths = style.save(drawing, root / "figures", stem, sources, metadata.version("interpret-robust"))
     click.echo(f"{drawing.caption}\n{paths[0]}")
 
@@ -461,11 +462,11 @@ def say(what: str) -> None:
 
 def _brought(card: dict[str, Any]) -> list[Any]:
     """What --model names together with the options beside it: one model, or none where it was not given."""
-    from interpret_robust.models import external
+    from interpret_robust.models import card as cards
 
     model, given = card["model"], {field: value for field, value in card.items() if field != "model"}
     if model is not None:
-        return [external.reference(model, **given)]
+        return [cards.reference(model, **given)]
     if any(given.values()):
         raise UserError("--weights, --normalize and the like say more of a --model: name one.")
     return []
@@ -540,9 +541,10 @@ declared_model = options(
 @click.option("--all", "everything", is_flag=True, help="Also layers that cannot give local features.")
 def model_layers(model: str, dataset: str, everything: bool, **card: Any) -> None:
     """List the layers of a model whose output can serve as local features, and which one is taken by default."""
+    from interpret_robust.models import card as cards
     from interpret_robust.models import external
 
-    reference = external.reference(model, **card)
+    reference = cards.reference(model, **card)
     click.echo(render(external.layer_rows(reference, dataset, everything=everything)))
 
 
@@ -561,14 +563,15 @@ def model_card(model: str, dataset: str, device: str, overwrite: bool, output: P
     """Try a model out on a few images, and write down how it is to be read: a card, which --model then takes."""
     from interpret_robust.core.device import resolve
     from interpret_robust.datasets import load
-    from interpret_robust.models import external
+    from interpret_robust.models import card as cards
+    from interpret_robust.models import external, trial
 
     if output.suffix != ".json":
         raise UserError(f"{output}: a card's name ends in .json.")
-    found = external.subject(external.reference(model, **card), dataset)
+    found = external.subject(cards.reference(model, **card), dataset)
     if not isinstance(found, external.Brought):
         raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
-    tried = external.try_out(found, load(dataset), resolve(device))
+    tried = trial.try_out(found, load(dataset), resolve(device))
     found.card.write(output, overwrite=overwrite)
     if tried.doubt:
         say(tried.doubt)

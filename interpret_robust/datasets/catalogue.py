@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from interpret_robust.core.errors import unknown
+from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets.base import Dataset, Patterns
 from interpret_robust.datasets.npz import Arrays, read_npz, write_npz
 
@@ -42,6 +42,12 @@ def file_of(name: str) -> Path:
     """
     if name.endswith(".npz"):
         return Path(name)
+    if name not in ABOUT and Path(name).is_dir():
+        raise UserError(
+            f"{name} is a folder, and a dataset is a name or an .npz, which Python makes of arrays: "
+            'numpy.savez("mine.npz", x_train=..., y_train=..., x_test=..., y_test=...), with images (N, H, W, 3) of '
+            "uint8 and labels (N,) of integers or text."
+        )
     if name not in ABOUT:
         raise unknown("dataset", name, (*NAMES, "a path ending in .npz"))
     if is_embedded(name):
@@ -71,8 +77,8 @@ def load(name: str) -> Dataset:
         _generate(name, path)
     elif name in sources.SOURCES:
         sources.fetch(name, cache_folder())
-    train, test = read_npz(path)
-    classes = sources.CLASS_NAMES.get(name) or _class_names(name, int(train.labels.max()) + 1)
+    train, test, names = read_npz(path)
+    classes = sources.CLASS_NAMES.get(name) or names or _class_names(name, int(train.labels.max()) + 1)
     return Dataset(path.stem if name.endswith(".npz") else name, train, test, classes, _patterns(name))
 
 

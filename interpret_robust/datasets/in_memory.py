@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.datasets.base import Dataset, Images, Labels, Split
 
 
@@ -12,14 +13,16 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
     """A dataset whose two splits are these images.
 
     Args:
-        images: arrays or tensors (N, C, H, W) or (N, H, W, C) with C 1 or 3, uint8, or floats in [0, 1], which are
-            rounded to whole 255ths as an image file would be.
-        labels: integers (N,), from 0 on.
+        images: arrays or tensors (N, H, W), (N, C, H, W) or (N, H, W, C) with C 1 or 3, uint8, or floats in [0, 1],
+            which are rounded to whole 255ths as an image file would be.
+        labels: integers (N,) or (N, 1), from 0 on.
         name: what files and tables call it.
         class_names: of all classes; by default `class 0` to the highest label.
 
     Raises UserError for arrays of other shapes, types or ranges.
     """
+    if not is_printable_label(name):
+        raise UserError(f"name {name!r}: give a dataset a name of printable characters on one line.")
     found = Split(_as_images(_values(images)), _as_labels(_values(labels)))
     if len(found.images) != len(found.labels):
         raise UserError(f"{len(found.images)} images have {len(found.labels)} labels: there is one for each.")
@@ -36,8 +39,12 @@ def _values(given: Any) -> Any:
 
 
 def _as_images(images: Any) -> Images:
+    if images.ndim == 3:
+        images = images[..., None]
     if images.ndim != 4 or len(images) == 0 or not {1, 3} & {images.shape[1], images.shape[3]}:
-        raise UserError(f"images have shape {images.shape}: give (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.")
+        raise UserError(
+            f"images have shape {images.shape}: give (N, H, W), or (N, C, H, W) or (N, H, W, C) with C 1 or 3."
+        )
     if images.dtype != np.uint8:
         if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
             raise UserError(f"images are of type {images.dtype}: give uint8, or floats in [0, 1].")
@@ -47,6 +54,8 @@ def _as_images(images: Any) -> Images:
 
 
 def _as_labels(labels: Any) -> Labels:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
         raise UserError(f"labels are {labels.dtype} of shape {labels.shape}: give one integer from 0 on an image.")
     found: Labels = labels.astype(np.int64)

@@ -6,21 +6,29 @@ import textwrap
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import replacing
 from interpret_robust.datasets.base import Split
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
+NAMES_OF = {"images": "x", "labels": "y"}
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
-OPTIONAL = ("mask_train", "mask_test")
+OPTIONAL = ("mask_train", "mask_test", "class_names")
+MEDMNIST = {f"{part}_{kind}": f"{axis}_{part}" for part in ("train", "test") for kind, axis in NAMES_OF.items()}
+"""Names of arrays in the files that MedMNIST publishes, and what they are here."""
+UNUSED = ("val_images", "val_labels", "x_val", "y_val", "mask_val")
+"""Arrays of a third split, which is not read."""
 MOST_CLASSES = 1000
+LONGEST_END = 22 + 65535
+"""Bytes of the record at the end of a zip file, with the longest comment."""
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
@@ -35,14 +43,24 @@ def write_npz(path: Path, arrays: Arrays) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
 
 
-def read_npz(path: Path) -> tuple[Split, Split]:
-    """The train and test split of a .npz in the Keras convention, images (N, H, W, C) with C 1 or 3.
+class Content(NamedTuple):
+    """What a .npz holds: two splits, and the names of its classes where it tells them."""
 
-    It holds x_train, x_test (N, H, W) or (N, H, W, C) uint8, y_train, y_test (N,) or (N, 1) of integers, and
-    optionally mask_train, mask_test (N, H, W) bool or uint8, where not 0 means object. Labels are 0 to K-1
-    with K at most 1000, and y_train has each of them. Raises UserError naming what differs from this.
+    train: Split
+    test: Split
+    class_names: tuple[str, ...] | None
+
+
+def read_npz(path: Path) -> Content:
+    """Read the splits of a .npz in the Keras convention, or as MedMNIST publishes it; images become (N, H, W, C).
+
+    It holds x_train, x_test (N, H, W) or (N, H, W, C) uint8 with C 1 or 3, y_train, y_test (N,) or (N, 1) of integers
+    or of text, and optionally mask_train, mask_test (N, H, W) bool or uint8, where not 0 means object, and class_names
+    (K,) of text. Integer labels are 0 to K-1 with K at most 1000, and y_train has each of them; text labels are names
+    of classes, numbered as in class_names, or else in sorted order. Raises UserError naming what differs from this.
     """
     arrays = load_arrays(path)
+    names = _number_labels(path, arrays)
     train, test = (_split(path, arrays, part) for part in ("train", "test"))
     ours, theirs = test.images.shape[1:], train.images.shape[1:]
     _demand(ours == theirs, path, f"x_test has images of shape {ours}", f"{theirs} as in x_train")
@@ -50,27 +68,86 @@ def read_npz(path: Path) -> tuple[Split, Split]:
     found, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", labels[-1]
     _demand(len(labels) == last + 1, path, f"y_train has {found}", f"each of 0 to {last}")
     _demand(highest <= last, path, f"y_test has label {highest}", f"at most {last}, the highest of y_train,")
-    return train, test
+    if names is not None:
+        _demand(len(names) == last + 1, path, f"class_names has {len(names)} names", f"{last + 1}, one a label,")
+    return Content(train, test, names)
+
+
+def _number_labels(path: Path, arrays: Arrays) -> tuple[str, ...] | None:
+    """Replace text labels in `arrays` by integers; return the names of the classes, or None where none are told."""
+    names = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
+    is_text = [arrays[key].dtype.kind == "U" for key in ("y_train", "y_test")]
+    if not any(is_text):
+        return names
+    kinds = f"y_train has dtype {arrays['y_train'].dtype} and y_test {arrays['y_test'].dtype}"
+    _demand(all(is_text), path, kinds, "text in both or integers in both")
+    names = names or _class_names(path, np.unique(arrays["y_train"]))
+    for key in ("y_train", "y_test"):
+        values, places = np.unique(arrays[key], return_inverse=True)
+        unknown = [value for value in values.tolist() if value not in names]
+        _demand(not unknown, path, f"{key} has label {unknown[:1]}", f"one of {shorten(', '.join(names))}")
+        numbers = np.array([names.index(value) for value in values.tolist()], np.int64)
+        arrays[key] = numbers[places].reshape(arrays[key].shape)
+    return names
+
+
+def _class_names(path: Path, array: Array) -> tuple[str, ...]:
+    """The names of classes that an array holds. Raises UserError where it is not text, or two names are equal."""
+    is_text = array.dtype.kind == "U" and array.ndim == 1
+    _demand(is_text, path, f"class_names has dtype {array.dtype} and shape {array.shape}", "text of shape (K,)")
+    names: tuple[str, ...] = tuple(array.tolist())
+    bad = [name for name in names if names.count(name) > 1 or not is_printable_label(name)]
+    _demand(not bad, path, f"a class is called {bad[:1]}", "a printable name of one line that no other class has")
+    return names
 
 
 def load_arrays(path: Path) -> Arrays:
-    """The arrays of a .npz that this project knows. Raises UserError where the file or an array cannot be read."""
+    """Read the arrays of a .npz, by the names of this project.
+
+    Every member of the archive is accounted for and checked against its CRC-32. Raises UserError where the file or an
+    array cannot be read, or has a name that is not known: a damaged name must not pass for an absent array.
+    """
     arrays, where = {}, str(path)
     try:
         # numpy.load would return bytes or a bare array, or speak of pickles, for files that are no .npz
         with zipfile.ZipFile(path) as archive:
-            held = [name.removesuffix(".npy") for name in archive.namelist()]
-            listed = shorten(", ".join(held)) or "nothing"
-            for key in REQUIRED:
-                _demand(key in held, path, f"the file holds {listed}", f"also {key}")
-            for key in [key for key in REQUIRED + OPTIONAL if key in held]:
+            members = _members(path, archive)
+            for name, key in members.items():
                 where = f"{path}: {key}"
-                member = io.BytesIO(archive.read(f"{key}.npy"))
-                arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+                member = io.BytesIO(archive.read(name))
+                if key not in UNUSED:
+                    arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
     except UNREADABLE as error:
         right = f"a .npz of {', '.join(REQUIRED)} as numpy.savez writes it"
         raise UserError(f"{where} cannot be read ({reason(error)}) where {right} is needed.") from error
     return arrays
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
+    """The members of an archive, and the array that each is. Raises UserError where one is unknown or missing."""
+    names = archive.namelist()
+    stems = [name.removesuffix(".npy") for name in names]
+    listed = shorten(", ".join(stems)) or "nothing"
+    keys = [MEDMNIST.get(stem, stem) for stem in stems]
+    for key in REQUIRED:
+        _demand(key in keys, path, f"the file holds {listed}", f"also {key}")
+    known = (*REQUIRED, *OPTIONAL, *UNUSED)
+    for name, key in zip(names, keys, strict=True):
+        is_known = key in known and name.endswith(".npy")
+        _demand(is_known, path, f"the file holds {shorten(repr(name))}", f"no array but {', '.join(known)}")
+        _demand(keys.count(key) == 1, path, f"the file holds {listed}", f"{key} once")
+    count = _count_of_members(path)
+    _demand(count == len(names), path, f"{len(names)} of {count} members can be listed", "an undamaged file")
+    return dict(zip(names, keys, strict=True))
+
+
+def _count_of_members(path: Path) -> int:
+    """How many members an archive says that it has, in the record at its end (APPNOTE.TXT of PKWARE, 4.3.16)."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST_END))
+        tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    return int.from_bytes(tail[at + 10 : at + 12], "little")
 
 
 def _split(path: Path, arrays: Arrays, part: str) -> Split:

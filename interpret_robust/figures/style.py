@@ -20,6 +20,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import replacing
 from interpret_robust.results.hdf5 import Result, attributes
 from interpret_robust.results.names import job, label
@@ -153,7 +154,7 @@ def stem(name: str, results: Sequence[Result]) -> str:
     """A figure's file name: its own, then dataset and architecture, then what the files' names end in."""
     first = results[0]
     conditions = first.path.stem.removeprefix(f"{name}-{first.config['checkpoint']['name']}-")
-    return "-".join([name, job(first)["dataset"], job(first)["architecture"], conditions])
+    return file_part("-".join([name, job(first)["dataset"], job(first)["architecture"], conditions]))
 
 
 def inputs(results: Sequence[Result]) -> dict[str, str]:

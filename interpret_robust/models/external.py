@@ -9,183 +9,31 @@ package.module:callable         whatever gives a torch.nn.Module
 """
 
 import copy
-import difflib
-import importlib
-import importlib.util
-import json
 import re
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.files import replacing
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import file_part
 from interpret_robust.core.plugins import first_words, imported
-from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.models.card import Card, Reference
+from interpret_robust.models.libraries import BUILDERS, build
 from interpret_robust.models.subject import Subject
-from interpret_robust.models.variants import VARIANTS
+from interpret_robust.models.weight_files import load_weights
 from interpret_robust.models.wrapped import STATISTICS, Layer, Preprocess, Wrapped, default_layer, layers, statistics
-
-FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
 
 EPS = 8 / 255
 """The radius of attacks on a model of which no training radius is known."""
-
-LOOKED_AT = 100
-"""Images on which a model's normalization is tried out."""
-
-SIGNIFICANT = 0.01
-
-MOST_TOLD = 12
-"""Names that a sentence lists."""
-
-NESTED = ("state_dict", "model_state_dict", "model")
-"""Where files of weights keep them, if not at the top."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """How a model from elsewhere is found and read. Fields that are None follow where it comes from.
-
-    Attributes:
-        model: `torchvision:NAME`, `timm:NAME`, `robustbench:[DATASET/THREAT/]NAME` or `package.module:callable`.
-        weights: `pretrained`, as the library offers them; `random`, from seed 0; or a file, safetensors or a state
-            dict that torch.load reads with `weights_only`. None: `pretrained` for a library, and what a callable
-            gives as it gives it.
-        arguments: given to whatever builds the network, by name.
-        normalize: `imagenet`, `cifar10`, `none`, or numbers `mean,std`. None: what a library says of its weights,
-            else `none`.
-        resize: side that images are resized to before the network, None for as they are.
-        local_layer: the layer whose output are the local features. None: see `models.wrapped.default_layer`.
-        attention_layer: a layer that gives attention over these positions, None for none.
-        label: what files and tables call it. None: made from the others.
-    """
-
-    model: str
-    weights: str | None = None
-    arguments: tuple[tuple[str, Any], ...] = ()
-    normalize: str | None = None
-    resize: int | None = None
-    local_layer: str | None = None
-    attention_layer: str | None = None
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        # Lists become tuples: a card is a key of the models that are kept in memory.
-        object.__setattr__(self, "arguments", tuple((name, _hashable(value)) for name, value in self.arguments))
-        if self.label in VARIANTS:
-            raise UserError(f"--label {self.label} is the name of a variant of the paper: choose another.")
-        if self.resize is not None and self.resize < 1:
-            raise UserError(f"--resize {self.resize}: images have at least one pixel a side.")
-
-    @property
-    def name(self) -> str:
-        """`label`, or as `torchvision-resnet18-random-layer3`."""
-        if self.label is not None:
-            return self.label
-        weights = Path(self.weights).stem if self.weights else None
-        arguments = [f"{name}-{value}" for name, value in self.arguments]
-        parts = [self.model, *arguments, weights, self.local_layer, self.attention_layer]
-        return re.sub(r"[^\w.]+", "-", "-".join(part for part in parts if part))
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """A card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"there is no model card {path}: `irt model card` makes them.") from None
-        except (UnicodeDecodeError, ValueError):
-            raise UserError(f"{path} is no model card: it is not JSON.") from None
-        if not isinstance(held, dict) or held.pop("format", None) != FORMAT:
-            raise UserError(f"{path} is no model card: `irt model card` makes them.")
-        if (version := held.pop("format_version", None)) != FORMAT_VERSION:
-            raise UserError(f"{path} is a model card of format {version}, and this irt reads {FORMAT_VERSION}.")
-        try:
-            return cls.of(held)
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path} is no model card that this irt knows: it holds {', '.join(held)}.") from None
-
-    @classmethod
-    def of(cls, held: Mapping[str, Any]) -> Self:
-        """The card that `asdict` made this of, also by way of JSON."""
-        return cls(**{**held, "arguments": tuple(held["arguments"])})
-
-    def write(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write the card as JSON. Raises UserError where there is a file already, unless it may be replaced."""
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} is there already: --overwrite replaces it.")
-        text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}, indent=1)
-        with replacing(path) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
-
-    def words(self) -> list[str]:
-        """The options of a command that give this card."""
-        named = {
-            "--model": self.model,
-            "--weights": self.weights,
-            "--normalize": self.normalize,
-            "--resize": self.resize,
-            "--local-layer": self.local_layer,
-            "--attention-layer": self.attention_layer,
-            "--label": self.label,
-        }
-        options = [word for name, value in named.items() if value is not None for word in (name, str(value))]
-        return options + [word for name, value in self.arguments for word in ("--model-arg", f"{name}={_text(value)}")]
-
-
-def _text(value: Any) -> str:
-    """A value as `--model-arg` reads it: text as it is, unless that would be read as something else."""
-    if isinstance(value, str):
-        try:
-            json.loads(value)
-        except ValueError:
-            return value
-    return json.dumps(value)
-
-
-def _hashable(value: Any) -> Any:
-    """A value of JSON with tuples for its lists."""
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-Reference = Path | Card
-"""What names a model: the path of a checkpoint or of a card, or a card."""
-
-
-def reference(text: str, **options: Any) -> Reference:
-    """What `--model` names, with the other options of a card, of which those that are None were not given.
-
-    Raises UserError where options are given beside a checkpoint, which knows them.
-    """
-    known = [name for name in Card.__dataclass_fields__ if name != "model"]
-    for name in options:
-        if name not in known:
-            raise unknown("field of a model", name, known)
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    if text.endswith(".safetensors"):
-        if given:
-            raise UserError(
-                f"{text} is a checkpoint of `irt train`, which needs no {', '.join(sorted(given))}: weights of another "
-                f"network are given as --model NETWORK --weights {text}."
-            )
-        return Path(text)
-    if text.endswith(".json"):
-        return replace(Card.read(Path(text)), **given)
-    return Card(text, **given)
 
 
 def subject(of: Reference, source: str | None = None) -> Subject:
@@ -222,8 +70,8 @@ class Brought:
 
     @property
     def name(self) -> str:
-        """As `cifar10-torchvision-resnet18`: the data first, as in the names of checkpoints."""
-        return f"{self.job['dataset']}-{self.card.name}"
+        """As `cifar10-torchvision-resnet18`: the data first, as in the names of checkpoints; one part of a path."""
+        return file_part(f"{self.job['dataset']}-{self.card.name}")
 
     @property
     def told(self) -> str:
@@ -248,7 +96,7 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Brought
     network.eval().requires_grad_(False)
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
-    image = _trial_image(data).to(device)
+    image = trial_image(data).to(device)
     _check_fit(network, preprocess, image, card, data)
     local_layer = card.local_layer or default_layer(network, preprocess, image)
     wrapped = Wrapped(network, preprocess, local_layer, card.attention_layer)
@@ -293,7 +141,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
         torch.default_generator.manual_seed(0)
         try:
             if origin in BUILDERS:
-                network = BUILDERS[origin](name, pretrained, classes, dict(card.arguments))
+                network = build(origin, name, classes, dict(card.arguments), pretrained=pretrained)
             else:
                 network = _called(card)
         except UserError:
@@ -301,7 +149,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
         except Exception as error:
             raise UserError(f"{card.model} cannot be built ({first_words(error)}).") from error
     if card.weights not in (None, "pretrained", "random"):
-        _load_weights(network, card.model, Path(card.weights))
+        load_weights(network, card.model, Path(card.weights))
     return network
 
 
@@ -314,127 +162,6 @@ def _called(card: Card) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(f"{card.model} gives a {type(network).__name__}, and a model is a torch.nn.Module.")
     return network
-
-
-def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
-    from torchvision import models
-
-    _check_known(name, models.list_models(module=models), "torchvision model")
-    found: nn.Module = models.get_model(
-        name, weights="DEFAULT" if pretrained else None, **({} if pretrained else {"num_classes": classes}), **arguments
-    )
-    return found
-
-
-def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it still uses
-            import timm
-    except ImportError:
-        raise _missing("timm") from None
-    _check_known(name.partition(".")[0], timm.list_models(), "timm model")
-    numbered = {} if pretrained else {"num_classes": classes}
-    found: nn.Module = timm.create_model(name, pretrained=pretrained, **numbered, **arguments)
-    return found
-
-
-def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any]) -> nn.Module:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own libraries' old age
-            _name_autoattack()
-            from robustbench.model_zoo import model_dicts
-            from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
-            from robustbench.utils import load_model
-    except ImportError:
-        raise _missing("robustbench") from None
-    *where, name = name.split("/")
-    if len(where) not in (0, 2):
-        raise UserError(f"robustbench:{'/'.join([*where, name])}: give NAME, or DATASET/THREAT/NAME.")
-    dataset, threat = where or ("cifar10", "Linf")
-    _check_known(dataset, [one.value for one in BenchmarkDataset], "RobustBench dataset")
-    _check_known(threat, [one.value for one in ThreatModel], "RobustBench threat model")
-    known = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)]
-    _check_known(name, known, "RobustBench model")
-    if pretrained:
-        loaded: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
-        return loaded
-    built: nn.Module = known[name]["model"]()
-    return built
-
-
-def _name_autoattack() -> None:
-    """Make AutoAttack known by the name that robustbench imports: the package that it depends on has another."""
-    if importlib.util.find_spec("autoattack") is None:
-        sys.modules["autoattack"] = importlib.import_module("pyautoattack")
-        sys.modules["autoattack.state"] = importlib.import_module("pyautoattack.state")
-
-
-BUILDERS: dict[str, Callable[[str, bool, int, dict[str, Any]], nn.Module]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-    "robustbench": _robustbench,
-}
-"""Libraries of networks: each is given a name, whether with its own weights, the number of classes, and arguments."""
-
-
-def _missing(library: str) -> UserError:
-    return UserError(f"{library}:NAME needs {library}, which is missing: pip install 'interpret-robust[{library}]'.")
-
-
-def _check_known(name: str, known: Iterable[str], what: str) -> None:
-    """Raise UserError for a name that is not known; of many names only the nearest are told."""
-    known = list(known)
-    if name in known:
-        return
-    near = known if len(known) <= MOST_TOLD else difflib.get_close_matches(name, known, n=MOST_TOLD, cutoff=0.5)
-    raise unknown(what, name, near) if near else UserError(f"unknown {what} '{name}': none has a name like that.")
-
-
-def _load_weights(network: nn.Module, told: str, path: Path) -> None:
-    """Load a file's weights, all of them. Raises UserError where it has others than the network."""
-    found, expected = _read_weights(path), network.state_dict()
-    if found and all(name.startswith("module.") for name in found):  # saved from within DataParallel
-        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    differing = sorted(
-        name
-        for name in expected.keys() | found.keys()
-        if name not in expected or name not in found or expected[name].shape != found[name].shape
-    )
-    if differing:
-        name = differing[0]
-        raise UserError(
-            f"{path} does not hold the weights of {told}: {len(differing)} tensors differ, first {name} "
-            f"({_shape_in(found, name)} in the file, {_shape_in(expected, name)} in the network)."
-        )
-    network.load_state_dict(found)
-
-
-def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
-    return f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"there is no file of weights {path}: give one, or --weights pretrained or random.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path} is damaged or holds no weights ({first_words(error)}).") from None
-    except Exception as error:  # torch's unpickler raises what it likes
-        raise UserError(
-            f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
-            "model.state_dict(), or better a safetensors file."
-        ) from error
-    for name in NESTED:
-        if isinstance(held, dict) and isinstance(held.get(name), dict):
-            held = held[name]
-    if not isinstance(held, dict) or not all(isinstance(tensor, Tensor) for tensor in held.values()):
-        raise UserError(f"{path} holds no state dict: save model.state_dict().")
-    return dict(held)
 
 
 def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
@@ -461,7 +188,7 @@ def _numbers_of(preprocess: Preprocess) -> str:
     return ",".join(f"{number:.6g}" for number in (*mean.tolist(), *deviation.tolist()))
 
 
-def _trial_image(data: Dataset) -> Tensor:
+def trial_image(data: Dataset) -> Tensor:
     """The first training image: where random weights meet a blank one, nothing may depend on anything."""
     images, _ = to_device(data.train.first(1), torch.device("cpu"))
     return to_pixels(images)
@@ -494,59 +221,12 @@ def _kind(answer: Any) -> str:
     return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
 
 
-class Tried(NamedTuple):
-    """Clean accuracy of a model on a few images under its normalization, and what is wrong with it, or None."""
-
-    accuracy: float
-    images: int
-    doubt: str | None
-
-
-def try_out(brought: Brought, data: Dataset, device: torch.device) -> Tried:
-    """Look at a few test images: under the normalization that was declared, and under the others that are known.
-
-    In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
-    that cannot be told from guessing (an exact binomial test).
-    """
-    few = data.test.first(LOOKED_AT)
-    pixels, labels = to_device(few, device)
-    images, own = to_pixels(pixels), brought.wrapped.preprocess
-
-    def right(preprocess: Preprocess) -> Any:
-        with torch.no_grad():
-            batches = zip(torch.split(images, 25), torch.split(labels, 25), strict=True)
-            network = brought.wrapped.to(device).backbone
-            return torch.cat([network(preprocess(some)).argmax(1) == of for some, of in batches]).cpu().numpy()
-
-    declared, channels = right(own), data.image_shape[0]
-    others = {
-        name: right(Preprocess(mean, deviation, own.size).to(device))
-        for name, (mean, deviation) in STATISTICS.items()
-        if len(mean) in (1, channels)
-    }
-    accuracy = float(declared.mean())
-    better = max(others, key=lambda name: float(others[name].mean()))
-    gain = mcnemar(others[better], declared)
-    doubt = None
-    if others[better].mean() > accuracy and gain.p_value < SIGNIFICANT:
-        doubt = (
-            f"{brought.told} is right on {accuracy:.0%} of the first {len(few)} test images with "
-            f"--normalize {brought.card.normalize}, and on {others[better].mean():.0%} with --normalize {better}."
-        )
-    elif binomtest(int(declared.sum()), len(few), 1 / len(data.class_names), "greater").pvalue > SIGNIFICANT:
-        doubt = (
-            f"{brought.told} is right on {accuracy:.0%} of the first {len(few)} test images, hardly more than guessing "
-            f"({1 / len(data.class_names):.0%}): are its normalization and the order of its classes right?"
-        )
-    return Tried(accuracy, len(few), doubt)
-
-
 def layer_rows(of: Reference, source: str, *, everything: bool = False) -> list[dict[str, str]]:
     """A model's layers for `irt model layers`: those that can give local features, or all of them."""
     found = subject(of, source)
     if not isinstance(found, Brought):
         raise UserError(f"{found.told} is a checkpoint of `irt train`: its local features are those of the paper.")
-    listed = layers(found.wrapped.backbone, found.wrapped.preprocess, _trial_image(found.data))
+    listed = layers(found.wrapped.backbone, found.wrapped.preprocess, trial_image(found.data))
     taken = found.wrapped.local_layer
     return [
         {

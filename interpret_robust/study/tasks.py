@@ -22,7 +22,9 @@ from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
-from interpret_robust.models.external import Brought, Card, Reference, subject, try_out
+from interpret_robust.models.card import Card, Reference
+from interpret_robust.models.external import Brought, subject
+from interpret_robust.models.trial import try_out
 from interpret_robust.models.variants import variant
 from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
 from interpret_robust.training.job import Job

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from interpret_robust.core.file_names import file_part
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.variants import Variant
 from interpret_robust.training.recipe import Recipe
@@ -22,7 +23,7 @@ class Job:
     @property
     def name(self) -> str:
         """The checkpoint's name, without its ending."""
-        return f"{self.dataset.name}-{self.architecture}-{self.variant.name}-seed{self.seed}"
+        return file_part(f"{self.dataset.name}-{self.architecture}-{self.variant.name}-seed{self.seed}")
 
     def describe(self) -> dict[str, Any]:
         """The job as JSON: two jobs with equal descriptions give equal weights on one machine.

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.core.file_names import file_part
 from interpret_robust.datasets.base import Split
 
 
@@ -41,10 +42,7 @@ def file_name(
         *differences,
         limit and f"first{limit}",
     ]
-    name = "-".join(part for part in parts if part)
-    if len(name) > LONGEST_NAME:
-        name = f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return f"{name}.h5"
+    return f"{file_part('-'.join(part for part in parts if part))}.h5"
 
 
 def reached(limit: int | None, split: Split) -> int | None:
@@ -54,7 +52,3 @@ def reached(limit: int | None, split: Split) -> int | None:
 
 def _in_name(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else re.sub(r"[^\w.]+", "_", str(value))
-
-
-LONGEST_NAME = 200
-"""Of a file, without its endings: systems allow 255 bytes. What is longer ends in a digest of all of it."""

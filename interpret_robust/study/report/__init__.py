@@ -6,9 +6,13 @@ the network, and equal inputs give equal bytes.
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from interpret_robust import analyses, figures
 from interpret_robust.core.errors import Say, UserError
@@ -39,13 +43,25 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
         with Lock(page):
             stamp_before = _stamp_of(page)
             if stamp_before != stamp:
-                text = render(results, _draw(results, folders.figures, say))
+                with _pictures(folders) as pictures:
+                    text = render(results, _draw(results, pictures, say))
                 with replacing(page) as partial:
                     partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
                 say(f"{'rewrote' if stamp_before else 'wrote'} {page.name}")
                 return page
     say(f"{page.name} is there already")
     return page
+
+
+@contextmanager
+def _pictures(folders: Folders) -> Iterator[Path]:
+    """Yield the folder to draw into: that of the working directory, or a temporary one where it may not be written."""
+    folder = folders.figures if folders.figures.exists() else folders.root
+    if os.access(folder, os.W_OK):
+        yield folders.figures
+        return
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary)
 
 
 def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:

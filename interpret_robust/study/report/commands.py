@@ -8,7 +8,7 @@ from typing import Any
 
 from interpret_robust import analyses
 from interpret_robust.datasets.batches import BATCH_SIZE
-from interpret_robust.models.external import Card
+from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result, provenance
 from interpret_robust.results.names import job, order

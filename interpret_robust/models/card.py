@@ -1,0 +1,172 @@
+"""The card of a model from elsewhere: where it comes from and how its inputs and layers are read."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.file_names import is_printable_label
+from interpret_robust.core.files import replacing
+from interpret_robust.models.variants import VARIANTS
+
+FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """How a model from elsewhere is found and read. Fields that are None follow where it comes from.
+
+    Attributes:
+        model: `torchvision:NAME`, `timm:NAME`, `robustbench:[DATASET/THREAT/]NAME` or `package.module:callable`.
+        weights: `pretrained`, as the library offers them; `random`, from seed 0; or a file, safetensors or a state
+            dict that torch.load reads with `weights_only`. None: `pretrained` for a library, and what a callable
+            gives as it gives it.
+        arguments: given to whatever builds the network, by name.
+        normalize: `imagenet`, `cifar10`, `none`, or numbers `mean,std`. None: what a library says of its weights,
+            else `none`.
+        resize: side that images are resized to before the network, None for as they are.
+        local_layer: the layer whose output are the local features. None: see `models.wrapped.default_layer`.
+        attention_layer: a layer that gives attention over these positions, None for none.
+        label: what files and tables call it. None: made from the others.
+    """
+
+    model: str
+    weights: str | None = None
+    arguments: tuple[tuple[str, Any], ...] = ()
+    normalize: str | None = None
+    resize: int | None = None
+    local_layer: str | None = None
+    attention_layer: str | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        # Lists become tuples: a card is a key of the models that are kept in memory.
+        object.__setattr__(self, "arguments", tuple((name, _hashable(name, value)) for name, value in self.arguments))
+        if self.label is not None and not is_printable_label(self.label):
+            raise UserError(f"--label {self.label!r}: give a label of printable characters on one line.")
+        if self.label in VARIANTS:
+            raise UserError(f"--label {self.label} is the name of a variant of the paper: choose another.")
+        if self.resize is not None and self.resize < 1:
+            raise UserError(f"--resize {self.resize}: images have at least one pixel a side.")
+
+    @property
+    def name(self) -> str:
+        """`label`, or as `torchvision-resnet18-random-layer3`."""
+        if self.label is not None:
+            return self.label
+        weights = Path(self.weights).stem if self.weights else None
+        arguments = [f"{name}-{value}" for name, value in self.arguments]
+        parts = [self.model, *arguments, weights, self.local_layer, self.attention_layer]
+        return re.sub(r"[^\w.]+", "-", "-".join(part for part in parts if part))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"there is no model card {path}: `irt model card` makes them.") from None
+        except (ValueError, RecursionError):
+            raise UserError(f"{path} is no model card: it is not JSON.") from None
+        if not isinstance(held, dict) or held.pop("format", None) != FORMAT:
+            raise UserError(f"{path} is no model card: `irt model card` makes them.")
+        if (version := held.pop("format_version", None)) != FORMAT_VERSION:
+            raise UserError(f"{path} is a model card of format {version}, and this irt reads {FORMAT_VERSION}.")
+        if problem := _problem(held):
+            raise UserError(f"{path} is no model card that this irt knows: {problem}.")
+        return cls.of(held)
+
+    @classmethod
+    def of(cls, held: Mapping[str, Any]) -> Self:
+        """The card that `asdict` made this of, also by way of JSON."""
+        return cls(**{**held, "arguments": tuple(held["arguments"])})
+
+    def write(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the card as JSON. Raises UserError where there is a file already, unless it may be replaced."""
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} is there already: --overwrite replaces it.")
+        text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}, indent=1)
+        with replacing(path) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+
+    def words(self) -> list[str]:
+        """The options of a command that give this card."""
+        named = {
+            "--model": self.model,
+            "--weights": self.weights,
+            "--normalize": self.normalize,
+            "--resize": self.resize,
+            "--local-layer": self.local_layer,
+            "--attention-layer": self.attention_layer,
+            "--label": self.label,
+        }
+        options = [word for name, value in named.items() if value is not None for word in (name, str(value))]
+        return options + [word for name, value in self.arguments for word in ("--model-arg", f"{name}={_text(value)}")]
+
+
+def _problem(held: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the names or types of a card's fields, as JSON gives them, or None."""
+    if not {"model", "arguments"} <= held.keys() <= Card.__dataclass_fields__.keys():
+        return f"it holds {', '.join(held)}"
+    for name, value in held.items():
+        shown = json.dumps(value)
+        if name == "arguments":
+            pairs = value if isinstance(value, list) else [None]
+            if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+                return f"arguments is {shown} where a list of [name, value] is needed"
+        elif name == "resize":
+            if value is not None and type(value) is not int:
+                return f"resize is {shown} where a whole number or null is needed"
+        elif not isinstance(value, str) and (value is not None or name == "model"):
+            return f"{name} is {shown} where text{'' if name == 'model' else ' or null'} is needed"
+        elif isinstance(value, str) and not value.isprintable():
+            return f"{name} is {shown}, which has control characters"
+    return None
+
+
+def _text(value: Any) -> str:
+    """A value as `--model-arg` reads it: text as it is, unless that would be read as something else."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
+def _hashable(name: str, value: Any) -> Any:
+    """Return a value of JSON with tuples for its lists. Raises UserError for an object, also inside a list."""
+    if isinstance(value, dict):
+        raise UserError(
+            f"--model-arg {name}={json.dumps(value, default=str)} is an object: give a number, text or list."
+        )
+    return tuple(_hashable(name, item) for item in value) if isinstance(value, list | tuple) else value
+
+
+Reference = Path | Card
+"""What names a model: the path of a checkpoint or of a card, or a card."""
+
+
+def reference(text: str, **options: Any) -> Reference:
+    """What `--model` names, with the other options of a card, of which those that are None were not given.
+
+    Raises UserError where options are given beside a checkpoint, which knows them.
+    """
+    known = [name for name in Card.__dataclass_fields__ if name != "model"]
+    for name in options:
+        if name not in known:
+            raise unknown("field of a model", name, known)
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if text.endswith(".safetensors"):
+        if given:
+            raise UserError(
+                f"{text} is a checkpoint of `irt train`, which needs no {', '.join(sorted(given))}: weights of another "
+                f"network are given as --model NETWORK --weights {text}."
+            )
+        return Path(text)
+    if text.endswith(".json"):
+        return replace(Card.read(Path(text)), **given)
+    return Card(text, **given)

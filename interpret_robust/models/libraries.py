@@ -1,0 +1,113 @@
+"""Builders of networks that libraries offer: torchvision, timm, RobustBench."""
+
+import difflib
+import importlib
+import importlib.util
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from interpret_robust.core.errors import UserError, unknown
+
+MOST_TOLD = 12
+"""Names that a sentence lists."""
+
+
+_LOADING = re.compile(
+    r"(weights|pretrained|checkpoint)(_.*)?|custom_checkpoint|state_dict|(.*_)?(dir|file|url)|path|(?!drop_).*_path"
+)
+"""Names of arguments by which a library's builder reads a file of its own, perhaps by unpickling it."""
+
+
+def build(origin: str, name: str, classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    """Return the network that the library `origin`, a key of `BUILDERS`, calls `name`.
+
+    Raises UserError for an unknown name, a library that is missing, and an argument that makes the library read a file.
+    """
+    for argument in arguments:
+        if _LOADING.fullmatch(argument):
+            raise UserError(
+                f"--model-arg {argument} could make {origin} read, and unpickle, a file of its own: name the file with "
+                "--weights, which never unpickles."
+            )
+    return BUILDERS[origin](name, pretrained, classes, arguments)
+
+
+def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
+    from torchvision import models
+
+    _check_known(name, models.list_models(module=models), "torchvision model")
+    found: nn.Module = models.get_model(
+        name, weights="DEFAULT" if pretrained else None, **({} if pretrained else {"num_classes": classes}), **arguments
+    )
+    return found
+
+
+def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it still uses
+            import timm
+    except ImportError:
+        raise _missing("timm") from None
+    _check_known(name.partition(".")[0], timm.list_models(), "timm model")
+    numbered = {} if pretrained else {"num_classes": classes}
+    found: nn.Module = timm.create_model(name, pretrained=pretrained, **numbered, **arguments)
+    return found
+
+
+def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own libraries' old age
+            _name_autoattack()
+            from robustbench.model_zoo import model_dicts
+            from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+            from robustbench.utils import load_model
+    except ImportError:
+        raise _missing("robustbench") from None
+    *where, name = name.split("/")
+    if len(where) not in (0, 2):
+        raise UserError(f"robustbench:{'/'.join([*where, name])}: give NAME, or DATASET/THREAT/NAME.")
+    dataset, threat = where or ("cifar10", "Linf")
+    _check_known(dataset, [one.value for one in BenchmarkDataset], "RobustBench dataset")
+    _check_known(threat, [one.value for one in ThreatModel], "RobustBench threat model")
+    known = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)]
+    _check_known(name, known, "RobustBench model")
+    if pretrained:
+        loaded: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
+        return loaded
+    built: nn.Module = known[name]["model"]()
+    return built
+
+
+def _name_autoattack() -> None:
+    """Make AutoAttack known by the name that robustbench imports: the package that it depends on has another."""
+    if importlib.util.find_spec("autoattack") is None:
+        sys.modules["autoattack"] = importlib.import_module("pyautoattack")
+        sys.modules["autoattack.state"] = importlib.import_module("pyautoattack.state")
+
+
+BUILDERS: dict[str, Callable[[str, bool, int, dict[str, Any]], nn.Module]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "robustbench": _robustbench,
+}
+"""Libraries of networks: each is given a name, whether with its own weights, the number of classes, and arguments."""
+
+
+def _missing(library: str) -> UserError:
+    return UserError(f"{library}:NAME needs {library}, which is missing: pip install 'interpret-robust[{library}]'.")
+
+
+def _check_known(name: str, known: Iterable[str], what: str) -> None:
+    """Raise UserError for a name that is not known; of many names only the nearest are told."""
+    known = list(known)
+    if name in known:
+        return
+    near = known if len(known) <= MOST_TOLD else difflib.get_close_matches(name, known, n=MOST_TOLD, cutoff=0.5)
+    raise unknown(what, name, near) if near else UserError(f"unknown {what} '{name}': none has a name like that.")

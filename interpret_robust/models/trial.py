@@ -1,0 +1,64 @@
+"""A trial of a model from elsewhere on a few images: is its normalization right?"""
+
+from typing import Any, NamedTuple
+
+import torch
+from scipy.stats import binomtest
+
+from interpret_robust.core.statistics import mcnemar
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.models.external import Brought
+from interpret_robust.models.wrapped import STATISTICS, Preprocess
+
+LOOKED_AT = 100
+"""Images on which a model's normalization is tried out."""
+
+SIGNIFICANT = 0.01
+
+
+class Tried(NamedTuple):
+    """Clean accuracy of a model on a few images under its normalization, and what is wrong with it, or None."""
+
+    accuracy: float
+    images: int
+    doubt: str | None
+
+
+def try_out(brought: Brought, data: Dataset, device: torch.device) -> Tried:
+    """Look at a few test images: under the normalization that was declared, and under the others that are known.
+
+    In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
+    that cannot be told from guessing (an exact binomial test).
+    """
+    few = data.test.first(LOOKED_AT)
+    pixels, labels = to_device(few, device)
+    images, own = to_pixels(pixels), brought.wrapped.preprocess
+
+    def right(preprocess: Preprocess) -> Any:
+        with torch.no_grad():
+            batches = zip(torch.split(images, 25), torch.split(labels, 25), strict=True)
+            network = brought.wrapped.to(device).backbone
+            return torch.cat([network(preprocess(some)).argmax(1) == of for some, of in batches]).cpu().numpy()
+
+    declared, channels = right(own), data.image_shape[0]
+    others = {
+        name: right(Preprocess(mean, deviation, own.size).to(device))
+        for name, (mean, deviation) in STATISTICS.items()
+        if len(mean) in (1, channels)
+    }
+    accuracy = float(declared.mean())
+    better = max(others, key=lambda name: float(others[name].mean()))
+    gain = mcnemar(others[better], declared)
+    doubt = None
+    if others[better].mean() > accuracy and gain.p_value < SIGNIFICANT:
+        doubt = (
+            f"{brought.told} is right on {accuracy:.0%} of the first {len(few)} test images with "
+            f"--normalize {brought.card.normalize}, and on {others[better].mean():.0%} with --normalize {better}."
+        )
+    elif binomtest(int(declared.sum()), len(few), 1 / len(data.class_names), "greater").pvalue > SIGNIFICANT:
+        doubt = (
+            f"{brought.told} is right on {accuracy:.0%} of the first {len(few)} test images, hardly more than guessing "
+            f"({1 / len(data.class_names):.0%}): are its normalization and the order of its classes right?"
+        )
+    return Tried(accuracy, len(few), doubt)

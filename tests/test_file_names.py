@@ -1,0 +1,83 @@
+"""Text from outside as part of a path."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anyone import C, H, K, W
+
+from interpret_robust.cli import irt
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import LONGEST, file_part
+from interpret_robust.datasets.in_memory import of_arrays
+from interpret_robust.models.card import Card
+from interpret_robust.results import hdf5
+
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "../../outside",
+    "/etc/outside",
+    "a/b",
+    "a\\b",
+    "a\nb",
+    "nul\0",
+    "C:x",
+    ".hidden",
+    "a.",
+    "a ",
+    "x" * 500,
+    "\u00e9" * 150,
+    "\udcff/",
+    "a\u2028b",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_becomes_one_writable_part_of_a_path(text: str, tmp_path: Path) -> None:
+    part = file_part(text)
+    assert part != text
+    assert len(part.encode()) <= LONGEST
+    assert file_part(part) == part
+    (tmp_path / f"{part}.h5").write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{part}.h5"]
+
+
+@pytest.mark.parametrize("text", ["cifar10-torchvision-resnet18", "best.v2", "two words", "m\u00fcller", "x" * LONGEST])
+def test_a_plain_name_stays_as_it_is(text: str) -> None:
+    assert file_part(text) == text
+
+
+def test_two_texts_never_share_a_name() -> None:
+    texts = {"a/b", "a\\b", "a:b", "a_b", "a\nb", *HOSTILE}
+    assert len({file_part(text).casefold() for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize("label", ["", "  ", "two\nlines", "bell\a", "a\u2028b"])
+def test_a_label_that_no_table_can_show_gets_a_sentence(label: str) -> None:
+    with pytest.raises(UserError, match=r"--label .*: give a label of printable characters on one line"):
+        Card("a:b", label=label)
+    with pytest.raises(UserError, match="give a dataset a name of printable characters on one line"):
+        of_arrays(np.zeros((1, 2, 3), np.uint8), np.zeros(1, int), label)
+
+
+def test_commands_write_nothing_outside_the_root_for_a_hostile_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "a" / "b" / "root"
+    root.mkdir(parents=True)
+    monkeypatch.chdir(root)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, H, W, C), dtype=np.uint8)
+    labels = np.arange(8) % K
+    np.savez("mine.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    shown = ["--model", "anyone:Convolutions", "--dataset", "mine.npz", "--label", "../../x/y"]
+    irt.main(["analyze", "alignment", *shown], standalone_mode=False)
+    (answer,) = root.glob("analyses/*")
+    assert hdf5.read(answer).config["checkpoint"]["job"]["variant"] == "../../x/y"
+    irt.main(["figure", "alignment"], standalone_mode=False)
+    irt.main(["export", str(answer)], standalone_mode=False)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 1 + 1 + 3 + 2
+    assert all(path.is_relative_to(root) for path in written)
+    assert {path.parent for path in written} == {root, root / "analyses", root / "figures"}
