@@ -110,15 +110,18 @@ class TargetedAPGD:
         if self.targets < 1:
             raise UserError(f"targets is {self.targets}: APGD-T must aim at one class at least.")
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Ascent:
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise, among: Tensor | None = None
+    ) -> Ascent:
         """Of each image the misclassified iterate of largest loss, or the last target's best where none is.
 
-        Raises UserError where the model's gradients are not numbers or it has fewer than four classes.
+        Where `among` (N,) is False an image is not attacked. Raises UserError where the model's gradients are not
+        numbers or it has fewer than four classes.
         """
         adversarial, gradients = images.float().clone(), torch.zeros_like(labels)
         with _attackable(model) as subject:
             logits = _logits(subject, adversarial)
-            right = logits.argmax(1) == labels
+            right = (logits.argmax(1) == labels) & (True if among is None else among)
             targets = _wrong_classes(logits, labels)[:, : self.targets]
             for target in targets.T:
                 start = _random_start(images.float(), noise, self.eps)  # of all, so that no stream depends on others

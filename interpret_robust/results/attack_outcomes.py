@@ -23,11 +23,11 @@ def is_attacked(result: Result) -> bool:
 
 def ball(result: Result) -> dict[str, Any]:
     """The settings of an attack but for where it is read."""
-    return {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw")}
+    return {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw", "apgd")}
 
 
 def readings(result: Result) -> list[str]:
-    """As `PGD-5`, `CW-30`."""
+    """As `PGD-5`, `CW-30`, `APGD-CE-100`."""
     return places(result, "reading")
 
 

@@ -88,9 +88,9 @@ class AttackTable:
 
     @cached_property
     def readings(self) -> list[str]:
-        """Those of all files, PGD first, by their steps."""
+        """Those of all files, PGD first and APGD last, by their steps."""
         found = {name for result in self.files for name in readings(result)}
-        return sorted(found, key=lambda name: (not name.startswith("PGD"), *_attack(name)))
+        return sorted(found, key=lambda name: (not name.startswith("PGD"), name.startswith("APGD"), *_attack(name)))
 
     @cached_property
     def accuracies(self) -> Accuracies:
@@ -273,6 +273,8 @@ def _note(table: AttackTable) -> str:
         parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
     else:
         parts.append("no black-box rows: they need files of two seeds of a variant (`irt train --copies`)")
+    if any(name.startswith("APGD-T") for name in table.readings):
+        parts.append("APGD-T attacks only what is right under all before it, of the rest stands what broke it")
     if any(cell.steps is None for of in table.paper.values() for cell in of.values()):
         parts.append("the paper does not tell the steps of its PGD")
     return "; ".join(parts)
@@ -369,6 +371,6 @@ def _short_names(result: Result) -> dict[str, str]:
 
 
 def _attack(reading: str) -> tuple[str, int]:
-    """As in `reported.csv`: `PGD-20` is pgd and 20."""
-    name, _, steps = reading.partition("-")
+    """As in `reported.csv`: `PGD-20` is pgd and 20, `APGD-CE-100` is apgd-ce and 100."""
+    name, _, steps = reading.rpartition("-")
     return name.lower(), int(steps)
