@@ -67,6 +67,17 @@ KEYS = [("natural", "none", "0"), *((f"{box}-box", *attack) for box in ("white",
 """What the rows are called in the table, and in its numbers."""
 
 
+def test_rows_of_apgd_stand_last_and_the_table_says_what_apgd_t_attacks(tmp_path: Path) -> None:
+    of = random(tmp_path, [("at", 0)], 0, readings=("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100"))
+    (table,) = printed([of])
+    rows = {row["accuracy, %"]: row["at"] for row in table}
+    attacks = ("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100", "worst case")
+    assert list(rows) == ["natural", *(f"white-box {attack}" for attack in attacks)]
+    assert rows["white-box APGD-T-100"].startswith(f"{100 * of['accuracy/adversarial'][3, 0, 0]:.1f} ")
+    assert "APGD-T attacks only what is right under all before it" in table.note
+    assert [(row["attack"], row["steps"]) for row in numbers([of])][3:5] == [("apgd-ce", "100"), ("apgd-t", "100")]
+
+
 def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: list[Result]) -> None:
     table, _ = printed(study)
     assert [row["accuracy, %"] for row in table] == ROWS

@@ -15,11 +15,12 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from interpret_robust import analyses, figures
-from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.analyses.engine.settings import AttackSettings, as_stored
 from interpret_robust.analyses.engine.validation import problems
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import MapSettings
 from interpret_robust.analyses.robustness import Prepared, TableSettings, prepare, rows, summarize, table_row
+from interpret_robust.attacks.apgd import APGD, TargetedAPGD
 from interpret_robust.attacks.pgd import PGD, LossName, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -34,6 +35,7 @@ from interpret_robust.study.report import gallery
 CPU = torch.device("cpu")
 SHAPE = (2, 5, 4)
 EPS, STEP = 0.1, 0.03
+SMALL_EPS = 0.004
 Make = Callable[..., Path]
 
 
@@ -286,6 +288,82 @@ def test_statistics_are_counts_over_images_where_every_restart_must_fail() -> No
             interval = binomtest(int(count), 19).proportion_ci(method="wilson")
             np.testing.assert_allclose(values[place], [count / 19, interval.low, interval.high])
     assert (counts["worst"] < counts["adversarial"].min(0)).any()
+
+
+# --- APGD
+
+
+def by_apgd(restarts: int = 2) -> TableSettings:
+    return TableSettings(SMALL_EPS, SMALL_EPS / 4, seed=3, pgd="1", cw="none", apgd="4", restarts=restarts)
+
+
+def test_apgd_is_read_last_and_apgd_t_attacks_what_is_right_so_far() -> None:
+    source, copy, images = Waves(0), Waves(1), pixels(40, *SHAPE)
+    labels = source(images).argmax(1)
+    labels[:4] = (labels[:4] + 1) % 4
+    settings = by_apgd()
+    assert settings.readings() == ("PGD-1", "APGD-CE-4", "APGD-T-4")
+    found = found_in(source, batch_of(images, labels, 7), settings, copy=copy)
+    carried, right = images, source(images).argmax(1) == labels
+    spent = torch.full((40,), 2)
+    noises = {name: per_image_noise(3, range(7, 47), purpose) for name, purpose in (("PGD", 0), ("CE", 4), ("T", 5))}
+    attacks: dict[str, Callable[[], tuple[Tensor, Any]]] = {
+        "PGD": lambda: (PGD(SMALL_EPS, SMALL_EPS / 4, 1)(source, images, labels, noises["PGD"]), 0),
+        "CE": lambda: APGD(SMALL_EPS, 4)(source, images, labels, noises["CE"]),
+        "T": lambda: TargetedAPGD(SMALL_EPS, 4)(source, images, labels, noises["T"]),
+    }
+    attacked = []
+    for reading, name in enumerate(attacks):
+        for restart in range(2):
+            adversarial, gradients = attacks[name]()
+            if name == "T":
+                attacked.append(int(right.sum()))
+                gradients = torch.where(right, gradients, 0)
+                adversarial = torch.where(right[:, None, None, None], adversarial, carried)
+            spent += gradients
+            for target, model in enumerate((source, copy)):
+                answers = model(adversarial).argmax(1)
+                np.testing.assert_array_equal(found["prediction"][:, restart, reading, target], answers)
+            wrong = source(adversarial).argmax(1) != labels
+            right = right & ~wrong
+            carried = torch.where(wrong[:, None, None, None], adversarial, carried)
+    np.testing.assert_array_equal(found["gradients"], spent)
+    assert 36 > attacked[0] > attacked[1] >= int(right.sum()) > 0
+
+
+def test_the_white_box_accuracy_of_apgd_t_is_that_of_the_worst_case() -> None:
+    images = pixels(40, *SHAPE)
+    source: Any = Waves(0)
+    labels = source(images).argmax(1)
+    labels[:4] = (labels[:4] + 1) % 4
+    columns = rows(source, batch_of(images, labels), prepared(by_apgd(1), copy=Waves(1)))
+    summary = summarize(Columns(columns), of_nothing())
+    np.testing.assert_array_equal(summary["accuracy/adversarial"][2, 0], summary["accuracy/worst"][0])
+    before = columns["per_image/prediction"][:, :, :2, 0] == labels.numpy()[:, None, None]
+    assert 0 < summary["accuracy/worst"][0, 0] < before.all((1, 2)).mean()
+
+
+def test_with_apgd_no_row_depends_on_the_batch() -> None:
+    images, source = pixels(11, *SHAPE), Waves(0)
+    labels = source(images).argmax(1)
+    whole = found_in(source, batch_of(images, labels), by_apgd())
+    parts = [
+        found_in(source, batch_of(images[at], labels[at], at.start), by_apgd()) for at in (slice(0, 3), slice(3, 11))
+    ]
+    for name, values in whole.items():
+        np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, atol=1e-4)
+
+
+def test_without_apgd_a_file_is_that_of_before_there_was_any() -> None:
+    stored = hdf5.read(Path(__file__).parent / "golden" / "robustness-2.h5").config["settings"]
+    assert as_stored(TableSettings(EPS, STEP)).keys() == stored.keys()
+    assert as_stored(by_apgd())["apgd"] == "4"
+
+
+@pytest.mark.parametrize("steps", ["0", "5,20", "often"])
+def test_steps_of_apgd_are_one_number(steps: str) -> None:
+    with pytest.raises(UserError, match=f"'{steps}'"):
+        TableSettings(apgd=steps).resolved({"recipe": {"eps": 0.3}})
 
 
 # --- settings

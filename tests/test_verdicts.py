@@ -17,6 +17,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, over_seeds
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import hdf5
+from interpret_robust.results.attack_outcomes import fullest
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
 from interpret_robust.results.schema import Column, Schema
@@ -342,6 +343,28 @@ def test_models_that_were_read_at_different_steps_are_compared_at_those_they_sha
     assert (one.what, one.kind) == ("accuracy, PGD-20 at eps 8/255", "main")
     assert one.estimate.value == pytest.approx(0.1)
     assert set(one.files) == {files[0].path.name, files[2].path.name}
+
+
+def test_apgd_is_in_the_worst_case_that_decides(tmp_path: Path) -> None:
+    settings = TABLE | {"apgd": "100"}
+    readings = {"at": (60, 50, 40), "at-att": (80, 75, 30)}
+    files = [
+        table(
+            tmp_path,
+            variant,
+            right(100),
+            {name: right(of) for name, of in zip(("PGD-20", "APGD-CE-100", "APGD-T-100"), counts, strict=True)},
+            settings=settings,
+        )
+        for variant, counts in readings.items()
+    ]
+    # The same models' files without APGD are of less, and do not decide.
+    files += [
+        table(tmp_path, variant, right(100), {"PGD-20": right(counts[0])}) for variant, counts in readings.items()
+    ]
+    *_, worst = found(fullest(files))["attention-robustness"].measures
+    assert worst.what == "accuracy, each image's worst of APGD-CE-100, APGD-T-100, PGD-20" and worst.kind == "main"
+    assert worst.estimate.value == pytest.approx(-0.05)
 
 
 def test_files_of_a_model_that_were_read_elsewhere_add_up(tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ def test_what_a_planned_answer_needs_is_who_reads_it() -> None:
     needs = {step.file.name: [need.stem for need in step.needs] for step in plan(study("audit", seeds=2))}
     name = "cluttered-digits-small-{}-seed{}".format
     assert needs["attention-rank-cluttered-digits-small-at-att-seed1-test.h5"] == [name("at-att", 1)]
-    assert needs["robustness-cluttered-digits-small-at-reg-seed0-test.h5"] == [name("at-reg", 0), name("at-reg", 1)]
+    attacked = needs["robustness-cluttered-digits-small-at-reg-seed0-test-apgd100.h5"]
+    assert attacked == [name("at-reg", 0), name("at-reg", 1)]
     score = needs["gradmap-score-cluttered-digits-small-at-seed0-test.h5"]
     assert score == [
         name("at", 0),

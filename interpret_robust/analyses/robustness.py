@@ -4,9 +4,14 @@ The model is the source: one trajectory of PGD on the cross-entropy and one on t
 it, and are read at several numbers of steps. Each reading is classified by the source itself, which gives the
 white-box rows of its column of the paper's table, and by its copies, of whose columns it gives the black-box rows.
 Nothing is attacked twice: at the default settings an image costs 300 gradients of the source.
+
+With `apgd`, APGD-CE and then APGD-T are read after them. APGD-CE attacks every image. APGD-T is for the worst case: it
+attacks the images that the source has had right so far, on the natural image and on all readings and restarts before
+it. Of each other image its reading holds the last of these that the source had wrong, so that the white-box accuracy
+of the reading is that of the worst case, and the targets read what broke the source.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +22,7 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.apgd import APGD, TargetedAPGD
 from interpret_robust.attacks.pgd import LossName, check_inside, margin_loss, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -71,6 +77,10 @@ class _Trajectory(NamedTuple):
 TRAJECTORIES = {"pgd": _Trajectory("PGD", "cross-entropy", 0), "cw": _Trajectory("CW", "margin", 3)}
 """By the setting that names their readings. PGD starts where that of every other analysis does."""
 
+APGD_NAMES = "APGD-CE", "APGD-T"
+APGD_PURPOSES = 4, 5
+"""Of the random numbers of APGD-CE's and APGD-T's starts."""
+
 
 @dataclass(frozen=True)
 class TableSettings(BallSettings):
@@ -78,6 +88,10 @@ class TableSettings(BallSettings):
 
     pgd: str = field(default="5,20,100,200", metadata={"help": "Steps at which PGD is read; none for no PGD."})
     cw: str = field(default="30,100", metadata={"help": "Steps at which CW, PGD on the margin, is read; or none."})
+    apgd: str = field(
+        default="none",
+        metadata={"help": "Steps of APGD-CE and APGD-T for the worst case, such as 100; or none.", "newer": True},
+    )
     restarts: int = field(default=1, metadata={"help": "Random starts of each attack."})
 
     def resolve(self, job: dict[str, Any]) -> Self:
@@ -86,15 +100,24 @@ class TableSettings(BallSettings):
         if settings.restarts < 1:
             raise UserError(f"restarts is {settings.restarts}: there must be at least one.")
         pgd, cw = (",".join(map(str, steps)) or "none" for steps in settings.steps().values())
-        return replace(settings, pgd=pgd, cw=cw)
+        return replace(settings, pgd=pgd, cw=cw, apgd=str(settings.apgd_steps() or "none"))
 
     def steps(self) -> dict[str, list[int]]:
         """The steps at which each trajectory is read, rising; none of a trajectory that is not wanted."""
         return {"pgd": _steps(self.pgd), "cw": _steps(self.cw)}
 
+    def apgd_steps(self) -> int | None:
+        """The steps of APGD-CE, and of APGD-T towards each class; None where neither is wanted."""
+        steps = _steps(self.apgd)
+        if len(steps) > 1:
+            raise UserError(f"'{self.apgd}' are several numbers of steps: APGD is read at its last, such as 100.")
+        return steps[0] if steps else None
+
     def readings(self) -> tuple[str, ...]:
-        """As `PGD-5`, `PGD-20`, `CW-30`."""
-        return tuple(f"{TRAJECTORIES[name].name}-{step}" for name, steps in self.steps().items() for step in steps)
+        """As `PGD-5`, `PGD-20`, `CW-30`, `APGD-CE-100`, `APGD-T-100`."""
+        read = [f"{TRAJECTORIES[name].name}-{step}" for name, steps in self.steps().items() for step in steps]
+        steps = self.apgd_steps()
+        return (*read, *(f"{name}-{steps}" for name in APGD_NAMES if steps))
 
 
 def _steps(text: str) -> list[int]:
@@ -128,39 +151,65 @@ def axes(work: Work) -> Axes:
     return {"reading": settings.readings(), "restart": settings.restarts, "target": names}
 
 
+class _Record:
+    """What the targets answered to the adversarial images of a batch, as it grows.
+
+    Attributes:
+        right: the images (N,) that the source, the first target, has had right so far.
+        broken: of each other image the last that the source had wrong (N, C, H, W).
+    """
+
+    def __init__(self, targets: Sequence[Classifier], batch: Batch, settings: TableSettings) -> None:
+        shape = (len(batch.indices), settings.restarts, len(settings.readings()))
+        self._targets, self._batch = targets, batch
+        self.columns: dict[str, AnyArray] = {
+            "prediction": np.zeros((*shape, len(targets)), np.int16),
+            "margin": np.zeros((*shape, len(targets)), np.float32),
+            "perturbation": np.zeros(shape, np.float32),
+            "perturbation_l2": np.zeros(shape, np.float32),
+        }
+        natural = [_read(target, batch.images, batch.labels) for target in targets]
+        for name in ("prediction", "margin"):
+            self.columns[f"{name}_natural"] = np.stack([answers[name] for answers in natural], axis=-1)
+        self.right = torch.ones_like(batch.labels, dtype=torch.bool)
+        self.broken = batch.images
+        self._sort_out(batch.images, natural[0]["prediction"])
+
+    def note(self, restart: int, reading: int, adversarial: Tensor) -> None:
+        """What the targets answer at this place, and how far the images (N, C, H, W) are from the natural ones."""
+        place = (slice(None), restart, reading)
+        difference = (adversarial - self._batch.images).flatten(1)
+        self.columns["perturbation"][place] = to_numpy(difference.abs().amax(1))
+        self.columns["perturbation_l2"][place] = to_numpy(torch.linalg.vector_norm(difference, dim=1))
+        for index, target in enumerate(self._targets):
+            for name, values in _read(target, adversarial, self._batch.labels).items():
+                self.columns[name][(*place, index)] = values
+        self._sort_out(adversarial, self.columns["prediction"][(*place, 0)])
+
+    def _sort_out(self, images: Tensor, prediction: AnyArray) -> None:
+        wrong = torch.from_numpy(prediction.astype(np.int64)).to(self._batch.labels.device) != self._batch.labels
+        self.right = self.right & ~wrong
+        self.broken = torch.where(wrong[:, None, None, None], images, self.broken)
+
+
 def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyArray]:
     """Outcomes of one batch."""
-    targets, settings = [model, *prepared.evaluators.values()], prepared.settings
-    natural = [_read(target, batch.images, batch.labels) for target in targets]
-    shape = (len(batch.indices), settings.restarts, len(settings.readings()))
-    changed = {name: np.zeros(shape, np.float32) for name in ("perturbation", "perturbation_l2")}
-    read: dict[str, AnyArray] = {
-        "prediction": np.zeros((*shape, len(targets)), np.int16),
-        "margin": np.zeros((*shape, len(targets)), np.float32),
-    }
+    settings = prepared.settings
+    record = _Record([model, *prepared.evaluators.values()], batch, settings)
     taken = torch.zeros(len(batch.indices), dtype=torch.int64, device=batch.images.device)
-    for place, adversarial in _readings(model, batch, settings, taken):
-        difference = (adversarial - batch.images).flatten(1)
-        changed["perturbation"][place] = to_numpy(difference.abs().amax(1))
-        changed["perturbation_l2"][place] = to_numpy(torch.linalg.vector_norm(difference, dim=1))
-        for index, target in enumerate(targets):
-            for name, values in _read(target, adversarial, batch.labels).items():
-                read[name][(*place, index)] = values
-    columns = {
-        "label": to_numpy(batch.labels),
-        "prediction_natural": np.stack([found["prediction"] for found in natural], axis=-1),
-        "margin_natural": np.stack([found["margin"] for found in natural], axis=-1),
-        **read,
-        **changed,
-        "gradients": to_numpy(taken),
-    }
+    for restart, reading, adversarial in _readings(model, batch, settings, taken):
+        record.note(restart, reading, adversarial)
+    gradients = to_numpy(taken)
+    if settings.apgd_steps():
+        gradients = gradients + _note_apgd(model, batch, settings, record)
+    columns = {"label": to_numpy(batch.labels), **record.columns, "gradients": gradients}
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
 def _readings(
     model: Classifier, batch: Batch, settings: TableSettings, taken: Tensor
-) -> Iterator[tuple[tuple[slice, int, int], Tensor]]:
-    """Yield adversarial images (N, C, H, W) with their place among (image, restart, reading); count gradients taken."""
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield restart, reading and adversarial images (N, C, H, W) of the trajectories; count the gradients taken."""
     first = 0
     for name, steps in settings.steps().items():
         attack = settings.attack(max(steps, default=0), TRAJECTORIES[name].loss)
@@ -168,8 +217,27 @@ def _readings(
         for restart in range(settings.restarts if steps else 0):
             for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps, taken):
                 check_inside(iterate, batch.images, attack.eps)
-                yield (slice(None), restart, first + steps.index(step)), iterate
+                yield restart, first + steps.index(step), iterate
         first += len(steps)
+
+
+def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record: _Record) -> AnyArray:
+    """Attack with APGD-CE, then with APGD-T what is right so far; the gradients that each image cost, (N,)."""
+    steps = settings.apgd_steps()
+    assert settings.eps is not None and steps
+    noises = [per_image_noise(settings.seed, batch.indices, purpose) for purpose in APGD_PURPOSES]
+    first = len(settings.readings()) - len(APGD_NAMES)
+    spent = torch.zeros_like(batch.labels)
+    for restart in range(settings.restarts):
+        adversarial, gradients = APGD(settings.eps, steps)(model, batch.images, batch.labels, noises[0])
+        record.note(restart, first, adversarial)
+        spent += gradients
+    for restart in range(settings.restarts):
+        attack = TargetedAPGD(settings.eps, steps)
+        adversarial, gradients = attack(model, batch.images, batch.labels, noises[1], among=record.right)
+        record.note(restart, first + 1, torch.where(record.right[:, None, None, None], adversarial, record.broken))
+        spent += gradients
+    return to_numpy(spent)
 
 
 @torch.no_grad()

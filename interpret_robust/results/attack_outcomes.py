@@ -23,16 +23,16 @@ def is_attacked(result: Result) -> bool:
 
 def ball(result: Result) -> dict[str, Any]:
     """The settings of an attack but for where it is read."""
-    return {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw")}
+    return {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw", "apgd")}
 
 
 def readings(result: Result) -> list[str]:
-    """As `PGD-5`, `CW-30`."""
+    """As `PGD-5`, `CW-30`, `APGD-CE-100`."""
     return places(result, "reading")
 
 
 def gradients_asked(result: Result) -> int:
-    """Return how many gradients of an image the attacks of a file ask for; those taken are `per_image/gradients`.
+    """Return how many gradients of an image PGD, CW and APGD-CE ask for; those taken are `per_image/gradients`.
 
     Each trajectory is walked once, to its last reading, from each restart. Fewer are taken where an iterate is known to
     repeat an earlier one.
@@ -40,7 +40,8 @@ def gradients_asked(result: Result) -> int:
     longest: dict[str, int] = {}
     for reading in readings(result):
         name, _, steps = reading.rpartition("-")
-        longest[name] = max(longest.get(name, 0), int(steps))
+        if name != "APGD-T":  # it attacks only what the others have left
+            longest[name] = max(longest.get(name, 0), int(steps))
     return int(result.config["settings"]["restarts"]) * sum(longest.values())
 
 

@@ -95,9 +95,9 @@ class AttackTable:
 
     @cached_property
     def readings(self) -> list[str]:
-        """Those of all files, PGD first, by their steps."""
+        """Those of all files, PGD first and APGD last, by their steps."""
         names = {name for result in self.files for name in readings(result)}
-        return sorted(names, key=lambda name: (not name.startswith("PGD"), *_attack(name)))
+        return sorted(names, key=lambda name: (not name.startswith("PGD"), name.startswith("APGD"), *_attack(name)))
 
     @cached_property
     def accuracies(self) -> Accuracies:
@@ -274,22 +274,31 @@ def _note(table: AttackTable) -> str:
     """Over what the numbers are."""
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
-    asked = max(map(gradients_asked, table.files))
     taken = np.mean([result["per_image/gradients"].mean() for result in table.files])
     starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
     parts = [
         _spread(table),
         f"{data['images']} {data['split']} images, eps {radius(settings['eps'])}, "
         f"step {radius(settings['step_size'])}{starts}",
-        f"{asked} gradients an image and source asked for, {taken:.0f} taken: the others repeat earlier ones",
+        _effort(table, float(taken)),
     ]
     if any(row.setting == "black-box" for row in table.cells):
         parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
     else:
         parts.append("no black-box rows: they need files of two seeds of a variant (`irt train --copies`)")
+    if any(name.startswith("APGD-T") for name in table.readings):
+        parts.append("APGD-T attacks only what is right under all before it, of the rest stands what broke it")
     if any(cell.steps is None for by_variant in table.paper.values() for cell in by_variant.values()):
         parts.append("the paper does not tell the steps of its PGD")
     return "; ".join(parts)
+
+
+def _effort(table: AttackTable, taken: float) -> str:
+    """Return how many gradients an image took on average, and how many its attacks ask for where all ask alike."""
+    if any(name.startswith("APGD") for name in table.readings):
+        return f"{taken:.0f} gradients an image and source taken on average"
+    asked = max(map(gradients_asked, table.files))
+    return f"{asked} gradients an image and source asked for, {taken:.0f} taken: the others repeat earlier ones"
 
 
 def _spread(table: AttackTable) -> str:
@@ -394,6 +403,6 @@ def _short_names(result: Result) -> dict[str, str]:
 
 
 def _attack(reading: str) -> tuple[str, int]:
-    """As in `reported.csv`: `PGD-20` is pgd and 20."""
-    name, _, steps = reading.partition("-")
+    """As in `reported.csv`: `PGD-20` is pgd and 20, `APGD-CE-100` is apgd-ce and 100."""
+    name, _, steps = reading.rpartition("-")
     return name.lower(), int(steps)

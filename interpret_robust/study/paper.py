@@ -70,7 +70,7 @@ def row(table: str, setting: str, reading: str = HEADLINES[0], *, headline: bool
     """
     if setting not in ("white-box", "black-box"):
         return row_of(table, setting)
-    attack, steps = reading.lower().split("-")
+    attack, _, steps = reading.lower().rpartition("-")
     return row_of(table, setting, attack, int(steps)) or (row_of(table, setting, attack, None) if headline else {})
 
 

@@ -1,7 +1,7 @@
 """What an analysis is asked with: the bases of its settings, whose fields become options."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -9,6 +9,20 @@ from torch import Tensor, nn
 from interpret_robust.attacks.pgd import PGD, LossName, per_image_noise
 from interpret_robust.attribution.gradients import SOURCE_HELP, checked_source
 from interpret_robust.core.errors import UserError
+
+
+def as_stored(settings: Any) -> dict[str, Any]:
+    """Settings as a file tells them, by name.
+
+    One that is newer than the file's schema (`newer` in its field's metadata) is left out at its default, so that the
+    same question has the same configuration as in files from before.
+    """
+    hidden = {one.name for one in fields(settings) if one.metadata.get("newer")}
+    return {
+        one.name: value
+        for one in fields(settings)
+        if (value := getattr(settings, one.name)) != one.default or one.name not in hidden
+    }
 
 
 @dataclass(frozen=True)

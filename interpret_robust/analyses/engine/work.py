@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.naming import file_name, reached
+from interpret_robust.analyses.engine.settings import as_stored
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
@@ -103,7 +103,7 @@ class Work:
                 "images": len(self.split),
                 "sha256": self.split.sha256,
             },
-            "settings": asdict(self.settings),
+            "settings": as_stored(self.settings),
             "local_grid": [height, width],
             "batch_size": batch_size,
             "device": device.type,

@@ -1,0 +1,140 @@
+"""Does another library's APGD break images that our worst case with APGD leaves right?
+
+    python benchmarks/apgd_agreement.py analyses/robustness-cifar10-small-at*-seed0-test-first1000.h5 \\
+        --images 1000 --json apgd-agreement.json
+
+Each file of `irt evaluate` says which images its model has right on the natural image and under all its readings. These
+alone are attacked, by our APGD-CE and APGD-T and by torchattacks' APGD and APGDT: 100 steps, towards 9 classes, one
+start each, the file's own radius. The outcome of an image depends on the image and its index alone, so that ours is
+what `irt evaluate --apgd 100` would find. The JSON is written after every batch, and a run goes on from it.
+Exit status 1 where the other breaks more than MOST of a model's images beyond ours.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+from interpret_robust.analyses.robustness import APGD_PURPOSES
+from interpret_robust.attacks.apgd import APGD, TargetedAPGD
+from interpret_robust.attacks.pgd import check_inside, per_image_noise
+from interpret_robust.core import provenance
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.device import describe
+from interpret_robust.core.files import replacing
+from interpret_robust.core.statistics import rate
+from interpret_robust.datasets import load
+from interpret_robust.datasets.batches import make_batch
+from interpret_robust.models import checkpoint
+from interpret_robust.models.folded import fold
+from interpret_robust.results import hdf5
+from interpret_robust.results.attack_outcomes import right_in_worst_case
+from interpret_robust.results.hdf5 import Result
+
+MOST = 0.003
+"""Share of a model's images that the other library may break beyond ours."""
+
+BATCH, STEPS, SEED = 250, 100, 0
+CPU = torch.device("cpu")
+
+
+def broken(model: nn.Module, images: Tensor, labels: Tensor, indices: list[int], eps: float) -> dict[str, list[int]]:
+    """Indices of the images (N, C, H, W) that each attack breaks; all are right before."""
+    noises = [per_image_noise(SEED, indices, purpose) for purpose in APGD_PURPOSES]
+    theirs = torchattacks.APGD(model, eps=eps, steps=STEPS, loss="ce", seed=SEED)
+    theirs_t = torchattacks.APGDT(model, eps=eps, steps=STEPS, n_classes=10, seed=SEED)
+    made: dict[str, Tensor] = {
+        "ours, APGD-CE": APGD(eps, STEPS)(model, images, labels, noises[0]).adversarial,
+        "ours, APGD-T": TargetedAPGD(eps, STEPS)(model, images, labels, noises[1]).adversarial,
+        "theirs, APGD-CE": theirs(images, labels).detach(),
+        "theirs, APGD-T": theirs_t(images, labels).detach(),
+    }
+    found = {}
+    for name, adversarial in made.items():
+        check_inside(adversarial, images, eps)
+        with torch.no_grad():
+            wrong = (model(adversarial).argmax(1) != labels).tolist()
+        found[name] = [index for index, is_wrong in zip(indices, wrong, strict=True) if is_wrong]
+    return found
+
+
+def batches_of(result: Result, images: int) -> list[AnyArray]:
+    """Indices of the images that a file leaves right, of each BATCH of its first `images`."""
+    right = right_in_worst_case(result)[:images]
+    return [first + np.flatnonzero(right[first : first + BATCH]) for first in range(0, images, BATCH)]
+
+
+def attack(result: Result, left: AnyArray) -> dict[str, list[int]]:
+    """See `broken`, of the images with these indices."""
+    path = Path("checkpoints") / f"{result.config['checkpoint']['name']}.safetensors"
+    found = checkpoint.read(path)
+    if found.sha256 != result.config["checkpoint"]["sha256"]:
+        sys.exit(f"{path} is not the model of {result.path}")
+    data = result.config["data"]
+    batch = make_batch(load(data["dataset"]).split(data["split"]), range(int(left.max()) + 1), CPU)
+    model, eps = fold(found.model(CPU)), result.config["settings"]["eps"]
+    return broken(model, batch.images[left], batch.labels[left], left.tolist(), eps)
+
+
+def row(name: str, of: dict[str, Any]) -> dict[str, Any]:
+    """What the batches that are done say of a model."""
+    done = list(of["batches"].values())
+    union = {
+        who: {index for batch in done for attack in ("APGD-CE", "APGD-T") for index in batch[f"{who}, {attack}"]}
+        for who in ("ours", "theirs")
+    }
+    images, right = sum(batch["images"] for batch in done), sum(batch["right"] for batch in done)
+    return {
+        "model": name,
+        "images": images,
+        "without APGD": rate(np.arange(images) < right),
+        "with APGD": rate(np.arange(images) < right - len(union["ours"])),
+        "broken by ours": len(union["ours"]),
+        "broken by theirs": len(union["theirs"]),
+        "only by theirs": len(union["theirs"] - union["ours"]),
+        "only by ours": len(union["ours"] - union["theirs"]),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    shown = [[value.percent() if isinstance(value, tuple) else str(value) for value in one.values()] for one in rows]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *shown]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Attack batch by batch, all models in turn, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="of `irt evaluate`")
+    parser.add_argument("--images", type=int, default=1000, help="the first of each file, a multiple of 250")
+    parser.add_argument("--json", type=Path, required=True, help="outcomes so far, to go on from")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    options = parser.parse_args()
+    outcomes: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {"models": {}}
+    results = [hdf5.read(path) for path in options.files]
+    outcomes["machine"] = provenance.environment(describe(CPU), torch.get_num_threads(), 1)
+    outcomes["torchattacks"], outcomes["steps"], outcomes["seed"] = torchattacks.__version__, STEPS, SEED
+    for place in range(0 if options.table else options.images // BATCH):
+        for result in results:
+            of = outcomes["models"].setdefault(result.config["checkpoint"]["name"], {"batches": {}})
+            of |= {"file": result.path.name, "eps": result.config["settings"]["eps"]}
+            if str(place * BATCH) not in of["batches"]:
+                left = batches_of(result, options.images)[place]
+                of["batches"][str(place * BATCH)] = {"images": BATCH, "right": len(left), **attack(result, left)}
+                with replacing(options.json) as partial:
+                    partial.write_text(json.dumps(outcomes) + "\n", encoding="utf-8")
+                print(row(result.config["checkpoint"]["name"], of), file=sys.stderr, flush=True)
+    rows = [row(name, of) for name, of in outcomes["models"].items()]
+    print(table(rows))
+    sys.exit(any(one["only by theirs"] > MOST * one["images"] for one in rows))
+
+
+if __name__ == "__main__":
+    main()

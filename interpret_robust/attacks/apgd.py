@@ -1,0 +1,310 @@
+"""Auto-PGD in the l-infinity ball: projected ascent that halves its own step (Croce & Hein 2020, Algorithm 1).
+
+    noise = per_image_noise(seed=0, indices=range(len(images)))
+    adversarial, gradients = APGD(eps=8 / 255)(model, images, labels, noise)
+    adversarial, gradients = TargetedAPGD(eps=8 / 255)(model, images, labels, noise)
+
+https://arxiv.org/abs/2003.01690. Images are pixels in [0, 1]. No step size is to be chosen: it begins at twice the
+radius and is halved, for each image alone, at checkpoints where the loss has not risen often enough. As in `pgd`, no
+gradient depends on the batch, and the model's mode, its running statistics, whether its weights ask for gradients and
+the global random state are left as found.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from interpret_robust.attacks.pgd import (
+    Noise,
+    batch_norm_mode,
+    check_inside,
+    cross_entropy,
+    margin_loss,
+    weights_frozen,
+)
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.models import Classifier
+from interpret_robust.models.folded import fold
+
+LossName = Literal["cross-entropy", "dlr"]
+Loss = Callable[[Tensor], Tensor]
+"""Given logits (N, classes), the loss of each image (N,), to be made large."""
+
+MOMENTUM = 0.75
+"""Share of the new step in an update; the rest repeats the last one (alpha of the paper)."""
+RISES = 0.75
+"""Share of the steps between two checkpoints at which the loss has to rise for the step size to stay (rho)."""
+FIRST_CHECKPOINT, SHORTER, SHORTEST = 22, 3, 6
+"""Percent of all steps: the first stretch between checkpoints, by how much each is shorter, and the shortest."""
+MOST_TARGETS = 9
+"""Classes that the targeted attack aims at, as in AutoAttack."""
+_TINY = 1e-12
+
+
+class Ascent(NamedTuple):
+    """What an attack found: adversarial images (N, C, H, W), and how many gradients each image cost (N,)."""
+
+    adversarial: Tensor
+    gradients: Tensor
+
+
+@dataclass(frozen=True)
+class APGD:
+    """Untargeted APGD, one random start.
+
+    Attributes:
+        eps: radius in pixel units, within [0, 1].
+        steps: number of steps, each of one gradient.
+        loss: `cross-entropy` (APGD-CE) or `dlr`, the difference of logits ratio, which needs three classes.
+
+    Raises UserError for values outside these ranges.
+    """
+
+    eps: float
+    steps: int = 100
+    loss: LossName = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        _check(self.eps, self.steps)
+        if self.loss not in get_args(LossName):
+            raise unknown("loss", self.loss, get_args(LossName))
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Ascent:
+        """Of each image the misclassified iterate of largest loss, or the iterate of largest loss where none is.
+
+        Raises UserError where the model's gradients are not numbers or it has too few classes for the loss.
+        """
+        loss = cross_entropy if self.loss == "cross-entropy" else dlr
+        images = images.float()
+        with _attackable(model) as subject:
+            start = _random_start(images, noise, self.eps)
+            found = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), self.eps, self.steps)
+        check_inside(found, images, self.eps)
+        return Ascent(found, torch.full_like(labels, self.steps))
+
+
+@dataclass(frozen=True)
+class TargetedAPGD:
+    """APGD-T: APGD towards one wrong class after the other, likeliest first, on the targeted DLR loss.
+
+    An image is attacked until a target has broken it. One that is wrong without an attack stays as it is.
+
+    Attributes:
+        eps: radius in pixel units, within [0, 1].
+        steps: number of steps towards each target, each of one gradient.
+        targets: most classes aimed at; of fewer than ten classes, all but the true one.
+
+    Raises UserError for values outside these ranges.
+    """
+
+    eps: float
+    steps: int = 100
+    targets: int = MOST_TARGETS
+
+    def __post_init__(self) -> None:
+        _check(self.eps, self.steps)
+        if self.targets < 1:
+            raise UserError(f"targets is {self.targets}: APGD-T must aim at one class at least.")
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise, among: Tensor | None = None
+    ) -> Ascent:
+        """Of each image the misclassified iterate of largest loss, or the last target's best where none is.
+
+        Where `among` (N,) is False an image is not attacked. Raises UserError where the model's gradients are not
+        numbers or it has fewer than four classes.
+        """
+        adversarial, gradients = images.float().clone(), torch.zeros_like(labels)
+        with _attackable(model) as subject:
+            logits = _logits(subject, adversarial)
+            right = (logits.argmax(1) == labels) & (True if among is None else among)
+            targets = _wrong_classes(logits, labels)[:, : self.targets]
+            for target in targets.T:
+                start = _random_start(images.float(), noise, self.eps)  # of all, so that no stream depends on others
+                (left,) = right.nonzero(as_tuple=True)
+                if len(left) == 0:
+                    break
+                loss = _towards(target[left], labels[left])
+                found = ascend(subject, images[left].float(), labels[left], start[left], loss, self.eps, self.steps)
+                adversarial[left] = found
+                gradients[left] += self.steps
+                right[left] = _logits(subject, found).argmax(1) == labels[left]
+        check_inside(adversarial, images, self.eps)
+        return Ascent(adversarial, gradients)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio (N,), Eq. 6 of the paper: above zero where misclassified, whatever the logits' scale.
+
+    The margin loss over the distance between the largest and the third largest logit. Raises UserError for fewer than
+    three classes.
+    """
+    _require_classes(logits, 3, "the DLR loss")
+    top = logits.topk(3).values
+    return margin_loss(logits, labels) / (top[:, 0] - top[:, 2] + _TINY)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (N,), Eq. 7: the target's logit minus the true one, scaled.
+
+    The scale is the distance of the largest logit from the mean of the third and fourth. Raises UserError for fewer
+    than four classes.
+    """
+    _require_classes(logits, 4, "APGD-T")
+    top = logits.topk(4).values
+    ahead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
+    return ahead[:, 0] / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """The numbers of steps after which step sizes are judged, rising: for 100, 22, 41, 57, 70, 80, 87, 93 and 99."""
+    percents, stretch = [FIRST_CHECKPOINT], FIRST_CHECKPOINT
+    while percents[-1] < 100:
+        stretch = max(stretch - SHORTER, SHORTEST)
+        percents.append(percents[-1] + stretch)
+    return tuple(sorted({-(-percent * steps // 100) for percent in percents if percent <= 100}))
+
+
+@dataclass
+class StepSize:
+    """The step size of each image, (N,), halved where the loss rises too seldom.
+
+    Attributes:
+        size: the step sizes now.
+        best: each image's largest loss so far.
+    """
+
+    size: Tensor
+    best: Tensor
+    _steps: int = field(default=0, init=False)
+    _last: Tensor = field(init=False)
+    _rises: Tensor = field(init=False)
+    _halved: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._last, self._rises = self.best, torch.zeros_like(self.best)
+        self._halved = torch.ones_like(self.best, dtype=torch.bool)  # at first there is no step size before to compare
+
+    def note(self, before: Tensor, after: Tensor) -> Tensor:
+        """Count a step that took the loss from `before` to `after`; where (N,) it is the largest so far."""
+        better = ~(after <= self.best)  # also for what is not a number, which must not be overlooked
+        self.best = torch.where(better, after, self.best)
+        self._rises += after > before
+        self._steps += 1
+        return better
+
+    def judge(self) -> Tensor:
+        """Halve step sizes at a checkpoint, and begin to count anew; where (N,) they were halved.
+
+        Halved where the loss has risen at fewer than RISES of the steps since the last checkpoint, or where the step
+        size was kept there and the largest loss is still the same.
+        """
+        stuck = ~self._halved & (self.best == self._last)
+        self._halved = (self._rises < RISES * self._steps) | stuck
+        self.size = torch.where(self._halved, self.size / 2, self.size)
+        self._last, self._rises, self._steps = self.best, torch.zeros_like(self.best), 0
+        return self._halved
+
+
+def ascend(
+    model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, loss: Loss, eps: float, steps: int
+) -> Tensor:
+    """Climb the loss of each image from `start`: its misclassified iterate of largest loss, or that of largest loss.
+
+    The caller sets the model's mode. What is not a number is returned as such.
+    """
+    low, high = (images - eps).clamp_min(0), (images + eps).clamp_max(1)
+    here = previous = start
+    value, gradient, wrong = _look(model, here, labels, loss, steps > 0)
+    size = StepSize(torch.full_like(value, 2 * eps), value)
+    best, best_gradient = here, gradient
+    answer, answer_rank = here, (wrong, value)
+    judged = checkpoints(steps)
+    for step in range(1, steps + 1):
+        # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
+        direction = gradient.sign().add_(gradient, alpha=0)
+        ahead = torch.clamp(here + _wide(size.size) * direction, low, high)
+        share = MOMENTUM if step > 1 else 1.0
+        previous, here = here, torch.clamp(here + share * (ahead - here) + (1 - share) * (here - previous), low, high)
+        before, (value, gradient, wrong) = value, _look(model, here, labels, loss, step < steps)
+        better = size.note(before, value)
+        best, best_gradient = (_pick(better, *pair) for pair in ((here, best), (gradient, best_gradient)))
+        preferred = _preferred((wrong, value), answer_rank)
+        answer = _pick(preferred, here, answer)
+        answer_rank = wrong | answer_rank[0], torch.where(preferred, value, answer_rank[1])
+        if step in judged:
+            back = size.judge()
+            here, gradient = _pick(back, best, here), _pick(back, best_gradient, gradient)
+            value = torch.where(back, size.best, value)
+    return answer
+
+
+def _look(
+    model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, differentiate: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss (N,), its gradient (zeros where not wanted), and which images (N,) are misclassified."""
+    with torch.set_grad_enabled(differentiate):
+        images = images.detach().requires_grad_(differentiate)
+        logits = model(images).float()
+        values = loss(logits)
+        gradient = torch.autograd.grad(values.sum(), images)[0] if differentiate else torch.zeros_like(images)
+    return values.detach(), gradient, logits.argmax(1) != labels
+
+
+def _preferred(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
+    """Where (N,) the new of two (misclassified, loss) is the better answer; also where its loss is not a number."""
+    (wrong, value), (old_wrong, old_value) = new, old
+    return (wrong & ~old_wrong) | ((wrong == old_wrong) & ~(value <= old_value)) | value.isnan()
+
+
+def _pick(where: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Images of `first` where (N,), else of `second`."""
+    return torch.where(_wide(where), first, second)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def _wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
+    """All classes but the true one (N, classes - 1), the likeliest first."""
+    without = logits.scatter(1, labels[:, None], -torch.inf)
+    return without.argsort(dim=1, descending=True, stable=True)[:, :-1]
+
+
+def _towards(targets: Tensor, labels: Tensor) -> Loss:
+    return lambda logits: targeted_dlr(logits, labels, targets)
+
+
+def _random_start(images: Tensor, noise: Noise, eps: float) -> Tensor:
+    return torch.clamp(images + eps * noise(images), (images - eps).clamp_min(0), (images + eps).clamp_max(1))
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = model(images).float()
+    return logits
+
+
+@contextmanager
+def _attackable(model: nn.Module) -> Iterator[nn.Module]:
+    """The model by its running statistics, with weights that ask for no gradients; both as before afterwards."""
+    with batch_norm_mode(model, "eval"), weights_frozen(model):
+        on_cpu = all(weights.device.type == "cpu" for weights in model.parameters())
+        yield fold(model) if on_cpu and isinstance(model, Classifier) else model
+
+
+def _require_classes(logits: Tensor, classes: int, what: str) -> None:
+    if logits.shape[1] < classes:
+        raise UserError(f"{what} needs {classes} classes and the model has {logits.shape[1]}: use the cross-entropy.")
+
+
+def _check(eps: float, steps: int) -> None:
+    if not 0 <= eps <= 1:
+        raise UserError(f"eps is {eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8).")
+    if steps < 1:
+        raise UserError(f"APGD of {steps} steps: there must be at least one.")
