@@ -19,7 +19,7 @@ from interpret_robust.models.variants import is_adversarial, is_brought
 from interpret_robust.results import names as labels
 from interpret_robust.results.attack_outcomes import ball, headline, readings, right, right_in_worst_case
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, radius
+from interpret_robust.results.names import job, label, radius, recalibration
 from interpret_robust.results.reported import Reported, reported
 from interpret_robust.results.tables import Table
 
@@ -242,6 +242,8 @@ def _title(table: AttackTable) -> str:
     ours = f"{trained['dataset']}, models from elsewhere{on}"
     if not is_brought(trained):
         ours = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{on}"
+    if (images := recalibration(table.files[0])) != "none":
+        ours += f", batch norm recalibrated ({images})"
     cells = [cell for of in table.paper.values() for cell in of.values()]
     if not cells:
         return ours

@@ -105,6 +105,7 @@ class AnalysisTask:
     overwrite: bool = False
     evaluators: tuple[Reference, ...] = ()
     default_evaluators: bool = True
+    recalibrate: str = "none"
     deadline: float = math.inf
 
     @property
@@ -137,6 +138,7 @@ class AnalysisTask:
             evaluators=[subject(one, source) for one in self.evaluators],
             default_evaluators=self.default_evaluators,
             source=source,
+            recalibrate=self.recalibrate,
             deadline=self.deadline,
         )
 

@@ -19,11 +19,12 @@ def file_name(
     limit: int | None,
     other: str = "",
     readers: Sequence[str] = (),
+    recalibrate: str = "none",
 ) -> str:
     """The file of an analysis of a checkpoint of this job; what differs from the default settings is part of its name.
 
     `other` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
-    where they are not the default ones.
+    where they are not the default ones; `recalibrate` is the kind of images that batch norm was recalibrated on.
     """
     given, default = settings.resolved(job), type(settings)().resolved(job)
     changed = [
@@ -33,6 +34,8 @@ def file_name(
     ]
     if readers:
         changed.append(f"by{hashlib.sha256(' '.join(readers).encode()).hexdigest()[:6]}")
+    if recalibrate != "none":
+        changed.append(f"recalibrated_{recalibrate}")
     parts = [analysis.schema.name, checkpoint, other and f"on-{other}", split, *changed, limit and f"first{limit}"]
     name = "-".join(part for part in parts if part)
     if len(name) > LONGEST_NAME:
