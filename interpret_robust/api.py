@@ -76,6 +76,7 @@ def analyze(
     split: str = "test",
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
+    recalibrate: str = "none",
     device: str = "auto",
     **settings: Any,
 ) -> "Answer":
@@ -88,6 +89,8 @@ def analyze(
         evaluators: models that read what this one gives, where the question needs any.
         split, limit: which images: those of `train` or `test`, the first so many or all.
         batch_size: images at a time.
+        recalibrate: `clean`, `adversarial` or `both`: training images that batch-norm statistics are measured on
+            first; `none` leaves the model as it is.
         device: `cpu`, `cuda`, or `auto`.
         settings: options of the analysis by name, such as `steps=10`.
 
@@ -116,6 +119,7 @@ def analyze(
             device=devices.resolve(device),
             evaluators=evaluators,
             default_evaluators=False,
+            recalibrate=recalibrate,
         )
         return Answer(hdf5.read(work.run()), folder)
     except BaseException:

@@ -363,7 +363,7 @@ def test_without_apgd_a_file_is_that_of_before_there_was_any() -> None:
 @pytest.mark.parametrize("steps", ["0", "5,20", "often"])
 def test_steps_of_apgd_are_one_number(steps: str) -> None:
     with pytest.raises(UserError, match=f"'{steps}'"):
-        TableSettings(apgd=steps).resolved({"recipe": {"eps": 0.3}})
+        TableSettings(apgd=steps).resolve({"recipe": {"eps": 0.3}})
 
 
 # --- settings

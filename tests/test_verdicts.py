@@ -21,8 +21,8 @@ from interpret_robust.results.attack_outcomes import fullest
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
 from interpret_robust.results.schema import Column, Schema
-from interpret_robust.study import paper, verdicts
-from interpret_robust.study.verdicts import Finding, Kind, Measure, judge
+from interpret_robust.study import paper
+from interpret_robust.study.verdicts import Finding, Kind, Measure, judge, sampling
 
 ABOVE, BELOW, OPEN = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1), Interval(0.1, -0.1, 0.3)
 ATTACK = {"eps": 8 / 255, "steps": 20}
@@ -52,10 +52,12 @@ def write(
     labels: Mapping[str, tuple[str, ...]] | None = None,
     axes: Mapping[str, tuple[str, ...]] | None = None,
     places: Mapping[str, tuple[int, ...] | int] | None = None,
+    trained: Mapping[str, Any] | None = None,
+    recalibrated: str | None = None,
 ) -> Result:
     """A file that holds these per-image columns, whose axes after the first are named in `axes`, and no others.
 
-    Evaluators that were `given` are others than the default ones.
+    Evaluators that were `given` are others than the default ones. `trained` changes the job of training.
     """
     name, version = schema.split("/")
     made = Schema(
@@ -70,12 +72,15 @@ def write(
     )
     count = len(next(iter(columns.values())))
     job = {"dataset": "tiny", "architecture": "small", "variant": variant, "seed": seed, "recipe": {"name": recipe}}
+    job |= trained or {}
     config: dict[str, Any] = {
         "checkpoint": {"name": (name_of := f"tiny-small-{variant}-seed{seed}"), "sha256": name_of, "job": job},
         "data": {"dataset": "tiny", "split": "test", "images": count, "sha256": "0"} | dict(data or {}),
         "settings": dict(settings or {}),
         "local_grid": [2, 2],
     }
+    if recalibrated:
+        config["recalibration"] = {"images": recalibrated}
     if readers := (labels or {}).get("evaluator"):
         config["evaluators"] = {
             "names": list(readers),
@@ -212,7 +217,7 @@ def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     assert one.text() == f"+20.0 points [{100 * one.estimate.low:+.1f}, {100 * one.estimate.high:+.1f}]"
     assert set(one.files) == {result.path.name for result in files}
     others = [finding for name, finding in judged.items() if not name.startswith("attention-")]
-    assert {finding.verdict for finding in others} == {"not tested"} and len(others) == 10
+    assert {finding.verdict for finding in others} == {"not tested"} and len(others) == 13
 
 
 def test_only_models_of_one_seed_on_the_same_images_are_compared(tmp_path: Path) -> None:
@@ -793,9 +798,10 @@ def test_p_values_are_corrected_over_the_claims_of_a_section(tmp_path: Path) -> 
 
 
 def test_every_claim_can_be_measured_and_is_of_an_analysis_that_exists() -> None:
-    assert list(verdicts.SAMPLED) == [claim.name for claim in paper.CLAIMS]
+    assert sampling.BY_CLAIM.keys() <= {claim.name for claim in paper.CLAIMS}
     assert {claim.analysis for claim in paper.CLAIMS} <= set(analyses.names())
     for claim in paper.CLAIMS:
+        assert callable(sampling.sampler(claim))
         assert set(claim.variants) <= set(VARIANTS) and len({len(models) for models in claim.models}) == 1
         for setting in claim.settings:
             assert set(claim.variants) <= set(paper.row(claim.table or "table2", setting))
@@ -805,3 +811,65 @@ def test_claims_need_no_torch() -> None:
     script = "import sys, interpret_robust.study.verdicts; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_a_recalibrated_pair_is_a_control_that_can_keep_a_claim_from_holding(tmp_path: Path) -> None:
+    """The gain of 20 points as trained is one of 5 with `at` and `at-reg` recalibrated alike, or one of -5."""
+    trained = [accuracy(tmp_path, "at", right(100), right(40)), accuracy(tmp_path, "at-reg", right(100), right(80))]
+    base = accuracy(tmp_path, "at", right(100), right(50), recalibrated="adversarial")
+    for gained, verdict in ((60, "holds"), (40, "cannot tell")):
+        other = accuracy(tmp_path, "at-reg", right(100), right(gained), recalibrated="adversarial")
+        finding = found([*trained, base, other])["regularization-robustness"]
+        (main,), (control,) = finding.of("main"), finding.of("control")
+        assert main.estimate.value == pytest.approx(0.2)
+        assert control.what == "accuracy, PGD-20 at eps 8/255, batch norm recalibrated (adversarial images)"
+        assert control.estimate.value == pytest.approx((gained - 50) / 200)
+        assert finding.verdict == verdict and finding.of("further") == ()
+
+
+def test_a_recalibrated_model_is_not_compared_with_one_that_is_not(tmp_path: Path) -> None:
+    mixed = [
+        accuracy(tmp_path, "at", right(100), right(40)),
+        accuracy(tmp_path, "at-reg", right(100), right(80), recalibrated="clean"),
+        accuracy(tmp_path, "at-reg", right(100), right(90), recalibrated="adversarial"),
+    ]
+    assert all(finding.measures == () for finding in judge(mixed))
+
+
+def weighted(folder: Path, variant: str, attacked: int, weight: float) -> Result:
+    recipe = {"name": "quick", "weight_reg": weight, "weight_att_reg": 0.01}
+    return accuracy(folder, variant, right(100), right(attacked), trained={"recipe": recipe})
+
+
+def test_a_range_of_lambda_is_decided_by_models_at_both_of_its_ends(tmp_path: Path) -> None:
+    """`at` sees no lambda: one model of it stands beside all. What lies outside of the range is only shown."""
+    at, low = weighted(tmp_path, "at", 40, 0.1), weighted(tmp_path, "at-reg", 60, 0.01)
+    alone = found([at, low])["lambda-range"]
+    assert alone.verdict == "not tested" and [one.kind for one in alone.measures] == ["further"]
+    high, beyond = weighted(tmp_path, "at-reg", 70, 0.1), weighted(tmp_path, "at-reg", 10, 10.0)
+    finding = found([at, low, high, beyond])["lambda-range"]
+    values = {one.what.rpartition(" ")[2]: (one.estimate.value, one.kind) for one in finding.measures}
+    assert values == {
+        "0.01": (pytest.approx(0.1), "main"),
+        "0.1": (pytest.approx(0.15), "main"),
+        "10": (pytest.approx(-0.15), "further"),
+    }
+    assert finding.verdict == "holds"
+    middle = weighted(tmp_path, "at-reg", 40, 0.05)
+    assert found([at, low, high, middle])["lambda-range"].verdict == "cannot tell"
+
+
+def test_the_wide_network_is_compared_with_the_narrow_one_variant_by_variant(tmp_path: Path) -> None:
+    narrow = [accuracy(tmp_path, variant, right(100), right(60)) for variant in ("at", "at-att")]
+    wide = [
+        accuracy(tmp_path, variant, right(100), right(count), trained={"architecture": "small-wide3"})
+        for variant, count in (("at", 40), ("at-att", 20), ("at-reg", 10))
+    ]
+    (finding,) = (one for one in judge(narrow, wide) if one.claim.name == "wide-robustness")
+    first, second = finding.measures
+    assert (first.of, second.of) == ("at small minus at small-wide3", "at-att small minus at-att small-wide3")
+    assert first.estimate.value == pytest.approx(0.1) and second.estimate.value == pytest.approx(0.2)
+    assert first.paper == "at small-wide3 38.19 -> at small 39.72 (+1.53)"
+    assert finding.verdict == "holds"
+    (alone,) = (one for one in judge(narrow) if one.claim.name == "wide-robustness")
+    assert alone.verdict == "not tested"

@@ -121,6 +121,13 @@ run_options = options(
     click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True),
     click.option("--limit", type=COUNT, help="Only the first N images."),
     click.option("--batch-size", type=COUNT, default=250, show_default=True),
+    click.option(
+        "--recalibrate",
+        type=click.Choice(["none", "clean", "adversarial", "both"]),
+        default="none",
+        show_default=True,
+        help="Training images that batch-norm statistics are measured on first.",
+    ),
     device_option,
     overwrite_option,
     root_option,
@@ -482,7 +489,7 @@ def _analyze(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
 
     analysis = analyses.get(name)
     folders = Folders(given.pop("root"))
-    shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "overwrite", "device")}
+    shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "recalibrate", "overwrite", "device")}
     shared["source"] = given.pop("dataset")
     shared["evaluators"] = tuple(dict.fromkeys(given.pop("evaluators", ())))
     shared["matrix"] = given.pop("matrix", False)

@@ -7,6 +7,7 @@ from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import headline, most_read, readings
 from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import recalibration
 
 READS = "robustness/2"
 
@@ -37,13 +38,17 @@ def rows(folders: Folders) -> list[dict[str, str]]:
 
 
 def _attacked(folders: Folders) -> dict[str, Result]:
-    """The file of an attack on each model by the hash of its tensors."""
+    """The file of an attack on each model, as it was trained, by the hash of its tensors."""
     opened = most_read([hdf5.read(path, READS) for path in sorted(folders.analyses.glob("robustness-*.h5"))])
-    of_test = [result for result in opened if result.config["data"]["split"] == "test"]
+    of_test = [result for result in opened if _is_of_test(result)]
     return {
         result.config["checkpoint"]["sha256"]: result
         for result in sorted(of_test, key=lambda result: (len(readings(result)), result.count))
     }
+
+
+def _is_of_test(result: Result) -> bool:
+    return result.config["data"]["split"] == "test" and recalibration(result) == "none"
 
 
 def _accuracies(result: Result) -> dict[str, str]:

@@ -26,7 +26,7 @@ from interpret_robust.results.attack_outcomes import (
     right_in_worst_case,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, radius
+from interpret_robust.results.names import job, label, radius, recalibration
 from interpret_robust.results.reported import Reported, reported
 from interpret_robust.results.tables import Table
 
@@ -255,6 +255,8 @@ def _title(table: AttackTable) -> str:
     subject = f"{trained['dataset']}, models from elsewhere{dataset}"
     if not is_brought(trained):
         subject = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{dataset}"
+    if (images := recalibration(table.files[0])) != "none":
+        subject += f", batch norm recalibrated ({images})"
     cells = [cell for by_variant in table.paper.values() for cell in by_variant.values()]
     if not cells:
         return subject

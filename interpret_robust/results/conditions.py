@@ -14,7 +14,13 @@ def conditions(result: hdf5.Result) -> dict[str, Any]:
     # Whoever else reads an attack, what the model itself makes of it is the same.
     readers = {} if is_attacked(result) else result.config.get("evaluators", {})
     evaluators = readers["names"] if readers.get("given") else "default"
-    return {"trained": trained, "data": result.config["data"], "settings": settings, "evaluators": evaluators}
+    return {
+        "trained": trained,
+        "data": result.config["data"],
+        "settings": settings,
+        "evaluators": evaluators,
+        "recalibration": names.recalibration(result),
+    }
 
 
 FREE = ("spatial_weight",)

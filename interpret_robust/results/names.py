@@ -27,11 +27,21 @@ def radius(eps: float) -> str:
     return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
 
 
+def recalibration(result: Result) -> str:
+    """The training images that a file's model was recalibrated on: `clean`, `adversarial` or `both`, else `none`."""
+    images: str = result.config.get("recalibration", {"images": "none"})["images"]
+    return images
+
+
 def label(result: Result) -> str:
-    """As `at-att seed 0`, `at seed 0, Grad-CAM` where Grad-CAM stands for attention, or a model's name without seed."""
+    """As `at-att seed 0`, `at seed 0, Grad-CAM` where Grad-CAM stands for attention, or a model's name without seed.
+
+    A model whose batch norm was recalibrated says so: `at seed 0, recalibrated (clean)`.
+    """
     weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
     seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
-    return f"{job(result)['variant']}{seed}{weights}"
+    anew = "" if (images := recalibration(result)) == "none" else f", recalibrated ({images})"
+    return f"{job(result)['variant']}{seed}{weights}{anew}"
 
 
 def order(result: Result) -> tuple[int, str, int]:

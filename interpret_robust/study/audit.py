@@ -44,10 +44,26 @@ def audits(opened: Sequence[Result]) -> list[Audit]:
     for result in opened:
         groups.setdefault(_subject(result), []).append(result)
     found = [
-        Audit(group[0].config["data"]["dataset"], subject, of := judge(group), _flags(of, group))
+        Audit(
+            group[0].config["data"]["dataset"],
+            subject,
+            of := judge(group, [one for one in opened if _is_of_other_width(one, group[0])]),
+            _flags(of, group),
+        )
         for subject, group in groups.items()
     ]
     return [one for one in found if any(finding.measures for finding in one.findings)] or found[:1]
+
+
+def _is_of_other_width(other: Result, result: Result) -> bool:
+    """Whether two files are of the same images and data of training, but of other architectures of ours."""
+    jobs = job(other), job(result)
+    return (
+        not any(is_brought(one) for one in jobs)
+        and jobs[0]["architecture"] != jobs[1]["architecture"]
+        and jobs[0]["dataset"] == jobs[1]["dataset"]
+        and other.config["data"]["dataset"] == result.config["data"]["dataset"]
+    )
 
 
 def _subject(result: Result) -> str:
@@ -75,6 +91,8 @@ def _raised(finding: Finding, looked: Mapping[tuple[str, int], Sequence[flags.Fl
     concerned = {(model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds}
     of = {model: found for model, found in looked.items() if model in concerned}
     raised = {model: dict.fromkeys(flag.id for flag in found if flag.raised) for model, found in of.items()}
+    if not of:
+        return ""
     told = [f"{variant} seed {seed}: {', '.join(ids)}" for (variant, seed), ids in raised.items() if ids]
     return "; ".join(told) or f"none of {min(len({flag.id for flag in found}) for found in of.values())}"
 

@@ -18,7 +18,7 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case, targets
 from interpret_robust.results.autoattack_tables import comparable, weaker_than_ours
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import order, radius
+from interpret_robust.results.names import order, radius, recalibration
 from interpret_robust.results.tables import Table
 
 READS = {"robustness": "robustness/2", "masking": "masking/1", "autoattack": "autoattack/1"}
@@ -289,7 +289,11 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
 
 
 def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
-    """What there is about each model that has a file of its own. AutoAttack may have met fewer of the images."""
+    """What there is about each model that has a file of its own. AutoAttack may have met fewer of the images.
+
+    Files of recalibrated models are left out: they are of a control, not of the model.
+    """
+    results = [result for result in results if recalibration(result) == "none"]
     by_subject: dict[_Subject, _Evidence] = defaultdict(_Evidence)
     own = set()
     for result in sorted(results, key=lambda result: (order(result), result.path)):

@@ -31,6 +31,8 @@ class Claim:
         settings: the rows of the paper's tables that it is about, as `reported.csv` calls them.
         table: the table that has these rows; empty where that depends on the dataset.
         superlative: whether it calls a model the best, which a single better one refutes.
+        range: the smallest and the largest weight of the regularizer that it is about; none for other claims.
+        widths: whether it compares each model with the same of a network three times as wide.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Claim:
     settings: tuple[str, ...] = ()
     table: str = ""
     superlative: bool = False
+    range: tuple[float, ...] = ()
+    widths: bool = False
 
     @property
     def section(self) -> str:
@@ -91,6 +95,15 @@ CLAIMS = (
         "table1",
     ),
     Claim(
+        "mnist-lambda-range",
+        "on MNIST any lambda from 0.001 to 0.05 helps",
+        "roughly any lambda in [0.001, 0.05] works well",
+        "Section 4.1",
+        "robustness",
+        (("at-reg", "at"),),
+        range=(0.001, 0.05),
+    ),
+    Claim(
         "regularization-robustness",
         "feature regularization raises white-box accuracy",
         "the feature regularization method provides a significant improvement on white box robustness",
@@ -107,6 +120,24 @@ CLAIMS = (
         "robustness",
         tuple((without, regularized) for regularized, without in WITH_REGULARIZATION),
         ("natural", "black-box"),
+    ),
+    Claim(
+        "lambda-range",
+        "any lambda from 0.01 to 0.1 helps",
+        "we find that roughly any lambda in [0.01, 0.1] works well for feature regularization",
+        "Section 4.2",
+        "robustness",
+        WITH_REGULARIZATION,
+        range=(0.01, 0.1),
+    ),
+    Claim(
+        "wide-robustness",
+        "the wide network is less accurate under white-box attack than the narrow one",
+        "the white box accuracy of the 3-times wide models are lower than the narrow models",
+        "Section 4.2, Tables 2 and 3",
+        "robustness",
+        (("at",), ("at-reg",), ("at-att",), ("at-att-reg",)),
+        widths=True,
     ),
     Claim(
         "attention-accuracy",

@@ -109,6 +109,7 @@ class AnalysisTask:
     overwrite: bool = False
     evaluators: tuple[Reference, ...] = ()
     default_evaluators: bool = True
+    recalibrate: str = "none"
     deadline: float = math.inf
 
     @property
@@ -143,6 +144,7 @@ class AnalysisTask:
             evaluators=[subject(reference, source) for reference in self.evaluators],
             default_evaluators=self.default_evaluators,
             source=source,
+            recalibrate=self.recalibrate,
             deadline=self.deadline,
         )
 

@@ -20,11 +20,12 @@ def file_name(
     limit: int | None,
     dataset: str = "",
     readers: Sequence[str] = (),
+    recalibrate: str = "none",
 ) -> str:
     """The file of an analysis of a checkpoint of this job; what differs from the default settings is part of its name.
 
     `dataset` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
-    where they are not the default ones.
+    where they are not the default ones; `recalibrate` is the kind of images that batch norm was recalibrated on.
     """
     resolved_settings, default = settings.resolve(job), type(settings)().resolve(job)
     differences = [
@@ -34,6 +35,8 @@ def file_name(
     ]
     if readers:
         differences.append(f"by{hashlib.sha256(' '.join(readers).encode()).hexdigest()[:6]}")
+    if recalibrate != "none":
+        differences.append(f"recalibrated_{recalibrate}")
     parts = [
         analysis.schema.name,
         checkpoint,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.naming import file_name, reached
 from interpret_robust.analyses.engine.settings import as_stored
@@ -39,6 +40,7 @@ class Work:
         is_new: whether `run` has written the file; another process may have done so before.
         origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
             `trained_on`, the sources of the model and of the evaluators.
+        recalibrate: the kind of training images that batch-norm statistics are measured on first, or `none`.
 
     Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
     them, and for evaluators of one name or that are the model itself.
@@ -59,6 +61,7 @@ class Work:
         evaluators: Sequence[Subject] = (),
         default_evaluators: bool = True,
         source: str | None = None,
+        recalibrate: str = "none",
         deadline: float = math.inf,
     ) -> None:
         for model in (subject, *evaluators):
@@ -77,6 +80,7 @@ class Work:
         self._deadline = deadline
         self.is_new = False
         limit = reached(limit, dataset.split(split))
+        self.recalibrate = recalibration.checked(recalibrate)
         self.split = dataset.split(split).first(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
@@ -84,7 +88,7 @@ class Work:
         other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else tuple(names)
         self.path = folder / file_name(
-            analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers
+            analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers, recalibrate
         )
         channels, height, width = subject.local_shape()
         self.axes: dict[str, Places] = {
@@ -108,6 +112,8 @@ class Work:
             "batch_size": batch_size,
             "device": device.type,
         }
+        if recalibrate != "none":
+            self.config["recalibration"] = recalibration.description(recalibrate, dataset.train, subject.job)
         if evaluators:
             self.config["evaluators"] = {
                 "names": names,
@@ -124,8 +130,13 @@ class Work:
 
     @cached_property
     def network(self) -> Classifier:
-        """The model with all its layers, in eval mode on `device`."""
-        return self._subject.model(self.device)
+        """The model with all its layers, in eval mode on `device`, recalibrated where that is asked for."""
+        return self._network(self._subject)
+
+    def _network(self, subject: Subject) -> Classifier:
+        if self.recalibrate == "none":
+            return subject.model(self.device)
+        return recalibration.recalibrated(subject, self.device, self.recalibrate, self.dataset.train)
 
     @cached_property
     def model(self) -> Classifier:
@@ -134,8 +145,10 @@ class Work:
 
     @cached_property
     def evaluators(self) -> dict[str, Classifier]:
-        """The models that read what this one gives, folded, by name."""
-        return {reader.name: fold(reader.model(self.device)) for reader in self._evaluators}
+        """The models that read what this one gives, folded, by name; those of attacks recalibrated as the model is."""
+        alike = self.analysis.readers == "copies"
+        networks = {reader.name: self._network(reader) if alike else reader.model(self.device) for reader in self._evaluators}
+        return {name: fold(network) for name, network in networks.items()}
 
     def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
         """The `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.

@@ -1,0 +1,84 @@
+"""Which images batch-norm statistics are measured on before a model is asked: the same ones for every model.
+
+In training, the statistics of a model with feature regularization follow clean and adversarial images in turn, those
+of `at` adversarial ones alone. Where both are recalibrated on images of one kind, this is no longer a difference.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpret_robust.attacks.pgd import PGD, per_image_noise
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import BATCH_SIZE, make_batch
+from interpret_robust.models import Classifier
+from interpret_robust.models.folded import fold
+from interpret_robust.models.recalibrate import recalibrate
+from interpret_robust.models.subject import Subject
+
+Kind = Literal["none", "clean", "adversarial", "both"]
+IMAGES = 1000
+"""Images of the training split that the statistics are measured on, or all where there are fewer."""
+SEED = 0
+"""Of the draw of these images and of the attack's starts."""
+STEPS = 5
+"""Steps of the attack on a model whose recipe does not tell any, of eps / 4."""
+
+
+def checked(kind: str) -> str:
+    """Return `kind`. Raises UserError where it is none of `Kind`."""
+    if kind not in get_args(Kind):
+        raise unknown("kind of images to recalibrate on", kind, get_args(Kind))
+    return kind
+
+
+def drawn(train: Split) -> Split:
+    """Return the first IMAGES images of a seeded draw without replacement."""
+    chosen = np.random.default_rng(SEED).permutation(len(train))[:IMAGES]
+    return Split(train.images[chosen], train.labels[chosen])
+
+
+def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the statistics of a model of this job, for the configuration of a file."""
+    images = drawn(train)
+    about = {"images": kind, "count": len(images), "seed": SEED, "sha256": images.sha256}
+    if kind == "clean":
+        return about
+    attack = _attack(job)
+    return about | {"eps": attack.eps, "step_size": attack.step_size, "steps": attack.steps}
+
+
+def _attack(job: Mapping[str, Any]) -> PGD:
+    """The attack that the model met in training, by running statistics."""
+    recipe = job["recipe"]
+    step = recipe.get("attack_step", recipe["eps"] / 4)
+    return PGD(eps=recipe["eps"], step_size=step, steps=recipe.get("attack_steps", STEPS))
+
+
+def recalibrated(subject: Subject, device: torch.device, kind: str, train: Split) -> Classifier:
+    """Return the subject's model with batch-norm statistics of clean or adversarial training images, or of both.
+
+    Adversarial images are made on the model as it is, before any statistic changes, from starts that are a function
+    of SEED and the image's place in the draw. Raises UserError for a model without batch norm.
+    """
+    network = subject.model(device)
+    batches = [*_batches(network, kind, drawn(train), _attack(subject.job), device)]
+    try:
+        found: Classifier = recalibrate(network, lambda: batches)
+    except UserError as error:
+        raise UserError(f"--recalibrate {kind}: {subject.told}: {error}") from None
+    return found
+
+
+def _batches(network: Classifier, kind: str, split: Split, attack: PGD, device: torch.device) -> Iterator[Tensor]:
+    folded = fold(network)
+    for first in range(0, len(split), BATCH_SIZE):
+        batch = make_batch(split, range(first, min(first + BATCH_SIZE, len(split))), device)
+        if kind in ("clean", "both"):
+            yield batch.images
+        if kind in ("adversarial", "both"):
+            yield attack(folded, batch.images, batch.labels, per_image_noise(SEED, batch.indices))

@@ -1,0 +1,75 @@
+"""Batch-norm statistics measured anew on chosen images, so that models trained differently are asked alike."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from interpret_robust.core.errors import UserError
+
+Batches = Callable[[], Iterable[Tensor]]
+"""Gives the same images (N, C, H, W) in [0, 1] at every call, in batches of any size."""
+
+
+class _Moments:
+    """Count, sums and sums of squares by channel, in float64, of what enters a batch norm."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: Tensor | float = 0.0
+        self.second: Tensor | float = 0.0
+
+    def add(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Add the input (N, C, ...) of one forward pass; a forward pre-hook."""
+        values = inputs[0].transpose(0, 1).flatten(1).double()
+        self.count += values.shape[1]
+        self.first = self.first + values.sum(1)
+        self.second = self.second + values.square().sum(1)
+
+    def put_into(self, norm: _BatchNorm) -> None:
+        """Make mean and variance over all values the running statistics of `norm`."""
+        assert norm.running_mean is not None and norm.running_var is not None
+        mean = torch.as_tensor(self.first) / self.count
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_((torch.as_tensor(self.second) / self.count - mean.square()).clamp_(min=0))
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Batches) -> Any:
+    """Return a copy of `model` in eval mode whose batch norms hold the statistics of these images; `model` is kept.
+
+    On these images the copy answers as `model` does in train mode with all of them in a single batch: each batch
+    norm, in the order in which they are run, gets the exact mean and variance (sum of squares over n) of its inputs
+    while those before it already use theirs. Nothing depends on the batch size, beyond rounding in float32. One pass
+    over the images is made for each batch norm.
+
+    Raises UserError for a model without batch norm that keeps running statistics.
+
+    Example:
+        recalibrated = recalibrate(model, lambda: images.split(250))
+    """
+    recalibrated = copy.deepcopy(model).eval()
+    for norm in _in_order(recalibrated, batches):
+        moments = _Moments()
+        hook = norm.register_forward_pre_hook(moments.add)
+        for images in batches():
+            recalibrated(images)
+        hook.remove()
+        moments.put_into(norm)
+    return recalibrated
+
+
+def _in_order(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
+    """The batch norms that keep statistics and see the images, in the order of their first run."""
+    order: dict[_BatchNorm, None] = {}
+    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    hooks = [norm.register_forward_pre_hook(lambda layer, _: order.setdefault(layer)) for norm in norms]
+    model(next(iter(batches())))
+    for hook in hooks:
+        hook.remove()
+    if not order:
+        raise UserError("the model has no batch norm with running statistics: there is nothing to recalibrate.")
+    return list(order)

@@ -1,0 +1,103 @@
+"""What a study says of each claim of the paper: estimates from per-image columns, and a verdict.
+
+Every estimate is above zero where the claim holds. Where models are compared they have the same training seed and met
+the same images under the same settings. Estimates of several training seeds are one, with an interval over seeds and
+images; that of a single seed is over images alone, and says nothing of what another seed would give.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from interpret_robust.core.statistics import holm
+from interpret_robust.results.attack_outcomes import fullest
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import order
+from interpret_robust.study.paper import CLAIMS, Claim, row
+from interpret_robust.study.verdicts.accuracy import table_of
+from interpret_robust.study.verdicts.measure import Kind as Kind
+from interpret_robust.study.verdicts.measure import Measure as Measure
+from interpret_robust.study.verdicts.measure import figures, side_by_side_with_difference
+from interpret_robust.study.verdicts.sampling import measures
+
+Verdict = Literal["holds", "does not hold", "cannot tell", "not tested"]
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim and what was measured of it.
+
+    `table` is the paper's table that its models stand beside. `p_value` is the largest of the deciding measures'
+    tests, since all have to agree, corrected by Holm over the claims of the same section; None where none is tested.
+    """
+
+    claim: Claim
+    table: str
+    measures: tuple[Measure, ...]
+    p_value: float | None = None
+
+    @property
+    def paper(self) -> str:
+        """The paper's headline figures of the first models that it compares; empty where there are none."""
+        models, settings = self.claim.models[0], self.claim.settings
+        if not settings:
+            return ""
+        return side_by_side_with_difference(models, figures(models, row(self.claim.table or self.table, settings[0])))
+
+    def of(self, *kinds: Kind) -> tuple[Measure, ...]:
+        """The measures of these kinds."""
+        return tuple(measure for measure in self.measures if measure.kind in kinds)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`holds` where all measures that decide and all controls are above zero, `does not hold` where all are below.
+
+        Both only where the p-value, if there is one, is below SIGNIFICANT. Controls have no say in the second. What is
+        said to be the best is refuted by one measure below zero, its p-value times the number of these measures.
+        """
+        main = self.of("main")
+        if not main:
+            return "not tested"
+        if self.claim.superlative and any(_is_below(measure, len(main)) for measure in main):
+            return "does not hold"
+        if self.p_value is not None and self.p_value >= SIGNIFICANT:
+            return "cannot tell"
+        if all(measure.sign > 0 for measure in self.of("main", "control")):
+            return "holds"
+        if all(measure.sign < 0 for measure in main):
+            return "does not hold"
+        return "cannot tell"
+
+
+def _is_below(measure: Measure, of: int) -> bool:
+    return measure.sign < 0 and (measure.p_value is None or of * measure.p_value < SIGNIFICANT)
+
+
+def _measures(claim: Claim, dataset: str, results: Sequence[Result]) -> tuple[Measure, ...]:
+    return measures(claim, results) if claim.is_about(dataset) else ()
+
+
+def judge(results: Sequence[Result], others: Sequence[Result] = ()) -> list[Finding]:
+    """Every claim, against the files of one dataset, one architecture and one dataset of training.
+
+    `others` are of other architectures: claims that compare these rest on them too.
+
+    Raises UserError for two files that say different things of one model.
+    """
+    ordered = sorted(fullest(results), key=order)
+    dataset, table = ordered[0].config["data"]["dataset"], table_of(ordered[0])
+    all_widths = sorted(fullest([*results, *others]), key=order)
+    found = [
+        Finding(claim, table, _measures(claim, dataset, all_widths if claim.widths else ordered)) for claim in CLAIMS
+    ]
+    for section in dict.fromkeys(claim.section for claim in CLAIMS):
+        family = {
+            place: max(tests)
+            for place, finding in enumerate(found)
+            if finding.claim.section == section
+            and (tests := [measure.p_value for measure in finding.of("main") if measure.p_value is not None])
+        }
+        for place, p_value in zip(family, holm(list(family.values())), strict=True):
+            found[place] = replace(found[place], p_value=p_value)
+    return found

@@ -1,0 +1,109 @@
+"""Claims on accuracy: natural, white-box and black-box, image by image."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.results.attack_outcomes import headline_of, readings, right, right_in_worst_case, targets
+from interpret_robust.results.attack_tables import paper_sources
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job
+from interpret_robust.study.paper import Claim, Row, row
+from interpret_robust.study.verdicts.measure import Kind
+from interpret_robust.study.verdicts.sample import Sample, alike, averaged, compared_under, named, sample
+
+
+def accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """Accuracies on test images, in each setting that the claim is about."""
+    tested = [result for result in results if result.config["data"]["split"] == "test"]
+    for setting in claim.settings:
+        yield from _ACCURACIES[setting](claim, models, tested)
+
+
+def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    for pair in alike(claim, models, results):
+        values = [right(result, None) for result in pair]
+        yield sample("natural accuracy", pair, values, percent=True, row=paper_row(claim, pair[0], "natural"))
+
+
+def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """The headline's reading and every image's worst case decide; the other readings are shown."""
+    for pair in alike(claim, models, results):
+        shared = by_weight(pair)
+        for reading, kind in shared:
+            values = [right(result, reading) for result in pair]
+            found = paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
+            yield sample(f"accuracy, {named(reading, pair[0])}", pair, values, percent=True, kind=kind, row=found)
+        if len(shared) > 1:
+            over = sorted(reading for reading, _ in shared)
+            values = [right_in_worst_case(result, over=over) for result in pair]
+            yield sample(f"accuracy, each image's worst of {', '.join(over)}", pair, values, percent=True)
+
+
+class _Transfer(NamedTuple):
+    """What copies of one seed answered to attacks on models of another, `sources`: which images (N,) are right."""
+
+    sources: tuple[Result, ...]
+    right: tuple[AnyArray, ...]
+    kind: Kind
+
+
+def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """As `_white_box`, without a worst case: on what was made on a model's copies.
+
+    An attack has a seed that it is made on and one that reads it. Both differ from training to training, so that the
+    seeds of either kind, averaged over the other, have to agree. What several files say of two seeds counts once.
+    """
+    groups: dict[tuple[str, str, str, int], dict[tuple[int, int], _Transfer]] = {}
+    for sources in alike(claim, models, results):
+        copies, made_on = [_copies(source) for source in sources], job(sources[0])["seed"]
+        for (reading, kind), read_by in product(by_weight(sources), sorted(set.intersection(*map(set, copies)))):
+            answers = [right(source, reading, of[read_by]) for source, of in zip(sources, copies, strict=True)]
+            for by, seed in (("attacked", read_by), ("attacking", made_on)):
+                group = groups.setdefault((compared_under(sources[0]), reading, by, seed), {})
+                group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
+    for (_, reading, by, seed), transfers in groups.items():
+        yield _transferred(claim, reading, by, seed, list(transfers.values()))
+
+
+def _transferred(claim: Claim, reading: str, by: str, seed: int, transfers: Sequence[_Transfer]) -> Sample:
+    first, kind = transfers[0].sources, transfers[0].kind
+    values = [averaged(of) for of in zip(*(one.right for one in transfers), strict=True)]
+    what = f"accuracy, {named(reading, first[0])} on copies, by {by} seed"
+    there = paper_row(claim, first[0], "black-box", reading, headline=kind == "main")
+    made = sample(what, first, values, percent=True, kind=kind, row=there)
+    return made._replace(seed=seed, sources=tuple(source for one in transfers for source in one.sources))
+
+
+def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
+    """The readings that files share and what they are for, the headline's first."""
+    shared = [one for one in readings(results[0]) if all(one in readings(result) for result in results)]
+    first = headline_of(shared)
+    ordered = sorted(shared, key=lambda one: one != first)
+    return [(reading, "main" if reading == first else "further") for reading in ordered]
+
+
+def _copies(source: Result) -> dict[int, int]:
+    """Where a model's copies stand among the targets of its attacks, by training seed."""
+    jobs: Mapping[str, Mapping[str, object]] = source.config.get("evaluators", {}).get("jobs", {})
+    own = {**job(source), "seed": None}
+    return {
+        int(str(jobs[name]["seed"])): place
+        for place, name in enumerate(targets(source))
+        if name in jobs and {**jobs[name], "seed": None} == own
+    }
+
+
+def paper_row(claim: Claim, result: Result, *of: str, headline: bool = True) -> Row:
+    """The paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
+    return row(claim.table or table_of(result), *of, headline=headline)
+
+
+def table_of(result: Result) -> str:
+    """The paper's table of accuracies that a file's model stands beside: Table 2 where none is of its dataset."""
+    sources = paper_sources(result.config["data"]["dataset"], job(result)["architecture"])
+    return next(iter(sources), "table2")
+
+
+_ACCURACIES = {"natural": _natural, "white-box": _white_box, "black-box": _black_box}

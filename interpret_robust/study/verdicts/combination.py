@@ -1,0 +1,77 @@
+"""How the samples of several seeds and conditions become measures, and which of these decide."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.statistics import bootstrap_mean, mcnemar, over_seeds
+from interpret_robust.results.names import job
+from interpret_robust.study.verdicts.measure import Measure, figures
+from interpret_robust.study.verdicts.sample import Sample
+
+
+def combine(samples: Iterable[Sample]) -> list[Measure]:
+    """Measures of a claim's samples: once where several files say the same, and nothing without a value."""
+    seeds: dict[tuple[str, ...], dict[int, Sample]] = {}
+    for sample in samples:
+        if np.isfinite(sample.difference).any():
+            key = (sample.what, *sample.models, sample.under)
+            known = seeds.setdefault(key, {}).setdefault(sample.seed, sample)
+            _check_same(known, sample)
+    weights: dict[str, tuple[Any, ...]] = {}
+    for (*_, under), of in seeds.items():
+        weights[under] = max(weights.get(under, ()), _weight(list(of.values())))
+    deciding = max(weights, key=lambda under: weights[under], default="")
+    decides: dict[Measure, bool] = {}
+    for (*_, under), of in seeds.items():
+        measure = _combined([of[seed] for seed in sorted(of)])
+        decides[measure] = decides.get(measure, False) or under == deciding
+    return [measure if of else replace(measure, kind="further") for measure, of in decides.items()]
+
+
+def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
+    """Of samples under several conditions those decide that are in the ball of training, of test images, of most."""
+    source = samples[0].sources[0]
+    settings, trained = source.config["settings"], job(source).get("recipe", {})
+    own_ball = settings.get("eps") in (None, trained.get("eps"))
+    return own_ball, source.config["data"]["split"] == "test", len(samples[0].difference), len(samples)
+
+
+def _check_same(known: Sample, other: Sample) -> None:
+    if not np.array_equal(known.difference, other.difference, equal_nan=True):
+        pair = next(pair for pair in zip(known.sources, other.sources, strict=True) if pair[0] is not pair[1])
+        raise UserError(f"{pair[0].path} and {pair[1].path} say different things of one model: name one of them.")
+
+
+def _combined(samples: Sequence[Sample]) -> Measure:
+    """One measure of the samples of several seeds."""
+    first, differences = samples[0], [sample.difference for sample in samples]
+    defined = [np.isfinite(difference) for difference in differences]
+    means = np.array(
+        [[values[at].mean() for values in sample.values] for sample, at in zip(samples, defined, strict=True)]
+    )
+    p_value: float | None = None
+    if len(samples) > 1:
+        estimate, p_value = over_seeds(differences)
+    else:
+        estimate = bootstrap_mean(differences[0])
+        if len(first.values) == 2 and all(values.dtype == bool for values in first.values):
+            p_value = mcnemar(*first.values).p_value
+    return Measure(
+        first.what,
+        first.models,
+        first.sources[0].config["data"]["split"],
+        tuple(sample.seed for sample in samples),
+        tuple(float(difference[at].mean()) for difference, at in zip(differences, defined, strict=True)),
+        tuple(int(at.sum()) for at in defined),
+        estimate,
+        p_value,
+        levels=tuple(means.mean(0).tolist()) if means.shape[1] > 1 else (),
+        reported=figures(first.models, first.row),
+        percent=first.percent,
+        kind=first.kind,
+        files=tuple(dict.fromkeys(source.path.name for sample in samples for source in sample.sources)),
+    )

@@ -1,0 +1,98 @@
+"""Claims on attention, features and gradient maps."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import numpy as np
+
+from interpret_robust.attribution.regions import mean_map
+from interpret_robust.core.statistics import area_under, row_spearman
+from interpret_robust.models.variants import has_attention, is_adversarial, is_brought
+from interpret_robust.results.gradmap_tables import is_read, shared_evaluators
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import VIEWS, places
+from interpret_robust.study.paper import Claim
+from interpret_robust.study.verdicts.accuracy import paper_row
+from interpret_robust.study.verdicts.measure import Kind
+from interpret_robust.study.verdicts.sample import Sample, alike, attack, averaged, own_attention, sample
+
+VIEWED = {"clip": "clipped", "raw": "raw"}
+"""The paper's two columns of Table 4."""
+
+
+def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """Spearman of attention and robustness; its controls too."""
+    for result in own_attention(claim, models, results):
+        measured: tuple[tuple[str, str, Kind], ...] = (
+            (f"Spearman of attention and robustness to {attack(result)}", "spearman", "main"),
+            ("the same by relative distance", "spearman_relative", "control"),
+            ("the same given the feature's norm", "spearman_partial", "control"),
+            ("Spearman of attention and robustness to noise", "spearman_noise", "control"),
+        )
+        for what, column, kind in measured:
+            yield sample(what, [result], [result[f"per_image/{column}"]], kind=kind)
+        own, attention = result["per_image/spearman"], result["per_image/attention"]
+        prior = np.broadcast_to(mean_map(attention), attention.shape)
+        beyond = own - row_spearman(prior, -result["per_image/distance"])
+        yield sample("Spearman minus that of the mean attention map", [result], [beyond], kind="control")
+
+
+def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """What is lost on average over the number of features removed."""
+    for result in own_attention(claim, models, results):
+        removed, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
+        for place, condition in enumerate(places(result, "condition")):
+            area = area_under(result["per_image/correct"][:, place], removed)
+            lost = area[:, orders.index("random")] - area[:, orders.index("robust")]
+            told = f"{attack(result)}, fill {fill}"
+            what = f"{condition} accuracy lost, robust features first beyond random order ({told})"
+            yield sample(what, [result], [lost], percent=True)
+
+
+def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """Attention's share on the object beyond its area; a centre prior is the control."""
+    for result in own_attention(claim, models, results):
+        place = places(result, "map").index("weights")
+        share = result["per_image/share"][:, place]
+        area, centre = share - result["per_image/area"][:, place], share - result["per_image/centre"][:, place]
+        yield sample("attention on the object minus the object's area", [result], [area], percent=True)
+        yield sample("the same minus a centre prior's share", [result], [centre], percent=True, kind="control")
+
+
+def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """The paper's cell at sign minus, clipped and raw, by the natural evaluators of each architecture that read both.
+
+    Those of one architecture are averaged: which seeds they have depends on the seed of the model that they read.
+    """
+    for pair in alike(claim, models, results):
+        for (architecture, evaluators), view in product(_natural_evaluators(pair).items(), VIEWS):
+            values = [averaged([is_read(result, one, view) for one in evaluators]) for result in pair]
+            setting = f"gradmap-score-{VIEWED[view]}-{pair[0].config['data']['split']}"
+            what = f"maps -g ({VIEWED[view]}) read by natural networks ({architecture})"
+            yield sample(what, pair, values, percent=True, row=paper_row(claim, pair[0], setting))
+
+
+def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
+    """Evaluators of the paper's kind, naturally trained without attention, that read both files, by architecture."""
+    found: dict[str, list[str]] = {}
+    for name in shared_evaluators(pair):
+        reader = pair[0].config["evaluators"]["jobs"][name]
+        if not (is_brought(reader) or is_adversarial(reader) or has_attention(reader)):
+            found.setdefault(reader["architecture"], []).append(name)
+    return found
+
+
+def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """Cosine of gradient and edges, and what of it is beyond another image's edges."""
+    for pair in alike(claim, models, results):
+        own = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
+        beyond = [values - result["per_image/edge_cosine_shuffled"] for values, result in zip(own, pair, strict=True)]
+        yield sample("cosine of |g| and the image's edges", pair, own)
+        yield sample("the same beyond that with another image's edges", pair, beyond)
+
+
+def cleaner_backgrounds(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """Share of the gradient's energy on the object."""
+    for pair in alike(claim, models, results):
+        values = [result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair]
+        yield sample("share of the gradient's energy on the object", pair, values, percent=True)

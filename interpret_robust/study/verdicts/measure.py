@@ -1,0 +1,111 @@
+"""One estimate that bears on a claim, and how people read it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from interpret_robust.core.statistics import Interval
+from interpret_robust.study.paper import Row
+
+Kind = Literal["main", "control", "further"]
+"""What a measure is for: it decides; a claim holds only if it holds too, but it refutes none; it is only shown."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One estimate that bears on a claim, above zero where the claim holds.
+
+    Attributes:
+        what: what is estimated.
+        models: of which variant; or of which two the difference, first minus second.
+        split: of which images.
+        seeds: of which training seeds.
+        each: each seed's own estimate.
+        images: each seed's number of images that have a value.
+        estimate: the mean over seeds and images with its 95 % interval: by `over_seeds`, or for one seed by bootstrap.
+        p_value: of `over_seeds`; for one seed of McNemar's exact test where the values are yes or no, else None.
+        levels: the two models' own means.
+        reported: the paper's figures of the two models in percent; none where it lacks one.
+        percent: whether it is a share, or a difference of shares.
+        kind: what it is for.
+        files: what it was computed from.
+    """
+
+    what: str
+    models: tuple[str, ...]
+    split: str
+    seeds: tuple[int, ...]
+    each: tuple[float, ...]
+    images: tuple[int, ...]
+    estimate: Interval
+    p_value: float | None = None
+    levels: tuple[float, ...] = ()
+    reported: tuple[float, ...] = ()
+    percent: bool = False
+    kind: Kind = "main"
+    files: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval tells the estimate from zero, else 0."""
+        return int(self.estimate.low > 0) - int(self.estimate.high < 0)
+
+    @property
+    def of(self) -> str:
+        """As `at-att minus at`."""
+        return " minus ".join(self.models)
+
+    @property
+    def count(self) -> str:
+        """The number of images of a seed: as `1000`, or `997 to 1000` where it differs."""
+        return " to ".join(map(str, dict.fromkeys((min(self.images), max(self.images)))))
+
+    @property
+    def where(self) -> str:
+        """As `seeds 0, 1, 2; 1000 test images each`."""
+        if len(self.seeds) == 1:
+            return f"seed {self.seeds[0]}; {self.count} {self.split} images, the interval over these alone"
+        return f"seeds {', '.join(map(str, self.seeds))}; {self.count} {self.split} images each"
+
+    @property
+    def ours(self) -> str:
+        """As `at 52.1 -> at-att 58.5`, in percent where it is of shares; of a single model its name."""
+        if not self.levels:
+            return self.of
+        return _side_by_side(
+            self.models, [f"{100 * level:.1f}" if self.percent else f"{level:.3f}" for level in self.levels]
+        )
+
+    @property
+    def paper(self) -> str:
+        """As `at 39.72 -> at-att 41.39 (+1.67)`; empty where the paper has no such figures."""
+        return side_by_side_with_difference(self.models, self.reported)
+
+    def text(self) -> str:
+        """As `+6.4 points [+3.5, +9.3]` or `-0.597 [-0.604, -0.590]`."""
+        value, low, high = self.estimate
+        if self.percent:
+            return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    def seed_texts(self) -> list[str]:
+        """As `seed 0: +6.4 points`."""
+        shown = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.each]
+        return [f"seed {seed}: {value}" for seed, value in zip(self.seeds, shown, strict=True)]
+
+
+def figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
+    """A row's figures of two models; none where it lacks one."""
+    return tuple(row[model] for model in models) if set(models) <= row.keys() else ()
+
+
+def side_by_side_with_difference(models: Sequence[str], figures: Sequence[float]) -> str:
+    """As `at 39.72 -> at-att 41.39 (+1.67)`; empty for no figures."""
+    if not figures:
+        return ""
+    return f"{_side_by_side(models, [f'{one:.2f}' for one in figures])} ({figures[0] - figures[1]:+.2f})"
+
+
+def _side_by_side(models: Sequence[str], levels: Sequence[str]) -> str:
+    """As `at 52.1 -> at-att 58.5`: what the first model is compared with comes first."""
+    return " -> ".join(" ".join(pair) for pair in reversed(list(zip(models, levels, strict=True))))

@@ -1,0 +1,82 @@
+"""Claims on what else training depends on: the regularization's weight, and the network's width."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+from interpret_robust.models.variants import variant
+from interpret_robust.results.attack_outcomes import right
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job
+from interpret_robust.study.paper import Claim, row
+from interpret_robust.study.verdicts.accuracy import by_weight
+from interpret_robust.study.verdicts.sample import Sample, compared_under, named, sample
+
+WEIGHTS = ("weight_reg", "weight_att_reg")
+"""The recipe's two weights of the regularizer, in which models that are compared may differ."""
+
+
+def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """White-box accuracy by the headline's reading of regularized models, each weight's own, minus that without.
+
+    They decide where models at both ends of the range are there; a weight outside of it is only shown.
+    """
+    known = [result for result in _tested(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()]
+    pairs = list(_pairs(models, known, (), WEIGHTS))
+    low, high = claim.range
+    seen = {_weight(first) for first, _ in pairs}
+    for pair in pairs:
+        weight = _weight(pair[0])
+        decides = {low, high} <= seen and low <= weight <= high
+        for reading, kind in by_weight(pair)[:1]:
+            what = f"accuracy, {named(reading, pair[0])}, lambda {weight:g}"
+            values = [right(result, reading) for result in pair]
+            under = compared_under(pair[0], ("recalibration",), WEIGHTS)
+            yield sample(what, pair, values, percent=True, kind=kind if decides else "further", under=under)
+
+
+def _weight(result: Result) -> float:
+    """The lambda of Eq. 7 that a regularized model was trained with."""
+    attentive = variant(job(result)["variant"]).has_attention
+    return float(job(result)["recipe"][WEIGHTS[attentive]])
+
+
+def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """White-box accuracy of a narrow network minus that of the one three times as wide, by the headline's reading."""
+    tested = _tested(results)
+    for narrow, wide in _pairs(models * 2, tested, ("architecture",)):
+        widths = job(narrow)["architecture"], job(wide)["architecture"]
+        if widths not in WIDTHS:
+            continue
+        both = tuple(f"{models[0]} {width}" for width in widths)
+        for reading, kind in by_weight((narrow, wide))[:1]:
+            values = [right(result, reading) for result in (narrow, wide)]
+            tables = [row(table, "white-box", reading) for table in TABLES]
+            figures = {name: of[models[0]] for name, of in zip(both, tables, strict=True) if models[0] in of}
+            what = f"accuracy, {named(reading, narrow)}"
+            yield sample(what, (narrow, wide), values, percent=True, kind=kind, models=both, row=figures)
+
+
+WIDTHS = (("narrow", "wide3"), ("small", "small-wide3"))
+"""Architectures and those that are three times as wide."""
+TABLES = ("table2", "table3")
+"""The paper's tables of the narrow and of the wide network."""
+
+
+def _tested(results: Sequence[Result]) -> list[Result]:
+    """Files of attacks on test images."""
+    return [
+        result
+        for result in results
+        if result.schema.startswith("robustness/") and result.config["data"]["split"] == "test"
+    ]
+
+
+def _pairs(
+    models: tuple[str, ...], results: Sequence[Result], free: Sequence[str], free_of_recipe: Sequence[str] = ()
+) -> Iterator[tuple[Result, Result]]:
+    """Files of two variants, of one seed, alike but for what is free; see `compared_under`."""
+    first, second = ([one for one in results if job(one)["variant"] == model] for model in models)
+    for pair in product(first, second):
+        seeds = {job(one)["seed"] for one in pair}
+        if len(seeds) == 1 and len({compared_under(one, free, free_of_recipe) for one in pair}) == 1:
+            yield pair

@@ -1,0 +1,107 @@
+"""What one training seed gives for a measure, and which files may be compared for it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import product
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.results.attack_outcomes import ball, is_attacked
+from interpret_robust.results.conditions import conditions
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import ATTENTION, GRADIENT, job, maps_of, radius, recalibration, weights_of
+from interpret_robust.study.paper import Claim, Row
+from interpret_robust.study.verdicts.measure import Kind
+
+
+class Sample(NamedTuple):
+    """What one training seed gives for a measure: `values` (N,) of each of the models on the same images.
+
+    `row` is the paper's row that has their figures; `under` tells the conditions, which weigh against each other.
+    """
+
+    what: str
+    models: tuple[str, ...]
+    seed: int
+    sources: tuple[Result, ...]
+    values: tuple[AnyArray, ...]
+    percent: bool = False
+    kind: Kind = "main"
+    row: Row = MappingProxyType({})
+    under: str = ""
+
+    @property
+    def difference(self) -> AnyArray:
+        """The first model's values, minus the second's if there are two."""
+        first, *rest = (values.astype(np.float64) for values in self.values)
+        return np.asarray(first - rest[0] if rest else first)
+
+
+def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[tuple[Result, ...]]:
+    """Files of a claim's analysis, one of each model, of one training seed and comparable image by image.
+
+    The paper's claims are about gradients: files of other maps do not bear on them.
+    """
+    analysis = [
+        result for result in results if result.schema.startswith(f"{claim.analysis}/") and maps_of(result) == GRADIENT
+    ]
+    for files in product(*([one for one in analysis if job(one)["variant"] == model] for model in models)):
+        if all(job(one)["seed"] == job(files[0])["seed"] for one in files) and all(
+            compared_under(one) == compared_under(files[0]) for one in files
+        ):
+            yield files
+
+
+def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Sequence[str] = ()) -> str:
+    """What models have in common that are compared: training but for the variant, images, settings but for readings.
+
+    `free` are other entries of the job, or `recalibration`, in which they may differ, `free_of_recipe` those of its
+    recipe.
+    """
+    trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *free)}
+    if free_of_recipe:
+        trained["recipe"] = {key: value for key, value in trained["recipe"].items() if key not in free_of_recipe}
+    settings = {"settings": ball(result)} if is_attacked(result) else {}
+    found = {**conditions(result), **settings, "trained": trained}
+    if "architecture" in free:
+        found.pop("local_grid", None)
+    if "recalibration" in free:
+        del found["recalibration"]
+        found["settings"] = {key: value for key, value in found["settings"].items() if key != "recalibration"}
+    return json.dumps(found)
+
+
+def own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
+    """A model's files where its own attention gives the weights."""
+    return (result for (result,) in alike(claim, models, results) if weights_of(result) == ATTENTION)
+
+
+def sample(what: str, files: Sequence[Result], values: Sequence[AnyArray], **other: Any) -> Sample:
+    """What files of one training seed give, one of each model.
+
+    What decides of models as they were trained is a control where their batch norm was recalibrated.
+    """
+    models = tuple(job(result)["variant"] for result in files)
+    plain = {"models": models, "under": compared_under(files[0], ("recalibration",))} | other
+    if (images := recalibration(files[0])) != "none":
+        what += f", batch norm recalibrated ({images} images)"
+        plain["kind"] = "control" if plain.get("kind", "main") == "main" else plain["kind"]
+    return Sample(what, seed=job(files[0])["seed"], sources=tuple(files), values=tuple(values), **plain)
+
+
+def averaged(outcomes: Sequence[AnyArray]) -> AnyArray:
+    """The mean (N,) of several outcomes (N,); a single one stays what it is."""
+    return outcomes[0] if len(outcomes) == 1 else np.mean(outcomes, axis=0)
+
+
+def named(reading: str, result: Result) -> str:
+    """As `PGD-20 at eps 8/255`."""
+    return f"{reading} at eps {radius(result.config['settings']['eps'])}"
+
+
+def attack(result: Result) -> str:
+    """The attack of a file, as `PGD-20 at eps 8/255`."""
+    return named(f"PGD-{result.config['settings']['steps']}", result)
