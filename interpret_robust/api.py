@@ -17,8 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from interpret_robust import analyses, datasets
 from interpret_robust.analyses.engine import printing
@@ -28,7 +29,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.files import replacing
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import BATCH_SIZE
+from interpret_robust.datasets.batches import BATCH_SIZE, to_pixels
 from interpret_robust.figures import style
 from interpret_robust.figures.drawing import drawn
 from interpret_robust.models import card as cards
@@ -127,6 +128,33 @@ def analyze(
         raise
 
 
+def open(path: str | Path) -> "Answer":
+    """Return the answer in a file of `irt analyze` or of `Answer.save`: the same object as `analyze` gives.
+
+    Raises UserError for a file that is missing, damaged, or of an unknown analysis.
+    """
+    return Answer(analyses.read(Path(path)))
+
+
+def questions() -> dict[str, str]:
+    """Return the names of the analyses, each with one sentence about it."""
+    return {name: analyses.about(name) for name in analyses.names()}
+
+
+def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Tensor]:
+    """Return the first `count` images of a split and their labels, in the split's own order.
+
+    Pixels are float32 (count, C, H, W) in [0, 1], labels int64 (count,). Example: `x, y = samples("mnist", 8)`.
+    Raises UserError where the split does not have so many images.
+    """
+    source = _data(data).split(split)
+    if not 1 <= count <= len(source):
+        raise UserError(f"count is {count}: the {split} split has {len(source)} images, so give 1 to {len(source)}.")
+    first = source.first(count)
+    pixels = to_pixels(torch.from_numpy(first.images.copy())).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.from_numpy(first.labels.copy())
+
+
 def _data(data: Data | None) -> Dataset:
     if data is None:
         raise UserError("say which images the model is for: a dataset, its name, or the path of an .npz.")
@@ -138,18 +166,20 @@ def _own(model: Subject) -> Dataset:
     return model.data if isinstance(model, external.Brought) else datasets.load(model.source)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answer:
     """What an analysis found: `answer["test/spearman"]` is one array; `arrays` and `statistics` name them all.
 
-    Its file lies in a temporary folder that goes when the answer does: `save` keeps it.
+    The file of `analyze` lies in a temporary folder that goes when the answer does: `save` keeps it. The file of
+    `open`, which has no such folder, stays where it is.
     """
 
     result: hdf5.Result
-    folder: Path
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        if self.folder is not None:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def __getitem__(self, name: str) -> AnyArray:
         """One dataset of the file. Raises UserError where there is none of that name."""
@@ -172,6 +202,13 @@ class Answer:
     @property
     def _analysis(self) -> str:
         return self.result.schema.partition("/")[0]
+
+    def __repr__(self) -> str:
+        """Return one line: the analysis, its file, and how many arrays and statistics it has."""
+        return (
+            f"<Answer {self._analysis}: {len(self.arrays)} arrays, {len(self.statistics)} statistics, "
+            f"file {self.result.path.name}>"
+        )
 
     def __str__(self) -> str:
         """The table that the command prints."""

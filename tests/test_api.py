@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -369,7 +370,42 @@ def test_the_package_is_imported_without_torch() -> None:
 
 
 def test_every_public_name_is_there_and_another_is_told() -> None:
-    for name in ir.__all__:
+    assert ir.__version__ == metadata.version("interpret-robust")
+    for name in set(ir.__all__) - {"__version__"}:
         assert getattr(ir, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'interpret_robust' has no attribute 'nothing'"):
         ir.nothing  # noqa: B018
+
+
+def test_the_listed_names_are_the_public_names() -> None:
+    assert dir(ir) == sorted(ir.__all__)
+    assert next(iter(ir.questions())) == "robustness"
+
+
+def test_samples_are_the_first_of_the_split(place: Path) -> None:
+    x, y = ir.samples(place / "tiny.npz", 3)
+    with np.load(place / "tiny.npz") as stored:
+        images, labels = stored["x_test"][:3], stored["y_test"][:3]
+    assert x.dtype == torch.float32 and y.dtype == torch.int64
+    assert np.array_equal(x.numpy(), (images.astype(np.float32) / 255).transpose(0, 3, 1, 2))
+    assert y.tolist() == labels.tolist()
+    for count in (0, 10**6):
+        with pytest.raises(ir.UserError, match="images, so give 1 to"):
+            ir.samples(place / "tiny.npz", count)
+
+
+def test_an_opened_file_is_read_as_it_is_and_stays(place: Path) -> None:
+    path = file_of(place, "alignment")
+    answer = ir.open(path)
+    stored = datasets(path)
+    for name, values in answer.statistics.items():
+        assert np.array_equal(values, stored[name], equal_nan=values.dtype.kind == "f")
+    assert len(repr(answer)) < 200
+    del answer
+    gc.collect()
+    assert path.exists()
+
+
+def test_an_interval_of_booleans_is_wilsons() -> None:
+    value, low, high = ir.interval(np.array([True] * 8 + [False] * 2))
+    assert (value, low, high) == pytest.approx((0.8, 0.490162, 0.943318), abs=1e-6)

@@ -143,6 +143,13 @@ def _row_spearman(first: Array, second: Array) -> Array:
     return correlation
 
 
+def interval(values: Array, *, seed: int = 0) -> Interval:
+    """Return the mean of values (N,) with its 95 % interval: Wilson's for booleans, a bootstrap for numbers."""
+    if values.dtype == np.bool_:
+        return wilson(int(values.sum()), len(values))
+    return bootstrap_mean(values, seed=seed)
+
+
 def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Spearman's correlation of `first` and `second` (N,) over pairs that are finite, percentile bootstrap interval.
 
