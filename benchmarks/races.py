@@ -49,11 +49,14 @@ def work(arguments: tuple[str, ...], root: Path, barrier: Any = None) -> None:
 
     torch.set_num_threads(1)
     sys.argv = ["irt", *arguments, "--root", str(root)]
-    with open(root.with_name(f"{root.name}.log"), "a") as log:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            if barrier is not None:
-                barrier.wait()
-            main()
+    with (
+        open(root.with_name(f"{root.name}.log"), "a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        if barrier is not None:
+            barrier.wait()
+        main()
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -323,7 +323,7 @@ def _checksum(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArra
     for path in (*(column.path for column in schema.per_image), *([PLACES] if PLACES in file else [])):
         values = file[path][start:stop]
         digest.update(f"{path} {values.dtype} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values))
+        digest.update(np.ascontiguousarray(values).tobytes())
     return np.frombuffer(digest.digest(), np.uint8)
 
 

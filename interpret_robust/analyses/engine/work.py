@@ -146,9 +146,12 @@ class Work:
     @cached_property
     def evaluators(self) -> dict[str, Classifier]:
         """The models that read what this one gives, folded, by name; those of attacks recalibrated as the model is."""
-        alike = self.analysis.readers == "copies"
-        networks = {reader.name: self._network(reader) if alike else reader.model(self.device) for reader in self._evaluators}
-        return {name: fold(network) for name, network in networks.items()}
+        is_alike = self.analysis.readers == "copies"
+
+        def network(reader: Subject) -> Classifier:
+            return self._network(reader) if is_alike else reader.model(self.device)
+
+        return {reader.name: fold(network(reader)) for reader in self._evaluators}
 
     def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
         """The `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.

@@ -37,7 +37,7 @@ def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
             yield sample(f"accuracy, {named(reading, pair[0])}", pair, values, percent=True, kind=kind, row=found)
         if len(shared) > 1:
             over = sorted(reading for reading, _ in shared)
-            values = [right_in_worst_case(result, over=over) for result in pair]
+            values = [right_in_worst_case(result, subset=over) for result in pair]
             yield sample(f"accuracy, each image's worst of {', '.join(over)}", pair, values, percent=True)
 
 
