@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interpret_robust.analyses.engine.analysis import Analysis
     from interpret_robust.analyses.engine.settings import Settings
-    from interpret_robust.api import Answer, analyze, load, open, questions, samples
+    from interpret_robust.api.answers import Answer, Answers
+    from interpret_robust.api.data import samples
+    from interpret_robust.api.model import Model, load, train
+    from interpret_robust.api.question import analyze, open, questions
     from interpret_robust.attacks.pgd import PGD, generator_noise, per_image_noise
     from interpret_robust.core.errors import UserError
     from interpret_robust.core.statistics import interval
@@ -17,18 +20,27 @@ if TYPE_CHECKING:
 
 __version__: str
 
+if TYPE_CHECKING:
+
+    def datasets() -> dict[str, str]:
+        """Return the datasets by name, each with one sentence about it."""
+
+
 __all__ = [
     "PGD",
     "Analysis",
     "Answer",
+    "Answers",
     "Column",
     "FeatureRegularization",
+    "Model",
     "Schema",
     "Settings",
     "UserError",
     "Variant",
     "__version__",
     "analyze",
+    "datasets",
     "generator_noise",
     "interval",
     "load",
@@ -37,12 +49,16 @@ __all__ = [
     "per_image_noise",
     "questions",
     "samples",
+    "train",
 ]
 
 _HOMES = {
     "analyses.engine.analysis": ("Analysis",),
     "analyses.engine.settings": ("Settings",),
-    "api": ("Answer", "analyze", "load", "open", "questions", "samples"),
+    "api.answers": ("Answer", "Answers"),
+    "api.data": ("samples",),
+    "api.model": ("Model", "load", "train"),
+    "api.question": ("analyze", "open", "questions"),
     "attacks.pgd": ("PGD", "generator_noise", "per_image_noise"),
     "datasets.in_memory": ("of_arrays",),
     "core.errors": ("UserError",),
@@ -57,6 +73,8 @@ def __getattr__(name: str) -> Any:
     """A public name, imported when it is first asked for: the command must not wait for torch."""
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("interpret-robust")
+    if name == "datasets":
+        return importlib.import_module(f"{__name__}.datasets")
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)

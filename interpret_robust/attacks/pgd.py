@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ class PGD:
 
     Attributes:
         eps: radius in pixel units, within [0, 1].
-        step_size: length of a step, same units.
+        step_size: length of a step, same units; by default a quarter of `eps`.
         steps: number of steps.
         restarts: independent random starts; of each image the one with the smallest margin is kept.
         random_start: begin at a uniform point of the ball instead of at the image.
@@ -55,14 +55,16 @@ class PGD:
     """
 
     eps: float
-    step_size: float
-    steps: int
+    step_size: float = cast(float, None)  # a quarter of eps
+    steps: int = 20
     restarts: int = 1
     random_start: bool = True
     loss: LossName = "cross-entropy"
     batch_norm: BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
+        if self.step_size is None:
+            object.__setattr__(self, "step_size", self.eps / 4)
         if not 0 <= self.eps <= 1:
             raise UserError(
                 f"eps is {self.eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."
@@ -80,12 +82,26 @@ class PGD:
             if value not in choices:
                 raise unknown(kind, value, choices)
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
-        """Adversarial images, float32, inside the ball around `images` and inside [0, 1].
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return adversarial images, float32, inside the ball around `images` and inside [0, 1].
 
-        Raises UserError where the model's gradients are not numbers, and ValueError where an adversarial image
-        leaves either box, as it does when the images are not within [0, 1].
+        Args:
+            model: any module that gives logits (N, classes) from pixels in [0, 1].
+            images: (N, C, H, W), pixels in [0, 1].
+            labels: true classes (N,) or (N, 1), integers of any width.
+            noise: where each image begins; by default a function of the image's place in the batch, with seed 0.
+
+        Raises UserError for images outside [0, 1] or as many labels as do not fit, and where the model's gradients are
+        not numbers.
+
+        Example:
+            >>> adversarial = PGD(eps=8 / 255, steps=20)(model, images, labels)
         """
+        check_pixels(images)
+        labels = labels.reshape(-1).long()
+        if len(labels) != len(images):
+            raise UserError(f"there are {len(labels)} labels for {len(images)} images: give one for each.")
+        noise = per_image_noise(0, range(len(images))) if noise is None else noise
         adversarial = self.search(model, images, labels, noise)
         check_inside(adversarial, images, self.eps)
         return adversarial
@@ -165,6 +181,13 @@ def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossN
 def project(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
     """The nearest point in the ball around `images` and in [0, 1]."""
     return torch.clamp(adversarial, (images - eps).clamp_min(0), (images + eps).clamp_max(1))
+
+
+def check_pixels(images: Tensor) -> None:
+    """Raise UserError unless all pixels lie in [0, 1]."""
+    low, high = float(images.min()), float(images.max())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise UserError(f"pixels lie in {low:g} to {high:g}: they must lie in 0 to 1 (divide 0 to 255 by 255).")
 
 
 def check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:

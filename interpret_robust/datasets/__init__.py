@@ -1,6 +1,20 @@
 """A name becomes uint8 images, labels, class names and, where they exist, object masks."""
 
+import sys
+from types import ModuleType
+
 from interpret_robust.datasets.base import Dataset, Split
-from interpret_robust.datasets.catalogue import NAMES, cache_folder, load
+from interpret_robust.datasets.catalogue import ABOUT, NAMES, cache_folder, load
 
 __all__ = ["NAMES", "Dataset", "Split", "cache_folder", "load"]
+
+
+class _Datasets(ModuleType):
+    """This package, which is also the function `ir.datasets`."""
+
+    def __call__(self) -> dict[str, str]:
+        """Return the datasets by name, each with one sentence about it."""
+        return dict(ABOUT)
+
+
+sys.modules[__name__].__class__ = _Datasets

@@ -1,0 +1,238 @@
+"""Answers of analyses in a program: numbers by name, tables, pictures."""
+
+import difflib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, overload
+
+from matplotlib.figure import Figure
+
+from interpret_robust import analyses
+from interpret_robust.analyses.engine import printing
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import replacing
+from interpret_robust.core.statistics import Interval
+from interpret_robust.figures import style
+from interpret_robust.figures.drawing import drawn
+from interpret_robust.results import hdf5
+from interpret_robust.results.names import label
+from interpret_robust.results.tables import captioned
+
+PER_IMAGE = "per_image/"
+INTERVAL_AXIS = "of"
+"""The axis of a statistic whose places are a value and the ends of its 95 % interval."""
+
+
+class Answer:
+    """What an analysis measured of one model.
+
+    `answer["spearman"]` is the statistic of that name: an `Interval` where it has one, else a number or an array.
+    `arrays` and `statistics` name all that there is. The file of `analyze` lies in a temporary folder that goes when
+    the answer does: `save` keeps it. The file of `open` stays where it is.
+    """
+
+    def __init__(self, result: hdf5.Result) -> None:
+        self.result = result
+        self.analysis = result.schema.partition("/")[0]
+        schema = analyses.get(self.analysis).schema
+        self._axes = {column.path: tuple(axes) for column, axes in schema.columns()}
+
+    @property
+    def model(self) -> str:
+        """What tables call the model, such as `at-att seed 0`."""
+        return label(self.result)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a statistic or column by its path, or by the end of its path where only one has it.
+
+        Raises UserError where there is none of that name, or more than one.
+        """
+        path = self._path(name)
+        values = self.result[path]
+        if self._axes[path] == (INTERVAL_AXIS,):
+            return Interval(*values.tolist())
+        return values
+
+    def _path(self, name: str) -> str:
+        if name in self._axes:
+            return name
+        ends = [path for path in self._axes if path.endswith(f"/{name}")]
+        matches = [path for path in ends if not path.startswith((PER_IMAGE, "examples/"))] or ends
+        if len(matches) == 1:
+            return str(matches[0])
+        if matches:
+            raise UserError(f"'{name}' is the name of several: {', '.join(matches)}.")
+        names = {path.rpartition("/")[2]: path for path in self._axes} | {path: path for path in self._axes}
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(self.statistics)}."
+        raise UserError(f"{self.analysis} holds nothing called '{name}': {hint}")
+
+    @property
+    def arrays(self) -> Mapping[str, AnyArray]:
+        """The columns with a row an image, by name without `per_image/`, read when they are asked for."""
+        return _Lazy(self.result, [path for path in self._axes if path.startswith(PER_IMAGE)], PER_IMAGE)
+
+    @property
+    def statistics(self) -> Mapping[str, AnyArray]:
+        """All that was computed from these, by name. A last axis of three is a value and its 95 % interval."""
+        return _Lazy(self.result, [path for path in self._axes if not path.startswith(PER_IMAGE)])
+
+    def __repr__(self) -> str:
+        return (
+            f"<Answer {self.analysis} of {self.model}: {self.result.count} images, {len(self.arrays)} arrays, "
+            f"{len(self.statistics)} statistics, file {self.result.path.name}>"
+        )
+
+    def __str__(self) -> str:
+        """Return the table that the command prints."""
+        return printing.text_of([self.result.path])
+
+    def _repr_html_(self) -> str:
+        return _html([self.result])
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Keep the file at `path`, whole or not at all. Raises UserError where there is one, unless it may go."""
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise UserError(f"{target} is there already: overwrite=True replaces it.")
+        with replacing(target) as partial:
+            shutil.copyfile(self.result.path, partial)
+        return target
+
+    def figure(self, path: str | Path | None = None) -> Figure:
+        """Return its picture; with a path, also write it there with its caption beside it, as PNG and PDF."""
+        return _figure([self.result], path)
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas DataFrame with a row an image: the columns that hold one value an image, and their index.
+
+        Raises UserError where pandas is not installed.
+        """
+        pandas = _library("pandas")
+        columns = {name: values for name, values in self.arrays.items() if values.ndim == 1}
+        frame = pandas.DataFrame(columns)
+        frame.index.name = "image"
+        return frame
+
+    def to_xarray(self) -> Any:
+        """Return an xarray DataTree of the whole file, read into memory, with named axes.
+
+        Raises UserError where xarray or h5netcdf is not installed.
+        """
+        xarray = _library("xarray")
+        _library("h5netcdf")
+        with xarray.open_datatree(self.result.path, engine="h5netcdf") as tree:
+            return tree.load()
+
+
+class Answers(Sequence[Answer]):
+    """What an analysis measured of several models: a sequence of `Answer`; by a name, that number of each model."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        if len({answer.analysis for answer in answers}) != 1:
+            raise UserError("answers of several analyses have nothing in common: open each by itself.")
+        self._answers = list(answers)
+        self.analysis = self._answers[0].analysis
+
+    @overload
+    def __getitem__(self, key: int) -> Answer: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> "Answers": ...
+
+    @overload
+    def __getitem__(self, key: str) -> dict[str, Any]: ...
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        """Return an answer by its place, or the numbers called `key` of each model, by the model's name in files."""
+        if isinstance(key, str):
+            return {answer.result.config["checkpoint"]["name"]: answer[key] for answer in self._answers}
+        return Answers(self._answers[key]) if isinstance(key, slice) else self._answers[key]
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self._answers))
+
+    def __str__(self) -> str:
+        """Return the tables that the command prints: a row a model, then comparisons."""
+        return printing.text_of([answer.result.path for answer in self._answers])
+
+    def _repr_html_(self) -> str:
+        return _html([answer.result for answer in self._answers])
+
+    def figure(self, path: str | Path | None = None) -> Figure:
+        """Return the picture of all models; see `Answer.figure`."""
+        return _figure([answer.result for answer in self._answers], path)
+
+    def to_dataframe(self) -> Any:
+        """Return the frames of all models, one below the other, with a column `model`; see `Answer.to_dataframe`."""
+        pandas = _library("pandas")
+        frames = [answer.to_dataframe().assign(model=answer.model) for answer in self._answers]
+        return pandas.concat(frames)
+
+    def to_xarray(self) -> Any:
+        """Return an xarray DataTree with a branch a model, by the model's name in files; see `Answer.to_xarray`."""
+        xarray = _library("xarray")
+        trees = {answer.result.config["checkpoint"]["name"]: answer.to_xarray() for answer in self._answers}
+        return xarray.DataTree(children=trees)
+
+
+def _figure(results: Sequence[hdf5.Result], path: str | Path | None) -> Figure:
+    drawing = drawn(results[0].schema.partition("/")[0], results)
+    if path is not None:
+        target = Path(path)
+        style.save(drawing, target.parent, target.stem, style.inputs(results), metadata.version("interpret-robust"))
+    return drawing.figure
+
+
+def _html(results: Sequence[hdf5.Result]) -> str:
+    """Return the tables and the picture of some results as HTML that stands alone."""
+    from markupsafe import escape
+
+    from interpret_robust.study.report.embedding import embedded
+
+    tables = "\n\n".join(captioned(table) for table in printing.rows_of(results))
+    return f"<pre>{escape(tables)}</pre>{_image(_figure(results, None), embedded)}"
+
+
+def _image(figure: Figure, embed: Any) -> str:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return f'<img src="{embed(Image.open(buffer), "PNG")}">'
+
+
+def _library(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"this needs {name}, which is missing: pip install {name}.") from None
+
+
+class _Lazy(Mapping[str, AnyArray]):
+    """Arrays of a file by name, each read when it is asked for."""
+
+    def __init__(self, result: hdf5.Result, names: Sequence[str], prefix: str = "") -> None:
+        self._result, self._prefix = result, prefix
+        self._keys = [name.removeprefix(prefix) for name in names]
+
+    def __getitem__(self, name: str) -> AnyArray:
+        if name not in self._keys:
+            raise KeyError(name)
+        return self._result[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

@@ -1,0 +1,38 @@
+"""Images for a program: of a dataset by its name, its path, or as it is."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets import load as load_dataset
+from interpret_robust.datasets.batches import to_pixels
+
+Data = Dataset | str | Path
+"""A dataset, its name, or the path of its `.npz`; arrays become one by `datasets.in_memory.of_arrays`."""
+
+
+def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Tensor]:
+    """Return the first `count` images of a split and their labels, in the split's own order.
+
+    Pixels are float32 (count, C, H, W) in [0, 1], labels int64 (count,).
+    Raises UserError where the split does not have so many images.
+
+    Example:
+        >>> images, labels = ir.samples("cluttered-digits", 8)
+    """
+    source = open_dataset(data).split(split)
+    if not 1 <= count <= len(source):
+        raise UserError(f"count is {count}: the {split} split has {len(source)} images, so give 1 to {len(source)}.")
+    first = source.first(count)
+    pixels = to_pixels(torch.from_numpy(first.images.copy())).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.from_numpy(first.labels.copy())
+
+
+def open_dataset(data: Data | None) -> Dataset:
+    """Return the dataset itself. Raises UserError for none, and for a name or a file that there is not."""
+    if data is None:
+        raise UserError("say which images the model is for: a dataset, its name, or the path of an .npz.")
+    return data if isinstance(data, Dataset) else load_dataset(str(data))

@@ -1,0 +1,165 @@
+"""A model in a program: loaded or trained, called like any network, asked questions."""
+
+import copy
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interpret_robust.api.data import Data, open_dataset
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.folders import Folders
+from interpret_robust.datasets import Dataset
+from interpret_robust.models import card as cards
+from interpret_robust.models import external
+from interpret_robust.models.card import Card
+from interpret_robust.models.classifier import Classifier, Features
+from interpret_robust.models.subject import Subject
+from interpret_robust.study.tasks import TrainTask
+from interpret_robust.training.recipe import default_preset, preset
+
+
+class Model(nn.Module):
+    """A model to ask questions of: `model(images)` gives logits (N, classes) from pixels (N, C, H, W) in [0, 1].
+
+    Attributes:
+        subject: where it comes from: a checkpoint of ours, or a model from elsewhere.
+        network: the network itself, in eval mode on the CPU.
+    """
+
+    subject: Subject
+    network: Classifier
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject = subject
+        self.network = subject.model(torch.device("cpu"))
+        self.eval()
+
+    @property
+    def name(self) -> str:
+        """What files and tables call it."""
+        return self.subject.name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, classes) of images (N, C, H, W), pixels in [0, 1]."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def features(self, images: Tensor) -> Features:
+        """Return local features (N, C, H, W), attention (N, H*W) or None, and pooled features (N, C) of images."""
+        return self.network.features(images)
+
+    def summary(self) -> dict[str, str]:
+        """Return what it is, in a few words each."""
+        job = self.subject.job
+        channels, height, width = job["image_shape"]
+        features, rows, columns = self.subject.local_shape()
+        weights = sum(parameter.numel() for parameter in self.network.parameters())
+        return {
+            "name": self.name,
+            "variant": job["variant"],
+            "dataset": f"{job['dataset']}, {len(job['class_names'])} classes, images {channels}x{height}x{width}",
+            "architecture": f"{job['architecture']}, {weights:,} parameters",
+            "local features": f"{features}x{rows}x{columns}" if features else "none",
+            "seed": str(job["seed"]),
+        }
+
+    def __repr__(self) -> str:
+        lines = (f"  {key}: {text}" for key, text in self.summary().items() if key != "name")
+        return "\n".join([f"<Model {self.name}", *lines]) + ">"
+
+    def _repr_html_(self) -> str:
+        from markupsafe import escape
+
+        rows = "".join(
+            f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in self.summary().items()
+        )
+        return f"<table>{rows}</table>"
+
+
+def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -> Model:
+    """Return a model to ask questions of.
+
+    Args:
+        model: what `--model` takes: a checkpoint, `timm:NAME`, `torchvision:NAME`, `robustbench:NAME` or
+            `package.module:callable`; or a network itself, of which a copy is kept: it may be trained on.
+        data: which images it is for; a checkpoint of `irt train` knows its own.
+        card: fields of `models.card.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`.
+
+    Raises UserError as the commands do.
+
+    Example:
+        >>> model = ir.load("checkpoints/cifar10-small-at-seed0.safetensors")
+    """
+    if "arguments" in card:
+        card["arguments"] = tuple(dict(card["arguments"]).items())
+    if isinstance(model, nn.Module):
+        kind = type(model)
+        reference = cards.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
+        assert isinstance(reference, Card)
+        if reference.weights is not None or reference.arguments:
+            raise UserError("a network that is given as it is has its weights: name them where it is built.")
+        dataset = open_dataset(data)
+        return Model(external.bring(copy.deepcopy(model), reference, dataset, dataset.name))
+    reference = cards.reference(str(model), **card)
+    if isinstance(data, Dataset) and isinstance(reference, Card):
+        network = external.network_of(reference, len(data.class_names))
+        return Model(external.bring(network, reference, data, data.name))
+    return Model(external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data)))
+
+
+def train(
+    variant: str,
+    dataset: str = "cluttered-digits",
+    *,
+    seed: int = 0,
+    architecture: str = "small",
+    recipe: str | None = None,
+    limit: int | None = None,
+    root: str | Path = ".",
+    device: str = "auto",
+    overwrite: bool = False,
+    **changes: Any,
+) -> Model:
+    """Train a model, or take the one that is there, and return it: its checkpoint is in checkpoints/ below `root`.
+
+    Args:
+        variant: `at`, `at-reg`, `at-att`, `at-att-reg`, `natural`, `natural-att` or `natural-linear-att`.
+        dataset: name, or path of an `.npz`.
+        seed: of weights, order, augmentation and attacks.
+        architecture: `small`, `cnn`, `narrow` or `wide3`.
+        recipe: name of a preset; by default that of the dataset.
+        limit: train on the first so many images only.
+        root: folder that holds checkpoints/.
+        device: `cpu`, `cuda`, or `auto`.
+        overwrite: replace a checkpoint that is there.
+        changes: fields of the recipe, such as `epochs=4`.
+
+    Raises UserError as the command does.
+
+    Example:
+        >>> model = ir.train("at", epochs=1, limit=640)
+    """
+    chosen = preset(recipe or default_preset(dataset), dataset, architecture=architecture)
+    names = {field.name for field in fields(chosen)} - {"name"}
+    for change in changes:
+        if change not in names:
+            raise unknown("recipe field", change, names)
+    folder = Folders(Path(root)).checkpoints
+    task = TrainTask(
+        dataset,
+        architecture,
+        variant,
+        seed,
+        replace(chosen, **changes),
+        folder,
+        device,
+        limit,
+        overwrite=overwrite,
+    )
+    if not task.is_done():
+        task()
+    return load(folder / task.name)

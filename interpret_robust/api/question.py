@@ -1,0 +1,146 @@
+"""Questions asked of models in a program, and answers opened from files."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, overload
+
+from interpret_robust import analyses
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.api.answers import Answer, Answers
+from interpret_robust.api.data import Data, open_dataset
+from interpret_robust.api.model import Model
+from interpret_robust.core import device as devices
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets import load as load_dataset
+from interpret_robust.datasets.batches import BATCH_SIZE
+from interpret_robust.models import external
+from interpret_robust.models.subject import Subject
+from interpret_robust.results import hdf5
+
+
+@overload
+def analyze(name: str, model: Model, data: Data | None = None, **options: Any) -> Answer: ...
+
+
+@overload
+def analyze(name: str, model: Sequence[Model], data: Data | None = None, **options: Any) -> Answers: ...
+
+
+def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None, **options: Any) -> Answer | Answers:
+    """Ask a question of a model, or of several.
+
+    Args:
+        name: of the analysis, such as `attention-rank`; `ir.questions()` lists them.
+        model: from `load`; a list of models gives `Answers`, in its order.
+        data: other images than those it was loaded for.
+        options: see `ask`.
+
+    Raises UserError as the commands do.
+
+    Example:
+        >>> ir.analyze("attention-rank", model, limit=200)["spearman"]
+    """
+    if isinstance(model, Model):
+        return ask(name, model, data, **options)
+    if not model:
+        raise UserError("there is no model in the list: give at least one.")
+    return Answers([ask(name, one, data, **options) for one in model])
+
+
+def ask(
+    name: str,
+    model: Model,
+    data: Data | None = None,
+    *,
+    evaluators: Sequence[Model] = (),
+    split: str = "test",
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    recalibrate: str = "none",
+    device: str = "auto",
+    **settings: Any,
+) -> Answer:
+    """Ask a question of one model.
+
+    Args:
+        name: of the analysis.
+        model: from `load`.
+        data: other images than those it was loaded for.
+        evaluators: models that read what this one gives, where the question needs any.
+        split, limit: which images: those of `train` or `test`, the first so many or all.
+        batch_size: images at a time.
+        recalibrate: `clean`, `adversarial` or `both`: training images that batch-norm statistics are measured on
+            first; `none` leaves the model as it is.
+        device: `cpu`, `cuda`, or `auto`.
+        settings: options of the analysis by name, such as `steps=10`.
+
+    Raises UserError as the commands do.
+    """
+    if name not in analyses.names():
+        raise unknown("analysis", name, analyses.names())
+    analysis = analyses.get(name)
+    names = {field.name for field in fields(analysis.settings)}
+    for setting in settings:
+        if setting not in names:
+            raise unknown(f"setting of {name}", setting, names)
+    if analysis.readers == "evaluators" and not evaluators:
+        raise UserError(f"{name} needs models that read what {model.name} gives: give evaluators.")
+    folder = Path(tempfile.mkdtemp(prefix="irt-"))
+    try:
+        work = Work(
+            analysis,
+            model.subject,
+            open_dataset(data) if data is not None else _own_dataset(model.subject),
+            folder,
+            settings=analysis.settings(**settings),
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            device=devices.resolve(device),
+            evaluators=[evaluator.subject for evaluator in evaluators],
+            default_evaluators=False,
+            recalibrate=recalibrate,
+        )
+        answer = Answer(hdf5.read(work.run()))
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    weakref.finalize(answer.result, shutil.rmtree, folder, ignore_errors=True)
+    return answer
+
+
+@overload
+def open(path: str | Path) -> Answer: ...
+
+
+@overload
+def open(path: list[str | Path] | list[Path] | list[str]) -> Answers: ...
+
+
+def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer | Answers:
+    """Return the answer in a file of `irt analyze` or of `Answer.save`: the same object as `analyze` gives.
+
+    Several files of one analysis give `Answers`. Raises UserError for a file that is missing, damaged, or of an unknown
+    analysis.
+
+    Example:
+        >>> ir.open("analyses/attention-rank-cifar10-small-at-att-seed0-test-first1000.h5")["spearman"]
+    """
+    if isinstance(path, str | Path):
+        return Answer(analyses.read(Path(path)))
+    return Answers([Answer(analyses.read(Path(one))) for one in path])
+
+
+def questions() -> dict[str, str]:
+    """Return the names of the analyses, each with one sentence about it."""
+    return {name: analyses.about(name) for name in analyses.names()}
+
+
+def _own_dataset(subject: Subject) -> Dataset:
+    """The images that a model was loaded for."""
+    return subject.data if isinstance(subject, external.Brought) else load_dataset(subject.source)
