@@ -616,7 +616,7 @@ class Plan:
             "by save interval": points(self.costs, INTERVALS.tolist(), seeds),
         }
 
-    def told(self) -> dict[str, Any]:
+    def location(self) -> dict[str, Any]:
         """Everything, as it is written."""
         measured: dict[str, Mapping[str, Any]]
         measured = {"networks": self.networks, "cpu": self.cpus, "questions": self.questions}
@@ -699,7 +699,7 @@ def main() -> None:
     if given.seeds < 2:
         parser.error("an interval needs two --seeds or more")
     plan = Plan(given)
-    told = plan.told()
+    told = plan.location()
     for name in TABLES:
         rows = [{column: cell(column, value) for column, value in row.items()} for row in told[name]]
         print(f"\n{name}\n{render(rows, given.form)}")

@@ -174,5 +174,5 @@ def killed(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with ranks.joined():
+    with ranks.process_group():
         {"everything": everything, "killed": killed}[sys.argv[1]](Path(sys.argv[2]))

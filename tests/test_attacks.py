@@ -21,7 +21,6 @@ from interpret_robust.attacks.pgd import (
     Noise,
     batch_norm_mode,
     check_inside,
-    counted,
     generator_noise,
     image_gradient,
     margin_loss,
@@ -421,7 +420,7 @@ def test_bfloat16_logits_are_attacked_in_float32() -> None:
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_passes_of_a_model_are_counted(restarts: int) -> None:
     model, images, labels = Squiggle().eval(), pixels(4, *SHAPE), labels_of(4, 4)
-    with counted(model) as passes:
+    with count_passes(model) as passes:
         PGD(EPS, STEP, 5, restarts=restarts)(model, images, labels, noise_for(images))
     compared = 0 if restarts == 1 else restarts  # the margin of each restart's last point
     assert (passes.gradient, passes.forward) == (5 * restarts, compared)
@@ -433,7 +432,7 @@ def test_passes_of_a_model_are_counted(restarts: int) -> None:
 def test_counting_ends_after_an_exception_too() -> None:
     model, images, labels = Squiggle().eval(), pixels(4, *SHAPE), labels_of(4, 4)
     model.fails_at = 3
-    with pytest.raises(RuntimeError, match="out of memory"), counted(model) as passes:
+    with pytest.raises(RuntimeError, match="out of memory"), count_passes(model) as passes:
         PGD(EPS, STEP, 5)(model, images, labels, noise_for(images))
     assert passes.gradient == 3
     assert not model._forward_pre_hooks

@@ -19,7 +19,7 @@ from interpret_robust import analyses
 from interpret_robust.analyses.autoattack import ANALYSIS, AutoAttack, AutoAttackSettings, prepare
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import TOLERANCE, counted
+from interpret_robust.attacks.pgd import TOLERANCE, count_passes
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
@@ -79,7 +79,7 @@ def test_it_takes_what_the_standard_version_takes(classes: int, aims: int) -> No
     label, _ = radii(model, images)
     taken = {}
     for name in STANDARD:
-        with counted(model) as passes:
+        with count_passes(model) as passes:
             attack(1e-4, classes, name)(model, images, label, 0)
         taken[name] = passes
     assert taken["apgd-ce"].gradient == 101

@@ -561,7 +561,7 @@ def test_what_was_left_open_is_filled_in() -> None:
 def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
     data = noise()
     found = bring(seeded(Convolutions).train(), Card("mine:net", local_layer="body"), data, "path.npz")
-    assert (found.name, found.told, found.source) == ("noise-mine-net-body", "mine:net", "path.npz")
+    assert (found.name, found.location, found.source) == ("noise-mine-net-body", "mine:net", "path.npz")
     assert found.local_shape() == (8, 6, 9)
     job = {
         key: found.job[key] for key in ("dataset", "image_shape", "class_names", "variant", "seed", "recipe", "layers")

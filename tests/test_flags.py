@@ -99,7 +99,7 @@ def flag(identity: str, *files: Result) -> Flag:
 
 
 def raised(*files: Result) -> set[str]:
-    return {one.id for one in flags.all_of(files)[NAME] if one.raised}
+    return {one.id for one in flags.all_of(files)[NAME] if one.is_raised}
 
 
 # --- on made-up outcomes
@@ -242,7 +242,7 @@ def test_files_of_other_images_balls_or_weights_are_not_mixed(tmp_path: Path) ->
 def test_the_interval_decides_not_the_value(tmp_path: Path) -> None:
     few = flag("large-eps", masked(tmp_path, {"pgd": np.stack([first(150), first(60), first(9), first(7)], axis=1)}))
     assert few.measured.value > few.threshold > few.measured.low
-    assert not few.raised
+    assert not few.is_raised
 
 
 def test_large_eps_says_where_nearly_none_is_left(tmp_path: Path) -> None:
@@ -379,4 +379,4 @@ def test_a_network_that_hides_its_gradients_is_flagged_and_an_honest_one_is_not(
 ) -> None:
     found = files_of(path, wrap, tmp_path)
     (listed,) = flags.all_of(found).values()
-    assert {one.id for one in listed if one.raised} == expected, listed
+    assert {one.id for one in listed if one.is_raised} == expected, listed

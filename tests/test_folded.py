@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import PGD, counted, image_gradient, per_image_noise
+from interpret_robust.attacks.pgd import PGD, count_passes, image_gradient, per_image_noise
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.folded import Affine, FoldedUnit, fold
 from interpret_robust.models.resnet import Unit
@@ -108,7 +108,7 @@ def test_what_is_not_folded_follows_the_model_and_what_is_folded_does_not() -> N
 def test_the_attack_of_a_model_is_that_of_its_folded_twin_and_is_counted() -> None:
     model, labels = trained("small"), torch.tensor([3, 0, 6, 2, 2])
     attack = PGD(eps=8 / 255, step_size=2 / 255, steps=3)
-    with counted(model) as passes:
+    with count_passes(model) as passes:
         found = attack(model, images(), labels, per_image_noise(0, range(5)))
     assert passes.gradient == 3
     expected = attack(fold(model), images(), labels, per_image_noise(0, range(5)))

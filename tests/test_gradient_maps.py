@@ -363,7 +363,7 @@ def test_a_diverged_model_is_the_users_error(trained: Path, digits: Dataset, tmp
 # The picture.
 
 
-def drawn(*of: Result) -> tuple[Any, list[list[Axes]]]:
+def compose(*of: Result) -> tuple[Any, list[list[Axes]]]:
     drawing = figure.draw(of)
     axes = drawing.figure.axes
     return drawing, [axes[start : start + figure.COLUMNS] for start in range(0, len(axes), figure.COLUMNS)]
@@ -382,7 +382,7 @@ def test_the_picture_shows_the_stored_images_and_maps(tmp_path: Path) -> None:
         made(tmp_path / f"{variant}.h5", linear(seed=seed), split(), MapSettings(), variant=variant)
         for seed, variant in enumerate(("at", "at-att"))
     ]
-    drawing, grid = drawn(*of)
+    drawing, grid = compose(*of)
     assert [row[0].get_ylabel() for row in grid] == [
         "image",
         *(f"{variant}\nseed 0, {rule}" for variant in ("at", "at-att") for rule in ("clip", "raw")),
@@ -413,7 +413,7 @@ def test_images_that_differ_between_models_are_drawn_for_each(tmp_path: Path) ->
         made(tmp_path / f"{variant}.h5", linear(seed=seed), split(), settings, variant=variant)
         for seed, variant in enumerate(("at", "at-att"))
     ]
-    drawing, grid = drawn(*of)
+    drawing, grid = compose(*of)
     names = [row[0].get_ylabel() for row in grid]
     assert [name == "image" for name in names] == [True, False, False, True, False, False]
     for row, result in zip(grid[::3], of, strict=True):
@@ -425,7 +425,7 @@ def test_images_that_differ_between_models_are_drawn_for_each(tmp_path: Path) ->
 
 def test_grey_images_are_drawn_in_grey(tmp_path: Path) -> None:
     result = made(tmp_path / "x.h5", linear(1), split(colors=1), MapSettings(source="integrated-gradients"))
-    drawing, grid = drawn(result)
+    drawing, grid = compose(result)
     np.testing.assert_array_equal(shown(grid[0]), result["examples/image"][..., 0])
     np.testing.assert_array_equal(shown(grid[1]), result["examples/view"][:, 0, :, :, 0])
     for row in grid:

@@ -60,7 +60,7 @@ def test_alone_nothing_is_different() -> None:
     tensor = torch.arange(3.0)
     assert ranks.total(tensor) is tensor
     assert ranks.from_first(lambda: {"a": 1}) == {"a": 1}
-    with ranks.joined():
+    with ranks.process_group():
         assert ranks.count() == 1
 
 

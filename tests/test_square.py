@@ -9,7 +9,7 @@ from networks import InDouble, Linear, array, pixels, settle
 from test_attacks import CPU, EPS, trained
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import TOLERANCE, counted, margin_loss
+from interpret_robust.attacks.pgd import TOLERANCE, count_passes, margin_loss
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
@@ -106,10 +106,10 @@ def test_squares_shrink_by_the_papers_schedule() -> None:
 
 def test_it_takes_no_gradient_and_stops_where_it_has_won() -> None:
     model, images = linear(100.0), pixels(4, *SHAPE)
-    with counted(model) as passes:
+    with count_passes(model) as passes:
         search(model, images, of_first_class(4), 25)
     assert (passes.gradient, passes.forward) == (0, 25)
-    with counted(model) as passes:
+    with count_passes(model) as passes:
         search(model, images, of_first_class(4) + 1, 25)
     assert (passes.gradient, passes.forward) == (0, 1)
 

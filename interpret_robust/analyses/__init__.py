@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import loaded, registered
+from interpret_robust.core.plugins import load_entry_point, registered
 
 if TYPE_CHECKING:
     from interpret_robust.results.hdf5 import Result
@@ -63,7 +63,7 @@ def get(name: str) -> Any:
     own = f"{__name__}.{name.replace('-', '_')}"
     if importlib.util.find_spec(own) is not None:
         return importlib.import_module(own).ANALYSIS
-    module = loaded("analyses", name)
+    module = load_entry_point("analyses", name)
     if not hasattr(module, "ANALYSIS"):
         raise UserError(f"the entry point '{name}' of interpret_robust.analyses names no module with an ANALYSIS.")
     return module.ANALYSIS

@@ -173,8 +173,8 @@ def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]
     with torch.no_grad():
         predicted = model(batch.images).argmax(1)
     weights = to_numpy(position_weights(model, batch.images, sought.weights))
-    found = gradient_map(sought.source, model, batch.images, batch.labels, batch.indices)
-    gradient = to_numpy(found).astype(np.float64)
+    own_gradient = gradient_map(sought.source, model, batch.images, batch.labels, batch.indices)
+    gradient = to_numpy(own_gradient).astype(np.float64)
     on_pixels = batch.masks.reshape(len(labels), -1)
     of_maps = [
         _localize(weights, object_positions(batch.masks, sought.grid), sought.grid),
@@ -193,14 +193,14 @@ def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
-def _localize(maps: AnyArray, inside: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
-    """How maps (N, P) over a grid lie `inside` (N, P), and how maps that know nothing do."""
+def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
+    """How maps (N, P) over a grid lie `mask` (N, P), and how maps that know nothing do."""
     return {
-        "share": share_inside(maps, inside),
-        "hit": hits(maps, inside),
-        "area": inside.mean(1),
-        "centre": inside @ centre_prior(*grid).ravel(),
-        "centre_hit": inside[:, central(*grid).ravel()].mean(1),
+        "share": share_inside(maps, mask),
+        "hit": hits(maps, mask),
+        "area": mask.mean(1),
+        "centre": mask @ centre_prior(*grid).ravel(),
+        "centre_hit": mask[:, central(*grid).ravel()].mean(1),
     }
 
 
@@ -234,19 +234,19 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     }
 
 
-def class_averaged(found: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:
+def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:
     """Mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
 
     Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without
     images is left out.
     """
-    defined = np.isfinite(found)
-    classes, counts = np.unique(labels[defined], return_counts=True)
+    finite = np.isfinite(hits)
+    classes, counts = np.unique(labels[finite], return_counts=True)
     if len(classes) == 0:
         return Interval(np.nan, np.nan, np.nan)
-    rates = np.array([found[defined & (labels == label)].mean(dtype=np.float64) for label in classes])
-    drawn = np.random.default_rng(seed).binomial(counts, rates, (resamples, len(classes))) / counts
-    low, high = np.quantile(drawn.mean(1), TAILS)
+    rates = np.array([hits[finite & (labels == label)].mean(dtype=np.float64) for label in classes])
+    draws = np.random.default_rng(seed).binomial(counts, rates, (resamples, len(classes))) / counts
+    low, high = np.quantile(draws.mean(1), TAILS)
     return Interval(float(rates.mean()), float(low), float(high))
 
 

@@ -124,7 +124,7 @@ def prepare(work: Work) -> Cascade:
     trained = work.network
     networks = [
         trained,
-        *(randomized(trained, done, images, seed) for done in range(1, len(stages(trained)) + 1)),
+        *(randomized(trained, depth, images, seed) for depth in range(1, len(stages(trained)) + 1)),
         *(random_network(trained, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
     ]
     evaluator = next(iter(work.evaluators.values()))
@@ -134,12 +134,12 @@ def prepare(work: Work) -> Cascade:
 
 def rows(_: Classifier, batch: Batch, cascade: Cascade) -> dict[str, AnyArray]:
     """The scores of every network on one batch."""
-    trained, *others = cascade.networks
+    trained, *random_networks = cascade.networks
     place = _object(batch, cascade.grid)
     first = _look(trained, batch, cascade)
-    found = [_scores(first, first, place)]
-    found += [_scores(_look(other, batch, cascade), first, place) for other in others]
-    columns = {name: np.stack([scores[name] for scores in found], 1) for name in found[0]}
+    score_rows = [_scores(first, first, place)]
+    score_rows += [_scores(_look(network, batch, cascade), first, place) for network in random_networks]
+    columns = {name: np.stack([scores[name] for scores in score_rows], 1) for name in score_rows[0]}
     columns["label"] = to_numpy(batch.labels)
     columns["read"] = columns["evaluator_prediction"] == columns["label"][:, None]
     columns |= {"object_area": place.pixels.mean(1), "object_positions": place.positions.mean(1)}
@@ -163,9 +163,9 @@ def _look(network: Classifier, batch: Batch, cascade: Cascade) -> Look:
     magnitude: Tensor = torch.linalg.vector_norm(gradient, dim=1)
     weights = to_numpy(position_weights(network, batch.images, cascade.weights))
     with torch.no_grad():
-        read = to_numpy(cascade.evaluator(as_image(-gradient, "clip", 0.0)).argmax(1))
+        answers = to_numpy(cascade.evaluator(as_image(-gradient, "clip", 0.0)).argmax(1))
     flat = {"magnitude": to_numpy(magnitude.flatten(1)), "gradient": to_numpy(gradient.flatten(1)), "weights": weights}
-    return Look(magnitude, weights, read, {name: unit_ranks(values) for name, values in flat.items()})
+    return Look(magnitude, weights, answers, {name: unit_ranks(values) for name, values in flat.items()})
 
 
 class Place(NamedTuple):
@@ -227,16 +227,16 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     mean = np.stack([np.stack(finite_column_means(columns[path]), 1) for path in paths])
     random = another_mean(mean[:, -RANDOM_NETWORKS:, 0])
     _, low, high = np.moveaxis(mean[:, :-RANDOM_NETWORKS], 2, 0)
-    inside = (high >= random[:, 1:2]) & (low <= random[:, 2:])
+    is_inside = (high >= random[:, 1:2]) & (low <= random[:, 2:])
     unknown = np.isnan(low).any(1) | np.isnan(random).any(1)
     return {
         "cascade/mean": mean,
         "cascade/undefined": [np.isnan(columns[path]).sum(0) for path in paths],
         "random/mean": random,
         "random/uninformed": _uninformed(columns),
-        "gate/needed": np.where(unknown, -1, ~inside[:, 0]),
-        "gate/passed": np.where(unknown, -1, ~inside[:, 0] & inside[:, -1]),
-        "gate/from_stage": [_from(row) for row in inside],
+        "gate/needed": np.where(unknown, -1, ~is_inside[:, 0]),
+        "gate/passed": np.where(unknown, -1, ~is_inside[:, 0] & is_inside[:, -1]),
+        "gate/from_stage": [_from(row) for row in is_inside],
     }
 
 
@@ -251,22 +251,22 @@ def another_mean(means: AnyArray) -> AnyArray:
     return np.stack([middle, middle - reach, middle + reach], 1)
 
 
-def _from(inside: AnyArray) -> int:
+def _from(is_inside: AnyArray) -> int:
     """The stage from which on all are inside (stage,), -1 where the last is not."""
-    outside = np.flatnonzero(~inside)
-    first = int(outside[-1]) + 1 if len(outside) else 0
-    return first if first < len(inside) else -1
+    departures = np.flatnonzero(~is_inside)
+    first = int(departures[-1]) + 1 if len(departures) else 0
+    return first if first < len(is_inside) else -1
 
 
 def _uninformed(columns: Columns) -> list[float]:
-    known = {
+    baselines = {
         "magnitude": 0.0,
         "gradient": 0.0,
         "weights": 0.0,
         "gradient_on_object": columns["per_image/object_area"].mean(),
         "weights_on_object": columns["per_image/object_positions"].mean(),
     }
-    return [known.get(path, np.nan) for path, _ in SCORES.values()]
+    return [baselines.get(path, np.nan) for path, _ in SCORES.values()]
 
 
 def table_row(result: Result) -> dict[str, str]:
@@ -274,12 +274,18 @@ def table_row(result: Result) -> dict[str, str]:
     names = [str(name) for name in result["stage"]]
     row = {}
     for number, score in enumerate(SCORES):
-        needed, passed = result["gate/needed"][number], result["gate/passed"][number]
-        if needed < 0:
+        is_needed, is_passed = result["gate/needed"][number], result["gate/passed"][number]
+        if is_needed < 0:
             continue
         trained, random = result["cascade/mean"][number, 0, 0], result["random/mean"][number, 0]
-        told = "no different" if not needed else names[result["gate/from_stage"][number]] if passed else "does not fall"
-        row[score] = f"{trained:.2f} to {random:.2f}, {told}"
+        verdict = (
+            "no different"
+            if not is_needed
+            else names[result["gate/from_stage"][number]]
+            if is_passed
+            else "does not fall"
+        )
+        row[score] = f"{trained:.2f} to {random:.2f}, {verdict}"
     return row | {"images": str(result.count)}
 
 

@@ -115,9 +115,9 @@ class TableSettings(BallSettings):
 
     def readings(self) -> tuple[str, ...]:
         """As `PGD-5`, `PGD-20`, `CW-30`, `APGD-CE-100`, `APGD-T-100`."""
-        read = [f"{TRAJECTORIES[name].name}-{step}" for name, steps in self.steps().items() for step in steps]
+        names = [f"{TRAJECTORIES[name].name}-{step}" for name, steps in self.steps().items() for step in steps]
         steps = self.apgd_steps()
-        return (*read, *(f"{name}-{steps}" for name in APGD_NAMES if steps))
+        return (*names, *(f"{name}-{steps}" for name in APGD_NAMES if steps))
 
 
 def _steps(text: str) -> list[int]:
@@ -196,10 +196,10 @@ def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyAr
     """Outcomes of one batch."""
     settings = prepared.settings
     record = _Record([model, *prepared.evaluators.values()], batch, settings)
-    taken = torch.zeros(len(batch.indices), dtype=torch.int64, device=batch.images.device)
-    for restart, reading, adversarial in _readings(model, batch, settings, taken):
+    counter = torch.zeros(len(batch.indices), dtype=torch.int64, device=batch.images.device)
+    for restart, reading, adversarial in _readings(model, batch, settings, counter):
         record.note(restart, reading, adversarial)
-    gradients = to_numpy(taken)
+    gradients = to_numpy(counter)
     if settings.apgd_steps():
         gradients = gradients + _note_apgd(model, batch, settings, record)
     columns = {"label": to_numpy(batch.labels), **record.columns, "gradients": gradients}
@@ -207,7 +207,7 @@ def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyAr
 
 
 def _readings(
-    model: Classifier, batch: Batch, settings: TableSettings, taken: Tensor
+    model: Classifier, batch: Batch, settings: TableSettings, counter: Tensor
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield restart, reading and adversarial images (N, C, H, W) of the trajectories; count the gradients taken."""
     first = 0
@@ -215,7 +215,7 @@ def _readings(
         attack = settings.attack(max(steps, default=0), TRAJECTORIES[name].loss)
         noise = per_image_noise(settings.seed, batch.indices, TRAJECTORIES[name].purpose)
         for restart in range(settings.restarts if steps else 0):
-            for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps, taken):
+            for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps, counter):
                 check_inside(iterate, batch.images, attack.eps)
                 yield restart, first + steps.index(step), iterate
         first += len(steps)
@@ -234,7 +234,7 @@ def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record:
         spent += gradients
     for restart in range(settings.restarts):
         attack = TargetedAPGD(settings.eps, steps)
-        adversarial, gradients = attack(model, batch.images, batch.labels, noises[1], among=record.right)
+        adversarial, gradients = attack(model, batch.images, batch.labels, noises[1], subset=record.right)
         record.note(restart, first + 1, torch.where(record.right[:, None, None, None], adversarial, record.broken))
         spent += gradients
     return to_numpy(spent)
@@ -267,13 +267,13 @@ def _rates(right: AnyArray) -> AnyArray:
 
 def table_row(result: Result) -> dict[str, str]:
     """White-box accuracies of a finished file, natural, by the headline's attack and in the worst case."""
-    found = {"natural": result["accuracy/natural"][0]}
+    intervals = {"natural": result["accuracy/natural"][0]}
     if name := headline(result):
-        found |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}
-        found |= {"worst case": result["accuracy/worst"][0]}
+        intervals |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}
+        intervals |= {"worst case": result["accuracy/worst"][0]}
     gradients = f"{result['per_image/gradients'].mean():.0f} of {gradients_asked(result)}"
-    shown = {name: Interval(*values).percent() for name, values in found.items()}
-    return shown | {"images": str(result.count), "gradients an image": gradients}
+    percents = {name: Interval(*values).percent() for name, values in intervals.items()}
+    return percents | {"images": str(result.count), "gradients an image": gradients}
 
 
 ANALYSIS = Analysis(

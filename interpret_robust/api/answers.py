@@ -16,7 +16,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures import style
-from interpret_robust.figures.drawing import drawn
+from interpret_robust.figures.drawing import compose
 from interpret_robust.results import hdf5
 from interpret_robust.results.names import label
 from interpret_robust.results.tables import captioned
@@ -66,8 +66,8 @@ class Answer:
         if matches:
             raise UserError(f"'{name}' is the name of several: {', '.join(matches)}.")
         names = {path.rpartition("/")[2]: path for path in self._axes} | {path: path for path in self._axes}
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(self.statistics)}."
+        matches_near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{matches_near[0]}'?" if matches_near else f"there are {', '.join(self.statistics)}."
         raise UserError(f"{self.analysis} holds nothing called '{name}': {hint}")
 
     @property
@@ -183,7 +183,7 @@ class Answers(Sequence[Answer]):
 
 
 def _figure(results: Sequence[hdf5.Result], path: str | Path | None) -> Figure:
-    drawing = drawn(results[0].schema.partition("/")[0], results)
+    drawing = compose(results[0].schema.partition("/")[0], results)
     if path is not None:
         target = Path(path)
         style.save(drawing, target.parent, target.stem, style.inputs(results), metadata.version("interpret-robust"))

@@ -143,8 +143,8 @@ def train(
     Example:
         >>> model = ir.train("at", epochs=1, limit=640)
     """
-    chosen = preset(recipe or default_preset(dataset), dataset, architecture=architecture)
-    names = {field.name for field in fields(chosen)} - {"name"}
+    base = preset(recipe or default_preset(dataset), dataset, architecture=architecture)
+    names = {field.name for field in fields(base)} - {"name"}
     for change in changes:
         if change not in names:
             raise unknown("recipe field", change, names)
@@ -154,7 +154,7 @@ def train(
         architecture,
         variant,
         seed,
-        replace(chosen, **changes),
+        replace(base, **changes),
         folder,
         device,
         limit,

@@ -49,7 +49,7 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
         return ask(name, model, data, **options)
     if not model:
         raise UserError("there is no model in the list: give at least one.")
-    return Answers([ask(name, one, data, **options) for one in model])
+    return Answers([ask(name, each_model, data, **options) for each_model in model])
 
 
 def ask(
@@ -133,7 +133,7 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
     """
     if isinstance(path, str | Path):
         return Answer(analyses.read(Path(path)))
-    return Answers([Answer(analyses.read(Path(one))) for one in path])
+    return Answers([Answer(analyses.read(Path(file))) for file in path])
 
 
 def questions() -> dict[str, str]:

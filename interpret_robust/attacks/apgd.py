@@ -82,9 +82,9 @@ class APGD:
         images = images.float()
         with _attackable(model) as subject:
             start = _random_start(images, noise, self.eps)
-            found = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), self.eps, self.steps)
-        check_inside(found, images, self.eps)
-        return Ascent(found, torch.full_like(labels, self.steps))
+            ascent = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), self.eps, self.steps)
+        check_inside(ascent, images, self.eps)
+        return Ascent(ascent, torch.full_like(labels, self.steps))
 
 
 @dataclass(frozen=True)
@@ -111,28 +111,30 @@ class TargetedAPGD:
             raise UserError(f"targets is {self.targets}: APGD-T must aim at one class at least.")
 
     def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise, among: Tensor | None = None
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise, subset: Tensor | None = None
     ) -> Ascent:
         """Of each image the misclassified iterate of largest loss, or the last target's best where none is.
 
-        Where `among` (N,) is False an image is not attacked. Raises UserError where the model's gradients are not
+        Where `subset` (N,) is False an image is not attacked. Raises UserError where the model's gradients are not
         numbers or it has fewer than four classes.
         """
         adversarial, gradients = images.float().clone(), torch.zeros_like(labels)
         with _attackable(model) as subject:
             logits = _logits(subject, adversarial)
-            right = (logits.argmax(1) == labels) & (True if among is None else among)
+            right = (logits.argmax(1) == labels) & (True if subset is None else subset)
             targets = _wrong_classes(logits, labels)[:, : self.targets]
             for target in targets.T:
                 start = _random_start(images.float(), noise, self.eps)  # of all, so that no stream depends on others
-                (left,) = right.nonzero(as_tuple=True)
-                if len(left) == 0:
+                (remaining,) = right.nonzero(as_tuple=True)
+                if len(remaining) == 0:
                     break
-                loss = _towards(target[left], labels[left])
-                found = ascend(subject, images[left].float(), labels[left], start[left], loss, self.eps, self.steps)
-                adversarial[left] = found
-                gradients[left] += self.steps
-                right[left] = _logits(subject, found).argmax(1) == labels[left]
+                loss = _towards(target[remaining], labels[remaining])
+                ascent = ascend(
+                    subject, images[remaining].float(), labels[remaining], start[remaining], loss, self.eps, self.steps
+                )
+                adversarial[remaining] = ascent
+                gradients[remaining] += self.steps
+                right[remaining] = _logits(subject, ascent).argmax(1) == labels[remaining]
         check_inside(adversarial, images, self.eps)
         return Ascent(adversarial, gradients)
 
@@ -189,11 +191,11 @@ class StepSize:
         self._last, self._rises = self.best, torch.zeros_like(self.best)
         self._halved = torch.ones_like(self.best, dtype=torch.bool)  # at first there is no step size before to compare
 
-    def note(self, before: Tensor, after: Tensor) -> Tensor:
-        """Count a step that took the loss from `before` to `after`; where (N,) it is the largest so far."""
-        better = ~(after <= self.best)  # also for what is not a number, which must not be overlooked
-        self.best = torch.where(better, after, self.best)
-        self._rises += after > before
+    def note(self, value_before: Tensor, value_after: Tensor) -> Tensor:
+        """Count a step that took the loss from `value_before` to `value_after`; where (N,) it is the largest so far."""
+        better = ~(value_after <= self.best)  # also for what is not a number, which must not be overlooked
+        self.best = torch.where(better, value_after, self.best)
+        self._rises += value_after > value_before
         self._steps += 1
         return better
 
@@ -218,27 +220,30 @@ def ascend(
     The caller sets the model's mode. What is not a number is returned as such.
     """
     low, high = (images - eps).clamp_min(0), (images + eps).clamp_max(1)
-    here = previous = start
-    value, gradient, wrong = _look(model, here, labels, loss, steps > 0)
+    iterate = previous = start
+    value, gradient, wrong = _look(model, iterate, labels, loss, steps > 0)
     size = StepSize(torch.full_like(value, 2 * eps), value)
-    best, best_gradient = here, gradient
-    answer, answer_rank = here, (wrong, value)
-    judged = checkpoints(steps)
+    best, best_gradient = iterate, gradient
+    answer, answer_rank = iterate, (wrong, value)
+    check_steps = checkpoints(steps)
     for step in range(1, steps + 1):
         # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
         direction = gradient.sign().add_(gradient, alpha=0)
-        ahead = torch.clamp(here + _wide(size.size) * direction, low, high)
+        ahead = torch.clamp(iterate + _wide(size.size) * direction, low, high)
         share = MOMENTUM if step > 1 else 1.0
-        previous, here = here, torch.clamp(here + share * (ahead - here) + (1 - share) * (here - previous), low, high)
-        before, (value, gradient, wrong) = value, _look(model, here, labels, loss, step < steps)
-        better = size.note(before, value)
-        best, best_gradient = (_pick(better, *pair) for pair in ((here, best), (gradient, best_gradient)))
+        previous, iterate = (
+            iterate,
+            torch.clamp(iterate + share * (ahead - iterate) + (1 - share) * (iterate - previous), low, high),
+        )
+        value_before, (value, gradient, wrong) = value, _look(model, iterate, labels, loss, step < steps)
+        better = size.note(value_before, value)
+        best, best_gradient = (_pick(better, *pair) for pair in ((iterate, best), (gradient, best_gradient)))
         preferred = _preferred((wrong, value), answer_rank)
-        answer = _pick(preferred, here, answer)
+        answer = _pick(preferred, iterate, answer)
         answer_rank = wrong | answer_rank[0], torch.where(preferred, value, answer_rank[1])
-        if step in judged:
+        if step in check_steps:
             back = size.judge()
-            here, gradient = _pick(back, best, here), _pick(back, best_gradient, gradient)
+            iterate, gradient = _pick(back, best, iterate), _pick(back, best_gradient, gradient)
             value = torch.where(back, size.best, value)
     return answer
 
@@ -261,9 +266,9 @@ def _preferred(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor
     return (wrong & ~old_wrong) | ((wrong == old_wrong) & ~(value <= old_value)) | value.isnan()
 
 
-def _pick(where: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _pick(mask: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Images of `first` where (N,), else of `second`."""
-    return torch.where(_wide(where), first, second)
+    return torch.where(_wide(mask), first, second)
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -272,8 +277,8 @@ def _wide(values: Tensor) -> Tensor:
 
 def _wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
     """All classes but the true one (N, classes - 1), the likeliest first."""
-    without = logits.scatter(1, labels[:, None], -torch.inf)
-    return without.argsort(dim=1, descending=True, stable=True)[:, :-1]
+    others_only = logits.scatter(1, labels[:, None], -torch.inf)
+    return others_only.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
 def _towards(targets: Tensor, labels: Tensor) -> Loss:
@@ -298,9 +303,11 @@ def _attackable(model: nn.Module) -> Iterator[nn.Module]:
         yield fold(model) if on_cpu and isinstance(model, Classifier) else model
 
 
-def _require_classes(logits: Tensor, classes: int, what: str) -> None:
+def _require_classes(logits: Tensor, classes: int, attack_name: str) -> None:
     if logits.shape[1] < classes:
-        raise UserError(f"{what} needs {classes} classes and the model has {logits.shape[1]}: use the cross-entropy.")
+        raise UserError(
+            f"{attack_name} needs {classes} classes and the model has {logits.shape[1]}: use the cross-entropy."
+        )
 
 
 def _check(eps: float, steps: int) -> None:

@@ -45,7 +45,7 @@ def read_at(
     """
     iterate, active = start, torch.arange(len(start), device=start.device)
     history = [iterate]
-    known: dict[int, Tensor] = {}
+    predictions: dict[int, Tensor] = {}
     if 0 in steps:
         yield 0, iterate
     for step in range(1, max(steps, default=0) + 1):
@@ -54,13 +54,13 @@ def read_at(
             if taken is not None:
                 taken[active] += 1
         if step in steps:
-            yield step, _assemble(iterate, active, known.pop(step, None))
+            yield step, _assemble(iterate, active, predictions.pop(step, None))
         if look_for_cycles and step >= FIRST_CHECK and len(active):
             periods = _periods(iterate, history)
             keep = _kept(periods)
             if len(keep) < len(active):
-                for later in (other for other in steps if other > step):
-                    whole = known.setdefault(later, torch.empty_like(start))
+                for later in (reading for reading in steps if reading > step):
+                    whole = predictions.setdefault(later, torch.empty_like(start))
                     _predict(whole, later - step, iterate, history, active, periods)
                 iterate, active = _select(iterate, keep), active[keep]
                 constants = [_select(constant, keep) for constant in constants]
@@ -68,12 +68,12 @@ def read_at(
         history = [*history, iterate][-max(PERIODS) :]
 
 
-def _assemble(iterate: Tensor, active: Tensor, known: Tensor | None) -> Tensor:
+def _assemble(iterate: Tensor, active: Tensor, prediction: Tensor | None) -> Tensor:
     """Return the iterate of all images: what is known of those left out, and the active ones."""
-    if known is None:
+    if prediction is None:
         return iterate
-    known[active] = iterate
-    return known
+    prediction[active] = iterate
+    return prediction
 
 
 def _periods(iterate: Tensor, history: Sequence[Tensor]) -> Tensor:
@@ -90,8 +90,8 @@ def _kept(periods: Tensor) -> Tensor:
     """Return the places of images that go on: those without a period, filled up to a multiple of GRANULE."""
     order = torch.argsort((periods > 0).to(torch.int64), stable=True)
     count = int((periods == 0).sum())
-    kept, _ = torch.sort(order[: -(-count // GRANULE) * GRANULE])
-    return kept
+    places, _ = torch.sort(order[: -(-count // GRANULE) * GRANULE])
+    return places
 
 
 def _predict(

@@ -257,7 +257,7 @@ class Passes:
 
 
 @contextmanager
-def counted(model: nn.Module) -> Iterator[Passes]:
+def count_passes(model: nn.Module) -> Iterator[Passes]:
     """Count the model's passes while this is entered."""
     passes = Passes()
 

@@ -58,7 +58,7 @@ def together(command: Command) -> Command:
     def joined(*arguments: Any, **options: Any) -> Any:
         from interpret_robust.core import ranks
 
-        with ranks.joined():
+        with ranks.process_group():
             return command(*arguments, **options)
 
     return joined
@@ -232,8 +232,8 @@ def data_list() -> None:
     from interpret_robust.results.tables import render
 
     rows = [
-        {"name": name, "here": "yes" if file_of(name).exists() else "no", "what": about}
-        for name, about in ABOUT.items()
+        {"name": name, "here": "yes" if file_of(name).exists() else "no", "what": description}
+        for name, description in ABOUT.items()
     ]
     click.echo(render(rows))
     click.echo("Any .npz with x_train, y_train, x_test, y_test works too: give its path.")
@@ -246,11 +246,11 @@ def data_get(name: str) -> None:
     from interpret_robust.datasets import load
     from interpret_robust.datasets.catalogue import file_of
 
-    found = load(name)
-    channels, height, width = found.image_shape
+    dataset = load(name)
+    channels, height, width = dataset.image_shape
     click.echo(
-        f"{name}: {len(found.train)} train and {len(found.test)} test images of {height}x{width}x{channels}, "
-        f"{len(found.class_names)} classes, in {file_of(name)}"
+        f"{name}: {len(dataset.train)} train and {len(dataset.test)} test images of {height}x{width}x{channels}, "
+        f"{len(dataset.class_names)} classes, in {file_of(name)}"
     )
 
 
@@ -264,10 +264,10 @@ def data_show(name: str, split: str, root: Path) -> None:
     from interpret_robust.datasets import load
     from interpret_robust.figures import contact_sheet, style
 
-    found = load(name)
-    sources = {found.name: found.split(split).sha256}
-    drawing = contact_sheet.draw(found, split)
-    stem = file_part(f"data-{found.name}-{split}")
+    dataset = load(name)
+    sources = {dataset.name: dataset.split(split).sha256}
+    drawing = contact_sheet.draw(dataset, split)
+    stem = file_part(f"data-{dataset.name}-{split}")
     paths = style.save(drawing, root / "figures", stem, sources, metadata.version("interpret-robust"))
     click.echo(f"{drawing.caption}\n{paths[0]}")
 
@@ -314,14 +314,14 @@ def train(
     from interpret_robust.study.tasks import TrainTask, do_all
     from interpret_robust.training.recipe import default_preset, preset
 
-    wanted = [(arch or "small", variant(name).name, 0) for name in variants] or [
+    requests = [(arch or "small", variant(name).name, 0) for name in variants] or [
         (arch or architecture, name, offset) for architecture, name, offset in study.QUICK.models
     ]
-    several = max(seeds, 2 if copies else 1)
+    copies_of_each = max(seeds, 2 if copies else 1)
     models = [
-        (architecture, name, seed + offset + more)
-        for architecture, name, offset in wanted
-        for more in range(1 if offset else several)
+        (architecture, name, seed + offset + extra)
+        for architecture, name, offset in requests
+        for extra in range(1 if offset else copies_of_each)
     ]
     deadline = _deadline(time_limit)
     folder = Folders(root).checkpoints
@@ -331,7 +331,7 @@ def train(
             dataset,
             architecture,
             name,
-            of,
+            model_seed,
             preset(named, dataset, overrides, architecture),
             folder,
             device,
@@ -339,7 +339,7 @@ def train(
             deadline,
             overwrite,
         )
-        for architecture, name, of in dict.fromkeys(models)
+        for architecture, name, model_seed in dict.fromkeys(models)
     ]
     do_all(tasks, device, click.echo)
 
@@ -405,13 +405,13 @@ def _view_options(views: Sequence[str]) -> list[Callable[[Command], Command]]:
     return [click.option(f"--{view}", is_flag=True, help=f"Print the {view} columns only.") for view in views]
 
 
-def _evaluator_option(what: str, default: str) -> Callable[[Command], Command]:
+def _evaluator_option(subject: str, default: str) -> Callable[[Command], Command]:
     return click.option(
         "--evaluator",
         "evaluators",
         multiple=True,
         type=click.Path(path_type=Path),
-        help=f"Checkpoint or card that reads the {what}; repeat for more. [default: {default}]",
+        help=f"Checkpoint or card that reads the {subject}; repeat for more. [default: {default}]",
     )
 
 
@@ -437,8 +437,8 @@ MORE_EXAMPLES = {
 }
 
 
-def analysis_command(name: str, called: str) -> click.Command:
-    """The command of one analysis, with an option for each of its settings; `called` is how it is typed."""
+def analysis_command(name: str, command_line: str) -> click.Command:
+    """The command of one analysis, with an option for each of its settings; `command_line` is how it is typed."""
     from interpret_robust import analyses
 
     analysis = analyses.get(name)
@@ -455,31 +455,31 @@ def analysis_command(name: str, called: str) -> click.Command:
         model_option,
         card_options,
     ]
-    more = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
-    example = with_examples("\n  ".join([called, *(f"{called} {arguments}" for arguments in more)]))
-    return click.command(called.rsplit(maxsplit=1)[-1], help=analyses.about(name), epilog=example)(
+    examples = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
+    example = with_examples("\n  ".join([command_line, *(f"{command_line} {arguments}" for arguments in examples)]))
+    return click.command(command_line.rsplit(maxsplit=1)[-1], help=analyses.about(name), epilog=example)(
         options(*decorators, run_options)(command)
     )
 
 
-def say(what: str) -> None:
+def say(sentence: str) -> None:
     """Tell how it goes on stderr, where it does not get into a table."""
-    click.echo(what, err=True)
+    click.echo(sentence, err=True)
 
 
 def _brought(card: dict[str, Any]) -> list[Any]:
     """What --model names together with the options beside it: one model, or none where it was not given."""
     from interpret_robust.models import card as cards
 
-    model, given = card["model"], {field: value for field, value in card.items() if field != "model"}
+    model, fields_of_card = card["model"], {field: value for field, value in card.items() if field != "model"}
     if model is not None:
-        return [cards.reference(model, **given)]
-    if any(given.values()):
+        return [cards.reference(model, **fields_of_card)]
+    if any(fields_of_card.values()):
         raise UserError("--weights, --normalize and the like say more of a --model: name one.")
     return []
 
 
-def _analyze(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) -> None:
+def _analyze(name: str, checkpoints: tuple[Path, ...], arguments: dict[str, Any]) -> None:
     """Run one analysis on checkpoints, all that it applies to by default, and print its table."""
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing
@@ -488,22 +488,24 @@ def _analyze(name: str, checkpoints: tuple[Path, ...], given: dict[str, Any]) ->
     from interpret_robust.study.tasks import analysis_tasks, applicable, checkpoints_in, do_all, doubts
 
     analysis = analyses.get(name)
-    folders = Folders(given.pop("root"))
-    shared = {key: given.pop(key) for key in ("split", "limit", "batch_size", "recalibrate", "overwrite", "device")}
-    shared["source"] = given.pop("dataset")
-    shared["evaluators"] = tuple(dict.fromkeys(given.pop("evaluators", ())))
-    shared["matrix"] = given.pop("matrix", False)
-    form = given.pop("form")
-    views = [view for view in analysis.views if given.pop(view)]
-    card = {field: given.pop(field) for field in ("model", *CARD_FIELDS)}
-    settings = analysis.settings(**given)
-    chosen = [*dict.fromkeys(checkpoints), *_brought(card)]
-    if not chosen:
-        chosen = applicable(name, checkpoints_in(folders), shared, say)
-    tasks = analysis_tasks(name, chosen, folders, settings, **shared)
+    folders = Folders(arguments.pop("root"))
+    task_options = {
+        key: arguments.pop(key) for key in ("split", "limit", "batch_size", "recalibrate", "overwrite", "device")
+    }
+    task_options["source"] = arguments.pop("dataset")
+    task_options["evaluators"] = tuple(dict.fromkeys(arguments.pop("evaluators", ())))
+    task_options["matrix"] = arguments.pop("matrix", False)
+    form = arguments.pop("form")
+    views = [view for view in analysis.views if arguments.pop(view)]
+    card = {field: arguments.pop(field) for field in ("model", *CARD_FIELDS)}
+    settings = analysis.settings(**arguments)
+    subjects = [*dict.fromkeys(checkpoints), *_brought(card)]
+    if not subjects:
+        subjects = applicable(name, checkpoints_in(folders), task_options, say)
+    tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
     for doubt in doubts(tasks):
         say(doubt)
-    do_all(tasks, shared["device"], say)
+    do_all(tasks, task_options["device"], say)
     if ranks.index() > 0:
         return
     click.echo(printing.text_of([task.work().path for task in tasks], views, form))
@@ -575,14 +577,14 @@ def model_card(model: str, dataset: str, device: str, overwrite: bool, output: P
 
     if output.suffix != ".json":
         raise UserError(f"{output}: a card's name ends in .json.")
-    found = external.subject(cards.reference(model, **card), dataset)
-    if not isinstance(found, external.Brought):
+    subject = external.subject(cards.reference(model, **card), dataset)
+    if not isinstance(subject, external.Brought):
         raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
-    tried = trial.try_out(found, load(dataset), resolve(device))
-    found.card.write(output, overwrite=overwrite)
-    if tried.doubt:
-        say(tried.doubt)
-    click.echo(f"{output}: right on {tried.accuracy:.0%} of the first {tried.images} test images of {dataset}")
+    outcome = trial.try_out(subject, load(dataset), resolve(device))
+    subject.card.write(output, overwrite=overwrite)
+    if outcome.doubt:
+        say(outcome.doubt)
+    click.echo(f"{output}: right on {outcome.accuracy:.0%} of the first {outcome.images} test images of {dataset}")
 
 
 @irt.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
@@ -642,10 +644,10 @@ def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
     from interpret_robust.study import audit as audits
 
     folder = Folders(root).analyses
-    found = dict.fromkeys(files or sorted(folder.glob("*.h5")))
-    if not found:
+    paths = dict.fromkeys(files or sorted(folder.glob("*.h5")))
+    if not paths:
         raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
-    click.echo(audits.text_of([analyses.read(path) for path in found], form))
+    click.echo(audits.text_of([analyses.read(path) for path in paths], form))
 
 
 @irt.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
@@ -661,19 +663,19 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
     from interpret_robust.study import flags as rules
 
     folder = Folders(root).analyses
-    found = files or [path for name in rules.READS for path in sorted(folder.glob(f"{name}-*.h5"))]
-    if not found:
+    paths = files or [path for name in rules.READS for path in sorted(folder.glob(f"{name}-*.h5"))]
+    if not paths:
         raise UserError(
             f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
         )
-    opened = [rules.read(path) for path in found]
+    results = [rules.read(path) for path in paths]
     if form == "csv":
-        click.echo(render(rules.numbers(opened), form))
+        click.echo(render(rules.numbers(results), form))
         return
-    raised = [row for row in rules.numbers(opened) if row["raised"] == "yes"]
-    click.echo(captioned(rules.summary(opened), form))
+    raised_rows = [row for row in rules.numbers(results) if row["raised"] == "yes"]
+    click.echo(captioned(rules.summary(results), form))
     click.echo(
-        "\n".join(f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}" for row in raised)
+        "\n".join(f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}" for row in raised_rows)
         or "none raised"
     )
 
@@ -696,13 +698,13 @@ def validate(files: tuple[Path, ...]) -> None:
 
     bad = False
     for path in files:
-        found = validation.problems(path)
-        bad |= bool(found)
-        for problem in found:
+        problems = validation.problems(path)
+        bad |= bool(problems)
+        for problem in problems:
             click.echo(f"irt: {problem}", err=True)
-        if not found:
-            about = hdf5.attributes(path)
-            click.echo(f"{path}: {about['schema']}, {about['n_done']} images, good")
+        if not problems:
+            attributes = hdf5.attributes(path)
+            click.echo(f"{path}: {attributes['schema']}, {attributes['n_done']} images, good")
     if bad:
         sys.exit(EXIT_USER_ERROR)
 
@@ -734,9 +736,9 @@ def verify(
     from interpret_robust.models import checkpoint as checkpoints
     from interpret_robust.results.tables import render
 
-    found = checkpoints.read(checkpoint)
-    data = load(dataset or found.about["source"])
-    good = verification.verify(file, found, data, split, eps=eps, key=key, device=resolve(device))
+    stored = checkpoints.read(checkpoint)
+    data = load(dataset or stored.about["source"])
+    good = verification.verify(file, stored, data, split, eps=eps, key=key, device=resolve(device))
     click.echo(render([{"model": checkpoint.stem, **good.cells()}]))
     click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
 
@@ -751,10 +753,10 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
     from interpret_robust.results.export import to_csv
 
     for path in files:
-        written = to_csv(path, output or path.parent, overwrite=overwrite)
-        click.echo(f"{written.images}\n{written.statistics}")
-        if written.left_out:
-            click.echo(f"left out, being pictures: {', '.join(written.left_out)} (read them with h5py or xarray)")
+        paths = to_csv(path, output or path.parent, overwrite=overwrite)
+        click.echo(f"{paths.images}\n{paths.statistics}")
+        if paths.left_out:
+            click.echo(f"left out, being pictures: {', '.join(paths.left_out)} (read them with h5py or xarray)")
 
 
 study_options = options(
@@ -835,9 +837,9 @@ def reproduce(
     folders, say = Folders(root), partial(click.echo, err=True)
     tell = partial(click.echo, err=form != "text")
     deadline = _deadline(time_limit)
-    wanted = {Path(file).name for file in only} or None
-    of = study.study(name, scale, seeds)
-    answers = study.reproduce(of, folders, device, say, deadline, overwrite=overwrite, only=wanted)
+    names = {Path(file).name for file in only} or None
+    plan_of_study = study.study(name, scale, seeds)
+    answers = study.reproduce(plan_of_study, folders, device, say, deadline, overwrite=overwrite, only=names)
     if ranks.index() > 0 or only:
         return
     for question, files in answers:
@@ -846,8 +848,8 @@ def reproduce(
         drawing.draw_all(question.analysis, files, folders.figures, say)
     if name in study.REPORTED:
         tell("\nclaims of the paper")
-        for one in audit.audits([analyses.read(path) for _, files in answers for path in files]):
-            click.echo(captioned(audit.verdicts(one), form))
+        for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
+            click.echo(captioned(audit.verdicts(subject_audit), form))
         tell(f"\nall of it on one page: {reports.write(folders, folders.report, say)}")
     tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
@@ -876,23 +878,23 @@ def _explain(error: Exception) -> tuple[str | None, int]:
 
     from interpret_robust.core.interruption import Stopped
 
-    again = "the same command goes on from there."
+    remedy = "the same command goes on from there."
     sentence, code = None, EXIT_USER_ERROR
     match error:
         case Stopped():
-            sentence, code = f"{error}; everything is saved, {again}", EXIT_STOPPED
+            sentence, code = f"{error}; everything is saved, {remedy}", EXIT_STOPPED
         case click.Abort():
-            sentence, code = f"interrupted; what is finished is kept, {again}", EXIT_INTERRUPTED
+            sentence, code = f"interrupted; what is finished is kept, {remedy}", EXIT_INTERRUPTED
         case click.ClickException():
             sentence = " ".join(error.format_message().split())
         case UserError():
             sentence = str(error)
         case BrokenProcessPool():
-            sentence = f"a worker process was killed, perhaps for lack of memory; what is finished is kept, {again}"
+            sentence = f"a worker process was killed, perhaps for lack of memory; what is finished is kept, {remedy}"
         case OSError():
-            where = f"{error.filename}: " if error.filename else ""
-            why = error.strerror or str(error).split("\n")[0]
-            sentence = f"{where}{why}; nothing that was finished is lost."
+            location = f"{error.filename}: " if error.filename else ""
+            reason = error.strerror or str(error).split("\n")[0]
+            sentence = f"{location}{reason}; nothing that was finished is lost."
     return sentence, code
 
 

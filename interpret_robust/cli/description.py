@@ -26,15 +26,15 @@ def describe(path: Path) -> str:
 
 
 def _describe_checkpoint(path: Path) -> str:
-    found = checkpoint_file.read(path)
-    about = dict(found.about)
-    history = about.pop("history")
-    numbers = sum(math.prod(tensor.shape) for tensor in found.tensors.values())
+    stored = checkpoint_file.read(path)
+    metadata = dict(stored.about)
+    history = metadata.pop("history")
+    numbers = sum(math.prod(tensor.shape) for tensor in stored.tensors.values())
     rows = [{key: _short(value) for key, value in epoch.items()} for epoch in history]
     return "\n\n".join(
         [
-            f"{path}: {len(found.tensors)} tensors, {numbers} numbers, checksum good",
-            lines(about),
+            f"{path}: {len(stored.tensors)} tensors, {numbers} numbers, checksum good",
+            lines(metadata),
             render(rows) if rows else "no epoch is finished yet",
         ]
     )

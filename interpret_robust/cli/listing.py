@@ -22,25 +22,25 @@ def rows(folders: Folders) -> list[dict[str, str]]:
     if not paths:
         raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
     attacked = _attacked(folders)
-    found = []
+    table = []
     for path in paths:
-        held = checkpoint_file.read(path)
-        job = held.about["job"]
+        stored = checkpoint_file.read(path)
+        job = stored.about["job"]
         row = {
             "checkpoint": path.stem,
             "recipe": job["recipe"]["name"],
-            "epochs": str(held.about["history"][-1]["epoch"]) if held.about["history"] else "",
+            "epochs": str(stored.about["history"][-1]["epoch"]) if stored.about["history"] else "",
             "trained on": f"{job['images']} images",
             "MB": f"{path.stat().st_size / 1e6:.1f}",
         }
-        found.append(row | (_accuracies(attacked[held.sha256]) if held.sha256 in attacked else {}))
-    return found
+        table.append(row | (_accuracies(attacked[stored.sha256]) if stored.sha256 in attacked else {}))
+    return table
 
 
 def _attacked(folders: Folders) -> dict[str, Result]:
     """The file of an attack on each model, as it was trained, by the hash of its tensors."""
-    opened = most_read([hdf5.read(path, READS) for path in sorted(folders.analyses.glob("robustness-*.h5"))])
-    of_test = [result for result in opened if _is_of_test(result)]
+    results = most_read([hdf5.read(path, READS) for path in sorted(folders.analyses.glob("robustness-*.h5"))])
+    of_test = [result for result in results if _is_of_test(result)]
     return {
         result.config["checkpoint"]["sha256"]: result
         for result in sorted(of_test, key=lambda result: (len(readings(result)), result.count))
@@ -52,9 +52,9 @@ def _is_of_test(result: Result) -> bool:
 
 
 def _accuracies(result: Result) -> dict[str, str]:
-    found = {"natural": result["accuracy/natural"][0]}
+    intervals = {"natural": result["accuracy/natural"][0]}
     if name := headline(result):
-        found[name] = result["accuracy/adversarial"][readings(result).index(name), 0]
-    return {name: Interval(*of).percent() for name, of in found.items()} | {
+        intervals[name] = result["accuracy/adversarial"][readings(result).index(name), 0]
+    return {name: Interval(*interval).percent() for name, interval in intervals.items()} | {
         "images": f"{result.count} {result.config['data']['split']} of {result.config['data']['dataset']}"
     }

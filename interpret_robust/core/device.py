@@ -39,7 +39,7 @@ def cores() -> int:
 
 
 @contextmanager
-def threads_kept() -> Iterator[None]:
+def preserve_threads() -> Iterator[None]:
     """Whatever number of threads is set inside, the one found is set again afterwards."""
     threads = torch.get_num_threads()
     try:

@@ -94,10 +94,10 @@ class Lock:
             return False
 
     def _wait(self) -> None:
-        now = time.monotonic()
+        time_now = time.monotonic()
         if self._waits_since is None:
-            self._waits_since = now
-        elif now - self._waits_since > SILENCE:
+            self._waits_since = time_now
+        elif time_now - self._waits_since > SILENCE:
             tqdm.write(f"{self.path.name} is being made by another process: waiting for it", file=sys.stderr)
             self._waits_since = float("inf")
         time.sleep(PAUSE)

@@ -26,7 +26,7 @@ def registered(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"interpret_robust.{group}")}
 
 
-def loaded(group: str, name: str) -> Any:
+def load_entry_point(group: str, name: str) -> Any:
     """What the entry point called `name` points at. Raises UserError where that cannot be imported."""
     try:
         return registered(group)[name].load()

@@ -38,7 +38,7 @@ class FromFirst(UserError):
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """The processes that torchrun started, as one group, of which only rank 0 has anything to say.
 
     Raises UserError on a rank whose peers have gone.
@@ -85,12 +85,12 @@ def _new_place(store: Any, rank: int, world: int) -> Any:
     return PrefixStore(store.get(f"irt/{name}").decode(), store)
 
 
-def _answer(store: Any, rank: int, to: str) -> str:
+def _answer(store: Any, rank: int, expected_call: str) -> str:
     """The name under which a rank has answered to this call."""
     while True:
         if store.check([f"irt/answer/{rank}"]):
             call, name = str(store.get(f"irt/answer/{rank}"), "ascii").split()
-            if call == to:
+            if call == expected_call:
                 return name
         time.sleep(POLL)
 

@@ -23,19 +23,19 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
     """
     if not is_printable_label(name):
         raise UserError(f"name {name!r}: give a dataset a name of printable characters on one line.")
-    found = Split(_as_images(_values(images)), _as_labels(_values(labels)))
-    if len(found.images) != len(found.labels):
-        raise UserError(f"{len(found.images)} images have {len(found.labels)} labels: there is one for each.")
-    highest = int(found.labels.max())
+    split = Split(_as_images(_values(images)), _as_labels(_values(labels)))
+    if len(split.images) != len(split.labels):
+        raise UserError(f"{len(split.images)} images have {len(split.labels)} labels: there is one for each.")
+    highest = int(split.labels.max())
     names = class_names or tuple(f"class {label}" for label in range(highest + 1))
     if highest >= len(names):
         raise UserError(f"label {highest} has no name: there are {len(names)} class names.")
-    return Dataset(name, found, found, names)
+    return Dataset(name, split, split, names)
 
 
-def _values(given: Any) -> Any:
+def _values(source: Any) -> Any:
     """As NumPy has them, also of a tensor that asks for a gradient or lies on a GPU."""
-    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    return np.asarray(source.detach().cpu() if hasattr(source, "detach") else source)
 
 
 def _as_images(images: Any) -> Images:
@@ -58,5 +58,5 @@ def _as_labels(labels: Any) -> Labels:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
         raise UserError(f"labels are {labels.dtype} of shape {labels.shape}: give one integer from 0 on an image.")
-    found: Labels = labels.astype(np.int64)
-    return found
+    integers: Labels = labels.astype(np.int64)
+    return integers

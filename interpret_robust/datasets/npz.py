@@ -62,11 +62,11 @@ def read_npz(path: Path) -> Content:
     arrays = load_arrays(path)
     names = _number_labels(path, arrays)
     train, test = (_split(path, arrays, part) for part in ("train", "test"))
-    ours, theirs = test.images.shape[1:], train.images.shape[1:]
-    _demand(ours == theirs, path, f"x_test has images of shape {ours}", f"{theirs} as in x_train")
+    test_shape, train_shape = test.images.shape[1:], train.images.shape[1:]
+    _demand(test_shape == train_shape, path, f"x_test has images of shape {test_shape}", f"{train_shape} as in x_train")
     labels, highest = np.unique(train.labels), test.labels.max()
-    found, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", labels[-1]
-    _demand(len(labels) == last + 1, path, f"y_train has {found}", f"each of 0 to {last}")
+    description, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", labels[-1]
+    _demand(len(labels) == last + 1, path, f"y_train has {description}", f"each of 0 to {last}")
     _demand(highest <= last, path, f"y_test has label {highest}", f"at most {last}, the highest of y_train,")
     if names is not None:
         _demand(len(names) == last + 1, path, f"class_names has {len(names)} names", f"{last + 1}, one a label,")
@@ -107,19 +107,19 @@ def load_arrays(path: Path) -> Arrays:
     Every member of the archive is accounted for and checked against its CRC-32. Raises UserError where the file or an
     array cannot be read, or has a name that is not known: a damaged name must not pass for an absent array.
     """
-    arrays, where = {}, str(path)
+    arrays, location = {}, str(path)
     try:
         # numpy.load would return bytes or a bare array, or speak of pickles, for files that are no .npz
         with zipfile.ZipFile(path) as archive:
             members = _members(path, archive)
             for name, key in members.items():
-                where = f"{path}: {key}"
+                location = f"{path}: {key}"
                 member = io.BytesIO(archive.read(name))
                 if key not in UNUSED:
                     arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
     except UNREADABLE as error:
         right = f"a .npz of {', '.join(REQUIRED)} as numpy.savez writes it"
-        raise UserError(f"{where} cannot be read ({reason(error)}) where {right} is needed.") from error
+        raise UserError(f"{location} cannot be read ({reason(error)}) where {right} is needed.") from error
     return arrays
 
 
@@ -127,15 +127,15 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     """The members of an archive, and the array that each is. Raises UserError where one is unknown or missing."""
     names = archive.namelist()
     stems = [name.removesuffix(".npy") for name in names]
-    listed = shorten(", ".join(stems)) or "nothing"
+    listing = shorten(", ".join(stems)) or "nothing"
     keys = [MEDMNIST.get(stem, stem) for stem in stems]
     for key in REQUIRED:
-        _demand(key in keys, path, f"the file holds {listed}", f"also {key}")
-    known = (*REQUIRED, *OPTIONAL, *UNUSED)
+        _demand(key in keys, path, f"the file holds {listing}", f"also {key}")
+    allowed_names = (*REQUIRED, *OPTIONAL, *UNUSED)
     for name, key in zip(names, keys, strict=True):
-        is_known = key in known and name.endswith(".npy")
-        _demand(is_known, path, f"the file holds {shorten(repr(name))}", f"no array but {', '.join(known)}")
-        _demand(keys.count(key) == 1, path, f"the file holds {listed}", f"{key} once")
+        is_known = key in allowed_names and name.endswith(".npy")
+        _demand(is_known, path, f"the file holds {shorten(repr(name))}", f"no array but {', '.join(allowed_names)}")
+        _demand(keys.count(key) == 1, path, f"the file holds {listing}", f"{key} once")
     count = _count_of_members(path)
     _demand(count == len(names), path, f"{len(names)} of {count} members can be listed", "an undamaged file")
     return dict(zip(names, keys, strict=True))
@@ -146,8 +146,8 @@ def _count_of_members(path: Path) -> int:
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - LONGEST_END))
         tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
-    return int.from_bytes(tail[at + 10 : at + 12], "little")
+    offset = tail.rfind(b"PK\x05\x06")
+    return int.from_bytes(tail[offset + 10 : offset + 12], "little")
 
 
 def _split(path: Path, arrays: Arrays, part: str) -> Split:
@@ -169,9 +169,9 @@ def _split(path: Path, arrays: Arrays, part: str) -> Split:
     return Split(images, y.reshape(-1).astype(np.int64), None if mask is None else mask.astype(np.bool_))
 
 
-def _demand(holds: bool, path: Path, found: str, right: str) -> None:
+def _demand(holds: bool, path: Path, problem: str, right: str) -> None:
     if not holds:
-        raise UserError(f"{path}: {found} where {right} is needed.")
+        raise UserError(f"{path}: {problem} where {right} is needed.")
 
 
 def reason(error: Exception) -> str:

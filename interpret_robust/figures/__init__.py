@@ -6,7 +6,7 @@ import pkgutil
 from typing import Any
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import loaded, registered
+from interpret_robust.core.plugins import load_entry_point, registered
 
 SHARED = ("style", "contact_sheet", "drawing")
 
@@ -23,7 +23,7 @@ def get(name: str) -> Any:
     own = f"{__name__}.{name.replace('-', '_')}"
     if importlib.util.find_spec(own) is not None:
         return importlib.import_module(own)
-    module = loaded("figures", name)
+    module = load_entry_point("figures", name)
     if not (hasattr(module, "READS") and hasattr(module, "draw")):
         raise UserError(f"the entry point '{name}' of interpret_robust.figures names no module with READS and draw.")
     return module

@@ -25,12 +25,12 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
     Raises UserError for a file that is missing, damaged, unfinished or of another analysis, and for files that
     are not of the same images under the same settings.
     """
-    opened = [hdf5.read(path, figures.get(figure).READS) for path in files]
-    for other in opened[1:]:
-        told = differences(conditions(opened[0]), conditions(other))
-        if told:
-            raise UserError(f"{files[0]} and {other.path} cannot share a picture: {told}.")
-    return _draw(figure, opened, folder, say)
+    results = [hdf5.read(path, figures.get(figure).READS) for path in files]
+    for result in results[1:]:
+        difference = differences(conditions(results[0]), conditions(result))
+        if difference:
+            raise UserError(f"{files[0]} and {result.path} cannot share a picture: {difference}.")
+    return _draw(figure, results, folder, say)
 
 
 def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list[Path]:
@@ -51,37 +51,37 @@ def draw_folder(names: Sequence[str], folders: Folders, say: Say) -> list[Path]:
     """Draw these figures from all files of their analyses. Raises UserError where there are none."""
     pictures = []
     for name in names:
-        if found := sorted(folders.analyses.glob(f"{name}-*.h5")):
-            pictures += draw_all(name, found, folders.figures, say)
+        if paths := sorted(folders.analyses.glob(f"{name}-*.h5")):
+            pictures += draw_all(name, paths, folders.figures, say)
     if not pictures:
-        wanted = "analysis" if len(names) > 1 else names[0]
+        kind = "analysis" if len(names) > 1 else names[0]
         command = "irt analyze" if len(names) > 1 else f"irt analyze {names[0]}"
-        raise UserError(f"there are no {wanted} files in {folders.analyses}: `{command}` makes them.")
+        raise UserError(f"there are no {kind} files in {folders.analyses}: `{command}` makes them.")
     return pictures
 
 
-def _draw(figure: str, unordered: Sequence[hdf5.Result], folder: Path, say: Say, suffix: str = "") -> Path:
-    opened = sorted(unordered, key=labels.order)
-    for first, second in pairwise(opened):
+def _draw(figure: str, results: Sequence[hdf5.Result], folder: Path, say: Say, suffix: str = "") -> Path:
+    in_paper_order = sorted(results, key=labels.order)
+    for first, second in pairwise(in_paper_order):
         if labels.label(first) == labels.label(second):
             raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
-    name = style.stem(figure, opened) + suffix
-    sources, version = style.inputs(opened), metadata.version("interpret-robust")
+    name = style.stem(figure, in_paper_order) + suffix
+    sources, version = style.inputs(in_paper_order), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
     if not style.is_drawn(folder, name, sources, version):
         with Lock(picture):
             if not style.is_drawn(folder, name, sources, version):
                 verb = "redrew" if picture.exists() else "drew"
-                style.save(drawn(figure, opened), folder, name, sources, version)
+                style.save(compose(figure, in_paper_order), folder, name, sources, version)
                 say(f"{verb} {picture.name}")
                 return picture
     say(f"{picture.name} is there already")
     return picture
 
 
-def drawn(figure: str, opened: Sequence[hdf5.Result]) -> style.Drawing:
+def compose(figure: str, results: Sequence[hdf5.Result]) -> style.Drawing:
     """The figure of files that can share a picture; its caption says what stands in the place of gradients."""
-    drawing: style.Drawing = figures.get(figure).draw(opened)
-    source = labels.maps_of(opened[0])
-    told = "" if source == labels.GRADIENT else f" Maps are {source}, in the place of gradients."
-    return replace(drawing, caption=drawing.caption + told)
+    drawing: style.Drawing = figures.get(figure).draw(results)
+    source = labels.maps_of(results[0])
+    sentence = "" if source == labels.GRADIENT else f" Maps are {source}, in the place of gradients."
+    return replace(drawing, caption=drawing.caption + sentence)

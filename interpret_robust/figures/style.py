@@ -168,10 +168,10 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> 
     if not all((folder / f"{name}.{kind}").exists() for kind in ("pdf", "png", "json")):
         return False
     try:
-        found = json.loads(caption.read_text(encoding="utf-8"))
+        stored = json.loads(caption.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return bool(found.get("inputs") == sources and found.get("version") == version)
+    return bool(stored.get("inputs") == sources and stored.get("version") == version)
 
 
 def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:

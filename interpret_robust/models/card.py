@@ -66,23 +66,23 @@ class Card:
     def read(cls, path: Path) -> Self:
         """A card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            entries = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"there is no model card {path}: `irt model card` makes them.") from None
         except (ValueError, RecursionError):
             raise UserError(f"{path} is no model card: it is not JSON.") from None
-        if not isinstance(held, dict) or held.pop("format", None) != FORMAT:
+        if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
             raise UserError(f"{path} is no model card: `irt model card` makes them.")
-        if (version := held.pop("format_version", None)) != FORMAT_VERSION:
+        if (version := entries.pop("format_version", None)) != FORMAT_VERSION:
             raise UserError(f"{path} is a model card of format {version}, and this irt reads {FORMAT_VERSION}.")
-        if problem := _problem(held):
+        if problem := _problem(entries):
             raise UserError(f"{path} is no model card that this irt knows: {problem}.")
-        return cls.of(held)
+        return cls.of(entries)
 
     @classmethod
-    def of(cls, held: Mapping[str, Any]) -> Self:
+    def of(cls, entries: Mapping[str, Any]) -> Self:
         """The card that `asdict` made this of, also by way of JSON."""
-        return cls(**{**held, "arguments": tuple(held["arguments"])})
+        return cls(**{**entries, "arguments": tuple(entries["arguments"])})
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the card as JSON. Raises UserError where there is a file already, unless it may be replaced."""
@@ -107,23 +107,23 @@ class Card:
         return options + [word for name, value in self.arguments for word in ("--model-arg", f"{name}={_text(value)}")]
 
 
-def _problem(held: Mapping[str, Any]) -> str | None:
+def _problem(entries: Mapping[str, Any]) -> str | None:
     """Return what is wrong with the names or types of a card's fields, as JSON gives them, or None."""
-    if not {"model", "arguments"} <= held.keys() <= Card.__dataclass_fields__.keys():
-        return f"it holds {', '.join(held)}"
-    for name, value in held.items():
-        shown = json.dumps(value)
+    if not {"model", "arguments"} <= entries.keys() <= Card.__dataclass_fields__.keys():
+        return f"it holds {', '.join(entries)}"
+    for name, value in entries.items():
+        text = json.dumps(value)
         if name == "arguments":
             pairs = value if isinstance(value, list) else [None]
             if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
-                return f"arguments is {shown} where a list of [name, value] is needed"
+                return f"arguments is {text} where a list of [name, value] is needed"
         elif name == "resize":
             if value is not None and type(value) is not int:
-                return f"resize is {shown} where a whole number or null is needed"
+                return f"resize is {text} where a whole number or null is needed"
         elif not isinstance(value, str) and (value is not None or name == "model"):
-            return f"{name} is {shown} where text{'' if name == 'model' else ' or null'} is needed"
+            return f"{name} is {text} where text{'' if name == 'model' else ' or null'} is needed"
         elif isinstance(value, str) and not value.isprintable():
-            return f"{name} is {shown}, which has control characters"
+            return f"{name} is {text}, which has control characters"
     return None
 
 
@@ -155,18 +155,18 @@ def reference(text: str, **options: Any) -> Reference:
 
     Raises UserError where options are given beside a checkpoint, which knows them.
     """
-    known = [name for name in Card.__dataclass_fields__ if name != "model"]
+    names = [name for name in Card.__dataclass_fields__ if name != "model"]
     for name in options:
-        if name not in known:
-            raise unknown("field of a model", name, known)
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+        if name not in names:
+            raise unknown("field of a model", name, names)
+    extra = {name: value for name, value in options.items() if value not in (None, ())}
     if text.endswith(".safetensors"):
-        if given:
+        if extra:
             raise UserError(
-                f"{text} is a checkpoint of `irt train`, which needs no {', '.join(sorted(given))}: weights of another "
+                f"{text} is a checkpoint of `irt train`, which needs no {', '.join(sorted(extra))}: weights of another "
                 f"network are given as --model NETWORK --weights {text}."
             )
         return Path(text)
     if text.endswith(".json"):
-        return replace(Card.read(Path(text)), **given)
-    return Card(text, **given)
+        return replace(Card.read(Path(text)), **extra)
+    return Card(text, **extra)

@@ -40,7 +40,7 @@ class Checkpoint:
         return self.path.stem
 
     @property
-    def told(self) -> str:
+    def location(self) -> str:
         """What a sentence for the user calls it."""
         return str(self.path)
 

@@ -36,18 +36,20 @@ EPS = 8 / 255
 """The radius of attacks on a model of which no training radius is known."""
 
 
-def subject(of: Reference, source: str | None = None) -> Subject:
+def subject(reference: Reference, source: str | None = None) -> Subject:
     """The model that is referred to; `source` is the name or path of the data that one from elsewhere is brought with.
 
     Raises UserError where it cannot be had, and for a model from elsewhere without data or that does not fit them.
     """
-    if isinstance(of, Path):
-        if of.suffix != ".json":
-            return checkpoint.read(of)
-        of = Card.read(of)
+    if isinstance(reference, Path):
+        if reference.suffix != ".json":
+            return checkpoint.read(reference)
+        reference = Card.read(reference)
     if source is None:
-        raise UserError(f"{of.model} does not say which images it is for: give --dataset NAME, or the path of an .npz.")
-    return _brought(of, source)
+        raise UserError(
+            f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of an .npz."
+        )
+    return _brought(reference, source)
 
 
 @lru_cache(maxsize=8)
@@ -74,7 +76,7 @@ class Brought:
         return file_part(f"{self.job['dataset']}-{self.card.name}")
 
     @property
-    def told(self) -> str:
+    def location(self) -> str:
         """As it was asked for."""
         return self.card.model
 
@@ -131,7 +133,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
     if not colon:
         raise UserError(
             f"'{card.model}' is no model: give the .safetensors of a checkpoint, the .json of a card, "
-            f"{', '.join(f'{known}:NAME' for known in BUILDERS)} or package.module:callable."
+            f"{', '.join(f'{origin_name}:NAME' for origin_name in BUILDERS)} or package.module:callable."
         )
     pretrained = card.weights in (None, "pretrained")
     if origin not in BUILDERS:
@@ -155,8 +157,8 @@ def network_of(card: Card, classes: int) -> nn.Module:
 
 def _called(card: Card) -> nn.Module:
     """What a user's callable gives."""
-    found = imported(card.model)
-    network = copy.deepcopy(found) if isinstance(found, nn.Module) else found(**dict(card.arguments))
+    target = imported(card.model)
+    network = copy.deepcopy(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
     if card.weights == "pretrained":
         raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")
     if not isinstance(network, nn.Module):
@@ -173,11 +175,11 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
         return Preprocess(*statistics(card.normalize, channels), card.resize)
     mean, deviation = STATISTICS["none"]
     if card.weights in (None, "pretrained"):
-        told = getattr(network, "pretrained_cfg", None)  # timm's
+        config = getattr(network, "pretrained_cfg", None)  # timm's
         if card.model.startswith("torchvision:"):
             mean, deviation = STATISTICS["imagenet"]
-        elif isinstance(told, dict) and "mean" in told and "std" in told:
-            mean, deviation = tuple(told["mean"]), tuple(told["std"])
+        elif isinstance(config, dict) and "mean" in config and "std" in config:
+            mean, deviation = tuple(config["mean"]), tuple(config["std"])
     if len(mean) not in (1, channels):
         raise UserError(f"{card.model} takes images of {len(mean)} channels, and these have {channels}.")
     return Preprocess(mean, deviation, card.resize)
@@ -200,9 +202,9 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
         with torch.no_grad():
             logits = network(preprocess(image))
     except Exception as error:
-        if wanted := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
+        if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
             raise UserError(
-                f"{card.model} takes images of {wanted[1]} channels, and those of {data.name} have {channels}."
+                f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}."
             ) from error
         resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(
@@ -221,22 +223,22 @@ def _kind(answer: Any) -> str:
     return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
 
 
-def layer_rows(of: Reference, source: str, *, everything: bool = False) -> list[dict[str, str]]:
+def layer_rows(reference: Reference, source: str, *, everything: bool = False) -> list[dict[str, str]]:
     """A model's layers for `irt model layers`: those that can give local features, or all of them."""
-    found = subject(of, source)
-    if not isinstance(found, Brought):
-        raise UserError(f"{found.told} is a checkpoint of `irt train`: its local features are those of the paper.")
-    listed = layers(found.wrapped.backbone, found.wrapped.preprocess, trial_image(found.data))
-    taken = found.wrapped.local_layer
+    model = subject(reference, source)
+    if not isinstance(model, Brought):
+        raise UserError(f"{model.location} is a checkpoint of `irt train`: its local features are those of the paper.")
+    candidates = layers(model.wrapped.backbone, model.wrapped.preprocess, trial_image(model.data))
+    default_layer = model.wrapped.local_layer
     return [
         {
             "layer": layer.name,
             "kind": layer.kind,
             "channels": str(layer.shape[0]) if layer.shape else "",
             "positions": f"{layer.shape[1]}x{layer.shape[2]}" if layer.shape else "",
-            "": _remark(layer, is_taken=layer.name == taken),
+            "": _remark(layer, is_taken=layer.name == default_layer),
         }
-        for layer in listed
+        for layer in candidates
         if everything or layer.is_local
     ]
 

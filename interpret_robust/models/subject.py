@@ -18,7 +18,7 @@ class Subject(Protocol):
         """What its files and tables call it."""
 
     @property
-    def told(self) -> str:
+    def location(self) -> str:
         """What a sentence for the user calls it: where it was found."""
 
     @property
@@ -49,7 +49,7 @@ def check_fit(subject: Subject, dataset: Dataset) -> None:
     job = subject.job
     if tuple(job["image_shape"]) != dataset.image_shape or len(job["class_names"]) != len(dataset.class_names):
         raise UserError(
-            f"{subject.told} was trained on {job['dataset']} (images {job['image_shape']}, "
+            f"{subject.location} was trained on {job['dataset']} (images {job['image_shape']}, "
             f"{len(job['class_names'])} classes), which does not fit {dataset.name} "
             f"(images {list(dataset.image_shape)}, {len(dataset.class_names)} classes)."
         )

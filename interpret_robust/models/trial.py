@@ -25,40 +25,46 @@ class Tried(NamedTuple):
     doubt: str | None
 
 
-def try_out(brought: Brought, data: Dataset, device: torch.device) -> Tried:
+def try_out(model: Brought, data: Dataset, device: torch.device) -> Tried:
     """Look at a few test images: under the normalization that was declared, and under the others that are known.
 
     In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
     that cannot be told from guessing (an exact binomial test).
     """
-    few = data.test.first(LOOKED_AT)
-    pixels, labels = to_device(few, device)
-    images, own = to_pixels(pixels), brought.wrapped.preprocess
+    images_used = data.test.first(LOOKED_AT)
+    pixels, labels = to_device(images_used, device)
+    images, own = to_pixels(pixels), model.wrapped.preprocess
 
     def right(preprocess: Preprocess) -> Any:
         with torch.no_grad():
             batches = zip(torch.split(images, 25), torch.split(labels, 25), strict=True)
-            network = brought.wrapped.to(device).backbone
-            return torch.cat([network(preprocess(some)).argmax(1) == of for some, of in batches]).cpu().numpy()
+            network = model.wrapped.to(device).backbone
+            return (
+                torch.cat([network(preprocess(batch)).argmax(1) == classes for batch, classes in batches]).cpu().numpy()
+            )
 
-    declared, channels = right(own), data.image_shape[0]
-    others = {
+    declared_right, channels = right(own), data.image_shape[0]
+    alternatives = {
         name: right(Preprocess(mean, deviation, own.size).to(device))
         for name, (mean, deviation) in STATISTICS.items()
         if len(mean) in (1, channels)
     }
-    accuracy = float(declared.mean())
-    better = max(others, key=lambda name: float(others[name].mean()))
-    gain = mcnemar(others[better], declared)
+    accuracy = float(declared_right.mean())
+    better = max(alternatives, key=lambda name: float(alternatives[name].mean()))
+    gain = mcnemar(alternatives[better], declared_right)
     doubt = None
-    if others[better].mean() > accuracy and gain.p_value < SIGNIFICANT:
+    if alternatives[better].mean() > accuracy and gain.p_value < SIGNIFICANT:
         doubt = (
-            f"{brought.told} is right on {accuracy:.0%} of the first {len(few)} test images with "
-            f"--normalize {brought.card.normalize}, and on {others[better].mean():.0%} with --normalize {better}."
+            f"{model.location} is right on {accuracy:.0%} of the first {len(images_used)} test images with "
+            f"--normalize {model.card.normalize}, and on {alternatives[better].mean():.0%} with --normalize {better}."
         )
-    elif binomtest(int(declared.sum()), len(few), 1 / len(data.class_names), "greater").pvalue > SIGNIFICANT:
+    elif (
+        binomtest(int(declared_right.sum()), len(images_used), 1 / len(data.class_names), "greater").pvalue
+        > SIGNIFICANT
+    ):
         doubt = (
-            f"{brought.told} is right on {accuracy:.0%} of the first {len(few)} test images, hardly more than guessing "
-            f"({1 / len(data.class_names):.0%}): are its normalization and the order of its classes right?"
+            f"{model.location} is right on {accuracy:.0%} of the first {len(images_used)} test images, hardly more "
+            f"than guessing ({1 / len(data.class_names):.0%}): are its normalization and the order of its classes "
+            "right?"
         )
-    return Tried(accuracy, len(few), doubt)
+    return Tried(accuracy, len(images_used), doubt)

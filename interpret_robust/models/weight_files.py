@@ -15,23 +15,23 @@ NESTED = ("state_dict", "model_state_dict", "model")
 """Where files of weights keep them, if not at the top."""
 
 
-def load_weights(network: nn.Module, told: str, path: Path) -> None:
+def load_weights(network: nn.Module, label: str, path: Path) -> None:
     """Load a file's weights, all of them. Raises UserError where it has others than the network."""
-    found, expected = _read_weights(path), network.state_dict()
-    if found and all(name.startswith("module.") for name in found):  # saved from within DataParallel
-        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    differing = sorted(
+    tensors, expected = _read_weights(path), network.state_dict()
+    if tensors and all(name.startswith("module.") for name in tensors):  # saved from within DataParallel
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    mismatches = sorted(
         name
-        for name in expected.keys() | found.keys()
-        if name not in expected or name not in found or expected[name].shape != found[name].shape
+        for name in expected.keys() | tensors.keys()
+        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape
     )
-    if differing:
-        name = differing[0]
+    if mismatches:
+        name = mismatches[0]
         raise UserError(
-            f"{path} does not hold the weights of {told}: {len(differing)} tensors differ, first {name} "
-            f"({_shape_in(found, name)} in the file, {_shape_in(expected, name)} in the network)."
+            f"{path} does not hold the weights of {label}: {len(mismatches)} tensors differ, first {name} "
+            f"({_shape_in(tensors, name)} in the file, {_shape_in(expected, name)} in the network)."
         )
-    network.load_state_dict(found)
+    network.load_state_dict(tensors)
 
 
 def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
@@ -44,7 +44,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{path} is damaged or holds no weights ({first_words(error)}).") from None
     except Exception as error:  # torch's unpickler raises what it likes
@@ -53,8 +53,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             "model.state_dict(), or better a safetensors file."
         ) from error
     for name in NESTED:
-        if isinstance(held, dict) and isinstance(held.get(name), dict):
-            held = held[name]
-    if not isinstance(held, dict) or not all(isinstance(tensor, Tensor) for tensor in held.values()):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise UserError(f"{path} holds no state dict: save model.state_dict().")
-    return dict(held)
+    return dict(content)

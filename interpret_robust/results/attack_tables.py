@@ -276,13 +276,13 @@ def _note(table: AttackTable) -> str:
     """Over what the numbers are."""
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
-    taken = np.mean([result["per_image/gradients"].mean() for result in table.files])
+    mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
     starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
     parts = [
         _spread(table),
         f"{data['images']} {data['split']} images, eps {radius(settings['eps'])}, "
         f"step {radius(settings['step_size'])}{starts}",
-        _effort(table, float(taken)),
+        _effort(table, float(mean_gradients)),
     ]
     if any(row.setting == "black-box" for row in table.cells):
         parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
@@ -295,12 +295,14 @@ def _note(table: AttackTable) -> str:
     return "; ".join(parts)
 
 
-def _effort(table: AttackTable, taken: float) -> str:
+def _effort(table: AttackTable, mean_gradients: float) -> str:
     """Return how many gradients an image took on average, and how many its attacks ask for where all ask alike."""
     if any(name.startswith("APGD") for name in table.readings):
-        return f"{taken:.0f} gradients an image and source taken on average"
-    asked = max(map(gradients_asked, table.files))
-    return f"{asked} gradients an image and source asked for, {taken:.0f} taken: the others repeat earlier ones"
+        return f"{mean_gradients:.0f} gradients an image and source taken on average"
+    total = max(map(gradients_asked, table.files))
+    return (
+        f"{total} gradients an image and source asked for, {mean_gradients:.0f} taken: the others repeat earlier ones"
+    )
 
 
 def _spread(table: AttackTable) -> str:

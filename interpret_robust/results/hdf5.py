@@ -71,8 +71,8 @@ class Columns:
 
     def at(self, path: str, indices: AnyArray) -> AnyArray:
         """The rows of a column at `indices` (M,), in their order; no other row is read."""
-        ordered, places = np.unique(indices, return_inverse=True)
-        values: AnyArray = self._source[path][ordered][places]
+        rows, places = np.unique(indices, return_inverse=True)
+        values: AnyArray = self._source[path][rows][places]
         return values
 
 
@@ -104,10 +104,10 @@ class Rows:
         self._file[ENDS][batch] = stop
         self._note_done(stop)
 
-    def _note_done(self, done: int) -> None:
+    def _note_done(self, count: int) -> None:
         """Note that so many rows are whole, once they are."""
         self._file.flush()
-        self._file.attrs["n_done"] = done
+        self._file.attrs["n_done"] = count
         self._file.flush()
 
     def columns(self) -> "Columns":
@@ -116,11 +116,11 @@ class Rows:
 
     def missing(self) -> AnyArray:
         """Which images have no row yet, here or in a part: their indices, ascending."""
-        there = [np.arange(self.done)]
+        indices = [np.arange(self.done)]
         for path in self._good_parts():
             with h5py.File(path, "r") as part:
-                there.append(part[PLACES][: good_rows(part, self.schema)])
-        return np.setdiff1d(np.arange(self._length), np.concatenate(there))
+                indices.append(part[PLACES][: good_rows(part, self.schema)])
+        return np.setdiff1d(np.arange(self._length), np.concatenate(indices))
 
     def join(self) -> None:
         """Take the rows of all parts, which together with those here must be all there are, and remove the parts."""
@@ -155,13 +155,13 @@ class Rows:
 
     def _good_parts(self) -> list[Path]:
         """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
-        found = []
+        parts = []
         for path in sorted(_parts_of(self.path)):
             if _is_of(path, str(self._file.attrs["config_sha256"])) and _is_intact(path, self.schema):
-                found.append(path)
+                parts.append(path)
             else:
                 path.unlink()
-        return found
+        return parts
 
     def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Write the file itself, compressed and with the statistics, and remove the partial one."""
@@ -242,11 +242,11 @@ def open_rows(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     if partial.exists():
-        found = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
-        if found is not None:
-            return Rows(found, path, schema, axes)
-    for left in (partial, *_parts_of(path)):
-        left.unlink(missing_ok=True)
+        file_there = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
+        if file_there is not None:
+            return Rows(file_there, path, schema, axes)
+    for leftover in (partial, *_parts_of(path)):
+        leftover.unlink(missing_ok=True)
     file = _create(partial, schema, count, axes, config)
     _write_json(file, "environment_json", environment)
     file.attrs["environment_sha256"] = _text_sha256(file, "environment_json")
@@ -391,22 +391,22 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     """
     if not path.exists() or overwrite:
         return False
-    found = read(path, schema.label).config
-    if config_sha256(found) == config_sha256(config):
+    stored = read(path, schema.label).config
+    if config_sha256(stored) == config_sha256(config):
         do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
     raise UserError(
-        f"{path} holds another configuration ({differences(found, config)}): "
+        f"{path} holds another configuration ({differences(stored, config)}): "
         "use another --root, or --overwrite to replace it."
     )
 
 
 def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
     """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
-    for left in (path.with_name(path.name + ".partial"), *_parts_of(path)):
+    for leftover in (path.with_name(path.name + ".partial"), *_parts_of(path)):
         with suppress(UserError):
-            if _is_of(left, config_sha256(config)):
-                left.unlink(missing_ok=True)
+            if _is_of(leftover, config_sha256(config)):
+                leftover.unlink(missing_ok=True)
 
 
 def _is_of(partial: Path, config: str) -> bool:
@@ -536,23 +536,23 @@ def _reopen(
     """The partial file, ready to go on; None where it is to be discarded, as one that a kill left unreadable is."""
     try:
         file = h5py.File(partial, "r+")
-        found = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        done = _intact_rows(file, schema)
+        stored = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+        intact = _intact_rows(file, schema)
         if str(file.attrs["environment_sha256"]) != _text_sha256(file, "environment_json"):
-            done = None
+            intact = None
     except BlockingIOError:
         raise UserError(f"{partial} is being written by another process: let it end.") from None
     except _UNREADABLE:
         return None
-    same = config_sha256(found) == config_sha256(config)
-    if done is not None and same and not overwrite:
-        _cut(file, done)
+    is_same = config_sha256(stored) == config_sha256(config)
+    if intact is not None and is_same and not overwrite:
+        _cut(file, intact)
         return file
     file.close()
-    if same or overwrite or is_outdated(found):
+    if is_same or overwrite or is_outdated(stored):
         return None
     raise UserError(
-        f"{partial} is an unfinished analysis of another configuration ({differences(found, config)}): "
+        f"{partial} is an unfinished analysis of another configuration ({differences(stored, config)}): "
         "use --overwrite to discard it."
     )
 
@@ -575,11 +575,11 @@ def _intact_rows(file: h5py.File, schema: Schema) -> int | None:
     return good_rows(file, schema)
 
 
-def _cut(file: h5py.File, done: int) -> None:
-    """Forget the batches of a partial file beyond its first `done` rows."""
-    batches = int(np.searchsorted(file[ENDS][: batch_count(file)], done, side="right"))
+def _cut(file: h5py.File, rows: int) -> None:
+    """Forget the batches of a partial file beyond its first `rows` rows."""
+    batches = int(np.searchsorted(file[ENDS][: batch_count(file)], rows, side="right"))
     file[ENDS][batches:] = 0
-    file.attrs["n_done"] = done
+    file.attrs["n_done"] = rows
     file.flush()
 
 
@@ -587,20 +587,20 @@ def _text_sha256(file: h5py.File, name: str) -> str:
     return hashlib.sha256(file[f"{PROVENANCE}/{name}"].asstr()[()].encode()).hexdigest()
 
 
-def _check_schema(path: Path, found: str, wanted: str) -> None:
-    name, wanted_name = found.partition("/")[0], wanted.partition("/")[0]
+def _check_schema(path: Path, label: str, expected: str) -> None:
+    name, wanted_name = label.partition("/")[0], expected.partition("/")[0]
     if name != wanted_name:
-        raise UserError(f"{path} holds {found}, and {wanted_name} is needed here.")
-    if found != wanted:
-        older = int(found.partition("/")[2]) < int(wanted.partition("/")[2])
+        raise UserError(f"{path} holds {label}, and {wanted_name} is needed here.")
+    if label != expected:
+        older = int(label.partition("/")[2]) < int(expected.partition("/")[2])
         remedy = "run its analysis again with --overwrite" if older else "update interpret-robust"
-        raise UserError(f"{path} has {found} and this irt reads {wanted}: {remedy}.")
+        raise UserError(f"{path} has {label} and this irt reads {expected}: {remedy}.")
 
 
-def _require(given: Any, columns: tuple[Column, ...]) -> None:
+def _require(names: Any, columns: tuple[Column, ...]) -> None:
     expected = {column.path for column in columns}
-    if set(given) != expected:
-        raise ValueError(f"columns differ from the schema: {sorted(set(given) ^ expected)}")
+    if set(names) != expected:
+        raise ValueError(f"columns differ from the schema: {sorted(set(names) ^ expected)}")
 
 
 def _check_room(path: Path, content: int) -> None:

@@ -35,74 +35,84 @@ class Audit(NamedTuple):
     flags: Mapping[str, str]
 
 
-def audits(opened: Sequence[Result]) -> list[Audit]:
+def audits(results: Sequence[Result]) -> list[Audit]:
     """One for each set of models of which something bears on a claim; where nothing does, the first of them.
 
     Raises UserError for two files that say different things of one model.
     """
     groups: dict[str, list[Result]] = {}
-    for result in opened:
+    for result in results:
         groups.setdefault(_subject(result), []).append(result)
-    found = [
+    subject_audits = [
         Audit(
             group[0].config["data"]["dataset"],
             subject,
-            of := judge(group, [one for one in opened if _is_of_other_width(one, group[0])]),
-            _flags(of, group),
+            findings := judge(group, [entry for entry in results if _is_of_other_width(entry, group[0])]),
+            _flags(findings, group),
         )
         for subject, group in groups.items()
     ]
-    return [one for one in found if any(finding.measures for finding in one.findings)] or found[:1]
+    return [entry for entry in subject_audits if any(finding.measures for finding in entry.findings)] or subject_audits[
+        :1
+    ]
 
 
-def _is_of_other_width(other: Result, result: Result) -> bool:
+def _is_of_other_width(reference: Result, result: Result) -> bool:
     """Whether two files are of the same images and data of training, but of other architectures of ours."""
-    jobs = job(other), job(result)
+    jobs = job(reference), job(result)
     return (
-        not any(is_brought(one) for one in jobs)
+        not any(is_brought(model_job) for model_job in jobs)
         and jobs[0]["architecture"] != jobs[1]["architecture"]
         and jobs[0]["dataset"] == jobs[1]["dataset"]
-        and other.config["data"]["dataset"] == result.config["data"]["dataset"]
+        and reference.config["data"]["dataset"] == result.config["data"]["dataset"]
     )
 
 
 def _subject(result: Result) -> str:
     dataset, trained = result.config["data"]["dataset"], job(result)
     elsewhere = f", trained on {trained['dataset']}" if trained["dataset"] != dataset else ""
-    made = "models from elsewhere" if is_brought(trained) else trained["architecture"]
-    return f"{dataset}, {made}{elsewhere}"
+    kind = "models from elsewhere" if is_brought(trained) else trained["architecture"]
+    return f"{dataset}, {kind}{elsewhere}"
 
 
 def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
     """What `_raised` says of each claim on accuracy that something bears on."""
-    read = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
-    found = flags.all_of(read)
-    looked = {
-        (job(result)["variant"], job(result)["seed"]): found[name]
-        for result in read
-        if (name := result.config["checkpoint"]["name"]) in found
+    flagged = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
+    flags_by_model = flags.all_of(flagged)
+    by_seed = {
+        (job(result)["variant"], job(result)["seed"]): flags_by_model[name]
+        for result in flagged
+        if (name := result.config["checkpoint"]["name"]) in flags_by_model
     }
     accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]
-    return {finding.claim.name: _raised(finding, looked) for finding in accuracies}
+    return {finding.claim.name: _raised(finding, by_seed) for finding in accuracies}
 
 
-def _raised(finding: Finding, looked: Mapping[tuple[str, int], Sequence[flags.Flag]]) -> str:
+def _raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[flags.Flag]]) -> str:
     """As `at-att seed 0: many-steps`, or `none of 3`, the number that the files let one look at for every model."""
     concerned = {(model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds}
-    of = {model: found for model, found in looked.items() if model in concerned}
-    raised = {model: dict.fromkeys(flag.id for flag in found if flag.raised) for model, found in of.items()}
-    if not of:
+    concerned_flags = {model: model_flags for model, model_flags in by_seed.items() if model in concerned}
+    raised_ids = {
+        model: dict.fromkeys(flag.id for flag in model_flags if flag.is_raised)
+        for model, model_flags in concerned_flags.items()
+    }
+    if not concerned_flags:
         return ""
-    told = [f"{variant} seed {seed}: {', '.join(ids)}" for (variant, seed), ids in raised.items() if ids]
-    return "; ".join(told) or f"none of {min(len({flag.id for flag in found}) for found in of.values())}"
+    phrases = [f"{variant} seed {seed}: {', '.join(ids)}" for (variant, seed), ids in raised_ids.items() if ids]
+    return (
+        "; ".join(phrases)
+        or f"none of {min(len({flag.id for flag in model_flags}) for model_flags in concerned_flags.values())}"
+    )
 
 
-def text_of(opened: Sequence[Result], form: str = "text") -> str:
+def text_of(results: Sequence[Result], form: str = "text") -> str:
     """The audit in one of `tables.FORMS`. Raises UserError as `audits` does."""
-    found = audits(opened)
+    subject_audits = audits(results)
     if form == "csv":
-        return render([row for one in found for row in numbers(one)], form)
-    return "\n\n".join(captioned(table, form) for one in found for table in (verdicts(one), measures(one)) if table)
+        return render([row for entry in subject_audits for row in numbers(entry)], form)
+    return "\n\n".join(
+        captioned(table, form) for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table
+    )
 
 
 def verdicts(audit: Audit) -> Table:
@@ -112,7 +122,7 @@ def verdicts(audit: Audit) -> Table:
     )
 
 
-def _verdict(finding: Finding, raised: str) -> dict[str, str]:
+def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
     first = next(iter(finding.of("main")), None)
     signs = [measure.sign for measure in finding.of("main", "control")]
     return {
@@ -126,7 +136,7 @@ def _verdict(finding: Finding, raised: str) -> dict[str, str]:
         "above, open, below zero": ", ".join(str(signs.count(sign)) for sign in (1, 0, -1)) if first else "",
         "p (Holm)": "" if finding.p_value is None else f"{finding.p_value:.2g}",
         "verdict": finding.verdict,
-        "flags raised": raised,
+        "flags raised": raised_flags,
     }
 
 
@@ -176,9 +186,9 @@ def numbers(audit: Audit) -> list[dict[str, str]]:
 def _numbers(measure: Measure) -> dict[str, str]:
     scale = 100 if measure.percent else 1
     pairs = {"paper": measure.reported, "ours": [scale * level for level in measure.levels]}
-    compared = {
-        f"{whose}_{place}": _number(value)
-        for whose, pair in pairs.items()
+    figures = {
+        f"{owner}_{place}": _number(value)
+        for owner, pair in pairs.items()
         for place, value in zip(("first", "second"), pair, strict=False)
     }
     return {
@@ -186,7 +196,7 @@ def _numbers(measure: Measure) -> dict[str, str]:
         "models": measure.of,
         "kind": measure.kind,
         "unit": "percent" if measure.percent else "",
-        **compared,
+        **figures,
         "estimate": _number(scale * measure.estimate.value),
         "low": _number(scale * measure.estimate.low),
         "high": _number(scale * measure.estimate.high),

@@ -25,7 +25,7 @@ class Made(Protocol):
     def job(self) -> Mapping[str, Any]: ...  # noqa: D102
 
     @property
-    def told(self) -> str: ...  # noqa: D102
+    def location(self) -> str: ...  # noqa: D102
 
     @property
     def source(self) -> str: ...  # noqa: D102
@@ -70,7 +70,7 @@ def evaluators_of(subject: Made, candidates: Sequence[Path], job_of: JobOf = sto
         natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
     if not natural:
         raise UserError(
-            f"no natural model of another seed is there to read the gradient maps of {subject.told}: "
+            f"no natural model of another seed is there to read the gradient maps of {subject.location}: "
             f"`irt train natural --dataset {subject.source}{_of_its_kind(job)}`, or name one by --evaluator."
         )
     return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))

@@ -47,7 +47,7 @@ class Flag:
     where: str
 
     @property
-    def raised(self) -> bool:
+    def is_raised(self) -> bool:
         """Whether the measure is above its threshold by more than chance."""
         return self.measured.low > self.threshold
 
@@ -268,7 +268,7 @@ def summary(results: Sequence[Result]) -> Table:
 
 
 def _cell(flag: Flag) -> str:
-    return flag.measured.percent() + (" RAISED" if flag.raised else "")
+    return flag.measured.percent() + (" RAISED" if flag.is_raised else "")
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
@@ -277,7 +277,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
         {
             "model": name,
             "flag": flag.id,
-            "raised": "yes" if flag.raised else "no",
+            "raised": "yes" if flag.is_raised else "no",
             **{place: f"{100 * value:.4g}" for place, value in flag.measured._asdict().items()},
             "threshold": f"{100 * flag.threshold:.4g}",
             "which": flag.which,

@@ -230,13 +230,16 @@ def _models(architecture: str, variants: Iterable[str], seeds: int) -> tuple[Mod
     return tuple(Model(architecture, variant, seed) for seed, variant in product(range(seeds), variants))
 
 
-def _readers(architecture: str, other: str | None, seeds: int) -> tuple[Model, ...]:
+def _readers(architecture: str, reader: str | None, seeds: int) -> tuple[Model, ...]:
     """Evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds are there.
 
     Beside them stands one of another architecture, where there is to be any.
     """
-    natural, at = _models(architecture, ("natural",), max(seeds, 3)), _models(architecture, ("at",), max(seeds, 2))
-    return (*natural, *([Model(other, "natural", 1)] if other else []), *at)
+    natural, adversarial = (
+        _models(architecture, ("natural",), max(seeds, 3)),
+        _models(architecture, ("at",), max(seeds, 2)),
+    )
+    return (*natural, *([Model(reader, "natural", 1)] if reader else []), *adversarial)
 
 
 class Step(NamedTuple):
@@ -254,35 +257,35 @@ class _Planned(NamedTuple):
     source: str
 
     @property
-    def told(self) -> str:
+    def location(self) -> str:
         return str(self.path)
 
 
-def plan(of: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
+def plan(study: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
     """Every model and every answer of a study, in an order in which they can be made."""
-    models = _planned(of, folders)
-    answers = [step for _, steps in _answers(of, models, folders) for step in steps]
+    models = _planned(study, folders)
+    answers = [step for _, steps in _answers(study, models, folders) for step in steps]
     return [*(Step(model.path) for model in models.values()), *answers]
 
 
-def _planned(of: Study, folders: Folders) -> dict[Model, _Planned]:
-    tasks = train_tasks(of, folders)
+def _planned(study: Study, folders: Folders) -> dict[Model, _Planned]:
+    tasks = train_tasks(study, folders)
     return {
-        model: _Planned(folders.checkpoints / task.name, task.job().describe(), of.dataset)
-        for model, task in zip(of.models, tasks, strict=True)
+        model: _Planned(folders.checkpoints / task.name, task.job().describe(), study.dataset)
+        for model, task in zip(study.models, tasks, strict=True)
     }
 
 
-def _answers(of: Study, models: Mapping[Model, _Planned], folders: Folders) -> Iterator[tuple[Question, list[Step]]]:
+def _answers(study: Study, models: Mapping[Model, _Planned], folders: Folders) -> Iterator[tuple[Question, list[Step]]]:
     """Each question's files. What needs object masks is asked only where there are any."""
-    data, jobs = load(of.dataset), {model.path: model.job for model in models.values()}
-    for question in of.questions:
+    data, jobs = load(study.dataset), {model.path: model.job for model in models.values()}
+    for question in study.questions:
         analysis = analyses.get(question.analysis)
         if analysis.needs_masks and data.test.masks is None:
             continue
         settings, limit = question.of(analysis), reached(question.limit, data.split(question.split))
         steps = []
-        for model in (models[one] for one in question.models):
+        for model in (models[key] for key in question.models):
             name = file_name(analysis, model.path.stem, model.job, question.split, settings, limit)
             choose = readers_of.get(analysis.readers)
             readers = choose(model, tuple(jobs), jobs.__getitem__) if choose else ()
@@ -292,28 +295,28 @@ def _answers(of: Study, models: Mapping[Model, _Planned], folders: Folders) -> I
 
 
 def train_tasks(
-    of: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
+    study: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
 ) -> list[TrainTask]:
     """The models of a study, each with the recipe for its architecture."""
     return [
         TrainTask(
-            of.dataset,
+            study.dataset,
             architecture,
             variant,
             seed,
-            preset(of.recipe, of.dataset, architecture=architecture),
+            preset(study.recipe, study.dataset, architecture=architecture),
             folders.checkpoints,
             device,
-            of.images,
+            study.images,
             deadline,
             overwrite=overwrite,
         )
-        for architecture, variant, seed in of.models
+        for architecture, variant, seed in study.models
     ]
 
 
 def question_tasks(
-    of: Study,
+    study: Study,
     folders: Folders,
     only: Container[str] | None = None,
     **shared: Any,
@@ -322,13 +325,13 @@ def question_tasks(
 
     `only` are the files that are wanted, None for all; `shared` is what their tasks have in common.
     """
-    asked = []
-    for question, steps in _answers(of, _planned(of, folders), folders):
-        wanted = [step for step in steps if only is None or step.file.name in only]
-        tasks = [task for step in wanted for task in _tasks(question, step, folders, **shared)]
+    pairs = []
+    for question, steps in _answers(study, _planned(study, folders), folders):
+        chosen_steps = [step for step in steps if only is None or step.file.name in only]
+        tasks = [task for step in chosen_steps for task in _tasks(question, step, folders, **shared)]
         if tasks:
-            asked.append((question, tasks))
-    return asked
+            pairs.append((question, tasks))
+    return pairs
 
 
 def _tasks(question: Question, step: Step, folders: Folders, **shared: Any) -> list[AnalysisTask]:
@@ -339,7 +342,7 @@ def _tasks(question: Question, step: Step, folders: Folders, **shared: Any) -> l
 
 
 def reproduce(
-    of: Study,
+    study: Study,
     folders: Folders,
     device: str,
     say: Say,
@@ -351,7 +354,7 @@ def reproduce(
     """Train and ask; returns the files of the answers to each question.
 
     Args:
-        of: the study.
+        study: the study.
         folders: where its files go.
         device: auto, cpu or cuda.
         say: told how it goes.
@@ -362,12 +365,12 @@ def reproduce(
     Raises Stopped where the deadline passes, with everything saved, and to be continued; and UserError for a file that
     is not of the study, or that needs one that is not there.
     """
-    known = [step.file.name for step in plan(of)] if only else []
+    names = [step.file.name for step in plan(study)] if only else []
     for name in only or ():
-        if name not in known:
-            raise unknown("file of this study", name, known)
-    trainings = train_tasks(of, folders, device, deadline, overwrite=overwrite)
+        if name not in names:
+            raise unknown("file of this study", name, names)
+    trainings = train_tasks(study, folders, device, deadline, overwrite=overwrite)
     do_all([task for task in trainings if only is None or task.name in only], device, say)
-    asked = question_tasks(of, folders, only, device=device, deadline=deadline, overwrite=overwrite)
-    do_all([task for _, tasks in asked for task in tasks], device, say)
-    return [(question, [task.work().path for task in tasks]) for question, tasks in asked]
+    pairs = question_tasks(study, folders, only, device=device, deadline=deadline, overwrite=overwrite)
+    do_all([task for _, tasks in pairs for task in tasks], device, say)
+    return [(question, [task.work().path for task in tasks]) for question, tasks in pairs]

@@ -310,7 +310,7 @@ def _training(
 ) -> Generator[None, None, None]:
     """Train and write the checkpoint at `path`, whose lock is held."""
     state_path, is_first = state_of(path), ranks.index() == 0
-    with devices.threads_kept():
+    with devices.preserve_threads():
         run = Run(job, device)
         earlier = _resume(run, state_path, overwrite=overwrite)
         metadata = {

@@ -38,18 +38,18 @@ def checked(kind: str) -> str:
 
 def drawn(train: Split) -> Split:
     """Return the first IMAGES images of a seeded draw without replacement."""
-    chosen = np.random.default_rng(SEED).permutation(len(train))[:IMAGES]
-    return Split(train.images[chosen], train.labels[chosen])
+    indices = np.random.default_rng(SEED).permutation(len(train))[:IMAGES]
+    return Split(train.images[indices], train.labels[indices])
 
 
 def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the statistics of a model of this job, for the configuration of a file."""
     images = drawn(train)
-    about = {"images": kind, "count": len(images), "seed": SEED, "sha256": images.sha256}
+    entry = {"images": kind, "count": len(images), "seed": SEED, "sha256": images.sha256}
     if kind == "clean":
-        return about
+        return entry
     attack = _attack(job)
-    return about | {"eps": attack.eps, "step_size": attack.step_size, "steps": attack.steps}
+    return entry | {"eps": attack.eps, "step_size": attack.step_size, "steps": attack.steps}
 
 
 def _attack(job: Mapping[str, Any]) -> PGD:
@@ -68,10 +68,10 @@ def recalibrated(subject: Subject, device: torch.device, kind: str, train: Split
     network = subject.model(device)
     batches = [*_batches(network, kind, drawn(train), _attack(subject.job), device)]
     try:
-        found: Classifier = recalibrate(network, lambda: batches)
+        calibrated: Classifier = recalibrate(network, lambda: batches)
     except UserError as error:
-        raise UserError(f"--recalibrate {kind}: {subject.told}: {error}") from None
-    return found
+        raise UserError(f"--recalibrate {kind}: {subject.location}: {error}") from None
+    return calibrated
 
 
 def _batches(network: Classifier, kind: str, split: Split, attack: PGD, device: torch.device) -> Iterator[Tensor]:

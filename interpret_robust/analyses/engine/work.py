@@ -73,7 +73,7 @@ class Work:
                 f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart."
             )
         if subject.sha256 in [model.sha256 for model in evaluators]:
-            raise UserError(f"{subject.told} cannot be its own evaluator: name a model of another seed.")
+            raise UserError(f"{subject.location} cannot be its own evaluator: name a model of another seed.")
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
         self.dataset = dataset
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()

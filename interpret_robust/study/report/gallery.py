@@ -109,7 +109,7 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
             "classes": job(maps[0])["class_names"],
             "labels": maps[0].first("per_image/label", count).tolist(),
             "scores": [score.label for score in SCORES],
-            "models": [model.told() for model in models],
+            "models": [model.location() for model in models],
         },
     }
 
@@ -122,7 +122,7 @@ class _Model:
     others: Mapping[str, Result]
     count: int
 
-    def told(self) -> dict[str, Any]:
+    def location(self) -> dict[str, Any]:
         """Answers and scores as JSON can hold them; None for what there is no file of."""
         robustness, rank = self.others.get("robustness"), self.others.get("attention-rank")
         return {

@@ -70,8 +70,8 @@ class Finding:
         return "cannot tell"
 
 
-def _is_below(measure: Measure, of: int) -> bool:
-    return measure.sign < 0 and (measure.p_value is None or of * measure.p_value < SIGNIFICANT)
+def _is_below(measure: Measure, candidate: int) -> bool:
+    return measure.sign < 0 and (measure.p_value is None or candidate * measure.p_value < SIGNIFICANT)
 
 
 def _measures(claim: Claim, dataset: str, results: Sequence[Result]) -> tuple[Measure, ...]:
@@ -85,19 +85,20 @@ def judge(results: Sequence[Result], others: Sequence[Result] = ()) -> list[Find
 
     Raises UserError for two files that say different things of one model.
     """
-    ordered = sorted(fullest(results), key=order)
-    dataset, table = ordered[0].config["data"]["dataset"], table_of(ordered[0])
+    in_paper_order = sorted(fullest(results), key=order)
+    dataset, table = in_paper_order[0].config["data"]["dataset"], table_of(in_paper_order[0])
     all_widths = sorted(fullest([*results, *others]), key=order)
-    found = [
-        Finding(claim, table, _measures(claim, dataset, all_widths if claim.widths else ordered)) for claim in CLAIMS
+    findings = [
+        Finding(claim, table, _measures(claim, dataset, all_widths if claim.widths else in_paper_order))
+        for claim in CLAIMS
     ]
     for section in dict.fromkeys(claim.section for claim in CLAIMS):
         family = {
             place: max(tests)
-            for place, finding in enumerate(found)
+            for place, finding in enumerate(findings)
             if finding.claim.section == section
             and (tests := [measure.p_value for measure in finding.of("main") if measure.p_value is not None])
         }
         for place, p_value in zip(family, holm(list(family.values())), strict=True):
-            found[place] = replace(found[place], p_value=p_value)
-    return found
+            findings[place] = replace(findings[place], p_value=p_value)
+    return findings

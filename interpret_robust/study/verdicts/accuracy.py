@@ -30,15 +30,15 @@ def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -
 def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """The headline's reading and every image's worst case decide; the other readings are shown."""
     for pair in alike(claim, models, results):
-        shared = by_weight(pair)
-        for reading, kind in shared:
+        common = by_weight(pair)
+        for reading, kind in common:
             values = [right(result, reading) for result in pair]
-            found = paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
-            yield sample(f"accuracy, {named(reading, pair[0])}", pair, values, percent=True, kind=kind, row=found)
-        if len(shared) > 1:
-            over = sorted(reading for reading, _ in shared)
-            values = [right_in_worst_case(result, subset=over) for result in pair]
-            yield sample(f"accuracy, each image's worst of {', '.join(over)}", pair, values, percent=True)
+            table_row = paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
+            yield sample(f"accuracy, {named(reading, pair[0])}", pair, values, percent=True, kind=kind, row=table_row)
+        if len(common) > 1:
+            names = sorted(reading for reading, _ in common)
+            values = [right_in_worst_case(result, subset=names) for result in pair]
+            yield sample(f"accuracy, each image's worst of {', '.join(names)}", pair, values, percent=True)
 
 
 class _Transfer(NamedTuple):
@@ -59,29 +59,34 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
     for sources in alike(claim, models, results):
         copies, made_on = [_copies(source) for source in sources], job(sources[0])["seed"]
         for (reading, kind), read_by in product(by_weight(sources), sorted(set.intersection(*map(set, copies)))):
-            answers = [right(source, reading, of[read_by]) for source, of in zip(sources, copies, strict=True)]
-            for by, seed in (("attacked", read_by), ("attacking", made_on)):
-                group = groups.setdefault((compared_under(sources[0]), reading, by, seed), {})
+            answers = [
+                right(source, reading, copy_places[read_by])
+                for source, copy_places in zip(sources, copies, strict=True)
+            ]
+            for role, seed in (("attacked", read_by), ("attacking", made_on)):
+                group = groups.setdefault((compared_under(sources[0]), reading, role, seed), {})
                 group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
-    for (_, reading, by, seed), transfers in groups.items():
-        yield _transferred(claim, reading, by, seed, list(transfers.values()))
+    for (_, reading, role, seed), transfers in groups.items():
+        yield _transferred(claim, reading, role, seed, list(transfers.values()))
 
 
-def _transferred(claim: Claim, reading: str, by: str, seed: int, transfers: Sequence[_Transfer]) -> Sample:
+def _transferred(claim: Claim, reading: str, role: str, seed: int, transfers: Sequence[_Transfer]) -> Sample:
     first, kind = transfers[0].sources, transfers[0].kind
-    values = [averaged(of) for of in zip(*(one.right for one in transfers), strict=True)]
-    what = f"accuracy, {named(reading, first[0])} on copies, by {by} seed"
-    there = paper_row(claim, first[0], "black-box", reading, headline=kind == "main")
-    made = sample(what, first, values, percent=True, kind=kind, row=there)
-    return made._replace(seed=seed, sources=tuple(source for one in transfers for source in one.sources))
+    values = [averaged(outcomes) for outcomes in zip(*(transfer.right for transfer in transfers), strict=True)]
+    quantity = f"accuracy, {named(reading, first[0])} on copies, by {role} seed"
+    table_row = paper_row(claim, first[0], "black-box", reading, headline=kind == "main")
+    transfer_sample = sample(quantity, first, values, percent=True, kind=kind, row=table_row)
+    return transfer_sample._replace(
+        seed=seed, sources=tuple(source for transfer in transfers for source in transfer.sources)
+    )
 
 
 def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
     """The readings that files share and what they are for, the headline's first."""
-    shared = [one for one in readings(results[0]) if all(one in readings(result) for result in results)]
-    first = headline_of(shared)
-    ordered = sorted(shared, key=lambda one: one != first)
-    return [(reading, "main" if reading == first else "further") for reading in ordered]
+    common = [item for item in readings(results[0]) if all(item in readings(result) for result in results)]
+    first = headline_of(common)
+    in_order = sorted(common, key=lambda item: item != first)
+    return [(reading, "main" if reading == first else "further") for reading in in_order]
 
 
 def _copies(source: Result) -> dict[int, int]:

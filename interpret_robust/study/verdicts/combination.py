@@ -19,17 +19,17 @@ def combine(samples: Iterable[Sample]) -> list[Measure]:
     for sample in samples:
         if np.isfinite(sample.difference).any():
             key = (sample.what, *sample.models, sample.under)
-            known = seeds.setdefault(key, {}).setdefault(sample.seed, sample)
-            _check_same(known, sample)
+            earlier = seeds.setdefault(key, {}).setdefault(sample.seed, sample)
+            _check_same(earlier, sample)
     weights: dict[str, tuple[Any, ...]] = {}
-    for (*_, under), of in seeds.items():
-        weights[under] = max(weights.get(under, ()), _weight(list(of.values())))
-    deciding = max(weights, key=lambda under: weights[under], default="")
+    for (*_, condition), decisive in seeds.items():
+        weights[condition] = max(weights.get(condition, ()), _weight(list(decisive.values())))
+    deciding = max(weights, key=lambda condition: weights[condition], default="")
     decides: dict[Measure, bool] = {}
-    for (*_, under), of in seeds.items():
-        measure = _combined([of[seed] for seed in sorted(of)])
-        decides[measure] = decides.get(measure, False) or under == deciding
-    return [measure if of else replace(measure, kind="further") for measure, of in decides.items()]
+    for (*_, condition), decisive in seeds.items():
+        measure = _combined([decisive[seed] for seed in sorted(decisive)])
+        decides[measure] = decides.get(measure, False) or condition == deciding
+    return [measure if decisive else replace(measure, kind="further") for measure, decisive in decides.items()]
 
 
 def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
@@ -40,18 +40,18 @@ def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
     return own_ball, source.config["data"]["split"] == "test", len(samples[0].difference), len(samples)
 
 
-def _check_same(known: Sample, other: Sample) -> None:
-    if not np.array_equal(known.difference, other.difference, equal_nan=True):
-        pair = next(pair for pair in zip(known.sources, other.sources, strict=True) if pair[0] is not pair[1])
+def _check_same(first: Sample, second: Sample) -> None:
+    if not np.array_equal(first.difference, second.difference, equal_nan=True):
+        pair = next(pair for pair in zip(first.sources, second.sources, strict=True) if pair[0] is not pair[1])
         raise UserError(f"{pair[0].path} and {pair[1].path} say different things of one model: name one of them.")
 
 
 def _combined(samples: Sequence[Sample]) -> Measure:
     """One measure of the samples of several seeds."""
     first, differences = samples[0], [sample.difference for sample in samples]
-    defined = [np.isfinite(difference) for difference in differences]
+    finite = [np.isfinite(difference) for difference in differences]
     means = np.array(
-        [[values[at].mean() for values in sample.values] for sample, at in zip(samples, defined, strict=True)]
+        [[values[mask].mean() for values in sample.values] for sample, mask in zip(samples, finite, strict=True)]
     )
     p_value: float | None = None
     if len(samples) > 1:
@@ -65,8 +65,8 @@ def _combined(samples: Sequence[Sample]) -> Measure:
         first.models,
         first.sources[0].config["data"]["split"],
         tuple(sample.seed for sample in samples),
-        tuple(float(difference[at].mean()) for difference, at in zip(differences, defined, strict=True)),
-        tuple(int(at.sum()) for at in defined),
+        tuple(float(difference[mask].mean()) for difference, mask in zip(differences, finite, strict=True)),
+        tuple(int(mask.sum()) for mask in finite),
         estimate,
         p_value,
         levels=tuple(means.mean(0).tolist()) if means.shape[1] > 1 else (),

@@ -29,12 +29,12 @@ def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Res
             ("the same given the feature's norm", "spearman_partial", "control"),
             ("Spearman of attention and robustness to noise", "spearman_noise", "control"),
         )
-        for what, column, kind in measured:
-            yield sample(what, [result], [result[f"per_image/{column}"]], kind=kind)
+        for quantity, column, kind in measured:
+            yield sample(quantity, [result], [result[f"per_image/{column}"]], kind=kind)
         own, attention = result["per_image/spearman"], result["per_image/attention"]
         prior = np.broadcast_to(mean_map(attention), attention.shape)
-        beyond = own - row_spearman(prior, -result["per_image/distance"])
-        yield sample("Spearman minus that of the mean attention map", [result], [beyond], kind="control")
+        excess = own - row_spearman(prior, -result["per_image/distance"])
+        yield sample("Spearman minus that of the mean attention map", [result], [excess], kind="control")
 
 
 def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
@@ -43,10 +43,10 @@ def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Seque
         removed, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
         for place, condition in enumerate(places(result, "condition")):
             area = area_under(result["per_image/correct"][:, place], removed)
-            lost = area[:, orders.index("random")] - area[:, orders.index("robust")]
-            told = f"{attack(result)}, fill {fill}"
-            what = f"{condition} accuracy lost, robust features first beyond random order ({told})"
-            yield sample(what, [result], [lost], percent=True)
+            loss = area[:, orders.index("random")] - area[:, orders.index("robust")]
+            setting = f"{attack(result)}, fill {fill}"
+            quantity = f"{condition} accuracy lost, robust features first beyond random order ({setting})"
+            yield sample(quantity, [result], [loss], percent=True)
 
 
 def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
@@ -66,29 +66,29 @@ def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Resul
     """
     for pair in alike(claim, models, results):
         for (architecture, evaluators), view in product(_natural_evaluators(pair).items(), VIEWS):
-            values = [averaged([is_read(result, one, view) for one in evaluators]) for result in pair]
+            values = [averaged([is_read(result, evaluator, view) for evaluator in evaluators]) for result in pair]
             setting = f"gradmap-score-{VIEWED[view]}-{pair[0].config['data']['split']}"
-            what = f"maps -g ({VIEWED[view]}) read by natural networks ({architecture})"
-            yield sample(what, pair, values, percent=True, row=paper_row(claim, pair[0], setting))
+            quantity = f"maps -g ({VIEWED[view]}) read by natural networks ({architecture})"
+            yield sample(quantity, pair, values, percent=True, row=paper_row(claim, pair[0], setting))
 
 
 def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
     """Evaluators of the paper's kind, naturally trained without attention, that read both files, by architecture."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name in shared_evaluators(pair):
         reader = pair[0].config["evaluators"]["jobs"][name]
         if not (is_brought(reader) or is_adversarial(reader) or has_attention(reader)):
-            found.setdefault(reader["architecture"], []).append(name)
-    return found
+            names.setdefault(reader["architecture"], []).append(name)
+    return names
 
 
 def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Cosine of gradient and edges, and what of it is beyond another image's edges."""
     for pair in alike(claim, models, results):
         own = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
-        beyond = [values - result["per_image/edge_cosine_shuffled"] for values, result in zip(own, pair, strict=True)]
+        excess = [values - result["per_image/edge_cosine_shuffled"] for values, result in zip(own, pair, strict=True)]
         yield sample("cosine of |g| and the image's edges", pair, own)
-        yield sample("the same beyond that with another image's edges", pair, beyond)
+        yield sample("the same beyond that with another image's edges", pair, excess)
 
 
 def cleaner_backgrounds(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:

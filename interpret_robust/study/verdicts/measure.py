@@ -90,8 +90,8 @@ class Measure:
 
     def seed_texts(self) -> list[str]:
         """As `seed 0: +6.4 points`."""
-        shown = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.each]
-        return [f"seed {seed}: {value}" for seed, value in zip(self.seeds, shown, strict=True)]
+        texts = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.each]
+        return [f"seed {seed}: {value}" for seed, value in zip(self.seeds, texts, strict=True)]
 
 
 def figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
@@ -103,7 +103,7 @@ def side_by_side_with_difference(models: Sequence[str], figures: Sequence[float]
     """As `at 39.72 -> at-att 41.39 (+1.67)`; empty for no figures."""
     if not figures:
         return ""
-    return f"{_side_by_side(models, [f'{one:.2f}' for one in figures])} ({figures[0] - figures[1]:+.2f})"
+    return f"{_side_by_side(models, [f'{figure:.2f}' for figure in figures])} ({figures[0] - figures[1]:+.2f})"
 
 
 def _side_by_side(models: Sequence[str], levels: Sequence[str]) -> str:

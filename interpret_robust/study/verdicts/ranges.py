@@ -20,18 +20,18 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
 
     They decide where models at both ends of the range are there; a weight outside of it is only shown.
     """
-    known = [result for result in _tested(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()]
-    pairs = list(_pairs(models, known, (), WEIGHTS))
+    candidates = [result for result in _tested(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()]
+    pairs = list(_pairs(models, candidates, (), WEIGHTS))
     low, high = claim.range
-    seen = {_weight(first) for first, _ in pairs}
+    weights = {_weight(first) for first, _ in pairs}
     for pair in pairs:
         weight = _weight(pair[0])
-        decides = {low, high} <= seen and low <= weight <= high
+        decides = {low, high} <= weights and low <= weight <= high
         for reading, kind in by_weight(pair)[:1]:
-            what = f"accuracy, {named(reading, pair[0])}, lambda {weight:g}"
+            quantity = f"accuracy, {named(reading, pair[0])}, lambda {weight:g}"
             values = [right(result, reading) for result in pair]
-            under = compared_under(pair[0], ("recalibration",), WEIGHTS)
-            yield sample(what, pair, values, percent=True, kind=kind if decides else "further", under=under)
+            condition = compared_under(pair[0], ("recalibration",), WEIGHTS)
+            yield sample(quantity, pair, values, percent=True, kind=kind if decides else "further", under=condition)
 
 
 def _weight(result: Result) -> float:
@@ -47,13 +47,13 @@ def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]
         widths = job(narrow)["architecture"], job(wide)["architecture"]
         if widths not in WIDTHS:
             continue
-        both = tuple(f"{models[0]} {width}" for width in widths)
+        names = tuple(f"{models[0]} {width}" for width in widths)
         for reading, kind in by_weight((narrow, wide))[:1]:
             values = [right(result, reading) for result in (narrow, wide)]
             tables = [row(table, "white-box", reading) for table in TABLES]
-            figures = {name: of[models[0]] for name, of in zip(both, tables, strict=True) if models[0] in of}
-            what = f"accuracy, {named(reading, narrow)}"
-            yield sample(what, (narrow, wide), values, percent=True, kind=kind, models=both, row=figures)
+            figures = {name: cells[models[0]] for name, cells in zip(names, tables, strict=True) if models[0] in cells}
+            quantity = f"accuracy, {named(reading, narrow)}"
+            yield sample(quantity, (narrow, wide), values, percent=True, kind=kind, models=names, row=figures)
 
 
 WIDTHS = (("narrow", "wide3"), ("small", "small-wide3"))
@@ -75,8 +75,8 @@ def _pairs(
     models: tuple[str, ...], results: Sequence[Result], free: Sequence[str], free_of_recipe: Sequence[str] = ()
 ) -> Iterator[tuple[Result, Result]]:
     """Files of two variants, of one seed, alike but for what is free; see `compared_under`."""
-    first, second = ([one for one in results if job(one)["variant"] == model] for model in models)
+    first, second = ([result for result in results if job(result)["variant"] == model] for model in models)
     for pair in product(first, second):
-        seeds = {job(one)["seed"] for one in pair}
-        if len(seeds) == 1 and len({compared_under(one, free, free_of_recipe) for one in pair}) == 1:
+        seeds = {job(result)["seed"] for result in pair}
+        if len(seeds) == 1 and len({compared_under(result, free, free_of_recipe) for result in pair}) == 1:
             yield pair

@@ -48,9 +48,9 @@ def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> I
     analysis = [
         result for result in results if result.schema.startswith(f"{claim.analysis}/") and maps_of(result) == GRADIENT
     ]
-    for files in product(*([one for one in analysis if job(one)["variant"] == model] for model in models)):
-        if all(job(one)["seed"] == job(files[0])["seed"] for one in files) and all(
-            compared_under(one) == compared_under(files[0]) for one in files
+    for files in product(*([entry for entry in analysis if job(entry)["variant"] == model] for model in models)):
+        if all(job(entry)["seed"] == job(files[0])["seed"] for entry in files) and all(
+            compared_under(entry) == compared_under(files[0]) for entry in files
         ):
             yield files
 
@@ -65,13 +65,13 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
     if free_of_recipe:
         trained["recipe"] = {key: value for key, value in trained["recipe"].items() if key not in free_of_recipe}
     settings = {"settings": ball(result)} if is_attacked(result) else {}
-    found = {**conditions(result), **settings, "trained": trained}
+    common = {**conditions(result), **settings, "trained": trained}
     if "architecture" in free:
-        found.pop("local_grid", None)
+        common.pop("local_grid", None)
     if "recalibration" in free:
-        del found["recalibration"]
-        found["settings"] = {key: value for key, value in found["settings"].items() if key != "recalibration"}
-    return json.dumps(found)
+        del common["recalibration"]
+        common["settings"] = {key: value for key, value in common["settings"].items() if key != "recalibration"}
+    return json.dumps(common)
 
 
 def own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
