@@ -21,6 +21,7 @@ from interpret_robust.attacks.pgd import (
     Noise,
     batch_norm_mode,
     check_inside,
+    count_passes,
     generator_noise,
     image_gradient,
     margin_loss,
