@@ -28,6 +28,7 @@ COMMANDS = {
 """Pages that say themselves which command, or which publication, all their numbers are of."""
 
 CONSTANTS = {
+    "1810.02424": "the paper on arXiv",
     "95": "the level of all confidence intervals",
     "5": "the level of tests",
     "0.05": "the level of tests",
