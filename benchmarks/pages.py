@@ -1,121 +1,206 @@
-"""Write the tables of docs/study.md from the shipped files of analyses/, each in its marked block.
+"""Write the tables and numbers of README and docs from the files that they rest on.
 
-    python benchmarks/pages.py            writes the page
-    python benchmarks/pages.py --check    exits with 1 where a block differs from its files
+    python benchmarks/pages.py            # write
+    python benchmarks/pages.py --check    # only say which pages would change
 
-A block begins with `<!-- table: NAME -->` and ends with `<!-- end -->`; TABLES says what each name stands for.
+A page holds blocks, a table each, as HTML comments that no reader sees:
+
+    <!-- irt: NAME = answers "analyses/robustness-*-at-*.h5" --part 0 --columns "model, natural" -->
+    | the table, in Markdown |
+    <!-- end -->
+
+`answers GLOB` is what `irt analyze` prints of these files, `audit GLOB` what `irt audit` prints, `readers GLOB` how
+often each evaluator reads maps and edges, `stored FILE TABLE` a table of a JSON file in `docs/results/`, which names
+the command and the commit that made it. `--part` takes one of the
+tables that are printed, `--rows` those in which a text occurs, `--columns` some columns. A number in a sentence names
+its block, a row by the end of one of its cells, and a column:
+
+    `at` keeps <!-- table2: white-box PGD-20 / at -->31.2<!-- / --> %
+
+`... / at 2` is the second number of that cell, and `... / at abs` the first without its sign. Names of blocks are
+unique over all pages, so that README can quote a table of the results page.
 """
 
 import argparse
+import json
 import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from interpret_robust.analyses.engine import printing
-from interpret_robust.core.statistics import Interval
-from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import order, places
-from interpret_robust.results.tables import Table, captioned, render
-from interpret_robust.study import audit
-
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "study.md"
-BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.S)
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- irt: ([\w-]+) = (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+QUOTE = re.compile(r"(<!-- ([\w-]+): ([^>]*?) / ([^>]*?)(?: (\d))?( abs)? -->)(.*?)(<!-- / -->)")
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e-?\d+)?")
+Rows = list[dict[str, str]]
 
 
-def answers(pattern: str) -> list[Result]:
-    """Return the shipped answers whose names match, in the paper's order. Raises FileNotFoundError for none."""
-    files = sorted((ROOT / "analyses").glob(pattern))
-    if not files:
-        raise FileNotFoundError(f"no file {pattern} in analyses/")
-    return sorted(map(hdf5.read, files), key=order)
+class Table(NamedTuple):
+    """The rows of a table by column, and what stands over and under it."""
+
+    rows: Rows
+    title: str
+    note: str
 
 
-def attack_table(pattern: str) -> str:
-    """Return the attack table of these files with its title and note."""
-    tables = printing.rows_of(answers(pattern))
-    (table,) = [table for table in tables if "accuracy, %" in table[0]]
-    return captioned(table, "markdown")
+def pages() -> list[Path]:
+    """Return README and all pages of docs."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def columns(pattern: str, *names: str) -> str:
-    """Return these columns of the first table of these files."""
-    rows = printing.rows_of(answers(pattern))[0]
-    return render([{name: row[name] for name in names} for row in rows], "markdown")
+def rows_of(markdown: str) -> Rows:
+    """Return the rows of the first table in a text, by column."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    head, _, *body = [
+        [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines
+    ]
+    return [dict(zip(head, cells, strict=True)) for cells in body]
 
 
-def substitutes(pattern: str) -> str:
-    """Return how the first evaluator of each file reads what stands in the map's place, clipped."""
-    table = next(table for table in printing.rows_of(answers(pattern)) if "instead of the map of" in table[0])
-    return render([row for row in table if row["rule"] == "clip"], "markdown")
+def tables(texts: Mapping[Path, str]) -> dict[str, Rows]:
+    """Return the rows of every block of all pages, by the block's name.
+
+    Raises ValueError for two blocks of one name.
+    """
+    blocks = [(match[2], rows_of(match[4])) for text in texts.values() for match in BLOCK.finditer(text)]
+    names = [name for name, _ in blocks]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"blocks of one name: {', '.join(sorted(twice))}")
+    return dict(blocks)
 
 
-def evaluators(pattern: str) -> str:
-    """Return how each evaluator of each file reads the model's own maps and the image's edges, clipped, minus."""
-    return render([row for result in answers(pattern) for row in _readings(result)], "markdown")
+def quoted(rows: Rows, row: str, column: str, place: int = 1, *, unsigned: bool = False) -> str:
+    """Return a number of a table: that at `place`, from 1, in the cell of a row and a column.
+
+    Raises ValueError where not exactly one row has a cell that ends in `row`, or the cell has no such number.
+
+    Example:
+        >>> quoted([{"accuracy": "PGD-20", "at": "31.2 ± 0.1"}], "PGD-20", "at", 2)
+        '0.1'
+    """
+    chosen = [cells for cells in rows if any(cell == row for cell in cells.values())]
+    chosen = chosen or [cells for cells in rows if any(cell.endswith(row) for cell in cells.values())]
+    if len(chosen) != 1 or column not in chosen[0]:
+        raise ValueError(f"{len(chosen)} rows for {row!r}, columns {', '.join(rows[0])}")
+    numbers = NUMBER.findall(chosen[0][column].replace("\u2212", "-"))
+    if len(numbers) < place:
+        raise ValueError(f"no number {place} in {row} / {column}: {chosen[0][column]!r}")
+    number: str = numbers[place - 1]
+    return number.lstrip("+-") if unsigned else number
 
 
-def _readings(result: Result) -> list[dict[str, str]]:
-    clip, edges = places(result, "rule").index("clip"), places(result, "control").index("sobel")
-    clipped = places(result, "control_rule").index("clip")
-    rows = []
-    for index, name in enumerate(places(result, "evaluator")):
-        own = Interval(*result["score/accuracy"][index, 0, clip, 0, 0])
-        outline = Interval(*result["controls/accuracy"][index, edges, clipped, 0])
-        model = result.config["checkpoint"]["name"].removeprefix("cifar10-small-")
-        rows.append(
-            {
-                "maps of": model,
-                "read by": name.removeprefix("cifar10-small-"),
-                "gradient": own.percent(),
-                "Sobel edges": outline.percent(),
-            }
-        )
-    return rows
+def with_quotes(text: str, known: Mapping[str, Rows]) -> str:
+    """Return a page with every quoted number as its block has it. Raises ValueError for an unknown block or cell."""
+
+    def filled(match: re.Match[str]) -> str:
+        opening, name, row, column, place, unsigned, _, closing = match.groups()
+        if name not in known:
+            raise ValueError(f"no block {name}")
+        try:
+            number = quoted(known[name], row, column, int(place or 1), unsigned=bool(unsigned))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return opening + number + closing
+
+    return QUOTE.sub(filled, text)
 
 
-def verdicts(pattern: str) -> str:
-    """Return the audit's verdicts on these files."""
-    return "\n\n".join(captioned(Table(audit.verdicts(one)), "markdown") for one in audit.audits(answers(pattern)))
+def with_blocks(text: str, render: Callable[[str], str]) -> str:
+    """Return a page with every block as `render` makes it of what its comment says."""
+    return BLOCK.sub(lambda match: f"{match[1]}\n{render(match[3])}\n\n{match[5]}", text)
 
 
-MAPS = ("model", "clip -g", "clip +g", "raw -g", "raw +g", "read by")
-RANKS = ("model", "Spearman", "relative", "given norm", "under noise", "mean map", "effective positions", "images")
-TABLES: dict[str, Callable[[], str]] = {
-    "table2": lambda: attack_table("robustness-cifar10-small-at*-test-first1000.h5"),
-    "section4.3": lambda: attack_table("robustness-cifar10-small-natural*-test-pgd20-cwnone-first1000.h5"),
-    "figure2": lambda: columns("attention-rank-cifar10-small-*-test-first1000.h5", *RANKS),
-    "table4-test": lambda: columns("gradmap-score-cifar10-small-*-test-first1000.h5", *MAPS),
-    "table4-train": lambda: columns("gradmap-score-cifar10-small-*-train-first1000.h5", *MAPS),
-    "substitutes-test": lambda: substitutes("gradmap-score-cifar10-small-*-test-first1000.h5"),
-    "substitutes-train": lambda: substitutes("gradmap-score-cifar10-small-*-train-first1000.h5"),
-    "evaluators-test": lambda: evaluators("gradmap-score-cifar10-small-*-test-first1000.h5"),
-    "audit": lambda: verdicts("*-cifar10-small-*.h5"),
-}
-"""What stands in each block."""
+def rendered(words: str) -> str:
+    """Return the Markdown of a block from the files that its comment names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=["answers", "audit", "readers", "stored"])
+    parser.add_argument("source")
+    parser.add_argument("table", nargs="?")
+    parser.add_argument("--part", type=int, default=0)
+    parser.add_argument("--columns", type=lambda names: [name.strip() for name in names.split(",")])
+    parser.add_argument("--rows", default="")
+    parser.add_argument("--plain", action="store_true", help="Without title and note.")
+    asked = parser.parse_args(shlex.split(words))
+    table = (
+        _stored(asked.source, asked.table)
+        if asked.kind == "stored"
+        else _computed(asked.kind, asked.source, asked.part)
+    )
+    rows = [row for row in table.rows if any(asked.rows in cell for cell in row.values())]
+    columns = asked.columns or list(dict.fromkeys(key for row in rows for key in row))
+    body = _markdown(columns, [[row.get(column, "") for column in columns] for row in rows])
+    return body if asked.plain else "\n\n".join(filter(None, [table.title, body, table.note]))
 
 
-def fill(text: str, names: Sequence[str] = tuple(TABLES)) -> str:
-    """Return the page with the blocks of these names written anew."""
+def _stored(source: str, name: str) -> Table:
+    found = json.loads((ROOT / "docs" / "results" / source).read_text(encoding="utf-8"))["tables"][name]
+    return Table(found["rows"], found["title"], found["note"])
 
-    def block(match: re.Match[str]) -> str:
-        return f"{match[1]}{TABLES[match[2]]()}\n{match[3]}" if match[2] in names else match[0]
 
-    return BLOCK.sub(block, text)
+def _computed(kind: str, pattern: str, part: int) -> Table:
+    from interpret_robust import analyses
+    from interpret_robust.analyses.engine import printing
+    from interpret_robust.study import audit
+
+    results = [analyses.read(path) for path in sorted(ROOT.glob(pattern))]
+    if not results:
+        raise ValueError(f"no file is called {pattern}")
+    if kind == "readers":
+        return Table(_readers(results), "", f"{results[0].count} {results[0].config['data']['split']} images.")
+    table = audit.verdicts(audit.audits(results)[part]) if kind == "audit" else printing.rows_of(results)[part]
+    return Table(list(table), table.title, table.note)
+
+
+def _readers(results: list[Any]) -> Rows:
+    """Return how often each evaluator reads clipped maps -g, and Sobel edges of the image in their place."""
+    from interpret_robust.results import gradmap_tables
+    from interpret_robust.results.names import label, places, short_name
+
+    return [
+        {
+            "map of": label(result),
+            "read by": short_name(result, reader),
+            "gradient map": f"{100 * gradmap_tables.is_read(result, reader, 'clip').mean():.1f} %",
+            "Sobel edges": f"{100 * result['controls/accuracy'][place, _edges(result), 0, 0, 0]:.1f} %",
+        }
+        for result in results
+        for place, reader in enumerate(places(result, "evaluator"))
+    ]
+
+
+def _edges(result: Any) -> int:
+    from interpret_robust.results.names import places
+
+    return places(result, "control").index("sobel")
+
+
+def _markdown(columns: list[str], body: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *body]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def written() -> Iterator[tuple[Path, str, str]]:
+    """Yield each page, its text, and its text with all blocks and quotes written anew."""
+    old = {path: path.read_text(encoding="utf-8") for path in pages()}
+    new = {path: with_blocks(text, rendered) for path, text in old.items()}
+    known = tables(new)
+    for path, text in new.items():
+        yield path, old[path], with_quotes(text, known)
 
 
 def main() -> None:
-    """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page differs")
-    options = parser.parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    page = fill(text)
-    if options.check:
-        sys.exit(f"{PAGE} differs from its files: run python benchmarks/pages.py" if page != text else 0)
-    PAGE.write_text(page, encoding="utf-8")
+    """Write the pages, or say which would change."""
+    parser = argparse.ArgumentParser(description="Write the tables and numbers of README and docs from their files.")
+    parser.add_argument("--check", action="store_true", help="Write nothing; exit status 1 where a page would change.")
+    check = parser.parse_args().check
+    changed = [(path, new) for path, old, new in written() if old != new]
+    for path, new in changed:
+        print(path.relative_to(ROOT))
+        if not check:
+            path.write_text(new, encoding="utf-8")
+    sys.exit(bool(check and changed))
 
 
 if __name__ == "__main__":

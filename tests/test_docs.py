@@ -28,7 +28,7 @@ from interpret_robust.training import recipe
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 LEFT_OUT = "not run in tests: "
-REASONS = {"installs packages", "downloads weights"}
+REASONS = {"installs packages", "downloads weights", "takes minutes"}
 WRITTEN = ("my_network", "my_networks", "my_weights", "my_package", "train")
 """Modules that the pages have a reader write and that others of theirs import."""
 
@@ -151,7 +151,7 @@ def test_the_tutorial_and_the_notebook_run(world: Path, monkeypatch: pytest.Monk
 
 
 def test_the_how_to_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for library in ("timm", "h5netcdf"):
+    for library in ("timm", "h5netcdf", "pandas"):
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
     follow("how-to.md", monkeypatch)
@@ -166,7 +166,43 @@ def test_few_blocks_are_left_out() -> None:
     assert all(block.language == "bash" for block in left_out)
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+QUESTIONS = sorted(path.stem for path in (DOCS / "questions").glob("*.md") if path.stem != "index")
+
+
+def test_every_question_has_a_page_and_all_pages_are_alike() -> None:
+    from interpret_robust import analyses
+
+    assert sorted(set(analyses.ORDER)) == QUESTIONS
+    headings = ["What is measured", "How to read it", "Controls", "A pitfall", "The call"]
+    for name in QUESTIONS:
+        text = (DOCS / f"questions/{name}.md").read_text(encoding="utf-8")
+        assert re.findall(r"^## (.*)$", text, re.MULTILINE) == headings
+        assert [block.language for block in blocks(f"questions/{name}.md")] == ["bash", "python"]
+        assert text.startswith(f"# {name}: ") and len(re.findall(r"!\[.+\]\(\.\./images/.+\.png\)", text)) == 1
+
+
+def test_the_call_of_every_question_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow("questions/index.md", monkeypatch)
+    for name in QUESTIONS:
+        follow(f"questions/{name}.md", monkeypatch)
+    answered = {path.name.partition("-cluttered")[0] for path in world.glob("analyses/*.h5")}
+    assert answered == set(QUESTIONS) - {"autoattack"}
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")))
 def test_what_a_page_links_to_is_there(page: str) -> None:
     for target in re.findall(r"\]\((?!https://)([^)#]+)[^)]*\)", (DOCS / page).read_text(encoding="utf-8")):
-        assert (DOCS / target).exists(), target
+        assert ((DOCS / page).parent / target).exists(), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as the site's links name them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip()) for heading in plain}
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")))
+def test_the_sections_that_a_page_links_to_are_there(page: str) -> None:
+    for target, section in re.findall(r"\]\((?!https://)([^)#]*)#([^)]+)\)", (DOCS / page).read_text(encoding="utf-8")):
+        assert section in anchors((DOCS / page).parent / target if target else DOCS / page), f"{target}#{section}"

@@ -1,82 +1,137 @@
-"""The numbers that README and docs state come from files, or from commands that stand beside them."""
+"""The numbers of README and docs: each is of a file, of a command that the page states, or a constant with a reason."""
 
-import importlib.util
+import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[1]
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([REPOSITORY / "README.md", *DOCS.rglob("*.md")])
 
+NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\d.]*\w)|(?<![\w.])\d+(?= ?%)|(?<![\w.])\d+(?= points)")
+"""What a sentence measures: a decimal, a percentage, a number of points."""
 
-@pytest.fixture(scope="module")
-def pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pages", ROOT / "benchmarks" / "pages.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-NAMES = ("table2", "section4.3", "figure2", "table4-test", "table4-train", "substitutes-test", "substitutes-train")
-
-
-@pytest.mark.parametrize("names", [(*NAMES, "evaluators-test"), ("audit",)], ids=["tables", "audit"])
-def test_each_block_of_the_study_is_what_its_files_give(pages: ModuleType, names: tuple[str, ...]) -> None:
-    text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-    blocks = [match[2] for match in pages.BLOCK.finditer(text)]
-    assert sorted(blocks) == sorted(pages.TABLES) and set(names) <= set(blocks)
-    assert pages.fill(text, names) == text, "run python benchmarks/pages.py"
-
-
-NUMBER = re.compile(r"(?<![\w./-])[-+]?\d+\.\d+(?![\w.])")
-"""A number with decimals: counts, settings and versions are of other kinds."""
+COMMANDS = {
+    "agreement.md": "python benchmarks/agreement.py",
+    "flags.md": "irt analyze masking",
+    "plans.md": "python benchmarks/audit_plan.py",
+    "recipes.md": "https://github.com/MadryLab/cifar10_challenge",
+    "scale.md": "benchmarks/ranks.py",
+    "schemas.md": "Written by `python -m",
+    "speed.md": "python benchmarks/speed.py",
+}
+"""Pages that say themselves which command, or which publication, all their numbers are of."""
 
 CONSTANTS = {
-    "README.md": {
-        "3.11": "the oldest Python",
-        "0.024": "McNemar's p of the MNIST table, seed 0, printed by `irt reproduce table1 --seeds 2`",
-        "0.0003": "the same, seed 1",
-        **dict.fromkeys(("43.2", "41.5", "41.3", "45.2", "46.4", "50.6"), "docs/study.md, evaluators-test"),
-        **dict.fromkeys(("0.55", "0.62"), "docs/study.md, figure2"),
-        **dict.fromkeys(("0.35", "0.75", "84.8", "86.7", "26.4"), "printed by `irt reproduce audit`"),
-        "10.4": "printed by `irt reproduce table1 --seeds 2`",
-    },
-    "docs/study.md": {
-        "26.78": "the paper, Table 4",
-        "27.10": "the paper, Table 4",
-        "30.32": "the paper, Table 4",
-        "30.11": "the paper, Table 4",
-        "28.72": "the paper, Table 4",
-        "28.60": "the paper, Table 4",
-        "31.59": "the paper, Table 4",
-        "31.46": "the paper, Table 4",
-    },
+    "1810.02424": "the paper on arXiv",
+    "95": "the level of all confidence intervals",
+    "5": "the level of tests",
+    "0.05": "the level of tests",
+    "0.3": "the paper's eps on MNIST",
+    "0.01": "the paper's step on MNIST",
+    "3.11": "the oldest Python that is supported",
+    "4.1": "a section of the paper",
+    "4.2": "a section of the paper",
+    "4.3": "a section of the paper",
+    "4.4": "a section of the paper",
 }
-"""Numbers of prose that stand in no table of their page, and what they are."""
+SIMULATED = {"2": "", "6": "", "10": ""}
+"""Percent of simulated studies in which a true zero is told from zero: `test_statistics.py` simulates them."""
+
+OF_PAGES = {
+    "choices.md": SIMULATED,
+    "traps.md": SIMULATED
+    | dict.fromkeys(("0.67", "0.72", "0.61"), "an untrained transformer, of which the page says how"),
+}
 
 
-def prose_numbers(text: str) -> Iterator[str]:
-    """The numbers with decimals of a page outside its tables, code blocks and links."""
-    text = re.sub(r"```.*?```", "", text, flags=re.S)
-    text = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
-    lines = (line for line in text.split("\n") if not line.startswith("|"))
-    for match in NUMBER.finditer("\n".join(lines)):
-        yield match[0].lstrip("+-")
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    return importlib.import_module("pages")
 
 
-def differences(row: str) -> set[str]:
-    """What any two numbers of a row of a table differ by, as prose states gains."""
-    numbers = [float(number) for number in re.findall(r"\d+\.\d+", row)]
-    return {f"{abs(first - second):.{digits}f}" for first in numbers for second in numbers for digits in (1, 2)}
+def sentences(pages: Any, text: str) -> str:
+    """A page without code, blocks, quoted numbers, comments and addresses."""
+    patterns = (r"^```.*?^```$", pages.BLOCK.pattern, pages.QUOTE.pattern, r"<!--.*?-->", r"`[^`\n]*`", r"\]\([^)]*\)")
+    for pattern in patterns:
+        text = re.sub(pattern, "", text, flags=re.MULTILINE | re.DOTALL)
+    return text
 
 
-@pytest.mark.parametrize("page", sorted(CONSTANTS))
-def test_no_number_of_the_prose_is_without_a_source(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    rows = [line for line in text.split("\n") if line.startswith("|")]
-    stated = set(re.findall(r"\d+\.\d+", "\n".join(rows)))
-    known = stated | set.union(*map(differences, rows)) | CONSTANTS[page].keys()
-    assert [number for number in prose_numbers(text) if number not in known] == []
+def untraced(pages: Any, path: Path) -> Iterator[str]:
+    """The numbers of a page's sentences that nothing gives."""
+    text = path.read_text(encoding="utf-8")
+    printed = set(NUMBER.findall("\n".join(re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL))))
+    known = printed | CONSTANTS.keys() | OF_PAGES.get(path.name, {}).keys()
+    return (number for number in NUMBER.findall(sentences(pages, text)) if number not in known)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_number_of_a_sentence_is_of_a_file_a_stated_command_or_a_constant(pages: Any, path: Path) -> None:
+    if path.name in COMMANDS:
+        assert COMMANDS[path.name] in path.read_text(encoding="utf-8")
+    else:
+        assert list(untraced(pages, path)) == []
+
+
+def test_a_number_that_nothing_gives_is_seen(pages: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "In 95 % of 12.5 % `13.5`, <!-- t: a / b -->3.25<!-- / -->, 7 points, 17.5.\n\n```\n17.5\n```\n",
+        encoding="utf-8",
+    )
+    assert list(untraced(pages, page)) == ["12.5", "7"]
+
+
+@pytest.fixture
+def texts() -> dict[Path, str]:
+    return {path: path.read_text(encoding="utf-8") for path in PAGES}
+
+
+def test_quoted_numbers_are_those_of_their_tables(pages: Any, texts: dict[Path, str]) -> None:
+    known = pages.tables(texts)
+    assert {path for path, text in texts.items() if pages.with_quotes(text, known) != text} == set()
+    assert sum(len(pages.QUOTE.findall(text)) for text in texts.values()) >= 30
+
+
+def test_no_line_begins_with_a_comment_inside_a_sentence(pages: Any, texts: dict[Path, str]) -> None:
+    """Markdown would end the paragraph there."""
+    assert [line for text in texts.values() for line in text.splitlines() if pages.QUOTE.match(line.lstrip())] == []
+
+
+def test_every_block_is_what_its_files_give(pages: Any, texts: dict[Path, str]) -> None:
+    assert {path for path, old, new in pages.written() if old != new} == set()
+
+
+def test_a_quote_takes_the_number_of_its_row_column_and_place(pages: Any) -> None:
+    rows = pages.rows_of(
+        "| model | a | b, paper |\n|---|---|---|\n| x-one | 1.5 [-0.5, 2] | 9 |\n| x-two | +7 | p \\| 1 |"
+    )
+    assert rows[1] == {"model": "x-two", "a": "+7", "b, paper": "p | 1"}
+    assert pages.quoted(rows, "one", "a", 2) == "-0.5"
+    assert pages.quoted(rows, "two", "a", unsigned=True) == "7"
+    text = "<!-- t: two / a -->0<!-- / -->; <!-- t: one / b, paper -->0<!-- / -->; <!-- t: two / a abs -->0<!-- / -->"
+    assert re.findall(r">([-+\d.]+)<", pages.with_quotes(text, {"t": rows})) == ["+7", "9", "7"]
+    for row, column in (("x", "a"), ("three", "a"), ("one", "c")):
+        with pytest.raises(ValueError, match=r"rows for|no number"):
+            pages.quoted(rows, row, column)
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "results").glob("*.json")), ids=lambda path: path.name)
+def test_stored_tables_say_what_made_them(path: Path) -> None:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert stored["command"].startswith("irt ") and re.fullmatch(r"[0-9a-f]{7,40}", stored["commit"])
+    assert stored["images"] > 0 and stored["seeds"] and stored["written"] and stored["tables"]
+
+
+def test_pictures_of_the_shipped_study_are_those_of_its_folder() -> None:
+    shipped = {path.read_bytes() for path in (REPOSITORY / "figures").glob("*.png")}
+    pictures = sorted((DOCS / "images").glob("cifar10-*.png"))
+    assert len(pictures) >= 8
+    assert [path.name for path in pictures if path.read_bytes() not in shipped] == []

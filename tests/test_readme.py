@@ -1,4 +1,4 @@
-"""README: its commands run as they stand, on small data, and its two first commands are what CI runs."""
+"""README and `docs/commands.md`: commands and code run as they stand, on small data; CI runs the two first commands."""
 
 import re
 import shlex
@@ -18,7 +18,9 @@ from interpret_robust.training import recipe
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+EXAMPLES = (REPOSITORY / "docs/commands.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README + EXAMPLES, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 
@@ -97,6 +99,8 @@ def test_every_command_runs_and_the_study_is_done_once(
         assert re.search(rf"\n{name}, {question.images}\nmodel ", second)
     for line in ran[1:]:
         irt(line)
+    for code in PYTHON:
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert {path.suffix for path in stamps()} == {".safetensors", ".h5", ".png", ".pdf", ".json", ".html", ".csv"}
 
 

@@ -159,7 +159,7 @@ PRESETS = {
             weight_att_reg=0.01,
             pad=0,
         ),
-        # Measured here: CIFAR-10 with `small` on two cores, docs/study.md.
+        # Measured here: CIFAR-10 with `small` on two cores, docs/results.md.
         Recipe(
             "cifar-quick",
             epochs=16,
