@@ -172,7 +172,7 @@ def test_regions_and_deletions_of_a_model_from_elsewhere(
     if name != "timm-vit":
         pytest.skip("one is enough")
     where = [*MODELS[name], *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
-    for question, settings in (("feature-deletion", ["--steps", "2"]), ("localisation", [])):
+    for question, settings in (("feature-deletion", ["--steps", "2"]), ("localization", [])):
         code, out, err = irt("analyze", question, *settings, *where)
         assert code == 0, err
         (path,) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
@@ -180,12 +180,12 @@ def test_regions_and_deletions_of_a_model_from_elsewhere(
         assert f"tiny-{name}" in out
 
 
-@pytest.mark.parametrize("question", ["map-quality", "attention-maps", "randomisation"])
+@pytest.mark.parametrize("question", ["map-quality", "attention-maps", "randomization"])
 def test_other_questions_of_a_model_from_elsewhere(question: str, place: Path, reader: Path, irt: Irt) -> None:
     settings: dict[str, list[object]] = {
         "map-quality": ["--samples", "3"],
         "attention-maps": [],
-        "randomisation": ["--evaluator", reader],
+        "randomization": ["--evaluator", reader],
     }
     where = ["--local-layer", "layer2", "--label", "two", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
     code, _, err = irt("analyze", question, *settings[question], *MODELS["torchvision-resnet18-random"], *where)

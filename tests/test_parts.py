@@ -84,7 +84,7 @@ def test_the_audit_at_quick_scale_finds_the_models_of_the_quick_study_and_asks_o
     quick, audit = study("quick"), study("audit")
     assert (quick.dataset, quick.recipe, quick.images) == (audit.dataset, audit.recipe, audit.images)
     assert set(quick.models) <= set(audit.models)
-    shared = {"attention-rank", "feature-deletion", "localisation", "gradmap-score", "alignment"}
+    shared = {"attention-rank", "feature-deletion", "localization", "gradmap-score", "alignment"}
     asked = {question.analysis: question for question in quick.questions}
     for question in audit.questions:
         if question.analysis in shared:
@@ -119,8 +119,8 @@ def test_what_needs_masks_is_not_asked_of_data_without(
         return [question.analysis for question, _ in found]
 
     everything = [question.analysis for question in alone]
-    assert "localisation" in everything and asked(np.zeros((5, 32, 32), np.bool_)) == everything
-    assert asked(None) == [analysis for analysis in everything if analysis != "localisation"] != []
+    assert "localization" in everything and asked(np.zeros((5, 32, 32), np.bool_)) == everything
+    assert asked(None) == [analysis for analysis in everything if analysis != "localization"] != []
     assert set(loaded) == {of.dataset}
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import load_entry_point, registered
+from interpret_robust.core.spelling import current
 
 if TYPE_CHECKING:
     from interpret_robust.results.hdf5 import Result
@@ -21,9 +22,9 @@ ORDER = (
     "gradient-maps",
     "gradmap-score",
     "alignment",
-    "localisation",
+    "localization",
     "feature-deletion",
-    "randomisation",
+    "randomization",
     "map-quality",
     "autoattack",
 )
@@ -40,7 +41,7 @@ def names() -> list[str]:
 
 def about(name: str) -> str:
     """The first line of an analysis's docstring, without importing it."""
-    file = _file(name)
+    file = _file(current(name))
     if file is None:
         return f"an entry point that names {registered('analyses')[name].module}, which is not there"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
@@ -60,7 +61,7 @@ def _file(name: str) -> Path | None:
 
 def get(name: str) -> Any:
     """The `Analysis` called `name`: one of ours, or else of an installed package. Raises UserError for a broken one."""
-    own = f"{__name__}.{name.replace('-', '_')}"
+    own = f"{__name__}.{current(name).replace('-', '_')}"
     if importlib.util.find_spec(own) is not None:
         return importlib.import_module(own).ANALYSIS
     module = load_entry_point("analyses", name)
@@ -76,7 +77,7 @@ def read(path: Path) -> "Result":
     )
 
     result = hdf5.read(path)
-    name = result.schema.partition("/")[0]
+    name = result.analysis
     if name not in names():
         raise UserError(f"{path} holds {result.schema}, which this irt does not know: update interpret-robust.")
     label = get(name).schema.label

@@ -36,7 +36,7 @@ class Answer:
 
     def __init__(self, result: hdf5.Result) -> None:
         self.result = result
-        self.analysis = result.schema.partition("/")[0]
+        self.analysis = result.analysis
         schema = analyses.get(self.analysis).schema
         self._axes = {column.path: tuple(axes) for column, axes in schema.columns()}
 
@@ -183,7 +183,7 @@ class Answers(Sequence[Answer]):
 
 
 def _figure(results: Sequence[hdf5.Result], path: str | Path | None) -> Figure:
-    drawing = compose(results[0].schema.partition("/")[0], results)
+    drawing = compose(results[0].analysis, results)
     if path is not None:
         target = Path(path)
         style.save(drawing, target.parent, target.stem, style.inputs(results), metadata.version("interpret-robust"))

@@ -15,6 +15,7 @@ from interpret_robust.api.data import Data, open_dataset
 from interpret_robust.api.model import Model
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.spelling import current
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
 from interpret_robust.datasets.batches import BATCH_SIZE
@@ -81,6 +82,7 @@ def ask(
 
     Raises UserError as the commands do.
     """
+    name = current(name)
     if name not in analyses.names():
         raise unknown("analysis", name, analyses.names())
     analysis = analyses.get(name)

@@ -14,6 +14,7 @@ import click
 
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number, seconds
+from interpret_robust.core.spelling import current
 from interpret_robust.results.tables import captioned, render
 
 EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
@@ -366,6 +367,7 @@ class AnalyzeGroup(click.Group):
         """The command of one analysis."""
         from interpret_robust import analyses
 
+        name = current(name)
         if name not in analyses.names():
             raise unknown("analysis", name, analyses.names())
 
@@ -601,6 +603,7 @@ def figure(name: str, files: tuple[Path, ...], root: Path) -> None:
     from interpret_robust.figures import drawing
 
     folders = Folders(root)
+    name = current(name)
     if name != "all" and name not in figures.names():
         raise unknown("figure", name, [*figures.names(), "all"])
     if name == "all" and files:

@@ -7,6 +7,7 @@ from typing import Any
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import load_entry_point, registered
+from interpret_robust.core.spelling import current
 
 SHARED = ("style", "contact_sheet", "drawing")
 
@@ -20,7 +21,7 @@ def names() -> list[str]:
 
 def get(name: str) -> Any:
     """The module that draws the figure called `name`. Raises UserError for a broken one of an installed package."""
-    own = f"{__name__}.{name.replace('-', '_')}"
+    own = f"{__name__}.{current(name).replace('-', '_')}"
     if importlib.util.find_spec(own) is not None:
         return importlib.import_module(own)
     module = load_entry_point("figures", name)

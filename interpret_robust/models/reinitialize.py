@@ -1,6 +1,6 @@
 """The same network with fresh weights, from the head down: what its maps show of training, and what of the rest.
 
-Cascading randomisation (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292) replaces what was learned stage by
+Cascading randomization (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292) replaces what was learned stage by
 stage, the classifier first. A map or a score that is not that of a random network by the last stage did not come
 from the learned weights.
 

@@ -35,6 +35,7 @@ from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.core.files import put_in_place
 from interpret_robust.core.locks import do_if_free
+from interpret_robust.core.spelling import current
 from interpret_robust.results.schema import Column, Schema
 
 FORMAT = "interpret-robust"
@@ -352,6 +353,23 @@ class Result:
     def __contains__(self, name: str) -> bool:
         with _opened(self.path) as file:
             return name in file
+
+    @property
+    def analysis(self) -> str:
+        """The name of its analysis, as commands take it today."""
+        return current(self.schema.partition("/")[0])
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """How its model was made: dataset, architecture, variant, seed and recipe."""
+        job: dict[str, Any] = self.config["checkpoint"]["job"]
+        return job
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Which images it is of: dataset, split, how many, and their SHA-256."""
+        data: dict[str, Any] = self.config["data"]
+        return data
 
     @cached_property
     def count(self) -> int:

@@ -91,11 +91,11 @@ QUICK = Study(
         Question("robustness", SUBJECTS, HEADLINE_ONLY),
         *(
             Question(name, _EXPLAINED, limit=EXPLAINED)
-            for name in ("attention-rank", "attention-maps", "localisation", "feature-deletion")
+            for name in ("attention-rank", "attention-maps", "localization", "feature-deletion")
         ),
         *(
             Question(name, _OF_TABLE_4, limit=EXPLAINED)
-            for name in ("gradient-maps", "gradmap-score", "alignment", "randomisation")
+            for name in ("gradient-maps", "gradmap-score", "alignment", "randomization")
         ),
     ),
 )
@@ -137,7 +137,7 @@ PARTS = {
         Ask("masking", ADVERSARIAL),
         Ask("attention-rank", WITH_ATTENTION),
         Ask("feature-deletion", WITH_ATTENTION),
-        Ask("localisation", (*WITH_ATTENTION, "at")),
+        Ask("localization", (*WITH_ATTENTION, "at")),
         Ask("gradmap-score", OF_TABLE_4),
         Ask("alignment", OF_TABLE_4),
     ),
@@ -151,7 +151,7 @@ PARTS = {
         Ask("gradient-maps", OF_TABLE_4, splits=BOTH, images=KEPT_MAPS),
         Ask("gradmap-score", OF_TABLE_4, splits=BOTH),
         Ask("alignment", OF_TABLE_4),
-        Ask("randomisation", OF_TABLE_4),
+        Ask("randomization", OF_TABLE_4),
     ),
 }
 """What is asked for each part of the paper, for the audit of all its claims, and for the reference study."""

@@ -14,7 +14,7 @@ NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"
 def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text") -> str:
     """The headline numbers of an analysis's files, a row a model in the paper's order, then comparisons."""
     results = [hdf5.read(path) for path in files]
-    numbers = NUMBERS.get(results[0].schema.partition("/")[0])
+    numbers = NUMBERS.get(results[0].analysis)
     if form == "csv" and numbers:
         return render(numbers(sorted(results, key=names.order)), form)
     return "\n\n".join(captioned(table, form) for table in rows_of(results, views))
@@ -34,7 +34,7 @@ def _maps(result: hdf5.Result) -> dict[str, str]:
 def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
     """The rows of these tables, by column."""
     in_paper_order = sorted(results, key=names.order)
-    analysis = analyses.get(in_paper_order[0].schema.partition("/")[0])
+    analysis = analyses.get(in_paper_order[0].analysis)
     rows = [
         {"model": _name(result), **_maps(result), **analysis.table_row(result, *views)} for result in in_paper_order
     ]

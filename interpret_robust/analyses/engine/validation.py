@@ -20,7 +20,7 @@ def problems(path: Path) -> list[str]:
     """
     try:
         result = hdf5.read(path)
-        name = result.schema.partition("/")[0]
+        name = result.analysis
         if name not in analyses.names():
             return [f"{path} holds {result.schema}, which no analysis of this irt writes."]
         schema: Schema = analyses.get(name).schema

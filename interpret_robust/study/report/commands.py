@@ -66,7 +66,7 @@ def changed(result: Result) -> dict[str, Any]:
 
 
 def _name(result: Result) -> str:
-    return result.schema.partition("/")[0]
+    return result.analysis
 
 
 def _file(name: str, model_job: Mapping[str, Any]) -> str:

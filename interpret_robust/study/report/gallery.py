@@ -80,8 +80,8 @@ SCORES = (
     Score("margin under attack", "robustness", _margin_under_attack),
     Score("Spearman (Figure 2)", "attention-rank", _column("spearman")),
     Score("positions attended", "attention-rank", _column("effective_positions")),
-    Score("weights on the object", "localisation", _column("share", "weights")),
-    Score("gradient on the object", "localisation", _column("share", "gradient")),
+    Score("weights on the object", "localization", _column("share", "weights")),
+    Score("gradient on the object", "localization", _column("share", "gradient")),
     Score("gradient along edges", "alignment", _column("edge_cosine")),
     Score("evaluators that read the map", "gradmap-score", _read_by),
 )
@@ -176,7 +176,7 @@ def _beside(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
     """Files of other analyses of the same model and the same images, by the analysis; attacks only if any was read."""
     by_question: dict[str, Result] = {}
     for result in sorted(results, key=_changes):
-        name = result.schema.partition("/")[0]
+        name = result.analysis
         is_same = _checkpoint(result) == _checkpoint(maps) and result.config["data"] == maps.config["data"]
         if is_same and (name != "robustness" or headline(result)):
             by_question.setdefault(name, result)

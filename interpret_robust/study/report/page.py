@@ -87,7 +87,7 @@ def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
     """Each analysis with its question, its tables and its pictures, in their order."""
-    groups = _grouped(results, lambda result: result.schema.partition("/")[0])
+    groups = _grouped(results, lambda result: result.analysis)
     return [
         {
             "name": name,

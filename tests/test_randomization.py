@@ -13,9 +13,9 @@ from networks import pixels, settle
 from scipy import stats
 from torch import Tensor, nn
 
-from interpret_robust.analyses import randomisation
+from interpret_robust.analyses import randomization
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.analyses.randomisation import (
+from interpret_robust.analyses.randomization import (
     RANDOM_NETWORKS,
     SCORES,
     WINDOW,
@@ -283,7 +283,7 @@ def test_rows_of_linear_networks_are_known() -> None:
             assert found["weights"][n, network] == pytest.approx(1)
         assert found["object_area"][n] == found["object_positions"][n] == masks[n].mean()
     np.testing.assert_array_equal(found["label"], batch.labels)
-    assert {f"per_image/{name}" for name in found} == {column.path for column in randomisation.SCHEMA.per_image}
+    assert {f"per_image/{name}" for name in found} == {column.path for column in randomization.SCHEMA.per_image}
     bare = rows(trained, replace(batch, masks=None), cascade)
     for name in ("gradient_on_object", "weights_on_object", "object_area", "object_positions"):
         assert np.isnan(bare[f"per_image/{name}"]).all()
@@ -351,7 +351,7 @@ def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
     reader = changes.pop("reader")
     plain: dict[str, Any] = {"split": "train", "limit": 24, "batch_size": 16, "device": CPU}
     return Work(
-        randomisation.ANALYSIS,
+        randomization.ANALYSIS,
         checkpoint.read(path),
         dataset,
         folder,
@@ -378,8 +378,8 @@ def finished(trained: dict[str, Path], digits: Dataset, tmp_path_factory: pytest
 
 
 def columns(path: Path) -> dict[str, AnyArray]:
-    result = hdf5.read(path, randomisation.SCHEMA.label)
-    return {column.path: result[column.path] for column in randomisation.SCHEMA.per_image}
+    result = hdf5.read(path, randomization.SCHEMA.label)
+    return {column.path: result[column.path] for column in randomization.SCHEMA.per_image}
 
 
 def test_stages_are_named_and_their_networks_as_they_say(
@@ -426,7 +426,7 @@ def test_likeness_begins_at_one_and_ends_low(finished: dict[str, Path], name: st
         assert values[known, -1].mean() < 0.6
     score = list(SCORES).index("gradient magnitude")
     assert (result["gate/needed"][score], result["gate/passed"][score]) == (1, 1)
-    row = randomisation.table_row(result)
+    row = randomization.table_row(result)
     stage = result["stage"][result["gate/from_stage"][score]]
     assert row["gradient magnitude"] == f"1.00 to {result['random/mean'][score, 0]:.2f}, {stage}"
 
@@ -482,7 +482,7 @@ def test_another_seed_gives_other_random_networks(
 
 
 def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Path) -> None:
-    picture = draw("randomisation", list(finished.values()), tmp_path, lambda _: None)
+    picture = draw("randomization", list(finished.values()), tmp_path, lambda _: None)
     told = json.loads(picture.with_suffix(".json").read_text())
     assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
     result, numbers = hdf5.read(finished["at"]), told["numbers"]["at seed 0, Grad-CAM"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust import figures
-from interpret_robust.analyses import localisation
+from interpret_robust.analyses import localization
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.analyses.localisation import (
+from interpret_robust.analyses.localization import (
     ANALYSIS,
     OF_PATTERNS,
     SCHEMA,
@@ -409,7 +409,7 @@ def test_model_and_random_state_are_left_as_found(trained: dict[str, Path], digi
 
 def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Path]) -> None:
     result = hdf5.read(finished["at-att"])
-    row = localisation.table_row(result)
+    row = localization.table_row(result)
     (value, low, high), area = result["share/on_object"][0], result["share/area"][0, 0]
     assert row["weights on object (area)"] == f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] ({area:.1%})"
     value, centre = result["pointing/hits"][1, 0], result["pointing/centre"][1, 0]
@@ -417,12 +417,12 @@ def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Pat
     assert row["gradient pointing (centre)"].endswith(f"({centre:.1%})")
     assert row["weights"] == "attention" and row["images"] == "40"
     extra = {"gradient along patterns (turned)", "follows exchanged pattern"}
-    assert row.keys() - localisation.table_row(hdf5.read(finished["plain"])).keys() == extra
+    assert row.keys() - localization.table_row(hdf5.read(finished["plain"])).keys() == extra
 
 
 def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_path: Path) -> None:
     of = [hdf5.read(finished[name]) for name in ("at", "at-att")]
-    axes = figures.get("localisation").draw(of).figure.axes
+    axes = figures.get("localization").draw(of).figure.axes
     assert len(axes) == 4 + 3
     for panel, (name, index) in zip(
         axes, [("share/on_object", 0), ("share/on_object", 1), ("pointing/hits", 0), ("pointing/hits", 1)], strict=False
@@ -432,9 +432,9 @@ def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_pa
         assert panel.lines[-2].get_xdata()[0] == 100 * of[0]["share/area"][index, 0]
     follows = [mark[0].get_xdata()[0] for mark in axes[6].containers]
     assert follows == [100 * result[f"pattern/{of_}"][0] for result in of for of_ in ("stays", "follows")]
-    assert len(figures.get("localisation").draw([hdf5.read(finished["plain"])]).figure.axes) == 4
+    assert len(figures.get("localization").draw([hdf5.read(finished["plain"])]).figure.axes) == 4
 
-    picture = drawing.draw("localisation", [finished["at"], finished["at-att"]], tmp_path, lambda _: None)
+    picture = drawing.draw("localization", [finished["at"], finished["at-att"]], tmp_path, lambda _: None)
     caption = json.loads(picture.with_suffix(".json").read_text())
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
     assert caption["numbers"]["at-att seed 0"]["pattern/follows"] == of[1]["pattern/follows"].tolist()
