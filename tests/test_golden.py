@@ -42,7 +42,7 @@ def test_there_is_one_of_each_schema_and_it_is_good(name: str) -> None:
     assert file_of(schema_of(name)).stat().st_size < LARGEST
 
 
-def test_the_images_are_those_that_were_analysed(images: Split) -> None:
+def test_the_images_are_those_that_were_analyzed(images: Split) -> None:
     assert {golden(name).config["data"]["sha256"] for name in NAMES} == {images.sha256}
 
 

@@ -177,7 +177,7 @@ def half_blind(tmp_path: Path) -> Result:
     return made(tmp_path / "blind.h5", Blind(), split(), MapSettings())
 
 
-def test_zero_maps_are_counted_and_grey_and_never_nan(half_blind: Result) -> None:
+def test_zero_maps_are_counted_and_gray_and_never_nan(half_blind: Result) -> None:
     zero = split().images[:, 0, 0, 0] >= 128
     assert 3 < zero.sum() < N - 3
     np.testing.assert_array_equal(half_blind["per_image/degenerate"], zero)
@@ -423,7 +423,7 @@ def test_images_that_differ_between_models_are_drawn_for_each(tmp_path: Path) ->
     assert "a random wrong class" in drawing.caption and "of the highest loss" in drawing.caption
 
 
-def test_grey_images_are_drawn_in_grey(tmp_path: Path) -> None:
+def test_gray_images_are_drawn_in_gray(tmp_path: Path) -> None:
     result = made(tmp_path / "x.h5", linear(1), split(colors=1), MapSettings(source="integrated-gradients"))
     drawing, grid = compose(result)
     np.testing.assert_array_equal(shown(grid[0]), result["examples/image"][..., 0])

@@ -428,7 +428,7 @@ def test_the_deviation_of_a_set_is_that_of_all_entries_of_all_its_maps(whole: An
     assert len(set(gradmap_score._deviations(work))) == 3
 
 
-def test_a_map_that_is_zero_everywhere_is_counted_and_grey(whole: Analyzed) -> None:
+def test_a_map_that_is_zero_everywhere_is_counted_and_gray(whole: Analyzed) -> None:
     model = linear(1)
     batch = batch_of(pixels(4, COLORS, HEIGHT, WIDTH, seed=2), [0, 1, 2, 3])
     with torch.no_grad():

@@ -182,7 +182,7 @@ def test_the_gallery_shows_what_the_files_hold(
         np.testing.assert_array_equal(attention[weights == weights.max()], [[253, 231, 36]])
 
 
-def test_an_image_without_a_score_has_none_and_without_weights_is_grey(
+def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
     folders: Folders, tmp_path: Path, opened: dict[str, list[Result]]
 ) -> None:
     from interpret_robust.study.report import gallery

@@ -80,7 +80,7 @@ def test_a_lopsided_map_by_hand(rule: Any, expected: list[float]) -> None:
     np.testing.assert_allclose(as_image(row(-1, 0, 1, 4), rule, 1.0).flatten(), expected, atol=1e-6)
 
 
-def test_one_large_pixel_does_not_grey_out_a_clipped_map() -> None:
+def test_one_large_pixel_does_not_gray_out_a_clipped_map() -> None:
     """The rest uses most of the range, and the raw rules leave it nothing: why the paper clips."""
     random = torch.Generator().manual_seed(0)
     one = torch.randn((1, 3, 32, 32), generator=random)
@@ -141,7 +141,7 @@ def test_images_lie_in_the_unit_interval_and_raw_ones_reach_its_ends(rule: Any) 
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_zero_map_is_grey_and_degenerate(rule: Any) -> None:
+def test_a_zero_map_is_gray_and_degenerate(rule: Any) -> None:
     some = maps()
     some[[1, 3]] = 0
     assert degenerate(some).tolist() == [False, True, False, True, False]
@@ -151,7 +151,7 @@ def test_a_zero_map_is_grey_and_degenerate(rule: Any) -> None:
     assert (as_image(torch.zeros(2, C, H, W), rule, 0.0) == 0.5).all()
 
 
-def test_a_constant_map_is_grey_where_only_its_spread_would_show() -> None:
+def test_a_constant_map_is_gray_where_only_its_spread_would_show() -> None:
     constant = torch.full((1, C, H, W), 0.1)
     assert degenerate(constant).tolist() == [False]
     shown = {rule: set(as_image(constant, rule, 0.0).flatten().tolist()) for rule in RULES}

@@ -1,0 +1,77 @@
+"""The words: names that say what they name, and American spelling."""
+
+from pathlib import Path
+
+from words import PACKAGE, bindings, british, empty_words
+
+ROOT = PACKAGE.parent
+LIMIT = 0.114
+"""Share of bindings whose name may be a function word or a participle; captum, timm and torchattacks: 0.002."""
+STORED = ("colour", "centre", "initialised", "linearised", "localisation", "optimiser", "randomisation")
+"""Old spellings that files and commands still hold, and the names that follow them."""
+
+EVERY_BINDING = """
+import numpy as found
+def told(of, *one, who=1, **given): ...
+async def wanted(): ...
+class Brought:
+    asked: int = 0
+    known = lambda seen: seen
+for shown, (rows, held) in (): ...
+with open("x") as opened: ...
+try: ...
+except OSError as raised: ...
+self.taken = (made := 1)
+match x:
+    case [kept, *others]: ...
+    case {"a": 1, **left_over}: ...
+[_ for chosen in ()]
+"""
+WORDS = (
+    "asked brought chosen found given held kept known made of one opened others raised seen shown taken told wanted who"
+)
+
+
+def test_every_kind_of_binding_counts_once_and_reading_a_name_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "code.py"
+    path.write_text(EVERY_BINDING + "print(found, told, one)\n")
+    names = bindings(tmp_path)
+    assert sorted(binding.name.lower() for binding in empty_words(names)) == WORDS.split()
+    assert {binding.name for binding in names} - {binding.name for binding in empty_words(names)} == {
+        "rows",
+        "left_over",
+    }
+    assert [binding.line for binding in empty_words(names) if binding.name in ("found", "Brought", "chosen")] == [
+        2,
+        5,
+        16,
+    ]
+
+
+def test_names_that_are_function_words_or_participles_are_few() -> None:
+    names = bindings(PACKAGE)
+    empty = empty_words(names)
+    assert len(empty) / len(names) <= LIMIT, "see: python tests/words.py --list"
+
+
+def test_british_spellings_are_told_from_american_ones(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(
+        "The colour of the center\nanalysed analyses, an analysis: optimise, promise, rise, noise, OPTIMISER"
+    )
+    assert [(word.line, word.name) for word in british(tmp_path)] == [
+        (1, "colour"),
+        (2, "analysed"),
+        (2, "optimise"),
+        (2, "OPTIMISER"),
+    ]
+
+
+def test_spelling_is_american_but_for_the_names_that_files_hold() -> None:
+    here = {Path(__file__), Path(__file__).with_name("words.py")}
+    places = [ROOT / name for name in ("interpret_robust", "tests", "docs", "benchmarks", "README.md", "CHANGELOG.md")]
+    assert [
+        f"{word.path.relative_to(ROOT)}:{word.line} {word.name}"
+        for word in british(*places)
+        if word.path not in here and word.name.lower() not in STORED
+    ] == []
