@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,12 @@ def from_latex(text: str) -> list[list[str]]:
     ]
 
 
+def from_json(text: str) -> list[list[str]]:
+    rows = json.loads(text)
+    assert rows[0]["at_0, paper"] == 39.72
+    return [list(rows[0]), *(["" if cell is None else str(cell) for cell in row.values()] for row in rows)]
+
+
 def from_csv(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
 
@@ -75,6 +82,7 @@ PARSERS: dict[str, Callable[[str], list[list[str]]]] = {
     "markdown": from_markdown,
     "latex": from_latex,
     "csv": from_csv,
+    "json": from_json,
 }
 
 
@@ -94,13 +102,17 @@ def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() ->
     table = Table(ROWS, "50 % of it", "over 3 seeds")
     for form in FORMS:
         body = render(ROWS, form)
+        if form == "json":
+            said = {"title": "50 % of it", "note": "over 3 seeds", "rows": json.loads(body)}
+            assert json.loads(captioned(table, form)) == said
+            continue
         assert captioned(Table(ROWS), form) == body
         assert (
             captioned(table, form)
             == {
                 "text": f"50 % of it\n{body}\nover 3 seeds",
                 "markdown": f"50 % of it\n\n{body}\n\nover 3 seeds",
-                "latex": f"% 50 % of it\n{body}\n% over 3 seeds",
+                "latex": rf"{{\footnotesize 50 \% of it}}\par" f"\n{body}\n" r"{\footnotesize over 3 seeds}\par",
                 "csv": body,
             }[form]
         )

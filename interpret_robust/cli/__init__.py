@@ -75,7 +75,7 @@ device_option = click.option("--device", default="auto", show_default=True, help
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there under the same name.")
 form_option = click.option(
     "--form",
-    type=click.Choice(["text", "markdown", "latex", "csv"]),
+    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
     default="text",
     show_default=True,
     help="How the tables are written.",
@@ -167,6 +167,14 @@ def with_examples(text: str) -> str:
 SHORTCUTS = {"evaluate": "robustness", "gradmap-score": "gradmap-score"}
 """Commands that are analyses under a name of their own."""
 
+COMMANDS: dict[str, tuple[str, ...] | list[str]] = {
+    "Whole studies": ("reproduce", "plan", "audit", "flags", "report"),
+    "One step at a time": ("train", "analyze", "evaluate", "gradmap-score", "figure"),
+    "Models and data": ("data", "model", "checkpoints", "verify"),
+    "Files": ("show", "validate", "export"),
+}
+"""The commands as the help lists them."""
+
 TOGETHER = ("train", "analyze", "reproduce", *SHORTCUTS)
 
 
@@ -184,18 +192,20 @@ class ShortcutGroup(click.Group):
         return super().get_command(context, name)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in the help, without importing any analysis."""
+        """Write the commands in groups, each with its whole first sentence, without importing any analysis."""
+        grouped = [name for names in COMMANDS.values() for name in names]
+        rest = [name for name in self.list_commands(context) if name not in grouped]
+        for title, names in {**COMMANDS, "Further commands": rest}.items():
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(name, self._sentence(name)) for name in names])
+
+    def _sentence(self, name: str) -> str:
         from interpret_robust import analyses
 
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    (name, analyses.about(SHORTCUTS[name]))
-                    if name in SHORTCUTS
-                    else (name, self.commands[name].get_short_help_str(limit=90))
-                    for name in self.list_commands(context)
-                ]
-            )
+        if name in SHORTCUTS:
+            return analyses.about(SHORTCUTS[name])
+        return self.commands[name].get_short_help_str(limit=500)
 
 
 @click.group(
@@ -677,9 +687,10 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         return
     raised_rows = [row for row in rules.numbers(results) if row["raised"] == "yes"]
     click.echo(captioned(rules.summary(results), form))
+    sentences = [f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}" for row in raised_rows]
+    is_looked_at = bool(rules.numbers(results))
     click.echo(
-        "\n".join(f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}" for row in raised_rows)
-        or "none raised"
+        "\n".join(sentences) or ("none raised" if is_looked_at else "nothing was looked at: no flag fits these files")
     )
 
 

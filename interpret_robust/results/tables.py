@@ -2,6 +2,10 @@
 
 import csv
 import io
+import json
+import re
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import fill
 
@@ -28,12 +32,17 @@ def render(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
 
 
 def captioned(table: Table, form: str = "text") -> str:
-    """A table with its title over it and its note under it: comments in LaTeX, and left out of CSV."""
+    """A table with its title over it and its note under it: small print in LaTeX, fields in JSON, left out of CSV."""
     if form == "csv":
         return render(table, form)
-    title, note = (f"% {text}" if text and form == "latex" else text for text in (table.title, table.note))
+    if form == "json":
+        rows = json.loads(render(table, form))
+        return json.dumps({"title": table.title, "note": table.note, "rows": rows}, indent=1, ensure_ascii=False)
+    title, note = table.title, table.note
+    if form == "latex":
+        title, note = (rf"{{\footnotesize {to_latex(text)}}}\par" if text else "" for text in (title, note))
     if form == "text":
-        note = fill(note, 120, break_on_hyphens=False)
+        note = fill(note, min(terminal_width() or 120, 120), break_on_hyphens=False)
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
 
@@ -42,10 +51,64 @@ def to_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that is written to, None where it is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def _text(lines: Lines) -> str:
+    return "\n\n".join(map(_block, fold(lines, terminal_width())))
+
+
+def _block(lines: Lines) -> str:
+    """Return a table as text: numbers at the right of their column, all else at the left."""
     widths = _widths(lines)
-    padded = ["  ".join(_padded(line, widths)).rstrip() for line in lines]
+    is_number = [all(_NUMERIC.fullmatch(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
+    padded = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, is_number, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
     return "\n".join([padded[0], "  ".join("-" * width for width in widths), *padded[1:]])
+
+
+def fold(lines: Lines, limit: int | None) -> list[Lines]:
+    """Return a table as tables that are at most `limit` characters wide, each with the first column.
+
+    Nothing is left out: a cell that is wider than the limit stays whole, in a table of its own. None for no limit.
+
+    Example:
+        >>> fold([["model", "a", "b"], ["x", "1.25", "2.5"]], 12)
+        [[['model', 'a'], ['x', '1.25']], [['model', 'b'], ['x', '2.5']]]
+    """
+    widths = _widths(lines)
+    groups: list[list[int]] = [[]]
+    width = widths[0]
+    for column in range(1, len(widths)):
+        if limit is not None and groups[-1] and width + 2 + widths[column] > limit:
+            groups.append([])
+            width = widths[0]
+        groups[-1].append(column)
+        width += 2 + widths[column]
+    return [[[line[column] for column in (0, *group)] for line in lines] for group in groups]
+
+
+_NUMERIC = re.compile(r"[-+]?\d+(\.\d+)?( %)?")
+"""A cell that is a plain number."""
+
+
+def _json(lines: Lines) -> str:
+    """Return the rows as JSON objects: a plain number is a number, an empty cell null."""
+    names, *rows = lines
+    return json.dumps([dict(zip(names, map(_value, row), strict=True)) for row in rows], ensure_ascii=False)
+
+
+def _value(cell: str) -> str | float | int | None:
+    if not re.fullmatch(r"[-+]?\d+(\.\d+)?", cell):
+        return cell or None
+    return float(cell) if "." in cell else int(cell)
 
 
 def _markdown(lines: Lines) -> str:
@@ -76,7 +139,13 @@ def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
 
 
-_RENDERERS: dict[str, Callable[[Lines], str]] = {"text": _text, "markdown": _markdown, "latex": _latex, "csv": _csv}
+_RENDERERS: dict[str, Callable[[Lines], str]] = {
+    "text": _text,
+    "markdown": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+    "json": _json,
+}
 
 
 FORMS = tuple(_RENDERERS)

@@ -31,6 +31,9 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.loop import finished, training
 from interpret_robust.training.recipe import Recipe
 
+FEW = 3
+"""Files that are named one by one where they are there already."""
+
 AT_ONCE = 4
 """Models that a GPU trains at once: more of the paper's size than fill one."""
 
@@ -155,16 +158,17 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
     Several ranks do each task together, one by one. Each outcome is said as it comes. The first error is raised when
     all others have ended; by ranks, which cannot go on without each other, at once.
     """
-    todo = []
+    todo, done = [], []
     is_done_by_task = ranks.from_first(lambda: [task.is_done() for task in tasks])
     for task, is_done in zip(tasks, is_done_by_task, strict=True):
         assert isinstance(task, TrainTask | AnalysisTask)
         if is_done:
-            say(f"{task.name} is there already")
+            done.append(task.name)
         else:
             if not task.overwrite and (task.folder / task.name).exists():
                 say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
+    _say_done(done, len(tasks), say)
     failures = []
     for outcome in _outcomes(todo, resolve(device)):
         if isinstance(outcome, Exception):
@@ -176,6 +180,15 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
         say(str(failure))
     if failures:
         raise failures[0]
+
+
+def _say_done(names: Sequence[str], count: int, say: Say) -> None:
+    """Say which of `count` files are there already: a few by name, many in one line."""
+    if len(names) > FEW:
+        say(f"{len(names)} of {count} files are there already")
+        return
+    for name in names:
+        say(f"{name} is there already")
 
 
 def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exception]:
