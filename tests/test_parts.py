@@ -160,3 +160,12 @@ def test_a_study_that_there_is_not_is_told(arguments: tuple[str, ...], said: str
     with pytest.raises(UserError) as error:
         study(*arguments)  # type: ignore[arg-type]
     assert str(error.value).startswith(said)
+
+
+def test_a_study_can_be_of_another_architecture() -> None:
+    small, narrow = study("cifar10"), study("cifar10", architecture="narrow")
+    assert {model.architecture for model in narrow.models} == {"narrow"}
+    assert [model._replace(architecture="small") for model in narrow.models] == list(small.models)
+    assert (narrow.recipe, narrow.dataset) == (small.recipe, small.dataset)
+    with pytest.raises(UserError, match="unknown architecture 'narow': did you mean 'narrow'"):
+        study("cifar10", architecture="narow")

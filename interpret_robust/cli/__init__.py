@@ -783,6 +783,7 @@ study_options = options(
         help="Small networks and data for a laptop, or the paper's own for a GPU.",
     ),
     click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1, of cifar10 2]"),
+    click.option("--arch", help="Another architecture than that of the scale, such as narrow."),
 )
 
 
@@ -790,7 +791,7 @@ study_options = options(
 @study_options
 @form_option
 @root_option
-def plan(name: str, scale: str, seeds: int | None, form: str, root: Path) -> None:
+def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, root: Path) -> None:
     """List the files of study NAME, what each of them needs, and whether it is there.
 
     An engine that runs workflows can make each by itself: irt reproduce NAME --only FILE. workflow/ has one.
@@ -803,7 +804,7 @@ def plan(name: str, scale: str, seeds: int | None, form: str, root: Path) -> Non
             "here": "yes" if (root / step.file).exists() else "no",
             "needs": " ".join(need.stem for need in step.needs) if form == "csv" else _count(step.needs),
         }
-        for step in study.plan(study.study(name, scale, seeds))
+        for step in study.plan(study.study(name, scale, seeds, arch))
     ]
     click.echo(render(rows, form))
 
@@ -826,6 +827,7 @@ def reproduce(
     name: str,
     scale: str,
     seeds: int | None,
+    arch: str | None,
     time_limit: float | None,
     only: tuple[str, ...],
     form: str,
@@ -852,7 +854,7 @@ def reproduce(
     tell = partial(click.echo, err=form != "text")
     deadline = _deadline(time_limit)
     names = {Path(file).name for file in only} or None
-    plan_of_study = study.study(name, scale, seeds)
+    plan_of_study = study.study(name, scale, seeds, arch)
     answers = study.reproduce(plan_of_study, folders, device, say, deadline, overwrite=overwrite, only=names)
     if ranks.index() > 0 or only:
         return

@@ -16,6 +16,7 @@ from interpret_robust.analyses.engine.naming import file_name, reached
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import load
+from interpret_robust.models import ARCHITECTURES
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
 from interpret_robust.training.recipe import preset
@@ -196,8 +197,10 @@ SCALES = {
 }
 
 
-def study(name: str, scale: str = "quick", seeds: int | None = None) -> Study:
-    """The study called `quick`, or that of a part of the paper over this many training seeds.
+def study(name: str, scale: str = "quick", seeds: int | None = None, architecture: str | None = None) -> Study:
+    """Return the study called `quick`, or that of a part of the paper over this many training seeds.
+
+    `architecture` takes the place of that of the scale; the recipe stays.
 
     By default that is three, one for figures, and two for the reference study `cifar10`: each model and an independent
     copy, which the black-box rows of a table need. Raises UserError for a name
@@ -206,11 +209,15 @@ def study(name: str, scale: str = "quick", seeds: int | None = None) -> Study:
     if name not in NAMES:
         raise unknown("study", name, NAMES)
     if name == "quick":
-        if scale != "quick" or seeds not in (None, 1):
+        if scale != "quick" or seeds not in (None, 1) or architecture is not None:
             raise UserError("quick is the embedded study of one seed: `audit` is that of several, at either scale.")
         return QUICK
     number = seeds or (1 if name.startswith("figure") else 2 if name == "cifar10" else 3)
     setup = SCALES[scale].get(name, SCALES[scale]["rest"])
+    if architecture is not None:
+        if architecture not in ARCHITECTURES:
+            raise unknown("architecture", architecture, ARCHITECTURES)
+        setup = setup._replace(architecture=architecture)
     questions = tuple(
         Question(ask.analysis, _models(setup.architecture, ask.variants, number), ask.settings, split, limit)
         for ask in PARTS[name]
