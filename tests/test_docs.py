@@ -172,7 +172,7 @@ QUESTIONS = sorted(path.stem for path in (DOCS / "questions").glob("*.md") if pa
 def test_every_question_has_a_page_and_all_pages_are_alike() -> None:
     from interpret_robust import analyses
 
-    assert sorted(set(analyses.ORDER)) == QUESTIONS
+    assert sorted(analyses.ORDER) == QUESTIONS
     headings = ["What is measured", "How to read it", "Controls", "A pitfall", "The call"]
     for name in QUESTIONS:
         text = (DOCS / f"questions/{name}.md").read_text(encoding="utf-8")
@@ -185,7 +185,8 @@ def test_the_call_of_every_question_runs(world: Path, monkeypatch: pytest.Monkey
     follow("questions/index.md", monkeypatch)
     for name in QUESTIONS:
         follow(f"questions/{name}.md", monkeypatch)
-    answered = {path.name.partition("-cluttered")[0] for path in world.glob("analyses/*.h5")}
+    stored = {path.name.partition("-cluttered")[0] for path in world.glob("analyses/*.h5")}
+    answered = {name.replace("isation", "ization") for name in stored}  # files keep the names of their schemas
     assert answered == set(QUESTIONS) - {"autoattack"}
 
 
