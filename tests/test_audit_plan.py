@@ -38,7 +38,7 @@ def test_a_gradient_is_counted_as_two_forward_passes(plan: Any) -> None:
         nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 6 * 8, 5, bias=False)
     )
     forward = 2 * (9 * 3 * 4 + 4 * 5) * 6 * 8
-    assert plan.count_passes(network, (3, 6, 8)) == ((3, 6, 8), 9 * 3 * 4 + 4 * 6 * 8 * 5, forward, 2 * forward)
+    assert plan.counted(network, (3, 6, 8)) == ((3, 6, 8), 9 * 3 * 4 + 4 * 6 * 8 * 5, forward, 2 * forward)
 
 
 def test_core_seconds_are_those_of_all_threads(plan: Any, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def files(folder: Path, name: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def compose(analyzed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn(analyzed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both pictures, drawn in this process and with nothing global changed."""
     folder = tmp_path_factory.mktemp("drawn")
     before = mpl.rcParams.copy()

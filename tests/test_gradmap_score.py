@@ -812,7 +812,7 @@ def test_the_second_table_shows_the_controls(written: Result, tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def compose(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """Two models that were not read by the same evaluators."""
     folder = tmp_path_factory.mktemp("drawn")
     other = {name: THREE["at-att"][name] for name in (READERS[2], READERS[1])} | {"toy-small-at-seed1": ("abc", "a")}

@@ -50,12 +50,12 @@ def test_a_training_step_has_the_flops_of_its_passes(limit: Any, variant: str, p
     steps = 0 if variant == "natural" else 2
     training, gradient = works(limit, variant=variant, recipe=recipe)
     of_training = passes * (3 * FORWARD - STEM) - (passes - 1) * 3 * CLASSIFIER
-    assert training.count_passes().flops == 3 * (2 * steps * FORWARD + of_training)
-    assert gradient.count_passes().flops == 3 * 2 * FORWARD
+    assert training.counted().flops == 3 * (2 * steps * FORWARD + of_training)
+    assert gradient.counted().flops == 3 * 2 * FORWARD
 
 
 def test_attention_adds_little(limit: Any) -> None:
-    counted = {variant: works(limit, variant=variant)[1].count_passes().flops for variant in ("at", "at-att")}
+    counted = {variant: works(limit, variant=variant)[1].counted().flops for variant in ("at", "at-att")}
     assert 1 < counted["at-att"] / counted["at"] < 1.05
 
 

@@ -236,7 +236,7 @@ def test_a_mistake_is_told_once_on_each_node(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["irt", "train", "nonsense"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(ranks, "joined", nullcontext)
+    monkeypatch.setattr(ranks, "process_group", nullcontext)
     for local, said in (("0", "irt: unknown variant 'nonsense'"), ("1", "")):
         monkeypatch.setenv("LOCAL_RANK", local)
         with pytest.raises(SystemExit) as ended:

@@ -90,7 +90,7 @@ def page(folders: Folders) -> str:
 
 
 @pytest.fixture(scope="module")
-def location(page: str) -> dict[str, Any]:
+def told(page: str) -> dict[str, Any]:
     """What the gallery's script is told."""
     found = re.search(r'<script type="application/json" id="told">(.*?)</script>', page, re.DOTALL)
     assert found is not None

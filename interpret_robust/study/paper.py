@@ -190,7 +190,7 @@ CLAIMS = (
         "attention sits on the object",
         "The attention maps focus sharply on the objects in the images",
         "Section 4.3, Figure 3",
-        "localisation",
+        "localization",
         ATTENTIVE,
     ),
     Claim(
@@ -224,7 +224,7 @@ CLAIMS = (
         "more of the full model's gradient lies on the object",
         "our gradient maps have cleaner backgrounds and the gradients only focus on the objects",
         "Section 4.4, Figure 4",
-        "localisation",
+        "localization",
         FULL_MODEL,
     ),
 )

@@ -45,9 +45,7 @@ def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> I
 
     The paper's claims are about gradients: files of other maps do not bear on them.
     """
-    analysis = [
-        result for result in results if result.schema.startswith(f"{claim.analysis}/") and maps_of(result) == GRADIENT
-    ]
+    analysis = [result for result in results if result.analysis == claim.analysis and maps_of(result) == GRADIENT]
     for files in product(*([entry for entry in analysis if job(entry)["variant"] == model] for model in models)):
         if all(job(entry)["seed"] == job(files[0])["seed"] for entry in files) and all(
             compared_under(entry) == compared_under(files[0]) for entry in files
