@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interpret_robust.attacks.cycles import read_at
+from interpret_robust.attacks.cycles import FIRST_CHECK, read_at
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
@@ -140,7 +140,9 @@ class PGD:
 
         chosen_steps = range(self.steps + 1) if steps is None else steps
         constants = (low, high, labels)
-        repeats = self.batch_norm == "eval" and images.device.type == "cpu" and answers_repeat(model, images[:1])
+        is_long = max(chosen_steps, default=0) > FIRST_CHECK
+        is_exact = self.batch_norm == "eval" and images.device.type == "cpu"  # a GPU rounds by the size of the batch
+        repeats = is_long and is_exact and answers_repeat(model, images[:1])
         return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, taken=taken)
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:

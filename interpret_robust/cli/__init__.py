@@ -682,16 +682,20 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
             f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
         )
     results = [rules.read(path) for path in paths]
-    if form == "csv":
+    if form in ("csv", "json"):
         click.echo(render(rules.numbers(results), form))
         return
-    raised_rows = [row for row in rules.numbers(results) if row["raised"] == "yes"]
+    rows = rules.numbers(results)
+    if not rows:
+        click.echo("nothing was looked at: these files bear on no flag")
+        return
+    sentences = [
+        f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}"
+        for row in rows
+        if row["raised"] == "yes"
+    ]
     click.echo(captioned(rules.summary(results), form))
-    sentences = [f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}" for row in raised_rows]
-    is_looked_at = bool(rules.numbers(results))
-    click.echo(
-        "\n".join(sentences) or ("none raised" if is_looked_at else "nothing was looked at: no flag fits these files")
-    )
+    click.echo("\n".join(sentences) or "none raised")
 
 
 @irt.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))

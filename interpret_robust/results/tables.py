@@ -83,11 +83,13 @@ def fold(lines: Lines, limit: int | None) -> list[Lines]:
         >>> fold([["model", "a", "b"], ["x", "1.25", "2.5"]], 12)
         [[['model', 'a'], ['x', '1.25']], [['model', 'b'], ['x', '2.5']]]
     """
+    if limit is None or not lines[0]:
+        return [lines]
     widths = _widths(lines)
     groups: list[list[int]] = [[]]
     width = widths[0]
     for column in range(1, len(widths)):
-        if limit is not None and groups[-1] and width + 2 + widths[column] > limit:
+        if groups[-1] and width + 2 + widths[column] > limit:
             groups.append([])
             width = widths[0]
         groups[-1].append(column)
