@@ -800,15 +800,22 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
 
     An engine that runs workflows can make each by itself: irt reproduce NAME --only FILE. workflow/ has one.
     """
+    from interpret_robust.datasets.catalogue import must_be_fetched
     from interpret_robust.study import plan as study
 
+    planned = study.study(name, scale, seeds, arch)
+    if must_be_fetched(planned.dataset):
+        raise UserError(
+            f"the images of {planned.dataset} are not here, and decide the names of files: "
+            f"`irt data get {planned.dataset}` fetches them."
+        )
     rows = [
         {
             "file": str(step.file),
             "here": "yes" if (root / step.file).exists() else "no",
             "needs": " ".join(need.stem for need in step.needs) if form == "csv" else _count(step.needs),
         }
-        for step in study.plan(study.study(name, scale, seeds, arch))
+        for step in study.plan(planned)
     ]
     click.echo(render(rows, form))
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from interpret_robust.core.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -42,6 +44,21 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_readable(path: Path) -> None:
+    """Raise UserError where a file is there and its permissions do not allow to read it.
+
+    Example:
+        >>> check_readable(Path("checkpoints/mine.safetensors"))
+    """
+    try:
+        with open(path, "rb"):
+            pass
+    except PermissionError:
+        raise UserError(f"{path} may not be read: its permissions do not allow it.") from None
+    except OSError:
+        return
 
 
 def file_sha256(path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import check_readable, replacing
 from interpret_robust.datasets.base import Split
 
 Array = npt.NDArray[Any]
@@ -107,6 +107,7 @@ def load_arrays(path: Path) -> Arrays:
     Every member of the archive is accounted for and checked against its CRC-32. Raises UserError where the file or an
     array cannot be read, or has a name that is not known: a damaged name must not pass for an absent array.
     """
+    check_readable(path)
     arrays, location = {}, str(path)
     try:
         # numpy.load would return bytes or a bare array, or speak of pickles, for files that are no .npz

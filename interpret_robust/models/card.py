@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import check_readable, replacing
 from interpret_robust.models.variants import VARIANTS
 
 FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
@@ -65,6 +65,7 @@ class Card:
     @classmethod
     def read(cls, path: Path) -> Self:
         """A card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
+        check_readable(path)
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

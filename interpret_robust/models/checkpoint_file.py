@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, deserialize
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import check_readable
 
 FORMAT = "interpret-robust-checkpoint"
 FORMAT_VERSION = 1
@@ -45,11 +46,8 @@ def read(path: Path) -> Stored:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: `irt train` makes them.")
-    try:
-        data = path.read_bytes()
-    except PermissionError:
-        raise UserError(f"{path} may not be read: its permissions do not allow it.") from None
-    return parse(path, data)
+    check_readable(path)
+    return parse(path, path.read_bytes())
 
 
 def parse(path: Path, data: bytes) -> Stored:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
 
 NESTED = ("state_dict", "model_state_dict", "model")
@@ -41,6 +42,7 @@ def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"there is no file of weights {path}: give one, or --weights pretrained or random.")
+    check_readable(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -33,7 +33,7 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError, first_line
-from interpret_robust.core.files import put_in_place
+from interpret_robust.core.files import check_readable, put_in_place
 from interpret_robust.core.locks import do_if_free
 from interpret_robust.core.spelling import current
 from interpret_robust.results.schema import Column, Schema
@@ -511,6 +511,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
     if not path.is_file():
         raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
+    check_readable(path)
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
@@ -521,8 +522,6 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             yield file
     except BlockingIOError:
         raise UserError(f"{path} is being written by another process.") from None
-    except PermissionError:
-        raise UserError(f"{path} may not be read: its permissions do not allow it.") from None
     except _UNREADABLE as error:
         raise UserError(_unreadable(path, error)) from None
 

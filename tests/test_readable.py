@@ -1,0 +1,46 @@
+"""A file that may not be read is said to be just that; a plan fetches nothing."""
+
+import builtins
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interpret_robust.cli import irt
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import sources
+from interpret_robust.datasets.npz import load_arrays
+from interpret_robust.models import checkpoint, weight_files
+from interpret_robust.models.card import Card
+from interpret_robust.results import hdf5
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "a.h5": hdf5.read,
+    "a.safetensors": checkpoint.read,
+    "a.npz": load_arrays,
+    "a.json": Card.read,
+    "a.pt": weight_files._read_weights,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_permissions_are_not_damage(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, plain = tmp_path / name, builtins.open
+    path.write_bytes(b"anything")
+
+    def refuse(file: Any, *arguments: Any, **options: Any) -> Any:
+        if Path(str(file)) == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return plain(file, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    with pytest.raises(UserError, match=rf"{name} may not be read: its permissions do not allow it\.$"):
+        READERS[name](path)
+
+
+def test_a_plan_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRT_DATA", str(tmp_path / "empty"))
+    monkeypatch.setattr(sources, "fetch", lambda *_: pytest.fail("fetched"))
+    with pytest.raises(UserError, match="`irt data get cifar100` fetches them"):
+        irt.main(["plan", "table5", "--root", str(tmp_path)], standalone_mode=False)
