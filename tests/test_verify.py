@@ -1,6 +1,7 @@
 """Adversarial images of others: what is accepted, what is said of them, and one sentence for each kind of nonsense."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -340,7 +341,7 @@ def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
     words = ["verify", path, model.path, "--dataset", tmp_path / "data.npz", "--device", "cpu"]
     code, out, err = irt(capfd, monkeypatch, *words)
     assert (code, err) == (0, "")
-    row = out.splitlines()[2].split("  ")
+    row = re.split("  +", out.splitlines()[2])
     assert (row[0], row[1].strip()) == (model.path.stem, "17")
     assert "8.00" in out
     assert f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in out
