@@ -1,10 +1,12 @@
 """Tables fit the terminal, and nothing is left out of them; JSON has numbers as numbers."""
 
 import json
+import sys
 
 import pytest
 
-from interpret_robust.core.errors import unknown
+from interpret_robust.cli import irt, main
+from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.results import tables
 from interpret_robust.results.tables import Table, captioned, fold, render
 
@@ -51,3 +53,27 @@ def test_latex_typesets_the_note() -> None:
 def test_a_name_in_other_letters_is_recognized() -> None:
     assert "did you mean 'at-att'" in str(unknown("variant", "AT-ATT", ["at", "at-att", "natural"]))
     assert "did you mean 'at'" in str(unknown("variant", "AT", ["at", "at-att", "natural"]))
+
+
+def test_several_tables_are_one_json_document() -> None:
+    first, second = Table([{"a": "1"}], "one"), Table([{"b": "x"}], "", "two")
+    rows = [{"title": "one", "note": "", "rows": [{"a": 1}]}, {"title": "", "note": "two", "rows": [{"b": "x"}]}]
+    assert json.loads(tables.captioned_all([first, second], "json")) == rows
+    assert tables.captioned_all([first, second]) == f"{captioned(first)}\n\n{captioned(second)}"
+
+
+def test_a_second_model_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--model is given 2 times \(a, b\)"):
+        irt.main(["evaluate", "--model", "a", "--model", "b"], standalone_mode=False)
+
+
+def test_without_a_command_the_help_keeps_its_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["irt", "data"])
+    with pytest.raises(SystemExit) as exit_status:
+        main()
+    assert exit_status.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "irt: a command is missing."
+    assert max(map(len, lines)) <= 80 and any(line.strip().startswith("list ") for line in lines)

@@ -113,8 +113,17 @@ card_options = options(
     click.option("--label", help="What files and tables call it."),
 )
 CARD_FIELDS = ("weights", "arguments", "normalize", "resize", "local_layer", "attention_layer", "label")
+
+
+def _single(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> str | None:
+    """The one model that --model names, None for none. A second one would be dropped without a word."""
+    if len(names) > 1:
+        raise UserError(f"--model is given {len(names)} times ({', '.join(names)}): ask one model at a time.")
+    return names[0] if names else None
+
+
 model_option: Callable[[Command], Command] = click.option(
-    "--model", metavar="MODEL", help=f"A model from anywhere: {MODEL}."
+    "--model", metavar="MODEL", multiple=True, callback=_single, help=f"A model from anywhere: {MODEL}."
 )
 run_options = options(
     form_option,
@@ -912,6 +921,8 @@ def _explain(error: Exception) -> tuple[str | None, int]:
             sentence, code = f"{error}; everything is saved, {remedy}", EXIT_STOPPED
         case click.Abort():
             sentence, code = f"interrupted; what is finished is kept, {remedy}", EXIT_INTERRUPTED
+        case click.exceptions.NoArgsIsHelpError():
+            sentence = f"a command is missing.\n\n{error.format_message()}"
         case click.ClickException():
             sentence = " ".join(error.format_message().split())
         case UserError():

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 Lines = Sequence[Sequence[str]]
 
@@ -36,14 +37,24 @@ def captioned(table: Table, form: str = "text") -> str:
     if form == "csv":
         return render(table, form)
     if form == "json":
-        rows = json.loads(render(table, form))
-        return json.dumps({"title": table.title, "note": table.note, "rows": rows}, indent=1, ensure_ascii=False)
+        return json.dumps(_document(table), indent=1, ensure_ascii=False)
     title, note = table.title, table.note
     if form == "latex":
         title, note = (rf"{{\footnotesize {to_latex(text)}}}\par" if text else "" for text in (title, note))
     if form == "text":
         note = fill(note, min(terminal_width() or 120, 120), break_on_hyphens=False)
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
+
+
+def captioned_all(tables: Iterable[Table], form: str = "text") -> str:
+    """Return several tables as `captioned` writes each, one after the other; in JSON as one list."""
+    if form == "json":
+        return json.dumps([_document(table) for table in tables], indent=1, ensure_ascii=False)
+    return "\n\n".join(captioned(table, form) for table in tables)
+
+
+def _document(table: Table) -> dict[str, Any]:
+    return {"title": table.title, "note": table.note, "rows": json.loads(render(table, "json"))}
 
 
 def to_latex(text: str) -> str:

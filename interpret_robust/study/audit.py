@@ -6,7 +6,7 @@ from typing import NamedTuple
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, order
-from interpret_robust.results.tables import Table, captioned, render
+from interpret_robust.results.tables import Table, captioned_all, render
 from interpret_robust.study import flags
 from interpret_robust.study.verdicts import Finding, Measure, judge
 
@@ -110,9 +110,8 @@ def text_of(results: Sequence[Result], form: str = "text") -> str:
     subject_audits = audits(results)
     if form == "csv":
         return render([row for entry in subject_audits for row in numbers(entry)], form)
-    return "\n\n".join(
-        captioned(table, form) for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table
-    )
+    tables = (table for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table)
+    return captioned_all(tables, form)
 
 
 def verdicts(audit: Audit) -> Table:
