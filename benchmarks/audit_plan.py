@@ -51,7 +51,7 @@ from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.figures.style import OTHERS, RC, new_figure
 from interpret_robust.models import build
 from interpret_robust.models.variants import variant
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.tables import FORMS, render
 
 HOUR = 3600.0
@@ -189,7 +189,7 @@ def save_cost(path: Path, repeats: int = 20) -> list[float]:
     taken = []
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / path.name
-        with hdf5.open_rows(whole, schema, repeats * BATCH_SIZE, axes, {}, {}) as unfinished:
+        with writer.open_rows(whole, schema, repeats * BATCH_SIZE, axes, {}, {}) as unfinished:
             for _ in range(repeats):
                 began = time.perf_counter()
                 unfinished.append(rows)

@@ -1,14 +1,16 @@
-"""Do two equal commands that start together end in the files of one that ran alone?
+"""Do two commands that start together end in the files of each that ran alone?
 
     python benchmarks/races.py --pairs 200
 
 Each pair starts in a fresh folder, at a barrier, in two processes forked from one that has everything imported. After
-it every file must be there, readable, and equal to that of an undisturbed run, with nothing beside it; and each
-process must have ended well. Kinds: analyze, train, report, figure.
+it each process must have ended well, and every file must be there, readable, and equal to that of an undisturbed run,
+with nothing beside it. Of two different commands pictures and report may differ, as one may read what the other has
+just written; they must be whole. Commands: analyze, train, report, figure, each beside itself and each other.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -22,11 +24,14 @@ from pathlib import Path
 from typing import Any
 
 MODEL = "cluttered-digits-small-natural-seed0"
+OLD, NEW = "alignment", "gradient-maps"
+"""Of which analysis there is a file before a pair starts, and of which one is made."""
+
 TRAIN = ("natural", "--limit", "64", "--set", "epochs=1", "--set", "batch_size=32")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", *TRAIN),
-    "analyze": ("analyze", "gradient-maps", "--limit", "8", "--batch-size", "2"),
-    "figure": ("figure", "gradient-maps"),
+    "analyze": ("analyze", NEW, "--limit", "8", "--batch-size", "2"),
+    "figure": ("figure", OLD),
     "report": ("report",),
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -36,6 +41,14 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "report": ("analyses",),
 }
 """The folders that a command reads."""
+
+MADE: Mapping[str, str] = {
+    "train": "checkpoints/*.safetensors",
+    "analyze": f"analyses/{NEW}*.h5",
+    "figure": "figures/*.png",
+    "report": "report.html",
+}
+"""What a command makes."""
 
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
@@ -76,7 +89,13 @@ def _content(path: Path) -> str:
         return checkpoint.read(path).sha256
     if path.suffix == ".json":
         json.loads(path.read_bytes())
+    if path.suffix in ENDINGS and not path.read_bytes().rstrip().endswith(ENDINGS[path.suffix]):
+        raise ValueError(f"{path} is cut off")
     return file_sha256(path)
+
+
+ENDINGS = {".html": b"</html>", ".pdf": b"%%EOF", ".png": b"IEND\xaeB`\x82"}
+"""How a whole file ends."""
 
 
 @dataclass
@@ -98,28 +117,34 @@ class Arena:
         self.whole = self.folder / "whole"
         self.whole.mkdir()
 
-    def start(self, kind: str, root: Path, barrier: Any = None) -> Any:
-        """Start one process of a kind."""
-        process = self.context.Process(target=work, args=(COMMANDS[kind], root, barrier))
+    def start(self, command: tuple[str, ...], root: Path, barrier: Any = None) -> Any:
+        """Start one process that runs a command."""
+        process = self.context.Process(target=work, args=(command, root, barrier))
         process.start()
         return process
 
     def prepare(self) -> None:
         """Run each command alone."""
-        for kind in COMMANDS:
-            process = self.start(kind, self.whole)
+        first, *others = COMMANDS.values()
+        commands = [first, ("analyze", OLD, *COMMANDS["analyze"][2:]), *others]
+        for command in commands:
+            process = self.start(command, self.whole)
             process.join(PATIENCE)
             if process.exitcode:
-                raise SystemExit(f"irt {kind}: {(self.folder / 'whole.log').read_text()}")
+                raise SystemExit(f"irt {command}: {(self.folder / 'whole.log').read_text()}")
 
-    def outcome(self, kind: str, number: int) -> str:
+    def outcome(self, pair: tuple[str, str], number: int) -> str:
         """Run one pair: "good", or what is wrong."""
-        root = self.folder / f"{kind}-{number}"
+        root = self.folder / f"{'-'.join(pair)}-{number}"
         root.mkdir()
-        for need in NEEDS[kind]:
+        needs = {need for kind in pair for need in NEEDS[kind]}
+        for need in needs:
             shutil.copytree(self.whole / need, root / need)
+        if "analyze" in pair:
+            for path in root.glob(f"analyses/{NEW}*"):
+                path.unlink()
         barrier = self.context.Barrier(2)
-        processes = [self.start(kind, root, barrier) for _ in range(2)]
+        processes = [self.start(COMMANDS[kind], root, barrier) for kind in pair]
         for process in processes:
             process.join(PATIENCE)
         if any(process.is_alive() for process in processes):
@@ -133,10 +158,16 @@ class Arena:
         except Exception as error:
             return f"unreadable: {error}"
         expected = contents(self.whole)
-        differing = [name for name, content in found.items() if expected.get(name) != content]
-        made = [name for name in found if name.partition("/")[0] not in NEEDS[kind]]
-        if differing or not made:
-            return f"other content: {differing or 'nothing made'}"
+        may_differ = pair[0] != pair[1]
+        differing = [
+            name
+            for name, content in found.items()
+            if expected.get(name) != content
+            and not (may_differ and (name == "report.html" or name.startswith("figures/")) and name in expected)
+        ]
+        missing = [kind for kind in pair if not any(root.glob(MADE[kind]))]
+        if differing or missing:
+            return f"other content: {differing}, missing: {missing}"
         shutil.rmtree(root)
         return "good"
 
@@ -145,15 +176,16 @@ def main() -> None:
     """Run the pairs and print how each kind went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=200, help="pairs of each kind")
-    parser.add_argument("--kinds", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    pairs = list(itertools.combinations_with_replacement(COMMANDS, 2))
+    parser.add_argument("--kinds", nargs="+", type=lambda text: tuple(text.split("+")), default=pairs, help="as a+b")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arena = Arena(Path(folder))
         arena.prepare()
-        for kind in given.kinds:
+        for pair in given.kinds:
             began = time.monotonic()
-            counts = Counter(arena.outcome(kind, number) for number in range(given.pairs))
-            print(f"{kind}: {dict(counts)} in {time.monotonic() - began:.0f} s", flush=True)
+            counts = Counter(arena.outcome(pair, number) for number in range(given.pairs))
+            print(f"{'+'.join(pair)}: {dict(counts)} in {time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from interpret_robust.analyses import autoattack, robustness
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets import Split
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
 
 READINGS = ("PGD-5", "PGD-20", "CW-30")
@@ -83,7 +83,7 @@ def attacked(
     arrays = {f"per_image/{column}": values for column, values in columns.items()}
     path = folder / f"robustness-{name}-{len(list(folder.iterdir()))}.h5"
     places: dict[str, Any] = {"reading": tuple(readings), "restart": right.shape[1], "target": tuple(jobs)}
-    with hdf5.open_rows(path, robustness.SCHEMA, len(label), places, config, {}) as rows:
+    with writer.open_rows(path, robustness.SCHEMA, len(label), places, config, {}) as rows:
         rows.append(arrays)
         split = Split(np.zeros((len(label), 2, 2, 1), np.uint8), label.astype(np.int64))
         rows.finish(robustness.summarize(rows.columns(), split), {})
@@ -118,7 +118,7 @@ def autoattacked(folder: Path, model: Model, right: AnyArray, *, eps: float = 8 
         "perturbation": np.full(len(right), eps, np.float32),
     }
     path = folder / f"autoattack-{name}-{len(list(folder.iterdir()))}.h5"
-    with hdf5.open_rows(path, autoattack.SCHEMA, len(right), {"attack": ("apgd-ce",)}, config, {}) as rows:
+    with writer.open_rows(path, autoattack.SCHEMA, len(right), {"attack": ("apgd-ce",)}, config, {}) as rows:
         rows.append({f"per_image/{column}": values for column, values in columns.items()})
         split = Split(np.zeros((len(right), 2, 2, 1), np.uint8), label.astype(np.int64))
         rows.finish(autoattack.summarize(rows.columns(), split), {})

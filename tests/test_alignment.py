@@ -26,7 +26,7 @@ from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures import drawing
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.resnet import PerImageStandardization
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns
 
 N, C, H, W, K = 7, 3, 4, 5, 4
@@ -503,7 +503,7 @@ def linear_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"dataset": "made", "split": "test", "images": 30},
         "settings": {"seed": 0},
     }
-    with hdf5.open_rows(path, SCHEMA, 30, {}, config, {}) as file:
+    with writer.open_rows(path, SCHEMA, 30, {}, config, {}) as file:
         file.append(columns)
         file.finish(summarize(Columns(columns), split), {})
     return path

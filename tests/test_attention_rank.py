@@ -32,7 +32,7 @@ from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.attention import AveragePool
 from interpret_robust.models.classifier import position_norm
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns
 
 N, C, H, W = 6, 3, 4, 5
@@ -384,7 +384,7 @@ def written(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
     schema, count = attention_rank.SCHEMA, len(arrays["per_image/label"])
     axes: dict[str, Any] = {"position": H * W, "y": H, "x": W, "colour": C}
     shown = attention_rank.examples(Columns(arrays), split(count), NUDGE)
-    with hdf5.open_rows(path, schema, count, axes, {}, {}) as file:
+    with writer.open_rows(path, schema, count, axes, {}, {}) as file:
         file.append(arrays)
         file.finish(summary(arrays) | shown, {})
     return hdf5.read(path, schema.label)

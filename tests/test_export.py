@@ -15,7 +15,7 @@ from make_golden import file_of
 from interpret_robust import analyses, cli
 from interpret_robust.analyses import gradient_maps
 from interpret_robust.core.errors import UserError
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.export import to_csv
 from interpret_robust.results.hdf5 import Columns
 from interpret_robust.results.schema import Column, Schema, interval
@@ -63,7 +63,7 @@ def made_rows() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "toy-model.h5"
-    with hdf5.open_rows(path, SCHEMA, COUNT, {"position": 3, "y": 4, "x": 5}, {}, {}) as rows:
+    with writer.open_rows(path, SCHEMA, COUNT, {"position": 3, "y": 4, "x": 5}, {}, {}) as rows:
         rows.append(made_rows())
         rows.finish(VALUES, {})
     return path

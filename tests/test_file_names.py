@@ -10,6 +10,7 @@ from interpret_robust.cli import irt
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import LONGEST, file_part
 from interpret_robust.datasets.in_memory import of_arrays
+from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
 
@@ -81,3 +82,24 @@ def test_commands_write_nothing_outside_the_root_for_a_hostile_label(
     assert len(written) == 1 + 1 + 3 + 2
     assert all(path.is_relative_to(root) for path in written)
     assert {path.parent for path in written} == {root, root / "analyses", root / "figures"}
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "-x", "a:b", ".", "x" * 245])
+def test_a_dataset_of_any_file_name_is_trained_on_inside_the_root(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 20, 1), dtype=np.uint8)
+    labels = np.arange(8) % K
+    with open(f"{name}.npz", "wb") as file:
+        np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    quick = ["--set", "epochs=1", "--set", "batch_size=4", "--set", "attack_steps=1"]
+    irt.main(["train", "at", "--dataset", f"./{name}.npz", *quick], standalone_mode=False)
+    (trained,) = tmp_path.glob("checkpoints/*")
+    assert checkpoint.read(trained).job["dataset"] == name
+    irt.main(["evaluate", str(trained)], standalone_mode=False)
+    assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} == {
+        tmp_path,
+        tmp_path / "analyses",
+        tmp_path / "checkpoints",
+    }

@@ -26,7 +26,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import checkpoint
 from interpret_robust.models.variants import variant
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study import flags
 from interpret_robust.study.flags import FLAGS, Flag
@@ -87,7 +87,7 @@ def masked(
         true = label.reshape(-1, *[1] * (right.ndim - 1))
         columns[f"per_image/prediction_{name}"] = np.where(right, true, 10).astype(np.int16)
     path = folder / f"masking-{NAME}-{len(list(folder.iterdir()))}.h5"
-    with hdf5.open_rows(path, masking.SCHEMA, N, {"draw": 2, "factor": (1, 2, 4, 8)}, config, {}) as rows:
+    with writer.open_rows(path, masking.SCHEMA, N, {"draw": 2, "factor": (1, 2, 4, 8)}, config, {}) as rows:
         rows.append(columns)
         rows.finish(masking.summarize(rows.columns(), Split(np.zeros((N, 2, 2, 1), np.uint8), label)), {})
     return hdf5.read(path)
@@ -305,7 +305,7 @@ def older(folder: Path) -> Path:
     path = folder / "robustness-1.h5"
     schema = replace(masking.SCHEMA, name="robustness", version=1)
     found = masked(folder)
-    with hdf5.open_rows(path, schema, 1, {"draw": 2, "factor": (1, 2, 4, 8)}, found.config, {}) as rows:
+    with writer.open_rows(path, schema, 1, {"draw": 2, "factor": (1, 2, 4, 8)}, found.config, {}) as rows:
         columns = {column.path: found[column.path][:1] for column in schema.per_image}
         rows.append(columns)
         rows.finish({column.path: found[column.path] for column in schema.summary}, {})

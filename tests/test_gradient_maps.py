@@ -37,7 +37,7 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.figures import gradient_maps as figure
 from interpret_robust.models import Classifier, checkpoint
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns, Result
 
 N, C, H, W, K = 23, 3, 4, 6, 7
@@ -80,7 +80,7 @@ def made(path: Path, model: nn.Module, of: Split, settings: MapSettings, *, vari
         "data": {"dataset": "made up", "split": "test", "images": len(of)},
     }
     axes = dict(zip(("y", "x", "colour"), of.images.shape[1:], strict=True))
-    with hdf5.open_rows(path, SCHEMA, len(of), axes, config, {}) as file:
+    with writer.open_rows(path, SCHEMA, len(of), axes, config, {}) as file:
         for part in parts:
             file.append(part)
         columns = file.columns()

@@ -51,6 +51,7 @@ from interpret_robust.figures.gradmap_score import PANELS
 from interpret_robust.figures.gradmap_score import draw as picture_of
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5 as results
+from interpret_robust.results import writer
 from interpret_robust.results.gradmap_tables import compared, headline
 from interpret_robust.results.hdf5 import Columns, Result
 
@@ -655,7 +656,7 @@ def file_of(
         "evaluators": {"names": names, "sha256": [weights.get(one, f"weights of {one}") for one in names]},
     }
     path = folder / f"gradmap-score-{name}-{split}.h5"
-    with results.open_rows(path, SCHEMA, IMAGES, {"evaluator": tuple(names)}, config, {}) as file:
+    with writer.open_rows(path, SCHEMA, IMAGES, {"evaluator": tuple(names)}, config, {}) as file:
         file.append(columns)
         file.finish(summarize(Columns(columns), split_of(IMAGES, 0)), {})
     return results.read(path)

@@ -21,9 +21,10 @@ import pytest
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import Axes, Columns, Rows
+from interpret_robust.results import hdf5, writer
+from interpret_robust.results.hdf5 import Axes, Columns
 from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.writer import Rows
 
 # No two axes have the same length, and `map` is large enough to be compressed. The places of `side` are named by
 # the schema, those of `class` at run time.
@@ -71,7 +72,7 @@ def summary(rows: Rows) -> dict[str, Any]:
 
 
 def start(path: Path, schema: Schema = SCHEMA, config: dict[str, Any] = CONFIG, *, overwrite: bool = False) -> Rows:
-    return hdf5.open_rows(path, schema, COUNT, AXES, config, ENVIRONMENT, overwrite=overwrite)
+    return writer.open_rows(path, schema, COUNT, AXES, config, ENVIRONMENT, overwrite=overwrite)
 
 
 def write(path: Path, *stops: int, run: dict[str, Any] | None = None) -> Path:
@@ -156,7 +157,7 @@ def test_every_axis_has_its_name_and_the_names_of_its_places(tmp_path: Path) -> 
 def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
     names = ("zéro", "один", "二")
     schema = replace(KILLED, summary=(Column("test/total", "f8", "a number of each class", ("class",)),))
-    with hdf5.open_rows(tmp_path / "x.h5", schema, 1, {"class": names}, CONFIG, ENVIRONMENT) as rows:
+    with writer.open_rows(tmp_path / "x.h5", schema, 1, {"class": names}, CONFIG, ENVIRONMENT) as rows:
         rows.append({"per_image/x": np.ones(1), "per_image/y": np.ones(1)})
         rows.finish({"test/total": np.arange(3)}, {})
     with h5py.File(tmp_path / "x.h5") as file:
@@ -175,7 +176,7 @@ def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
 def test_an_axis_has_one_length(tmp_path: Path, values: dict[str, AnyArray], said: str) -> None:
     curves = tuple(Column(path, "f8", "a mean", ("rank",)) for path in values)
     path = tmp_path / "x.h5"
-    with hdf5.open_rows(path, replace(KILLED, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
+    with writer.open_rows(path, replace(KILLED, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
         rows.append({"per_image/x": np.ones(2), "per_image/y": np.ones(2)})
         with pytest.raises(ValueError, match=said):
             rows.finish(values, {})
@@ -258,16 +259,16 @@ def test_another_configuration_is_refused_unless_it_may_be_overwritten(
     write(tmp_path / "done.h5")
     if schema is SCHEMA:
         with pytest.raises(UserError) as finished:
-            hdf5.is_finished(tmp_path / "done.h5", schema, config)
+            writer.is_finished(tmp_path / "done.h5", schema, config)
         assert_sentence(finished, tmp_path / "done.h5", "--overwrite", *said)
 
 
 def test_a_finished_file_is_recognized(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    assert not hdf5.is_finished(path, SCHEMA, CONFIG)
+    assert not writer.is_finished(path, SCHEMA, CONFIG)
     write(path)
-    assert hdf5.is_finished(path, SCHEMA, CONFIG)
-    assert not hdf5.is_finished(path, SCHEMA, CONFIG, overwrite=True)
+    assert writer.is_finished(path, SCHEMA, CONFIG)
+    assert not writer.is_finished(path, SCHEMA, CONFIG, overwrite=True)
 
 
 def test_what_a_kill_left_beside_the_finished_file_is_removed_if_it_is_of_the_same_run(tmp_path: Path) -> None:
@@ -276,17 +277,17 @@ def test_what_a_kill_left_beside_the_finished_file_is_removed_if_it_is_of_the_sa
         with start(elsewhere, config=config) as rows:
             rows.append(made_rows(0, 6))
         left = partial_of(elsewhere).replace(partial_of(path)).read_bytes()
-        assert hdf5.is_finished(path, SCHEMA, CONFIG)
+        assert writer.is_finished(path, SCHEMA, CONFIG)
         assert partial_of(path).exists() != is_removed
     # Another run's goes on from where it was, and what nobody can read is left for whoever put it there.
     assert partial_of(path).read_bytes() == left
     for foreign in (b"nonsense", b"", left[:2000]):
         partial_of(path).write_bytes(foreign)
-        assert hdf5.is_finished(path, SCHEMA, CONFIG)
+        assert writer.is_finished(path, SCHEMA, CONFIG)
         assert partial_of(path).read_bytes() == foreign
     with h5py.File(partial_of(path), "w") as file:
         file["data"] = [1, 2]
-    assert hdf5.is_finished(path, SCHEMA, CONFIG) and partial_of(path).exists()
+    assert writer.is_finished(path, SCHEMA, CONFIG) and partial_of(path).exists()
 
 
 @pytest.mark.parametrize(
@@ -443,7 +444,7 @@ def test_content_does_not_depend_on_clock_run_or_machine(tmp_path: Path, monkeyp
             return cls(2001, 2, 3, tzinfo=UTC)
 
     today = write(tmp_path / "today.h5")
-    monkeypatch.setattr(hdf5, "datetime", Then)
+    monkeypatch.setattr(writer, "datetime", Then)
     monkeypatch.setitem(ENVIRONMENT, "threads", 16)
     then = write(tmp_path / "then.h5", run={"seconds": 99.0})
     assert hdf5.attributes(then)["created_utc"] == "2001-02-03T00:00:00+00:00"
@@ -514,7 +515,7 @@ KILLED = Schema(
 def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
     """Write the file of KILLED to its end, from wherever it was left."""
     x = np.random.default_rng(0).random(KILLED_ROWS, np.float32)
-    with hdf5.open_rows(path, KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+    with writer.open_rows(path, KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
         while rows.done < KILLED_ROWS:
             at = slice(rows.done, rows.done + 1)
             rows.append({"per_image/x": x[at], "per_image/y": np.arange(KILLED_ROWS)[at]})
@@ -540,7 +541,7 @@ def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
             time.sleep(random.Random(kill).uniform(0, 0.03))
             process.kill()
         shutil.copy(partial_of(path), tmp_path / "copy.h5.partial")
-        with hdf5.open_rows(tmp_path / "copy.h5", KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+        with writer.open_rows(tmp_path / "copy.h5", KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
             began.append(rows.done)
             assert not np.isnan(rows.columns()["per_image/x"][: rows.done]).any()
             np.testing.assert_array_equal(rows.columns()["per_image/y"][: rows.done], np.arange(rows.done))
@@ -595,7 +596,7 @@ def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
 
 def part_of(path: Path, places: list[int], done: int, config: dict[str, Any] = CONFIG) -> Path:
     """A part of the rows at these places, so many of them written."""
-    with hdf5.open_part(path, SCHEMA, np.array(places), AXES, config) as part:
+    with writer.open_part(path, SCHEMA, np.array(places), AXES, config) as part:
         for place in places[:done]:
             part.append(made_rows(place, place + 1))
     return path.with_name(f"{path.name}.partial.{places[0]}")
@@ -628,7 +629,7 @@ def test_parts_count_only_for_their_own_configuration(tmp_path: Path) -> None:
         (broken := path.with_name("x.h5.partial.7")).write_bytes(b"nonsense")
         assert rows.missing().tolist() == list(range(COUNT))
         assert not foreign.exists() and not broken.exists() and kept.exists()
-    mine = part_of(path, [3, 4], 2)
+        mine = part_of(path, [3, 4], 2)
     with start(path) as rows:
         assert len(rows.missing()) == COUNT - 2
     with start(path, config=CONFIG | {"data": "photos"}, overwrite=True) as rows:
@@ -650,7 +651,7 @@ def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
 def test_what_is_left_of_parts_goes_with_the_finished_file_of_their_configuration(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
     mine, foreign = part_of(path, [3, 4], 2), part_of(path, [5, 6], 2, CONFIG | {"data": "photos"})
-    assert hdf5.is_finished(path, SCHEMA, CONFIG)
+    assert writer.is_finished(path, SCHEMA, CONFIG)
     assert not mine.exists() and foreign.exists()
 
 
@@ -690,3 +691,42 @@ def test_rows_after_a_damaged_batch_are_computed_again(tmp_path: Path) -> None:
         column[5] = column[5] + 1
     with start(path) as rows:
         assert rows.done == 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_finished_file_is_known_to_be_damaged_before_hdf5_reads_it(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, random = write(tmp_path / "x.h5"), np.random.default_rng(seed)
+    data = bytearray(path.read_bytes())
+    data[int(random.integers(len(data) - 100))] ^= 1 << int(random.integers(8))  # the seal itself is shorter
+    path.write_bytes(data)
+    monkeypatch.setattr(h5py, "File", lambda *_: pytest.fail("HDF5 read a damaged file"))
+    for reads in (hdf5.read, hdf5.tree, hdf5.attributes, hdf5.provenance):
+        with pytest.raises(UserError) as error:
+            reads(path)
+        assert_sentence(error, path, "its content differs from its checksum")
+
+
+def test_a_file_without_a_seal_is_read_and_its_origin_checked(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    before = hdf5.provenance(path), content(path)
+    with h5py.File(path, "r+") as file:  # HDF5 cuts off what follows its own end
+        file.attrs["note"] = "mine"
+    assert (hdf5.provenance(path), content(path)) == before
+    assert np.array_equal(hdf5.read(path)["per_image/label"], made_rows()["per_image/label"])
+    with h5py.File(path, "r+") as file:
+        text = file["provenance/run_json"].asstr()[()].replace("seconds", "minutes")
+        file["provenance/run_json"][()] = text
+    with pytest.raises(UserError) as error:
+        hdf5.read(path)
+    assert_sentence(error, path, "damaged")
+
+
+def test_an_analysis_that_ends_before_its_first_row_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError), start(tmp_path / "x.h5"):
+        raise UserError("this data has one class.")
+    assert not list(tmp_path.iterdir())
+    with start(tmp_path / "x.h5"):
+        part = part_of(tmp_path / "x.h5", [3, 4], 2)
+    assert partial_of(tmp_path / "x.h5").exists() and part.exists()

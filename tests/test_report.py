@@ -31,7 +31,7 @@ from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.study import paper, report
@@ -203,7 +203,7 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
     )
     maps = opened["gradient-maps"][0]
     config = maps.config | {"local_grid": [2, 2], "settings": opened["attention-rank"][0].config["settings"]}
-    with hdf5.open_rows(tmp_path / "made.h5", schema, IMAGES, {"position": 4}, config, {}) as rows:
+    with writer.open_rows(tmp_path / "made.h5", schema, IMAGES, {"position": 4}, config, {}) as rows:
         columns = {"spearman": values, "effective_positions": values, "attention": weights}
         rows.append({f"per_image/{name}": column for name, column in columns.items()})
         rows.finish({}, {})
@@ -255,7 +255,7 @@ def made_by(tmp_path: Path) -> Callable[..., Result]:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
         run = hdf5.provenance(result.path)["run"] | dict(origin or {})
         name, version = result.schema.split("/")
-        with hdf5.open_rows(path, Schema(name, int(version), (), ()), 1, {}, result.config | changes, {}) as rows:
+        with writer.open_rows(path, Schema(name, int(version), (), ()), 1, {}, result.config | changes, {}) as rows:
             rows.finish({}, run)
         return hdf5.read(path)
 
@@ -450,7 +450,7 @@ def test_files_that_cannot_be_reported_are_named(folders: Folders, tmp_path: Pat
         ("robustness", 0, r"has robustness/0 and this irt reads robustness/\d: run its analysis again"),
     ):
         path = bare.analyses / "made.h5"
-        with hdf5.open_rows(path, Schema(name, version, (), ()), 1, {}, config, {}) as rows:
+        with writer.open_rows(path, Schema(name, version, (), ()), 1, {}, config, {}) as rows:
             rows.finish({}, {})
         with pytest.raises(UserError, match=said) as error:
             report.write(bare, bare.report, lambda _: None)

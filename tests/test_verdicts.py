@@ -16,7 +16,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, over_seeds
 from interpret_robust.models.variants import VARIANTS
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.attack_outcomes import fullest
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
@@ -94,7 +94,7 @@ def write(
             "jobs": {name: {**job, "seed": of} for name, of in copies.items()},
         }
     path = folder / f"{name}-{len(list(folder.iterdir()))}.h5"
-    with hdf5.open_rows(path, made, count, {"position": 4, **(places or {})}, config, {}) as rows:
+    with writer.open_rows(path, made, count, {"position": 4, **(places or {})}, config, {}) as rows:
         rows.append({f"per_image/{column}": values for column, values in columns.items()})
         rows.finish({}, {})
     return hdf5.read(path)

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterator
@@ -26,6 +27,20 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def remove_leftovers(*paths: Path) -> None:
+    """Remove what killed processes left half-written of these files, see `replacing`.
+
+    The caller holds the lock under which they are made, see `core.locks`.
+
+    Example:
+        >>> remove_leftovers(Path("figures/robustness.png"), Path("figures/robustness.pdf"))
+    """
+    for path in paths:
+        for partial in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+            if partial.name.removeprefix(f"{path.name}.").removesuffix(".partial").isdigit():
+                partial.unlink(missing_ok=True)
 
 
 def put_in_place(partial: Path, path: Path) -> None:

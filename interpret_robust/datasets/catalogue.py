@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.files import remove_leftovers
+from interpret_robust.core.locks import Lock
 from interpret_robust.datasets.base import Dataset, Patterns
 from interpret_robust.datasets.npz import Arrays, read_npz, write_npz
 
@@ -83,6 +85,14 @@ def load(name: str) -> Dataset:
 
 
 def _generate(name: str, path: Path) -> None:
+    """Write the embedded dataset to `path`, unless another process has done so in the meantime."""
+    with Lock(path):
+        if not path.exists():
+            remove_leftovers(path)
+            write_npz(path, _arrays(name))
+
+
+def _arrays(name: str) -> Arrays:
     from interpret_robust.datasets.cluttered_digits import cluttered_digits
 
     dataset = cluttered_digits(seed=SEED, planted=name.endswith("planted"))
@@ -94,7 +104,7 @@ def _generate(name: str, path: Path) -> None:
             f"y_{key}": split.labels.astype(np.uint8),
             f"mask_{key}": split.masks,
         }
-    write_npz(path, arrays)
+    return arrays
 
 
 def _patterns(name: str) -> Patterns | None:

@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import remove_leftovers, replacing
+from interpret_robust.core.locks import Lock
 from interpret_robust.datasets.npz import Array, Arrays, array_sha256, load_arrays, reason, write_npz
 
 Pair = tuple[Array, Array]
@@ -216,7 +217,10 @@ def fetch(name: str, folder: Path) -> Path:
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_npz(path, _build(name, source, folder))
+        with Lock(path):
+            if not path.is_file():
+                remove_leftovers(path, *(folder / archive for archive in source.archives))
+                write_npz(path, _build(name, source, folder))
     except OSError as error:
         raise UserError(f"cannot write {path} ({reason(error)}): give a folder with room.") from error
     return path

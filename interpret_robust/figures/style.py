@@ -21,7 +21,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.file_names import file_part
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.results.hdf5 import Result, attributes
 from interpret_robust.results.names import job, label
 
@@ -175,10 +175,14 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> 
 
 
 def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:
-    """Write `name`.pdf, .png and .json into `folder`, each in one step; returns their paths, picture first."""
+    """Write `name`.pdf, .png and .json into `folder`, each in one step; returns their paths, picture first.
+
+    The caller holds the lock of the picture, see `core.locks`.
+    """
     caption = {"caption": drawing.caption, "inputs": sources, "numbers": drawing.numbers, "version": version}
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf", "json")]
     png, pdf, text = paths
+    remove_leftovers(*paths)
     with mpl.rc_context(RC):
         with replacing(png) as partial:
             drawing.figure.savefig(partial, format="png", dpi=200)

@@ -1,58 +1,36 @@
-"""The HDF5 file of an analysis: its schema, how it is written, resumed, read and shown.
+"""Read the HDF5 file of an analysis, checked.
 
     /  @format @format_version @schema @complete @n_done @config_sha256 @content_sha256 @created_utc ...
     provenance/   config_json, environment_json, run_json: where every number comes from
     per_image/    one row an image, written batch by batch
     the rest      statistics, computed from per_image/ when all rows are there
 
-Rows grow in `NAME.h5.partial`, flushed after each batch; when all are there, the file itself is written from them
-and put in place in one step. A stopped run goes on after its last whole batch if its configuration is the same.
-
-Several processes each write a part, `NAME.h5.partial.FIRST`, of the images that they look at, FIRST being the first of
-them. Parts are joined when all rows are there; what a stopped run left of them counts, however many processes go on.
+After the end of what HDF5 reads stands the seal, see `results.seal`. How a file is written: `results.writer`.
 """
 
-import glob
 import hashlib
 import json
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError, first_line
-from interpret_robust.core.files import check_readable, put_in_place
-from interpret_robust.core.locks import do_if_free
+from interpret_robust.core.files import check_readable
 from interpret_robust.core.spelling import current
-from interpret_robust.results.schema import Column, Schema
+from interpret_robust.results import seal
 
 FORMAT = "interpret-robust"
 FORMAT_VERSION = 1
 PROVENANCE = "provenance"
-PLACES = "places"
-"""In a part: which image each of its rows is of."""
-ENDS, CHECKSUMS = "batch_ends", "batch_checksums"
-"""In a partial file: how many rows there were after each batch, and the SHA-256 of the batch."""
 
-_COMPRESS_ABOVE = 4096
-_CHUNK_BYTES = 64 * 1024
 _PART_BYTES = 4 * 1024 * 1024
-JOINED_BATCH = 250
-"""Rows a checksum, where rows of several processes were joined."""
-_ROOM_FOR_THE_REST = 1024 * 1024
-"""Bytes for statistics, provenance and the file's own structure."""
 
 Places = int | tuple[str, ...] | tuple[int, ...]
 """The length of an axis, or the names of its places, or the numbers that they stand for."""
@@ -75,257 +53,6 @@ class Columns:
         rows, places = np.unique(indices, return_inverse=True)
         values: AnyArray = self._source[path][rows][places]
         return values
-
-
-class Rows:
-    """A file that grows: `append` rows batch by batch, then `finish` with the statistics."""
-
-    def __init__(self, file: h5py.File, path: Path, schema: Schema, axes: Axes) -> None:
-        self._file, self.path, self.schema, self.axes = file, path, schema, axes
-
-    @property
-    def done(self) -> int:
-        """Rows that are whole on the disk."""
-        return int(self._file.attrs["n_done"])
-
-    def append(self, rows: Mapping[str, AnyArray]) -> None:
-        """Write the next rows of every per-image column. Raises ValueError where columns or shapes differ."""
-        _require(rows.keys(), self.schema.per_image)
-        counts = {len(values) for values in rows.values()}
-        if len(counts) != 1:
-            raise ValueError(f"columns have different numbers of rows: {sorted(counts)}")
-        start, stop = self.done, self.done + counts.pop()
-        for path, values in rows.items():
-            if values.shape[1:] != self._file[path].shape[1:]:  # HDF5 would repeat values to fill the row
-                raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
-        for path, values in rows.items():
-            self._file[path][start:stop] = values
-        batch = batch_count(self._file)
-        self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
-        self._file[ENDS][batch] = stop
-        self._note_done(stop)
-
-    def _note_done(self, count: int) -> None:
-        """Note that so many rows are whole, once they are."""
-        self._file.flush()
-        self._file.attrs["n_done"] = count
-        self._file.flush()
-
-    def columns(self) -> "Columns":
-        """The per-image columns."""
-        return Columns(self._file)
-
-    def missing(self) -> AnyArray:
-        """Which images have no row yet, here or in a part: their indices, ascending."""
-        indices = [np.arange(self.done)]
-        for path in self._good_parts():
-            with h5py.File(path, "r") as part:
-                indices.append(part[PLACES][: good_rows(part, self.schema)])
-        return np.setdiff1d(np.arange(self._length), np.concatenate(indices))
-
-    def join(self) -> None:
-        """Take the rows of all parts, which together with those here must be all there are, and remove the parts."""
-        if len(self.missing()):
-            raise ValueError(f"{self.path} lacks the rows of {len(self.missing())} images")
-        parts = self._good_parts()
-        for path in parts:
-            with h5py.File(path, "r") as part:
-                self._take(part)
-        self._note_whole()
-        for path in parts:
-            path.unlink()
-
-    def _note_whole(self) -> None:
-        """Note that all rows are there, in batches of their own."""
-        ends = [*range(JOINED_BATCH, self._length, JOINED_BATCH), self._length]
-        self._file[ENDS][...] = 0
-        for batch, (start, stop) in enumerate(pairwise([0, *ends])):
-            self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
-            self._file[ENDS][batch] = stop
-        self._note_done(self._length)
-
-    def _take(self, part: h5py.File) -> None:
-        for run in _runs(part[PLACES][: good_rows(part, self.schema)]):
-            places = part[PLACES][run]
-            for column in self.schema.per_image:
-                self._file[column.path][places[0] : places[-1] + 1] = part[column.path][run]
-
-    @property
-    def _length(self) -> int:
-        return len(self._file[self.schema.per_image[0].path])
-
-    def _good_parts(self) -> list[Path]:
-        """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
-        parts = []
-        for path in sorted(_parts_of(self.path)):
-            if _is_of(path, str(self._file.attrs["config_sha256"])) and _is_intact(path, self.schema):
-                parts.append(path)
-            else:
-                path.unlink()
-        return parts
-
-    def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-        """Write the file itself, compressed and with the statistics, and remove the partial one."""
-        _require(summary.keys(), self.schema.summary)
-        partial = Path(self._file.filename)
-        whole = self.path.with_name(self.path.name + ".whole.partial")
-        _check_room(whole, partial.stat().st_size)
-        try:
-            with h5py.File(whole, "w") as file:
-                self._copy(file)
-                self._summarize(file, summary)
-                _write_json(file, "run_json", run)
-                file.attrs["complete"] = True
-                file.attrs["content_sha256"] = content_sha256(file)
-                file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
-            put_in_place(whole, self.path)
-        finally:
-            whole.unlink(missing_ok=True)
-        self._file.close()
-        partial.unlink(missing_ok=True)
-
-    def _copy(self, file: h5py.File) -> None:
-        """Attributes, provenance and rows of the partial file, the rows a chunk at a time."""
-        file.attrs.update(self._file.attrs)
-        self._file.copy(PROVENANCE, file)
-        for column in self.schema.per_image:
-            source = self._file[column.path]
-            target = file.create_dataset(column.path, source.shape, source.dtype, **_storage(source))
-            for part in _parts(source):
-                target[part] = source[part]
-
-    def _summarize(self, file: h5py.File, summary: Mapping[str, Any]) -> None:
-        for column in self.schema.summary:
-            file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
-        _name_axes(file, self.schema, self.axes)
-        for group, attributes in self.schema.groups.items():
-            axes = [axis for axis in attributes.get("axes", "").split(":") if axis]
-            file[group].attrs.update(attributes)
-            if len(axes) > 1:
-                file[group].attrs["axes"] = axes  # viewers of today do not take several names in one text
-            for axis in axes:
-                file[group][axis] = file[axis]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-
-def open_rows(
-    path: Path,
-    schema: Schema,
-    count: int,
-    axes: Axes,
-    config: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    *,
-    overwrite: bool = False,
-    is_outdated: Callable[[dict[str, Any]], bool] = lambda _: False,
-) -> Rows:
-    """Start the file of an analysis over `count` images, or go on with its unfinished `.partial`.
-
-    The caller holds the lock of `path`, see `core.locks`, until the rows are closed.
-
-    Args:
-        path: the file's final name.
-        schema: what it holds.
-        count: number of images.
-        axes: the places of each axis that the per-image columns name.
-        config: everything that decides the numbers; a partial file of another config is an error.
-        environment: versions and machine, stored as they are.
-        overwrite: discard a partial file of another config.
-        is_outdated: whether a partial file of that config may be discarded without being asked to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if partial.exists():
-        file_there = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
-        if file_there is not None:
-            return Rows(file_there, path, schema, axes)
-    for leftover in (partial, *_parts_of(path)):
-        leftover.unlink(missing_ok=True)
-    file = _create(partial, schema, count, axes, config)
-    _write_json(file, "environment_json", environment)
-    file.attrs["environment_sha256"] = _text_sha256(file, "environment_json")
-    file.flush()
-    return Rows(file, path, schema, axes)
-
-
-def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
-    """Start the part of the file at `path` that holds the rows of the images at `places` (M,), in their order.
-
-    The file itself is open on rank 0, see `open_rows`, whose `missing` names images that are in no other part.
-    """
-    file = _create(path.with_name(f"{path.name}.partial.{places[0]}"), schema, len(places), axes, config)
-    file.create_dataset(PLACES, data=places)
-    file.flush()
-    return Rows(file, path, schema, axes)
-
-
-def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
-    """A file for `count` rows, none of them written."""
-    shapes = {
-        column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
-        for column in schema.per_image
-    }
-    room = sum(np.dtype(column.dtype).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
-    _check_room(partial, room)
-    file = h5py.File(partial, "w")
-    file.attrs.update(
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "schema": schema.label,
-            "complete": False,
-            "n_done": 0,
-            "config_sha256": config_sha256(config),
-            "NX_class": "NXroot",
-        }
-    )
-    if schema.groups:
-        file.attrs["default"] = next(iter(schema.groups))
-    _write_json(file, "config_json", config)
-    # Rows lie flat, with all their room taken at once: a kill between two writes then cannot damage rows that
-    # are there, as it can where HDF5 moves compressed chunks about.
-    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    for column in schema.per_image:
-        fill = _FILL[np.dtype(column.dtype).kind]
-        file.create_dataset(column.path, shapes[column.path], column.dtype, fillvalue=fill, dcpl=early.copy())
-    file.create_dataset(ENDS, (count,), "i8", fillvalue=0, dcpl=early.copy())
-    file.create_dataset(CHECKSUMS, (count, hashlib.sha256().digest_size), "u1", fillvalue=0, dcpl=early.copy())
-    return file
-
-
-def batch_count(file: h5py.File) -> int:
-    """Return how many batches of rows a partial file has noted."""
-    return int(np.count_nonzero(file[ENDS][...]))
-
-
-def good_rows(file: h5py.File, schema: Schema) -> int:
-    """Return how many rows from the first on are what was written: whole batches whose checksum holds."""
-    start = 0
-    for end, checksum in zip(file[ENDS][...].tolist(), file[CHECKSUMS][...], strict=True):
-        if not start < end <= len(file[ENDS]):
-            break
-        if not np.array_equal(checksum, _checksum(file, schema, start, end)):
-            break
-        start = end
-    return start
-
-
-def _checksum(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArray:
-    """Return the SHA-256, 32 bytes, of a batch of rows: of what run, which images, and each column's bytes."""
-    digest = hashlib.sha256(f"{file.attrs['config_sha256']} {start} {stop}".encode())
-    for path in (*(column.path for column in schema.per_image), *([PLACES] if PLACES in file else [])):
-        values = file[path][start:stop]
-        digest.update(f"{path} {values.dtype} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -387,6 +114,7 @@ def read(path: Path, schema: str | None = None) -> Result:
 
     Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
     """
+    sealed = _seal_of(path)
     with _opened(path) as file:
         label = str(file.attrs["schema"])
         if not file.attrs["complete"]:
@@ -394,67 +122,9 @@ def read(path: Path, schema: str | None = None) -> Result:
         if schema is not None:
             _check_schema(path, label, schema)
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        good = config_sha256(config) == file.attrs["config_sha256"]
-        if not good or content_sha256(file) != file.attrs["content_sha256"]:
-            raise UserError(
-                f"{path} is damaged (its content differs from its checksum): run its analysis again with --overwrite."
-            )
+        if config_sha256(config) != file.attrs["config_sha256"] or not (sealed or _is_intact(file)):
+            raise _damaged(path)
     return Result(path, label, config)
-
-
-def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-    """Whether `path` holds a finished file of this configuration.
-
-    Raises UserError where it holds another configuration, unless it may be overwritten.
-    """
-    if not path.exists() or overwrite:
-        return False
-    stored = read(path, schema.label).config
-    if config_sha256(stored) == config_sha256(config):
-        do_if_free(path, lambda: _remove_leftovers(path, config))
-        return True
-    raise UserError(
-        f"{path} holds another configuration ({differences(stored, config)}): "
-        "use another --root, or --overwrite to replace it."
-    )
-
-
-def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
-    """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
-    for leftover in (path.with_name(path.name + ".partial"), *_parts_of(path)):
-        with suppress(UserError):
-            if _is_of(leftover, config_sha256(config)):
-                leftover.unlink(missing_ok=True)
-
-
-def _is_of(partial: Path, config: str) -> bool:
-    """Whether a file of rows can be read and is of the configuration of this hash. Raises UserError where it grows."""
-    try:
-        with h5py.File(partial, "r") as file:
-            return bool(file.attrs["config_sha256"] == config)
-    except BlockingIOError:
-        raise UserError(f"{partial} is being written by another process: let it end.") from None
-    except _UNREADABLE:
-        return False
-
-
-def _is_intact(part: Path, schema: Schema) -> bool:
-    """Return whether a part is laid out as the schema says, so that its good rows can be told."""
-    try:
-        with h5py.File(part, "r") as file:
-            return _intact_rows(file, schema) is not None and len(file[PLACES]) == len(file[ENDS])
-    except _UNREADABLE:
-        return False
-
-
-def _parts_of(path: Path) -> Iterator[Path]:
-    return path.parent.glob(f"{glob.escape(path.name)}.partial.*")
-
-
-def _runs(places: AnyArray) -> Iterator[slice]:
-    """The stretches of ascending indices in which each is one more than the last."""
-    ends = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
-    return (slice(start, stop) for start, stop in pairwise(ends) if stop > start)
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
@@ -467,6 +137,7 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
             kind = "text" if item.dtype == object else str(item.dtype)
             lines.append((name, f"{kind} {shape}", str(item.attrs.get("long_name", "names of places"))))
 
+    _seal_of(path)
     with _opened(path) as file:
         file.visititems(visit)
     return lines
@@ -474,6 +145,7 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
 
 def provenance(path: Path) -> dict[str, Any]:
     """Configuration, environment and run of a file, as stored."""
+    _seal_of(path)
     with _opened(path) as file:
         group = file[PROVENANCE]
         return {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
@@ -481,6 +153,7 @@ def provenance(path: Path) -> dict[str, Any]:
 
 def attributes(path: Path) -> dict[str, Any]:
     """The attributes of a file's root."""
+    _seal_of(path)
     with _opened(path) as file:
         return dict(file.attrs)
 
@@ -499,11 +172,40 @@ def content_sha256(file: h5py.File) -> str:
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
             digest.update(f"{name} {item.dtype} {item.shape}".encode())
-            for part in _parts(item):
+            for part in slices(item):
                 digest.update(_bytes(item[part]))
 
     file.visititems(visit)
     return digest.hexdigest()
+
+
+def _is_intact(file: h5py.File) -> bool:
+    """Return whether a file without a seal is what was written, as far as its checksums cover it."""
+    origin = file.attrs.get("provenance_sha256")
+    return bool(content_sha256(file) == file.attrs["content_sha256"] and origin in (None, provenance_sha256(file)))
+
+
+def _seal_of(path: Path) -> bool:
+    """Return whether a file has a seal, which holds. Raises UserError where it does not."""
+    if not path.is_file():
+        return False
+    check_readable(path)
+    holds = seal.holds(path)
+    if holds is False:
+        raise _damaged(path)
+    return bool(holds)
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged (its content differs from its checksum): run its analysis again with --overwrite."
+    )
+
+
+def provenance_sha256(file: h5py.File) -> str:
+    """Return the SHA-256 over the texts of `provenance/`, the run's clock and machine among them."""
+    group = file[PROVENANCE]
+    return hashlib.sha256(b"\0".join(group[name].asstr()[()].encode() for name in sorted(group))).hexdigest()
 
 
 @contextmanager
@@ -522,7 +224,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             yield file
     except BlockingIOError:
         raise UserError(f"{path} is being written by another process.") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(_unreadable(path, error)) from None
 
 
@@ -538,70 +240,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """What an HDF5 file begins with."""
 
 
-_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError, OverflowError)
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError, OverflowError)
 """What h5py raises where bytes of a file are not what they were."""
-
-
-def _reopen(
-    partial: Path,
-    schema: Schema,
-    config: Mapping[str, Any],
-    is_outdated: Callable[[dict[str, Any]], bool],
-    *,
-    overwrite: bool,
-) -> h5py.File | None:
-    """The partial file, ready to go on; None where it is to be discarded, as one that a kill left unreadable is."""
-    try:
-        file = h5py.File(partial, "r+")
-        stored = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        intact = _intact_rows(file, schema)
-        if str(file.attrs["environment_sha256"]) != _text_sha256(file, "environment_json"):
-            intact = None
-    except BlockingIOError:
-        raise UserError(f"{partial} is being written by another process: let it end.") from None
-    except _UNREADABLE:
-        return None
-    is_same = config_sha256(stored) == config_sha256(config)
-    if intact is not None and is_same and not overwrite:
-        _cut(file, intact)
-        return file
-    file.close()
-    if is_same or overwrite or is_outdated(stored):
-        return None
-    raise UserError(
-        f"{partial} is an unfinished analysis of another configuration ({differences(stored, config)}): "
-        "use --overwrite to discard it."
-    )
-
-
-def _intact_rows(file: h5py.File, schema: Schema) -> int | None:
-    """Return how many rows of a partial file can be kept; None where it is not laid out as one of this schema.
-
-    Nothing is read before it is known to be of the size that it has room for on the disk.
-    """
-    count = len(file[ENDS])
-    layout = {column.path: column.dtype for column in schema.per_image} | {ENDS: "i8", CHECKSUMS: "u1"}
-    for path, kind in layout.items():
-        dataset = file[path]
-        room = dataset.id.get_storage_size()
-        if dataset.dtype != np.dtype(kind) or len(dataset) != count or dataset.nbytes != room:
-            return None
-    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "schema": schema.label, "NX_class": "NXroot"}
-    if any(file.attrs[name] != value for name, value in attributes.items()) or file.attrs["complete"]:
-        return None
-    return good_rows(file, schema)
-
-
-def _cut(file: h5py.File, rows: int) -> None:
-    """Forget the batches of a partial file beyond its first `rows` rows."""
-    batches = int(np.searchsorted(file[ENDS][: batch_count(file)], rows, side="right"))
-    file[ENDS][batches:] = 0
-    file.attrs["n_done"] = rows
-    file.flush()
-
-
-def _text_sha256(file: h5py.File, name: str) -> str:
-    return hashlib.sha256(file[f"{PROVENANCE}/{name}"].asstr()[()].encode()).hexdigest()
 
 
 def _check_schema(path: Path, label: str, expected: str) -> None:
@@ -614,77 +254,7 @@ def _check_schema(path: Path, label: str, expected: str) -> None:
         raise UserError(f"{path} has {label} and this irt reads {expected}: {remedy}.")
 
 
-def _require(names: Any, columns: tuple[Column, ...]) -> None:
-    expected = {column.path for column in columns}
-    if set(names) != expected:
-        raise ValueError(f"columns differ from the schema: {sorted(set(names) ^ expected)}")
-
-
-def _check_room(path: Path, content: int) -> None:
-    """Raise OSError unless the disk has room for a file of `content` bytes at `path`, where the system can tell.
-
-    HDF5 does not survive a disk that fills up under an open file, so it has to be told before.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, content + content // 20 + _ROOM_FOR_THE_REST)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _storage(source: h5py.Dataset) -> dict[str, Any]:
-    """How a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
-    if source.nbytes <= _COMPRESS_ABOVE:
-        return {"fillvalue": source.fillvalue}
-    rows = max(1, _CHUNK_BYTES * len(source) // source.nbytes)
-    chunks = (min(len(source), rows), *source.shape[1:])
-    return {
-        "fillvalue": source.fillvalue,
-        "chunks": chunks,
-        "compression": "gzip",
-        "compression_opts": 4,
-        "shuffle": True,
-        "fletcher32": True,
-    }
-
-
-_FILL: dict[str, float] = {"f": np.nan, "i": -1, "u": 255, "b": False}
-"""What a row that was never written holds."""
-
-
-def _name_axes(file: h5py.File, schema: Schema, axes: Axes) -> None:
-    """Say what each dataset means, and give each of its axes the scale of that name at the root."""
-    for column, names in schema.columns():
-        dataset = file[column.path]
-        dataset.attrs["long_name"] = column.doc
-        for dimension, axis, length in zip(dataset.dims, names, dataset.shape, strict=True):
-            if axis not in file:
-                places = schema.names(axis) or axes.get(axis, length)
-                scale = file.create_dataset(axis, **_scale(places))
-                scale.make_scale(axis)
-            if len(file[axis]) != length:
-                raise ValueError(f"{column.path} has {length} places along {axis}, others have {len(file[axis])}")
-            dimension.label = axis
-            dimension.attach_scale(file[axis])
-
-
-def _scale(places: Places) -> dict[str, Any]:
-    if isinstance(places, int):
-        return {"data": np.arange(places, dtype="i4")}
-    if places and isinstance(places[0], int):
-        return {"data": np.array(places, "i4")}
-    return {"data": list(places), "dtype": h5py.string_dtype("utf-8")}
-
-
-def _length(places: Places) -> int:
-    return places if isinstance(places, int) else len(places)
-
-
-def _parts(dataset: h5py.Dataset) -> Iterator[Any]:
+def slices(dataset: h5py.Dataset) -> Iterator[Any]:
     """Slices that cover a dataset, each of moderate size."""
     if not dataset.shape:
         yield ()
@@ -697,9 +267,3 @@ def _parts(dataset: h5py.Dataset) -> Iterator[Any]:
 def _bytes(values: Any) -> bytes:
     array = np.ascontiguousarray(values)
     return b"\0".join([*array.ravel(), b""]) if array.dtype == object else array.tobytes()
-
-
-def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:
-    """Write a text of fixed length: one of variable length lies in a heap, where a damaged byte makes HDF5 hang."""
-    text = json.dumps(value, indent=1, sort_keys=True).encode()
-    file.create_dataset(f"{PROVENANCE}/{name}", data=text, dtype=h5py.string_dtype("utf-8", len(text)))

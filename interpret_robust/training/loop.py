@@ -25,6 +25,7 @@ from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import remove_leftovers
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.round_robin import to_end
@@ -310,6 +311,8 @@ def _training(
 ) -> Generator[None, None, None]:
     """Train and write the checkpoint at `path`, whose lock is held."""
     state_path, is_first = state_of(path), ranks.index() == 0
+    if is_first:
+        remove_leftovers(path, state_path)
     with devices.preserve_threads():
         run = Run(job, device)
         earlier = _resume(run, state_path, overwrite=overwrite)

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from interpret_robust import analyses
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.results import hdf5
 from interpret_robust.results.schema import Column, Schema
 
@@ -26,10 +26,12 @@ def problems(path: Path) -> list[str]:
         schema: Schema = analyses.get(name).schema
         if result.schema != schema.label:
             hdf5.read(path, schema.label)  # says what to do with another version
+        with h5py.File(path) as file:
+            return [f"{path}: {problem}." for problem in _problems(file, schema)]
     except UserError as error:
         return [str(error)]
-    with h5py.File(path) as file:
-        return [f"{path}: {problem}." for problem in _problems(file, schema)]
+    except hdf5.UNREADABLE as error:
+        return [f"{path} is damaged ({first_line(error)}): run its analysis again with --overwrite."]
 
 
 def _problems(file: h5py.File, schema: Schema) -> Iterator[str]:
@@ -66,12 +68,13 @@ def _of_groups(file: h5py.File, schema: Schema) -> Iterator[str]:
         if group not in file:
             continue  # its columns are missing, and said to be
         for key, value in attributes.items():
-            names = ":".join(np.atleast_1d(file[group].attrs.get(key, "")))
+            names = ":".join(map(str, np.atleast_1d(file[group].attrs.get(key, ""))))
             if names != value:
                 yield f"{group} has {key} '{names}', not '{value}'"
         linked = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
         for name in filter(None, linked):
             if name not in file[group]:
                 yield f"{group} has no {name}, which its plot needs"
-    if schema.groups and file.attrs.get("default") != next(iter(schema.groups)):
-        yield f"its default plot is '{file.attrs.get('default')}', not '{next(iter(schema.groups))}'"
+    default = str(file.attrs.get("default"))
+    if schema.groups and default != next(iter(schema.groups)):
+        yield f"its default plot is '{default}', not '{next(iter(schema.groups))}'"

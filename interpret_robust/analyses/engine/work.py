@@ -27,7 +27,7 @@ from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject, check_fit
-from interpret_robust.results import hdf5
+from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Places
 
 
@@ -197,7 +197,7 @@ class Work:
                     return False
                 if _readers_of(stored) > _readers_of(config):
                     config = stored
-        return hdf5.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
+        return writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
 
     def _is_of_other_copies(self, stored: Mapping[str, Any]) -> bool:
         """Whether a configuration is this one but for the copies, which come and go while a study grows."""
@@ -239,9 +239,9 @@ class Work:
             self.is_new = True
         return self.path
 
-    def _open(self, *, overwrite: bool) -> hdf5.Rows:
+    def _open(self, *, overwrite: bool) -> writer.Rows:
         environment = provenance.environment(devices.describe(self.device), torch.get_num_threads(), ranks.count())
-        return hdf5.open_rows(
+        return writer.open_rows(
             self.path,
             self.analysis.schema,
             len(self.split),
@@ -252,7 +252,7 @@ class Work:
             is_outdated=self._is_of_other_copies,
         )
 
-    def _stream(self, rows: hdf5.Rows | None, missing: AnyArray, position: int | None) -> None:
+    def _stream(self, rows: writer.Rows | None, missing: AnyArray, position: int | None) -> None:
         """Compute the missing rows, or this rank's share of them."""
         total, firsts = len(self.split), missing[missing % self.batch_size == 0]
         own_firsts = firsts[ranks.index() :: ranks.count()]
@@ -263,16 +263,16 @@ class Work:
                 sink.append(self.analysis.rows(self.model, batch, prepared))
                 bar.update(len(batch.indices) * ranks.count())
 
-    def _sink(self, rows: hdf5.Rows | None, missing: AnyArray, own_firsts: AnyArray) -> AbstractContextManager[Any]:
+    def _sink(self, rows: writer.Rows | None, missing: AnyArray, own_firsts: AnyArray) -> AbstractContextManager[Any]:
         """Where this rank's rows go: to the file where they only have to follow those there, else to a part."""
         if ranks.count() == 1 and rows is not None and np.array_equal(missing, np.arange(rows.done, len(self.split))):
             return nullcontext(rows)
         places = missing[np.isin(missing - missing % self.batch_size, own_firsts)]
         if len(places) == 0:
             return nullcontext()
-        return hdf5.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
+        return writer.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
 
-    def _finish(self, rows: hdf5.Rows, began: float) -> None:
+    def _finish(self, rows: writer.Rows, began: float) -> None:
         rows.join()
         columns = rows.columns()
         summary = self.analysis.summarize(columns, self.split)

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from interpret_robust import analyses, figures
 from interpret_robust.core.errors import Say, UserError
-from interpret_robust.core.files import replacing
+from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
 from interpret_robust.figures import drawing, style
@@ -45,6 +45,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
             if stamp_before != stamp:
                 with _pictures(folders) as pictures:
                     text = render(results, _draw(results, pictures, say))
+                remove_leftovers(page)
                 with replacing(page) as partial:
                     partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
                 say(f"{'rewrote' if stamp_before else 'wrote'} {page.name}")

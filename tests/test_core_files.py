@@ -1,0 +1,37 @@
+"""Files that appear whole or not at all, and what kills leave of them."""
+
+from pathlib import Path
+
+import pytest
+
+from interpret_robust.core.files import remove_leftovers, replacing
+
+
+def test_what_a_kill_left_of_a_file_goes_and_nothing_else(tmp_path: Path) -> None:
+    names = ["a.png.12.partial", "a.pdf.7.partial", "a.png", "a.b.png.12.partial", "a.png.x.partial", "a.h5.partial"]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "a.png", tmp_path / "a.pdf", tmp_path / "missing" / "a.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
+
+
+def test_brackets_in_a_name_are_no_pattern(tmp_path: Path) -> None:
+    for name in ("[a].png.12.partial", "a.png.12.partial"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "[a].png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png.12.partial"]
+
+
+def test_an_exception_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("before")
+
+    def fail() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
