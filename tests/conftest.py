@@ -32,6 +32,7 @@ def one_thread() -> None:
     """Tensors here are tiny: a second thread only waits, and for long where the machine has other work."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["COLUMNS"] = "400"  # tables in one piece, whatever terminal runs the tests
 
 
 @pytest.fixture(scope="session")

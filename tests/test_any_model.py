@@ -106,7 +106,7 @@ def asked(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[st
 def card_of(name: str) -> Card:
     """The card that the command makes of a model's words."""
     found: list[Any] = []
-    command = click.command()(cli.options(cli.declared_model)(lambda **given: found.append(given)))
+    command = click.command()(cli.options.options(cli.models.declaration_options)(lambda **given: found.append(given)))
     command.main([*MODELS[name], "--dataset", "x"], standalone_mode=False)
     (given,) = found
     given.pop("dataset")

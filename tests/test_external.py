@@ -189,7 +189,7 @@ def test_the_words_of_a_card_are_the_options_that_give_it() -> None:
 
     @click.command()
     @click.option("--model")
-    @cli.card_options
+    @cli.options.card_options
     def command(model: str, **card: Any) -> None:
         held = reference(model, **card)
         assert isinstance(held, Card)

@@ -1,6 +1,7 @@
 """Tables fit the terminal, and nothing is left out of them; JSON has numbers as numbers."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -16,11 +17,11 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("limit", [18, 27, 40, 60, None])
-def test_a_folded_table_is_narrow_and_whole(limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", [18, 27, 40, 60, 120])
+def test_a_folded_table_is_narrow_and_whole(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "terminal_width", lambda: limit)
     text = render(ROWS)
-    if limit is not None and limit >= 28:  # the widest pair of columns
+    if limit >= 28:  # the widest pair of columns
         assert max(map(len, text.splitlines())) <= limit
     for row in ROWS:
         for cell in row.values():
@@ -29,6 +30,51 @@ def test_a_folded_table_is_narrow_and_whole(limit: int | None, monkeypatch: pyte
     parts = fold(lines, limit)
     assert [name for part in parts for name in part[0][1:]] == ["natural", "PGD-20", "images"]
     assert all([line[0] for line in part] == ["model", "cifar10-small-at", "at"] for part in parts)
+
+
+CLAIMS = [
+    {
+        "claim": "more attention goes to more robust features",
+        "verdict": "does not hold",
+        "n": "2",
+        "interval": "-0.6 [-0.8, -0.4]",
+    },
+    {
+        "claim": "attention sits on the object",
+        "verdict": "the files cannot tell",
+        "n": "3",
+        "interval": "0.1 [-0.1, 0.3]",
+    },
+]
+
+
+@pytest.mark.parametrize("limit", [45, 60, 80, 200])
+def test_long_sentences_are_broken_into_lines_and_intervals_are_not(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "terminal_width", lambda: limit)
+    lines = render(CLAIMS).splitlines()
+    assert max(map(len, lines)) <= limit
+    text = "\n".join(lines)
+    assert all(row["interval"] in text for row in CLAIMS)
+    words = sorted(word for row in CLAIMS for cell in row.values() for word in cell.split())
+    shown = sorted(word for line in lines for word in line.split())
+    assert all(shown.count(word) >= words.count(word) for word in words)
+
+
+def test_a_file_is_as_wide_as_a_page_unless_columns_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert tables.terminal_width() in (tables.WIDTH, shutil.get_terminal_size().columns)
+    monkeypatch.setenv("COLUMNS", "33")
+    assert tables.terminal_width() == 33
+
+
+def test_what_all_names_begin_with_is_said_once_in_text_only() -> None:
+    table = Table(
+        [{"model": "digits-small-at"}, {"model": "digits-small-at-att"}], note="3 images.", prefix="digits-small-"
+    )
+    assert captioned(table).splitlines()[2:] == ["at", "at-att", "3 images. Models: digits-small-..."]
+    assert "digits-small-at-att" in captioned(table, "csv") and "Models" not in captioned(table, "markdown")
 
 
 def test_numbers_stand_at_the_right_of_their_column() -> None:

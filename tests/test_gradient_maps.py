@@ -268,7 +268,7 @@ def test_the_table_shows_the_views_that_were_asked_for(half_blind: Result) -> No
     for place, rule in enumerate(RULES):
         share = 100 * half_blind["per_image/contrast"][:, place].mean()
         assert table_row(half_blind)[f"{rule}: contrast"].startswith(f"{share:.1f} % [")
-    options = {name for option in cli.analysis_command("gradient-maps", "irt").params for name in option.opts}
+    options = {name for option in cli.analysis.analysis_command("gradient-maps", "irt").params for name in option.opts}
     assert options >= {"--clip", "--raw", "--source", "--target", "--select", "--seed"}
 
 

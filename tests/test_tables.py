@@ -134,5 +134,7 @@ def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path:
 
 
 def test_the_commands_offer_every_form() -> None:
-    (option,) = [one for one in cli.analysis_command("robustness", "irt evaluate").params if one.name == "form"]
+    (option,) = [
+        one for one in cli.analysis.analysis_command("robustness", "irt evaluate").params if one.name == "form"
+    ]
     assert tuple(option.type.choices) == FORMS  # type: ignore[attr-defined]

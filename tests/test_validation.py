@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
         (damaged, "is damaged (its content differs from its checksum)"),
         (text, "is damaged or no HDF5 file"),
         (foreign, "not one that `irt analyze` wrote"),
-        (unfinished, "is unfinished (8 rows)"),
+        (unfinished, "is unfinished"),
     ):
         (found,) = problems(path)
         assert str(path) in found and said in found

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Callable, Iterable
 
+EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
+"""Exit statuses of `irt`: a mistake of the user's, a time limit or a signal, Ctrl-C."""
+
 
 class UserError(Exception):
     """A mistake in what the user gave. The message is one sentence: what, where, and what would be right."""

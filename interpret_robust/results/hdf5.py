@@ -118,7 +118,7 @@ def read(path: Path, schema: str | None = None) -> Result:
     with _opened(path) as file:
         label = str(file.attrs["schema"])
         if not file.attrs["complete"]:
-            raise UserError(f"{path} is unfinished ({file.attrs['n_done']} rows): run its analysis again to go on.")
+            raise UserError(f"{path} is unfinished: run its analysis again to go on.")
         if schema is not None:
             _check_schema(path, label, schema)
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])

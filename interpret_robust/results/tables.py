@@ -5,8 +5,8 @@ import io
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from textwrap import fill
 from typing import Any
 
@@ -19,11 +19,12 @@ class Table(list[dict[str, str]]):
     Attributes:
         title: what it shows, over it; empty where that is plain.
         note: over what its numbers are, under it; empty where each row says so.
+        prefix: what all names of its column `model` begin with, said once where it is printed as text; or empty.
     """
 
-    def __init__(self, rows: Iterable[dict[str, str]], title: str = "", note: str = "") -> None:
+    def __init__(self, rows: Iterable[dict[str, str]], title: str = "", note: str = "", prefix: str = "") -> None:
         super().__init__(rows)
-        self.title, self.note = title, note
+        self.title, self.note, self.prefix = title, note, prefix
 
 
 def render(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
@@ -38,11 +39,13 @@ def captioned(table: Table, form: str = "text") -> str:
         return render(table, form)
     if form == "json":
         return json.dumps(_document(table), indent=1, ensure_ascii=False)
+    if form == "text":
+        table = _without_prefix(table)
     title, note = table.title, table.note
     if form == "latex":
         title, note = (rf"{{\footnotesize {to_latex(text)}}}\par" if text else "" for text in (title, note))
     if form == "text":
-        note = fill(note, min(terminal_width() or 120, 120), break_on_hyphens=False)
+        note = fill(note, min(terminal_width(), WIDTH), break_on_hyphens=False)
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
 
@@ -62,13 +65,65 @@ def to_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def terminal_width() -> int | None:
-    """Return the columns of the terminal that is written to, None where it is a file or a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+WIDTH = 120
+"""Columns of a table that is written to a file or a pipe, and of the widest lines of running text."""
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that is written to; WIDTH for a file or a pipe, or what COLUMNS says."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def _without_prefix(table: Table) -> Table:
+    """Return a table whose models lack what all their names begin with, which the note says."""
+    if not table.prefix:
+        return table
+    rows = [row | {"model": row["model"].removeprefix(table.prefix)} for row in table]
+    return Table(rows, table.title, " ".join(filter(None, [table.note, f"Models: {table.prefix}..."])))
 
 
 def _text(lines: Lines) -> str:
-    return "\n\n".join(map(_block, fold(lines, terminal_width())))
+    limit = terminal_width()
+    return "\n\n".join(_block(wrap(part, limit)) for part in fold(lines, limit))
+
+
+def wrap(lines: Lines, limit: int) -> Lines:
+    """Return a table whose longest cells are broken into lines, so that it is at most `limit` characters wide.
+
+    Cells with an interval are not broken, and no word is: a table of many of them stays wider.
+
+    Example:
+        >>> wrap([["claim", "why"], ["a", "it was not seen in any of the seeds"]], 28)
+        [['claim', 'why'], ['a', 'it was not seen in\\nany of the seeds']]
+    """
+    widths, floors = _widths(lines), _floors(lines)
+    while _total(widths) > limit:
+        spare = [width if width > floor else 0 for width, floor in zip(widths, floors, strict=True)]
+        if not any(spare):
+            break
+        widths[spare.index(max(spare))] -= 1
+    return [[_wrap(cell, width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+
+
+def _wrap(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else fill(cell, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _floors(lines: Lines) -> list[int]:
+    """Return how narrow each column can be: its longest word, and at least NARROWEST where it has more than one."""
+    floors = []
+    for width, column in zip(_widths(lines), zip(*lines, strict=True), strict=True):
+        words = [word for cell in column for word in ([cell] if "[" in cell else cell.split())]
+        floors.append(min(width, max([NARROWEST, *map(len, words)])))
+    return floors
+
+
+NARROWEST = 14
+"""Characters of a column of running text, at least."""
 
 
 def _block(lines: Lines) -> str:
@@ -76,35 +131,35 @@ def _block(lines: Lines) -> str:
     widths = _widths(lines)
     is_number = [all(_NUMERIC.fullmatch(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
     padded = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, is_number, strict=True)
-        ).rstrip()
+        "\n".join(
+            "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(part, widths, is_number, strict=True)
+            ).rstrip()
+            for part in zip_longest(*(cell.split("\n") for cell in line), fillvalue="")
+        )
         for line in lines
     ]
     return "\n".join([padded[0], "  ".join("-" * width for width in widths), *padded[1:]])
 
 
-def fold(lines: Lines, limit: int | None) -> list[Lines]:
-    """Return a table as tables that are at most `limit` characters wide, each with the first column.
+def fold(lines: Lines, limit: int) -> list[Lines]:
+    """Return a table as tables that can be at most `limit` characters wide, each with the first column, see `wrap`.
 
-    Nothing is left out: a cell that is wider than the limit stays whole, in a table of its own. None for no limit.
+    Nothing is left out: a cell that cannot be broken stays whole, in a table of its own.
 
     Example:
         >>> fold([["model", "a", "b"], ["x", "1.25", "2.5"]], 12)
         [[['model', 'a'], ['x', '1.25']], [['model', 'b'], ['x', '2.5']]]
     """
-    if limit is None or not lines[0]:
+    if not lines[0]:
         return [lines]
-    widths = _widths(lines)
+    floors = _floors(lines)
     groups: list[list[int]] = [[]]
-    width = widths[0]
-    for column in range(1, len(widths)):
-        if groups[-1] and width + 2 + widths[column] > limit:
+    for column in range(1, len(floors)):
+        if groups[-1] and _total([floors[place] for place in (0, *groups[-1], column)]) > limit:
             groups.append([])
-            width = widths[0]
         groups[-1].append(column)
-        width += 2 + widths[column]
     return [[[line[column] for column in (0, *group)] for line in lines] for group in groups]
 
 
@@ -145,7 +200,7 @@ def _csv(lines: Lines) -> str:
 
 
 def _widths(lines: Lines) -> list[int]:
-    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [max(len(part) for cell in column for part in cell.split("\n")) for column in zip(*lines, strict=True)]
 
 
 def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:

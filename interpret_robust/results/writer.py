@@ -71,7 +71,7 @@ class Rows:
     @property
     def done(self) -> int:
         """Rows that are whole on the disk."""
-        return int(self._file.attrs["n_done"])
+        return int(self._file[ENDS][...].max(initial=0))
 
     def append(self, rows: Mapping[str, AnyArray]) -> None:
         """Write the next rows of every per-image column. Raises ValueError where columns or shapes differ."""
@@ -87,13 +87,8 @@ class Rows:
             self._file[path][start:stop] = values
         batch = batch_count(self._file)
         self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
-        self._file[ENDS][batch] = stop
-        self._note_done(stop)
-
-    def _note_done(self, count: int) -> None:
-        """Note that so many rows are whole, once they are."""
         self._file.flush()
-        self._file.attrs["n_done"] = count
+        self._file[ENDS][batch] = stop
         self._file.flush()
 
     def columns(self) -> Columns:
@@ -127,7 +122,7 @@ class Rows:
         for batch, (start, stop) in enumerate(pairwise([0, *ends])):
             self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
             self._file[ENDS][batch] = stop
-        self._note_done(self._length)
+        self._file.flush()
 
     def _take(self, part: h5py.File) -> None:
         for run in _runs(part[PLACES][: good_rows(part, self.schema)]):
@@ -160,7 +155,7 @@ class Rows:
                 self._copy(file)
                 self._summarize(file, summary)
                 _write_json(file, "run_json", run)
-                file.attrs["complete"] = True
+                file.attrs["complete"], file.attrs["n_done"] = True, self._length
                 file.attrs["content_sha256"] = content_sha256(file)
                 file.attrs["provenance_sha256"] = provenance_sha256(file)
                 file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -242,9 +237,7 @@ def open_rows(
         leftover.unlink(missing_ok=True)
     file = _create(partial, schema, count, axes, config)
     _write_json(file, "environment_json", environment)
-    file.attrs["environment_sha256"] = _text_sha256(file, "environment_json")
-    file.flush()
-    return Rows(file, path, schema, axes)
+    return Rows(_sealed(partial, file, schema), path, schema, axes)
 
 
 def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
@@ -252,10 +245,10 @@ def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: 
 
     The file itself is open on rank 0, see `open_rows`, whose `missing` names images that are in no other part.
     """
-    file = _create(path.with_name(f"{path.name}.partial.{places[0]}"), schema, len(places), axes, config)
+    partial = path.with_name(f"{path.name}.partial.{places[0]}")
+    file = _create(partial, schema, len(places), axes, config)
     file.create_dataset(PLACES, data=places)
-    file.flush()
-    return Rows(file, path, schema, axes)
+    return Rows(_sealed(partial, file, schema), path, schema, axes)
 
 
 def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
@@ -266,7 +259,7 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
     }
     room = sum(np.dtype(column.dtype).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
     _check_room(partial, room)
-    file = h5py.File(partial, "w")
+    file = h5py.File(partial, "w", userblock_size=seal.BLOCK)
     file.attrs.update(
         {
             "format": FORMAT,
@@ -291,6 +284,15 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
     file.create_dataset(ENDS, (count,), "i8", fillvalue=0, dcpl=early.copy())
     file.create_dataset(CHECKSUMS, (count, hashlib.sha256().digest_size), "u1", fillvalue=0, dcpl=early.copy())
     return file
+
+
+def _sealed(path: Path, file: h5py.File, schema: Schema) -> h5py.File:
+    """Return a new file, sealed and open again to take rows."""
+    datasets = [file[name].id for name in (ENDS, CHECKSUMS, *(column.path for column in schema.per_image))]
+    rows = [(dataset.get_offset(), dataset.get_storage_size()) for dataset in datasets if dataset.get_storage_size()]
+    file.close()
+    seal.write_block(path, rows)
+    return h5py.File(path, "r+")
 
 
 def batch_count(file: h5py.File) -> int:
@@ -348,6 +350,8 @@ def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
 def _is_of(partial: Path, config: str) -> bool:
     """Whether a file of rows can be read and is of the configuration of this hash. Raises UserError where it grows."""
     try:
+        if not seal.block_holds(partial):
+            return False
         with h5py.File(partial, "r") as file:
             return bool(file.attrs["config_sha256"] == config)
     except BlockingIOError:
@@ -357,10 +361,10 @@ def _is_of(partial: Path, config: str) -> bool:
 
 
 def _is_intact(part: Path, schema: Schema) -> bool:
-    """Return whether a part is laid out as the schema says, so that its good rows can be told."""
+    """Return whether a part, whose seal holds, is of this schema, so that its good rows can be told."""
     try:
         with h5py.File(part, "r") as file:
-            return _intact_rows(file, schema) is not None and len(file[PLACES]) == len(file[ENDS])
+            return file.attrs["schema"] == schema.label and len(file[PLACES]) == len(file[ENDS])
     except UNREADABLE:
         return False
 
@@ -384,19 +388,18 @@ def _reopen(
     overwrite: bool,
 ) -> h5py.File | None:
     """The partial file, ready to go on; None where it is to be discarded, as one that a kill left unreadable is."""
+    if not seal.block_holds(partial):
+        return None
     try:
         file = h5py.File(partial, "r+")
-        stored = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        intact = _intact_rows(file, schema)
-        if not _has_whole_origin(file, stored):
-            intact = None
     except BlockingIOError:
         raise UserError(f"{partial} is being written by another process: let it end.") from None
     except UNREADABLE:
         return None
-    is_same = config_sha256(stored) == config_sha256(config)
-    if intact is not None and is_same and not overwrite:
-        _cut(file, intact)
+    stored = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+    is_same = config_sha256(stored) == config_sha256(config) and file.attrs["schema"] == schema.label
+    if is_same and not overwrite:
+        _cut(file, good_rows(file, schema))
         return file
     file.close()
     if is_same or overwrite or is_outdated(stored):
@@ -407,43 +410,11 @@ def _reopen(
     )
 
 
-def _has_whole_origin(file: h5py.File, config: Mapping[str, Any]) -> bool:
-    """Return whether configuration and environment of a partial file are what was written."""
-    expected = {
-        "config_sha256": config_sha256(config),
-        "environment_sha256": _text_sha256(file, "environment_json"),
-    }
-    return all(str(file.attrs[name]) == value for name, value in expected.items())
-
-
-def _intact_rows(file: h5py.File, schema: Schema) -> int | None:
-    """Return how many rows of a partial file can be kept; None where it is not laid out as one of this schema.
-
-    Nothing is read before it is known to be of the size that it has room for on the disk.
-    """
-    count = len(file[ENDS])
-    layout = {column.path: column.dtype for column in schema.per_image} | {ENDS: "i8", CHECKSUMS: "u1"}
-    for path, kind in layout.items():
-        dataset = file[path]
-        room = dataset.id.get_storage_size()
-        if dataset.dtype != np.dtype(kind) or len(dataset) != count or dataset.nbytes != room:
-            return None
-    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "schema": schema.label, "NX_class": "NXroot"}
-    if any(file.attrs[name] != value for name, value in attributes.items()) or file.attrs["complete"]:
-        return None
-    return good_rows(file, schema)
-
-
 def _cut(file: h5py.File, rows: int) -> None:
     """Forget the batches of a partial file beyond its first `rows` rows."""
     batches = int(np.searchsorted(file[ENDS][: batch_count(file)], rows, side="right"))
     file[ENDS][batches:] = 0
-    file.attrs["n_done"] = rows
     file.flush()
-
-
-def _text_sha256(file: h5py.File, name: str) -> str:
-    return hashlib.sha256(file[f"{PROVENANCE}/{name}"].asstr()[()].encode()).hexdigest()
 
 
 def _require(names: Any, columns: tuple[Column, ...]) -> None:

@@ -90,10 +90,14 @@ class TrainTask:
         if not is_new:
             return f"{path.name} is there already"
         last = checkpoint.read(path).about["history"][-1]
+        epochs = "1 epoch" if last["epoch"] == 1 else f"{last['epoch']} epochs"
         return (
-            f"trained {path.name}: {last['epoch']} epochs in {last['seconds']:.0f} s, "
-            f"accuracy on the images it trained on {last['accuracy']:.1%}"
+            f"trained {path.name}: {epochs} in {last['seconds']:.0f} s, "
+            f"training accuracy {last['accuracy']:.1%} on {self._images_of_accuracy()} images"
         )
+
+    def _images_of_accuracy(self) -> str:
+        return "adversarial" if variant(self.variant).adversarial else "clean"
 
 
 @dataclass(frozen=True)

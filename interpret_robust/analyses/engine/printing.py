@@ -25,6 +25,14 @@ def _name(result: hdf5.Result) -> str:
     return name
 
 
+def _prefix(results: Sequence[hdf5.Result]) -> str:
+    """Return dataset and architecture as all names of several models begin with them, or nothing."""
+    prefixes = {f"{result.job['dataset']}-{result.job['architecture']}-" for result in results}
+    prefix = prefixes.pop()
+    is_shared = not prefixes and len(results) > 1 and all(_name(result).startswith(prefix) for result in results)
+    return prefix if is_shared else ""
+
+
 def _maps(result: hdf5.Result) -> dict[str, str]:
     """A column that says what maps are where they are no gradients."""
     source = names.maps_of(result)
@@ -39,4 +47,7 @@ def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[T
         {"model": _name(result), **_maps(result), **analysis.table_row(result, *views)} for result in in_paper_order
     ]
     tables = analysis.compare(in_paper_order, *views) if analysis.compare else []
-    return [Table(rows), *(table if isinstance(table, Table) else Table(table) for table in tables)]
+    return [
+        Table(rows, prefix=_prefix(in_paper_order)),
+        *(table if isinstance(table, Table) else Table(table) for table in tables),
+    ]

@@ -1,0 +1,197 @@
+"""`irt analyze NAME`, `irt evaluate` and `irt gradmap-score`: a question asked of models."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from interpret_robust import analyses
+from interpret_robust.cli.options import (
+    CARD_FIELDS,
+    NUMBER,
+    Command,
+    card_options,
+    model_option,
+    on_all_ranks,
+    options,
+    run_options,
+    say,
+    with_examples,
+)
+from interpret_robust.cli.questions import Setting, question
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.spelling import current
+
+
+class AnalyzeGroup(click.Group):
+    """A command for each module in analyses/, with an option for each field of its settings."""
+
+    def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the analyses there are."""
+        return analyses.names()
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        """Return the command of one analysis."""
+        name = current(name)
+        if name not in analyses.names():
+            raise unknown("analysis", name, analyses.names())
+        return analysis_command(name, f"irt analyze {name}")
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of the help without importing any analysis."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, analyses.about(name)) for name in analyses.names()])
+
+
+@click.group(cls=AnalyzeGroup)
+def analyze() -> None:
+    """Ask a question of trained models; answers go to analyses/."""
+
+
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Images": ("dataset", "split", "limit", "recalibrate"),
+    "Other models": ("evaluators", "matrix"),
+    "A model from elsewhere": ("model", *CARD_FIELDS),
+    "Output and machine": ("form", "root", "overwrite", "batch_size", "device", "help"),
+}
+"""The options that all analyses take, by the sections of the help; the others are of the question itself."""
+
+QUESTION = "Question"
+
+
+class AnalysisCommand(click.Command):
+    """A command whose help lists its many options in sections."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options section by section, those of the question first."""
+        section_of = {name: title for title, names in SECTIONS.items() for name in names}
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in (QUESTION, *SECTIONS)}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record and isinstance(parameter, click.Option):
+                name = "help" if "--help" in parameter.opts else parameter.name
+                sections[section_of.get(name or "", QUESTION)].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _setting_option(setting: Setting) -> Callable[[Command], Command]:
+    kinds: Mapping[str, Any] = {"int": click.INT, "number": NUMBER, "text": click.STRING, "flag": click.BOOL}
+    is_flag = setting.kind == "flag"
+    return click.option(
+        "--" + setting.name.replace("_", "-"),
+        setting.name,
+        type=kinds.get(setting.kind) or click.Choice(setting.choices),
+        is_flag=is_flag,
+        default=setting.default,
+        show_default=not is_flag and setting.default is not None,
+        help=setting.help,
+    )
+
+
+def _view_option(view: str) -> Callable[[Command], Command]:
+    """Return the flag of a part of the answer that the table can be limited to."""
+    return click.option(f"--{view}", is_flag=True, help=f"Print the {view} columns only.")
+
+
+def _evaluator_option(subject: str, default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--evaluator",
+        "evaluators",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help=f"Checkpoint or card that reads the {subject}; repeat for more. [default: {default}]",
+    )
+
+
+READERS: Mapping[str, tuple[Callable[[Command], Command], ...]] = {
+    "none": (),
+    "evaluators": (_evaluator_option("maps", "two natural seeds, another architecture, an at"),),
+    "copies": (
+        _evaluator_option("adversarial images", "the model itself and other seeds of it"),
+        click.option("--matrix", is_flag=True, help="All other models of the dataset read them."),
+    ),
+}
+"""The options that say who reads what a model gives."""
+
+MORE_EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "robustness": (
+        "--pgd 20 --cw none                 PGD-20 alone, a fifteenth of the time",
+        "--matrix --form markdown           every model of a dataset attacks every other",
+        "--restarts 5 --limit 200",
+    ),
+    "masking": ("--limit 200 --queries 5000",),
+    "autoattack": ("checkpoints/NAME.safetensors --limit 200 --batch-size 50",),
+}
+
+
+def analysis_command(name: str, command_line: str) -> click.Command:
+    """Return the command of one analysis, with an option for each of its settings; it is typed as `command_line`.
+
+    Raises UserError for an analysis of an installed package that cannot be loaded.
+    """
+    asked = question(name)
+
+    @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+    @on_all_ranks
+    def command(checkpoints: tuple[Path, ...], **arguments: Any) -> None:
+        _analyze(name, checkpoints, arguments)
+
+    decorators = [
+        *map(_view_option, asked.views),
+        *map(_setting_option, asked.settings),
+        *READERS[asked.readers],
+        model_option,
+        card_options,
+    ]
+    examples = MORE_EXAMPLES.get(name, ("checkpoints/NAME.safetensors --split train",))
+    example = with_examples("\n  ".join([command_line, *(f"{command_line} {arguments}" for arguments in examples)]))
+    return click.command(
+        command_line.rsplit(maxsplit=1)[-1], cls=AnalysisCommand, help=analyses.about(name), epilog=example
+    )(options(*decorators, run_options)(command))
+
+
+def _model_of(card: dict[str, Any]) -> list[Any]:
+    """Return what --model names together with the options beside it: one model, or none where it was not given."""
+    from interpret_robust.models import card as cards
+
+    model, card_fields = card["model"], {field: value for field, value in card.items() if field != "model"}
+    if model is not None:
+        return [cards.reference(model, **card_fields)]
+    if any(card_fields.values()):
+        raise UserError("--weights, --normalize and the like say more of a --model: name one.")
+    return []
+
+
+def _analyze(name: str, checkpoints: tuple[Path, ...], arguments: dict[str, Any]) -> None:
+    """Run one analysis on checkpoints, all that it applies to by default, and print its table."""
+    from interpret_robust.analyses.engine import printing
+    from interpret_robust.core import ranks
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.study.tasks import analysis_tasks, applicable, checkpoints_in, do_all, doubts
+
+    analysis = analyses.get(name)
+    folders = Folders(arguments.pop("root"))
+    task_options = {
+        key: arguments.pop(key) for key in ("split", "limit", "batch_size", "recalibrate", "overwrite", "device")
+    }
+    task_options["source"] = arguments.pop("dataset")
+    task_options["evaluators"] = tuple(dict.fromkeys(arguments.pop("evaluators", ())))
+    task_options["matrix"] = arguments.pop("matrix", False)
+    form = arguments.pop("form")
+    views = [view for view in analysis.views if arguments.pop(view)]
+    card = {field: arguments.pop(field) for field in ("model", *CARD_FIELDS)}
+    settings = analysis.settings(**arguments)
+    subjects = [*dict.fromkeys(checkpoints), *_model_of(card)]
+    if not subjects:
+        subjects = applicable(name, checkpoints_in(folders), task_options, say)
+    tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
+    for doubt in doubts(tasks):
+        say(doubt)
+    do_all(tasks, task_options["device"], say)
+    if ranks.index() > 0:
+        return
+    click.echo(printing.text_of([task.work().path for task in tasks], views, form))

@@ -1,0 +1,60 @@
+"""`irt data`: the datasets there are, and what they look like."""
+
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from interpret_robust.cli.options import root_option, with_examples
+from interpret_robust.results.tables import render
+
+
+@click.group()
+def data() -> None:
+    """List, get and look at datasets."""
+
+
+@data.command("list", epilog=with_examples("irt data list"))
+def data_list() -> None:
+    """The datasets by name, and whether their file is here."""
+    from interpret_robust.datasets.catalogue import ABOUT, file_of
+
+    rows = [
+        {"name": name, "here": "yes" if file_of(name).exists() else "no", "what": description}
+        for name, description in ABOUT.items()
+    ]
+    click.echo(render(rows))
+    click.echo("Any .npz with x_train, y_train, x_test, y_test works too: give its path.")
+
+
+@data.command("get", epilog=with_examples("irt data get cifar10"))
+@click.argument("name")
+def data_get(name: str) -> None:
+    """Generate or download dataset NAME, check it, and keep it as one .npz."""
+    from interpret_robust.datasets import load
+    from interpret_robust.datasets.catalogue import file_of
+
+    dataset = load(name)
+    channels, height, width = dataset.image_shape
+    click.echo(
+        f"{name}: {len(dataset.train)} train and {len(dataset.test)} test images of {height}x{width}x{channels}, "
+        f"{len(dataset.class_names)} classes, in {file_of(name)}"
+    )
+
+
+@data.command("show", epilog=with_examples("irt data show cluttered-digits --split test"))
+@click.argument("name")
+@click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@root_option
+def data_show(name: str, split: str, root: Path) -> None:
+    """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
+    from interpret_robust.core.file_names import file_part
+    from interpret_robust.datasets import load
+    from interpret_robust.figures import contact_sheet, style
+
+    dataset = load(name)
+    sources = {dataset.name: dataset.split(split).sha256}
+    drawing = contact_sheet.draw(dataset, split)
+    stem = file_part(f"data-{dataset.name}-{split}")
+    paths = style.save(drawing, root / "figures", stem, sources, metadata.version("interpret-robust"))
+    click.echo(f"{drawing.caption}\n{paths[0]}")

@@ -1,0 +1,88 @@
+"""`irt show`, `validate`, `verify` and `export`: what files hold, and whether it is good."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from interpret_robust.cli.options import NUMBER, device_option, overwrite_option, with_examples
+from interpret_robust.core.errors import EXIT_USER_ERROR
+from interpret_robust.results.tables import render
+
+
+@click.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
+@click.argument("file", type=click.Path(path_type=Path))
+def show(file: Path) -> None:
+    """What a checkpoint or an analysis file holds and where it comes from, checked against its checksum."""
+    from interpret_robust.cli import description
+
+    click.echo(description.describe(file))
+
+
+@click.command(epilog=with_examples("irt validate analyses/*.h5"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def validate(files: tuple[Path, ...]) -> None:
+    """Check that analysis FILES are whole and hold what their analysis says they hold, dataset by dataset."""
+    from interpret_robust.analyses.engine import validation
+    from interpret_robust.results import hdf5
+
+    bad = False
+    for path in files:
+        problems = validation.problems(path)
+        bad |= bool(problems)
+        for problem in problems:
+            click.echo(f"irt: {problem}", err=True)
+        if not problems:
+            attributes = hdf5.attributes(path)
+            click.echo(f"{path}: {attributes['schema']}, {attributes['n_done']} images, good")
+    if bad:
+        sys.exit(EXIT_USER_ERROR)
+
+
+@click.command(
+    epilog=with_examples(
+        "irt verify theirs.npy checkpoints/NAME.safetensors\n"
+        "  irt verify theirs.h5 checkpoints/NAME.safetensors --key adversarial --eps 8/255"
+    )
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
+@click.option("--key", help="The HDF5 dataset of images, where there are several.")
+@click.option("--dataset", help="Name or .npz path. [default: that of training]")
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@device_option
+def verify(
+    file: Path, checkpoint: Path, eps: float | None, key: str | None, dataset: str | None, split: str, device: str
+) -> None:
+    """Check adversarial images of anyone's, an HDF5 or .npy FILE, and how accurate CHECKPOINT is on them.
+
+    They are uint8, or floats in [0, 1]; (N, C, H, W) or (N, H, W, C); the first N of the split in its order, or in
+    HDF5 those of an integer dataset `index` beside them.
+    """
+    from interpret_robust.attacks import verify as verification
+    from interpret_robust.core.device import resolve
+    from interpret_robust.datasets import load
+    from interpret_robust.models import checkpoint as checkpoints
+
+    stored = checkpoints.read(checkpoint)
+    data = load(dataset or stored.about["source"])
+    good = verification.verify(file, stored, data, split, eps=eps, key=key, device=resolve(device))
+    click.echo(render([{"model": checkpoint.stem, **good.cells()}]))
+    click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
+
+
+@click.command(epilog=with_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--csv", "form", flag_value="csv", default="csv", help="Comma-separated values: the only form so far.")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. [default: the file's]")
+@overwrite_option
+def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: bool) -> None:  # noqa: ARG001
+    """Write the images and the statistics of analysis FILES as tables."""
+    from interpret_robust.results.export import to_csv
+
+    for path in files:
+        paths = to_csv(path, output or path.parent, overwrite=overwrite)
+        click.echo(f"{paths.images}\n{paths.statistics}")
+        if paths.left_out:
+            click.echo(f"left out, being pictures: {', '.join(paths.left_out)} (read them with h5py or xarray)")

@@ -1,0 +1,96 @@
+"""`irt checkpoints` and `irt model`: the models that are here, and models from elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from interpret_robust.cli.options import (
+    MODEL,
+    card_options,
+    device_option,
+    form_option,
+    options,
+    overwrite_option,
+    root_option,
+    say,
+    with_examples,
+)
+from interpret_robust.core.errors import UserError
+from interpret_robust.results.tables import render
+
+
+@click.group()
+def checkpoints() -> None:
+    """Look at the models that are here."""
+
+
+@checkpoints.command("list", epilog=with_examples("irt checkpoints list\n  irt checkpoints list --form markdown"))
+@form_option
+@root_option
+def checkpoints_list(form: str, root: Path) -> None:
+    """The checkpoints in checkpoints/, checked, with their accuracies as far as analyses/ holds them."""
+    from interpret_robust.cli import listing
+    from interpret_robust.core.folders import Folders
+
+    click.echo(render(listing.rows(Folders(root)), form))
+
+
+@click.group()
+def model() -> None:
+    """Look at a model from elsewhere, and declare it once."""
+
+
+declaration_options = options(
+    click.option("--model", required=True, metavar="MODEL", help=f"{MODEL[0].upper()}{MODEL[1:]}."),
+    card_options,
+    click.option("--dataset", required=True, help="Name (irt data list) or .npz path: which images it is for."),
+)
+
+
+@model.command(
+    "layers",
+    epilog=with_examples(
+        "irt model layers --model torchvision:resnet18 --weights random --dataset cifar10\n"
+        "  irt model layers --model my_networks:Net --dataset my-images.npz --all"
+    ),
+)
+@declaration_options
+@click.option("--all", "with_all_layers", is_flag=True, help="Also layers that cannot give local features.")
+def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -> None:
+    """List the layers of a model whose output can serve as local features, and which one is taken by default."""
+    from interpret_robust.models import card as cards
+    from interpret_robust.models import external
+
+    reference = cards.reference(model, **card)
+    click.echo(render(external.layer_rows(reference, dataset, everything=with_all_layers)))
+
+
+@model.command(
+    "card",
+    epilog=with_examples(
+        "irt model card --model timm:resnet50.a1_in1k --dataset my-images.npz -o resnet50.json\n"
+        "  irt analyze attention-rank --model resnet50.json --dataset my-images.npz"
+    ),
+)
+@declaration_options
+@device_option
+@overwrite_option
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The card, .json.")
+def model_card(model: str, dataset: str, device: str, overwrite: bool, output: Path, **card: Any) -> None:
+    """Try a model out on a few images, and write down how it is to be read: a card, which --model then takes."""
+    from interpret_robust.core.device import resolve
+    from interpret_robust.datasets import load
+    from interpret_robust.models import card as cards
+    from interpret_robust.models import external, trial
+
+    if output.suffix != ".json":
+        raise UserError(f"{output}: a card's name ends in .json.")
+    subject = external.subject(cards.reference(model, **card), dataset)
+    if not isinstance(subject, external.Brought):
+        raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
+    outcome = trial.try_out(subject, load(dataset), resolve(device))
+    subject.card.write(output, overwrite=overwrite)
+    if outcome.doubt:
+        say(outcome.doubt)
+    click.echo(f"{output}: right on {outcome.accuracy:.0%} of the first {outcome.images} test images of {dataset}")

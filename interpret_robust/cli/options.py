@@ -1,0 +1,175 @@
+"""Options that several commands share, and how their texts become values."""
+
+import os
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import number, seconds
+
+
+class TextOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """An option whose text a function turns into a value, such as 8/255 or 5m."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self.parse = name, parse
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the value of an option's text; what is no text is a value already."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError:
+            self.fail(f"'{value}' is no {self.name}.", parameter, context)
+
+
+NUMBER, DURATION = TextOption("number", number), TextOption("duration", seconds)
+
+
+COUNT, SEED = click.IntRange(min=1), click.IntRange(min=0, max=2**63 - 1)
+
+
+Command = Callable[..., Any]
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return several options as one decorator."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def on_all_ranks(command: Command) -> Command:
+    """Return a command that all processes that torchrun started run together. Others run on the first of them alone."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        from interpret_robust.core import ranks
+
+        with ranks.process_group():
+            return command(*arguments, **options)
+
+    return run
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Folder that holds checkpoints/, analyses/ and figures/. [default: here]",
+)
+
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there under the same name.")
+
+
+form_option = click.option(
+    "--form",
+    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+    default="text",
+    show_default=True,
+    help="How the tables are written.",
+)
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """Return the name and the value of NAME=VALUE, the value JSON where it is that, else text.
+
+    Raises ValueError without a name.
+    """
+    import json
+
+    name, separator, value = text.partition("=")
+    if not (separator and name.isidentifier()):
+        raise ValueError(text)
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+
+
+MODEL = "checkpoint, card .json, torchvision:NAME, timm:NAME, robustbench:NAME or package.module:callable"
+
+
+card_options = options(
+    click.option("--weights", metavar="WHICH", help="Its weights: pretrained, random, or a file (safetensors, .pt)."),
+    click.option(
+        "--model-arg",
+        "arguments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        type=TextOption("argument of the form NAME=VALUE", _argument),
+        help="Given to what builds the network; repeat for more.",
+    ),
+    click.option("--normalize", metavar="HOW", help="Pixels it expects: imagenet, cifar10, none or mean,std."),
+    click.option("--resize", type=COUNT, metavar="N", help="Resize images to NxN before the network."),
+    click.option("--local-layer", metavar="LAYER", help="Layer of its local features (irt model layers)."),
+    click.option("--attention-layer", metavar="LAYER", help="Layer that gives attention over their positions."),
+    click.option("--label", help="What files and tables call it."),
+)
+
+
+CARD_FIELDS = ("weights", "arguments", "normalize", "resize", "local_layer", "attention_layer", "label")
+
+
+def _single(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> str | None:
+    """Return the model that --model names, None for none. Raises UserError for two: one would be dropped."""
+    if len(names) > 1:
+        raise UserError(f"--model is given {len(names)} times ({', '.join(names)}): ask one model at a time.")
+    return names[0] if names else None
+
+
+model_option: Callable[[Command], Command] = click.option(
+    "--model", metavar="MODEL", multiple=True, callback=_single, help=f"A model from anywhere: {MODEL}."
+)
+
+
+run_options = options(
+    form_option,
+    click.option("--dataset", help="Name or .npz path. [default: that of training]"),
+    click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part."),
+    click.option("--limit", type=COUNT, help="Only the first N images."),
+    click.option("--batch-size", type=COUNT, default=250, show_default=True, help="Images computed at once."),
+    click.option(
+        "--recalibrate",
+        type=click.Choice(["none", "clean", "adversarial", "both"]),
+        default="none",
+        show_default=True,
+        help="Training images that batch-norm statistics are measured on first.",
+    ),
+    device_option,
+    overwrite_option,
+    root_option,
+)
+
+
+def with_examples(text: str) -> str:
+    """Return an epilog of examples that click does not wrap anew."""
+    return f"\b\nExamples:\n  {text}"
+
+
+def deadline_after(time_limit: float | None) -> float:
+    """Return the value of `time.monotonic()` at which to stop. Raises UserError where torchrun would start again."""
+    if time_limit is None:
+        return float("inf")
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise UserError("torchrun starts again what stops at --time-limit: leave out --max-restarts or --time-limit.")
+    return time.monotonic() + time_limit
+
+
+def say(sentence: str) -> None:
+    """Write a sentence to stderr, where it does not get into a table."""
+    click.echo(sentence, err=True)

@@ -1,0 +1,56 @@
+"""`irt figure` and `irt report`: what people look at."""
+
+from pathlib import Path
+
+import click
+
+from interpret_robust.cli.options import root_option, with_examples
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.spelling import current
+from interpret_robust.results.tables import render
+
+
+@click.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
+@click.argument("name", required=False)
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@root_option
+def figure(name: str | None, files: tuple[Path, ...], root: Path) -> None:
+    """Draw figure NAME, or all, from analysis FILES; models are not needed.
+
+    Without FILES, all of that name are drawn: a picture for each set that shares images and settings. Without NAME,
+    the figures there are get listed.
+    """
+    from interpret_robust import analyses, figures
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.figures import drawing
+
+    if name is None:
+        click.echo(render([{"figure": name, "shows": analyses.about(name)} for name in figures.names()]))
+        return
+    folders, name = Folders(root), current(name)
+    if name != "all" and name not in figures.names():
+        raise unknown("figure", name, [*figures.names(), "all"])
+    if name == "all" and files:
+        raise UserError("irt figure all draws every analysis in its folder: give no files.")
+    if files:
+        pictures = [drawing.draw(name, files, folders.figures, click.echo)]
+    else:
+        pictures = drawing.draw_folder(figures.names() if name == "all" else [name], folders, click.echo)
+    click.echo("\n".join(map(str, pictures)))
+
+
+@click.command(epilog=with_examples("irt report\n  irt report --root study -o study.html"))
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page. [default: report.html in root]"
+)
+@root_option
+def report(output: Path | None, root: Path) -> None:
+    """Make one HTML page of all analyses: claims with verdicts, tables, pictures, a gallery, provenance.
+
+    It holds everything it shows: it opens anywhere, without a network.
+    """
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.study import report as reports
+
+    folders = Folders(root)
+    click.echo(reports.write(folders, output or folders.report, click.echo))

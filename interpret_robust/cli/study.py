@@ -1,0 +1,190 @@
+"""`irt reproduce`, `plan`, `audit` and `flags`: whole studies, and what they say of the paper."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+
+from interpret_robust.cli.options import (
+    COUNT,
+    DURATION,
+    deadline_after,
+    device_option,
+    form_option,
+    on_all_ranks,
+    options,
+    overwrite_option,
+    root_option,
+    with_examples,
+)
+from interpret_robust.core.errors import UserError
+from interpret_robust.results.tables import captioned, render
+
+REPRODUCE_EXAMPLES = (
+    "irt reproduce quick\n"
+    "  irt reproduce cifar10 --time-limit 2h\n"
+    "  irt reproduce table2                  small networks, embedded data\n"
+    "  irt reproduce table2 --scale paper    CIFAR-10, the paper's network and schedule\n"
+    "  irt reproduce audit --seeds 3\n"
+    "  irt reproduce quick --only checkpoints/cluttered-digits-small-at-seed0.safetensors"
+)
+
+study_options = options(
+    click.argument("name"),
+    click.option(
+        "--scale",
+        type=click.Choice(["quick", "paper"]),
+        default="quick",
+        show_default=True,
+        help="Small networks and data for a laptop, or the paper's own for a GPU.",
+    ),
+    click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1, of cifar10 2]"),
+    click.option("--arch", help="Another architecture than that of the scale, such as narrow."),
+)
+
+
+@click.command(epilog=with_examples("irt plan quick\n  irt plan audit --seeds 5 --form csv"))
+@study_options
+@form_option
+@root_option
+def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, root: Path) -> None:
+    """List the files of study NAME, what each of them needs, and whether it is there.
+
+    An engine that runs workflows can make each by itself: irt reproduce NAME --only FILE. workflow/ has one.
+    """
+    from interpret_robust.datasets.catalogue import must_be_fetched
+    from interpret_robust.study import plan as study
+
+    plan_of_study = study.study(name, scale, seeds, arch)
+    if must_be_fetched(plan_of_study.dataset):
+        raise UserError(
+            f"the images of {plan_of_study.dataset} are not here, and decide the names of files: "
+            f"`irt data get {plan_of_study.dataset}` fetches them."
+        )
+    rows = [
+        {
+            "file": str(step.file),
+            "here": "yes" if (root / step.file).exists() else "no",
+            "needs": " ".join(need.stem for need in step.needs) if form == "csv" else _count(step.needs),
+        }
+        for step in study.plan(plan_of_study)
+    ]
+    click.echo(render(rows, form))
+
+
+def _count(needs: Sequence[Path]) -> str:
+    """The one that is needed, or how many."""
+    return needs[0].stem if len(needs) == 1 else f"{len(needs)} models" if needs else ""
+
+
+@click.command(epilog=with_examples(REPRODUCE_EXAMPLES))
+@study_options
+@click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
+@click.option("--only", multiple=True, metavar="FILE", help="Make only this file of it (irt plan); repeat for more.")
+@form_option
+@device_option
+@overwrite_option
+@root_option
+@on_all_ranks
+def reproduce(
+    name: str,
+    scale: str,
+    seeds: int | None,
+    arch: str | None,
+    time_limit: float | None,
+    only: tuple[str, ...],
+    form: str,
+    device: str,
+    overwrite: bool,
+    root: Path,
+) -> None:
+    """Do all of NAME: quick, cifar10, table1 to table6, section4.3, figure2 to figure4, or audit.
+
+    quick is the whole embedded study of one training seed, cifar10 the reference study on CIFAR-10, the next are parts
+    of the paper, audit is every claim of the paper over several seeds. Models are trained, analyzed and drawn; what is
+    there already is not done again, so that a study that was stopped goes on, also on another machine.
+    """
+    from interpret_robust import analyses
+    from interpret_robust.analyses.engine import printing
+    from interpret_robust.core import ranks
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.figures import drawing
+    from interpret_robust.study import audit
+    from interpret_robust.study import plan as study
+    from interpret_robust.study import report as reports
+
+    folders, say = Folders(root), partial(click.echo, err=True)
+    tell = partial(click.echo, err=form != "text")
+    deadline = deadline_after(time_limit)
+    names = {Path(file).name for file in only} or None
+    plan_of_study = study.study(name, scale, seeds, arch)
+    answers = study.reproduce(plan_of_study, folders, device, say, deadline, overwrite=overwrite, only=names)
+    if ranks.index() > 0 or only:
+        return
+    for question, files in answers:
+        tell(f"\n{question.analysis}, {question.images}")
+        click.echo(printing.text_of(files, form=form))
+        drawing.draw_all(question.analysis, files, folders.figures, say)
+    if name in study.REPORTED:
+        tell("\nclaims of the paper")
+        for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
+            click.echo(captioned(audit.verdicts(subject_audit), form))
+        tell(f"\nall of it on one page: {reports.write(folders, folders.report, say)}")
+    tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
+
+
+@click.command(epilog=with_examples("irt audit\n  irt audit analyses/robustness-*-test.h5 --form markdown"))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@form_option
+@root_option
+def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
+    """Judge each claim of the paper by FILES of analyses, by default all there are, over all their training seeds.
+
+    A claim holds, does not hold, or the files cannot tell; beside it stand the paper's figures, what was measured with
+    its interval, and the controls. docs/choices.md says how verdicts are reached.
+    """
+    from interpret_robust import analyses
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.study import audit as audits
+
+    folder = Folders(root).analyses
+    paths = dict.fromkeys(files or sorted(folder.glob("*.h5")))
+    if not paths:
+        raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
+    click.echo(audits.text_of([analyses.read(path) for path in paths], form))
+
+
+@click.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@form_option
+@root_option
+def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
+    """Look for signs that models hide their gradients, in FILES of robustness and masking, by default all there are.
+
+    docs/flags.md says of each flag what it measures, what it can mean, and what to do next.
+    """
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.study import flags as rules
+
+    folder = Folders(root).analyses
+    paths = files or [path for name in rules.READS for path in sorted(folder.glob(f"{name}-*.h5"))]
+    if not paths:
+        raise UserError(
+            f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
+        )
+    results = [rules.read(path) for path in paths]
+    if form in ("csv", "json"):
+        click.echo(render(rules.numbers(results), form))
+        return
+    rows = rules.numbers(results)
+    if not rows:
+        click.echo("nothing was looked at: these files bear on no flag")
+        return
+    sentences = [
+        f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}"
+        for row in rows
+        if row["raised"] == "yes"
+    ]
+    click.echo(captioned(rules.summary(results), form))
+    click.echo("\n".join(sentences) or "none raised")

@@ -1,0 +1,93 @@
+"""`irt train`: models from variants and seeds."""
+
+from pathlib import Path
+
+import click
+
+from interpret_robust.cli.options import (
+    COUNT,
+    DURATION,
+    SEED,
+    deadline_after,
+    device_option,
+    on_all_ranks,
+    overwrite_option,
+    root_option,
+    with_examples,
+)
+
+EXAMPLES = (
+    "irt train                        the embedded study: four variants, natural models, evaluators\n"
+    "  irt train at at-att --seed 1     two models of the embedded data\n"
+    "  irt train at at-att --seeds 3    six: seeds 0, 1 and 2 of each\n"
+    "  irt train at --seed 4 --copies   two: seed 4, and seed 5, whose attacks are its black-box ones\n"
+    "  irt train at --dataset cifar10 --arch small --recipe cifar-quick --limit 5000\n"
+    "  irt train at-reg --dataset cifar10 --arch narrow --recipe paper --time-limit 2h\n"
+    "  irt train at --set epochs=4 --set learning_rate=0.05"
+)
+
+
+@click.command(epilog=with_examples(EXAMPLES))
+@click.argument("variants", nargs=-1)
+@click.option("--dataset", default="cluttered-digits", show_default=True, help="Name (irt data list) or .npz path.")
+@click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
+@click.option("--recipe", help="quick, cifar-quick, paper, fast, mnist, mnist-quick. [default: by the dataset]")
+@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change one number of the recipe.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The first, or only, training seed.")
+@click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many seeds of each model, from --seed on.")
+@click.option("--copies", is_flag=True, help="At least two seeds: black-box attacks come from an independent copy.")
+@click.option("--limit", type=COUNT, help="Train on the first N images only.")
+@click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
+@device_option
+@overwrite_option
+@root_option
+@on_all_ranks
+def train(
+    variants: tuple[str, ...],
+    dataset: str,
+    arch: str | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    seed: int,
+    seeds: int,
+    copies: bool,
+    limit: int | None,
+    time_limit: float | None,
+    device: str,
+    overwrite: bool,
+    root: Path,
+) -> None:
+    """Train VARIANTS, the models that the paper compares.
+
+    \b
+    natural             on clean images, average pooling of local features
+    natural-att         the same with attention over positions in the place of the average
+    natural-linear-att  the same with linear attention
+    at                  on adversarial images (PGD)
+    at-att              at, with attention
+    at-reg              at, with the regularizer: features of clean and adversarial images are kept near (Eq. 6)
+    at-att-reg          at, with both
+
+    Without VARIANTS, train what the quick study needs: the models that it is about, with --seeds or --copies several
+    of each, and those that read their maps. Models that are there with the same recipe are skipped; a stopped run goes
+    on where it was when the same command is given again.
+    """
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.study.tasks import do_all
+    from interpret_robust.study.training_set import tasks_of
+
+    tasks = tasks_of(
+        variants,
+        dataset,
+        arch,
+        recipe,
+        overrides,
+        first_seed=seed,
+        seeds=max(seeds, 2 if copies else 1),
+        folder=Folders(root).checkpoints,
+        device=device,
+        limit=limit,
+        deadline=deadline_after(time_limit),
+        overwrite=overwrite,
+    )
+    do_all(tasks, device, click.echo)

@@ -1,0 +1,64 @@
+"""The models that one `irt train` asks for: variants times seeds, or what the quick study needs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from interpret_robust.models.variants import variant
+from interpret_robust.study import plan
+from interpret_robust.study.plan import Model
+from interpret_robust.study.tasks import TrainTask
+from interpret_robust.training.recipe import default_preset, preset
+
+
+def models_of(variants: Sequence[str], architecture: str | None, first_seed: int, seeds: int) -> list[Model]:
+    """Return the models to train: `seeds` of each variant from `first_seed` on, in the order of the variants.
+
+    Without variants they are those of the quick study, `seeds` of each of its subjects and one of each evaluator.
+    Raises UserError for an unknown variant.
+
+    Example:
+        >>> models_of(["at"], None, first_seed=4, seeds=2)
+        [Model(architecture='small', variant='at', seed=4), Model(architecture='small', variant='at', seed=5)]
+    """
+    requests = [Model("small", variant(name).name, 0) for name in variants] or plan.QUICK.models
+    models = [
+        Model(architecture or model.architecture, model.variant, first_seed + model.seed + copy)
+        for model in requests
+        for copy in range(1 if model.seed else seeds)  # the evaluators of the quick study have other seeds than 0
+    ]
+    return list(dict.fromkeys(models))
+
+
+def tasks_of(
+    variants: Sequence[str],
+    dataset: str,
+    architecture: str | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    *,
+    first_seed: int,
+    seeds: int,
+    folder: Path,
+    device: str,
+    limit: int | None,
+    deadline: float,
+    overwrite: bool,
+) -> list[TrainTask]:
+    """Return a task for each model of `models_of`, by the recipe called so or that of the dataset, with overrides.
+
+    Raises UserError for an unknown variant, recipe or field.
+    """
+    name = recipe or default_preset(dataset)
+    return [
+        TrainTask(
+            dataset,
+            *model,
+            preset(name, dataset, overrides, model.architecture),
+            folder,
+            device,
+            limit,
+            deadline,
+            overwrite,
+        )
+        for model in models_of(variants, architecture, first_seed, seeds)
+    ]

@@ -1,0 +1,18 @@
+"""Write `interpret_robust/cli/questions.json` from the analyses of this package: python tests/make_questions.py."""
+
+import json
+from dataclasses import asdict
+
+from interpret_robust import analyses
+from interpret_robust.cli.questions import FILE, describe
+from interpret_robust.core.files import replacing
+
+
+def text() -> str:
+    """Return what the file has to hold."""
+    return json.dumps({name: asdict(describe(analyses.get(name))) for name in analyses.ORDER}, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    with replacing(FILE) as partial:
+        partial.write_text(text(), encoding="utf-8")
