@@ -38,7 +38,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from interpret_robust.attacks.pgd import image_gradient
 from interpret_robust.core.device import cores, resolve
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.models import ARCHITECTURES, build
+from interpret_robust.models import build
+from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.folded import fold
 from interpret_robust.models.variants import VARIANTS, variant
 from interpret_robust.results.tables import render

@@ -10,7 +10,7 @@ from interpret_robust.core.files import replacing
 
 def text() -> str:
     """Return what the file has to hold."""
-    return json.dumps({name: asdict(describe(analyses.get(name))) for name in analyses.ORDER}, indent=1) + "\n"
+    return json.dumps({name: asdict(describe(analyses.get(name))) for name in analyses.own_names()}, indent=1) + "\n"
 
 
 if __name__ == "__main__":

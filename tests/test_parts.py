@@ -13,7 +13,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.catalogue import ABOUT
-from interpret_robust.models.classifier import ARCHITECTURES
+from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results.reported import reported
 from interpret_robust.study.plan import EXPLAINED, PARTS, SCALES, Model, Study, question_tasks, study

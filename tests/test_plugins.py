@@ -1,11 +1,14 @@
 """Analyses, figures and variants of an installed package; objects named by a user; and a sentence where these fail."""
 
 import importlib
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,9 +22,9 @@ from interpret_robust.analyses.engine import validation
 from interpret_robust.core import plugins
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import imported, is_reference, registered
-from interpret_robust.datasets import load
+from interpret_robust.datasets import catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models import checkpoint
+from interpret_robust.models import architectures, build, checkpoint
 from interpret_robust.models.variants import Variant, has_attention, variant
 from interpret_robust.training.objective import FeatureRegularization
 
@@ -118,7 +121,59 @@ BRIGHT = Variant("bright", adversarial=True, head=First, regularized=True, dista
 OTHER = Variant("another-name", adversarial=False)
 '''
 
-POINTS = """[interpret_robust.analyses]
+NETWORKS = '''"""A backbone of one convolution, and one that is none."""
+
+from torch import nn
+
+
+class Stripes(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.local_channels = 6
+        self.convolution = nn.Conv2d(channels, 6, 3, stride=4, padding=1)
+
+    def forward(self, images):
+        return self.convolution(images).relu()
+
+
+def nothing(channels):
+    return nn.Identity()
+'''
+
+DATA = '''"""Twelve images of three classes, and what is no data."""
+
+import numpy as np
+
+
+def arrays():
+    numbers = np.random.default_rng(0)
+    made = {"class_names": np.array(["ant", "bee", "cow"])}
+    for part, count in (("train", 12), ("test", 9)):
+        made[f"x_{part}"] = numbers.integers(0, 256, (count, 20, 16, 3), np.uint8)
+        made[f"y_{part}"] = np.arange(count) % 3
+    return made
+
+
+def wrong():
+    return {**arrays(), "y_train": np.arange(12) % 3 + 1}
+
+
+def nothing():
+    return None
+'''
+
+POINTS = """[interpret_robust.architectures]
+stripes = bright_of_tests.networks:Stripes
+no-backbone = bright_of_tests.networks:nothing
+small = bright_of_tests.networks:nothing
+
+[interpret_robust.datasets]
+farm = bright_of_tests.data:arrays
+wrong-labels = bright_of_tests.data:wrong
+no-arrays = bright_of_tests.data:nothing
+cifar10 = bright_of_tests.data:nothing
+
+[interpret_robust.analyses]
 brightness = bright_of_tests.question
 robustness = bright_of_tests.question
 
@@ -147,6 +202,8 @@ def install(folder: Path, points: str = POINTS) -> Path:
     (package / "question.py").write_text(ANALYSIS)
     (package / "picture.py").write_text(FIGURE)
     (package / "variants.py").write_text(VARIANTS)
+    (package / "networks.py").write_text(NETWORKS)
+    (package / "data.py").write_text(DATA)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bright-of-tests\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(points)
     return folder
@@ -269,6 +326,58 @@ def test_an_installed_variant_is_trained_and_asked_with_its_attention(
     with h5py.File(file_of) as file:
         np.testing.assert_allclose(file["per_image/attention"][:], expected, rtol=1e-3, atol=1e-5)
     assert irt("figure", "attention-rank", "--root", tmp_path)[0] == 0
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(tmp_path: Path, irt: Irt) -> None:
+    recipe = ["--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=6"]
+    words = ["--dataset", "farm", "--arch", "stripes", *recipe, "--root", tmp_path]
+    code, _, err = irt("train", "at-att", "at-reg", *words)
+    assert code == 0, err
+    stored = checkpoint.read(tmp_path / "checkpoints/farm-stripes-at-att-seed0.safetensors")
+    assert (stored.job["dataset"], stored.job["architecture"]) == ("farm", "stripes")
+    assert stored.job["class_names"] == ["ant", "bee", "cow"] and stored.local_shape() == (6, 5, 4)
+    model: Any = stored.model(torch.device("cpu"))
+    images = to_pixels(to_device(load("farm").test, torch.device("cpu"))[0])
+    with torch.no_grad():
+        local = model.backbone.convolution(images).relu()
+        torch.testing.assert_close(model.features(images).local, local)
+        right = (model(images).argmax(1).numpy() == load("farm").test.labels).mean()
+    code, out, err = irt("evaluate", "--pgd", "2", "--cw", "none", "--root", tmp_path, "--form", "json")
+    assert code == 0, err
+    (row,) = [row for row in json.loads(out)[0]["rows"] if row["model"] == "farm-stripes-at-att-seed0"]
+    assert row["natural"].startswith(f"{100 * right:.1f} %") and row["images"] == 9
+    code, out, _ = irt("data", "list")
+    assert re.search(r"\nfarm +yes +from an installed package", out)
+
+
+@pytest.mark.usefixtures("installed")
+def test_installed_architectures_and_datasets_do_not_replace_ours() -> None:
+    assert architectures.names()[-2:] == ("stripes", "no-backbone") and architectures.names().count("small") == 1
+    assert build("small", "average", (3, 32, 32), 10, seed=0).backbone.local_channels == 64
+    assert catalogue.names()[-3:] == ("farm", "wrong-labels", "no-arrays") and not catalogue.is_installed("cifar10")
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--arch", "no-backbone"],
+            "the entry point 'no-backbone' of interpret_robust.architectures gives no backbone",
+        ),
+        (["--arch", "stripe"], "unknown architecture 'stripe': did you mean 'stripes'?"),
+        (["--dataset", "no-arrays"], "the entry point 'no-arrays' of interpret_robust.datasets gives no arrays"),
+        (["--dataset", "wrong-labels"], "wrong-labels: y_train has 3 labels from 1 to 3"),
+        (["--dataset", "frm"], "unknown dataset 'frm': did you mean 'farm'?"),
+    ],
+)
+def test_a_wrong_entry_point_of_a_network_or_of_data_is_told(
+    words: list[str], sentence: str, tmp_path: Path, irt: Irt
+) -> None:
+    code, _, err = irt("train", "natural", "--dataset", "farm", "--set", "batch_size=6", *words, "--root", tmp_path)
+    assert code == 2 and sentence in err
+    assert err.startswith("irt: ") and err.count("\n") == 1
 
 
 @pytest.mark.usefixtures("installed")

@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,18 @@ ORDER = (
 """As they are listed and printed; others follow."""
 
 
+def own_names() -> list[str]:
+    """Return the analyses of this package, by their command's name, in the order in which they are listed."""
+    return _ordered(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+
+
 def names() -> list[str]:
-    """The analyses there are, ours and those of installed packages, by their command's name, without importing them."""
-    modules = {module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg} | set(
-        registered("analyses")
-    )
-    return sorted(modules, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    """Return the analyses there are, ours and those of installed packages, without importing them."""
+    return _ordered({*own_names(), *registered("analyses")})
+
+
+def _ordered(unordered: Iterable[str]) -> list[str]:
+    return sorted(unordered, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
 def about(name: str) -> str:

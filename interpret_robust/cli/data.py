@@ -17,11 +17,15 @@ def data() -> None:
 @data.command("list", epilog=with_examples("irt data list"))
 def data_list() -> None:
     """The datasets by name, and whether their file is here."""
-    from interpret_robust.datasets.catalogue import ABOUT, file_of
+    from interpret_robust.datasets.catalogue import about, file_of, is_installed
 
     rows = [
-        {"name": name, "here": "yes" if file_of(name).exists() else "no", "what": description}
-        for name, description in ABOUT.items()
+        {
+            "name": name,
+            "here": "yes" if is_installed(name) or file_of(name).exists() else "no",
+            "what": sentence,
+        }
+        for name, sentence in about().items()
     ]
     click.echo(render(rows))
     click.echo("Any .npz with x_train, y_train, x_test, y_test works too: give its path.")
@@ -32,13 +36,14 @@ def data_list() -> None:
 def data_get(name: str) -> None:
     """Generate or download dataset NAME, check it, and keep it as one .npz."""
     from interpret_robust.datasets import load
-    from interpret_robust.datasets.catalogue import file_of
+    from interpret_robust.datasets.catalogue import file_of, is_installed
 
     dataset = load(name)
     channels, height, width = dataset.image_shape
     click.echo(
         f"{name}: {len(dataset.train)} train and {len(dataset.test)} test images of {height}x{width}x{channels}, "
-        f"{len(dataset.class_names)} classes, in {file_of(name)}"
+        f"{len(dataset.class_names)} classes, "
+        f"{'from an installed package' if is_installed(name) else f'in {file_of(name)}'}"
     )
 
 

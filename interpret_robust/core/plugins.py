@@ -8,6 +8,12 @@ my-question = "my_package.my_figure"                a module with READS and draw
 
 [project.entry-points."interpret_robust.variants"]
 my-variant = "my_package.variants:MY_VARIANT"       a `Variant` of this name
+
+[project.entry-points."interpret_robust.architectures"]
+my-network = "my_package.networks:backbone"         see `models.architectures`
+
+[project.entry-points."interpret_robust.datasets"]
+my-data = "my_package.data:arrays"                  a function that gives the arrays of a .npz, see `datasets.npz`
 """
 
 import importlib

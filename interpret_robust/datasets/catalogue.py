@@ -1,6 +1,7 @@
 """The datasets by name, and where their files are kept."""
 
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.files import remove_leftovers
 from interpret_robust.core.locks import Lock
+from interpret_robust.core.plugins import load_entry_point, registered
 from interpret_robust.datasets.base import Dataset, Patterns
-from interpret_robust.datasets.npz import Arrays, read_npz, write_npz
+from interpret_robust.datasets.npz import Arrays, content_of, read_npz, write_npz
 
 ABOUT = {
     "cluttered-digits": "embedded default: handwritten digits among colored clutter, with masks (32x32 RGB)",
@@ -32,6 +34,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interpret-robust"
 
 
+def names() -> tuple[str, ...]:
+    """Return the names of all datasets, ours first, without importing those of installed packages."""
+    return (*NAMES, *(name for name in registered("datasets") if name not in NAMES))
+
+
+def about() -> dict[str, str]:
+    """Return one sentence about each dataset, by name."""
+    return {name: ABOUT.get(name, "from an installed package") for name in names()}
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a dataset comes from an installed package, and so has no file here."""
+    return name not in NAMES and name in registered("datasets")
+
+
 def is_embedded(name: str) -> bool:
     """Whether a dataset is generated here and needs no download."""
     return name in ("cluttered-digits", "cluttered-digits-planted")
@@ -51,7 +68,7 @@ def file_of(name: str) -> Path:
             "uint8 and labels (N,) of integers or text."
         )
     if name not in ABOUT:
-        raise unknown("dataset", name, (*NAMES, "a path ending in .npz"))
+        raise unknown("dataset", name, (*names(), "a path ending in .npz"))
     if is_embedded(name):
         from interpret_robust.datasets.cluttered_digits import VERSION
 
@@ -66,6 +83,19 @@ def must_be_fetched(name: str) -> bool:
     return name in sources.SOURCES and not file_of(name).exists()
 
 
+def _installed(name: str) -> Dataset:
+    """Return the dataset of an installed package. Raises UserError where it gives no arrays as in a .npz."""
+    function = load_entry_point("datasets", name)
+    arrays = function() if callable(function) else None
+    if not (isinstance(arrays, Mapping) and all(isinstance(array, np.ndarray) for array in arrays.values())):
+        raise UserError(
+            f"the entry point '{name}' of interpret_robust.datasets gives no arrays: it must be a function that "
+            "returns x_train, y_train, x_test and y_test, as in a .npz."
+        )
+    train, test, class_names = content_of(Path(name), dict(arrays))
+    return Dataset(name, train, test, class_names or _class_names(name, int(train.labels.max()) + 1))
+
+
 @lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
     """The dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
@@ -74,13 +104,15 @@ def load(name: str) -> Dataset:
     """
     from interpret_robust.datasets import sources
 
+    if is_installed(name):
+        return _installed(name)
     path = file_of(name)
     if is_embedded(name) and not path.exists():
         _generate(name, path)
     elif name in sources.SOURCES:
         sources.fetch(name, cache_folder())
-    train, test, names = read_npz(path)
-    classes = sources.CLASS_NAMES.get(name) or names or _class_names(name, int(train.labels.max()) + 1)
+    train, test, class_names = read_npz(path)
+    classes = sources.CLASS_NAMES.get(name) or class_names or _class_names(name, int(train.labels.max()) + 1)
     return Dataset(path.stem if name.endswith(".npz") else name, train, test, classes, _patterns(name))
 
 

@@ -59,7 +59,11 @@ def read_npz(path: Path) -> Content:
     (K,) of text. Integer labels are 0 to K-1 with K at most 1000, and y_train has each of them; text labels are names
     of classes, numbered as in class_names, or else in sorted order. Raises UserError naming what differs from this.
     """
-    arrays = load_arrays(path)
+    return content_of(path, load_arrays(path))
+
+
+def content_of(path: Path, arrays: Arrays) -> Content:
+    """Return the splits that arrays as in a .npz hold, see `read_npz`; a sentence on what is wrong names `path`."""
     names = _number_labels(path, arrays)
     train, test = (_split(path, arrays, part) for part in ("train", "test"))
     test_shape, train_shape = test.images.shape[1:], train.images.shape[1:]

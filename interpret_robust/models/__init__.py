@@ -4,13 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interpret_robust.models.classifier import ARCHITECTURES, Classifier, Features, build
+    from interpret_robust.models.architectures import build
+    from interpret_robust.models.classifier import Classifier, Features
 
-__all__ = ["ARCHITECTURES", "Classifier", "Features", "build"]
+__all__ = ["Classifier", "Features", "build"]
+
+_HOMES = {"Classifier": "classifier", "Features": "classifier", "build": "architectures"}
 
 
 def __getattr__(name: str) -> Any:
-    """A name of `models.classifier`, imported when asked for: variants and file headers are read without torch."""
-    if name in __all__:
-        return getattr(importlib.import_module("interpret_robust.models.classifier"), name)
+    """Return a public name, imported when asked for: variants and file headers are read without torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"interpret_robust.models.{_HOMES[name]}"), name)
     raise AttributeError(name)

@@ -5,13 +5,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.models import cnn, resnet
-from interpret_robust.models.attention import AveragePool, DenseHead, LinearAttention, NonlinearAttention
-from interpret_robust.models.variants import Head
-
-ARCHITECTURES = ("small", "small-wide3", "cnn", "narrow", "wide3")
-
 
 class Features(NamedTuple):
     """What a model sees before it decides.
@@ -65,64 +58,3 @@ def position_norm(local: Tensor) -> Tensor:
     """L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
     norm: Tensor = torch.linalg.vector_norm(local, dim=1)
     return norm.flatten(1)
-
-
-def build(architecture: str, head: Head, image_shape: tuple[int, int, int], classes: int, *, seed: int) -> Classifier:
-    """A fresh model whose weights depend on `seed` alone; the global random state is left as found.
-
-    `image_shape` is (channels, height, width). Raises UserError for an unknown architecture or for images
-    that are too small for it.
-    """
-    if architecture not in ARCHITECTURES:
-        raise unknown("architecture", architecture, ARCHITECTURES)
-    channels, height, width = image_shape
-    if min(height, width) < 16 or height % 4 or width % 4:
-        raise UserError(f"images are {height}x{width}: sides must be multiples of 4 and at least 16.")
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would reseed every CUDA device too.
-        torch.default_generator.manual_seed(seed)
-        if architecture == "cnn":
-            return _build_cnn(head, image_shape, classes)
-        return _build_resnet(architecture, head, channels, classes)
-
-
-def _build_resnet(architecture: str, head: Head, channels: int, classes: int) -> Classifier:
-    match architecture:
-        case "small":
-            backbone = resnet.ResNet(channels, (16, 16, 32, 64), units=1, stem_stride=2)
-        case "small-wide3":
-            backbone = resnet.ResNet(channels, (16, 48, 96, 192), units=1, stem_stride=2)
-        case "narrow":
-            backbone = resnet.ResNet(channels, (16, 16, 32, 64), units=5)
-        case _:
-            backbone = resnet.ResNet(channels, (16, 48, 96, 192), units=5)
-    pool = _attention_head(head, backbone.local_channels) or AveragePool()
-    classifier = nn.Linear(backbone.local_channels, classes)
-    resnet.initialize_classifier(classifier)
-    return Classifier(backbone, pool, classifier)
-
-
-def _build_cnn(head: Head, image_shape: tuple[int, int, int], classes: int) -> Classifier:
-    channels, height, width = image_shape
-    backbone = cnn.CNN(channels)
-    attention = _attention_head(head, backbone.local_channels)
-    if attention is None:
-        inputs = backbone.local_channels * (height // 4) * (width // 4)
-        model = Classifier(backbone, DenseHead(inputs, cnn.DENSE_UNITS), nn.Linear(cnn.DENSE_UNITS, classes))
-    else:
-        model = Classifier(backbone, attention, nn.Linear(backbone.local_channels, classes))
-    cnn.initialize(model)
-    return model
-
-
-def _attention_head(head: Head, channels: int) -> nn.Module | None:
-    if callable(head):
-        own: nn.Module = head(channels)
-        return own
-    match head:
-        case "nonlinear":
-            return NonlinearAttention(channels)
-        case "linear":
-            return LinearAttention(channels)
-        case "average":
-            return None

@@ -16,7 +16,7 @@ from interpret_robust.analyses.engine.naming import file_name, reached
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import load
-from interpret_robust.models import ARCHITECTURES
+from interpret_robust.models import architectures
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
 from interpret_robust.training.recipe import preset
@@ -215,8 +215,8 @@ def study(name: str, scale: str = "quick", seeds: int | None = None, architectur
     number = seeds or (1 if name.startswith("figure") else 2 if name == "cifar10" else 3)
     setup = SCALES[scale].get(name, SCALES[scale]["rest"])
     if architecture is not None:
-        if architecture not in ARCHITECTURES:
-            raise unknown("architecture", architecture, ARCHITECTURES)
+        if architecture not in architectures.names():
+            raise unknown("architecture", architecture, architectures.names())
         setup = setup._replace(architecture=architecture)
     questions = tuple(
         Question(ask.analysis, _models(setup.architecture, ask.variants, number), ask.settings, split, limit)
