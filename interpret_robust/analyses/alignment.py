@@ -42,7 +42,7 @@ HALF_NYQUIST = 0.25
 
 TENTHS = 10
 
-PAIRED = {
+SCORES = {
     "cosine": "<x - mean(x), -g> / (|x - mean(x)| |g|), g the gradient: positive where the step that lowers the loss "
     "shows the image",
     "alpha": "|<x, f'>| / |f'|, f' the gradient of the winning logit, in pixels (Etmann's alignment)",
@@ -61,8 +61,8 @@ SCHEMA = Schema(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction", "i2", "predicted class"),
         Column("per_image/partner", "i4", "index of the other image of the shuffled pair"),
-        *(Column(f"per_image/{name}", "f4", doc) for name, doc in PAIRED.items()),
-        *(Column(f"per_image/{name}_shuffled", "f4", f"{name} with the partner in place of x") for name in PAIRED),
+        *(Column(f"per_image/{name}", "f4", doc) for name, doc in SCORES.items()),
+        *(Column(f"per_image/{name}_shuffled", "f4", f"{name} with the partner in place of x") for name in SCORES),
         Column(
             "per_image/linearised_robustness", "f4", "min over classes j of (f_y - f_j) / |f_y' - f_j'|, y predicted"
         ),
@@ -72,9 +72,9 @@ SCHEMA = Schema(
         Column("per_image/shift_change", "f4", "the same, 0.1 taken from and added to every pixel"),
     ),
     summary=(
-        *(interval(f"{name}/own", f"mean of {name}; NaN where it is zero by construction") for name in PAIRED),
-        *(interval(f"{name}/shuffled", "the same of shuffled pairs") for name in PAIRED),
-        *(interval(f"{name}/difference", "own minus shuffled, paired by gradient") for name in PAIRED),
+        *(interval(f"{name}/own", f"mean of {name}; NaN where it is zero by construction") for name in SCORES),
+        *(interval(f"{name}/shuffled", "the same of shuffled pairs") for name in SCORES),
+        *(interval(f"{name}/difference", "own minus shuffled, paired by gradient") for name in SCORES),
         interval("robustness/linearised", "mean linearised robustness, L2 over pixels"),
         interval("robustness/spearman_alpha", "Spearman of linearised robustness and alpha over images"),
         interval("robustness/spearman_edge_cosine", "Spearman of linearised robustness and edge cosine over images"),
@@ -232,33 +232,33 @@ def edges(images: Tensor) -> AnyArray:
     return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
 
 
-def largest_change(model: nn.Module, logits: Tensor, transformed: list[Tensor]) -> AnyArray:
-    """How far the logits (N, K) move, L2, over their L2 distance from their mean: the largest over `transformed`."""
+def largest_change(model: nn.Module, logits: Tensor, variants: list[Tensor]) -> AnyArray:
+    """How far the logits (N, K) move, L2, over their L2 distance from their mean: the largest over `variants`."""
     logits_before = _doubles(logits)
     spread = _norm(logits_before - logits_before.mean(1, keepdims=True))
     with torch.no_grad():
-        moved = [_norm(_doubles(model(images)) - logits_before) for images in transformed]
-    return _ratio(np.max(moved, axis=0), spread)
+        changes = [_norm(_doubles(model(images)) - logits_before) for images in variants]
+    return _ratio(np.max(changes, axis=0), spread)
 
 
 def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     """Means with their intervals, what is zero by construction left out, and the curve."""
     change = {transform: columns[f"per_image/{transform}_change"] for transform in ("scale", "shift")}
     invariant = {transform: bool((values < TOLERANCE).all()) for transform, values in change.items()}
-    own = {name: columns[f"per_image/{name}"] for name in PAIRED}
+    own_score = {name: columns[f"per_image/{name}"] for name in SCORES}
     if invariant["scale"]:
-        own["alpha"] = np.full_like(own["alpha"], np.nan)
+        own_score["alpha"] = np.full_like(own_score["alpha"], np.nan)
     if invariant["scale"] and invariant["shift"]:
-        own["cosine"] = np.full_like(own["cosine"], np.nan)
+        own_score["cosine"] = np.full_like(own_score["cosine"], np.nan)
     robustness = columns["per_image/linearised_robustness"]
     summary: dict[str, Any] = {
         "robustness/linearised": bootstrap_mean(robustness),
-        "robustness/spearman_alpha": bootstrap_spearman(robustness, own["alpha"]),
-        "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own["edge_cosine"]),
+        "robustness/spearman_alpha": bootstrap_spearman(robustness, own_score["alpha"]),
+        "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own_score["edge_cosine"]),
         "count/degenerate": int(columns["per_image/degenerate"].sum()),
     }
-    for name, values in own.items():
-        summary |= _paired(name, values, columns[f"per_image/{name}_shuffled"])
+    for name, values in own_score.items():
+        summary |= _compare_pairs(name, values, columns[f"per_image/{name}_shuffled"])
     for transform in ("scale", "shift"):
         summary |= {
             f"invariant/{transform}": invariant[transform],
@@ -267,16 +267,16 @@ def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     for name, expected in white_noise(*images.images.shape[1:3]).items():
         summary[f"smoothness/{name}"] = bootstrap_mean(columns[f"per_image/{name}"])
         summary[f"white_noise/{name}"] = expected
-    return summary | _curve(robustness, own["edge_cosine"])
+    return summary | _curve(robustness, own_score["edge_cosine"])
 
 
-def _paired(name: str, own: AnyArray, shuffled: AnyArray) -> dict[str, Interval]:
+def _compare_pairs(name: str, own_score: AnyArray, baseline_score: AnyArray) -> dict[str, Interval]:
     """Means of a score, of its shuffled pairs where it is defined, and of their difference."""
-    baseline = np.where(np.isnan(own), np.nan, shuffled)
+    baseline = np.where(np.isnan(own_score), np.nan, baseline_score)
     return {
-        f"{name}/own": bootstrap_mean(own),
+        f"{name}/own": bootstrap_mean(own_score),
         f"{name}/shuffled": bootstrap_mean(baseline),
-        f"{name}/difference": bootstrap_mean(own - baseline),
+        f"{name}/difference": bootstrap_mean(own_score - baseline),
     }
 
 
@@ -296,9 +296,9 @@ def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
 def table_row(result: Result) -> dict[str, str]:
     """Each alignment beside its shuffled pairs, its link to robustness and the confounds, of a finished file."""
     row = {
-        "cosine (shuffled)": _by_construction(result, "scale", "shift") or _beside(result, "cosine"),
-        "alpha (shuffled)": _by_construction(result, "scale") or _beside(result, "alpha"),
-        "edge cosine (shuffled)": _beside(result, "edge_cosine"),
+        "cosine (shuffled)": _by_construction(result, "scale", "shift") or _pair_of_means(result, "cosine"),
+        "alpha (shuffled)": _by_construction(result, "scale") or _pair_of_means(result, "alpha"),
+        "edge cosine (shuffled)": _pair_of_means(result, "edge_cosine"),
         "edge minus shuffled": Interval(*result["edge_cosine/difference"]).plain(),
         "linearised robustness": Interval(*result["robustness/linearised"]).plain(),
         "its Spearman with edge cosine": Interval(*result["robustness/spearman_edge_cosine"]).plain(),
@@ -319,7 +319,7 @@ def _by_construction(result: Result, *transforms: str) -> str | None:
     return None
 
 
-def _beside(result: Result, name: str) -> str:
+def _pair_of_means(result: Result, name: str) -> str:
     """As `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have."""
     return f"{Interval(*result[f'{name}/own']).plain()} ({float(result[f'{name}/shuffled'][0]):.2f})"
 

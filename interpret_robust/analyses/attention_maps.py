@@ -100,7 +100,7 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     with torch.no_grad():
         predictions = [model(images).argmax(1) for images in (batch.images, adversarial)]
-    clean, attacked = (
+    clean, adversarial_weights = (
         to_numpy(position_weights(model, images, settings.spatial_weight)) for images in (batch.images, adversarial)
     )
     columns = {
@@ -108,11 +108,11 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
         "prediction_clean": to_numpy(predictions[0]),
         "prediction_adversarial": to_numpy(predictions[1]),
         "attention": clean,
-        "attention_adversarial": attacked,
+        "attention_adversarial": adversarial_weights,
         "adversarial": to_numpy((255 * adversarial).round().permute(0, 2, 3, 1)),
-        "distance": total_variation_distance(clean, attacked),
+        "distance": total_variation_distance(clean, adversarial_weights),
         "entropy": entr(clean).sum(1),
-        "entropy_adversarial": entr(attacked).sum(1),
+        "entropy_adversarial": entr(adversarial_weights).sum(1),
     }
     return {f"per_image/{name}": values for name, values in columns.items()}
 
@@ -125,12 +125,12 @@ def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """How far attention moves, with and without success of the attack, and the mean maps."""
-    clean, attacked = columns["per_image/attention"], columns["per_image/attention_adversarial"]
+    clean, adversarial_weights = columns["per_image/attention"], columns["per_image/attention_adversarial"]
     return {
         **_distances(columns),
         "distance/other_image": bootstrap_mean(total_variation_distance(clean, np.roll(clean, -1, axis=0))),
         "mean_map/clean": mean_map(clean),
-        "mean_map/adversarial": mean_map(attacked),
+        "mean_map/adversarial": mean_map(adversarial_weights),
         "entropy/clean": bootstrap_mean(columns["per_image/entropy"]),
         "entropy/adversarial": bootstrap_mean(columns["per_image/entropy_adversarial"]),
     }
@@ -158,7 +158,7 @@ def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[st
         *("label", "prediction_clean", "prediction_adversarial", "adversarial"),
         *("attention", "attention_adversarial", "distance"),
     )
-    shown_columns = {name: columns.at(f"per_image/{name}", index) for name in names}
+    shown_columns = {name: columns.rows_at(f"per_image/{name}", index) for name in names}
     shown_columns |= {"index": index, "image": images.images[index]}
     return {f"examples/{name}": values for name, values in shown_columns.items()}
 

@@ -142,19 +142,21 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     noisy = with_noise(batch.images, settings.eps, settings.seed, batch.indices)
     with torch.no_grad():
-        clean, attacked, disturbed = (model.features(images) for images in (batch.images, adversarial, noisy))
+        clean, adversarial_features, noisy_features = (
+            model.features(images) for images in (batch.images, adversarial, noisy)
+        )
         tensors = {
             "label": batch.labels,
             "prediction_clean": model.classifier(clean.pooled).argmax(1),
-            "prediction_adversarial": model.classifier(attacked.pooled).argmax(1),
-            "distance": position_norm(attacked.local - clean.local),
-            "noise_distance": position_norm(disturbed.local - clean.local),
+            "prediction_adversarial": model.classifier(adversarial_features.pooled).argmax(1),
+            "distance": position_norm(adversarial_features.local - clean.local),
+            "noise_distance": position_norm(noisy_features.local - clean.local),
             "feature_norm": position_norm(clean.local),
         }
     tensors["attention"] = position_weights(model, batch.images, settings.spatial_weight)
     tensors["attention_adversarial"] = position_weights(model, adversarial, settings.spatial_weight)
     columns = {name: to_numpy(values) for name, values in tensors.items()}
-    columns["attention_shuffled"] = shuffled(columns["attention"], settings.seed, batch.indices)
+    columns["attention_shuffled"] = shuffled_attention(columns["attention"], settings.seed, batch.indices)
     return {f"per_image/{name}": values for name, values in (columns | per_image_scores(columns)).items()}
 
 
@@ -165,7 +167,7 @@ def with_noise(images: Tensor, eps: float, seed: int, indices: Sequence[int]) ->
     return project(images + eps * noise, images, eps)
 
 
-def shuffled(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
+def shuffled_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
     """Weights (N, P) with each row's positions in an order that is a function of the seed and the row's index."""
     of_row = streams(seed, indices, SHUFFLE)
     rows = [stream.permutation(row) for stream, row in zip(of_row, weights, strict=True)]
@@ -202,43 +204,43 @@ def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """The paper's curve, those beside it, and the tests."""
-    weighted: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
-    attention, distance = (columns[f"per_image/{name}"][weighted] for name in ("attention", "distance"))
-    ranked = attention_by_rank(attention, distance)
+    has_weights: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
+    attention, distance = (columns[f"per_image/{name}"][has_weights] for name in ("attention", "distance"))
+    by_rank = attention_by_rank(attention, distance)
     prior = np.broadcast_to(mean_map(attention), attention.shape)
     return {
-        **_papers_curve(ranked),
-        **_other_curves(columns, weighted, prior),
-        **_curves_by_outcome(columns, weighted, ranked),
+        **_papers_curve(by_rank),
+        **_other_curves(columns, has_weights, prior),
+        **_curves_by_outcome(columns, has_weights, by_rank),
         **_correlations(columns),
         "test/spearman_position": bootstrap_mean(row_spearman(prior, -distance)),
-        **_trend(ranked),
+        **_trend(by_rank),
     }
 
 
-def _papers_curve(ranked: AnyArray) -> dict[str, Any]:
-    mean, low, high = mean_curve(ranked).T
+def _papers_curve(by_rank: AnyArray) -> dict[str, Any]:
+    mean, low, high = mean_curve(by_rank).T
     return {
         "curve/attention_mean": mean,
         "curve/attention_low": low,
         "curve/attention_high": high,
-        "curve/uniform": 1 / ranked.shape[1],
-        "curve/images": len(ranked),
+        "curve/uniform": 1 / by_rank.shape[1],
+        "curve/images": len(by_rank),
     }
 
 
-def mean_curve(ranked: AnyArray) -> AnyArray:
+def mean_curve(by_rank: AnyArray) -> AnyArray:
     """Mean over images (N, P) at each rank with its bootstrap interval, (P, 3); NaN throughout without images."""
-    if len(ranked) == 0:
-        return np.full((ranked.shape[1], 3), np.nan)
-    return np.stack(column_means(ranked), axis=1)
+    if len(by_rank) == 0:
+        return np.full((by_rank.shape[1], 3), np.nan)
+    return np.stack(column_means(by_rank), axis=1)
 
 
-def _other_curves(columns: Columns, weighted: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
+def _other_curves(columns: Columns, has_weights: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
     """The curve by other distances, and that of weights which know nothing of the image."""
 
     def column(name: str) -> AnyArray:
-        return columns[f"per_image/{name}"][weighted]
+        return columns[f"per_image/{name}"][has_weights]
 
     attention, distance = column("attention"), column("distance")
     return {
@@ -249,14 +251,14 @@ def _other_curves(columns: Columns, weighted: AnyArray, prior: AnyArray) -> dict
     }
 
 
-def _curves_by_outcome(columns: Columns, weighted: AnyArray, ranked: AnyArray) -> dict[str, Any]:
+def _curves_by_outcome(columns: Columns, has_weights: AnyArray, by_rank: AnyArray) -> dict[str, Any]:
     """The paper's curve where the attack failed and where it succeeded, among images that were right without it."""
     label, clean, adversarial = (
-        columns[f"per_image/{name}"][weighted] for name in ("label", "prediction_clean", "prediction_adversarial")
+        columns[f"per_image/{name}"][has_weights] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
     curves: dict[str, Any] = {}
     for outcome, selection in outcomes(label, clean, adversarial).items():
-        curves[f"curve/{outcome}"] = mean_curve(ranked[selection])
+        curves[f"curve/{outcome}"] = mean_curve(by_rank[selection])
         curves[f"curve/{outcome}_images"] = int(selection.sum())
     return curves
 
@@ -272,12 +274,12 @@ def _correlations(columns: Columns) -> dict[str, Any]:
     }
 
 
-def _trend(ranked: AnyArray) -> dict[str, Any]:
+def _trend(by_rank: AnyArray) -> dict[str, Any]:
     """Page's test both ways, and how much more attention the most robust ranks get than the least."""
     return {
-        "test/page_more_robust": page_trend(ranked[:, ::-1]).p_value,
-        "test/page_less_robust": page_trend(ranked).p_value,
-        "test/slope_ratio": ratio_of_means(ranked[:, :ENDS].mean(1), ranked[:, -ENDS:].mean(1)),
+        "test/page_more_robust": page_trend(by_rank[:, ::-1]).p_value,
+        "test/page_less_robust": page_trend(by_rank).p_value,
+        "test/slope_ratio": ratio_of_means(by_rank[:, :ENDS].mean(1), by_rank[:, -ENDS:].mean(1)),
     }
 
 
@@ -287,8 +289,8 @@ def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyA
     return {
         "examples/index": indices,
         "examples/image": images.images[indices],
-        "examples/attention": columns.at("per_image/attention", indices),
-        "examples/spearman": columns.at("per_image/spearman", indices),
+        "examples/attention": columns.rows_at("per_image/attention", indices),
+        "examples/spearman": columns.rows_at("per_image/spearman", indices),
     }
 
 

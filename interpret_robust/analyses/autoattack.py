@@ -144,9 +144,9 @@ def _where_right(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) 
     if len(right) == 0:
         return images
     candidates = attack(images[right], labels[right]).detach()
-    broken = model(candidates).argmax(1) != labels[right]
+    is_broken = model(candidates).argmax(1) != labels[right]
     result = images.clone()
-    result[right[broken]] = candidates[broken]
+    result[right[is_broken]] = candidates[is_broken]
     return result
 
 

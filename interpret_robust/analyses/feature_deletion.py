@@ -150,17 +150,17 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     weights = to_numpy(position_weights(model, batch.images, settings.spatial_weight))
     with torch.no_grad():
-        clean, attacked = model.features(batch.images), model.features(adversarial)
-        distance = to_numpy(position_norm(clean.local - attacked.local))
+        clean, adversarial_features = model.features(batch.images), model.features(adversarial)
+        distance = to_numpy(position_norm(clean.local - adversarial_features.local))
         ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [
             answers_without(model, images, features.local, ranks.to(features.local.device), reference.fill)
-            for images, features in ((batch.images, clean), (adversarial, attacked))
+            for images, features in ((batch.images, clean), (adversarial, adversarial_features))
         ]
         columns = {
             "label": to_numpy(batch.labels),
             "prediction_clean": to_numpy(model.classifier(clean.pooled).argmax(1)),
-            "prediction_adversarial": to_numpy(model.classifier(attacked.pooled).argmax(1)),
+            "prediction_adversarial": to_numpy(model.classifier(adversarial_features.pooled).argmax(1)),
             "weights": weights,
             "distance": distance,
             "correct": to_numpy(torch.stack(answers, 1) == batch.labels[:, None, None, None]),
@@ -196,12 +196,12 @@ def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Ten
     """
     count, _, height, width = local.shape
 
-    def answer(rank: Tensor, removed: int) -> Tensor:
-        mask = (rank < removed).reshape(count, 1, height, width)
+    def answer(rank: Tensor, count_removed: int) -> Tensor:
+        mask = (rank < count_removed).reshape(count, 1, height, width)
         return model.rest(images, torch.where(mask, fill[:, None, None], local)).argmax(1)
 
     steps = removal_counts(height * width)
-    return torch.stack([torch.stack([answer(rank, removed) for removed in steps], 1) for rank in ranks], 1)
+    return torch.stack([torch.stack([answer(rank, count_removed) for count_removed in steps], 1) for rank in ranks], 1)
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     area = area_under(correct, removal_counts(weights.shape[1]))
     place = {name: number for number, name in enumerate(ORDERS)}
     contrasts = np.stack([area[:, :, place[second]] - area[:, :, place[first]] for first, second in CONTRASTS], 2)
-    curve = np.apply_along_axis(lambda some: wilson(int(some.sum()), len(some)), 0, correct)
+    curve = np.apply_along_axis(lambda has_some: wilson(int(has_some.sum()), len(has_some)), 0, correct)
     return {
         "curve/accuracy": curve[0],
         "curve/low": curve[1],

@@ -28,8 +28,8 @@ from interpret_robust.attribution.scale_rules import (
     degenerate,
     deviation,
     moments,
-    normalized,
     pooled_deviation,
+    scaled_maps,
 )
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval, column_means
@@ -123,7 +123,7 @@ class MapSettings(Selection):
         return super().resolve(job)
 
 
-class Prepared(NamedTuple):
+class Context(NamedTuple):
     """The settings, and the standard deviation of the entries of all maps."""
 
     settings: MapSettings
@@ -138,11 +138,11 @@ class Maps(NamedTuple):
     logits: Tensor
 
 
-def prepare(work: Work) -> Prepared:
+def prepare(work: Work) -> Context:
     """A first pass over all maps, for their common deviation."""
     work.settings.check(len(work.split))
     of_batches = work.over_batches(lambda batch: moments(signed_maps(work.model, batch, work.settings).maps), 3)
-    return Prepared(work.settings, pooled_deviation(of_batches))
+    return Context(work.settings, pooled_deviation(of_batches))
 
 
 def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
@@ -161,11 +161,11 @@ def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
     )
 
 
-def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyArray]:
+def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArray]:
     """The maps of one batch, and what each rule makes of them."""
-    maps, targets, logits = signed_maps(model, batch, prepared.settings)
-    unit, largest = normalized(maps)
-    views = torch.stack([as_image(maps, rule, prepared.set_deviation).flatten(1) for rule in RULES], 1)
+    maps, targets, logits = signed_maps(model, batch, context.settings)
+    unit, largest = scaled_maps(maps)
+    views = torch.stack([as_image(maps, rule, context.set_deviation).flatten(1) for rule in RULES], 1)
     columns = {
         "label": batch.labels,
         "prediction": logits.argmax(1),
@@ -197,12 +197,12 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 def examples(columns: Columns, split: Split, settings: MapSettings) -> dict[str, Any]:
     """The chosen images with their maps, signed and under each rule. No other map is read."""
     index = settings.indices(split.labels, -columns["per_image/loss"])
-    scale = columns.at("per_image/scale", index)
-    maps = columns.at("per_image/map", index).astype(np.float32) * scale[:, None, None, None]
+    scale = columns.rows_at("per_image/scale", index)
+    maps = columns.rows_at("per_image/map", index).astype(np.float32) * scale[:, None, None, None]
     common = _set_deviation(columns)
     views = torch.stack([as_image(torch.from_numpy(maps), rule, common) for rule in RULES], 1)
-    shown_columns = {name: columns.at(f"per_image/{name}", index) for name in ("label", "prediction", "target")}
-    shown_columns |= {"index": index, "scale": scale, "image": columns.at("per_image/image", index), "map": maps}
+    shown_columns = {name: columns.rows_at(f"per_image/{name}", index) for name in ("label", "prediction", "target")}
+    shown_columns |= {"index": index, "scale": scale, "image": columns.rows_at("per_image/image", index), "map": maps}
     shown_columns["view"] = to_numpy((255 * views).round().movedim(2, 4))
     return {f"examples/{name}": values for name, values in shown_columns.items()}
 

@@ -190,8 +190,8 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
     """What every evaluator sees in every map and control of one batch."""
     targets = target_classes(model, batch, readers.settings.seed)
     maps = [_map(model, batch, classes, readers.settings) for classes in targets]
-    views = _shown(zip(maps, readers.deviations, strict=True), RULES)
-    shown_controls = _shown(((signed_map, 0.0) for signed_map in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
+    views = _views(zip(maps, readers.deviations, strict=True), RULES)
+    shown_controls = _views(((signed_map, 0.0) for signed_map in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
     evaluators, count = list(readers.evaluators.values()), len(batch.images)
     shape = (count, len(evaluators), len(TARGETS), len(RULES), len(SIGNS))
     control_shape = (count, len(evaluators), len(CONTROLS), len(PER_IMAGE_RULES), len(SIGNS))
@@ -240,7 +240,7 @@ class Score(NamedTuple):
 
     accuracy: AnyArray
     chance: AnyArray
-    balanced: AnyArray
+    balanced_accuracy: AnyArray
 
 
 def score(answers: AnyArray, reference: AnyArray) -> Score:
@@ -262,14 +262,14 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         for place in range(len(TARGETS))
     ]
     # The axes of each: evaluator, target, rule, sign, reference, and those of the number itself.
-    accuracy, chance, balanced = (
+    accuracy, chance, balanced_accuracy = (
         np.stack([np.stack([part[number] for part in pair], 3) for pair in by_target], 1) for number in range(3)
     )
     runner_up = columns["per_image/runner_up"]
     per_image_rules = [RULES.index(rule) for rule in PER_IMAGE_RULES]
     headline = answers[:, :, 0, per_image_rules] == label[:, None, None, None]
     right = target[:, 1] == label
-    probed = columns["per_image/probe_prediction"]
+    probe_prediction = columns["per_image/probe_prediction"]
     means = headline.mean(0)
     return {
         "headline/accuracy": _wilson(headline[:, 0]),
@@ -277,14 +277,16 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "headline/deviation": means.std(0, ddof=1) if len(means) > 1 else np.full(means.shape[1:], np.nan),
         "score/accuracy": accuracy,
         "score/chance": chance,
-        "score/balanced": balanced,
+        "score/balanced": balanced_accuracy,
         "score/commonest": _commonest(answers),
         "runner_up/accuracy": _wilson(answers[:, :, 0, :, 1] == runner_up[:, None, None]),
         "by_outcome/accuracy": np.stack([_wilson(headline[right == outcome, 0, :, 0]) for outcome in (False, True)]),
         "by_outcome/count": [int((~right).sum()), int(right.sum())],
         "controls/accuracy": score(columns["per_image/control_prediction"], label).accuracy,
         "anchor/image": score(columns["per_image/image_prediction"], label).accuracy,
-        "anchor/probe": _wilson(probed == target[:, 2]) if (probed >= 0).all() else np.full(3, np.nan),
+        "anchor/probe": _wilson(probe_prediction == target[:, 2])
+        if (probe_prediction >= 0).all()
+        else np.full(3, np.nan),
         "degenerate/count": columns["per_image/degenerate"].sum(0, dtype=np.int64),
     }
 
@@ -293,7 +295,7 @@ def _map(model: Classifier, batch: Batch, classes: Tensor, settings: ScoreSettin
     return gradient_map(settings.source, model, batch.images, classes, batch.indices, settings.seed)
 
 
-def _shown(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
+def _views(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
     """Every map, given with the deviation of its set, as an image: the sign runs fastest, then the rule."""
     for signed_map, deviation in maps:
         for rule in rules:
@@ -338,7 +340,7 @@ ANALYSIS = Analysis(
     summarize,
     gradmap_tables.headline,
     prepare=prepare,
-    compare=gradmap_tables.compared,
+    compare=gradmap_tables.comparison_rows,
     views=tuple(VIEWS),
     readers="evaluators",
 )

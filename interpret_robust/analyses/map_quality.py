@@ -126,10 +126,10 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
             sensitivity_max(for_captum, image, move, perturb_radius=settings.radius, n_perturb_samples=settings.samples)
         )
     places = torch.from_numpy(order.permutation(attribution[0, 0].numel()))
-    permuted = attribution.flatten(2)[:, :, places].view_as(attribution)
+    permuted_map = attribution.flatten(2)[:, :, places].view_as(attribution)
     of_map, of_shuffled, of_nothing = (
         _infidelity(model, image, label, index, candidate, settings)
-        for candidate in (attribution, permuted, torch.zeros_like(attribution))
+        for candidate in (attribution, permuted_map, torch.zeros_like(attribution))
     )
     return Quality(sensitive, of_map, of_shuffled, of_nothing)
 

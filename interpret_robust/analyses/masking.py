@@ -122,7 +122,7 @@ def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str
         "prediction_noise": _noisy(model, batch, settings),
         "prediction_one_step": _predict(model, one_step),
         "prediction_search": _predict(model, search),
-        "prediction_pgd": _growing(model, batch, settings),
+        "prediction_pgd": _attack_in_steps(model, batch, settings),
         "zero_share": torch.stack([(gradient == 0).float().mean(1) for gradient in gradients], dim=1),
     }
     return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
@@ -141,7 +141,7 @@ def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor
     return torch.stack([_predict(model, images) for images in samples], dim=1)
 
 
-def _growing(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
+def _attack_in_steps(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
     """Classes (N, factors) after PGD in growing balls. What a ball holds lies in the next one too."""
     predicted, by_factor = _predict(model, batch.images), []
     for factor in settings.factors():

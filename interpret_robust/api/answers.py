@@ -19,7 +19,7 @@ from interpret_robust.figures import style
 from interpret_robust.figures.drawing import compose
 from interpret_robust.results import hdf5
 from interpret_robust.results.names import label
-from interpret_robust.results.tables import captioned
+from interpret_robust.results.tables import with_caption
 
 PER_IMAGE = "per_image/"
 INTERVAL_AXIS = "of"
@@ -194,10 +194,10 @@ def _html(results: Sequence[hdf5.Result]) -> str:
     """Return the tables and the picture of some results as HTML that stands alone."""
     from markupsafe import escape
 
-    from interpret_robust.study.report.embedding import embedded
+    from interpret_robust.study.report.embedding import data_url
 
-    tables = "\n\n".join(captioned(table) for table in printing.rows_of(results))
-    return f"<pre>{escape(tables)}</pre>{_image(_figure(results, None), embedded)}"
+    tables = "\n\n".join(with_caption(table) for table in printing.rows_of(results))
+    return f"<pre>{escape(tables)}</pre>{_image(_figure(results, None), data_url)}"
 
 
 def _image(figure: Figure, embed: Any) -> str:

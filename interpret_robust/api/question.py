@@ -145,4 +145,4 @@ def questions() -> dict[str, str]:
 
 def _own_dataset(subject: Subject) -> Dataset:
     """The images that a model was loaded for."""
-    return subject.data if isinstance(subject, external.Brought) else load_dataset(subject.source)
+    return subject.data if isinstance(subject, external.ExternalModel) else load_dataset(subject.source)

@@ -125,16 +125,16 @@ class TargetedAPGD:
             targets = _wrong_classes(logits, labels)[:, : self.targets]
             for target in targets.T:
                 start = _random_start(images.float(), noise, self.eps)  # of all, so that no stream depends on others
-                (remaining,) = right.nonzero(as_tuple=True)
-                if len(remaining) == 0:
+                (places,) = right.nonzero(as_tuple=True)
+                if len(places) == 0:
                     break
-                loss = _towards(target[remaining], labels[remaining])
+                loss = _targeted_loss(target[places], labels[places])
                 ascent = ascend(
-                    subject, images[remaining].float(), labels[remaining], start[remaining], loss, self.eps, self.steps
+                    subject, images[places].float(), labels[places], start[places], loss, self.eps, self.steps
                 )
-                adversarial[remaining] = ascent
-                gradients[remaining] += self.steps
-                right[remaining] = _logits(subject, ascent).argmax(1) == labels[remaining]
+                adversarial[places] = ascent
+                gradients[places] += self.steps
+                right[places] = _logits(subject, ascent).argmax(1) == labels[places]
         check_inside(adversarial, images, self.eps)
         return Ascent(adversarial, gradients)
 
@@ -185,11 +185,13 @@ class StepSize:
     _steps: int = field(default=0, init=False)
     _last: Tensor = field(init=False)
     _rises: Tensor = field(init=False)
-    _halved: Tensor = field(init=False)
+    _is_halved: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self._last, self._rises = self.best, torch.zeros_like(self.best)
-        self._halved = torch.ones_like(self.best, dtype=torch.bool)  # at first there is no step size before to compare
+        self._is_halved = torch.ones_like(
+            self.best, dtype=torch.bool
+        )  # at first there is no step size before to compare
 
     def note(self, value_before: Tensor, value_after: Tensor) -> Tensor:
         """Count a step that took the loss from `value_before` to `value_after`; where (N,) it is the largest so far."""
@@ -205,11 +207,11 @@ class StepSize:
         Halved where the loss has risen at fewer than RISES of the steps since the last checkpoint, or where the step
         size was kept there and the largest loss is still the same.
         """
-        stuck = ~self._halved & (self.best == self._last)
-        self._halved = (self._rises < RISES * self._steps) | stuck
-        self.size = torch.where(self._halved, self.size / 2, self.size)
+        is_stuck = ~self._is_halved & (self.best == self._last)
+        self._is_halved = (self._rises < RISES * self._steps) | is_stuck
+        self.size = torch.where(self._is_halved, self.size / 2, self.size)
         self._last, self._rises, self._steps = self.best, torch.zeros_like(self.best), 0
-        return self._halved
+        return self._is_halved
 
 
 def ascend(
@@ -238,13 +240,13 @@ def ascend(
         value_before, (value, gradient, wrong) = value, _look(model, iterate, labels, loss, step < steps)
         better = size.note(value_before, value)
         best, best_gradient = (_pick(better, *pair) for pair in ((iterate, best), (gradient, best_gradient)))
-        preferred = _preferred((wrong, value), answer_rank)
-        answer = _pick(preferred, iterate, answer)
-        answer_rank = wrong | answer_rank[0], torch.where(preferred, value, answer_rank[1])
+        is_better = _is_better((wrong, value), answer_rank)
+        answer = _pick(is_better, iterate, answer)
+        answer_rank = wrong | answer_rank[0], torch.where(is_better, value, answer_rank[1])
         if step in check_steps:
-            back = size.judge()
-            iterate, gradient = _pick(back, best, iterate), _pick(back, best_gradient, gradient)
-            value = torch.where(back, size.best, value)
+            returns = size.judge()
+            iterate, gradient = _pick(returns, best, iterate), _pick(returns, best_gradient, gradient)
+            value = torch.where(returns, size.best, value)
     return answer
 
 
@@ -260,7 +262,7 @@ def _look(
     return values.detach(), gradient, logits.argmax(1) != labels
 
 
-def _preferred(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
+def _is_better(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
     """Where (N,) the new of two (misclassified, loss) is the better answer; also where its loss is not a number."""
     (wrong, value), (old_wrong, old_value) = new, old
     return (wrong & ~old_wrong) | ((wrong == old_wrong) & ~(value <= old_value)) | value.isnan()
@@ -281,7 +283,7 @@ def _wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
     return others_only.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
-def _towards(targets: Tensor, labels: Tensor) -> Loss:
+def _targeted_loss(targets: Tensor, labels: Tensor) -> Loss:
     return lambda logits: targeted_dlr(logits, labels, targets)
 
 

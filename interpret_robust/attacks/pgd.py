@@ -122,11 +122,11 @@ class PGD:
         labels: Tensor,
         noise: Noise,
         steps: Sequence[int] | None = None,
-        taken: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield (step, iterate (N, C, H, W)) for each of `steps`, by default the start and every step.
 
-        Steps that are known to repeat earlier ones are not computed again (see `attacks.cycles`); `taken` (N,) int64
+        Steps that are known to repeat earlier ones are not computed again (see `attacks.cycles`); `counts` (N,) int64
         counts the gradients that were. The caller sets the model's mode.
         """
         low, high = (images - self.eps).clamp_min(0), (images + self.eps).clamp_max(1)
@@ -143,7 +143,7 @@ class PGD:
         is_long = max(chosen_steps, default=0) > FIRST_CHECK
         is_exact = self.batch_norm == "eval" and images.device.type == "cpu"  # a GPU rounds by the size of the batch
         repeats = is_long and is_exact and answers_repeat(model, images[:1])
-        return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, taken=taken)
+        return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, counts=counts)
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         ((_, iterate),) = self.iterates(model, images, labels, noise, [self.steps])

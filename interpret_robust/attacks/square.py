@@ -66,10 +66,10 @@ class RandomSearch:
                 (left,) = torch.where(losses <= 0)
                 if len(left) == 0:
                     break
-                proposed = self._propose(best[left], images[left], squares[left, query], self.side(query, images))
-                margins = margin_loss(model(proposed).float(), labels[left])
+                proposal = self._propose(best[left], images[left], squares[left, query], self.side(query, images))
+                margins = margin_loss(model(proposal).float(), labels[left])
                 better = margins > losses[left]
-                best[left[better]], losses[left[better]] = proposed[better], margins[better]
+                best[left[better]], losses[left[better]] = proposal[better], margins[better]
         check_inside(best, images, self.eps)
         return best
 

@@ -31,7 +31,7 @@ Pixels = npt.NDArray[np.float64]
 INDEX = "index"
 
 
-class Verified(NamedTuple):
+class Verification(NamedTuple):
     """What good images are, and what a checkpoint makes of them.
 
     Attributes:
@@ -69,7 +69,7 @@ def verify(
     eps: float | None = None,
     key: str | None = None,
     device: torch.device,
-) -> Verified:
+) -> Verification:
     """Check a file's images against those of a split, and classify both.
 
     Args:
@@ -85,13 +85,13 @@ def verify(
     """
     check_fit(checkpoint, dataset)
     radius = PGD(checkpoint.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
-    with _opened(path, key) as array:
+    with _open(path, key) as array:
         images = Images(path, array, dataset.image_shape)
-        clean = _chosen(images, dataset.split(split), f"{split} split of {dataset.name}")
+        clean = _choose(images, dataset.split(split), f"{split} split of {dataset.name}")
         largest, l2 = _changes(images, clean)
         _check_ball(path, largest, radius)
         natural, adversarial = _answers(images, clean, checkpoint, device)
-    return Verified(
+    return Verification(
         len(clean), float(largest.max()), float(l2.mean()), rate(natural), rate(adversarial), file_sha256(path)
     )
 
@@ -151,7 +151,7 @@ class Images:
 
 
 @contextmanager
-def _opened(path: Path, key: str | None) -> Iterator[Any]:
+def _open(path: Path, key: str | None) -> Iterator[Any]:
     """The array of images of a file, and of an HDF5 file its dataset; neither is read yet."""
     if not path.is_file():
         raise UserError(f"there is no file {path}: give HDF5 or .npy.")
@@ -188,18 +188,18 @@ def _dataset(path: Path, file: h5py.File, key: str | None) -> h5py.Dataset:
 
     file.visititems(visit)
     names = by_axes[4] or by_axes[3]
-    named = [key.strip("/")] if key else names
-    if len(named) > 1:
+    dataset_names = [key.strip("/")] if key else names
+    if len(dataset_names) > 1:
         raise UserError(
             f"{path} holds several arrays that might be the images: name one with --key {' or '.join(names)}."
         )
-    if not named or named[0] not in by_axes[4] + by_axes[3]:
+    if not dataset_names or dataset_names[0] not in by_axes[4] + by_axes[3]:
         listing = f"there are {', '.join(names)}" if names else "it holds no dataset of three or four axes"
         raise UserError(f"{path} has no images{f' called {key}' if key else ''}: {listing}.")
-    return file[named[0]]
+    return file[dataset_names[0]]
 
 
-def _chosen(images: Images, split: Split, kind: str) -> Split:
+def _choose(images: Images, split: Split, kind: str) -> Split:
     """The clean images that those of the file belong to: the first ones, or those of its dataset `index`."""
     count, path = len(images), images.path
     if not 1 <= count <= len(split):

@@ -51,12 +51,12 @@ def names() -> list[str]:
             continue
         if name.startswith(("Layer", "Neuron", "Internal")) or "attribute" not in vars(kind):
             continue
-        if _needed(kind.__init__) <= {"self", "model", "forward_func", "layer"}:
+        if _requirements(kind.__init__) <= {"self", "model", "forward_func", "layer"}:
             methods.append(name)
     return methods
 
 
-def _needed(function: Any) -> set[str]:
+def _requirements(function: Any) -> set[str]:
     parameters = inspect.signature(function).parameters.values()
     return {
         parameter.name
@@ -65,7 +65,7 @@ def _needed(function: Any) -> set[str]:
     }
 
 
-def checked(name: str) -> str:
+def check_method(name: str) -> str:
     """The name of a method. Raises UserError where there is none of this name."""
     if name not in names():
         raise unknown("attribution of captum", name, names())
@@ -99,7 +99,7 @@ def attribution(
     kind = getattr(captum.attr, name)
     parameters = inspect.signature(kind.attribute).parameters
     # What draws random numbers, or takes baselines as examples for all images, sees one image at a time.
-    needs_baselines = "baselines" in _needed(kind.attribute)
+    needs_baselines = "baselines" in _requirements(kind.attribute)
     size = 1 if "n_samples" in parameters or needs_baselines else len(images)
     seeds = [int(stream.integers(2**31)) for stream in of_image]
     attributions = []

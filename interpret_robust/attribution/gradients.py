@@ -63,7 +63,7 @@ def gradient_map(
         case "smooth-gradient":
             attribution = _smooth(model, images, labels, streams(seed, indices))
         case "integrated-gradients":
-            attribution = _integrated(model, images, labels, streams(seed, indices))
+            attribution = _integrate(model, images, labels, streams(seed, indices))
         case _:
             name = source.removeprefix(captum_methods.PREFIX)
             attribution = captum_methods.attribution(name, model, images, labels, streams(seed, indices))
@@ -96,7 +96,7 @@ def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor
 def checked_source(source: str) -> str:
     """The name of a source of maps. Raises UserError where there is none of this name."""
     if source.startswith(captum_methods.PREFIX):
-        return captum_methods.PREFIX + captum_methods.checked(source.removeprefix(captum_methods.PREFIX))
+        return captum_methods.PREFIX + captum_methods.check_method(source.removeprefix(captum_methods.PREFIX))
     if source not in SOURCES:
         raise unknown("source of maps", source, (*SOURCES, f"{captum_methods.PREFIX}NAME"))
     return source
@@ -159,7 +159,7 @@ def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence
     return total / SAMPLES
 
 
-def _integrated(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
+def _integrate(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
     def loss(pixels: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(model(pixels), targets)
 

@@ -58,5 +58,5 @@ def hits(maps: AnyArray, mask: AnyArray) -> AnyArray:
     a number.
     """
     largest = maps.max(1, keepdims=True)
-    missed = ((maps == largest) & ~mask).any(1)
-    return np.where(largest[:, 0] > 0, ~missed, np.nan)
+    misses = ((maps == largest) & ~mask).any(1)
+    return np.where(largest[:, 0] > 0, ~misses, np.nan)

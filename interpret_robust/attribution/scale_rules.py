@@ -25,12 +25,12 @@ def as_image(maps: Tensor, rule: Rule, set_deviation: float) -> Tensor:
     same with `set_deviation`, that of the entries of all maps. `max`: 1/2 + g / (2 max|g|), raw with zero gray.
     `min-max`: (g - min) / (max - min), raw, each map fills [0, 1].
     """
-    unit, largest = normalized(maps)
+    unit, largest = scaled_maps(maps)
     match rule:
         case "clip":
-            return _centered(unit, CLIP_AT * deviation(unit))
+            return _center(unit, CLIP_AT * deviation(unit))
         case "clip-set":
-            return _centered(maps, torch.full_like(largest, CLIP_AT * set_deviation))
+            return _center(maps, torch.full_like(largest, CLIP_AT * set_deviation))
         case "max":
             return 0.5 + 0.5 * unit
         case "min-max":
@@ -39,7 +39,7 @@ def as_image(maps: Tensor, rule: Rule, set_deviation: float) -> Tensor:
             return torch.where(span > 0, (unit - _column(low)) / span, 0.5)
 
 
-def normalized(maps: Tensor) -> tuple[Tensor, Tensor]:
+def scaled_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (N, C, H, W) divided by their largest magnitude, and these magnitudes (N,); zero maps stay zero.
 
     What is computed from the quotient is safe from underflow: squares of the gradients of a sure network are not.
@@ -70,7 +70,7 @@ def degenerate(maps: Tensor) -> Tensor:
     return (maps == 0).flatten(1).all(1)
 
 
-def _centered(maps: Tensor, bound: Tensor) -> Tensor:
+def _center(maps: Tensor, bound: Tensor) -> Tensor:
     """1/2 + g / (2 bound), clipped to [0, 1]; gray where the bound (N,) is zero."""
     wide = _column(bound)
     return torch.where(wide > 0, 0.5 + 0.5 * (maps / wide).clamp(-1, 1), 0.5)

@@ -26,14 +26,14 @@ def describe(path: Path) -> str:
 
 
 def _describe_checkpoint(path: Path) -> str:
-    stored = checkpoint_file.read(path)
-    metadata = dict(stored.about)
+    content = checkpoint_file.read(path)
+    metadata = dict(content.about)
     history = metadata.pop("history")
-    numbers = sum(math.prod(tensor.shape) for tensor in stored.tensors.values())
+    numbers = sum(math.prod(tensor.shape) for tensor in content.tensors.values())
     rows = [{key: _short(value) for key, value in epoch.items()} for epoch in history]
     return "\n\n".join(
         [
-            f"{path}: {len(stored.tensors)} tensors, {numbers} numbers, checksum good",
+            f"{path}: {len(content.tensors)} tensors, {numbers} numbers, checksum good",
             lines(metadata),
             render(rows) if rows else "no epoch is finished yet",
         ]

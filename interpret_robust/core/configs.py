@@ -13,9 +13,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(stored: Mapping[str, Any], expected: Mapping[str, Any], limit: int = 3) -> str:
+def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any], limit: int = 3) -> str:
     """The first keys in which two configurations differ, the least nested first, with both values."""
-    flat_stored, flat_expected = flatten(stored), flatten(expected)
+    flat_stored, flat_expected = flatten(stored_config), flatten(expected)
     keys = [key for key in flat_stored | flat_expected if flat_stored.get(key) != flat_expected.get(key)]
     keys.sort(key=lambda key: key.count("."))
     phrases = [f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:limit]]

@@ -23,13 +23,13 @@ def file_part(text: str) -> str:
     """
     safe = _UNSAFE.sub("_", text)
     safe = re.sub(r"^\.|[. ]$", "_", safe)
-    if safe == text and 0 < len(_encoded(text)) <= LONGEST:
+    if safe == text and 0 < len(_encode(text)) <= LONGEST:
         return text
-    digest = hashlib.sha256(_encoded(text)).hexdigest()[:8]
-    return f"{_encoded(safe)[: LONGEST - 9].decode(errors='ignore')}-{digest}"
+    digest = hashlib.sha256(_encode(text)).hexdigest()[:8]
+    return f"{_encode(safe)[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
-def _encoded(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     """The bytes of a text; a surrogate, as in a path that is not UTF-8, is written as its code."""
     return text.encode(errors="backslashreplace")
 

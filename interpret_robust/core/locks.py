@@ -26,14 +26,14 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 if sys.platform == "win32":
     import msvcrt
 
-    _TAKEN: tuple[int, ...] = (errno.EACCES, errno.EDEADLOCK)
+    _TAKEN_ERRORS: tuple[int, ...] = (errno.EACCES, errno.EDEADLOCK)
 
     def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    _TAKEN = (errno.EAGAIN, errno.EACCES)
+    _TAKEN_ERRORS = (errno.EAGAIN, errno.EACCES)
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +113,7 @@ class Lock:
         self.release()
 
 
-def do_if_free(path: Path, do: Callable[[], None]) -> None:
+def do_if_free(path: Path, action: Callable[[], None]) -> None:
     """Do something to what belongs to `path`, unless another process is making it or the folder is read-only."""
     lock = Lock(path)
     try:
@@ -122,7 +122,7 @@ def do_if_free(path: Path, do: Callable[[], None]) -> None:
     except OSError:
         return
     try:
-        do()
+        action()
     finally:
         lock.release()
 
@@ -131,7 +131,7 @@ def _try_lock(descriptor: int) -> bool:
     try:
         _lock(descriptor)
     except OSError as error:
-        if error.errno in _TAKEN:
+        if error.errno in _TAKEN_ERRORS:
             return False
         if error.errno not in _NO_LOCKS:
             raise

@@ -97,7 +97,7 @@ def _answer(store: Any, rank: int, expected_call: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with open(os.devnull, "w") as zero_count, redirect_stdout(zero_count), redirect_stderr(zero_count):
         yield
 
 
@@ -134,9 +134,9 @@ def total(tensor: Tensor) -> Tensor:
     """The sum over all ranks, on each of them. It has no gradient."""
     if count() == 1:
         return tensor
-    summed = tensor.clone()
-    dist.all_reduce(summed)
-    return summed
+    total_sum = tensor.clone()
+    dist.all_reduce(total_sum)
+    return total_sum
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:
@@ -162,24 +162,24 @@ def wait_for_turn(lock: Lock, is_late: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def from_first(do: Callable[[], Any]) -> Any:
-    """What `do` gives on rank 0, on each rank: something that JSON can hold. So is a UserError that it raises."""
+def from_first(action: Callable[[], Any]) -> Any:
+    """What `action` gives on rank 0, on each rank: something that JSON can hold. So is a UserError that it raises."""
     if count() == 1:
-        return do()
-    return json.loads(bytes_from_first(lambda: json.dumps(do()).encode()))
+        return action()
+    return json.loads(bytes_from_first(lambda: json.dumps(action()).encode()))
 
 
-def bytes_from_first(do: Callable[[], bytes]) -> bytes:
+def bytes_from_first(action: Callable[[], bytes]) -> bytes:
     """As `from_first`, for bytes."""
     if count() == 1:
-        return do()
+        return action()
     if index() > 0:
-        heard = _broadcast(None)
-        if heard[:1] == _ERROR:
-            raise FromFirst(heard[1:].decode())
-        return heard[1:]
+        message = _broadcast(None)
+        if message[:1] == _ERROR:
+            raise FromFirst(message[1:].decode())
+        return message[1:]
     try:
-        data = do()
+        data = action()
     except UserError as error:
         _broadcast(_ERROR + str(error).encode())
         raise

@@ -73,8 +73,8 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> t
 def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
     """As `column_means`, over the finite values of each column; NaN throughout where it has none."""
     finite = np.isfinite(rows)
-    stacked = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
-    sums, shares = np.hsplit(np.vstack([stacked.mean(0), _resampled_means(stacked, seed, resamples)]), 2)
+    stacked_values = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
+    sums, shares = np.hsplit(np.vstack([stacked_values.mean(0), _resampled_means(stacked_values, seed, resamples)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
     low, high = np.quantile(means[1:], TAILS, axis=0)
     return means[0], low, high
@@ -180,8 +180,8 @@ def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
 
 def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Array:
     """Rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
-    tied = np.bincount(places, times)
-    ranks: Array = (np.cumsum(tied) - (tied - 1) / 2 - (times.sum() + 1) / 2)[places]
+    has_ties = np.bincount(places, times)
+    ranks: Array = (np.cumsum(has_ties) - (has_ties - 1) / 2 - (times.sum() + 1) / 2)[places]
     return ranks
 
 
@@ -197,7 +197,7 @@ def row_partial_spearman(first: Array, second: Array, control: Array) -> Array:
     return partial
 
 
-class Paired(NamedTuple):
+class PairedDifference(NamedTuple):
     """Two models on the same images: how many only one of them has right, and the exact p-value."""
 
     only_first: int
@@ -205,22 +205,22 @@ class Paired(NamedTuple):
     p_value: float
 
 
-def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Paired:
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> PairedDifference:
     """McNemar's exact two-sided test on outcomes (N,) of the same images; p is 1 where no image differs."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
     p_value = float(scipy.stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return Paired(only_first, only_second, p_value)
+    return PairedDifference(only_first, only_second, p_value)
 
 
-class Tested(NamedTuple):
+class TestResult(NamedTuple):
     """A mean with its 95 % interval, and the two-sided p-value that it is zero."""
 
     interval: Interval
     p_value: float
 
 
-def over_seeds(values: Sequence[Array]) -> Tested:
+def over_seeds(values: Sequence[Array]) -> TestResult:
     """Mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same images in each.
 
     Seeds and images are both drawn: the variance is that of the seeds' means over their number, plus that of the
@@ -234,23 +234,23 @@ def over_seeds(values: Sequence[Array]) -> Tested:
     images = np.nanmean(table[:, np.isfinite(table).any(0)], axis=0)
     mean = float(seeds.mean())
     if len(images) < 2:
-        return Tested(Interval(mean, np.nan, np.nan), 1.0)
+        return TestResult(Interval(mean, np.nan, np.nan), 1.0)
     parts = np.array([seeds.var(ddof=1) / len(seeds), images.var(ddof=1) / len(images)])
     if not parts.any():
-        return Tested(Interval(mean, mean, mean), float(mean == 0))
+        return TestResult(Interval(mean, mean, mean), float(mean == 0))
     freedom = parts.sum() ** 2 / (parts**2 / [len(seeds) - 1, len(images) - 1]).sum()
     error = np.sqrt(parts.sum())
     low, high = scipy.stats.t.interval(CONFIDENCE, freedom, mean, error)
-    return Tested(Interval(mean, float(low), float(high)), float(2 * scipy.stats.t.sf(abs(mean) / error, freedom)))
+    return TestResult(Interval(mean, float(low), float(high)), float(2 * scipy.stats.t.sf(abs(mean) / error, freedom)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number by Holm's step-down method (1979), in the order given."""
-    adjusted, highest = [0.0] * len(p_values), 0.0
+    adjust, highest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(np.argsort(p_values, kind="stable")):
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
+        adjust[index] = highest
+    return adjust
 
 
 def area_under(curves: npt.NDArray[Any], counts: npt.ArrayLike) -> Array:

@@ -92,18 +92,18 @@ class TrainingBatches:
 def random_crop(images: Tensor, pad: int, random: torch.Generator) -> Tensor:
     """Pad each side by `pad` zeros and cut each image (N, C, H, W) back to size at its own random place."""
     count, _, height, width = images.shape
-    padded = F.pad(images, (pad, pad, pad, pad))
+    canvas = F.pad(images, (pad, pad, pad, pad))
     shift = torch.randint(0, 2 * pad + 1, (2, count), generator=random, device=images.device)
     rows = shift[0, :, None] + torch.arange(height, device=images.device)
     columns = shift[1, :, None] + torch.arange(width, device=images.device)
     image = torch.arange(count, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return canvas.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def random_flip(images: Tensor, random: torch.Generator) -> Tensor:
     """Mirror each image (N, C, H, W) left to right with probability one half."""
-    mirrored = torch.rand(len(images), generator=random, device=images.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    mirror_images = torch.rand(len(images), generator=random, device=images.device) < 0.5
+    return torch.where(mirror_images[:, None, None, None], images.flip(3), images)
 
 
 @dataclass(frozen=True)

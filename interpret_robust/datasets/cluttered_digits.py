@@ -40,26 +40,26 @@ _Sources = tuple[Array, Labels]
 
 
 def cluttered_digits(
-    train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES, *, seed: int = 0, planted: bool = False
+    train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES, *, seed: int = 0, with_patterns: bool = False
 ) -> Dataset:
     """Generate the dataset: images (N, 32, 32, 3) uint8 with masks (N, 32, 32) of the digit.
 
-    With `planted`, every image also carries its class's fixed pattern of +-6/255, a feature that is
+    With `with_patterns`, every image also carries its class's fixed pattern of +-6/255, a feature that is
     perfectly predictive and known to be non-robust at eps 8/255.
     """
     train_sources, test_sources = _split_sources(np.random.default_rng([seed, 0]))
-    finish = partial(_plant, patterns=_class_patterns(seed)) if planted else _to_bytes
+    finish = partial(_plant, patterns=_class_patterns(seed)) if with_patterns else _to_bytes
     return Dataset(
-        name="cluttered-digits-planted" if planted else "cluttered-digits",
+        name="cluttered-digits-planted" if with_patterns else "cluttered-digits",
         train=_generate(train_sources, train_images, np.random.default_rng([seed, 1]), finish),
         test=_generate(test_sources, test_images, np.random.default_rng([seed, 2]), finish),
         class_names=CLASS_NAMES,
-        patterns=planted_patterns(seed) if planted else None,
+        patterns=planted_patterns(seed) if with_patterns else None,
     )
 
 
 def planted_patterns(seed: int) -> Patterns:
-    """What `planted` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
+    """What `with_patterns` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
     return (_class_patterns(seed) / 255).astype(np.float32)
 
 
@@ -146,13 +146,16 @@ def _resample(
 def _bilinear(sources: Array, row: Array, column: Array) -> Array:
     """Values of sources (N, H, W) at fractional places (N, S, S); zero outside."""
     count, height, width = sources.shape
-    padded = np.pad(sources, ((0, 0), (1, 2), (1, 2)))
+    larger_canvas = np.pad(sources, ((0, 0), (1, 2), (1, 2)))
     row, column = np.clip(row + 1, 0, height + 1), np.clip(column + 1, 0, width + 1)
     top, left = row.astype(np.intp), column.astype(np.intp)
     row_share, column_share = row - top, column - left
     image = np.arange(count)[:, None, None]
-    upper = padded[image, top, left] * (1 - column_share) + padded[image, top, left + 1] * column_share
-    lower = padded[image, top + 1, left] * (1 - column_share) + padded[image, top + 1, left + 1] * column_share
+    upper = larger_canvas[image, top, left] * (1 - column_share) + larger_canvas[image, top, left + 1] * column_share
+    lower = (
+        larger_canvas[image, top + 1, left] * (1 - column_share)
+        + larger_canvas[image, top + 1, left + 1] * column_share
+    )
     return upper * (1 - row_share) + lower * row_share
 
 

@@ -20,11 +20,11 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 NAMES_OF = {"images": "x", "labels": "y"}
-REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+REQUIRED_NAMES = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("mask_train", "mask_test", "class_names")
 MEDMNIST = {f"{part}_{kind}": f"{axis}_{part}" for part in ("train", "test") for kind, axis in NAMES_OF.items()}
 """Names of arrays in the files that MedMNIST publishes, and what they are here."""
-UNUSED = ("val_images", "val_labels", "x_val", "y_val", "mask_val")
+UNUSED_NAMES = ("val_images", "val_labels", "x_val", "y_val", "mask_val")
 """Arrays of a third split, which is not read."""
 MOST_CLASSES = 1000
 LONGEST_END = 22 + 65535
@@ -39,7 +39,7 @@ def array_sha256(array: Array) -> str:
 
 def write_npz(path: Path, arrays: Arrays) -> None:
     """Writes `arrays` to `path` whole or not at all. Raises OSError."""
-    with replacing(path) as unfinished, open(unfinished, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
 
 
@@ -120,10 +120,10 @@ def load_arrays(path: Path) -> Arrays:
             for name, key in members.items():
                 location = f"{path}: {key}"
                 member = io.BytesIO(archive.read(name))
-                if key not in UNUSED:
+                if key not in UNUSED_NAMES:
                     arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
     except UNREADABLE as error:
-        right = f"a .npz of {', '.join(REQUIRED)} as numpy.savez writes it"
+        right = f"a .npz of {', '.join(REQUIRED_NAMES)} as numpy.savez writes it"
         raise UserError(f"{location} cannot be read ({reason(error)}) where {right} is needed.") from error
     return arrays
 
@@ -134,9 +134,9 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     stems = [name.removesuffix(".npy") for name in names]
     listing = shorten(", ".join(stems)) or "nothing"
     keys = [MEDMNIST.get(stem, stem) for stem in stems]
-    for key in REQUIRED:
+    for key in REQUIRED_NAMES:
         _demand(key in keys, path, f"the file holds {listing}", f"also {key}")
-    allowed_names = (*REQUIRED, *OPTIONAL, *UNUSED)
+    allowed_names = (*REQUIRED_NAMES, *OPTIONAL, *UNUSED_NAMES)
     for name, key in zip(names, keys, strict=True):
         is_known = key in allowed_names and name.endswith(".npy")
         _demand(is_known, path, f"the file holds {shorten(repr(name))}", f"no array but {', '.join(allowed_names)}")

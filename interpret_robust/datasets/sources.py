@@ -103,9 +103,9 @@ class Format:
     def arrays(self, files: Mapping[str, bytes]) -> Arrays:
         """The four arrays, from the bytes of each file by its name. Raises FileNotFoundError where one is missing."""
         names = self.train + self.test
-        lacking = [name for name in names if name not in files]
-        if lacking:
-            raise FileNotFoundError(f"{len(lacking)} of {len(names)} are missing, the first is {lacking[0]}")
+        lacks = [name for name in names if name not in files]
+        if lacks:
+            raise FileNotFoundError(f"{len(lacks)} of {len(names)} are missing, the first is {lacks[0]}")
         x_train, y_train = self.parse(*(files[name] for name in self.train))
         x_test, y_test = self.parse(*(files[name] for name in self.test))
         return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
@@ -261,9 +261,9 @@ def _from_host(source: Source, folder: Path) -> Arrays:
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision would wait for a silent host for ever
     try:
         for archive, md5 in source.archives.items():
-            with replacing(folder / archive) as unfinished:
+            with replacing(folder / archive) as partial_file:
                 url = f"{source.url}/{Path(archive).name}"
-                download_url(url, unfinished.parent, unfinished.name, md5)
+                download_url(url, partial_file.parent, partial_file.name, md5)
     finally:
         socket.setdefaulttimeout(timeout)
     return _from_folder(source, folder)
@@ -311,7 +311,7 @@ def _check_md5(path: Path, md5: str) -> None:
 
 def check_sums(location: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
     """Raises UserError naming `location` and the first array whose SHA-256 is not the one in `sums`."""
-    for key, pinned in sums.items():
+    for key, pinned_sums in sums.items():
         digest = array_sha256(arrays[key])
-        if digest != pinned:
-            raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned}: delete it to get it afresh.")
+        if digest != pinned_sums:
+            raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned_sums}: delete it to get it afresh.")

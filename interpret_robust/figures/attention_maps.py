@@ -28,7 +28,7 @@ WRONG = "#D55E00"
 LONGEST_NAME = 9
 """Letters of a class's name that fit above a picture."""
 
-DRAWN = (
+DATASETS = (
     *(f"distance/{name}" for name in ("all", "attack_failed", "attack_succeeded", "other_image")),
     *(f"examples/{name}" for name in ("index", "label", "prediction_clean", "prediction_adversarial", "distance")),
 )
@@ -53,7 +53,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         _draw_maps(parts[0], rows, scales)
         _draw_bars(parts[1], scales, uniform=1 / results[0]["mean_map/clean"].size)
-    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 

@@ -113,9 +113,9 @@ def _legend(results: Sequence[Result]) -> list[Line2D]:
 
 
 def _numbers(result: Result) -> dict[str, Any]:
-    stored = ("headline/accuracy", "headline/mean", "headline/deviation", "score/accuracy", "controls/accuracy")
+    rates = ("headline/accuracy", "headline/mean", "headline/deviation", "score/accuracy", "controls/accuracy")
     axes = ("evaluator", "target", "rule", "sign", "reference", "control", "control_rule")
-    return {name: result[name].tolist() for name in (*stored, *axes, "anchor/image")}
+    return {name: result[name].tolist() for name in (*rates, *axes, "anchor/image")}
 
 
 def _caption(results: Sequence[Result]) -> str:

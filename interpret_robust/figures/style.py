@@ -52,7 +52,7 @@ COLORS = {
     "at-att-reg": "#D55E00",
 }
 # Tol's muted colors that are not like these.
-OTHERS = ("#CC79A7", "#332288", "#882255", "#999933", "#661100", "#6699CC", "#AA4466", "#117733")
+OTHER_COLORS = ("#CC79A7", "#332288", "#882255", "#999933", "#661100", "#6699CC", "#AA4466", "#117733")
 MARKERS = {
     "natural": "o",
     "natural-att": "s",
@@ -123,7 +123,7 @@ def line(variant: str) -> str:
 
 def colour(variant: str) -> str:
     """A variant's colour; that of another model follows from its name, and two may share one."""
-    return COLORS.get(variant) or OTHERS[zlib.crc32(variant.encode()) % len(OTHERS)]
+    return COLORS.get(variant) or OTHER_COLORS[zlib.crc32(variant.encode()) % len(OTHER_COLORS)]
 
 
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:
@@ -168,10 +168,10 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> 
     if not all((folder / f"{name}.{kind}").exists() for kind in ("pdf", "png", "json")):
         return False
     try:
-        stored = json.loads(caption.read_text(encoding="utf-8"))
+        content = json.loads(caption.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return bool(stored.get("inputs") == sources and stored.get("version") == version)
+    return bool(content.get("inputs") == sources and content.get("version") == version)
 
 
 def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:

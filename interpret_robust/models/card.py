@@ -95,7 +95,7 @@ class Card:
 
     def words(self) -> list[str]:
         """The options of a command that give this card."""
-        named = {
+        option_values = {
             "--model": self.model,
             "--weights": self.weights,
             "--normalize": self.normalize,
@@ -104,7 +104,7 @@ class Card:
             "--attention-layer": self.attention_layer,
             "--label": self.label,
         }
-        options = [word for name, value in named.items() if value is not None for word in (name, str(value))]
+        options = [word for name, value in option_values.items() if value is not None for word in (name, str(value))]
         return options + [word for name, value in self.arguments for word in ("--model-arg", f"{name}={_text(value)}")]
 
 

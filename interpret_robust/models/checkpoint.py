@@ -107,16 +107,16 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
 
 def read(path: Path) -> Checkpoint:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
-    return _opened(path, checkpoint_file.read(path))
+    return _from_file(path, checkpoint_file.read(path))
 
 
 def parse(path: Path, data: bytes) -> Checkpoint:
     """As `read`, from the bytes of the file at `path`."""
-    return _opened(path, checkpoint_file.parse(path, data))
+    return _from_file(path, checkpoint_file.parse(path, data))
 
 
-def _opened(path: Path, stored: checkpoint_file.Stored) -> Checkpoint:
-    return Checkpoint(path, stored.about, load(stored.data), stored.sha256)
+def _from_file(path: Path, file: checkpoint_file.Stored) -> Checkpoint:
+    return Checkpoint(path, file.about, load(file.data), file.sha256)
 
 
 def tensors_sha256(tensors: Tensors) -> str:

@@ -26,13 +26,13 @@ class PerImageStandardization(nn.Module):
         if images.device.type == "cpu":
             # One pass, where no image is below the floor. Looking would stop a GPU, whose compiler does as well.
             by_row = images.permute(0, 2, 3, 1)
-            standardized, _, inverse = torch.native_layer_norm(by_row, by_row.shape[1:], None, None, 0.0)
+            pixels, _, inverse = torch.native_layer_norm(by_row, by_row.shape[1:], None, None, 0.0)
             if bool((inverse.detach() < floor**-0.5).all()):
-                return standardized.permute(0, 3, 1, 2)
-        centered = images - images.mean((1, 2, 3), keepdim=True)
-        variance = centered.square().mean((1, 2, 3), keepdim=True)
+                return pixels.permute(0, 3, 1, 2)
+        deviations = images - images.mean((1, 2, 3), keepdim=True)
+        variance = deviations.square().mean((1, 2, 3), keepdim=True)
         # The floor goes under the root, whose slope at zero would make the gradient of a blank image NaN.
-        return centered / variance.clamp_min(floor).sqrt()
+        return deviations / variance.clamp_min(floor).sqrt()
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -77,10 +77,10 @@ class Unit(nn.Module):
         self.shortcut, self.activate_shortcut = Shortcut(stride, (outputs - inputs) // 2), activate_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = activate(self.norm1(x))
-        hidden = activate(self.norm2(self.conv1(activated)))
-        residual: Tensor = self.conv2(hidden)
-        return residual.add_(self.shortcut(activated if self.activate_shortcut else x))
+        values = activate(self.norm1(x))
+        inner = activate(self.norm2(self.conv1(values)))
+        residual: Tensor = self.conv2(inner)
+        return residual.add_(self.shortcut(values if self.activate_shortcut else x))
 
 
 class ResNet(nn.Module):

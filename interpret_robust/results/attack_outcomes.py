@@ -84,18 +84,18 @@ def fullest(results: Sequence[Result]) -> list[Result]:
     sets_by_attack: dict[str, list[set[str]]] = {}
     for result in results:
         if is_attacked(result):
-            sets_by_attack.setdefault(_attacked(result), []).append(set(readings(result)))
+            sets_by_attack.setdefault(_attack_columns(result), []).append(set(readings(result)))
     return [
         result
         for result in results
         if not (
             is_attacked(result)
-            and any(set(readings(result)) < superset for superset in sets_by_attack[_attacked(result)])
+            and any(set(readings(result)) < superset for superset in sets_by_attack[_attack_columns(result)])
         )
     ]
 
 
-def _attacked(result: Result) -> str:
+def _attack_columns(result: Result) -> str:
     return json.dumps([result.config["checkpoint"]["sha256"], result.config["data"], ball(result)], sort_keys=True)
 
 
@@ -103,7 +103,7 @@ def most_read(results: Sequence[Result]) -> list[Result]:
     """All files, but of those of the same attack on the same model only the one that most models have read."""
     by_readers = sorted(results, key=lambda entry: len(entry.config.get("evaluators", {"names": ()})["names"]))
     paths = {
-        f"{_attacked(entry)} {readings(entry)}" if is_attacked(entry) else str(entry.path): entry.path
+        f"{_attack_columns(entry)} {readings(entry)}" if is_attacked(entry) else str(entry.path): entry.path
         for entry in by_readers
     }
     return [result for result in results if result.path in paths.values()]

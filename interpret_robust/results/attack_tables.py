@@ -27,12 +27,12 @@ from interpret_robust.results.attack_outcomes import (
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, radius, recalibration
-from interpret_robust.results.reported import Reported, reported
+from interpret_robust.results.reported import ReportedNumber, read_reported
 from interpret_robust.results.tables import Table
 
 WORST = "worst-case"
 
-BROUGHT = ("card", "layers")
+FROM_ELSEWHERE = ("card", "layers")
 """What tells models from elsewhere apart beside their names."""
 
 
@@ -127,7 +127,7 @@ class AttackTable:
         }
         return {row: cells for row, cells in nonempty.items() if cells}
 
-    def transferred(self, result: Result, reading: str) -> Interval | None:
+    def transfers(self, result: Result, reading: str) -> Interval | None:
         """The accuracy of a file's model on what was made on its copies; None where none gave anything."""
         return self._accuracy(_identity(result), Row("black-box", *_attack(reading)))
 
@@ -148,13 +148,13 @@ class AttackTable:
         return Interval(*np.mean(accuracies, axis=0).tolist()) if accuracies else None
 
     @cached_property
-    def paper(self) -> dict[Row, dict[str, Reported]]:
+    def paper(self) -> dict[Row, dict[str, ReportedNumber]]:
         """The paper's cells that stand beside these, by row and variant."""
         sources = paper_sources(job(self.files[0])["dataset"], job(self.files[0])["architecture"])
-        cells: dict[Row, dict[str, Reported]] = {row: {} for row in self.cells}
+        cells: dict[Row, dict[str, ReportedNumber]] = {row: {} for row in self.cells}
         for row, by_variant in self.cells.items():
             paper_row = row._replace(steps=None) if row == self._untold(row.setting) else row
-            for cell in reported():
+            for cell in read_reported():
                 if (
                     cell.table in sources
                     and Row(cell.setting, cell.attack, cell.steps) == paper_row
@@ -173,8 +173,10 @@ def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
     """The files table by table, in the order in which these first appear."""
     groups: dict[str, list[Result]] = {}
     for result in results:
-        trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *BROUGHT)}
-        key = json.dumps([trained, ball(result), result.config["data"]], sort_keys=True)
+        is_trained = {
+            key: value for key, value in job(result).items() if key not in ("variant", "seed", *FROM_ELSEWHERE)
+        }
+        key = json.dumps([is_trained, ball(result), result.config["data"]], sort_keys=True)
         groups.setdefault(key, []).append(result)
     return [AttackTable(group) for group in groups.values()]
 
@@ -184,15 +186,15 @@ def paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
 
     Table 2 and, for networks three times as wide, Table 3 are of CIFAR-10; they stand beside cluttered digits too.
     """
-    own = {"mnist": ("table1",), "cifar100": ("table5",), "svhn": ("table6",)}
-    if dataset in own:
-        return own[dataset]
+    own_rows = {"mnist": ("table1",), "cifar100": ("table5",), "svhn": ("table6",)}
+    if dataset in own_rows:
+        return own_rows[dataset]
     if dataset != "cifar10" and not dataset.startswith("cluttered-digits"):
         return ()
     return ("table3",) if architecture.endswith("wide3") else ("table2", "section4.3", "section4.4")
 
 
-def printed(results: Sequence[Result]) -> list[Table]:
+def printed_cells(results: Sequence[Result]) -> list[Table]:
     """Each table as people read it, then who reads whom where others than copies read, then variants two by two."""
     tables = [
         part(table) for table in attack_tables(results) for part in (_beside_the_paper, _transfer_matrix, _rivals)
@@ -250,18 +252,20 @@ def _of_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
 
 def _title(table: AttackTable) -> str:
     """What was trained on what, and what the paper's figures are of."""
-    trained, data = job(table.files[0]), table.files[0].config["data"]
-    dataset = f", on {data['dataset']}" if data["dataset"] != trained["dataset"] else ""
-    subject = f"{trained['dataset']}, models from elsewhere{dataset}"
-    if not is_brought(trained):
-        subject = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{dataset}"
+    is_trained, data = job(table.files[0]), table.files[0].config["data"]
+    dataset = f", on {data['dataset']}" if data["dataset"] != is_trained["dataset"] else ""
+    subject = f"{is_trained['dataset']}, models from elsewhere{dataset}"
+    if not is_brought(is_trained):
+        subject = (
+            f"{is_trained['dataset']}, {is_trained['architecture']}, recipe {is_trained['recipe']['name']}{dataset}"
+        )
     if (images := recalibration(table.files[0])) != "none":
         subject += f", batch norm recalibrated ({images})"
     cells = [cell for by_variant in table.paper.values() for cell in by_variant.values()]
     if not cells:
         return subject
     sources = ", ".join(dict.fromkeys(_source_name(cell.table) for cell in cells))
-    if (cells[0].dataset, cells[0].architecture) == (trained["dataset"], trained["architecture"]):
+    if (cells[0].dataset, cells[0].architecture) == (is_trained["dataset"], is_trained["architecture"]):
         return f"{subject}; paper: {sources}"
     return f"{subject}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
 

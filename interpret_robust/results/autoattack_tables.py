@@ -11,7 +11,7 @@ from interpret_robust.results.hdf5 import Result
 READS = "robustness/2"
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """Outcomes of AutoAttack and of our worst case on the same images.
 
     Attributes:
@@ -25,7 +25,7 @@ class Compared(NamedTuple):
 
     images: int
     autoattack: Interval
-    ours: Interval
+    our_accuracy: Interval
     only_autoattack: int
     only_ours: int
     difference: Interval
@@ -36,7 +36,7 @@ class Compared(NamedTuple):
         value, low, high = (100 * share for share in self.difference)
         return {
             "AutoAttack": self.autoattack.percent(),
-            "our worst case": self.ours.percent(),
+            "our worst case": self.our_accuracy.percent(),
             "only AutoAttack breaks": str(self.only_autoattack),
             "only ours breaks": str(self.only_ours),
             "ours minus AutoAttack, points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
@@ -51,7 +51,7 @@ def right_under_autoattack(autoattack: Result) -> Outcomes:
     return right
 
 
-def weaker_than_ours(autoattack: Result, robustness: Result) -> Compared:
+def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
     """AutoAttack against the worst case of the attack table of the same model.
 
     The table's file may hold more images of the split. Raises UserError where `comparable` says no.
@@ -61,22 +61,28 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Compared:
             f"{autoattack.path} and {robustness.path} are not of the same model, images and eps: "
             "evaluate the one as the other was."
         )
-    theirs = right_under_autoattack(autoattack)
-    worst_case = right_in_worst_case(robustness)[: len(theirs)]
-    pair = mcnemar(worst_case, theirs)
-    difference = bootstrap_mean(worst_case.astype(float) - theirs)
-    return Compared(
-        len(theirs), rate(theirs), rate(worst_case), pair.only_first, pair.only_second, difference, pair.p_value
+    their_accuracy = right_under_autoattack(autoattack)
+    worst_case = right_in_worst_case(robustness)[: len(their_accuracy)]
+    pair = mcnemar(worst_case, their_accuracy)
+    difference = bootstrap_mean(worst_case.astype(float) - their_accuracy)
+    return Comparison(
+        len(their_accuracy),
+        rate(their_accuracy),
+        rate(worst_case),
+        pair.only_first,
+        pair.only_second,
+        difference,
+        pair.p_value,
     )
 
 
 def comparable(autoattack: Result, robustness: Result) -> bool:
     """Whether the two are of the same model, eps and split, and the second holds all images of the first."""
-    own_config, theirs = robustness.config, autoattack.config
+    own_config, their_accuracy = robustness.config, autoattack.config
     return bool(
-        own_config["checkpoint"]["sha256"] == theirs["checkpoint"]["sha256"]
-        and own_config["settings"]["eps"] == theirs["settings"]["eps"]
-        and all(own_config["data"][key] == theirs["data"][key] for key in ("dataset", "split"))
+        own_config["checkpoint"]["sha256"] == their_accuracy["checkpoint"]["sha256"]
+        and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
+        and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()
     )

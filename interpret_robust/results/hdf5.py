@@ -48,7 +48,7 @@ class Columns:
         values: AnyArray = self._source[path][...]
         return values
 
-    def at(self, path: str, indices: AnyArray) -> AnyArray:
+    def rows_at(self, path: str, indices: AnyArray) -> AnyArray:
         """The rows of a column at `indices` (M,), in their order; no other row is read."""
         rows, places = np.unique(indices, return_inverse=True)
         values: AnyArray = self._source[path][rows][places]
@@ -64,7 +64,7 @@ class Result:
     config: dict[str, Any]
 
     def __getitem__(self, name: str) -> AnyArray:
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
             dataset = file[name].asstr() if file[name].dtype == object else file[name]
@@ -72,13 +72,13 @@ class Result:
 
     def first(self, name: str, count: int) -> AnyArray:
         """The first `count` rows of one dataset; no other row is read."""
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
             return np.asarray(file[name][:count])
 
     def __contains__(self, name: str) -> bool:
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             return name in file
 
     @property
@@ -101,7 +101,7 @@ class Result:
     @cached_property
     def count(self) -> int:
         """Number of images."""
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             return int(file.attrs["n_done"])
 
 
@@ -114,16 +114,16 @@ def read(path: Path, schema: str | None = None) -> Result:
 
     Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
     """
-    sealed = _seal_of(path)
-    with _opened(path) as file:
+    has_seal = _seal_of(path)
+    with _open(path) as file:
         label = str(file.attrs["schema"])
         if not file.attrs["complete"]:
             raise UserError(f"{path} is unfinished: run its analysis again to go on.")
         if schema is not None:
             _check_schema(path, label, schema)
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        if config_sha256(config) != file.attrs["config_sha256"] or not (sealed or _is_intact(file)):
-            raise _damaged(path)
+        if config_sha256(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
+            raise _damage_error(path)
     return Result(path, label, config)
 
 
@@ -138,7 +138,7 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
             lines.append((name, f"{kind} {shape}", str(item.attrs.get("long_name", "names of places"))))
 
     _seal_of(path)
-    with _opened(path) as file:
+    with _open(path) as file:
         file.visititems(visit)
     return lines
 
@@ -146,7 +146,7 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
 def provenance(path: Path) -> dict[str, Any]:
     """Configuration, environment and run of a file, as stored."""
     _seal_of(path)
-    with _opened(path) as file:
+    with _open(path) as file:
         group = file[PROVENANCE]
         return {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
 
@@ -154,7 +154,7 @@ def provenance(path: Path) -> dict[str, Any]:
 def attributes(path: Path) -> dict[str, Any]:
     """The attributes of a file's root."""
     _seal_of(path)
-    with _opened(path) as file:
+    with _open(path) as file:
         return dict(file.attrs)
 
 
@@ -192,11 +192,11 @@ def _seal_of(path: Path) -> bool:
     check_readable(path)
     holds = seal.holds(path)
     if holds is False:
-        raise _damaged(path)
+        raise _damage_error(path)
     return bool(holds)
 
 
-def _damaged(path: Path) -> UserError:
+def _damage_error(path: Path) -> UserError:
     return UserError(
         f"{path} is damaged (its content differs from its checksum): run its analysis again with --overwrite."
     )
@@ -209,7 +209,7 @@ def provenance_sha256(file: h5py.File) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _open(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
     if not path.is_file():
         raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")

@@ -33,7 +33,7 @@ def render(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
     return _RENDERERS[form]([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
-def captioned(table: Table, form: str = "text") -> str:
+def with_caption(table: Table, form: str = "text") -> str:
     """A table with its title over it and its note under it: small print in LaTeX, fields in JSON, left out of CSV."""
     if form == "csv":
         return render(table, form)
@@ -49,11 +49,11 @@ def captioned(table: Table, form: str = "text") -> str:
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
 
-def captioned_all(tables: Iterable[Table], form: str = "text") -> str:
-    """Return several tables as `captioned` writes each, one after the other; in JSON as one list."""
+def with_captions(tables: Iterable[Table], form: str = "text") -> str:
+    """Return several tables as `with_caption` writes each, one after the other; in JSON as one list."""
     if form == "json":
         return json.dumps([_document(table) for table in tables], indent=1, ensure_ascii=False)
-    return "\n\n".join(captioned(table, form) for table in tables)
+    return "\n\n".join(with_caption(table, form) for table in tables)
 
 
 def _document(table: Table) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _block(lines: Lines) -> str:
     """Return a table as text: numbers at the right of their column, all else at the left."""
     widths = _widths(lines)
     is_number = [all(_NUMERIC.fullmatch(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
-    padded = [
+    cells = [
         "\n".join(
             "  ".join(
                 cell.rjust(width) if right else cell.ljust(width)
@@ -140,7 +140,7 @@ def _block(lines: Lines) -> str:
         )
         for line in lines
     ]
-    return "\n".join([padded[0], "  ".join("-" * width for width in widths), *padded[1:]])
+    return "\n".join([cells[0], "  ".join("-" * width for width in widths), *cells[1:]])
 
 
 def fold(lines: Lines, limit: int) -> list[Lines]:
@@ -180,9 +180,9 @@ def _value(cell: str) -> str | float | int | None:
 
 
 def _markdown(lines: Lines) -> str:
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    widths = [max(3, width) for width in _widths(escaped)]
-    head, *body = [f"| {' | '.join(_padded(line, widths))} |" for line in escaped]
+    escaped_lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    widths = [max(3, width) for width in _widths(escaped_lines)]
+    head, *body = [f"| {' | '.join(_pad(line, widths))} |" for line in escaped_lines]
     return "\n".join([head, f"| {' | '.join('-' * width for width in widths)} |", *body])
 
 
@@ -203,7 +203,7 @@ def _widths(lines: Lines) -> list[int]:
     return [max(len(part) for cell in column for part in cell.split("\n")) for column in zip(*lines, strict=True)]
 
 
-def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _pad(line: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
 
 

@@ -95,7 +95,7 @@ class Rows:
         """The per-image columns."""
         return Columns(self._file)
 
-    def missing(self) -> AnyArray:
+    def missing_images(self) -> AnyArray:
         """Which images have no row yet, here or in a part: their indices, ascending."""
         indices = [np.arange(self.done)]
         for path in self._good_parts():
@@ -105,8 +105,8 @@ class Rows:
 
     def join(self) -> None:
         """Take the rows of all parts, which together with those here must be all there are, and remove the parts."""
-        if len(self.missing()):
-            raise ValueError(f"{self.path} lacks the rows of {len(self.missing())} images")
+        if len(self.missing_images()):
+            raise ValueError(f"{self.path} lacks the rows of {len(self.missing_images())} images")
         parts = self._good_parts()
         for path in parts:
             with h5py.File(path, "r") as part:
@@ -132,7 +132,7 @@ class Rows:
 
     @property
     def _length(self) -> int:
-        return len(self._file[self.schema.per_image[0].path])
+        return len(self._file[ENDS])
 
     def _good_parts(self) -> list[Path]:
         """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
@@ -155,7 +155,7 @@ class Rows:
                 self._copy(file)
                 self._summarize(file, summary)
                 _write_json(file, "run_json", run)
-                file.attrs["complete"], file.attrs["n_done"] = True, self._length
+                file.attrs["complete"], file.attrs["n_done"] = True, self.done
                 file.attrs["content_sha256"] = content_sha256(file)
                 file.attrs["provenance_sha256"] = provenance_sha256(file)
                 file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -243,7 +243,7 @@ def open_rows(
 def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
     """Start the part of the file at `path` that holds the rows of the images at `places` (M,), in their order.
 
-    The file itself is open on rank 0, see `open_rows`, whose `missing` names images that are in no other part.
+    The file itself is open on rank 0, see `open_rows`, whose `missing_images` names images that are in no other part.
     """
     partial = path.with_name(f"{path.name}.partial.{places[0]}")
     file = _create(partial, schema, len(places), axes, config)
@@ -329,12 +329,12 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
     """
     if not path.exists() or overwrite:
         return False
-    stored = read(path, schema.label).config
-    if config_sha256(stored) == config_sha256(config):
+    stored_config = read(path, schema.label).config
+    if config_sha256(stored_config) == config_sha256(config):
         do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
     raise UserError(
-        f"{path} holds another configuration ({differences(stored, config)}): "
+        f"{path} holds another configuration ({differences(stored_config, config)}): "
         "use another --root, or --overwrite to replace it."
     )
 
@@ -396,16 +396,16 @@ def _reopen(
         raise UserError(f"{partial} is being written by another process: let it end.") from None
     except UNREADABLE:
         return None
-    stored = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-    is_same = config_sha256(stored) == config_sha256(config) and file.attrs["schema"] == schema.label
+    stored_config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+    is_same = config_sha256(stored_config) == config_sha256(config) and file.attrs["schema"] == schema.label
     if is_same and not overwrite:
         _cut(file, good_rows(file, schema))
         return file
     file.close()
-    if is_same or overwrite or is_outdated(stored):
+    if is_same or overwrite or is_outdated(stored_config):
         return None
     raise UserError(
-        f"{partial} is an unfinished analysis of another configuration ({differences(stored, config)}): "
+        f"{partial} is an unfinished analysis of another configuration ({differences(stored_config, config)}): "
         "use --overwrite to discard it."
     )
 

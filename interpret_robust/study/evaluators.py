@@ -18,7 +18,7 @@ def stored_job(path: Path) -> Mapping[str, Any]:
 JobOf = Callable[[Path], Mapping[str, Any]]
 
 
-class Made(Protocol):
+class Candidate(Protocol):
     """A model as far as it decides who reads what it gives: it may have still to be trained. See `Subject`."""
 
     @property
@@ -36,7 +36,7 @@ def _of_its_kind(job: Mapping[str, Any]) -> str:
     return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
 
-def evaluators_of(subject: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
     """Which of the candidates read the gradient maps of the model `subject`, the paper's kind first.
 
     Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
@@ -76,7 +76,7 @@ def evaluators_of(subject: Made, candidates: Sequence[Path], job_of: JobOf = sto
     return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))
 
 
-def copies_of(source: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+def copies_of(source: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
     """The candidates that were trained as `source` was, from other seeds, lowest first: they read its attacks."""
     job = source.job
     copies = sorted(

@@ -23,15 +23,15 @@ from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card, Reference
-from interpret_robust.models.external import Brought, subject
+from interpret_robust.models.external import ExternalModel, subject
 from interpret_robust.models.trial import try_out
 from interpret_robust.models.variants import variant
 from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import finished, training
+from interpret_robust.training.loop import is_finished, training
 from interpret_robust.training.recipe import Recipe
 
-FEW = 3
+MAXIMUM_NAMED = 3
 """Files that are named one by one where they are there already."""
 
 AT_ONCE = 4
@@ -64,7 +64,7 @@ class TrainTask:
 
     def is_done(self) -> bool:
         """Whether its checkpoint is there. Raises UserError where another job's has its name."""
-        return finished(self.job(), self.folder, overwrite=self.overwrite)
+        return is_finished(self.job(), self.folder, overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
         """Train, and say how it went. Raises Stopped without beginning where the deadline has passed."""
@@ -162,17 +162,17 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
     Several ranks do each task together, one by one. Each outcome is said as it comes. The first error is raised when
     all others have ended; by ranks, which cannot go on without each other, at once.
     """
-    todo, done = [], []
+    todo, finished_tasks = [], []
     is_done_by_task = ranks.from_first(lambda: [task.is_done() for task in tasks])
     for task, is_done in zip(tasks, is_done_by_task, strict=True):
         assert isinstance(task, TrainTask | AnalysisTask)
         if is_done:
-            done.append(task.name)
+            finished_tasks.append(task.name)
         else:
             if not task.overwrite and (task.folder / task.name).exists():
                 say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
-    _say_done(done, len(tasks), say)
+    _say_done(finished_tasks, len(tasks), say)
     failures = []
     for outcome in _outcomes(todo, resolve(device)):
         if isinstance(outcome, Exception):
@@ -188,7 +188,7 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
 
 def _say_done(names: Sequence[str], count: int, say: Say) -> None:
     """Say which of `count` files are there already: a few by name, many in one line."""
-    if len(names) > FEW:
+    if len(names) > MAXIMUM_NAMED:
         say(f"{len(names)} of {count} files are there already")
         return
     for name in names:
@@ -235,10 +235,10 @@ def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any],
 
 
 def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mapping[str, Any]) -> str | None:
-    analysis, stored = analyses.get(name), checkpoint.read(path)
-    if not options.get("source") and must_be_fetched(stored.source):
-        return f"its images are not here: `irt data get {stored.source}`."
-    dataset = load(options.get("source") or stored.source)
+    analysis, file = analyses.get(name), checkpoint.read(path)
+    if not options.get("source") and must_be_fetched(file.source):
+        return f"its images are not here: `irt data get {file.source}`."
+    dataset = load(options.get("source") or file.source)
     if analysis.needs_masks and dataset.test.masks is None:
         return f"{dataset.name} has no object masks."
     if evaluators := options.get("evaluators"):
@@ -250,7 +250,7 @@ def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mappin
     if analysis.readers != "evaluators":
         return None
     try:
-        evaluators_of(stored, candidates)
+        evaluators_of(file, candidates)
     except UserError as error:
         return str(error)
     return None
@@ -300,7 +300,7 @@ def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
             if (reference, task.source) in by_model or not _is_card(reference) or task.is_done():
                 continue
             model = subject(reference, task.source)
-            assert isinstance(model, Brought)
+            assert isinstance(model, ExternalModel)
             by_model[reference, task.source] = try_out(model, load(model.source), resolve(task.device)).doubt
     return [doubt for doubt in by_model.values() if doubt]
 

@@ -32,7 +32,7 @@ from interpret_robust.core.round_robin import to_end
 from interpret_robust.datasets.batches import TrainingBatches
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.shared_norm import share_batch_norm
-from interpret_robust.training.accelerate import accelerated
+from interpret_robust.training.accelerate import accelerate
 from interpret_robust.training.job import Job
 from interpret_robust.training.objective import FeatureRegularization, Objective, feature_distance, objective
 
@@ -128,7 +128,7 @@ class Run:
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
-        self.update = accelerated(self._update, self.model, self.device)
+        self.update = accelerate(self._update, self.model, self.device)
 
     def advance(self) -> None:
         """One training step; at an epoch's end also its line of history."""
@@ -208,11 +208,11 @@ class Run:
         """Take up the run where `state` was taken."""
         self.step, self.seconds = state.about["step"], state.about["seconds"]
         self.history = state.about["history"]
-        self.model.load_state_dict(_below("model.", state.tensors))
+        self.model.load_state_dict(_entries_below("model.", state.tensors))
         if self.average:
-            self.average.load_state_dict(_below("average.", state.tensors))
+            self.average.load_state_dict(_entries_below("average.", state.tensors))
         optimiser: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below("optimiser.", state.tensors).items():
+        for name, tensor in _entries_below("optimiser.", state.tensors).items():
             index, key = name.split(".")
             # In the order of the weights, along which an optimiser of one kernel goes through memory.
             weights = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
@@ -221,7 +221,7 @@ class Run:
             {"state": optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
         )
         if ranks.index() == 0:
-            totals = _below("totals.", state.tensors)
+            totals = _entries_below("totals.", state.tensors)
             self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
 
 
@@ -283,7 +283,7 @@ def training(
     lock = Lock(path)
     try:
         yield from ranks.wait_for_turn(lock, lambda: stop.is_set() or time.monotonic() > deadline)
-        if ranks.from_first(lambda: finished(job, folder, overwrite=overwrite)):
+        if ranks.from_first(lambda: is_finished(job, folder, overwrite=overwrite)):
             if ranks.index() == 0:
                 state_of(path).unlink(missing_ok=True)
             return path, False
@@ -342,7 +342,7 @@ def _environment(device: torch.device) -> dict[str, str | int]:
     return provenance.environment(devices.describe(device), torch.get_num_threads(), ranks.count())
 
 
-def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
+def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
     """Whether the job's checkpoint is there and to be kept. Raises UserError where another job's has its name."""
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
@@ -385,26 +385,26 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
 
     Returns where its steps until now were made: code, environment and precision, up to which step.
     """
-    state = ranks.bytes_from_first(lambda: _unfinished(run.job, state_path, overwrite=overwrite))
+    state = ranks.bytes_from_first(lambda: _read_state(run.job, state_path, overwrite=overwrite))
     if not state:
         return []
-    unfinished = checkpoint.parse(state_path, state)
-    environment = unfinished.about["environment"]
+    state_file = checkpoint.parse(state_path, state)
+    environment = state_file.about["environment"]
     if (
         run.device.type == "cpu"
-        and unfinished.about["precision"] == EXACT
+        and state_file.about["precision"] == EXACT
         and environment.get("processes", 1) == ranks.count()
     ):
         torch.set_num_threads(environment["threads"])
-    run.restore(unfinished)
-    origin = {key: unfinished.about[key] for key in ("code", "environment", "precision", "step")}
+    run.restore(state_file)
+    origin = {key: state_file.about[key] for key in ("code", "environment", "precision", "step")}
     if ranks.restarts():
         origin["restart"] = ranks.restarts()
         run.restarted_from = run.step
-    return [*unfinished.about["earlier"], origin]
+    return [*state_file.about["earlier"], origin]
 
 
-def _unfinished(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
+def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
     """The file of an unfinished run of this job; nothing where there is none, or one that may be replaced."""
     if not state_path.exists():
         return b""
@@ -479,5 +479,5 @@ def _average(model: torch.nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
-def _below(prefix: str, tensors: checkpoint.Tensors) -> checkpoint.Tensors:
+def _entries_below(prefix: str, tensors: checkpoint.Tensors) -> checkpoint.Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -9,8 +9,8 @@ from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.models.variants import Variant
 
-PLANTED = "cluttered-digits-planted"
-DIGITS = ("cluttered-digits", PLANTED, "mnist", "svhn")
+PLANTED_NAME = "cluttered-digits-planted"
+DIGITS = ("cluttered-digits", PLANTED_NAME, "mnist", "svhn")
 """Datasets whose classes do not survive a mirror: never flipped."""
 
 
@@ -188,7 +188,7 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
     recipe = PRESETS[name]
     if dataset in DIGITS:
         recipe = replace(recipe, flip=False)
-    if dataset == PLANTED:
+    if dataset == PLANTED_NAME:
         # The pattern has its place: crops would move it about, and no model would learn it.
         recipe = replace(recipe, pad=0)
     if name in ("quick", "cifar-quick") and architecture == "cnn":
@@ -198,7 +198,7 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
 
 def default_preset(dataset: str) -> str:
     """`quick` for the embedded data, the challenge's for MNIST, `paper` for everything else."""
-    if dataset in ("cluttered-digits", PLANTED):
+    if dataset in ("cluttered-digits", PLANTED_NAME):
         return "quick"
     return "mnist" if dataset == "mnist" else "paper"
 

@@ -48,7 +48,7 @@ def file_name(
     return f"{file_part('-'.join(part for part in parts if part))}.h5"
 
 
-def reached(limit: int | None, split: Split) -> int | None:
+def count_of_images(limit: int | None, split: Split) -> int | None:
     """A limit; none where the split does not reach it: the same images under another name would be asked twice."""
     return None if limit is None or limit >= len(split) else limit
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from interpret_robust import analyses
 from interpret_robust.results import attack_tables, hdf5, names
-from interpret_robust.results.tables import Table, captioned_all, render
+from interpret_robust.results.tables import Table, render, with_captions
 
 NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"robustness": attack_tables.numbers}
 """Analyses whose CSV is not what is printed but one table of its numbers."""
@@ -17,7 +17,7 @@ def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text"
     numbers = NUMBERS.get(results[0].analysis)
     if form == "csv" and numbers:
         return render(numbers(sorted(results, key=names.order)), form)
-    return captioned_all(rows_of(results, views), form)
+    return with_captions(rows_of(results, views), form)
 
 
 def _name(result: hdf5.Result) -> str:

@@ -17,11 +17,11 @@ def as_stored(settings: Any) -> dict[str, Any]:
     One that is newer than the file's schema (`newer` in its field's metadata) is left out at its default, so that the
     same question has the same configuration as in files from before.
     """
-    hidden = {setting.name for setting in fields(settings) if setting.metadata.get("newer")}
+    newer_names = {setting.name for setting in fields(settings) if setting.metadata.get("newer")}
     return {
         setting.name: value
         for setting in fields(settings)
-        if (value := getattr(settings, setting.name)) != setting.default or setting.name not in hidden
+        if (value := getattr(settings, setting.name)) != setting.default or setting.name not in newer_names
     }
 
 

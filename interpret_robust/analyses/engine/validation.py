@@ -71,8 +71,8 @@ def _of_groups(file: h5py.File, schema: Schema) -> Iterator[str]:
             names = ":".join(map(str, np.atleast_1d(file[group].attrs.get(key, ""))))
             if names != value:
                 yield f"{group} has {key} '{names}', not '{value}'"
-        linked = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
-        for name in filter(None, linked):
+        links = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
+        for name in filter(None, links):
             if name not in file[group]:
                 yield f"{group} has no {name}, which its plot needs"
     default = str(file.attrs.get("default"))
