@@ -47,7 +47,7 @@ def _sort_names(choices: Iterable[str]) -> list[str]:
 
 
 def about(name: str) -> str:
-    """The first line of an analysis's docstring, without importing it."""
+    """Return the first line of an analysis's docstring, without importing it."""
     file = _file(current(name))
     if file is None:
         return f"an entry point that names {registered('analyses')[name].module}, which is not there"
@@ -67,7 +67,10 @@ def _file(name: str) -> Path | None:
 
 
 def get(name: str) -> Any:
-    """The `Analysis` called `name`: one of ours, or else of an installed package. Raises UserError for a broken one."""
+    """Return the `Analysis` called `name`: one of ours, or else of an installed package.
+
+    Raises UserError for a broken one.
+    """
     module_name = f"{__name__}.{current(name).replace('-', '_')}"
     if importlib.util.find_spec(module_name) is not None:
         return importlib.import_module(module_name).ANALYSIS

@@ -81,21 +81,21 @@ class MapsSettings(AttackSettings, Selection):
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings with nothing left open. Raises UserError as attack, rule and weights do."""
+        """Return these settings with nothing left open. Raises UserError as attack, rule and weights do."""
         Selection.resolve(self, job)
         settings = AttackSettings.resolve(self, dict(job))
         return replace(settings, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 def prepare(work: Work) -> MapsSettings:
-    """The settings, when the images they name are there."""
+    """Return the settings, when the images they name are there."""
     settings: MapsSettings = work.settings
     settings.check(len(work.split))
     return settings
 
 
 def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, AnyArray]:
-    """Clean and adversarial attention of one batch, and the distance between them."""
+    """Return clean and adversarial attention of one batch, and the distance between them."""
     assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     with torch.no_grad():
@@ -118,13 +118,16 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
 
 
 def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
-    """Half the L1 distance between distributions (N, P), (N,): the largest difference of any set of positions."""
+    """Return half the L1 distance between distributions (N, P), (N,).
+
+    The largest difference of any set of positions.
+    """
     distance: AnyArray = np.abs(first - second).sum(1) / 2
     return distance
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """How far attention moves, with and without success of the attack, and the mean maps."""
+    """Return how far attention moves, with and without success of the attack, and the mean maps."""
     clean, adversarial_weights = columns["per_image/attention"], columns["per_image/attention_adversarial"]
     return {
         **_distances(columns),
@@ -137,7 +140,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def _distances(columns: Columns) -> dict[str, Any]:
-    """Mean distance of all images, and by outcome of those that are right without the attack."""
+    """Return mean distance of all images, and by outcome of those that are right without the attack."""
     distance = columns["per_image/distance"]
     valid = np.isfinite(distance)
     label, clean, adversarial = (
@@ -152,7 +155,7 @@ def _distances(columns: Columns) -> dict[str, Any]:
 
 
 def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[str, AnyArray]:
-    """The images that the rule chooses, with their maps. No other map is read."""
+    """Return the images that the rule chooses, with their maps. No other map is read."""
     index = settings.indices(images.labels, -columns["per_image/distance"])
     names = (
         *("label", "prediction_clean", "prediction_adversarial", "adversarial"),
@@ -164,7 +167,7 @@ def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[st
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """The share of attention that the attack moves, beside the share that differs from image to image."""
+    """Return the share of attention that the attack moves, beside the share that differs from image to image."""
     shares = {
         "attention moved": "all",
         "attack failed": "attack_failed",

@@ -137,7 +137,7 @@ class RankSettings(AttackSettings):
 
 
 def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
-    """Weights, distances and correlations of one batch."""
+    """Return weights, distances and correlations of one batch."""
     assert settings.eps is not None and settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     noisy = with_noise(batch.images, settings.eps, settings.seed, batch.indices)
@@ -161,21 +161,23 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
 
 
 def with_noise(images: Tensor, eps: float, seed: int, indices: Sequence[int]) -> Tensor:
-    """Images (N, C, H, W) under noise that is uniform in [-eps, eps], kept in [0, 1]; `indices` are theirs."""
+    """Return images (N, C, H, W) under noise that is uniform in [-eps, eps], kept in [0, 1]; `indices` are theirs."""
     uniform = [stream.uniform(-1, 1, images.shape[1:]) for stream in streams(seed, indices, NOISE)]
     noise = torch.from_numpy(np.stack(uniform).astype(np.float32)).to(images.device)
     return project(images + eps * noise, images, eps)
 
 
 def shuffled_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
-    """Weights (N, P) with each row's positions in an order that is a function of the seed and the row's index."""
+    """Return weights (N, P) with each row's positions in an order that is a function of the seed and the row's
+    index.
+    """
     of_row = streams(seed, indices, SHUFFLE)
     rows = [stream.permutation(row) for stream, row in zip(of_row, weights, strict=True)]
     return np.stack(rows)
 
 
 def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    """Correlations and concentration of each image, (N,), from its weights, distances and norms (N, P)."""
+    """Return correlations and concentration of each image, (N,), from its weights, distances and norms (N, P)."""
     attention, distance, norm = columns["attention"], columns["distance"], columns["feature_norm"]
     return {
         "spearman": row_spearman(attention, -distance),
@@ -189,12 +191,12 @@ def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
 
 
 def relative(distance: AnyArray, norm: AnyArray) -> AnyArray:
-    """Distance over norm; where the norm is zero the distance itself."""
+    """Return distance over norm; where the norm is zero the distance itself."""
     return distance / np.where(norm > 0, norm, 1)
 
 
 def attention_by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
-    """Attention (N, P) in the order of each image's distance, the smallest (most robust) first."""
+    """Return attention (N, P) in the order of each image's distance, the smallest (most robust) first."""
     return by_parts(_by_rank, attention, distance)
 
 
@@ -203,7 +205,7 @@ def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """The paper's curve, those beside it, and the tests."""
+    """Return the paper's curve, those beside it, and the tests."""
     has_weights: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
     attention, distance = (columns[f"per_image/{name}"][has_weights] for name in ("attention", "distance"))
     by_rank = attention_by_rank(attention, distance)
@@ -230,14 +232,17 @@ def _papers_curve(by_rank: AnyArray) -> dict[str, Any]:
 
 
 def mean_curve(by_rank: AnyArray) -> AnyArray:
-    """Mean over images (N, P) at each rank with its bootstrap interval, (P, 3); NaN throughout without images."""
+    """Return mean over images (N, P) at each rank with its bootstrap interval, (P, 3).
+
+    NaN throughout without images.
+    """
     if len(by_rank) == 0:
         return np.full((by_rank.shape[1], 3), np.nan)
     return np.stack(column_means(by_rank), axis=1)
 
 
 def _other_curves(columns: Columns, has_weights: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
-    """The curve by other distances, and that of weights which know nothing of the image."""
+    """Return the curve by other distances, and that of weights which know nothing of the image."""
 
     def column(name: str) -> AnyArray:
         return columns[f"per_image/{name}"][has_weights]
@@ -252,7 +257,9 @@ def _other_curves(columns: Columns, has_weights: AnyArray, prior: AnyArray) -> d
 
 
 def _curves_by_outcome(columns: Columns, has_weights: AnyArray, by_rank: AnyArray) -> dict[str, Any]:
-    """The paper's curve where the attack failed and where it succeeded, among images that were right without it."""
+    """Return the paper's curve where the attack failed and where it succeeded, among images that were right without
+    it.
+    """
     label, clean, adversarial = (
         columns[f"per_image/{name}"][has_weights] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
@@ -275,7 +282,7 @@ def _correlations(columns: Columns) -> dict[str, Any]:
 
 
 def _trend(by_rank: AnyArray) -> dict[str, Any]:
-    """Page's test both ways, and how much more attention the most robust ranks get than the least."""
+    """Return Page's test both ways, and how much more attention the most robust ranks get than the least."""
     return {
         "test/page_more_robust": page_trend(by_rank[:, ::-1]).p_value,
         "test/page_less_robust": page_trend(by_rank).p_value,
@@ -284,7 +291,7 @@ def _trend(by_rank: AnyArray) -> dict[str, Any]:
 
 
 def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyArray]:
-    """The first image of each class, by the default rule."""
+    """Return the first image of each class, by the default rule."""
     indices = Selection().indices(images.labels, columns["per_image/spearman"])
     return {
         "examples/index": indices,
@@ -295,7 +302,7 @@ def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyA
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """The correlation, what it becomes under each control, and how concentrated attention is."""
+    """Return the correlation, what it becomes under each control, and how concentrated attention is."""
     return {
         **{
             heading: Interval(*result[f"test/{name}"]).plain()

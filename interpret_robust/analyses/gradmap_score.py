@@ -167,7 +167,7 @@ class Readers:
 
 
 def prepare(work: Work) -> Readers:
-    """The random network, the deviation of all maps of each target, and the probe where it is asked for."""
+    """Return the random network, the deviation of all maps of each target, and the probe where it is asked for."""
     settings: ScoreSettings = work.settings
     if len(work.dataset.class_names) < 2:
         raise UserError(f"{work.dataset.name} has one class, and gradmap-score compares the maps of two or more.")
@@ -187,7 +187,7 @@ def prepare(work: Work) -> Readers:
 
 
 def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
-    """What every evaluator sees in every map and control of one batch."""
+    """Return what every evaluator sees in every map and control of one batch."""
     targets = target_classes(model, batch, readers.settings.seed)
     maps = [_map(model, batch, classes, readers.settings) for classes in targets]
     views = _views(zip(maps, readers.deviations, strict=True), RULES)
@@ -211,7 +211,10 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
 
 
 def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
-    """The classes whose loss is differentiated, (target, N): the true, the predicted, a random other than the true."""
+    """Return the classes whose loss is differentiated, (target, N).
+
+    The true, the predicted, a random other than the true.
+    """
     with torch.no_grad():
         logits = model(batch.images)
     random = random_targets(batch.labels, batch.indices, logits.shape[1], seed)
@@ -219,7 +222,7 @@ def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
 
 
 def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
-    """What stands in the place of the map of the true target, in the order of CONTROLS."""
+    """Yield what stands in the place of the map of the true target, in the order of CONTROLS."""
     seed, indices = readers.settings.seed, batch.indices
     yield _map(readers.random, batch, batch.labels, readers.settings)
     yield -filters.sobel(batch.images)
@@ -229,7 +232,7 @@ def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
 
 
 def read_by(evaluators: Sequence[Classifier], images: Iterable[Tensor]) -> AnyArray:
-    """The class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
+    """Return the class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
     with torch.no_grad():
         answers = [torch.stack([evaluator(view).argmax(1) for evaluator in evaluators], 1) for view in images]
     return to_numpy(torch.stack(answers, 2))
@@ -244,7 +247,7 @@ class Score(NamedTuple):
 
 
 def score(answers: AnyArray, reference: AnyArray) -> Score:
-    """Accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over classes."""
+    """Return accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over classes."""
     right = answers == reference.reshape(-1, *[1] * (answers.ndim - 1))
     classes, position = np.unique(reference, return_inverse=True)
     share = np.bincount(position) / len(position)
@@ -254,7 +257,7 @@ def score(answers: AnyArray, reference: AnyArray) -> Score:
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """The whole table, the controls, and the headline."""
+    """Return the whole table, the controls, and the headline."""
     label, target = columns["per_image/label"], columns["per_image/target_class"]
     answers = columns["per_image/evaluator_prediction"]
     by_target = [
@@ -296,7 +299,7 @@ def _map(model: Classifier, batch: Batch, classes: Tensor, settings: ScoreSettin
 
 
 def _views(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
-    """Every map, given with the deviation of its set, as an image: the sign runs fastest, then the rule."""
+    """Yield every map, given with the deviation of its set, as an image: the sign runs fastest, then the rule."""
     for signed_map, deviation in maps:
         for rule in rules:
             for sign in SIGNS.values():
@@ -304,7 +307,7 @@ def _views(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Itera
 
 
 def _deviations(work: Work) -> tuple[float, ...]:
-    """Standard deviation of the entries of all maps, for each target."""
+    """Return standard deviation of the entries of all maps, for each target."""
 
     def measure(batch: Batch) -> list[float]:
         targets = target_classes(work.model, batch, work.settings.seed)
@@ -322,7 +325,7 @@ def _runner_up(model: Classifier, batch: Batch) -> Tensor:
 
 
 def _wilson(right: AnyArray) -> AnyArray:
-    """Wilson's interval over images of outcomes (N, ...): (..., 3); NaN where there is no image."""
+    """Return Wilson's interval over images of outcomes (N, ...): (..., 3); NaN where there is no image."""
     intervals = [rate(right[(slice(None), *place)]) for place in np.ndindex(right.shape[1:])]
     return np.array(intervals).reshape(*right.shape[1:], 3)
 

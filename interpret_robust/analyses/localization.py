@@ -99,7 +99,10 @@ class LocalisationSettings(SourceSettings):
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings with the weights that a checkpoint has. Raises UserError where it has not those named."""
+        """Return these settings with the weights that a checkpoint has.
+
+        Raises UserError where it has not those named.
+        """
         return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
@@ -113,7 +116,7 @@ class Patterns:
         self.turned_span = orth(self.pixels.flip(2, 3).flatten(1).double().numpy().T)
 
     def rows(self, model: nn.Module, batch: Batch, gradient: AnyArray) -> dict[str, AnyArray]:
-        """What a batch and its gradient (N, C, H, W) have to do with the patterns."""
+        """Return what a batch and its gradient (N, C, H, W) have to do with the patterns."""
         labels = to_numpy(batch.labels)
         next_labels = (labels + 1) % len(self.flat)
         change = self.pixels[next_labels] - self.pixels[labels]
@@ -123,7 +126,9 @@ class Patterns:
         return columns | self.measure_alignment(gradient.reshape(len(labels), -1), labels)
 
     def measure_alignment(self, gradients: AnyArray, labels: AnyArray) -> dict[str, AnyArray]:
-        """Shares of energy in the spans, and cosines of minus the gradient (N, C*H*W), NaN for an all-zero one."""
+        """Return shares of energy in the spans, and cosines of minus the gradient (N, C*H*W), NaN for an all-zero
+        one.
+        """
         norm = np.linalg.norm(gradients, axis=1, keepdims=True)
         direction = -np.divide(gradients, norm, out=np.full_like(gradients, np.nan), where=norm > 0)
         cosines = direction @ (self.flat / np.linalg.norm(self.flat, axis=1, keepdims=True)).T
@@ -159,7 +164,7 @@ class Search:
 
 
 def prepare(work: Work) -> Search:
-    """What the rows need beside the model."""
+    """Return what the rows need beside the model."""
     height, width = work.config["local_grid"]
     planted_patterns = work.dataset.patterns
     patterns = None if planted_patterns is None else Patterns(planted_patterns)
@@ -167,7 +172,7 @@ def prepare(work: Work) -> Search:
 
 
 def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]:
-    """Shares, hits and baselines of one batch."""
+    """Return shares, hits and baselines of one batch."""
     assert batch.masks is not None
     labels = to_numpy(batch.labels)
     with torch.no_grad():
@@ -194,7 +199,7 @@ def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]
 
 
 def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
-    """How maps (N, P) over a grid lie `mask` (N, P), and how maps that know nothing do."""
+    """Return how maps (N, P) over a grid lie `mask` (N, P), and how maps that know nothing do."""
     return {
         "share": share_inside(maps, mask),
         "hit": hits(maps, mask),
@@ -205,7 +210,7 @@ def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Means and rates with their intervals, over the images for which they are defined."""
+    """Return means and rates with their intervals, over the images for which they are defined."""
     share, hit, area, centre, centre_hit = (
         columns[f"per_image/{name}"] for name in ("share", "hit", "area", "centre", "centre_hit")
     )
@@ -235,7 +240,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """Mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
+    """Return mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
 
     Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without
     images is left out.
@@ -251,7 +256,9 @@ def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Shares and hits of both maps with their baselines, and what lies along planted patterns, of a finished file."""
+    """Return shares and hits of both maps with their baselines, and what lies along planted patterns, of a finished
+    file.
+    """
     row = {"weights": str(result.config["settings"]["spatial_weight"])}
     for index, name in enumerate(MAPS):
         row[f"{name} on object (area)"] = _pair_of_means(result["share/on_object"][index], result["share/area"][index])
@@ -273,7 +280,7 @@ def _pair_of_means(own_class: AnyArray, baseline: AnyArray) -> str:
 
 
 def _means(values: AnyArray) -> list[Interval]:
-    """The mean of each column of values (N, maps)."""
+    """Return the mean of each column of values (N, maps)."""
     return [bootstrap_mean(column) for column in values.T]
 
 

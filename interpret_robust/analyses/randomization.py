@@ -98,7 +98,7 @@ class RandomisationSettings(Settings):
     seed: int = field(default=0, metadata={"help": "Of the cascade; random networks have the seeds after it."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings with nothing left open. Raises UserError for attention of a model without."""
+        """Return these settings with nothing left open. Raises UserError for attention of a model without."""
         return replace(self, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
@@ -112,13 +112,13 @@ class Cascade(NamedTuple):
 
 
 def axes(work: Work) -> Axes:
-    """The trained network, each stage by the part that went last, and the independent random networks."""
+    """Return the trained network, each stage by the part that went last, and the independent random networks."""
     parts = (name for name, _ in stages(work.network))
     return {"stage": ("trained", *parts, *(f"random {number}" for number in range(1, RANDOM_NETWORKS + 1)))}
 
 
 def prepare(work: Work) -> Cascade:
-    """Every network of the cascade, calibrated on training images."""
+    """Return every network of the cascade, calibrated on training images."""
     train, seed = work.dataset.train, work.settings.seed
     images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
     original = work.network
@@ -133,7 +133,7 @@ def prepare(work: Work) -> Cascade:
 
 
 def rows(_: Classifier, batch: Batch, cascade: Cascade) -> dict[str, AnyArray]:
-    """The scores of every network on one batch."""
+    """Return the scores of every network on one batch."""
     original, *random_networks = cascade.networks
     place = _object(batch, cascade.grid)
     first = _look(original, batch, cascade)
@@ -195,7 +195,7 @@ def _scores(look: Look, original: Look, place: Place) -> dict[str, AnyArray]:
 
 
 def unit_ranks(rows: AnyArray) -> AnyArray:
-    """Mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
+    """Return mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
     ranks = stats.rankdata(rows, axis=1)
     ranks -= ranks.mean(1, keepdims=True)
     length = np.linalg.norm(ranks, axis=1, keepdims=True)
@@ -204,7 +204,7 @@ def unit_ranks(rows: AnyArray) -> AnyArray:
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
-    """Mean structural similarity (N,) of maps (N, y, x), each divided by its maximum; NaN for a map of zeros.
+    """Return mean structural similarity (N,) of maps (N, y, x), each divided by its maximum; NaN for a map of zeros.
 
     Wang et al. 2004, Eq. 13, over all whole squares of WINDOW pixels, uniformly weighted, for the range [0, 1].
     """
@@ -222,7 +222,7 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Means of every score at every stage, and the gate."""
+    """Return means of every score at every stage, and the gate."""
     paths = [f"per_image/{path}" for path, _ in SCORES.values()]
     mean = np.stack([np.stack(finite_column_means(columns[path]), 1) for path in paths])
     random = another_mean(mean[:, -RANDOM_NETWORKS:, 0])
@@ -241,7 +241,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def another_mean(means: AnyArray) -> AnyArray:
-    """Mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
+    """Return mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
 
     Normal means: m +- t s sqrt(1 + 1/n), with Student's t of n - 1 degrees of freedom.
     """
@@ -252,7 +252,7 @@ def another_mean(means: AnyArray) -> AnyArray:
 
 
 def _interval_from(is_inside: AnyArray) -> int:
-    """The stage from which on all are inside (stage,), -1 where the last is not."""
+    """Return the stage from which on all are inside (stage,), -1 where the last is not."""
     departures = np.flatnonzero(~is_inside)
     first = int(departures[-1]) + 1 if len(departures) else 0
     return first if first < len(is_inside) else -1
@@ -270,7 +270,9 @@ def _has_no_information(columns: Columns) -> list[float]:
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Each score of the trained network and of a random one, and from which stage on it is a random network's."""
+    """Return each score of the trained network and of a random one, and from which stage on it is a random
+    network's.
+    """
     names = [str(name) for name in result["stage"]]
     row = {}
     for number, score in enumerate(SCORES):

@@ -103,11 +103,11 @@ class TableSettings(BallSettings):
         return replace(settings, pgd=pgd, cw=cw, apgd=str(settings.apgd_steps() or "none"))
 
     def steps(self) -> dict[str, list[int]]:
-        """The steps at which each trajectory is read, rising; none of a trajectory that is not wanted."""
+        """Return the steps at which each trajectory is read, rising; none of a trajectory that is not wanted."""
         return {"pgd": _steps(self.pgd), "cw": _steps(self.cw)}
 
     def apgd_steps(self) -> int | None:
-        """The steps of APGD-CE, and of APGD-T towards each class; None where neither is wanted."""
+        """Return the steps of APGD-CE, and of APGD-T towards each class; None where neither is wanted."""
         steps = _steps(self.apgd)
         if len(steps) > 1:
             raise UserError(f"'{self.apgd}' are several numbers of steps: APGD is read at its last, such as 100.")
@@ -145,7 +145,7 @@ def prepare(work: Work) -> Context:
 
 
 def axes(work: Work) -> Axes:
-    """Readings, restarts and targets, the source itself first."""
+    """Return readings, restarts and targets, the source itself first."""
     settings: TableSettings = work.settings
     names = (work.config["checkpoint"]["name"], *work.config.get("evaluators", {"names": ()})["names"])
     return {"reading": settings.readings(), "restart": settings.restarts, "target": names}
@@ -193,7 +193,7 @@ class _Record:
 
 
 def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArray]:
-    """Outcomes of one batch."""
+    """Return outcomes of one batch."""
     settings = context.settings
     record = _Record([model, *context.evaluators.values()], batch, settings)
     counter = torch.zeros(len(batch.indices), dtype=torch.int64, device=batch.images.device)
@@ -242,13 +242,13 @@ def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record:
 
 @torch.no_grad()
 def _read(target: Classifier, images: Tensor, labels: Tensor) -> dict[str, AnyArray]:
-    """A target's answers (N,) and its margins (N,)."""
+    """Return a target's answers (N,) and its margins (N,)."""
     logits = target(images)
     return {"prediction": to_numpy(logits.argmax(1)), "margin": to_numpy(-margin_loss(logits, labels))}
 
 
 def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
-    """Accuracies with their intervals, each (value, low, high)."""
+    """Return accuracies with their intervals, each (value, low, high)."""
     label = arrays["per_image/label"]
     natural = arrays["per_image/prediction_natural"] == label[:, None]
     is_right = (arrays["per_image/prediction"] == label[:, None, None, None]).all(1)
@@ -260,13 +260,13 @@ def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
 
 
 def _rates(right: AnyArray) -> AnyArray:
-    """Wilson intervals (..., 3) of outcomes (N, ...)."""
+    """Return Wilson intervals (..., 3) of outcomes (N, ...)."""
     shares = [rate(column) for column in right.reshape(len(right), -1).T]
     return np.reshape(shares, (*right.shape[1:], 3))
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """White-box accuracies of a finished file, natural, by the headline's attack and in the worst case."""
+    """Return white-box accuracies of a finished file, natural, by the headline's attack and in the worst case."""
     intervals = {"natural": result["accuracy/natural"][0]}
     if name := headline(result):
         intervals |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}

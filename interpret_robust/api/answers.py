@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def model(self) -> str:
-        """What tables call the model, such as `at-att seed 0`."""
+        """Return what tables call the model, such as `at-att seed 0`."""
         return label(self.result)
 
     def __getitem__(self, name: str) -> Any:
@@ -72,12 +72,12 @@ class Answer:
 
     @property
     def arrays(self) -> Mapping[str, AnyArray]:
-        """The columns with a row an image, by name without `per_image/`, read when they are asked for."""
+        """Return the columns with a row an image, by name without `per_image/`, read when they are asked for."""
         return _Lazy(self.result, [path for path in self._axes if path.startswith(PER_IMAGE)], PER_IMAGE)
 
     @property
     def statistics(self) -> Mapping[str, AnyArray]:
-        """All that was computed from these, by name. A last axis of three is a value and its 95 % interval."""
+        """Return all that was computed from these, by name. A last axis of three is a value and its 95 % interval."""
         return _Lazy(self.result, [path for path in self._axes if not path.startswith(PER_IMAGE)])
 
     def __repr__(self) -> str:

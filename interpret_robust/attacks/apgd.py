@@ -140,7 +140,8 @@ class TargetedAPGD:
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Difference of logits ratio (N,), Eq. 6 of the paper: above zero where misclassified, whatever the logits' scale.
+    """Return difference of logits ratio (N,), Eq. 6 of the paper: above zero where misclassified, whatever the
+    logits' scale.
 
     The margin loss over the distance between the largest and the third largest logit. Raises UserError for fewer than
     three classes.
@@ -151,7 +152,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Targeted difference of logits ratio (N,), Eq. 7: the target's logit minus the true one, scaled.
+    """Return targeted difference of logits ratio (N,), Eq. 7: the target's logit minus the true one, scaled.
 
     The scale is the distance of the largest logit from the mean of the third and fourth. Raises UserError for fewer
     than four classes.
@@ -163,7 +164,10 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """The numbers of steps after which step sizes are judged, rising: for 100, 22, 41, 57, 70, 80, 87, 93 and 99."""
+    """Return the numbers of steps after which step sizes are judged, rising.
+
+    For 100, 22, 41, 57, 70, 80, 87, 93 and 99.
+    """
     percents, stretch = [FIRST_CHECKPOINT], FIRST_CHECKPOINT
     while percents[-1] < 100:
         stretch = max(stretch - SHORTER, SHORTEST)
@@ -194,7 +198,10 @@ class StepSize:
         )  # at first there is no step size before to compare
 
     def note(self, value_before: Tensor, value_after: Tensor) -> Tensor:
-        """Count a step that took the loss from `value_before` to `value_after`; where (N,) it is the largest so far."""
+        """Return count a step that took the loss from `value_before` to `value_after`.
+
+        Where (N,) it is the largest so far.
+        """
         better = ~(value_after <= self.best)  # also for what is not a number, which must not be overlooked
         self.best = torch.where(better, value_after, self.best)
         self._rises += value_after > value_before
@@ -253,7 +260,7 @@ def ascend(
 def _look(
     model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, differentiate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss (N,), its gradient (zeros where not wanted), and which images (N,) are misclassified."""
+    """Return the loss (N,), its gradient (zeros where not wanted), and which images (N,) are misclassified."""
     with torch.set_grad_enabled(differentiate):
         images = images.detach().requires_grad_(differentiate)
         logits = model(images).float()
@@ -269,7 +276,7 @@ def _is_better(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor
 
 
 def _pick(mask: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Images of `first` where (N,), else of `second`."""
+    """Return images of `first` where (N,), else of `second`."""
     return torch.where(_wide(mask), first, second)
 
 
@@ -278,7 +285,7 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """All classes but the true one (N, classes - 1), the likeliest first."""
+    """Return all classes but the true one (N, classes - 1), the likeliest first."""
     others_only = logits.scatter(1, labels[:, None], -torch.inf)
     return others_only.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
@@ -299,7 +306,7 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 
 @contextmanager
 def _attackable(model: nn.Module) -> Iterator[nn.Module]:
-    """The model by its running statistics, with weights that ask for no gradients; both as before afterwards."""
+    """Yield the model by its running statistics, with weights that ask for no gradients; both as before afterwards."""
     with batch_norm_mode(model, "eval"), weights_frozen(model):
         on_cpu = all(weights.device.type == "cpu" for weights in model.parameters())
         yield fold(model) if on_cpu and isinstance(model, Classifier) else model

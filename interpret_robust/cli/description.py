@@ -14,7 +14,7 @@ from interpret_robust.results.tables import render
 
 
 def describe(path: Path) -> str:
-    """Contents and origin of a checkpoint (.safetensors) or an analysis (.h5), after checking its checksum.
+    """Return contents and origin of a checkpoint (.safetensors) or an analysis (.h5), after checking its checksum.
 
     Raises UserError for a file that is missing, damaged or of another kind.
     """
@@ -55,7 +55,7 @@ def _describe_analysis(path: Path) -> str:
 
 
 def _statistics(path: Path) -> list[str]:
-    """The paths of a file's statistics that fit on a line: one number, or a number and its interval."""
+    """Return the paths of a file's statistics that fit on a line: one number, or a number and its interval."""
     return [
         name
         for name, kind, _ in hdf5.tree(path)

@@ -13,7 +13,8 @@ READS = "robustness/2"
 
 
 def rows(folders: Folders) -> list[dict[str, str]]:
-    """A row a finished checkpoint, by name: how it was trained, and its accuracies where there is a file of them.
+    """Return a row a finished checkpoint, by name: how it was trained, and its accuracies where there is a file of
+    them.
 
     Every checkpoint is checked against its checksums. Of several files of attacks on a model the one with the most
     test images counts. Raises UserError where there are no checkpoints, or a file is damaged.
@@ -38,7 +39,7 @@ def rows(folders: Folders) -> list[dict[str, str]]:
 
 
 def _results_by_model(folders: Folders) -> dict[str, Result]:
-    """The file of an attack on each model, as it was trained, by the hash of its tensors."""
+    """Return the file of an attack on each model, as it was trained, by the hash of its tensors."""
     results = most_read([hdf5.read(path, READS) for path in sorted(folders.analyses.glob("robustness-*.h5"))])
     of_test = [result for result in results if _is_of_test(result)]
     return {

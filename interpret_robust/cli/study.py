@@ -74,7 +74,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
 
 
 def _count(needs: Sequence[Path]) -> str:
-    """The one that is needed, or how many."""
+    """Return the one that is needed, or how many."""
     return needs[0].stem if len(needs) == 1 else f"{len(needs)} models" if needs else ""
 
 

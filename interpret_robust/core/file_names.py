@@ -30,10 +30,10 @@ def file_part(text: str) -> str:
 
 
 def _encode(text: str) -> bytes:
-    """The bytes of a text; a surrogate, as in a path that is not UTF-8, is written as its code."""
+    """Return the bytes of a text; a surrogate, as in a path that is not UTF-8, is written as its code."""
     return text.encode(errors="backslashreplace")
 
 
 def is_printable_label(text: str) -> bool:
-    """Whether a text can stand in a table: not blank, and without line breaks or other control characters."""
+    """Return whether a text can stand in a table: not blank, and without line breaks or other control characters."""
     return bool(text.strip()) and text.isprintable()

@@ -87,7 +87,10 @@ class Lock:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether the file behind a descriptor is still that of the lock: its last holder may have removed it."""
+        """Return whether the file behind a descriptor is still that of the lock.
+
+        Its last holder may have removed it.
+        """
         try:
             return os.path.samestat(os.fstat(descriptor), self._file.stat())
         except FileNotFoundError:

@@ -39,7 +39,7 @@ class FromFirst(UserError):
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The processes that torchrun started, as one group, of which only rank 0 has anything to say.
+    """Yield the processes that torchrun started, as one group, of which only rank 0 has anything to say.
 
     Raises UserError on a rank whose peers have gone.
     """
@@ -66,7 +66,7 @@ def process_group() -> Iterator[None]:
 
 
 def _new_place(store: Any, rank: int, world: int) -> Any:
-    """A part of torchrun's store that is new each time the workers start.
+    """Return a part of torchrun's store that is new each time the workers start.
 
     The store outlives workers, and holds the addresses of those that have died: a quick worker would call these. So
     rank 0 calls under a new name, each other rank answers under its own, and hears the first one's only when that
@@ -86,7 +86,7 @@ def _new_place(store: Any, rank: int, world: int) -> Any:
 
 
 def _answer(store: Any, rank: int, expected_call: str) -> str:
-    """The name under which a rank has answered to this call."""
+    """Return the name under which a rank has answered to this call."""
     while True:
         if store.check([f"irt/answer/{rank}"]):
             call, name = str(store.get(f"irt/answer/{rank}"), "ascii").split()
@@ -102,22 +102,22 @@ def _quiet() -> Iterator[None]:
 
 
 def index() -> int:
-    """Which rank this is, from 0."""
+    """Return which rank this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many ranks there are."""
+    """Return how many ranks there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def restarts() -> int:
-    """How often torchrun has started the workers of this job again."""
+    """Return how often torchrun has started the workers of this job again."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def gpu() -> torch.device:
-    """The GPU of this rank."""
+    """Return the GPU of this rank."""
     if count() == 1:
         return torch.device("cuda")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -131,7 +131,7 @@ def part(length: int) -> slice:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, on each of them. It has no gradient."""
+    """Return the sum over all ranks, on each of them. It has no gradient."""
     if count() == 1:
         return tensor
     total_sum = tensor.clone()
@@ -140,7 +140,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:
-    """Which of the flags are up on some rank."""
+    """Return which of the flags are up on some rank."""
     if count() == 1:
         return flags
     return tuple(bool(flag) for flag in total(torch.tensor(flags, dtype=torch.int32)))
@@ -163,7 +163,10 @@ def wait_for_turn(lock: Lock, is_late: Callable[[], bool]) -> Iterator[None]:
 
 
 def from_first(action: Callable[[], Any]) -> Any:
-    """What `action` gives on rank 0, on each rank: something that JSON can hold. So is a UserError that it raises."""
+    """Return what `action` gives on rank 0, on each rank: something that JSON can hold.
+
+    So is a UserError that it raises.
+    """
     if count() == 1:
         return action()
     return json.loads(bytes_from_first(lambda: json.dumps(action()).encode()))
@@ -191,7 +194,7 @@ _GOOD, _ERROR = b"+", b"!"
 
 
 def _broadcast(text: bytes | None) -> bytes:
-    """What rank 0 tells."""
+    """Return what rank 0 tells."""
     length = torch.tensor(len(text or b""))
     dist.broadcast(length, 0)
     data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(length), dtype=torch.uint8)

@@ -58,7 +58,7 @@ def run(tasks: Sequence[Stepwise], at_once: int, device: torch.device) -> Iterat
 
 
 def _stream(device: torch.device) -> AbstractContextManager[None]:
-    """A context, to be entered again and again, in which work goes to a stream of its own."""
+    """Return a context, to be entered again and again, in which work goes to a stream of its own."""
     if device.type != "cuda":
         return nullcontext()
     return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]

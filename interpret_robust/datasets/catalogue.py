@@ -50,12 +50,12 @@ def is_installed(name: str) -> bool:
 
 
 def is_embedded(name: str) -> bool:
-    """Whether a dataset is generated here and needs no download."""
+    """Return whether a dataset is generated here and needs no download."""
     return name in ("cluttered-digits", "cluttered-digits-planted")
 
 
 def file_of(name: str) -> Path:
-    """The `.npz` that a dataset's name stands for, whether it is there yet or not.
+    """Return the `.npz` that a dataset's name stands for, whether it is there yet or not.
 
     Raises UserError for a name that is neither known nor the path of an `.npz`.
     """
@@ -77,7 +77,7 @@ def file_of(name: str) -> Path:
 
 
 def must_be_fetched(name: str) -> bool:
-    """Whether a dataset would have to be downloaded before it can be read."""
+    """Return whether a dataset would have to be downloaded before it can be read."""
     from interpret_robust.datasets import sources
 
     return name in sources.SOURCES and not file_of(name).exists()
@@ -98,7 +98,7 @@ def _load_installed(name: str) -> Dataset:
 
 @lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
-    """The dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
+    """Return the dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
 
     Raises UserError for an unknown name, a file that breaks the convention, or data that cannot be had.
     """
@@ -140,7 +140,7 @@ def _arrays(name: str) -> Arrays:
 
 
 def _patterns(name: str) -> Patterns | None:
-    """What is planted in the dataset: a function of SEED, and so not in its file."""
+    """Return what is planted in the dataset: a function of SEED, and so not in its file."""
     if name != "cluttered-digits-planted":
         return None
     from interpret_robust.datasets.cluttered_digits import planted_patterns

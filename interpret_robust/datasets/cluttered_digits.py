@@ -59,12 +59,12 @@ def cluttered_digits(
 
 
 def planted_patterns(seed: int) -> Patterns:
-    """What `with_patterns` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
+    """Return what `with_patterns` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
     return (_class_patterns(seed) / 255).astype(np.float32)
 
 
 def _split_sources(rng: np.random.Generator) -> tuple[_Sources, _Sources]:
-    """The 8x8 digits in [0, 1], divided by source digit."""
+    """Return the 8x8 digits in [0, 1], divided by source digit."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -90,7 +90,7 @@ def _generate(sources: _Sources, count: int, rng: np.random.Generator, finish: F
 
 
 def _compose(digits: Array, sources: Labels, rng: np.random.Generator) -> tuple[Array, Masks]:
-    """Texture, then clutter, then the digit. Returns canvas (N, 32, 32, 3) in [0, 1] and mask (N, 32, 32)."""
+    """Return texture, then clutter, then the digit. Returns canvas (N, 32, 32, 3) in [0, 1] and mask (N, 32, 32)."""
     count = len(sources)
     canvas = _texture(count, rng)
     for _ in range(_PIECES):
@@ -103,13 +103,13 @@ def _compose(digits: Array, sources: Labels, rng: np.random.Generator) -> tuple[
 
 
 def _texture(count: int, rng: np.random.Generator) -> Array:
-    """A smooth dark colored field: a 5x5 grid of random colors, bilinearly enlarged."""
+    """Return a smooth dark colored field: a 5x5 grid of random colors, bilinearly enlarged."""
     grid = rng.uniform(0.0, 0.35, (count, 5, 5, 3))
     return _enlarge(_enlarge(grid, axis=1), axis=2)
 
 
 def _enlarge(coarse: Array, axis: int) -> Array:
-    """Linear interpolation of one axis to SIDE points."""
+    """Return linear interpolation of one axis to SIDE points."""
     points = coarse.shape[axis]
     place = np.linspace(0, points - 1, SIDE)
     corner = np.minimum(place.astype(np.intp), points - 2)
@@ -119,7 +119,7 @@ def _enlarge(coarse: Array, axis: int) -> Array:
 
 
 def _bright_colour(count: int, rng: np.random.Generator) -> Array:
-    """Random colors (N, 3) whose brightest channel is near one."""
+    """Return random colors (N, 3) whose brightest channel is near one."""
     colour: Array = rng.uniform(0.35, 1.0, (count, 3))
     brightest: Array = colour.max(1, keepdims=True)
     return colour / brightest
@@ -144,7 +144,7 @@ def _resample(
 
 
 def _bilinear(sources: Array, row: Array, column: Array) -> Array:
-    """Values of sources (N, H, W) at fractional places (N, S, S); zero outside."""
+    """Return values of sources (N, H, W) at fractional places (N, S, S); zero outside."""
     count, height, width = sources.shape
     larger_canvas = np.pad(sources, ((0, 0), (1, 2), (1, 2)))
     row, column = np.clip(row + 1, 0, height + 1), np.clip(column + 1, 0, width + 1)
@@ -178,7 +178,9 @@ def _to_bytes(canvas: Array, labels: Labels) -> Images:
 
 
 def _class_patterns(seed: int) -> Labels:
-    """One fixed pattern of +-PLANTED_AMPLITUDE per class, in 4x4 blocks, (classes, 32, 32, 3), in units of 1/255."""
+    """Return one fixed pattern of +-PLANTED_AMPLITUDE per class, in 4x4 blocks, (classes, 32, 32, 3), in units of
+    1/255.
+    """
     rng = np.random.default_rng([seed, 3])
     signs = rng.choice([-PLANTED_AMPLITUDE, PLANTED_AMPLITUDE], (len(CLASS_NAMES), SIDE // 4, SIDE // 4, 3))
     return signs.repeat(4, 1).repeat(4, 2)

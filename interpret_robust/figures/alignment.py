@@ -40,7 +40,7 @@ DATASETS = (
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Three rows of panels: alignment, smoothness, and the link to robustness."""
+    """Return three rows of panels: alignment, smoothness, and the link to robustness."""
     of_models = 0.75 + 0.2 * len(results)
     heights = [of_models, of_models, max(2.2, of_models)]
     figure = new_figure(sum(heights))

@@ -42,7 +42,7 @@ class Scales(NamedTuple):
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The images, and below them each model's clean and adversarial attention and the difference."""
+    """Return the images, and below them each model's clean and adversarial attention and the difference."""
     kinds = by_weights(results)
     rows = _rows([result for models in kinds.values() for result in models])
     scales = {kind: _scales(models) for kind, models in kinds.items()}
@@ -58,7 +58,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
-    """What each row shows, and of which model: images stand above the first of the models that show them."""
+    """Return what each row shows, and of which model: images stand above the first of the models that show them."""
     rows: list[tuple[Kind, Result]] = []
     previous: list[int] = []
     for result in results:
@@ -82,7 +82,7 @@ def _scales(results: Sequence[Result]) -> Scales:
 
 
 def _maps(result: Result, kind: str) -> AnyArray:
-    """The maps of a row, (M, height, width)."""
+    """Return the maps of a row, (M, height, width)."""
     clean, adversarial = result["examples/attention"], result["examples/attention_adversarial"]
     maps: AnyArray = {"clean": clean, "adversarial": adversarial, "difference": adversarial - clean}[kind]
     return maps.reshape(len(maps), *result.config["local_grid"])

@@ -47,7 +47,9 @@ DATASETS = (
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The paper's curve of each model, its correlation beside the controls, the curve by outcome, example maps."""
+    """Return the paper's curve of each model, its correlation beside the controls, the curve by outcome, example
+    maps.
+    """
     outcome_rows = -(-len(results) // OUTCOMES_ABREAST)
     heights = [
         CURVES,
@@ -186,7 +188,7 @@ def _draw_examples(figure: SubFigure, results: Sequence[Result], scales: dict[st
 
 
 def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
-    """What colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
+    """Return what colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
     largest = {
         kind: max(float(np.nan_to_num(result["examples/attention"]).max()) for result in models)
         for kind, models in by_weights(results).items()

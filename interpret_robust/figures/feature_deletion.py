@@ -31,7 +31,10 @@ ORDER_STYLES: dict[str, dict[str, str]] = {
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The curves of each model, clean above adversarial; below, what removal in one order costs beyond another."""
+    """Return the curves of each model, clean above adversarial.
+
+    Below, what removal in one order costs beyond another.
+    """
     bands = math.ceil(len(results) / COLUMNS)
     upper_height = LEGEND_HEIGHT + 2 * PANEL_HEIGHT * bands
     lower_height = 1.1 + max(0.2, 0.07 * len(results)) * len(places(results[0], "contrast"))

@@ -23,7 +23,10 @@ ROW_HEIGHT = 0.6
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The images, then two rows a model: its maps clipped and raw. Images that differ between models come again."""
+    """Return the images, then two rows a model: its maps clipped and raw.
+
+    Images that differ between models come again.
+    """
     heads = [place for place, result in enumerate(results) if place == 0 or not _is_equal(results[place - 1], result)]
     figure = new_figure(ROW_HEIGHT * (len(heads) + len(VIEWS) * len(results)) + 0.2)
     with mpl.rc_context(RC):

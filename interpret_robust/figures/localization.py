@@ -37,7 +37,7 @@ DATASETS_OF_PATTERNS = (*(name for _, *pair, _ in PATTERN_PANELS for name in pai
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Shares and pointing game of both maps; where patterns are planted, a second row of panels on them."""
+    """Return shares and pointing game of both maps; where patterns are planted, a second row of panels on them."""
     patterns = bool(np.isfinite(results[0]["pattern/chance"]))
     rows = 0.2 * len(results)
     heights = [OBJECT_HEIGHT + rows] + patterns * [PATTERN_HEIGHT + rows]

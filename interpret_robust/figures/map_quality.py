@@ -14,7 +14,7 @@ DATASETS = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A row a model: sensitivity on the left, what is not foretold on the right, by shuffled maps hollow."""
+    """Return a row a model: sensitivity on the left, what is not foretold on the right, by shuffled maps hollow."""
     figure = new_figure(1.1 + 0.3 * len(results))
     with mpl.rc_context(RC):
         shift, unforetold = figure.subplots(1, 2, sharey=True)

@@ -32,7 +32,7 @@ TITLES = {
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A panel a score that the data allow: each model's means by stage, and the range of random networks."""
+    """Return a panel a score that the data allow: each model's means by stage, and the range of random networks."""
     finite = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
     scores = {score: number for number, score in enumerate(places(results[0], "score")) if finite[number]}
     bands = -(-(len(scores) + 1) // COLUMNS)
@@ -87,7 +87,7 @@ def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], a
 
 
 def _cascade(result: Result) -> list[str]:
-    """The trained network and its stages, without the independent random networks."""
+    """Return the trained network and its stages, without the independent random networks."""
     return [name for name in places(result, "stage") if not name.startswith("random ")]
 
 

@@ -35,7 +35,7 @@ MARKS = {
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A row a model, a mark a condition: see MARKS."""
+    """Return a row a model, a mark a condition: see MARKS."""
     figure = new_figure(1.1 + 0.27 * len(results))
     tables = {result.path: table for table in attack_tables(results) for result in table.files}
     accuracies = [_accuracies(result, tables[result.path]) for result in results]

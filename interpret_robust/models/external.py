@@ -45,7 +45,8 @@ EPS = 8 / 255
 
 
 def subject(reference: Reference, source: str | None = None) -> Subject:
-    """The model that is referred to; `source` is the name or path of the data that one from elsewhere is brought with.
+    """Return the model that is referred to; `source` is the name or path of the data that one from elsewhere is
+    brought with.
 
     Raises UserError where it cannot be had, and for a model from elsewhere without data or that does not fit them.
     """
@@ -98,7 +99,7 @@ class ExternalModel:
 
 
 def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
-    """A network as a model that can be asked about `data`; it is put into eval mode and its weights are frozen.
+    """Return a network as a model that can be asked about `data`; it is put into eval mode and its weights are frozen.
 
     Raises UserError where it does not take these images or answers with another number of classes, where a layer is
     not there, or gives no local features.
@@ -133,7 +134,7 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
 
 
 def network_of(card: Card, classes: int) -> nn.Module:
-    """The network of a card, for `classes` classes where it is a library's that can be built for any number.
+    """Return the network of a card, for `classes` classes where it is a library's that can be built for any number.
 
     Raises UserError where a name is unknown, a library is not installed, or weights cannot be had or do not fit.
     """
@@ -164,7 +165,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
 
 
 def _call(card: Card) -> nn.Module:
-    """What a user's callable gives."""
+    """Return what a user's callable gives."""
     target = imported(card.model)
     network = copy.deepcopy(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
     if card.weights == "pretrained":
@@ -175,7 +176,7 @@ def _call(card: Card) -> nn.Module:
 
 
 def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
-    """What a card, or else the library that a network is from, says of the pixels that it expects.
+    """Return what a card, or else the library that a network is from, says of the pixels that it expects.
 
     Raises UserError where that is for images of other channels.
     """
@@ -199,7 +200,7 @@ def _numbers_of(preprocess: Preprocess) -> str:
 
 
 def trial_image(data: Dataset) -> Tensor:
-    """The first training image: where random weights meet a blank one, nothing may depend on anything."""
+    """Return the first training image: where random weights meet a blank one, nothing may depend on anything."""
     images, _ = to_device(data.train.first(1), torch.device("cpu"))
     return to_pixels(images)
 
@@ -232,7 +233,7 @@ def _kind(answer: Any) -> str:
 
 
 def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> list[dict[str, str]]:
-    """A model's layers for `irt model layers`: those that can give local features, or all of them."""
+    """Return a model's layers for `irt model layers`: those that can give local features, or all of them."""
     model = subject(reference, source)
     if not isinstance(model, ExternalModel):
         raise UserError(f"{model.location} is a checkpoint of `irt train`: its local features are those of the paper.")

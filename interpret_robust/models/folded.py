@@ -69,7 +69,7 @@ class _Residual(torch.autograd.Function):
 
 
 def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of a convolution's input `x`, from that of its output."""
+    """Return the gradient of a convolution's input `x`, from that of its output."""
     # Not torch.nn.grad.conv2d_input, which fills memory of the size of `x` first.
     geometry = layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups
     output_mask = True, False, False
@@ -79,7 +79,7 @@ def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor
 
 
 def _before_activation(values: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of an activation's input, in the place of that of its output."""
+    """Return the gradient of an activation's input, in the place of that of its output."""
     backward = torch.ops.aten.leaky_relu_backward.grad_input
     gradient_before: Tensor = backward(gradient, values, NEGATIVE_SLOPE, True, grad_input=gradient)
     return gradient_before
@@ -87,7 +87,8 @@ def _before_activation(values: Tensor, gradient: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fold(model: Classifier) -> Classifier:
-    """A model in eval mode that answers as `model` does there, with the same gradients of images, up to rounding.
+    """Return a model in eval mode that answers as `model` does there, with the same gradients of images, up to
+    rounding.
 
     Running statistics are constants: where batch norm follows a convolution they go into its weights, elsewhere they
     become an `Affine`. What is not folded shares its numbers with `model`; what is folded is of this moment. The
@@ -107,7 +108,7 @@ def fold(model: Classifier) -> Classifier:
 
 
 def _freeze(module: M) -> M:
-    """A copy that shares all numbers: as `copy.deepcopy` would give, in an eighth of its time."""
+    """Return a copy that shares all numbers: as `copy.deepcopy` would give, in an eighth of its time."""
     twin = copy.copy(module)
     twin._buffers = dict(module._buffers)
     twin._parameters = {

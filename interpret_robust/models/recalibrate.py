@@ -63,7 +63,7 @@ def recalibrate(model: nn.Module, batches: Batches) -> Any:
 
 
 def _in_order(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
-    """The batch norms that keep statistics and see the images, in the order of their first run."""
+    """Return the batch norms that keep statistics and see the images, in the order of their first run."""
     order: dict[_BatchNorm, None] = {}
     norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
     hooks = [norm.register_forward_pre_hook(lambda layer, _: order.setdefault(layer)) for norm in norms]

@@ -28,7 +28,7 @@ Stage = tuple[str, list[nn.Module]]
 
 
 def stages(model: Classifier) -> list[Stage]:
-    """The parts of a model that have weights, from the classifier down to the first layer.
+    """Return the parts of a model that have weights, from the classifier down to the first layer.
 
     A part is a child of the backbone, or each child of a sequence there; the head is one part. Weights that the
     backbone holds itself come last. Together they are all weights of the model.
@@ -38,7 +38,7 @@ def stages(model: Classifier) -> list[Stage]:
 
 
 def randomize(model: Classifier, count: int, images: Tensor, seed: int) -> Classifier:
-    """A copy of a model in eval mode whose first `count` stages, from the classifier down, are random.
+    """Return a copy of a model in eval mode whose first `count` stages, from the classifier down, are random.
 
     The weights of a stage depend on the seed and on the stages above it alone, so that each copy goes on from the
     one before it. Batch norm there takes its statistics from training `images` (N, C, H, W) in [0, 1]; below, where
@@ -57,12 +57,14 @@ def randomize(model: Classifier, count: int, images: Tensor, seed: int) -> Class
 
 
 def random_network(model: Classifier, images: Tensor, seed: int) -> Classifier:
-    """A model of the same architecture with no learned weight, its batch norm calibrated on `images` (N, C, H, W)."""
+    """Return a model of the same architecture with no learned weight, its batch norm calibrated on `images` (N, C,
+    H, W).
+    """
     return randomize(model, len(stages(model)), images, seed)
 
 
 def _parts(path: str, module: nn.Module) -> Iterator[Stage]:
-    """What a module holds itself, then its children from the input up, with those of a sequence in its place."""
+    """Yield what a module holds itself, then its children from the input up, with those of a sequence in its place."""
     yield path or "backbone", [module]
     for name, child in module.named_children():
         if isinstance(child, nn.Sequential):

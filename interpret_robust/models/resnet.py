@@ -36,19 +36,19 @@ class PerImageStandardization(nn.Module):
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with TensorFlow's epsilon and the challenge's decay of 0.9."""
+    """Return batch norm with TensorFlow's epsilon and the challenge's decay of 0.9."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """3x3, no bias, initialized with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
+    """Return 3x3, no bias, initialized with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
     layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * outputs)))
     return layer
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU in the place of `x`, which nothing else needs."""
+    """Return leaky ReLU in the place of `x`, which nothing else needs."""
     return F.leaky_relu_(x, NEGATIVE_SLOPE)
 
 

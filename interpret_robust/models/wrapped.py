@@ -48,7 +48,8 @@ class Preprocess(nn.Module):
 
 
 def statistics(text: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation for `imagenet`, `cifar10`, `none` or numbers: `mean,std`, or a mean and a std each channel.
+    """Return mean and deviation for `imagenet`, `cifar10`, `none` or numbers: `mean,std`, or a mean and a std each
+    channel.
 
     Raises UserError for anything else, and for numbers that do not suit images of so many `channels`.
     """
@@ -85,7 +86,7 @@ class Map(NamedTuple):
 
 
 def as_map(output: Any, aspect: float, prefix: int | None = None) -> Map | None:
-    """The local features in what a layer gave, None where it gave none.
+    """Return the local features in what a layer gave, None where it gave none.
 
     They are (N, C, H, W), or (N, H, W, C), or (N, T, C) with H*W tokens of image after `prefix` others. Of the first
     two the one with the shape of the images is taken: `aspect` is height over width. Where `prefix` is None, as many
@@ -106,7 +107,7 @@ def as_map(output: Any, aspect: float, prefix: int | None = None) -> Map | None:
 
 
 def _fits(height: int, width: int, aspect: float) -> bool:
-    """Whether a grid has the shape of the images, up to what strides cut off."""
+    """Return whether a grid has the shape of the images, up to what strides cut off."""
     return min(height, width) > 0 and abs(height - aspect * width) < 1
 
 
@@ -176,7 +177,7 @@ class WrappedModel(Classifier):
         return features._replace(attention=attention)
 
     def rest(self, images: Tensor, local: Tensor) -> Tensor:
-        """The logits if the local features of images were `local`: a whole pass, with these in their place."""
+        """Return the logits if the local features of images were `local`: a whole pass, with these in their place."""
         return self._pass_through(images, lambda _: local).pooled
 
     def local_module(self) -> nn.Module:
@@ -186,7 +187,7 @@ class WrappedModel(Classifier):
         return _layer(self.backbone, self.local_layer)
 
     def _pass_through(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> Features:
-        """Local features, and the logits of what `change` makes of them."""
+        """Return local features, and the logits of what `change` makes of them."""
         captures: list[Tensor] = []
         pixels = self.preprocess(images)
         aspect = pixels.shape[2] / pixels.shape[3]
@@ -209,7 +210,7 @@ class WrappedModel(Classifier):
 
 
 def _copy(output: Any) -> Any:
-    """What a layer gave, as it was then: the next one may compute in its place."""
+    """Return what a layer gave, as it was then: the next one may compute in its place."""
     return output.clone() if isinstance(output, Tensor) else output
 
 
@@ -221,7 +222,7 @@ def _check_runs(name: str | None, runs: int) -> None:
 
 
 def as_weights(output: Any, shape: tuple[int, int, int], label: str) -> Tensor:
-    """Weights (N, H*W) that sum to one, or NaN where all are zero, from what a layer or a function `label` gave.
+    """Return weights (N, H*W) that sum to one, or NaN where all are zero, from what a layer or a function `label` gave.
 
     `shape` is (N, H, W). It gave (N, H*W), (N, 1, H*W), (N, H, W) or (N, 1, H, W); or the attention of a transformer,
     (N, heads, T, T), of which that of the first token for the last H*W is taken, averaged over the heads. Raises
@@ -249,7 +250,7 @@ def _shape(output: Any) -> str:
 
 
 def prefix_tokens(network: nn.Module) -> int | None:
-    """How many tokens come before those of the image, where the network says so, as timm's do."""
+    """Return how many tokens come before those of the image, where the network says so, as timm's do."""
     count = getattr(network, "num_prefix_tokens", None)
     return count if isinstance(count, int) else None
 
@@ -279,12 +280,15 @@ class Layer(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether its output can serve as local features: several positions, from one run, that the logits rest on."""
+        """Return whether its output can serve as local features.
+
+        Several positions, from one run, that the logits rest on.
+        """
         return self.shape is not None and self.shape[1] * self.shape[2] > 1 and self.runs == 1 and self.matters
 
 
 def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[Layer]:
-    """The layers of a network in the order in which they end, seen in a pass of one image (1, C, H, W)."""
+    """Return the layers of a network in the order in which they end, seen in a pass of one image (1, C, H, W)."""
     outputs: dict[str, list[Any]] = {}
     modules_by_name = {name: module for name, module in network.named_modules() if name}
 
@@ -319,7 +323,7 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
 
 
 def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> str | None:
-    """The last layer with several positions that everything from the image to the logits passes through.
+    """Return the last layer with several positions that everything from the image to the logits passes through.
 
     Behind a gate or inside of a residual block there may be later ones that see only a part: they are taken where no
     layer sees all. None where no layer has several positions. One image (1, C, H, W) is tried.
@@ -330,7 +334,7 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
 
 
 def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
-    """Whether the answer does not depend on the image where a layer's output is held fixed."""
+    """Return whether the answer does not depend on the image where a layer's output is held fixed."""
     pixels = preprocess(image).requires_grad_()
     with _hook([(_layer(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as answers:
         network(pixels.clone())
@@ -353,7 +357,7 @@ def _hook(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[Non
 
 @contextmanager
 def _seen_by_answer(network: nn.Module) -> Iterator[list[Tensor]]:
-    """A number that depends on all that the answer does, the last of a list after a pass of the network.
+    """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
 
     It is made of what linear layers see, the last of which answers in most networks: fresh transformers begin with an
     answer of zero, which depends on nothing.

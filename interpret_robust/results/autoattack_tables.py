@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
     p_value: float
 
     def cells(self) -> dict[str, str]:
-        """The same as cells of a table."""
+        """Return the same as cells of a table."""
         value, low, high = (100 * share for share in self.difference)
         return {
             "AutoAttack": self.autoattack.percent(),
@@ -46,13 +46,13 @@ class Comparison(NamedTuple):
 
 
 def right_under_autoattack(autoattack: Result) -> Outcomes:
-    """Which images (N,) are right after all attacks of a file of AutoAttack."""
+    """Return which images (N,) are right after all attacks of a file of AutoAttack."""
     right: Outcomes = autoattack["per_image/prediction"][:, -1] == autoattack["per_image/label"]
     return right
 
 
 def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
-    """AutoAttack against the worst case of the attack table of the same model.
+    """Return AutoAttack against the worst case of the attack table of the same model.
 
     The table's file may hold more images of the split. Raises UserError where `comparable` says no.
     """
@@ -77,7 +77,7 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
 
 
 def comparable(autoattack: Result, robustness: Result) -> bool:
-    """Whether the two are of the same model, eps and split, and the second holds all images of the first."""
+    """Return whether the two are of the same model, eps and split, and the second holds all images of the first."""
     own_config, their_accuracy = robustness.config, autoattack.config
     return bool(
         own_config["checkpoint"]["sha256"] == their_accuracy["checkpoint"]["sha256"]
@@ -89,7 +89,10 @@ def comparable(autoattack: Result, robustness: Result) -> bool:
 
 
 def ours_beside(autoattack: Result) -> Result | None:
-    """The attack table that stands comparison, in the same folder; the one of most attacks where there are several."""
+    """Return the attack table that stands comparison, in the same folder.
+
+    The one of most attacks where there are several.
+    """
     name = f"robustness-{autoattack.config['checkpoint']['name']}-*.h5"
     neighbors = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
     matches = [result for result in neighbors if result.schema == READS and comparable(autoattack, result)]

@@ -7,7 +7,7 @@ from interpret_robust.results.attack_outcomes import is_attacked
 
 
 def conditions(result: hdf5.Result) -> dict[str, Any]:
-    """What the files of one picture have in common: data, settings, and what their models were built for."""
+    """Return what the files of one picture have in common: data, settings, and what their models were built for."""
     training = {key: names.job(result)[key] for key in ("dataset", "architecture")}
     training |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}

@@ -51,7 +51,7 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
 
 
 def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
-    """Every dataset but provenance and the scales of axes."""
+    """Yield every dataset but provenance and the scales of axes."""
     datasets: list[h5py.Dataset] = []
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -67,7 +67,7 @@ def _axes(dataset: h5py.Dataset) -> list[str]:
 
 
 def _places(dataset: h5py.Dataset, first: int = 0) -> Iterator[tuple[str, ...]]:
-    """The names of the places along all axes from `first` on, in the order in which numbers are stored."""
+    """Return the names of the places along all axes from `first` on, in the order in which numbers are stored."""
     return product(*(_names(dimension[0]) for dimension in list(dataset.dims)[first:]))
 
 

@@ -49,7 +49,7 @@ class Columns:
         return values
 
     def rows_at(self, path: str, indices: AnyArray) -> AnyArray:
-        """The rows of a column at `indices` (M,), in their order; no other row is read."""
+        """Return the rows of a column at `indices` (M,), in their order; no other row is read."""
         rows, places = np.unique(indices, return_inverse=True)
         values: AnyArray = self._source[path][rows][places]
         return values
@@ -71,7 +71,7 @@ class Result:
             return np.asarray(dataset[()])
 
     def first(self, name: str, count: int) -> AnyArray:
-        """The first `count` rows of one dataset; no other row is read."""
+        """Return the first `count` rows of one dataset; no other row is read."""
         with _open(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
@@ -83,24 +83,24 @@ class Result:
 
     @property
     def analysis(self) -> str:
-        """The name of its analysis, as commands take it today."""
+        """Return the name of its analysis, as commands take it today."""
         return current(self.schema.partition("/")[0])
 
     @property
     def job(self) -> dict[str, Any]:
-        """How its model was made: dataset, architecture, variant, seed and recipe."""
+        """Return how its model was made: dataset, architecture, variant, seed and recipe."""
         job: dict[str, Any] = self.config["checkpoint"]["job"]
         return job
 
     @property
     def data(self) -> dict[str, Any]:
-        """Which images it is of: dataset, split, how many, and their SHA-256."""
+        """Return which images it is of: dataset, split, how many, and their SHA-256."""
         data: dict[str, Any] = self.config["data"]
         return data
 
     @cached_property
     def count(self) -> int:
-        """Number of images."""
+        """Return number of images."""
         with _open(self.path) as file:
             return int(file.attrs["n_done"])
 
@@ -128,7 +128,7 @@ def read(path: Path, schema: str | None = None) -> Result:
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
-    """Path, type and meaning of every dataset of a file, in order."""
+    """Return path, type and meaning of every dataset of a file, in order."""
     lines: list[tuple[str, str, str]] = []
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -144,7 +144,7 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """Configuration, environment and run of a file, as stored."""
+    """Return configuration, environment and run of a file, as stored."""
     _seal_of(path)
     with _open(path) as file:
         group = file[PROVENANCE]
@@ -152,19 +152,19 @@ def provenance(path: Path) -> dict[str, Any]:
 
 
 def attributes(path: Path) -> dict[str, Any]:
-    """The attributes of a file's root."""
+    """Return the attributes of a file's root."""
     _seal_of(path)
     with _open(path) as file:
         return dict(file.attrs)
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
-    """SHA-256 of a configuration's canonical JSON."""
+    """Return SHA-256 of a configuration's canonical JSON."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def content_sha256(file: h5py.File) -> str:
-    """SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
+    """Return SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
     digest = hashlib.sha256()
     for name in ("config_sha256", "schema", "n_done"):
         digest.update(str(file.attrs[name]).encode())
@@ -210,7 +210,7 @@ def provenance_sha256(file: h5py.File) -> str:
 
 @contextmanager
 def _open(path: Path) -> Iterator[h5py.File]:
-    """The file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
+    """Yield the file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
     if not path.is_file():
         raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
     check_readable(path)
@@ -255,7 +255,7 @@ def _check_schema(path: Path, label: str, expected: str) -> None:
 
 
 def slices(dataset: h5py.Dataset) -> Iterator[Any]:
-    """Slices that cover a dataset, each of moderate size."""
+    """Yield slices that cover a dataset, each of moderate size."""
     if not dataset.shape:
         yield ()
         return

@@ -24,7 +24,7 @@ class ReportedNumber(NamedTuple):
 
 @cache
 def read_reported() -> tuple[ReportedNumber, ...]:
-    """All cells, in the order of the paper; accuracies in percent."""
+    """Return all cells, in the order of the paper; accuracies in percent."""
     text = (resources.files("interpret_robust.results") / "reported.csv").read_text(encoding="utf-8")
     return tuple(
         ReportedNumber(
@@ -42,7 +42,7 @@ def read_reported() -> tuple[ReportedNumber, ...]:
 
 
 def row_of(table: str, setting: str, attack: str = "none", steps: int | None = 0) -> dict[str, float]:
-    """A row of a table: percent by variant; empty where the paper has no such row."""
+    """Return a row of a table: percent by variant; empty where the paper has no such row."""
     key = (table, setting, attack, steps)
     return {
         cell.variant: cell.accuracy

@@ -28,13 +28,19 @@ class Table(list[dict[str, str]]):
 
 
 def render(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
-    """Rows under their keys, in the order in which keys first appear, in one of FORMS; no line break at the end."""
+    """Return rows under their keys, in the order in which keys first appear, in one of FORMS.
+
+    No line break at the end.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return _RENDERERS[form]([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
 def with_caption(table: Table, form: str = "text") -> str:
-    """A table with its title over it and its note under it: small print in LaTeX, fields in JSON, left out of CSV."""
+    """Return a table with its title over it and its note under it.
+
+    Small print in LaTeX, fields in JSON, left out of CSV.
+    """
     if form == "csv":
         return render(table, form)
     if form == "json":
@@ -61,7 +67,7 @@ def _document(table: Table) -> dict[str, Any]:
 
 
 def to_latex(text: str) -> str:
-    """Text as LaTeX typesets it: no character of it is a command."""
+    """Return text as LaTeX typesets it: no character of it is a command."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
@@ -187,7 +193,7 @@ def _markdown(lines: Lines) -> str:
 
 
 def _latex(lines: Lines) -> str:
-    """A tabular with the rules of the package booktabs."""
+    """Return a tabular with the rules of the package booktabs."""
     head, *body = [rf"{' & '.join(map(to_latex, line))} \\" for line in lines]
     opening = rf"\begin{{tabular}}{{{'l' * len(lines[0])}}}"
     return "\n".join([opening, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])

@@ -70,7 +70,7 @@ class Rows:
 
     @property
     def done(self) -> int:
-        """Rows that are whole on the disk."""
+        """Return rows that are whole on the disk."""
         return int(self._file[ENDS][...].max(initial=0))
 
     def append(self, rows: Mapping[str, AnyArray]) -> None:
@@ -92,11 +92,11 @@ class Rows:
         self._file.flush()
 
     def columns(self) -> Columns:
-        """The per-image columns."""
+        """Return the per-image columns."""
         return Columns(self._file)
 
     def missing_images(self) -> AnyArray:
-        """Which images have no row yet, here or in a part: their indices, ascending."""
+        """Return which images have no row yet, here or in a part: their indices, ascending."""
         indices = [np.arange(self.done)]
         for path in self._good_parts():
             with h5py.File(path, "r") as part:
@@ -135,7 +135,7 @@ class Rows:
         return len(self._file[ENDS])
 
     def _good_parts(self) -> list[Path]:
-        """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
+        """Return the parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
         parts = []
         for path in sorted(_parts_of(self.path)):
             if _is_of(path, str(self._file.attrs["config_sha256"])) and _is_intact(path, self.schema):
@@ -252,7 +252,7 @@ def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: 
 
 
 def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
-    """A file for `count` rows, none of them written."""
+    """Return a file for `count` rows, none of them written."""
     shapes = {
         column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
         for column in schema.per_image
@@ -323,7 +323,7 @@ def _checksum(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArra
 
 
 def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-    """Whether `path` holds a finished file of this configuration.
+    """Return whether `path` holds a finished file of this configuration.
 
     Raises UserError where it holds another configuration, unless it may be overwritten.
     """
@@ -348,7 +348,10 @@ def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _is_of(partial: Path, config: str) -> bool:
-    """Whether a file of rows can be read and is of the configuration of this hash. Raises UserError where it grows."""
+    """Return whether a file of rows can be read and is of the configuration of this hash.
+
+    Raises UserError where it grows.
+    """
     try:
         if not seal.block_holds(partial):
             return False
@@ -374,7 +377,7 @@ def _parts_of(path: Path) -> Iterator[Path]:
 
 
 def _runs(places: AnyArray) -> Iterator[slice]:
-    """The stretches of ascending indices in which each is one more than the last."""
+    """Return the stretches of ascending indices in which each is one more than the last."""
     ends = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
     return (slice(start, stop) for start, stop in pairwise(ends) if stop > start)
 
@@ -387,7 +390,10 @@ def _reopen(
     *,
     overwrite: bool,
 ) -> h5py.File | None:
-    """The partial file, ready to go on; None where it is to be discarded, as one that a kill left unreadable is."""
+    """Return the partial file, ready to go on.
+
+    None where it is to be discarded, as one that a kill left unreadable is.
+    """
     if not seal.block_holds(partial):
         return None
     try:
@@ -440,7 +446,7 @@ def _check_room(path: Path, content: int) -> None:
 
 
 def _storage(source: h5py.Dataset) -> dict[str, Any]:
-    """How a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
+    """Return how a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
     if source.nbytes <= _COMPRESS_ABOVE:
         return {"fillvalue": source.fillvalue}
     rows = max(1, _CHUNK_BYTES * len(source) // source.nbytes)

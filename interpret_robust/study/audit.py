@@ -36,7 +36,7 @@ class Audit(NamedTuple):
 
 
 def audits(results: Sequence[Result]) -> list[Audit]:
-    """One for each set of models of which something bears on a claim; where nothing does, the first of them.
+    """Return one for each set of models of which something bears on a claim; where nothing does, the first of them.
 
     Raises UserError for two files that say different things of one model.
     """
@@ -58,7 +58,7 @@ def audits(results: Sequence[Result]) -> list[Audit]:
 
 
 def _is_of_other_width(reference: Result, result: Result) -> bool:
-    """Whether two files are of the same images and data of training, but of other architectures of ours."""
+    """Return whether two files are of the same images and data of training, but of other architectures of ours."""
     jobs = job(reference), job(result)
     return (
         not any(is_brought(model_job) for model_job in jobs)
@@ -76,7 +76,7 @@ def _subject(result: Result) -> str:
 
 
 def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
-    """What `_count_raised` says of each claim on accuracy that something bears on."""
+    """Return what `_count_raised` says of each claim on accuracy that something bears on."""
     flag_count = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
     flags_by_model = flags.all_of(flag_count)
     by_seed = {
@@ -106,7 +106,7 @@ def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[f
 
 
 def text_of(results: Sequence[Result], form: str = "text") -> str:
-    """The audit in one of `tables.FORMS`. Raises UserError as `audits` does."""
+    """Return the audit in one of `tables.FORMS`. Raises UserError as `audits` does."""
     subject_audits = audits(results)
     if form == "csv":
         return render([row for entry in subject_audits for row in numbers(entry)], form)
@@ -115,7 +115,7 @@ def text_of(results: Sequence[Result], form: str = "text") -> str:
 
 
 def verdicts(audit: Audit) -> Table:
-    """A row for each claim: its first measure beside the paper's figures, and what became of all that decide."""
+    """Return a row for each claim: its first measure beside the paper's figures, and what became of all that decide."""
     return Table(
         [_verdict(finding, audit.flags.get(finding.claim.name, "")) for finding in audit.findings], audit.subject, NOTE
     )
@@ -140,7 +140,7 @@ def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
 
 
 def measures(audit: Audit) -> Table:
-    """All that was measured: what decides, the controls, and what is only shown."""
+    """Return all that was measured: what decides, the controls, and what is only shown."""
     rows = [
         {
             "claim": finding.claim.statement,
@@ -163,7 +163,7 @@ def _title_over(measure: Measure) -> str:
 
 
 def numbers(audit: Audit) -> list[dict[str, str]]:
-    """A row for each measure, and for each claim that has none; shares and their differences in percent."""
+    """Return a row for each measure, and for each claim that has none; shares and their differences in percent."""
     rows = []
     for finding in audit.findings:
         claim = finding.claim

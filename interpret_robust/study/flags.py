@@ -48,7 +48,7 @@ class Flag:
 
     @property
     def is_raised(self) -> bool:
-        """Whether the measure is above its threshold by more than chance."""
+        """Return whether the measure is above its threshold by more than chance."""
         return self.measurements.low > self.threshold
 
 
@@ -83,11 +83,13 @@ class _Evidence:
 
     @property
     def table(self) -> Result | None:
-        """The file of attacks with the most readings."""
+        """Return the file of attacks with the most readings."""
         return max(self.tables, key=lambda table: len(readings(table)), default=None)
 
     def white_box(self) -> Outcomes | None:
-        """Which images (N,) are right on the natural image and under every attack that took this model's gradients."""
+        """Return which images (N,) are right on the natural image and under every attack that took this model's
+        gradients.
+        """
         outcomes = [right_in_worst_case(table) for table in self.tables]
         if self.masking is not None:
             outcomes += [_right(self.masking, "natural"), _right(self.masking, "one_step"), _pgd(self.masking, 0)]
@@ -95,23 +97,25 @@ class _Evidence:
 
 
 def _right(masking: Result, name: str) -> Outcomes:
-    """Which images (N,) of a file of `masking` are right under `name`, in all of its draws."""
+    """Return which images (N,) of a file of `masking` are right under `name`, in all of its draws."""
     predicted, label = masking[f"per_image/prediction_{name}"], masking["per_image/label"]
     return np.asarray((predicted.reshape(len(label), -1) == label[:, None]).all(1))
 
 
 def _pgd(masking: Result, place: int) -> Outcomes:
-    """Which images (N,) of a file of `masking` are right under PGD in the ball at `place`."""
+    """Return which images (N,) of a file of `masking` are right under PGD in the ball at `place`."""
     return np.asarray(masking["per_image/prediction_pgd"][:, place] == masking["per_image/label"])
 
 
 def _loss(first: Outcomes, second: Outcomes) -> Interval:
-    """Share right before minus share right after, of outcomes (N,) of the same images."""
+    """Return share right before minus share right after, of outcomes (N,) of the same images."""
     return bootstrap_mean(first.astype(np.float64) - second)
 
 
 def _gap(title: dict[str, Outcomes]) -> _Measurement:
-    """The difference of two attacks' accuracies, as a share above zero, and which of them breaks fewer images."""
+    """Return the difference of two attacks' accuracies, as a share above zero, and which of them breaks fewer
+    images.
+    """
     (first, of_first), (second, of_second) = title.items()
     if of_first.sum() < of_second.sum():
         first, of_first, second, of_second = second, of_second, first, of_first
@@ -166,7 +170,7 @@ def _loss_gap(evidence: _Evidence) -> _Measurement | None:
 
 
 def _steps(table: Result, attack: str) -> dict[int, str]:
-    """The readings of PGD or CW by their number of steps."""
+    """Return the readings of PGD or CW by their number of steps."""
     return {int(name.rpartition("-")[2]): name for name in readings(table) if name.startswith(attack)}
 
 
@@ -244,7 +248,7 @@ def read(path: Path) -> Result:
 
 
 def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
-    """The flags that files of READS let one measure, by the checkpoint's name."""
+    """Return the flags that files of READS let one measure, by the checkpoint's name."""
     flags_by_model: dict[str, list[Flag]] = {}
     for subject, evidence in _by_model(results).items():
         flags = flags_by_model.setdefault(subject.name, [])
@@ -255,7 +259,7 @@ def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
 
 
 def summary(results: Sequence[Result]) -> Table:
-    """A row for each model and its images, what each flag measures; a raised one says so."""
+    """Return a row for each model and its images, what each flag measures; a raised one says so."""
     flags_by_model = all_of(results)
     rows = []
     for name, flags in flags_by_model.items():
@@ -274,7 +278,7 @@ def _cell(flag: Flag) -> str:
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
-    """A row for each model and flag, in words and numbers: shares in percent."""
+    """Return a row for each model and flag, in words and numbers: shares in percent."""
     return [
         {
             "model": name,
@@ -291,7 +295,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
 
 
 def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
-    """What there is about each model that has a file of its own. AutoAttack may have met fewer of the images.
+    """Return what there is about each model that has a file of its own. AutoAttack may have met fewer of the images.
 
     Files of recalibrated models are left out: they are of a control, not of the model.
     """
@@ -318,7 +322,7 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
 
 
 def _subjects(result: Result) -> list[_Subject]:
-    """The models that a file says something of, its own first."""
+    """Return the models that a file says something of, its own first."""
     data, eps = result.config["data"], result.config["settings"]["eps"]
     checkpoint, readers = result.config["checkpoint"], result.config.get("evaluators", {"names": (), "sha256": ()})
     models = [(checkpoint["name"], checkpoint["sha256"]), *zip(readers["names"], readers["sha256"], strict=True)]

@@ -44,7 +44,7 @@ class Question:
     limit: int | None = None
 
     def of(self, analysis: Any) -> Any:
-        """The settings for the analysis."""
+        """Return the settings for the analysis."""
         return replace(analysis.settings(), **self.settings)
 
     @property
@@ -238,7 +238,8 @@ def _models(architecture: str, variants: Iterable[str], seeds: int) -> tuple[Mod
 
 
 def _readers(architecture: str, reader: str | None, seeds: int) -> tuple[Model, ...]:
-    """Evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds are there.
+    """Return evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds
+    are there.
 
     Beside them stands one of another architecture, where there is to be any.
     """
@@ -269,7 +270,7 @@ class _PlannedSteps(NamedTuple):
 
 
 def plan(study: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
-    """Every model and every answer of a study, in an order in which they can be made."""
+    """Return every model and every answer of a study, in an order in which they can be made."""
     models = _plan_steps(study, folders)
     answers = [step for _, steps in _answers(study, models, folders) for step in steps]
     return [*(Step(model.path) for model in models.values()), *answers]
@@ -286,7 +287,7 @@ def _plan_steps(study: Study, folders: Folders) -> dict[Model, _PlannedSteps]:
 def _answers(
     study: Study, models: Mapping[Model, _PlannedSteps], folders: Folders
 ) -> Iterator[tuple[Question, list[Step]]]:
-    """Each question's files. What needs object masks is asked only where there are any."""
+    """Yield each question's files. What needs object masks is asked only where there are any."""
     data, jobs = load(study.dataset), {model.path: model.job for model in models.values()}
     for question in study.questions:
         analysis = analyses.get(question.analysis)
@@ -306,7 +307,7 @@ def _answers(
 def train_tasks(
     study: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
 ) -> list[TrainTask]:
-    """The models of a study, each with the recipe for its architecture."""
+    """Return the models of a study, each with the recipe for its architecture."""
     return [
         TrainTask(
             study.dataset,
@@ -330,7 +331,8 @@ def question_tasks(
     names_only: Container[str] | None = None,
     **common: Any,
 ) -> list[tuple[Question, list[AnalysisTask]]]:
-    """Every question, asked of every model that it is for; what a model gives is read by others of the study only.
+    """Return every question, asked of every model that it is for; what a model gives is read by others of the study
+    only.
 
     `names_only` are the files that are wanted, None for all; `common` is what their tasks have in common.
     """

@@ -55,15 +55,15 @@ class TrainTask:
 
     @property
     def name(self) -> str:
-        """The checkpoint's file name."""
+        """Return the checkpoint's file name."""
         return f"{self.job().name}.safetensors"
 
     def job(self) -> Job:
-        """What is trained."""
+        """Return what is trained."""
         return Job(load(self.source), self.architecture, variant(self.variant), self.seed, self.recipe, self.limit)
 
     def is_done(self) -> bool:
-        """Whether its checkpoint is there. Raises UserError where another job's has its name."""
+        """Return whether its checkpoint is there. Raises UserError where another job's has its name."""
         return is_finished(self.job(), self.folder, overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
@@ -72,7 +72,7 @@ class TrainTask:
             return round_robin.to_end(self.steps(stop, position))
 
     def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
-        """The same a step at a time, until `stop` is set."""
+        """Yield the same a step at a time, until `stop` is set."""
         if ranks.any_of(time.monotonic() > self.deadline)[0]:
             raise Stopped(f"{self.job().name} was not begun")
         path, is_new = yield from training(
@@ -121,11 +121,11 @@ class AnalysisTask:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """Return the file's name."""
         return self.work().path.name
 
     def is_done(self) -> bool:
-        """Whether its file is there. Raises UserError where another configuration's has its name."""
+        """Return whether its file is there. Raises UserError where another configuration's has its name."""
         return self.work().is_done(overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
@@ -135,7 +135,7 @@ class AnalysisTask:
         return f"analyzed {path.name}" if work.is_new else f"{path.name} is there already"
 
     def work(self) -> streaming.Work:
-        """The analysis with everything that it needs. Raises UserError where these do not fit."""
+        """Return the analysis with everything that it needs. Raises UserError where these do not fit."""
         model = subject(self.checkpoint, self.source)
         source = self.source or model.source
         return streaming.Work(
@@ -196,7 +196,7 @@ def _say_done(names: Sequence[str], count: int, say: Say) -> None:
 
 
 def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exception]:
-    """What each task says, or its exception, as they end."""
+    """Yield what each task says, or its exception, as they end."""
     trainings = [task for task in tasks if isinstance(task, TrainTask)]
     if ranks.count() > 1:
         yield from (task(None) for task in tasks)
@@ -208,7 +208,7 @@ def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exc
 
 
 def checkpoints_in(folders: Folders) -> list[Path]:
-    """The finished checkpoints of a working directory, by name. Raises UserError where there are none."""
+    """Return the finished checkpoints of a working directory, by name. Raises UserError where there are none."""
     paths = _checkpoints_in(folders)
     if not paths:
         raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
@@ -220,7 +220,7 @@ def _checkpoints_in(folders: Folders) -> list[Path]:
 
 
 def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:
-    """Those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
+    """Return those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
 
     `options` is what their tasks have in common. Raises UserError where there are none.
     """
@@ -267,7 +267,7 @@ def analysis_tasks(
     matrix: bool = False,
     **options: Any,
 ) -> list[AnalysisTask]:
-    """A task for each subject.
+    """Return a task for each subject.
 
     What it gives is read by the `evaluators` given, or by those that suit the analysis among `candidates`, by
     default all that there are; with `matrix` by all others of the same dataset. Raises UserError for both.
@@ -293,7 +293,9 @@ def analysis_tasks(
 
 
 def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
-    """What is doubtful about the models from elsewhere that have still to be asked, or that read what others give."""
+    """Return what is doubtful about the models from elsewhere that have still to be asked, or that read what others
+    give.
+    """
     by_model: dict[tuple[Reference, str | None], str | None] = {}
     for task in tasks:
         for reference in (task.checkpoint, *task.evaluators):

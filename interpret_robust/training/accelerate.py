@@ -23,7 +23,7 @@ WARM_UP = 3
 
 
 def accelerate(step: Step, model: Classifier, device: torch.device) -> Step:
-    """The same step as fast as the device allows. On a GPU `model.features` is compiled.
+    """Return the same step as fast as the device allows. On a GPU `model.features` is compiled.
 
     What several ranks do together is neither compiled nor recorded.
     """

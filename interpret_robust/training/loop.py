@@ -76,7 +76,7 @@ class Totals:
         self.predictions.zero_()
 
     def of_all_ranks(self) -> "Totals":
-        """The sums over the whole epoch so far."""
+        """Return the sums over the whole epoch so far."""
         return Totals(ranks.total(self.sums), ranks.total(self.predictions))
 
 
@@ -178,7 +178,10 @@ class Run:
         check_collapse(self.history, self.classes)
 
     def running(self) -> dict[str, str]:
-        """Means over this rank's part of the epoch so far, as text; of the last epoch where a new one has begun."""
+        """Return means over this rank's part of the epoch so far, as text.
+
+        Of the last epoch where a new one has begun.
+        """
         images = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size * self.share / ranks.count()
         if images == 0:
             last = self.history[-1]
@@ -189,12 +192,15 @@ class Run:
         return numbers | ({"distance": f"{distance:.3f}"} if self.job.variant.regularized else {})
 
     def final_tensors(self) -> checkpoint.Tensors:
-        """The weights and buffers that are the result: the average where the recipe has one."""
+        """Return the weights and buffers that are the result: the average where the recipe has one."""
         model = self.average.module if self.average else self.model
         return dict(model.state_dict())
 
     def state(self) -> tuple[dict[str, Any], checkpoint.Tensors]:
-        """What `restore` needs to go on as if nothing had happened, with any number of ranks; all of them are asked."""
+        """Return what `restore` needs to go on as if nothing had happened, with any number of ranks.
+
+        All of them are asked.
+        """
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
@@ -343,7 +349,10 @@ def _environment(device: torch.device) -> dict[str, str | int]:
 
 
 def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
-    """Whether the job's checkpoint is there and to be kept. Raises UserError where another job's has its name."""
+    """Return whether the job's checkpoint is there and to be kept.
+
+    Raises UserError where another job's has its name.
+    """
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
         return False
@@ -405,7 +414,7 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
 
 
 def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
-    """The file of an unfinished run of this job; nothing where there is none, or one that may be replaced."""
+    """Return the file of an unfinished run of this job; nothing where there is none, or one that may be replaced."""
     if not state_path.exists():
         return b""
     data = state_path.read_bytes()
@@ -447,13 +456,13 @@ _COLLAPSE_HELP = (
 
 
 def _parallel(loss: Loss, device: torch.device) -> nn.Module:
-    """The loss of this rank's images, with gradients that are means over all ranks."""
+    """Return the loss of this rank's images, with gradients that are means over all ranks."""
     share_batch_norm(loss.model)
     return DistributedDataParallel(loss, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The recipe's, in few kernels. On a GPU its rate is a tensor, so that a recorded step sees it change."""
+    """Return the recipe's, in few kernels. On a GPU its rate is a tensor, so that a recorded step sees it change."""
     recipe = job.recipe
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
@@ -475,7 +484,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _average(model: torch.nn.Module, decay: float) -> AveragedModel:
-    """A running mean of the weights; buffers, such as batch norm's statistics, are the latest."""
+    """Return a running mean of the weights; buffers, such as batch norm's statistics, are the latest."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 

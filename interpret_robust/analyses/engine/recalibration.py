@@ -53,7 +53,7 @@ def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, An
 
 
 def _attack(job: Mapping[str, Any]) -> PGD:
-    """The attack that the model met in training, by running statistics."""
+    """Return the attack that the model met in training, by running statistics."""
     recipe = job["recipe"]
     step = recipe.get("attack_step", recipe["eps"] / 4)
     return PGD(eps=recipe["eps"], step_size=step, steps=recipe.get("attack_steps", STEPS))

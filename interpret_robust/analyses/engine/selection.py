@@ -25,7 +25,7 @@ class Selection(Settings):
     select: str = field(default="first-per-class", metadata={"help": f"Images to show: {RULES}."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings. Raises UserError for a rule that does not exist."""
+        """Return these settings. Raises UserError for a rule that does not exist."""
         self._parse()
         return super().resolve(job)
 
@@ -37,7 +37,7 @@ class Selection(Settings):
                 raise UserError(f"--select {self.select}: there are images 0 to {count - 1}, not {index}.")
 
     def indices(self, labels: AnyArray, score: AnyArray) -> AnyArray:
-        """Indices of at most MOST images, from labels (N,) and a score (N,) for which more is better.
+        """Return indices of at most MOST images, from labels (N,) and a score (N,) for which more is better.
 
         `first-per-class` takes the first image of each of the first MOST classes; `random` draws without putting
         back, and sorts; `extremes` takes the three best, the three around the median and the three worst of the
@@ -57,7 +57,7 @@ class Selection(Settings):
                 return _extremes(score)
 
     def _parse(self) -> tuple[str, list[int]]:
-        """The rule and the numbers after its colon."""
+        """Return the rule and the numbers after its colon."""
         if not _FORM.fullmatch(self.select):
             raise UserError(f"--select {self.select} selects nothing: the rules are {RULES}.")
         rule, _, argument = self.select.partition(":")

@@ -13,7 +13,7 @@ from interpret_robust.results.schema import Column, Schema
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with an analysis file, a sentence each; nothing where it is good.
+    """Return what is wrong with an analysis file, a sentence each; nothing where it is good.
 
     A file is good where it can be read (its checksum holds) and has every dataset of its schema with that type
     and those axes, and the groups' attributes. Datasets beyond the schema are ignored.

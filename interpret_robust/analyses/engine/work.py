@@ -130,7 +130,7 @@ class Work:
 
     @cached_property
     def network(self) -> Classifier:
-        """The model with all its layers, in eval mode on `device`, recalibrated where that is asked for."""
+        """Return the model with all its layers, in eval mode on `device`, recalibrated where that is asked for."""
         return self._network(self._subject)
 
     def _network(self, subject: Subject) -> Classifier:
@@ -140,12 +140,15 @@ class Work:
 
     @cached_property
     def model(self) -> Classifier:
-        """The same, folded: what answers, and what is attacked."""
+        """Return the same, folded: what answers, and what is attacked."""
         return fold(self.network)
 
     @cached_property
     def evaluators(self) -> dict[str, Classifier]:
-        """The models that read what this one gives, folded, by name; those of attacks recalibrated as the model is."""
+        """Return the models that read what this one gives, folded, by name.
+
+        Those of attacks recalibrated as the model is.
+        """
         is_alike = self.analysis.readers == "copies"
 
         def network(reader: Subject) -> Classifier:
@@ -154,7 +157,7 @@ class Work:
         return {reader.name: fold(network(reader)) for reader in self._evaluators}
 
     def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
-        """The `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
+        """Return the `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
 
         A first pass over all images, shared by all ranks. Raises Stopped as `run` does.
         """
@@ -167,7 +170,10 @@ class Work:
         return to_numpy(ranks.total(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
-        """The batches that begin at these images, by default all. Raises Stopped on a signal or when it is late."""
+        """Yield the batches that begin at these images, by default all.
+
+        Raises Stopped on a signal or when it is late.
+        """
         for first in range(0, len(self.split), self.batch_size) if firsts is None else firsts:
             if self._stop.is_set() or time.monotonic() > self._deadline:
                 raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
@@ -175,7 +181,7 @@ class Work:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """What is stopped on one rank is stopped on all."""
+        """Yield what is stopped on one rank is stopped on all."""
         stop_error = None
         try:
             yield
@@ -185,7 +191,7 @@ class Work:
             raise stop_error or Stopped(f"{self.path.stem} stopped")
 
     def is_done(self, *, overwrite: bool) -> bool:
-        """Whether its file is there. Raises UserError where another configuration's has its name.
+        """Return whether its file is there. Raises UserError where another configuration's has its name.
 
         Copies come one by one: a file that more of them have read will do, and one that fewer have read is replaced.
         """
@@ -200,7 +206,7 @@ class Work:
         return writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
 
     def _is_of_other_copies(self, stored_config: Mapping[str, Any]) -> bool:
-        """Whether a configuration is this one but for the copies, which come and go while a study grows."""
+        """Return whether a configuration is this one but for the copies, which come and go while a study grows."""
         own_config, other = (
             {key: value for key, value in config.items() if key != "evaluators"}
             for config in (self.config, stored_config)
@@ -289,6 +295,6 @@ class Work:
 
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Name and hash of the models that read."""
+    """Return name and hash of the models that read."""
     readers = config.get("evaluators", {"names": (), "sha256": ()})
     return set(zip(readers["names"], readers["sha256"], strict=True))

@@ -16,7 +16,7 @@ from interpret_robust.training.recipe import PRESETS, preset
 
 
 def all_of(results: Sequence[Result]) -> list[str]:
-    """What to type, in order, to make the files of a study anew; each command stands once.
+    """Return what to type, in order, to make the files of a study anew; each command stands once.
 
     The models that are trained are those analyzed, then those that only read what others give.
     """
@@ -53,14 +53,14 @@ def all_of(results: Sequence[Result]) -> list[str]:
 
 
 def command_of(result: Result) -> str:
-    """What to type to make one file anew."""
+    """Return what to type to make one file anew."""
     model_job = job(result)
     subject = _words(model_job) if is_brought(model_job) else [_file(result.config["checkpoint"]["name"], model_job)]
     return shlex.join(["irt", "analyze", _name(result), *subject, *_options(result)])
 
 
 def changed_settings(result: Result) -> dict[str, Any]:
-    """The settings of a file that are not the default for its checkpoint."""
+    """Return the settings of a file that are not the default for its checkpoint."""
     default = asdict(analyses.get(_name(result)).settings().resolve(job(result)))
     return {name: value for name, value in result.config["settings"].items() if value != default.get(name)}
 
@@ -75,7 +75,7 @@ def _file(name: str, model_job: Mapping[str, Any]) -> str:
 
 
 def _words(model_job: Mapping[str, Any]) -> list[str]:
-    """The options that find a model from elsewhere; none for a checkpoint."""
+    """Return the options that find a model from elsewhere; none for a checkpoint."""
     return Card.of(model_job["card"]).words() if is_brought(model_job) else []
 
 
@@ -86,7 +86,7 @@ def _origin(result: Result) -> dict[str, Any]:
 
 
 def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
-    """The jobs of a file's model and of its evaluators, each with the name or path of its data."""
+    """Return the jobs of a file's model and of its evaluators, each with the name or path of its data."""
     evaluators = result.config.get("evaluators", {"names": [], "jobs": {}})
     jobs = [job(result), *(evaluators["jobs"][name] for name in evaluators["names"])]
     return list(zip(jobs, _origin(result)["trained_on"], strict=True))
@@ -112,20 +112,23 @@ def _options(result: Result) -> list[str]:
 
 
 def _option_words(result: Result) -> dict[str, dict[str, Any]]:
-    """The evaluators that were named in the command, and how they were made."""
+    """Return the evaluators that were named in the command, and how they were made."""
     evaluators = result.config.get("evaluators", {"given": False})
     return {name: evaluators["jobs"][name] for name in evaluators["names"]} if evaluators["given"] else {}
 
 
 def _readers(result: Result) -> str:
-    """A remark that names the models which were chosen to read what a file's model gives; copies are all there are."""
+    """Return a remark that names the models which were chosen to read what a file's model gives.
+
+    Copies are all there are.
+    """
     names = result.config.get("evaluators", {}).get("names", [])
     needs_choice = analyses.get(_name(result)).readers == "evaluators" and not _option_words(result)
     return f"  # read by {', '.join(names)}" if names and needs_choice else ""
 
 
 def _training(train_words: dict[str, Any], source: str) -> list[str]:
-    """The arguments of `irt train`, with the numbers in which a recipe differs from its preset.
+    """Return the arguments of `irt train`, with the numbers in which a recipe differs from its preset.
 
     The limit always stands: a file does not say how many images its dataset has.
     """

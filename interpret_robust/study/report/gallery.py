@@ -39,7 +39,7 @@ class Score:
 
 
 def _column(name: str, place: str | None = None) -> Callable[[Result, int], AnyArray]:
-    """The first rows of a column; where it holds several maps, of the one called `place`."""
+    """Return the first rows of a column; where it holds several maps, of the one called `place`."""
 
     def values(result: Result, count: int) -> AnyArray:
         rows = result.first(f"per_image/{name}", count)
@@ -58,7 +58,9 @@ def _margin_under_attack(result: Result, count: int) -> AnyArray:
 
 
 def _adversarial_result(result: Result, column: str, count: int) -> AnyArray:
-    """What a source says of its first adversarial images, by the first restart of the headline's reading, (N,)."""
+    """Return what a source says of its first adversarial images, by the first restart of the headline's reading,
+    (N,).
+    """
     name = headline(result)
     assert name is not None  # see _beside
     place = readings(result).index(name)
@@ -67,7 +69,7 @@ def _adversarial_result(result: Result, column: str, count: int) -> AnyArray:
 
 
 def _read_by(result: Result, count: int) -> AnyArray:
-    """The share of evaluators that see the true class in -g, by the clip rule."""
+    """Return the share of evaluators that see the true class in -g, by the clip rule."""
     cell = {"target": "true", "rule": "clip", "sign": "minus"}
     places = tuple(result[axis].tolist().index(name) for axis, name in cell.items())
     answers = result.first("per_image/evaluator_prediction", count)[(slice(None), slice(None), *places)]
@@ -88,7 +90,7 @@ SCORES = (
 
 
 def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
-    """The gallery's images, models, sheets and scores; None without gradient maps, whose files hold the images.
+    """Return the gallery's images, models, sheets and scores; None without gradient maps, whose files hold the images.
 
     It is of the data that most models' maps were made of. Of several files of one analysis and one model it shows
     the one with the fewest settings changed.
@@ -123,7 +125,7 @@ class _Model:
     count: int
 
     def location(self) -> dict[str, Any]:
-        """Answers and scores as JSON can hold them; None for what there is no file of."""
+        """Return answers and scores as JSON can hold them; None for what there is no file of."""
         robustness, rank = self.rest.get("robustness"), self.rest.get("attention-rank")
         return {
             "name": label(self.maps),
@@ -136,7 +138,9 @@ class _Model:
         }
 
     def sheets(self) -> dict[str, str]:
-        """The sheets of its gradient maps by the clip rule and, where there is a file of it, of its attention."""
+        """Return the sheets of its gradient maps by the clip rule and, where there is a file of it, of its
+        attention.
+        """
         maps = torch.from_numpy(self.maps.first("per_image/map", self.count).astype(np.float32))
         views = (255 * as_image(maps, "clip", 0.0)).round().byte().permute(0, 2, 3, 1).numpy()
         sheets = {"gradient": data_url(_sheet(views), "JPEG", quality=90, subsampling=0)}
@@ -159,7 +163,7 @@ class _Model:
 
 
 def _largest(weights: AnyArray) -> float:
-    """The largest weight that is a number; 1 where none is."""
+    """Return the largest weight that is a number; 1 where none is."""
     return float(np.nanmax(weights)) if np.isfinite(weights).any() else 1.0
 
 
@@ -173,7 +177,10 @@ def _most_shared(maps: Sequence[Result]) -> list[Result]:
 
 
 def _pair(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
-    """Files of other analyses of the same model and the same images, by the analysis; attacks only if any was read."""
+    """Return files of other analyses of the same model and the same images, by the analysis.
+
+    Attacks only if any was read.
+    """
     by_question: dict[str, Result] = {}
     for result in sorted(results, key=_changes):
         name = result.analysis
@@ -192,7 +199,7 @@ def _checkpoint(result: Result) -> str:
 
 
 def _sheet(tiles: AnyArray) -> Image.Image:
-    """Tiles (N, H, W, C) uint8, row by row in COLUMNS; places without a tile are black."""
+    """Return tiles (N, H, W, C) uint8, row by row in COLUMNS; places without a tile are black."""
     count, height, width, channels = tiles.shape
     rows = math.ceil(count / COLUMNS)
     places = np.zeros((rows * COLUMNS, height, width, channels), np.uint8)

@@ -30,7 +30,7 @@ _Item = TypeVar("_Item")
 
 
 def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> str:
-    """The page but for its first line, from all files of a study and the pictures of each analysis.
+    """Return the page but for its first line, from all files of a study and the pictures of each analysis.
 
     Models stand in the order of `results`.
     """
@@ -58,12 +58,12 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) ->
 
 
 def _has_own(name: str) -> Markup:
-    """A file of this package, to stand in the page as it is."""
+    """Return a file of this package, to stand in the page as it is."""
     return Markup((_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
-    """What was studied: images, models with their seeds, and when."""
+    """Return what was studied: images, models with their seeds, and when."""
     data = [result.config["data"] for result in results]
     training = _group(map(job, results), _kind)
     dates = sorted(str(hdf5.attributes(result.path)["created_utc"])[:10] for result in results)
@@ -90,7 +90,7 @@ def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
-    """Each analysis with its question, its tables and its pictures, in their order."""
+    """Return each analysis with its question, its tables and its pictures, in their order."""
     groups = _group(results, lambda result: result.analysis)
     return [
         {
@@ -105,7 +105,7 @@ def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]])
 
 
 def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """The printed tables of one analysis, for each set of files of the same images under the same settings."""
+    """Return the printed tables of one analysis, for each set of files of the same images under the same settings."""
     groups = _group(results, lambda result: json.dumps({**conditions(result), "trained": None}))
     return [{"of": _conditions(group[0]), "tables": printing.rows_of(group)} for group in groups.values()]
 
@@ -118,7 +118,7 @@ def _conditions(result: Result) -> str:
 
 
 def _picture(path: Path) -> dict[str, Any]:
-    """A picture as it stands in the page: itself, its size in pixels, caption and name."""
+    """Return a picture as it stands in the page: itself, its size in pixels, caption and name."""
     caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
     with Image.open(path) as picture:
         pixels = picture.convert("RGB")
@@ -151,7 +151,7 @@ def _origin(result: Result) -> dict[str, Any]:
 
 
 def _group(items: Iterable[_Item], key: Callable[[_Item], Any]) -> dict[Any, list[_Item]]:
-    """Items by their key, in the order in which keys first appear."""
+    """Return items by their key, in the order in which keys first appear."""
     groups: dict[Hashable, list[_Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)

@@ -39,14 +39,14 @@ class Finding:
 
     @property
     def paper(self) -> str:
-        """The paper's headline figures of the first models that it compares; empty where there are none."""
+        """Return the paper's headline figures of the first models that it compares; empty where there are none."""
         models, settings = self.claim.models[0], self.claim.settings
         if not settings:
             return ""
         return side_by_side_with_difference(models, figures(models, row(self.claim.table or self.table, settings[0])))
 
     def measures_of(self, *kinds: Kind) -> tuple[Measure, ...]:
-        """The measures of these kinds."""
+        """Return the measures of these kinds."""
         return tuple(measure for measure in self.measures if measure.kind in kinds)
 
     @property
@@ -79,7 +79,7 @@ def _measures(claim: Claim, dataset: str, results: Sequence[Result]) -> tuple[Me
 
 
 def judge(results: Sequence[Result], rest: Sequence[Result] = ()) -> list[Finding]:
-    """Every claim, against the files of one dataset, one architecture and one dataset of training.
+    """Return every claim, against the files of one dataset, one architecture and one dataset of training.
 
     `rest` are of other architectures: claims that compare these rest on them too.
 

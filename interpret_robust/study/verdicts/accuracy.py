@@ -15,7 +15,7 @@ from interpret_robust.study.verdicts.sample import Sample, alike, compared_under
 
 
 def accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Accuracies on test images, in each setting that the claim is about."""
+    """Yield accuracies on test images, in each setting that the claim is about."""
     tests = [result for result in results if result.config["data"]["split"] == "test"]
     for setting in claim.settings:
         yield from _ACCURACIES[setting](claim, models, tests)
@@ -28,7 +28,7 @@ def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -
 
 
 def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """The headline's reading and every image's worst case decide; the other readings are shown."""
+    """Yield the headline's reading and every image's worst case decide; the other readings are shown."""
     for pair in alike(claim, models, results):
         common = by_weight(pair)
         for reading, kind in common:
@@ -84,7 +84,7 @@ def _transfers(claim: Claim, reading: str, role: str, seed: int, transfers: Sequ
 
 
 def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
-    """The readings that files share and what they are for, the headline's first."""
+    """Return the readings that files share and what they are for, the headline's first."""
     common = [item for item in readings(results[0]) if all(item in readings(result) for result in results)]
     first = headline_of(common)
     in_order = sorted(common, key=lambda item: item != first)
@@ -103,12 +103,15 @@ def _copies(source: Result) -> dict[int, int]:
 
 
 def paper_row(claim: Claim, result: Result, *of: str, headline: bool = True) -> Row:
-    """The paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
+    """Return the paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
     return row(claim.table or table_of(result), *of, headline=headline)
 
 
 def table_of(result: Result) -> str:
-    """The paper's table of accuracies that a file's model stands beside: Table 2 where none is of its dataset."""
+    """Return the paper's table of accuracies that a file's model stands beside.
+
+    Table 2 where none is of its dataset.
+    """
     sources = paper_sources(result.config["data"]["dataset"], job(result)["architecture"])
     return next(iter(sources), "table2")
 

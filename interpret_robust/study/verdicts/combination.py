@@ -14,7 +14,7 @@ from interpret_robust.study.verdicts.sample import Sample
 
 
 def combine(samples: Iterable[Sample]) -> list[Measure]:
-    """Measures of a claim's samples: once where several files say the same, and nothing without a value."""
+    """Return measures of a claim's samples: once where several files say the same, and nothing without a value."""
     seeds: dict[tuple[str, ...], dict[int, Sample]] = {}
     for sample in samples:
         if np.isfinite(sample.difference).any():
@@ -47,7 +47,7 @@ def _check_same(first: Sample, second: Sample) -> None:
 
 
 def _combine(samples: Sequence[Sample]) -> Measure:
-    """One measure of the samples of several seeds."""
+    """Return one measure of the samples of several seeds."""
     first, differences = samples[0], [sample.difference for sample in samples]
     finite = [np.isfinite(difference) for difference in differences]
     means = np.array(

@@ -21,7 +21,7 @@ VIEW = {"clip": "clipped", "raw": "raw"}
 
 
 def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Spearman of attention and robustness; its controls too."""
+    """Yield Spearman of attention and robustness; its controls too."""
     for result in own_attention(claim, models, results):
         measured_values: tuple[tuple[str, str, Kind], ...] = (
             (f"Spearman of attention and robustness to {attack(result)}", "spearman", "main"),
@@ -38,7 +38,7 @@ def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Res
 
 
 def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """What is lost on average over the number of features removed."""
+    """Yield what is lost on average over the number of features removed."""
     for result in own_attention(claim, models, results):
         shares, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
         for place, condition in enumerate(places(result, "condition")):
@@ -50,7 +50,7 @@ def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Seque
 
 
 def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Attention's share on the object beyond its area; a centre prior is the control."""
+    """Yield attention's share on the object beyond its area; a centre prior is the control."""
     for result in own_attention(claim, models, results):
         place = places(result, "map").index("weights")
         share = result["per_image/share"][:, place]
@@ -60,7 +60,8 @@ def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence
 
 
 def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """The paper's cell at sign minus, clipped and raw, by the natural evaluators of each architecture that read both.
+    """Yield the paper's cell at sign minus, clipped and raw, by the natural evaluators of each architecture that
+    read both.
 
     Those of one architecture are averaged: which seeds they have depends on the seed of the model that they read.
     """
@@ -73,7 +74,9 @@ def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Resul
 
 
 def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
-    """Evaluators of the paper's kind, naturally trained without attention, that read both files, by architecture."""
+    """Return evaluators of the paper's kind, naturally trained without attention, that read both files, by
+    architecture.
+    """
     names: dict[str, list[str]] = {}
     for name in shared_evaluators(pair):
         reader = pair[0].config["evaluators"]["jobs"][name]
@@ -83,7 +86,7 @@ def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Cosine of gradient and edges, and what of it is beyond another image's edges."""
+    """Yield cosine of gradient and edges, and what of it is beyond another image's edges."""
     for pair in alike(claim, models, results):
         own_pairs = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
         excess = [
@@ -94,7 +97,7 @@ def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) 
 
 
 def cleaner_backgrounds(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Share of the gradient's energy on the object."""
+    """Yield share of the gradient's energy on the object."""
     for pair in alike(claim, models, results):
         values = [result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair]
         yield sample("share of the gradient's energy on the object", pair, values, percent=True)

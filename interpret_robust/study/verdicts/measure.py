@@ -57,7 +57,7 @@ class Measure:
 
     @property
     def count(self) -> str:
-        """The number of images of a seed: as `1000`, or `997 to 1000` where it differs."""
+        """Return the number of images of a seed: as `1000`, or `997 to 1000` where it differs."""
         return " to ".join(map(str, dict.fromkeys((min(self.images), max(self.images)))))
 
     @property
@@ -95,7 +95,7 @@ class Measure:
 
 
 def figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
-    """A row's figures of two models; none where it lacks one."""
+    """Return a row's figures of two models; none where it lacks one."""
     return tuple(row[model] for model in models) if set(models) <= row.keys() else ()
 
 

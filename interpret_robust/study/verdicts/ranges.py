@@ -16,7 +16,7 @@ WEIGHTS = ("weight_reg", "weight_att_reg")
 
 
 def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """White-box accuracy by the headline's reading of regularized models, each weight's own, minus that without.
+    """Yield white-box accuracy by the headline's reading of regularized models, each weight's own, minus that without.
 
     They decide where models at both ends of the range are there; a weight outside of it is only shown.
     """
@@ -39,13 +39,15 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
 
 
 def _weight(result: Result) -> float:
-    """The lambda of Eq. 7 that a regularized model was trained with."""
+    """Return the lambda of Eq. 7 that a regularized model was trained with."""
     attentive = variant(job(result)["variant"]).has_attention
     return float(job(result)["recipe"][WEIGHTS[attentive]])
 
 
 def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """White-box accuracy of a narrow network minus that of the one three times as wide, by the headline's reading."""
+    """Yield white-box accuracy of a narrow network minus that of the one three times as wide, by the headline's
+    reading.
+    """
     lambdas = _values_in_range(results)
     for narrow, wide in _pairs(models * 2, lambdas, ("architecture",)):
         widths = job(narrow)["architecture"], job(wide)["architecture"]
@@ -67,7 +69,7 @@ TABLES = ("table2", "table3")
 
 
 def _values_in_range(results: Sequence[Result]) -> list[Result]:
-    """Files of attacks on test images."""
+    """Return files of attacks on test images."""
     return [
         result
         for result in results
@@ -78,7 +80,7 @@ def _values_in_range(results: Sequence[Result]) -> list[Result]:
 def _pairs(
     models: tuple[str, ...], results: Sequence[Result], free: Sequence[str], free_of_recipe: Sequence[str] = ()
 ) -> Iterator[tuple[Result, Result]]:
-    """Files of two variants, of one seed, alike but for what is free; see `compared_under`."""
+    """Yield files of two variants, of one seed, alike but for what is free; see `compared_under`."""
     first, second = ([result for result in results if job(result)["variant"] == model] for model in models)
     for pair in product(first, second):
         seeds = {job(result)["seed"] for result in pair}

@@ -35,13 +35,13 @@ class Sample(NamedTuple):
 
     @property
     def difference(self) -> AnyArray:
-        """The first model's values, minus the second's if there are two."""
+        """Return the first model's values, minus the second's if there are two."""
         first, *rest = (values.astype(np.float64) for values in self.values)
         return np.asarray(first - rest[0] if rest else first)
 
 
 def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[tuple[Result, ...]]:
-    """Files of a claim's analysis, one of each model, of one training seed and comparable image by image.
+    """Yield files of a claim's analysis, one of each model, of one training seed and comparable image by image.
 
     The paper's claims are about gradients: files of other maps do not bear on them.
     """
@@ -54,7 +54,8 @@ def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> I
 
 
 def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Sequence[str] = ()) -> str:
-    """What models have in common that are compared: training but for the variant, images, settings but for readings.
+    """Return what models have in common that are compared: training but for the variant, images, settings but for
+    readings.
 
     `free` are other entries of the job, or `recalibration`, in which they may differ, `free_of_recipe` those of its
     recipe.
@@ -73,12 +74,12 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
 
 
 def own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
-    """A model's files where its own attention gives the weights."""
+    """Return a model's files where its own attention gives the weights."""
     return (result for (result,) in alike(claim, models, results) if weights_of(result) == ATTENTION)
 
 
 def sample(quantity: str, files: Sequence[Result], values: Sequence[AnyArray], **other: Any) -> Sample:
-    """What files of one training seed give, one of each model.
+    """Return what files of one training seed give, one of each model.
 
     What decides of models as they were trained is a control where their batch norm was recalibrated.
     """
@@ -91,7 +92,7 @@ def sample(quantity: str, files: Sequence[Result], values: Sequence[AnyArray], *
 
 
 def mean_rate(outcomes: Sequence[AnyArray]) -> AnyArray:
-    """The mean (N,) of several outcomes (N,); a single one stays what it is."""
+    """Return the mean (N,) of several outcomes (N,); a single one stays what it is."""
     return outcomes[0] if len(outcomes) == 1 else np.mean(outcomes, axis=0)
 
 
@@ -101,5 +102,5 @@ def label_reading(reading: str, result: Result) -> str:
 
 
 def attack(result: Result) -> str:
-    """The attack of a file, as `PGD-20 at eps 8/255`."""
+    """Return the attack of a file, as `PGD-20 at eps 8/255`."""
     return label_reading(f"PGD-{result.config['settings']['steps']}", result)
