@@ -48,7 +48,7 @@ from interpret_robust import analyses
 from interpret_robust.core.files import replacing
 from interpret_robust.core.statistics import CONFIDENCE, Interval
 from interpret_robust.datasets.batches import BATCH_SIZE
-from interpret_robust.figures.style import OTHERS, RC, new_figure
+from interpret_robust.figures.style import OTHER_COLORS, RC, new_figure
 from interpret_robust.models import build
 from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5, writer
@@ -503,7 +503,7 @@ def draw(found: Sequence[Mapping[str, Any]], costs: Costs, batches: Mapping[str,
     with mpl.rc_context(RC):
         figure = new_figure(3.4)
         axes = figure.subplots()
-        for mean, shade in zip(MEANS, OTHERS, strict=False):
+        for mean, shade in zip(MEANS, OTHER_COLORS, strict=False):
             line, here = ([one for one in some if one["mean, h"] == mean] for some in (lines, found))
             every = [one["every, s"] for one in line]
             axes.plot(every, [one["expected"] for one in line], color=shade, label=f"pre-empted every {mean:g} h")

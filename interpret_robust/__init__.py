@@ -70,7 +70,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for: the command must not wait for torch."""
+    """Return a public name, imported when it is first asked for: the command must not wait for torch."""
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("interpret-robust")
     if name == "datasets":

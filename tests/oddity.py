@@ -87,7 +87,7 @@ def examples(arrays: Columns, images: Split, settings: Oddities) -> dict[str, An
     thirds = np.array_split(images.images[chosen], 3, axis=1)
     return {
         "examples/index": chosen,
-        "examples/logit": arrays.at("per_image/logit", chosen),
+        "examples/logit": arrays.rows_at("per_image/logit", chosen),
         "examples/brightness": np.stack([third.mean((1, 2, 3)) for third in thirds], 1),
     }
 

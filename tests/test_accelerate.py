@@ -8,8 +8,8 @@ import torch
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import Classifier
 from interpret_robust.models.variants import variant
-from interpret_robust.training import accelerate
-from interpret_robust.training.accelerate import WARM_UP, Recorded, accelerated
+from interpret_robust.training import accelerate as acceleration
+from interpret_robust.training.accelerate import WARM_UP, RecordedStep, accelerate
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run
 from interpret_robust.training.recipe import Recipe
@@ -25,7 +25,7 @@ def new_run(recipe: Recipe = RECIPE) -> Run:
 
 def test_on_a_cpu_a_step_is_what_it_is() -> None:
     run = new_run()
-    assert accelerated(run._update, run.model, CPU) == run._update
+    assert accelerate(run._update, run.model, CPU) == run._update
 
 
 def assert_same_weights(run: Run, other: Run) -> None:
@@ -42,9 +42,9 @@ def test_where_nothing_can_be_compiled_or_recorded_training_is_the_same_and_says
 
         model.features = features  # type: ignore
 
-    monkeypatch.setattr(accelerate, "_compile", uncompilable)
+    monkeypatch.setattr(acceleration, "_compile", uncompilable)
     plain, fast = new_run(), new_run()
-    fast.update = Recorded(fast._update, fast.model)
+    fast.update = RecordedStep(fast._update, fast.model)
     for _ in range(STEPS):
         plain.advance()
         fast.advance()
@@ -56,13 +56,13 @@ def test_where_nothing_can_be_compiled_or_recorded_training_is_the_same_and_says
 
 
 def test_a_fault_of_the_step_itself_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerate, "_compile", lambda model: None)
+    monkeypatch.setattr(acceleration, "_compile", lambda model: None)
 
     def broken(*_: object) -> None:
         raise ValueError("a fault")
 
     with pytest.raises(ValueError, match="a fault"):
-        Recorded(broken, new_run().model)(None, torch.zeros(1))
+        RecordedStep(broken, new_run().model)(None, torch.zeros(1))
 
 
 class Tape:
@@ -80,11 +80,11 @@ class Tape:
 def test_a_step_is_recorded_once_its_attack_stands_still_and_replayed_with_new_inputs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(accelerate, "_compile", lambda model: None)
+    monkeypatch.setattr(acceleration, "_compile", lambda model: None)
     monkeypatch.setattr(Tape, "recorded", 0)
     recipe = replace(RECIPE, eps_ramp=0.25)
     plain, fast = new_run(recipe), new_run(recipe)
-    recorder = Recorded(fast._update, fast.model)
+    recorder = RecordedStep(fast._update, fast.model)
     as_written: list[int] = []
 
     def record(*inputs: torch.Tensor) -> None:

@@ -24,7 +24,7 @@ from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.checkpoint import Checkpoint
-from interpret_robust.models.external import Brought
+from interpret_robust.models.external import ExternalModel
 from interpret_robust.results import hdf5
 
 RESNET: dict[str, Any] = {"weights": "random", "local_layer": "layer2", "label": "resnet"}
@@ -147,7 +147,7 @@ def test_models_that_read_are_given_as_evaluators(
 def test_a_network_itself_can_be_asked() -> None:
     data, network = noise(), seeded(Convolutions).train()
     model = ir.load(network, data, local_layer="body")
-    assert isinstance(model.subject, Brought)
+    assert isinstance(model.subject, ExternalModel)
     assert network.training and all(weights.requires_grad for weights in network.parameters())
     assert model.name == "noise-Convolutions"
     assert model.subject.card.model.endswith("anyone:Convolutions")

@@ -19,7 +19,7 @@ from interpret_robust.analyses.attention_rank import (
     attention_by_rank,
     relative,
     rows,
-    shuffled,
+    shuffled_attention,
     summarize,
     with_noise,
 )
@@ -166,14 +166,14 @@ def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> 
 
 def test_shuffled_weights_are_the_same_weights_and_a_function_of_seed_and_index() -> None:
     weights = np.random.default_rng(0).random((N, 64))
-    found = shuffled(weights, SEED, range(N))
+    found = shuffled_attention(weights, SEED, range(N))
     np.testing.assert_array_equal(np.sort(found), np.sort(weights))
     assert (found != weights).mean() > 0.9
-    order = shuffled(np.tile(np.arange(64), (N, 1)), SEED, range(N))
+    order = shuffled_attention(np.tile(np.arange(64), (N, 1)), SEED, range(N))
     np.testing.assert_array_equal(found, np.take_along_axis(weights, order, axis=1))
-    np.testing.assert_array_equal(shuffled(weights[[4, 1]], SEED, [4, 1]), found[[4, 1]])
+    np.testing.assert_array_equal(shuffled_attention(weights[[4, 1]], SEED, [4, 1]), found[[4, 1]])
     assert len(np.unique(order, axis=0)) == N
-    assert (shuffled(weights, SEED + 1, range(N)) != found).mean() > 0.9
+    assert (shuffled_attention(weights, SEED + 1, range(N)) != found).mean() > 0.9
 
 
 def test_rows_are_those_of_a_slow_loop() -> None:

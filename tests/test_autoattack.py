@@ -185,7 +185,7 @@ OURS = [1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1]
 def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
     found = weaker_than_ours(fake("autoattack", THEIRS), fake("robustness", OURS))
     assert (found.images, found.only_autoattack, found.only_ours) == (10, 6, 1)
-    assert (found.autoattack.value, found.ours.value) == (0.3, 0.8)
+    assert (found.autoattack.value, found.our_accuracy.value) == (0.3, 0.8)
     assert found.difference.value == pytest.approx(0.5)
     assert 0 <= found.difference.low < 0.5 < found.difference.high < 1
     assert found.p_value == pytest.approx(2 * stats.binom.cdf(1, 7, 0.5))
@@ -196,7 +196,7 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
     low, high = (100 * bound for bound in many.difference[1:])
     assert many.cells() == {
         "AutoAttack": many.autoattack.percent(),
-        "our worst case": many.ours.percent(),
+        "our worst case": many.our_accuracy.percent(),
         "only AutoAttack breaks": "18",
         "only ours breaks": "3",
         "ours minus AutoAttack, points": f"+50.0 [{low:+.1f}, {high:+.1f}]",

@@ -15,7 +15,7 @@ from interpret_robust.attribution.captum_methods import BASELINES, OF_ACTIVATION
 from interpret_robust.attribution.gradients import checked_source, gradient_map, loss_gradient
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
-from interpret_robust.models.wrapped import Preprocess, Wrapped
+from interpret_robust.models.wrapped import Preprocess, WrappedModel
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 INDICES = range(40, 40 + N)
@@ -26,14 +26,14 @@ def images(count: int = N) -> Tensor:
     return 0.05 + 0.9 * pixels(count, C, H, W, seed=2)
 
 
-def network(*, inplace: bool = False) -> Wrapped:
+def network(*, inplace: bool = False) -> WrappedModel:
     found: Convolutions = seeded(Convolutions)
     settle(found)
     with torch.no_grad():
         found.answer.weight.mul_(20)
     for module in (found.rectify, found.rectify_again):
         module.inplace = inplace
-    return Wrapped(found, PLAIN, "body")
+    return WrappedModel(found, PLAIN, "body")
 
 
 def maps(name: str, model: nn.Module, part: Any = slice(None), seed: int = 0) -> Tensor:
@@ -233,7 +233,7 @@ class Broken(nn.Module):
 
 @pytest.mark.parametrize("name", names())
 def test_a_method_that_fails_is_told_in_one_sentence_and_leaves_no_hooks(name: str) -> None:
-    model = Wrapped(Broken().eval(), PLAIN, "rectify")
+    model = WrappedModel(Broken().eval(), PLAIN, "rectify")
     with (
         unchanged(model),
         pytest.raises(UserError, match=rf"captum's {name} does not go through this network \(out of order\)\."),

@@ -15,8 +15,8 @@ from interpret_robust.datasets.npz import write_npz
 
 
 @lru_cache
-def digits(*, planted: bool = False, seed: int = 0) -> Dataset:
-    return cluttered_digits(303, 101, seed=seed, planted=planted)
+def digits(*, with_patterns: bool = False, seed: int = 0) -> Dataset:
+    return cluttered_digits(303, 101, seed=seed, with_patterns=with_patterns)
 
 
 def masks(split: Split) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -78,11 +78,11 @@ def test_pixels_leave_room_for_the_planted_pattern() -> None:
 
 
 def test_planted_images_are_the_plain_ones_plus_their_class_pattern_below_eps() -> None:
-    plain, planted = digits(), digits(planted=True)
-    assert (plain.name, planted.name) == ("cluttered-digits", "cluttered-digits-planted")
+    plain, with_patterns = digits(), digits(with_patterns=True)
+    assert (plain.name, with_patterns.name) == ("cluttered-digits", "cluttered-digits-planted")
     patterns: dict[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]] = {}
     for name in ("train", "test"):  # the same pattern in both
-        before, after = plain.split(name), planted.split(name)
+        before, after = plain.split(name), with_patterns.split(name)
         np.testing.assert_array_equal(after.labels, before.labels)
         np.testing.assert_array_equal(masks(after), masks(before))
         difference = after.images.astype(np.int64) - before.images
@@ -96,8 +96,8 @@ def test_planted_images_are_the_plain_ones_plus_their_class_pattern_below_eps() 
         for other in range(label):
             assert 0.3 < (pattern != patterns[other]).mean() < 0.7
     assert plain.patterns is None
-    assert planted.patterns is not None and planted.patterns.dtype == np.float32
-    np.testing.assert_array_equal(np.rint(255 * planted.patterns), [patterns[label] for label in range(10)])
+    assert with_patterns.patterns is not None and with_patterns.patterns.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(255 * with_patterns.patterns), [patterns[label] for label in range(10)])
 
 
 def test_patterns_come_with_the_planted_data_by_name_and_with_no_other(
@@ -107,15 +107,15 @@ def test_patterns_come_with_the_planted_data_by_name_and_with_no_other(
     catalogue.load.cache_clear()
     names = ("cluttered-digits", "cluttered-digits-planted", str(tmp_path / "own-planted.npz"))
     for name in names:
-        made = digits(planted="planted" in name)
+        made = digits(with_patterns="planted" in name)
         arrays = {"x_train": made.train.images, "x_test": made.test.images}
         write_npz(catalogue.file_of(name), arrays | {"y_train": made.train.labels, "y_test": made.test.labels})
-    plain, planted, own = map(catalogue.load, names)
+    plain, with_patterns, own = map(catalogue.load, names)
     catalogue.load.cache_clear()
     assert plain.patterns is None and own.patterns is None
-    change = (planted.test.images.astype(np.int64) - plain.test.images) / 255
-    assert planted.patterns is not None
-    np.testing.assert_allclose(planted.patterns[planted.test.labels], change, rtol=1e-6)
+    change = (with_patterns.test.images.astype(np.int64) - plain.test.images) / 255
+    assert with_patterns.patterns is not None
+    np.testing.assert_allclose(with_patterns.patterns[with_patterns.test.labels], change, rtol=1e-6)
 
 
 # --- what a split and a dataset say of themselves

@@ -17,7 +17,7 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5
-from interpret_robust.training.accelerate import WARM_UP, Recorded
+from interpret_robust.training.accelerate import WARM_UP, RecordedStep
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run, train, training
 from interpret_robust.training.recipe import PRESETS
@@ -46,7 +46,7 @@ def test_compiled_and_recorded_steps_are_those_as_written(digits: Dataset, batch
         fast.advance()
         written.advance()
         torch.testing.assert_close(fast.totals.sums, written.totals.sums, rtol=0.02, atol=0.02)
-    assert isinstance(fast.update, Recorded) and fast.update.graph is not None
+    assert isinstance(fast.update, RecordedStep) and fast.update.graph is not None
     # bfloat16 rounds otherwise in fused kernels, and signs of an attack follow: the same course, not the same bits.
     for one, other in zip(fast.model.parameters(), written.model.parameters(), strict=True):
         assert (one - other).norm() < 0.1 * other.norm() + 1e-3

@@ -46,7 +46,7 @@ def test_readings_equal_those_of_a_plain_loop(count: int, periods: tuple[int, ..
 def test_images_that_repeat_take_no_more_steps() -> None:
     count = 3 * GRANULE
     start, period, entry = walks(count, (2,))
-    period, taken = period.clone(), torch.zeros(count, dtype=torch.int64)
+    period, counts = period.clone(), torch.zeros(count, dtype=torch.int64)
     period[:GRANULE] = 100
     calls: Counter[int] = Counter()
 
@@ -54,19 +54,19 @@ def test_images_that_repeat_take_no_more_steps() -> None:
         calls[len(position)] += 1
         return turn(position, period, entry)
 
-    list(read_at(advance, start, (period, entry), [60], look_for_cycles=True, taken=taken))
-    assert taken[:GRANULE].tolist() == [60] * GRANULE
+    list(read_at(advance, start, (period, entry), [60], look_for_cycles=True, counts=counts))
+    assert counts[:GRANULE].tolist() == [60] * GRANULE
     # Every other image has gone round once by the step after its entry plus its period.
-    assert int(taken[GRANULE:].max()) <= 15 + 2 + cycles.FIRST_CHECK
+    assert int(counts[GRANULE:].max()) <= 15 + 2 + cycles.FIRST_CHECK
     assert set(calls) == {3 * GRANULE, 2 * GRANULE, GRANULE} or set(calls) == {3 * GRANULE, GRANULE}
-    assert sum(size * times for size, times in calls.items()) == int(taken.sum())
+    assert sum(size * times for size, times in calls.items()) == int(counts.sum())
 
 
 def test_without_looking_every_step_is_taken() -> None:
     start, period, entry = walks(40, (1,))
-    taken = torch.zeros(40, dtype=torch.int64)
-    list(read_at(turn, start, (period, entry), [30], look_for_cycles=False, taken=taken))
-    assert taken.tolist() == [30] * 40
+    counts = torch.zeros(40, dtype=torch.int64)
+    list(read_at(turn, start, (period, entry), [30], look_for_cycles=False, counts=counts))
+    assert counts.tolist() == [30] * 40
 
 
 def test_an_attack_reads_the_same_bits_with_and_without() -> None:
@@ -74,16 +74,16 @@ def test_an_attack_reads_the_same_bits_with_and_without() -> None:
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(70) % 5
     model = fold(build("small", variant("at-att").head, (3, 20, 16), 5, seed=0).eval())
-    attack, readings, taken = PGD(0.01, 0.01, 40), {}, torch.zeros(70, dtype=torch.int64)
+    attack, readings, counts = PGD(0.01, 0.01, 40), {}, torch.zeros(70, dtype=torch.int64)
     for look in (True, False):
         model.answers_alone = look
-        count = taken if look else None
+        count = counts if look else None
         noise = per_image_noise(0, range(70))
         readings[look] = list(attack.iterates(model, images, labels, noise, [5, 17, 40], count))
     for (step, iterate), (other_step, other) in zip(*readings.values(), strict=True):
         assert step == other_step
         assert torch.equal(iterate, other)
-    assert int(taken.min()) < 40, "no image of this model repeats: the test shows nothing"
+    assert int(counts.min()) < 40, "no image of this model repeats: the test shows nothing"
 
 
 class Dropping(torch.nn.Module):

@@ -23,7 +23,7 @@ from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import libraries
 from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import (
-    Brought,
+    ExternalModel,
     bring,
     layer_rows,
     network_of,
@@ -89,7 +89,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def brought(network: nn.Module, data: Dataset, **card: Any) -> Brought:
+def brought(network: nn.Module, data: Dataset, **card: Any) -> ExternalModel:
     return bring(network, Card("mine:net", **card), data, data.name)
 
 
@@ -552,7 +552,7 @@ def test_what_was_left_open_is_filled_in() -> None:
     assert found.card.normalize == "0.485,0.456,0.406,0.229,0.224,0.225"
     again = bring(seeded(Convolutions), found.card, noise(), "noise")
     images = pixels(2, C, H, W)
-    torch.testing.assert_close(again.wrapped(images), found.wrapped(images))
+    torch.testing.assert_close(again.wrapper(images), found.wrapper(images))
 
 
 # --- a network and data
@@ -733,9 +733,9 @@ def test_layers_are_listed_with_the_one_that_is_taken(mine: Path) -> None:
         ("body", "8", "6x9", ""),
         ("rectify_again", "8", "6x9", "taken"),
     ]
-    everything = layer_rows(Card("mine_of_tests:net", local_layer="stem"), data, everything=True)
-    assert [row["layer"] for row in everything if row[""] == "taken"] == ["stem"]
-    assert everything[-1] == {"layer": "answer", "kind": "Linear", "channels": "", "positions": "", "": ""}
+    with_all = layer_rows(Card("mine_of_tests:net", local_layer="stem"), data, with_all=True)
+    assert [row["layer"] for row in with_all if row[""] == "taken"] == ["stem"]
+    assert with_all[-1] == {"layer": "answer", "kind": "Linear", "channels": "", "positions": "", "": ""}
 
 
 # --- doubts
@@ -776,5 +776,5 @@ def test_a_model_that_guesses_is_in_doubt() -> None:
 def test_trying_out_leaves_the_model_as_it_is() -> None:
     data = noise()
     found = brought(seeded(Convolutions), data)
-    with unchanged(found.wrapped):
+    with unchanged(found.wrapper):
         assert try_out(found, data, CPU).images == 9

@@ -136,7 +136,9 @@ def test_the_caption_holds_the_numbers_of_the_files(analyzed: Path, drawn: Path,
     assert caption["numbers"].keys() == {f"{variant} seed 0" for variant in VARIANTS}
     for variant, path in zip(VARIANTS, of, strict=True):
         result, numbers = hdf5.read(path), caption["numbers"][f"{variant} seed 0"]
-        stored = accuracies(result) if name == "robustness" else {key: result[key] for key in figures.get(name).DRAWN}
+        stored = (
+            accuracies(result) if name == "robustness" else {key: result[key] for key in figures.get(name).DATASETS}
+        )
         assert numbers == {key: plain(values) for key, values in stored.items()}
     assert "60 train images" in caption["caption"]
     assert "at eps 2/255" in caption["caption"]

@@ -9,7 +9,7 @@ import pytest
 from interpret_robust.cli import irt, main
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.results import tables
-from interpret_robust.results.tables import Table, captioned, fold, render
+from interpret_robust.results.tables import Table, fold, render, with_caption
 
 ROWS = [
     {"model": "cifar10-small-at", "natural": "61.8", "PGD-20": "31.2 ± 0.1", "images": "1000"},
@@ -73,8 +73,8 @@ def test_what_all_names_begin_with_is_said_once_in_text_only() -> None:
     table = Table(
         [{"model": "digits-small-at"}, {"model": "digits-small-at-att"}], note="3 images.", prefix="digits-small-"
     )
-    assert captioned(table).splitlines()[2:] == ["at", "at-att", "3 images. Models: digits-small-..."]
-    assert "digits-small-at-att" in captioned(table, "csv") and "Models" not in captioned(table, "markdown")
+    assert with_caption(table).splitlines()[2:] == ["at", "at-att", "3 images. Models: digits-small-..."]
+    assert "digits-small-at-att" in with_caption(table, "csv") and "Models" not in with_caption(table, "markdown")
 
 
 def test_numbers_stand_at_the_right_of_their_column() -> None:
@@ -84,7 +84,7 @@ def test_numbers_stand_at_the_right_of_their_column() -> None:
 
 def test_json_has_numbers_as_numbers() -> None:
     table = Table([{"model": "a", "share": "0.25", "images": "7", "p": ""}], "title", "note")
-    assert json.loads(captioned(table, "json")) == {
+    assert json.loads(with_caption(table, "json")) == {
         "title": "title",
         "note": "note",
         "rows": [{"model": "a", "share": 0.25, "images": 7, "p": None}],
@@ -92,7 +92,7 @@ def test_json_has_numbers_as_numbers() -> None:
 
 
 def test_latex_typesets_the_note() -> None:
-    text = captioned(Table([{"a": "1"}], "", "50 % of images"), "latex")
+    text = with_caption(Table([{"a": "1"}], "", "50 % of images"), "latex")
     assert r"\footnotesize 50 \% of images" in text and "% 50" not in text
 
 
@@ -104,8 +104,8 @@ def test_a_name_in_other_letters_is_recognized() -> None:
 def test_several_tables_are_one_json_document() -> None:
     first, second = Table([{"a": "1"}], "one"), Table([{"b": "x"}], "", "two")
     rows = [{"title": "one", "note": "", "rows": [{"a": 1}]}, {"title": "", "note": "two", "rows": [{"b": "x"}]}]
-    assert json.loads(tables.captioned_all([first, second], "json")) == rows
-    assert tables.captioned_all([first, second]) == f"{captioned(first)}\n\n{captioned(second)}"
+    assert json.loads(tables.with_captions([first, second], "json")) == rows
+    assert tables.with_captions([first, second]) == f"{with_caption(first)}\n\n{with_caption(second)}"
 
 
 def test_a_second_model_is_refused() -> None:

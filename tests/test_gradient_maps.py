@@ -20,8 +20,8 @@ from interpret_robust.analyses.gradient_maps import (
     ANALYSIS,
     QUANTILES,
     SCHEMA,
+    Context,
     MapSettings,
-    Prepared,
     Target,
     examples,
     rows,
@@ -72,7 +72,7 @@ def closed_form(model: Linear, at: Tensor, targets: Tensor) -> AnyArray:
 
 def made(path: Path, model: nn.Module, of: Split, settings: MapSettings, *, variant: str = "at") -> Result:
     """The finished file of a model on a split, its rows in two batches."""
-    prepared = Prepared(settings, set_deviation(model, of, settings))
+    prepared = Context(settings, set_deviation(model, of, settings))
     parts = [rows(model, batch(of, *span), prepared) for span in ((0, 9), (9, len(of)))]  # type: ignore[arg-type]
     config = {
         "checkpoint": {"name": path.stem, "job": {"variant": variant, "seed": 0, "class_names": list(NAMES)}},
@@ -102,7 +102,7 @@ def slow_view(one: AnyArray, rule: str, common: float) -> AnyArray:
 
 def test_rows_are_those_of_the_closed_form() -> None:
     model, of = linear(), split()
-    found = rows(model, batch(of), Prepared(MapSettings(), set_deviation(model, of, MapSettings())))
+    found = rows(model, batch(of), Context(MapSettings(), set_deviation(model, of, MapSettings())))
     maps = closed_form(model, batch(of).images, batch(of).labels)
     largest = np.abs(maps).max((1, 2, 3))
     stored = {name.removeprefix("per_image/"): values for name, values in found.items()}
@@ -130,7 +130,7 @@ def test_rows_are_those_of_the_closed_form() -> None:
 
 def test_a_map_times_its_scale_is_the_gradient_to_the_precision_that_is_stated() -> None:
     model, of = linear(), split(200)
-    found = rows(model, batch(of), Prepared(MapSettings(), 1.0))
+    found = rows(model, batch(of), Context(MapSettings(), 1.0))
     maps = closed_form(model, batch(of).images, batch(of).labels)
     scale = found["per_image/scale"].astype(np.float64)
     error = found["per_image/map"].astype(np.float64) * scale[:, None, None, None] - maps
@@ -246,7 +246,7 @@ class Guarded(Columns):
 
     def at(self, path: str, indices: AnyArray) -> AnyArray:
         assert len(indices) <= 10
-        return super().at(path, indices)
+        return super().rows_at(path, indices)
 
 
 def test_no_column_of_maps_is_read_whole(half_blind: Result) -> None:
@@ -309,7 +309,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(trained: Path, digits: Dataset, 
     whole = work(trained, digits, tmp_path / "whole", MapSettings()).run()
     stopped, seen = work(trained, digits, tmp_path / "stopped", MapSettings()), []
 
-    def failing(model: Classifier, part: Batch, prepared: Prepared) -> dict[str, AnyArray]:
+    def failing(model: Classifier, part: Batch, prepared: Context) -> dict[str, AnyArray]:
         seen.append(part.indices.start)
         if len(seen) == 2:
             raise RuntimeError("as a crash would")

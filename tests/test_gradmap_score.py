@@ -52,7 +52,7 @@ from interpret_robust.figures.gradmap_score import draw as picture_of
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
-from interpret_robust.results.gradmap_tables import compared, headline
+from interpret_robust.results.gradmap_tables import comparison_rows, headline
 from interpret_robust.results.hdf5 import Columns, Result
 
 CPU = torch.device("cpu")
@@ -372,7 +372,7 @@ def test_balanced_accuracy_counts_every_class_alike() -> None:
     answers = np.array([0, 0, 0, 0, 0, 9, 4, 9, 0])
     found = score(answers, reference)
     assert found.accuracy[0] == pytest.approx(7 / 9)
-    assert found.balanced == pytest.approx((5 / 6 + 1 + 1 / 2) / 3)
+    assert found.balanced_accuracy == pytest.approx((5 / 6 + 1 + 1 / 2) / 3)
 
 
 @pytest.mark.parametrize(("right", "counts"), [(True, [0, 29]), (False, [29, 0])])
@@ -671,7 +671,7 @@ def exact(first: int, second: int) -> float:
 
 def compare(results: Sequence[Result], *views: str) -> list[list[dict[str, str]]]:
     """The tables that come after that of the controls."""
-    return compared(results, *views)[1:]
+    return comparison_rows(results, *views)[1:]
 
 
 THREE: dict[str, Right] = {
@@ -793,7 +793,7 @@ def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
 
 def test_the_second_table_shows_the_controls(written: Result, tmp_path: Path) -> None:
     files = [file_of(tmp_path, "at", 0, THREE["at"]), file_of(tmp_path, "natural", 1, THREE["at-att"])]
-    table, *_ = compared(files)
+    table, *_ = comparison_rows(files)
     assert [(row["rule"], row["instead of the map of"]) for row in table] == [
         (rule, model) for rule in ("clip", "raw") for model in ("at seed 0", "natural seed 1")
     ]
@@ -805,8 +805,8 @@ def test_the_second_table_shows_the_controls(written: Result, tmp_path: Path) ->
         image = (result["per_image/image_prediction"][:, 0] == label).mean()
         assert row["the image"] == f"{100 * image:.1f} %"
         assert row["random target, by a probe"].startswith(f"{100 * result['anchor/probe'][0]:.1f} % [")
-    assert compared(files, "raw")[0] == table[2:]
-    assert "random target, by a probe" not in compared([written])[0][0]
+    assert comparison_rows(files, "raw")[0] == table[2:]
+    assert "random target, by a probe" not in comparison_rows([written])[0][0]
 
 
 # The picture

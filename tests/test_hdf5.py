@@ -492,13 +492,13 @@ def test_rows_at_indices_are_read_alone_and_in_their_order(tmp_path: Path, indic
     with start(tmp_path / "x.h5") as rows:
         rows.append(made_rows())
         for name, values in made_rows().items():
-            found = rows.columns().at(name, chosen)
+            found = rows.columns().rows_at(name, chosen)
             assert found.dtype == values.dtype
             np.testing.assert_array_equal(found, values[chosen])
-            np.testing.assert_array_equal(Columns(made_rows()).at(name, chosen), values[chosen])
+            np.testing.assert_array_equal(Columns(made_rows()).rows_at(name, chosen), values[chosen])
             np.testing.assert_array_equal(rows.columns()[name], values)
     watched = Watched(made_rows()["per_image/map"])
-    Columns({"per_image/map": watched}).at("per_image/map", chosen)
+    Columns({"per_image/map": watched}).rows_at("per_image/map", chosen)
     assert [sorted(set(indices))] == [rows.tolist() for rows in watched.read]
 
 
@@ -613,13 +613,13 @@ def test_parts_are_joined_to_the_content_of_one_process(tmp_path: Path) -> None:
     path = tmp_path / "[x].h5"  # as a pattern it would not find itself
     with start(path) as rows:
         rows.append(made_rows(0, 2))
-        assert rows.missing().tolist() == list(range(2, COUNT))
+        assert rows.missing_images().tolist() == list(range(2, COUNT))
         left = [part_of(path, [2, 3, 7, 8, 4], 4), part_of(path, [5, 6, 9], 1)]
-        assert rows.missing().tolist() == [4, 6, 9, 10, 11, 12]
+        assert rows.missing_images().tolist() == [4, 6, 9, 10, 11, 12]
         with pytest.raises(ValueError, match="lacks the rows of 6 images"):
             rows.join()
         left.append(part_of(path, [4, 6, 9, 10, 11, 12], 6))
-        assert rows.missing().tolist() == []
+        assert rows.missing_images().tolist() == []
         assert rows.done == 2
         rows.join()
         assert rows.done == COUNT and not any(one.exists() for one in left)
@@ -634,13 +634,13 @@ def test_parts_count_only_for_their_own_configuration(tmp_path: Path) -> None:
     with start(path) as rows:
         foreign = part_of(path, [3, 4], 2, CONFIG | {"data": "photos"})
         (broken := path.with_name("x.h5.partial.7")).write_bytes(b"nonsense")
-        assert rows.missing().tolist() == list(range(COUNT))
+        assert rows.missing_images().tolist() == list(range(COUNT))
         assert not foreign.exists() and not broken.exists() and kept.exists()
         mine = part_of(path, [3, 4], 2)
     with start(path) as rows:
-        assert len(rows.missing()) == COUNT - 2
+        assert len(rows.missing_images()) == COUNT - 2
     with start(path, config=CONFIG | {"data": "photos"}, overwrite=True) as rows:
-        assert len(rows.missing()) == COUNT and not mine.exists()
+        assert len(rows.missing_images()) == COUNT and not mine.exists()
 
 
 def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
@@ -650,7 +650,7 @@ def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
         with part.open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)  # as another process does that has it open
             with pytest.raises(UserError) as error:
-                rows.missing()
+                rows.missing_images()
         assert_sentence(error, part, "being written by another process")
     assert part.exists()
 

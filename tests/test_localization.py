@@ -20,7 +20,7 @@ from interpret_robust.analyses.localization import (
     SCHEMA,
     LocalisationSettings,
     Patterns,
-    Sought,
+    Search,
     class_averaged,
     rows,
     summarize,
@@ -97,7 +97,7 @@ def patterns() -> AnyArray:
 
 def found(model: Classifier, split: Split, planted: AnyArray | None = None) -> PerImage:
     weights, grid = ("attention", GRID) if isinstance(model.head, Bright) else ("grad-cam", (H, W))
-    sought = Sought(weights, grid, None if planted is None else Patterns(planted))
+    sought = Search(weights, grid, None if planted is None else Patterns(planted))
     given = rows(model, batch(split), sought)
     assert given.keys() == {column.path for column in SCHEMA.per_image}
     return {name.removeprefix("per_image/"): values for name, values in given.items()}
@@ -158,7 +158,7 @@ def test_attention_that_knows_nothing_has_the_share_of_its_baseline() -> None:
     for name, values in (("area", np.ones((1, *GRID))), ("centre", centre_prior(*GRID)[None])):
         cells = torch.from_numpy(np.broadcast_to(values, (N, C, *GRID)).copy()).float()
         images = cells.repeat_interleave(CELL[0], 2).repeat_interleave(CELL[1], 3)
-        given = rows(model, batch(split, images), Sought("attention", GRID, None))
+        given = rows(model, batch(split, images), Search("attention", GRID, None))
         np.testing.assert_allclose(
             given["per_image/share"][:, 0], given[f"per_image/{name}"][:, 0], rtol=1e-5, err_msg=name
         )
@@ -200,12 +200,14 @@ def test_cosines_with_the_patterns_are_those_of_a_slow_loop() -> None:
 def test_random_directions_have_the_share_of_chance() -> None:
     towards = np.random.default_rng(0).normal(size=(2000, 3 * 32 * 32))
     planted = Patterns(planted_patterns(0))
-    given = planted.along(towards, np.zeros(2000, int))
+    given = planted.measure_alignment(towards, np.zeros(2000, int))
     assert given["pattern_chance"][0] == 10 / 3072
     for name in ("pattern_share", "pattern_share_turned"):
         assert given[name].mean() == pytest.approx(10 / 3072, rel=0.05)
     np.testing.assert_allclose(
-        planted.along(1e-30 * towards[:3], np.zeros(3, int))["pattern_share"], given["pattern_share"][:3], rtol=1e-9
+        planted.measure_alignment(1e-30 * towards[:3], np.zeros(3, int))["pattern_share"],
+        given["pattern_share"][:3],
+        rtol=1e-9,
     )
 
 
@@ -378,7 +380,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
 ) -> None:
     stopped = work(trained["at-att"], planted, tmp_path)
 
-    def failing(model: Classifier, of: Batch, sought: Sought) -> dict[str, AnyArray]:
+    def failing(model: Classifier, of: Batch, sought: Search) -> dict[str, AnyArray]:
         if of.indices.start:
             raise RuntimeError("as a crash would")
         return rows(model, of, sought)
@@ -395,7 +397,7 @@ def test_model_and_random_state_are_left_as_found(trained: dict[str, Path], digi
     of = batch(digits.test.first(5))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
-    rows(model, of, Sought("grad-cam", (8, 8), Patterns(planted_patterns(0))))
+    rows(model, of, Search("grad-cam", (8, 8), Patterns(planted_patterns(0))))
     assert not any(module.training for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -27,7 +27,7 @@ from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch
-from interpret_robust.models.wrapped import Preprocess, Wrapped
+from interpret_robust.models.wrapped import Preprocess, WrappedModel
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 START = 40
@@ -42,21 +42,21 @@ def batch(part: slice = slice(0, N)) -> Batch:
     return Batch(images()[part], LABELS[part], range(START + part.start, START + part.stop), None)
 
 
-def model() -> Wrapped:
+def model() -> WrappedModel:
     network: Convolutions = seeded(Convolutions)
     settle(network)
-    return Wrapped(network, Preprocess((0.0,), (1.0,)), "body")
+    return WrappedModel(network, Preprocess((0.0,), (1.0,)), "body")
 
 
-def linear() -> Wrapped:
-    return Wrapped(Linear(C * H * W, K), Preprocess((0.0,), (1.0,)))
+def linear() -> WrappedModel:
+    return WrappedModel(Linear(C * H * W, K), Preprocess((0.0,), (1.0,)))
 
 
 def settings(source: str = "gradient", seed: int = 0, radius: float = 0.1) -> QualitySettings:
     return QualitySettings(source, radius, SAMPLES, seed)
 
 
-def found(network: Wrapped, of: QualitySettings, part: slice = slice(0, N)) -> dict[str, Array]:
+def found(network: WrappedModel, of: QualitySettings, part: slice = slice(0, N)) -> dict[str, Array]:
     return {name.removeprefix("per_image/"): values for name, values in rows(network, batch(part), of).items()}
 
 

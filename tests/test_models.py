@@ -143,8 +143,8 @@ def slow_nonlinear_attention(local: Array, head: NonlinearAttention) -> tuple[Ar
     attention, pooled = np.zeros((count, height * width)), np.zeros((count, channels))
     for n in range(count):
         for i, j in itertools.product(range(height), range(width)):
-            hidden = np.maximum(0, matrix @ np.concatenate([local[n, :, i, j], g[n]]) + bias)
-            attention[n, i * width + j] = math.exp(vector @ hidden + constant)
+            units = np.maximum(0, matrix @ np.concatenate([local[n, :, i, j], g[n]]) + bias)
+            attention[n, i * width + j] = math.exp(vector @ units + constant)
         attention[n] /= attention[n].sum()
         for i, j in itertools.product(range(height), range(width)):
             pooled[n] += attention[n, i * width + j] * local[n, :, i, j]
@@ -188,7 +188,7 @@ def test_unit_equals_the_slow_one(inputs: int, outputs: int, stride: int, activa
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (7, 5)])
 def test_nonlinear_attention_equals_the_loop_over_concatenations(height: int, width: int) -> None:
     torch.manual_seed(0)
-    head, local = NonlinearAttention(3, hidden=9).double(), pixels(2, 3, height, width, low=-2, high=2).double()
+    head, local = NonlinearAttention(3, units=9).double(), pixels(2, 3, height, width, low=-2, high=2).double()
     attention, pooled = head(local)
     slow_attention, slow_pooled = slow_nonlinear_attention(array(local), head)
     assert slow_attention.std() > 1e-3  # not the uniform weights, which any order of positions has

@@ -12,11 +12,11 @@ from interpret_robust import analyses
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.catalogue import ABOUT
+from interpret_robust.datasets.catalogue import DESCRIPTIONS
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.variants import VARIANTS
-from interpret_robust.results.reported import reported
-from interpret_robust.study.plan import EXPLAINED, PARTS, SCALES, Model, Study, question_tasks, study
+from interpret_robust.results.reported import read_reported
+from interpret_robust.study.plan import EXPLANATION_IMAGES, PARTS, SCALES, Model, Study, question_tasks, study
 from interpret_robust.training.recipe import PRESETS
 
 EVERY = [(name, scale) for scale in SCALES for name in PARTS]
@@ -30,7 +30,7 @@ def variants(models: Sequence[Model]) -> set[str]:
 def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale: str) -> None:
     of = study(name, scale)
     assert len(set(of.models)) == len(of.models)
-    assert of.dataset in ABOUT and of.recipe in PRESETS
+    assert of.dataset in DESCRIPTIONS and of.recipe in PRESETS
     for architecture, variant, seed in of.models:
         assert architecture in ARCHITECTURES and variant in VARIANTS and seed >= 0
     for question in of.questions:
@@ -43,7 +43,7 @@ def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale:
 @pytest.mark.parametrize("table", ["table1", "table2", "table3", "table5", "table6"])
 def test_tables_have_the_paper_s_data_network_and_variants_and_a_copy_of_each(table: str) -> None:
     of = study(table, "paper")
-    cells = [cell for cell in reported() if cell.table == table]
+    cells = [cell for cell in read_reported() if cell.table == table]
     assert {of.dataset} == {cell.dataset for cell in cells}
     assert {model.architecture for model in of.models} == {cell.architecture for cell in cells}
     assert variants(of.models) == {cell.variant for cell in cells}
@@ -90,7 +90,7 @@ def test_the_audit_at_quick_scale_finds_the_models_of_the_quick_study_and_asks_o
         if question.analysis in shared:
             same = asked[question.analysis]
             assert (question.settings, question.split) == (same.settings, same.split)
-            assert (question.limit, same.limit) == (None, EXPLAINED)
+            assert (question.limit, same.limit) == (None, EXPLANATION_IMAGES)
     assert shared <= {question.analysis for question in audit.questions}
 
 

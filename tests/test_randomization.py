@@ -37,7 +37,7 @@ from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures.drawing import draw
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.folded import fold
-from interpret_robust.models.reinitialize import random_network, randomized, stages
+from interpret_robust.models.reinitialize import random_network, randomize, stages
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns
 
@@ -79,7 +79,7 @@ def test_stages_go_from_the_classifier_to_the_first_layer() -> None:
 @pytest.mark.parametrize("done", [0, 1, 3, len(SMALL)])
 def test_stages_above_are_random_and_those_below_as_trained(done: int) -> None:
     model, images = small(), pixels(30, 3, 20, 24)
-    kept = same(state(model), state(randomized(model, done, images, 5)))
+    kept = same(state(model), state(randomize(model, done, images, 5)))
     for name, unchanged in kept.items():
         stage = next(number for number, prefix in enumerate(PREFIXES) if name.startswith(prefix))
         assert unchanged == (stage >= done), name
@@ -87,7 +87,7 @@ def test_stages_above_are_random_and_those_below_as_trained(done: int) -> None:
 
 def test_each_stage_goes_on_from_the_one_before() -> None:
     model, images = small(), pixels(30, 3, 20, 24)
-    first, second = (state(randomized(model, done, images, 5)) for done in (2, len(SMALL)))
+    first, second = (state(randomize(model, done, images, 5)) for done in (2, len(SMALL)))
     learned = {name: values for name, values in first.items() if "running" not in name and "num_b" not in name}
     shared = [name for name, equal in same(learned, second).items() if equal]
     assert shared == [name for name in learned if name.startswith(("head.", "classifier."))]
@@ -398,7 +398,7 @@ def test_stages_are_named_and_their_networks_as_they_say(
     reference = loss_gradient(fold(model), images, labels)
     for name, unfolded in (
         ("trained", model),
-        ("norm", randomized(model, 3, all_images, 0)),
+        ("norm", randomize(model, 3, all_images, 0)),
         ("stem", random_network(model, all_images, 0)),
         ("random 2", random_network(model, all_images, 2)),
     ):

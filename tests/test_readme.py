@@ -26,7 +26,7 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 def small(name: str, path: Path) -> None:
     """The dataset `name` as a few images at `path`."""
-    made = cluttered_digits(40, 10, planted=name.endswith("planted"))
+    made = cluttered_digits(40, 10, with_patterns=name.endswith("planted"))
     arrays: Arrays = {"x_train": made.train.images, "x_test": made.test.images}
     arrays |= {"y_train": made.train.labels.astype("u1"), "y_test": made.test.labels.astype("u1")}
     if name.startswith("cluttered") and made.train.masks is not None and made.test.masks is not None:

@@ -94,12 +94,12 @@ def test_a_model_without_batch_norm_is_refused_in_a_sentence() -> None:
 def test_images_are_the_first_of_a_seeded_draw() -> None:
     images = np.random.default_rng(5).integers(0, 256, (1203, 2, 3, 1), np.uint8)
     split = Split(images, np.arange(1203))
-    chosen = recalibration.drawn(split)
+    chosen = recalibration.draw_images(split)
     assert len(chosen) == 1000 and len(set(chosen.labels.tolist())) == 1000
     assert chosen.labels.tolist() != list(range(1000))
     np.testing.assert_array_equal(chosen.images, images[chosen.labels])
-    assert chosen.sha256 == recalibration.drawn(split).sha256
-    assert len(recalibration.drawn(split.first(7))) == 7
+    assert chosen.sha256 == recalibration.draw_images(split).sha256
+    assert len(recalibration.draw_images(split.first(7))) == 7
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_an_analysis_asks_the_recalibrated_model_whatever_its_batch_size(
 
 
 def test_adversarial_images_are_those_of_the_recipe_within_its_ball(trained: Path, digits: Dataset) -> None:
-    found, split = checkpoint.read(trained), recalibration.drawn(digits.train)
+    found, split = checkpoint.read(trained), recalibration.draw_images(digits.train)
     attack = recalibration._attack(found.job)
     recipe = found.job["recipe"]
     assert (attack.eps, attack.step_size, attack.steps) == tuple(

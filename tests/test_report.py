@@ -242,7 +242,7 @@ def test_every_file_stands_with_its_origin(page: str, opened: dict[str, list[Res
             attributes["created_utc"],
             stored["environment"]["torch"],
             stored["config"]["checkpoint"]["sha256"],
-            commands.of(result),
+            commands.command_of(result),
         ):
             assert value in entry
 
@@ -278,14 +278,14 @@ def test_commands_name_what_is_not_the_default(opened: dict[str, list[Result]], 
     base = opened["robustness"][1]
     default, data = default_settings(base), base.config["data"]
     called = f"irt analyze robustness checkpoints/{base.config['checkpoint']['name']}.safetensors"
-    assert commands.of(made_by(base, settings=default)) == called
+    assert commands.command_of(made_by(base, settings=default)) == called
     options = {"--eps", str(2 / 255), "--pgd", "1,2", "--cw", "none"}
     options |= {"--step-size", str(base.config["settings"]["step_size"])}
-    assert set(commands.of(base).removeprefix(called).split()) <= options
-    assert "--cw none" in commands.of(base) and "--pgd 1,2" in commands.of(base)
+    assert set(commands.command_of(base).removeprefix(called).split()) <= options
+    assert "--cw none" in commands.command_of(base) and "--pgd 1,2" in commands.command_of(base)
     other, origin = data | {"split": "train", "dataset": "digits"}, {"source": "my data/digits.npz", "limit": 30}
     changed = made_by(base, origin, settings=default | {"seed": 7}, data=other, batch_size=5)
-    assert commands.of(changed) == (
+    assert commands.command_of(changed) == (
         f"{called} --dataset 'my data/digits.npz' --split train --limit 30 --batch-size 5 --seed 7"
     )
 
@@ -293,7 +293,7 @@ def test_commands_name_what_is_not_the_default(opened: dict[str, list[Result]], 
 def test_zero_is_an_option_too(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
     settings = opened["attention-rank"][0].config["settings"]
     result = made_by(opened["attention-rank"][0], settings=settings | {"steps": 0})
-    assert "--steps 0" in commands.of(result)
+    assert "--steps 0" in commands.command_of(result)
 
 
 def test_models_are_trained_on_as_many_images_of_the_same_file(
@@ -302,8 +302,8 @@ def test_models_are_trained_on_as_many_images_of_the_same_file(
     base = opened["robustness"][1]
     recipe = vars(preset("quick", "cluttered-digits")) | {"epochs": 3, "flip": True}
     checkpoint, own = trained_by(base, recipe=recipe, images=5000), "my data/cluttered-digits.npz"
-    of = {"source": own, "trained_on": [own]}
-    result = made_by(base, of, checkpoint=checkpoint, settings=default_settings(base))
+    origin = {"source": own, "trained_on": [own]}
+    result = made_by(base, origin, checkpoint=checkpoint, settings=default_settings(base))
     assert commands.all_of([result] * 2) == [
         "irt train at-att --dataset 'my data/cluttered-digits.npz' --arch small --recipe quick --seed 0 --limit 5000 "
         "--set epochs=3 --set flip=true",
@@ -354,7 +354,7 @@ def test_evaluators_are_trained_and_named_where_they_were_given(
     assert (run["source"], run["limit"], run["trained_on"]) == ("d.npz", 7, [digits.name] * 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses, "get", lambda _: oddity.ANALYSIS)
-        everything, reader_options = commands.all_of([default, given]), commands.of(given).split()
+        everything, reader_options = commands.all_of([default, given]), commands.command_of(given).split()
     trained = [line.split() for line in everything if line.startswith("irt train")]
     assert [(line[2], line[line.index("--seed") + 1]) for line in trained] == [
         ("at", "0"),
@@ -387,7 +387,7 @@ def test_a_task_says_where_its_images_are_from(
     result = hdf5.read(task.work().run())
     told = f" --dataset {theirs}" if elsewhere else ""
     name = f"checkpoints/{found.path.name}"
-    assert commands.of(result) == f"irt analyze gradient-maps {name}{told} --limit 3 --batch-size 3"
+    assert commands.command_of(result) == f"irt analyze gradient-maps {name}{told} --limit 3 --batch-size 3"
     trained = commands.all_of([result])[0]
     assert f" --dataset {mine} " in trained and trained.endswith(f" --limit {len(digits.train)}")
 

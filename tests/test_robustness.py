@@ -19,7 +19,7 @@ from interpret_robust.analyses.engine.settings import AttackSettings, as_stored
 from interpret_robust.analyses.engine.validation import problems
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import MapSettings
-from interpret_robust.analyses.robustness import Prepared, TableSettings, prepare, rows, summarize, table_row
+from interpret_robust.analyses.robustness import Context, TableSettings, prepare, rows, summarize, table_row
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
 from interpret_robust.attacks.pgd import PGD, LossName, per_image_noise
 from interpret_robust.core.arrays import AnyArray
@@ -60,7 +60,7 @@ def batch_of(images: Tensor, labels: Tensor, start: int = 0) -> Batch:
     return Batch(images, labels, range(start, start + len(images)), None)
 
 
-def prepared(settings: TableSettings, **targets: nn.Module) -> Prepared:
+def prepared(settings: TableSettings, **targets: nn.Module) -> Context:
     work: Any = SimpleNamespace(settings=settings, evaluators=targets)
     return prepare(work)
 

@@ -15,8 +15,8 @@ from interpret_robust.attribution.scale_rules import (
     degenerate,
     deviation,
     moments,
-    normalized,
     pooled_deviation,
+    scaled_maps,
 )
 
 N, C, H, W = 5, 3, 4, 6
@@ -161,7 +161,7 @@ def test_a_constant_map_is_gray_where_only_its_spread_would_show() -> None:
 def test_a_map_is_its_largest_magnitude_times_its_normalized_form() -> None:
     some = maps()
     some[2] = 0
-    unit, largest = normalized(some)
+    unit, largest = scaled_maps(some)
     np.testing.assert_allclose(largest, np.abs(array(some)).max((1, 2, 3)), rtol=1e-6)
     torch.testing.assert_close(unit * largest[:, None, None, None], some)
     assert unit.abs().flatten(1).amax(1).tolist() == [1, 1, 0, 1, 1]

@@ -172,8 +172,7 @@ begun = Path(sys.argv[1])
 make = cluttered_digits.cluttered_digits
 def together(**settings):
     (begun / sys.argv[2]).touch()
-    while len(list(begun.iterdir())) < 2:
-        time.sleep(0.005)
+    time.sleep(0.5)
     return make(40, 20, **settings)
 cluttered_digits.cluttered_digits = together
 found = catalogue.load("cluttered-digits")
@@ -181,13 +180,14 @@ print(found.train.sha256, len(found.test))
 """
 
 
-def test_two_processes_may_generate_the_same_dataset_at_once(fresh: Path, tmp_path: Path) -> None:
+def test_of_two_processes_one_generates_the_dataset_and_the_other_waits_for_it(fresh: Path, tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     command = [sys.executable, "-c", GENERATE, str(tmp_path / "begun")]
     both = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
     told = {process.communicate(timeout=60)[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert told == {f"{cluttered_digits(40, 20).train.sha256} 20\n"}
+    assert len(list((tmp_path / "begun").iterdir())) == 1
     assert list(fresh.iterdir()) == [catalogue.file_of("cluttered-digits")]
 
 

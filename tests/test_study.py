@@ -314,11 +314,11 @@ def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(fold
     told = commands.all_of(found)
     assert [line.split(" --")[0] for line in told] == ["irt train at", "irt train at", called, "irt report"]
     assert told[2] == f"{called} {options}"
-    assert commands.of(found[0]) == f"{called} checkpoints/{subjects[0].name} {options}"
+    assert commands.command_of(found[0]) == f"{called} checkpoints/{subjects[0].name} {options}"
 
     matrix = table_task(folders, matrix=True)
     matrix()
-    words = commands.of(hdf5.read(folders.analyses / matrix.name)).split()
+    words = commands.command_of(hdf5.read(folders.analyses / matrix.name)).split()
     named = tuple(folders.root / name for option, name in pairwise(words) if option == "--evaluator")
     assert len(named) == 4
     again = table_task(folders, evaluators=named)
@@ -393,17 +393,17 @@ def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: l
     assert lines[0].split() == ["model", "rightly", "highest"]
     attentive, plain = (hdf5.read(path) for path in files)
     for line, name, result in zip(lines[2:4], ("at", "at-att"), (plain, attentive), strict=True):
-        shown = [f"odd-small-{name}-seed0", str(result["test/read"].tolist()), f"{result['test/highest']:.3f}"]
+        shown = [f"{name}-seed0", str(result["test/read"].tolist()), f"{result['test/highest']:.3f}"]
         assert re.split("  +", line) == shown
     assert plain["test/highest"] != attentive["test/highest"]
-    assert lines[4:] == ["", "files all", "---------", "        2"]
+    assert lines[4:] == ["Models: odd-small-...", "", "files all", "---------", "        2"]
 
 
 @pytest.mark.parametrize("views", [["rightly"], ["highest"], ["rightly", "highest"], ["highest", "rightly"]])
 def test_views_limit_a_table_to_their_columns(files: list[Path], views: list[str]) -> None:
     lines = printing.text_of(files, views).splitlines()
     assert lines[0].split() == ["model", *views]
-    assert re.split("  +", lines[5].rstrip()) == [f"files {view}" for view in views]
+    assert re.split("  +", lines[6].rstrip()) == [f"files {view}" for view in views]
 
 
 def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:

@@ -14,7 +14,7 @@ from interpret_robust import cli
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.printing import text_of
 from interpret_robust.results import attack_tables
-from interpret_robust.results.tables import FORMS, Table, captioned, render, to_latex
+from interpret_robust.results.tables import FORMS, Table, render, to_latex, with_caption
 
 ROWS = [
     {"accuracy, %": "white-box PGD-20", "at": "52.2 \u00b1 1.1", "at_0, paper": "39.72"},
@@ -104,11 +104,11 @@ def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() ->
         body = render(ROWS, form)
         if form == "json":
             said = {"title": "50 % of it", "note": "over 3 seeds", "rows": json.loads(body)}
-            assert json.loads(captioned(table, form)) == said
+            assert json.loads(with_caption(table, form)) == said
             continue
-        assert captioned(Table(ROWS), form) == body
+        assert with_caption(Table(ROWS), form) == body
         assert (
-            captioned(table, form)
+            with_caption(table, form)
             == {
                 "text": f"50 % of it\n{body}\nover 3 seeds",
                 "markdown": f"50 % of it\n\n{body}\n\nover 3 seeds",
@@ -123,10 +123,10 @@ def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path:
     files = [random(tmp_path, of, place) for place, of in enumerate(models)]
     headlines, *compared = printing.rows_of(files)
     assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
-    assert compared == attack_tables.printed(files[::-1]) and len(compared) == 1
+    assert compared == attack_tables.printed_cells(files[::-1]) and len(compared) == 1
     paths = [result.path for result in files]
     for form in ("text", "markdown", "latex"):
-        parts = [captioned(table, form) for table in (headlines, *compared)]
+        parts = [with_caption(table, form) for table in (headlines, *compared)]
         assert text_of(paths, form=form) == "\n\n".join(parts)
     numbers = attack_tables.numbers(files[::-1])
     written = list(csv.DictReader(text_of(paths, form="csv").splitlines()))

@@ -197,12 +197,12 @@ def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     judged = found(files)
     natural, attacked = judged["attention-accuracy"], judged["attention-robustness"]
     (one,), (other, _, worst) = natural.measures, attacked.measures
-    assert (one.what, one.of) == ("natural accuracy", "at-att minus at")
-    assert one.where == "seed 0; 200 test images, the interval over these alone"
-    assert other.what == "accuracy, PGD-20 at eps 8/255"
-    assert worst.what == "accuracy, each image's worst of CW-30, PGD-20"
+    assert (one.quantity, one.comparison) == ("natural accuracy", "at-att minus at")
+    assert one.condition == "seed 0; 200 test images, the interval over these alone"
+    assert other.quantity == "accuracy, PGD-20 at eps 8/255"
+    assert worst.quantity == "accuracy, each image's worst of CW-30, PGD-20"
     assert one.estimate.value == pytest.approx(0.2) and other.estimate.value == pytest.approx(-0.1)
-    assert one.levels == pytest.approx((0.3, 0.1)) and one.ours == "at 10.0 -> at-att 30.0"
+    assert one.levels == pytest.approx((0.3, 0.1)) and one.our_figures == "at 10.0 -> at-att 30.0"
     assert (one.paper, other.paper) == ("at 80.79 -> at-att 82.75 (+1.96)", "at 39.72 -> at-att 41.39 (+1.67)")
     # A mean of 200 differences of -1, 0 and 1.
     deviation = np.sqrt((60 + 20) / 200 - 0.2**2) / np.sqrt(200)
@@ -245,7 +245,7 @@ def test_models_of_two_recipes_are_compared_within_each(tmp_path: Path) -> None:
     ]
     measures = found(files)["attention-accuracy"].measures
     assert sorted(one.estimate.value for one in measures) == pytest.approx([0.2, 0.4])
-    assert {one.what for one in measures} == {"natural accuracy"} and {one.seeds for one in measures} == {(0,)}
+    assert {one.quantity for one in measures} == {"natural accuracy"} and {one.seeds for one in measures} == {(0,)}
 
 
 @pytest.mark.parametrize("given", [(False, True), (True, True)])
@@ -276,11 +276,11 @@ def test_seeds_are_combined(tmp_path: Path) -> None:
     ]
     (one,) = found(files)["attention-accuracy"].measures
     differences = outcomes[:, 1].astype(float) - outcomes[:, 0]
-    assert one.seeds == (0, 1, 2) and one.each == pytest.approx(differences.mean(1))
+    assert one.seeds == (0, 1, 2) and one.values == pytest.approx(differences.mean(1))
     assert (one.estimate, one.p_value) == over_seeds(list(differences))
     assert one.levels == pytest.approx(outcomes.mean((0, 2))[::-1])
-    assert one.where == "seeds 0, 1, 2; 200 test images each"
-    assert one.seed_texts() == [f"seed {seed}: {100 * value:+.1f} points" for seed, value in enumerate(one.each)]
+    assert one.condition == "seeds 0, 1, 2; 200 test images each"
+    assert one.seed_texts() == [f"seed {seed}: {100 * value:+.1f} points" for seed, value in enumerate(one.values)]
     assert len(one.files) == 6
 
 
@@ -291,7 +291,7 @@ def test_seeds_that_disagree_cannot_tell(tmp_path: Path) -> None:
     ]
     assert found(files[:2])["regularization-robustness"].verdict == "holds"
     both = found(files)["regularization-robustness"]
-    assert both.measures[0].each == pytest.approx((0.2, 0.005)) and both.verdict == "cannot tell"
+    assert both.measures[0].values == pytest.approx((0.2, 0.005)) and both.verdict == "cannot tell"
 
 
 def test_every_pair_of_a_claim_has_to_agree(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_every_pair_of_a_claim_has_to_agree(tmp_path: Path) -> None:
         "attention-robustness": "holds",
         "both-robustness": "holds",
     }
-    assert [one.of for one in judged["both-robustness"].measures] == [
+    assert [one.comparison for one in judged["both-robustness"].measures] == [
         f"at-att-reg minus {other}" for other in ("at", "at-reg", "at-att")
     ]
     assert judged["regularization-cost"].measures[0].estimate.value == pytest.approx(-0.2)
@@ -324,14 +324,14 @@ def test_all_readings_are_shown_and_two_decide(tmp_path: Path) -> None:
         for variant, counts in right_on.items()
     ]
     measures = found(files)["attention-robustness"].measures
-    assert [(one.what, str(one.kind)) for one in measures] == [
+    assert [(one.quantity, str(one.kind)) for one in measures] == [
         ("accuracy, PGD-20 at eps 8/255", "main"),
         ("accuracy, PGD-5 at eps 8/255", "further"),
         ("accuracy, CW-30 at eps 8/255", "further"),
         ("accuracy, each image's worst of CW-30, PGD-20, PGD-5", "main"),
     ]
     assert [one.estimate.value for one in measures] == pytest.approx([0.1, 0.05, -0.025, -0.025])
-    assert [one.reported for one in measures] == [(41.39, 39.72), (51.2, 49.89), (40.6, 40.27), ()]
+    assert [one.paper_figures for one in measures] == [(41.39, 39.72), (51.2, 49.89), (40.6, 40.27), ()]
 
 
 def test_models_that_were_read_at_different_steps_are_compared_at_those_they_share(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_models_that_were_read_at_different_steps_are_compared_at_those_they_sha
     measures = found(files)["attention-robustness"].measures
     # A worst case needs more than the one reading that they share.
     (one,) = measures
-    assert (one.what, one.kind) == ("accuracy, PGD-20 at eps 8/255", "main")
+    assert (one.quantity, one.kind) == ("accuracy, PGD-20 at eps 8/255", "main")
     assert one.estimate.value == pytest.approx(0.1)
     assert set(one.files) == {files[0].path.name, files[2].path.name}
 
@@ -368,7 +368,7 @@ def test_apgd_is_in_the_worst_case_that_decides(tmp_path: Path) -> None:
         table(tmp_path, variant, right(100), {"PGD-20": right(counts[0])}) for variant, counts in readings.items()
     ]
     *_, worst = found(fullest(files))["attention-robustness"].measures
-    assert worst.what == "accuracy, each image's worst of APGD-CE-100, APGD-T-100, PGD-20" and worst.kind == "main"
+    assert worst.quantity == "accuracy, each image's worst of APGD-CE-100, APGD-T-100, PGD-20" and worst.kind == "main"
     assert worst.estimate.value == pytest.approx(-0.05)
 
 
@@ -390,9 +390,12 @@ def test_files_of_a_model_that_were_read_elsewhere_add_up(tmp_path: Path) -> Non
 
     def measured(files: list[Result]) -> dict[str, tuple[float, str]]:
         finding = found(files)["attention-robustness"]
-        assert len({one.what for one in finding.measures}) == len(finding.measures)
+        assert len({one.quantity for one in finding.measures}) == len(finding.measures)
         return {
-            one.what.removeprefix("accuracy, ").removesuffix(" at eps 8/255"): (round(one.estimate.value, 6), one.kind)
+            one.quantity.removeprefix("accuracy, ").removesuffix(" at eps 8/255"): (
+                round(one.estimate.value, 6),
+                one.kind,
+            )
             for one in finding.measures
         }
 
@@ -451,7 +454,7 @@ def test_the_headline_is_one_of_what_both_models_were_read_at(tmp_path: Path, tu
         for (variant, of), pgd in zip((("at", 60), ("at-att", 80)), ("5,10", "5,10,20")[::turn], strict=True)
     ]
     finding = found(files)["attention-robustness"]
-    assert [(one.what.removeprefix("accuracy, "), one.kind) for one in finding.measures] == [
+    assert [(one.quantity.removeprefix("accuracy, "), one.kind) for one in finding.measures] == [
         ("PGD-10 at eps 8/255", "main"),
         ("PGD-5 at eps 8/255", "further"),
         ("each image's worst of PGD-10, PGD-5", "main"),
@@ -464,24 +467,24 @@ def test_black_box_accuracy_is_averaged_by_the_attacked_seed_and_by_the_attackin
     finding = found(files)["regularization-cost"]
     _, attacked, attacking = finding.measures
     what = "accuracy, PGD-20 at eps 8/255 on copies"
-    assert (attacked.what, attacking.what) == (f"{what}, by attacked seed", f"{what}, by attacking seed")
+    assert (attacked.quantity, attacking.quantity) == (f"{what}, by attacked seed", f"{what}, by attacking seed")
     everyone = range(3)
     for one, of in (
         (attacked, [slowly(answers, seed, everyone, [seed]) for seed in everyone]),
         (attacking, [slowly(answers, seed, [seed], everyone) for seed in everyone]),
     ):
-        assert (one.kind, one.of, one.seeds, one.images) == ("main", "at minus at-reg", (0, 1, 2), (200,) * 3)
-        assert one.each == pytest.approx([np.mean(values) for values in of])
+        assert (one.kind, one.comparison, one.seeds, one.images) == ("main", "at minus at-reg", (0, 1, 2), (200,) * 3)
+        assert one.values == pytest.approx([np.mean(values) for values in of])
         (value, low, high), p_value = over_seeds([np.array(values) for values in of])
         assert tuple(one.estimate) == pytest.approx((value, low, high)) and one.p_value == pytest.approx(p_value)
-        assert one.reported == (56.6, 56.4)
+        assert one.paper_figures == (56.6, 56.4)
         levels = [
             np.mean([values for source in everyone for values in answers[variant, source].values()])
             for variant in ("at", "at-reg")
         ]
         assert one.levels == pytest.approx(levels)
         assert set(one.files) == {result.path.name for result in files}
-    assert attacked.estimate.value == pytest.approx(attacking.estimate.value) and attacked.each != attacking.each
+    assert attacked.estimate.value == pytest.approx(attacking.estimate.value) and attacked.values != attacking.values
     assert finding.p_value == max(one.p_value for one in finding.measures if one.p_value is not None)
 
 
@@ -490,9 +493,9 @@ def test_one_attacking_seed_is_one_seed_however_many_read_it(tmp_path: Path) -> 
     own = [result for result in files if job(result)["seed"] == 1]
     _, attacked, attacking = found(own)["regularization-cost"].measures
     of = [slowly(answers, seed, [1], [seed]) for seed in (0, 2)]
-    assert attacked.seeds == (0, 2) and attacked.each == pytest.approx([np.mean(values) for values in of])
+    assert attacked.seeds == (0, 2) and attacked.values == pytest.approx([np.mean(values) for values in of])
     assert (attacked.estimate, attacked.p_value) == over_seeds([np.array(values) for values in of])
-    assert attacking.seeds == (1,) and attacking.each == pytest.approx([np.mean(of)])
+    assert attacking.seeds == (1,) and attacking.values == pytest.approx([np.mean(of)])
     assert attacking.p_value is None  # averages over two copies are no answers of yes or no
     # One copy alone gives answers of yes or no: 70 against 50 of 200.
     alone = [
@@ -510,15 +513,15 @@ def test_a_seed_that_has_two_files_counts_once_among_those_that_attack(tmp_path:
     # Seed 0 has two files, as where more models read the second: what both say is one attack.
     again = [result for result in transferred(tmp_path)[0] if job(result)["seed"] == 0]
     once, twice = (found(of)["regularization-cost"].measures for of in (files, [*files, *again]))
-    assert [one.each for one in twice] == [pytest.approx(one.each) for one in once]
-    assert twice[1].each[2] == pytest.approx(np.mean(slowly(answers, 2, range(3), [2])))
+    assert [one.values for one in twice] == [pytest.approx(one.values) for one in once]
+    assert twice[1].values[2] == pytest.approx(np.mean(slowly(answers, 2, range(3), [2])))
     apart = [
         table(tmp_path, variant, right(9), {reading: right(of)[:, None].repeat(2, 1)}, copies={"copy": 1})
         for reading, counts in (("PGD-20", (70, 50)), ("CW-30", (30, 20)))
         for variant, of in zip(("at", "at-reg"), counts, strict=True)
     ]
     _, *measures = found(apart)["regularization-cost"].measures
-    assert [(one.what, round(one.estimate.value, 6)) for one in measures] == [
+    assert [(one.quantity, round(one.estimate.value, 6)) for one in measures] == [
         (f"accuracy, {reading} at eps 8/255 on copies, by {by} seed", value)
         for reading, value in (("PGD-20", 0.1), ("CW-30", 0.05))
         for by in ("attacked", "attacking")
@@ -534,8 +537,8 @@ def test_both_groupings_of_black_box_accuracy_decide(tmp_path: Path) -> None:
             readings = {"PGD-20": right(of)[:, None].repeat(3, 1)}
             files.append(table(tmp_path, variant, right(199), readings, seed=seed, copies=copies))
     _, attacked, attacking = found(files)["regularization-cost"].measures
-    assert attacking.each == pytest.approx((0.35, 0.025, 0.25))
-    assert attacked.each == pytest.approx((0.1375, 0.3, 0.1875))
+    assert attacking.values == pytest.approx((0.35, 0.025, 0.25))
+    assert attacked.values == pytest.approx((0.1375, 0.3, 0.1875))
     spread = [one.estimate.high - one.estimate.low for one in (attacked, attacking)]
     assert spread[0] < 0.6 * spread[1] and (attacked.sign, attacking.sign) == (1, 0)
 
@@ -548,7 +551,7 @@ def test_mnist_has_a_claim_of_its_own(tmp_path: Path) -> None:
     judged = {finding.claim.name: finding for finding in judge(files)}
     assert [name for name, finding in judged.items() if finding.measures] == ["mnist-regularization"]
     first = judged["mnist-regularization"].measures[0]
-    assert (first.reported, first.sign) == ((95.69, 92.86), 1)
+    assert (first.paper_figures, first.sign) == ((95.69, 92.86), 1)
     assert judged["mnist-regularization"].paper == "at 92.86 -> at-reg 95.69 (+2.83)"
 
 
@@ -558,14 +561,14 @@ def test_the_paper_is_cited_for_the_dataset_at_hand(
 ) -> None:
     files = [accuracy(tmp_path, variant, right(9), right(9), data={"dataset": dataset}) for variant in ("at", "at-att")]
     judged = {finding.claim.name: finding for finding in judge(files)}
-    assert judged["attention-robustness"].measures[0].reported == paper_says
+    assert judged["attention-robustness"].measures[0].paper_figures == paper_says
 
 
 def test_nonlinear_attention_is_compared_with_linear(tmp_path: Path) -> None:
     made = {"natural-att": right(120), "natural-linear-att": right(100)}
     judged = found([accuracy(tmp_path, variant, of, right(1)) for variant, of in made.items()])
     (one,) = judged["nonlinear-attention"].measures
-    assert one.estimate.value == pytest.approx(0.1) and one.reported == (92.87, 91.34)
+    assert one.estimate.value == pytest.approx(0.1) and one.paper_figures == (92.87, 91.34)
     assert judged["nonlinear-attention"].verdict == "holds"
 
 
@@ -578,7 +581,7 @@ def test_natural_accuracy_under_two_attacks_is_one_measure(tmp_path: Path) -> No
     judged = found(files)
     (natural,) = judged["attention-accuracy"].measures
     assert natural.kind == "main" and judged["attention-accuracy"].verdict == "holds"
-    assert [one.what for one in judged["attention-robustness"].measures if "worst" not in one.what] == [
+    assert [one.quantity for one in judged["attention-robustness"].measures if "worst" not in one.quantity] == [
         "accuracy, PGD-20 at eps 8/255",
         "accuracy, PGD-20 at eps 0.3",
     ]
@@ -626,8 +629,8 @@ def test_attention_goes_to_robust_features_if_all_correlations_say_so(tmp_path: 
     assert [one.kind for one in finding.measures] == ["main"] + ["control"] * 4
     assert finding.measures[4].estimate.value == pytest.approx(np.mean(beyond))
     assert finding.measures[0].estimate.value == pytest.approx(result["per_image/spearman"].mean())
-    assert finding.measures[0].what == "Spearman of attention and robustness to PGD-20 at eps 8/255"
-    assert finding.measures[0].of == finding.measures[0].ours == "at-att"
+    assert finding.measures[0].quantity == "Spearman of attention and robustness to PGD-20 at eps 8/255"
+    assert finding.measures[0].comparison == finding.measures[0].our_figures == "at-att"
     assert finding.measures[0].text().startswith("+0.50")
     assert finding.verdict == "holds" and finding.p_value is None
 
@@ -667,7 +670,7 @@ def test_attention_and_gradients_on_the_object(tmp_path: Path) -> None:
     assert centre.estimate.value == pytest.approx(0.25 + wave.mean(), abs=1e-6) and centre.kind == "control"
     (difference,) = gradient.measures
     assert difference.estimate.value == pytest.approx(0.2, abs=1e-6) and difference.percent
-    assert difference.images == (40,) and difference.where.startswith("seed 0; 40 test images")
+    assert difference.images == (40,) and difference.condition.startswith("seed 0; 40 test images")
     assert difference.levels == pytest.approx((0.6 + wave[10:].mean(), 0.4 + wave[10:].mean()), abs=1e-6)
     assert attention.verdict == gradient.verdict == "holds"
     without = localized(tmp_path, "at-att", np.full(50, np.nan), 0.6 + wave)
@@ -696,13 +699,13 @@ def test_what_is_lost_without_robust_features_is_beyond_what_random_ones_cost(tm
             ]
             lost.append(areas[orders.index("random")] - areas[orders.index("robust")])
         assert measure.estimate.value == pytest.approx(np.mean(lost)) and measure.percent
-        assert labels["condition"][place] in measure.what
-    assert finding.measures[0].what == (
+        assert labels["condition"][place] in measure.quantity
+    assert finding.measures[0].quantity == (
         "clean accuracy lost, robust features first beyond random order (PGD-20 at eps 8/255, fill mean)"
     )
     assert len(finding.measures) == 2
     several = [measured("at-att", columns, *of) for of in (("mean", 20), ("zero", 20), ("mean", 100))]
-    assert len({measure.what for measure in found(several)["robust-features-matter"].measures}) == 6
+    assert len({measure.quantity for measure in found(several)["robust-features-matter"].measures}) == 6
     fragile = correct.copy()
     fragile[:, :, orders.index("random")], fragile[:, :, orders.index("robust")] = False, True
     assert found([measured("at-att-reg", {"correct": fragile.astype("u1")})])["robust-features-matter"].verdict == (
@@ -747,7 +750,7 @@ def test_gradient_maps_are_read_by_natural_evaluators_of_each_architecture(tmp_p
     # The second file names its evaluators in another order.
     files = [scored(tmp_path, "at-att-reg", first, names), scored(tmp_path, "at", second[:, ::-1], names[::-1])]
     finding = found(files)["gradmap-score"]
-    measures = {one.what: one for one in finding.measures}
+    measures = {one.quantity: one for one in finding.measures}
     assert len(measures) == 4 and measures.keys() == {
         f"maps -g ({called}) read by natural networks ({architecture})"
         for called in ("clipped", "raw")
@@ -758,7 +761,7 @@ def test_gradient_maps_are_read_by_natural_evaluators_of_each_architecture(tmp_p
             one = measures[f"maps -g ({called}) read by natural networks ({architecture})"]
             pair = [[np.mean([row[reader, 0, rule, 0] for reader in readers]) for row in of] for of in (first, second)]
             assert one.estimate.value == pytest.approx(np.mean(pair[0]) - np.mean(pair[1]))
-            assert one.reported == reported
+            assert one.paper_figures == reported
             only = [sum(a > b for a, b in zip(*order, strict=True)) for order in (pair, pair[::-1])]
             expected = stats.binomtest(only[0], sum(only)).pvalue if len(readers) == 1 else None
             assert one.p_value == (expected and pytest.approx(expected))
@@ -820,11 +823,11 @@ def test_a_recalibrated_pair_is_a_control_that_can_keep_a_claim_from_holding(tmp
     for gained, verdict in ((60, "holds"), (40, "cannot tell")):
         other = accuracy(tmp_path, "at-reg", right(100), right(gained), recalibrated="adversarial")
         finding = found([*trained, base, other])["regularization-robustness"]
-        (main,), (control,) = finding.of("main"), finding.of("control")
+        (main,), (control,) = finding.measures_of("main"), finding.measures_of("control")
         assert main.estimate.value == pytest.approx(0.2)
-        assert control.what == "accuracy, PGD-20 at eps 8/255, batch norm recalibrated (adversarial images)"
+        assert control.quantity == "accuracy, PGD-20 at eps 8/255, batch norm recalibrated (adversarial images)"
         assert control.estimate.value == pytest.approx((gained - 50) / 200)
-        assert finding.verdict == verdict and finding.of("further") == ()
+        assert finding.verdict == verdict and finding.measures_of("further") == ()
 
 
 def test_a_recalibrated_model_is_not_compared_with_one_that_is_not(tmp_path: Path) -> None:
@@ -848,8 +851,8 @@ def test_a_range_of_lambda_is_decided_by_models_at_both_of_its_ends(tmp_path: Pa
     assert alone.verdict == "not tested" and [one.kind for one in alone.measures] == ["further"]
     high, beyond = weighted(tmp_path, "at-reg", 70, 0.1), weighted(tmp_path, "at-reg", 10, 10.0)
     finding = found([at, low, high, beyond])["lambda-range"]
-    gains = {one.what.rpartition(" ")[2]: one.estimate.value for one in finding.measures}
-    kinds = {one.what.rpartition(" ")[2]: one.kind for one in finding.measures}
+    gains = {one.quantity.rpartition(" ")[2]: one.estimate.value for one in finding.measures}
+    kinds = {one.quantity.rpartition(" ")[2]: one.kind for one in finding.measures}
     assert gains == pytest.approx({"0.01": 0.1, "0.1": 0.15, "10": -0.15})
     assert kinds == {"0.01": "main", "0.1": "main", "10": "further"}
     assert finding.verdict == "holds"
@@ -865,7 +868,10 @@ def test_the_wide_network_is_compared_with_the_narrow_one_variant_by_variant(tmp
     ]
     (finding,) = (one for one in judge(narrow, wide) if one.claim.name == "wide-robustness")
     first, second = finding.measures
-    assert (first.of, second.of) == ("at small minus at small-wide3", "at-att small minus at-att small-wide3")
+    assert (first.comparison, second.comparison) == (
+        "at small minus at small-wide3",
+        "at-att small minus at-att small-wide3",
+    )
     assert first.estimate.value == pytest.approx(0.1) and second.estimate.value == pytest.approx(0.2)
     assert first.paper == "at small-wide3 38.19 -> at small 39.72 (+1.53)"
     assert finding.verdict == "holds"

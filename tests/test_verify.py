@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from interpret_robust import cli
-from interpret_robust.attacks.verify import Verified, verify
+from interpret_robust.attacks.verify import Verification, verify
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import Dataset, Split
@@ -87,7 +87,7 @@ def right_by_hand(model: checkpoint.Checkpoint, images: Bytes, labels: Any) -> A
     return np.array(found)
 
 
-def asked(path: Path, model: checkpoint.Checkpoint, data: Dataset, **given: Any) -> Verified:
+def asked(path: Path, model: checkpoint.Checkpoint, data: Dataset, **given: Any) -> Verification:
     return verify(path, model, data, device=CPU, **given)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from words import PACKAGE, bindings, british, empty_words
 
 ROOT = PACKAGE.parent
-LIMIT = 0.04
+LIMIT = 0.003
 """Share of bindings whose name may be a function word or a participle; captum, timm and torchattacks: 0.002."""
 STORED = ("colour", "centre", "initialised", "linearised", "localisation", "optimiser", "randomisation")
 """Old spellings that files and commands still hold, and the names that follow them."""

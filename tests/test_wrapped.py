@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.folded import fold
-from interpret_robust.models.wrapped import Preprocess, Wrapped, as_map, as_weights, default_layer, layers, statistics
+from interpret_robust.models.wrapped import (
+    Preprocess,
+    WrappedModel,
+    as_map,
+    as_weights,
+    default_layer,
+    layers,
+    statistics,
+)
 
 MEAN, DEVIATION = (0.1, 0.4, 0.7), (0.5, 0.2, 0.3)
 PLAIN = Preprocess((0.0,), (1.0,))
@@ -32,8 +40,8 @@ def convolutions() -> Convolutions:
     return network
 
 
-def wrapped(layer: str | None = "body", attention: str | None = None) -> Wrapped:
-    return Wrapped(convolutions(), Preprocess(MEAN, DEVIATION), layer, attention)
+def wrapped(layer: str | None = "body", attention: str | None = None) -> WrappedModel:
+    return WrappedModel(convolutions(), Preprocess(MEAN, DEVIATION), layer, attention)
 
 
 def normalized(at: Tensor) -> Tensor:
@@ -191,7 +199,7 @@ def test_pooled_features_go_through_the_classifier_as_logits() -> None:
 
 def test_a_wrapped_network_is_frozen_and_in_eval_mode_and_folding_leaves_it() -> None:
     network = convolutions().train()
-    model = Wrapped(network, PLAIN, "body")
+    model = WrappedModel(network, PLAIN, "body")
     assert not any(module.training for module in model.modules())
     assert not any(weights.requires_grad for weights in model.parameters())
     assert fold(model) is model
@@ -248,7 +256,7 @@ def test_other_tokens_take_the_place_of_the_images_and_the_first_stay(prefix: in
             torch.default_generator.manual_seed(0)
             return Transformer(prefix, says=says).eval()
 
-    network, model, local = transformer(), Wrapped(transformer(), PLAIN, "low"), pixels(N, 10, 2, 3, seed=5)
+    network, model, local = transformer(), WrappedModel(transformer(), PLAIN, "low"), pixels(N, 10, 2, 3, seed=5)
     with torch.no_grad():
         first = network.first.expand(N, -1, -1)
         seen = network.low(torch.cat([first, tokens_of(network.patches(images()))], 1))
@@ -273,7 +281,7 @@ class ChannelsLast(nn.Module):
 
 
 def test_other_local_features_are_put_where_channels_come_last() -> None:
-    model, local = Wrapped(seeded(ChannelsLast), PLAIN, "norm"), pixels(N, 8, 6, 9, seed=5)
+    model, local = WrappedModel(seeded(ChannelsLast), PLAIN, "norm"), pixels(N, 8, 6, 9, seed=5)
     with torch.no_grad():
         assert model.features(images()).local.shape == (N, 8, 6, 9)
         assert torch.equal(model.rest(images(), model.features(images()).local), model(images()))
@@ -293,7 +301,7 @@ def test_what_is_found_of_an_image_does_not_depend_on_its_batch() -> None:
 
 
 def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None:
-    model, at, local = Wrapped(seeded(Gated), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
+    model, at, local = WrappedModel(seeded(Gated), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
     for grad in (True, False):
         with torch.set_grad_enabled(grad), unchanged(model, at, local):
             model.features(at)
@@ -309,7 +317,7 @@ class Broken(Convolutions):
 
 def test_hooks_are_removed_after_an_exception() -> None:
     for network, error in ((seeded(Broken), RuntimeError), (convolutions(), UserError)):
-        model = Wrapped(network, PLAIN, "body" if error is RuntimeError else "answer", "rectify")
+        model = WrappedModel(network, PLAIN, "body" if error is RuntimeError else "answer", "rectify")
         with pytest.raises(error):
             model.features(images())
         with pytest.raises(error):
@@ -361,9 +369,9 @@ class Twice(nn.Module):
 
 def test_a_layer_that_does_not_run_once_is_the_users_error() -> None:
     with pytest.raises(UserError, match="layer 'shared' runs 2 times in a pass: name one that runs once"):
-        Wrapped(seeded(Twice), PLAIN, "shared").features(images())
+        WrappedModel(seeded(Twice), PLAIN, "shared").features(images())
     with pytest.raises(UserError, match="layer 'idle' runs 0 times in a pass"):
-        Wrapped(seeded(Twice), PLAIN, "idle").features(images())
+        WrappedModel(seeded(Twice), PLAIN, "idle").features(images())
 
 
 def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
@@ -382,7 +390,7 @@ def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
 
 def test_grad_cam_of_tokens_is_a_slow_loop() -> None:
     network = seeded(Transformer)
-    found = position_weights(Wrapped(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
+    found = position_weights(WrappedModel(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
     network.requires_grad_(False)
     for image, one in zip(images(), found, strict=True):
         tokens = torch.cat([network.first, network.patches(image[None]).flatten(2).transpose(1, 2)], 1)
@@ -448,7 +456,7 @@ def test_other_weights_are_the_users_error(output: Any, sentence: str) -> None:
 
 def test_the_attention_of_a_layer_is_a_models_own() -> None:
     network = seeded(Gated)
-    model = Wrapped(seeded(Gated), PLAIN, "body", "gate")
+    model = WrappedModel(seeded(Gated), PLAIN, "body", "gate")
     with torch.no_grad():
         gate = array(torch.sigmoid(network.score(network.body(images())))).reshape(N, -1)
     expected = gate / gate.sum(1, keepdims=True)
@@ -458,7 +466,7 @@ def test_the_attention_of_a_layer_is_a_models_own() -> None:
 
 
 def test_the_attention_of_a_transformer_is_that_of_its_class_token() -> None:
-    model, network = Wrapped(seeded(Transformer), PLAIN, "low", "low.softmax"), seeded(Transformer)
+    model, network = WrappedModel(seeded(Transformer), PLAIN, "low", "low.softmax"), seeded(Transformer)
     tokens = torch.cat([network.first.expand(N, -1, -1), tokens_of(network.patches(images()))], 1)
     query, key, _ = (array(part) for part in network.low.qkv(tokens).chunk(3, 2))
     found: Array = array(model.features(images()).attention)
@@ -472,7 +480,7 @@ def test_the_attention_of_a_transformer_is_that_of_its_class_token() -> None:
 
 def test_an_attention_layer_that_does_not_run_is_the_users_error() -> None:
     with pytest.raises(UserError, match="layer 'idle' runs 0 times"):
-        Wrapped(seeded(Twice), PLAIN, "stem", "idle").features(images())
+        WrappedModel(seeded(Twice), PLAIN, "stem", "idle").features(images())
 
 
 class InPlaceGate(Gated):
@@ -487,7 +495,8 @@ class InPlaceGate(Gated):
 def test_attention_is_what_its_layer_gives_before_it_is_changed_in_place() -> None:
     with torch.no_grad():
         found, expected = (
-            Wrapped(seeded(kind), PLAIN, "body", "gate").features(images()).attention for kind in (InPlaceGate, Gated)
+            WrappedModel(seeded(kind), PLAIN, "body", "gate").features(images()).attention
+            for kind in (InPlaceGate, Gated)
         )
     assert found is not None and expected is not None
     torch.testing.assert_close(found, expected)
@@ -581,6 +590,6 @@ class InPlace(nn.Module):
 def test_a_network_may_work_in_place_on_its_images() -> None:
     at, before = images(1), images(1)
     assert default_layer(seeded(InPlace), PLAIN, at) == "body"
-    model = Wrapped(seeded(InPlace), PLAIN, "body")
+    model = WrappedModel(seeded(InPlace), PLAIN, "body")
     torch.testing.assert_close(model.rest(at, model.features(at).local), model(at))
     assert torch.equal(at, before)

@@ -34,20 +34,20 @@ ORDER = (
 
 def own_names() -> list[str]:
     """Return the analyses of this package, by their command's name, in the order in which they are listed."""
-    return _ordered(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    return _sort_names(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def names() -> list[str]:
     """Return the analyses there are, ours and those of installed packages, without importing them."""
-    return _ordered({*own_names(), *registered("analyses")})
+    return _sort_names({*own_names(), *registered("analyses")})
 
 
-def _ordered(unordered: Iterable[str]) -> list[str]:
-    return sorted(unordered, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+def _sort_names(choices: Iterable[str]) -> list[str]:
+    return sorted(choices, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
 def about(name: str) -> str:
-    """The first line of an analysis's docstring, without importing it."""
+    """Return the first line of an analysis's docstring, without importing it."""
     file = _file(current(name))
     if file is None:
         return f"an entry point that names {registered('analyses')[name].module}, which is not there"
@@ -56,9 +56,9 @@ def about(name: str) -> str:
 
 def _file(name: str) -> Path | None:
     """Where an analysis is written, None where an entry point names a module that is not there."""
-    own = Path(__path__[0]) / f"{name.replace('-', '_')}.py"
-    if own.exists():
-        return own
+    module_name = Path(__path__[0]) / f"{name.replace('-', '_')}.py"
+    if module_name.exists():
+        return module_name
     try:
         spec = importlib.util.find_spec(registered("analyses")[name].module)
     except ImportError:
@@ -67,10 +67,13 @@ def _file(name: str) -> Path | None:
 
 
 def get(name: str) -> Any:
-    """The `Analysis` called `name`: one of ours, or else of an installed package. Raises UserError for a broken one."""
-    own = f"{__name__}.{current(name).replace('-', '_')}"
-    if importlib.util.find_spec(own) is not None:
-        return importlib.import_module(own).ANALYSIS
+    """Return the `Analysis` called `name`: one of ours, or else of an installed package.
+
+    Raises UserError for a broken one.
+    """
+    module_name = f"{__name__}.{current(name).replace('-', '_')}"
+    if importlib.util.find_spec(module_name) is not None:
+        return importlib.import_module(module_name).ANALYSIS
     module = load_entry_point("analyses", name)
     if not hasattr(module, "ANALYSIS"):
         raise UserError(f"the entry point '{name}' of interpret_robust.analyses names no module with an ANALYSIS.")

@@ -42,7 +42,7 @@ HALF_NYQUIST = 0.25
 
 TENTHS = 10
 
-PAIRED = {
+SCORES = {
     "cosine": "<x - mean(x), -g> / (|x - mean(x)| |g|), g the gradient: positive where the step that lowers the loss "
     "shows the image",
     "alpha": "|<x, f'>| / |f'|, f' the gradient of the winning logit, in pixels (Etmann's alignment)",
@@ -61,8 +61,8 @@ SCHEMA = Schema(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction", "i2", "predicted class"),
         Column("per_image/partner", "i4", "index of the other image of the shuffled pair"),
-        *(Column(f"per_image/{name}", "f4", doc) for name, doc in PAIRED.items()),
-        *(Column(f"per_image/{name}_shuffled", "f4", f"{name} with the partner in place of x") for name in PAIRED),
+        *(Column(f"per_image/{name}", "f4", doc) for name, doc in SCORES.items()),
+        *(Column(f"per_image/{name}_shuffled", "f4", f"{name} with the partner in place of x") for name in SCORES),
         Column(
             "per_image/linearised_robustness", "f4", "min over classes j of (f_y - f_j) / |f_y' - f_j'|, y predicted"
         ),
@@ -72,9 +72,9 @@ SCHEMA = Schema(
         Column("per_image/shift_change", "f4", "the same, 0.1 taken from and added to every pixel"),
     ),
     summary=(
-        *(interval(f"{name}/own", f"mean of {name}; NaN where it is zero by construction") for name in PAIRED),
-        *(interval(f"{name}/shuffled", "the same of shuffled pairs") for name in PAIRED),
-        *(interval(f"{name}/difference", "own minus shuffled, paired by gradient") for name in PAIRED),
+        *(interval(f"{name}/own", f"mean of {name}; NaN where it is zero by construction") for name in SCORES),
+        *(interval(f"{name}/shuffled", "the same of shuffled pairs") for name in SCORES),
+        *(interval(f"{name}/difference", "own minus shuffled, paired by gradient") for name in SCORES),
         interval("robustness/linearised", "mean linearised robustness, L2 over pixels"),
         interval("robustness/spearman_alpha", "Spearman of linearised robustness and alpha over images"),
         interval("robustness/spearman_edge_cosine", "Spearman of linearised robustness and edge cosine over images"),
@@ -120,13 +120,13 @@ class Pairs:
     seed: int = 0
 
     def images(self, indices: range) -> Tensor:
-        """The partners of the images at `indices`, as pixels in [0, 1], (M, C, H, W)."""
+        """Return the partners of the images at `indices`, as pixels in [0, 1], (M, C, H, W)."""
         partners = self.split.images[self.partner[indices.start : indices.stop]]
         return to_pixels(torch.from_numpy(partners).permute(0, 3, 1, 2))
 
 
 def prepare(work: Work) -> Pairs:
-    """The shuffled pairs of a split: each image takes the next one's place along a random circle of all."""
+    """Return the shuffled pairs of a split: each image takes the next one's place along a random circle of all."""
     count = len(work.split)
     if count < 2:
         raise UserError("alignment compares each image with another one: give it at least two.")
@@ -137,7 +137,7 @@ def prepare(work: Work) -> Pairs:
 
 
 def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
-    """Every per-image number of one batch, in float64 from the gradients on."""
+    """Return every per-image number of one batch, in float64 from the gradients on."""
     with torch.no_grad():
         logits = model(batch.images)
     predicted = logits.argmax(1)
@@ -164,7 +164,7 @@ def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
 
 
 def cosine(first: AnyArray, second: AnyArray) -> AnyArray:
-    """Cosine (N,) of maps (N, ...); NaN where one is zero everywhere."""
+    """Return cosine (N,) of maps (N, ...); NaN where one is zero everywhere."""
     a, b = (values.reshape(len(values), -1) for values in (first, second))
     return _ratio((a * b).sum(1), _norm(a) * _norm(b))
 
@@ -175,7 +175,7 @@ def alpha(images: AnyArray, gradients: AnyArray) -> AnyArray:
 
 
 def linearised_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> AnyArray:
-    """Distance (N,), L2 over pixels, to the nearest boundary of the model made linear at each image.
+    """Return distance (N,), L2 over pixels, to the nearest boundary of the model made linear at each image.
 
     min over j of (f_y - f_j) / |f_y' - f_j'| with y the winning logit (Etmann et al. 2019); a class whose logit has
     the same gradient is never reached. NaN where there is no other.
@@ -196,13 +196,13 @@ def linearised_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> A
 
 
 def total_variation(maps: AnyArray) -> AnyArray:
-    """Anisotropic total variation over the L1 norm (N,), of maps (N, C, H, W)."""
+    """Return anisotropic total variation over the L1 norm (N,), of maps (N, C, H, W)."""
     steps = sum(np.abs(np.diff(maps, axis=axis)).sum((1, 2, 3)) for axis in (2, 3))
     return _ratio(np.asarray(steps), np.abs(maps).sum((1, 2, 3)))
 
 
 def gini(maps: AnyArray) -> AnyArray:
-    """Gini index (N,) of the absolute entries: sum of (2k - n - 1) a_k over n sum a, a in ascending order."""
+    """Return Gini index (N,) of the absolute entries: sum of (2k - n - 1) a_k over n sum a, a in ascending order."""
     entries = np.sort(np.abs(maps).reshape(len(maps), -1), axis=1)
     count = entries.shape[1]
     weights = 2 * np.arange(1, count + 1) - count - 1
@@ -210,13 +210,13 @@ def gini(maps: AnyArray) -> AnyArray:
 
 
 def high_frequency(maps: AnyArray) -> AnyArray:
-    """Share (N,) of the energy of maps (N, C, H, W) above half of the Nyquist frequency, colors summed."""
+    """Return share (N,) of the energy of maps (N, C, H, W) above half of the Nyquist frequency, colors summed."""
     energy = np.abs(fft.fft2(maps)) ** 2
     return _ratio((energy * _is_high(*maps.shape[2:])).sum((1, 2, 3)), energy.sum((1, 2, 3)))
 
 
 def white_noise(height: int, width: int) -> dict[str, float]:
-    """The three measures for independent normal entries, in expectation.
+    """Return the three measures for independent normal entries, in expectation.
 
     A difference of two entries is sqrt(2) times as large as an entry, and the Gini index of |normal| is sqrt(2) - 1.
     """
@@ -228,37 +228,40 @@ def white_noise(height: int, width: int) -> dict[str, float]:
 
 
 def edges(images: Tensor) -> AnyArray:
-    """Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colors."""
+    """Return Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colors."""
     return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
 
 
-def largest_change(model: nn.Module, logits: Tensor, transformed: list[Tensor]) -> AnyArray:
-    """How far the logits (N, K) move, L2, over their L2 distance from their mean: the largest over `transformed`."""
+def largest_change(model: nn.Module, logits: Tensor, variants: list[Tensor]) -> AnyArray:
+    """Return how far the logits (N, K) move, L2, over their L2 distance from their mean.
+
+    The largest over `variants`.
+    """
     logits_before = _doubles(logits)
     spread = _norm(logits_before - logits_before.mean(1, keepdims=True))
     with torch.no_grad():
-        moved = [_norm(_doubles(model(images)) - logits_before) for images in transformed]
-    return _ratio(np.max(moved, axis=0), spread)
+        changes = [_norm(_doubles(model(images)) - logits_before) for images in variants]
+    return _ratio(np.max(changes, axis=0), spread)
 
 
 def summarize(columns: Columns, images: Split) -> dict[str, Any]:
-    """Means with their intervals, what is zero by construction left out, and the curve."""
+    """Return means with their intervals, what is zero by construction left out, and the curve."""
     change = {transform: columns[f"per_image/{transform}_change"] for transform in ("scale", "shift")}
     invariant = {transform: bool((values < TOLERANCE).all()) for transform, values in change.items()}
-    own = {name: columns[f"per_image/{name}"] for name in PAIRED}
+    own_score = {name: columns[f"per_image/{name}"] for name in SCORES}
     if invariant["scale"]:
-        own["alpha"] = np.full_like(own["alpha"], np.nan)
+        own_score["alpha"] = np.full_like(own_score["alpha"], np.nan)
     if invariant["scale"] and invariant["shift"]:
-        own["cosine"] = np.full_like(own["cosine"], np.nan)
+        own_score["cosine"] = np.full_like(own_score["cosine"], np.nan)
     robustness = columns["per_image/linearised_robustness"]
     summary: dict[str, Any] = {
         "robustness/linearised": bootstrap_mean(robustness),
-        "robustness/spearman_alpha": bootstrap_spearman(robustness, own["alpha"]),
-        "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own["edge_cosine"]),
+        "robustness/spearman_alpha": bootstrap_spearman(robustness, own_score["alpha"]),
+        "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own_score["edge_cosine"]),
         "count/degenerate": int(columns["per_image/degenerate"].sum()),
     }
-    for name, values in own.items():
-        summary |= _paired(name, values, columns[f"per_image/{name}_shuffled"])
+    for name, values in own_score.items():
+        summary |= _compare_pairs(name, values, columns[f"per_image/{name}_shuffled"])
     for transform in ("scale", "shift"):
         summary |= {
             f"invariant/{transform}": invariant[transform],
@@ -267,21 +270,21 @@ def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     for name, expected in white_noise(*images.images.shape[1:3]).items():
         summary[f"smoothness/{name}"] = bootstrap_mean(columns[f"per_image/{name}"])
         summary[f"white_noise/{name}"] = expected
-    return summary | _curve(robustness, own["edge_cosine"])
+    return summary | _curve(robustness, own_score["edge_cosine"])
 
 
-def _paired(name: str, own: AnyArray, shuffled: AnyArray) -> dict[str, Interval]:
-    """Means of a score, of its shuffled pairs where it is defined, and of their difference."""
-    baseline = np.where(np.isnan(own), np.nan, shuffled)
+def _compare_pairs(name: str, own_score: AnyArray, baseline_score: AnyArray) -> dict[str, Interval]:
+    """Return means of a score, of its shuffled pairs where it is defined, and of their difference."""
+    baseline = np.where(np.isnan(own_score), np.nan, baseline_score)
     return {
-        f"{name}/own": bootstrap_mean(own),
+        f"{name}/own": bootstrap_mean(own_score),
         f"{name}/shuffled": bootstrap_mean(baseline),
-        f"{name}/difference": bootstrap_mean(own - baseline),
+        f"{name}/difference": bootstrap_mean(own_score - baseline),
     }
 
 
 def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
-    """The mean score in each tenth of the images by robustness."""
+    """Return the mean score in each tenth of the images by robustness."""
     valid = np.flatnonzero(np.isfinite(robustness) & np.isfinite(score))
     tenths = np.array_split(valid[np.argsort(robustness[valid], kind="stable")], TENTHS)
     means = np.array([bootstrap_mean(score[tenth]) for tenth in tenths])
@@ -294,11 +297,11 @@ def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Each alignment beside its shuffled pairs, its link to robustness and the confounds, of a finished file."""
+    """Return each alignment beside its shuffled pairs, its link to robustness and the confounds, of a finished file."""
     row = {
-        "cosine (shuffled)": _by_construction(result, "scale", "shift") or _beside(result, "cosine"),
-        "alpha (shuffled)": _by_construction(result, "scale") or _beside(result, "alpha"),
-        "edge cosine (shuffled)": _beside(result, "edge_cosine"),
+        "cosine (shuffled)": _by_construction(result, "scale", "shift") or _pair_of_means(result, "cosine"),
+        "alpha (shuffled)": _by_construction(result, "scale") or _pair_of_means(result, "alpha"),
+        "edge cosine (shuffled)": _pair_of_means(result, "edge_cosine"),
         "edge minus shuffled": Interval(*result["edge_cosine/difference"]).plain(),
         "linearised robustness": Interval(*result["robustness/linearised"]).plain(),
         "its Spearman with edge cosine": Interval(*result["robustness/spearman_edge_cosine"]).plain(),
@@ -313,19 +316,22 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def _by_construction(result: Result, *transforms: str) -> str | None:
-    """What to say of a score that is zero for a model with all the invariances `needed`; None where it is not."""
+    """Return what to say of a score that is zero for a model with all the invariances `needed`.
+
+    None where it is not.
+    """
     if all(result[f"invariant/{transform}"] for transform in transforms):
         return f"zero by construction ({' and '.join(transforms)} invariant)"
     return None
 
 
-def _beside(result: Result, name: str) -> str:
+def _pair_of_means(result: Result, name: str) -> str:
     """As `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have."""
     return f"{Interval(*result[f'{name}/own']).plain()} ({float(result[f'{name}/shuffled'][0]):.2f})"
 
 
 def _is_high(height: int, width: int) -> AnyArray:
-    """Which places of a spectrum (height, width) lie above half of the Nyquist frequency."""
+    """Return which places of a spectrum (height, width) lie above half of the Nyquist frequency."""
     high: AnyArray = np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width)) > HALF_NYQUIST
     return high
 
@@ -340,7 +346,7 @@ def _doubles(tensor: Tensor) -> AnyArray:
 
 
 def _norm(values: AnyArray) -> AnyArray:
-    """L2 norm (N,) over all axes but the first."""
+    """Return L2 norm (N,) over all axes but the first."""
     norm: AnyArray = np.linalg.norm(values.reshape(len(values), -1), axis=1)
     return norm
 

@@ -81,26 +81,26 @@ class MapsSettings(AttackSettings, Selection):
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings with nothing left open. Raises UserError as attack, rule and weights do."""
+        """Return these settings with nothing left open. Raises UserError as attack, rule and weights do."""
         Selection.resolve(self, job)
         settings = AttackSettings.resolve(self, dict(job))
         return replace(settings, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 def prepare(work: Work) -> MapsSettings:
-    """The settings, when the images they name are there."""
+    """Return the settings, when the images they name are there."""
     settings: MapsSettings = work.settings
     settings.check(len(work.split))
     return settings
 
 
 def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, AnyArray]:
-    """Clean and adversarial attention of one batch, and the distance between them."""
+    """Return clean and adversarial attention of one batch, and the distance between them."""
     assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     with torch.no_grad():
         predictions = [model(images).argmax(1) for images in (batch.images, adversarial)]
-    clean, attacked = (
+    clean, adversarial_weights = (
         to_numpy(position_weights(model, images, settings.spatial_weight)) for images in (batch.images, adversarial)
     )
     columns = {
@@ -108,36 +108,39 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
         "prediction_clean": to_numpy(predictions[0]),
         "prediction_adversarial": to_numpy(predictions[1]),
         "attention": clean,
-        "attention_adversarial": attacked,
+        "attention_adversarial": adversarial_weights,
         "adversarial": to_numpy((255 * adversarial).round().permute(0, 2, 3, 1)),
-        "distance": total_variation_distance(clean, attacked),
+        "distance": total_variation_distance(clean, adversarial_weights),
         "entropy": entr(clean).sum(1),
-        "entropy_adversarial": entr(attacked).sum(1),
+        "entropy_adversarial": entr(adversarial_weights).sum(1),
     }
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
 def total_variation_distance(first: AnyArray, second: AnyArray) -> AnyArray:
-    """Half the L1 distance between distributions (N, P), (N,): the largest difference of any set of positions."""
+    """Return half the L1 distance between distributions (N, P), (N,).
+
+    The largest difference of any set of positions.
+    """
     distance: AnyArray = np.abs(first - second).sum(1) / 2
     return distance
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """How far attention moves, with and without success of the attack, and the mean maps."""
-    clean, attacked = columns["per_image/attention"], columns["per_image/attention_adversarial"]
+    """Return how far attention moves, with and without success of the attack, and the mean maps."""
+    clean, adversarial_weights = columns["per_image/attention"], columns["per_image/attention_adversarial"]
     return {
         **_distances(columns),
         "distance/other_image": bootstrap_mean(total_variation_distance(clean, np.roll(clean, -1, axis=0))),
         "mean_map/clean": mean_map(clean),
-        "mean_map/adversarial": mean_map(attacked),
+        "mean_map/adversarial": mean_map(adversarial_weights),
         "entropy/clean": bootstrap_mean(columns["per_image/entropy"]),
         "entropy/adversarial": bootstrap_mean(columns["per_image/entropy_adversarial"]),
     }
 
 
 def _distances(columns: Columns) -> dict[str, Any]:
-    """Mean distance of all images, and by outcome of those that are right without the attack."""
+    """Return mean distance of all images, and by outcome of those that are right without the attack."""
     distance = columns["per_image/distance"]
     valid = np.isfinite(distance)
     label, clean, adversarial = (
@@ -152,19 +155,19 @@ def _distances(columns: Columns) -> dict[str, Any]:
 
 
 def examples(columns: Columns, images: Split, settings: MapsSettings) -> dict[str, AnyArray]:
-    """The images that the rule chooses, with their maps. No other map is read."""
+    """Return the images that the rule chooses, with their maps. No other map is read."""
     index = settings.indices(images.labels, -columns["per_image/distance"])
     names = (
         *("label", "prediction_clean", "prediction_adversarial", "adversarial"),
         *("attention", "attention_adversarial", "distance"),
     )
-    shown_columns = {name: columns.at(f"per_image/{name}", index) for name in names}
+    shown_columns = {name: columns.rows_at(f"per_image/{name}", index) for name in names}
     shown_columns |= {"index": index, "image": images.images[index]}
     return {f"examples/{name}": values for name, values in shown_columns.items()}
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """The share of attention that the attack moves, beside the share that differs from image to image."""
+    """Return the share of attention that the attack moves, beside the share that differs from image to image."""
     shares = {
         "attention moved": "all",
         "attack failed": "attack_failed",

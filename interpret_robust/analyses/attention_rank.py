@@ -137,43 +137,47 @@ class RankSettings(AttackSettings):
 
 
 def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
-    """Weights, distances and correlations of one batch."""
+    """Return weights, distances and correlations of one batch."""
     assert settings.eps is not None and settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     noisy = with_noise(batch.images, settings.eps, settings.seed, batch.indices)
     with torch.no_grad():
-        clean, attacked, disturbed = (model.features(images) for images in (batch.images, adversarial, noisy))
+        clean, adversarial_features, noisy_features = (
+            model.features(images) for images in (batch.images, adversarial, noisy)
+        )
         tensors = {
             "label": batch.labels,
             "prediction_clean": model.classifier(clean.pooled).argmax(1),
-            "prediction_adversarial": model.classifier(attacked.pooled).argmax(1),
-            "distance": position_norm(attacked.local - clean.local),
-            "noise_distance": position_norm(disturbed.local - clean.local),
+            "prediction_adversarial": model.classifier(adversarial_features.pooled).argmax(1),
+            "distance": position_norm(adversarial_features.local - clean.local),
+            "noise_distance": position_norm(noisy_features.local - clean.local),
             "feature_norm": position_norm(clean.local),
         }
     tensors["attention"] = position_weights(model, batch.images, settings.spatial_weight)
     tensors["attention_adversarial"] = position_weights(model, adversarial, settings.spatial_weight)
     columns = {name: to_numpy(values) for name, values in tensors.items()}
-    columns["attention_shuffled"] = shuffled(columns["attention"], settings.seed, batch.indices)
+    columns["attention_shuffled"] = shuffled_attention(columns["attention"], settings.seed, batch.indices)
     return {f"per_image/{name}": values for name, values in (columns | per_image_scores(columns)).items()}
 
 
 def with_noise(images: Tensor, eps: float, seed: int, indices: Sequence[int]) -> Tensor:
-    """Images (N, C, H, W) under noise that is uniform in [-eps, eps], kept in [0, 1]; `indices` are theirs."""
+    """Return images (N, C, H, W) under noise that is uniform in [-eps, eps], kept in [0, 1]; `indices` are theirs."""
     uniform = [stream.uniform(-1, 1, images.shape[1:]) for stream in streams(seed, indices, NOISE)]
     noise = torch.from_numpy(np.stack(uniform).astype(np.float32)).to(images.device)
     return project(images + eps * noise, images, eps)
 
 
-def shuffled(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
-    """Weights (N, P) with each row's positions in an order that is a function of the seed and the row's index."""
+def shuffled_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:
+    """Return weights (N, P) with each row's positions in an order that is a function of the seed and the row's
+    index.
+    """
     of_row = streams(seed, indices, SHUFFLE)
     rows = [stream.permutation(row) for stream, row in zip(of_row, weights, strict=True)]
     return np.stack(rows)
 
 
 def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    """Correlations and concentration of each image, (N,), from its weights, distances and norms (N, P)."""
+    """Return correlations and concentration of each image, (N,), from its weights, distances and norms (N, P)."""
     attention, distance, norm = columns["attention"], columns["distance"], columns["feature_norm"]
     return {
         "spearman": row_spearman(attention, -distance),
@@ -187,12 +191,12 @@ def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
 
 
 def relative(distance: AnyArray, norm: AnyArray) -> AnyArray:
-    """Distance over norm; where the norm is zero the distance itself."""
+    """Return distance over norm; where the norm is zero the distance itself."""
     return distance / np.where(norm > 0, norm, 1)
 
 
 def attention_by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
-    """Attention (N, P) in the order of each image's distance, the smallest (most robust) first."""
+    """Return attention (N, P) in the order of each image's distance, the smallest (most robust) first."""
     return by_parts(_by_rank, attention, distance)
 
 
@@ -201,44 +205,47 @@ def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """The paper's curve, those beside it, and the tests."""
-    weighted: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
-    attention, distance = (columns[f"per_image/{name}"][weighted] for name in ("attention", "distance"))
-    ranked = attention_by_rank(attention, distance)
+    """Return the paper's curve, those beside it, and the tests."""
+    has_weights: AnyArray = np.all(np.isfinite(columns["per_image/attention"]), axis=1)
+    attention, distance = (columns[f"per_image/{name}"][has_weights] for name in ("attention", "distance"))
+    by_rank = attention_by_rank(attention, distance)
     prior = np.broadcast_to(mean_map(attention), attention.shape)
     return {
-        **_papers_curve(ranked),
-        **_other_curves(columns, weighted, prior),
-        **_curves_by_outcome(columns, weighted, ranked),
+        **_papers_curve(by_rank),
+        **_other_curves(columns, has_weights, prior),
+        **_curves_by_outcome(columns, has_weights, by_rank),
         **_correlations(columns),
         "test/spearman_position": bootstrap_mean(row_spearman(prior, -distance)),
-        **_trend(ranked),
+        **_trend(by_rank),
     }
 
 
-def _papers_curve(ranked: AnyArray) -> dict[str, Any]:
-    mean, low, high = mean_curve(ranked).T
+def _papers_curve(by_rank: AnyArray) -> dict[str, Any]:
+    mean, low, high = mean_curve(by_rank).T
     return {
         "curve/attention_mean": mean,
         "curve/attention_low": low,
         "curve/attention_high": high,
-        "curve/uniform": 1 / ranked.shape[1],
-        "curve/images": len(ranked),
+        "curve/uniform": 1 / by_rank.shape[1],
+        "curve/images": len(by_rank),
     }
 
 
-def mean_curve(ranked: AnyArray) -> AnyArray:
-    """Mean over images (N, P) at each rank with its bootstrap interval, (P, 3); NaN throughout without images."""
-    if len(ranked) == 0:
-        return np.full((ranked.shape[1], 3), np.nan)
-    return np.stack(column_means(ranked), axis=1)
+def mean_curve(by_rank: AnyArray) -> AnyArray:
+    """Return mean over images (N, P) at each rank with its bootstrap interval, (P, 3).
+
+    NaN throughout without images.
+    """
+    if len(by_rank) == 0:
+        return np.full((by_rank.shape[1], 3), np.nan)
+    return np.stack(column_means(by_rank), axis=1)
 
 
-def _other_curves(columns: Columns, weighted: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
-    """The curve by other distances, and that of weights which know nothing of the image."""
+def _other_curves(columns: Columns, has_weights: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
+    """Return the curve by other distances, and that of weights which know nothing of the image."""
 
     def column(name: str) -> AnyArray:
-        return columns[f"per_image/{name}"][weighted]
+        return columns[f"per_image/{name}"][has_weights]
 
     attention, distance = column("attention"), column("distance")
     return {
@@ -249,14 +256,16 @@ def _other_curves(columns: Columns, weighted: AnyArray, prior: AnyArray) -> dict
     }
 
 
-def _curves_by_outcome(columns: Columns, weighted: AnyArray, ranked: AnyArray) -> dict[str, Any]:
-    """The paper's curve where the attack failed and where it succeeded, among images that were right without it."""
+def _curves_by_outcome(columns: Columns, has_weights: AnyArray, by_rank: AnyArray) -> dict[str, Any]:
+    """Return the paper's curve where the attack failed and where it succeeded, among images that were right without
+    it.
+    """
     label, clean, adversarial = (
-        columns[f"per_image/{name}"][weighted] for name in ("label", "prediction_clean", "prediction_adversarial")
+        columns[f"per_image/{name}"][has_weights] for name in ("label", "prediction_clean", "prediction_adversarial")
     )
     curves: dict[str, Any] = {}
     for outcome, selection in outcomes(label, clean, adversarial).items():
-        curves[f"curve/{outcome}"] = mean_curve(ranked[selection])
+        curves[f"curve/{outcome}"] = mean_curve(by_rank[selection])
         curves[f"curve/{outcome}_images"] = int(selection.sum())
     return curves
 
@@ -272,28 +281,28 @@ def _correlations(columns: Columns) -> dict[str, Any]:
     }
 
 
-def _trend(ranked: AnyArray) -> dict[str, Any]:
-    """Page's test both ways, and how much more attention the most robust ranks get than the least."""
+def _trend(by_rank: AnyArray) -> dict[str, Any]:
+    """Return Page's test both ways, and how much more attention the most robust ranks get than the least."""
     return {
-        "test/page_more_robust": page_trend(ranked[:, ::-1]).p_value,
-        "test/page_less_robust": page_trend(ranked).p_value,
-        "test/slope_ratio": ratio_of_means(ranked[:, :ENDS].mean(1), ranked[:, -ENDS:].mean(1)),
+        "test/page_more_robust": page_trend(by_rank[:, ::-1]).p_value,
+        "test/page_less_robust": page_trend(by_rank).p_value,
+        "test/slope_ratio": ratio_of_means(by_rank[:, :ENDS].mean(1), by_rank[:, -ENDS:].mean(1)),
     }
 
 
 def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyArray]:
-    """The first image of each class, by the default rule."""
+    """Return the first image of each class, by the default rule."""
     indices = Selection().indices(images.labels, columns["per_image/spearman"])
     return {
         "examples/index": indices,
         "examples/image": images.images[indices],
-        "examples/attention": columns.at("per_image/attention", indices),
-        "examples/spearman": columns.at("per_image/spearman", indices),
+        "examples/attention": columns.rows_at("per_image/attention", indices),
+        "examples/spearman": columns.rows_at("per_image/spearman", indices),
     }
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """The correlation, what it becomes under each control, and how concentrated attention is."""
+    """Return the correlation, what it becomes under each control, and how concentrated attention is."""
     return {
         **{
             heading: Interval(*result[f"test/{name}"]).plain()

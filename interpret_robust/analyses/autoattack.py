@@ -78,7 +78,7 @@ def _square(library: Any, model: nn.Module, eps: float, classes: int, seed: int)
 
 
 def _aimed_at(classes: int) -> int:
-    """The number of classes that the library is told: it aims at all but one."""
+    """Return the number of classes that the library is told: it aims at all but one."""
     return min(classes, MOST_TARGETS + 1)
 
 
@@ -100,7 +100,10 @@ class AutoAttackSettings(Settings):
     seed: int = field(default=0, metadata={"help": "Seed of the attacks; a batch's own follows from it."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings for a checkpoint's job. Raises UserError for another radius, seed or attack than there is."""
+        """Return these settings for a checkpoint's job.
+
+        Raises UserError for another radius, seed or attack than there is.
+        """
         settings, ball = super().resolve(job), BallSettings(self.eps).resolve(dict(job))
         names = [name.strip() for name in self.attacks.split(",")]
         for name in names:
@@ -109,7 +112,7 @@ class AutoAttackSettings(Settings):
         return replace(settings, eps=ball.eps, attacks=",".join(dict.fromkeys(names)))
 
     def names(self) -> tuple[str, ...]:
-        """The attacks of resolved settings."""
+        """Return the attacks of resolved settings."""
         return tuple(self.attacks.split(","))
 
 
@@ -139,19 +142,19 @@ class AutoAttack(NamedTuple):
 
 @torch.no_grad()
 def _where_right(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The images, attacked where the model is right, and changed where that succeeded."""
+    """Return the images, attacked where the model is right, and changed where that succeeded."""
     (right,) = (model(images).argmax(1) == labels).nonzero(as_tuple=True)
     if len(right) == 0:
         return images
     candidates = attack(images[right], labels[right]).detach()
-    broken = model(candidates).argmax(1) != labels[right]
+    is_broken = model(candidates).argmax(1) != labels[right]
     result = images.clone()
-    result[right[broken]] = candidates[broken]
+    result[right[is_broken]] = candidates[is_broken]
     return result
 
 
 def prepare(work: Work) -> AutoAttack:
-    """The attacks. Raises UserError without the library, and where the data have too few classes for APGD-T."""
+    """Return the attacks. Raises UserError without the library, and where the data have too few classes for APGD-T."""
     try:
         import torchattacks
     except ImportError:
@@ -167,12 +170,12 @@ def prepare(work: Work) -> AutoAttack:
 
 
 def axes(work: Work) -> Axes:
-    """The attacks."""
+    """Return the attacks."""
     return {"attack": work.settings.names()}
 
 
 def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyArray]:
-    """Outcomes of one batch."""
+    """Return outcomes of one batch."""
     adversarial = attack(model, batch.images, batch.labels, batch.indices.start)
     last = adversarial[-1]
     check_inside(last, batch.images, attack.settings.eps or 0.0)
@@ -189,7 +192,7 @@ def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyAr
 
 
 def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
-    """Accuracies with their intervals, each (value, low, high)."""
+    """Return accuracies with their intervals, each (value, low, high)."""
     label = arrays["per_image/label"]
     right_after = arrays["per_image/prediction"] == label[:, None]
     return {
@@ -199,7 +202,7 @@ def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Accuracies of a finished file, after each attack and those before it."""
+    """Return accuracies of a finished file, after each attack and those before it."""
     accuracies = dict(zip(result["attack"].tolist(), result["accuracy/after"], strict=True))
     intervals = {"natural": result["accuracy/natural"]} | {
         f"after {name}": values for name, values in accuracies.items()
@@ -208,7 +211,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def compare(results: Sequence[Result]) -> list[Table]:
-    """AutoAttack against our own worst case, for each model that has a file of both in one folder."""
+    """Return AutoAttack against our own worst case, for each model that has a file of both in one folder."""
     pairs = [(result, autoattack_tables.ours_beside(result)) for result in results]
     tables = [
         {"model": result.config["checkpoint"]["name"], **autoattack_tables.weaker_than_ours(result, robustness).cells()}

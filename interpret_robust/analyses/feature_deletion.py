@@ -106,7 +106,10 @@ class DeletionSettings(AttackSettings):
     )
 
     def resolve(self, job: dict[str, Any]) -> Self:
-        """These settings with nothing left open. Raises UserError as the attack's do, and for absent attention."""
+        """Return these settings with nothing left open.
+
+        Raises UserError as the attack's do, and for absent attention.
+        """
         return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
@@ -119,7 +122,7 @@ class Reference(NamedTuple):
 
 
 def prepare(work: Work) -> Reference:
-    """Means over the first training images."""
+    """Return means over the first training images."""
     train, features, weights = work.dataset.train.first(REFERENCE_IMAGES), [], []
     for start in range(0, len(train), work.batch_size):
         images = make_batch(train, range(start, min(start + work.batch_size, len(train))), work.device).images
@@ -133,7 +136,7 @@ def prepare(work: Work) -> Reference:
 
 
 def axes(work: Work) -> Axes:
-    """The numbers of removed positions."""
+    """Return the numbers of removed positions."""
     height, width = work.config["local_grid"]
     return {"removed": removal_counts(height * width)}
 
@@ -144,23 +147,23 @@ def removal_counts(positions: int) -> tuple[int, ...]:
 
 
 def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, AnyArray]:
-    """Outcomes of one batch, whole and with features removed."""
+    """Return outcomes of one batch, whole and with features removed."""
     settings = reference.settings
     assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     weights = to_numpy(position_weights(model, batch.images, settings.spatial_weight))
     with torch.no_grad():
-        clean, attacked = model.features(batch.images), model.features(adversarial)
-        distance = to_numpy(position_norm(clean.local - attacked.local))
+        clean, adversarial_features = model.features(batch.images), model.features(adversarial)
+        distance = to_numpy(position_norm(clean.local - adversarial_features.local))
         ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [
             answers_without(model, images, features.local, ranks.to(features.local.device), reference.fill)
-            for images, features in ((batch.images, clean), (adversarial, attacked))
+            for images, features in ((batch.images, clean), (adversarial, adversarial_features))
         ]
         columns = {
             "label": to_numpy(batch.labels),
             "prediction_clean": to_numpy(model.classifier(clean.pooled).argmax(1)),
-            "prediction_adversarial": to_numpy(model.classifier(attacked.pooled).argmax(1)),
+            "prediction_adversarial": to_numpy(model.classifier(adversarial_features.pooled).argmax(1)),
             "weights": weights,
             "distance": distance,
             "correct": to_numpy(torch.stack(answers, 1) == batch.labels[:, None, None, None]),
@@ -171,7 +174,7 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
 def removal_ranks(
     weights: AnyArray, distance: AnyArray, prior: AnyArray, seed: int, indices: Sequence[int]
 ) -> AnyArray:
-    """How many positions go before each one, in each of ORDERS: (order, N, P) from weights and distance (N, P).
+    """Return how many positions go before each one, in each of ORDERS: (order, N, P) from weights and distance (N, P).
 
     Positions that are equal in what orders them go in the random order of their image, which depends on the seed
     and the image's index alone.
@@ -190,28 +193,28 @@ def removal_ranks(
 
 
 def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Tensor, fill: Tensor) -> Tensor:
-    """The model's answers (N, order, removed) with the first positions of `ranks` (order, N, P) removed.
+    """Return the model's answers (N, order, removed) with the first positions of `ranks` (order, N, P) removed.
 
     A removed position of the images' local features (N, C, H, W) holds `fill` (C,) instead.
     """
     count, _, height, width = local.shape
 
-    def answer(rank: Tensor, removed: int) -> Tensor:
-        mask = (rank < removed).reshape(count, 1, height, width)
+    def answer(rank: Tensor, count_removed: int) -> Tensor:
+        mask = (rank < count_removed).reshape(count, 1, height, width)
         return model.rest(images, torch.where(mask, fill[:, None, None], local)).argmax(1)
 
     steps = removal_counts(height * width)
-    return torch.stack([torch.stack([answer(rank, removed) for removed in steps], 1) for rank in ranks], 1)
+    return torch.stack([torch.stack([answer(rank, count_removed) for count_removed in steps], 1) for rank in ranks], 1)
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Curves, areas under them and areas between them."""
+    """Return curves, areas under them and areas between them."""
     correct = columns["per_image/correct"]
     weights = columns["per_image/weights"]
     area = area_under(correct, removal_counts(weights.shape[1]))
     place = {name: number for number, name in enumerate(ORDERS)}
     contrasts = np.stack([area[:, :, place[second]] - area[:, :, place[first]] for first, second in CONTRASTS], 2)
-    curve = np.apply_along_axis(lambda some: wilson(int(some.sum()), len(some)), 0, correct)
+    curve = np.apply_along_axis(lambda has_some: wilson(int(has_some.sum()), len(has_some)), 0, correct)
     return {
         "curve/accuracy": curve[0],
         "curve/low": curve[1],
@@ -223,18 +226,18 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def _means(values: AnyArray) -> AnyArray:
-    """Mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images drawn."""
+    """Return mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images drawn."""
     means = column_means(values.reshape(len(values), -1))
     return np.stack(means, 1).reshape(*values.shape[1:], 3)
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """What removal in one order costs beyond another, of clean local features."""
+    """Return what removal in one order costs beyond another, of clean local features."""
     return _costs(result, "clean")
 
 
 def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
-    """The same of adversarial local features, a row a model."""
+    """Return the same of adversarial local features, a row a model."""
     return [[{"model": result.config["checkpoint"]["name"], **_costs(result, "adversarial")} for result in results]]
 
 

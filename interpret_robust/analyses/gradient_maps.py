@@ -28,8 +28,8 @@ from interpret_robust.attribution.scale_rules import (
     degenerate,
     deviation,
     moments,
-    normalized,
     pooled_deviation,
+    scaled_maps,
 )
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval, column_means
@@ -118,12 +118,12 @@ class MapSettings(Selection):
     seed: int = field(default=0, metadata={"help": "Of random targets, and of the noise of a source that has noise."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings. Raises UserError for a source or a rule that does not exist."""
+        """Return these settings. Raises UserError for a source or a rule that does not exist."""
         checked_source(self.source)
         return super().resolve(job)
 
 
-class Prepared(NamedTuple):
+class Context(NamedTuple):
     """The settings, and the standard deviation of the entries of all maps."""
 
     settings: MapSettings
@@ -138,15 +138,15 @@ class Maps(NamedTuple):
     logits: Tensor
 
 
-def prepare(work: Work) -> Prepared:
-    """A first pass over all maps, for their common deviation."""
+def prepare(work: Work) -> Context:
+    """Return a first pass over all maps, for their common deviation."""
     work.settings.check(len(work.split))
     of_batches = work.over_batches(lambda batch: moments(signed_maps(work.model, batch, work.settings).maps), 3)
-    return Prepared(work.settings, pooled_deviation(of_batches))
+    return Context(work.settings, pooled_deviation(of_batches))
 
 
 def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
-    """The maps of one batch."""
+    """Return the maps of one batch."""
     with torch.no_grad():
         logits = model(batch.images)
     match settings.target:
@@ -161,11 +161,11 @@ def signed_maps(model: Classifier, batch: Batch, settings: MapSettings) -> Maps:
     )
 
 
-def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyArray]:
-    """The maps of one batch, and what each rule makes of them."""
-    maps, targets, logits = signed_maps(model, batch, prepared.settings)
-    unit, largest = normalized(maps)
-    views = torch.stack([as_image(maps, rule, prepared.set_deviation).flatten(1) for rule in RULES], 1)
+def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArray]:
+    """Return the maps of one batch, and what each rule makes of them."""
+    maps, targets, logits = signed_maps(model, batch, context.settings)
+    unit, largest = scaled_maps(maps)
+    views = torch.stack([as_image(maps, rule, context.set_deviation).flatten(1) for rule in RULES], 1)
     columns = {
         "label": batch.labels,
         "prediction": logits.argmax(1),
@@ -184,7 +184,7 @@ def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyAr
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """What the rules do to the maps, on average, and how large maps are."""
+    """Return what the rules do to the maps, on average, and how large maps are."""
     return {
         "view/saturated": np.stack(column_means(columns["per_image/saturated"]), 1),
         "view/contrast": np.stack(column_means(columns["per_image/contrast"]), 1),
@@ -195,20 +195,20 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def examples(columns: Columns, split: Split, settings: MapSettings) -> dict[str, Any]:
-    """The chosen images with their maps, signed and under each rule. No other map is read."""
+    """Return the chosen images with their maps, signed and under each rule. No other map is read."""
     index = settings.indices(split.labels, -columns["per_image/loss"])
-    scale = columns.at("per_image/scale", index)
-    maps = columns.at("per_image/map", index).astype(np.float32) * scale[:, None, None, None]
+    scale = columns.rows_at("per_image/scale", index)
+    maps = columns.rows_at("per_image/map", index).astype(np.float32) * scale[:, None, None, None]
     common = _set_deviation(columns)
     views = torch.stack([as_image(torch.from_numpy(maps), rule, common) for rule in RULES], 1)
-    shown_columns = {name: columns.at(f"per_image/{name}", index) for name in ("label", "prediction", "target")}
-    shown_columns |= {"index": index, "scale": scale, "image": columns.at("per_image/image", index), "map": maps}
+    shown_columns = {name: columns.rows_at(f"per_image/{name}", index) for name in ("label", "prediction", "target")}
+    shown_columns |= {"index": index, "scale": scale, "image": columns.rows_at("per_image/image", index), "map": maps}
     shown_columns["view"] = to_numpy((255 * views).round().movedim(2, 4))
     return {f"examples/{name}": values for name, values in shown_columns.items()}
 
 
 def table_row(result: Result, *views: str) -> dict[str, str]:
-    """How large gradients are, and what the rules of the chosen views make of them."""
+    """Return how large gradients are, and what the rules of the chosen views make of them."""
     low, middle, high = result["scale/quantile"][1:4]
     row = {"max|g|, median [10 %, 90 %]": f"{middle:.2g} [{low:.2g}, {high:.2g}]"}
     for place, rule in enumerate(RULES):
@@ -220,7 +220,10 @@ def table_row(result: Result, *views: str) -> dict[str, str]:
 
 
 def _set_deviation(columns: Columns) -> float:
-    """The standard deviation of all entries: their variance is that within maps and that between the maps' means."""
+    """Return the standard deviation of all entries.
+
+    Their variance is that within maps and that between the maps' means.
+    """
     means, deviations = (columns[f"per_image/{name}"].astype(np.float64) for name in ("mean", "deviation"))
     return float(np.sqrt((deviations**2).mean() + means.var()))
 

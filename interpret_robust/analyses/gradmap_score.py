@@ -167,7 +167,7 @@ class Readers:
 
 
 def prepare(work: Work) -> Readers:
-    """The random network, the deviation of all maps of each target, and the probe where it is asked for."""
+    """Return the random network, the deviation of all maps of each target, and the probe where it is asked for."""
     settings: ScoreSettings = work.settings
     if len(work.dataset.class_names) < 2:
         raise UserError(f"{work.dataset.name} has one class, and gradmap-score compares the maps of two or more.")
@@ -187,11 +187,11 @@ def prepare(work: Work) -> Readers:
 
 
 def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
-    """What every evaluator sees in every map and control of one batch."""
+    """Return what every evaluator sees in every map and control of one batch."""
     targets = target_classes(model, batch, readers.settings.seed)
     maps = [_map(model, batch, classes, readers.settings) for classes in targets]
-    views = _shown(zip(maps, readers.deviations, strict=True), RULES)
-    shown_controls = _shown(((signed_map, 0.0) for signed_map in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
+    views = _views(zip(maps, readers.deviations, strict=True), RULES)
+    shown_controls = _views(((signed_map, 0.0) for signed_map in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
     evaluators, count = list(readers.evaluators.values()), len(batch.images)
     shape = (count, len(evaluators), len(TARGETS), len(RULES), len(SIGNS))
     control_shape = (count, len(evaluators), len(CONTROLS), len(PER_IMAGE_RULES), len(SIGNS))
@@ -211,7 +211,10 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
 
 
 def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
-    """The classes whose loss is differentiated, (target, N): the true, the predicted, a random other than the true."""
+    """Return the classes whose loss is differentiated, (target, N).
+
+    The true, the predicted, a random other than the true.
+    """
     with torch.no_grad():
         logits = model(batch.images)
     random = random_targets(batch.labels, batch.indices, logits.shape[1], seed)
@@ -219,7 +222,7 @@ def target_classes(model: Classifier, batch: Batch, seed: int) -> Tensor:
 
 
 def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
-    """What stands in the place of the map of the true target, in the order of CONTROLS."""
+    """Yield what stands in the place of the map of the true target, in the order of CONTROLS."""
     seed, indices = readers.settings.seed, batch.indices
     yield _map(readers.random, batch, batch.labels, readers.settings)
     yield -filters.sobel(batch.images)
@@ -229,7 +232,7 @@ def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
 
 
 def read_by(evaluators: Sequence[Classifier], images: Iterable[Tensor]) -> AnyArray:
-    """The class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
+    """Return the class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
     with torch.no_grad():
         answers = [torch.stack([evaluator(view).argmax(1) for evaluator in evaluators], 1) for view in images]
     return to_numpy(torch.stack(answers, 2))
@@ -240,11 +243,11 @@ class Score(NamedTuple):
 
     accuracy: AnyArray
     chance: AnyArray
-    balanced: AnyArray
+    balanced_accuracy: AnyArray
 
 
 def score(answers: AnyArray, reference: AnyArray) -> Score:
-    """Accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over classes."""
+    """Return accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over classes."""
     right = answers == reference.reshape(-1, *[1] * (answers.ndim - 1))
     classes, position = np.unique(reference, return_inverse=True)
     share = np.bincount(position) / len(position)
@@ -254,7 +257,7 @@ def score(answers: AnyArray, reference: AnyArray) -> Score:
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """The whole table, the controls, and the headline."""
+    """Return the whole table, the controls, and the headline."""
     label, target = columns["per_image/label"], columns["per_image/target_class"]
     answers = columns["per_image/evaluator_prediction"]
     by_target = [
@@ -262,14 +265,14 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         for place in range(len(TARGETS))
     ]
     # The axes of each: evaluator, target, rule, sign, reference, and those of the number itself.
-    accuracy, chance, balanced = (
+    accuracy, chance, balanced_accuracy = (
         np.stack([np.stack([part[number] for part in pair], 3) for pair in by_target], 1) for number in range(3)
     )
     runner_up = columns["per_image/runner_up"]
     per_image_rules = [RULES.index(rule) for rule in PER_IMAGE_RULES]
     headline = answers[:, :, 0, per_image_rules] == label[:, None, None, None]
     right = target[:, 1] == label
-    probed = columns["per_image/probe_prediction"]
+    probe_prediction = columns["per_image/probe_prediction"]
     means = headline.mean(0)
     return {
         "headline/accuracy": _wilson(headline[:, 0]),
@@ -277,14 +280,16 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "headline/deviation": means.std(0, ddof=1) if len(means) > 1 else np.full(means.shape[1:], np.nan),
         "score/accuracy": accuracy,
         "score/chance": chance,
-        "score/balanced": balanced,
+        "score/balanced": balanced_accuracy,
         "score/commonest": _commonest(answers),
         "runner_up/accuracy": _wilson(answers[:, :, 0, :, 1] == runner_up[:, None, None]),
         "by_outcome/accuracy": np.stack([_wilson(headline[right == outcome, 0, :, 0]) for outcome in (False, True)]),
         "by_outcome/count": [int((~right).sum()), int(right.sum())],
         "controls/accuracy": score(columns["per_image/control_prediction"], label).accuracy,
         "anchor/image": score(columns["per_image/image_prediction"], label).accuracy,
-        "anchor/probe": _wilson(probed == target[:, 2]) if (probed >= 0).all() else np.full(3, np.nan),
+        "anchor/probe": _wilson(probe_prediction == target[:, 2])
+        if (probe_prediction >= 0).all()
+        else np.full(3, np.nan),
         "degenerate/count": columns["per_image/degenerate"].sum(0, dtype=np.int64),
     }
 
@@ -293,8 +298,8 @@ def _map(model: Classifier, batch: Batch, classes: Tensor, settings: ScoreSettin
     return gradient_map(settings.source, model, batch.images, classes, batch.indices, settings.seed)
 
 
-def _shown(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
-    """Every map, given with the deviation of its set, as an image: the sign runs fastest, then the rule."""
+def _views(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Iterator[Tensor]:
+    """Yield every map, given with the deviation of its set, as an image: the sign runs fastest, then the rule."""
     for signed_map, deviation in maps:
         for rule in rules:
             for sign in SIGNS.values():
@@ -302,7 +307,7 @@ def _shown(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Itera
 
 
 def _deviations(work: Work) -> tuple[float, ...]:
-    """Standard deviation of the entries of all maps, for each target."""
+    """Return standard deviation of the entries of all maps, for each target."""
 
     def measure(batch: Batch) -> list[float]:
         targets = target_classes(work.model, batch, work.settings.seed)
@@ -320,7 +325,7 @@ def _runner_up(model: Classifier, batch: Batch) -> Tensor:
 
 
 def _wilson(right: AnyArray) -> AnyArray:
-    """Wilson's interval over images of outcomes (N, ...): (..., 3); NaN where there is no image."""
+    """Return Wilson's interval over images of outcomes (N, ...): (..., 3); NaN where there is no image."""
     intervals = [rate(right[(slice(None), *place)]) for place in np.ndindex(right.shape[1:])]
     return np.array(intervals).reshape(*right.shape[1:], 3)
 
@@ -338,7 +343,7 @@ ANALYSIS = Analysis(
     summarize,
     gradmap_tables.headline,
     prepare=prepare,
-    compare=gradmap_tables.compared,
+    compare=gradmap_tables.comparison_rows,
     views=tuple(VIEWS),
     readers="evaluators",
 )

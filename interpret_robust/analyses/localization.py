@@ -99,7 +99,10 @@ class LocalisationSettings(SourceSettings):
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings with the weights that a checkpoint has. Raises UserError where it has not those named."""
+        """Return these settings with the weights that a checkpoint has.
+
+        Raises UserError where it has not those named.
+        """
         return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
@@ -113,27 +116,29 @@ class Patterns:
         self.turned_span = orth(self.pixels.flip(2, 3).flatten(1).double().numpy().T)
 
     def rows(self, model: nn.Module, batch: Batch, gradient: AnyArray) -> dict[str, AnyArray]:
-        """What a batch and its gradient (N, C, H, W) have to do with the patterns."""
+        """Return what a batch and its gradient (N, C, H, W) have to do with the patterns."""
         labels = to_numpy(batch.labels)
         next_labels = (labels + 1) % len(self.flat)
         change = self.pixels[next_labels] - self.pixels[labels]
         with torch.no_grad():
             predicted = to_numpy(model(batch.images + change.to(batch.images)).argmax(1))
         columns = {"follows": predicted == next_labels, "stays": predicted == labels}
-        return columns | self.along(gradient.reshape(len(labels), -1), labels)
+        return columns | self.measure_alignment(gradient.reshape(len(labels), -1), labels)
 
-    def along(self, gradients: AnyArray, labels: AnyArray) -> dict[str, AnyArray]:
-        """Shares of energy in the spans, and cosines of minus the gradient (N, C*H*W), NaN for an all-zero one."""
+    def measure_alignment(self, gradients: AnyArray, labels: AnyArray) -> dict[str, AnyArray]:
+        """Return shares of energy in the spans, and cosines of minus the gradient (N, C*H*W), NaN for an all-zero
+        one.
+        """
         norm = np.linalg.norm(gradients, axis=1, keepdims=True)
-        towards = -np.divide(gradients, norm, out=np.full_like(gradients, np.nan), where=norm > 0)
-        cosines = towards @ (self.flat / np.linalg.norm(self.flat, axis=1, keepdims=True)).T
-        own = np.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
+        direction = -np.divide(gradients, norm, out=np.full_like(gradients, np.nan), where=norm > 0)
+        cosines = direction @ (self.flat / np.linalg.norm(self.flat, axis=1, keepdims=True)).T
+        own_class = np.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
         return {
-            "pattern_share": ((towards @ self.span) ** 2).sum(1),
-            "pattern_share_turned": ((towards @ self.turned_span) ** 2).sum(1),
+            "pattern_share": ((direction @ self.span) ** 2).sum(1),
+            "pattern_share_turned": ((direction @ self.turned_span) ** 2).sum(1),
             "pattern_chance": np.full(len(labels), self.span.shape[1] / self.span.shape[0]),
-            "pattern_cosine": own,
-            "pattern_cosine_other": (cosines.sum(1) - own) / (cosines.shape[1] - 1),
+            "pattern_cosine": own_class,
+            "pattern_cosine_other": (cosines.sum(1) - own_class) / (cosines.shape[1] - 1),
         }
 
 
@@ -149,7 +154,7 @@ OF_PATTERNS = (
 
 
 @dataclass(frozen=True)
-class Sought:
+class Search:
     """Whose weights, on which grid of positions, and what is planted."""
 
     weights: str
@@ -158,26 +163,26 @@ class Sought:
     source: str = "gradient"
 
 
-def prepare(work: Work) -> Sought:
-    """What the rows need beside the model."""
+def prepare(work: Work) -> Search:
+    """Return what the rows need beside the model."""
     height, width = work.config["local_grid"]
-    planted = work.dataset.patterns
-    patterns = None if planted is None else Patterns(planted)
-    return Sought(work.settings.spatial_weight, (height, width), patterns, work.settings.source)
+    planted_patterns = work.dataset.patterns
+    patterns = None if planted_patterns is None else Patterns(planted_patterns)
+    return Search(work.settings.spatial_weight, (height, width), patterns, work.settings.source)
 
 
-def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]:
-    """Shares, hits and baselines of one batch."""
+def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]:
+    """Return shares, hits and baselines of one batch."""
     assert batch.masks is not None
     labels = to_numpy(batch.labels)
     with torch.no_grad():
         predicted = model(batch.images).argmax(1)
-    weights = to_numpy(position_weights(model, batch.images, sought.weights))
-    own_gradient = gradient_map(sought.source, model, batch.images, batch.labels, batch.indices)
+    weights = to_numpy(position_weights(model, batch.images, search.weights))
+    own_gradient = gradient_map(search.source, model, batch.images, batch.labels, batch.indices)
     gradient = to_numpy(own_gradient).astype(np.float64)
     on_pixels = batch.masks.reshape(len(labels), -1)
     of_maps = [
-        _localize(weights, object_positions(batch.masks, sought.grid), sought.grid),
+        _localize(weights, object_positions(batch.masks, search.grid), search.grid),
         _localize((gradient**2).sum(1).reshape(on_pixels.shape), on_pixels, batch.masks.shape[1:]),
     ]
     columns = {name: np.stack([of_map[name] for of_map in of_maps], axis=1) for name in of_maps[0]}
@@ -186,15 +191,15 @@ def rows(model: Classifier, batch: Batch, sought: Sought) -> dict[str, AnyArray]
         "prediction": to_numpy(predicted),
         "magnitude_share": share_inside(np.abs(gradient).sum(1).reshape(on_pixels.shape), on_pixels),
     }
-    if sought.patterns is None:
+    if search.patterns is None:
         columns |= dict.fromkeys(OF_PATTERNS, np.full(len(labels), np.nan))
     else:
-        columns |= sought.patterns.rows(model, batch, gradient)
+        columns |= search.patterns.rows(model, batch, gradient)
     return {f"per_image/{name}": values for name, values in columns.items()}
 
 
 def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
-    """How maps (N, P) over a grid lie `mask` (N, P), and how maps that know nothing do."""
+    """Return how maps (N, P) over a grid lie `mask` (N, P), and how maps that know nothing do."""
     return {
         "share": share_inside(maps, mask),
         "hit": hits(maps, mask),
@@ -205,11 +210,11 @@ def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Means and rates with their intervals, over the images for which they are defined."""
+    """Return means and rates with their intervals, over the images for which they are defined."""
     share, hit, area, centre, centre_hit = (
         columns[f"per_image/{name}"] for name in ("share", "hit", "area", "centre", "centre_hit")
     )
-    turned = columns["per_image/pattern_share_turned"]
+    rotation = columns["per_image/pattern_share_turned"]
     pattern = columns["per_image/pattern_share"]
     return {
         "share/on_object": _means(share),
@@ -223,8 +228,8 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "pointing/centre": _means(centre_hit),
         "pointing/above_centre": _means(hit - centre_hit),
         "pattern/share": bootstrap_mean(pattern),
-        "pattern/share_turned": bootstrap_mean(turned),
-        "pattern/above_turned": bootstrap_mean(pattern - turned),
+        "pattern/share_turned": bootstrap_mean(rotation),
+        "pattern/above_turned": bootstrap_mean(pattern - rotation),
         "pattern/chance": columns["per_image/pattern_chance"].mean(),
         "pattern/cosine": bootstrap_mean(columns["per_image/pattern_cosine"]),
         "pattern/cosine_other": bootstrap_mean(columns["per_image/pattern_cosine_other"]),
@@ -235,7 +240,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """Mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
+    """Return mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
 
     Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without
     images is left out.
@@ -251,25 +256,31 @@ def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Shares and hits of both maps with their baselines, and what lies along planted patterns, of a finished file."""
+    """Return shares and hits of both maps with their baselines, and what lies along planted patterns, of a finished
+    file.
+    """
     row = {"weights": str(result.config["settings"]["spatial_weight"])}
     for index, name in enumerate(MAPS):
-        row[f"{name} on object (area)"] = _beside(result["share/on_object"][index], result["share/area"][index])
+        row[f"{name} on object (area)"] = _pair_of_means(result["share/on_object"][index], result["share/area"][index])
     for index, name in enumerate(MAPS):
-        row[f"{name} pointing (centre)"] = _beside(result["pointing/hits"][index], result["pointing/centre"][index])
+        row[f"{name} pointing (centre)"] = _pair_of_means(
+            result["pointing/hits"][index], result["pointing/centre"][index]
+        )
     if np.isfinite(result["pattern/chance"]):
-        row["gradient along patterns (turned)"] = _beside(result["pattern/share"], result["pattern/share_turned"])
+        row["gradient along patterns (turned)"] = _pair_of_means(
+            result["pattern/share"], result["pattern/share_turned"]
+        )
         row["follows exchanged pattern"] = Interval(*result["pattern/follows"]).percent()
     return row | {"images": str(result.count)}
 
 
-def _beside(own: AnyArray, baseline: AnyArray) -> str:
+def _pair_of_means(own_class: AnyArray, baseline: AnyArray) -> str:
     """As `84.1 % [83.0, 85.2] (17.3 %)`."""
-    return f"{Interval(*own).percent()} ({float(baseline[0]):.1%})"
+    return f"{Interval(*own_class).percent()} ({float(baseline[0]):.1%})"
 
 
 def _means(values: AnyArray) -> list[Interval]:
-    """The mean of each column of values (N, maps)."""
+    """Return the mean of each column of values (N, maps)."""
     return [bootstrap_mean(column) for column in values.T]
 
 

@@ -74,14 +74,14 @@ class QualitySettings(SourceSettings):
     seed: int = field(default=0, metadata={"help": "Of moves, squares and shuffles, and of a source that has noise."})
 
     def resolve(self, job: Any) -> Self:
-        """These settings. Raises UserError for a number that is out of range."""
+        """Return these settings. Raises UserError for a number that is out of range."""
         if not 0 < self.radius <= 1 or self.samples < 2:
             raise UserError(f"radius {self.radius:g}, samples {self.samples}: give 0 to 1, and at least two samples.")
         return super().resolve(job)
 
 
 def rows(model: Classifier, batch: Batch, settings: QualitySettings) -> dict[str, AnyArray]:
-    """Sensitivity and infidelity, image by image: what is drawn for one does not depend on the others."""
+    """Return sensitivity and infidelity, image by image: what is drawn for one does not depend on the others."""
     with torch.no_grad():
         predicted = to_numpy(model(batch.images).argmax(1))
     qualities = [
@@ -126,10 +126,10 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
             sensitivity_max(for_captum, image, move, perturb_radius=settings.radius, n_perturb_samples=settings.samples)
         )
     places = torch.from_numpy(order.permutation(attribution[0, 0].numel()))
-    permuted = attribution.flatten(2)[:, :, places].view_as(attribution)
+    permuted_map = attribution.flatten(2)[:, :, places].view_as(attribution)
     of_map, of_shuffled, of_nothing = (
         _infidelity(model, image, label, index, candidate, settings)
-        for candidate in (attribution, permuted, torch.zeros_like(attribution))
+        for candidate in (attribution, permuted_map, torch.zeros_like(attribution))
     )
     return Quality(sensitive, of_map, of_shuffled, of_nothing)
 
@@ -137,7 +137,7 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
 def _infidelity(
     model: Classifier, image: Tensor, label: Tensor, index: int, attribution: Tensor, settings: QualitySettings
 ) -> float:
-    """Captum's normalized infidelity over one and the same squares for every map `attribution` (1, C, H, W)."""
+    """Return Captum's normalized infidelity over one and the same squares for every map `attribution` (1, C, H, W)."""
     (squares,) = streams(settings.seed, [index], SQUARES)
     is_slope = settings.source in SLOPES
 
@@ -155,7 +155,7 @@ def _infidelity(
 
 
 def square_masks(random: np.random.Generator, count: int, height: int, width: int) -> Tensor:
-    """Masks (count, 1, H, W) that are 1 in a square of 1 / SIDE of each side at a random place, else 0."""
+    """Return masks (count, 1, H, W) that are 1 in a square of 1 / SIDE of each side at a random place, else 0."""
     sides = (max(1, height // SIDE), max(1, width // SIDE))
     tops, lefts = random.integers(0, height - sides[0] + 1, count), random.integers(0, width - sides[1] + 1, count)
     rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None, :]
@@ -165,7 +165,7 @@ def square_masks(random: np.random.Generator, count: int, height: int, width: in
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Means with their intervals."""
+    """Return means with their intervals."""
     sensitivity, change = columns["per_image/sensitivity"], columns["per_image/change"].astype(np.float64)
     shares = [
         np.divide(columns[f"per_image/{name}"], change, out=np.full(len(change), np.nan), where=change > 0)
@@ -181,7 +181,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Sensitivity, and the share of the loss's change that maps and shuffled maps do not foretell."""
+    """Return sensitivity, and the share of the loss's change that maps and shuffled maps do not foretell."""
     return {
         "sensitivity": Interval(*result["mean/sensitivity"]).plain(),
         "not foretold": Interval(*result["mean/unforetold"]).percent(),

@@ -83,20 +83,20 @@ class MaskingSettings(BallSettings):
         return settings
 
     def factors(self) -> tuple[int, ...]:
-        """The radii in units of eps: none beyond the first that covers all images."""
+        """Return the radii in units of eps: none beyond the first that covers all images."""
         return tuple(factor for factor in FACTORS if factor == 1 or self._eps * factor < 2)
 
     def pgd(self, factor: int) -> PGD:
-        """PGD in the ball of so many eps, at most 1, its steps as much longer."""
+        """Return PGD in the ball of so many eps, at most 1, its steps as much longer."""
         assert self.step_size is not None
         return PGD(min(1.0, self._eps * factor), self.step_size * factor, STEPS)
 
     def one_step(self) -> PGD:
-        """The fast gradient sign method (Goodfellow et al. 2014, https://arxiv.org/abs/1412.6572)."""
+        """Return the fast gradient sign method (Goodfellow et al. 2014, https://arxiv.org/abs/1412.6572)."""
         return PGD(self._eps, self._eps, 1, random_start=False)
 
     def search(self) -> RandomSearch:
-        """Random search in the ball."""
+        """Return random search in the ball."""
         return RandomSearch(self._eps, self.queries)
 
     @property
@@ -106,12 +106,12 @@ class MaskingSettings(BallSettings):
 
 
 def axes(work: Work) -> Axes:
-    """Draws of noise, and the radii in units of eps."""
+    """Return draws of noise, and the radii in units of eps."""
     return {"draw": DRAWS, "factor": work.settings.factors()}
 
 
 def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str, AnyArray]:
-    """Outcomes of one batch."""
+    """Return outcomes of one batch."""
     images, labels, seed = batch.images, batch.labels, settings.seed
     one_step = settings.one_step()(model, images, labels, per_image_noise(seed, batch.indices))
     search = settings.search()(model, images, labels, streams(seed, batch.indices, SEARCH))
@@ -122,7 +122,7 @@ def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str
         "prediction_noise": _noisy(model, batch, settings),
         "prediction_one_step": _predict(model, one_step),
         "prediction_search": _predict(model, search),
-        "prediction_pgd": _growing(model, batch, settings),
+        "prediction_pgd": _attack_in_steps(model, batch, settings),
         "zero_share": torch.stack([(gradient == 0).float().mean(1) for gradient in gradients], dim=1),
     }
     return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
@@ -135,14 +135,14 @@ def _predict(model: Classifier, images: Tensor) -> Tensor:
 
 
 def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
-    """Classes (N, draws) of the images under uniform noise."""
+    """Return classes (N, draws) of the images under uniform noise."""
     noise, ball = per_image_noise(settings.seed, batch.indices, NOISE), settings.pgd(1)
     samples = (project(batch.images + ball.eps * noise(batch.images), batch.images, ball.eps) for _ in range(DRAWS))
     return torch.stack([_predict(model, images) for images in samples], dim=1)
 
 
-def _growing(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
-    """Classes (N, factors) after PGD in growing balls. What a ball holds lies in the next one too."""
+def _attack_in_steps(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
+    """Return classes (N, factors) after PGD in growing balls. What a ball holds lies in the next one too."""
     predicted, by_factor = _predict(model, batch.images), []
     for factor in settings.factors():
         (left,) = torch.where(predicted == batch.labels)
@@ -155,7 +155,7 @@ def _growing(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tens
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Accuracies and shares with their intervals."""
+    """Return accuracies and shares with their intervals."""
     label, zero = columns["per_image/label"], columns["per_image/zero_share"]
     natural, one_step, search = (
         columns[f"per_image/prediction_{name}"] == label for name in ("natural", "one_step", "search")
@@ -174,7 +174,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Accuracies of a finished file by attack, and the share of images without any gradient."""
+    """Return accuracies of a finished file by attack, and the share of images without any gradient."""
     eps, queries = (result.config["settings"][name] for name in ("eps", "queries"))
     largest = min(1, eps * int(result["factor"][-1]))
     accuracies = {

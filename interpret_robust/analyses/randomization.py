@@ -33,7 +33,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
-from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network, randomized, stages
+from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network, randomize, stages
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
 
@@ -98,7 +98,7 @@ class RandomisationSettings(Settings):
     seed: int = field(default=0, metadata={"help": "Of the cascade; random networks have the seeds after it."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings with nothing left open. Raises UserError for attention of a model without."""
+        """Return these settings with nothing left open. Raises UserError for attention of a model without."""
         return replace(self, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
@@ -112,20 +112,20 @@ class Cascade(NamedTuple):
 
 
 def axes(work: Work) -> Axes:
-    """The trained network, each stage by the part that went last, and the independent random networks."""
+    """Return the trained network, each stage by the part that went last, and the independent random networks."""
     parts = (name for name, _ in stages(work.network))
     return {"stage": ("trained", *parts, *(f"random {number}" for number in range(1, RANDOM_NETWORKS + 1)))}
 
 
 def prepare(work: Work) -> Cascade:
-    """Every network of the cascade, calibrated on training images."""
+    """Return every network of the cascade, calibrated on training images."""
     train, seed = work.dataset.train, work.settings.seed
     images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
-    trained = work.network
+    original = work.network
     networks = [
-        trained,
-        *(randomized(trained, depth, images, seed) for depth in range(1, len(stages(trained)) + 1)),
-        *(random_network(trained, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
+        original,
+        *(randomize(original, depth, images, seed) for depth in range(1, len(stages(original)) + 1)),
+        *(random_network(original, images, seed + number) for number in range(1, RANDOM_NETWORKS + 1)),
     ]
     evaluator = next(iter(work.evaluators.values()))
     height, width = work.config["local_grid"]
@@ -133,10 +133,10 @@ def prepare(work: Work) -> Cascade:
 
 
 def rows(_: Classifier, batch: Batch, cascade: Cascade) -> dict[str, AnyArray]:
-    """The scores of every network on one batch."""
-    trained, *random_networks = cascade.networks
+    """Return the scores of every network on one batch."""
+    original, *random_networks = cascade.networks
     place = _object(batch, cascade.grid)
-    first = _look(trained, batch, cascade)
+    first = _look(original, batch, cascade)
     score_rows = [_scores(first, first, place)]
     score_rows += [_scores(_look(network, batch, cascade), first, place) for network in random_networks]
     columns = {name: np.stack([scores[name] for scores in score_rows], 1) for name in score_rows[0]}
@@ -184,10 +184,10 @@ def _object(batch: Batch, grid: tuple[int, int]) -> Place:
     )
 
 
-def _scores(look: Look, trained: Look, place: Place) -> dict[str, AnyArray]:
-    scores = {name: (ranks * trained.ranks[name]).sum(1) for name, ranks in look.ranks.items()}
+def _scores(look: Look, original: Look, place: Place) -> dict[str, AnyArray]:
+    scores = {name: (ranks * original.ranks[name]).sum(1) for name, ranks in look.ranks.items()}
     return scores | {
-        "ssim": to_numpy(structural_similarity(look.magnitude, trained.magnitude)),
+        "ssim": to_numpy(structural_similarity(look.magnitude, original.magnitude)),
         "evaluator_prediction": look.evaluator_prediction,
         "gradient_on_object": share_inside(to_numpy(look.magnitude.flatten(1)), place.pixels),
         "weights_on_object": share_inside(look.weights, place.positions),
@@ -195,16 +195,16 @@ def _scores(look: Look, trained: Look, place: Place) -> dict[str, AnyArray]:
 
 
 def unit_ranks(rows: AnyArray) -> AnyArray:
-    """Mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
+    """Return mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
     ranks = stats.rankdata(rows, axis=1)
     ranks -= ranks.mean(1, keepdims=True)
     length = np.linalg.norm(ranks, axis=1, keepdims=True)
-    scaled: AnyArray = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
-    return scaled
+    standardized_ranks: AnyArray = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
+    return standardized_ranks
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
-    """Mean structural similarity (N,) of maps (N, y, x), each divided by its maximum; NaN for a map of zeros.
+    """Return mean structural similarity (N,) of maps (N, y, x), each divided by its maximum; NaN for a map of zeros.
 
     Wang et al. 2004, Eq. 13, over all whole squares of WINDOW pixels, uniformly weighted, for the range [0, 1].
     """
@@ -222,7 +222,7 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
-    """Means of every score at every stage, and the gate."""
+    """Return means of every score at every stage, and the gate."""
     paths = [f"per_image/{path}" for path, _ in SCORES.values()]
     mean = np.stack([np.stack(finite_column_means(columns[path]), 1) for path in paths])
     random = another_mean(mean[:, -RANDOM_NETWORKS:, 0])
@@ -233,15 +233,15 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "cascade/mean": mean,
         "cascade/undefined": [np.isnan(columns[path]).sum(0) for path in paths],
         "random/mean": random,
-        "random/uninformed": _uninformed(columns),
+        "random/uninformed": _has_no_information(columns),
         "gate/needed": np.where(unknown, -1, ~is_inside[:, 0]),
         "gate/passed": np.where(unknown, -1, ~is_inside[:, 0] & is_inside[:, -1]),
-        "gate/from_stage": [_from(row) for row in is_inside],
+        "gate/from_stage": [_interval_from(row) for row in is_inside],
     }
 
 
 def another_mean(means: AnyArray) -> AnyArray:
-    """Mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
+    """Return mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
 
     Normal means: m +- t s sqrt(1 + 1/n), with Student's t of n - 1 degrees of freedom.
     """
@@ -251,14 +251,14 @@ def another_mean(means: AnyArray) -> AnyArray:
     return np.stack([middle, middle - reach, middle + reach], 1)
 
 
-def _from(is_inside: AnyArray) -> int:
-    """The stage from which on all are inside (stage,), -1 where the last is not."""
+def _interval_from(is_inside: AnyArray) -> int:
+    """Return the stage from which on all are inside (stage,), -1 where the last is not."""
     departures = np.flatnonzero(~is_inside)
     first = int(departures[-1]) + 1 if len(departures) else 0
     return first if first < len(is_inside) else -1
 
 
-def _uninformed(columns: Columns) -> list[float]:
+def _has_no_information(columns: Columns) -> list[float]:
     baselines = {
         "magnitude": 0.0,
         "gradient": 0.0,
@@ -270,14 +270,16 @@ def _uninformed(columns: Columns) -> list[float]:
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Each score of the trained network and of a random one, and from which stage on it is a random network's."""
+    """Return each score of the trained network and of a random one, and from which stage on it is a random
+    network's.
+    """
     names = [str(name) for name in result["stage"]]
     row = {}
     for number, score in enumerate(SCORES):
         is_needed, is_passed = result["gate/needed"][number], result["gate/passed"][number]
         if is_needed < 0:
             continue
-        trained, random = result["cascade/mean"][number, 0, 0], result["random/mean"][number, 0]
+        original, random = result["cascade/mean"][number, 0, 0], result["random/mean"][number, 0]
         verdict = (
             "no different"
             if not is_needed
@@ -285,7 +287,7 @@ def table_row(result: Result) -> dict[str, str]:
             if is_passed
             else "does not fall"
         )
-        row[score] = f"{trained:.2f} to {random:.2f}, {verdict}"
+        row[score] = f"{original:.2f} to {random:.2f}, {verdict}"
     return row | {"images": str(result.count)}
 
 

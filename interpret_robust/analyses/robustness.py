@@ -103,11 +103,11 @@ class TableSettings(BallSettings):
         return replace(settings, pgd=pgd, cw=cw, apgd=str(settings.apgd_steps() or "none"))
 
     def steps(self) -> dict[str, list[int]]:
-        """The steps at which each trajectory is read, rising; none of a trajectory that is not wanted."""
+        """Return the steps at which each trajectory is read, rising; none of a trajectory that is not wanted."""
         return {"pgd": _steps(self.pgd), "cw": _steps(self.cw)}
 
     def apgd_steps(self) -> int | None:
-        """The steps of APGD-CE, and of APGD-T towards each class; None where neither is wanted."""
+        """Return the steps of APGD-CE, and of APGD-T towards each class; None where neither is wanted."""
         steps = _steps(self.apgd)
         if len(steps) > 1:
             raise UserError(f"'{self.apgd}' are several numbers of steps: APGD is read at its last, such as 100.")
@@ -132,20 +132,20 @@ def _steps(text: str) -> list[int]:
     return steps
 
 
-class Prepared(NamedTuple):
+class Context(NamedTuple):
     """The settings, and the models beside the source that read what its trajectories give."""
 
     settings: TableSettings
     evaluators: Mapping[str, Classifier]
 
 
-def prepare(work: Work) -> Prepared:
-    """See `Prepared`."""
-    return Prepared(work.settings, work.evaluators)
+def prepare(work: Work) -> Context:
+    """See `Context`."""
+    return Context(work.settings, work.evaluators)
 
 
 def axes(work: Work) -> Axes:
-    """Readings, restarts and targets, the source itself first."""
+    """Return readings, restarts and targets, the source itself first."""
     settings: TableSettings = work.settings
     names = (work.config["checkpoint"]["name"], *work.config.get("evaluators", {"names": ()})["names"])
     return {"reading": settings.readings(), "restart": settings.restarts, "target": names}
@@ -156,7 +156,7 @@ class _Record:
 
     Attributes:
         right: the images (N,) that the source, the first target, has had right so far.
-        broken: of each other image the last that the source had wrong (N, C, H, W).
+        last_broken: of each other image the last that the source had wrong (N, C, H, W).
     """
 
     def __init__(self, targets: Sequence[Classifier], batch: Batch, settings: TableSettings) -> None:
@@ -172,7 +172,7 @@ class _Record:
         for name in ("prediction", "margin"):
             self.columns[f"{name}_natural"] = np.stack([answers[name] for answers in natural], axis=-1)
         self.right = torch.ones_like(batch.labels, dtype=torch.bool)
-        self.broken = batch.images
+        self.last_broken = batch.images
         self._sort_out(batch.images, natural[0]["prediction"])
 
     def note(self, restart: int, reading: int, adversarial: Tensor) -> None:
@@ -189,13 +189,13 @@ class _Record:
     def _sort_out(self, images: Tensor, prediction: AnyArray) -> None:
         wrong = torch.from_numpy(prediction.astype(np.int64)).to(self._batch.labels.device) != self._batch.labels
         self.right = self.right & ~wrong
-        self.broken = torch.where(wrong[:, None, None, None], images, self.broken)
+        self.last_broken = torch.where(wrong[:, None, None, None], images, self.last_broken)
 
 
-def rows(model: Classifier, batch: Batch, prepared: Prepared) -> dict[str, AnyArray]:
-    """Outcomes of one batch."""
-    settings = prepared.settings
-    record = _Record([model, *prepared.evaluators.values()], batch, settings)
+def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArray]:
+    """Return outcomes of one batch."""
+    settings = context.settings
+    record = _Record([model, *context.evaluators.values()], batch, settings)
     counter = torch.zeros(len(batch.indices), dtype=torch.int64, device=batch.images.device)
     for restart, reading, adversarial in _readings(model, batch, settings, counter):
         record.note(restart, reading, adversarial)
@@ -227,46 +227,46 @@ def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record:
     assert settings.eps is not None and steps
     noises = [per_image_noise(settings.seed, batch.indices, purpose) for purpose in APGD_PURPOSES]
     first = len(settings.readings()) - len(APGD_NAMES)
-    spent = torch.zeros_like(batch.labels)
+    gradient_counts = torch.zeros_like(batch.labels)
     for restart in range(settings.restarts):
         adversarial, gradients = APGD(settings.eps, steps)(model, batch.images, batch.labels, noises[0])
         record.note(restart, first, adversarial)
-        spent += gradients
+        gradient_counts += gradients
     for restart in range(settings.restarts):
         attack = TargetedAPGD(settings.eps, steps)
         adversarial, gradients = attack(model, batch.images, batch.labels, noises[1], subset=record.right)
-        record.note(restart, first + 1, torch.where(record.right[:, None, None, None], adversarial, record.broken))
-        spent += gradients
-    return to_numpy(spent)
+        record.note(restart, first + 1, torch.where(record.right[:, None, None, None], adversarial, record.last_broken))
+        gradient_counts += gradients
+    return to_numpy(gradient_counts)
 
 
 @torch.no_grad()
 def _read(target: Classifier, images: Tensor, labels: Tensor) -> dict[str, AnyArray]:
-    """A target's answers (N,) and its margins (N,)."""
+    """Return a target's answers (N,) and its margins (N,)."""
     logits = target(images)
     return {"prediction": to_numpy(logits.argmax(1)), "margin": to_numpy(-margin_loss(logits, labels))}
 
 
 def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
-    """Accuracies with their intervals, each (value, low, high)."""
+    """Return accuracies with their intervals, each (value, low, high)."""
     label = arrays["per_image/label"]
     natural = arrays["per_image/prediction_natural"] == label[:, None]
-    attacked = (arrays["per_image/prediction"] == label[:, None, None, None]).all(1)
+    is_right = (arrays["per_image/prediction"] == label[:, None, None, None]).all(1)
     return {
         "accuracy/natural": _rates(natural),
-        "accuracy/adversarial": _rates(attacked),
-        "accuracy/worst": _rates(natural & attacked.all(1)),
+        "accuracy/adversarial": _rates(is_right),
+        "accuracy/worst": _rates(natural & is_right.all(1)),
     }
 
 
 def _rates(right: AnyArray) -> AnyArray:
-    """Wilson intervals (..., 3) of outcomes (N, ...)."""
+    """Return Wilson intervals (..., 3) of outcomes (N, ...)."""
     shares = [rate(column) for column in right.reshape(len(right), -1).T]
     return np.reshape(shares, (*right.shape[1:], 3))
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """White-box accuracies of a finished file, natural, by the headline's attack and in the worst case."""
+    """Return white-box accuracies of a finished file, natural, by the headline's attack and in the worst case."""
     intervals = {"natural": result["accuracy/natural"][0]}
     if name := headline(result):
         intervals |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}
@@ -284,6 +284,6 @@ ANALYSIS = Analysis(
     table_row,
     prepare=prepare,
     axes=axes,
-    compare=attack_tables.printed,
+    compare=attack_tables.printed_cells,
     readers="copies",
 )

@@ -19,7 +19,7 @@ from interpret_robust.figures import style
 from interpret_robust.figures.drawing import compose
 from interpret_robust.results import hdf5
 from interpret_robust.results.names import label
-from interpret_robust.results.tables import captioned
+from interpret_robust.results.tables import with_caption
 
 PER_IMAGE = "per_image/"
 INTERVAL_AXIS = "of"
@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def model(self) -> str:
-        """What tables call the model, such as `at-att seed 0`."""
+        """Return what tables call the model, such as `at-att seed 0`."""
         return label(self.result)
 
     def __getitem__(self, name: str) -> Any:
@@ -72,12 +72,12 @@ class Answer:
 
     @property
     def arrays(self) -> Mapping[str, AnyArray]:
-        """The columns with a row an image, by name without `per_image/`, read when they are asked for."""
+        """Return the columns with a row an image, by name without `per_image/`, read when they are asked for."""
         return _Lazy(self.result, [path for path in self._axes if path.startswith(PER_IMAGE)], PER_IMAGE)
 
     @property
     def statistics(self) -> Mapping[str, AnyArray]:
-        """All that was computed from these, by name. A last axis of three is a value and its 95 % interval."""
+        """Return all that was computed from these, by name. A last axis of three is a value and its 95 % interval."""
         return _Lazy(self.result, [path for path in self._axes if not path.startswith(PER_IMAGE)])
 
     def __repr__(self) -> str:
@@ -194,10 +194,10 @@ def _html(results: Sequence[hdf5.Result]) -> str:
     """Return the tables and the picture of some results as HTML that stands alone."""
     from markupsafe import escape
 
-    from interpret_robust.study.report.embedding import embedded
+    from interpret_robust.study.report.embedding import data_url
 
-    tables = "\n\n".join(captioned(table) for table in printing.rows_of(results))
-    return f"<pre>{escape(tables)}</pre>{_image(_figure(results, None), embedded)}"
+    tables = "\n\n".join(with_caption(table) for table in printing.rows_of(results))
+    return f"<pre>{escape(tables)}</pre>{_image(_figure(results, None), data_url)}"
 
 
 def _image(figure: Figure, embed: Any) -> str:

@@ -40,7 +40,7 @@ class Model(nn.Module):
 
     @property
     def name(self) -> str:
-        """What files and tables call it."""
+        """Return what files and tables call it."""
         return self.subject.name
 
     def forward(self, images: Tensor) -> Tensor:

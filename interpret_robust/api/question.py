@@ -144,5 +144,5 @@ def questions() -> dict[str, str]:
 
 
 def _own_dataset(subject: Subject) -> Dataset:
-    """The images that a model was loaded for."""
-    return subject.data if isinstance(subject, external.Brought) else load_dataset(subject.source)
+    """Return the images that a model was loaded for."""
+    return subject.data if isinstance(subject, external.ExternalModel) else load_dataset(subject.source)

@@ -125,22 +125,23 @@ class TargetedAPGD:
             targets = _wrong_classes(logits, labels)[:, : self.targets]
             for target in targets.T:
                 start = _random_start(images.float(), noise, self.eps)  # of all, so that no stream depends on others
-                (remaining,) = right.nonzero(as_tuple=True)
-                if len(remaining) == 0:
+                (places,) = right.nonzero(as_tuple=True)
+                if len(places) == 0:
                     break
-                loss = _towards(target[remaining], labels[remaining])
+                loss = _targeted_loss(target[places], labels[places])
                 ascent = ascend(
-                    subject, images[remaining].float(), labels[remaining], start[remaining], loss, self.eps, self.steps
+                    subject, images[places].float(), labels[places], start[places], loss, self.eps, self.steps
                 )
-                adversarial[remaining] = ascent
-                gradients[remaining] += self.steps
-                right[remaining] = _logits(subject, ascent).argmax(1) == labels[remaining]
+                adversarial[places] = ascent
+                gradients[places] += self.steps
+                right[places] = _logits(subject, ascent).argmax(1) == labels[places]
         check_inside(adversarial, images, self.eps)
         return Ascent(adversarial, gradients)
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Difference of logits ratio (N,), Eq. 6 of the paper: above zero where misclassified, whatever the logits' scale.
+    """Return difference of logits ratio (N,), Eq. 6 of the paper: above zero where misclassified, whatever the
+    logits' scale.
 
     The margin loss over the distance between the largest and the third largest logit. Raises UserError for fewer than
     three classes.
@@ -151,7 +152,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Targeted difference of logits ratio (N,), Eq. 7: the target's logit minus the true one, scaled.
+    """Return targeted difference of logits ratio (N,), Eq. 7: the target's logit minus the true one, scaled.
 
     The scale is the distance of the largest logit from the mean of the third and fourth. Raises UserError for fewer
     than four classes.
@@ -163,7 +164,10 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """The numbers of steps after which step sizes are judged, rising: for 100, 22, 41, 57, 70, 80, 87, 93 and 99."""
+    """Return the numbers of steps after which step sizes are judged, rising.
+
+    For 100, 22, 41, 57, 70, 80, 87, 93 and 99.
+    """
     percents, stretch = [FIRST_CHECKPOINT], FIRST_CHECKPOINT
     while percents[-1] < 100:
         stretch = max(stretch - SHORTER, SHORTEST)
@@ -185,14 +189,19 @@ class StepSize:
     _steps: int = field(default=0, init=False)
     _last: Tensor = field(init=False)
     _rises: Tensor = field(init=False)
-    _halved: Tensor = field(init=False)
+    _is_halved: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self._last, self._rises = self.best, torch.zeros_like(self.best)
-        self._halved = torch.ones_like(self.best, dtype=torch.bool)  # at first there is no step size before to compare
+        self._is_halved = torch.ones_like(
+            self.best, dtype=torch.bool
+        )  # at first there is no step size before to compare
 
     def note(self, value_before: Tensor, value_after: Tensor) -> Tensor:
-        """Count a step that took the loss from `value_before` to `value_after`; where (N,) it is the largest so far."""
+        """Return count a step that took the loss from `value_before` to `value_after`.
+
+        Where (N,) it is the largest so far.
+        """
         better = ~(value_after <= self.best)  # also for what is not a number, which must not be overlooked
         self.best = torch.where(better, value_after, self.best)
         self._rises += value_after > value_before
@@ -205,11 +214,11 @@ class StepSize:
         Halved where the loss has risen at fewer than RISES of the steps since the last checkpoint, or where the step
         size was kept there and the largest loss is still the same.
         """
-        stuck = ~self._halved & (self.best == self._last)
-        self._halved = (self._rises < RISES * self._steps) | stuck
-        self.size = torch.where(self._halved, self.size / 2, self.size)
+        is_stuck = ~self._is_halved & (self.best == self._last)
+        self._is_halved = (self._rises < RISES * self._steps) | is_stuck
+        self.size = torch.where(self._is_halved, self.size / 2, self.size)
         self._last, self._rises, self._steps = self.best, torch.zeros_like(self.best), 0
-        return self._halved
+        return self._is_halved
 
 
 def ascend(
@@ -238,20 +247,20 @@ def ascend(
         value_before, (value, gradient, wrong) = value, _look(model, iterate, labels, loss, step < steps)
         better = size.note(value_before, value)
         best, best_gradient = (_pick(better, *pair) for pair in ((iterate, best), (gradient, best_gradient)))
-        preferred = _preferred((wrong, value), answer_rank)
-        answer = _pick(preferred, iterate, answer)
-        answer_rank = wrong | answer_rank[0], torch.where(preferred, value, answer_rank[1])
+        is_better = _is_better((wrong, value), answer_rank)
+        answer = _pick(is_better, iterate, answer)
+        answer_rank = wrong | answer_rank[0], torch.where(is_better, value, answer_rank[1])
         if step in check_steps:
-            back = size.judge()
-            iterate, gradient = _pick(back, best, iterate), _pick(back, best_gradient, gradient)
-            value = torch.where(back, size.best, value)
+            returns = size.judge()
+            iterate, gradient = _pick(returns, best, iterate), _pick(returns, best_gradient, gradient)
+            value = torch.where(returns, size.best, value)
     return answer
 
 
 def _look(
     model: nn.Module, images: Tensor, labels: Tensor, loss: Loss, differentiate: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss (N,), its gradient (zeros where not wanted), and which images (N,) are misclassified."""
+    """Return the loss (N,), its gradient (zeros where not wanted), and which images (N,) are misclassified."""
     with torch.set_grad_enabled(differentiate):
         images = images.detach().requires_grad_(differentiate)
         logits = model(images).float()
@@ -260,14 +269,14 @@ def _look(
     return values.detach(), gradient, logits.argmax(1) != labels
 
 
-def _preferred(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
+def _is_better(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
     """Where (N,) the new of two (misclassified, loss) is the better answer; also where its loss is not a number."""
     (wrong, value), (old_wrong, old_value) = new, old
     return (wrong & ~old_wrong) | ((wrong == old_wrong) & ~(value <= old_value)) | value.isnan()
 
 
 def _pick(mask: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Images of `first` where (N,), else of `second`."""
+    """Return images of `first` where (N,), else of `second`."""
     return torch.where(_wide(mask), first, second)
 
 
@@ -276,12 +285,12 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _wrong_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """All classes but the true one (N, classes - 1), the likeliest first."""
+    """Return all classes but the true one (N, classes - 1), the likeliest first."""
     others_only = logits.scatter(1, labels[:, None], -torch.inf)
     return others_only.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
-def _towards(targets: Tensor, labels: Tensor) -> Loss:
+def _targeted_loss(targets: Tensor, labels: Tensor) -> Loss:
     return lambda logits: targeted_dlr(logits, labels, targets)
 
 
@@ -297,7 +306,7 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 
 @contextmanager
 def _attackable(model: nn.Module) -> Iterator[nn.Module]:
-    """The model by its running statistics, with weights that ask for no gradients; both as before afterwards."""
+    """Yield the model by its running statistics, with weights that ask for no gradients; both as before afterwards."""
     with batch_norm_mode(model, "eval"), weights_frozen(model):
         on_cpu = all(weights.device.type == "cpu" for weights in model.parameters())
         yield fold(model) if on_cpu and isinstance(model, Classifier) else model

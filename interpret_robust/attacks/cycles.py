@@ -26,7 +26,7 @@ def read_at(
     steps: Sequence[int],
     *,
     look_for_cycles: bool,
-    taken: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (step, iterate (N, ...)) for each of `steps`, bit for bit as if no image were ever left out.
 
@@ -36,7 +36,7 @@ def read_at(
         constants: tensors with a row an image that `advance` takes after the iterate.
         steps: rising, from 0 on.
         look_for_cycles: whether `advance` is a function of its arguments alone, the same for any subset of the images.
-        taken: (N,) int64; 1 is added for each step that is computed for an image.
+        counts: (N,) int64; 1 is added for each step that is computed for an image.
 
     Example:
         >>> flip = lambda x: -x
@@ -51,13 +51,13 @@ def read_at(
     for step in range(1, max(steps, default=0) + 1):
         if len(active):
             iterate = advance(iterate, *constants)
-            if taken is not None:
-                taken[active] += 1
+            if counts is not None:
+                counts[active] += 1
         if step in steps:
             yield step, _assemble(iterate, active, predictions.pop(step, None))
         if look_for_cycles and step >= FIRST_CHECK and len(active):
             periods = _periods(iterate, history)
-            keep = _kept(periods)
+            keep = _keep_rows(periods)
             if len(keep) < len(active):
                 for later in (reading for reading in steps if reading > step):
                     whole = predictions.setdefault(later, torch.empty_like(start))
@@ -86,7 +86,7 @@ def _periods(iterate: Tensor, history: Sequence[Tensor]) -> Tensor:
     return periods
 
 
-def _kept(periods: Tensor) -> Tensor:
+def _keep_rows(periods: Tensor) -> Tensor:
     """Return the places of images that go on: those without a period, filled up to a multiple of GRANULE."""
     order = torch.argsort((periods > 0).to(torch.int64), stable=True)
     count = int((periods == 0).sum())

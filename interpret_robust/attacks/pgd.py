@@ -122,11 +122,11 @@ class PGD:
         labels: Tensor,
         noise: Noise,
         steps: Sequence[int] | None = None,
-        taken: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield (step, iterate (N, C, H, W)) for each of `steps`, by default the start and every step.
 
-        Steps that are known to repeat earlier ones are not computed again (see `attacks.cycles`); `taken` (N,) int64
+        Steps that are known to repeat earlier ones are not computed again (see `attacks.cycles`); `counts` (N,) int64
         counts the gradients that were. The caller sets the model's mode.
         """
         low, high = (images - self.eps).clamp_min(0), (images + self.eps).clamp_max(1)
@@ -143,7 +143,7 @@ class PGD:
         is_long = max(chosen_steps, default=0) > FIRST_CHECK
         is_exact = self.batch_norm == "eval" and images.device.type == "cpu"  # a GPU rounds by the size of the batch
         repeats = is_long and is_exact and answers_repeat(model, images[:1])
-        return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, taken=taken)
+        return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, counts=counts)
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         ((_, iterate),) = self.iterates(model, images, labels, noise, [self.steps])
@@ -166,13 +166,15 @@ def answers_repeat(model: nn.Module, image: Tensor) -> bool:
 
 
 def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which images (N,) that are right without the attack are right under it, and which are not, from predictions."""
+    """Return which images (N,) that are right without the attack are right under it, and which are not, from
+    predictions.
+    """
     right = clean == label
     return {"attack_failed": right & (adversarial == label), "attack_succeeded": right & (adversarial != label)}
 
 
 def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossName) -> Tensor:
-    """Gradient (N, C, H, W) of the summed loss with respect to the images."""
+    """Return gradient (N, C, H, W) of the summed loss with respect to the images."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         total = LOSSES[loss](model(images).float(), labels).sum()
@@ -181,7 +183,7 @@ def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossN
 
 
 def project(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
-    """The nearest point in the ball around `images` and in [0, 1]."""
+    """Return the nearest point in the ball around `images` and in [0, 1]."""
     return torch.clamp(adversarial, (images - eps).clamp_min(0), (images + eps).clamp_max(1))
 
 
@@ -204,12 +206,12 @@ def check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, (N,)."""
+    """Return cross-entropy of each image, (N,)."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The best other logit minus the true one, (N,): positive where the image is misclassified."""
+    """Return the best other logit minus the true one, (N,): positive where the image is misclassified."""
     true = logits.gather(1, labels[:, None])
     rival = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
     return rival - true[:, 0]
@@ -226,7 +228,7 @@ def _smallest_margin(model: nn.Module, candidates: list[Tensor], labels: Tensor)
 
 
 def generator_noise(generator: torch.Generator) -> Noise:
-    """Noise drawn from one generator, on the generator's device."""
+    """Return noise drawn from one generator, on the generator's device."""
 
     def draw(images: Tensor) -> Tensor:
         uniform = torch.rand(images.shape, generator=generator, device=generator.device)
@@ -236,7 +238,7 @@ def generator_noise(generator: torch.Generator) -> Noise:
 
 
 def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Noise:
-    """Noise that depends only on the seed, each image's index in its dataset and the purpose.
+    """Return noise that depends only on the seed, each image's index in its dataset and the purpose.
 
     Rows of an analysis are then the same whatever the batch size and wherever a run was taken up again.
     Repeated calls go on in each image's own stream.
@@ -260,7 +262,7 @@ class Passes:
 
 @contextmanager
 def count_passes(model: nn.Module) -> Iterator[Passes]:
-    """Count the model's passes while this is entered."""
+    """Yield count the model's passes while this is entered."""
     passes = Passes()
 
     def count(*_: Any) -> None:

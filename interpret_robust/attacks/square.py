@@ -53,7 +53,7 @@ class RandomSearch:
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]
     ) -> Tensor:
-        """Adversarial images, float32, inside the ball around `images` (N, C, H, W) and inside [0, 1].
+        """Return adversarial images, float32, inside the ball around `images` (N, C, H, W) and inside [0, 1].
 
         Each is a function of the model, the image and its own generator, of `of_image` (N,), alone.
         """
@@ -66,21 +66,27 @@ class RandomSearch:
                 (left,) = torch.where(losses <= 0)
                 if len(left) == 0:
                     break
-                proposed = self._propose(best[left], images[left], squares[left, query], self.side(query, images))
-                margins = margin_loss(model(proposed).float(), labels[left])
+                proposal = self._propose(best[left], images[left], squares[left, query], self.side(query, images))
+                margins = margin_loss(model(proposal).float(), labels[left])
                 better = margins > losses[left]
-                best[left[better]], losses[left[better]] = proposed[better], margins[better]
+                best[left[better]], losses[left[better]] = proposal[better], margins[better]
         check_inside(best, images, self.eps)
         return best
 
     def side(self, query: int, images: Tensor) -> int:
-        """Side of the square of a query, in pixels: the paper's schedule for 10,000 queries, stretched to these."""
+        """Return side of the square of a query, in pixels.
+
+        The paper's schedule for 10,000 queries, stretched to these.
+        """
         height, width = images.shape[2:]
         share = self.p_init / 2 ** bisect_left(HALVINGS, query * 10_000 // self.queries)
         return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
     def _draw(self, images: Tensor, of_image: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
-        """Signs of the start (N, C, 1, W), and for each query a place and signs, uniform in [0, 1): (N, Q, 2 + C)."""
+        """Return signs of the start (N, C, 1, W), and for each query a place and signs, uniform in [0, 1).
+
+        (N, Q, 2 + C).
+        """
         channels, _, width = images.shape[1:]
         stripes = np.stack([stream.random((channels, 1, width), dtype=np.float32) for stream in of_image])
         squares = np.stack([stream.random((self.queries, 2 + channels), dtype=np.float32) for stream in of_image])
@@ -100,7 +106,7 @@ def _signs(uniform: Tensor) -> Tensor:
 
 
 def _span(uniform: Tensor, side: int, length: int) -> Tensor:
-    """Which of `length` places (N, length) lie in a stretch of `side`, put where numbers (N,) in [0, 1) say."""
+    """Return which of `length` places (N, length) lie in a stretch of `side`, put where numbers (N,) in [0, 1) say."""
     first = (uniform * (length - side + 1)).long().clamp_max(length - side)
     place = torch.arange(length, device=uniform.device) - first[:, None]
     return (place >= 0) & (place < side)

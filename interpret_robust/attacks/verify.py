@@ -31,7 +31,7 @@ Pixels = npt.NDArray[np.float64]
 INDEX = "index"
 
 
-class Verified(NamedTuple):
+class Verification(NamedTuple):
     """What good images are, and what a checkpoint makes of them.
 
     Attributes:
@@ -50,7 +50,7 @@ class Verified(NamedTuple):
     sha256: str
 
     def cells(self) -> dict[str, str]:
-        """The same as cells of a table, but for the hash."""
+        """Return the same as cells of a table, but for the hash."""
         return {
             "images": str(self.images),
             "largest change, 255ths": f"{255 * self.largest:.2f}",
@@ -69,7 +69,7 @@ def verify(
     eps: float | None = None,
     key: str | None = None,
     device: torch.device,
-) -> Verified:
+) -> Verification:
     """Check a file's images against those of a split, and classify both.
 
     Args:
@@ -85,13 +85,13 @@ def verify(
     """
     check_fit(checkpoint, dataset)
     radius = PGD(checkpoint.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
-    with _opened(path, key) as array:
+    with _open(path, key) as array:
         images = Images(path, array, dataset.image_shape)
-        clean = _chosen(images, dataset.split(split), f"{split} split of {dataset.name}")
+        clean = _choose(images, dataset.split(split), f"{split} split of {dataset.name}")
         largest, l2 = _changes(images, clean)
         _check_ball(path, largest, radius)
         natural, adversarial = _answers(images, clean, checkpoint, device)
-    return Verified(
+    return Verification(
         len(clean), float(largest.max()), float(l2.mean()), rate(natural), rate(adversarial), file_sha256(path)
     )
 
@@ -123,7 +123,7 @@ class Images:
         return len(self.array)
 
     def part(self, span: slice) -> Pixels:
-        """Images (n, C, H, W) as pixels in [0, 1]. Raises UserError for a pixel that is not."""
+        """Return images (n, C, H, W) as pixels in [0, 1]. Raises UserError for a pixel that is not."""
         try:
             images = np.asarray(self.array[span])
         except (OSError, RuntimeError, ValueError) as error:
@@ -151,8 +151,8 @@ class Images:
 
 
 @contextmanager
-def _opened(path: Path, key: str | None) -> Iterator[Any]:
-    """The array of images of a file, and of an HDF5 file its dataset; neither is read yet."""
+def _open(path: Path, key: str | None) -> Iterator[Any]:
+    """Yield the array of images of a file, and of an HDF5 file its dataset; neither is read yet."""
     if not path.is_file():
         raise UserError(f"there is no file {path}: give HDF5 or .npy.")
     if not h5py.is_hdf5(path):
@@ -179,7 +179,7 @@ def _npy(path: Path) -> npt.NDArray[Any]:
 
 
 def _dataset(path: Path, file: h5py.File, key: str | None) -> h5py.Dataset:
-    """The dataset of images: the one that is named, or the only one of four axes, or else of three."""
+    """Return the dataset of images: the one that is named, or the only one of four axes, or else of three."""
     by_axes: dict[int, list[str]] = {3: [], 4: []}
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -188,19 +188,19 @@ def _dataset(path: Path, file: h5py.File, key: str | None) -> h5py.Dataset:
 
     file.visititems(visit)
     names = by_axes[4] or by_axes[3]
-    named = [key.strip("/")] if key else names
-    if len(named) > 1:
+    dataset_names = [key.strip("/")] if key else names
+    if len(dataset_names) > 1:
         raise UserError(
             f"{path} holds several arrays that might be the images: name one with --key {' or '.join(names)}."
         )
-    if not named or named[0] not in by_axes[4] + by_axes[3]:
+    if not dataset_names or dataset_names[0] not in by_axes[4] + by_axes[3]:
         listing = f"there are {', '.join(names)}" if names else "it holds no dataset of three or four axes"
         raise UserError(f"{path} has no images{f' called {key}' if key else ''}: {listing}.")
-    return file[named[0]]
+    return file[dataset_names[0]]
 
 
-def _chosen(images: Images, split: Split, kind: str) -> Split:
-    """The clean images that those of the file belong to: the first ones, or those of its dataset `index`."""
+def _choose(images: Images, split: Split, kind: str) -> Split:
+    """Return the clean images that those of the file belong to: the first ones, or those of its dataset `index`."""
     count, path = len(images), images.path
     if not 1 <= count <= len(split):
         raise UserError(f"{path} holds {count} images, and the {kind} has {len(split)}: give 1 to {len(split)}.")
@@ -219,7 +219,7 @@ def _chosen(images: Images, split: Split, kind: str) -> Split:
 
 
 def _changes(images: Images, clean: Split) -> tuple[Pixels, Pixels]:
-    """The largest change of a pixel of each image (N,), and the L2 norm of its change (N,)."""
+    """Return the largest change of a pixel of each image (N,), and the L2 norm of its change (N,)."""
     largest, l2 = np.empty(len(clean)), np.empty(len(clean))
     for span in _parts(len(clean), "checking"):
         natural = clean.images[span].transpose(0, 3, 1, 2) / 255
@@ -240,7 +240,7 @@ def _check_ball(path: Path, largest: Pixels, eps: float) -> None:
 
 @torch.no_grad()
 def _answers(images: Images, clean: Split, checkpoint: Checkpoint, device: torch.device) -> tuple[Outcomes, Outcomes]:
-    """Which clean images (N,) are classified rightly, and which of the file's."""
+    """Return which clean images (N,) are classified rightly, and which of the file's."""
     model = checkpoint.model(device)
     natural, adversarial = np.empty(len(clean), bool), np.empty(len(clean), bool)
     for span in _parts(len(clean), "classifying"):
@@ -252,7 +252,7 @@ def _answers(images: Images, clean: Split, checkpoint: Checkpoint, device: torch
 
 
 def _parts(count: int, activity: str) -> Iterator[slice]:
-    """Batches of `count` images, with a progress bar."""
+    """Yield batches of `count` images, with a progress bar."""
     with progress.bar(activity, count, "images") as bar:
         for first in range(0, count, BATCH_SIZE):
             part = slice(first, min(first + BATCH_SIZE, count))

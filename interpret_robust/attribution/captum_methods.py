@@ -43,7 +43,7 @@ every order of all features; the third has rules for few kinds of layers, and no
 
 
 def names() -> list[str]:
-    """The methods there are: those of captum that attribute to the input."""
+    """Return the methods there are: those of captum that attribute to the input."""
     methods = []
     for name in captum.attr.__all__:
         kind: Any = getattr(captum.attr, name)
@@ -51,12 +51,12 @@ def names() -> list[str]:
             continue
         if name.startswith(("Layer", "Neuron", "Internal")) or "attribute" not in vars(kind):
             continue
-        if _needed(kind.__init__) <= {"self", "model", "forward_func", "layer"}:
+        if _requirements(kind.__init__) <= {"self", "model", "forward_func", "layer"}:
             methods.append(name)
     return methods
 
 
-def _needed(function: Any) -> set[str]:
+def _requirements(function: Any) -> set[str]:
     parameters = inspect.signature(function).parameters.values()
     return {
         parameter.name
@@ -65,8 +65,8 @@ def _needed(function: Any) -> set[str]:
     }
 
 
-def checked(name: str) -> str:
-    """The name of a method. Raises UserError where there is none of this name."""
+def check_method(name: str) -> str:
+    """Return the name of a method. Raises UserError where there is none of this name."""
     if name not in names():
         raise unknown("attribution of captum", name, names())
     return name
@@ -83,14 +83,14 @@ class Loss(nn.Module):
         self.model, self.labels = model, labels
 
     def forward(self, images: Tensor) -> Tensor:
-        """The loss of images (N, C, H, W)."""
+        """Return the loss of images (N, C, H, W)."""
         return cross_entropy(self.model(images), self.labels.repeat(len(images) // len(self.labels)))
 
 
 def attribution(
     name: str, model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]
 ) -> Tensor:
-    """A map (N, C, H, W) of each image's cross-entropy by the method called `name`.
+    """Return a map (N, C, H, W) of each image's cross-entropy by the method called `name`.
 
     `of_image` are the images' random numbers. Raises UserError where the method does not suit the network.
     """
@@ -99,7 +99,7 @@ def attribution(
     kind = getattr(captum.attr, name)
     parameters = inspect.signature(kind.attribute).parameters
     # What draws random numbers, or takes baselines as examples for all images, sees one image at a time.
-    needs_baselines = "baselines" in _needed(kind.attribute)
+    needs_baselines = "baselines" in _requirements(kind.attribute)
     size = 1 if "n_samples" in parameters or needs_baselines else len(images)
     seeds = [int(stream.integers(2**31)) for stream in of_image]
     attributions = []
@@ -115,7 +115,7 @@ def attribution(
 
 
 def _options(images: Tensor) -> dict[str, Any]:
-    """Arguments beyond the images, by name: each method takes those that it has."""
+    """Return arguments beyond the images, by name: each method takes those that it has."""
     channels, height, width = images.shape[1:]
     cell = (max(1, height // CELLS), max(1, width // CELLS))
     rows, columns = torch.arange(height) // cell[0], torch.arange(width) // cell[1]
@@ -146,7 +146,7 @@ def _attribute(
 
 
 def local_module(model: nn.Module) -> nn.Module:
-    """The layer whose output are a model's local features. Raises UserError for a model without."""
+    """Return the layer whose output are a model's local features. Raises UserError for a model without."""
     if not isinstance(model, Classifier):
         raise UserError("the model has no local features.")
     return model.local_module()
@@ -154,7 +154,7 @@ def local_module(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _quietly(seed: int) -> Iterator[None]:
-    """Global random numbers follow `seed` inside and are left as found; captum does not say what it hooks."""
+    """Yield global random numbers follow `seed` inside and are left as found; captum does not say what it hooks."""
     state = np.random.get_state()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

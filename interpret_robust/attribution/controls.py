@@ -14,24 +14,24 @@ Streams = Sequence[np.random.Generator]
 
 
 def sobel(images: Tensor) -> Tensor:
-    """Magnitude of the Sobel gradient of each colour, (N, C, H, W), the border continued outwards."""
+    """Return magnitude of the Sobel gradient of each colour, (N, C, H, W), the border continued outwards."""
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
     count, colors, height, width = images.shape
-    padded = F.pad(images.reshape(count * colors, 1, height, width), (1, 1, 1, 1), mode="replicate")
-    slopes = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
+    margin = F.pad(images.reshape(count * colors, 1, height, width), (1, 1, 1, 1), mode="replicate")
+    slopes = F.conv2d(margin, torch.stack([kernel, kernel.T])[:, None])
     magnitude: Tensor = torch.linalg.vector_norm(slopes, dim=1)
     return magnitude.reshape(images.shape)
 
 
 def pixel_shuffle(maps: Tensor, streams: Streams) -> Tensor:
-    """The pixels of each map (N, C, H, W) in random order, the colors of a pixel together."""
+    """Return the pixels of each map (N, C, H, W) in random order, the colors of a pixel together."""
     orders = np.stack([stream.permutation(maps[0, 0].numel()) for stream in streams])
     places = torch.from_numpy(orders).to(maps.device)[:, None].expand(-1, maps.shape[1], -1)
     return maps.flatten(2).gather(2, places).reshape(maps.shape)
 
 
 def phase_random(maps: Tensor, streams: Streams) -> Tensor:
-    """Each map (N, C, H, W) with its power spectrum and its colors' relation, and random phases.
+    """Return each map (N, C, H, W) with its power spectrum and its colors' relation, and random phases.
 
     The phases of white noise are added, the same to all colors (Theiler et al. 1992, in two dimensions). The mean
     of each colour stays as it is: it has no phase but a sign, and the sign of maps is what is asked about.
@@ -40,5 +40,5 @@ def phase_random(maps: Tensor, streams: Streams) -> Tensor:
     spectrum = torch.fft.rfft2(torch.from_numpy(noise).to(maps.device))
     turns = (spectrum / spectrum.abs().clamp_min(torch.finfo(torch.float32).tiny))[:, None]
     turns[..., 0, 0] = 1
-    turned: Tensor = torch.fft.irfft2(torch.fft.rfft2(maps) * turns, s=maps.shape[2:])
-    return turned
+    rotation: Tensor = torch.fft.irfft2(torch.fft.rfft2(maps) * turns, s=maps.shape[2:])
+    return rotation

@@ -44,7 +44,7 @@ SIGMA = 0.1
 def gradient_map(
     source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
 ) -> Tensor:
-    """A signed map (N, C, H, W) of the cross-entropy of `labels` (N,).
+    """Return a signed map (N, C, H, W) of the cross-entropy of `labels` (N,).
 
     `gradient`: its gradient (Simonyan et al. 2013), in units of loss per pixel value. `smooth-gradient`: the mean
     gradient of SAMPLES copies with normal noise of deviation SIGMA (Smilkov et al. 2017), in the same units.
@@ -63,7 +63,7 @@ def gradient_map(
         case "smooth-gradient":
             attribution = _smooth(model, images, labels, streams(seed, indices))
         case "integrated-gradients":
-            attribution = _integrated(model, images, labels, streams(seed, indices))
+            attribution = _integrate(model, images, labels, streams(seed, indices))
         case _:
             name = source.removeprefix(captum_methods.PREFIX)
             attribution = captum_methods.attribution(name, model, images, labels, streams(seed, indices))
@@ -78,12 +78,12 @@ def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: i
 
 
 def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Gradient (N, C, H, W) of each image's cross-entropy with respect to its pixels."""
+    """Return gradient (N, C, H, W) of each image's cross-entropy with respect to its pixels."""
     return input_gradient(lambda pixels: cross_entropy(model(pixels), labels), images)
 
 
 def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Gradient (N, C, H, W) of a score (N,) of each image with respect to its pixels.
+    """Return gradient (N, C, H, W) of a score (N,) of each image with respect to its pixels.
 
     Captum's Saliency finds the same, and takes a third longer: it differentiates each image's score apart.
     """
@@ -94,16 +94,16 @@ def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor
 
 
 def checked_source(source: str) -> str:
-    """The name of a source of maps. Raises UserError where there is none of this name."""
+    """Return the name of a source of maps. Raises UserError where there is none of this name."""
     if source.startswith(captum_methods.PREFIX):
-        return captum_methods.PREFIX + captum_methods.checked(source.removeprefix(captum_methods.PREFIX))
+        return captum_methods.PREFIX + captum_methods.check_method(source.removeprefix(captum_methods.PREFIX))
     if source not in SOURCES:
         raise unknown("source of maps", source, (*SOURCES, f"{captum_methods.PREFIX}NAME"))
     return source
 
 
 def position_weights(model: Classifier, images: Tensor, weight: str) -> Tensor:
-    """Weights (N, H*W) over positions of the local features, summing to one; NaN for an image that has none.
+    """Return weights (N, H*W) over positions of the local features, summing to one; NaN for an image that has none.
 
     `attention`: the model's own. `grad-cam`: those of Grad-CAM (Selvaraju et al. 2017) for the predicted class, at the
     local features; an image whose class is supported by no position has none. `feature-norm`: the L2 norm of each
@@ -129,7 +129,9 @@ def position_weights(model: Classifier, images: Tensor, weight: str) -> Tensor:
 
 
 def _grad_cam(model: Classifier, images: Tensor, local: Tensor) -> Tensor:
-    """Positive part (N, H*W) of the channels' sum, weighted by the mean gradient of the predicted class's logit."""
+    """Return positive part (N, H*W) of the channels' sum, weighted by the mean gradient of the predicted class's
+    logit.
+    """
     with torch.enable_grad():
         features = local.detach().requires_grad_()
         logits = model.rest(images, features)
@@ -138,7 +140,7 @@ def _grad_cam(model: Classifier, images: Tensor, local: Tensor) -> Tensor:
 
 
 def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
-    """Whose weights stand for attention: the model's own where its job has one, else those of Grad-CAM.
+    """Return whose weights stand for attention: the model's own where its job has one, else those of Grad-CAM.
 
     Raises UserError for attention of a model without, and for a name that is none.
     """
@@ -159,7 +161,7 @@ def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence
     return total / SAMPLES
 
 
-def _integrated(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
+def _integrate(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
     def loss(pixels: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(model(pixels), targets)
 

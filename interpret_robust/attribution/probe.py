@@ -20,12 +20,14 @@ TARGETS, ORDER = 10, 11
 
 
 def view(maps: Tensor) -> Tensor:
-    """What the probe sees of maps (N, C, H, W): minus the map, by the rule `clip`."""
+    """Return what the probe sees of maps (N, C, H, W): minus the map, by the rule `clip`."""
     return as_image(-maps, "clip", 0.0)
 
 
 def train(model: Classifier, split: Split, classes: int, seed: int, device: torch.device) -> Classifier:
-    """A fresh `small` network trained on the model's gradients of random targets, at the first IMAGES of a split."""
+    """Return a fresh `small` network trained on the model's gradients of random targets, at the first IMAGES of a
+    split.
+    """
     images, labels = to_device(split.first(IMAGES), device)
     steps = torch.randint(1, classes, labels.shape, generator=generator(device, seed, TARGETS, 0), device=device)
     targets = (labels + steps) % classes

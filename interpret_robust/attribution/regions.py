@@ -12,7 +12,7 @@ CENTRE_WIDTH = 0.25
 
 
 def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
-    """Which positions (N, H*W) of a grid lie on the object, from masks (N, y, x) over pixels.
+    """Return which positions (N, H*W) of a grid lie on the object, from masks (N, y, x) over pixels.
 
     A position stands for its rectangle of pixels, and is on the object where the mask covers at least
     OBJECT_SHARE of it.
@@ -24,7 +24,7 @@ def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
 
 
 def centre_prior(height: int, width: int) -> AnyArray:
-    """A map (height, width) that falls off from the centre as a Gaussian and sums to one."""
+    """Return a map (height, width) that falls off from the centre as a Gaussian and sums to one."""
     rows, columns = ((np.arange(side) + 0.5) / side - 0.5 for side in (height, width))
     bump = np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * CENTRE_WIDTH**2))
     prior: AnyArray = bump / bump.sum()
@@ -32,31 +32,32 @@ def centre_prior(height: int, width: int) -> AnyArray:
 
 
 def central(height: int, width: int) -> AnyArray:
-    """Which places (height, width) are nearest to the centre: one for odd sides, two a side for even ones."""
+    """Return which places (height, width) are nearest to the centre: one for odd sides, two a side for even ones."""
     rows, columns = (np.abs(2 * np.arange(side) + 1 - side) <= 1 for side in (height, width))
     middle: AnyArray = rows[:, None] & columns[None, :]
     return middle
 
 
 def mean_map(attention: AnyArray) -> AnyArray:
-    """Mean (P,) over the images of (N, P) that have a map; NaN where none has."""
+    """Return mean (P,) over the images of (N, P) that have a map; NaN where none has."""
     finite = attention[np.isfinite(attention).all(1)].astype(np.float64)
     return finite.mean(0) if len(finite) else np.full(attention.shape[1], np.nan)
 
 
 def share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
-    """Share (N,) of maps (N, P), not negative, that lies `mask` (N, P); NaN for a map without a positive sum."""
+    """Return share (N,) of maps (N, P), not negative, that lies `mask` (N, P); NaN for a map without a positive sum."""
     total = maps.sum(1)
     share: AnyArray = np.divide((maps * mask).sum(1), total, out=np.full(len(maps), np.nan), where=total > 0)
     return share
 
 
 def hits(maps: AnyArray, mask: AnyArray) -> AnyArray:
-    """The pointing game (Zhang et al. 2018): 1 where the largest value of a map (N, P) lies `mask` (N, P), else 0.
+    """Return the pointing game (Zhang et al. 2018): 1 where the largest value of a map (N, P) lies `mask` (N, P),
+    else 0.
 
     A largest value that is also found outside is no hit. NaN for a map that points nowhere: zero everywhere, or not
     a number.
     """
     largest = maps.max(1, keepdims=True)
-    missed = ((maps == largest) & ~mask).any(1)
-    return np.where(largest[:, 0] > 0, ~missed, np.nan)
+    misses = ((maps == largest) & ~mask).any(1)
+    return np.where(largest[:, 0] > 0, ~misses, np.nan)

@@ -19,18 +19,18 @@ CLIP_AT = 3.0
 
 
 def as_image(maps: Tensor, rule: Rule, set_deviation: float) -> Tensor:
-    """Maps (N, C, H, W) as images in [0, 1].
+    """Return maps (N, C, H, W) as images in [0, 1].
 
     `clip`: clipped to 3 standard deviations of a map's own entries about zero, then 1/2 + g / (6 sd). `clip-set`: the
     same with `set_deviation`, that of the entries of all maps. `max`: 1/2 + g / (2 max|g|), raw with zero gray.
     `min-max`: (g - min) / (max - min), raw, each map fills [0, 1].
     """
-    unit, largest = normalized(maps)
+    unit, largest = scaled_maps(maps)
     match rule:
         case "clip":
-            return _centered(unit, CLIP_AT * deviation(unit))
+            return _center(unit, CLIP_AT * deviation(unit))
         case "clip-set":
-            return _centered(maps, torch.full_like(largest, CLIP_AT * set_deviation))
+            return _center(maps, torch.full_like(largest, CLIP_AT * set_deviation))
         case "max":
             return 0.5 + 0.5 * unit
         case "min-max":
@@ -39,8 +39,8 @@ def as_image(maps: Tensor, rule: Rule, set_deviation: float) -> Tensor:
             return torch.where(span > 0, (unit - _column(low)) / span, 0.5)
 
 
-def normalized(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps (N, C, H, W) divided by their largest magnitude, and these magnitudes (N,); zero maps stay zero.
+def scaled_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return maps (N, C, H, W) divided by their largest magnitude, and these magnitudes (N,); zero maps stay zero.
 
     What is computed from the quotient is safe from underflow: squares of the gradients of a sure network are not.
     """
@@ -49,29 +49,29 @@ def normalized(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def deviation(maps: Tensor) -> Tensor:
-    """Standard deviation (N,) of the entries of each map (N, C, H, W) about their mean."""
+    """Return standard deviation (N,) of the entries of each map (N, C, H, W) about their mean."""
     return maps.flatten(1).std(1, correction=0)
 
 
 def moments(maps: Tensor) -> tuple[float, float, int]:
-    """Sum, sum of squares and number of the entries of maps; sums are in float64."""
+    """Return sum, sum of squares and number of the entries of maps; sums are in float64."""
     entries = maps.double()
     return float(entries.sum()), float(entries.square().sum()), entries.numel()
 
 
 def pooled_deviation(of_batches: Iterable[Sequence[float]]) -> float:
-    """Standard deviation of all entries of all maps, from the `moments` of each batch."""
+    """Return standard deviation of all entries of all maps, from the `moments` of each batch."""
     total, squares, count = (sum(map(float, column)) for column in zip(*of_batches, strict=True))
     return float(np.sqrt(max(0.0, squares / count - (total / count) ** 2)))
 
 
 def degenerate(maps: Tensor) -> Tensor:
-    """Which maps (N, C, H, W) are zero everywhere: (N,) bool."""
+    """Return which maps (N, C, H, W) are zero everywhere: (N,) bool."""
     return (maps == 0).flatten(1).all(1)
 
 
-def _centered(maps: Tensor, bound: Tensor) -> Tensor:
-    """1/2 + g / (2 bound), clipped to [0, 1]; gray where the bound (N,) is zero."""
+def _center(maps: Tensor, bound: Tensor) -> Tensor:
+    """Return 1/2 + g / (2 bound), clipped to [0, 1]; gray where the bound (N,) is zero."""
     wide = _column(bound)
     return torch.where(wide > 0, 0.5 + 0.5 * (maps / wide).clamp(-1, 1), 0.5)
 

@@ -51,7 +51,9 @@ for _command in (
 
 
 def _is_later(rank: str) -> bool:
-    """Whether torchrun started this process and others before it, by RANK of all or LOCAL_RANK of this machine."""
+    """Return whether torchrun started this process and others before it, by RANK of all or LOCAL_RANK of this
+    machine.
+    """
     return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get(rank, "0") != "0"
 
 
@@ -74,7 +76,7 @@ def main() -> NoReturn:
 
 
 def _explain(error: Exception) -> tuple[str | None, int]:
-    """The sentence and the exit status for an error; no sentence for one that is a fault of ours."""
+    """Return the sentence and the exit status for an error; no sentence for one that is a fault of ours."""
     from concurrent.futures.process import BrokenProcessPool
 
     from interpret_robust.core.interruption import Stopped

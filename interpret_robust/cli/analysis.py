@@ -133,7 +133,7 @@ def analysis_command(name: str, command_line: str) -> click.Command:
 
     Raises UserError for an analysis of an installed package that cannot be loaded.
     """
-    asked = question(name)
+    entry = question(name)
 
     @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
     @on_all_ranks
@@ -141,9 +141,9 @@ def analysis_command(name: str, command_line: str) -> click.Command:
         _analyze(name, checkpoints, arguments)
 
     decorators = [
-        *map(_view_option, asked.views),
-        *map(_setting_option, asked.settings),
-        *READERS[asked.readers],
+        *map(_view_option, entry.views),
+        *map(_setting_option, entry.settings),
+        *READERS[entry.readers],
         model_option,
         card_options,
     ]

@@ -17,7 +17,7 @@ def data() -> None:
 @data.command("list", epilog=with_examples("irt data list"))
 def data_list() -> None:
     """The datasets by name, and whether their file is here."""
-    from interpret_robust.datasets.catalogue import about, file_of, is_installed
+    from interpret_robust.datasets.catalogue import descriptions, file_of, is_installed
 
     rows = [
         {
@@ -25,7 +25,7 @@ def data_list() -> None:
             "here": "yes" if is_installed(name) or file_of(name).exists() else "no",
             "what": sentence,
         }
-        for name, sentence in about().items()
+        for name, sentence in descriptions().items()
     ]
     click.echo(render(rows))
     click.echo("Any .npz with x_train, y_train, x_test, y_test works too: give its path.")

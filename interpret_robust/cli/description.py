@@ -14,7 +14,7 @@ from interpret_robust.results.tables import render
 
 
 def describe(path: Path) -> str:
-    """Contents and origin of a checkpoint (.safetensors) or an analysis (.h5), after checking its checksum.
+    """Return contents and origin of a checkpoint (.safetensors) or an analysis (.h5), after checking its checksum.
 
     Raises UserError for a file that is missing, damaged or of another kind.
     """
@@ -26,14 +26,14 @@ def describe(path: Path) -> str:
 
 
 def _describe_checkpoint(path: Path) -> str:
-    stored = checkpoint_file.read(path)
-    metadata = dict(stored.about)
+    content = checkpoint_file.read(path)
+    metadata = dict(content.about)
     history = metadata.pop("history")
-    numbers = sum(math.prod(tensor.shape) for tensor in stored.tensors.values())
+    numbers = sum(math.prod(tensor.shape) for tensor in content.tensors.values())
     rows = [{key: _short(value) for key, value in epoch.items()} for epoch in history]
     return "\n\n".join(
         [
-            f"{path}: {len(stored.tensors)} tensors, {numbers} numbers, checksum good",
+            f"{path}: {len(content.tensors)} tensors, {numbers} numbers, checksum good",
             lines(metadata),
             render(rows) if rows else "no epoch is finished yet",
         ]
@@ -55,7 +55,7 @@ def _describe_analysis(path: Path) -> str:
 
 
 def _statistics(path: Path) -> list[str]:
-    """The paths of a file's statistics that fit on a line: one number, or a number and its interval."""
+    """Return the paths of a file's statistics that fit on a line: one number, or a number and its interval."""
     return [
         name
         for name, kind, _ in hdf5.tree(path)

@@ -65,9 +65,9 @@ def verify(
     from interpret_robust.datasets import load
     from interpret_robust.models import checkpoint as checkpoints
 
-    stored = checkpoints.read(checkpoint)
-    data = load(dataset or stored.about["source"])
-    good = verification.verify(file, stored, data, split, eps=eps, key=key, device=resolve(device))
+    model_file = checkpoints.read(checkpoint)
+    data = load(dataset or model_file.about["source"])
+    good = verification.verify(file, model_file, data, split, eps=eps, key=key, device=resolve(device))
     click.echo(render([{"model": checkpoint.stem, **good.cells()}]))
     click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
 

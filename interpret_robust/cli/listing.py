@@ -13,7 +13,8 @@ READS = "robustness/2"
 
 
 def rows(folders: Folders) -> list[dict[str, str]]:
-    """A row a finished checkpoint, by name: how it was trained, and its accuracies where there is a file of them.
+    """Return a row a finished checkpoint, by name: how it was trained, and its accuracies where there is a file of
+    them.
 
     Every checkpoint is checked against its checksums. Of several files of attacks on a model the one with the most
     test images counts. Raises UserError where there are no checkpoints, or a file is damaged.
@@ -21,24 +22,24 @@ def rows(folders: Folders) -> list[dict[str, str]]:
     paths = sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
     if not paths:
         raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
-    attacked = _attacked(folders)
+    by_model = _results_by_model(folders)
     table = []
     for path in paths:
-        stored = checkpoint_file.read(path)
-        job = stored.about["job"]
+        content = checkpoint_file.read(path)
+        job = content.about["job"]
         row = {
             "checkpoint": path.stem,
             "recipe": job["recipe"]["name"],
-            "epochs": str(stored.about["history"][-1]["epoch"]) if stored.about["history"] else "",
+            "epochs": str(content.about["history"][-1]["epoch"]) if content.about["history"] else "",
             "trained on": f"{job['images']} images",
             "MB": f"{path.stat().st_size / 1e6:.1f}",
         }
-        table.append(row | (_accuracies(attacked[stored.sha256]) if stored.sha256 in attacked else {}))
+        table.append(row | (_accuracies(by_model[content.sha256]) if content.sha256 in by_model else {}))
     return table
 
 
-def _attacked(folders: Folders) -> dict[str, Result]:
-    """The file of an attack on each model, as it was trained, by the hash of its tensors."""
+def _results_by_model(folders: Folders) -> dict[str, Result]:
+    """Return the file of an attack on each model, as it was trained, by the hash of its tensors."""
     results = most_read([hdf5.read(path, READS) for path in sorted(folders.analyses.glob("robustness-*.h5"))])
     of_test = [result for result in results if _is_of_test(result)]
     return {

@@ -63,7 +63,7 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
     from interpret_robust.models import external
 
     reference = cards.reference(model, **card)
-    click.echo(render(external.layer_rows(reference, dataset, everything=with_all_layers)))
+    click.echo(render(external.layer_rows(reference, dataset, with_all=with_all_layers)))
 
 
 @model.command(
@@ -87,7 +87,7 @@ def model_card(model: str, dataset: str, device: str, overwrite: bool, output: P
     if output.suffix != ".json":
         raise UserError(f"{output}: a card's name ends in .json.")
     subject = external.subject(cards.reference(model, **card), dataset)
-    if not isinstance(subject, external.Brought):
+    if not isinstance(subject, external.ExternalModel):
         raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
     outcome = trial.try_out(subject, load(dataset), resolve(device))
     subject.card.write(output, overwrite=overwrite)

@@ -64,16 +64,16 @@ def describe(analysis: Any) -> Question:
 
 
 @cache
-def _known() -> dict[str, Question]:
+def _read_file() -> dict[str, Question]:
     """Read `questions.json`."""
-    stored = json.loads(FILE.read_text(encoding="utf-8"))
+    content = json.loads(FILE.read_text(encoding="utf-8"))
     return {
         name: Question(
             tuple(Setting(**{**setting, "choices": tuple(setting["choices"])}) for setting in entry["settings"]),
             tuple(entry["views"]),
             entry["readers"],
         )
-        for name, entry in stored.items()
+        for name, entry in content.items()
     }
 
 
@@ -82,4 +82,4 @@ def question(name: str) -> Question:
 
     Raises UserError for an analysis that cannot be loaded.
     """
-    return _known().get(name) or describe(analyses.get(name))
+    return _read_file().get(name) or describe(analyses.get(name))

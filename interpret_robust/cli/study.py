@@ -19,7 +19,7 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.results.tables import captioned, render
+from interpret_robust.results.tables import render, with_caption
 
 REPRODUCE_EXAMPLES = (
     "irt reproduce quick\n"
@@ -74,14 +74,16 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
 
 
 def _count(needs: Sequence[Path]) -> str:
-    """The one that is needed, or how many."""
+    """Return the one that is needed, or how many."""
     return needs[0].stem if len(needs) == 1 else f"{len(needs)} models" if needs else ""
 
 
 @click.command(epilog=with_examples(REPRODUCE_EXAMPLES))
 @study_options
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
-@click.option("--only", multiple=True, metavar="FILE", help="Make only this file of it (irt plan); repeat for more.")
+@click.option(
+    "--only", "names_only", multiple=True, metavar="FILE", help="Make only this file of it (irt plan); repeat for more."
+)
 @form_option
 @device_option
 @overwrite_option
@@ -93,7 +95,7 @@ def reproduce(
     seeds: int | None,
     arch: str | None,
     time_limit: float | None,
-    only: tuple[str, ...],
+    names_only: tuple[str, ...],
     form: str,
     device: str,
     overwrite: bool,
@@ -117,19 +119,19 @@ def reproduce(
     folders, say = Folders(root), partial(click.echo, err=True)
     tell = partial(click.echo, err=form != "text")
     deadline = deadline_after(time_limit)
-    names = {Path(file).name for file in only} or None
+    names = {Path(file).name for file in names_only} or None
     plan_of_study = study.study(name, scale, seeds, arch)
-    answers = study.reproduce(plan_of_study, folders, device, say, deadline, overwrite=overwrite, only=names)
-    if ranks.index() > 0 or only:
+    answers = study.reproduce(plan_of_study, folders, device, say, deadline, overwrite=overwrite, names_only=names)
+    if ranks.index() > 0 or names_only:
         return
     for question, files in answers:
         tell(f"\n{question.analysis}, {question.images}")
         click.echo(printing.text_of(files, form=form))
         drawing.draw_all(question.analysis, files, folders.figures, say)
-    if name in study.REPORTED:
+    if name in study.WITH_REPORT:
         tell("\nclaims of the paper")
         for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
-            click.echo(captioned(audit.verdicts(subject_audit), form))
+            click.echo(with_caption(audit.verdicts(subject_audit), form))
         tell(f"\nall of it on one page: {reports.write(folders, folders.report, say)}")
     tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
@@ -186,5 +188,5 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         for row in rows
         if row["raised"] == "yes"
     ]
-    click.echo(captioned(rules.summary(results), form))
+    click.echo(with_caption(rules.summary(results), form))
     click.echo("\n".join(sentences) or "none raised")

@@ -6,16 +6,16 @@ from typing import Any
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Return nested mappings as one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
 
 
-def differences(stored: Mapping[str, Any], expected: Mapping[str, Any], limit: int = 3) -> str:
-    """The first keys in which two configurations differ, the least nested first, with both values."""
-    flat_stored, flat_expected = flatten(stored), flatten(expected)
+def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any], limit: int = 3) -> str:
+    """Return the first keys in which two configurations differ, the least nested first, with both values."""
+    flat_stored, flat_expected = flatten(stored_config), flatten(expected)
     keys = [key for key in flat_stored | flat_expected if flat_stored.get(key) != flat_expected.get(key)]
     keys.sort(key=lambda key: key.count("."))
     phrases = [f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:limit]]
@@ -24,7 +24,7 @@ def differences(stored: Mapping[str, Any], expected: Mapping[str, Any], limit: i
 
 
 def lines(config: Mapping[str, Any]) -> str:
-    """A configuration as text, a dotted key and its value a line."""
+    """Return a configuration as text, a dotted key and its value a line."""
     return "\n".join(f"{key}: {_text(value)}" for key, value in flatten(config).items())
 
 

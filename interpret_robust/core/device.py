@@ -13,7 +13,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def resolve(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; arithmetic there is full float32 and deterministic.
+    """Return the device for `auto`, `cpu` or `cuda`; arithmetic there is full float32 and deterministic.
 
     Raises UserError where CUDA is asked for and there is none.
     """
@@ -29,12 +29,12 @@ def resolve(name: str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """The device's name as a person knows it."""
+    """Return the device's name as a person knows it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -12,15 +12,15 @@ class UserError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What a library says of a file, in as few words as it gives."""
+    """Return what a library says of a file, in as few words as it gives."""
     return str(error).split("\n")[0].split("(", 1)[-1].rstrip(").")
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that is not among `choices`, with the nearest one if there is any."""
+    """Return the error for a name that is not among `choices`, with the nearest one if there is any."""
     names = sorted(choices)
-    folded = {choice.lower(): choice for choice in reversed(names)}
-    matches = [folded[key] for key in difflib.get_close_matches(name.lower(), folded, n=1)]
+    by_lower_case = {choice.lower(): choice for choice in reversed(names)}
+    matches = [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=1)]
     hint = f"did you mean '{matches[0]}'? " if matches else ""
     return UserError(f"unknown {kind} '{name}': {hint}known are {', '.join(names)}.")
 

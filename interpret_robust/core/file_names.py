@@ -23,17 +23,17 @@ def file_part(text: str) -> str:
     """
     safe = _UNSAFE.sub("_", text)
     safe = re.sub(r"^\.|[. ]$", "_", safe)
-    if safe == text and 0 < len(_encoded(text)) <= LONGEST:
+    if safe == text and 0 < len(_encode(text)) <= LONGEST:
         return text
-    digest = hashlib.sha256(_encoded(text)).hexdigest()[:8]
-    return f"{_encoded(safe)[: LONGEST - 9].decode(errors='ignore')}-{digest}"
+    digest = hashlib.sha256(_encode(text)).hexdigest()[:8]
+    return f"{_encode(safe)[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
-def _encoded(text: str) -> bytes:
-    """The bytes of a text; a surrogate, as in a path that is not UTF-8, is written as its code."""
+def _encode(text: str) -> bytes:
+    """Return the bytes of a text; a surrogate, as in a path that is not UTF-8, is written as its code."""
     return text.encode(errors="backslashreplace")
 
 
 def is_printable_label(text: str) -> bool:
-    """Whether a text can stand in a table: not blank, and without line breaks or other control characters."""
+    """Return whether a text can stand in a table: not blank, and without line breaks or other control characters."""
     return bool(text.strip()) and text.isprintable()

@@ -12,20 +12,20 @@ class Folders:
 
     @property
     def checkpoints(self) -> Path:
-        """Trained models."""
+        """Return trained models."""
         return self.root / "checkpoints"
 
     @property
     def analyses(self) -> Path:
-        """Answers."""
+        """Return answers."""
         return self.root / "analyses"
 
     @property
     def figures(self) -> Path:
-        """Pictures."""
+        """Return pictures."""
         return self.root / "figures"
 
     @property
     def report(self) -> Path:
-        """All of it on one page."""
+        """Return all of it on one page."""
         return self.root / "report.html"

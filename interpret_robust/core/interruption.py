@@ -13,7 +13,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.
+    """Yield an event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.
 
     A second signal acts at once. Outside the main thread signals are left alone.
     """

@@ -26,14 +26,14 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 if sys.platform == "win32":
     import msvcrt
 
-    _TAKEN: tuple[int, ...] = (errno.EACCES, errno.EDEADLOCK)
+    _TAKEN_ERRORS: tuple[int, ...] = (errno.EACCES, errno.EDEADLOCK)
 
     def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    _TAKEN = (errno.EAGAIN, errno.EACCES)
+    _TAKEN_ERRORS = (errno.EAGAIN, errno.EACCES)
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +87,10 @@ class Lock:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether the file behind a descriptor is still that of the lock: its last holder may have removed it."""
+        """Return whether the file behind a descriptor is still that of the lock.
+
+        Its last holder may have removed it.
+        """
         try:
             return os.path.samestat(os.fstat(descriptor), self._file.stat())
         except FileNotFoundError:
@@ -113,7 +116,7 @@ class Lock:
         self.release()
 
 
-def do_if_free(path: Path, do: Callable[[], None]) -> None:
+def do_if_free(path: Path, action: Callable[[], None]) -> None:
     """Do something to what belongs to `path`, unless another process is making it or the folder is read-only."""
     lock = Lock(path)
     try:
@@ -122,7 +125,7 @@ def do_if_free(path: Path, do: Callable[[], None]) -> None:
     except OSError:
         return
     try:
-        do()
+        action()
     finally:
         lock.release()
 
@@ -131,7 +134,7 @@ def _try_lock(descriptor: int) -> bool:
     try:
         _lock(descriptor)
     except OSError as error:
-        if error.errno in _TAKEN:
+        if error.errno in _TAKEN_ERRORS:
             return False
         if error.errno not in _NO_LOCKS:
             raise

@@ -28,12 +28,12 @@ from interpret_robust.core.errors import UserError
 
 @cache
 def registered(group: str) -> dict[str, EntryPoint]:
-    """The entry points of `interpret_robust.<group>` by name, without importing what they point at."""
+    """Return the entry points of `interpret_robust.<group>` by name, without importing what they point at."""
     return {point.name: point for point in entry_points(group=f"interpret_robust.{group}")}
 
 
 def load_entry_point(group: str, name: str) -> Any:
-    """What the entry point called `name` points at. Raises UserError where that cannot be imported."""
+    """Return what the entry point called `name` points at. Raises UserError where that cannot be imported."""
     try:
         return registered(group)[name].load()
     except Exception as error:
@@ -43,18 +43,18 @@ def load_entry_point(group: str, name: str) -> Any:
 
 
 def first_words(error: BaseException) -> str:
-    """What a library says of an error, on one line."""
+    """Return what a library says of an error, on one line."""
     return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text has the form `package.module:name`."""
+    """Return whether a text has the form `package.module:name`."""
     module, colon, name = text.partition(":")
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 
 
 def imported(reference: str) -> Any:
-    """The object called `package.module:name`; modules in the folder where one is need not be installed.
+    """Return the object called `package.module:name`; modules in the folder where one is need not be installed.
 
     Raises UserError where the text has another form, where the module cannot be imported, or lacks the name.
     """

@@ -48,9 +48,9 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
     for position in range(workers):
         positions.put(position)
     # The lock keeps bars of several processes from overwriting each other.
-    watched, parent_end = context.Pipe(duplex=False)
+    watch_signals, parent_end = context.Pipe(duplex=False)
     with parent_end:
-        pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watched, context.RLock()))
+        pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watch_signals, context.RLock()))
         futures: dict[Future[str], Task] = {pool.submit(_work, task): task for task in tasks}
         terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -83,7 +83,7 @@ _position: int | None = None
 _is_asked_to_stop = threading.Event()
 
 
-def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
+def _prepare(positions: "Queue[int]", watch_signals: Connection, lock: Any) -> None:
     """Make this worker single-threaded, and stop it when the parent's end of the pipe closes."""
     import torch
 
@@ -93,7 +93,7 @@ def _prepare(positions: "Queue[int]", watched: Connection, lock: Any) -> None:
     tqdm.set_lock(lock)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, partial(_leave_if_orphaned, os.getppid()))
-    threading.Thread(target=_stop_with_parent, args=(watched,), daemon=True).start()
+    threading.Thread(target=_stop_with_parent, args=(watch_signals,), daemon=True).start()
 
 
 def _leave_if_orphaned(parent: int, *_: Any) -> None:
@@ -107,9 +107,9 @@ def _leave_if_orphaned(parent: int, *_: Any) -> None:
         time.sleep(0.05)
 
 
-def _stop_with_parent(watched: Connection) -> None:
+def _stop_with_parent(watch_signals: Connection) -> None:
     try:
-        watched.recv()
+        watch_signals.recv()
     except (EOFError, OSError):
         _is_asked_to_stop.set()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 
 def bar(description: str, total: int, unit: str, *, initial: int = 0, position: int | None = None) -> "tqdm[Any]":
-    """A bar of `total` units, `initial` of them already done."""
+    """Return a bar of `total` units, `initial` of them already done."""
     return tqdm(
         desc=description,
         total=total,

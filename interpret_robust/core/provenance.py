@@ -13,7 +13,7 @@ OPTIONAL = ("torchattacks",)
 
 
 def code_version() -> dict[str, str]:
-    """The package's version, and the git commit where it runs from a checkout (`+` for local changes)."""
+    """Return the package's version, and the git commit where it runs from a checkout (`+` for local changes)."""
     version = {"version": metadata.version("interpret-robust")}
     folder = Path(__file__).parents[1]
     if (folder.parent / ".git").exists():
@@ -22,7 +22,7 @@ def code_version() -> dict[str, str]:
 
 
 def environment(device: str, threads: int, processes: int) -> dict[str, str | int]:
-    """Versions of Python and the libraries, the processor, the device, how many processes of `threads` each."""
+    """Return versions of Python and the libraries, the processor, the device, how many processes of `threads` each."""
     import torch
 
     return {
@@ -40,8 +40,8 @@ def environment(device: str, threads: int, processes: int) -> dict[str, str | in
 @cache
 def _versions() -> dict[str, str]:
     """Of all libraries that are installed. Listing what is takes a tenth of a second."""
-    installed = {name for distribution in metadata.distributions() if (name := distribution.name) in OPTIONAL}
-    return {name: metadata.version(name) for name in (*LIBRARIES, *installed)}
+    is_installed = {name for distribution in metadata.distributions() if (name := distribution.name) in OPTIONAL}
+    return {name: metadata.version(name) for name in (*LIBRARIES, *is_installed)}
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -6,6 +6,9 @@ import numpy as np
 
 
 def streams(seed: int, indices: Sequence[int], purpose: int = 0) -> list[np.random.Generator]:
-    """A generator for each image: a function of the seed, the image's index in its dataset and the purpose alone."""
+    """Return a generator for each image.
+
+    A function of the seed, the image's index in its dataset and the purpose alone.
+    """
     keys = ([seed, index, purpose] for index in indices)
     return [np.random.Generator(np.random.Philox(np.random.SeedSequence(key))) for key in keys]

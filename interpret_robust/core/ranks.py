@@ -39,7 +39,7 @@ class FromFirst(UserError):
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """The processes that torchrun started, as one group, of which only rank 0 has anything to say.
+    """Yield the processes that torchrun started, as one group, of which only rank 0 has anything to say.
 
     Raises UserError on a rank whose peers have gone.
     """
@@ -66,7 +66,7 @@ def process_group() -> Iterator[None]:
 
 
 def _new_place(store: Any, rank: int, world: int) -> Any:
-    """A part of torchrun's store that is new each time the workers start.
+    """Return a part of torchrun's store that is new each time the workers start.
 
     The store outlives workers, and holds the addresses of those that have died: a quick worker would call these. So
     rank 0 calls under a new name, each other rank answers under its own, and hears the first one's only when that
@@ -86,7 +86,7 @@ def _new_place(store: Any, rank: int, world: int) -> Any:
 
 
 def _answer(store: Any, rank: int, expected_call: str) -> str:
-    """The name under which a rank has answered to this call."""
+    """Return the name under which a rank has answered to this call."""
     while True:
         if store.check([f"irt/answer/{rank}"]):
             call, name = str(store.get(f"irt/answer/{rank}"), "ascii").split()
@@ -97,27 +97,27 @@ def _answer(store: Any, rank: int, expected_call: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with open(os.devnull, "w") as zero_count, redirect_stdout(zero_count), redirect_stderr(zero_count):
         yield
 
 
 def index() -> int:
-    """Which rank this is, from 0."""
+    """Return which rank this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many ranks there are."""
+    """Return how many ranks there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def restarts() -> int:
-    """How often torchrun has started the workers of this job again."""
+    """Return how often torchrun has started the workers of this job again."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def gpu() -> torch.device:
-    """The GPU of this rank."""
+    """Return the GPU of this rank."""
     if count() == 1:
         return torch.device("cuda")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -131,16 +131,16 @@ def part(length: int) -> slice:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, on each of them. It has no gradient."""
+    """Return the sum over all ranks, on each of them. It has no gradient."""
     if count() == 1:
         return tensor
-    summed = tensor.clone()
-    dist.all_reduce(summed)
-    return summed
+    total_sum = tensor.clone()
+    dist.all_reduce(total_sum)
+    return total_sum
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:
-    """Which of the flags are up on some rank."""
+    """Return which of the flags are up on some rank."""
     if count() == 1:
         return flags
     return tuple(bool(flag) for flag in total(torch.tensor(flags, dtype=torch.int32)))
@@ -162,24 +162,27 @@ def wait_for_turn(lock: Lock, is_late: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def from_first(do: Callable[[], Any]) -> Any:
-    """What `do` gives on rank 0, on each rank: something that JSON can hold. So is a UserError that it raises."""
+def from_first(action: Callable[[], Any]) -> Any:
+    """Return what `action` gives on rank 0, on each rank: something that JSON can hold.
+
+    So is a UserError that it raises.
+    """
     if count() == 1:
-        return do()
-    return json.loads(bytes_from_first(lambda: json.dumps(do()).encode()))
+        return action()
+    return json.loads(bytes_from_first(lambda: json.dumps(action()).encode()))
 
 
-def bytes_from_first(do: Callable[[], bytes]) -> bytes:
+def bytes_from_first(action: Callable[[], bytes]) -> bytes:
     """As `from_first`, for bytes."""
     if count() == 1:
-        return do()
+        return action()
     if index() > 0:
-        heard = _broadcast(None)
-        if heard[:1] == _ERROR:
-            raise FromFirst(heard[1:].decode())
-        return heard[1:]
+        message = _broadcast(None)
+        if message[:1] == _ERROR:
+            raise FromFirst(message[1:].decode())
+        return message[1:]
     try:
-        data = do()
+        data = action()
     except UserError as error:
         _broadcast(_ERROR + str(error).encode())
         raise
@@ -191,7 +194,7 @@ _GOOD, _ERROR = b"+", b"!"
 
 
 def _broadcast(text: bytes | None) -> bytes:
-    """What rank 0 tells."""
+    """Return what rank 0 tells."""
     length = torch.tensor(len(text or b""))
     dist.broadcast(length, 0)
     data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(length), dtype=torch.uint8)

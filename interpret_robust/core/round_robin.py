@@ -35,13 +35,13 @@ def to_end(steps: Generator[None, None, T]) -> T:
 
 def run(tasks: Sequence[Stepwise], at_once: int, device: torch.device) -> Iterator[tuple[Stepwise, str | Exception]]:
     """Yield each task with its answer or its exception, as they end; after SIGINT or SIGTERM none is begun."""
-    waiting, running = deque(tasks), deque[tuple[Stepwise, Generator[None, None, str], int]]()
+    queue, running = deque(tasks), deque[tuple[Stepwise, Generator[None, None, str], int]]()
     lines = list(range(min(at_once, len(tasks))))
     on_stream = {line: _stream(device) for line in lines}
     with stop_requests() as stop:
-        while running or (waiting and not stop.is_set()):
-            while waiting and lines and not stop.is_set():
-                task, line = waiting.popleft(), lines.pop(0)
+        while running or (queue and not stop.is_set()):
+            while queue and lines and not stop.is_set():
+                task, line = queue.popleft(), lines.pop(0)
                 running.append((task, task.steps(stop, line if len(tasks) > 1 else None), line))
             task, steps, line = running.popleft()
             try:
@@ -58,7 +58,7 @@ def run(tasks: Sequence[Stepwise], at_once: int, device: torch.device) -> Iterat
 
 
 def _stream(device: torch.device) -> AbstractContextManager[None]:
-    """A context, to be entered again and again, in which work goes to a stream of its own."""
+    """Return a context, to be entered again and again, in which work goes to a stream of its own."""
     if device.type != "cuda":
         return nullcontext()
     return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]

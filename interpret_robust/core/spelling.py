@@ -1,6 +1,6 @@
 """Names of analyses as they were spelled once: files keep these, commands still take them."""
 
-RENAMED = {"localisation": "localization", "randomisation": "randomization"}
+NEW_NAMES = {"localisation": "localization", "randomisation": "randomization"}
 """The name that a command has today, by the one that files hold."""
 
 
@@ -11,7 +11,7 @@ def current(name: str) -> str:
         >>> current("localisation")
         'localization'
     """
-    return RENAMED.get(name, name)
+    return NEW_NAMES.get(name, name)
 
 
 def in_files(name: str) -> str:
@@ -21,4 +21,4 @@ def in_files(name: str) -> str:
         >>> in_files("localization")
         'localisation'
     """
-    return next((stored for stored, today in RENAMED.items() if today == name), name)
+    return next((stored_name for stored_name, today in NEW_NAMES.items() if today == name), name)

@@ -38,19 +38,22 @@ class Interval(NamedTuple):
 
 
 def wilson(successes: int, count: int) -> Interval:
-    """Share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no images."""
+    """Return share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no images."""
     low, high = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(successes / count, float(low), float(high))
 
 
 def rate(outcomes: npt.NDArray[Any]) -> Interval:
-    """Share of outcomes (N,) that are 1, with Wilson's interval; NaN is left out, and the answer where none is left."""
+    """Return share of outcomes (N,) that are 1, with Wilson's interval.
+
+    NaN is left out, and the answer where none is left.
+    """
     outcomes = outcomes[np.isfinite(outcomes)]
     return wilson(int(outcomes.sum()), len(outcomes)) if len(outcomes) else Interval(np.nan, np.nan, np.nan)
 
 
 def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Mean of the finite `values` (N,) with its percentile bootstrap interval.
+    """Return mean of the finite `values` (N,) with its percentile bootstrap interval.
 
     NaN throughout where none is finite; a single value has no interval.
     """
@@ -62,7 +65,7 @@ def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) 
 
 
 def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
-    """Mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
+    """Return mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
 
     A resample is the number of times it draws each row, so that its means are one product of matrices.
     """
@@ -73,15 +76,16 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> t
 def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
     """As `column_means`, over the finite values of each column; NaN throughout where it has none."""
     finite = np.isfinite(rows)
-    stacked = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
-    sums, shares = np.hsplit(np.vstack([stacked.mean(0), _resampled_means(stacked, seed, resamples)]), 2)
+    stacked_values = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
+    sums, shares = np.hsplit(np.vstack([stacked_values.mean(0), _resampled_means(stacked_values, seed, resamples)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
     low, high = np.quantile(means[1:], TAILS, axis=0)
     return means[0], low, high
 
 
 def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap interval.
+    """Return mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap
+    interval.
 
     NaN where the mean of `second` is not positive, and for the interval where that of a resample is not.
     """
@@ -95,7 +99,7 @@ def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int
 
 
 def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
-    """Means (resamples, K) over rows (N, K) drawn with replacement."""
+    """Return means (resamples, K) over rows (N, K) drawn with replacement."""
     count, counts, means = len(rows), _draw_counts(len(rows), seed, resamples), []
     for first in range(0, resamples, TOGETHER):
         times = counts[first : first + TOGETHER]
@@ -105,7 +109,7 @@ def _resampled_means(rows: Array, seed: int, resamples: int) -> Array:
 
 @lru_cache(maxsize=2)
 def _draw_counts(count: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
-    """How often each of `count` rows is drawn in each resample, (resamples, count): the same for all statistics.
+    """Return how often each of `count` rows is drawn in each resample, (resamples, count): the same for all statistics.
 
     A row is drawn once on average: a count above 255 has a probability below 1e-500.
     """
@@ -118,17 +122,19 @@ def _draw_counts(count: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]
 
 
 def parts(count: int) -> Iterator[slice]:
-    """Slices that cover `count` rows, PART at a time; an empty one for no rows."""
+    """Return slices that cover `count` rows, PART at a time; an empty one for no rows."""
     return (slice(first, first + PART) for first in range(0, max(count, 1), PART))
 
 
 def by_parts(function: Callable[..., Array], *arrays: Array) -> Array:
-    """What a function that treats each row alone makes of arrays (N, ...), with what it needs on its way kept small."""
+    """Return what a function that treats each row alone makes of arrays (N, ...), with what it needs on its way
+    kept small.
+    """
     return np.concatenate([function(*(array[part] for array in arrays)) for part in parts(len(arrays[0]))])
 
 
 def row_spearman(first: Array, second: Array) -> Array:
-    """Spearman's correlation of each row of `first` (N, K) with that row of `second`; ties get mean ranks.
+    """Return Spearman's correlation of each row of `first` (N, K) with that row of `second`; ties get mean ranks.
 
     A row that is constant in either has no correlation: NaN.
     """
@@ -151,7 +157,8 @@ def interval(values: Array, *, seed: int = 0) -> Interval:
 
 
 def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Spearman's correlation of `first` and `second` (N,) over pairs that are finite, percentile bootstrap interval.
+    """Return Spearman's correlation of `first` and `second` (N,) over pairs that are finite, percentile bootstrap
+    interval.
 
     NaN where there is no correlation: fewer than two pairs, or one side constant.
     """
@@ -169,7 +176,7 @@ def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples:
 
 
 def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> float:
-    """Spearman's correlation of pairs, each drawn `times` (N,), from the places (N,) of their values in order.
+    """Return Spearman's correlation of pairs, each drawn `times` (N,), from the places (N,) of their values in order.
 
     The ranks of a resample follow from those places and how often each is drawn: nothing is sorted again.
     """
@@ -179,14 +186,14 @@ def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
 
 
 def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Array:
-    """Rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
-    tied = np.bincount(places, times)
-    ranks: Array = (np.cumsum(tied) - (tied - 1) / 2 - (times.sum() + 1) / 2)[places]
+    """Return rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
+    has_ties = np.bincount(places, times)
+    ranks: Array = (np.cumsum(has_ties) - (has_ties - 1) / 2 - (times.sum() + 1) / 2)[places]
     return ranks
 
 
 def row_partial_spearman(first: Array, second: Array, control: Array) -> Array:
-    """Spearman's correlation of rows (N, K) of `first` and `second` with that of `control` taken out of both.
+    """Return Spearman's correlation of rows (N, K) of `first` and `second` with that of `control` taken out of both.
 
     The partial correlation of ranks (Kendall 1942): (ab - ac bc) / sqrt((1 - ac^2) (1 - bc^2)). NaN where a
     correlation is undefined or `control` explains one of the two entirely.
@@ -197,7 +204,7 @@ def row_partial_spearman(first: Array, second: Array, control: Array) -> Array:
     return partial
 
 
-class Paired(NamedTuple):
+class PairedDifference(NamedTuple):
     """Two models on the same images: how many only one of them has right, and the exact p-value."""
 
     only_first: int
@@ -205,23 +212,24 @@ class Paired(NamedTuple):
     p_value: float
 
 
-def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Paired:
-    """McNemar's exact two-sided test on outcomes (N,) of the same images; p is 1 where no image differs."""
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> PairedDifference:
+    """Return McNemar's exact two-sided test on outcomes (N,) of the same images; p is 1 where no image differs."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
     p_value = float(scipy.stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return Paired(only_first, only_second, p_value)
+    return PairedDifference(only_first, only_second, p_value)
 
 
-class Tested(NamedTuple):
+class TestResult(NamedTuple):
     """A mean with its 95 % interval, and the two-sided p-value that it is zero."""
 
     interval: Interval
     p_value: float
 
 
-def over_seeds(values: Sequence[Array]) -> Tested:
-    """Mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same images in each.
+def over_seeds(values: Sequence[Array]) -> TestResult:
+    """Return mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same
+    images in each.
 
     Seeds and images are both drawn: the variance is that of the seeds' means over their number, plus that of the
     images' means (each over the seeds) over theirs. Interval and p-value are Student's t with the degrees of freedom of
@@ -234,27 +242,27 @@ def over_seeds(values: Sequence[Array]) -> Tested:
     images = np.nanmean(table[:, np.isfinite(table).any(0)], axis=0)
     mean = float(seeds.mean())
     if len(images) < 2:
-        return Tested(Interval(mean, np.nan, np.nan), 1.0)
+        return TestResult(Interval(mean, np.nan, np.nan), 1.0)
     parts = np.array([seeds.var(ddof=1) / len(seeds), images.var(ddof=1) / len(images)])
     if not parts.any():
-        return Tested(Interval(mean, mean, mean), float(mean == 0))
+        return TestResult(Interval(mean, mean, mean), float(mean == 0))
     freedom = parts.sum() ** 2 / (parts**2 / [len(seeds) - 1, len(images) - 1]).sum()
     error = np.sqrt(parts.sum())
     low, high = scipy.stats.t.interval(CONFIDENCE, freedom, mean, error)
-    return Tested(Interval(mean, float(low), float(high)), float(2 * scipy.stats.t.sf(abs(mean) / error, freedom)))
+    return TestResult(Interval(mean, float(low), float(high)), float(2 * scipy.stats.t.sf(abs(mean) / error, freedom)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down method (1979), in the order given."""
-    adjusted, highest = [0.0] * len(p_values), 0.0
+    """Return P-values corrected for their number by Holm's step-down method (1979), in the order given."""
+    adjust, highest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(np.argsort(p_values, kind="stable")):
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
+        adjust[index] = highest
+    return adjust
 
 
 def area_under(curves: npt.NDArray[Any], counts: npt.ArrayLike) -> Array:
-    """Area by trapezoids under curves (..., K) over `counts` (K,) as shares of the last one: 1 if all are 1."""
+    """Return area by trapezoids under curves (..., K) over `counts` (K,) as shares of the last one: 1 if all are 1."""
     share = np.diff(counts) / np.max(counts)
     width = (np.append(share, 0) + np.append(0, share)) / 2
     # Unlike a product of matrices, einsum makes no copy of all rows in float64.
@@ -269,7 +277,8 @@ class Trend(NamedTuple):
 
 
 def page_trend(rows: Array) -> Trend:
-    """Page's test (1963) that values of rows (N, K) grow from the first column to the last; p by the normal limit.
+    """Return Page's test (1963) that values of rows (N, K) grow from the first column to the last; p by the normal
+    limit.
 
     As scipy.stats.page_trend_test, which needs all ranks at once. NaN for a single row, where the test says nothing.
     """

@@ -4,7 +4,7 @@ import sys
 from types import ModuleType
 
 from interpret_robust.datasets.base import Dataset, Split
-from interpret_robust.datasets.catalogue import NAMES, about, cache_folder, load
+from interpret_robust.datasets.catalogue import NAMES, cache_folder, descriptions, load
 
 __all__ = ["NAMES", "Dataset", "Split", "cache_folder", "load"]
 
@@ -14,7 +14,7 @@ class _Datasets(ModuleType):
 
     def __call__(self) -> dict[str, str]:
         """Return the datasets by name, each with one sentence about it."""
-        return about()
+        return descriptions()
 
 
 sys.modules[__name__].__class__ = _Datasets

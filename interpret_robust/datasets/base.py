@@ -27,7 +27,7 @@ class Split:
         return len(self.images)
 
     def first(self, limit: int | None) -> "Split":
-        """The first `limit` images, all of them for None."""
+        """Return the first `limit` images, all of them for None."""
         if limit is None:
             return self
         masks = None if self.masks is None else self.masks[:limit]
@@ -35,7 +35,7 @@ class Split:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over the bytes of images and labels, in C order."""
+        """Return SHA-256 over the bytes of images and labels, in C order."""
         digest = hashlib.sha256(np.ravel(self.images).data)
         digest.update(np.ravel(self.labels).data)
         return digest.hexdigest()
@@ -57,12 +57,12 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Return channels, height, width."""
         height, width, channels = self.train.images.shape[1:]
         return channels, height, width
 
     def split(self, name: str) -> Split:
-        """The split called `train` or `test`."""
+        """Return the split called `train` or `test`."""
         if name not in ("train", "test"):
             raise UserError(f"a dataset has the splits train and test, not '{name}'.")
         return self.train if name == "train" else self.test

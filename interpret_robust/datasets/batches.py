@@ -19,19 +19,19 @@ SHUFFLE, AUGMENT, ATTACK = range(3)
 
 
 def generator(device: torch.device, seed: int, stream: int, count: int) -> torch.Generator:
-    """A generator on `device` whose state depends on these three numbers alone."""
+    """Return a generator on `device` whose state depends on these three numbers alone."""
     state = np.random.SeedSequence([seed, stream, count]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) uint8 in channels-last memory and labels (N,) int64, on `device`."""
+    """Return images (N, C, H, W) uint8 in channels-last memory and labels (N,) int64, on `device`."""
     images = torch.from_numpy(split.images).to(device).permute(0, 3, 1, 2)
     return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(split.labels).to(device)
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """uint8 to float32 pixels in [0, 1]."""
+    """Return uint8 to float32 pixels in [0, 1]."""
     return images.float().div_(255)
 
 
@@ -66,7 +66,7 @@ class TrainingBatches:
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Pixels (part, C, H, W) float32 in [0, 1] and labels (part,) of a step."""
+        """Return pixels (part, C, H, W) float32 in [0, 1] and labels (part,) of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         indices = self._order(epoch)[position * self.batch_size :][: self.batch_size]
         images = self.images[indices]
@@ -79,7 +79,7 @@ class TrainingBatches:
         return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[indices[self.part]]
 
     def noise(self, step: int) -> Tensor:
-        """Uniform noise (part, C, H, W) in [-1, 1): where the attack on a step's images begins."""
+        """Return uniform noise (part, C, H, W) in [-1, 1): where the attack on a step's images begins."""
         random = generator(self.device, self.seed, ATTACK, step)
         uniform = torch.rand(self.batch_size, *self.images.shape[1:], generator=random, device=self.device)
         return (2 * uniform - 1)[self.part]
@@ -92,18 +92,18 @@ class TrainingBatches:
 def random_crop(images: Tensor, pad: int, random: torch.Generator) -> Tensor:
     """Pad each side by `pad` zeros and cut each image (N, C, H, W) back to size at its own random place."""
     count, _, height, width = images.shape
-    padded = F.pad(images, (pad, pad, pad, pad))
+    canvas = F.pad(images, (pad, pad, pad, pad))
     shift = torch.randint(0, 2 * pad + 1, (2, count), generator=random, device=images.device)
     rows = shift[0, :, None] + torch.arange(height, device=images.device)
     columns = shift[1, :, None] + torch.arange(width, device=images.device)
     image = torch.arange(count, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return canvas.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def random_flip(images: Tensor, random: torch.Generator) -> Tensor:
     """Mirror each image (N, C, H, W) left to right with probability one half."""
-    mirrored = torch.rand(len(images), generator=random, device=images.device) < 0.5
-    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    mirror_images = torch.rand(len(images), generator=random, device=images.device) < 0.5
+    return torch.where(mirror_images[:, None, None, None], images.flip(3), images)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Batch:
 
 
 def make_batch(split: Split, indices: range, device: torch.device) -> Batch:
-    """The images of a split at `indices`, on `device`."""
+    """Return the images of a split at `indices`, on `device`."""
     part = slice(indices.start, indices.stop)
     masks = None if split.masks is None else split.masks[part]
     images, labels = to_device(Split(split.images[part], split.labels[part]), device)
@@ -128,6 +128,6 @@ BATCH_SIZE = 250
 
 
 def to_numpy(tensor: Tensor) -> AnyArray:
-    """A tensor's values on the host."""
+    """Return a tensor's values on the host."""
     values: AnyArray = np.asarray(tensor.detach().cpu())
     return values

@@ -14,7 +14,7 @@ from interpret_robust.core.plugins import load_entry_point, registered
 from interpret_robust.datasets.base import Dataset, Patterns
 from interpret_robust.datasets.npz import Arrays, content_of, read_npz, write_npz
 
-ABOUT = {
+DESCRIPTIONS = {
     "cluttered-digits": "embedded default: handwritten digits among colored clutter, with masks (32x32 RGB)",
     "cluttered-digits-planted": "the same with a weak class-coded pattern planted below eps",
     "mnist": "handwritten digits (28x28 gray)",
@@ -22,7 +22,7 @@ ABOUT = {
     "cifar100": "objects in 100 classes (32x32 RGB)",
     "svhn": "house numbers (32x32 RGB)",
 }
-NAMES = tuple(ABOUT)
+NAMES = tuple(DESCRIPTIONS)
 SEED = 0
 """Of the embedded datasets."""
 
@@ -39,9 +39,9 @@ def names() -> tuple[str, ...]:
     return (*NAMES, *(name for name in registered("datasets") if name not in NAMES))
 
 
-def about() -> dict[str, str]:
+def descriptions() -> dict[str, str]:
     """Return one sentence about each dataset, by name."""
-    return {name: ABOUT.get(name, "from an installed package") for name in names()}
+    return {name: DESCRIPTIONS.get(name, "from an installed package") for name in names()}
 
 
 def is_installed(name: str) -> bool:
@@ -50,24 +50,24 @@ def is_installed(name: str) -> bool:
 
 
 def is_embedded(name: str) -> bool:
-    """Whether a dataset is generated here and needs no download."""
+    """Return whether a dataset is generated here and needs no download."""
     return name in ("cluttered-digits", "cluttered-digits-planted")
 
 
 def file_of(name: str) -> Path:
-    """The `.npz` that a dataset's name stands for, whether it is there yet or not.
+    """Return the `.npz` that a dataset's name stands for, whether it is there yet or not.
 
     Raises UserError for a name that is neither known nor the path of an `.npz`.
     """
     if name.endswith(".npz"):
         return Path(name)
-    if name not in ABOUT and Path(name).is_dir():
+    if name not in DESCRIPTIONS and Path(name).is_dir():
         raise UserError(
             f"{name} is a folder, and a dataset is a name or an .npz, which Python makes of arrays: "
             'numpy.savez("mine.npz", x_train=..., y_train=..., x_test=..., y_test=...), with images (N, H, W, 3) of '
             "uint8 and labels (N,) of integers or text."
         )
-    if name not in ABOUT:
+    if name not in DESCRIPTIONS:
         raise unknown("dataset", name, (*names(), "a path ending in .npz"))
     if is_embedded(name):
         from interpret_robust.datasets.cluttered_digits import VERSION
@@ -77,13 +77,13 @@ def file_of(name: str) -> Path:
 
 
 def must_be_fetched(name: str) -> bool:
-    """Whether a dataset would have to be downloaded before it can be read."""
+    """Return whether a dataset would have to be downloaded before it can be read."""
     from interpret_robust.datasets import sources
 
     return name in sources.SOURCES and not file_of(name).exists()
 
 
-def _installed(name: str) -> Dataset:
+def _load_installed(name: str) -> Dataset:
     """Return the dataset of an installed package. Raises UserError where it gives no arrays as in a .npz."""
     function = load_entry_point("datasets", name)
     arrays = function() if callable(function) else None
@@ -98,14 +98,14 @@ def _installed(name: str) -> Dataset:
 
 @lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
-    """The dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
+    """Return the dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
 
     Raises UserError for an unknown name, a file that breaks the convention, or data that cannot be had.
     """
     from interpret_robust.datasets import sources
 
     if is_installed(name):
-        return _installed(name)
+        return _load_installed(name)
     path = file_of(name)
     if is_embedded(name) and not path.exists():
         _generate(name, path)
@@ -127,7 +127,7 @@ def _generate(name: str, path: Path) -> None:
 def _arrays(name: str) -> Arrays:
     from interpret_robust.datasets.cluttered_digits import cluttered_digits
 
-    dataset = cluttered_digits(seed=SEED, planted=name.endswith("planted"))
+    dataset = cluttered_digits(seed=SEED, with_patterns=name.endswith("planted"))
     arrays: Arrays = {}
     for key, split in (("train", dataset.train), ("test", dataset.test)):
         assert split.masks is not None
@@ -140,7 +140,7 @@ def _arrays(name: str) -> Arrays:
 
 
 def _patterns(name: str) -> Patterns | None:
-    """What is planted in the dataset: a function of SEED, and so not in its file."""
+    """Return what is planted in the dataset: a function of SEED, and so not in its file."""
     if name != "cluttered-digits-planted":
         return None
     from interpret_robust.datasets.cluttered_digits import planted_patterns

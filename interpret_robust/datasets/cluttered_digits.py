@@ -40,31 +40,31 @@ _Sources = tuple[Array, Labels]
 
 
 def cluttered_digits(
-    train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES, *, seed: int = 0, planted: bool = False
+    train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES, *, seed: int = 0, with_patterns: bool = False
 ) -> Dataset:
     """Generate the dataset: images (N, 32, 32, 3) uint8 with masks (N, 32, 32) of the digit.
 
-    With `planted`, every image also carries its class's fixed pattern of +-6/255, a feature that is
+    With `with_patterns`, every image also carries its class's fixed pattern of +-6/255, a feature that is
     perfectly predictive and known to be non-robust at eps 8/255.
     """
     train_sources, test_sources = _split_sources(np.random.default_rng([seed, 0]))
-    finish = partial(_plant, patterns=_class_patterns(seed)) if planted else _to_bytes
+    finish = partial(_plant, patterns=_class_patterns(seed)) if with_patterns else _to_bytes
     return Dataset(
-        name="cluttered-digits-planted" if planted else "cluttered-digits",
+        name="cluttered-digits-planted" if with_patterns else "cluttered-digits",
         train=_generate(train_sources, train_images, np.random.default_rng([seed, 1]), finish),
         test=_generate(test_sources, test_images, np.random.default_rng([seed, 2]), finish),
         class_names=CLASS_NAMES,
-        patterns=planted_patterns(seed) if planted else None,
+        patterns=planted_patterns(seed) if with_patterns else None,
     )
 
 
 def planted_patterns(seed: int) -> Patterns:
-    """What `planted` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
+    """Return what `with_patterns` adds to the images of each class: (classes, 32, 32, 3), +-6/255 in 4x4 blocks."""
     return (_class_patterns(seed) / 255).astype(np.float32)
 
 
 def _split_sources(rng: np.random.Generator) -> tuple[_Sources, _Sources]:
-    """The 8x8 digits in [0, 1], divided by source digit."""
+    """Return the 8x8 digits in [0, 1], divided by source digit."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -90,7 +90,7 @@ def _generate(sources: _Sources, count: int, rng: np.random.Generator, finish: F
 
 
 def _compose(digits: Array, sources: Labels, rng: np.random.Generator) -> tuple[Array, Masks]:
-    """Texture, then clutter, then the digit. Returns canvas (N, 32, 32, 3) in [0, 1] and mask (N, 32, 32)."""
+    """Return texture, then clutter, then the digit. Returns canvas (N, 32, 32, 3) in [0, 1] and mask (N, 32, 32)."""
     count = len(sources)
     canvas = _texture(count, rng)
     for _ in range(_PIECES):
@@ -103,13 +103,13 @@ def _compose(digits: Array, sources: Labels, rng: np.random.Generator) -> tuple[
 
 
 def _texture(count: int, rng: np.random.Generator) -> Array:
-    """A smooth dark colored field: a 5x5 grid of random colors, bilinearly enlarged."""
+    """Return a smooth dark colored field: a 5x5 grid of random colors, bilinearly enlarged."""
     grid = rng.uniform(0.0, 0.35, (count, 5, 5, 3))
     return _enlarge(_enlarge(grid, axis=1), axis=2)
 
 
 def _enlarge(coarse: Array, axis: int) -> Array:
-    """Linear interpolation of one axis to SIDE points."""
+    """Return linear interpolation of one axis to SIDE points."""
     points = coarse.shape[axis]
     place = np.linspace(0, points - 1, SIDE)
     corner = np.minimum(place.astype(np.intp), points - 2)
@@ -119,7 +119,7 @@ def _enlarge(coarse: Array, axis: int) -> Array:
 
 
 def _bright_colour(count: int, rng: np.random.Generator) -> Array:
-    """Random colors (N, 3) whose brightest channel is near one."""
+    """Return random colors (N, 3) whose brightest channel is near one."""
     colour: Array = rng.uniform(0.35, 1.0, (count, 3))
     brightest: Array = colour.max(1, keepdims=True)
     return colour / brightest
@@ -144,15 +144,18 @@ def _resample(
 
 
 def _bilinear(sources: Array, row: Array, column: Array) -> Array:
-    """Values of sources (N, H, W) at fractional places (N, S, S); zero outside."""
+    """Return values of sources (N, H, W) at fractional places (N, S, S); zero outside."""
     count, height, width = sources.shape
-    padded = np.pad(sources, ((0, 0), (1, 2), (1, 2)))
+    larger_canvas = np.pad(sources, ((0, 0), (1, 2), (1, 2)))
     row, column = np.clip(row + 1, 0, height + 1), np.clip(column + 1, 0, width + 1)
     top, left = row.astype(np.intp), column.astype(np.intp)
     row_share, column_share = row - top, column - left
     image = np.arange(count)[:, None, None]
-    upper = padded[image, top, left] * (1 - column_share) + padded[image, top, left + 1] * column_share
-    lower = padded[image, top + 1, left] * (1 - column_share) + padded[image, top + 1, left + 1] * column_share
+    upper = larger_canvas[image, top, left] * (1 - column_share) + larger_canvas[image, top, left + 1] * column_share
+    lower = (
+        larger_canvas[image, top + 1, left] * (1 - column_share)
+        + larger_canvas[image, top + 1, left + 1] * column_share
+    )
     return upper * (1 - row_share) + lower * row_share
 
 
@@ -175,7 +178,9 @@ def _to_bytes(canvas: Array, labels: Labels) -> Images:
 
 
 def _class_patterns(seed: int) -> Labels:
-    """One fixed pattern of +-PLANTED_AMPLITUDE per class, in 4x4 blocks, (classes, 32, 32, 3), in units of 1/255."""
+    """Return one fixed pattern of +-PLANTED_AMPLITUDE per class, in 4x4 blocks, (classes, 32, 32, 3), in units of
+    1/255.
+    """
     rng = np.random.default_rng([seed, 3])
     signs = rng.choice([-PLANTED_AMPLITUDE, PLANTED_AMPLITUDE], (len(CLASS_NAMES), SIDE // 4, SIDE // 4, 3))
     return signs.repeat(4, 1).repeat(4, 2)

@@ -10,7 +10,7 @@ from interpret_robust.datasets.base import Dataset, Images, Labels, Split
 
 
 def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:
-    """A dataset whose two splits are these images.
+    """Return a dataset whose two splits are these images.
 
     Args:
         images: arrays or tensors (N, H, W), (N, C, H, W) or (N, H, W, C) with C 1 or 3, uint8, or floats in [0, 1],

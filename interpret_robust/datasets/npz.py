@@ -20,11 +20,11 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 NAMES_OF = {"images": "x", "labels": "y"}
-REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+REQUIRED_NAMES = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("mask_train", "mask_test", "class_names")
 MEDMNIST = {f"{part}_{kind}": f"{axis}_{part}" for part in ("train", "test") for kind, axis in NAMES_OF.items()}
 """Names of arrays in the files that MedMNIST publishes, and what they are here."""
-UNUSED = ("val_images", "val_labels", "x_val", "y_val", "mask_val")
+UNUSED_NAMES = ("val_images", "val_labels", "x_val", "y_val", "mask_val")
 """Arrays of a third split, which is not read."""
 MOST_CLASSES = 1000
 LONGEST_END = 22 + 65535
@@ -33,13 +33,13 @@ UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.
 
 
 def array_sha256(array: Array) -> str:
-    """SHA-256 in hex over the array's bytes in C order."""
+    """Return SHA-256 in hex over the array's bytes in C order."""
     return hashlib.sha256(np.ravel(array).data).hexdigest()
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
     """Writes `arrays` to `path` whole or not at all. Raises OSError."""
-    with replacing(path) as unfinished, open(unfinished, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
 
 
@@ -96,7 +96,10 @@ def _number_labels(path: Path, arrays: Arrays) -> tuple[str, ...] | None:
 
 
 def _class_names(path: Path, array: Array) -> tuple[str, ...]:
-    """The names of classes that an array holds. Raises UserError where it is not text, or two names are equal."""
+    """Return the names of classes that an array holds.
+
+    Raises UserError where it is not text, or two names are equal.
+    """
     is_text = array.dtype.kind == "U" and array.ndim == 1
     _demand(is_text, path, f"class_names has dtype {array.dtype} and shape {array.shape}", "text of shape (K,)")
     names: tuple[str, ...] = tuple(array.tolist())
@@ -120,23 +123,26 @@ def load_arrays(path: Path) -> Arrays:
             for name, key in members.items():
                 location = f"{path}: {key}"
                 member = io.BytesIO(archive.read(name))
-                if key not in UNUSED:
+                if key not in UNUSED_NAMES:
                     arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
     except UNREADABLE as error:
-        right = f"a .npz of {', '.join(REQUIRED)} as numpy.savez writes it"
+        right = f"a .npz of {', '.join(REQUIRED_NAMES)} as numpy.savez writes it"
         raise UserError(f"{location} cannot be read ({reason(error)}) where {right} is needed.") from error
     return arrays
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
-    """The members of an archive, and the array that each is. Raises UserError where one is unknown or missing."""
+    """Return the members of an archive, and the array that each is.
+
+    Raises UserError where one is unknown or missing.
+    """
     names = archive.namelist()
     stems = [name.removesuffix(".npy") for name in names]
     listing = shorten(", ".join(stems)) or "nothing"
     keys = [MEDMNIST.get(stem, stem) for stem in stems]
-    for key in REQUIRED:
+    for key in REQUIRED_NAMES:
         _demand(key in keys, path, f"the file holds {listing}", f"also {key}")
-    allowed_names = (*REQUIRED, *OPTIONAL, *UNUSED)
+    allowed_names = (*REQUIRED_NAMES, *OPTIONAL, *UNUSED_NAMES)
     for name, key in zip(names, keys, strict=True):
         is_known = key in allowed_names and name.endswith(".npy")
         _demand(is_known, path, f"the file holds {shorten(repr(name))}", f"no array but {', '.join(allowed_names)}")
@@ -147,7 +153,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
 
 
 def _count_of_members(path: Path) -> int:
-    """How many members an archive says that it has, in the record at its end (APPNOTE.TXT of PKWARE, 4.3.16)."""
+    """Return how many members an archive says that it has, in the record at its end (APPNOTE.TXT of PKWARE, 4.3.16)."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - LONGEST_END))
         tail = file.read()

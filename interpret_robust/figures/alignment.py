@@ -29,18 +29,18 @@ SMOOTHNESS = {
 SPEARMAN = {"spearman_edge_cosine": "edge cosine", "spearman_alpha": "alpha"}
 IN_PLACE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": "0.35"}
 CURVE = ("linearised_robustness", "edge_cosine_mean", "edge_cosine_low", "edge_cosine_high")
-DRAWN = (
-    *(f"{name}/{of}" for name in ALIGNMENTS for of in ("own", "shuffled")),
-    *(f"{of}/{name}" for name in SMOOTHNESS for of in ("smoothness", "white_noise")),
+DATASETS = (
+    *(f"{name}/{part}" for name in ALIGNMENTS for part in ("own", "shuffled")),
+    *(f"{part}/{name}" for name in SMOOTHNESS for part in ("smoothness", "white_noise")),
     *(f"robustness/{name}" for name in SPEARMAN),
     *(f"curve/{name}" for name in CURVE),
-    *(f"invariant/{of}" for of in ("scale", "shift")),
+    *(f"invariant/{part}" for part in ("scale", "shift")),
     "count/degenerate",
 )
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Three rows of panels: alignment, smoothness, and the link to robustness."""
+    """Return three rows of panels: alignment, smoothness, and the link to robustness."""
     of_models = 0.75 + 0.2 * len(results)
     heights = [of_models, of_models, max(2.2, of_models)]
     figure = new_figure(sum(heights))
@@ -49,7 +49,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         _draw_alignment(parts[0], results)
         _draw_smoothness(parts[1], results)
         _draw_robustness(parts[2], results)
-    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 

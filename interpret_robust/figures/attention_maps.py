@@ -28,7 +28,7 @@ WRONG = "#D55E00"
 LONGEST_NAME = 9
 """Letters of a class's name that fit above a picture."""
 
-DRAWN = (
+DATASETS = (
     *(f"distance/{name}" for name in ("all", "attack_failed", "attack_succeeded", "other_image")),
     *(f"examples/{name}" for name in ("index", "label", "prediction_clean", "prediction_adversarial", "distance")),
 )
@@ -42,7 +42,7 @@ class Scales(NamedTuple):
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The images, and below them each model's clean and adversarial attention and the difference."""
+    """Return the images, and below them each model's clean and adversarial attention and the difference."""
     kinds = by_weights(results)
     rows = _rows([result for models in kinds.values() for result in models])
     scales = {kind: _scales(models) for kind, models in kinds.items()}
@@ -53,12 +53,12 @@ def draw(results: Sequence[Result]) -> Drawing:
         parts: Any = figure.subfigures(2, 1, height_ratios=heights)
         _draw_maps(parts[0], rows, scales)
         _draw_bars(parts[1], scales, uniform=1 / results[0]["mean_map/clean"].size)
-    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 
 def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
-    """What each row shows, and of which model: images stand above the first of the models that show them."""
+    """Return what each row shows, and of which model: images stand above the first of the models that show them."""
     rows: list[tuple[Kind, Result]] = []
     previous: list[int] = []
     for result in results:
@@ -82,7 +82,7 @@ def _scales(results: Sequence[Result]) -> Scales:
 
 
 def _maps(result: Result, kind: str) -> AnyArray:
-    """The maps of a row, (M, height, width)."""
+    """Return the maps of a row, (M, height, width)."""
     clean, adversarial = result["examples/attention"], result["examples/attention_adversarial"]
     maps: AnyArray = {"clean": clean, "adversarial": adversarial, "difference": adversarial - clean}[kind]
     return maps.reshape(len(maps), *result.config["local_grid"])

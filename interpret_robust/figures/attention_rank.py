@@ -38,7 +38,7 @@ OUTCOMES: dict[str, tuple[str, Any]] = {
     "attack_failed": ("attack failed (first number)", "-"),
     "attack_succeeded": ("succeeded (second)", ":"),
 }
-DRAWN = (
+DATASETS = (
     *("curve/attention_mean", "curve/attention_low", "curve/attention_high", "curve/shuffled_null", "curve/uniform"),
     *(f"test/{name}" for name in CONTROLS),
     *(f"curve/{outcome}{part}" for outcome in OUTCOMES for part in ("", "_images")),
@@ -47,7 +47,9 @@ DRAWN = (
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The paper's curve of each model, its correlation beside the controls, the curve by outcome, example maps."""
+    """Return the paper's curve of each model, its correlation beside the controls, the curve by outcome, example
+    maps.
+    """
     outcome_rows = -(-len(results) // OUTCOMES_ABREAST)
     heights = [
         CURVES,
@@ -65,7 +67,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         scales = _scales(results)
         _draw_examples(parts[3], results, scales)
         _draw_bars(parts[4], scales, float(results[0]["curve/uniform"]))
-    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 
@@ -96,10 +98,10 @@ def _draw_band(axes: Axes, curve: AnyArray, *, color: str, **style: Any) -> None
 
 def _draw_nulls(axes: Axes, results: Sequence[Result]) -> None:
     """Uniform weights, and what shuffled weights give: the widest interval of all models at each rank."""
-    shuffled = np.stack([result["curve/shuffled_null"] for result in results])
-    low, high = shuffled[:, :, 1].min(0), shuffled[:, :, 2].max(0)
-    hatched: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": "/////", "linewidth": 0}
-    axes.fill_between(np.arange(len(low)), low, high, label="shuffled weights", **hatched)
+    control = np.stack([result["curve/shuffled_null"] for result in results])
+    low, high = control[:, :, 1].min(0), control[:, :, 2].max(0)
+    hatch: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": "/////", "linewidth": 0}
+    axes.fill_between(np.arange(len(low)), low, high, label="shuffled weights", **hatch)
     axes.axhline(float(results[0]["curve/uniform"]), color="0.3", linestyle="--", linewidth=0.8, label="uniform")
 
 
@@ -186,7 +188,7 @@ def _draw_examples(figure: SubFigure, results: Sequence[Result], scales: dict[st
 
 
 def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
-    """What colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
+    """Return what colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
     largest = {
         kind: max(float(np.nan_to_num(result["examples/attention"]).max()) for result in models)
         for kind, models in by_weights(results).items()

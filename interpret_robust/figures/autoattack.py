@@ -12,7 +12,7 @@ READS = "autoattack/1"
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A row a model: accuracy on natural images (hollow) and after all attacks (filled)."""
+    """Return a row a model: accuracy on natural images (hollow) and after all attacks (filled)."""
     figure, numbers = new_figure(0.9 + 0.27 * len(results)), {}
     with mpl.rc_context(RC):
         axes = figure.subplots()

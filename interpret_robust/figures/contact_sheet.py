@@ -11,7 +11,7 @@ MOST_ROWS = 20
 
 
 def draw(dataset: Dataset, split: str) -> Drawing:
-    """The first images of each class, a row a class; with masks, every second image shows the object alone."""
+    """Return the first images of each class, a row a class; with masks, every second image shows the object alone."""
     images = dataset.split(split)
     classes = np.unique(images.labels)[:MOST_ROWS]
     figure = new_figure(0.5 * len(classes) + 0.3)

@@ -81,7 +81,7 @@ def _draw(figure: str, results: Sequence[hdf5.Result], folder: Path, say: Say, s
 
 
 def compose(figure: str, results: Sequence[hdf5.Result]) -> style.Drawing:
-    """The figure of files that can share a picture; its caption says what stands in the place of gradients."""
+    """Return the figure of files that can share a picture; its caption says what stands in the place of gradients."""
     drawing: style.Drawing = figures.get(figure).draw(results)
     source = labels.maps_of(results[0])
     sentence = "" if source == labels.GRADIENT else f" Maps are {source}, in the place of gradients."

@@ -31,7 +31,10 @@ ORDER_STYLES: dict[str, dict[str, str]] = {
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The curves of each model, clean above adversarial; below, what removal in one order costs beyond another."""
+    """Return the curves of each model, clean above adversarial.
+
+    Below, what removal in one order costs beyond another.
+    """
     bands = math.ceil(len(results) / COLUMNS)
     upper_height = LEGEND_HEIGHT + 2 * PANEL_HEIGHT * bands
     lower_height = 1.1 + max(0.2, 0.07 * len(results)) * len(places(results[0], "contrast"))
@@ -61,8 +64,8 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> No
         axes.set_visible(bool(axes.lines))
         lower_panels = grid.flat[number + columns :: columns]
         axes.tick_params(labelbottom=not any(panel.lines for panel in lower_panels))
-    removed = results[0]["removed"]
-    grid[0, 0].set(ylim=(0, 102), xlim=(removed[0], removed[-1]), xticks=np.linspace(0, removed[-1], 5).round())
+    share = results[0]["removed"]
+    grid[0, 0].set(ylim=(0, 102), xlim=(share[0], share[-1]), xticks=np.linspace(0, share[-1], 5).round())
     figure.supxlabel("local features removed", fontsize=8)
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), title="removed first")
@@ -70,11 +73,11 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> No
 
 def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
     accuracy, low, high = (100 * result[f"curve/{name}"][condition] for name in ("accuracy", "low", "high"))
-    removed = result["removed"]
+    share = result["removed"]
     for number, name in enumerate(places(result, "order")):
         style: dict[str, Any] = ORDER_STYLES[name]
-        axes.plot(removed, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
-        axes.fill_between(removed, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
+        axes.plot(share, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
+        axes.fill_between(share, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
 
 
 def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
@@ -118,10 +121,10 @@ def _numbers(result: Result) -> dict[str, Any]:
 def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
     data, settings = config["data"], config["settings"]
-    filled = "the mean local feature of training images" if settings["fill"] == "mean" else "zero"
+    fill = "the mean local feature of training images" if settings["fill"] == "mean" else "zero"
     return (
         f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} when so many of the "
-        f"{int(results[0]['removed'][-1])} local features become {filled}, of clean and of adversarial images "
+        f"{int(results[0]['removed'][-1])} local features become {fill}, of clean and of adversarial images "
         f"(PGD-{settings['steps']}, eps {radius(settings['eps'])}, seed {settings['seed']}). Attended: by attention on "
         "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "
         "clean and adversarial local feature first; prior: by the mean attention of training images. Bands are Wilson "

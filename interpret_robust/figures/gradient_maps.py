@@ -23,8 +23,11 @@ ROW_HEIGHT = 0.6
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """The images, then two rows a model: its maps clipped and raw. Images that differ between models come again."""
-    heads = [place for place, result in enumerate(results) if place == 0 or not _same(results[place - 1], result)]
+    """Return the images, then two rows a model: its maps clipped and raw.
+
+    Images that differ between models come again.
+    """
+    heads = [place for place, result in enumerate(results) if place == 0 or not _is_equal(results[place - 1], result)]
     figure = new_figure(ROW_HEIGHT * (len(heads) + len(VIEWS) * len(results)) + 0.2)
     with mpl.rc_context(RC):
         layout: Any = figure.get_layout_engine()
@@ -81,7 +84,7 @@ def _name(axes: Axes, name: str) -> None:
     axes.set_ylabel(name, rotation=0, ha="right", va="center")
 
 
-def _same(first: Result, second: Result) -> bool:
+def _is_equal(first: Result, second: Result) -> bool:
     return np.array_equal(first["examples/index"], second["examples/index"])
 
 
@@ -95,7 +98,7 @@ def _numbers(result: Result) -> dict[str, Any]:
     return {path: result[path].tolist() for path in (*paths, "view/saturated", "view/contrast", "set/degenerate")}
 
 
-WHAT = {
+CAPTION = {
     "gradient": "Gradients of the cross-entropy of {}, +g: brighter where a larger pixel value raises the loss.",
     "smooth-gradient": "Smoothed gradients (means over noisy copies) of the cross-entropy of {}, +g: brighter where a "
     "larger pixel value raises the loss.",
@@ -114,7 +117,7 @@ def _caption(results: Sequence[Result]) -> str:
     settings, data = results[0].config["settings"], results[0].config["data"]
     zero = sum(int(result["set/degenerate"]) for result in results)
     rule = RULE.get(settings["select"], settings["select"])
-    sentence = WHAT.get(settings["source"], f"Maps by {settings['source']} of the cross-entropy of {{}}.")
+    sentence = CAPTION.get(settings["source"], f"Maps by {settings['source']} of the cross-entropy of {{}}.")
     return (
         f"{sentence.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "

@@ -34,7 +34,9 @@ Group = tuple[str, Callable[[Result, str], AnyArray | None]]
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A panel a rule; a group of marks for each evaluator, then for each control as the first evaluator reads it."""
+    """Return a panel a rule; a group of marks for each evaluator, then for each control as the first evaluator
+    reads it.
+    """
     evaluators = [_by_evaluator(name, results[0]) for name in _anchors(results)]
     groups = [*evaluators, *(_by_control(name) for name in CONTROLS)]
     step = len(results) + GAP
@@ -88,7 +90,7 @@ def _by_control(name: str) -> Group:
 
 
 def _anchors(results: Sequence[Result]) -> dict[str, float]:
-    """The accuracy of every evaluator on the images themselves, by its name."""
+    """Return the accuracy of every evaluator on the images themselves, by its name."""
     return {
         name: float(accuracy)
         for result in results
@@ -113,9 +115,9 @@ def _legend(results: Sequence[Result]) -> list[Line2D]:
 
 
 def _numbers(result: Result) -> dict[str, Any]:
-    stored = ("headline/accuracy", "headline/mean", "headline/deviation", "score/accuracy", "controls/accuracy")
+    rates = ("headline/accuracy", "headline/mean", "headline/deviation", "score/accuracy", "controls/accuracy")
     axes = ("evaluator", "target", "rule", "sign", "reference", "control", "control_rule")
-    return {name: result[name].tolist() for name in (*stored, *axes, "anchor/image")}
+    return {name: result[name].tolist() for name in (*rates, *axes, "anchor/image")}
 
 
 def _caption(results: Sequence[Result]) -> str:

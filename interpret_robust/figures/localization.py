@@ -32,24 +32,24 @@ PATTERN_PANELS = (
 OBJECT_HEIGHT, PATTERN_HEIGHT = 0.8, 1.0
 """Inches, beside those of the rows."""
 
-DRAWN = ("share/on_object", "share/area", "share/centre", "pointing/hits", "pointing/centre")
-DRAWN_OF_PATTERNS = (*(name for _, *pair, _ in PATTERN_PANELS for name in pair), "pattern/chance")
+DATASETS = ("share/on_object", "share/area", "share/centre", "pointing/hits", "pointing/centre")
+DATASETS_OF_PATTERNS = (*(name for _, *pair, _ in PATTERN_PANELS for name in pair), "pattern/chance")
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Shares and pointing game of both maps; where patterns are planted, a second row of panels on them."""
-    planted = bool(np.isfinite(results[0]["pattern/chance"]))
+    """Return shares and pointing game of both maps; where patterns are planted, a second row of panels on them."""
+    patterns = bool(np.isfinite(results[0]["pattern/chance"]))
     rows = 0.2 * len(results)
-    heights = [OBJECT_HEIGHT + rows] + planted * [PATTERN_HEIGHT + rows]
+    heights = [OBJECT_HEIGHT + rows] + patterns * [PATTERN_HEIGHT + rows]
     figure = new_figure(sum(heights))
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
         _draw_object(parts[0, 0], results)
-        if planted:
+        if patterns:
             _draw_patterns(parts[1, 0], results)
-    names = DRAWN + planted * DRAWN_OF_PATTERNS
+    names = DATASETS + patterns * DATASETS_OF_PATTERNS
     numbers = {label(result): {name: result[name].tolist() for name in names} for result in results}
-    return Drawing(figure, _caption(results, planted=planted), numbers)
+    return Drawing(figure, _caption(results, patterns=patterns), numbers)
 
 
 def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
@@ -86,7 +86,7 @@ def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
     figure.legend(handles=[chance], loc="outside upper right")
 
 
-def _caption(results: Sequence[Result], *, planted: bool) -> str:
+def _caption(results: Sequence[Result], *, patterns: bool) -> str:
     data = results[0].config["data"]
     caption = (
         f"How maps lie on the object on {data['images']} {data['split']} images of {data['dataset']}: the share of "
@@ -95,7 +95,7 @@ def _caption(results: Sequence[Result], *, planted: bool) -> str:
         "share of positions or pixels on the object, and what a map that falls off from the centre has. Bars are "
         "95 % intervals over images (bootstrap; Wilson for shares of images)."
     )
-    if not planted:
+    if not patterns:
         return caption
     return caption + (
         " Below, on the class patterns planted in the images: the share of the gradient's energy in their span, the "

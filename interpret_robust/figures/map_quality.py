@@ -10,25 +10,25 @@ from interpret_robust.results.names import label, radius
 
 READS = "map-quality/1"
 
-DRAWN = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "mean/gain", "count/degenerate")
+DATASETS = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "mean/gain", "count/degenerate")
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A row a model: sensitivity on the left, what is not foretold on the right, by shuffled maps hollow."""
+    """Return a row a model: sensitivity on the left, what is not foretold on the right, by shuffled maps hollow."""
     figure = new_figure(1.1 + 0.3 * len(results))
     with mpl.rc_context(RC):
-        moved, unforetold = figure.subplots(1, 2, sharey=True)
+        shift, unforetold = figure.subplots(1, 2, sharey=True)
         for row, result in enumerate(results):
-            dot(moved, row, result, result["mean/sensitivity"])
+            dot(shift, row, result, result["mean/sensitivity"])
             dot(unforetold, row - 0.12, result, 100 * result["mean/unforetold"])
             dot(unforetold, row + 0.12, result, 100 * result["mean/unforetold_shuffled"], hollow=True)
-        name_rows(moved, results)
-        for axes in (moved, unforetold):
+        name_rows(shift, results)
+        for axes in (shift, unforetold):
             axes.grid(visible=False, axis="y")
-        moved.set_xlim(left=0)
-        moved.set_xlabel("sensitivity: largest change of a map over its norm")
+        shift.set_xlim(left=0)
+        shift.set_xlabel("sensitivity: largest change of a map over its norm")
         unforetold.set_xlabel("change of the loss not foretold, %\n(hollow: by maps with shuffled pixels)")
-    numbers = {label(result): {name: result[name].tolist() for name in DRAWN} for result in results}
+    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 

@@ -69,7 +69,7 @@ def _draw_row(axes: Axes, row: int, result: Result) -> None:
 
 
 def _accuracies(result: Result) -> dict[str, Any]:
-    """Each of MARKS as (value, low, high); of PGD there is one for each radius."""
+    """Return each of MARKS as (value, low, high); of PGD there is one for each radius."""
     return {name: result[f"accuracy/{name}"].tolist() for name in MARKS}
 
 

@@ -32,7 +32,7 @@ TITLES = {
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A panel a score that the data allow: each model's means by stage, and the range of random networks."""
+    """Return a panel a score that the data allow: each model's means by stage, and the range of random networks."""
     finite = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
     scores = {score: number for number, score in enumerate(places(results[0], "score")) if finite[number]}
     bands = -(-(len(scores) + 1) // COLUMNS)
@@ -53,14 +53,16 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
     stages = max((_cascade(result) for result in results), key=len)
     for row, result in enumerate(results):
         _draw_model(axes, result, score, stages, (row - (len(results) - 1) / 2) / len(results))
-    uninformed = float(results[0]["random/uninformed"][score])
+    baseline = float(results[0]["random/uninformed"][score])
     if results[0]["score"][score] == "gradient-map score":
-        uninformed = 1 / len(job(results[0])["class_names"])
-    if np.isfinite(uninformed):
-        axes.axhline(uninformed, color="0.5", linestyle=":", linewidth=0.8)
+        baseline = 1 / len(job(results[0])["class_names"])
+    if np.isfinite(baseline):
+        axes.axhline(baseline, color="0.5", linestyle=":", linewidth=0.8)
     axes.axvspan(len(stages) - 0.5, len(stages) + 0.5, color="0.93", lw=0)
-    named = range(0, len(stages), 1 + len(stages) // MOST_NAMES)
-    axes.set_xticks([*named, len(stages)], [*(stages[place] for place in named), "random"], rotation=90)
+    names_of_stages = range(0, len(stages), 1 + len(stages) // MOST_NAMES)
+    axes.set_xticks(
+        [*names_of_stages, len(stages)], [*(stages[place] for place in names_of_stages), "random"], rotation=90
+    )
     axes.set_xlim(-0.5, len(stages) + 0.5)
 
 
@@ -85,7 +87,7 @@ def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], a
 
 
 def _cascade(result: Result) -> list[str]:
-    """The trained network and its stages, without the independent random networks."""
+    """Return the trained network and its stages, without the independent random networks."""
     return [name for name in places(result, "stage") if not name.startswith("random ")]
 
 

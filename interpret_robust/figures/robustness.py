@@ -22,20 +22,20 @@ class Mark(NamedTuple):
 
     marker: str | None
     size: float
-    below: float = 0.0
+    floor: float = 0.0
     hollow: bool = False
 
 
 MARKS = {
     "natural": Mark(None, 5, hollow=True),
     "white-box": Mark(None, 5),
-    "black-box": Mark("x", 4, below=-0.24),
-    "worst case": Mark("|", 6, below=0.24),
+    "black-box": Mark("x", 4, floor=-0.24),
+    "worst case": Mark("|", 6, floor=0.24),
 }
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """A row a model, a mark a condition: see MARKS."""
+    """Return a row a model, a mark a condition: see MARKS."""
     figure = new_figure(1.1 + 0.27 * len(results))
     tables = {result.path: table for table in attack_tables(results) for result in table.files}
     accuracies = [_accuracies(result, tables[result.path]) for result in results]
@@ -70,8 +70,8 @@ def _accuracies(result: Result, table: AttackTable) -> dict[str, Interval]:
     intervals = {"natural": Interval(*result["accuracy/natural"][0])}
     if name := headline(result):
         intervals["white-box"] = Interval(*result["accuracy/adversarial"][readings(result).index(name), 0])
-        if transferred := table.transferred(result, name):
-            intervals["black-box"] = transferred
+        if transfers := table.transfers(result, name):
+            intervals["black-box"] = transfers
         intervals["worst case"] = Interval(*result["accuracy/worst"][0])
     return intervals
 
@@ -92,13 +92,13 @@ def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interv
     value, low, high = (100 * number for number in interval)
     variant = job(result)["variant"]
     style = _style(name, MARKERS.get(variant, "o"), colour(variant))
-    axes.errorbar(value, row + MARKS[name].below, xerr=[[value - low], [high - value]], elinewidth=1, **style)
+    axes.errorbar(value, row + MARKS[name].floor, xerr=[[value - low], [high - value]], elinewidth=1, **style)
 
 
 def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:
-    transferred = " Black-box: attacked on the other seeds of the same variant, the mean over them."
+    transfers = " Black-box: attacked on the other seeds of the same variant, the mean over them."
     intervals = "Bars are Wilson 95 % intervals over images."
-    return f"{_title(results)}. {intervals}{transferred if 'black-box' in marks else ''}"
+    return f"{_title(results)}. {intervals}{transfers if 'black-box' in marks else ''}"
 
 
 def _title(results: Sequence[Result]) -> str:

@@ -52,7 +52,7 @@ COLORS = {
     "at-att-reg": "#D55E00",
 }
 # Tol's muted colors that are not like these.
-OTHERS = ("#CC79A7", "#332288", "#882255", "#999933", "#661100", "#6699CC", "#AA4466", "#117733")
+OTHER_COLORS = ("#CC79A7", "#332288", "#882255", "#999933", "#661100", "#6699CC", "#AA4466", "#117733")
 MARKERS = {
     "natural": "o",
     "natural-att": "s",
@@ -76,7 +76,7 @@ class Drawing:
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure of full width. Nothing global is touched and no window can open."""
+    """Return an empty figure of full width. Nothing global is touched and no window can open."""
     with mpl.rc_context(RC):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -92,7 +92,7 @@ def bare(axes: Axes) -> None:
 
 
 def strip(pictures: AnyArray, size: tuple[int, int]) -> AnyArray:
-    """Pictures or maps (M, height, width, ...) in a row, each enlarged to `size` by repeating its pixels.
+    """Return pictures or maps (M, height, width, ...) in a row, each enlarged to `size` by repeating its pixels.
 
     One image is laid out and drawn many times faster than M axes. The gaps between are NaN, or white where pictures
     are bytes.
@@ -117,13 +117,13 @@ def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, 
 
 
 def line(variant: str) -> str:
-    """A variant's line style, for those who cannot go by colour."""
+    """Return a variant's line style, for those who cannot go by colour."""
     return LINES.get(variant, "-")
 
 
 def colour(variant: str) -> str:
-    """A variant's colour; that of another model follows from its name, and two may share one."""
-    return COLORS.get(variant) or OTHERS[zlib.crc32(variant.encode()) % len(OTHERS)]
+    """Return a variant's colour; that of another model follows from its name, and two may share one."""
+    return COLORS.get(variant) or OTHER_COLORS[zlib.crc32(variant.encode()) % len(OTHER_COLORS)]
 
 
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:
@@ -151,27 +151,27 @@ def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: b
 
 
 def stem(name: str, results: Sequence[Result]) -> str:
-    """A figure's file name: its own, then dataset and architecture, then what the files' names end in."""
+    """Return a figure's file name: its own, then dataset and architecture, then what the files' names end in."""
     first = results[0]
     conditions = first.path.stem.removeprefix(f"{name}-{first.config['checkpoint']['name']}-")
     return file_part("-".join([name, job(first)["dataset"], job(first)["architecture"], conditions]))
 
 
 def inputs(results: Sequence[Result]) -> dict[str, str]:
-    """The content hash of each file, by its name."""
+    """Return the content hash of each file, by its name."""
     return {result.path.name: str(attributes(result.path)["content_sha256"]) for result in results}
 
 
 def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> bool:
-    """Whether the picture is there, drawn from just these files by this version."""
+    """Return whether the picture is there, drawn from just these files by this version."""
     caption = folder / f"{name}.json"
     if not all((folder / f"{name}.{kind}").exists() for kind in ("pdf", "png", "json")):
         return False
     try:
-        stored = json.loads(caption.read_text(encoding="utf-8"))
+        content = json.loads(caption.read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return bool(stored.get("inputs") == sources and stored.get("version") == version)
+    return bool(content.get("inputs") == sources and content.get("version") == version)
 
 
 def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:
@@ -195,7 +195,7 @@ def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], ver
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: what is not a number is null."""
+    """Return a value as JSON can hold it: what is not a number is null."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -108,8 +108,8 @@ def _cnn(head: Head, image_shape: ImageShape, classes: int) -> Classifier:
 
 def _attention_head(head: Head, channels: int) -> nn.Module | None:
     if callable(head):
-        own: nn.Module = head(channels)
-        return own
+        own_head: nn.Module = head(channels)
+        return own_head
     match head:
         case "nonlinear":
             return NonlinearAttention(channels)

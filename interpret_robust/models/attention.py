@@ -33,14 +33,14 @@ class NonlinearAttention(nn.Module):
     positions gives the weights, and the weighted sum of local features is the pooled feature.
     """
 
-    def __init__(self, channels: int, hidden: int = 64) -> None:
+    def __init__(self, channels: int, units: int = 64) -> None:
         super().__init__()
         self.global_feature = nn.Sequential(
             nn.MaxPool2d(2), nn.Conv2d(channels, channels, 3, padding=1), nn.AdaptiveMaxPool2d(1), nn.Flatten()
         )
-        self.from_local = nn.Conv2d(channels, hidden, 1)
-        self.from_global = nn.Linear(channels, hidden, bias=False)
-        self.score = nn.Conv2d(hidden, 1, 1)
+        self.from_local = nn.Conv2d(channels, units, 1)
+        self.from_global = nn.Linear(channels, units, bias=False)
+        self.score = nn.Conv2d(units, 1, 1)
 
     def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
         # One matrix applied to [l; g] is the sum of one applied to l and one applied to g.
@@ -65,7 +65,7 @@ class LinearAttention(nn.Module):
 
 
 def weighted_sum(local: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax of scores (N, 1, H, W) over positions, and the local features' sum under it (Eqs. 4 and 5)."""
+    """Return Softmax of scores (N, 1, H, W) over positions, and the local features' sum under it (Eqs. 4 and 5)."""
     attention = scores.flatten(1).softmax(1)
     by_position = local.permute(0, 2, 3, 1).flatten(1, 2)  # as they lie in memory, and as their gradient should
     return attention, (attention[:, None] @ by_position)[:, 0]

@@ -64,7 +64,7 @@ class Card:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """A card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
+        """Return a card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
         check_readable(path)
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ class Card:
 
     @classmethod
     def of(cls, entries: Mapping[str, Any]) -> Self:
-        """The card that `asdict` made this of, also by way of JSON."""
+        """Return the card that `asdict` made this of, also by way of JSON."""
         return cls(**{**entries, "arguments": tuple(entries["arguments"])})
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
@@ -94,8 +94,8 @@ class Card:
             partial.write_text(text + "\n", encoding="utf-8")
 
     def words(self) -> list[str]:
-        """The options of a command that give this card."""
-        named = {
+        """Return the options of a command that give this card."""
+        option_values = {
             "--model": self.model,
             "--weights": self.weights,
             "--normalize": self.normalize,
@@ -104,7 +104,7 @@ class Card:
             "--attention-layer": self.attention_layer,
             "--label": self.label,
         }
-        options = [word for name, value in named.items() if value is not None for word in (name, str(value))]
+        options = [word for name, value in option_values.items() if value is not None for word in (name, str(value))]
         return options + [word for name, value in self.arguments for word in ("--model-arg", f"{name}={_text(value)}")]
 
 
@@ -129,7 +129,7 @@ def _problem(entries: Mapping[str, Any]) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """A value as `--model-arg` reads it: text as it is, unless that would be read as something else."""
+    """Return a value as `--model-arg` reads it: text as it is, unless that would be read as something else."""
     if isinstance(value, str):
         try:
             json.loads(value)
@@ -152,7 +152,7 @@ Reference = Path | Card
 
 
 def reference(text: str, **options: Any) -> Reference:
-    """What `--model` names, with the other options of a card, of which those that are None were not given.
+    """Return what `--model` names, with the other options of a card, of which those that are None were not given.
 
     Raises UserError where options are given beside a checkpoint, which knows them.
     """

@@ -41,36 +41,39 @@ class Checkpoint:
 
     @property
     def location(self) -> str:
-        """What a sentence for the user calls it."""
+        """Return what a sentence for the user calls it."""
         return str(self.path)
 
     @property
     def source(self) -> str:
-        """Name or path of the data it was trained on."""
+        """Return name or path of the data it was trained on."""
         source: str = self.about["source"]
         return source
 
     @property
     def job(self) -> dict[str, Any]:
-        """Dataset, architecture, variant, seed and recipe."""
+        """Return dataset, architecture, variant, seed and recipe."""
         job: dict[str, Any] = self.about["job"]
         return job
 
     def local_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of local features. Raises UserError where the tensors are of another network."""
+        """Return channels, height and width of local features.
+
+        Raises UserError where the tensors are of another network.
+        """
         outline = _outline(*self._network())
         _check_names(self.path, self.job["architecture"], outline.shapes, self.tensors)
         return outline.local_shape
 
     def model(self, device: torch.device) -> Classifier:
-        """The model on `device`, in eval mode. Raises UserError as `local_shape` does."""
+        """Return the model on `device`, in eval mode. Raises UserError as `local_shape` does."""
         self.local_shape()
         model = build(*self._network(), seed=0)
         model.load_state_dict(self.tensors)
         return model.to(device).to(memory_format=torch.channels_last).eval()
 
     def _network(self) -> tuple[str, Head, tuple[int, int, int], int]:
-        """What `build` needs to know."""
+        """Return what `build` needs to know."""
         job = self.job
         channels, height, width = job["image_shape"]
         return job["architecture"], variant(job["variant"]).head, (channels, height, width), len(job["class_names"])
@@ -107,20 +110,20 @@ def write(path: Path, about: dict[str, Any], tensors: Tensors) -> None:
 
 def read(path: Path) -> Checkpoint:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
-    return _opened(path, checkpoint_file.read(path))
+    return _from_file(path, checkpoint_file.read(path))
 
 
 def parse(path: Path, data: bytes) -> Checkpoint:
     """As `read`, from the bytes of the file at `path`."""
-    return _opened(path, checkpoint_file.parse(path, data))
+    return _from_file(path, checkpoint_file.parse(path, data))
 
 
-def _opened(path: Path, stored: checkpoint_file.Stored) -> Checkpoint:
-    return Checkpoint(path, stored.about, load(stored.data), stored.sha256)
+def _from_file(path: Path, file: checkpoint_file.Stored) -> Checkpoint:
+    return Checkpoint(path, file.about, load(file.data), file.sha256)
 
 
 def tensors_sha256(tensors: Tensors) -> str:
-    """SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
+    """Return SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
     return checkpoint_file.tensors_sha256({name: _raw(tensor.detach().cpu()) for name, tensor in tensors.items()})
 
 

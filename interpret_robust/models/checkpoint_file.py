@@ -81,7 +81,7 @@ _REMEDY = "train again with --overwrite, or copy it anew from where it came."
 
 
 def tensors_sha256(tensors: Mapping[str, Raw]) -> str:
-    """SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
+    """Return SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
     digest = hashlib.sha256()
     for name, (kind, shape, data) in sorted(tensors.items()):
         digest.update(f"{name} {kind} {shape}".encode())
@@ -90,7 +90,7 @@ def tensors_sha256(tensors: Mapping[str, Raw]) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """SHA-256 of a text in UTF-8."""
+    """Return SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -99,7 +99,7 @@ def _raw(dtype: str, shape: Sequence[int], data: bytes) -> Raw:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata of a file that is known to be good."""
+    """Return the metadata of a file that is known to be good."""
     length = int.from_bytes(data[:8], "little")
     metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     return metadata

@@ -34,19 +34,19 @@ class Classifier(nn.Module):
         self.backbone, self.head, self.classifier = backbone, head, classifier
 
     def features(self, images: Tensor) -> Features:
-        """Local features, attention and pooled features of images (N, C, H, W) in [0, 1]."""
+        """Return local features, attention and pooled features of images (N, C, H, W) in [0, 1]."""
         local = self.backbone(images)
         attention, pooled = self.head(local)
         return Features(local, attention, pooled)
 
     def rest(self, images: Tensor, local: Tensor) -> Tensor:  # noqa: ARG002
-        """The logits of `images` (N, C, H, W) if their local features were `local` (N, C', H', W')."""
+        """Return the logits of `images` (N, C, H, W) if their local features were `local` (N, C', H', W')."""
         _, pooled = self.head(local)
         logits: Tensor = self.classifier(pooled)
         return logits
 
     def local_module(self) -> nn.Module:
-        """The layer whose output are the local features."""
+        """Return the layer whose output are the local features."""
         return self.backbone
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,6 +55,6 @@ class Classifier(nn.Module):
 
 
 def position_norm(local: Tensor) -> Tensor:
-    """L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
+    """Return L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
     norm: Tensor = torch.linalg.vector_norm(local, dim=1)
     return norm.flatten(1)

@@ -22,8 +22,8 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # ReLU after the max-pool gives the same as before it, from a quarter of the numbers.
-        hidden: Tensor = self.pool(self.conv1(images)).relu()
-        local: Tensor = self.pool(self.conv2(hidden)).relu()
+        units: Tensor = self.pool(self.conv1(images)).relu()
+        local: Tensor = self.pool(self.conv2(units)).relu()
         return local
 
 

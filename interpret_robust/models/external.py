@@ -30,14 +30,23 @@ from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.libraries import BUILDERS, build
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.weight_files import load_weights
-from interpret_robust.models.wrapped import STATISTICS, Layer, Preprocess, Wrapped, default_layer, layers, statistics
+from interpret_robust.models.wrapped import (
+    STATISTICS,
+    Layer,
+    Preprocess,
+    WrappedModel,
+    default_layer,
+    layers,
+    statistics,
+)
 
 EPS = 8 / 255
 """The radius of attacks on a model of which no training radius is known."""
 
 
 def subject(reference: Reference, source: str | None = None) -> Subject:
-    """The model that is referred to; `source` is the name or path of the data that one from elsewhere is brought with.
+    """Return the model that is referred to; `source` is the name or path of the data that one from elsewhere is
+    brought with.
 
     Raises UserError where it cannot be had, and for a model from elsewhere without data or that does not fit them.
     """
@@ -49,21 +58,21 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
         raise UserError(
             f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of an .npz."
         )
-    return _brought(reference, source)
+    return _external_model(reference, source)
 
 
 @lru_cache(maxsize=8)
-def _brought(card: Card, source: str) -> "Brought":
+def _external_model(card: Card, source: str) -> "ExternalModel":
     data = load(source)
     return bring(network_of(card, len(data.class_names)), card, data, source)
 
 
 @dataclass(frozen=True, eq=False)
-class Brought:
+class ExternalModel:
     """A model from elsewhere, and the data that it was brought with; see `Subject`."""
 
     card: Card
-    wrapped: Wrapped
+    wrapper: WrappedModel
     data: Dataset
     job: Mapping[str, Any]
     source: str
@@ -86,11 +95,11 @@ class Brought:
 
     def model(self, device: torch.device) -> Classifier:
         """See `Subject`."""
-        return self.wrapped.to(device)
+        return self.wrapper.to(device)
 
 
-def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Brought:
-    """A network as a model that can be asked about `data`; it is put into eval mode and its weights are frozen.
+def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
+    """Return a network as a model that can be asked about `data`; it is put into eval mode and its weights are frozen.
 
     Raises UserError where it does not take these images or answers with another number of classes, where a layer is
     not there, or gives no local features.
@@ -101,11 +110,11 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Brought
     image = trial_image(data).to(device)
     _check_fit(network, preprocess, image, card, data)
     local_layer = card.local_layer or default_layer(network, preprocess, image)
-    wrapped = Wrapped(network, preprocess, local_layer, card.attention_layer)
+    wrapper = WrappedModel(network, preprocess, local_layer, card.attention_layer)
     shape = (0, 0, 0)
     if local_layer is not None:
         with torch.no_grad():
-            channels, height, width = wrapped.features(image).local.shape[1:]
+            channels, height, width = wrapper.features(image).local.shape[1:]
         shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess))
@@ -121,11 +130,11 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Brought
         "card": {**asdict(card), "arguments": [list(pair) for pair in card.arguments]},
         "layers": {"local": local_layer, "attention": card.attention_layer},
     }
-    return Brought(card, wrapped, data, job, source, checkpoint.tensors_sha256(tensors), shape)
+    return ExternalModel(card, wrapper, data, job, source, checkpoint.tensors_sha256(tensors), shape)
 
 
 def network_of(card: Card, classes: int) -> nn.Module:
-    """The network of a card, for `classes` classes where it is a library's that can be built for any number.
+    """Return the network of a card, for `classes` classes where it is a library's that can be built for any number.
 
     Raises UserError where a name is unknown, a library is not installed, or weights cannot be had or do not fit.
     """
@@ -145,7 +154,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
             if origin in BUILDERS:
                 network = build(origin, name, classes, dict(card.arguments), pretrained=pretrained)
             else:
-                network = _called(card)
+                network = _call(card)
         except UserError:
             raise
         except Exception as error:
@@ -155,8 +164,8 @@ def network_of(card: Card, classes: int) -> nn.Module:
     return network
 
 
-def _called(card: Card) -> nn.Module:
-    """What a user's callable gives."""
+def _call(card: Card) -> nn.Module:
+    """Return what a user's callable gives."""
     target = imported(card.model)
     network = copy.deepcopy(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
     if card.weights == "pretrained":
@@ -167,7 +176,7 @@ def _called(card: Card) -> nn.Module:
 
 
 def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
-    """What a card, or else the library that a network is from, says of the pixels that it expects.
+    """Return what a card, or else the library that a network is from, says of the pixels that it expects.
 
     Raises UserError where that is for images of other channels.
     """
@@ -191,7 +200,7 @@ def _numbers_of(preprocess: Preprocess) -> str:
 
 
 def trial_image(data: Dataset) -> Tensor:
-    """The first training image: where random weights meet a blank one, nothing may depend on anything."""
+    """Return the first training image: where random weights meet a blank one, nothing may depend on anything."""
     images, _ = to_device(data.train.first(1), torch.device("cpu"))
     return to_pixels(images)
 
@@ -206,9 +215,9 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
             raise UserError(
                 f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}."
             ) from error
-        resized = "" if card.resize is None else f" resized to {card.resize}"
+        images_resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(
-            f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{resized} "
+            f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{images_resized} "
             f"({first_words(error)}): --resize N gives it another size."
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
@@ -223,13 +232,13 @@ def _kind(answer: Any) -> str:
     return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
 
 
-def layer_rows(reference: Reference, source: str, *, everything: bool = False) -> list[dict[str, str]]:
-    """A model's layers for `irt model layers`: those that can give local features, or all of them."""
+def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> list[dict[str, str]]:
+    """Return a model's layers for `irt model layers`: those that can give local features, or all of them."""
     model = subject(reference, source)
-    if not isinstance(model, Brought):
+    if not isinstance(model, ExternalModel):
         raise UserError(f"{model.location} is a checkpoint of `irt train`: its local features are those of the paper.")
-    candidates = layers(model.wrapped.backbone, model.wrapped.preprocess, trial_image(model.data))
-    default_layer = model.wrapped.local_layer
+    candidates = layers(model.wrapper.backbone, model.wrapper.preprocess, trial_image(model.data))
+    default_layer = model.wrapper.local_layer
     return [
         {
             "layer": layer.name,
@@ -239,7 +248,7 @@ def layer_rows(reference: Reference, source: str, *, everything: bool = False) -
             "": _remark(layer, is_taken=layer.name == default_layer),
         }
         for layer in candidates
-        if everything or layer.is_local
+        if with_all or layer.is_local
     ]
 
 

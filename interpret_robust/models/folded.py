@@ -40,9 +40,9 @@ class FoldedUnit(nn.Module):
         self.conv2, self.shortcut, self.activate_shortcut = unit.conv2, unit.shortcut, unit.activate_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        activated, residual = _Residual.apply(x, self.norm1, self.conv1, self.conv2)
-        folded: Tensor = residual.add_(self.shortcut(activated if self.activate_shortcut else x))
-        return folded
+        values, residual = _Residual.apply(x, self.norm1, self.conv1, self.conv2)
+        network: Tensor = residual.add_(self.shortcut(values if self.activate_shortcut else x))
+        return network
 
 
 class _Residual(torch.autograd.Function):
@@ -50,26 +50,26 @@ class _Residual(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Affine, first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
-        activated = activate(norm(x))
-        hidden = activate(first(activated))
-        ctx.save_for_backward(activated, hidden)
+        values = activate(norm(x))
+        inner = activate(first(values))
+        ctx.save_for_backward(values, inner)
         ctx.layers = norm, first, second
         ctx.set_materialize_grads(False)
-        return activated, second(hidden)
+        return values, second(inner)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_activated: Tensor | None, of_residual: Tensor) -> tuple[Tensor, None, None, None]:
-        (activated, hidden), (norm, first, second) = ctx.saved_tensors, ctx.layers
-        of_hidden = _before_activation(hidden, _before_convolution(second, hidden, of_residual))
-        gradient = _before_convolution(first, activated, of_hidden)
+        (values, inner), (norm, first, second) = ctx.saved_tensors, ctx.layers
+        of_hidden = _before_activation(inner, _before_convolution(second, inner, of_residual))
+        gradient = _before_convolution(first, values, of_hidden)
         if of_activated is not None:
             gradient += of_activated
-        return _before_activation(activated, gradient).mul_(norm.scale), None, None, None
+        return _before_activation(values, gradient).mul_(norm.scale), None, None, None
 
 
 def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of a convolution's input `x`, from that of its output."""
+    """Return the gradient of a convolution's input `x`, from that of its output."""
     # Not torch.nn.grad.conv2d_input, which fills memory of the size of `x` first.
     geometry = layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups
     output_mask = True, False, False
@@ -78,16 +78,17 @@ def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor
     return of_x
 
 
-def _before_activation(activated: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of an activation's input, in the place of that of its output."""
+def _before_activation(values: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of an activation's input, in the place of that of its output."""
     backward = torch.ops.aten.leaky_relu_backward.grad_input
-    gradient_before: Tensor = backward(gradient, activated, NEGATIVE_SLOPE, True, grad_input=gradient)
+    gradient_before: Tensor = backward(gradient, values, NEGATIVE_SLOPE, True, grad_input=gradient)
     return gradient_before
 
 
 @torch.no_grad()
 def fold(model: Classifier) -> Classifier:
-    """A model in eval mode that answers as `model` does there, with the same gradients of images, up to rounding.
+    """Return a model in eval mode that answers as `model` does there, with the same gradients of images, up to
+    rounding.
 
     Running statistics are constants: where batch norm follows a convolution they go into its weights, elsewhere they
     become an `Affine`. What is not folded shares its numbers with `model`; what is folded is of this moment. The
@@ -95,24 +96,24 @@ def fold(model: Classifier) -> Classifier:
     """
     if model.is_folded:
         return model
-    folded = _frozen(model).eval()
-    for module in list(folded.modules()):
+    network = _freeze(model).eval()
+    for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, Unit):
                 setattr(module, name, FoldedUnit(child))
             elif isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, Affine(child))
-    folded.is_folded = True
-    return folded.eval().to(memory_format=torch.channels_last)
+    network.is_folded = True
+    return network.eval().to(memory_format=torch.channels_last)
 
 
-def _frozen(module: M) -> M:
-    """A copy that shares all numbers: as `copy.deepcopy` would give, in an eighth of its time."""
+def _freeze(module: M) -> M:
+    """Return a copy that shares all numbers: as `copy.deepcopy` would give, in an eighth of its time."""
     twin = copy.copy(module)
     twin._buffers = dict(module._buffers)
     twin._parameters = {
         name: weights if weights is None else nn.Parameter(weights.detach(), requires_grad=False)
         for name, weights in module._parameters.items()
     }
-    twin._modules = {name: child if child is None else _frozen(child) for name, child in module._modules.items()}
+    twin._modules = {name: child if child is None else _freeze(child) for name, child in module._modules.items()}
     return twin

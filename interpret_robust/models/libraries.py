@@ -41,10 +41,10 @@ def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str,
     from torchvision import models
 
     _check_known(name, models.list_models(module=models), "torchvision model")
-    found: nn.Module = models.get_model(
+    networks: nn.Module = models.get_model(
         name, weights="DEFAULT" if pretrained else None, **({} if pretrained else {"num_classes": classes}), **arguments
     )
-    return found
+    return networks
 
 
 def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
@@ -53,11 +53,11 @@ def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) 
             warnings.simplefilter("ignore")  # of what it still uses
             import timm
     except ImportError:
-        raise _missing("timm") from None
+        raise _missing_package("timm") from None
     _check_known(name.partition(".")[0], timm.list_models(), "timm model")
-    numbered = {} if pretrained else {"num_classes": classes}
-    found: nn.Module = timm.create_model(name, pretrained=pretrained, **numbered, **arguments)
-    return found
+    counts = {} if pretrained else {"num_classes": classes}
+    networks: nn.Module = timm.create_model(name, pretrained=pretrained, **counts, **arguments)
+    return networks
 
 
 def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any]) -> nn.Module:
@@ -69,20 +69,20 @@ def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any])
             from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
             from robustbench.utils import load_model
     except ImportError:
-        raise _missing("robustbench") from None
-    *where, name = name.split("/")
-    if len(where) not in (0, 2):
-        raise UserError(f"robustbench:{'/'.join([*where, name])}: give NAME, or DATASET/THREAT/NAME.")
-    dataset, threat = where or ("cifar10", "Linf")
-    _check_known(dataset, [one.value for one in BenchmarkDataset], "RobustBench dataset")
-    _check_known(threat, [one.value for one in ThreatModel], "RobustBench threat model")
-    known = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)]
-    _check_known(name, known, "RobustBench model")
+        raise _missing_package("robustbench") from None
+    *place, name = name.split("/")
+    if len(place) not in (0, 2):
+        raise UserError(f"robustbench:{'/'.join([*place, name])}: give NAME, or DATASET/THREAT/NAME.")
+    dataset, threat = place or ("cifar10", "Linf")
+    _check_known(dataset, [network_name.value for network_name in BenchmarkDataset], "RobustBench dataset")
+    _check_known(threat, [network_name.value for network_name in ThreatModel], "RobustBench threat model")
+    choices = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)]
+    _check_known(name, choices, "RobustBench model")
     if pretrained:
-        loaded: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
-        return loaded
-    built: nn.Module = known[name]["model"]()
-    return built
+        weights_file: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
+        return weights_file
+    network: nn.Module = choices[name]["model"]()
+    return network
 
 
 def _name_autoattack() -> None:
@@ -100,14 +100,20 @@ BUILDERS: dict[str, Callable[[str, bool, int, dict[str, Any]], nn.Module]] = {
 """Libraries of networks: each is given a name, whether with its own weights, the number of classes, and arguments."""
 
 
-def _missing(library: str) -> UserError:
+def _missing_package(library: str) -> UserError:
     return UserError(f"{library}:NAME needs {library}, which is missing: pip install 'interpret-robust[{library}]'.")
 
 
-def _check_known(name: str, known: Iterable[str], what: str) -> None:
+def _check_known(name: str, choices: Iterable[str], subject: str) -> None:
     """Raise UserError for a name that is not known; of many names only the nearest are told."""
-    known = list(known)
-    if name in known:
+    choices = list(choices)
+    if name in choices:
         return
-    near = known if len(known) <= MOST_TOLD else difflib.get_close_matches(name, known, n=MOST_TOLD, cutoff=0.5)
-    raise unknown(what, name, near) if near else UserError(f"unknown {what} '{name}': none has a name like that.")
+    matches = (
+        choices if len(choices) <= MOST_TOLD else difflib.get_close_matches(name, choices, n=MOST_TOLD, cutoff=0.5)
+    )
+    raise (
+        unknown(subject, name, matches)
+        if matches
+        else UserError(f"unknown {subject} '{name}': none has a name like that.")
+    )

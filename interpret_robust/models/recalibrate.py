@@ -51,19 +51,19 @@ def recalibrate(model: nn.Module, batches: Batches) -> Any:
     Example:
         recalibrated = recalibrate(model, lambda: images.split(250))
     """
-    recalibrated = copy.deepcopy(model).eval()
-    for norm in _in_order(recalibrated, batches):
+    network = copy.deepcopy(model).eval()
+    for norm in _in_order(network, batches):
         moments = _Moments()
         hook = norm.register_forward_pre_hook(moments.add)
         for images in batches():
-            recalibrated(images)
+            network(images)
         hook.remove()
         moments.put_into(norm)
-    return recalibrated
+    return network
 
 
 def _in_order(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
-    """The batch norms that keep statistics and see the images, in the order of their first run."""
+    """Return the batch norms that keep statistics and see the images, in the order of their first run."""
     order: dict[_BatchNorm, None] = {}
     norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
     hooks = [norm.register_forward_pre_hook(lambda layer, _: order.setdefault(layer)) for norm in norms]

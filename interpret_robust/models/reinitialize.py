@@ -28,17 +28,17 @@ Stage = tuple[str, list[nn.Module]]
 
 
 def stages(model: Classifier) -> list[Stage]:
-    """The parts of a model that have weights, from the classifier down to the first layer.
+    """Return the parts of a model that have weights, from the classifier down to the first layer.
 
     A part is a child of the backbone, or each child of a sequence there; the head is one part. Weights that the
     backbone holds itself come last. Together they are all weights of the model.
     """
     from_below = [*_parts("", model.backbone), _part("head", model.head), _part("classifier", model.classifier)]
-    return [(name, layers) for name, layers in reversed(from_below) if any(map(_own, layers))]
+    return [(name, layers) for name, layers in reversed(from_below) if any(map(_own_parameters, layers))]
 
 
-def randomized(model: Classifier, count: int, images: Tensor, seed: int) -> Classifier:
-    """A copy of a model in eval mode whose first `count` stages, from the classifier down, are random.
+def randomize(model: Classifier, count: int, images: Tensor, seed: int) -> Classifier:
+    """Return a copy of a model in eval mode whose first `count` stages, from the classifier down, are random.
 
     The weights of a stage depend on the seed and on the stages above it alone, so that each copy goes on from the
     one before it. Batch norm there takes its statistics from training `images` (N, C, H, W) in [0, 1]; below, where
@@ -57,12 +57,14 @@ def randomized(model: Classifier, count: int, images: Tensor, seed: int) -> Clas
 
 
 def random_network(model: Classifier, images: Tensor, seed: int) -> Classifier:
-    """A model of the same architecture with no learned weight, its batch norm calibrated on `images` (N, C, H, W)."""
-    return randomized(model, len(stages(model)), images, seed)
+    """Return a model of the same architecture with no learned weight, its batch norm calibrated on `images` (N, C,
+    H, W).
+    """
+    return randomize(model, len(stages(model)), images, seed)
 
 
 def _parts(path: str, module: nn.Module) -> Iterator[Stage]:
-    """What a module holds itself, then its children from the input up, with those of a sequence in its place."""
+    """Yield what a module holds itself, then its children from the input up, with those of a sequence in its place."""
     yield path or "backbone", [module]
     for name, child in module.named_children():
         if isinstance(child, nn.Sequential):
@@ -75,7 +77,7 @@ def _part(name: str, module: nn.Module) -> Stage:
     return name, list(module.modules())
 
 
-def _own(layer: nn.Module) -> list[nn.Parameter]:
+def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
     return list(layer.parameters(recurse=False))
 
 
@@ -84,7 +86,7 @@ def _redraw(layer: nn.Module) -> None:
     if fresh is not None:
         fresh()
     else:
-        for weights in _own(layer):
+        for weights in _own_parameters(layer):
             weights.normal_(float(weights.mean()), float(weights.std(correction=0)))
 
 

@@ -26,29 +26,29 @@ class PerImageStandardization(nn.Module):
         if images.device.type == "cpu":
             # One pass, where no image is below the floor. Looking would stop a GPU, whose compiler does as well.
             by_row = images.permute(0, 2, 3, 1)
-            standardized, _, inverse = torch.native_layer_norm(by_row, by_row.shape[1:], None, None, 0.0)
+            pixels, _, inverse = torch.native_layer_norm(by_row, by_row.shape[1:], None, None, 0.0)
             if bool((inverse.detach() < floor**-0.5).all()):
-                return standardized.permute(0, 3, 1, 2)
-        centered = images - images.mean((1, 2, 3), keepdim=True)
-        variance = centered.square().mean((1, 2, 3), keepdim=True)
+                return pixels.permute(0, 3, 1, 2)
+        deviations = images - images.mean((1, 2, 3), keepdim=True)
+        variance = deviations.square().mean((1, 2, 3), keepdim=True)
         # The floor goes under the root, whose slope at zero would make the gradient of a blank image NaN.
-        return centered / variance.clamp_min(floor).sqrt()
+        return deviations / variance.clamp_min(floor).sqrt()
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with TensorFlow's epsilon and the challenge's decay of 0.9."""
+    """Return batch norm with TensorFlow's epsilon and the challenge's decay of 0.9."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """3x3, no bias, initialized with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
+    """Return 3x3, no bias, initialized with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
     layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * outputs)))
     return layer
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU in the place of `x`, which nothing else needs."""
+    """Return leaky ReLU in the place of `x`, which nothing else needs."""
     return F.leaky_relu_(x, NEGATIVE_SLOPE)
 
 
@@ -77,10 +77,10 @@ class Unit(nn.Module):
         self.shortcut, self.activate_shortcut = Shortcut(stride, (outputs - inputs) // 2), activate_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = activate(self.norm1(x))
-        hidden = activate(self.norm2(self.conv1(activated)))
-        residual: Tensor = self.conv2(hidden)
-        return residual.add_(self.shortcut(activated if self.activate_shortcut else x))
+        values = activate(self.norm1(x))
+        inner = activate(self.norm2(self.conv1(values)))
+        residual: Tensor = self.conv2(inner)
+        return residual.add_(self.shortcut(values if self.activate_shortcut else x))
 
 
 class ResNet(nn.Module):

@@ -49,35 +49,35 @@ class _Normalize(torch.autograd.Function):
         return of_x.to(x.dtype), of_weight, of_bias, None
 
 
-class _Shared(_BatchNorm):
+class _SharedNorm(_BatchNorm):
     """Batch norm (any number of axes after the channels) whose batch is that of all ranks together, in train mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        normalized: Tensor
-        normalized, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)
+        values: Tensor
+        values, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, self.eps)
         self._track(mean, variance * (count / (count - 1)))
-        return normalized
+        return values
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, unbiased: Tensor) -> None:
+    def _track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+        self.running_var.lerp_(unbiased_variance.to(self.running_var), self.momentum)
 
 
-class SharedNorm1d(_Shared, nn.BatchNorm1d):
+class SharedNorm1d(_SharedNorm, nn.BatchNorm1d):
     """Of (N, C) or (N, C, L)."""
 
 
-class SharedNorm2d(_Shared, nn.BatchNorm2d):
+class SharedNorm2d(_SharedNorm, nn.BatchNorm2d):
     """Of (N, C, H, W)."""
 
 
-_OF = {nn.BatchNorm1d: SharedNorm1d, nn.BatchNorm2d: SharedNorm2d}
+_CLASSES = {nn.BatchNorm1d: SharedNorm1d, nn.BatchNorm2d: SharedNorm2d}
 
 
 def share_batch_norm(model: nn.Module) -> None:
@@ -86,7 +86,12 @@ def share_batch_norm(model: nn.Module) -> None:
     Raises UserError for one that is not of (N, C) or (N, C, H, W), with weights and a running mean.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and not isinstance(module, _Shared):
-            if type(module) not in _OF or not module.affine or module.running_mean is None or module.momentum is None:
+        if isinstance(module, _BatchNorm) and not isinstance(module, _SharedNorm):
+            if (
+                type(module) not in _CLASSES
+                or not module.affine
+                or module.running_mean is None
+                or module.momentum is None
+            ):
                 raise UserError(f"several processes cannot share the batch norm {name} ({module}): train it by one.")
-            module.__class__ = _OF[type(module)]
+            module.__class__ = _CLASSES[type(module)]

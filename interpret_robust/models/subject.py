@@ -15,11 +15,11 @@ class Subject(Protocol):
 
     @property
     def name(self) -> str:
-        """What its files and tables call it."""
+        """Return what its files and tables call it."""
 
     @property
     def location(self) -> str:
-        """What a sentence for the user calls it: where it was found."""
+        """Return what a sentence for the user calls it: where it was found."""
 
     @property
     def sha256(self) -> str:
@@ -27,21 +27,24 @@ class Subject(Protocol):
 
     @property
     def source(self) -> str:
-        """Name or path of its data: those it was trained on, where that is known, else those it was brought with."""
+        """Return name or path of its data.
+
+        Those it was trained on, where that is known, else those it was brought with.
+        """
 
     @property
     def job(self) -> Mapping[str, Any]:
-        """How it was made: `dataset`, `image_shape`, `class_names`, `architecture`, `variant`, `seed`, `recipe`.
+        """Return how it was made: `dataset`, `image_shape`, `class_names`, `architecture`, `variant`, `seed`, `recipe`.
 
         Of a model from elsewhere the first three are those of the data it was brought with, `variant` is its name,
         `seed` None, `recipe` holds the radius that attacks take by default, and `card` how it was found.
         """
 
     def local_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its local features; zeros where it has none."""
+        """Return channels, height and width of its local features; zeros where it has none."""
 
     def model(self, device: torch.device) -> Classifier:
-        """The model on `device`, in eval mode."""
+        """Return the model on `device`, in eval mode."""
 
 
 def check_fit(subject: Subject, dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.external import Brought
+from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.wrapped import STATISTICS, Preprocess
 
 LOOKED_AT = 100
@@ -17,7 +17,7 @@ LOOKED_AT = 100
 SIGNIFICANT = 0.01
 
 
-class Tried(NamedTuple):
+class Trial(NamedTuple):
     """Clean accuracy of a model on a few images under its normalization, and what is wrong with it, or None."""
 
     accuracy: float
@@ -25,7 +25,7 @@ class Tried(NamedTuple):
     doubt: str | None
 
 
-def try_out(model: Brought, data: Dataset, device: torch.device) -> Tried:
+def try_out(model: ExternalModel, data: Dataset, device: torch.device) -> Trial:
     """Look at a few test images: under the normalization that was declared, and under the others that are known.
 
     In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
@@ -33,19 +33,19 @@ def try_out(model: Brought, data: Dataset, device: torch.device) -> Tried:
     """
     images_used = data.test.first(LOOKED_AT)
     pixels, labels = to_device(images_used, device)
-    images, own = to_pixels(pixels), model.wrapped.preprocess
+    images, outcome = to_pixels(pixels), model.wrapper.preprocess
 
     def right(preprocess: Preprocess) -> Any:
         with torch.no_grad():
             batches = zip(torch.split(images, 25), torch.split(labels, 25), strict=True)
-            network = model.wrapped.to(device).backbone
+            network = model.wrapper.to(device).backbone
             return (
                 torch.cat([network(preprocess(batch)).argmax(1) == classes for batch, classes in batches]).cpu().numpy()
             )
 
-    declared_right, channels = right(own), data.image_shape[0]
+    declared_right, channels = right(outcome), data.image_shape[0]
     alternatives = {
-        name: right(Preprocess(mean, deviation, own.size).to(device))
+        name: right(Preprocess(mean, deviation, outcome.size).to(device))
         for name, (mean, deviation) in STATISTICS.items()
         if len(mean) in (1, channels)
     }
@@ -67,4 +67,4 @@ def try_out(model: Brought, data: Dataset, device: torch.device) -> Tried:
             f"than guessing ({1 / len(data.class_names):.0%}): are its normalization and the order of its classes "
             "right?"
         )
-    return Tried(accuracy, len(images_used), doubt)
+    return Trial(accuracy, len(images_used), doubt)

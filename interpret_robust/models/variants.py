@@ -30,7 +30,7 @@ class Variant:
 
     @property
     def has_attention(self) -> bool:
-        """Whether its head weights positions. A head of a user's is taken to."""
+        """Return whether its head weights positions. A head of a user's is taken to."""
         return self.head != "average"
 
 
@@ -49,14 +49,16 @@ VARIANTS = {
 
 
 def paper_order(name: str, seed: int | None) -> tuple[int, str, int]:
-    """A key that sorts models as the paper's tables do, naturally trained ones first, and others after them by name."""
+    """Return a key that sorts models as the paper's tables do, naturally trained ones first, and others after them
+    by name.
+    """
     order = list(VARIANTS)
     place = order.index(name) if name in order else len(order)
     return place, name, seed or 0
 
 
 def variant(name: str) -> Variant:
-    """The variant called `name`: of the paper, or of an installed package. Raises UserError for another name."""
+    """Return the variant called `name`: of the paper, or of an installed package. Raises UserError for another name."""
     if name in VARIANTS:
         return VARIANTS[name]
     if name not in registered("variants"):
@@ -68,17 +70,17 @@ def variant(name: str) -> Variant:
 
 
 def is_adversarial(job: Mapping[str, Any]) -> bool:
-    """Whether a model's job is known to be adversarial training."""
+    """Return whether a model's job is known to be adversarial training."""
     return not is_brought(job) and variant(job["variant"]).adversarial
 
 
 def has_attention(job: Mapping[str, Any]) -> bool:
-    """Whether a model has weights over positions of its own."""
+    """Return whether a model has weights over positions of its own."""
     if is_brought(job):
         return job["layers"]["attention"] is not None
     return variant(job["variant"]).has_attention
 
 
 def is_brought(job: Mapping[str, Any]) -> bool:
-    """Whether a model comes from elsewhere, so that its training is not known."""
+    """Return whether a model comes from elsewhere, so that its training is not known."""
     return "card" in job

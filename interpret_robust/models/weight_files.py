@@ -12,7 +12,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
 
-NESTED = ("state_dict", "model_state_dict", "model")
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")
 """Where files of weights keep them, if not at the top."""
 
 
@@ -54,7 +54,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
             "model.state_dict(), or better a safetensors file."
         ) from error
-    for name in NESTED:
+    for name in WRAPPER_KEYS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):

@@ -48,7 +48,8 @@ class Preprocess(nn.Module):
 
 
 def statistics(text: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation for `imagenet`, `cifar10`, `none` or numbers: `mean,std`, or a mean and a std each channel.
+    """Return mean and deviation for `imagenet`, `cifar10`, `none` or numbers: `mean,std`, or a mean and a std each
+    channel.
 
     Raises UserError for anything else, and for numbers that do not suit images of so many `channels`.
     """
@@ -85,7 +86,7 @@ class Map(NamedTuple):
 
 
 def as_map(output: Any, aspect: float, prefix: int | None = None) -> Map | None:
-    """The local features in what a layer gave, None where it gave none.
+    """Return the local features in what a layer gave, None where it gave none.
 
     They are (N, C, H, W), or (N, H, W, C), or (N, T, C) with H*W tokens of image after `prefix` others. Of the first
     two the one with the shape of the images is taken: `aspect` is height over width. Where `prefix` is None, as many
@@ -106,7 +107,7 @@ def as_map(output: Any, aspect: float, prefix: int | None = None) -> Map | None:
 
 
 def _fits(height: int, width: int, aspect: float) -> bool:
-    """Whether a grid has the shape of the images, up to what strides cut off."""
+    """Return whether a grid has the shape of the images, up to what strides cut off."""
     return min(height, width) > 0 and abs(height - aspect * width) < 1
 
 
@@ -126,7 +127,7 @@ def _of_tokens(output: Tensor, aspect: float, prefix: int | None) -> Map | None:
     return Map(output[:, first:].transpose(1, 2).reshape(*output.shape[::2], height, width), put_back)
 
 
-class Wrapped(Classifier):
+class WrappedModel(Classifier):
     """A network of anyone's: pixels in [0, 1] go in, logits come out, its weights are frozen and it is in eval mode.
 
     Args:
@@ -165,19 +166,19 @@ class Wrapped(Classifier):
     def features(self, images: Tensor) -> Features:
         """As any classifier's. Raises UserError where the layer's output has no positions, or comes several times."""
         if self.attention_layer is None:
-            return self._through(images, lambda local: local)
+            return self._pass_through(images, lambda local: local)
         outputs: list[Any] = []
-        watched = _layer(self.backbone, self.attention_layer)
-        with _hooked([(watched, lambda _, __, output: outputs.append(_copied(output)))]):
-            features = self._through(images, lambda local: local)
+        layer = _layer(self.backbone, self.attention_layer)
+        with _hook([(layer, lambda _, __, output: outputs.append(_copy(output)))]):
+            features = self._pass_through(images, lambda local: local)
         _check_runs(self.attention_layer, len(outputs))
         count, _, height, width = features.local.shape
         attention = as_weights(outputs[0], (count, height, width), self.attention_layer)
         return features._replace(attention=attention)
 
     def rest(self, images: Tensor, local: Tensor) -> Tensor:
-        """The logits if the local features of images were `local`: a whole pass, with these in their place."""
-        return self._through(images, lambda _: local).pooled
+        """Return the logits if the local features of images were `local`: a whole pass, with these in their place."""
+        return self._pass_through(images, lambda _: local).pooled
 
     def local_module(self) -> nn.Module:
         """See `Classifier`. Raises UserError for a network without local features."""
@@ -185,8 +186,8 @@ class Wrapped(Classifier):
             raise UserError("no layer of the network gives features at several positions: name one by --local-layer.")
         return _layer(self.backbone, self.local_layer)
 
-    def _through(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> Features:
-        """Local features, and the logits of what `change` makes of them."""
+    def _pass_through(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> Features:
+        """Return local features, and the logits of what `change` makes of them."""
         captures: list[Tensor] = []
         pixels = self.preprocess(images)
         aspect = pixels.shape[2] / pixels.shape[3]
@@ -202,14 +203,14 @@ class Wrapped(Classifier):
             # A copy goes on, since the next layer may compute in its place.
             return feature_map.put_back(change(feature_map.local)).clone()
 
-        with _hooked([(self.local_module(), replace)]):
+        with _hook([(self.local_module(), replace)]):
             logits = self.backbone(pixels)
         _check_runs(self.local_layer, len(captures))
         return Features(captures[0], None, logits)
 
 
-def _copied(output: Any) -> Any:
-    """What a layer gave, as it was then: the next one may compute in its place."""
+def _copy(output: Any) -> Any:
+    """Return what a layer gave, as it was then: the next one may compute in its place."""
     return output.clone() if isinstance(output, Tensor) else output
 
 
@@ -221,7 +222,7 @@ def _check_runs(name: str | None, runs: int) -> None:
 
 
 def as_weights(output: Any, shape: tuple[int, int, int], label: str) -> Tensor:
-    """Weights (N, H*W) that sum to one, or NaN where all are zero, from what a layer or a function `label` gave.
+    """Return weights (N, H*W) that sum to one, or NaN where all are zero, from what a layer or a function `label` gave.
 
     `shape` is (N, H, W). It gave (N, H*W), (N, 1, H*W), (N, H, W) or (N, 1, H, W); or the attention of a transformer,
     (N, heads, T, T), of which that of the first token for the last H*W is taken, averaged over the heads. Raises
@@ -249,19 +250,19 @@ def _shape(output: Any) -> str:
 
 
 def prefix_tokens(network: nn.Module) -> int | None:
-    """How many tokens come before those of the image, where the network says so, as timm's do."""
+    """Return how many tokens come before those of the image, where the network says so, as timm's do."""
     count = getattr(network, "num_prefix_tokens", None)
     return count if isinstance(count, int) else None
 
 
 def _layer(network: nn.Module, name: str) -> nn.Module:
-    named: dict[str, nn.Module] = {path: module for path, module in network.named_modules() if path}
-    if name not in named:
-        matches = difflib.get_close_matches(name, named, n=1)
+    modules_by_name: dict[str, nn.Module] = {path: module for path, module in network.named_modules() if path}
+    if name not in modules_by_name:
+        matches = difflib.get_close_matches(name, modules_by_name, n=1)
         hint = f"did you mean '{matches[0]}'? " if matches else ""
-        top = ", ".join(path for path in named if "." not in path)
+        top = ", ".join(path for path in modules_by_name if "." not in path)
         raise UserError(f"unknown layer '{name}': {hint}at the top are {top}; `irt model layers` lists all that do.")
-    return named[name]
+    return modules_by_name[name]
 
 
 class Layer(NamedTuple):
@@ -279,20 +280,23 @@ class Layer(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether its output can serve as local features: several positions, from one run, that the logits rest on."""
+        """Return whether its output can serve as local features.
+
+        Several positions, from one run, that the logits rest on.
+        """
         return self.shape is not None and self.shape[1] * self.shape[2] > 1 and self.runs == 1 and self.matters
 
 
 def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[Layer]:
-    """The layers of a network in the order in which they end, seen in a pass of one image (1, C, H, W)."""
+    """Return the layers of a network in the order in which they end, seen in a pass of one image (1, C, H, W)."""
     outputs: dict[str, list[Any]] = {}
-    named = {name: module for name, module in network.named_modules() if name}
+    modules_by_name = {name: module for name, module in network.named_modules() if name}
 
     def keep(name: str) -> Callable[..., None]:
         return lambda _, __, output: outputs.setdefault(name, []).append(output)
 
     pixels = preprocess(image).requires_grad_()
-    with _hooked((module, keep(name)) for name, module in named.items()), _seen_by_answer(network) as answers:
+    with _hook((module, keep(name)) for name, module in modules_by_name.items()), _seen_by_answer(network) as answers:
         network(pixels.clone())  # a network may work in their place
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
     maps = {name: as_map(feature_map[-1], aspect, prefix) for name, feature_map in outputs.items()}
@@ -307,7 +311,7 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
     return [
         Layer(
             name,
-            type(named[name]).__name__,
+            type(modules_by_name[name]).__name__,
             None
             if feature_map is None
             else (feature_map.local.shape[1], feature_map.local.shape[2], feature_map.local.shape[3]),
@@ -319,7 +323,7 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
 
 
 def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> str | None:
-    """The last layer with several positions that everything from the image to the logits passes through.
+    """Return the last layer with several positions that everything from the image to the logits passes through.
 
     Behind a gate or inside of a residual block there may be later ones that see only a part: they are taken where no
     layer sees all. None where no layer has several positions. One image (1, C, H, W) is tried.
@@ -330,9 +334,9 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
 
 
 def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
-    """Whether the answer does not depend on the image where a layer's output is held fixed."""
+    """Return whether the answer does not depend on the image where a layer's output is held fixed."""
     pixels = preprocess(image).requires_grad_()
-    with _hooked([(_layer(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as answers:
+    with _hook([(_layer(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as answers:
         network(pixels.clone())
     if not answers[-1].requires_grad:
         return True
@@ -341,7 +345,7 @@ def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tens
 
 
 @contextmanager
-def _hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+def _hook(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
     """Forward hooks that are there while this is entered."""
     handles = [module.register_forward_hook(hook) for module, hook in hooks]
     try:
@@ -353,7 +357,7 @@ def _hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[N
 
 @contextmanager
 def _seen_by_answer(network: nn.Module) -> Iterator[list[Tensor]]:
-    """A number that depends on all that the answer does, the last of a list after a pass of the network.
+    """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
 
     It is made of what linear layers see, the last of which answers in most networks: fresh transformers begin with an
     answer of zero, which depends on nothing.
@@ -368,5 +372,5 @@ def _seen_by_answer(network: nn.Module) -> Iterator[list[Tensor]]:
         answers.append(logits.square().sum() + sum(last))
 
     linear = [(module, of_input) for module in network.modules() if isinstance(module, nn.Linear)]
-    with torch.enable_grad(), _hooked([*linear, (network, of_answer)]):
+    with torch.enable_grad(), _hook([*linear, (network, of_answer)]):
         yield answers

@@ -17,12 +17,12 @@ HEADLINES = ("PGD-20", "PGD-40")
 
 
 def is_attacked(result: Result) -> bool:
-    """Whether a file is one of attacks."""
+    """Return whether a file is one of attacks."""
     return result.schema.startswith("robustness/")
 
 
 def ball(result: Result) -> dict[str, Any]:
-    """The settings of an attack but for where it is read, and what its model was recalibrated on."""
+    """Return the settings of an attack but for where it is read, and what its model was recalibrated on."""
     settings = {name: value for name, value in result.config["settings"].items() if name not in ("pgd", "cw", "apgd")}
     return settings | {"recalibration": recalibration(result)}
 
@@ -47,12 +47,12 @@ def gradients_asked(result: Result) -> int:
 
 
 def headline(result: Result) -> str | None:
-    """The reading that stands for all of a file, see `headline_of`."""
+    """Return the reading that stands for all of a file, see `headline_of`."""
     return headline_of(readings(result))
 
 
 def headline_of(names: Sequence[str]) -> str | None:
-    """The first of HEADLINES that is among these readings, else the last of PGD, else the last."""
+    """Return the first of HEADLINES that is among these readings, else the last of PGD, else the last."""
     headlines = [name for name in HEADLINES if name in names]
     pgd = [name for name in names if name.startswith("PGD")]
     candidates = [*names, *pgd, *headlines[::-1]]
@@ -60,12 +60,12 @@ def headline_of(names: Sequence[str]) -> str | None:
 
 
 def targets(result: Result) -> list[str]:
-    """The checkpoints that classified the source's adversarial images, the source itself first."""
+    """Return the checkpoints that classified the source's adversarial images, the source itself first."""
     return places(result, "target")
 
 
 def right(result: Result, reading: str | None, target: int = 0) -> Outcomes:
-    """Which images (N,) a target has right at every restart of a reading; natural ones for None."""
+    """Return which images (N,) a target has right at every restart of a reading; natural ones for None."""
     label = result["per_image/label"]
     if reading is None:
         return np.asarray(result["per_image/prediction_natural"][:, target] == label)
@@ -74,36 +74,41 @@ def right(result: Result, reading: str | None, target: int = 0) -> Outcomes:
 
 
 def right_in_worst_case(result: Result, target: int = 0, subset: Sequence[str] | None = None) -> Outcomes:
-    """Which images (N,) a target has right on the natural image and on all restarts of readings, by default of all."""
+    """Return which images (N,) a target has right on the natural image and on all restarts of readings, by default
+    of all.
+    """
     outcomes = [right(result, reading, target) for reading in (readings(result) if subset is None else subset)]
     return np.asarray(np.logical_and.reduce([right(result, None, target), *outcomes]))
 
 
 def fullest(results: Sequence[Result]) -> list[Result]:
-    """All files but those of attacks that another reads further: of the same model and images, in the same ball."""
+    """Return all files but those of attacks that another reads further.
+
+    Of the same model and images, in the same ball.
+    """
     sets_by_attack: dict[str, list[set[str]]] = {}
     for result in results:
         if is_attacked(result):
-            sets_by_attack.setdefault(_attacked(result), []).append(set(readings(result)))
+            sets_by_attack.setdefault(_attack_columns(result), []).append(set(readings(result)))
     return [
         result
         for result in results
         if not (
             is_attacked(result)
-            and any(set(readings(result)) < superset for superset in sets_by_attack[_attacked(result)])
+            and any(set(readings(result)) < superset for superset in sets_by_attack[_attack_columns(result)])
         )
     ]
 
 
-def _attacked(result: Result) -> str:
+def _attack_columns(result: Result) -> str:
     return json.dumps([result.config["checkpoint"]["sha256"], result.config["data"], ball(result)], sort_keys=True)
 
 
 def most_read(results: Sequence[Result]) -> list[Result]:
-    """All files, but of those of the same attack on the same model only the one that most models have read."""
+    """Return all files, but of those of the same attack on the same model only the one that most models have read."""
     by_readers = sorted(results, key=lambda entry: len(entry.config.get("evaluators", {"names": ()})["names"]))
     paths = {
-        f"{_attacked(entry)} {readings(entry)}" if is_attacked(entry) else str(entry.path): entry.path
+        f"{_attack_columns(entry)} {readings(entry)}" if is_attacked(entry) else str(entry.path): entry.path
         for entry in by_readers
     }
     return [result for result in results if result.path in paths.values()]

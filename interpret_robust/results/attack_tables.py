@@ -27,12 +27,12 @@ from interpret_robust.results.attack_outcomes import (
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, radius, recalibration
-from interpret_robust.results.reported import Reported, reported
+from interpret_robust.results.reported import ReportedNumber, read_reported
 from interpret_robust.results.tables import Table
 
 WORST = "worst-case"
 
-BROUGHT = ("card", "layers")
+FROM_ELSEWHERE = ("card", "layers")
 """What tells models from elsewhere apart beside their names."""
 
 
@@ -87,7 +87,7 @@ class AttackTable:
 
     @cached_property
     def members(self) -> dict[str, dict[str, int]]:
-        """The seed of each attacked model by its content hash, by variant, in the paper's order."""
+        """Return the seed of each attacked model by its content hash, by variant, in the paper's order."""
         seeds: dict[str, dict[str, int]] = {}
         for result in sorted(self.files, key=labels.order):
             seeds.setdefault(job(result)["variant"], {})[_identity(result)] = job(result)["seed"]
@@ -95,13 +95,13 @@ class AttackTable:
 
     @cached_property
     def readings(self) -> list[str]:
-        """Those of all files, PGD first and APGD last, by their steps."""
+        """Return those of all files, PGD first and APGD last, by their steps."""
         names = {name for result in self.files for name in readings(result)}
         return sorted(names, key=lambda name: (not name.startswith("PGD"), name.startswith("APGD"), *_attack(name)))
 
     @cached_property
     def accuracies(self) -> Accuracies:
-        """What every target made of what every source gave; a worst case only where it is over all readings."""
+        """Return what every target made of what every source gave; a worst case only where it is over all readings."""
         accuracies: Accuracies = {}
         for result in self.files:
             natural, adversarial, worst = (result[f"accuracy/{name}"] for name in ("natural", "adversarial", "worst"))
@@ -117,7 +117,7 @@ class AttackTable:
 
     @cached_property
     def cells(self) -> dict[Row, dict[str, Cell]]:
-        """The rows that hold anything, in the paper's order, and each one's cells by variant."""
+        """Return the rows that hold anything, in the paper's order, and each one's cells by variant."""
         rows = [NATURAL]
         for setting in ("white-box", "black-box"):
             rows += [Row(setting, *_attack(name)) for name in self.readings] + [Row(setting, WORST, None)]
@@ -127,8 +127,8 @@ class AttackTable:
         }
         return {row: cells for row, cells in nonempty.items() if cells}
 
-    def transferred(self, result: Result, reading: str) -> Interval | None:
-        """The accuracy of a file's model on what was made on its copies; None where none gave anything."""
+    def transfers(self, result: Result, reading: str) -> Interval | None:
+        """Return the accuracy of a file's model on what was made on its copies; None where none gave anything."""
         return self._accuracy(_identity(result), Row("black-box", *_attack(reading)))
 
     def _cell(self, variant: str, row: Row) -> Cell | None:
@@ -148,13 +148,13 @@ class AttackTable:
         return Interval(*np.mean(accuracies, axis=0).tolist()) if accuracies else None
 
     @cached_property
-    def paper(self) -> dict[Row, dict[str, Reported]]:
-        """The paper's cells that stand beside these, by row and variant."""
+    def paper(self) -> dict[Row, dict[str, ReportedNumber]]:
+        """Return the paper's cells that stand beside these, by row and variant."""
         sources = paper_sources(job(self.files[0])["dataset"], job(self.files[0])["architecture"])
-        cells: dict[Row, dict[str, Reported]] = {row: {} for row in self.cells}
+        cells: dict[Row, dict[str, ReportedNumber]] = {row: {} for row in self.cells}
         for row, by_variant in self.cells.items():
             paper_row = row._replace(steps=None) if row == self._untold(row.setting) else row
-            for cell in reported():
+            for cell in read_reported():
                 if (
                     cell.table in sources
                     and Row(cell.setting, cell.attack, cell.steps) == paper_row
@@ -164,36 +164,40 @@ class AttackTable:
         return cells
 
     def _untold(self, setting: str) -> Row | None:
-        """The row beside which Table 1 stands, whose number of steps the paper does not tell: the headline's."""
+        """Return the row beside which Table 1 stands, whose number of steps the paper does not tell: the headline's."""
         first = _headline(self)
         return Row(setting, *_attack(first)) if job(self.files[0])["dataset"] == "mnist" and first else None
 
 
 def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
-    """The files table by table, in the order in which these first appear."""
+    """Return the files table by table, in the order in which these first appear."""
     groups: dict[str, list[Result]] = {}
     for result in results:
-        trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *BROUGHT)}
-        key = json.dumps([trained, ball(result), result.config["data"]], sort_keys=True)
+        is_trained = {
+            key: value for key, value in job(result).items() if key not in ("variant", "seed", *FROM_ELSEWHERE)
+        }
+        key = json.dumps([is_trained, ball(result), result.config["data"]], sort_keys=True)
         groups.setdefault(key, []).append(result)
     return [AttackTable(group) for group in groups.values()]
 
 
 def paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
-    """The paper's tables and sections that stand beside models of a dataset; none where there is nothing alike.
+    """Return the paper's tables and sections that stand beside models of a dataset; none where there is nothing alike.
 
     Table 2 and, for networks three times as wide, Table 3 are of CIFAR-10; they stand beside cluttered digits too.
     """
-    own = {"mnist": ("table1",), "cifar100": ("table5",), "svhn": ("table6",)}
-    if dataset in own:
-        return own[dataset]
+    own_rows = {"mnist": ("table1",), "cifar100": ("table5",), "svhn": ("table6",)}
+    if dataset in own_rows:
+        return own_rows[dataset]
     if dataset != "cifar10" and not dataset.startswith("cluttered-digits"):
         return ()
     return ("table3",) if architecture.endswith("wide3") else ("table2", "section4.3", "section4.4")
 
 
-def printed(results: Sequence[Result]) -> list[Table]:
-    """Each table as people read it, then who reads whom where others than copies read, then variants two by two."""
+def printed_cells(results: Sequence[Result]) -> list[Table]:
+    """Return each table as people read it, then who reads whom where others than copies read, then variants two by
+    two.
+    """
     tables = [
         part(table) for table in attack_tables(results) for part in (_beside_the_paper, _transfer_matrix, _rivals)
     ]
@@ -201,7 +205,7 @@ def printed(results: Sequence[Result]) -> list[Table]:
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
-    """Each cell as a row of numbers, named as in `reported.csv`; empty where there is none."""
+    """Return each cell as a row of numbers, named as in `reported.csv`; empty where there is none."""
     return [
         {
             "table": paper_cell.table if (paper_cell := table.paper[row].get(variant)) else "",
@@ -227,7 +231,7 @@ def _number(value: Any) -> str:
 
 
 def _beside_the_paper(table: AttackTable) -> Table:
-    """The paper's table with its figures beside ours."""
+    """Return the paper's table with its figures beside ours."""
     with_paper = {variant for by_variant in table.paper.values() for variant in by_variant}
     rows = []
     for row, cells in table.cells.items():
@@ -242,26 +246,28 @@ def _beside_the_paper(table: AttackTable) -> Table:
 
 
 def _of_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
-    """A cell as people read it; one of fewer than all seeds of its variant says of which."""
+    """Return a cell as people read it; one of fewer than all seeds of its variant says of which."""
     if cell is None:
         return ""
     return str(cell) if len(cell.seeds) == len(seeds) else f"{cell} (seed {', '.join(map(str, cell.seeds))})"
 
 
 def _title(table: AttackTable) -> str:
-    """What was trained on what, and what the paper's figures are of."""
-    trained, data = job(table.files[0]), table.files[0].config["data"]
-    dataset = f", on {data['dataset']}" if data["dataset"] != trained["dataset"] else ""
-    subject = f"{trained['dataset']}, models from elsewhere{dataset}"
-    if not is_brought(trained):
-        subject = f"{trained['dataset']}, {trained['architecture']}, recipe {trained['recipe']['name']}{dataset}"
+    """Return what was trained on what, and what the paper's figures are of."""
+    is_trained, data = job(table.files[0]), table.files[0].config["data"]
+    dataset = f", on {data['dataset']}" if data["dataset"] != is_trained["dataset"] else ""
+    subject = f"{is_trained['dataset']}, models from elsewhere{dataset}"
+    if not is_brought(is_trained):
+        subject = (
+            f"{is_trained['dataset']}, {is_trained['architecture']}, recipe {is_trained['recipe']['name']}{dataset}"
+        )
     if (images := recalibration(table.files[0])) != "none":
         subject += f", batch norm recalibrated ({images})"
     cells = [cell for by_variant in table.paper.values() for cell in by_variant.values()]
     if not cells:
         return subject
     sources = ", ".join(dict.fromkeys(_source_name(cell.table) for cell in cells))
-    if (cells[0].dataset, cells[0].architecture) == (trained["dataset"], trained["architecture"]):
+    if (cells[0].dataset, cells[0].architecture) == (is_trained["dataset"], is_trained["architecture"]):
         return f"{subject}; paper: {sources}"
     return f"{subject}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
 
@@ -306,7 +312,7 @@ def _effort(table: AttackTable, mean_gradients: float) -> str:
 
 
 def _spread(table: AttackTable) -> str:
-    """What stands behind a number, and the seeds of which variants."""
+    """Return what stands behind a number, and the seeds of which variants."""
     seeds: dict[tuple[int, ...], list[str]] = {}
     for variant, models in table.members.items():
         seeds.setdefault(tuple(models.values()), []).append(variant)
@@ -326,7 +332,7 @@ def _spread(table: AttackTable) -> str:
 
 
 def _transfer_matrix(table: AttackTable) -> Table:
-    """Every source's headline reading by every target, where others than the copies in the table read it."""
+    """Return every source's headline reading by every target, where others than the copies in the table read it."""
     sources = {source: variant for variant, models in table.members.items() for source in models}
     copies = {(source, target) for source in sources for target in table.members[sources[source]]}
     reading = _headline(table)
@@ -353,7 +359,9 @@ def _transfer_matrix(table: AttackTable) -> Table:
 
 
 def _rivals(table: AttackTable) -> Table:
-    """Exact McNemar tests between adversarially trained variants of one seed, corrected by Holm for their number."""
+    """Return exact McNemar tests between adversarially trained variants of one seed, corrected by Holm for their
+    number.
+    """
     models = {_identity(result): result for result in sorted(table.files, key=lambda result: len(readings(result)))}
     adversarial = [result for result in models.values() if is_adversarial(job(result))]
     outcomes = {_identity(result): _outcomes(result) for result in adversarial}
@@ -377,7 +385,7 @@ def _rivals(table: AttackTable) -> Table:
 
 
 def _outcomes(result: Result) -> Mapping[str, Any]:
-    """Which images (N,) a model has right, by condition."""
+    """Return which images (N,) a model has right, by condition."""
     reading = headline(result)
     outcomes = {"natural": right(result, None)}
     if reading:
@@ -392,12 +400,12 @@ def _headline(table: AttackTable) -> str | None:
 
 
 def _identity(result: Result) -> str:
-    """The content hash of the model that was attacked."""
+    """Return the content hash of the model that was attacked."""
     return str(result.config["checkpoint"]["sha256"])
 
 
 def _targets(result: Result) -> list[str]:
-    """The content hashes of all that classified, the attacked model first."""
+    """Return the content hashes of all that classified, the attacked model first."""
     return [_identity(result), *result.config.get("evaluators", {"sha256": ()})["sha256"]]
 
 

@@ -11,7 +11,7 @@ from interpret_robust.results.hdf5 import Result
 READS = "robustness/2"
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """Outcomes of AutoAttack and of our worst case on the same images.
 
     Attributes:
@@ -25,18 +25,18 @@ class Compared(NamedTuple):
 
     images: int
     autoattack: Interval
-    ours: Interval
+    our_accuracy: Interval
     only_autoattack: int
     only_ours: int
     difference: Interval
     p_value: float
 
     def cells(self) -> dict[str, str]:
-        """The same as cells of a table."""
+        """Return the same as cells of a table."""
         value, low, high = (100 * share for share in self.difference)
         return {
             "AutoAttack": self.autoattack.percent(),
-            "our worst case": self.ours.percent(),
+            "our worst case": self.our_accuracy.percent(),
             "only AutoAttack breaks": str(self.only_autoattack),
             "only ours breaks": str(self.only_ours),
             "ours minus AutoAttack, points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
@@ -46,13 +46,13 @@ class Compared(NamedTuple):
 
 
 def right_under_autoattack(autoattack: Result) -> Outcomes:
-    """Which images (N,) are right after all attacks of a file of AutoAttack."""
+    """Return which images (N,) are right after all attacks of a file of AutoAttack."""
     right: Outcomes = autoattack["per_image/prediction"][:, -1] == autoattack["per_image/label"]
     return right
 
 
-def weaker_than_ours(autoattack: Result, robustness: Result) -> Compared:
-    """AutoAttack against the worst case of the attack table of the same model.
+def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
+    """Return AutoAttack against the worst case of the attack table of the same model.
 
     The table's file may hold more images of the split. Raises UserError where `comparable` says no.
     """
@@ -61,29 +61,38 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Compared:
             f"{autoattack.path} and {robustness.path} are not of the same model, images and eps: "
             "evaluate the one as the other was."
         )
-    theirs = right_under_autoattack(autoattack)
-    worst_case = right_in_worst_case(robustness)[: len(theirs)]
-    pair = mcnemar(worst_case, theirs)
-    difference = bootstrap_mean(worst_case.astype(float) - theirs)
-    return Compared(
-        len(theirs), rate(theirs), rate(worst_case), pair.only_first, pair.only_second, difference, pair.p_value
+    their_accuracy = right_under_autoattack(autoattack)
+    worst_case = right_in_worst_case(robustness)[: len(their_accuracy)]
+    pair = mcnemar(worst_case, their_accuracy)
+    difference = bootstrap_mean(worst_case.astype(float) - their_accuracy)
+    return Comparison(
+        len(their_accuracy),
+        rate(their_accuracy),
+        rate(worst_case),
+        pair.only_first,
+        pair.only_second,
+        difference,
+        pair.p_value,
     )
 
 
 def comparable(autoattack: Result, robustness: Result) -> bool:
-    """Whether the two are of the same model, eps and split, and the second holds all images of the first."""
-    own_config, theirs = robustness.config, autoattack.config
+    """Return whether the two are of the same model, eps and split, and the second holds all images of the first."""
+    own_config, their_accuracy = robustness.config, autoattack.config
     return bool(
-        own_config["checkpoint"]["sha256"] == theirs["checkpoint"]["sha256"]
-        and own_config["settings"]["eps"] == theirs["settings"]["eps"]
-        and all(own_config["data"][key] == theirs["data"][key] for key in ("dataset", "split"))
+        own_config["checkpoint"]["sha256"] == their_accuracy["checkpoint"]["sha256"]
+        and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
+        and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()
     )
 
 
 def ours_beside(autoattack: Result) -> Result | None:
-    """The attack table that stands comparison, in the same folder; the one of most attacks where there are several."""
+    """Return the attack table that stands comparison, in the same folder.
+
+    The one of most attacks where there are several.
+    """
     name = f"robustness-{autoattack.config['checkpoint']['name']}-*.h5"
     neighbors = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
     matches = [result for result in neighbors if result.schema == READS and comparable(autoattack, result)]

@@ -7,15 +7,15 @@ from interpret_robust.results.attack_outcomes import is_attacked
 
 
 def conditions(result: hdf5.Result) -> dict[str, Any]:
-    """What the files of one picture have in common: data, settings, and what their models were built for."""
-    trained = {key: names.job(result)[key] for key in ("dataset", "architecture")}
-    trained |= {"grid": result.config["local_grid"]} if "position" in result else {}
+    """Return what the files of one picture have in common: data, settings, and what their models were built for."""
+    training = {key: names.job(result)[key] for key in ("dataset", "architecture")}
+    training |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
     # Whoever else reads an attack, what the model itself makes of it is the same.
     readers = {} if is_attacked(result) else result.config.get("evaluators", {})
     evaluators = readers["names"] if readers.get("given") else "default"
     return {
-        "trained": trained,
+        "trained": training,
         "data": result.config["data"],
         "settings": settings,
         "evaluators": evaluators,

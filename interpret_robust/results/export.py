@@ -19,7 +19,7 @@ PICTURE_AXES = ("y", "x")
 _ROWS_AT_ONCE = 500
 
 
-class Exported(NamedTuple):
+class Export(NamedTuple):
     """The two tables, and the datasets that are in neither."""
 
     images: Path
@@ -27,7 +27,7 @@ class Exported(NamedTuple):
     left_out: list[str]
 
 
-def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Exported:
+def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
     """Write `STEM-images.csv`, a row an image, and `STEM-statistics.csv`, a row a number, into `folder`.
 
     In the first, a column with further axes becomes a column for each of their places: `share[weights]`.
@@ -47,11 +47,11 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Exported:
         _write(images, _image_rows(per_image, int(file.attrs["n_done"])))
         _write(statistics, _statistic_rows([dataset for dataset in tables if dataset not in per_image]))
         left_out = [dataset.name.lstrip("/") for dataset in datasets if dataset not in tables]
-    return Exported(images, statistics, left_out)
+    return Export(images, statistics, left_out)
 
 
 def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
-    """Every dataset but provenance and the scales of axes."""
+    """Yield every dataset but provenance and the scales of axes."""
     datasets: list[h5py.Dataset] = []
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -67,7 +67,7 @@ def _axes(dataset: h5py.Dataset) -> list[str]:
 
 
 def _places(dataset: h5py.Dataset, first: int = 0) -> Iterator[tuple[str, ...]]:
-    """The names of the places along all axes from `first` on, in the order in which numbers are stored."""
+    """Return the names of the places along all axes from `first` on, in the order in which numbers are stored."""
     return product(*(_names(dimension[0]) for dimension in list(dataset.dims)[first:]))
 
 
@@ -96,8 +96,8 @@ def _statistic_rows(datasets: Sequence[h5py.Dataset]) -> Iterator[list[str]]:
     for dataset in datasets:
         axes = _axes(dataset)
         for places, value in zip(_places(dataset), dataset[()].astype(str).ravel(), strict=True):
-            named = (f"{axis}={place}" for axis, place in zip(axes, places, strict=True))
-            yield [dataset.name.lstrip("/"), "; ".join(named), value]
+            column_names = (f"{axis}={place}" for axis, place in zip(axes, places, strict=True))
+            yield [dataset.name.lstrip("/"), "; ".join(column_names), value]
 
 
 def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import Interval, Paired, holm, mcnemar
+from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import VIEWS, job, label, places, short_name
@@ -16,7 +16,7 @@ Rows = list[dict[str, str]]
 
 
 def headline(result: Result, *views: str) -> dict[str, str]:
-    """The headline at both signs, and the mean and deviation between evaluators."""
+    """Return the headline at both signs, and the mean and deviation between evaluators."""
     evaluators = places(result, "evaluator")
     row = {"read by": short_name(result, evaluators[0])}
     for view in views or VIEWS:
@@ -29,15 +29,17 @@ def headline(result: Result, *views: str) -> dict[str, str]:
     return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
 
 
-def compared(results: Sequence[Result], *views: str) -> list[Rows]:
-    """The controls, the adversarially trained variants two by two, and variants of which there are several seeds."""
+def comparison_rows(results: Sequence[Result], *views: str) -> list[Rows]:
+    """Return the controls, the adversarially trained variants two by two, and variants of which there are several
+    seeds.
+    """
     columns = views or tuple(VIEWS)
     tables = (_controls(results, columns), _pairs(results, columns), _seeds(results, columns))
     return [table for table in tables if table]
 
 
 def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
-    """Whether an evaluator reads the true class at the headline cell of a view, (N,) bool."""
+    """Return whether an evaluator reads the true class at the headline cell of a view, (N,) bool."""
     rule = places(result, "rule").index(VIEWS[view])
     answers = result["per_image/evaluator_prediction"][:, places(result, "evaluator").index(evaluator), 0, rule, 0]
     right: AnyArray = answers == result["per_image/label"]
@@ -45,14 +47,14 @@ def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
 
 
 def shared_evaluators(results: Sequence[Result]) -> list[str]:
-    """The evaluators that read all files with the same weights, in the first file's order."""
+    """Return the evaluators that read all files with the same weights, in the first file's order."""
     readers: list[dict[str, Any]] = [result.config["evaluators"] for result in results]
-    weights = [dict(zip(stored["names"], stored["sha256"], strict=True)) for stored in readers]
+    weights = [dict(zip(rates["names"], rates["sha256"], strict=True)) for rates in readers]
     return [name for name in places(results[0], "evaluator") if len({hashes.get(name) for hashes in weights}) == 1]
 
 
 def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
-    """How the first evaluator reads what stands in the map's place, at sign minus."""
+    """Return how the first evaluator reads what stands in the map's place, at sign minus."""
     table = []
     for view in views:
         for result in results:
@@ -68,15 +70,19 @@ def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
 
 
 def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
-    """Exact McNemar tests between variants of one seed on the same images, corrected by Holm for their number."""
+    """Return exact McNemar tests between variants of one seed on the same images, corrected by Holm for their
+    number.
+    """
     pairs = [pair for pair in combinations(results, 2) if _are_rivals(*pair) and shared_evaluators(pair)]
     comparisons = [(view, first, second, _tests(first, second, view)) for view in views for first, second in pairs]
-    corrected = holm([next(iter(tests.values())).p_value for *_, tests in comparisons])
+    p_values = holm([next(iter(tests.values())).p_value for *_, tests in comparisons])
     table = []
-    for (view, first, second, tests), p_value in zip(comparisons, corrected, strict=True):
+    for (view, first, second, tests), p_value in zip(comparisons, p_values, strict=True):
         reader, test = next(iter(tests.items()))
         lead = test.only_first - test.only_second
-        agreeing = sum((paired.only_first - paired.only_second) * lead > 0 for paired in tests.values())
+        agreeing = sum(
+            (pair_columns.only_first - pair_columns.only_second) * lead > 0 for pair_columns in tests.values()
+        )
         table.append(
             {
                 "rule": view,
@@ -92,7 +98,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
 
 
 def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
-    """Mean and deviation of the headline over training seeds, by the evaluators that read all of them."""
+    """Return mean and deviation of the headline over training seeds, by the evaluators that read all of them."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
         model_job, data = job(result), result.config["data"]
@@ -118,8 +124,8 @@ def _of_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str], vie
     }
 
 
-def _tests(first: Result, second: Result, view: str) -> dict[str, Paired]:
-    """McNemar's test at the headline cell by each evaluator that read both, in the first file's order."""
+def _tests(first: Result, second: Result, view: str) -> dict[str, PairedDifference]:
+    """Return McNemar's test at the headline cell by each evaluator that read both, in the first file's order."""
     return {
         name: mcnemar(is_read(first, name, view), is_read(second, name, view))
         for name in shared_evaluators([first, second])

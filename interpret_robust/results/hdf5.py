@@ -48,8 +48,8 @@ class Columns:
         values: AnyArray = self._source[path][...]
         return values
 
-    def at(self, path: str, indices: AnyArray) -> AnyArray:
-        """The rows of a column at `indices` (M,), in their order; no other row is read."""
+    def rows_at(self, path: str, indices: AnyArray) -> AnyArray:
+        """Return the rows of a column at `indices` (M,), in their order; no other row is read."""
         rows, places = np.unique(indices, return_inverse=True)
         values: AnyArray = self._source[path][rows][places]
         return values
@@ -64,44 +64,44 @@ class Result:
     config: dict[str, Any]
 
     def __getitem__(self, name: str) -> AnyArray:
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
             dataset = file[name].asstr() if file[name].dtype == object else file[name]
             return np.asarray(dataset[()])
 
     def first(self, name: str, count: int) -> AnyArray:
-        """The first `count` rows of one dataset; no other row is read."""
-        with _opened(self.path) as file:
+        """Return the first `count` rows of one dataset; no other row is read."""
+        with _open(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
             return np.asarray(file[name][:count])
 
     def __contains__(self, name: str) -> bool:
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             return name in file
 
     @property
     def analysis(self) -> str:
-        """The name of its analysis, as commands take it today."""
+        """Return the name of its analysis, as commands take it today."""
         return current(self.schema.partition("/")[0])
 
     @property
     def job(self) -> dict[str, Any]:
-        """How its model was made: dataset, architecture, variant, seed and recipe."""
+        """Return how its model was made: dataset, architecture, variant, seed and recipe."""
         job: dict[str, Any] = self.config["checkpoint"]["job"]
         return job
 
     @property
     def data(self) -> dict[str, Any]:
-        """Which images it is of: dataset, split, how many, and their SHA-256."""
+        """Return which images it is of: dataset, split, how many, and their SHA-256."""
         data: dict[str, Any] = self.config["data"]
         return data
 
     @cached_property
     def count(self) -> int:
-        """Number of images."""
-        with _opened(self.path) as file:
+        """Return number of images."""
+        with _open(self.path) as file:
             return int(file.attrs["n_done"])
 
 
@@ -114,21 +114,21 @@ def read(path: Path, schema: str | None = None) -> Result:
 
     Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
     """
-    sealed = _seal_of(path)
-    with _opened(path) as file:
+    has_seal = _seal_of(path)
+    with _open(path) as file:
         label = str(file.attrs["schema"])
         if not file.attrs["complete"]:
             raise UserError(f"{path} is unfinished: run its analysis again to go on.")
         if schema is not None:
             _check_schema(path, label, schema)
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-        if config_sha256(config) != file.attrs["config_sha256"] or not (sealed or _is_intact(file)):
-            raise _damaged(path)
+        if config_sha256(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
+            raise _damage_error(path)
     return Result(path, label, config)
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
-    """Path, type and meaning of every dataset of a file, in order."""
+    """Return path, type and meaning of every dataset of a file, in order."""
     lines: list[tuple[str, str, str]] = []
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -138,33 +138,33 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
             lines.append((name, f"{kind} {shape}", str(item.attrs.get("long_name", "names of places"))))
 
     _seal_of(path)
-    with _opened(path) as file:
+    with _open(path) as file:
         file.visititems(visit)
     return lines
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """Configuration, environment and run of a file, as stored."""
+    """Return configuration, environment and run of a file, as stored."""
     _seal_of(path)
-    with _opened(path) as file:
+    with _open(path) as file:
         group = file[PROVENANCE]
         return {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
 
 
 def attributes(path: Path) -> dict[str, Any]:
-    """The attributes of a file's root."""
+    """Return the attributes of a file's root."""
     _seal_of(path)
-    with _opened(path) as file:
+    with _open(path) as file:
         return dict(file.attrs)
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
-    """SHA-256 of a configuration's canonical JSON."""
+    """Return SHA-256 of a configuration's canonical JSON."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def content_sha256(file: h5py.File) -> str:
-    """SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
+    """Return SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
     digest = hashlib.sha256()
     for name in ("config_sha256", "schema", "n_done"):
         digest.update(str(file.attrs[name]).encode())
@@ -192,11 +192,11 @@ def _seal_of(path: Path) -> bool:
     check_readable(path)
     holds = seal.holds(path)
     if holds is False:
-        raise _damaged(path)
+        raise _damage_error(path)
     return bool(holds)
 
 
-def _damaged(path: Path) -> UserError:
+def _damage_error(path: Path) -> UserError:
     return UserError(
         f"{path} is damaged (its content differs from its checksum): run its analysis again with --overwrite."
     )
@@ -209,8 +209,8 @@ def provenance_sha256(file: h5py.File) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """The file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
+def _open(path: Path) -> Iterator[h5py.File]:
+    """Yield the file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
     if not path.is_file():
         raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
     check_readable(path)
@@ -255,7 +255,7 @@ def _check_schema(path: Path, label: str, expected: str) -> None:
 
 
 def slices(dataset: h5py.Dataset) -> Iterator[Any]:
-    """Slices that cover a dataset, each of moderate size."""
+    """Yield slices that cover a dataset, each of moderate size."""
     if not dataset.shape:
         yield ()
         return

@@ -16,19 +16,22 @@ VIEWS = {"clip": "clip", "raw": "max"}
 
 
 def job(result: Result) -> dict[str, Any]:
-    """The training job of the checkpoint that a file analyzed."""
+    """Return the training job of the checkpoint that a file analyzed."""
     model_job: dict[str, Any] = result.config["checkpoint"]["job"]
     return model_job
 
 
 def radius(eps: float) -> str:
-    """A radius as people write it: 8/255, or 0.3."""
+    """Return a radius as people write it: 8/255, or 0.3."""
     parts = 255 * eps
     return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
 
 
 def recalibration(result: Result) -> str:
-    """The training images that a file's model was recalibrated on: `clean`, `adversarial` or `both`, else `none`."""
+    """Return the training images that a file's model was recalibrated on.
+
+    `clean`, `adversarial` or `both`, else `none`.
+    """
     images: str = result.config.get("recalibration", {"images": "none"})["images"]
     return images
 
@@ -45,24 +48,27 @@ def label(result: Result) -> str:
 
 
 def order(result: Result) -> tuple[int, str, int]:
-    """The key that puts models into the paper's order."""
+    """Return the key that puts models into the paper's order."""
     return paper_order(job(result)["variant"], job(result)["seed"])
 
 
 def maps_of(result: Result) -> str:
-    """What the maps of a file are: `gradient`, or what stands in its place."""
+    """Return what the maps of a file are: `gradient`, or what stands in its place."""
     source: str = result.config["settings"].get("source", GRADIENT)
     return source
 
 
 def weights_of(result: Result) -> str:
-    """Whose weights of positions a file holds: `attention`, or what stands in its place, such as `Grad-CAM`."""
+    """Return whose weights of positions a file holds: `attention`, or what stands in its place, such as `Grad-CAM`."""
     source: str = result.config["settings"].get("spatial_weight", ATTENTION)
     return WEIGHTS.get(source, source)
 
 
 def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The models whose own attention is shown, then those that Grad-CAM stands in for, then others; no empty kind."""
+    """Return the models whose own attention is shown, then those that Grad-CAM stands in for, then others.
+
+    No empty kind.
+    """
     kinds: dict[str, list[Result]] = {kind: [] for kind in (ATTENTION, GRAD_CAM)}
     for result in results:
         kinds.setdefault(weights_of(result), []).append(result)
@@ -70,11 +76,11 @@ def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def places(result: Result, axis: str) -> list[str]:
-    """The names of an axis's places."""
+    """Return the names of an axis's places."""
     names: list[str] = result[axis].tolist()
     return names
 
 
 def short_name(result: Result, checkpoint: str) -> str:
-    """An evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
+    """Return an evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
     return checkpoint.removeprefix(f"{job(result)['dataset']}-")

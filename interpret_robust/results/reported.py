@@ -9,7 +9,7 @@ from importlib import resources
 from typing import NamedTuple
 
 
-class Reported(NamedTuple):
+class ReportedNumber(NamedTuple):
     """A cell: `setting` is `natural`, `white-box`, `black-box` or a view of Table 4; `steps` is None where not told."""
 
     table: str
@@ -23,11 +23,11 @@ class Reported(NamedTuple):
 
 
 @cache
-def reported() -> tuple[Reported, ...]:
-    """All cells, in the order of the paper; accuracies in percent."""
+def read_reported() -> tuple[ReportedNumber, ...]:
+    """Return all cells, in the order of the paper; accuracies in percent."""
     text = (resources.files("interpret_robust.results") / "reported.csv").read_text(encoding="utf-8")
     return tuple(
-        Reported(
+        ReportedNumber(
             row["table"],
             row["dataset"],
             row["architecture"],
@@ -42,8 +42,10 @@ def reported() -> tuple[Reported, ...]:
 
 
 def row_of(table: str, setting: str, attack: str = "none", steps: int | None = 0) -> dict[str, float]:
-    """A row of a table: percent by variant; empty where the paper has no such row."""
+    """Return a row of a table: percent by variant; empty where the paper has no such row."""
     key = (table, setting, attack, steps)
     return {
-        cell.variant: cell.accuracy for cell in reported() if (cell.table, cell.setting, cell.attack, cell.steps) == key
+        cell.variant: cell.accuracy
+        for cell in read_reported()
+        if (cell.table, cell.setting, cell.attack, cell.steps) == key
     }

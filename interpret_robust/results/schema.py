@@ -46,17 +46,17 @@ class Schema:
         return f"{self.name}/{self.version}"
 
     def columns(self) -> Iterator[tuple[Column, tuple[str, ...]]]:
-        """Every column with all its axes."""
+        """Yield every column with all its axes."""
         for column in self.per_image:
             yield column, ("sample", *column.axes)
         for column in self.summary:
             yield column, column.axes
 
     def names(self, axis: str) -> tuple[str, ...] | None:
-        """The names of an axis's places, where the schema gives them."""
+        """Return the names of an axis's places, where the schema gives them."""
         return INTERVAL if axis == "of" else self.labels.get(axis)
 
 
 def interval(path: str, doc: str, *axes: str) -> Column:
-    """The column of a statistic and its 95 % interval: the last axis is (value, low, high)."""
+    """Return the column of a statistic and its 95 % interval: the last axis is (value, low, high)."""
     return Column(path, "f8", doc, (*axes, "of"))

@@ -72,8 +72,8 @@ def block_holds(path: Path) -> bool:
     """Return whether all of a file that grows is what was sealed, but for its rows; False for one without a seal."""
     content = path.read_bytes()
     try:
-        stored = json.loads(content[:BLOCK])
-        return bool(_sha256_beside(content, stored["rows"]) == stored["sha256"])
+        content_of_block = json.loads(content[:BLOCK])
+        return bool(_sha256_beside(content, content_of_block["rows"]) == content_of_block["sha256"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return False
 

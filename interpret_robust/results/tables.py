@@ -28,13 +28,19 @@ class Table(list[dict[str, str]]):
 
 
 def render(rows: Sequence[Mapping[str, str]], form: str = "text") -> str:
-    """Rows under their keys, in the order in which keys first appear, in one of FORMS; no line break at the end."""
+    """Return rows under their keys, in the order in which keys first appear, in one of FORMS.
+
+    No line break at the end.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return _RENDERERS[form]([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
-def captioned(table: Table, form: str = "text") -> str:
-    """A table with its title over it and its note under it: small print in LaTeX, fields in JSON, left out of CSV."""
+def with_caption(table: Table, form: str = "text") -> str:
+    """Return a table with its title over it and its note under it.
+
+    Small print in LaTeX, fields in JSON, left out of CSV.
+    """
     if form == "csv":
         return render(table, form)
     if form == "json":
@@ -49,11 +55,11 @@ def captioned(table: Table, form: str = "text") -> str:
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
 
-def captioned_all(tables: Iterable[Table], form: str = "text") -> str:
-    """Return several tables as `captioned` writes each, one after the other; in JSON as one list."""
+def with_captions(tables: Iterable[Table], form: str = "text") -> str:
+    """Return several tables as `with_caption` writes each, one after the other; in JSON as one list."""
     if form == "json":
         return json.dumps([_document(table) for table in tables], indent=1, ensure_ascii=False)
-    return "\n\n".join(captioned(table, form) for table in tables)
+    return "\n\n".join(with_caption(table, form) for table in tables)
 
 
 def _document(table: Table) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def _document(table: Table) -> dict[str, Any]:
 
 
 def to_latex(text: str) -> str:
-    """Text as LaTeX typesets it: no character of it is a command."""
+    """Return text as LaTeX typesets it: no character of it is a command."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
@@ -130,7 +136,7 @@ def _block(lines: Lines) -> str:
     """Return a table as text: numbers at the right of their column, all else at the left."""
     widths = _widths(lines)
     is_number = [all(_NUMERIC.fullmatch(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
-    padded = [
+    cells = [
         "\n".join(
             "  ".join(
                 cell.rjust(width) if right else cell.ljust(width)
@@ -140,7 +146,7 @@ def _block(lines: Lines) -> str:
         )
         for line in lines
     ]
-    return "\n".join([padded[0], "  ".join("-" * width for width in widths), *padded[1:]])
+    return "\n".join([cells[0], "  ".join("-" * width for width in widths), *cells[1:]])
 
 
 def fold(lines: Lines, limit: int) -> list[Lines]:
@@ -180,14 +186,14 @@ def _value(cell: str) -> str | float | int | None:
 
 
 def _markdown(lines: Lines) -> str:
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    widths = [max(3, width) for width in _widths(escaped)]
-    head, *body = [f"| {' | '.join(_padded(line, widths))} |" for line in escaped]
+    escaped_lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    widths = [max(3, width) for width in _widths(escaped_lines)]
+    head, *body = [f"| {' | '.join(_pad(line, widths))} |" for line in escaped_lines]
     return "\n".join([head, f"| {' | '.join('-' * width for width in widths)} |", *body])
 
 
 def _latex(lines: Lines) -> str:
-    """A tabular with the rules of the package booktabs."""
+    """Return a tabular with the rules of the package booktabs."""
     head, *body = [rf"{' & '.join(map(to_latex, line))} \\" for line in lines]
     opening = rf"\begin{{tabular}}{{{'l' * len(lines[0])}}}"
     return "\n".join([opening, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
@@ -203,7 +209,7 @@ def _widths(lines: Lines) -> list[int]:
     return [max(len(part) for cell in column for part in cell.split("\n")) for column in zip(*lines, strict=True)]
 
 
-def _padded(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _pad(line: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
 
 

@@ -70,7 +70,7 @@ class Rows:
 
     @property
     def done(self) -> int:
-        """Rows that are whole on the disk."""
+        """Return rows that are whole on the disk."""
         return int(self._file[ENDS][...].max(initial=0))
 
     def append(self, rows: Mapping[str, AnyArray]) -> None:
@@ -92,11 +92,11 @@ class Rows:
         self._file.flush()
 
     def columns(self) -> Columns:
-        """The per-image columns."""
+        """Return the per-image columns."""
         return Columns(self._file)
 
-    def missing(self) -> AnyArray:
-        """Which images have no row yet, here or in a part: their indices, ascending."""
+    def missing_images(self) -> AnyArray:
+        """Return which images have no row yet, here or in a part: their indices, ascending."""
         indices = [np.arange(self.done)]
         for path in self._good_parts():
             with h5py.File(path, "r") as part:
@@ -105,8 +105,8 @@ class Rows:
 
     def join(self) -> None:
         """Take the rows of all parts, which together with those here must be all there are, and remove the parts."""
-        if len(self.missing()):
-            raise ValueError(f"{self.path} lacks the rows of {len(self.missing())} images")
+        if len(self.missing_images()):
+            raise ValueError(f"{self.path} lacks the rows of {len(self.missing_images())} images")
         parts = self._good_parts()
         for path in parts:
             with h5py.File(path, "r") as part:
@@ -132,10 +132,10 @@ class Rows:
 
     @property
     def _length(self) -> int:
-        return len(self._file[self.schema.per_image[0].path])
+        return len(self._file[ENDS])
 
     def _good_parts(self) -> list[Path]:
-        """The parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
+        """Return the parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
         parts = []
         for path in sorted(_parts_of(self.path)):
             if _is_of(path, str(self._file.attrs["config_sha256"])) and _is_intact(path, self.schema):
@@ -155,7 +155,7 @@ class Rows:
                 self._copy(file)
                 self._summarize(file, summary)
                 _write_json(file, "run_json", run)
-                file.attrs["complete"], file.attrs["n_done"] = True, self._length
+                file.attrs["complete"], file.attrs["n_done"] = True, self.done
                 file.attrs["content_sha256"] = content_sha256(file)
                 file.attrs["provenance_sha256"] = provenance_sha256(file)
                 file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -243,7 +243,7 @@ def open_rows(
 def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
     """Start the part of the file at `path` that holds the rows of the images at `places` (M,), in their order.
 
-    The file itself is open on rank 0, see `open_rows`, whose `missing` names images that are in no other part.
+    The file itself is open on rank 0, see `open_rows`, whose `missing_images` names images that are in no other part.
     """
     partial = path.with_name(f"{path.name}.partial.{places[0]}")
     file = _create(partial, schema, len(places), axes, config)
@@ -252,7 +252,7 @@ def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: 
 
 
 def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
-    """A file for `count` rows, none of them written."""
+    """Return a file for `count` rows, none of them written."""
     shapes = {
         column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
         for column in schema.per_image
@@ -323,18 +323,18 @@ def _checksum(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArra
 
 
 def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-    """Whether `path` holds a finished file of this configuration.
+    """Return whether `path` holds a finished file of this configuration.
 
     Raises UserError where it holds another configuration, unless it may be overwritten.
     """
     if not path.exists() or overwrite:
         return False
-    stored = read(path, schema.label).config
-    if config_sha256(stored) == config_sha256(config):
+    stored_config = read(path, schema.label).config
+    if config_sha256(stored_config) == config_sha256(config):
         do_if_free(path, lambda: _remove_leftovers(path, config))
         return True
     raise UserError(
-        f"{path} holds another configuration ({differences(stored, config)}): "
+        f"{path} holds another configuration ({differences(stored_config, config)}): "
         "use another --root, or --overwrite to replace it."
     )
 
@@ -348,7 +348,10 @@ def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _is_of(partial: Path, config: str) -> bool:
-    """Whether a file of rows can be read and is of the configuration of this hash. Raises UserError where it grows."""
+    """Return whether a file of rows can be read and is of the configuration of this hash.
+
+    Raises UserError where it grows.
+    """
     try:
         if not seal.block_holds(partial):
             return False
@@ -374,7 +377,7 @@ def _parts_of(path: Path) -> Iterator[Path]:
 
 
 def _runs(places: AnyArray) -> Iterator[slice]:
-    """The stretches of ascending indices in which each is one more than the last."""
+    """Return the stretches of ascending indices in which each is one more than the last."""
     ends = [0, *(np.flatnonzero(np.diff(places) != 1) + 1), len(places)]
     return (slice(start, stop) for start, stop in pairwise(ends) if stop > start)
 
@@ -387,7 +390,10 @@ def _reopen(
     *,
     overwrite: bool,
 ) -> h5py.File | None:
-    """The partial file, ready to go on; None where it is to be discarded, as one that a kill left unreadable is."""
+    """Return the partial file, ready to go on.
+
+    None where it is to be discarded, as one that a kill left unreadable is.
+    """
     if not seal.block_holds(partial):
         return None
     try:
@@ -396,16 +402,16 @@ def _reopen(
         raise UserError(f"{partial} is being written by another process: let it end.") from None
     except UNREADABLE:
         return None
-    stored = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
-    is_same = config_sha256(stored) == config_sha256(config) and file.attrs["schema"] == schema.label
+    stored_config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
+    is_same = config_sha256(stored_config) == config_sha256(config) and file.attrs["schema"] == schema.label
     if is_same and not overwrite:
         _cut(file, good_rows(file, schema))
         return file
     file.close()
-    if is_same or overwrite or is_outdated(stored):
+    if is_same or overwrite or is_outdated(stored_config):
         return None
     raise UserError(
-        f"{partial} is an unfinished analysis of another configuration ({differences(stored, config)}): "
+        f"{partial} is an unfinished analysis of another configuration ({differences(stored_config, config)}): "
         "use --overwrite to discard it."
     )
 
@@ -440,7 +446,7 @@ def _check_room(path: Path, content: int) -> None:
 
 
 def _storage(source: h5py.Dataset) -> dict[str, Any]:
-    """How a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
+    """Return how a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
     if source.nbytes <= _COMPRESS_ABOVE:
         return {"fillvalue": source.fillvalue}
     rows = max(1, _CHUNK_BYTES * len(source) // source.nbytes)

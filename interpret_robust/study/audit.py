@@ -6,7 +6,7 @@ from typing import NamedTuple
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, order
-from interpret_robust.results.tables import Table, captioned_all, render
+from interpret_robust.results.tables import Table, render, with_captions
 from interpret_robust.study import flags
 from interpret_robust.study.verdicts import Finding, Measure, judge
 
@@ -36,7 +36,7 @@ class Audit(NamedTuple):
 
 
 def audits(results: Sequence[Result]) -> list[Audit]:
-    """One for each set of models of which something bears on a claim; where nothing does, the first of them.
+    """Return one for each set of models of which something bears on a claim; where nothing does, the first of them.
 
     Raises UserError for two files that say different things of one model.
     """
@@ -58,7 +58,7 @@ def audits(results: Sequence[Result]) -> list[Audit]:
 
 
 def _is_of_other_width(reference: Result, result: Result) -> bool:
-    """Whether two files are of the same images and data of training, but of other architectures of ours."""
+    """Return whether two files are of the same images and data of training, but of other architectures of ours."""
     jobs = job(reference), job(result)
     return (
         not any(is_brought(model_job) for model_job in jobs)
@@ -69,29 +69,29 @@ def _is_of_other_width(reference: Result, result: Result) -> bool:
 
 
 def _subject(result: Result) -> str:
-    dataset, trained = result.config["data"]["dataset"], job(result)
-    elsewhere = f", trained on {trained['dataset']}" if trained["dataset"] != dataset else ""
-    kind = "models from elsewhere" if is_brought(trained) else trained["architecture"]
-    return f"{dataset}, {kind}{elsewhere}"
+    dataset, training = result.config["data"]["dataset"], job(result)
+    trained_elsewhere = f", trained on {training['dataset']}" if training["dataset"] != dataset else ""
+    kind = "models from elsewhere" if is_brought(training) else training["architecture"]
+    return f"{dataset}, {kind}{trained_elsewhere}"
 
 
 def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
-    """What `_raised` says of each claim on accuracy that something bears on."""
-    flagged = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
-    flags_by_model = flags.all_of(flagged)
+    """Return what `_count_raised` says of each claim on accuracy that something bears on."""
+    flag_count = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
+    flags_by_model = flags.all_of(flag_count)
     by_seed = {
         (job(result)["variant"], job(result)["seed"]): flags_by_model[name]
-        for result in flagged
+        for result in flag_count
         if (name := result.config["checkpoint"]["name"]) in flags_by_model
     }
     accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]
-    return {finding.claim.name: _raised(finding, by_seed) for finding in accuracies}
+    return {finding.claim.name: _count_raised(finding, by_seed) for finding in accuracies}
 
 
-def _raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[flags.Flag]]) -> str:
+def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[flags.Flag]]) -> str:
     """As `at-att seed 0: many-steps`, or `none of 3`, the number that the files let one look at for every model."""
-    concerned = {(model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds}
-    concerned_flags = {model: model_flags for model, model_flags in by_seed.items() if model in concerned}
+    bearing = {(model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds}
+    concerned_flags = {model: model_flags for model, model_flags in by_seed.items() if model in bearing}
     raised_ids = {
         model: dict.fromkeys(flag.id for flag in model_flags if flag.is_raised)
         for model, model_flags in concerned_flags.items()
@@ -106,32 +106,32 @@ def _raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[flags.F
 
 
 def text_of(results: Sequence[Result], form: str = "text") -> str:
-    """The audit in one of `tables.FORMS`. Raises UserError as `audits` does."""
+    """Return the audit in one of `tables.FORMS`. Raises UserError as `audits` does."""
     subject_audits = audits(results)
     if form == "csv":
         return render([row for entry in subject_audits for row in numbers(entry)], form)
     tables = (table for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table)
-    return captioned_all(tables, form)
+    return with_captions(tables, form)
 
 
 def verdicts(audit: Audit) -> Table:
-    """A row for each claim: its first measure beside the paper's figures, and what became of all that decide."""
+    """Return a row for each claim: its first measure beside the paper's figures, and what became of all that decide."""
     return Table(
         [_verdict(finding, audit.flags.get(finding.claim.name, "")) for finding in audit.findings], audit.subject, NOTE
     )
 
 
 def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
-    first = next(iter(finding.of("main")), None)
-    signs = [measure.sign for measure in finding.of("main", "control")]
+    first = next(iter(finding.measures_of("main")), None)
+    signs = [measure.sign for measure in finding.measures_of("main", "control")]
     return {
         "section": finding.claim.section.removeprefix("Section "),
         "claim": finding.claim.statement,
         "paper": first.paper if first else finding.paper,
-        "measured": first.what if first else "",
-        "ours": first.ours if first else "",
+        "measured": first.quantity if first else "",
+        "ours": first.our_figures if first else "",
         "first measure [95 %]": first.text() if first else "",
-        "seeds; images": _over(first) if first else "",
+        "seeds; images": _title_over(first) if first else "",
         "above, open, below zero": ", ".join(str(signs.count(sign)) for sign in (1, 0, -1)) if first else "",
         "p (Holm)": "" if finding.p_value is None else f"{finding.p_value:.2g}",
         "verdict": finding.verdict,
@@ -140,14 +140,14 @@ def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
 
 
 def measures(audit: Audit) -> Table:
-    """All that was measured: what decides, the controls, and what is only shown."""
+    """Return all that was measured: what decides, the controls, and what is only shown."""
     rows = [
         {
             "claim": finding.claim.statement,
-            "measure": measure.what,
-            "of": measure.of,
+            "measure": measure.quantity,
+            "of": measure.comparison,
             "estimate [95 %]": measure.text(),
-            "seeds; images": _over(measure),
+            "seeds; images": _title_over(measure),
             "kind": measure.kind,
             "sign": SIGNS[measure.sign + 1],
         }
@@ -157,13 +157,13 @@ def measures(audit: Audit) -> Table:
     return Table(rows, f"{audit.subject}: all measures", "A claim holds only if what decides it and its controls do.")
 
 
-def _over(measure: Measure) -> str:
+def _title_over(measure: Measure) -> str:
     """As `0, 1, 2; 1000`."""
     return f"{', '.join(map(str, measure.seeds))}; {measure.count}"
 
 
 def numbers(audit: Audit) -> list[dict[str, str]]:
-    """A row for each measure, and for each claim that has none; shares and their differences in percent."""
+    """Return a row for each measure, and for each claim that has none; shares and their differences in percent."""
     rows = []
     for finding in audit.findings:
         claim = finding.claim
@@ -184,15 +184,15 @@ def numbers(audit: Audit) -> list[dict[str, str]]:
 
 def _numbers(measure: Measure) -> dict[str, str]:
     scale = 100 if measure.percent else 1
-    pairs = {"paper": measure.reported, "ours": [scale * level for level in measure.levels]}
+    pairs = {"paper": measure.paper_figures, "ours": [scale * level for level in measure.levels]}
     figures = {
         f"{owner}_{place}": _number(value)
         for owner, pair in pairs.items()
         for place, value in zip(("first", "second"), pair, strict=False)
     }
     return {
-        "measure": measure.what,
-        "models": measure.of,
+        "measure": measure.quantity,
+        "models": measure.comparison,
         "kind": measure.kind,
         "unit": "percent" if measure.percent else "",
         **figures,

@@ -11,14 +11,14 @@ from interpret_robust.models.variants import is_brought
 
 
 def stored_job(path: Path) -> Mapping[str, Any]:
-    """How a checkpoint was made."""
+    """Return how a checkpoint was made."""
     return checkpoint.read(path).job
 
 
 JobOf = Callable[[Path], Mapping[str, Any]]
 
 
-class Made(Protocol):
+class Candidate(Protocol):
     """A model as far as it decides who reads what it gives: it may have still to be trained. See `Subject`."""
 
     @property
@@ -32,12 +32,12 @@ class Made(Protocol):
 
 
 def _of_its_kind(job: Mapping[str, Any]) -> str:
-    """The options that train another seed of a model's architecture, where it is one of ours."""
+    """Return the options that train another seed of a model's architecture, where it is one of ours."""
     return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
 
-def evaluators_of(subject: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
-    """Which of the candidates read the gradient maps of the model `subject`, the paper's kind first.
+def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+    """Return which of the candidates read the gradient maps of the model `subject`, the paper's kind first.
 
     Two natural networks of its architecture, one natural of another architecture, one adversarially trained:
     all on its data, the lowest seeds. None of its architecture has its seed: they would have begun at the same
@@ -76,8 +76,11 @@ def evaluators_of(subject: Made, candidates: Sequence[Path], job_of: JobOf = sto
     return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))
 
 
-def copies_of(source: Made, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
-    """The candidates that were trained as `source` was, from other seeds, lowest first: they read its attacks."""
+def copies_of(source: Candidate, candidates: Sequence[Path], job_of: JobOf = stored_job) -> tuple[Path, ...]:
+    """Return the candidates that were trained as `source` was, from other seeds, lowest first.
+
+    They read its attacks.
+    """
     job = source.job
     copies = sorted(
         (candidate_job["seed"], path)
@@ -88,7 +91,7 @@ def copies_of(source: Made, candidates: Sequence[Path], job_of: JobOf = stored_j
 
 
 def others_of(subject: Subject, candidates: Sequence[Path]) -> tuple[Path, ...]:
-    """All candidates but `subject` that were trained on its dataset."""
+    """Return all candidates but `subject` that were trained on its dataset."""
     checkpoints = ((path, checkpoint.read(path)) for path in candidates)
     return tuple(
         path

@@ -34,29 +34,29 @@ class Flag:
 
     Attributes:
         id: its name, and its heading in docs/flags.md.
-        measured: a share of images and its 95 % interval.
+        measurements: a share of images and its 95 % interval.
         threshold: what the interval has to lie above.
-        which: of which images it is the share, in words.
-        where: over which images, and in which ball.
+        description: of which images it is the share, in words.
+        mask: over which images, and in which ball.
     """
 
     id: str
-    measured: Interval
+    measurements: Interval
     threshold: float
-    which: str
-    where: str
+    description: str
+    mask: str
 
     @property
     def is_raised(self) -> bool:
-        """Whether the measure is above its threshold by more than chance."""
-        return self.measured.low > self.threshold
+        """Return whether the measure is above its threshold by more than chance."""
+        return self.measurements.low > self.threshold
 
 
-class _Measured(NamedTuple):
+class _Measurement(NamedTuple):
     """A share of images, and in words which."""
 
     share: Interval
-    which: str
+    description: str
 
 
 class _Subject(NamedTuple):
@@ -66,28 +66,30 @@ class _Subject(NamedTuple):
     sha256: str
     images: str
     eps: float
-    where: str
+    mask: str
 
 
 @dataclass
 class _Evidence:
     """The files about one model, on one set of images, in one ball.
 
-    `transferred` are attacks on other models that this one read: their file, and its place among the targets.
+    `transfers` are attacks on other models that this one read: their file, and its place among the targets.
     """
 
     tables: list[Result] = field(default_factory=list)
     masking: Result | None = None
     autoattack: Result | None = None
-    transferred: list[tuple[Result, int]] = field(default_factory=list)
+    transfers: list[tuple[Result, int]] = field(default_factory=list)
 
     @property
     def table(self) -> Result | None:
-        """The file of attacks with the most readings."""
+        """Return the file of attacks with the most readings."""
         return max(self.tables, key=lambda table: len(readings(table)), default=None)
 
     def white_box(self) -> Outcomes | None:
-        """Which images (N,) are right on the natural image and under every attack that took this model's gradients."""
+        """Return which images (N,) are right on the natural image and under every attack that took this model's
+        gradients.
+        """
         outcomes = [right_in_worst_case(table) for table in self.tables]
         if self.masking is not None:
             outcomes += [_right(self.masking, "natural"), _right(self.masking, "one_step"), _pgd(self.masking, 0)]
@@ -95,53 +97,55 @@ class _Evidence:
 
 
 def _right(masking: Result, name: str) -> Outcomes:
-    """Which images (N,) of a file of `masking` are right under `name`, in all of its draws."""
+    """Return which images (N,) of a file of `masking` are right under `name`, in all of its draws."""
     predicted, label = masking[f"per_image/prediction_{name}"], masking["per_image/label"]
     return np.asarray((predicted.reshape(len(label), -1) == label[:, None]).all(1))
 
 
 def _pgd(masking: Result, place: int) -> Outcomes:
-    """Which images (N,) of a file of `masking` are right under PGD in the ball at `place`."""
+    """Return which images (N,) of a file of `masking` are right under PGD in the ball at `place`."""
     return np.asarray(masking["per_image/prediction_pgd"][:, place] == masking["per_image/label"])
 
 
-def _lost(first: Outcomes, second: Outcomes) -> Interval:
-    """Share right before minus share right after, of outcomes (N,) of the same images."""
+def _loss(first: Outcomes, second: Outcomes) -> Interval:
+    """Return share right before minus share right after, of outcomes (N,) of the same images."""
     return bootstrap_mean(first.astype(np.float64) - second)
 
 
-def _gap(named: dict[str, Outcomes]) -> _Measured:
-    """The difference of two attacks' accuracies, as a share above zero, and which of them breaks fewer images."""
-    (first, of_first), (second, of_second) = named.items()
+def _gap(title: dict[str, Outcomes]) -> _Measurement:
+    """Return the difference of two attacks' accuracies, as a share above zero, and which of them breaks fewer
+    images.
+    """
+    (first, of_first), (second, of_second) = title.items()
     if of_first.sum() < of_second.sum():
         first, of_first, second, of_second = second, of_second, first, of_first
-    return _Measured(_lost(of_first, of_second), f"of images more are right under {first} than under {second}")
+    return _Measurement(_loss(of_first, of_second), f"of images more are right under {first} than under {second}")
 
 
 _WITHSTANDS = "of images are right under all white-box attacks, and wrong under"
 
 
-def _black_box(evidence: _Evidence) -> _Measured | None:
+def _black_box(evidence: _Evidence) -> _Measurement | None:
     white, attacks = evidence.white_box(), {}
     if evidence.masking is not None:
         attacks["random search"] = _right(evidence.masking, "search")
-    for result, place in evidence.transferred:
+    for result, place in evidence.transfers:
         attacks[f"attacks on {targets(result)[0]}"] = right_in_worst_case(result, place)
     if white is None or not attacks:
         return None
-    broken = white & ~np.logical_and.reduce(list(attacks.values()))
-    return _Measured(rate(broken), f"{_WITHSTANDS} {' or '.join(attacks)}")
+    is_broken = white & ~np.logical_and.reduce(list(attacks.values()))
+    return _Measurement(rate(is_broken), f"{_WITHSTANDS} {' or '.join(attacks)}")
 
 
-def _random_noise(evidence: _Evidence) -> _Measured | None:
+def _random_noise(evidence: _Evidence) -> _Measurement | None:
     white = evidence.white_box()
     if white is None or evidence.masking is None:
         return None
-    broken = white & ~_right(evidence.masking, "noise")
-    return _Measured(rate(broken), f"{_WITHSTANDS} random noise")
+    is_broken = white & ~_right(evidence.masking, "noise")
+    return _Measurement(rate(is_broken), f"{_WITHSTANDS} random noise")
 
 
-def _many_steps(evidence: _Evidence) -> _Measured | None:
+def _many_steps(evidence: _Evidence) -> _Measurement | None:
     table = evidence.table
     pgd = {} if table is None else _steps(table, "PGD")
     if table is None:
@@ -156,7 +160,7 @@ def _many_steps(evidence: _Evidence) -> _Measured | None:
     return _gap({name: right(table, name) for name in (str(short_attack), long_attack)})
 
 
-def _loss_gap(evidence: _Evidence) -> _Measured | None:
+def _loss_gap(evidence: _Evidence) -> _Measurement | None:
     table = evidence.table
     pgd, cw = ({}, {}) if table is None else (_steps(table, attack) for attack in ("PGD", "CW"))
     if table is None or not (pgd and cw):
@@ -166,43 +170,43 @@ def _loss_gap(evidence: _Evidence) -> _Measured | None:
 
 
 def _steps(table: Result, attack: str) -> dict[int, str]:
-    """The readings of PGD or CW by their number of steps."""
+    """Return the readings of PGD or CW by their number of steps."""
     return {int(name.rpartition("-")[2]): name for name in readings(table) if name.startswith(attack)}
 
 
-def _one_step(evidence: _Evidence) -> _Measured | None:
+def _one_step(evidence: _Evidence) -> _Measurement | None:
     masking = evidence.masking
     if masking is None:
         return None
     multi_step = _pgd(masking, 0)
     single_step = _right(masking, "natural") & _right(masking, "one_step")
-    return _Measured(
-        _lost(multi_step, single_step), "of images more are right under PGD-20 than after one step of length eps"
+    return _Measurement(
+        _loss(multi_step, single_step), "of images more are right under PGD-20 than after one step of length eps"
     )
 
 
-def _zero_gradients(evidence: _Evidence) -> _Measured | None:
+def _zero_gradients(evidence: _Evidence) -> _Measurement | None:
     if evidence.masking is None:
         return None
     shares = evidence.masking["per_image/zero_share"] >= MOSTLY
     place = int(shares.sum(0).argmax())
     loss = evidence.masking["loss"][place]
-    return _Measured(
+    return _Measurement(
         rate(shares[:, place]), f"of images have a gradient of the {loss} loss with at least {MOSTLY:.0%} zeros"
     )
 
 
-def _autoattack(evidence: _Evidence) -> _Measured | None:
+def _autoattack(evidence: _Evidence) -> _Measurement | None:
     if evidence.autoattack is None or evidence.table is None:
         return None
     comparison = weaker_than_ours(evidence.autoattack, evidence.table)
-    return _Measured(
+    return _Measurement(
         comparison.difference,
         f"of images fewer are right under AutoAttack than in our worst case, of {comparison.images}",
     )
 
 
-def _large_eps(evidence: _Evidence) -> _Measured | None:
+def _large_eps(evidence: _Evidence) -> _Measurement | None:
     masking = evidence.masking
     if masking is None or masking.config["settings"]["eps"] == 0:
         return None
@@ -210,13 +214,15 @@ def _large_eps(evidence: _Evidence) -> _Measured | None:
     radii = [radius(min(1.0, eps * int(factor))) for factor in factors]
     shares = [rate(_pgd(masking, place)) for place in range(len(radii))]
     none_left = [name for name, share in zip(radii, shares, strict=True) if share.value <= FLAGS["large-eps"].threshold]
-    reached = f"{none_left[0]} is enough to break nearly all" if none_left else "no radius tried breaks nearly all"
-    return _Measured(shares[-1], f"of images are right under PGD-20 at {radii[-1]}; {reached}")
+    reached_images = (
+        f"{none_left[0]} is enough to break nearly all" if none_left else "no radius tried breaks nearly all"
+    )
+    return _Measurement(shares[-1], f"of images are right under PGD-20 at {radii[-1]}; {reached_images}")
 
 
 class _Rule(NamedTuple):
     threshold: float
-    measure: Callable[[_Evidence], _Measured | None]
+    measure: Callable[[_Evidence], _Measurement | None]
 
 
 FLAGS = {
@@ -242,23 +248,23 @@ def read(path: Path) -> Result:
 
 
 def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
-    """The flags that files of READS let one measure, by the checkpoint's name."""
+    """Return the flags that files of READS let one measure, by the checkpoint's name."""
     flags_by_model: dict[str, list[Flag]] = {}
     for subject, evidence in _by_model(results).items():
         flags = flags_by_model.setdefault(subject.name, [])
         for flag, (threshold, measure) in FLAGS.items():
-            if measured := measure(evidence):
-                flags.append(Flag(flag, measured.share, threshold, measured.which, subject.where))
+            if measurements := measure(evidence):
+                flags.append(Flag(flag, measurements.share, threshold, measurements.description, subject.mask))
     return flags_by_model
 
 
 def summary(results: Sequence[Result]) -> Table:
-    """A row for each model and its images, what each flag measures; a raised one says so."""
+    """Return a row for each model and its images, what each flag measures; a raised one says so."""
     flags_by_model = all_of(results)
     rows = []
     for name, flags in flags_by_model.items():
-        for place in dict.fromkeys(flag.where for flag in flags):
-            by_id = {flag.id: flag for flag in flags if flag.where == place}
+        for place in dict.fromkeys(flag.mask for flag in flags):
+            by_id = {flag.id: flag for flag in flags if flag.mask == place}
             cells = {name: _cell(by_id[name]) if name in by_id else "" for name in FLAGS}
             rows.append({"model": name, **cells, "over": place})
     columns = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
@@ -268,20 +274,20 @@ def summary(results: Sequence[Result]) -> Table:
 
 
 def _cell(flag: Flag) -> str:
-    return flag.measured.percent() + (" RAISED" if flag.is_raised else "")
+    return flag.measurements.percent() + (" RAISED" if flag.is_raised else "")
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
-    """A row for each model and flag, in words and numbers: shares in percent."""
+    """Return a row for each model and flag, in words and numbers: shares in percent."""
     return [
         {
             "model": name,
             "flag": flag.id,
             "raised": "yes" if flag.is_raised else "no",
-            **{place: f"{100 * value:.4g}" for place, value in flag.measured._asdict().items()},
+            **{place: f"{100 * value:.4g}" for place, value in flag.measurements._asdict().items()},
             "threshold": f"{100 * flag.threshold:.4g}",
-            "which": flag.which,
-            "over": flag.where,
+            "which": flag.description,
+            "over": flag.mask,
         }
         for name, flags in all_of(results).items()
         for flag in flags
@@ -289,16 +295,16 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
 
 
 def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
-    """What there is about each model that has a file of its own. AutoAttack may have met fewer of the images.
+    """Return what there is about each model that has a file of its own. AutoAttack may have met fewer of the images.
 
     Files of recalibrated models are left out: they are of a control, not of the model.
     """
     results = [result for result in results if recalibration(result) == "none"]
     by_subject: dict[_Subject, _Evidence] = defaultdict(_Evidence)
-    own = set()
+    readings_of_own = set()
     for result in sorted(results, key=lambda result: (order(result), result.path)):
         subject, *readers = _subjects(result)
-        own.add(subject)
+        readings_of_own.add(subject)
         if result.schema.startswith("masking/"):
             by_subject[subject].masking = result
             continue
@@ -306,17 +312,17 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
             continue
         by_subject[subject].tables.append(result)
         for place, reader in enumerate(readers, start=1):
-            by_subject[reader].transferred.append((result, place))
+            by_subject[reader].transfers.append((result, place))
     for result in sorted(results, key=lambda result: result.count):
         if result.schema.startswith("autoattack/"):
             for evidence in by_subject.values():
                 if evidence.table and comparable(result, evidence.table):
                     evidence.autoattack = result
-    return {subject: evidence for subject, evidence in by_subject.items() if subject in own}
+    return {subject: evidence for subject, evidence in by_subject.items() if subject in readings_of_own}
 
 
 def _subjects(result: Result) -> list[_Subject]:
-    """The models that a file says something of, its own first."""
+    """Return the models that a file says something of, its own first."""
     data, eps = result.config["data"], result.config["settings"]["eps"]
     checkpoint, readers = result.config["checkpoint"], result.config.get("evaluators", {"names": (), "sha256": ()})
     models = [(checkpoint["name"], checkpoint["sha256"]), *zip(readers["names"], readers["sha256"], strict=True)]

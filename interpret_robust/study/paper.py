@@ -54,21 +54,24 @@ class Claim:
 
     @property
     def compares(self) -> bool:
-        """Whether it compares models."""
+        """Return whether it compares models."""
         return len(self.models[0]) > 1
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """All variants that it is about."""
+        """Return all variants that it is about."""
         return tuple(dict.fromkeys(variant for models in self.models for variant in models))
 
     def is_about(self, dataset: str) -> bool:
-        """Whether it can be tested on a dataset: the paper tells MNIST, in a section of its own, from all others."""
+        """Return whether it can be tested on a dataset.
+
+        The paper tells MNIST, in a section of its own, from all others.
+        """
         return (dataset == "mnist") == (self.section == ON_MNIST)
 
 
 def row(table: str, setting: str, reading: str = HEADLINES[0], *, headline: bool = True) -> Row:
-    """A row of a table; under attack that of a reading, such as `PGD-20`. Empty where the paper has none.
+    """Return a row of a table; under attack that of a reading, such as `PGD-20`. Empty where the paper has none.
 
     Table 1 does not tell the number of its steps: it stands beside the reading that is the `headline`.
     """
@@ -118,7 +121,7 @@ CLAIMS = (
         "with a cost of standard accuracy and a slight decline of black box accuracy",
         "Section 4.2, Table 2",
         "robustness",
-        tuple((without, regularized) for regularized, without in WITH_REGULARIZATION),
+        tuple((baseline, regularized) for regularized, baseline in WITH_REGULARIZATION),
         ("natural", "black-box"),
     ),
     Claim(

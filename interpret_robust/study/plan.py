@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import file_name, reached
+from interpret_robust.analyses.engine.naming import count_of_images, file_name
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import load
@@ -44,7 +44,7 @@ class Question:
     limit: int | None = None
 
     def of(self, analysis: Any) -> Any:
-        """The settings for the analysis."""
+        """Return the settings for the analysis."""
         return replace(analysis.settings(), **self.settings)
 
     @property
@@ -72,7 +72,7 @@ OF_TABLE_4 = ("at-att-reg", "at")
 
 HEADLINE_ONLY = {"pgd": "20", "cw": "none"}
 """For the attack of the quick study: the whole table takes fifteen times as long."""
-EXPLAINED = 400
+EXPLANATION_IMAGES = 400
 """Test images of which the quick study asks what a model looks at. It attacks all, more than twice as many."""
 
 # The subjects of the quick study have seed 0: the four variants and the natural networks that the paper sets beside
@@ -81,7 +81,7 @@ EXPLAINED = 400
 SUBJECTS = tuple(Model("small", variant, 0) for variant in (*ADVERSARIAL, *NATURAL))
 READERS = (Model("cnn", "natural", 1), Model("small", "natural", 1), Model("small", "natural", 2))
 
-_EXPLAINED = tuple(model for model in SUBJECTS if model.variant in (*ADVERSARIAL, "natural"))
+_EXPLAINED_MODELS = tuple(model for model in SUBJECTS if model.variant in (*ADVERSARIAL, "natural"))
 _OF_TABLE_4 = tuple(model for model in SUBJECTS if model.variant in (*OF_TABLE_4, "natural"))
 
 QUICK = Study(
@@ -91,11 +91,11 @@ QUICK = Study(
     (
         Question("robustness", SUBJECTS, HEADLINE_ONLY),
         *(
-            Question(name, _EXPLAINED, limit=EXPLAINED)
+            Question(name, _EXPLAINED_MODELS, limit=EXPLANATION_IMAGES)
             for name in ("attention-rank", "attention-maps", "localization", "feature-deletion")
         ),
         *(
-            Question(name, _OF_TABLE_4, limit=EXPLAINED)
+            Question(name, _OF_TABLE_4, limit=EXPLANATION_IMAGES)
             for name in ("gradient-maps", "gradmap-score", "alignment", "randomization")
         ),
     ),
@@ -112,7 +112,7 @@ class Ask(NamedTuple):
     images: int | None = None
 
 
-BOTH = ("train", "test")
+BOTH_SPLITS = ("train", "test")
 KEPT_MAPS = 100
 """Images of which the reference study keeps gradient maps, so that its files can be shipped."""
 TABLE = Ask("robustness", ADVERSARIAL)
@@ -125,13 +125,13 @@ PARTS = {
     "table1": (TABLE_1,),
     "table2": (TABLE,),
     "table3": (TABLE,),
-    "table4": (Ask("gradmap-score", OF_TABLE_4, splits=BOTH),),
+    "table4": (Ask("gradmap-score", OF_TABLE_4, splits=BOTH_SPLITS),),
     "table5": (TABLE,),
     "table6": (TABLE,),
     "section4.3": (SECTION_4_3,),
-    "figure2": (Ask("attention-rank", WITH_ATTENTION, splits=BOTH),),
-    "figure3": (Ask("attention-maps", WITH_ATTENTION, splits=BOTH),),
-    "figure4": (Ask("gradient-maps", OF_TABLE_4, splits=BOTH),),
+    "figure2": (Ask("attention-rank", WITH_ATTENTION, splits=BOTH_SPLITS),),
+    "figure3": (Ask("attention-maps", WITH_ATTENTION, splits=BOTH_SPLITS),),
+    "figure4": (Ask("gradient-maps", OF_TABLE_4, splits=BOTH_SPLITS),),
     "audit": (
         AUDITED_TABLE,
         SECTION_4_3,
@@ -146,18 +146,18 @@ PARTS = {
         TABLE,
         SECTION_4_3,
         Ask("masking", ADVERSARIAL),
-        Ask("attention-rank", WITH_ATTENTION, splits=BOTH),
-        Ask("attention-maps", WITH_ATTENTION, splits=BOTH),
+        Ask("attention-rank", WITH_ATTENTION, splits=BOTH_SPLITS),
+        Ask("attention-maps", WITH_ATTENTION, splits=BOTH_SPLITS),
         Ask("feature-deletion", WITH_ATTENTION),
-        Ask("gradient-maps", OF_TABLE_4, splits=BOTH, images=KEPT_MAPS),
-        Ask("gradmap-score", OF_TABLE_4, splits=BOTH),
+        Ask("gradient-maps", OF_TABLE_4, splits=BOTH_SPLITS, images=KEPT_MAPS),
+        Ask("gradmap-score", OF_TABLE_4, splits=BOTH_SPLITS),
         Ask("alignment", OF_TABLE_4),
         Ask("randomization", OF_TABLE_4),
     ),
 }
 """What is asked for each part of the paper, for the audit of all its claims, and for the reference study."""
 
-REPORTED = ("quick", "audit", "cifar10")
+WITH_REPORT = ("quick", "audit", "cifar10")
 """Studies that end in the verdicts on the paper's claims and in a page."""
 
 
@@ -238,7 +238,8 @@ def _models(architecture: str, variants: Iterable[str], seeds: int) -> tuple[Mod
 
 
 def _readers(architecture: str, reader: str | None, seeds: int) -> tuple[Model, ...]:
-    """Evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds are there.
+    """Return evaluators of the maps of these seeds: whichever it is, two natural ones and an `at` of other seeds
+    are there.
 
     Beside them stands one of another architecture, where there is to be any.
     """
@@ -256,7 +257,7 @@ class Step(NamedTuple):
     needs: tuple[Path, ...] = ()
 
 
-class _Planned(NamedTuple):
+class _PlannedSteps(NamedTuple):
     """A model that may have still to be trained."""
 
     path: Path
@@ -269,28 +270,30 @@ class _Planned(NamedTuple):
 
 
 def plan(study: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
-    """Every model and every answer of a study, in an order in which they can be made."""
-    models = _planned(study, folders)
+    """Return every model and every answer of a study, in an order in which they can be made."""
+    models = _plan_steps(study, folders)
     answers = [step for _, steps in _answers(study, models, folders) for step in steps]
     return [*(Step(model.path) for model in models.values()), *answers]
 
 
-def _planned(study: Study, folders: Folders) -> dict[Model, _Planned]:
+def _plan_steps(study: Study, folders: Folders) -> dict[Model, _PlannedSteps]:
     tasks = train_tasks(study, folders)
     return {
-        model: _Planned(folders.checkpoints / task.name, task.job().describe(), study.dataset)
+        model: _PlannedSteps(folders.checkpoints / task.name, task.job().describe(), study.dataset)
         for model, task in zip(study.models, tasks, strict=True)
     }
 
 
-def _answers(study: Study, models: Mapping[Model, _Planned], folders: Folders) -> Iterator[tuple[Question, list[Step]]]:
-    """Each question's files. What needs object masks is asked only where there are any."""
+def _answers(
+    study: Study, models: Mapping[Model, _PlannedSteps], folders: Folders
+) -> Iterator[tuple[Question, list[Step]]]:
+    """Yield each question's files. What needs object masks is asked only where there are any."""
     data, jobs = load(study.dataset), {model.path: model.job for model in models.values()}
     for question in study.questions:
         analysis = analyses.get(question.analysis)
         if analysis.needs_masks and data.test.masks is None:
             continue
-        settings, limit = question.of(analysis), reached(question.limit, data.split(question.split))
+        settings, limit = question.of(analysis), count_of_images(question.limit, data.split(question.split))
         steps = []
         for model in (models[key] for key in question.models):
             name = file_name(analysis, model.path.stem, model.job, question.split, settings, limit)
@@ -304,7 +307,7 @@ def _answers(study: Study, models: Mapping[Model, _Planned], folders: Folders) -
 def train_tasks(
     study: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
 ) -> list[TrainTask]:
-    """The models of a study, each with the recipe for its architecture."""
+    """Return the models of a study, each with the recipe for its architecture."""
     return [
         TrainTask(
             study.dataset,
@@ -325,27 +328,28 @@ def train_tasks(
 def question_tasks(
     study: Study,
     folders: Folders,
-    only: Container[str] | None = None,
-    **shared: Any,
+    names_only: Container[str] | None = None,
+    **common: Any,
 ) -> list[tuple[Question, list[AnalysisTask]]]:
-    """Every question, asked of every model that it is for; what a model gives is read by others of the study only.
+    """Return every question, asked of every model that it is for; what a model gives is read by others of the study
+    only.
 
-    `only` are the files that are wanted, None for all; `shared` is what their tasks have in common.
+    `names_only` are the files that are wanted, None for all; `common` is what their tasks have in common.
     """
     pairs = []
-    for question, steps in _answers(study, _planned(study, folders), folders):
-        chosen_steps = [step for step in steps if only is None or step.file.name in only]
-        tasks = [task for step in chosen_steps for task in _tasks(question, step, folders, **shared)]
+    for question, steps in _answers(study, _plan_steps(study, folders), folders):
+        chosen_steps = [step for step in steps if names_only is None or step.file.name in names_only]
+        tasks = [task for step in chosen_steps for task in _tasks(question, step, folders, **common)]
         if tasks:
             pairs.append((question, tasks))
     return pairs
 
 
-def _tasks(question: Question, step: Step, folders: Folders, **shared: Any) -> list[AnalysisTask]:
+def _tasks(question: Question, step: Step, folders: Folders, **common: Any) -> list[AnalysisTask]:
     settings = question.of(analyses.get(question.analysis))
     subject, *readers = step.needs
-    shared |= {"split": question.split, "limit": question.limit}
-    return analysis_tasks(question.analysis, [subject], folders, settings, readers, **shared)
+    common |= {"split": question.split, "limit": question.limit}
+    return analysis_tasks(question.analysis, [subject], folders, settings, readers, **common)
 
 
 def reproduce(
@@ -356,7 +360,7 @@ def reproduce(
     deadline: float = math.inf,
     *,
     overwrite: bool = False,
-    only: Collection[str] | None = None,
+    names_only: Collection[str] | None = None,
 ) -> list[tuple[Question, list[Path]]]:
     """Train and ask; returns the files of the answers to each question.
 
@@ -367,17 +371,17 @@ def reproduce(
         say: told how it goes.
         deadline: a value of `time.monotonic()`.
         overwrite: make everything anew.
-        only: names of files, see `plan`, that are to be made, from those that they need; None for all of the study.
+        names_only: names of files, see `plan`, that are to be made, from those that they need; None for all.
 
     Raises Stopped where the deadline passes, with everything saved, and to be continued; and UserError for a file that
     is not of the study, or that needs one that is not there.
     """
-    names = [step.file.name for step in plan(study)] if only else []
-    for name in only or ():
+    names = [step.file.name for step in plan(study)] if names_only else []
+    for name in names_only or ():
         if name not in names:
             raise unknown("file of this study", name, names)
     trainings = train_tasks(study, folders, device, deadline, overwrite=overwrite)
-    do_all([task for task in trainings if only is None or task.name in only], device, say)
-    pairs = question_tasks(study, folders, only, device=device, deadline=deadline, overwrite=overwrite)
+    do_all([task for task in trainings if names_only is None or task.name in names_only], device, say)
+    pairs = question_tasks(study, folders, names_only, device=device, deadline=deadline, overwrite=overwrite)
     do_all([task for _, tasks in pairs for task in tasks], device, say)
     return [(question, [task.work().path for task in tasks]) for question, tasks in pairs]

@@ -23,15 +23,15 @@ from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card, Reference
-from interpret_robust.models.external import Brought, subject
+from interpret_robust.models.external import ExternalModel, subject
 from interpret_robust.models.trial import try_out
 from interpret_robust.models.variants import variant
 from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import finished, training
+from interpret_robust.training.loop import is_finished, training
 from interpret_robust.training.recipe import Recipe
 
-FEW = 3
+MAXIMUM_NAMED = 3
 """Files that are named one by one where they are there already."""
 
 AT_ONCE = 4
@@ -55,16 +55,16 @@ class TrainTask:
 
     @property
     def name(self) -> str:
-        """The checkpoint's file name."""
+        """Return the checkpoint's file name."""
         return f"{self.job().name}.safetensors"
 
     def job(self) -> Job:
-        """What is trained."""
+        """Return what is trained."""
         return Job(load(self.source), self.architecture, variant(self.variant), self.seed, self.recipe, self.limit)
 
     def is_done(self) -> bool:
-        """Whether its checkpoint is there. Raises UserError where another job's has its name."""
-        return finished(self.job(), self.folder, overwrite=self.overwrite)
+        """Return whether its checkpoint is there. Raises UserError where another job's has its name."""
+        return is_finished(self.job(), self.folder, overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
         """Train, and say how it went. Raises Stopped without beginning where the deadline has passed."""
@@ -72,7 +72,7 @@ class TrainTask:
             return round_robin.to_end(self.steps(stop, position))
 
     def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
-        """The same a step at a time, until `stop` is set."""
+        """Yield the same a step at a time, until `stop` is set."""
         if ranks.any_of(time.monotonic() > self.deadline)[0]:
             raise Stopped(f"{self.job().name} was not begun")
         path, is_new = yield from training(
@@ -121,11 +121,11 @@ class AnalysisTask:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """Return the file's name."""
         return self.work().path.name
 
     def is_done(self) -> bool:
-        """Whether its file is there. Raises UserError where another configuration's has its name."""
+        """Return whether its file is there. Raises UserError where another configuration's has its name."""
         return self.work().is_done(overwrite=self.overwrite)
 
     def __call__(self, position: int | None = None) -> str:
@@ -135,7 +135,7 @@ class AnalysisTask:
         return f"analyzed {path.name}" if work.is_new else f"{path.name} is there already"
 
     def work(self) -> streaming.Work:
-        """The analysis with everything that it needs. Raises UserError where these do not fit."""
+        """Return the analysis with everything that it needs. Raises UserError where these do not fit."""
         model = subject(self.checkpoint, self.source)
         source = self.source or model.source
         return streaming.Work(
@@ -162,17 +162,17 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
     Several ranks do each task together, one by one. Each outcome is said as it comes. The first error is raised when
     all others have ended; by ranks, which cannot go on without each other, at once.
     """
-    todo, done = [], []
+    todo, finished_tasks = [], []
     is_done_by_task = ranks.from_first(lambda: [task.is_done() for task in tasks])
     for task, is_done in zip(tasks, is_done_by_task, strict=True):
         assert isinstance(task, TrainTask | AnalysisTask)
         if is_done:
-            done.append(task.name)
+            finished_tasks.append(task.name)
         else:
             if not task.overwrite and (task.folder / task.name).exists():
                 say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
-    _say_done(done, len(tasks), say)
+    _say_done(finished_tasks, len(tasks), say)
     failures = []
     for outcome in _outcomes(todo, resolve(device)):
         if isinstance(outcome, Exception):
@@ -188,7 +188,7 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
 
 def _say_done(names: Sequence[str], count: int, say: Say) -> None:
     """Say which of `count` files are there already: a few by name, many in one line."""
-    if len(names) > FEW:
+    if len(names) > MAXIMUM_NAMED:
         say(f"{len(names)} of {count} files are there already")
         return
     for name in names:
@@ -196,7 +196,7 @@ def _say_done(names: Sequence[str], count: int, say: Say) -> None:
 
 
 def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exception]:
-    """What each task says, or its exception, as they end."""
+    """Yield what each task says, or its exception, as they end."""
     trainings = [task for task in tasks if isinstance(task, TrainTask)]
     if ranks.count() > 1:
         yield from (task(None) for task in tasks)
@@ -208,7 +208,7 @@ def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exc
 
 
 def checkpoints_in(folders: Folders) -> list[Path]:
-    """The finished checkpoints of a working directory, by name. Raises UserError where there are none."""
+    """Return the finished checkpoints of a working directory, by name. Raises UserError where there are none."""
     paths = _checkpoints_in(folders)
     if not paths:
         raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
@@ -220,7 +220,7 @@ def _checkpoints_in(folders: Folders) -> list[Path]:
 
 
 def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:
-    """Those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
+    """Return those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
 
     `options` is what their tasks have in common. Raises UserError where there are none.
     """
@@ -235,10 +235,10 @@ def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any],
 
 
 def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mapping[str, Any]) -> str | None:
-    analysis, stored = analyses.get(name), checkpoint.read(path)
-    if not options.get("source") and must_be_fetched(stored.source):
-        return f"its images are not here: `irt data get {stored.source}`."
-    dataset = load(options.get("source") or stored.source)
+    analysis, file = analyses.get(name), checkpoint.read(path)
+    if not options.get("source") and must_be_fetched(file.source):
+        return f"its images are not here: `irt data get {file.source}`."
+    dataset = load(options.get("source") or file.source)
     if analysis.needs_masks and dataset.test.masks is None:
         return f"{dataset.name} has no object masks."
     if evaluators := options.get("evaluators"):
@@ -250,7 +250,7 @@ def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mappin
     if analysis.readers != "evaluators":
         return None
     try:
-        evaluators_of(stored, candidates)
+        evaluators_of(file, candidates)
     except UserError as error:
         return str(error)
     return None
@@ -267,7 +267,7 @@ def analysis_tasks(
     matrix: bool = False,
     **options: Any,
 ) -> list[AnalysisTask]:
-    """A task for each subject.
+    """Return a task for each subject.
 
     What it gives is read by the `evaluators` given, or by those that suit the analysis among `candidates`, by
     default all that there are; with `matrix` by all others of the same dataset. Raises UserError for both.
@@ -293,14 +293,16 @@ def analysis_tasks(
 
 
 def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
-    """What is doubtful about the models from elsewhere that have still to be asked, or that read what others give."""
+    """Return what is doubtful about the models from elsewhere that have still to be asked, or that read what others
+    give.
+    """
     by_model: dict[tuple[Reference, str | None], str | None] = {}
     for task in tasks:
         for reference in (task.checkpoint, *task.evaluators):
             if (reference, task.source) in by_model or not _is_card(reference) or task.is_done():
                 continue
             model = subject(reference, task.source)
-            assert isinstance(model, Brought)
+            assert isinstance(model, ExternalModel)
             by_model[reference, task.source] = try_out(model, load(model.source), resolve(task.device)).doubt
     return [doubt for doubt in by_model.values() if doubt]
 

@@ -22,15 +22,15 @@ WARM_UP = 3
 """Steps that run before one is recorded: compilers, libraries and the optimiser prepare themselves in these."""
 
 
-def accelerated(step: Step, model: Classifier, device: torch.device) -> Step:
-    """The same step as fast as the device allows. On a GPU `model.features` is compiled.
+def accelerate(step: Step, model: Classifier, device: torch.device) -> Step:
+    """Return the same step as fast as the device allows. On a GPU `model.features` is compiled.
 
     What several ranks do together is neither compiled nor recorded.
     """
-    return Recorded(step, model) if device.type == "cuda" and ranks.count() == 1 else step
+    return RecordedStep(step, model) if device.type == "cuda" and ranks.count() == 1 else step
 
 
-class Recorded:
+class RecordedStep:
     """A step that runs as written while its attack still changes, and is then recorded once and replayed.
 
     What cannot be compiled or recorded here runs as written, which is said once on stderr.
@@ -39,7 +39,7 @@ class Recorded:
     def __init__(self, step: Step, model: Classifier) -> None:
         self.step, self.model = step, model
         self.attack: PGD | None = None
-        self.unchanged = 0
+        self.repeats = 0
         self.can_record = True
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: tuple[Tensor, ...] = ()
@@ -48,10 +48,10 @@ class Recorded:
     def __call__(self, attack: PGD | None, *inputs: Tensor) -> None:
         """Do one step."""
         if attack != self.attack:
-            self.attack, self.unchanged, self.graph = attack, 0, None
-        if self.unchanged == WARM_UP and self.can_record:
+            self.attack, self.repeats, self.graph = attack, 0, None
+        if self.repeats == WARM_UP and self.can_record:
             self._record(*inputs)
-        self.unchanged += 1
+        self.repeats += 1
         if self.graph is None:
             self._as_written(*inputs)
             return
@@ -85,8 +85,8 @@ class Recorded:
 
 def _compile(model: Classifier) -> None:
     """Compile what the attack and both passes of the objective go through. Graphs are ours, not the compiler's."""
-    compiled = torch.compile(model.features, mode="max-autotune-no-cudagraphs", dynamic=False)
-    model.features = compiled  # type: ignore[method-assign]
+    compile_step = torch.compile(model.features, mode="max-autotune-no-cudagraphs", dynamic=False)
+    model.features = compile_step  # type: ignore[method-assign]
 
 
 def _say(message: str, error: Exception) -> None:

@@ -22,11 +22,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The checkpoint's name, without its ending."""
+        """Return the checkpoint's name, without its ending."""
         return file_part(f"{self.dataset.name}-{self.architecture}-{self.variant.name}-seed{self.seed}")
 
     def describe(self) -> dict[str, Any]:
-        """The job as JSON: two jobs with equal descriptions give equal weights on one machine.
+        """Return the job as JSON: two jobs with equal descriptions give equal weights on one machine.
 
         To the last bit they do so with an equal number of threads, which the checkpoint notes beside the job.
         """

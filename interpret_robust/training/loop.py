@@ -32,7 +32,7 @@ from interpret_robust.core.round_robin import to_end
 from interpret_robust.datasets.batches import TrainingBatches
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.shared_norm import share_batch_norm
-from interpret_robust.training.accelerate import accelerated
+from interpret_robust.training.accelerate import accelerate
 from interpret_robust.training.job import Job
 from interpret_robust.training.objective import FeatureRegularization, Objective, feature_distance, objective
 
@@ -76,7 +76,7 @@ class Totals:
         self.predictions.zero_()
 
     def of_all_ranks(self) -> "Totals":
-        """The sums over the whole epoch so far."""
+        """Return the sums over the whole epoch so far."""
         return Totals(ranks.total(self.sums), ranks.total(self.predictions))
 
 
@@ -128,7 +128,7 @@ class Run:
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
-        self.update = accelerated(self._update, self.model, self.device)
+        self.update = accelerate(self._update, self.model, self.device)
 
     def advance(self) -> None:
         """One training step; at an epoch's end also its line of history."""
@@ -178,7 +178,10 @@ class Run:
         check_collapse(self.history, self.classes)
 
     def running(self) -> dict[str, str]:
-        """Means over this rank's part of the epoch so far, as text; of the last epoch where a new one has begun."""
+        """Return means over this rank's part of the epoch so far, as text.
+
+        Of the last epoch where a new one has begun.
+        """
         images = (self.step % self.batches.steps_per_epoch) * self.job.recipe.batch_size * self.share / ranks.count()
         if images == 0:
             last = self.history[-1]
@@ -189,12 +192,15 @@ class Run:
         return numbers | ({"distance": f"{distance:.3f}"} if self.job.variant.regularized else {})
 
     def final_tensors(self) -> checkpoint.Tensors:
-        """The weights and buffers that are the result: the average where the recipe has one."""
+        """Return the weights and buffers that are the result: the average where the recipe has one."""
         model = self.average.module if self.average else self.model
         return dict(model.state_dict())
 
     def state(self) -> tuple[dict[str, Any], checkpoint.Tensors]:
-        """What `restore` needs to go on as if nothing had happened, with any number of ranks; all of them are asked."""
+        """Return what `restore` needs to go on as if nothing had happened, with any number of ranks.
+
+        All of them are asked.
+        """
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
@@ -208,11 +214,11 @@ class Run:
         """Take up the run where `state` was taken."""
         self.step, self.seconds = state.about["step"], state.about["seconds"]
         self.history = state.about["history"]
-        self.model.load_state_dict(_below("model.", state.tensors))
+        self.model.load_state_dict(_entries_below("model.", state.tensors))
         if self.average:
-            self.average.load_state_dict(_below("average.", state.tensors))
+            self.average.load_state_dict(_entries_below("average.", state.tensors))
         optimiser: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below("optimiser.", state.tensors).items():
+        for name, tensor in _entries_below("optimiser.", state.tensors).items():
             index, key = name.split(".")
             # In the order of the weights, along which an optimiser of one kernel goes through memory.
             weights = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
@@ -221,7 +227,7 @@ class Run:
             {"state": optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
         )
         if ranks.index() == 0:
-            totals = _below("totals.", state.tensors)
+            totals = _entries_below("totals.", state.tensors)
             self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
 
 
@@ -283,7 +289,7 @@ def training(
     lock = Lock(path)
     try:
         yield from ranks.wait_for_turn(lock, lambda: stop.is_set() or time.monotonic() > deadline)
-        if ranks.from_first(lambda: finished(job, folder, overwrite=overwrite)):
+        if ranks.from_first(lambda: is_finished(job, folder, overwrite=overwrite)):
             if ranks.index() == 0:
                 state_of(path).unlink(missing_ok=True)
             return path, False
@@ -342,8 +348,11 @@ def _environment(device: torch.device) -> dict[str, str | int]:
     return provenance.environment(devices.describe(device), torch.get_num_threads(), ranks.count())
 
 
-def finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
-    """Whether the job's checkpoint is there and to be kept. Raises UserError where another job's has its name."""
+def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
+    """Return whether the job's checkpoint is there and to be kept.
+
+    Raises UserError where another job's has its name.
+    """
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
         return False
@@ -385,27 +394,27 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
 
     Returns where its steps until now were made: code, environment and precision, up to which step.
     """
-    state = ranks.bytes_from_first(lambda: _unfinished(run.job, state_path, overwrite=overwrite))
+    state = ranks.bytes_from_first(lambda: _read_state(run.job, state_path, overwrite=overwrite))
     if not state:
         return []
-    unfinished = checkpoint.parse(state_path, state)
-    environment = unfinished.about["environment"]
+    state_file = checkpoint.parse(state_path, state)
+    environment = state_file.about["environment"]
     if (
         run.device.type == "cpu"
-        and unfinished.about["precision"] == EXACT
+        and state_file.about["precision"] == EXACT
         and environment.get("processes", 1) == ranks.count()
     ):
         torch.set_num_threads(environment["threads"])
-    run.restore(unfinished)
-    origin = {key: unfinished.about[key] for key in ("code", "environment", "precision", "step")}
+    run.restore(state_file)
+    origin = {key: state_file.about[key] for key in ("code", "environment", "precision", "step")}
     if ranks.restarts():
         origin["restart"] = ranks.restarts()
         run.restarted_from = run.step
-    return [*unfinished.about["earlier"], origin]
+    return [*state_file.about["earlier"], origin]
 
 
-def _unfinished(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
-    """The file of an unfinished run of this job; nothing where there is none, or one that may be replaced."""
+def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
+    """Return the file of an unfinished run of this job; nothing where there is none, or one that may be replaced."""
     if not state_path.exists():
         return b""
     data = state_path.read_bytes()
@@ -447,13 +456,13 @@ _COLLAPSE_HELP = (
 
 
 def _parallel(loss: Loss, device: torch.device) -> nn.Module:
-    """The loss of this rank's images, with gradients that are means over all ranks."""
+    """Return the loss of this rank's images, with gradients that are means over all ranks."""
     share_batch_norm(loss.model)
     return DistributedDataParallel(loss, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The recipe's, in few kernels. On a GPU its rate is a tensor, so that a recorded step sees it change."""
+    """Return the recipe's, in few kernels. On a GPU its rate is a tensor, so that a recorded step sees it change."""
     recipe = job.recipe
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
@@ -475,9 +484,9 @@ def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _average(model: torch.nn.Module, decay: float) -> AveragedModel:
-    """A running mean of the weights; buffers, such as batch norm's statistics, are the latest."""
+    """Return a running mean of the weights; buffers, such as batch norm's statistics, are the latest."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
-def _below(prefix: str, tensors: checkpoint.Tensors) -> checkpoint.Tensors:
+def _entries_below(prefix: str, tensors: checkpoint.Tensors) -> checkpoint.Tensors:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

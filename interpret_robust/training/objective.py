@@ -21,7 +21,7 @@ class Objective(NamedTuple):
 
 
 def feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """L2 distance of each pair of rows, (N,). Its gradient at distance zero is zero, not NaN."""
+    """Return L2 distance of each pair of rows, (N,). Its gradient at distance zero is zero, not NaN."""
     distance: Tensor = torch.linalg.vector_norm(clean - adversarial, dim=1)
     return distance
 
@@ -41,18 +41,18 @@ class FeatureRegularization:
     distance: Callable[[Tensor, Tensor], Tensor] = feature_distance
 
     def mean_distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """Mean over the batch of the distance between features (N, C), in float32, without the weight."""
+        """Return mean over the batch of the distance between features (N, C), in float32, without the weight."""
         return self.distance(clean.float(), adversarial.float()).mean()
 
     def __call__(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """The term of the loss; gradients flow through both."""
+        """Return the term of the loss; gradients flow through both."""
         return self.weight * self.mean_distance(clean, adversarial)
 
 
 def objective(
     model: Classifier, images: Tensor, adversarial: Tensor, labels: Tensor, regularization: FeatureRegularization
 ) -> Objective:
-    """mean(CE(x', y)) + weight * mean(||G(x) - G(x')||_2), G the pooled features (Eqs. 6 and 7).
+    """Return mean(CE(x', y)) + weight * mean(||G(x) - G(x')||_2), G the pooled features (Eqs. 6 and 7).
 
     The norm is not squared and gradients flow through both images. Without weight the clean image is not
     seen. Clean and adversarial images go through in two passes, so that batch norm never mixes them.

@@ -9,8 +9,8 @@ from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.models.variants import Variant
 
-PLANTED = "cluttered-digits-planted"
-DIGITS = ("cluttered-digits", PLANTED, "mnist", "svhn")
+PLANTED_NAME = "cluttered-digits-planted"
+DIGITS = ("cluttered-digits", PLANTED_NAME, "mnist", "svhn")
 """Datasets whose classes do not survive a mirror: never flipped."""
 
 
@@ -69,7 +69,7 @@ class Recipe:
         self.attack(share=1.0)
 
     def attack(self, share: float) -> PGD:
-        """The attack when `share` of the training steps are done."""
+        """Return the attack when `share` of the training steps are done."""
         growth = min(1.0, share / self.eps_ramp) if self.eps_ramp else 1.0
         return PGD(
             eps=self.eps * growth,
@@ -79,7 +79,7 @@ class Recipe:
         )
 
     def rate(self, share: float) -> float:
-        """The learning rate when `share` of the training steps are done."""
+        """Return the learning rate when `share` of the training steps are done."""
         match self.schedule:
             case "constant":
                 return self.learning_rate
@@ -90,7 +90,7 @@ class Recipe:
                 return self.learning_rate * min(growth, (1 - share) / (1 - self.warm_up))
 
     def feature_weight(self, variant: Variant) -> float:
-        """The lambda of Eq. 7 for a variant; zero without regularization."""
+        """Return the lambda of Eq. 7 for a variant; zero without regularization."""
         if not variant.regularized:
             return 0.0
         return self.weight_att_reg if variant.has_attention else self.weight_reg
@@ -179,7 +179,7 @@ QUICK_CNN: dict[str, Any] = {"optimiser": "adam", "learning_rate": 2e-3, "epochs
 
 
 def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architecture: str = "small") -> Recipe:
-    """The recipe called `name` for a dataset and an architecture, with overrides of the form `field=value`.
+    """Return the recipe called `name` for a dataset and an architecture, with overrides of the form `field=value`.
 
     Raises UserError for an unknown preset or field, or a value of the wrong kind.
     """
@@ -188,7 +188,7 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
     recipe = PRESETS[name]
     if dataset in DIGITS:
         recipe = replace(recipe, flip=False)
-    if dataset == PLANTED:
+    if dataset == PLANTED_NAME:
         # The pattern has its place: crops would move it about, and no model would learn it.
         recipe = replace(recipe, pad=0)
     if name in ("quick", "cifar-quick") and architecture == "cnn":
@@ -198,7 +198,7 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
 
 def default_preset(dataset: str) -> str:
     """`quick` for the embedded data, the challenge's for MNIST, `paper` for everything else."""
-    if dataset in ("cluttered-digits", PLANTED):
+    if dataset in ("cluttered-digits", PLANTED_NAME):
         return "quick"
     return "mnist" if dataset == "mnist" else "paper"
 

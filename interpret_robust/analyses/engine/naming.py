@@ -22,7 +22,8 @@ def file_name(
     readers: Sequence[str] = (),
     recalibrate: str = "none",
 ) -> str:
-    """The file of an analysis of a checkpoint of this job; what differs from the default settings is part of its name.
+    """Return the file of an analysis of a checkpoint of this job; what differs from the default settings is part of
+    its name.
 
     `dataset` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
     where they are not the default ones; `recalibrate` is the kind of images that batch norm was recalibrated on.
@@ -48,8 +49,11 @@ def file_name(
     return f"{file_part('-'.join(part for part in parts if part))}.h5"
 
 
-def reached(limit: int | None, split: Split) -> int | None:
-    """A limit; none where the split does not reach it: the same images under another name would be asked twice."""
+def count_of_images(limit: int | None, split: Split) -> int | None:
+    """Return a limit; none where the split does not reach it.
+
+    The same images under another name would be asked twice.
+    """
     return None if limit is None or limit >= len(split) else limit
 
 

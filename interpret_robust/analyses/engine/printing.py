@@ -5,19 +5,19 @@ from pathlib import Path
 
 from interpret_robust import analyses
 from interpret_robust.results import attack_tables, hdf5, names
-from interpret_robust.results.tables import Table, captioned_all, render
+from interpret_robust.results.tables import Table, render, with_captions
 
 NUMBERS: dict[str, Callable[[Sequence[hdf5.Result]], list[dict[str, str]]]] = {"robustness": attack_tables.numbers}
 """Analyses whose CSV is not what is printed but one table of its numbers."""
 
 
 def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text") -> str:
-    """The headline numbers of an analysis's files, a row a model in the paper's order, then comparisons."""
+    """Return the headline numbers of an analysis's files, a row a model in the paper's order, then comparisons."""
     results = [hdf5.read(path) for path in files]
     numbers = NUMBERS.get(results[0].analysis)
     if form == "csv" and numbers:
         return render(numbers(sorted(results, key=names.order)), form)
-    return captioned_all(rows_of(results, views), form)
+    return with_captions(rows_of(results, views), form)
 
 
 def _name(result: hdf5.Result) -> str:
@@ -34,13 +34,13 @@ def _prefix(results: Sequence[hdf5.Result]) -> str:
 
 
 def _maps(result: hdf5.Result) -> dict[str, str]:
-    """A column that says what maps are where they are no gradients."""
+    """Return a column that says what maps are where they are no gradients."""
     source = names.maps_of(result)
     return {} if source == names.GRADIENT else {"maps": source}
 
 
 def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
-    """The rows of these tables, by column."""
+    """Return the rows of these tables, by column."""
     in_paper_order = sorted(results, key=names.order)
     analysis = analyses.get(in_paper_order[0].analysis)
     rows = [

@@ -29,14 +29,14 @@ STEPS = 5
 """Steps of the attack on a model whose recipe does not tell any, of eps / 4."""
 
 
-def checked(kind: str) -> str:
+def check_kind(kind: str) -> str:
     """Return `kind`. Raises UserError where it is none of `Kind`."""
     if kind not in get_args(Kind):
         raise unknown("kind of images to recalibrate on", kind, get_args(Kind))
     return kind
 
 
-def drawn(train: Split) -> Split:
+def draw_images(train: Split) -> Split:
     """Return the first IMAGES images of a seeded draw without replacement."""
     indices = np.random.default_rng(SEED).permutation(len(train))[:IMAGES]
     return Split(train.images[indices], train.labels[indices])
@@ -44,7 +44,7 @@ def drawn(train: Split) -> Split:
 
 def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the statistics of a model of this job, for the configuration of a file."""
-    images = drawn(train)
+    images = draw_images(train)
     entry = {"images": kind, "count": len(images), "seed": SEED, "sha256": images.sha256}
     if kind == "clean":
         return entry
@@ -53,32 +53,32 @@ def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, An
 
 
 def _attack(job: Mapping[str, Any]) -> PGD:
-    """The attack that the model met in training, by running statistics."""
+    """Return the attack that the model met in training, by running statistics."""
     recipe = job["recipe"]
     step = recipe.get("attack_step", recipe["eps"] / 4)
     return PGD(eps=recipe["eps"], step_size=step, steps=recipe.get("attack_steps", STEPS))
 
 
-def recalibrated(subject: Subject, device: torch.device, kind: str, train: Split) -> Classifier:
+def recalibrated_network(subject: Subject, device: torch.device, kind: str, train: Split) -> Classifier:
     """Return the subject's model with batch-norm statistics of clean or adversarial training images, or of both.
 
     Adversarial images are made on the model as it is, before any statistic changes, from starts that are a function
     of SEED and the image's place in the draw. Raises UserError for a model without batch norm.
     """
     network = subject.model(device)
-    batches = [*_batches(network, kind, drawn(train), _attack(subject.job), device)]
+    batches = [*_batches(network, kind, draw_images(train), _attack(subject.job), device)]
     try:
-        calibrated: Classifier = recalibrate(network, lambda: batches)
+        result: Classifier = recalibrate(network, lambda: batches)
     except UserError as error:
         raise UserError(f"--recalibrate {kind}: {subject.location}: {error}") from None
-    return calibrated
+    return result
 
 
 def _batches(network: Classifier, kind: str, split: Split, attack: PGD, device: torch.device) -> Iterator[Tensor]:
-    folded = fold(network)
+    target = fold(network)
     for first in range(0, len(split), BATCH_SIZE):
         batch = make_batch(split, range(first, min(first + BATCH_SIZE, len(split))), device)
         if kind in ("clean", "both"):
             yield batch.images
         if kind in ("adversarial", "both"):
-            yield attack(folded, batch.images, batch.labels, per_image_noise(SEED, batch.indices))
+            yield attack(target, batch.images, batch.labels, per_image_noise(SEED, batch.indices))

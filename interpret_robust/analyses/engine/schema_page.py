@@ -22,13 +22,13 @@ features row by row, `channel` their channels; `y`, `x` and `colour` count an im
 
 
 def page() -> str:
-    """The whole page, as Markdown."""
+    """Return the whole page, as Markdown."""
     sections = (section(analyses.get(name).schema, analyses.about(name)) for name in analyses.names())
     return "\n\n".join([INTRODUCTION, *sections]) + "\n"
 
 
 def section(schema: Schema, question: str) -> str:
-    """What the page says of one analysis."""
+    """Return what the page says of one analysis."""
     rows = [_row("dataset", "type", "axes", "meaning"), _row(*["---"] * 4)]
     rows += [
         _row(f"`{column.path}`", column.dtype, ", ".join(axes), column.doc.replace("|", r"\|").replace("<", "&lt;"))
@@ -39,7 +39,7 @@ def section(schema: Schema, question: str) -> str:
 
 
 def _notes(schema: Schema) -> Iterator[str]:
-    """The places of axes that have names, and what opens as a plot."""
+    """Yield the places of axes that have names, and what opens as a plot."""
     for axis, places in schema.labels.items():
         yield f"- axis `{axis}`: {', '.join(places)}"
     for group, attributes in schema.groups.items():

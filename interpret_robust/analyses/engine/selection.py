@@ -11,11 +11,11 @@ from interpret_robust.analyses.engine.settings import Settings
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 
-MOST = 10
+MAXIMUM = 10
 """Images of a panel."""
 
-RULES = f"first-per-class, random:SEED, indices:0,7,42 (at most {MOST}) or extremes (best, median and worst)"
-_FORM = re.compile(rf"first-per-class|extremes|random:\d+|indices:\d+(,\d+){{0,{MOST - 1}}}")
+RULES = f"first-per-class, random:SEED, indices:0,7,42 (at most {MAXIMUM}) or extremes (best, median and worst)"
+_FORM = re.compile(rf"first-per-class|extremes|random:\d+|indices:\d+(,\d+){{0,{MAXIMUM - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class Selection(Settings):
     select: str = field(default="first-per-class", metadata={"help": f"Images to show: {RULES}."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """These settings. Raises UserError for a rule that does not exist."""
-        self._parsed()
+        """Return these settings. Raises UserError for a rule that does not exist."""
+        self._parse()
         return super().resolve(job)
 
     def check(self, count: int) -> None:
         """Raise UserError unless all images that are named are among `count`: better before the work than after."""
-        rule, numbers = self._parsed()
+        rule, numbers = self._parse()
         for index in numbers:
             if rule == "indices" and index >= count:
                 raise UserError(f"--select {self.select}: there are images 0 to {count - 1}, not {index}.")
 
     def indices(self, labels: AnyArray, score: AnyArray) -> AnyArray:
-        """Indices of at most MOST images, from labels (N,) and a score (N,) for which more is better.
+        """Return indices of at most MOST images, from labels (N,) and a score (N,) for which more is better.
 
         `first-per-class` takes the first image of each of the first MOST classes; `random` draws without putting
         back, and sorts; `extremes` takes the three best, the three around the median and the three worst of the
@@ -45,19 +45,19 @@ class Selection(Settings):
         not there, and where `extremes` finds no score.
         """
         self.check(len(labels))
-        rule, numbers = self._parsed()
+        rule, numbers = self._parse()
         match rule:
             case "first-per-class":
-                return np.unique(labels, return_index=True)[1][:MOST]
+                return np.unique(labels, return_index=True)[1][:MAXIMUM]
             case "random":
-                return np.sort(np.random.default_rng(numbers[0]).permutation(len(labels))[:MOST])
+                return np.sort(np.random.default_rng(numbers[0]).permutation(len(labels))[:MAXIMUM])
             case "indices":
                 return np.array(numbers)
             case _:
                 return _extremes(score)
 
-    def _parsed(self) -> tuple[str, list[int]]:
-        """The rule and the numbers after its colon."""
+    def _parse(self) -> tuple[str, list[int]]:
+        """Return the rule and the numbers after its colon."""
         if not _FORM.fullmatch(self.select):
             raise UserError(f"--select {self.select} selects nothing: the rules are {RULES}.")
         rule, _, argument = self.select.partition(":")

@@ -12,16 +12,16 @@ from interpret_robust.core.errors import UserError
 
 
 def as_stored(settings: Any) -> dict[str, Any]:
-    """Settings as a file tells them, by name.
+    """Return settings as a file tells them, by name.
 
     One that is newer than the file's schema (`newer` in its field's metadata) is left out at its default, so that the
     same question has the same configuration as in files from before.
     """
-    hidden = {setting.name for setting in fields(settings) if setting.metadata.get("newer")}
+    newer_names = {setting.name for setting in fields(settings) if setting.metadata.get("newer")}
     return {
         setting.name: value
         for setting in fields(settings)
-        if (value := getattr(settings, setting.name)) != setting.default or setting.name not in hidden
+        if (value := getattr(settings, setting.name)) != setting.default or setting.name not in newer_names
     }
 
 
@@ -30,7 +30,10 @@ class Settings:
     """Base of an analysis's settings. Fields become options of the command."""
 
     def resolve(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
-        """These settings with nothing left open, for a checkpoint's job. Raises UserError for a negative seed."""
+        """Return these settings with nothing left open, for a checkpoint's job.
+
+        Raises UserError for a negative seed.
+        """
         seed = getattr(self, "seed", 0)
         if seed < 0:
             raise UserError(f"seed is {seed}: it must not be negative.")
@@ -46,7 +49,10 @@ class BallSettings:
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
 
     def resolve(self, job: dict[str, Any]) -> Self:
-        """These settings with nothing left open, for a checkpoint's job. Raises UserError where one is out of range."""
+        """Return these settings with nothing left open, for a checkpoint's job.
+
+        Raises UserError where one is out of range.
+        """
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}: it must not be negative.")
         eps = job["recipe"]["eps"] if self.eps is None else self.eps
@@ -55,7 +61,7 @@ class BallSettings:
         return settings
 
     def attack(self, steps: int, loss: LossName = "cross-entropy") -> PGD:
-        """The attack of resolved settings. Raises UserError where they are out of range."""
+        """Return the attack of resolved settings. Raises UserError where they are out of range."""
         assert self.eps is not None and self.step_size is not None
         return PGD(eps=self.eps, step_size=self.step_size, steps=steps, loss=loss)
 
@@ -67,7 +73,7 @@ class AttackSettings(BallSettings):
     steps: int = field(default=20, metadata={"help": "Steps of PGD."})
 
     def pgd(self) -> PGD:
-        """The attack of resolved settings. Raises UserError where they are out of range."""
+        """Return the attack of resolved settings. Raises UserError where they are out of range."""
         return self.attack(self.steps)
 
     def resolve(self, job: dict[str, Any]) -> Self:
@@ -77,7 +83,7 @@ class AttackSettings(BallSettings):
         return settings
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
-        """Adversarial images, each a function of the model, the image, its index and the seed alone."""
+        """Return adversarial images, each a function of the model, the image, its index and the seed alone."""
         return self.pgd()(model, images, labels, per_image_noise(self.seed, indices))
 
 

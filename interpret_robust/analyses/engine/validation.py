@@ -13,7 +13,7 @@ from interpret_robust.results.schema import Column, Schema
 
 
 def problems(path: Path) -> list[str]:
-    """What is wrong with an analysis file, a sentence each; nothing where it is good.
+    """Return what is wrong with an analysis file, a sentence each; nothing where it is good.
 
     A file is good where it can be read (its checksum holds) and has every dataset of its schema with that type
     and those axes, and the groups' attributes. Datasets beyond the schema are ignored.
@@ -71,8 +71,8 @@ def _of_groups(file: h5py.File, schema: Schema) -> Iterator[str]:
             names = ":".join(map(str, np.atleast_1d(file[group].attrs.get(key, ""))))
             if names != value:
                 yield f"{group} has {key} '{names}', not '{value}'"
-        linked = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
-        for name in filter(None, linked):
+        links = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
+        for name in filter(None, links):
             if name not in file[group]:
                 yield f"{group} has no {name}, which its plot needs"
     default = str(file.attrs.get("default"))

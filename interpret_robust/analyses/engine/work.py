@@ -14,7 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.naming import file_name, reached
+from interpret_robust.analyses.engine.naming import count_of_images, file_name
 from interpret_robust.analyses.engine.settings import as_stored
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
@@ -79,8 +79,8 @@ class Work:
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         self._deadline = deadline
         self.is_new = False
-        limit = reached(limit, dataset.split(split))
-        self.recalibrate = recalibration.checked(recalibrate)
+        limit = count_of_images(limit, dataset.split(split))
+        self.recalibrate = recalibration.check_kind(recalibrate)
         self.split = dataset.split(split).first(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
@@ -130,22 +130,25 @@ class Work:
 
     @cached_property
     def network(self) -> Classifier:
-        """The model with all its layers, in eval mode on `device`, recalibrated where that is asked for."""
+        """Return the model with all its layers, in eval mode on `device`, recalibrated where that is asked for."""
         return self._network(self._subject)
 
     def _network(self, subject: Subject) -> Classifier:
         if self.recalibrate == "none":
             return subject.model(self.device)
-        return recalibration.recalibrated(subject, self.device, self.recalibrate, self.dataset.train)
+        return recalibration.recalibrated_network(subject, self.device, self.recalibrate, self.dataset.train)
 
     @cached_property
     def model(self) -> Classifier:
-        """The same, folded: what answers, and what is attacked."""
+        """Return the same, folded: what answers, and what is attacked."""
         return fold(self.network)
 
     @cached_property
     def evaluators(self) -> dict[str, Classifier]:
-        """The models that read what this one gives, folded, by name; those of attacks recalibrated as the model is."""
+        """Return the models that read what this one gives, folded, by name.
+
+        Those of attacks recalibrated as the model is.
+        """
         is_alike = self.analysis.readers == "copies"
 
         def network(reader: Subject) -> Classifier:
@@ -154,7 +157,7 @@ class Work:
         return {reader.name: fold(network(reader)) for reader in self._evaluators}
 
     def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
-        """The `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
+        """Return the `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
 
         A first pass over all images, shared by all ranks. Raises Stopped as `run` does.
         """
@@ -167,7 +170,10 @@ class Work:
         return to_numpy(ranks.total(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
-        """The batches that begin at these images, by default all. Raises Stopped on a signal or when it is late."""
+        """Yield the batches that begin at these images, by default all.
+
+        Raises Stopped on a signal or when it is late.
+        """
         for first in range(0, len(self.split), self.batch_size) if firsts is None else firsts:
             if self._stop.is_set() or time.monotonic() > self._deadline:
                 raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
@@ -175,37 +181,38 @@ class Work:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """What is stopped on one rank is stopped on all."""
-        stopped = None
+        """Yield what is stopped on one rank is stopped on all."""
+        stop_error = None
         try:
             yield
         except Stopped as error:
-            stopped = error
-        if ranks.any_of(stopped is not None)[0]:
-            raise stopped or Stopped(f"{self.path.stem} stopped")
+            stop_error = error
+        if ranks.any_of(stop_error is not None)[0]:
+            raise stop_error or Stopped(f"{self.path.stem} stopped")
 
     def is_done(self, *, overwrite: bool) -> bool:
-        """Whether its file is there. Raises UserError where another configuration's has its name.
+        """Return whether its file is there. Raises UserError where another configuration's has its name.
 
         Copies come one by one: a file that more of them have read will do, and one that fewer have read is replaced.
         """
         config = self.config
         if self.path.exists() and not overwrite:
-            stored = hdf5.provenance(self.path)["config"]
-            if self._is_of_other_copies(stored):
-                if _readers_of(stored) < _readers_of(config):
+            stored_config = hdf5.provenance(self.path)["config"]
+            if self._is_of_other_copies(stored_config):
+                if _readers_of(stored_config) < _readers_of(config):
                     return False
-                if _readers_of(stored) > _readers_of(config):
-                    config = stored
+                if _readers_of(stored_config) > _readers_of(config):
+                    config = stored_config
         return writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
 
-    def _is_of_other_copies(self, stored: Mapping[str, Any]) -> bool:
-        """Whether a configuration is this one but for the copies, which come and go while a study grows."""
-        own, other = (
-            {key: value for key, value in config.items() if key != "evaluators"} for config in (self.config, stored)
+    def _is_of_other_copies(self, stored_config: Mapping[str, Any]) -> bool:
+        """Return whether a configuration is this one but for the copies, which come and go while a study grows."""
+        own_config, other = (
+            {key: value for key, value in config.items() if key != "evaluators"}
+            for config in (self.config, stored_config)
         )
-        is_equal = hdf5.config_sha256(own) == hdf5.config_sha256(other)
-        return self.analysis.readers == "copies" and is_equal and _readers_of(stored) != _readers_of(self.config)
+        is_equal = hdf5.config_sha256(own_config) == hdf5.config_sha256(other)
+        return self.analysis.readers == "copies" and is_equal and _readers_of(stored_config) != _readers_of(self.config)
 
     def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
         """Write the file, going on after the last whole batches of a stopped run.
@@ -227,12 +234,12 @@ class Work:
                 if self.is_done(overwrite=overwrite):
                     return None
                 rows = files.enter_context(self._open(overwrite=overwrite))
-                return [int(image) for image in rows.missing()]
+                return [int(image) for image in rows.missing_images()]
 
-            missing = ranks.from_first(begin)
-            if missing is None:
+            missing_images = ranks.from_first(begin)
+            if missing_images is None:
                 return self.path
-            self._stream(rows, np.array(missing, np.int64), position)
+            self._stream(rows, np.array(missing_images, np.int64), position)
             if rows is not None:
                 self._finish(rows, began)
             ranks.wait()
@@ -252,22 +259,28 @@ class Work:
             is_outdated=self._is_of_other_copies,
         )
 
-    def _stream(self, rows: writer.Rows | None, missing: AnyArray, position: int | None) -> None:
+    def _stream(self, rows: writer.Rows | None, missing_images: AnyArray, position: int | None) -> None:
         """Compute the missing rows, or this rank's share of them."""
-        total, firsts = len(self.split), missing[missing % self.batch_size == 0]
+        total, firsts = len(self.split), missing_images[missing_images % self.batch_size == 0]
         own_firsts = firsts[ranks.index() :: ranks.count()]
-        bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing), position=position)
-        with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing, own_firsts) as sink:
-            prepared = self.analysis.prepare(self)
+        bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing_images), position=position)
+        with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing_images, own_firsts) as sink:
+            extra = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
-                sink.append(self.analysis.rows(self.model, batch, prepared))
+                sink.append(self.analysis.rows(self.model, batch, extra))
                 bar.update(len(batch.indices) * ranks.count())
 
-    def _sink(self, rows: writer.Rows | None, missing: AnyArray, own_firsts: AnyArray) -> AbstractContextManager[Any]:
+    def _sink(
+        self, rows: writer.Rows | None, missing_images: AnyArray, own_firsts: AnyArray
+    ) -> AbstractContextManager[Any]:
         """Where this rank's rows go: to the file where they only have to follow those there, else to a part."""
-        if ranks.count() == 1 and rows is not None and np.array_equal(missing, np.arange(rows.done, len(self.split))):
+        if (
+            ranks.count() == 1
+            and rows is not None
+            and np.array_equal(missing_images, np.arange(rows.done, len(self.split)))
+        ):
             return nullcontext(rows)
-        places = missing[np.isin(missing - missing % self.batch_size, own_firsts)]
+        places = missing_images[np.isin(missing_images - missing_images % self.batch_size, own_firsts)]
         if len(places) == 0:
             return nullcontext()
         return writer.open_part(self.path, self.analysis.schema, places, self.axes, self.config)
@@ -282,6 +295,6 @@ class Work:
 
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Name and hash of the models that read."""
+    """Return name and hash of the models that read."""
     readers = config.get("evaluators", {"names": (), "sha256": ()})
     return set(zip(readers["names"], readers["sha256"], strict=True))

@@ -66,7 +66,7 @@ def _pictures(folders: Folders) -> Iterator[Path]:
 
 
 def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
-    """The pictures of each analysis that has one."""
+    """Return the pictures of each analysis that has one."""
     files = {
         name: [result.path for result in results if result.schema == figures.get(name).READS]
         for name in figures.names()
@@ -75,13 +75,13 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]
 
 
 def _stamp(results: list[Result]) -> str:
-    """SHA-256 of all that decides the page: the content of its files, and the version that makes it."""
+    """Return SHA-256 of all that decides the page: the content of its files, and the version that makes it."""
     made_from = {"version": metadata.version("interpret-robust"), "files": style.inputs(results)}
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def _stamp_of(page: Path) -> str | None:
-    """The stamp of a report, None where there is none. Raises UserError for a file that is no report."""
+    """Return the stamp of a report, None where there is none. Raises UserError for a file that is no report."""
     if not page.exists():
         return None
     with open(page, encoding="utf-8", errors="replace") as file:

@@ -16,14 +16,14 @@ from interpret_robust.training.recipe import PRESETS, preset
 
 
 def all_of(results: Sequence[Result]) -> list[str]:
-    """What to type, in order, to make the files of a study anew; each command stands once.
+    """Return what to type, in order, to make the files of a study anew; each command stands once.
 
     The models that are trained are those analyzed, then those that only read what others give.
     """
     in_paper_order = sorted(results, key=order)
     models = [_models(result) for result in in_paper_order]
     subjects, readers = [group[:1] for group in models], [group[1:] for group in models]
-    trained = [
+    train_words = [
         shlex.join(["irt", "train", *_training(model_job, source)])
         for model_job, source in chain(*subjects, *readers)
         if not is_brought(model_job)
@@ -42,25 +42,25 @@ def all_of(results: Sequence[Result]) -> list[str]:
             ]
         )
         for result in in_paper_order
-        for model_job in _given(result).values()
+        for model_job in _option_words(result).values()
         if is_brought(model_job)
     ]
-    analyzed = [
+    analyze_words = [
         shlex.join(["irt", "analyze", _name(result), *_words(job(result)), *_options(result)]) + _readers(result)
         for result in in_paper_order
     ]
-    return [*dict.fromkeys(trained), *dict.fromkeys(cards), *sorted(set(analyzed)), "irt report"]
+    return [*dict.fromkeys(train_words), *dict.fromkeys(cards), *sorted(set(analyze_words)), "irt report"]
 
 
-def of(result: Result) -> str:
-    """What to type to make one file anew."""
+def command_of(result: Result) -> str:
+    """Return what to type to make one file anew."""
     model_job = job(result)
     subject = _words(model_job) if is_brought(model_job) else [_file(result.config["checkpoint"]["name"], model_job)]
     return shlex.join(["irt", "analyze", _name(result), *subject, *_options(result)])
 
 
-def changed(result: Result) -> dict[str, Any]:
-    """The settings of a file that are not the default for its checkpoint."""
+def changed_settings(result: Result) -> dict[str, Any]:
+    """Return the settings of a file that are not the default for its checkpoint."""
     default = asdict(analyses.get(_name(result)).settings().resolve(job(result)))
     return {name: value for name, value in result.config["settings"].items() if value != default.get(name)}
 
@@ -75,7 +75,7 @@ def _file(name: str, model_job: Mapping[str, Any]) -> str:
 
 
 def _words(model_job: Mapping[str, Any]) -> list[str]:
-    """The options that find a model from elsewhere; none for a checkpoint."""
+    """Return the options that find a model from elsewhere; none for a checkpoint."""
     return Card.of(model_job["card"]).words() if is_brought(model_job) else []
 
 
@@ -86,7 +86,7 @@ def _origin(result: Result) -> dict[str, Any]:
 
 
 def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
-    """The jobs of a file's model and of its evaluators, each with the name or path of its data."""
+    """Return the jobs of a file's model and of its evaluators, each with the name or path of its data."""
     evaluators = result.config.get("evaluators", {"names": [], "jobs": {}})
     jobs = [job(result), *(evaluators["jobs"][name] for name in evaluators["names"])]
     return list(zip(jobs, _origin(result)["trained_on"], strict=True))
@@ -99,7 +99,7 @@ def _options(result: Result) -> list[str]:
         "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
         "limit": origin["limit"],
         "batch-size": config["batch_size"] if config["batch_size"] != BATCH_SIZE else None,
-    } | {name.replace("_", "-"): value for name, value in changed(result).items()}
+    } | {name.replace("_", "-"): value for name, value in changed_settings(result).items()}
     options_by_name = {
         f"--{name}": value for name, value in options.items() if value is not None and value is not False
     }
@@ -107,37 +107,40 @@ def _options(result: Result) -> list[str]:
         word for name, value in options_by_name.items() for word in ([name] if value is True else [name, str(value)])
     ]
     return words + [
-        word for name, model_job in _given(result).items() for word in ("--evaluator", _file(name, model_job))
+        word for name, model_job in _option_words(result).items() for word in ("--evaluator", _file(name, model_job))
     ]
 
 
-def _given(result: Result) -> dict[str, dict[str, Any]]:
-    """The evaluators that were named in the command, and how they were made."""
+def _option_words(result: Result) -> dict[str, dict[str, Any]]:
+    """Return the evaluators that were named in the command, and how they were made."""
     evaluators = result.config.get("evaluators", {"given": False})
     return {name: evaluators["jobs"][name] for name in evaluators["names"]} if evaluators["given"] else {}
 
 
 def _readers(result: Result) -> str:
-    """A remark that names the models which were chosen to read what a file's model gives; copies are all there are."""
+    """Return a remark that names the models which were chosen to read what a file's model gives.
+
+    Copies are all there are.
+    """
     names = result.config.get("evaluators", {}).get("names", [])
-    needs_choice = analyses.get(_name(result)).readers == "evaluators" and not _given(result)
+    needs_choice = analyses.get(_name(result)).readers == "evaluators" and not _option_words(result)
     return f"  # read by {', '.join(names)}" if names and needs_choice else ""
 
 
-def _training(trained: dict[str, Any], source: str) -> list[str]:
-    """The arguments of `irt train`, with the numbers in which a recipe differs from its preset.
+def _training(train_words: dict[str, Any], source: str) -> list[str]:
+    """Return the arguments of `irt train`, with the numbers in which a recipe differs from its preset.
 
     The limit always stands: a file does not say how many images its dataset has.
     """
-    recipe, architecture = trained["recipe"], trained["architecture"]
+    recipe, architecture = train_words["recipe"], train_words["architecture"]
     options = {
         "--dataset": source,
         "--arch": architecture,
         "--recipe": recipe["name"],
-        "--seed": str(trained["seed"]),
-        "--limit": str(trained["images"]),
+        "--seed": str(train_words["seed"]),
+        "--limit": str(train_words["images"]),
     }
-    words = [trained["variant"], *(word for option in options.items() for word in option)]
+    words = [train_words["variant"], *(word for option in options.items() for word in option)]
     if recipe["name"] in PRESETS:
         default = asdict(preset(recipe["name"], source, architecture=architecture))
         changes = [f"{name}={str(value).lower()}" for name, value in recipe.items() if value != default.get(name)]

@@ -20,9 +20,9 @@ from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, weights_of
 from interpret_robust.study.report import commands
-from interpret_robust.study.report.embedding import embedded
+from interpret_robust.study.report.embedding import data_url
 
-MOST = 120
+MAXIMUM = 120
 """Images of the gallery: the first ones of the split."""
 
 COLUMNS = 12
@@ -39,7 +39,7 @@ class Score:
 
 
 def _column(name: str, place: str | None = None) -> Callable[[Result, int], AnyArray]:
-    """The first rows of a column; where it holds several maps, of the one called `place`."""
+    """Return the first rows of a column; where it holds several maps, of the one called `place`."""
 
     def values(result: Result, count: int) -> AnyArray:
         rows = result.first(f"per_image/{name}", count)
@@ -54,11 +54,13 @@ def _margin_natural(result: Result, count: int) -> AnyArray:
 
 
 def _margin_under_attack(result: Result, count: int) -> AnyArray:
-    return _attacked(result, "margin", count)
+    return _adversarial_result(result, "margin", count)
 
 
-def _attacked(result: Result, column: str, count: int) -> AnyArray:
-    """What a source says of its first adversarial images, by the first restart of the headline's reading, (N,)."""
+def _adversarial_result(result: Result, column: str, count: int) -> AnyArray:
+    """Return what a source says of its first adversarial images, by the first restart of the headline's reading,
+    (N,).
+    """
     name = headline(result)
     assert name is not None  # see _beside
     place = readings(result).index(name)
@@ -67,7 +69,7 @@ def _attacked(result: Result, column: str, count: int) -> AnyArray:
 
 
 def _read_by(result: Result, count: int) -> AnyArray:
-    """The share of evaluators that see the true class in -g, by the clip rule."""
+    """Return the share of evaluators that see the true class in -g, by the clip rule."""
     cell = {"target": "true", "rule": "clip", "sign": "minus"}
     places = tuple(result[axis].tolist().index(name) for axis, name in cell.items())
     answers = result.first("per_image/evaluator_prediction", count)[(slice(None), slice(None), *places)]
@@ -88,7 +90,7 @@ SCORES = (
 
 
 def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
-    """The gallery's images, models, sheets and scores; None without gradient maps, whose files hold the images.
+    """Return the gallery's images, models, sheets and scores; None without gradient maps, whose files hold the images.
 
     It is of the data that most models' maps were made of. Of several files of one analysis and one model it shows
     the one with the fewest settings changed.
@@ -96,13 +98,13 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
     maps = _most_shared([result for result in results if result.schema.startswith("gradient-maps/")])
     if not maps:
         return None
-    count = min(MOST, maps[0].count)
-    models = [_Model(maps_of_model, _beside(maps_of_model, results), count) for maps_of_model in maps]
+    count = min(MAXIMUM, maps[0].count)
+    models = [_Model(maps_of_model, _pair(maps_of_model, results), count) for maps_of_model in maps]
     return {
         "of": maps[0].config["data"],
         "count": count,
         "rows": math.ceil(count / COLUMNS),
-        "image": embedded(_sheet(maps[0].first("per_image/image", count)), "PNG", optimize=True),
+        "image": data_url(_sheet(maps[0].first("per_image/image", count)), "PNG", optimize=True),
         "sheets": [model.sheets() for model in models],
         "told": {
             "columns": COLUMNS,
@@ -119,16 +121,16 @@ class _Model:
     """What the gallery shows of one model: its file of gradient maps, those of other analyses by name, and how many."""
 
     maps: Result
-    others: Mapping[str, Result]
+    rest: Mapping[str, Result]
     count: int
 
     def location(self) -> dict[str, Any]:
-        """Answers and scores as JSON can hold them; None for what there is no file of."""
-        robustness, rank = self.others.get("robustness"), self.others.get("attention-rank")
+        """Return answers and scores as JSON can hold them; None for what there is no file of."""
+        robustness, rank = self.rest.get("robustness"), self.rest.get("attention-rank")
         return {
             "name": label(self.maps),
             "clean": self.maps.first("per_image/prediction", self.count).tolist(),
-            "adversarial": robustness and _attacked(robustness, "prediction", self.count).tolist(),
+            "adversarial": robustness and _adversarial_result(robustness, "prediction", self.count).tolist(),
             "weights": rank and weights_of(rank),
             "largest": rank and f"{_largest(self._weights(rank)):.2g}",
             "uniform": rank and f"{1 / math.prod(rank.config['local_grid']):.2g}",
@@ -136,30 +138,32 @@ class _Model:
         }
 
     def sheets(self) -> dict[str, str]:
-        """The sheets of its gradient maps by the clip rule and, where there is a file of it, of its attention."""
+        """Return the sheets of its gradient maps by the clip rule and, where there is a file of it, of its
+        attention.
+        """
         maps = torch.from_numpy(self.maps.first("per_image/map", self.count).astype(np.float32))
         views = (255 * as_image(maps, "clip", 0.0)).round().byte().permute(0, 2, 3, 1).numpy()
-        sheets = {"gradient": embedded(_sheet(views), "JPEG", quality=90, subsampling=0)}
-        if rank := self.others.get("attention-rank"):
+        sheets = {"gradient": data_url(_sheet(views), "JPEG", quality=90, subsampling=0)}
+        if rank := self.rest.get("attention-rank"):
             weights = self._weights(rank)
             shade = mpl.colormaps["viridis"].with_extremes(bad="gray")
             colors = shade(np.ma.masked_invalid(weights / _largest(weights)), bytes=True)[..., :3]
             tiles = colors.reshape(len(weights), *rank.config["local_grid"], 3)
-            sheets["attention"] = embedded(_sheet(tiles), "PNG", optimize=True)
+            sheets["attention"] = data_url(_sheet(tiles), "PNG", optimize=True)
         return sheets
 
     def _weights(self, rank: Result) -> AnyArray:
         return rank.first("per_image/attention", self.count)
 
     def _scores(self, score: Score) -> list[float | None] | None:
-        if score.analysis not in self.others:
+        if score.analysis not in self.rest:
             return None
-        values = score.values(self.others[score.analysis], self.count).astype(np.float64)
+        values = score.values(self.rest[score.analysis], self.count).astype(np.float64)
         return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _largest(weights: AnyArray) -> float:
-    """The largest weight that is a number; 1 where none is."""
+    """Return the largest weight that is a number; 1 where none is."""
     return float(np.nanmax(weights)) if np.isfinite(weights).any() else 1.0
 
 
@@ -172,8 +176,11 @@ def _most_shared(maps: Sequence[Result]) -> list[Result]:
     return [result for result in maps if result in models.values()]
 
 
-def _beside(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
-    """Files of other analyses of the same model and the same images, by the analysis; attacks only if any was read."""
+def _pair(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
+    """Return files of other analyses of the same model and the same images, by the analysis.
+
+    Attacks only if any was read.
+    """
     by_question: dict[str, Result] = {}
     for result in sorted(results, key=_changes):
         name = result.analysis
@@ -184,7 +191,7 @@ def _beside(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
 
 
 def _changes(result: Result) -> int:
-    return len(commands.changed(result))
+    return len(commands.changed_settings(result))
 
 
 def _checkpoint(result: Result) -> str:
@@ -192,7 +199,7 @@ def _checkpoint(result: Result) -> str:
 
 
 def _sheet(tiles: AnyArray) -> Image.Image:
-    """Tiles (N, H, W, C) uint8, row by row in COLUMNS; places without a tile are black."""
+    """Return tiles (N, H, W, C) uint8, row by row in COLUMNS; places without a tile are black."""
     count, height, width, channels = tiles.shape
     rows = math.ceil(count / COLUMNS)
     places = np.zeros((rows * COLUMNS, height, width, channels), np.uint8)

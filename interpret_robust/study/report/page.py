@@ -21,26 +21,30 @@ from interpret_robust.results.names import job
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
 from interpret_robust.study.report import commands
-from interpret_robust.study.report.embedding import embedded
+from interpret_robust.study.report.embedding import data_url
 from interpret_robust.study.report.gallery import gallery
 from interpret_robust.study.verdicts import Verdict
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _Item = TypeVar("_Item")
 
 
 def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> str:
-    """The page but for its first line, from all files of a study and the pictures of each analysis.
+    """Return the page but for its first line, from all files of a study and the pictures of each analysis.
 
     Models stand in the order of `results`.
     """
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
         version=metadata.version("interpret-robust"),
-        style=_own("page.css"),
-        script=_own("gallery.js"),
+        style=_has_own("page.css"),
+        script=_has_own("gallery.js"),
         title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in results}))} look at",
         paper=paper,
         facts=_facts(results),
@@ -53,19 +57,19 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) ->
     )
 
 
-def _own(name: str) -> Markup:
-    """A file of this package, to stand in the page as it is."""
-    return Markup((_HERE / name).read_text(encoding="utf-8"))
+def _has_own(name: str) -> Markup:
+    """Return a file of this package, to stand in the page as it is."""
+    return Markup((_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
-    """What was studied: images, models with their seeds, and when."""
+    """Return what was studied: images, models with their seeds, and when."""
     data = [result.config["data"] for result in results]
-    trained = _grouped(map(job, results), _kind)
+    training = _group(map(job, results), _kind)
     dates = sorted(str(hdf5.attributes(result.path)["created_utc"])[:10] for result in results)
     return {
         "Images": sorted({f"{entry['dataset']}: {entry['images']} of the {entry['split']} split" for entry in data}),
-        "Models": [f"{name}: {', '.join(_with_seeds(jobs))}" for name, jobs in trained.items()],
+        "Models": [f"{name}: {', '.join(_with_seeds(jobs))}" for name, jobs in training.items()],
         "Files": [f"{len(results)}, written {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"],
     }
 
@@ -78,7 +82,7 @@ def _kind(model_job: Mapping[str, Any]) -> str:
 def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     """As `at-att (seed 0)` or `at (seeds 0, 1)`."""
     phrases = []
-    for variant, group in _grouped(jobs, lambda job: job["variant"]).items():
+    for variant, group in _group(jobs, lambda job: job["variant"]).items():
         seeds = [str(seed) for seed in sorted({job["seed"] for job in group} - {None})]
         text = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
         phrases.append(f"{variant}{text}")
@@ -86,8 +90,8 @@ def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
-    """Each analysis with its question, its tables and its pictures, in their order."""
-    groups = _grouped(results, lambda result: result.analysis)
+    """Return each analysis with its question, its tables and its pictures, in their order."""
+    groups = _group(results, lambda result: result.analysis)
     return [
         {
             "name": name,
@@ -101,26 +105,26 @@ def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]])
 
 
 def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """The printed tables of one analysis, for each set of files of the same images under the same settings."""
-    groups = _grouped(results, lambda result: json.dumps({**conditions(result), "trained": None}))
+    """Return the printed tables of one analysis, for each set of files of the same images under the same settings."""
+    groups = _group(results, lambda result: json.dumps({**conditions(result), "trained": None}))
     return [{"of": _conditions(group[0]), "tables": printing.rows_of(group)} for group in groups.values()]
 
 
 def _conditions(result: Result) -> str:
     """As `1000 test images of cluttered-digits, steps 100`."""
-    data, options = result.config["data"], commands.changed(result)
+    data, options = result.config["data"], commands.changed_settings(result)
     settings = [f"{name} {value}" for name, value in options.items() if name not in FREE]
     return ", ".join([f"{data['images']} {data['split']} images of {data['dataset']}", *settings])
 
 
 def _picture(path: Path) -> dict[str, Any]:
-    """A picture as it stands in the page: itself, its size in pixels, caption and name."""
+    """Return a picture as it stands in the page: itself, its size in pixels, caption and name."""
     caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
     with Image.open(path) as picture:
         pixels = picture.convert("RGB")
     return {
         "name": path.stem,
-        "source": embedded(pixels, "WEBP", lossless=True),
+        "source": data_url(pixels, "WEBP", lossless=True),
         "width": pixels.width,
         "height": pixels.height,
         "caption": caption,
@@ -130,7 +134,7 @@ def _picture(path: Path) -> dict[str, Any]:
 
 def _origin(result: Result) -> dict[str, Any]:
     """Where a file comes from: what identifies it, the command, and all that is stored of it."""
-    attributes, stored = hdf5.attributes(result.path), hdf5.provenance(result.path)
+    attributes, content = hdf5.attributes(result.path), hdf5.provenance(result.path)
     return {
         "name": result.path.name,
         "schema": result.schema,
@@ -138,16 +142,16 @@ def _origin(result: Result) -> dict[str, Any]:
         "content SHA-256": attributes["content_sha256"],
         "configuration SHA-256": attributes["config_sha256"],
         "created": attributes["created_utc"],
-        "version": stored["run"]["version"],
-        "commit": stored["run"].get("commit", "unknown"),
+        "version": content["run"]["version"],
+        "commit": content["run"].get("commit", "unknown"),
         "seed": result.config["settings"].get("seed", "none"),
-        "command": commands.of(result),
-        "stored": configs.lines(stored),
+        "command": commands.command_of(result),
+        "stored": configs.lines(content),
     }
 
 
-def _grouped(items: Iterable[_Item], key: Callable[[_Item], Any]) -> dict[Any, list[_Item]]:
-    """Items by their key, in the order in which keys first appear."""
+def _group(items: Iterable[_Item], key: Callable[[_Item], Any]) -> dict[Any, list[_Item]]:
+    """Return items by their key, in the order in which keys first appear."""
     groups: dict[Hashable, list[_Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)

@@ -39,14 +39,14 @@ class Finding:
 
     @property
     def paper(self) -> str:
-        """The paper's headline figures of the first models that it compares; empty where there are none."""
+        """Return the paper's headline figures of the first models that it compares; empty where there are none."""
         models, settings = self.claim.models[0], self.claim.settings
         if not settings:
             return ""
         return side_by_side_with_difference(models, figures(models, row(self.claim.table or self.table, settings[0])))
 
-    def of(self, *kinds: Kind) -> tuple[Measure, ...]:
-        """The measures of these kinds."""
+    def measures_of(self, *kinds: Kind) -> tuple[Measure, ...]:
+        """Return the measures of these kinds."""
         return tuple(measure for measure in self.measures if measure.kind in kinds)
 
     @property
@@ -56,14 +56,14 @@ class Finding:
         Both only where the p-value, if there is one, is below SIGNIFICANT. Controls have no say in the second. What is
         said to be the best is refuted by one measure below zero, its p-value times the number of these measures.
         """
-        main = self.of("main")
+        main = self.measures_of("main")
         if not main:
             return "not tested"
         if self.claim.superlative and any(_is_below(measure, len(main)) for measure in main):
             return "does not hold"
         if self.p_value is not None and self.p_value >= SIGNIFICANT:
             return "cannot tell"
-        if all(measure.sign > 0 for measure in self.of("main", "control")):
+        if all(measure.sign > 0 for measure in self.measures_of("main", "control")):
             return "holds"
         if all(measure.sign < 0 for measure in main):
             return "does not hold"
@@ -78,16 +78,16 @@ def _measures(claim: Claim, dataset: str, results: Sequence[Result]) -> tuple[Me
     return measures(claim, results) if claim.is_about(dataset) else ()
 
 
-def judge(results: Sequence[Result], others: Sequence[Result] = ()) -> list[Finding]:
-    """Every claim, against the files of one dataset, one architecture and one dataset of training.
+def judge(results: Sequence[Result], rest: Sequence[Result] = ()) -> list[Finding]:
+    """Return every claim, against the files of one dataset, one architecture and one dataset of training.
 
-    `others` are of other architectures: claims that compare these rest on them too.
+    `rest` are of other architectures: claims that compare these rest on them too.
 
     Raises UserError for two files that say different things of one model.
     """
     in_paper_order = sorted(fullest(results), key=order)
     dataset, table = in_paper_order[0].config["data"]["dataset"], table_of(in_paper_order[0])
-    all_widths = sorted(fullest([*results, *others]), key=order)
+    all_widths = sorted(fullest([*results, *rest]), key=order)
     findings = [
         Finding(claim, table, _measures(claim, dataset, all_widths if claim.widths else in_paper_order))
         for claim in CLAIMS
@@ -97,7 +97,7 @@ def judge(results: Sequence[Result], others: Sequence[Result] = ()) -> list[Find
             place: max(tests)
             for place, finding in enumerate(findings)
             if finding.claim.section == section
-            and (tests := [measure.p_value for measure in finding.of("main") if measure.p_value is not None])
+            and (tests := [measure.p_value for measure in finding.measures_of("main") if measure.p_value is not None])
         }
         for place, p_value in zip(family, holm(list(family.values())), strict=True):
             findings[place] = replace(findings[place], p_value=p_value)

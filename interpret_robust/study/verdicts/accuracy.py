@@ -11,14 +11,14 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
 from interpret_robust.study.paper import Claim, Row, row
 from interpret_robust.study.verdicts.measure import Kind
-from interpret_robust.study.verdicts.sample import Sample, alike, averaged, compared_under, named, sample
+from interpret_robust.study.verdicts.sample import Sample, alike, compared_under, label_reading, mean_rate, sample
 
 
 def accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Accuracies on test images, in each setting that the claim is about."""
-    tested = [result for result in results if result.config["data"]["split"] == "test"]
+    """Yield accuracies on test images, in each setting that the claim is about."""
+    tests = [result for result in results if result.config["data"]["split"] == "test"]
     for setting in claim.settings:
-        yield from _ACCURACIES[setting](claim, models, tested)
+        yield from _ACCURACIES[setting](claim, models, tests)
 
 
 def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
@@ -28,13 +28,15 @@ def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -
 
 
 def _white_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """The headline's reading and every image's worst case decide; the other readings are shown."""
+    """Yield the headline's reading and every image's worst case decide; the other readings are shown."""
     for pair in alike(claim, models, results):
         common = by_weight(pair)
         for reading, kind in common:
             values = [right(result, reading) for result in pair]
             table_row = paper_row(claim, pair[0], "white-box", reading, headline=kind == "main")
-            yield sample(f"accuracy, {named(reading, pair[0])}", pair, values, percent=True, kind=kind, row=table_row)
+            yield sample(
+                f"accuracy, {label_reading(reading, pair[0])}", pair, values, percent=True, kind=kind, row=table_row
+            )
         if len(common) > 1:
             names = sorted(reading for reading, _ in common)
             values = [right_in_worst_case(result, subset=names) for result in pair]
@@ -67,13 +69,13 @@ def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result])
                 group = groups.setdefault((compared_under(sources[0]), reading, role, seed), {})
                 group.setdefault((made_on, read_by), _Transfer(sources, tuple(answers), kind))
     for (_, reading, role, seed), transfers in groups.items():
-        yield _transferred(claim, reading, role, seed, list(transfers.values()))
+        yield _transfers(claim, reading, role, seed, list(transfers.values()))
 
 
-def _transferred(claim: Claim, reading: str, role: str, seed: int, transfers: Sequence[_Transfer]) -> Sample:
+def _transfers(claim: Claim, reading: str, role: str, seed: int, transfers: Sequence[_Transfer]) -> Sample:
     first, kind = transfers[0].sources, transfers[0].kind
-    values = [averaged(outcomes) for outcomes in zip(*(transfer.right for transfer in transfers), strict=True)]
-    quantity = f"accuracy, {named(reading, first[0])} on copies, by {role} seed"
+    values = [mean_rate(outcomes) for outcomes in zip(*(transfer.right for transfer in transfers), strict=True)]
+    quantity = f"accuracy, {label_reading(reading, first[0])} on copies, by {role} seed"
     table_row = paper_row(claim, first[0], "black-box", reading, headline=kind == "main")
     transfer_sample = sample(quantity, first, values, percent=True, kind=kind, row=table_row)
     return transfer_sample._replace(
@@ -82,7 +84,7 @@ def _transferred(claim: Claim, reading: str, role: str, seed: int, transfers: Se
 
 
 def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
-    """The readings that files share and what they are for, the headline's first."""
+    """Return the readings that files share and what they are for, the headline's first."""
     common = [item for item in readings(results[0]) if all(item in readings(result) for result in results)]
     first = headline_of(common)
     in_order = sorted(common, key=lambda item: item != first)
@@ -92,21 +94,24 @@ def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
 def _copies(source: Result) -> dict[int, int]:
     """Where a model's copies stand among the targets of its attacks, by training seed."""
     jobs: Mapping[str, Mapping[str, object]] = source.config.get("evaluators", {}).get("jobs", {})
-    own = {**job(source), "seed": None}
+    own_seed = {**job(source), "seed": None}
     return {
         int(str(jobs[name]["seed"])): place
         for place, name in enumerate(targets(source))
-        if name in jobs and {**jobs[name], "seed": None} == own
+        if name in jobs and {**jobs[name], "seed": None} == own_seed
     }
 
 
 def paper_row(claim: Claim, result: Result, *of: str, headline: bool = True) -> Row:
-    """The paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
+    """Return the paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
     return row(claim.table or table_of(result), *of, headline=headline)
 
 
 def table_of(result: Result) -> str:
-    """The paper's table of accuracies that a file's model stands beside: Table 2 where none is of its dataset."""
+    """Return the paper's table of accuracies that a file's model stands beside.
+
+    Table 2 where none is of its dataset.
+    """
     sources = paper_sources(result.config["data"]["dataset"], job(result)["architecture"])
     return next(iter(sources), "table2")
 

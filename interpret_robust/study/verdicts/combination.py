@@ -14,29 +14,29 @@ from interpret_robust.study.verdicts.sample import Sample
 
 
 def combine(samples: Iterable[Sample]) -> list[Measure]:
-    """Measures of a claim's samples: once where several files say the same, and nothing without a value."""
+    """Return measures of a claim's samples: once where several files say the same, and nothing without a value."""
     seeds: dict[tuple[str, ...], dict[int, Sample]] = {}
     for sample in samples:
         if np.isfinite(sample.difference).any():
-            key = (sample.what, *sample.models, sample.under)
+            key = (sample.quantity, *sample.models, sample.conditions)
             earlier = seeds.setdefault(key, {}).setdefault(sample.seed, sample)
             _check_same(earlier, sample)
     weights: dict[str, tuple[Any, ...]] = {}
     for (*_, condition), decisive in seeds.items():
         weights[condition] = max(weights.get(condition, ()), _weight(list(decisive.values())))
-    deciding = max(weights, key=lambda condition: weights[condition], default="")
+    main = max(weights, key=lambda condition: weights[condition], default="")
     decides: dict[Measure, bool] = {}
     for (*_, condition), decisive in seeds.items():
-        measure = _combined([decisive[seed] for seed in sorted(decisive)])
-        decides[measure] = decides.get(measure, False) or condition == deciding
+        measure = _combine([decisive[seed] for seed in sorted(decisive)])
+        decides[measure] = decides.get(measure, False) or condition == main
     return [measure if decisive else replace(measure, kind="further") for measure, decisive in decides.items()]
 
 
 def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
     """Of samples under several conditions those decide that are in the ball of training, of test images, of most."""
     source = samples[0].sources[0]
-    settings, trained = source.config["settings"], job(source).get("recipe", {})
-    own_ball = settings.get("eps") in (None, trained.get("eps"))
+    settings, training_seeds = source.config["settings"], job(source).get("recipe", {})
+    own_ball = settings.get("eps") in (None, training_seeds.get("eps"))
     return own_ball, source.config["data"]["split"] == "test", len(samples[0].difference), len(samples)
 
 
@@ -46,8 +46,8 @@ def _check_same(first: Sample, second: Sample) -> None:
         raise UserError(f"{pair[0].path} and {pair[1].path} say different things of one model: name one of them.")
 
 
-def _combined(samples: Sequence[Sample]) -> Measure:
-    """One measure of the samples of several seeds."""
+def _combine(samples: Sequence[Sample]) -> Measure:
+    """Return one measure of the samples of several seeds."""
     first, differences = samples[0], [sample.difference for sample in samples]
     finite = [np.isfinite(difference) for difference in differences]
     means = np.array(
@@ -61,7 +61,7 @@ def _combined(samples: Sequence[Sample]) -> Measure:
         if len(first.values) == 2 and all(values.dtype == bool for values in first.values):
             p_value = mcnemar(*first.values).p_value
     return Measure(
-        first.what,
+        first.quantity,
         first.models,
         first.sources[0].config["data"]["split"],
         tuple(sample.seed for sample in samples),
@@ -70,7 +70,7 @@ def _combined(samples: Sequence[Sample]) -> Measure:
         estimate,
         p_value,
         levels=tuple(means.mean(0).tolist()) if means.shape[1] > 1 else (),
-        reported=figures(first.models, first.row),
+        paper_figures=figures(first.models, first.row),
         percent=first.percent,
         kind=first.kind,
         files=tuple(dict.fromkeys(source.path.name for sample in samples for source in sample.sources)),

@@ -14,35 +14,35 @@ from interpret_robust.results.names import VIEWS, places
 from interpret_robust.study.paper import Claim
 from interpret_robust.study.verdicts.accuracy import paper_row
 from interpret_robust.study.verdicts.measure import Kind
-from interpret_robust.study.verdicts.sample import Sample, alike, attack, averaged, own_attention, sample
+from interpret_robust.study.verdicts.sample import Sample, alike, attack, mean_rate, own_attention, sample
 
-VIEWED = {"clip": "clipped", "raw": "raw"}
+VIEW = {"clip": "clipped", "raw": "raw"}
 """The paper's two columns of Table 4."""
 
 
 def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Spearman of attention and robustness; its controls too."""
+    """Yield Spearman of attention and robustness; its controls too."""
     for result in own_attention(claim, models, results):
-        measured: tuple[tuple[str, str, Kind], ...] = (
+        measured_values: tuple[tuple[str, str, Kind], ...] = (
             (f"Spearman of attention and robustness to {attack(result)}", "spearman", "main"),
             ("the same by relative distance", "spearman_relative", "control"),
             ("the same given the feature's norm", "spearman_partial", "control"),
             ("Spearman of attention and robustness to noise", "spearman_noise", "control"),
         )
-        for quantity, column, kind in measured:
+        for quantity, column, kind in measured_values:
             yield sample(quantity, [result], [result[f"per_image/{column}"]], kind=kind)
-        own, attention = result["per_image/spearman"], result["per_image/attention"]
+        own_pairs, attention = result["per_image/spearman"], result["per_image/attention"]
         prior = np.broadcast_to(mean_map(attention), attention.shape)
-        excess = own - row_spearman(prior, -result["per_image/distance"])
+        excess = own_pairs - row_spearman(prior, -result["per_image/distance"])
         yield sample("Spearman minus that of the mean attention map", [result], [excess], kind="control")
 
 
 def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """What is lost on average over the number of features removed."""
+    """Yield what is lost on average over the number of features removed."""
     for result in own_attention(claim, models, results):
-        removed, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
+        shares, orders, fill = result["removed"], places(result, "order"), result.config["settings"]["fill"]
         for place, condition in enumerate(places(result, "condition")):
-            area = area_under(result["per_image/correct"][:, place], removed)
+            area = area_under(result["per_image/correct"][:, place], shares)
             loss = area[:, orders.index("random")] - area[:, orders.index("robust")]
             setting = f"{attack(result)}, fill {fill}"
             quantity = f"{condition} accuracy lost, robust features first beyond random order ({setting})"
@@ -50,7 +50,7 @@ def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Seque
 
 
 def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Attention's share on the object beyond its area; a centre prior is the control."""
+    """Yield attention's share on the object beyond its area; a centre prior is the control."""
     for result in own_attention(claim, models, results):
         place = places(result, "map").index("weights")
         share = result["per_image/share"][:, place]
@@ -60,20 +60,23 @@ def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence
 
 
 def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """The paper's cell at sign minus, clipped and raw, by the natural evaluators of each architecture that read both.
+    """Yield the paper's cell at sign minus, clipped and raw, by the natural evaluators of each architecture that
+    read both.
 
     Those of one architecture are averaged: which seeds they have depends on the seed of the model that they read.
     """
     for pair in alike(claim, models, results):
         for (architecture, evaluators), view in product(_natural_evaluators(pair).items(), VIEWS):
-            values = [averaged([is_read(result, evaluator, view) for evaluator in evaluators]) for result in pair]
-            setting = f"gradmap-score-{VIEWED[view]}-{pair[0].config['data']['split']}"
-            quantity = f"maps -g ({VIEWED[view]}) read by natural networks ({architecture})"
+            values = [mean_rate([is_read(result, evaluator, view) for evaluator in evaluators]) for result in pair]
+            setting = f"gradmap-score-{VIEW[view]}-{pair[0].config['data']['split']}"
+            quantity = f"maps -g ({VIEW[view]}) read by natural networks ({architecture})"
             yield sample(quantity, pair, values, percent=True, row=paper_row(claim, pair[0], setting))
 
 
 def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
-    """Evaluators of the paper's kind, naturally trained without attention, that read both files, by architecture."""
+    """Return evaluators of the paper's kind, naturally trained without attention, that read both files, by
+    architecture.
+    """
     names: dict[str, list[str]] = {}
     for name in shared_evaluators(pair):
         reader = pair[0].config["evaluators"]["jobs"][name]
@@ -83,16 +86,18 @@ def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Cosine of gradient and edges, and what of it is beyond another image's edges."""
+    """Yield cosine of gradient and edges, and what of it is beyond another image's edges."""
     for pair in alike(claim, models, results):
-        own = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
-        excess = [values - result["per_image/edge_cosine_shuffled"] for values, result in zip(own, pair, strict=True)]
-        yield sample("cosine of |g| and the image's edges", pair, own)
+        own_pairs = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
+        excess = [
+            values - result["per_image/edge_cosine_shuffled"] for values, result in zip(own_pairs, pair, strict=True)
+        ]
+        yield sample("cosine of |g| and the image's edges", pair, own_pairs)
         yield sample("the same beyond that with another image's edges", pair, excess)
 
 
 def cleaner_backgrounds(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Share of the gradient's energy on the object."""
+    """Yield share of the gradient's energy on the object."""
     for pair in alike(claim, models, results):
         values = [result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair]
         yield sample("share of the gradient's energy on the object", pair, values, percent=True)

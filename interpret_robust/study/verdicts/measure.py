@@ -16,31 +16,31 @@ class Measure:
     """One estimate that bears on a claim, above zero where the claim holds.
 
     Attributes:
-        what: what is estimated.
+        quantity: what is estimated.
         models: of which variant; or of which two the difference, first minus second.
         split: of which images.
         seeds: of which training seeds.
-        each: each seed's own estimate.
+        values: each seed's own estimate.
         images: each seed's number of images that have a value.
         estimate: the mean over seeds and images with its 95 % interval: by `over_seeds`, or for one seed by bootstrap.
         p_value: of `over_seeds`; for one seed of McNemar's exact test where the values are yes or no, else None.
         levels: the two models' own means.
-        reported: the paper's figures of the two models in percent; none where it lacks one.
+        paper_figures: the paper's figures of the two models in percent; none where it lacks one.
         percent: whether it is a share, or a difference of shares.
         kind: what it is for.
         files: what it was computed from.
     """
 
-    what: str
+    quantity: str
     models: tuple[str, ...]
     split: str
     seeds: tuple[int, ...]
-    each: tuple[float, ...]
+    values: tuple[float, ...]
     images: tuple[int, ...]
     estimate: Interval
     p_value: float | None = None
     levels: tuple[float, ...] = ()
-    reported: tuple[float, ...] = ()
+    paper_figures: tuple[float, ...] = ()
     percent: bool = False
     kind: Kind = "main"
     files: tuple[str, ...] = field(default=(), compare=False)
@@ -51,27 +51,27 @@ class Measure:
         return int(self.estimate.low > 0) - int(self.estimate.high < 0)
 
     @property
-    def of(self) -> str:
+    def comparison(self) -> str:
         """As `at-att minus at`."""
         return " minus ".join(self.models)
 
     @property
     def count(self) -> str:
-        """The number of images of a seed: as `1000`, or `997 to 1000` where it differs."""
+        """Return the number of images of a seed: as `1000`, or `997 to 1000` where it differs."""
         return " to ".join(map(str, dict.fromkeys((min(self.images), max(self.images)))))
 
     @property
-    def where(self) -> str:
+    def condition(self) -> str:
         """As `seeds 0, 1, 2; 1000 test images each`."""
         if len(self.seeds) == 1:
             return f"seed {self.seeds[0]}; {self.count} {self.split} images, the interval over these alone"
         return f"seeds {', '.join(map(str, self.seeds))}; {self.count} {self.split} images each"
 
     @property
-    def ours(self) -> str:
+    def our_figures(self) -> str:
         """As `at 52.1 -> at-att 58.5`, in percent where it is of shares; of a single model its name."""
         if not self.levels:
-            return self.of
+            return self.comparison
         return _side_by_side(
             self.models, [f"{100 * level:.1f}" if self.percent else f"{level:.3f}" for level in self.levels]
         )
@@ -79,7 +79,7 @@ class Measure:
     @property
     def paper(self) -> str:
         """As `at 39.72 -> at-att 41.39 (+1.67)`; empty where the paper has no such figures."""
-        return side_by_side_with_difference(self.models, self.reported)
+        return side_by_side_with_difference(self.models, self.paper_figures)
 
     def text(self) -> str:
         """As `+6.4 points [+3.5, +9.3]` or `-0.597 [-0.604, -0.590]`."""
@@ -90,12 +90,12 @@ class Measure:
 
     def seed_texts(self) -> list[str]:
         """As `seed 0: +6.4 points`."""
-        texts = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.each]
+        texts = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.values]
         return [f"seed {seed}: {value}" for seed, value in zip(self.seeds, texts, strict=True)]
 
 
 def figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
-    """A row's figures of two models; none where it lacks one."""
+    """Return a row's figures of two models; none where it lacks one."""
     return tuple(row[model] for model in models) if set(models) <= row.keys() else ()
 
 

@@ -9,18 +9,20 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
 from interpret_robust.study.paper import Claim, row
 from interpret_robust.study.verdicts.accuracy import by_weight
-from interpret_robust.study.verdicts.sample import Sample, compared_under, named, sample
+from interpret_robust.study.verdicts.sample import Sample, compared_under, label_reading, sample
 
 WEIGHTS = ("weight_reg", "weight_att_reg")
 """The recipe's two weights of the regularizer, in which models that are compared may differ."""
 
 
 def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """White-box accuracy by the headline's reading of regularized models, each weight's own, minus that without.
+    """Yield white-box accuracy by the headline's reading of regularized models, each weight's own, minus that without.
 
     They decide where models at both ends of the range are there; a weight outside of it is only shown.
     """
-    candidates = [result for result in _tested(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()]
+    candidates = [
+        result for result in _values_in_range(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()
+    ]
     pairs = list(_pairs(models, candidates, (), WEIGHTS))
     low, high = claim.range
     weights = {_weight(first) for first, _ in pairs}
@@ -28,22 +30,26 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
         weight = _weight(pair[0])
         decides = {low, high} <= weights and low <= weight <= high
         for reading, kind in by_weight(pair)[:1]:
-            quantity = f"accuracy, {named(reading, pair[0])}, lambda {weight:g}"
+            quantity = f"accuracy, {label_reading(reading, pair[0])}, lambda {weight:g}"
             values = [right(result, reading) for result in pair]
             condition = compared_under(pair[0], ("recalibration",), WEIGHTS)
-            yield sample(quantity, pair, values, percent=True, kind=kind if decides else "further", under=condition)
+            yield sample(
+                quantity, pair, values, percent=True, kind=kind if decides else "further", conditions=condition
+            )
 
 
 def _weight(result: Result) -> float:
-    """The lambda of Eq. 7 that a regularized model was trained with."""
+    """Return the lambda of Eq. 7 that a regularized model was trained with."""
     attentive = variant(job(result)["variant"]).has_attention
     return float(job(result)["recipe"][WEIGHTS[attentive]])
 
 
 def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """White-box accuracy of a narrow network minus that of the one three times as wide, by the headline's reading."""
-    tested = _tested(results)
-    for narrow, wide in _pairs(models * 2, tested, ("architecture",)):
+    """Yield white-box accuracy of a narrow network minus that of the one three times as wide, by the headline's
+    reading.
+    """
+    lambdas = _values_in_range(results)
+    for narrow, wide in _pairs(models * 2, lambdas, ("architecture",)):
         widths = job(narrow)["architecture"], job(wide)["architecture"]
         if widths not in WIDTHS:
             continue
@@ -52,7 +58,7 @@ def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]
             values = [right(result, reading) for result in (narrow, wide)]
             tables = [row(table, "white-box", reading) for table in TABLES]
             figures = {name: cells[models[0]] for name, cells in zip(names, tables, strict=True) if models[0] in cells}
-            quantity = f"accuracy, {named(reading, narrow)}"
+            quantity = f"accuracy, {label_reading(reading, narrow)}"
             yield sample(quantity, (narrow, wide), values, percent=True, kind=kind, models=names, row=figures)
 
 
@@ -62,8 +68,8 @@ TABLES = ("table2", "table3")
 """The paper's tables of the narrow and of the wide network."""
 
 
-def _tested(results: Sequence[Result]) -> list[Result]:
-    """Files of attacks on test images."""
+def _values_in_range(results: Sequence[Result]) -> list[Result]:
+    """Return files of attacks on test images."""
     return [
         result
         for result in results
@@ -74,7 +80,7 @@ def _tested(results: Sequence[Result]) -> list[Result]:
 def _pairs(
     models: tuple[str, ...], results: Sequence[Result], free: Sequence[str], free_of_recipe: Sequence[str] = ()
 ) -> Iterator[tuple[Result, Result]]:
-    """Files of two variants, of one seed, alike but for what is free; see `compared_under`."""
+    """Yield files of two variants, of one seed, alike but for what is free; see `compared_under`."""
     first, second = ([result for result in results if job(result)["variant"] == model] for model in models)
     for pair in product(first, second):
         seeds = {job(result)["seed"] for result in pair}

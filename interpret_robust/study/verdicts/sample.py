@@ -20,10 +20,10 @@ from interpret_robust.study.verdicts.measure import Kind
 class Sample(NamedTuple):
     """What one training seed gives for a measure: `values` (N,) of each of the models on the same images.
 
-    `row` is the paper's row that has their figures; `under` tells the conditions, which weigh against each other.
+    `row` is the paper's row that has their figures; `conditions` are conditions that weigh against each other.
     """
 
-    what: str
+    quantity: str
     models: tuple[str, ...]
     seed: int
     sources: tuple[Result, ...]
@@ -31,17 +31,17 @@ class Sample(NamedTuple):
     percent: bool = False
     kind: Kind = "main"
     row: Row = MappingProxyType({})
-    under: str = ""
+    conditions: str = ""
 
     @property
     def difference(self) -> AnyArray:
-        """The first model's values, minus the second's if there are two."""
+        """Return the first model's values, minus the second's if there are two."""
         first, *rest = (values.astype(np.float64) for values in self.values)
         return np.asarray(first - rest[0] if rest else first)
 
 
 def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[tuple[Result, ...]]:
-    """Files of a claim's analysis, one of each model, of one training seed and comparable image by image.
+    """Yield files of a claim's analysis, one of each model, of one training seed and comparable image by image.
 
     The paper's claims are about gradients: files of other maps do not bear on them.
     """
@@ -54,16 +54,17 @@ def alike(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> I
 
 
 def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Sequence[str] = ()) -> str:
-    """What models have in common that are compared: training but for the variant, images, settings but for readings.
+    """Return what models have in common that are compared: training but for the variant, images, settings but for
+    readings.
 
     `free` are other entries of the job, or `recalibration`, in which they may differ, `free_of_recipe` those of its
     recipe.
     """
-    trained = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *free)}
+    training = {key: value for key, value in job(result).items() if key not in ("variant", "seed", *free)}
     if free_of_recipe:
-        trained["recipe"] = {key: value for key, value in trained["recipe"].items() if key not in free_of_recipe}
+        training["recipe"] = {key: value for key, value in training["recipe"].items() if key not in free_of_recipe}
     settings = {"settings": ball(result)} if is_attacked(result) else {}
-    common = {**conditions(result), **settings, "trained": trained}
+    common = {**conditions(result), **settings, "trained": training}
     if "architecture" in free:
         common.pop("local_grid", None)
     if "recalibration" in free:
@@ -73,33 +74,33 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
 
 
 def own_attention(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Result]:
-    """A model's files where its own attention gives the weights."""
+    """Return a model's files where its own attention gives the weights."""
     return (result for (result,) in alike(claim, models, results) if weights_of(result) == ATTENTION)
 
 
-def sample(what: str, files: Sequence[Result], values: Sequence[AnyArray], **other: Any) -> Sample:
-    """What files of one training seed give, one of each model.
+def sample(quantity: str, files: Sequence[Result], values: Sequence[AnyArray], **other: Any) -> Sample:
+    """Return what files of one training seed give, one of each model.
 
     What decides of models as they were trained is a control where their batch norm was recalibrated.
     """
     models = tuple(job(result)["variant"] for result in files)
-    plain = {"models": models, "under": compared_under(files[0], ("recalibration",))} | other
+    plain = {"models": models, "conditions": compared_under(files[0], ("recalibration",))} | other
     if (images := recalibration(files[0])) != "none":
-        what += f", batch norm recalibrated ({images} images)"
+        quantity += f", batch norm recalibrated ({images} images)"
         plain["kind"] = "control" if plain.get("kind", "main") == "main" else plain["kind"]
-    return Sample(what, seed=job(files[0])["seed"], sources=tuple(files), values=tuple(values), **plain)
+    return Sample(quantity, seed=job(files[0])["seed"], sources=tuple(files), values=tuple(values), **plain)
 
 
-def averaged(outcomes: Sequence[AnyArray]) -> AnyArray:
-    """The mean (N,) of several outcomes (N,); a single one stays what it is."""
+def mean_rate(outcomes: Sequence[AnyArray]) -> AnyArray:
+    """Return the mean (N,) of several outcomes (N,); a single one stays what it is."""
     return outcomes[0] if len(outcomes) == 1 else np.mean(outcomes, axis=0)
 
 
-def named(reading: str, result: Result) -> str:
+def label_reading(reading: str, result: Result) -> str:
     """As `PGD-20 at eps 8/255`."""
     return f"{reading} at eps {radius(result.config['settings']['eps'])}"
 
 
 def attack(result: Result) -> str:
-    """The attack of a file, as `PGD-20 at eps 8/255`."""
-    return named(f"PGD-{result.config['settings']['steps']}", result)
+    """Return the attack of a file, as `PGD-20 at eps 8/255`."""
+    return label_reading(f"PGD-{result.config['settings']['steps']}", result)
