@@ -1,6 +1,7 @@
 """What a file of ours holds, as text, without torch: `irt show`."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.tables import render
+
+INTERVAL = 3
+"""Numbers of an interval: value, low, high."""
 
 
 def describe(path: Path) -> str:
@@ -43,7 +47,7 @@ def _describe_checkpoint(path: Path) -> str:
 def _describe_analysis(path: Path) -> str:
     result = hdf5.read(path)
     rows = [{"dataset": name, "type": kind, "meaning": meaning} for name, kind, meaning in hdf5.tree(path)]
-    numbers = [{"statistic": name, "value": _short(result[name])} for name in _statistics(path)]
+    numbers = [row for name, shape in _statistics(path) for row in _values(result, name, shape)]
     return "\n\n".join(
         [
             f"{path}: {result.schema}, {result.count} images, checksum good",
@@ -54,13 +58,34 @@ def _describe_analysis(path: Path) -> str:
     )
 
 
-def _statistics(path: Path) -> list[str]:
-    """Return the paths of a file's statistics that fit on a line: one number, or a number and its interval."""
-    return [
-        name
+MOST_VALUES = 24
+"""Intervals of one statistic that are shown; one of more of them is a curve or a matrix, for a table or a figure."""
+
+
+def _statistics(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the paths of a file's statistics that are few numbers, or numbers with intervals, with their shapes."""
+    shapes = {
+        name: () if shape == "scalar" else tuple(map(int, shape.split("x")))
         for name, kind, _ in hdf5.tree(path)
-        if kind.endswith((" scalar", " 3")) and not kind.startswith("text") and "/" in name
+        for dtype, shape in [kind.split(" ")]
+        if dtype != "text" and "/" in name and not name.startswith("per_image/")
+    }
+    return [
+        (name, shape)
+        for name, shape in shapes.items()
+        if not shape or (shape[-1] == INTERVAL and math.prod(shape) <= INTERVAL * MOST_VALUES)
     ]
+
+
+def _values(result: hdf5.Result, name: str, shape: tuple[int, ...]) -> Iterator[dict[str, str]]:
+    """Yield a row a number or interval of a statistic, its place by the names of its axes; nothing for a curve."""
+    values, axes = result[name], result.axes(name)
+    places = [result[axis] for axis in axes[:-1]]
+    if shape and (axes[-1] != "of" or any(names.dtype.kind not in "OU" for names in places)):
+        return
+    for place in np.ndindex(shape[:-1]):
+        names = [str(axis[index]) for axis, index in zip(places, place, strict=True)]
+        yield {"statistic": f"{name}[{', '.join(names)}]" if names else name, "value": _short(values[place])}
 
 
 def _short(value: Any) -> str:

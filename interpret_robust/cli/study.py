@@ -147,6 +147,7 @@ def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
     its interval, and the controls. docs/choices.md says how verdicts are reached.
     """
     from interpret_robust import analyses
+    from interpret_robust.core import progress
     from interpret_robust.core.folders import Folders
     from interpret_robust.study import audit as audits
 
@@ -154,7 +155,8 @@ def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
     paths = dict.fromkeys(files or sorted(folder.glob("*.h5")))
     if not paths:
         raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
-    click.echo(audits.text_of([analyses.read(path) for path in paths], form))
+    results = [analyses.read(path) for path in progress.each([*paths], "audit", "files")]
+    click.echo(audits.text_of(results, form))
 
 
 @click.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
@@ -166,6 +168,7 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
 
     docs/flags.md says of each flag what it measures, what it can mean, and what to do next.
     """
+    from interpret_robust.core import progress
     from interpret_robust.core.folders import Folders
     from interpret_robust.study import flags as rules
 
@@ -175,7 +178,7 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         raise UserError(
             f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
         )
-    results = [rules.read(path) for path in paths]
+    results = [rules.read(path) for path in progress.each(paths, "flags", "files")]
     if form in ("csv", "json"):
         click.echo(render(rules.numbers(results), form))
         return

@@ -13,6 +13,7 @@ from interpret_robust.cli.options import (
     on_all_ranks,
     overwrite_option,
     root_option,
+    say,
     with_examples,
 )
 
@@ -74,7 +75,7 @@ def train(
     """
     from interpret_robust.core.folders import Folders
     from interpret_robust.study.tasks import do_all
-    from interpret_robust.study.training_set import tasks_of
+    from interpret_robust.study.training_set import doubt, tasks_of
 
     tasks = tasks_of(
         variants,
@@ -90,4 +91,6 @@ def train(
         deadline=deadline_after(time_limit),
         overwrite=overwrite,
     )
+    if sentence := doubt(tasks):
+        say(sentence)
     do_all(tasks, device, click.echo)

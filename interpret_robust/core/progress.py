@@ -1,8 +1,11 @@
 """Progress bars with rate and ETA on stderr; quiet where stderr is not a terminal."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+T = TypeVar("T")
 
 
 def bar(description: str, total: int, unit: str, *, initial: int = 0, position: int | None = None) -> "tqdm[Any]":
@@ -19,3 +22,16 @@ def bar(description: str, total: int, unit: str, *, initial: int = 0, position: 
         leave=position is None,
         delay=1,
     )
+
+
+def each(items: Sequence[T], description: str, unit: str) -> Iterator[T]:
+    """Yield the items, with a bar that counts those that were taken.
+
+    Example:
+        >>> list(each([1, 2], "squares", "numbers"))
+        [1, 2]
+    """
+    with bar(description, len(items), unit) as counter:
+        for item in items:
+            yield item
+            counter.update()

@@ -70,6 +70,16 @@ class Result:
             dataset = file[name].asstr() if file[name].dtype == object else file[name]
             return np.asarray(dataset[()])
 
+    def axes(self, name: str) -> tuple[str, ...]:
+        """Return the names of the axes of one dataset, `value`, `low` and `high` of an interval lying along `of`.
+
+        Example:
+            >>> read(Path("analyses/robustness-mine.h5")).axes("accuracy/natural")
+            ('target', 'of')
+        """
+        with _open(self.path) as file:
+            return tuple(str(dimension.label) for dimension in file[name].dims)
+
     def first(self, name: str, count: int) -> AnyArray:
         """Return the first `count` rows of one dataset; no other row is read."""
         with _open(self.path) as file:

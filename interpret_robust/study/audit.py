@@ -134,7 +134,7 @@ def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
         "seeds; images": _title_over(first) if first else "",
         "above, open, below zero": ", ".join(str(signs.count(sign)) for sign in (1, 0, -1)) if first else "",
         "p (Holm)": "" if finding.p_value is None else f"{finding.p_value:.2g}",
-        "verdict": finding.verdict,
+        "verdict": finding.wording,
         "flags raised": raised_flags,
     }
 

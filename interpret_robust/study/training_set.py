@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from interpret_robust.core.device import resolve
+from interpret_robust.datasets import load
 from interpret_robust.models.variants import variant
 from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
@@ -27,6 +29,31 @@ def models_of(variants: Sequence[str], architecture: str | None, first_seed: int
         for copy in range(1 if model.seed else seeds)  # the evaluators of the quick study have other seeds than 0
     ]
     return list(dict.fromkeys(models))
+
+
+def doubt(tasks: Sequence[TrainTask]) -> str | None:
+    """Return a sentence where a model that is still to be trained would take a CPU days, else None.
+
+    Raises UserError where another job's checkpoint has its name.
+    """
+    for task in tasks:
+        if task.recipe.name in FOR_GPUS and resolve(task.device).type == "cpu" and not task.is_done():
+            images = len(load(task.source).train.first(task.limit))
+            steps = task.recipe.epochs * (images // task.recipe.batch_size)
+            if steps > FEW_STEPS:
+                return (
+                    f"{task.variant} takes {steps:,} steps by the recipe {task.recipe.name}, which is for a GPU: on "
+                    "this CPU --recipe cifar-quick, or --recipe quick, is done in minutes to hours; Ctrl-C stops, and "
+                    "the same command goes on."
+                )
+    return None
+
+
+FOR_GPUS = ("paper", "fast", "mnist")
+"""Recipes of the literature."""
+
+FEW_STEPS = 2_000
+"""Steps that a CPU takes within minutes."""
 
 
 def tasks_of(

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from interpret_robust import analyses, figures
+from interpret_robust.core import progress
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.folders import Folders
@@ -37,7 +38,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     files = sorted(folders.analyses.glob("*.h5"))
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
-    results = sorted(map(analyses.read, files), key=names.order)
+    results = sorted(map(analyses.read, progress.each(files, "reading", "files")), key=names.order)
     stamp = _stamp(results)
     if _stamp_of(page) != stamp:
         with Lock(page):
@@ -71,7 +72,9 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]
         name: [result.path for result in results if result.schema == figures.get(name).READS]
         for name in figures.names()
     }
-    return {name: drawing.draw_all(name, paths, folder, say) for name, paths in files.items()}
+    return {
+        name: drawing.draw_all(name, files[name], folder, say) for name in progress.each([*files], "report", "figures")
+    }
 
 
 def _stamp(results: list[Result]) -> str:

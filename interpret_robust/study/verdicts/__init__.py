@@ -69,6 +69,16 @@ class Finding:
             return "does not hold"
         return "cannot tell"
 
+    @property
+    def wording(self) -> str:
+        """Return the verdict as people read it: of one training seed it says no more than `holds in this seed`.
+
+        What one seed shows can be the seed's own: another one may say the opposite.
+        """
+        seeds = {seed for measure in self.measures_of("main") for seed in measure.seeds}
+        is_of_one = len(seeds) == 1 and self.verdict in ("holds", "does not hold")
+        return f"{self.verdict} in this seed" if is_of_one else self.verdict
+
 
 def _is_below(measure: Measure, candidate: int) -> bool:
     return measure.sign < 0 and (measure.p_value is None or candidate * measure.p_value < SIGNIFICANT)
