@@ -22,6 +22,7 @@ from torch import nn
 import interpret_robust as ir
 from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
+from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.external import ExternalModel
@@ -263,7 +264,7 @@ def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
         (lambda model: ir.analyze("alignmnt", model), r"unknown analysis 'alignmnt': did you mean 'alignment'\?"),
         (
             lambda model: ir.analyze("alignment", model, sed=1),
-            r"unknown setting of alignment 'sed': did you mean 'seed'",
+            r"unknown option of alignment 'sed': did you mean 'seed'",
         ),
         (lambda model: ir.analyze("alignment", model, source="gradent"), "unknown source of maps 'gradent'"),
         (lambda model: ir.analyze("alignment", model, split="half"), "not 'half'"),
@@ -479,3 +480,37 @@ def test_a_model_is_trained_and_taken_when_it_is_there(tmp_path: Path) -> None:
 def test_what_there_is_can_be_listed() -> None:
     assert set(ir.datasets()) >= {"cluttered-digits", "cifar10"}
     assert "attention-rank" in ir.questions()
+
+
+def test_short_words_of_a_notebook_are_taken_and_wrong_ones_get_a_sentence(digits_model: ir.Model) -> None:
+    answer = ir.analyze("robustness", digits_model, limit=4, pgd=1, cw=None)
+    assert answer.result.config["settings"]["pgd"] == "1" and answer.result.config["settings"]["cw"] == "none"
+    assert isinstance(answer["natural"], Interval)
+    assert "not saved" in repr(answer) and "accuracy/natural" in repr(answer.statistics)
+    for wrong, sentence in (
+        ({"restarts": "x"}, "restarts is 'x': robustness takes a whole number there"),
+        ({"eps": True}, "eps is True: robustness takes a number there"),
+        ({"limt": 3}, "did you mean 'limit'"),
+    ):
+        with pytest.raises(ir.UserError, match=sentence):
+            ir.analyze("robustness", digits_model, **wrong)
+    with pytest.raises(ir.UserError, match=r"give ir.load\('x.safetensors'\)"):
+        ir.analyze("robustness", "x.safetensors")  # type: ignore[arg-type]
+
+
+def test_a_column_of_the_table_is_never_taken_for_another_number(digits_model: ir.Model) -> None:
+    answers = ir.analyze("attention-rank", [digits_model], limit=8, steps=1)
+    with pytest.raises(ir.UserError, match=r"'relative' is a column of the table and the end of curve/relative"):
+        answers["relative"]
+    with pytest.raises(ir.UserError, match="it is a column of the printed table"):
+        answers["mean map"]
+    assert np.array_equal(answers[0]["curve/relative"], answers[0].statistics["curve/relative"])
+    (name,) = answers["spearman"]
+    assert answers[name] is answers[0] and repr(answers).startswith("<Answers attention-rank of 1 model:")
+
+
+def test_what_is_no_model_and_no_file_is_said_to_be_that(tmp_path: Path) -> None:
+    with pytest.raises(ir.UserError, match="there is no model nope"):
+        ir.load("nope")
+    with pytest.raises(ir.UserError, match="is a folder: give an analysis file in it"):
+        ir.open(tmp_path)

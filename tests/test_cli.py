@@ -153,7 +153,7 @@ def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
         right = (rows_of["prediction"][:, 0, 1, 0] == rows_of["label"][...]).mean()
     shown = dict(zip(re.split("  +", out.splitlines()[0]), re.split("  +", rows[0]), strict=True))
     assert shown["PGD-20"].startswith(f"{100 * right:.1f} % [")
-    assert (shown["images"], shown["gradients an image"]) == ("20", "300 of 300")
+    assert (shown["images"], shown["gradients an image"]) == ("20", "300")
 
 
 def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(

@@ -123,3 +123,12 @@ def test_without_a_command_the_help_keeps_its_lines(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "irt: a command is missing."
     assert max(map(len, lines)) <= 80 and any(line.strip().startswith("list ") for line in lines)
+
+
+def test_json_has_intervals_as_numbers() -> None:
+    table = Table(
+        [{"a": "6.0 % [2.1, 16.2]", "b": "-0.5 points [-2.1, +1.1]", "c": "0.39 [0.35, 0.44]", "d": "[1, 2]"}]
+    )
+    (row,) = json.loads(with_caption(table, "json"))["rows"]
+    assert row["a"] == {"value": 6.0, "low": 2.1, "high": 16.2} and row["b"]["low"] == -2.1
+    assert row["c"] == {"value": 0.39, "low": 0.35, "high": 0.44} and row["d"] == "[1, 2]"

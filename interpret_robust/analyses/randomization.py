@@ -1,4 +1,4 @@
-"""Do the maps show what was learned? (their scores as the network is re-initialised from the head down)
+"""Do the maps show what was learned? (their scores as the network is re-initialized from the head down)
 
 Cascading randomization (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292): the classifier gets random weights,
 then the head too, and so on down to the first layer. Beside it stand independent random networks. A score that a

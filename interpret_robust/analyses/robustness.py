@@ -271,7 +271,8 @@ def table_row(result: Result) -> dict[str, str]:
     if name := headline(result):
         intervals |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}
         intervals |= {"worst case": result["accuracy/worst"][0]}
-    gradients = f"{result['per_image/gradients'].mean():.0f} of {gradients_asked(result)}"
+    count, asked = f"{result['per_image/gradients'].mean():.0f}", str(gradients_asked(result))
+    gradients = asked if count == asked else f"{count} of {asked}"
     percents = {name: Interval(*values).percent() for name, values in intervals.items()}
     return percents | {"images": str(result.count), "gradients an image": gradients}
 

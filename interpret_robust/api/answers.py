@@ -3,6 +3,7 @@
 import difflib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, overload
@@ -34,8 +35,8 @@ class Answer:
     the answer does: `save` keeps it. The file of `open` stays where it is.
     """
 
-    def __init__(self, result: hdf5.Result) -> None:
-        self.result = result
+    def __init__(self, result: hdf5.Result, *, is_temporary: bool = False) -> None:
+        self.result, self.is_temporary = result, is_temporary
         self.analysis = result.analysis
         schema = analyses.get(self.analysis).schema
         self._axes = {column.path: tuple(axes) for column, axes in schema.columns()}
@@ -52,9 +53,19 @@ class Answer:
         """
         path = self._path(name)
         values = self.result[path]
-        if self._axes[path] == (INTERVAL_AXIS,):
-            return Interval(*values.tolist())
+        if self._axes[path][-1:] == (INTERVAL_AXIS,) and values.size == values.shape[-1]:
+            return Interval(*values.ravel().tolist())
+        if name in self._titles and path != name:
+            raise UserError(
+                f"'{name}' is a column of the table and the end of {path}, which is something else: give a whole path, "
+                f"one of {', '.join(self.statistics)}."
+            )
         return values
+
+    @cached_property
+    def _titles(self) -> frozenset[str]:
+        """Return the columns of the printed table, whose names are not those of statistics."""
+        return frozenset(analyses.get(self.analysis).table_row(self.result))
 
     def _path(self, name: str) -> str:
         if name in self._axes:
@@ -68,6 +79,8 @@ class Answer:
         names = {path.rpartition("/")[2]: path for path in self._axes} | {path: path for path in self._axes}
         matches_near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean '{matches_near[0]}'?" if matches_near else f"there are {', '.join(self.statistics)}."
+        if name in self._titles:
+            hint = f"it is a column of the printed table; the statistics are {', '.join(self.statistics)}."
         raise UserError(f"{self.analysis} holds nothing called '{name}': {hint}")
 
     @property
@@ -81,9 +94,10 @@ class Answer:
         return _Lazy(self.result, [path for path in self._axes if not path.startswith(PER_IMAGE)])
 
     def __repr__(self) -> str:
+        place = "not saved" if self.is_temporary else f"file {self.result.path}"
         return (
             f"<Answer {self.analysis} of {self.model}: {self.result.count} images, {len(self.arrays)} arrays, "
-            f"{len(self.statistics)} statistics, file {self.result.path.name}>"
+            f"{len(self.statistics)} statistics, {place}>"
         )
 
     def __str__(self) -> str:
@@ -144,19 +158,24 @@ class Answers(Sequence[Answer]):
     def __getitem__(self, key: slice) -> "Answers": ...
 
     @overload
-    def __getitem__(self, key: str) -> dict[str, Any]: ...
+    def __getitem__(self, key: str) -> Any: ...
 
     def __getitem__(self, key: int | slice | str) -> Any:
-        """Return an answer by its place, or the numbers called `key` of each model, by the model's name in files."""
+        """Return an answer by its place or its model's name in files, or what `key` names of each model, by that name.
+
+        Raises UserError for a name that neither a model nor a number has.
+        """
         if isinstance(key, str):
-            return {answer.result.config["checkpoint"]["name"]: answer[key] for answer in self._answers}
+            by_model = {answer.result.config["checkpoint"]["name"]: answer for answer in self._answers}
+            return by_model.get(key) or {name: answer[key] for name, answer in by_model.items()}
         return Answers(self._answers[key]) if isinstance(key, slice) else self._answers[key]
 
     def __len__(self) -> int:
         return len(self._answers)
 
     def __repr__(self) -> str:
-        return "\n".join(map(repr, self._answers))
+        models = f"{len(self)} model{'s' if len(self) > 1 else ''}"
+        return "\n  ".join([f"<Answers {self.analysis} of {models}:", *map(repr, self._answers)]) + ">"
 
     def __str__(self) -> str:
         """Return the tables that the command prints: a row a model, then comparisons."""
@@ -233,6 +252,9 @@ class _Lazy(Mapping[str, AnyArray]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
+
+    def __repr__(self) -> str:
+        return f"<{len(self._keys)} arrays: {', '.join(self._keys)}>"
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -39,15 +40,20 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
         name: of the analysis, such as `attention-rank`; `ir.questions()` lists them.
         model: from `load`; a list of models gives `Answers`, in its order.
         data: other images than those it was loaded for.
-        options: see `ask`.
+        options: `split` ("test") and `limit` (None: all) say which images; `batch_size` (250) images at a time;
+            `evaluators`, models that read what these give, where the question needs any; `recalibrate` ("none",
+            "clean", "adversarial" or "both"), the training images that batch-norm statistics are measured on first;
+            `device` ("auto"); and the settings of the analysis by name, such as `steps=10`.
 
-    Raises UserError as the commands do.
+    The answer is not saved: `answer.save("mine.h5")` keeps its file. Raises UserError as the commands do.
 
     Example:
         >>> ir.analyze("attention-rank", model, limit=200)["spearman"]
     """
     if isinstance(model, Model):
         return ask(name, model, data, **options)
+    if isinstance(model, str | Path):
+        raise UserError(f"{model} is the name of a model: give ir.load({str(model)!r}).")
     if not model:
         raise UserError("there is no model in the list: give at least one.")
     return Answers([ask(name, each_model, data, **options) for each_model in model])
@@ -86,10 +92,7 @@ def ask(
     if name not in analyses.names():
         raise unknown("analysis", name, analyses.names())
     analysis = analyses.get(name)
-    names = {field.name for field in fields(analysis.settings)}
-    for setting in settings:
-        if setting not in names:
-            raise unknown(f"setting of {name}", setting, names)
+    settings = _checked_settings(name, analysis.settings, settings)
     if analysis.readers == "evaluators" and not evaluators:
         raise UserError(f"{name} needs models that read what {model.name} gives: give evaluators.")
     folder = Path(tempfile.mkdtemp(prefix="irt-"))
@@ -108,12 +111,41 @@ def ask(
             default_evaluators=False,
             recalibrate=recalibrate,
         )
-        answer = Answer(hdf5.read(work.run()))
+        answer = Answer(hdf5.read(work.run()), is_temporary=True)
     except BaseException:
         shutil.rmtree(folder)
         raise
     weakref.finalize(answer.result, shutil.rmtree, folder, ignore_errors=True)
     return answer
+
+
+OPTIONS = ("batch_size", "device", "evaluators", "limit", "recalibrate", "split")
+"""The options of every analysis."""
+
+
+def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as an analysis takes them: `pgd=5` is `pgd="5"`, and None is "none" where a text is needed.
+
+    Raises UserError for one that there is not, or of another type.
+    """
+    types = {field.name: field.type for field in fields(kind)}
+    checked = {}
+    for setting, value in settings.items():
+        if setting not in types:
+            raise unknown(f"option of {name}", setting, [*types, *OPTIONS])
+        expected = types[setting]
+        if expected in (int, float, float | None) and not _is_number(value, expected):
+            raise UserError(f"{setting} is {value!r}: {name} takes a {'whole ' * (expected is int)}number there.")
+        is_short = expected is str and (value is None or isinstance(value, int))
+        checked[setting] = ("none" if value is None else str(value)) if is_short else value
+    return checked
+
+
+def _is_number(value: Any, expected: Any) -> bool:
+    if value is None:
+        return bool(expected == float | None)
+    kinds = Integral if expected is int else Real
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 @overload

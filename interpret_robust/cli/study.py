@@ -39,7 +39,7 @@ study_options = options(
         show_default=True,
         help="Small networks and data for a laptop, or the paper's own for a GPU.",
     ),
-    click.option("--seeds", type=COUNT, help="Training seeds. [default: 3; of quick and of figures 1, of cifar10 2]"),
+    click.option("--seeds", type=COUNT, help="Training seeds. [default: 1 of quick and figures, 2 of cifar10, else 3]"),
     click.option("--arch", help="Another architecture than that of the scale, such as narrow."),
 )
 

@@ -33,7 +33,13 @@ EXAMPLES = (
 @click.option("--dataset", default="cluttered-digits", show_default=True, help="Name (irt data list) or .npz path.")
 @click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
 @click.option("--recipe", help="quick, cifar-quick, paper, fast, mnist, mnist-quick. [default: by the dataset]")
-@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Change one number of the recipe.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change one number of the recipe, such as epochs=4: docs/recipes.md has all.",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The first, or only, training seed.")
 @click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many seeds of each model, from --seed on.")
 @click.option("--copies", is_flag=True, help="At least two seeds: black-box attacks come from an independent copy.")

@@ -160,6 +160,6 @@ def _caption(results: Sequence[Result]) -> str:
         "attention comes first. Above the images stands the true class; above the maps the class predicted of the "
         "clean and of the adversarial image, bold and orange where it is wrong; above the differences the total "
         "variation distance of the two maps. Models without attention show Grad-CAM's weights for the predicted class. "
-        "All maps of attention share one colour scale, and all their differences another; those of Grad-CAM have "
+        "All maps of attention share one color scale, and all their differences another; those of Grad-CAM have "
         "their own two."
     )

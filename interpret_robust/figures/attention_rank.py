@@ -214,5 +214,5 @@ def _caption(results: Sequence[Result]) -> str:
         "with the norm taken out of both, under uniform noise of equal eps in the attack's place, and with the mean "
         "map of all images in the place of each image's own. Below: the curve of images that were right without the "
         f"attack, by what it did to them, with their number; not drawn for fewer than {FEWEST}. Maps: the first image "
-        "of each of the first ten classes, one colour scale for attention and one for Grad-CAM."
+        "of each of the first ten classes, one color scale for attention and one for Grad-CAM."
     )

@@ -61,6 +61,8 @@ class Checkpoint:
 
         Raises UserError where the tensors are of another network.
         """
+        if "step" in self.about:
+            raise UserError(f"{self.path} is an unfinished training: the same `irt train` goes on with it.")
         outline = _outline(*self._network())
         _check_names(self.path, self.job["architecture"], outline.shapes, self.tensors)
         return outline.local_shape

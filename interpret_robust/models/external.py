@@ -54,6 +54,11 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
         if reference.suffix != ".json":
             return checkpoint.read(reference)
         reference = Card.read(reference)
+    if ":" not in reference.model:
+        raise UserError(
+            f"there is no model {reference.model}: give a checkpoint, a card .json, torchvision:NAME, timm:NAME, "
+            "robustbench:NAME or package.module:callable."
+        )
     if source is None:
         raise UserError(
             f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of an .npz."

@@ -306,6 +306,8 @@ def _effort(table: AttackTable, mean_gradients: float) -> str:
     if any(name.startswith("APGD") for name in table.readings):
         return f"{mean_gradients:.0f} gradients an image and source taken on average"
     total = max(map(gradients_asked, table.files))
+    if round(mean_gradients) == total:
+        return f"{total} gradients an image and source"
     return (
         f"{total} gradients an image and source asked for, {mean_gradients:.0f} taken: the others repeat earlier ones"
     )

@@ -48,6 +48,8 @@ def with_caption(table: Table, form: str = "text") -> str:
     if form == "text":
         table = _without_prefix(table)
     title, note = table.title, table.note
+    if form == "text":
+        title = fill(title, min(terminal_width(), WIDTH), break_on_hyphens=False)
     if form == "latex":
         title, note = (rf"{{\footnotesize {to_latex(text)}}}\par" if text else "" for text in (title, note))
     if form == "text":
@@ -173,13 +175,22 @@ _NUMERIC = re.compile(r"[-+]?\d+(\.\d+)?( %)?")
 """A cell that is a plain number."""
 
 
+_INTERVAL = re.compile(
+    r"(?P<value>[-+]?\d+(\.\d+)?)( %| points)? \[(?P<low>[-+]?\d+(\.\d+)?), (?P<high>[-+]?\d+(\.\d+)?)\]"
+)
+"""A cell that is a number with its interval."""
+
+
 def _json(lines: Lines) -> str:
-    """Return the rows as JSON objects: a plain number is a number, an empty cell null."""
+    """Return the rows as JSON objects: numbers and intervals are numbers, an empty cell is null."""
     names, *rows = lines
     return json.dumps([dict(zip(names, map(_value, row), strict=True)) for row in rows], ensure_ascii=False)
 
 
-def _value(cell: str) -> str | float | int | None:
+def _value(cell: str) -> Any:
+    """Return a number as a number, and an interval as its value, low and high, in the unit that the table prints."""
+    if found := _INTERVAL.fullmatch(cell):
+        return {name: float(text) for name, text in found.groupdict().items()}
     if not re.fullmatch(r"[-+]?\d+(\.\d+)?", cell):
         return cell or None
     return float(cell) if "." in cell else int(cell)
