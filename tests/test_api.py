@@ -512,5 +512,5 @@ def test_a_column_of_the_table_is_never_taken_for_another_number(digits_model: i
 def test_what_is_no_model_and_no_file_is_said_to_be_that(tmp_path: Path) -> None:
     with pytest.raises(ir.UserError, match="there is no model nope"):
         ir.load("nope")
-    with pytest.raises(ir.UserError, match="is a folder: give an analysis file in it"):
+    with pytest.raises(ir.UserError, match="is a folder: give one of the analysis files in it"):
         ir.open(tmp_path)

@@ -525,6 +525,10 @@ NONSENSE = [
     ("show {flipped}", "flipped.h5 is damaged"),
     ("figure attention-rank {flipped}", "flipped.h5 is damaged (its content differs from its checksum)"),
     ("analyze attention-rank --seed -1", "seed is -1: it must not be negative"),
+    ("analyze attention-rank --seed 9223372036854775808", "seed is 9223372036854775808: it must be below 2^63"),
+    ("analyze attention-rank --step-size 1e30", "step size is 1e+30: it must lie within 0 and 1"),
+    ("evaluate --pgd=", "'' is no list of steps: give numbers from 1 on, such as 5,20, or none"),
+    ("flags {bare}", "bare.h5 holds no schema: flags are read from files of"),
     ("train at --seed 18446744073709551616", "is not in the range"),
     ("show {tiny}", "tiny.npz is neither a checkpoint (.safetensors) nor an analysis (.h5)"),
     ("reproduce table9", "unknown study 'table9': did you mean 'table6'?"),
@@ -555,6 +559,9 @@ def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     shutil.copy(rank, folder / "flipped.h5")
     with h5py.File(folder / "flipped.h5", "r+") as file:
         file["curve/attention_mean"][3] += 1e-3
+    shutil.copy(rank, folder / "bare.h5")
+    with h5py.File(folder / "bare.h5", "r+") as file:
+        del file.attrs["schema"]
     x = cluttered_digits(60, 20).train.images
     save_digits(folder / "wrong_type.npz", x_train=x / 255)
     save_digits(folder / "wrong_shape.npz", x_train=x[..., :2])
@@ -654,3 +661,37 @@ def test_a_full_disk_leaves_nothing_half_written(study: Path, tmp_path: Path, ar
     assert "File too large" in done.stderr
     left = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".h5.partial")]
     assert left == []
+
+
+def test_what_ends_the_process_and_what_would_be_written_twice_is_refused(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    code, out, err = irt(capfd, monkeypatch, "model", "layers", "--model", "sys:exit", "--dataset", study / "tiny.npz")
+    assert (code, out) == (2, "") and err.startswith("irt: sys:exit cannot be built") and err.count("\n") == 1
+    file = next((study / "analyses").glob("*.h5"))
+    code, out, err = irt(capfd, monkeypatch, "export", file, file, "-o", tmp_path)
+    assert (code, out) == (2, "") and "two files would be written to" in err and not list(tmp_path.iterdir())
+
+
+def test_a_line_break_in_a_path_does_not_break_the_sentence(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for command in ("show", "validate", "evaluate", "figure robustness", "plan"):
+        code, _, err = irt(capfd, monkeypatch, *command.split(), f"{tmp_path}/a\nb.h5")
+        assert code == 2 and err.count("\n") == 1 and err.startswith("irt: ") and "a\\nb.h5" in err
+
+
+def test_a_contact_sheet_replaces_no_picture_of_ones_own(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    words = ("data", "show", study / "tiny.npz", "--root", tmp_path)
+    picture = tmp_path / "figures" / "data-tiny-train.png"
+    picture.parent.mkdir()
+    picture.write_text("mine")
+    code, _, err = irt(capfd, monkeypatch, *words)
+    assert code == 2 and "is no picture of irt's" in err and picture.read_text() == "mine"
+    picture.unlink()
+    assert irt(capfd, monkeypatch, *words)[0] == 0
+    before = picture.stat().st_mtime_ns
+    _, out, _ = irt(capfd, monkeypatch, *words)
+    assert "is there already" in out and picture.stat().st_mtime_ns == before

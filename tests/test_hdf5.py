@@ -339,7 +339,7 @@ def other_schema(path: Path) -> None:
     ("make", "said"),
     [
         (lambda path: None, ("there is no analysis file FILE",)),
-        (lambda path: path.mkdir(), ("there is no analysis file FILE",)),
+        (lambda path: path.mkdir(), ("FILE is a folder",)),
         (lambda path: path.touch(), ("damaged or no HDF5 file",)),
         (lambda path: path.write_text("label,prediction\n"), ("damaged or no HDF5 file",)),
         (truncated, ("damaged or no HDF5 file", "truncated file")),
@@ -737,3 +737,14 @@ def test_an_analysis_that_ends_before_its_first_row_leaves_nothing(tmp_path: Pat
     with start(tmp_path / "x.h5"):
         part = part_of(tmp_path / "x.h5", [3, 4], 2)
     assert partial_of(tmp_path / "x.h5").exists() and part.exists()
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data + b"x", lambda data: data[:-1], lambda data: data[:-70]])
+def test_a_seal_that_is_cut_or_followed_by_something_does_not_hold(
+    tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    path = write(tmp_path / "x.h5")
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(UserError) as error:
+        hdf5.read(path)
+    assert_sentence(error, path, "its content differs from its checksum")

@@ -374,7 +374,7 @@ def test_steps_of_apgd_are_one_number(steps: str) -> None:
     [
         ({}, "5,20,100,200", "30,100", "PGD-5 PGD-20 PGD-100 PGD-200 CW-30 CW-100"),
         ({"pgd": "20,5"}, "5,20", "30,100", "PGD-5 PGD-20 CW-30 CW-100"),
-        ({"pgd": " 40, 100,40", "cw": ""}, "40,100", "none", "PGD-40 PGD-100"),
+        ({"pgd": " 40, 100,40", "cw": "none"}, "40,100", "none", "PGD-40 PGD-100"),
         ({"pgd": "none", "cw": "007"}, "none", "7", "CW-7"),
         ({"pgd": "none", "cw": "none"}, "none", "none", ""),
     ],

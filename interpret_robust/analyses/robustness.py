@@ -121,7 +121,7 @@ class TableSettings(BallSettings):
 
 
 def _steps(text: str) -> list[int]:
-    if text.strip() in ("", "none"):
+    if text.strip() == "none":
         return []
     try:
         steps = sorted({int(part) for part in text.split(",")})

@@ -12,7 +12,7 @@ import click
 from interpret_robust.cli import analysis, data, files, models, pictures, study, training
 from interpret_robust.cli.groups import SHORTCUTS, ShortcutGroup
 from interpret_robust.cli.options import with_examples
-from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
+from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError, on_one_line
 
 EXAMPLES = (
     "irt reproduce quick\n"
@@ -93,7 +93,7 @@ def _explain(error: Exception) -> tuple[str | None, int]:
         case click.ClickException():
             sentence = " ".join(error.format_message().split())
         case UserError():
-            sentence = str(error)
+            sentence = on_one_line(str(error))
         case BrokenProcessPool():
             sentence = f"a worker process was killed, perhaps for lack of memory; what is finished is kept, {remedy}"
         case OSError():

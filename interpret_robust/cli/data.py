@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from interpret_robust.cli.options import root_option, with_examples
+from interpret_robust.core.errors import UserError
 from interpret_robust.results.tables import render
 
 
@@ -28,7 +29,7 @@ def data_list() -> None:
         for name, sentence in descriptions().items()
     ]
     click.echo(render(rows))
-    click.echo("Any .npz with x_train, y_train, x_test, y_test works too: give its path.")
+    click.echo("Any .npz with x_train, y_train, x_test and y_test works too.")
 
 
 @data.command("get", epilog=with_examples("irt data get cifar10"))
@@ -60,6 +61,12 @@ def data_show(name: str, split: str, root: Path) -> None:
     dataset = load(name)
     sources = {dataset.name: dataset.split(split).sha256}
     drawing = contact_sheet.draw(dataset, split)
-    stem = file_part(f"data-{dataset.name}-{split}")
-    paths = style.save(drawing, root / "figures", stem, sources, metadata.version("interpret-robust"))
+    stem, version = file_part(f"data-{dataset.name}-{split}"), metadata.version("interpret-robust")
+    picture = root / "figures" / f"{stem}.png"
+    if style.is_drawn(picture.parent, stem, sources, version):
+        click.echo(f"{drawing.caption}\n{picture} is there already")
+        return
+    if picture.exists() and not picture.with_suffix(".json").exists():
+        raise UserError(f"{picture} is there and is no picture of irt's: move it, or give another --root.")
+    paths = style.save(drawing, root / "figures", stem, sources, version)
     click.echo(f"{drawing.caption}\n{paths[0]}")

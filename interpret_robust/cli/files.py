@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from interpret_robust.cli.options import NUMBER, device_option, overwrite_option, with_examples
-from interpret_robust.core.errors import EXIT_USER_ERROR
+from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
 from interpret_robust.results.tables import render
 
 
@@ -31,7 +31,7 @@ def validate(files: tuple[Path, ...]) -> None:
         problems = validation.problems(path)
         bad |= bool(problems)
         for problem in problems:
-            click.echo(f"irt: {problem}", err=True)
+            click.echo(f"irt: {on_one_line(problem)}", err=True)
         if not problems:
             attributes = hdf5.attributes(path)
             click.echo(f"{path}: {attributes['schema']}, {attributes['n_done']} images, good")
@@ -81,6 +81,9 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
     """Write the images and the statistics of analysis FILES as tables."""
     from interpret_robust.results.export import to_csv
 
+    targets = [(output or path.parent) / path.stem for path in files]
+    if twice := sorted({str(target) for target in targets if targets.count(target) > 1}):
+        raise UserError(f"two files would be written to {twice[0]}-images.csv: export them to different folders (-o).")
     for path in files:
         paths = to_csv(path, output or path.parent, overwrite=overwrite)
         click.echo(f"{paths.images}\n{paths.statistics}")

@@ -11,6 +11,19 @@ class UserError(Exception):
     """A mistake in what the user gave. The message is one sentence: what, where, and what would be right."""
 
 
+def on_one_line(text: str) -> str:
+    """Return a sentence with line breaks escaped, which a path or a damaged file may hold.
+
+    Example:
+        >>> on_one_line("a\\nb.h5 is damaged.")
+        'a\\\\nb.h5 is damaged.'
+    """
+    return "".join(_ESCAPES.get(character, character) for character in text)
+
+
+_ESCAPES = {character: repr(character)[1:-1] for character in "\n\r\v\f\x1b\x85\u2028\u2029"}
+
+
 def first_line(error: Exception) -> str:
     """Return what a library says of a file, in as few words as it gives."""
     return str(error).split("\n")[0].split("(", 1)[-1].rstrip(").")

@@ -162,9 +162,16 @@ def inputs(results: Sequence[Result]) -> dict[str, str]:
     return {result.path.name: str(attributes(result.path)["content_sha256"]) for result in results}
 
 
+def _is_png(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
 def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> bool:
     """Return whether the picture is there, drawn from just these files by this version."""
-    caption = folder / f"{name}.json"
+    caption, picture = folder / f"{name}.json", folder / f"{name}.png"
+    if picture.exists() and not _is_png(picture):
+        return False
     if not all((folder / f"{name}.{kind}").exists() for kind in ("pdf", "png", "json")):
         return False
     try:

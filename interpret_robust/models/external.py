@@ -162,7 +162,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
                 network = _call(card)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{card.model} cannot be built ({first_words(error)}).") from error
     if card.weights not in (None, "pretrained", "random"):
         load_weights(network, card.model, Path(card.weights))

@@ -222,7 +222,7 @@ def provenance_sha256(file: h5py.File) -> str:
 def _open(path: Path) -> Iterator[h5py.File]:
     """Yield the file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder: give an analysis file in it, NAME.h5.")
+        raise UserError(f"{path} is a folder: give one of the analysis files in it.")
     if not path.is_file():
         raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
     check_readable(path)

@@ -31,6 +31,8 @@ def append(path: Path) -> None:
 def holds(path: Path) -> bool | None:
     """Return whether a file is what was sealed; None where it has no seal, as files of before 2026-12 have none.
 
+    A seal that is cut off in the middle, or that something follows, does not hold.
+
     Example:
         >>> holds(Path("analyses/attention-rank-mine.h5"))
         True
@@ -39,7 +41,8 @@ def holds(path: Path) -> bool | None:
         content = file.read()
     seal = content[-_LENGTH:]
     if not seal.startswith(_MARK):
-        return None
+        is_remnant = _MARK in content or content.endswith(tuple(_MARK[:length] for length in range(8, len(_MARK))))
+        return False if is_remnant else None
     return seal[len(_MARK) :] == hashlib.sha256(memoryview(content)[:-_LENGTH]).hexdigest().encode()
 
 

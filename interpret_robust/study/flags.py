@@ -240,7 +240,7 @@ FLAGS = {
 
 def read(path: Path) -> Result:
     """Open a file that flags can be read from. Raises UserError for any other."""
-    schema = str(hdf5.attributes(path)["schema"])
+    schema = str(hdf5.attributes(path).get("schema", "no schema"))
     name = schema.partition("/")[0]
     if name not in READS:
         raise UserError(f"{path} holds {schema}: flags are read from files of {' and '.join(READS)}.")

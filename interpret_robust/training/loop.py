@@ -107,7 +107,10 @@ class Run:
         job, recipe = self.job, self.job.recipe
         split = job.dataset.train.first(job.limit)
         if len(split) < recipe.batch_size:
-            raise UserError(f"{len(split)} training images are fewer than one batch of {recipe.batch_size}.")
+            raise UserError(
+                f"{len(split)} training images are fewer than one batch of {recipe.batch_size}: "
+                f"--set batch_size={len(split)} takes all at once."
+            )
         if recipe.batch_size < ranks.count():
             raise UserError(f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count()} processes.")
         self.classes = len(job.dataset.class_names)

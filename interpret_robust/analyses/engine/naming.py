@@ -58,4 +58,6 @@ def count_of_images(limit: int | None, split: Split) -> int | None:
 
 
 def _in_name(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # two seeds never share a name
     return f"{value:.4g}" if isinstance(value, int | float) else re.sub(r"[^\w.]+", "_", str(value))

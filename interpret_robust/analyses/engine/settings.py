@@ -25,6 +25,14 @@ def as_stored(settings: Any) -> dict[str, Any]:
     }
 
 
+def check_seed(seed: int) -> None:
+    """Raise UserError for a seed that is negative or has more than 63 bits, as generators take them."""
+    if seed < 0:
+        raise UserError(f"seed is {seed}: it must not be negative.")
+    if seed >= 2**63:
+        raise UserError(f"seed is {seed}: it must be below 2^63.")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Base of an analysis's settings. Fields become options of the command."""
@@ -34,9 +42,7 @@ class Settings:
 
         Raises UserError for a negative seed.
         """
-        seed = getattr(self, "seed", 0)
-        if seed < 0:
-            raise UserError(f"seed is {seed}: it must not be negative.")
+        check_seed(getattr(self, "seed", 0))
         return self
 
 
@@ -53,11 +59,15 @@ class BallSettings:
 
         Raises UserError where one is out of range.
         """
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}: it must not be negative.")
+        check_seed(self.seed)
         eps = job["recipe"]["eps"] if self.eps is None else self.eps
         settings = replace(self, eps=eps, step_size=eps / 4 if self.step_size is None else self.step_size)
         settings.attack(0)
+        assert settings.step_size is not None
+        if settings.step_size > 1:
+            raise UserError(
+                f"step size is {settings.step_size:g}: it must lie within 0 and 1, in units of pixels in [0, 1]."
+            )
         return settings
 
     def attack(self, steps: int, loss: LossName = "cross-entropy") -> PGD:
