@@ -1,6 +1,6 @@
 """The page on what each analysis file holds, from the objects that write it.
 
-python -m interpret_robust.format_page > docs/schemas.md
+python -m interpret_robust.analyses.engine.schema_page > docs/schemas.md
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from interpret_robust.results.schema import Schema
 
 INTRODUCTION = """# What each analysis file holds
 
-Written by `python -m interpret_robust.format_page` from the schemas in `analyses/`, which also decide what is written
-and what `irt validate` accepts. What all files share (attributes, provenance, checksums) stands in
+Written by `python -m interpret_robust.analyses.engine.schema_page` from the schemas in `analyses/`, which also decide
+what is written and what `irt validate` accepts. What all files share (attributes, provenance, checksums) stands in
 [files.md](files.md).
 
 Each axis has a scale of its name at the root of the file, so that xarray and NeXus viewers name it too. The axis
