@@ -1,14 +1,18 @@
 """The words: names that say what they name, and American spelling."""
 
+import ast
 from pathlib import Path
 
-from words import PACKAGE, bindings, british, empty_words
+from words import FUNCTION_WORDS, PACKAGE, bindings, british, empty_words
 
 ROOT = PACKAGE.parent
 LIMIT = 0.003
 """Share of bindings whose name may be a function word or a participle; captum, timm and torchattacks: 0.002."""
 STORED = ("colour", "centre", "initialised", "linearised", "localisation", "optimiser", "randomisation")
 """Old spellings that files and commands still hold, and the names that follow them."""
+
+NO_VERBS = FUNCTION_WORDS - {"do"} | {"a", "an", "the", "see"}
+"""What a docstring of a function does not begin with."""
 
 EVERY_BINDING = """
 import numpy as found
@@ -75,3 +79,19 @@ def test_spelling_is_american_but_for_the_names_that_files_hold() -> None:
         for word in british(*places)
         if word.path not in here and word.name.lower() not in STORED
     ] == []
+
+
+def test_docstrings_of_functions_begin_with_a_verb() -> None:
+    functions = [
+        (path, node)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)
+    ]
+    assert len(functions) > 500
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {docstring}"
+        for path, node in functions
+        if (docstring := ast.get_docstring(node) or "").split()[0].strip("`.,:;").lower() in NO_VERBS
+    ]
+    assert wrong == []

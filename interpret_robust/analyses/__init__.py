@@ -55,7 +55,7 @@ def about(name: str) -> str:
 
 
 def _file(name: str) -> Path | None:
-    """Where an analysis is written, None where an entry point names a module that is not there."""
+    """Return where an analysis is written, None where an entry point names a module that is not there."""
     module_name = Path(__path__[0]) / f"{name.replace('-', '_')}.py"
     if module_name.exists():
         return module_name

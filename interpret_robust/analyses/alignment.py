@@ -326,7 +326,7 @@ def _by_construction(result: Result, *transforms: str) -> str | None:
 
 
 def _pair_of_means(result: Result, name: str) -> str:
-    """As `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have."""
+    """Return text such as `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have."""
     return f"{Interval(*result[f'{name}/own']).plain()} ({float(result[f'{name}/shuffled'][0]):.2f})"
 
 
@@ -337,7 +337,7 @@ def _is_high(height: int, width: int) -> AnyArray:
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:
-    """Of each row of logits (N, K) the one of its class: (N,)."""
+    """Return of each row of logits (N, K) the one of its class: (N,)."""
     return logits.gather(1, classes[:, None])[:, 0]
 
 

@@ -132,7 +132,7 @@ class RankSettings(AttackSettings):
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
 
     def resolve(self, job: dict[str, Any]) -> Self:
-        """As for the attack; `auto` weights become attention, or Grad-CAM where the model has none."""
+        """Resolve as the attack does; `auto` weights become attention, or Grad-CAM where the model has none."""
         return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
@@ -321,7 +321,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def reading(result: Result) -> str:
-    """Where attention goes: more robust features, less robust features, or cannot tell.
+    """Return where attention goes: more robust features, less robust features, or cannot tell.
 
     A direction is named where all four correlations have it with their whole 95 % interval: by distance, by
     relative distance, given the feature's norm, and under noise, which unlike the attack does not go through the

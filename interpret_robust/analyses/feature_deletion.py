@@ -142,7 +142,7 @@ def axes(work: Work) -> Axes:
 
 
 def removal_counts(positions: int) -> tuple[int, ...]:
-    """About STEPS + 1 evenly spaced numbers from 0 to `positions`, both included."""
+    """Return about STEPS + 1 evenly spaced numbers from 0 to `positions`, both included."""
     return tuple(np.unique(np.linspace(0, positions, STEPS + 1).round().astype(int)).tolist())
 
 

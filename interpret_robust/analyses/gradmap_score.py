@@ -149,7 +149,9 @@ class ScoreSettings(SourceSettings):
     )
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """As of any source. Raises UserError also for a probe of other maps than gradients, which it learns from."""
+        """Resolve as settings of any source. Raises UserError also for a probe of other maps than gradients, which
+        it learns from.
+        """
         if self.probe and self.source != "gradient":
             raise UserError(f"--probe learns to read gradients, and --source is {self.source}: leave one of them out.")
         return super().resolve(job)

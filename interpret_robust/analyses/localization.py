@@ -275,7 +275,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def _pair_of_means(own_class: AnyArray, baseline: AnyArray) -> str:
-    """As `84.1 % [83.0, 85.2] (17.3 %)`."""
+    """Return text such as `84.1 % [83.0, 85.2] (17.3 %)`."""
     return f"{Interval(*own_class).percent()} ({float(baseline[0]):.1%})"
 
 

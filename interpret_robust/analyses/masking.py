@@ -76,7 +76,7 @@ class MaskingSettings(BallSettings):
     queries: int = field(default=300, metadata={"help": "Queries of random search an image."})
 
     def resolve(self, job: dict[str, Any]) -> Self:
-        """As of any ball. Raises UserError also for a ball without room, or no queries."""
+        """Resolve as settings of any ball. Raises UserError also for a ball without room, or no queries."""
         settings = super().resolve(job)
         if settings.eps == 0 or settings.queries < 1:
             raise UserError(f"eps is {settings.eps:g}, queries {settings.queries}: both must be above zero.")

@@ -95,7 +95,9 @@ class TableSettings(BallSettings):
     restarts: int = field(default=1, metadata={"help": "Random starts of each attack."})
 
     def resolve(self, job: dict[str, Any]) -> Self:
-        """As of any ball, the steps in order. Raises UserError also where these are no numbers of steps."""
+        """Resolve as settings of any ball, the steps in order. Raises UserError also where these are no numbers of
+        steps.
+        """
         settings = super().resolve(job)
         if settings.restarts < 1:
             raise UserError(f"restarts is {settings.restarts}: there must be at least one.")
@@ -114,7 +116,7 @@ class TableSettings(BallSettings):
         return steps[0] if steps else None
 
     def readings(self) -> tuple[str, ...]:
-        """As `PGD-5`, `PGD-20`, `CW-30`, `APGD-CE-100`, `APGD-T-100`."""
+        """Return text such as `PGD-5`, `PGD-20`, `CW-30`, `APGD-CE-100`, `APGD-T-100`."""
         names = [f"{TRAJECTORIES[name].name}-{step}" for name, steps in self.steps().items() for step in steps]
         steps = self.apgd_steps()
         return (*names, *(f"{name}-{steps}" for name in APGD_NAMES if steps))
@@ -140,7 +142,7 @@ class Context(NamedTuple):
 
 
 def prepare(work: Work) -> Context:
-    """See `Context`."""
+    """Return the `Context` of a run."""
     return Context(work.settings, work.evaluators)
 
 
@@ -176,7 +178,9 @@ class _Record:
         self._sort_out(batch.images, natural[0]["prediction"])
 
     def note(self, restart: int, reading: int, adversarial: Tensor) -> None:
-        """What the targets answer at this place, and how far the images (N, C, H, W) are from the natural ones."""
+        """Record what the targets answer at this place, and how far the images (N, C, H, W) are from the natural
+        ones.
+        """
         place = (slice(None), restart, reading)
         difference = (adversarial - self._batch.images).flatten(1)
         self.columns["perturbation"][place] = to_numpy(difference.abs().amax(1))

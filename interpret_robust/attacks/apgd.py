@@ -74,7 +74,7 @@ class APGD:
             raise unknown("loss", self.loss, get_args(LossName))
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Ascent:
-        """Of each image the misclassified iterate of largest loss, or the iterate of largest loss where none is.
+        """Return of each image the misclassified iterate of largest loss, or the iterate of largest loss where none is.
 
         Raises UserError where the model's gradients are not numbers or it has too few classes for the loss.
         """
@@ -113,7 +113,7 @@ class TargetedAPGD:
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise, subset: Tensor | None = None
     ) -> Ascent:
-        """Of each image the misclassified iterate of largest loss, or the last target's best where none is.
+        """Return of each image the misclassified iterate of largest loss, or the last target's best where none is.
 
         Where `subset` (N,) is False an image is not attacked. Raises UserError where the model's gradients are not
         numbers or it has fewer than four classes.
@@ -270,7 +270,7 @@ def _look(
 
 
 def _is_better(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
-    """Where (N,) the new of two (misclassified, loss) is the better answer; also where its loss is not a number."""
+    """Return where (N,) the new of two (misclassified, loss) is the better answer; also where its loss is not a number."""
     (wrong, value), (old_wrong, old_value) = new, old
     return (wrong & ~old_wrong) | ((wrong == old_wrong) & ~(value <= old_value)) | value.isnan()
 

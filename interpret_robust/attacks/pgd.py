@@ -107,7 +107,7 @@ class PGD:
         return adversarial
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
-        """As a call, but without a look at what was found, for which a GPU would have to stop."""
+        """Attack as a call does, but without a look at what was found, for which a GPU would have to stop."""
         images = images.float()
         with batch_norm_mode(model, self.batch_norm), weights_frozen(model):
             if self.batch_norm == "eval" and images.device.type == "cpu" and isinstance(model, Classifier):
@@ -221,7 +221,7 @@ LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": c
 
 
 def _smallest_margin(model: nn.Module, candidates: list[Tensor], labels: Tensor) -> Tensor:
-    """Of each image the candidate with the largest margin loss."""
+    """Return of each image the candidate with the largest margin loss."""
     with torch.no_grad():
         losses = torch.stack([margin_loss(model(candidate).float(), labels) for candidate in candidates])
     return torch.stack(candidates)[losses.argmax(0), torch.arange(len(labels), device=labels.device)]

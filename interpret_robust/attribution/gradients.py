@@ -72,7 +72,9 @@ def gradient_map(
 
 
 def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:
-    """For each image a class (N,) other than its label, all others being as likely: a function of seed and index."""
+    """Return for each image a class (N,) other than its label, all others being as likely: a function of seed and
+    index.
+    """
     steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, TARGETS)]
     return (labels + torch.tensor(steps, device=labels.device)) % classes
 

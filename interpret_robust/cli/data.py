@@ -17,7 +17,7 @@ def data() -> None:
 
 @data.command("list", epilog=with_examples("irt data list"))
 def data_list() -> None:
-    """The datasets by name, and whether their file is here."""
+    """List the datasets by name, and whether their file is here."""
     from interpret_robust.datasets.catalogue import descriptions, file_of, is_installed
 
     rows = [

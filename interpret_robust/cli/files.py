@@ -13,7 +13,7 @@ from interpret_robust.results.tables import render
 @click.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
 @click.argument("file", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
-    """What a checkpoint or an analysis file holds and where it comes from, checked against its checksum."""
+    """Show what a checkpoint or an analysis file holds and where it comes from, checked against its checksum."""
     from interpret_robust.cli import description
 
     click.echo(description.describe(file))

@@ -29,7 +29,7 @@ def checkpoints() -> None:
 @form_option
 @root_option
 def checkpoints_list(form: str, root: Path) -> None:
-    """The checkpoints in checkpoints/, checked, with their accuracies as far as analyses/ holds them."""
+    """List the checkpoints in checkpoints/, checked, with their accuracies as far as analyses/ holds them."""
     from interpret_robust.cli import listing
     from interpret_robust.core.folders import Folders
 

@@ -40,7 +40,7 @@ def cores() -> int:
 
 @contextmanager
 def preserve_threads() -> Iterator[None]:
-    """Whatever number of threads is set inside, the one found is set again afterwards."""
+    """Restore the number of threads afterwards, whatever is set inside."""
     threads = torch.get_num_threads()
     try:
         yield

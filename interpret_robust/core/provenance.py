@@ -39,7 +39,7 @@ def environment(device: str, threads: int, processes: int) -> dict[str, str | in
 
 @cache
 def _versions() -> dict[str, str]:
-    """Of all libraries that are installed. Listing what is takes a tenth of a second."""
+    """Return the versions of all libraries that are installed. Listing what is takes a tenth of a second."""
     is_installed = {name for distribution in metadata.distributions() if (name := distribution.name) in OPTIONAL}
     return {name: metadata.version(name) for name in (*LIBRARIES, *is_installed)}
 

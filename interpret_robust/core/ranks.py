@@ -126,7 +126,7 @@ def gpu() -> torch.device:
 
 
 def part(length: int) -> slice:
-    """This rank's part of so many things; all parts together are all of them, in order."""
+    """Return this rank's part of so many things; all parts together are all of them, in order."""
     return slice(length * index() // count(), length * (index() + 1) // count())
 
 
@@ -147,7 +147,7 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
 
 
 def wait() -> None:
-    """Until all ranks are here."""
+    """Wait until all ranks are here."""
     any_of(False)
 
 
@@ -173,7 +173,7 @@ def from_first(action: Callable[[], Any]) -> Any:
 
 
 def bytes_from_first(action: Callable[[], bytes]) -> bytes:
-    """As `from_first`, for bytes."""
+    """Do what `from_first` does, for bytes."""
     if count() == 1:
         return action()
     if index() > 0:

@@ -29,11 +29,11 @@ class Interval(NamedTuple):
     high: float
 
     def percent(self) -> str:
-        """As `48.8 % [45.7, 51.9]`."""
+        """Return text such as `48.8 % [45.7, 51.9]`."""
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
     def plain(self) -> str:
-        """As `-0.59 [-0.61, -0.57]`."""
+        """Return text such as `-0.59 [-0.61, -0.57]`."""
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
@@ -74,7 +74,7 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> t
 
 
 def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
-    """As `column_means`, over the finite values of each column; NaN throughout where it has none."""
+    """Do what `column_means` does, over the finite values of each column; NaN throughout where it has none."""
     finite = np.isfinite(rows)
     stacked_values = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
     sums, shares = np.hsplit(np.vstack([stacked_values.mean(0), _resampled_means(stacked_values, seed, resamples)]), 2)

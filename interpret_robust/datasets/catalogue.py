@@ -28,7 +28,7 @@ SEED = 0
 
 
 def cache_folder() -> Path:
-    """Where dataset files lie: $IRT_DATA, or interpret-robust in the user's cache folder."""
+    """Return where dataset files lie: $IRT_DATA, or interpret-robust in the user's cache folder."""
     if folder := os.environ.get("IRT_DATA"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interpret-robust"

@@ -34,7 +34,7 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
 
 
 def _values(source: Any) -> Any:
-    """As NumPy has them, also of a tensor that asks for a gradient or lies on a GPU."""
+    """Return values as NumPy has them, also of a tensor that asks for a gradient or lies on a GPU."""
     return np.asarray(source.detach().cpu() if hasattr(source, "detach") else source)
 
 

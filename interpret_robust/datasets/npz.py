@@ -186,7 +186,7 @@ def _demand(holds: bool, path: Path, problem: str, right: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read, on one line."""
+    """Return why a file could not be read, on one line."""
     return shorten(getattr(error, "strerror", None) or str(error)).rstrip(". ") or type(error).__name__
 
 

@@ -54,7 +54,9 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Each score of the image itself (filled) and of another image (hollow), or that it is zero by construction."""
+    """Draw each score of the image itself (filled) and of another image (hollow), or that it is zero by
+    construction.
+    """
     panels = figure.subplots(1, len(ALIGNMENTS), sharey=True)
     for axes, (name, (title, invariances)) in zip(panels, ALIGNMENTS.items(), strict=True):
         zero = [
@@ -76,7 +78,7 @@ def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
-    """The confounds of every alignment score, with what white noise would have."""
+    """Draw the confounds of every alignment score, with what white noise would have."""
     panels = figure.subplots(1, len(SMOOTHNESS), sharey=True)
     for axes, (name, title) in zip(panels, SMOOTHNESS.items(), strict=True):
         for row, result in enumerate(results):
@@ -88,7 +90,7 @@ def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
-    """The edge cosine of each tenth of the images by linearised robustness, and the rank correlations."""
+    """Draw the edge cosine of each tenth of the images by linearised robustness, and the rank correlations."""
     curve, spearman = figure.subplots(1, 2, width_ratios=[3, 2])
     for row, result in enumerate(results):
         variant = job(result)["variant"]
@@ -111,7 +113,7 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _explain(figure: SubFigure, marks: dict[str, dict[str, Any]]) -> None:
-    """A legend in gray above the panels: what the marks mean, whatever the model."""
+    """Draw a legend in gray above the panels: what the marks mean, whatever the model."""
     plain: dict[str, Any] = {"color": "0.3", "marker": "o", "markersize": 5, "linestyle": "none"}
     handles = [Line2D([], [], label=text, **(plain | style)) for text, style in marks.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))

@@ -71,7 +71,9 @@ def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
 
 
 def _scales(results: Sequence[Result]) -> Scales:
-    """From nothing to the largest weight that is shown, and as far to both sides as the largest change."""
+    """Return scales from nothing to the largest weight that is shown, and as far to both sides as the largest
+    change.
+    """
     maps = [_maps(result, kind) for result in results for kind in ("clean", "adversarial")]
     changes = [_maps(result, "difference") for result in results]
     largest, largest_change = (
@@ -89,7 +91,7 @@ def _maps(result: Result, kind: str) -> AnyArray:
 
 
 def _draw_maps(figure: SubFigure, rows: Sequence[tuple[Kind, Result]], scales: dict[str, Scales]) -> None:
-    """The rows, with the names of models before them."""
+    """Draw the rows, with the names of models before them."""
     grid = figure.add_gridspec(len(rows), 2, width_ratios=[NAMES, 1])
     for place, (kind, result) in enumerate(rows):
         axes = figure.add_subplot(grid[place, 1])
@@ -118,7 +120,7 @@ def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
 
 
 def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
-    """The class's name above each picture, marked where it is not the true one."""
+    """Draw the class's name above each picture, marked where it is not the true one."""
     names = job(result)["class_names"]
     for place, (predicted, true) in enumerate(
         zip(result[f"examples/{prediction}"], result["examples/label"], strict=True)
@@ -128,7 +130,7 @@ def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
 
 
 def _write(axes: Axes, result: Result, place: int, text: str, **style: Any) -> None:
-    """A word above a picture of a row."""
+    """Draw a word above a picture of a row."""
     height, width = result["examples/image"].shape[1:3]
     middle = place * pitch(width) + width / 2 - 0.5
     axes.text(middle, -0.5 - height / 16, text, ha="center", va="bottom", fontsize=6, **style)

@@ -72,7 +72,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
-    """One panel for attention, one for Grad-CAM, on one scale."""
+    """Draw one panel for attention, one for Grad-CAM, on one scale."""
     kinds = by_weights(results)
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (kind, models) in zip(panels, kinds.items(), strict=True):
@@ -90,7 +90,7 @@ def _papers_curve(result: Result) -> AnyArray:
 
 
 def _draw_band(axes: Axes, curve: AnyArray, *, color: str, **style: Any) -> None:
-    """A curve over ranks (P, 3): value, low and high."""
+    """Draw a curve over ranks (P, 3): value, low and high."""
     value, low, high = curve.T
     axes.plot(np.arange(len(curve)), value, color=color, **style)
     axes.fill_between(np.arange(len(curve)), low, high, color=color, alpha=0.25, lw=0)
@@ -135,7 +135,7 @@ def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def _draw_controls(axes: Axes, results: Sequence[Result]) -> None:
-    """A mark for each way to measure robustness, one below the other in the model's row."""
+    """Draw a mark for each way to measure robustness, one below the other in the model's row."""
     places = np.linspace(-0.32, 0.32, len(CONTROLS))
     for row, result in enumerate(results):
         for place, (name, (_, shape)) in zip(places, CONTROLS.items(), strict=True):
@@ -151,7 +151,7 @@ def _draw_mark(axes: Axes, row: float, interval: Interval, shade: str, shape: st
 
 
 def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
-    """A small panel a model: its curve where the attack failed and where it succeeded."""
+    """Draw a small panel a model: its curve where the attack failed and where it succeeded."""
     rows = -(-len(results) // OUTCOMES_ABREAST)
     columns = min(OUTCOMES_ABREAST, len(results))
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
@@ -172,7 +172,7 @@ def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _draw_examples(figure: SubFigure, results: Sequence[Result], scales: dict[str, ScalarMappable]) -> None:
-    """The example images, and below them each model's weights."""
+    """Draw the example images, and below them each model's weights."""
     images = results[0]["examples/image"]
     size = images.shape[1:3]
     models_in_order = [result for models in by_weights(results).values() for result in models]

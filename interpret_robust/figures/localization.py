@@ -53,7 +53,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
-    """A panel for each map and statistic, with the object's area and the centre prior as lines."""
+    """Draw a panel for each map and statistic, with the object's area and the centre prior as lines."""
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (title, name, centre, index) in zip(panels, PANELS, strict=True):
         for row, result in enumerate(results):
@@ -71,7 +71,7 @@ def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
-    """What the gradient and the decision have to do with the planted patterns (filled), with controls (hollow)."""
+    """Draw what the gradient and the decision have to do with the planted patterns (filled), with controls (hollow)."""
     panels = figure.subplots(1, len(PATTERN_PANELS), sharey=True)
     for axes, (title, name, control, text) in zip(panels, PATTERN_PANELS, strict=True):
         for row, result in enumerate(results):

@@ -74,7 +74,7 @@ def _accuracies(result: Result) -> dict[str, Any]:
 
 
 def _radii(result: Result) -> list[str]:
-    """As `8/255`, `16/255`."""
+    """Return text such as `8/255`, `16/255`."""
     return [radius(min(1.0, result.config["settings"]["eps"] * int(factor))) for factor in result["factor"]]
 
 

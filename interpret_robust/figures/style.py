@@ -106,12 +106,14 @@ def strip(pictures: AnyArray, size: tuple[int, int]) -> AnyArray:
 
 
 def pitch(width: int) -> int:
-    """From one picture of a strip to the next."""
+    """Return the distance from one picture of a strip to the next."""
     return width + width // 2
 
 
 def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, name: str, uniform: float) -> None:
-    """The colour bar, lying in `axes`, of maps of weights, with a line at the weight that all positions would share."""
+    """Draw the colour bar, lying in `axes`, of maps of weights, with a line at the weight that all positions would
+    share.
+    """
     figure.colorbar(maps, cax=axes, orientation="horizontal", label=f"{name}\n(line: uniform, {uniform:.2g})")
     axes.axvline(uniform, color="white", linewidth=1)
 
@@ -127,13 +129,13 @@ def colour(variant: str) -> str:
 
 
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:
-    """A row a model, the first on top, with its name at the left."""
+    """Draw a row a model, the first on top, with its name at the left."""
     axes.set_yticks(range(len(results)), [label(result) for result in results])
     axes.set_ylim(len(results) - 0.5, -0.5)
 
 
 def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
-    """A statistic (value, low, high) of a model in its row, in its colour and with its marker."""
+    """Draw a statistic (value, low, high) of a model in its row, in its colour and with its marker."""
     value, low, high = (float(number) for number in interval)
     variant = job(result)["variant"]
     face = "white" if hollow else colour(variant)

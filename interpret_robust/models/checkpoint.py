@@ -36,7 +36,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """As its file, without the ending."""
+        """Return the name of its file, without the ending."""
         return self.path.stem
 
     @property
@@ -116,7 +116,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def parse(path: Path, data: bytes) -> Checkpoint:
-    """As `read`, from the bytes of the file at `path`."""
+    """Read as `read` does, from the bytes of the file at `path`."""
     return _from_file(path, checkpoint_file.parse(path, data))
 
 

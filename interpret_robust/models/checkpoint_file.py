@@ -51,7 +51,7 @@ def read(path: Path) -> Stored:
 
 
 def parse(path: Path, data: bytes) -> Stored:
-    """As `read`, from the bytes of the file at `path`."""
+    """Read as `read` does, from the bytes of the file at `path`."""
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:

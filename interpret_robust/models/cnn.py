@@ -28,7 +28,7 @@ class CNN(nn.Module):
 
 
 def initialize(module: nn.Module) -> None:
-    """The challenge's initialization, for every convolution and linear layer below `module`."""
+    """Initialize as the challenge does every convolution and linear layer below `module`."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)

@@ -86,20 +86,22 @@ class ExternalModel:
 
     @property
     def name(self) -> str:
-        """As `cifar10-torchvision-resnet18`: the data first, as in the names of checkpoints; one part of a path."""
+        """Return text such as `cifar10-torchvision-resnet18`: the data first, as in the names of checkpoints; one
+        part of a path.
+        """
         return file_part(f"{self.job['dataset']}-{self.card.name}")
 
     @property
     def location(self) -> str:
-        """As it was asked for."""
+        """Return the words with which it was asked for."""
         return self.card.model
 
     def local_shape(self) -> tuple[int, int, int]:
-        """See `Subject`."""
+        """Return its local shape, see `Subject`."""
         return self.shape
 
     def model(self, device: torch.device) -> Classifier:
-        """See `Subject`."""
+        """Return the model, see `Subject`."""
         return self.wrapper.to(device)
 
 

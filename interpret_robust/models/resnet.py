@@ -111,7 +111,7 @@ class ResNet(nn.Module):
 
 
 def initialize_classifier(classifier: nn.Linear) -> None:
-    """The challenge's uniform unit scaling, U(+-sqrt(3 / inputs)), and zero biases."""
+    """Initialize with the challenge's uniform unit scaling, U(+-sqrt(3 / inputs)), and zero biases."""
     bound = math.sqrt(3 / classifier.in_features)
     nn.init.uniform_(classifier.weight, -bound, bound)
     nn.init.zeros_(classifier.bias)

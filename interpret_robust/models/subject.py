@@ -23,7 +23,7 @@ class Subject(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Over its tensors."""
+        """Return the SHA-256 over its tensors."""
 
     @property
     def source(self) -> str:

@@ -164,7 +164,9 @@ class WrappedModel(Classifier):
         return logits
 
     def features(self, images: Tensor) -> Features:
-        """As any classifier's. Raises UserError where the layer's output has no positions, or comes several times."""
+        """Return the features as any classifier does. Raises UserError where the layer's output has no positions,
+        or comes several times.
+        """
         if self.attention_layer is None:
             return self._pass_through(images, lambda local: local)
         outputs: list[Any] = []
@@ -181,7 +183,7 @@ class WrappedModel(Classifier):
         return self._pass_through(images, lambda _: local).pooled
 
     def local_module(self) -> nn.Module:
-        """See `Classifier`. Raises UserError for a network without local features."""
+        """Return the module, see `Classifier`. Raises UserError for a network without local features."""
         if self.local_layer is None:
             raise UserError("no layer of the network gives features at several positions: name one by --local-layer.")
         return _layer(self.backbone, self.local_layer)

@@ -28,7 +28,7 @@ def ball(result: Result) -> dict[str, Any]:
 
 
 def readings(result: Result) -> list[str]:
-    """As `PGD-5`, `CW-30`, `APGD-CE-100`."""
+    """Return text such as `PGD-5`, `CW-30`, `APGD-CE-100`."""
     return places(result, "reading")
 
 

@@ -44,7 +44,7 @@ class Row(NamedTuple):
     steps: int | None
 
     def __str__(self) -> str:
-        """As `natural`, `white-box PGD-20` or `black-box worst case`."""
+        """Return text such as `natural`, `white-box PGD-20` or `black-box worst case`."""
         if self == NATURAL:
             return self.setting
         return f"{self.setting} " + ("worst case" if self.attack == WORST else f"{self.attack.upper()}-{self.steps}")
@@ -67,7 +67,7 @@ class Cell(NamedTuple):
     seeds: tuple[int, ...]
 
     def __str__(self) -> str:
-        """As `52.2 ± 1.1` or `52.1 [49.0, 55.2]`."""
+        """Return text such as `52.2 ± 1.1` or `52.1 [49.0, 55.2]`."""
         spread = f"[{self.low:.1f}, {self.high:.1f}]" if self.deviation is None else f"\u00b1 {self.deviation:.1f}"
         return f"{self.accuracy:.1f} {spread}"
 
@@ -273,13 +273,13 @@ def _title(table: AttackTable) -> str:
 
 
 def _source_name(source: str) -> str:
-    """As `Table 2` or `Section 4.3`."""
+    """Return text such as `Table 2` or `Section 4.3`."""
     kind, place = re.split(r"(?=\d)", source, maxsplit=1)
     return f"{kind.capitalize()} {place}"
 
 
 def _note(table: AttackTable) -> str:
-    """Over what the numbers are."""
+    """Return over what the numbers are."""
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
     mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
@@ -417,6 +417,6 @@ def _short_names(result: Result) -> dict[str, str]:
 
 
 def _attack(reading: str) -> tuple[str, int]:
-    """As in `reported.csv`: `PGD-20` is pgd and 20, `APGD-CE-100` is apgd-ce and 100."""
+    """Return what `reported.csv` calls a reading: `PGD-20` is pgd and 20, `APGD-CE-100` is apgd-ce and 100."""
     name, _, steps = reading.rpartition("-")
     return name.lower(), int(steps)

@@ -139,7 +139,7 @@ def _are_rivals(first: Result, second: Result) -> bool:
 
 
 def _place(result: Result, view: str) -> int:
-    """Where a view's rule stands among those of the headline and the controls."""
+    """Return where a view's rule stands among those of the headline and the controls."""
     place: int = places(result, "control_rule").index(VIEWS[view])
     return place
 

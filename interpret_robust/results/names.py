@@ -37,7 +37,9 @@ def recalibration(result: Result) -> str:
 
 
 def label(result: Result) -> str:
-    """As `at-att seed 0`, `at seed 0, Grad-CAM` where Grad-CAM stands for attention, or a model's name without seed.
+    """Return text such as `at-att seed 0`, or `at seed 0, Grad-CAM` where Grad-CAM stands for attention.
+
+    A model without a seed is called by its name.
 
     A model whose batch norm was recalibrated says so: `at seed 0, recalibrated (clean)`.
     """

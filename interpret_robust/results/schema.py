@@ -42,7 +42,7 @@ class Schema:
 
     @property
     def label(self) -> str:
-        """As `attention-rank/1`."""
+        """Return text such as `attention-rank/1`."""
         return f"{self.name}/{self.version}"
 
     def columns(self) -> Iterator[tuple[Column, tuple[str, ...]]]:

@@ -89,7 +89,9 @@ def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, 
 
 
 def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[flags.Flag]]) -> str:
-    """As `at-att seed 0: many-steps`, or `none of 3`, the number that the files let one look at for every model."""
+    """Return text such as `at-att seed 0: many-steps`, or `none of 3`, the number that the files let one look at
+    for every model.
+    """
     bearing = {(model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds}
     concerned_flags = {model: model_flags for model, model_flags in by_seed.items() if model in bearing}
     raised_ids = {
@@ -158,7 +160,7 @@ def measures(audit: Audit) -> Table:
 
 
 def _title_over(measure: Measure) -> str:
-    """As `0, 1, 2; 1000`."""
+    """Return text such as `0, 1, 2; 1000`."""
     return f"{', '.join(map(str, measure.seeds))}; {measure.count}"
 
 

@@ -49,7 +49,7 @@ class Claim:
 
     @property
     def section(self) -> str:
-        """As `Section 4.2`: the claims of one section are a family of tests."""
+        """Return text such as `Section 4.2`: the claims of one section are a family of tests."""
         return self.where.partition(",")[0]
 
     @property

@@ -49,7 +49,7 @@ class Question:
 
     @property
     def images(self) -> str:
-        """As `test images`, or `first 400 test images`."""
+        """Return text such as `test images`, or `first 400 test images`."""
         return f"{self.split} images" if self.limit is None else f"first {self.limit} {self.split} images"
 
 

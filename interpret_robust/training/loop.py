@@ -59,7 +59,7 @@ class Totals:
 
     @classmethod
     def zero(cls, classes: int, device: torch.device) -> "Totals":
-        """Nothing seen yet."""
+        """Forget all that was seen."""
         return cls(torch.zeros(3, device=device), torch.zeros(classes, dtype=torch.int64, device=device))
 
     def add(self, result: Objective, labels: Tensor) -> None:
@@ -88,7 +88,7 @@ class Loss(nn.Module):
         self.model, self.regularization = model, regularization
 
     def forward(self, images: Tensor, adversarial: Tensor, labels: Tensor) -> Objective:
-        """See `objective`."""
+        """Return the loss, see `objective`."""
         return objective(self.model, images, adversarial, labels, self.regularization)
 
 
@@ -134,7 +134,7 @@ class Run:
         self.update = accelerate(self._update, self.model, self.device)
 
     def advance(self) -> None:
-        """One training step; at an epoch's end also its line of history."""
+        """Take one training step; at an epoch's end also its line of history."""
         began = time.monotonic()
         recipe, share = self.job.recipe, (self.step + 1) / self.total_steps
         images, labels = self.batches.batch(self.step)
@@ -284,7 +284,9 @@ def training(
     save_every: float = SAVE_EVERY,
     position: int | None = None,
 ) -> Generator[None, None, tuple[Path, bool]]:
-    """As `train`, one step each time it is asked for one, until `stop` is set; `position` is the line of its bar.
+    """Train as `train` does, one step each time it is asked for one, until `stop` is set.
+
+    `position` is the line of its bar.
 
     Returns the path and whether the model was trained now: another process may have made it in the meantime.
     """
@@ -303,7 +305,7 @@ def training(
 
 
 def state_of(path: Path) -> Path:
-    """Where the unfinished run of the checkpoint at `path` lies."""
+    """Return where the unfinished run of the checkpoint at `path` lies."""
     return path.with_name(f"{path.stem}.state.safetensors")
 
 

@@ -87,7 +87,7 @@ class AttackSettings(BallSettings):
         return self.attack(self.steps)
 
     def resolve(self, job: dict[str, Any]) -> Self:
-        """As of any ball; the steps are checked too."""
+        """Resolve as settings of any ball; the steps are checked too."""
         settings = super().resolve(job)
         settings.pgd()
         return settings
@@ -104,6 +104,6 @@ class SourceSettings(Settings):
     source: str = field(default="gradient", metadata={"help": SOURCE_HELP})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """As of any settings. Raises UserError also where there is no such source."""
+        """Resolve as settings of any settings. Raises UserError also where there is no such source."""
         checked_source(self.source)
         return super().resolve(job)

@@ -273,7 +273,7 @@ class Work:
     def _sink(
         self, rows: writer.Rows | None, missing_images: AnyArray, own_firsts: AnyArray
     ) -> AbstractContextManager[Any]:
-        """Where this rank's rows go: to the file where they only have to follow those there, else to a part."""
+        """Return where this rank's rows go: to the file where they only have to follow those there, else to a part."""
         if (
             ranks.count() == 1
             and rows is not None

@@ -70,7 +70,7 @@ def _name(result: Result) -> str:
 
 
 def _file(name: str, model_job: Mapping[str, Any]) -> str:
-    """Where a model is expected: its checkpoint, or the card of one from elsewhere."""
+    """Return where a model is expected: its checkpoint, or the card of one from elsewhere."""
     return f"{model_job['variant']}.json" if is_brought(model_job) else f"checkpoints/{name}.safetensors"
 
 
@@ -80,7 +80,7 @@ def _words(model_job: Mapping[str, Any]) -> list[str]:
 
 
 def _origin(result: Result) -> dict[str, Any]:
-    """Where a file's images and those of its models' training came from: see `Work.origin`."""
+    """Return where a file's images and those of its models' training came from: see `Work.origin`."""
     origin: dict[str, Any] = provenance(result.path)["run"]
     return origin
 

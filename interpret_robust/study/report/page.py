@@ -75,12 +75,12 @@ def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def _kind(model_job: Mapping[str, Any]) -> str:
-    """As `cifar10, small`, or `cifar10, from elsewhere`."""
+    """Return text such as `cifar10, small`, or `cifar10, from elsewhere`."""
     return f"{model_job['dataset']}, {'from elsewhere' if is_brought(model_job) else model_job['architecture']}"
 
 
 def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """As `at-att (seed 0)` or `at (seeds 0, 1)`."""
+    """Return text such as `at-att (seed 0)` or `at (seeds 0, 1)`."""
     phrases = []
     for variant, group in _group(jobs, lambda job: job["variant"]).items():
         seeds = [str(seed) for seed in sorted({job["seed"] for job in group} - {None})]
@@ -111,7 +111,7 @@ def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def _conditions(result: Result) -> str:
-    """As `1000 test images of cluttered-digits, steps 100`."""
+    """Return text such as `1000 test images of cluttered-digits, steps 100`."""
     data, options = result.config["data"], commands.changed_settings(result)
     settings = [f"{name} {value}" for name, value in options.items() if name not in FREE]
     return ", ".join([f"{data['images']} {data['split']} images of {data['dataset']}", *settings])
@@ -133,7 +133,7 @@ def _picture(path: Path) -> dict[str, Any]:
 
 
 def _origin(result: Result) -> dict[str, Any]:
-    """Where a file comes from: what identifies it, the command, and all that is stored of it."""
+    """Return where a file comes from: what identifies it, the command, and all that is stored of it."""
     attributes, content = hdf5.attributes(result.path), hdf5.provenance(result.path)
     return {
         "name": result.path.name,

@@ -52,7 +52,7 @@ class _Transfer(NamedTuple):
 
 
 def _black_box(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """As `_white_box`, without a worst case: on what was made on a model's copies.
+    """Yield the same as `_white_box`, without a worst case: on what was made on a model's copies.
 
     An attack has a seed that it is made on and one that reads it. Both differ from training to training, so that the
     seeds of either kind, averaged over the other, have to agree. What several files say of two seeds counts once.
@@ -92,7 +92,7 @@ def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
 
 
 def _copies(source: Result) -> dict[int, int]:
-    """Where a model's copies stand among the targets of its attacks, by training seed."""
+    """Return where a model's copies stand among the targets of its attacks, by training seed."""
     jobs: Mapping[str, Mapping[str, object]] = source.config.get("evaluators", {}).get("jobs", {})
     own_seed = {**job(source), "seed": None}
     return {

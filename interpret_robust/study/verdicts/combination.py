@@ -33,7 +33,7 @@ def combine(samples: Iterable[Sample]) -> list[Measure]:
 
 
 def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
-    """Of samples under several conditions those decide that are in the ball of training, of test images, of most."""
+    """Return how much conditions weigh: those decide that are in the ball of training, of test images, of most."""
     source = samples[0].sources[0]
     settings, training_seeds = source.config["settings"], job(source).get("recipe", {})
     own_ball = settings.get("eps") in (None, training_seeds.get("eps"))

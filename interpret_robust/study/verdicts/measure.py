@@ -52,7 +52,7 @@ class Measure:
 
     @property
     def comparison(self) -> str:
-        """As `at-att minus at`."""
+        """Return text such as `at-att minus at`."""
         return " minus ".join(self.models)
 
     @property
@@ -62,14 +62,16 @@ class Measure:
 
     @property
     def condition(self) -> str:
-        """As `seeds 0, 1, 2; 1000 test images each`."""
+        """Return text such as `seeds 0, 1, 2; 1000 test images each`."""
         if len(self.seeds) == 1:
             return f"seed {self.seeds[0]}; {self.count} {self.split} images, the interval over these alone"
         return f"seeds {', '.join(map(str, self.seeds))}; {self.count} {self.split} images each"
 
     @property
     def our_figures(self) -> str:
-        """As `at 52.1 -> at-att 58.5`, in percent where it is of shares; of a single model its name."""
+        """Return text such as `at 52.1 -> at-att 58.5`, in percent where it is of shares; of a single model its
+        name.
+        """
         if not self.levels:
             return self.comparison
         return _side_by_side(
@@ -78,18 +80,18 @@ class Measure:
 
     @property
     def paper(self) -> str:
-        """As `at 39.72 -> at-att 41.39 (+1.67)`; empty where the paper has no such figures."""
+        """Return text such as `at 39.72 -> at-att 41.39 (+1.67)`; empty where the paper has no such figures."""
         return side_by_side_with_difference(self.models, self.paper_figures)
 
     def text(self) -> str:
-        """As `+6.4 points [+3.5, +9.3]` or `-0.597 [-0.604, -0.590]`."""
+        """Return text such as `+6.4 points [+3.5, +9.3]` or `-0.597 [-0.604, -0.590]`."""
         value, low, high = self.estimate
         if self.percent:
             return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
         return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
     def seed_texts(self) -> list[str]:
-        """As `seed 0: +6.4 points`."""
+        """Return text such as `seed 0: +6.4 points`."""
         texts = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.values]
         return [f"seed {seed}: {value}" for seed, value in zip(self.seeds, texts, strict=True)]
 
@@ -100,12 +102,12 @@ def figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
 
 
 def side_by_side_with_difference(models: Sequence[str], figures: Sequence[float]) -> str:
-    """As `at 39.72 -> at-att 41.39 (+1.67)`; empty for no figures."""
+    """Return text such as `at 39.72 -> at-att 41.39 (+1.67)`; empty for no figures."""
     if not figures:
         return ""
     return f"{_side_by_side(models, [f'{figure:.2f}' for figure in figures])} ({figures[0] - figures[1]:+.2f})"
 
 
 def _side_by_side(models: Sequence[str], levels: Sequence[str]) -> str:
-    """As `at 52.1 -> at-att 58.5`: what the first model is compared with comes first."""
+    """Return text such as `at 52.1 -> at-att 58.5`: what the first model is compared with comes first."""
     return " -> ".join(" ".join(pair) for pair in reversed(list(zip(models, levels, strict=True))))

@@ -97,7 +97,7 @@ def mean_rate(outcomes: Sequence[AnyArray]) -> AnyArray:
 
 
 def label_reading(reading: str, result: Result) -> str:
-    """As `PGD-20 at eps 8/255`."""
+    """Return text such as `PGD-20 at eps 8/255`."""
     return f"{reading} at eps {radius(result.config['settings']['eps'])}"
 
 
