@@ -270,7 +270,7 @@ def _look(
 
 
 def _is_better(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:
-    """Return where (N,) the new of two (misclassified, loss) is the better answer; also where its loss is not a number."""
+    """Return where (N,) the new of two (misclassified, loss) is the better answer, also where its loss is no number."""
     (wrong, value), (old_wrong, old_value) = new, old
     return (wrong & ~old_wrong) | ((wrong == old_wrong) & ~(value <= old_value)) | value.isnan()
 
