@@ -99,7 +99,8 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
     assert printed_cells(study)[0].note == (
         "mean \u00b1 standard deviation over training seeds (0, 1, 2 of at, at-att); 23 test images, eps 8/255, "
         "step 2/255, 2 restarts; black-box: attacked on the other seeds of the same variant, and the mean over them; "
-        "100 gradients an image and source asked for, 14 taken: the others repeat earlier ones"
+        "100 gradients an image and source asked for, 14 taken: the others repeat earlier ones; "
+        "worst case without APGD, which finds more (`irt evaluate --apgd 100`)"
     )
     assert printed_cells([study[1]])[0].note.startswith(
         "Wilson 95 % interval over images where a cell is of one seed (1 of at-att); "

@@ -778,3 +778,19 @@ def test_trying_out_leaves_the_model_as_it_is() -> None:
     found = brought(seeded(Convolutions), data)
     with unchanged(found.wrapper):
         assert try_out(found, data, CPU).images == 9
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        ("timm.models:create_model", (("model_name", "resnet10t"), ("checkpoint_path", "mine.pt"))),
+        ("torch:load", (("f", "mine.pt"), ("weights_only", False))),
+    ],
+)
+def test_a_librarys_function_is_given_no_file(
+    model: str, arguments: tuple[tuple[str, Any], ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.pt").write_bytes(b"not read")
+    with pytest.raises(UserError, match=r"could make .* read, and unpickle, the file mine.pt: name it with --weights"):
+        network_of(Card(model, arguments=arguments), 3)

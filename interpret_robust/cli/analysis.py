@@ -9,6 +9,7 @@ import click
 from interpret_robust import analyses
 from interpret_robust.cli.options import (
     CARD_FIELDS,
+    INPUT_FILE,
     NUMBER,
     Command,
     card_options,
@@ -102,7 +103,7 @@ def _evaluator_option(subject: str, default: str) -> Callable[[Command], Command
         "--evaluator",
         "evaluators",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=INPUT_FILE,
         help=f"Checkpoint or card that reads the {subject}; repeat for more. [default: {default}]",
     )
 
@@ -135,7 +136,7 @@ def analysis_command(name: str, command_line: str) -> click.Command:
     """
     entry = question(name)
 
-    @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+    @click.argument("checkpoints", nargs=-1, type=INPUT_FILE)
     @on_all_ranks
     def command(checkpoints: tuple[Path, ...], **arguments: Any) -> None:
         _analyze(name, checkpoints, arguments)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import NUMBER, device_option, overwrite_option, with_examples
+from interpret_robust.cli.options import INPUT_FILE, NUMBER, device_option, overwrite_option, with_examples
 from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
 from interpret_robust.results.tables import render
 
 
 @click.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=INPUT_FILE)
 def show(file: Path) -> None:
     """Show what a checkpoint or an analysis file holds and where it comes from, checked against its checksum."""
     from interpret_robust.cli import description
@@ -20,7 +20,7 @@ def show(file: Path) -> None:
 
 
 @click.command(epilog=with_examples("irt validate analyses/*.h5"))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=INPUT_FILE)
 def validate(files: tuple[Path, ...]) -> None:
     """Check that analysis FILES are whole and hold what their analysis says they hold, dataset by dataset."""
     from interpret_robust.analyses.engine import validation
@@ -45,8 +45,8 @@ def validate(files: tuple[Path, ...]) -> None:
         "  irt verify theirs.h5 checkpoints/NAME.safetensors --key adversarial --eps 8/255"
     )
 )
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("file", type=INPUT_FILE)
+@click.argument("checkpoint", type=INPUT_FILE)
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
 @click.option("--key", help="The HDF5 dataset of images, where there are several.")
 @click.option("--dataset", help="Name or .npz path. [default: that of training]")
@@ -73,7 +73,7 @@ def verify(
 
 
 @click.command(epilog=with_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=INPUT_FILE)
 @click.option("--csv", "form", flag_value="csv", default="csv", help="Comma-separated values: the only form so far.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. [default: the file's]")
 @overwrite_option

@@ -35,6 +35,9 @@ NUMBER, DURATION = TextOption("number", number), TextOption("duration", seconds)
 COUNT, SEED = click.IntRange(min=1), click.IntRange(min=0, max=2**63 - 1)
 
 
+INPUT_FILE = click.Path(path_type=Path, readable=False)
+"""A file that is read: what is wrong with it is said where it is opened."""
+
 Command = Callable[..., Any]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import root_option, with_examples
+from interpret_robust.cli.options import INPUT_FILE, root_option, with_examples
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.spelling import current
 from interpret_robust.results.tables import render
@@ -12,7 +12,7 @@ from interpret_robust.results.tables import render
 
 @click.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
 @click.argument("name", required=False)
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=INPUT_FILE)
 @root_option
 def figure(name: str | None, files: tuple[Path, ...], root: Path) -> None:
     """Draw figure NAME, or all, from analysis FILES; models are not needed.

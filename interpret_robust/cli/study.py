@@ -9,6 +9,7 @@ import click
 from interpret_robust.cli.options import (
     COUNT,
     DURATION,
+    INPUT_FILE,
     deadline_after,
     device_option,
     form_option,
@@ -137,7 +138,7 @@ def reproduce(
 
 
 @click.command(epilog=with_examples("irt audit\n  irt audit analyses/robustness-*-test.h5 --form markdown"))
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=INPUT_FILE)
 @form_option
 @root_option
 def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
@@ -160,7 +161,7 @@ def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
 
 
 @click.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=INPUT_FILE)
 @form_option
 @root_option
 def flags(files: tuple[Path, ...], form: str, root: Path) -> None:

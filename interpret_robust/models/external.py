@@ -27,7 +27,7 @@ from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.card import Card, Reference
-from interpret_robust.models.libraries import BUILDERS, build
+from interpret_robust.models.libraries import BUILDERS, build, check_call
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.weight_files import load_weights
 from interpret_robust.models.wrapped import (
@@ -161,6 +161,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
             if origin in BUILDERS:
                 network = build(origin, name, classes, dict(card.arguments), pretrained=pretrained)
             else:
+                check_call(card.model, dict(card.arguments))
                 network = _call(card)
         except UserError:
             raise

@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -21,6 +22,25 @@ _LOADING = re.compile(
     r"(weights|pretrained|checkpoint)(_.*)?|custom_checkpoint|state_dict|(.*_)?(dir|file|url)|path|(?!drop_).*_path"
 )
 """Names of arguments by which a library's builder reads a file of its own, perhaps by unpickling it."""
+
+
+def check_call(reference: str, arguments: dict[str, Any]) -> None:
+    """Raise UserError for a file among the arguments of an installed library's function, `package.module:name`.
+
+    The library could unpickle it. A function that lies in no installed package is the user's own code.
+    """
+    module = sys.modules.get(reference.partition(":")[0])
+    is_installed = not {"site-packages", "dist-packages"}.isdisjoint(
+        Path(getattr(module, "__file__", None) or "").parts
+    )
+    if not is_installed:
+        return
+    for argument, value in arguments.items():
+        if isinstance(value, str) and Path(value).is_file():
+            raise UserError(
+                f"--model-arg {argument} could make {reference} read, and unpickle, the file {value}: name it with "
+                "--weights, which is read without unpickling."
+            )
 
 
 def build(origin: str, name: str, classes: int, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:

@@ -294,6 +294,8 @@ def _note(table: AttackTable) -> str:
         parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
     else:
         parts.append("no black-box rows: they need files of two seeds of a variant (`irt train --copies`)")
+    if not any(name.startswith("APGD") for name in table.readings):
+        parts.append("worst case without APGD, which finds more (`irt evaluate --apgd 100`)")
     if any(name.startswith("APGD-T") for name in table.readings):
         parts.append("APGD-T attacks only what is right under all before it, of the rest stands what broke it")
     if any(cell.steps is None for by_variant in table.paper.values() for cell in by_variant.values()):
