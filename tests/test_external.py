@@ -780,6 +780,7 @@ def test_trying_out_leaves_the_model_as_it_is() -> None:
         assert try_out(found, data, CPU).images == 9
 
 
+@pytest.mark.filterwarnings("ignore")  # of timm, about torch
 @pytest.mark.parametrize(
     ("model", "arguments"),
     [
