@@ -1,6 +1,7 @@
 """The HDF5 file: round trips, resuming after any stop, and one sentence for each kind of bad file."""
 
 import fcntl
+import hashlib
 import io
 import random
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +23,7 @@ import pytest
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.results import hdf5, writer
+from interpret_robust.results import hdf5, seal, writer
 from interpret_robust.results.hdf5 import Axes, Columns
 from interpret_robust.results.schema import Column, Schema, interval
 from interpret_robust.results.writer import Rows
@@ -748,3 +750,31 @@ def test_a_seal_that_is_cut_or_followed_by_something_does_not_hold(
     with pytest.raises(UserError) as error:
         hdf5.read(path)
     assert_sentence(error, path, "its content differs from its checksum")
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10**9])
+def test_a_seal_does_not_depend_on_how_much_is_read_at_a_time(
+    tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write(tmp_path / "x.h5")
+    with start(tmp_path / "y.h5") as rows:
+        rows.append(made_rows(0, 4))
+    monkeypatch.setattr(seal, "_PIECE", piece)
+    assert seal.holds(whole) and seal.block_holds(partial_of(tmp_path / "y.h5"))
+    length = len(b"\ninterpret-robust sha256 ") + 64
+    content = whole.read_bytes()
+    assert content[-64:].decode() == hashlib.sha256(content[:-length]).hexdigest()
+
+
+def test_sealing_a_large_file_takes_no_memory_of_its_size(tmp_path: Path) -> None:
+    path, rows = tmp_path / "large", 64 * 1024 * 1024
+    with open(path, "wb") as file:
+        file.truncate(seal.BLOCK + rows + 100)
+    tracemalloc.start()
+    seal.write_block(path, [(seal.BLOCK + 24, rows)])
+    assert seal.block_holds(path)
+    seal.append(path)
+    assert seal.holds(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 1024 * 1024

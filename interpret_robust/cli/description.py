@@ -11,10 +11,8 @@ from interpret_robust.core.configs import lines
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
+from interpret_robust.results.schema import INTERVAL
 from interpret_robust.results.tables import render
-
-INTERVAL = 3
-"""Numbers of an interval: value, low, high."""
 
 
 def describe(path: Path) -> str:
@@ -47,7 +45,8 @@ def _describe_checkpoint(path: Path) -> str:
 def _describe_analysis(path: Path) -> str:
     result = hdf5.read(path)
     rows = [{"dataset": name, "type": kind, "meaning": meaning} for name, kind, meaning in hdf5.tree(path)]
-    numbers = [row for name, shape in _statistics(path) for row in _values(result, name, shape)]
+    names = [row["dataset"] for row in rows if "/" in row["dataset"] and not row["type"].startswith("text")]
+    numbers = [row for name in names if not name.startswith("per_image/") for row in _statistic(result, name)]
     return "\n\n".join(
         [
             f"{path}: {result.schema}, {result.count} images, checksum good",
@@ -62,28 +61,16 @@ MOST_VALUES = 24
 """Intervals of one statistic that are shown; one of more of them is a curve or a matrix, for a table or a figure."""
 
 
-def _statistics(path: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """Return the paths of a file's statistics that are few numbers, or numbers with intervals, with their shapes."""
-    shapes = {
-        name: () if shape == "scalar" else tuple(map(int, shape.split("x")))
-        for name, kind, _ in hdf5.tree(path)
-        for dtype, shape in [kind.split(" ")]
-        if dtype != "text" and "/" in name and not name.startswith("per_image/")
-    }
-    return [
-        (name, shape)
-        for name, shape in shapes.items()
-        if not shape or (shape[-1] == INTERVAL and math.prod(shape) <= INTERVAL * MOST_VALUES)
-    ]
-
-
-def _values(result: hdf5.Result, name: str, shape: tuple[int, ...]) -> Iterator[dict[str, str]]:
-    """Yield a row a number or interval of a statistic, its place by the names of its axes; nothing for a curve."""
-    values, axes = result[name], result.axes(name)
-    places = [result[axis] for axis in axes[:-1]]
-    if shape and (axes[-1] != "of" or any(names.dtype.kind not in "OU" for names in places)):
+def _statistic(result: hdf5.Result, name: str) -> Iterator[dict[str, str]]:
+    """Yield a row for a number, or for each interval with its place by the names of its axes; nothing for a curve."""
+    *axes, last = result.axes(name) or ("of",)
+    places = [result[axis] for axis in axes]
+    if last != "of" or any(names.dtype.kind not in "OU" for names in places):
         return
-    for place in np.ndindex(shape[:-1]):
+    values = result[name]
+    if values.size > MOST_VALUES * len(INTERVAL):
+        return
+    for place in np.ndindex(*map(len, places)):
         names = [str(axis[index]) for axis, index in zip(places, place, strict=True)]
         yield {"statistic": f"{name}[{', '.join(names)}]" if names else name, "value": _short(values[place])}
 

@@ -8,13 +8,19 @@ HDF5 reads, and covers all bytes but the rows: those have checksums of their own
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from interpret_robust.core.files import file_sha256
 
 _MARK = b"\ninterpret-robust sha256 "
 _LENGTH = len(_MARK) + 2 * hashlib.sha256().digest_size
+
+_WINDOW = 4096
+"""Bytes at the end of a file in which a seal is looked for that is cut off, or that something follows."""
+
+_PIECE = 1024 * 1024
+"""Bytes in memory at a time."""
 
 
 def append(path: Path) -> None:
@@ -37,13 +43,15 @@ def holds(path: Path) -> bool | None:
         >>> holds(Path("analyses/attention-rank-mine.h5"))
         True
     """
+    size = path.stat().st_size
     with open(path, "rb") as file:
-        content = file.read()
-    seal = content[-_LENGTH:]
+        file.seek(max(0, size - _WINDOW))
+        end = file.read()
+    seal = end[-_LENGTH:]
     if not seal.startswith(_MARK):
-        is_remnant = _MARK in content or content.endswith(tuple(_MARK[:length] for length in range(8, len(_MARK))))
+        is_remnant = _MARK in end or end.endswith(tuple(_MARK[:length] for length in range(8, len(_MARK))))
         return False if is_remnant else None
-    return seal[len(_MARK) :] == hashlib.sha256(memoryview(content)[:-_LENGTH]).hexdigest().encode()
+    return seal[len(_MARK) :] == _sha256(path, [(0, size - _LENGTH)]).encode()
 
 
 BLOCK = 16384
@@ -64,7 +72,7 @@ def write_block(path: Path, rows: Iterable[tuple[int, int]]) -> None:
     Raises ValueError where the block has no room for them.
     """
     rows = [_OPEN_FLAGS, *rows]
-    text = json.dumps({"rows": rows, "sha256": _sha256_beside(path.read_bytes(), rows)}).encode()
+    text = json.dumps({"rows": rows, "sha256": _sha256(path, _beside(path, rows))}).encode()
     if len(text) > BLOCK:
         raise ValueError(f"the seal of {path} takes {len(text)} bytes, and its user block has {BLOCK}")
     with open(path, "r+b") as file:
@@ -73,19 +81,32 @@ def write_block(path: Path, rows: Iterable[tuple[int, int]]) -> None:
 
 def block_holds(path: Path) -> bool:
     """Return whether all of a file that grows is what was sealed, but for its rows; False for one without a seal."""
-    content = path.read_bytes()
+    with open(path, "rb") as file:
+        block = file.read(BLOCK)
     try:
-        content_of_block = json.loads(content[:BLOCK])
-        return bool(_sha256_beside(content, content_of_block["rows"]) == content_of_block["sha256"])
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        stored = json.loads(block)
+        return bool(_sha256(path, _beside(path, stored["rows"])) == stored["sha256"])
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         return False
 
 
-def _sha256_beside(content: bytes, rows: Sequence[tuple[int, int]]) -> str:
-    """Return the SHA-256 of the length of a file, and of its bytes after the user block but for these stretches."""
-    digest, start, view = hashlib.sha256(str(len(content)).encode()), BLOCK, memoryview(content)
+def _beside(path: Path, rows: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of each stretch after the user block without rows. Raises ValueError beyond the file."""
+    start, size = BLOCK, path.stat().st_size
     for offset, length in sorted(rows):
-        digest.update(view[start:offset])
+        if not start <= offset <= offset + length <= size:
+            raise ValueError(f"{path} has no {length} bytes at {offset}")
+        yield start, offset
         start = offset + length
-    digest.update(view[start:])
+    yield start, size
+
+
+def _sha256(path: Path, stretches: Iterable[tuple[int, int]]) -> str:
+    """Return the SHA-256 over stretches of a file, from start to stop, a piece at a time."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for start, stop in stretches:
+            file.seek(start)
+            for place in range(start, stop, _PIECE):
+                digest.update(file.read(min(_PIECE, stop - place)))
     return digest.hexdigest()

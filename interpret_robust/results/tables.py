@@ -47,14 +47,14 @@ def with_caption(table: Table, form: str = "text") -> str:
         return json.dumps(_document(table), indent=1, ensure_ascii=False)
     if form == "text":
         table = _without_prefix(table)
-    title, note = table.title, table.note
-    if form == "text":
-        title = fill(title, min(terminal_width(), WIDTH), break_on_hyphens=False)
-    if form == "latex":
-        title, note = (rf"{{\footnotesize {to_latex(text)}}}\par" if text else "" for text in (title, note))
-    if form == "text":
-        note = fill(note, min(terminal_width(), WIDTH), break_on_hyphens=False)
+    title, note = (_caption(text, form) for text in (table.title, table.note))
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
+
+
+def _caption(text: str, form: str) -> str:
+    if form == "text":
+        return fill(text, min(terminal_width(), WIDTH), break_on_hyphens=False)
+    return rf"{{\footnotesize {to_latex(text)}}}\par" if form == "latex" and text else text
 
 
 def with_captions(tables: Iterable[Table], form: str = "text") -> str:
