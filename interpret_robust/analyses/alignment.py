@@ -175,7 +175,7 @@ def alpha(images: AnyArray, gradients: AnyArray) -> AnyArray:
 
 
 def linearised_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> AnyArray:
-    """Return distance (N,), L2 over pixels, to the nearest boundary of the model made linear at each image.
+    """Return the distance (N,), L2 over pixels, to the nearest boundary of the model made linear at each image.
 
     min over j of (f_y - f_j) / |f_y' - f_j'| with y the winning logit (Etmann et al. 2019); a class whose logit has
     the same gradient is never reached. NaN where there is no other.
@@ -210,7 +210,7 @@ def gini(maps: AnyArray) -> AnyArray:
 
 
 def high_frequency(maps: AnyArray) -> AnyArray:
-    """Return share (N,) of the energy of maps (N, C, H, W) above half of the Nyquist frequency, colors summed."""
+    """Return the share (N,) of the energy of maps (N, C, H, W) above half of the Nyquist frequency, colors summed."""
     energy = np.abs(fft.fft2(maps)) ** 2
     return _ratio((energy * _is_high(*maps.shape[2:])).sum((1, 2, 3)), energy.sum((1, 2, 3)))
 
@@ -337,7 +337,7 @@ def _is_high(height: int, width: int) -> AnyArray:
 
 
 def _pick(logits: Tensor, classes: Tensor) -> Tensor:
-    """Return of each row of logits (N, K) the one of its class: (N,)."""
+    """Return the logit of its class from each row of logits (N, K): (N,)."""
     return logits.gather(1, classes[:, None])[:, 0]
 
 
@@ -346,7 +346,7 @@ def _doubles(tensor: Tensor) -> AnyArray:
 
 
 def _norm(values: AnyArray) -> AnyArray:
-    """Return L2 norm (N,) over all axes but the first."""
+    """Return the L2 norm (N,) over all axes but the first."""
     norm: AnyArray = np.linalg.norm(values.reshape(len(values), -1), axis=1)
     return norm
 

@@ -191,7 +191,7 @@ def per_image_scores(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
 
 
 def relative(distance: AnyArray, norm: AnyArray) -> AnyArray:
-    """Return distance over norm; where the norm is zero the distance itself."""
+    """Return the distance over norm; where the norm is zero the distance itself."""
     return distance / np.where(norm > 0, norm, 1)
 
 
@@ -232,7 +232,7 @@ def _papers_curve(by_rank: AnyArray) -> dict[str, Any]:
 
 
 def mean_curve(by_rank: AnyArray) -> AnyArray:
-    """Return mean over images (N, P) at each rank with its bootstrap interval, (P, 3).
+    """Return the mean over images (N, P) at each rank with its bootstrap interval, (P, 3).
 
     NaN throughout without images.
     """

@@ -124,7 +124,7 @@ class AutoAttack(NamedTuple):
     classes: int
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, first: int) -> list[Tensor]:
-        """Return of images (N, C, H, W) in [0, 1] from number `first` on, what is left after each attack.
+        """Return what is left of images (N, C, H, W) in [0, 1], from number `first` on, after each attack.
 
         An image is as it was until an attack changes the model's answer. Global random numbers and the model's mode
         are left as found.

@@ -226,7 +226,9 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def _means(values: AnyArray) -> AnyArray:
-    """Return mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images drawn."""
+    """Return the mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images
+    drawn.
+    """
     means = column_means(values.reshape(len(values), -1))
     return np.stack(means, 1).reshape(*values.shape[1:], 3)
 

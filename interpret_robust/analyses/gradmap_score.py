@@ -249,7 +249,9 @@ class Score(NamedTuple):
 
 
 def score(answers: AnyArray, reference: AnyArray) -> Score:
-    """Return accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over classes."""
+    """Return the accuracy with Wilson's interval (..., 3), what pairing at random would give, and the mean over
+    classes.
+    """
     right = answers == reference.reshape(-1, *[1] * (answers.ndim - 1))
     classes, position = np.unique(reference, return_inverse=True)
     share = np.bincount(position) / len(position)
@@ -309,7 +311,7 @@ def _views(maps: Iterable[tuple[Tensor, float]], rules: Sequence[Rule]) -> Itera
 
 
 def _deviations(work: Work) -> tuple[float, ...]:
-    """Return standard deviation of the entries of all maps, for each target."""
+    """Return the standard deviation of the entries of all maps, for each target."""
 
     def measure(batch: Batch) -> list[float]:
         targets = target_classes(work.model, batch, work.settings.seed)

@@ -240,7 +240,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """Return mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
+    """Return the mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
 
     Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without
     images is left out.

@@ -241,7 +241,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 
 def another_mean(means: AnyArray) -> AnyArray:
-    """Return mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
+    """Return the mean of `means` (K, networks) and the 95 % prediction interval of another network's: (K, 3).
 
     Normal means: m +- t s sqrt(1 + 1/n), with Student's t of n - 1 degrees of freedom.
     """

@@ -74,7 +74,8 @@ class APGD:
             raise unknown("loss", self.loss, get_args(LossName))
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Ascent:
-        """Return of each image the misclassified iterate of largest loss, or the iterate of largest loss where none is.
+        """Return, for each image, the misclassified iterate of largest loss, or the iterate of largest loss where
+        none is.
 
         Raises UserError where the model's gradients are not numbers or it has too few classes for the loss.
         """
@@ -113,7 +114,7 @@ class TargetedAPGD:
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise, subset: Tensor | None = None
     ) -> Ascent:
-        """Return of each image the misclassified iterate of largest loss, or the last target's best where none is.
+        """Return, for each image, the misclassified iterate of largest loss, or the last target's best where none is.
 
         Where `subset` (N,) is False an image is not attacked. Raises UserError where the model's gradients are not
         numbers or it has fewer than four classes.
@@ -140,7 +141,7 @@ class TargetedAPGD:
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return difference of logits ratio (N,), Eq. 6 of the paper: above zero where misclassified, whatever the
+    """Return the difference of logits ratio (N,), Eq. 6 of the paper: above zero where misclassified, whatever the
     logits' scale.
 
     The margin loss over the distance between the largest and the third largest logit. Raises UserError for fewer than
@@ -198,7 +199,7 @@ class StepSize:
         )  # at first there is no step size before to compare
 
     def note(self, value_before: Tensor, value_after: Tensor) -> Tensor:
-        """Return count a step that took the loss from `value_before` to `value_after`.
+        """Count a step that took the loss from `value_before` to `value_after`.
 
         Where (N,) it is the largest so far.
         """

@@ -206,7 +206,7 @@ def check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return cross-entropy of each image, (N,)."""
+    """Return the cross-entropy of each image, (N,)."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
@@ -221,7 +221,7 @@ LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": c
 
 
 def _smallest_margin(model: nn.Module, candidates: list[Tensor], labels: Tensor) -> Tensor:
-    """Return of each image the candidate with the largest margin loss."""
+    """Return, for each image, the candidate with the largest margin loss."""
     with torch.no_grad():
         losses = torch.stack([margin_loss(model(candidate).float(), labels) for candidate in candidates])
     return torch.stack(candidates)[losses.argmax(0), torch.arange(len(labels), device=labels.device)]

@@ -74,7 +74,7 @@ class RandomSearch:
         return best
 
     def side(self, query: int, images: Tensor) -> int:
-        """Return side of the square of a query, in pixels.
+        """Return the side of the square of a query, in pixels.
 
         The paper's schedule for 10,000 queries, stretched to these.
         """

@@ -14,7 +14,7 @@ Streams = Sequence[np.random.Generator]
 
 
 def sobel(images: Tensor) -> Tensor:
-    """Return magnitude of the Sobel gradient of each colour, (N, C, H, W), the border continued outwards."""
+    """Return the magnitude of the Sobel gradient of each colour, (N, C, H, W), the border continued outwards."""
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
     count, colors, height, width = images.shape
     margin = F.pad(images.reshape(count * colors, 1, height, width), (1, 1, 1, 1), mode="replicate")

@@ -39,13 +39,15 @@ def central(height: int, width: int) -> AnyArray:
 
 
 def mean_map(attention: AnyArray) -> AnyArray:
-    """Return mean (P,) over the images of (N, P) that have a map; NaN where none has."""
+    """Return the mean (P,) over the images of (N, P) that have a map; NaN where none has."""
     finite = attention[np.isfinite(attention).all(1)].astype(np.float64)
     return finite.mean(0) if len(finite) else np.full(attention.shape[1], np.nan)
 
 
 def share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
-    """Return share (N,) of maps (N, P), not negative, that lies `mask` (N, P); NaN for a map without a positive sum."""
+    """Return the share (N,) of maps (N, P), not negative, that lies `mask` (N, P); NaN for a map without a
+    positive sum.
+    """
     total = maps.sum(1)
     share: AnyArray = np.divide((maps * mask).sum(1), total, out=np.full(len(maps), np.nan), where=total > 0)
     return share

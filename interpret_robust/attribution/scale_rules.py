@@ -49,7 +49,7 @@ def scaled_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def deviation(maps: Tensor) -> Tensor:
-    """Return standard deviation (N,) of the entries of each map (N, C, H, W) about their mean."""
+    """Return the standard deviation (N,) of the entries of each map (N, C, H, W) about their mean."""
     return maps.flatten(1).std(1, correction=0)
 
 
@@ -60,7 +60,7 @@ def moments(maps: Tensor) -> tuple[float, float, int]:
 
 
 def pooled_deviation(of_batches: Iterable[Sequence[float]]) -> float:
-    """Return standard deviation of all entries of all maps, from the `moments` of each batch."""
+    """Return the standard deviation of all entries of all maps, from the `moments` of each batch."""
     total, squares, count = (sum(map(float, column)) for column in zip(*of_batches, strict=True))
     return float(np.sqrt(max(0.0, squares / count - (total / count) ** 2)))
 

@@ -77,6 +77,6 @@ def check_readable(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

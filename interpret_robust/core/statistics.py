@@ -38,13 +38,15 @@ class Interval(NamedTuple):
 
 
 def wilson(successes: int, count: int) -> Interval:
-    """Return share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no images."""
+    """Return the share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no
+    images.
+    """
     low, high = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(successes / count, float(low), float(high))
 
 
 def rate(outcomes: npt.NDArray[Any]) -> Interval:
-    """Return share of outcomes (N,) that are 1, with Wilson's interval.
+    """Return the share of outcomes (N,) that are 1, with Wilson's interval.
 
     NaN is left out, and the answer where none is left.
     """
@@ -53,7 +55,7 @@ def rate(outcomes: npt.NDArray[Any]) -> Interval:
 
 
 def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Return mean of the finite `values` (N,) with its percentile bootstrap interval.
+    """Return the mean of the finite `values` (N,) with its percentile bootstrap interval.
 
     NaN throughout where none is finite; a single value has no interval.
     """
@@ -65,7 +67,7 @@ def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) 
 
 
 def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
-    """Return mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
+    """Return the mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
 
     A resample is the number of times it draws each row, so that its means are one product of matrices.
     """
@@ -84,7 +86,7 @@ def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLE
 
 
 def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Return mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap
+    """Return the mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap
     interval.
 
     NaN where the mean of `second` is not positive, and for the interval where that of a resample is not.
@@ -228,7 +230,7 @@ class TestResult(NamedTuple):
 
 
 def over_seeds(values: Sequence[Array]) -> TestResult:
-    """Return mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same
+    """Return the mean over training seeds of the mean over images: `values` are an array (N,) a seed, of the same
     images in each.
 
     Seeds and images are both drawn: the variance is that of the seeds' means over their number, plus that of the

@@ -35,7 +35,7 @@ class Split:
 
     @cached_property
     def sha256(self) -> str:
-        """Return SHA-256 over the bytes of images and labels, in C order."""
+        """Return the SHA-256 over the bytes of images and labels, in C order."""
         digest = hashlib.sha256(np.ravel(self.images).data)
         digest.update(np.ravel(self.labels).data)
         return digest.hexdigest()

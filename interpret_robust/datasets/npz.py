@@ -33,12 +33,12 @@ UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.
 
 
 def array_sha256(array: Array) -> str:
-    """Return SHA-256 in hex over the array's bytes in C order."""
+    """Return the SHA-256 in hex over the array's bytes in C order."""
     return hashlib.sha256(np.ravel(array).data).hexdigest()
 
 
 def write_npz(path: Path, arrays: Arrays) -> None:
-    """Writes `arrays` to `path` whole or not at all. Raises OSError."""
+    """Write `arrays` to `path` whole or not at all. Raises OSError."""
     with replacing(path) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
 

@@ -313,7 +313,7 @@ def _check_md5(path: Path, md5: str) -> None:
 
 
 def check_sums(location: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
-    """Raises UserError naming `location` and the first array whose SHA-256 is not the one in `sums`."""
+    """Raise UserError naming `location` and the first array whose SHA-256 is not the one in `sums`."""
     for key, pinned_sums in sums.items():
         digest = array_sha256(arrays[key])
         if digest != pinned_sums:

@@ -144,7 +144,7 @@ def _write_name(axes: Axes, result: Result) -> None:
 
 
 def _draw_bars(figure: SubFigure, scales: dict[str, Scales], uniform: float) -> None:
-    """Two colour bars for attention, two for Grad-CAM."""
+    """Draw two color bars for attention, two for Grad-CAM."""
     bars = iter(figure.subplots(1, 2 * len(scales), gridspec_kw={"wspace": 0.12}))
     for kind, (weight, difference) in scales.items():
         attention_bar(figure, ScalarMappable(weight, "viridis"), next(bars), kind, uniform)

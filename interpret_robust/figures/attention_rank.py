@@ -97,7 +97,7 @@ def _draw_band(axes: Axes, curve: AnyArray, *, color: str, **style: Any) -> None
 
 
 def _draw_nulls(axes: Axes, results: Sequence[Result]) -> None:
-    """Uniform weights, and what shuffled weights give: the widest interval of all models at each rank."""
+    """Draw uniform weights, and what shuffled weights give: the widest interval of all models at each rank."""
     control = np.stack([result["curve/shuffled_null"] for result in results])
     low, high = control[:, :, 1].min(0), control[:, :, 2].max(0)
     hatch: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": "/////", "linewidth": 0}
@@ -123,7 +123,7 @@ def _draw_correlations(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
-    """Per-image Spearman of each model, with its mean."""
+    """Draw the per-image Spearman of each model, with its mean."""
     for row, result in enumerate(results):
         values = result["per_image/spearman"]
         values = values[np.isfinite(values)]

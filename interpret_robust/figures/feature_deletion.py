@@ -81,7 +81,7 @@ def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
 
 
 def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Areas between curves: a group of rows a contrast, a row a model."""
+    """Draw areas between curves: a group of rows a contrast, a row a model."""
     contrasts = places(results[0], "contrast")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     step = 0.8 / len(results)

@@ -59,7 +59,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _mark(axes: Axes, row: float, result: Result, scores: AnyArray | None) -> None:
-    """Minus the gradient filled with its interval, the gradient hollow."""
+    """Draw minus the gradient filled with its interval, the gradient hollow."""
     if scores is None:
         return
     shade, shape = _look(result)

@@ -48,7 +48,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
-    """PGD's accuracies, with that on natural images at radius 0."""
+    """Draw PGD's accuracies, with that on natural images at radius 0."""
     for result in results:
         accuracies, variant = _accuracies(result), job(result)["variant"]
         value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T

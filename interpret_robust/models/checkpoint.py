@@ -46,7 +46,7 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """Return name or path of the data it was trained on."""
+        """Return the name or path of the data it was trained on."""
         source: str = self.about["source"]
         return source
 
@@ -125,7 +125,7 @@ def _from_file(path: Path, file: checkpoint_file.Stored) -> Checkpoint:
 
 
 def tensors_sha256(tensors: Tensors) -> str:
-    """Return SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
+    """Return the SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
     return checkpoint_file.tensors_sha256({name: _raw(tensor.detach().cpu()) for name, tensor in tensors.items()})
 
 

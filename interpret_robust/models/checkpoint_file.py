@@ -81,7 +81,7 @@ _REMEDY = "train again with --overwrite, or copy it anew from where it came."
 
 
 def tensors_sha256(tensors: Mapping[str, Raw]) -> str:
-    """Return SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
+    """Return the SHA-256 over the name, type, shape and bytes of each tensor, in the order of names."""
     digest = hashlib.sha256()
     for name, (kind, shape, data) in sorted(tensors.items()):
         digest.update(f"{name} {kind} {shape}".encode())
@@ -90,7 +90,7 @@ def tensors_sha256(tensors: Mapping[str, Raw]) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """Return SHA-256 of a text in UTF-8."""
+    """Return the SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -55,6 +55,6 @@ class Classifier(nn.Module):
 
 
 def position_norm(local: Tensor) -> Tensor:
-    """Return L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
+    """Return the L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
     norm: Tensor = torch.linalg.vector_norm(local, dim=1)
     return norm.flatten(1)

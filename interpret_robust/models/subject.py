@@ -27,7 +27,7 @@ class Subject(Protocol):
 
     @property
     def source(self) -> str:
-        """Return name or path of its data.
+        """Return the name or path of its data.
 
         Those it was trained on, where that is known, else those it was brought with.
         """

@@ -48,7 +48,7 @@ class Preprocess(nn.Module):
 
 
 def statistics(text: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation for `imagenet`, `cifar10`, `none` or numbers: `mean,std`, or a mean and a std each
+    """Return the mean and deviation for `imagenet`, `cifar10`, `none` or numbers: `mean,std`, or a mean and a std each
     channel.
 
     Raises UserError for anything else, and for numbers that do not suit images of so many `channels`.

@@ -279,7 +279,7 @@ def _source_name(source: str) -> str:
 
 
 def _note(table: AttackTable) -> str:
-    """Return over what the numbers are."""
+    """Return the sentence on what the numbers are computed from."""
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
     mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])

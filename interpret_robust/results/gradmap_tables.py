@@ -98,7 +98,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
 
 
 def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
-    """Return mean and deviation of the headline over training seeds, by the evaluators that read all of them."""
+    """Return the mean and deviation of the headline over training seeds, by the evaluators that read all of them."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in results:
         model_job, data = job(result), result.config["data"]

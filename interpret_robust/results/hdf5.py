@@ -110,7 +110,7 @@ class Result:
 
     @cached_property
     def count(self) -> int:
-        """Return number of images."""
+        """Return the number of images."""
         with _open(self.path) as file:
             return int(file.attrs["n_done"])
 
@@ -169,12 +169,12 @@ def attributes(path: Path) -> dict[str, Any]:
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
-    """Return SHA-256 of a configuration's canonical JSON."""
+    """Return the SHA-256 of a configuration's canonical JSON."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def content_sha256(file: h5py.File) -> str:
-    """Return SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
+    """Return the SHA-256 over path, type, shape and bytes of every dataset except the run's clock and machine."""
     digest = hashlib.sha256()
     for name in ("config_sha256", "schema", "n_done"):
         digest.update(str(file.attrs[name]).encode())

@@ -167,7 +167,7 @@ class Rows:
         partial.unlink(missing_ok=True)
 
     def _copy(self, file: h5py.File) -> None:
-        """Attributes, provenance and rows of the partial file, the rows a chunk at a time."""
+        """Copy attributes, provenance and rows of the partial file, the rows a chunk at a time."""
         file.attrs.update(self._file.attrs)
         self._file.copy(PROVENANCE, file)
         for column in self.schema.per_image:

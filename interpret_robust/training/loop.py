@@ -149,7 +149,7 @@ class Run:
             self._end_epoch(share)
 
     def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
-        """Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimiser."""
+        """Update once: Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimiser."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             adversarial = attack.search(self.model, images, labels, lambda _: noise) if attack else images
             result = self.loss(images, adversarial, labels)

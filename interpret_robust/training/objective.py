@@ -41,7 +41,7 @@ class FeatureRegularization:
     distance: Callable[[Tensor, Tensor], Tensor] = feature_distance
 
     def mean_distance(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """Return mean over the batch of the distance between features (N, C), in float32, without the weight."""
+        """Return the mean over the batch of the distance between features (N, C), in float32, without the weight."""
         return self.distance(clean.float(), adversarial.float()).mean()
 
     def __call__(self, clean: Tensor, adversarial: Tensor) -> Tensor:

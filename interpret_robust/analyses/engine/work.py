@@ -295,6 +295,6 @@ class Work:
 
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Return name and hash of the models that read."""
+    """Return the name and hash of the models that read."""
     readers = config.get("evaluators", {"names": (), "sha256": ()})
     return set(zip(readers["names"], readers["sha256"], strict=True))

@@ -78,7 +78,7 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]
 
 
 def _stamp(results: list[Result]) -> str:
-    """Return SHA-256 of all that decides the page: the content of its files, and the version that makes it."""
+    """Return the SHA-256 of all that decides the page: the content of its files, and the version that makes it."""
     made_from = {"version": metadata.version("interpret-robust"), "files": style.inputs(results)}
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 

@@ -168,7 +168,7 @@ def _largest(weights: AnyArray) -> float:
 
 
 def _most_shared(maps: Sequence[Result]) -> list[Result]:
-    """Return of files of gradient maps one a model, all of the data that most models have."""
+    """Return one file of gradient maps a model, all of the data that most models have."""
     by_data: dict[str, dict[str, Result]] = {}
     for result in sorted(maps, key=_changes):
         by_data.setdefault(result.config["data"]["sha256"], {}).setdefault(_checkpoint(result), result)

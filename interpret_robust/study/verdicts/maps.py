@@ -97,7 +97,7 @@ def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) 
 
 
 def cleaner_backgrounds(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Yield share of the gradient's energy on the object."""
+    """Yield the share of the gradient's energy on the object."""
     for pair in alike(claim, models, results):
         values = [result["per_image/share"][:, places(result, "map").index("gradient")] for result in pair]
         yield sample("share of the gradient's energy on the object", pair, values, percent=True)
