@@ -56,9 +56,9 @@ def about(name: str) -> str:
 
 def _file(name: str) -> Path | None:
     """Return where an analysis is written, None where an entry point names a module that is not there."""
-    module_name = Path(__path__[0]) / f"{name.replace('-', '_')}.py"
-    if module_name.exists():
-        return module_name
+    path = Path(__path__[0]) / f"{name.replace('-', '_')}.py"
+    if path.exists():
+        return path
     try:
         spec = importlib.util.find_spec(registered("analyses")[name].module)
     except ImportError:

@@ -232,15 +232,15 @@ def edges(images: Tensor) -> AnyArray:
     return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
 
 
-def largest_change(model: nn.Module, logits: Tensor, variants: list[Tensor]) -> AnyArray:
+def largest_change(model: nn.Module, logits: Tensor, transforms: list[Tensor]) -> AnyArray:
     """Return how far the logits (N, K) move, L2, over their L2 distance from their mean.
 
-    The largest over `variants`.
+    The largest over `transforms`.
     """
     logits_before = _doubles(logits)
     spread = _norm(logits_before - logits_before.mean(1, keepdims=True))
     with torch.no_grad():
-        changes = [_norm(_doubles(model(images)) - logits_before) for images in variants]
+        changes = [_norm(_doubles(model(images)) - logits_before) for images in transforms]
     return _ratio(np.max(changes, axis=0), spread)
 
 
@@ -248,19 +248,19 @@ def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     """Return means with their intervals, what is zero by construction left out, and the curve."""
     change = {transform: columns[f"per_image/{transform}_change"] for transform in ("scale", "shift")}
     invariant = {transform: bool((values < TOLERANCE).all()) for transform, values in change.items()}
-    own_score = {name: columns[f"per_image/{name}"] for name in SCORES}
+    own_scores = {name: columns[f"per_image/{name}"] for name in SCORES}
     if invariant["scale"]:
-        own_score["alpha"] = np.full_like(own_score["alpha"], np.nan)
+        own_scores["alpha"] = np.full_like(own_scores["alpha"], np.nan)
     if invariant["scale"] and invariant["shift"]:
-        own_score["cosine"] = np.full_like(own_score["cosine"], np.nan)
+        own_scores["cosine"] = np.full_like(own_scores["cosine"], np.nan)
     robustness = columns["per_image/linearised_robustness"]
     summary: dict[str, Any] = {
         "robustness/linearised": bootstrap_mean(robustness),
-        "robustness/spearman_alpha": bootstrap_spearman(robustness, own_score["alpha"]),
-        "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own_score["edge_cosine"]),
+        "robustness/spearman_alpha": bootstrap_spearman(robustness, own_scores["alpha"]),
+        "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own_scores["edge_cosine"]),
         "count/degenerate": int(columns["per_image/degenerate"].sum()),
     }
-    for name, values in own_score.items():
+    for name, values in own_scores.items():
         summary |= _compare_pairs(name, values, columns[f"per_image/{name}_shuffled"])
     for transform in ("scale", "shift"):
         summary |= {
@@ -270,7 +270,7 @@ def summarize(columns: Columns, images: Split) -> dict[str, Any]:
     for name, expected in white_noise(*images.images.shape[1:3]).items():
         summary[f"smoothness/{name}"] = bootstrap_mean(columns[f"per_image/{name}"])
         summary[f"white_noise/{name}"] = expected
-    return summary | _curve(robustness, own_score["edge_cosine"])
+    return summary | _curve(robustness, own_scores["edge_cosine"])
 
 
 def _compare_pairs(name: str, own_score: AnyArray, baseline_score: AnyArray) -> dict[str, Interval]:

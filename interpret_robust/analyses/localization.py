@@ -214,7 +214,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     share, hit, area, centre, centre_hit = (
         columns[f"per_image/{name}"] for name in ("share", "hit", "area", "centre", "centre_hit")
     )
-    rotation = columns["per_image/pattern_share_turned"]
+    share_turned = columns["per_image/pattern_share_turned"]
     pattern = columns["per_image/pattern_share"]
     return {
         "share/on_object": _means(share),
@@ -228,8 +228,8 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "pointing/centre": _means(centre_hit),
         "pointing/above_centre": _means(hit - centre_hit),
         "pattern/share": bootstrap_mean(pattern),
-        "pattern/share_turned": bootstrap_mean(rotation),
-        "pattern/above_turned": bootstrap_mean(pattern - rotation),
+        "pattern/share_turned": bootstrap_mean(share_turned),
+        "pattern/above_turned": bootstrap_mean(pattern - share_turned),
         "pattern/chance": columns["per_image/pattern_chance"].mean(),
         "pattern/cosine": bootstrap_mean(columns["per_image/pattern_cosine"]),
         "pattern/cosine_other": bootstrap_mean(columns["per_image/pattern_cosine_other"]),
@@ -274,9 +274,9 @@ def table_row(result: Result) -> dict[str, str]:
     return row | {"images": str(result.count)}
 
 
-def _pair_of_means(own_class: AnyArray, baseline: AnyArray) -> str:
+def _pair_of_means(mean: AnyArray, baseline: AnyArray) -> str:
     """Return text such as `84.1 % [83.0, 85.2] (17.3 %)`."""
-    return f"{Interval(*own_class).percent()} ({float(baseline[0]):.1%})"
+    return f"{Interval(*mean).percent()} ({float(baseline[0]):.1%})"
 
 
 def _means(values: AnyArray) -> list[Interval]:

@@ -194,9 +194,8 @@ class StepSize:
 
     def __post_init__(self) -> None:
         self._last, self._rises = self.best, torch.zeros_like(self.best)
-        self._is_halved = torch.ones_like(
-            self.best, dtype=torch.bool
-        )  # at first there is no step size before to compare
+        # At first there is no step size before to compare with.
+        self._is_halved = torch.ones_like(self.best, dtype=torch.bool)
 
     def note(self, value_before: Tensor, value_after: Tensor) -> Tensor:
         """Count a step that took the loss from `value_before` to `value_after`.

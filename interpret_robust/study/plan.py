@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import count_of_images, file_name
+from interpret_robust.analyses.engine.naming import effective_limit, file_name
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import load
@@ -293,7 +293,7 @@ def _answers(
         analysis = analyses.get(question.analysis)
         if analysis.needs_masks and data.test.masks is None:
             continue
-        settings, limit = question.of(analysis), count_of_images(question.limit, data.split(question.split))
+        settings, limit = question.of(analysis), effective_limit(question.limit, data.split(question.split))
         steps = []
         for model in (models[key] for key in question.models):
             name = file_name(analysis, model.path.stem, model.job, question.split, settings, limit)

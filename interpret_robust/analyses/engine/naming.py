@@ -49,7 +49,7 @@ def file_name(
     return f"{file_part('-'.join(part for part in parts if part))}.h5"
 
 
-def count_of_images(limit: int | None, split: Split) -> int | None:
+def effective_limit(limit: int | None, split: Split) -> int | None:
     """Return a limit; none where the split does not reach it.
 
     The same images under another name would be asked twice.

@@ -14,7 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.naming import count_of_images, file_name
+from interpret_robust.analyses.engine.naming import effective_limit, file_name
 from interpret_robust.analyses.engine.settings import as_stored
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
@@ -79,7 +79,7 @@ class Work:
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         self._deadline = deadline
         self.is_new = False
-        limit = count_of_images(limit, dataset.split(split))
+        limit = effective_limit(limit, dataset.split(split))
         self.recalibrate = recalibration.check_kind(recalibrate)
         self.split = dataset.split(split).first(limit)
         if analysis.needs_masks and self.split.masks is None:
