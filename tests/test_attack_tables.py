@@ -13,7 +13,7 @@ from attack_files import READINGS, Model, attacked, name_of, random
 from scipy import stats
 
 from interpret_robust.results.attack_outcomes import right_in_worst_case
-from interpret_robust.results.attack_tables import attack_tables, numbers, paper_sources, printed_cells
+from interpret_robust.results.attack_tables import attack_tables, comparison_tables, numbers, paper_sources
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.reported import read_reported
 
@@ -69,7 +69,7 @@ KEYS = [("natural", "none", "0"), *((f"{box}-box", *attack) for box in ("white",
 
 def test_rows_of_apgd_stand_last_and_the_table_says_what_apgd_t_attacks(tmp_path: Path) -> None:
     of = random(tmp_path, [("at", 0)], 0, readings=("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100"))
-    (table,) = printed_cells([of])
+    (table,) = comparison_tables([of])
     rows = {row["accuracy, %"]: row["at"] for row in table}
     attacks = ("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100", "worst case")
     assert list(rows) == ["natural", *(f"white-box {attack}" for attack in attacks)]
@@ -79,7 +79,7 @@ def test_rows_of_apgd_stand_last_and_the_table_says_what_apgd_t_attacks(tmp_path
 
 
 def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: list[Result]) -> None:
-    table, _ = printed_cells(study)
+    table, _ = comparison_tables(study)
     assert [row["accuracy, %"] for row in table] == ROWS
     assert list(table[0]) == ["accuracy, %", "at", "at, paper", "at-att", "at-att, paper"]
     stored = {(row["setting"], row["attack"], row["steps"], row["variant"]): row for row in numbers(study)}
@@ -96,16 +96,16 @@ def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: 
 
 
 def test_a_table_says_over_what(study: list[Result]) -> None:
-    assert printed_cells(study)[0].note == (
+    assert comparison_tables(study)[0].note == (
         "mean \u00b1 standard deviation over training seeds (0, 1, 2 of at, at-att); 23 test images, eps 8/255, "
         "step 2/255, 2 restarts; black-box: attacked on the other seeds of the same variant, and the mean over them; "
         "100 gradients an image and source asked for, 14 taken: the others repeat earlier ones; "
         "worst case without APGD, which finds more (`irt evaluate --apgd 100`)"
     )
-    assert printed_cells([study[1]])[0].note.startswith(
+    assert comparison_tables([study[1]])[0].note.startswith(
         "Wilson 95 % interval over images where a cell is of one seed (1 of at-att); "
     )
-    both = printed_cells([study[0], study[1], study[3]])[0].note
+    both = comparison_tables([study[0], study[1], study[3]])[0].note
     assert both.startswith(
         "mean \u00b1 standard deviation over training seeds, or Wilson 95 % interval over images where a cell is of "
         "one seed (0 of at; 0, 1 of at-att); "
@@ -115,20 +115,21 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
 def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) -> None:
     # Seed 0 alone was read by copies, 1 and 2: these have a black-box accuracy, and it has none.
     read = [random(tmp_path, copies("at", 0), 0), *(random(tmp_path, [("at", seed)], seed) for seed in (1, 2))]
-    rows = {row["accuracy, %"]: row["at"] for row in printed_cells(read)[0]}
+    rows = {row["accuracy, %"]: row["at"] for row in comparison_tables(read)[0]}
     two = [100 * read[0]["accuracy/adversarial"][1, target, 0] for target in (1, 2)]
     shown = f"{statistics.mean(two):.1f} \u00b1 {statistics.stdev(two):.1f} (seed 1, 2)"
     assert rows["black-box PGD-20"] == shown and "seed" not in rows["white-box PGD-20"] + rows["natural"]
-    note = printed_cells(read)[0].note
+    note = comparison_tables(read)[0].note
     assert note.startswith("mean \u00b1 standard deviation over training seeds (0, 1, 2 of at)")
     # Of one seed alone there is an interval over images, also where the variant has two.
     pair = [random(tmp_path, [("at", 0), ("at", 1)], 0), random(tmp_path, [("at", 1)], 1)]
-    rows = {row["accuracy, %"]: row["at"] for row in printed_cells(pair)[0]}
+    rows = {row["accuracy, %"]: row["at"] for row in comparison_tables(pair)[0]}
     value, low, high = 100 * pair[0]["accuracy/adversarial"][1, 1]
     assert rows["black-box PGD-20"] == f"{value:.1f} [{low:.1f}, {high:.1f}] (seed 1)"
     assert re.fullmatch(r"[\d.]+ \u00b1 [\d.]+", rows["white-box PGD-20"])
     assert (
-        ", or Wilson 95 % interval over images where a cell is of one seed (0, 1 of at)" in printed_cells(pair)[0].note
+        ", or Wilson 95 % interval over images where a cell is of one seed (0, 1 of at)"
+        in comparison_tables(pair)[0].note
     )
 
 
@@ -136,7 +137,7 @@ def test_one_seed_has_wilsons_interval_and_no_deviation(tmp_path: Path) -> None:
     natural = np.arange(20)[:, None] < 15
     right = np.broadcast_to(np.arange(20)[:, None, None, None] < [[[10], [8], [9]]], (20, 1, 3, 1))
     result = attacked(tmp_path, [("at", 4)], natural, right)
-    (table,) = printed_cells([result])
+    (table,) = comparison_tables([result])
     low, high = (100 * bound for bound in stats.binomtest(8, 20).proportion_ci(method="wilson"))
     shown = {row["accuracy, %"]: row["at"] for row in table}
     assert shown["white-box PGD-20"] == f"40.0 [{low:.1f}, {high:.1f}]" == shown["white-box worst case"]
@@ -164,9 +165,9 @@ def test_what_two_files_of_a_model_share_is_taken_once(study: list[Result], tmp_
     fewer = attacked(tmp_path, [("at-att", 0)], natural, right, readings=["PGD-20"])
     for files in ([fewer, *study], [*study, fewer]):
         assert numbers(files) == numbers(study)
-        assert printed_cells(files)[0] == printed_cells(study)[0]
+        assert comparison_tables(files)[0] == comparison_tables(study)[0]
     # A model that was not read at every reading has no worst case beside those that were.
-    rows = {row["accuracy, %"]: row for row in printed_cells([fewer, study[3]])[0]}
+    rows = {row["accuracy, %"]: row for row in comparison_tables([fewer, study[3]])[0]}
     assert rows["white-box PGD-20"]["at-att"] and not rows["white-box PGD-5"]["at-att"]
     assert rows["white-box worst case"]["at"] and not rows["white-box worst case"]["at-att"]
 
@@ -182,7 +183,7 @@ def test_other_images_balls_architectures_and_recipes_are_tables_of_their_own(tm
         random(tmp_path, [("at", 6)], 6, readings=["CW-7"]),
     ]
     assert [len(table.files) for table in attack_tables(files)] == [3, 1, 1, 1, 1]
-    assert [table.title.partition(";")[0] for table in printed_cells(files) if "recipe" in table.title] == [
+    assert [table.title.partition(";")[0] for table in comparison_tables(files) if "recipe" in table.title] == [
         "cluttered-digits, small, recipe quick",
         "cluttered-digits, small, recipe quick",
         "cluttered-digits, small, recipe quick",
@@ -211,7 +212,7 @@ def test_the_papers_figures_stand_beside_ours(
         random(tmp_path, [("at-reg", seed), ("at-reg", 1 - seed)], seed, dataset=dataset, architecture=architecture)
         for seed in (0, 1)
     ]
-    (shown,) = printed_cells(of)
+    (shown,) = comparison_tables(of)
     assert told in shown.title
     paper = {
         (cell.setting, cell.attack, str(cell.steps)): cell.accuracy
@@ -244,7 +245,7 @@ def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], b
         random(tmp_path, [("at", seed), ("at", 1 - seed)], seed, dataset="mnist", readings=readings, eps=0.3)
         for seed in (0, 1)
     ]
-    (shown,) = printed_cells(of)
+    (shown,) = comparison_tables(of)
     paper = {row["accuracy, %"]: row["at, paper"] for row in shown if row["at, paper"]}
     assert paper == {"natural": "98.72", f"white-box {beside}": "92.86", f"black-box {beside}": "95.97"}
     assert "paper: Table 1, of other models: mnist with its cnn network" in shown.title
@@ -258,7 +259,7 @@ def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> Non
         attacked(tmp_path, [(variant, 0)], natural, np.ones((9, 1, 0, 1), bool), readings=())
         for variant in ("natural-att", "natural", "natural-linear-att")
     ]
-    (shown,) = printed_cells(of)
+    (shown,) = comparison_tables(of)
     (row,) = shown
     assert list(row) == [
         "accuracy, %",
@@ -272,7 +273,7 @@ def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> Non
 def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> None:
     assert paper_sources("mine", "narrow") == ()
     of = [random(tmp_path, [("at", 0)], 0, dataset="mine")]
-    (shown,) = printed_cells(of)
+    (shown,) = comparison_tables(of)
     assert shown.title == "mine, small, recipe quick"
     assert list(shown[0]) == ["accuracy, %", "at"]
     assert {(row["table"], row["paper_percent"]) for row in numbers(of)} == {("", "")}
@@ -287,13 +288,13 @@ def test_the_columns_are_those_of_the_papers_numbers(study: list[Result]) -> Non
 
 
 def test_a_matrix_shows_who_reads_whom_where_others_than_copies_do(tmp_path: Path, study: list[Result]) -> None:
-    assert not any("made on the row's model" in table.title for table in printed_cells(study))
+    assert not any("made on the row's model" in table.title for table in comparison_tables(study))
     models: list[Model] = [("natural", 1), ("at", 0), ("at-att", 0)]
     files = [
         random(tmp_path, [model, *(other for other in models if other != model)], place)
         for place, model in enumerate(models)
     ]
-    _, matrix, _ = printed_cells(files)
+    _, matrix, _ = comparison_tables(files)
     names = [name_of(model).removeprefix("cluttered-digits-") for model in models]
     assert [row["PGD-20 of"] for row in matrix] == names
     assert list(matrix[0]) == ["PGD-20 of", *names]
@@ -329,7 +330,7 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
         file("natural", 0, more, first),
         file("at-reg", 1, more, most),
     ]
-    table = printed_cells(files)[-1]
+    table = comparison_tables(files)[-1]
     # Natural: 0 to 4 against 10 to 19. Under attack 10 and 11 more; worst case: 0 to 4 against 10 and 11.
     p = {
         ("at : at-att seed 0", "natural"): (5, 10, stats.binomtest(5, 15).pvalue),
@@ -348,7 +349,7 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
     )
     # Of one reading there is no worst case: two tests a pair are left.
     names = ["PGD-7"]
-    single = printed_cells([file("at-att", 0, most, more), file("at", 0, first, first)])[-1]
+    single = comparison_tables([file("at-att", 0, most, more), file("at", 0, first, first)])[-1]
     assert single.note.endswith("(by Holm for 2 tests)")
     assert list(single) == [
         {
@@ -360,7 +361,7 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
 
 
 def test_holm_multiplies_the_smallest_by_their_number_and_never_falls(study: list[Result]) -> None:
-    table = printed_cells(study)[-1]
+    table = comparison_tables(study)[-1]
     assert [row["only one is right"] for row in table] == [f"at : at-att seed {seed}" for seed in SEEDS]
     by_seed = {seed: [next(one for one in study if name_of((variant, seed)) in one.path.name) for variant in VARIANTS]
                for seed in SEEDS}  # fmt: skip
@@ -380,6 +381,6 @@ def test_holm_multiplies_the_smallest_by_their_number_and_never_falls(study: lis
 
 
 def test_models_without_a_rival_are_not_paired(tmp_path: Path, study: list[Result]) -> None:
-    assert len(printed_cells(study[:3])) == 1
+    assert len(comparison_tables(study[:3])) == 1
     natural = [random(tmp_path, [(variant, 0)], 0) for variant in ("natural", "natural-att")]
-    assert len(printed_cells(natural)) == 1
+    assert len(comparison_tables(natural)) == 1

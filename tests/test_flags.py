@@ -127,7 +127,7 @@ def test_one_sign_in_masking_raises_one_flag(
     # One step is an attack of the white box too: what it breaks leaves fewer for others.
     found = masked(tmp_path, changed)
     assert raised(found) == {identity}
-    assert flag(identity, found).measurements == share
+    assert flag(identity, found).share == share
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_one_sign_in_the_table_raises_one_flag(identity: str, right: dict[str, i
     found = table(tmp_path, **right)
     assert raised(found) == {identity}
     gap = bootstrap_mean((np.arange(N) < 30).astype(float)).value
-    assert flag(identity, found).measurements.value == pytest.approx(gap)
+    assert flag(identity, found).share.value == pytest.approx(gap)
     assert said in flag(identity, found).description
 
 
@@ -152,11 +152,11 @@ def test_attacks_on_a_copy_are_black_box(tmp_path: Path) -> None:
     assert raised(own, honest) == set()
     strong = table(tmp_path, model=COPY, copy=AT, copy_right=130)
     assert raised(own, strong) == {"black-box"}
-    assert flag("black-box", own, strong).measurements == wilson(20, N)
+    assert flag("black-box", own, strong).share == wilson(20, N)
     assert f"wrong under attacks on {COPY_NAME}" in flag("black-box", own, strong).description
     # An image that both break counts once.
     both = flag("black-box", own, strong, masked(tmp_path, {"search": first(140)}))
-    assert both.measurements == wilson(20, N)
+    assert both.share == wilson(20, N)
     assert f"random search or attacks on {COPY_NAME}" in both.description
     # Nothing is said of a model that has no file of its own.
     assert flags.all_of([strong]).keys() == {COPY_NAME}
@@ -177,10 +177,10 @@ def of_readings(folder: Path, **counts: int) -> Result:
 
 def test_all_files_of_a_models_attacks_are_white_box(tmp_path: Path) -> None:
     found = [masked(tmp_path, {"search": first(120)}), table(tmp_path)]
-    assert raised(*found) == {"black-box"} and flag("black-box", *found).measurements == wilson(30, N)
+    assert raised(*found) == {"black-box"} and flag("black-box", *found).share == wilson(30, N)
     for other in (of_readings(tmp_path, CW_50=121), of_readings(tmp_path, **dict.fromkeys(("PGD_7", "CW_7"), 121))):
         for files in ([*found, other], [other, *found]):
-            assert raised(*files) == set() and flag("black-box", *files).measurements == wilson(1, N)
+            assert raised(*files) == set() and flag("black-box", *files).share == wilson(1, N)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_few_steps_are_the_headlines_or_the_fewest(counts: dict[str, int], few: 
         assert "many-steps" not in [one.id for one in flags.all_of([found])[NAME]]
         return
     gap = counts[few.replace("-", "_")] - counts[many.replace("-", "_")]
-    measurements = flag("many-steps", found)
-    assert measurements.measurements.value == pytest.approx(gap / N)
-    assert f"more are right under {few} than under {many}" in measurements.description
+    share = flag("many-steps", found)
+    assert share.share.value == pytest.approx(gap / N)
+    assert f"more are right under {few} than under {many}" in share.description
 
 
 def test_autoattack_on_some_of_the_images_is_set_against_our_worst_case_on_these(tmp_path: Path) -> None:
@@ -214,10 +214,10 @@ def test_autoattack_on_some_of_the_images_is_set_against_our_worst_case_on_these
     for files in ([own, stronger], [stronger, own]):
         assert raised(*files) == {"autoattack"}
         found = flag("autoattack", *files)
-        assert found.measurements == bootstrap_mean(((np.arange(160) >= 130) & (np.arange(160) < 150)).astype(float))
-        assert found.measurements.value == pytest.approx(20 / 160) and found.description.endswith("worst case, of 160")
+        assert found.share == bootstrap_mean(((np.arange(160) >= 130) & (np.arange(160) < 150)).astype(float))
+        assert found.share.value == pytest.approx(20 / 160) and found.description.endswith("worst case, of 160")
     for honest in (autoattacked(tmp_path, AT, np.arange(160) < 149), autoattacked(tmp_path, AT, np.ones(160, bool))):
-        assert raised(own, honest) == set() and flag("autoattack", own, honest).measurements.value < 0.02
+        assert raised(own, honest) == set() and flag("autoattack", own, honest).share.value < 0.02
     for other in (
         autoattacked(tmp_path, AT, np.arange(160) < 130, eps=4 / 255),
         autoattacked(tmp_path, COPY, np.arange(160) < 130),
@@ -236,12 +236,12 @@ def test_files_of_other_images_balls_or_weights_are_not_mixed(tmp_path: Path) ->
         # The table cannot say anything of what random search breaks in another ball, or of another network.
         found = masked(tmp_path, {"search": first(120), "one_step": first(120)}, **other)
         assert raised(own, found) == {"one-step"}
-    assert "at eps 8/255" in flag("many-steps", own).mask
+    assert "at eps 8/255" in flag("many-steps", own).conditions
 
 
 def test_the_interval_decides_not_the_value(tmp_path: Path) -> None:
     few = flag("large-eps", masked(tmp_path, {"pgd": np.stack([first(150), first(60), first(9), first(7)], axis=1)}))
-    assert few.measurements.value > few.threshold > few.measurements.low
+    assert few.share.value > few.threshold > few.share.low
     assert not few.is_raised
 
 

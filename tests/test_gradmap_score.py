@@ -52,7 +52,7 @@ from interpret_robust.figures.gradmap_score import draw as picture_of
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
-from interpret_robust.results.gradmap_tables import comparison_rows, headline
+from interpret_robust.results.gradmap_tables import comparison_tables, headline
 from interpret_robust.results.hdf5 import Columns, Result
 
 CPU = torch.device("cpu")
@@ -671,7 +671,7 @@ def exact(first: int, second: int) -> float:
 
 def compare(results: Sequence[Result], *views: str) -> list[list[dict[str, str]]]:
     """The tables that come after that of the controls."""
-    return comparison_rows(results, *views)[1:]
+    return comparison_tables(results, *views)[1:]
 
 
 THREE: dict[str, Right] = {
@@ -793,7 +793,7 @@ def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
 
 def test_the_second_table_shows_the_controls(written: Result, tmp_path: Path) -> None:
     files = [file_of(tmp_path, "at", 0, THREE["at"]), file_of(tmp_path, "natural", 1, THREE["at-att"])]
-    table, *_ = comparison_rows(files)
+    table, *_ = comparison_tables(files)
     assert [(row["rule"], row["instead of the map of"]) for row in table] == [
         (rule, model) for rule in ("clip", "raw") for model in ("at seed 0", "natural seed 1")
     ]
@@ -805,8 +805,8 @@ def test_the_second_table_shows_the_controls(written: Result, tmp_path: Path) ->
         image = (result["per_image/image_prediction"][:, 0] == label).mean()
         assert row["the image"] == f"{100 * image:.1f} %"
         assert row["random target, by a probe"].startswith(f"{100 * result['anchor/probe'][0]:.1f} % [")
-    assert comparison_rows(files, "raw")[0] == table[2:]
-    assert "random target, by a probe" not in comparison_rows([written])[0][0]
+    assert comparison_tables(files, "raw")[0] == table[2:]
+    assert "random target, by a probe" not in comparison_tables([written])[0][0]
 
 
 # The picture

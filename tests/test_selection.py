@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from interpret_robust.analyses.engine.selection import MAXIMUM, Selection
+from interpret_robust.analyses.engine.selection import MOST_IMAGES, Selection
 from interpret_robust.core.errors import UserError
 
 LABELS = np.array([3, 1, 3, 0, 1, 2, 0, 5, 3, 2])
@@ -24,7 +24,7 @@ def test_the_default_is_the_first_image_of_each_class_in_the_order_of_classes() 
 def test_random_images_depend_on_the_seed_alone() -> None:
     labels = np.zeros(100)
     found = chosen("random:3", labels)
-    assert found == sorted(set(found)) and len(found) == MAXIMUM and set(found) <= set(range(100))
+    assert found == sorted(set(found)) and len(found) == MOST_IMAGES and set(found) <= set(range(100))
     assert found == chosen("random:3", labels + 1, np.arange(100))
     assert found != chosen("random:4", labels)
     assert chosen("random:0", np.zeros(4)) == [0, 1, 2, 3]

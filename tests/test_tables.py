@@ -123,7 +123,7 @@ def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path:
     files = [random(tmp_path, of, place) for place, of in enumerate(models)]
     headlines, *compared = printing.rows_of(files)
     assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
-    assert compared == attack_tables.printed_cells(files[::-1]) and len(compared) == 1
+    assert compared == attack_tables.comparison_tables(files[::-1]) and len(compared) == 1
     paths = [result.path for result in files]
     for form in ("text", "markdown", "latex"):
         parts = [with_caption(table, form) for table in (headlines, *compared)]

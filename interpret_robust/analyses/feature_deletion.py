@@ -199,12 +199,12 @@ def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Ten
     """
     count, _, height, width = local.shape
 
-    def answer(rank: Tensor, count_removed: int) -> Tensor:
-        mask = (rank < count_removed).reshape(count, 1, height, width)
+    def answer(rank: Tensor, removed_count: int) -> Tensor:
+        mask = (rank < removed_count).reshape(count, 1, height, width)
         return model.rest(images, torch.where(mask, fill[:, None, None], local)).argmax(1)
 
     steps = removal_counts(height * width)
-    return torch.stack([torch.stack([answer(rank, count_removed) for count_removed in steps], 1) for rank in ranks], 1)
+    return torch.stack([torch.stack([answer(rank, removed_count) for removed_count in steps], 1) for rank in ranks], 1)
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     area = area_under(correct, removal_counts(weights.shape[1]))
     place = {name: number for number, name in enumerate(ORDERS)}
     contrasts = np.stack([area[:, :, place[second]] - area[:, :, place[first]] for first, second in CONTRASTS], 2)
-    curve = np.apply_along_axis(lambda has_some: wilson(int(has_some.sum()), len(has_some)), 0, correct)
+    curve = np.apply_along_axis(lambda right: wilson(int(right.sum()), len(right)), 0, correct)
     return {
         "curve/accuracy": curve[0],
         "curve/low": curve[1],

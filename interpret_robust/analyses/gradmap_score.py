@@ -347,7 +347,7 @@ ANALYSIS = Analysis(
     summarize,
     gradmap_tables.headline,
     prepare=prepare,
-    compare=gradmap_tables.comparison_rows,
+    compare=gradmap_tables.comparison_tables,
     views=tuple(VIEWS),
     readers="evaluators",
 )

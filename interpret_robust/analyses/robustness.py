@@ -275,8 +275,8 @@ def table_row(result: Result) -> dict[str, str]:
     if name := headline(result):
         intervals |= {name: result["accuracy/adversarial"][readings(result).index(name), 0]}
         intervals |= {"worst case": result["accuracy/worst"][0]}
-    count, asked = f"{result['per_image/gradients'].mean():.0f}", str(gradients_asked(result))
-    gradients = asked if count == asked else f"{count} of {asked}"
+    count, total = f"{result['per_image/gradients'].mean():.0f}", str(gradients_asked(result))
+    gradients = total if count == total else f"{count} of {total}"
     percents = {name: Interval(*values).percent() for name, values in intervals.items()}
     return percents | {"images": str(result.count), "gradients an image": gradients}
 
@@ -289,6 +289,6 @@ ANALYSIS = Analysis(
     table_row,
     prepare=prepare,
     axes=axes,
-    compare=attack_tables.printed_cells,
+    compare=attack_tables.comparison_tables,
     readers="copies",
 )

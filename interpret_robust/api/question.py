@@ -129,7 +129,7 @@ def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[st
     Raises UserError for one that there is not, or of another type.
     """
     types = {field.name: field.type for field in fields(kind)}
-    checked = {}
+    values = {}
     for setting, value in settings.items():
         if setting not in types:
             raise unknown(f"option of {name}", setting, [*types, *OPTIONS])
@@ -137,8 +137,8 @@ def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[st
         if expected in (int, float, float | None) and not _is_number(value, expected):
             raise UserError(f"{setting} is {value!r}: {name} takes a {'whole ' * (expected is int)}number there.")
         is_short = expected is str and (value is None or isinstance(value, int))
-        checked[setting] = ("none" if value is None else str(value)) if is_short else value
-    return checked
+        values[setting] = ("none" if value is None else str(value)) if is_short else value
+    return values
 
 
 def _is_number(value: Any, expected: Any) -> bool:

@@ -17,8 +17,8 @@ def sobel(images: Tensor) -> Tensor:
     """Return the magnitude of the Sobel gradient of each colour, (N, C, H, W), the border continued outwards."""
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
     count, colors, height, width = images.shape
-    margin = F.pad(images.reshape(count * colors, 1, height, width), (1, 1, 1, 1), mode="replicate")
-    slopes = F.conv2d(margin, torch.stack([kernel, kernel.T])[:, None])
+    padding = F.pad(images.reshape(count * colors, 1, height, width), (1, 1, 1, 1), mode="replicate")
+    slopes = F.conv2d(padding, torch.stack([kernel, kernel.T])[:, None])
     magnitude: Tensor = torch.linalg.vector_norm(slopes, dim=1)
     return magnitude.reshape(images.shape)
 
@@ -40,5 +40,5 @@ def phase_random(maps: Tensor, streams: Streams) -> Tensor:
     spectrum = torch.fft.rfft2(torch.from_numpy(noise).to(maps.device))
     turns = (spectrum / spectrum.abs().clamp_min(torch.finfo(torch.float32).tiny))[:, None]
     turns[..., 0, 0] = 1
-    rotation: Tensor = torch.fft.irfft2(torch.fft.rfft2(maps) * turns, s=maps.shape[2:])
-    return rotation
+    phases_turned: Tensor = torch.fft.irfft2(torch.fft.rfft2(maps) * turns, s=maps.shape[2:])
+    return phases_turned

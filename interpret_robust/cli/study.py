@@ -156,7 +156,7 @@ def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
     paths = dict.fromkeys(files or sorted(folder.glob("*.h5")))
     if not paths:
         raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
-    results = [analyses.read(path) for path in progress.each([*paths], "audit", "files")]
+    results = [analyses.read(path) for path in progress.with_bar([*paths], "audit", "files")]
     click.echo(audits.text_of(results, form))
 
 
@@ -179,7 +179,7 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         raise UserError(
             f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
         )
-    results = [rules.read(path) for path in progress.each(paths, "flags", "files")]
+    results = [rules.read(path) for path in progress.with_bar(paths, "flags", "files")]
     if form in ("csv", "json"):
         click.echo(render(rules.numbers(results), form))
         return

@@ -24,7 +24,7 @@ def bar(description: str, total: int, unit: str, *, initial: int = 0, position: 
     )
 
 
-def each(items: Sequence[T], description: str, unit: str) -> Iterator[T]:
+def with_bar(items: Sequence[T], description: str, unit: str) -> Iterator[T]:
     """Yield the items, with a bar that counts those that were taken.
 
     Example:

@@ -97,7 +97,7 @@ def _answer(store: Any, rank: int, expected_call: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with open(os.devnull, "w") as zero_count, redirect_stdout(zero_count), redirect_stderr(zero_count):
+    with open(os.devnull, "w") as null_device, redirect_stdout(null_device), redirect_stderr(null_device):
         yield
 
 
@@ -134,9 +134,9 @@ def total(tensor: Tensor) -> Tensor:
     """Return the sum over all ranks, on each of them. It has no gradient."""
     if count() == 1:
         return tensor
-    total_sum = tensor.clone()
-    dist.all_reduce(total_sum)
-    return total_sum
+    totals = tensor.clone()
+    dist.all_reduce(totals)
+    return totals
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:

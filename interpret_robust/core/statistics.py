@@ -78,8 +78,8 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> t
 def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
     """Do what `column_means` does, over the finite values of each column; NaN throughout where it has none."""
     finite = np.isfinite(rows)
-    stacked_values = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
-    sums, shares = np.hsplit(np.vstack([stacked_values.mean(0), _resampled_means(stacked_values, seed, resamples)]), 2)
+    halves = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
+    sums, shares = np.hsplit(np.vstack([halves.mean(0), _resampled_means(halves, seed, resamples)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
     low, high = np.quantile(means[1:], TAILS, axis=0)
     return means[0], low, high
@@ -189,8 +189,8 @@ def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
 
 def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Array:
     """Return rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
-    has_ties = np.bincount(places, times)
-    ranks: Array = (np.cumsum(has_ties) - (has_ties - 1) / 2 - (times.sum() + 1) / 2)[places]
+    tie_counts = np.bincount(places, times)
+    ranks: Array = (np.cumsum(tie_counts) - (tie_counts - 1) / 2 - (times.sum() + 1) / 2)[places]
     return ranks
 
 
@@ -256,11 +256,11 @@ def over_seeds(values: Sequence[Array]) -> TestResult:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return P-values corrected for their number by Holm's step-down method (1979), in the order given."""
-    adjust, highest = [0.0] * len(p_values), 0.0
+    adjusted_p, highest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(np.argsort(p_values, kind="stable")):
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjust[index] = highest
-    return adjust
+        adjusted_p[index] = highest
+    return adjusted_p
 
 
 def area_under(curves: npt.NDArray[Any], counts: npt.ArrayLike) -> Array:

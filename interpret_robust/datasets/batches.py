@@ -102,8 +102,8 @@ def random_crop(images: Tensor, pad: int, random: torch.Generator) -> Tensor:
 
 def random_flip(images: Tensor, random: torch.Generator) -> Tensor:
     """Mirror each image (N, C, H, W) left to right with probability one half."""
-    mirror_images = torch.rand(len(images), generator=random, device=images.device) < 0.5
-    return torch.where(mirror_images[:, None, None, None], images.flip(3), images)
+    is_mirrored = torch.rand(len(images), generator=random, device=images.device) < 0.5
+    return torch.where(is_mirrored[:, None, None, None], images.flip(3), images)
 
 
 @dataclass(frozen=True)

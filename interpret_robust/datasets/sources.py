@@ -106,9 +106,9 @@ class Format:
         Raises FileNotFoundError where one is missing.
         """
         names = self.train + self.test
-        lacks = [name for name in names if name not in files]
-        if lacks:
-            raise FileNotFoundError(f"{len(lacks)} of {len(names)} are missing, the first is {lacks[0]}")
+        absent = [name for name in names if name not in files]
+        if absent:
+            raise FileNotFoundError(f"{len(absent)} of {len(names)} are missing, the first is {absent[0]}")
         x_train, y_train = self.parse(*(files[name] for name in self.train))
         x_test, y_test = self.parse(*(files[name] for name in self.test))
         return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
@@ -314,7 +314,7 @@ def _check_md5(path: Path, md5: str) -> None:
 
 def check_sums(location: str, arrays: Arrays, sums: Mapping[str, str]) -> None:
     """Raise UserError naming `location` and the first array whose SHA-256 is not the one in `sums`."""
-    for key, pinned_sums in sums.items():
+    for key, pinned_sum in sums.items():
         digest = array_sha256(arrays[key])
-        if digest != pinned_sums:
-            raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned_sums}: delete it to get it afresh.")
+        if digest != pinned_sum:
+            raise UserError(f"{location}: {key} has SHA-256 {digest}, not {pinned_sum}: delete it to get it afresh.")

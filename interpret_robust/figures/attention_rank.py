@@ -98,8 +98,8 @@ def _draw_band(axes: Axes, curve: AnyArray, *, color: str, **style: Any) -> None
 
 def _draw_nulls(axes: Axes, results: Sequence[Result]) -> None:
     """Draw uniform weights, and what shuffled weights give: the widest interval of all models at each rank."""
-    control = np.stack([result["curve/shuffled_null"] for result in results])
-    low, high = control[:, :, 1].min(0), control[:, :, 2].max(0)
+    nulls = np.stack([result["curve/shuffled_null"] for result in results])
+    low, high = nulls[:, :, 1].min(0), nulls[:, :, 2].max(0)
     hatch: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": "/////", "linewidth": 0}
     axes.fill_between(np.arange(len(low)), low, high, label="shuffled weights", **hatch)
     axes.axhline(float(results[0]["curve/uniform"]), color="0.3", linestyle="--", linewidth=0.8, label="uniform")

@@ -59,10 +59,8 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
     if np.isfinite(baseline):
         axes.axhline(baseline, color="0.5", linestyle=":", linewidth=0.8)
     axes.axvspan(len(stages) - 0.5, len(stages) + 0.5, color="0.93", lw=0)
-    names_of_stages = range(0, len(stages), 1 + len(stages) // MOST_NAMES)
-    axes.set_xticks(
-        [*names_of_stages, len(stages)], [*(stages[place] for place in names_of_stages), "random"], rotation=90
-    )
+    ticks = range(0, len(stages), 1 + len(stages) // MOST_NAMES)
+    axes.set_xticks([*ticks, len(stages)], [*(stages[place] for place in ticks), "random"], rotation=90)
     axes.set_xlim(-0.5, len(stages) + 0.5)
 
 

@@ -22,15 +22,15 @@ class Mark(NamedTuple):
 
     marker: str | None
     size: float
-    floor: float = 0.0
+    offset: float = 0.0
     hollow: bool = False
 
 
 MARKS = {
     "natural": Mark(None, 5, hollow=True),
     "white-box": Mark(None, 5),
-    "black-box": Mark("x", 4, floor=-0.24),
-    "worst case": Mark("|", 6, floor=0.24),
+    "black-box": Mark("x", 4, offset=-0.24),
+    "worst case": Mark("|", 6, offset=0.24),
 }
 
 
@@ -92,7 +92,7 @@ def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interv
     value, low, high = (100 * number for number in interval)
     variant = job(result)["variant"]
     style = _style(name, MARKERS.get(variant, "o"), colour(variant))
-    axes.errorbar(value, row + MARKS[name].floor, xerr=[[value - low], [high - value]], elinewidth=1, **style)
+    axes.errorbar(value, row + MARKS[name].offset, xerr=[[value - low], [high - value]], elinewidth=1, **style)
 
 
 def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:

@@ -41,8 +41,8 @@ class FoldedUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         values, residual = _Residual.apply(x, self.norm1, self.conv1, self.conv2)
-        network: Tensor = residual.add_(self.shortcut(values if self.activate_shortcut else x))
-        return network
+        output: Tensor = residual.add_(self.shortcut(values if self.activate_shortcut else x))
+        return output
 
 
 class _Residual(torch.autograd.Function):

@@ -61,10 +61,10 @@ def _torchvision(name: str, pretrained: bool, classes: int, arguments: dict[str,
     from torchvision import models
 
     _check_known(name, models.list_models(module=models), "torchvision model")
-    networks: nn.Module = models.get_model(
+    network: nn.Module = models.get_model(
         name, weights="DEFAULT" if pretrained else None, **({} if pretrained else {"num_classes": classes}), **arguments
     )
-    return networks
+    return network
 
 
 def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
@@ -75,9 +75,9 @@ def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) 
     except ImportError:
         raise _missing_package("timm") from None
     _check_known(name.partition(".")[0], timm.list_models(), "timm model")
-    counts = {} if pretrained else {"num_classes": classes}
-    networks: nn.Module = timm.create_model(name, pretrained=pretrained, **counts, **arguments)
-    return networks
+    class_count = {} if pretrained else {"num_classes": classes}
+    network: nn.Module = timm.create_model(name, pretrained=pretrained, **class_count, **arguments)
+    return network
 
 
 def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any]) -> nn.Module:
@@ -94,13 +94,13 @@ def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any])
     if len(place) not in (0, 2):
         raise UserError(f"robustbench:{'/'.join([*place, name])}: give NAME, or DATASET/THREAT/NAME.")
     dataset, threat = place or ("cifar10", "Linf")
-    _check_known(dataset, [network_name.value for network_name in BenchmarkDataset], "RobustBench dataset")
-    _check_known(threat, [network_name.value for network_name in ThreatModel], "RobustBench threat model")
+    _check_known(dataset, [member.value for member in BenchmarkDataset], "RobustBench dataset")
+    _check_known(threat, [member.value for member in ThreatModel], "RobustBench threat model")
     choices = model_dicts[BenchmarkDataset(dataset)][ThreatModel(threat)]
     _check_known(name, choices, "RobustBench model")
     if pretrained:
-        weights_file: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
-        return weights_file
+        pretrained_network: nn.Module = load_model(name, dataset=dataset, threat_model=threat, **arguments)
+        return pretrained_network
     network: nn.Module = choices[name]["model"]()
     return network
 

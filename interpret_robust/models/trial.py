@@ -33,7 +33,7 @@ def try_out(model: ExternalModel, data: Dataset, device: torch.device) -> Trial:
     """
     images_used = data.test.first(LOOKED_AT)
     pixels, labels = to_device(images_used, device)
-    images, outcome = to_pixels(pixels), model.wrapper.preprocess
+    images, declared = to_pixels(pixels), model.wrapper.preprocess
 
     def right(preprocess: Preprocess) -> Any:
         with torch.no_grad():
@@ -43,9 +43,9 @@ def try_out(model: ExternalModel, data: Dataset, device: torch.device) -> Trial:
                 torch.cat([network(preprocess(batch)).argmax(1) == classes for batch, classes in batches]).cpu().numpy()
             )
 
-    declared_right, channels = right(outcome), data.image_shape[0]
+    declared_right, channels = right(declared), data.image_shape[0]
     alternatives = {
-        name: right(Preprocess(mean, deviation, outcome.size).to(device))
+        name: right(Preprocess(mean, deviation, declared.size).to(device))
         for name, (mean, deviation) in STATISTICS.items()
         if len(mean) in (1, channels)
     }

@@ -173,10 +173,10 @@ def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
     """Return the files table by table, in the order in which these first appear."""
     groups: dict[str, list[Result]] = {}
     for result in results:
-        is_trained = {
+        train_job = {
             key: value for key, value in job(result).items() if key not in ("variant", "seed", *FROM_ELSEWHERE)
         }
-        key = json.dumps([is_trained, ball(result), result.config["data"]], sort_keys=True)
+        key = json.dumps([train_job, ball(result), result.config["data"]], sort_keys=True)
         groups.setdefault(key, []).append(result)
     return [AttackTable(group) for group in groups.values()]
 
@@ -186,15 +186,15 @@ def paper_sources(dataset: str, architecture: str) -> tuple[str, ...]:
 
     Table 2 and, for networks three times as wide, Table 3 are of CIFAR-10; they stand beside cluttered digits too.
     """
-    own_rows = {"mnist": ("table1",), "cifar100": ("table5",), "svhn": ("table6",)}
-    if dataset in own_rows:
-        return own_rows[dataset]
+    paper_tables = {"mnist": ("table1",), "cifar100": ("table5",), "svhn": ("table6",)}
+    if dataset in paper_tables:
+        return paper_tables[dataset]
     if dataset != "cifar10" and not dataset.startswith("cluttered-digits"):
         return ()
     return ("table3",) if architecture.endswith("wide3") else ("table2", "section4.3", "section4.4")
 
 
-def printed_cells(results: Sequence[Result]) -> list[Table]:
+def comparison_tables(results: Sequence[Result]) -> list[Table]:
     """Return each table as people read it, then who reads whom where others than copies read, then variants two by
     two.
     """
@@ -254,20 +254,18 @@ def _of_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
 
 def _title(table: AttackTable) -> str:
     """Return what was trained on what, and what the paper's figures are of."""
-    is_trained, data = job(table.files[0]), table.files[0].config["data"]
-    dataset = f", on {data['dataset']}" if data["dataset"] != is_trained["dataset"] else ""
-    subject = f"{is_trained['dataset']}, models from elsewhere{dataset}"
-    if not is_brought(is_trained):
-        subject = (
-            f"{is_trained['dataset']}, {is_trained['architecture']}, recipe {is_trained['recipe']['name']}{dataset}"
-        )
+    train_job, data = job(table.files[0]), table.files[0].config["data"]
+    dataset = f", on {data['dataset']}" if data["dataset"] != train_job["dataset"] else ""
+    subject = f"{train_job['dataset']}, models from elsewhere{dataset}"
+    if not is_brought(train_job):
+        subject = f"{train_job['dataset']}, {train_job['architecture']}, recipe {train_job['recipe']['name']}{dataset}"
     if (images := recalibration(table.files[0])) != "none":
         subject += f", batch norm recalibrated ({images})"
     cells = [cell for by_variant in table.paper.values() for cell in by_variant.values()]
     if not cells:
         return subject
     sources = ", ".join(dict.fromkeys(_source_name(cell.table) for cell in cells))
-    if (cells[0].dataset, cells[0].architecture) == (is_trained["dataset"], is_trained["architecture"]):
+    if (cells[0].dataset, cells[0].architecture) == (train_job["dataset"], train_job["architecture"]):
         return f"{subject}; paper: {sources}"
     return f"{subject}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
 

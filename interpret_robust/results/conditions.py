@@ -8,14 +8,14 @@ from interpret_robust.results.attack_outcomes import is_attacked
 
 def conditions(result: hdf5.Result) -> dict[str, Any]:
     """Return what the files of one picture have in common: data, settings, and what their models were built for."""
-    training = {key: names.job(result)[key] for key in ("dataset", "architecture")}
-    training |= {"grid": result.config["local_grid"]} if "position" in result else {}
+    shared_job = {key: names.job(result)[key] for key in ("dataset", "architecture")}
+    shared_job |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
     # Whoever else reads an attack, what the model itself makes of it is the same.
     readers = {} if is_attacked(result) else result.config.get("evaluators", {})
     evaluators = readers["names"] if readers.get("given") else "default"
     return {
-        "trained": training,
+        "trained": shared_job,
         "data": result.config["data"],
         "settings": settings,
         "evaluators": evaluators,

@@ -29,7 +29,7 @@ def headline(result: Result, *views: str) -> dict[str, str]:
     return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
 
 
-def comparison_rows(results: Sequence[Result], *views: str) -> list[Rows]:
+def comparison_tables(results: Sequence[Result], *views: str) -> list[Rows]:
     """Return the controls, the adversarially trained variants two by two, and variants of which there are several
     seeds.
     """
@@ -49,7 +49,7 @@ def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
 def shared_evaluators(results: Sequence[Result]) -> list[str]:
     """Return the evaluators that read all files with the same weights, in the first file's order."""
     readers: list[dict[str, Any]] = [result.config["evaluators"] for result in results]
-    weights = [dict(zip(rates["names"], rates["sha256"], strict=True)) for rates in readers]
+    weights = [dict(zip(stored_readers["names"], stored_readers["sha256"], strict=True)) for stored_readers in readers]
     return [name for name in places(results[0], "evaluator") if len({hashes.get(name) for hashes in weights}) == 1]
 
 
@@ -80,9 +80,7 @@ def _pairs(results: Sequence[Result], views: Sequence[str]) -> Rows:
     for (view, first, second, tests), p_value in zip(comparisons, p_values, strict=True):
         reader, test = next(iter(tests.items()))
         lead = test.only_first - test.only_second
-        agreeing = sum(
-            (pair_columns.only_first - pair_columns.only_second) * lead > 0 for pair_columns in tests.values()
-        )
+        agreeing = sum((pair.only_first - pair.only_second) * lead > 0 for pair in tests.values())
         table.append(
             {
                 "rule": view,

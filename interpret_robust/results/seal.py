@@ -72,7 +72,7 @@ def write_block(path: Path, rows: Iterable[tuple[int, int]]) -> None:
     Raises ValueError where the block has no room for them.
     """
     rows = [_OPEN_FLAGS, *rows]
-    text = json.dumps({"rows": rows, "sha256": _sha256(path, _beside(path, rows))}).encode()
+    text = json.dumps({"rows": rows, "sha256": _sha256(path, _stretches(path, rows))}).encode()
     if len(text) > BLOCK:
         raise ValueError(f"the seal of {path} takes {len(text)} bytes, and its user block has {BLOCK}")
     with open(path, "r+b") as file:
@@ -84,13 +84,13 @@ def block_holds(path: Path) -> bool:
     with open(path, "rb") as file:
         block = file.read(BLOCK)
     try:
-        stored = json.loads(block)
-        return bool(_sha256(path, _beside(path, stored["rows"])) == stored["sha256"])
+        content = json.loads(block)
+        return bool(_sha256(path, _stretches(path, content["rows"])) == content["sha256"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         return False
 
 
-def _beside(path: Path, rows: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _stretches(path: Path, rows: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield start and stop of each stretch after the user block without rows. Raises ValueError beyond the file."""
     start, size = BLOCK, path.stat().st_size
     for offset, length in sorted(rows):

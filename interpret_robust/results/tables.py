@@ -138,7 +138,7 @@ def _block(lines: Lines) -> str:
     """Return a table as text: numbers at the right of their column, all else at the left."""
     widths = _widths(lines)
     is_number = [all(_NUMERIC.fullmatch(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
-    cells = [
+    printed_lines = [
         "\n".join(
             "  ".join(
                 cell.rjust(width) if right else cell.ljust(width)
@@ -148,7 +148,7 @@ def _block(lines: Lines) -> str:
         )
         for line in lines
     ]
-    return "\n".join([cells[0], "  ".join("-" * width for width in widths), *cells[1:]])
+    return "\n".join([printed_lines[0], "  ".join("-" * width for width in widths), *printed_lines[1:]])
 
 
 def fold(lines: Lines, limit: int) -> list[Lines]:
@@ -189,8 +189,8 @@ def _json(lines: Lines) -> str:
 
 def _value(cell: str) -> Any:
     """Return a number as a number, and an interval as its value, low and high, in the unit that the table prints."""
-    if found := _INTERVAL.fullmatch(cell):
-        return {name: float(text) for name, text in found.groupdict().items()}
+    if match := _INTERVAL.fullmatch(cell):
+        return {name: float(text) for name, text in match.groupdict().items()}
     if not re.fullmatch(r"[-+]?\d+(\.\d+)?", cell):
         return cell or None
     return float(cell) if "." in cell else int(cell)

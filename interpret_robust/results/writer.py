@@ -237,7 +237,7 @@ def open_rows(
         leftover.unlink(missing_ok=True)
     file = _create(partial, schema, count, axes, config)
     _write_json(file, "environment_json", environment)
-    return Rows(_sealed(partial, file, schema), path, schema, axes)
+    return Rows(_seal_new(partial, file, schema), path, schema, axes)
 
 
 def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: Mapping[str, Any]) -> Rows:
@@ -248,7 +248,7 @@ def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: 
     partial = path.with_name(f"{path.name}.partial.{places[0]}")
     file = _create(partial, schema, len(places), axes, config)
     file.create_dataset(PLACES, data=places)
-    return Rows(_sealed(partial, file, schema), path, schema, axes)
+    return Rows(_seal_new(partial, file, schema), path, schema, axes)
 
 
 def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
@@ -286,7 +286,7 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
     return file
 
 
-def _sealed(path: Path, file: h5py.File, schema: Schema) -> h5py.File:
+def _seal_new(path: Path, file: h5py.File, schema: Schema) -> h5py.File:
     """Return a new file, sealed and open again to take rows."""
     datasets = [file[name].id for name in (ENDS, CHECKSUMS, *(column.path for column in schema.per_image))]
     rows = [(dataset.get_offset(), dataset.get_storage_size()) for dataset in datasets if dataset.get_storage_size()]

@@ -77,11 +77,11 @@ def _subject(result: Result) -> str:
 
 def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
     """Return what `_count_raised` says of each claim on accuracy that something bears on."""
-    flag_count = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
-    flags_by_model = flags.all_of(flag_count)
+    attack_results = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
+    flags_by_model = flags.all_of(attack_results)
     by_seed = {
         (job(result)["variant"], job(result)["seed"]): flags_by_model[name]
-        for result in flag_count
+        for result in attack_results
         if (name := result.config["checkpoint"]["name"]) in flags_by_model
     }
     accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]
@@ -92,8 +92,10 @@ def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[f
     """Return text such as `at-att seed 0: many-steps`, or `none of 3`, the number that the files let one look at
     for every model.
     """
-    bearing = {(model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds}
-    concerned_flags = {model: model_flags for model, model_flags in by_seed.items() if model in bearing}
+    compared_models = {
+        (model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds
+    }
+    concerned_flags = {model: model_flags for model, model_flags in by_seed.items() if model in compared_models}
     raised_ids = {
         model: dict.fromkeys(flag.id for flag in model_flags if flag.is_raised)
         for model, model_flags in concerned_flags.items()
@@ -133,7 +135,7 @@ def _verdict(finding: Finding, raised_flags: str) -> dict[str, str]:
         "measured": first.quantity if first else "",
         "ours": first.our_figures if first else "",
         "first measure [95 %]": first.text() if first else "",
-        "seeds; images": _title_over(first) if first else "",
+        "seeds; images": _seeds_and_images(first) if first else "",
         "above, open, below zero": ", ".join(str(signs.count(sign)) for sign in (1, 0, -1)) if first else "",
         "p (Holm)": "" if finding.p_value is None else f"{finding.p_value:.2g}",
         "verdict": finding.wording,
@@ -149,7 +151,7 @@ def measures(audit: Audit) -> Table:
             "measure": measure.quantity,
             "of": measure.comparison,
             "estimate [95 %]": measure.text(),
-            "seeds; images": _title_over(measure),
+            "seeds; images": _seeds_and_images(measure),
             "kind": measure.kind,
             "sign": SIGNS[measure.sign + 1],
         }
@@ -159,7 +161,7 @@ def measures(audit: Audit) -> Table:
     return Table(rows, f"{audit.subject}: all measures", "A claim holds only if what decides it and its controls do.")
 
 
-def _title_over(measure: Measure) -> str:
+def _seeds_and_images(measure: Measure) -> str:
     """Return text such as `0, 1, 2; 1000`."""
     return f"{', '.join(map(str, measure.seeds))}; {measure.count}"
 

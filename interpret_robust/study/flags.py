@@ -34,22 +34,22 @@ class Flag:
 
     Attributes:
         id: its name, and its heading in docs/flags.md.
-        measurements: a share of images and its 95 % interval.
+        share: a share of images and its 95 % interval.
         threshold: what the interval has to lie above.
         description: of which images it is the share, in words.
-        mask: over which images, and in which ball.
+        conditions: over which images, and in which ball.
     """
 
     id: str
-    measurements: Interval
+    share: Interval
     threshold: float
     description: str
-    mask: str
+    conditions: str
 
     @property
     def is_raised(self) -> bool:
         """Return whether the measure is above its threshold by more than chance."""
-        return self.measurements.low > self.threshold
+        return self.share.low > self.threshold
 
 
 class _Measurement(NamedTuple):
@@ -66,7 +66,7 @@ class _Subject(NamedTuple):
     sha256: str
     images: str
     eps: float
-    mask: str
+    conditions: str
 
 
 @dataclass
@@ -112,11 +112,11 @@ def _loss(first: Outcomes, second: Outcomes) -> Interval:
     return bootstrap_mean(first.astype(np.float64) - second)
 
 
-def _gap(title: dict[str, Outcomes]) -> _Measurement:
+def _gap(attacks: dict[str, Outcomes]) -> _Measurement:
     """Return the difference of two attacks' accuracies, as a share above zero, and which of them breaks fewer
     images.
     """
-    (first, of_first), (second, of_second) = title.items()
+    (first, of_first), (second, of_second) = attacks.items()
     if of_first.sum() < of_second.sum():
         first, of_first, second, of_second = second, of_second, first, of_first
     return _Measurement(_loss(of_first, of_second), f"of images more are right under {first} than under {second}")
@@ -214,10 +214,8 @@ def _large_eps(evidence: _Evidence) -> _Measurement | None:
     radii = [radius(min(1.0, eps * int(factor))) for factor in factors]
     shares = [rate(_pgd(masking, place)) for place in range(len(radii))]
     none_left = [name for name, share in zip(radii, shares, strict=True) if share.value <= FLAGS["large-eps"].threshold]
-    reached_images = (
-        f"{none_left[0]} is enough to break nearly all" if none_left else "no radius tried breaks nearly all"
-    )
-    return _Measurement(shares[-1], f"of images are right under PGD-20 at {radii[-1]}; {reached_images}")
+    radius_text = f"{none_left[0]} is enough to break nearly all" if none_left else "no radius tried breaks nearly all"
+    return _Measurement(shares[-1], f"of images are right under PGD-20 at {radii[-1]}; {radius_text}")
 
 
 class _Rule(NamedTuple):
@@ -253,8 +251,8 @@ def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
     for subject, evidence in _by_model(results).items():
         flags = flags_by_model.setdefault(subject.name, [])
         for flag, (threshold, measure) in FLAGS.items():
-            if measurements := measure(evidence):
-                flags.append(Flag(flag, measurements.share, threshold, measurements.description, subject.mask))
+            if measurement := measure(evidence):
+                flags.append(Flag(flag, measurement.share, threshold, measurement.description, subject.conditions))
     return flags_by_model
 
 
@@ -263,8 +261,8 @@ def summary(results: Sequence[Result]) -> Table:
     flags_by_model = all_of(results)
     rows = []
     for name, flags in flags_by_model.items():
-        for place in dict.fromkeys(flag.mask for flag in flags):
-            by_id = {flag.id: flag for flag in flags if flag.mask == place}
+        for place in dict.fromkeys(flag.conditions for flag in flags):
+            by_id = {flag.id: flag for flag in flags if flag.conditions == place}
             cells = {name: _cell(by_id[name]) if name in by_id else "" for name in FLAGS}
             rows.append({"model": name, **cells, "over": place})
     columns = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
@@ -274,7 +272,7 @@ def summary(results: Sequence[Result]) -> Table:
 
 
 def _cell(flag: Flag) -> str:
-    return flag.measurements.percent() + (" RAISED" if flag.is_raised else "")
+    return flag.share.percent() + (" RAISED" if flag.is_raised else "")
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
@@ -284,10 +282,10 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
             "model": name,
             "flag": flag.id,
             "raised": "yes" if flag.is_raised else "no",
-            **{place: f"{100 * value:.4g}" for place, value in flag.measurements._asdict().items()},
+            **{place: f"{100 * value:.4g}" for place, value in flag.share._asdict().items()},
             "threshold": f"{100 * flag.threshold:.4g}",
             "which": flag.description,
-            "over": flag.mask,
+            "over": flag.conditions,
         }
         for name, flags in all_of(results).items()
         for flag in flags
@@ -301,10 +299,10 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
     """
     results = [result for result in results if recalibration(result) == "none"]
     by_subject: dict[_Subject, _Evidence] = defaultdict(_Evidence)
-    readings_of_own = set()
+    attacked_models = set()
     for result in sorted(results, key=lambda result: (order(result), result.path)):
         subject, *readers = _subjects(result)
-        readings_of_own.add(subject)
+        attacked_models.add(subject)
         if result.schema.startswith("masking/"):
             by_subject[subject].masking = result
             continue
@@ -318,7 +316,7 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
             for evidence in by_subject.values():
                 if evidence.table and comparable(result, evidence.table):
                     evidence.autoattack = result
-    return {subject: evidence for subject, evidence in by_subject.items() if subject in readings_of_own}
+    return {subject: evidence for subject, evidence in by_subject.items() if subject in attacked_models}
 
 
 def _subjects(result: Result) -> list[_Subject]:

@@ -235,10 +235,10 @@ def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any],
 
 
 def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mapping[str, Any]) -> str | None:
-    analysis, file = analyses.get(name), checkpoint.read(path)
-    if not options.get("source") and must_be_fetched(file.source):
-        return f"its images are not here: `irt data get {file.source}`."
-    dataset = load(options.get("source") or file.source)
+    analysis, stored_checkpoint = analyses.get(name), checkpoint.read(path)
+    if not options.get("source") and must_be_fetched(stored_checkpoint.source):
+        return f"its images are not here: `irt data get {stored_checkpoint.source}`."
+    dataset = load(options.get("source") or stored_checkpoint.source)
     if analysis.needs_masks and dataset.test.masks is None:
         return f"{dataset.name} has no object masks."
     if evaluators := options.get("evaluators"):
@@ -250,7 +250,7 @@ def _obstacle(name: str, path: Path, candidates: Sequence[Path], options: Mappin
     if analysis.readers != "evaluators":
         return None
     try:
-        evaluators_of(file, candidates)
+        evaluators_of(stored_checkpoint, candidates)
     except UserError as error:
         return str(error)
     return None

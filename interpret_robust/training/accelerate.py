@@ -85,8 +85,8 @@ class RecordedStep:
 
 def _compile(model: Classifier) -> None:
     """Compile what the attack and both passes of the objective go through. Graphs are ours, not the compiler's."""
-    compile_step = torch.compile(model.features, mode="max-autotune-no-cudagraphs", dynamic=False)
-    model.features = compile_step  # type: ignore[method-assign]
+    compiled_features = torch.compile(model.features, mode="max-autotune-no-cudagraphs", dynamic=False)
+    model.features = compiled_features  # type: ignore[method-assign]
 
 
 def _say(message: str, error: Exception) -> None:

@@ -402,20 +402,20 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
     state = ranks.bytes_from_first(lambda: _read_state(run.job, state_path, overwrite=overwrite))
     if not state:
         return []
-    state_file = checkpoint.parse(state_path, state)
-    environment = state_file.about["environment"]
+    state_checkpoint = checkpoint.parse(state_path, state)
+    environment = state_checkpoint.about["environment"]
     if (
         run.device.type == "cpu"
-        and state_file.about["precision"] == EXACT
+        and state_checkpoint.about["precision"] == EXACT
         and environment.get("processes", 1) == ranks.count()
     ):
         torch.set_num_threads(environment["threads"])
-    run.restore(state_file)
-    origin = {key: state_file.about[key] for key in ("code", "environment", "precision", "step")}
+    run.restore(state_checkpoint)
+    origin = {key: state_checkpoint.about[key] for key in ("code", "environment", "precision", "step")}
     if ranks.restarts():
         origin["restart"] = ranks.restarts()
         run.restarted_from = run.step
-    return [*state_file.about["earlier"], origin]
+    return [*state_checkpoint.about["earlier"], origin]
 
 
 def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:

@@ -11,11 +11,11 @@ from interpret_robust.analyses.engine.settings import Settings
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 
-MAXIMUM = 10
+MOST_IMAGES = 10
 """Images of a panel."""
 
-RULES = f"first-per-class, random:SEED, indices:0,7,42 (at most {MAXIMUM}) or extremes (best, median and worst)"
-_FORM = re.compile(rf"first-per-class|extremes|random:\d+|indices:\d+(,\d+){{0,{MAXIMUM - 1}}}")
+RULES = f"first-per-class, random:SEED, indices:0,7,42 (at most {MOST_IMAGES}) or extremes (best, median and worst)"
+_FORM = re.compile(rf"first-per-class|extremes|random:\d+|indices:\d+(,\d+){{0,{MOST_IMAGES - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Selection(Settings):
         rule, numbers = self._parse()
         match rule:
             case "first-per-class":
-                return np.unique(labels, return_index=True)[1][:MAXIMUM]
+                return np.unique(labels, return_index=True)[1][:MOST_IMAGES]
             case "random":
-                return np.sort(np.random.default_rng(numbers[0]).permutation(len(labels))[:MAXIMUM])
+                return np.sort(np.random.default_rng(numbers[0]).permutation(len(labels))[:MOST_IMAGES])
             case "indices":
                 return np.array(numbers)
             case _:

@@ -265,9 +265,9 @@ class Work:
         own_firsts = firsts[ranks.index() :: ranks.count()]
         bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing_images), position=position)
         with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing_images, own_firsts) as sink:
-            extra = self.analysis.prepare(self)
+            context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
-                sink.append(self.analysis.rows(self.model, batch, extra))
+                sink.append(self.analysis.rows(self.model, batch, context))
                 bar.update(len(batch.indices) * ranks.count())
 
     def _sink(

@@ -38,7 +38,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     files = sorted(folders.analyses.glob("*.h5"))
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
-    results = sorted(map(analyses.read, progress.each(files, "reading", "files")), key=names.order)
+    results = sorted(map(analyses.read, progress.with_bar(files, "reading", "files")), key=names.order)
     stamp = _stamp(results)
     if _stamp_of(page) != stamp:
         with Lock(page):
@@ -73,7 +73,8 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]
         for name in figures.names()
     }
     return {
-        name: drawing.draw_all(name, files[name], folder, say) for name in progress.each([*files], "report", "figures")
+        name: drawing.draw_all(name, files[name], folder, say)
+        for name in progress.with_bar([*files], "report", "figures")
     }
 
 

@@ -23,7 +23,7 @@ def all_of(results: Sequence[Result]) -> list[str]:
     in_paper_order = sorted(results, key=order)
     models = [_models(result) for result in in_paper_order]
     subjects, readers = [group[:1] for group in models], [group[1:] for group in models]
-    train_words = [
+    words_of_training = [
         shlex.join(["irt", "train", *_training(model_job, source)])
         for model_job, source in chain(*subjects, *readers)
         if not is_brought(model_job)
@@ -49,7 +49,7 @@ def all_of(results: Sequence[Result]) -> list[str]:
         shlex.join(["irt", "analyze", _name(result), *_words(job(result)), *_options(result)]) + _readers(result)
         for result in in_paper_order
     ]
-    return [*dict.fromkeys(train_words), *dict.fromkeys(cards), *sorted(set(analyze_words)), "irt report"]
+    return [*dict.fromkeys(words_of_training), *dict.fromkeys(cards), *sorted(set(analyze_words)), "irt report"]
 
 
 def command_of(result: Result) -> str:
@@ -127,20 +127,20 @@ def _readers(result: Result) -> str:
     return f"  # read by {', '.join(names)}" if names and needs_choice else ""
 
 
-def _training(train_words: dict[str, Any], source: str) -> list[str]:
+def _training(words_of_training: dict[str, Any], source: str) -> list[str]:
     """Return the arguments of `irt train`, with the numbers in which a recipe differs from its preset.
 
     The limit always stands: a file does not say how many images its dataset has.
     """
-    recipe, architecture = train_words["recipe"], train_words["architecture"]
+    recipe, architecture = words_of_training["recipe"], words_of_training["architecture"]
     options = {
         "--dataset": source,
         "--arch": architecture,
         "--recipe": recipe["name"],
-        "--seed": str(train_words["seed"]),
-        "--limit": str(train_words["images"]),
+        "--seed": str(words_of_training["seed"]),
+        "--limit": str(words_of_training["images"]),
     }
-    words = [train_words["variant"], *(word for option in options.items() for word in option)]
+    words = [words_of_training["variant"], *(word for option in options.items() for word in option)]
     if recipe["name"] in PRESETS:
         default = asdict(preset(recipe["name"], source, architecture=architecture))
         changes = [f"{name}={str(value).lower()}" for name, value in recipe.items() if value != default.get(name)]

@@ -22,7 +22,7 @@ from interpret_robust.results.names import job, label, weights_of
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import data_url
 
-MAXIMUM = 120
+MOST_IMAGES = 120
 """Images of the gallery: the first ones of the split."""
 
 COLUMNS = 12
@@ -98,7 +98,7 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
     maps = _most_shared([result for result in results if result.schema.startswith("gradient-maps/")])
     if not maps:
         return None
-    count = min(MAXIMUM, maps[0].count)
+    count = min(MOST_IMAGES, maps[0].count)
     models = [_Model(maps_of_model, _pair(maps_of_model, results), count) for maps_of_model in maps]
     return {
         "of": maps[0].config["data"],
@@ -121,12 +121,12 @@ class _Model:
     """What the gallery shows of one model: its file of gradient maps, those of other analyses by name, and how many."""
 
     maps: Result
-    rest: Mapping[str, Result]
+    other_files: Mapping[str, Result]
     count: int
 
     def location(self) -> dict[str, Any]:
         """Return answers and scores as JSON can hold them; None for what there is no file of."""
-        robustness, rank = self.rest.get("robustness"), self.rest.get("attention-rank")
+        robustness, rank = self.other_files.get("robustness"), self.other_files.get("attention-rank")
         return {
             "name": label(self.maps),
             "clean": self.maps.first("per_image/prediction", self.count).tolist(),
@@ -144,7 +144,7 @@ class _Model:
         maps = torch.from_numpy(self.maps.first("per_image/map", self.count).astype(np.float32))
         views = (255 * as_image(maps, "clip", 0.0)).round().byte().permute(0, 2, 3, 1).numpy()
         sheets = {"gradient": data_url(_sheet(views), "JPEG", quality=90, subsampling=0)}
-        if rank := self.rest.get("attention-rank"):
+        if rank := self.other_files.get("attention-rank"):
             weights = self._weights(rank)
             shade = mpl.colormaps["viridis"].with_extremes(bad="gray")
             colors = shade(np.ma.masked_invalid(weights / _largest(weights)), bytes=True)[..., :3]
@@ -156,9 +156,9 @@ class _Model:
         return rank.first("per_image/attention", self.count)
 
     def _scores(self, score: Score) -> list[float | None] | None:
-        if score.analysis not in self.rest:
+        if score.analysis not in self.other_files:
             return None
-        values = score.values(self.rest[score.analysis], self.count).astype(np.float64)
+        values = score.values(self.other_files[score.analysis], self.count).astype(np.float64)
         return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]
 
 

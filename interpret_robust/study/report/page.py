@@ -43,8 +43,8 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) ->
     )
     return environment.get_template("page.html").render(
         version=metadata.version("interpret-robust"),
-        style=_has_own("page.css"),
-        script=_has_own("gallery.js"),
+        style=_read_asset("page.css"),
+        script=_read_asset("gallery.js"),
         title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in results}))} look at",
         paper=paper,
         facts=_facts(results),
@@ -57,7 +57,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) ->
     )
 
 
-def _has_own(name: str) -> Markup:
+def _read_asset(name: str) -> Markup:
     """Return a file of this package, to stand in the page as it is."""
     return Markup((_FOLDER / name).read_text(encoding="utf-8"))
 

@@ -80,8 +80,8 @@ class Finding:
         return f"{self.verdict} in this seed" if is_of_one else self.verdict
 
 
-def _is_below(measure: Measure, candidate: int) -> bool:
-    return measure.sign < 0 and (measure.p_value is None or candidate * measure.p_value < SIGNIFICANT)
+def _is_below(measure: Measure, count: int) -> bool:
+    return measure.sign < 0 and (measure.p_value is None or count * measure.p_value < SIGNIFICANT)
 
 
 def _measures(claim: Claim, dataset: str, results: Sequence[Result]) -> tuple[Measure, ...]:

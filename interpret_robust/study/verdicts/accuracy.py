@@ -16,9 +16,9 @@ from interpret_robust.study.verdicts.sample import Sample, alike, compared_under
 
 def accuracy(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield accuracies on test images, in each setting that the claim is about."""
-    tests = [result for result in results if result.config["data"]["split"] == "test"]
+    test_results = [result for result in results if result.config["data"]["split"] == "test"]
     for setting in claim.settings:
-        yield from _ACCURACIES[setting](claim, models, tests)
+        yield from _ACCURACIES[setting](claim, models, test_results)
 
 
 def _natural(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
@@ -94,11 +94,11 @@ def by_weight(results: Sequence[Result]) -> list[tuple[str, Kind]]:
 def _copies(source: Result) -> dict[int, int]:
     """Return where a model's copies stand among the targets of its attacks, by training seed."""
     jobs: Mapping[str, Mapping[str, object]] = source.config.get("evaluators", {}).get("jobs", {})
-    own_seed = {**job(source), "seed": None}
+    job_of_any_seed = {**job(source), "seed": None}
     return {
         int(str(jobs[name]["seed"])): place
         for place, name in enumerate(targets(source))
-        if name in jobs and {**jobs[name], "seed": None} == own_seed
+        if name in jobs and {**jobs[name], "seed": None} == job_of_any_seed
     }
 
 

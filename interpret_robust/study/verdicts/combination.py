@@ -35,8 +35,8 @@ def combine(samples: Iterable[Sample]) -> list[Measure]:
 def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
     """Return how much conditions weigh: those decide that are in the ball of training, of test images, of most."""
     source = samples[0].sources[0]
-    settings, training_seeds = source.config["settings"], job(source).get("recipe", {})
-    own_ball = settings.get("eps") in (None, training_seeds.get("eps"))
+    settings, recipe = source.config["settings"], job(source).get("recipe", {})
+    own_ball = settings.get("eps") in (None, recipe.get("eps"))
     return own_ball, source.config["data"]["split"] == "test", len(samples[0].difference), len(samples)
 
 

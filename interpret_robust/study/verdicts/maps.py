@@ -23,17 +23,17 @@ VIEW = {"clip": "clipped", "raw": "raw"}
 def robust_features(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield Spearman of attention and robustness; its controls too."""
     for result in own_attention(claim, models, results):
-        measured_values: tuple[tuple[str, str, Kind], ...] = (
+        correlations: tuple[tuple[str, str, Kind], ...] = (
             (f"Spearman of attention and robustness to {attack(result)}", "spearman", "main"),
             ("the same by relative distance", "spearman_relative", "control"),
             ("the same given the feature's norm", "spearman_partial", "control"),
             ("Spearman of attention and robustness to noise", "spearman_noise", "control"),
         )
-        for quantity, column, kind in measured_values:
+        for quantity, column, kind in correlations:
             yield sample(quantity, [result], [result[f"per_image/{column}"]], kind=kind)
-        own_pairs, attention = result["per_image/spearman"], result["per_image/attention"]
+        scores, attention = result["per_image/spearman"], result["per_image/attention"]
         prior = np.broadcast_to(mean_map(attention), attention.shape)
-        excess = own_pairs - row_spearman(prior, -result["per_image/distance"])
+        excess = scores - row_spearman(prior, -result["per_image/distance"])
         yield sample("Spearman minus that of the mean attention map", [result], [excess], kind="control")
 
 
@@ -88,11 +88,11 @@ def _natural_evaluators(pair: Sequence[Result]) -> dict[str, list[str]]:
 def alignment(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
     """Yield cosine of gradient and edges, and what of it is beyond another image's edges."""
     for pair in alike(claim, models, results):
-        own_pairs = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
+        scores = [result["per_image/edge_cosine"].astype(np.float64) for result in pair]
         excess = [
-            values - result["per_image/edge_cosine_shuffled"] for values, result in zip(own_pairs, pair, strict=True)
+            values - result["per_image/edge_cosine_shuffled"] for values, result in zip(scores, pair, strict=True)
         ]
-        yield sample("cosine of |g| and the image's edges", pair, own_pairs)
+        yield sample("cosine of |g| and the image's edges", pair, scores)
         yield sample("the same beyond that with another image's edges", pair, excess)
 
 
