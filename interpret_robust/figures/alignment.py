@@ -90,7 +90,7 @@ def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
 
 
 def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Draw the edge cosine of each tenth of the images by linearised robustness, and the rank correlations."""
+    """Draw the edge cosine of each tenth of the images by linearized robustness, and the rank correlations."""
     curve, spearman = figure.subplots(1, 2, width_ratios=[3, 2])
     for row, result in enumerate(results):
         variant = job(result)["variant"]
@@ -103,7 +103,7 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
             dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
     if any((result["curve/linearised_robustness"] > 0).any() for result in results):  # all gradients may be zero
         curve.set_xscale("log")
-    curve.set(xlabel="linearised robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")
+    curve.set(xlabel="linearized robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")
     spearman.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
     spearman.set_xlabel("Spearman with robustness")
     name_rows(spearman, results)
@@ -129,6 +129,6 @@ def _caption(results: Sequence[Result]) -> str:
         "image itself, hollow for another image (a random pairing without fixed points, seed "
         f"{config['settings']['seed']}). A model that ignores the scale of its input has <x, gradient> = 0 whatever it "
         "learned, which is said in place of a number. Middle: total variation, sparsity and high frequencies of the "
-        "gradient. Below: edge cosine of each tenth of the images by linearised robustness (Etmann et al. 2019), and "
+        "gradient. Below: edge cosine of each tenth of the images by linearized robustness (Etmann et al. 2019), and "
         "their Spearman correlation. Bars and bands are bootstrap 95 % intervals over images."
     )

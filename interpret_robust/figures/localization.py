@@ -20,7 +20,7 @@ PANELS = (
     ("pointing, weights: % hits", "pointing/hits", "pointing/centre", 0),
     ("pointing, gradient: % hits", "pointing/hits", "pointing/centre", 1),
 )
-"""Label, statistic, what the centre prior has, and which of the file's maps: weights of positions, gradient."""
+"""Label, statistic, what the center prior has, and which of the file's maps: weights of positions, gradient."""
 
 PATTERN_PANELS = (
     ("gradient's energy in their span, %", "pattern/share", "pattern/share_turned", "patterns turned"),
@@ -53,7 +53,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Draw a panel for each map and statistic, with the object's area and the centre prior as lines."""
+    """Draw a panel for each map and statistic, with the object's area and the center prior as lines."""
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (title, name, centre, index) in zip(panels, PANELS, strict=True):
         for row, result in enumerate(results):
@@ -65,7 +65,7 @@ def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
     name_rows(panels[0], results)
     handles = [
         Line2D([], [], color="0.3", linestyle="--", linewidth=0.9, label="the object's area"),
-        Line2D([], [], color="0.3", linestyle=":", linewidth=0.9, label="a map that knows only the centre"),
+        Line2D([], [], color="0.3", linestyle=":", linewidth=0.9, label="a map that knows only the center"),
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
 
@@ -92,7 +92,7 @@ def _caption(results: Sequence[Result], *, patterns: bool) -> str:
         f"How maps lie on the object on {data['images']} {data['split']} images of {data['dataset']}: the share of "
         "the weights of positions (attention, or Grad-CAM of the predicted class) and of the energy of the gradient of "
         "the true label's cross-entropy, and the share of images whose map is largest on the object. Lines: the "
-        "share of positions or pixels on the object, and what a map that falls off from the centre has. Bars are "
+        "share of positions or pixels on the object, and what a map that falls off from the center has. Bars are "
         "95 % intervals over images (bootstrap; Wilson for shares of images)."
     )
     if not patterns:
