@@ -231,7 +231,7 @@ def test_a_model_that_guesses_is_doubted_on_stderr_before_it_is_asked(place: Pat
     code, out, err = irt("analyze", "alignment", *MODELS["torchvision-resnet18-random"], *where)
     assert code == 0
     assert "torchvision:resnet18 is right on" in err and "of the first 8 test images, hardly more than guessing" in err
-    assert "guessing" not in out
+    assert "In doubt: torchvision:resnet18 is right on" in out
 
 
 def test_layers_are_listed_by_the_command(place: Path, irt: Irt) -> None:

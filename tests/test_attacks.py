@@ -20,18 +20,19 @@ from interpret_robust.attacks.pgd import (
     LossName,
     Noise,
     batch_norm_mode,
-    check_inside,
     count_passes,
     generator_noise,
     image_gradient,
+    inside,
     margin_loss,
     per_image_noise,
 )
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import TrainingBatches, to_device, to_pixels
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import build
+from interpret_robust.models.classifier import NO_CLASS, predicted_classes
 
 EPS, STEP = 8 / 255, 2 / 255
 SHAPE = (3, 4, 5)
@@ -189,20 +190,50 @@ def test_adversarial_images_stay_in_the_ball_and_are_pixels(
 def test_a_single_pixel_outside_its_ball_is_an_error(wrong: float) -> None:
     images = torch.full((2, *SHAPE), 0.5)
     adversarial = images.clone()
-    check_inside(adversarial + EPS, images, EPS)
+    inside(Linear(math.prod(SHAPE)), adversarial + EPS, images, EPS)
     adversarial[1, 2, 3, 4] = wrong
     with pytest.raises(ValueError, match=r"left its ball of 0\.0313725"):
-        check_inside(adversarial, images, EPS)
+        inside(Linear(math.prod(SHAPE)), adversarial, images, EPS)
 
 
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_a_model_without_numbers_is_an_error_and_not_robust(random_start: bool, restarts: int) -> None:
-    broken = Linear(math.prod(SHAPE))
-    nn.init.constant_(broken.layer.weight, math.nan)
-    images = pixels(2, *SHAPE)
-    with pytest.raises(UserError, match="its weights have diverged"):
-        PGD(EPS, STEP, 3, restarts, random_start=random_start)(broken, images, labels_of(2), noise_for(images))
+def test_an_image_that_is_answered_with_no_number_stays_as_it_is(random_start: bool, restarts: int) -> None:
+    """It is never right, attacked or not; the others are attacked as without it."""
+    model, images, labels = Linear(60), pixels(3, *SHAPE), labels_of(3)
+    images[1] = 0.5
+
+    class Broken(nn.Module):
+        def forward(self, at: Tensor) -> Tensor:
+            middle = ((at - 0.5).abs() <= EPS + 1e-6).flatten(1).all(1, keepdim=True)
+            logits: Tensor = model(at) + torch.zeros(len(at), 1).where(~middle, math.nan)
+            return logits
+
+    attack = PGD(EPS, STEP, 3, restarts, random_start=random_start)
+    adversarial = attack(Broken(), images, labels, noise_for(images))
+    plain = attack(model, images, labels, noise_for(images))
+    assert torch.equal(adversarial[1], images[1])
+    assert torch.equal(adversarial[[0, 2]], plain[[0, 2]])
+    assert predicted_classes(Broken()(adversarial)).tolist()[1] == NO_CLASS
+
+
+def test_gradients_that_are_no_numbers_are_an_error_that_names_the_images() -> None:
+    class Root(nn.Module):
+        """Its answer at an image of one color is a number, and its gradient is not."""
+
+        def forward(self, at: Tensor) -> Tensor:
+            flat = at.flatten(1)
+            deviation = (flat - flat[:, :1]).square().sum(1).sqrt()
+            return torch.stack([deviation, 1 - deviation], 1)
+
+    images = pixels(3, *SHAPE)
+    images[1] = 0.5
+    attack = PGD(EPS, STEP, 3, random_start=False)
+    with pytest.raises(
+        NotFiniteError, match=r"gradients of the loss are not finite numbers on 1 image \(.*: 1\)"
+    ) as info:
+        attack(Root(), images, labels_of(3))
+    assert info.value.places == [1]
 
 
 @pytest.mark.parametrize(("clean", "wrong"), [(0.01, -1e-5), (0.99, 1 + 1e-5)])
@@ -211,7 +242,7 @@ def test_a_single_value_that_is_no_pixel_is_an_error(clean: float, wrong: float)
     adversarial = images.clone()
     adversarial[1, 2, 3, 4] = wrong
     with pytest.raises(ValueError, match=r"or \[0, 1\]"):
-        check_inside(adversarial, images, EPS)
+        inside(Linear(math.prod(SHAPE)), adversarial, images, EPS)
 
 
 # --- restarts

@@ -30,8 +30,8 @@ from interpret_robust.models.external import (
     preprocess_of,
     subject,
 )
+from interpret_robust.models.preprocess import STATISTICS
 from interpret_robust.models.trial import try_out
-from interpret_robust.models.wrapped import STATISTICS
 
 CPU = torch.device("cpu")
 FULL = Card(
@@ -463,7 +463,7 @@ def all_but(name: str) -> dict[str, Tensor]:
             other_weights() | {"answer.bias": torch.zeros(9)},
             r"1 tensors differ, first answer.bias \(shape \(9,\) in the file, shape \(7,\) in the network\)",
         ),
-        ({}, "11 tensors differ, first answer.bias"),
+        ({"else": torch.zeros(2)}, "11 tensors differ, first answer.bias"),
     ],
 )
 def test_a_file_of_other_weights_is_the_users_error(tensors: dict[str, Tensor], difference: str, mine: Path) -> None:
@@ -531,7 +531,8 @@ IMAGENET, NONE = STATISTICS["imagenet"], STATISTICS["none"]
         (Card("torchvision:resnet18"), nn.Identity(), IMAGENET),
         (Card("torchvision:resnet18", weights="pretrained"), nn.Identity(), IMAGENET),
         (Card("torchvision:resnet18", weights="random"), nn.Identity(), NONE),
-        (Card("torchvision:resnet18", weights="mine.pt"), nn.Identity(), NONE),
+        (Card("torchvision:resnet18", weights="mine.pt"), nn.Identity(), IMAGENET),
+        (Card("timm:x", weights="mine.pt"), Told(), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))),
         (Card("torchvision:resnet18", normalize="none"), nn.Identity(), NONE),
         (Card("timm:x"), Told(), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))),
         (Card("timm:x", weights="random"), Told(), NONE),
@@ -647,13 +648,21 @@ class Answers(nn.Module):
         ),
         (Convolutions(classes=9), noise(), "mine:net answers with 9 classes, and noise has 7."),
         (Convolutions(height=24), noise(), "mine:net does not take the images of noise, 3x12x18 ("),
-        (Answers({"logits": torch.zeros(1, K)}), noise(), "does not answer with logits (N, classes) but with a dict."),
+        (
+            Answers({"x": torch.zeros(1, 2)}),
+            noise(),
+            "with a dict: --logits names the part that are the logits; its tensors",
+        ),
         (
             Answers(torch.zeros(1, K, 1)),
             noise(),
             "mine:net does not answer with logits (N, classes) but with a tensor of shape (1, 7, 1).",
         ),
-        (Answers(None), noise(), "with logits (N, classes) but with a NoneType."),
+        (
+            Answers(None),
+            noise(),
+            "the network does not answer with a tensor but with a NoneType: wrap it so that it returns",
+        ),
     ],
 )
 def test_a_network_that_does_not_fit_the_data_is_the_users_error(
@@ -750,16 +759,16 @@ def levels_in(normalization: str, classes: int = 20) -> Levels:
 @pytest.mark.parametrize("right", ["imagenet", "cifar10", "none"])
 def test_a_model_that_is_right_raises_no_doubt(right: str) -> None:
     data = levels()
-    found = try_out(brought(levels_in(right), data, normalize=right), data, CPU)
-    assert found.images == 100 and found.accuracy > 0.85 and found.doubt is None
+    found = brought(levels_in(right), data, normalize=right).trial
+    assert found.images == 100 and found.accuracy > 0.85 and found.doubts == ()
 
 
 @pytest.mark.parametrize(("right", "declared"), [("imagenet", "none"), ("none", "imagenet"), ("cifar10", "none")])
 def test_a_model_that_is_right_under_another_normalization_is_in_doubt(right: str, declared: str) -> None:
     data = levels()
-    found = try_out(brought(levels_in(right), data, normalize=declared), data, CPU)
-    best = try_out(brought(levels_in(right), data, normalize=right), data, CPU)
-    assert found.doubt == (
+    found = brought(levels_in(right), data, normalize=declared).trial
+    best = brought(levels_in(right), data, normalize=right).trial
+    assert found.doubts[-1] == (
         f"mine:net is right on {found.accuracy:.0%} of the first 100 test images with --normalize {declared}, "
         f"and on {best.accuracy:.0%} with --normalize {right}."
     )
@@ -767,17 +776,16 @@ def test_a_model_that_is_right_under_another_normalization_is_in_doubt(right: st
 
 def test_a_model_that_guesses_is_in_doubt() -> None:
     data = levels(10, 60)
-    found = try_out(brought(Levels(10, 2.0, 0.0), data), data, CPU)
+    found = brought(Levels(10, 2.0, 0.0), data).trial
     assert (found.accuracy, found.images) == (0.1, 60)
-    assert found.doubt is not None and "is right on 10% of the first 60 test images, hardly more than" in found.doubt
-    assert "(10%)" in found.doubt
+    assert "is right on 10% of the first 60 test images, hardly more than guessing (10%)" in found.doubts[-1]
 
 
 def test_trying_out_leaves_the_model_as_it_is() -> None:
     data = noise()
     found = brought(seeded(Convolutions), data)
     with unchanged(found.wrapper):
-        assert try_out(found, data, CPU).images == 9
+        assert try_out(found.wrapper, data, "mine", "none", None).images == 9
 
 
 @pytest.mark.filterwarnings("ignore")  # of timm, about torch

@@ -27,7 +27,8 @@ from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch
-from interpret_robust.models.wrapped import Preprocess, WrappedModel
+from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.wrapped import WrappedModel
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 START = 40

@@ -20,7 +20,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "a.safetensors": checkpoint.read,
     "a.npz": load_arrays,
     "a.json": Card.read,
-    "a.pt": weight_files._read_weights,
+    "a.pt": weight_files._read,
 }
 
 

@@ -27,6 +27,7 @@ from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
 
@@ -99,7 +100,7 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
     assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
     with torch.no_grad():
-        predictions = [model(images).argmax(1) for images in (batch.images, adversarial)]
+        predictions = [predicted_classes(model(images)) for images in (batch.images, adversarial)]
     clean, adversarial_weights = (
         to_numpy(position_weights(model, images, settings.spatial_weight)) for images in (batch.images, adversarial)
     )

@@ -43,7 +43,7 @@ from interpret_robust.core.statistics import (
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import position_norm
+from interpret_robust.models.classifier import position_norm, predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
 
@@ -147,8 +147,8 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
         )
         tensors = {
             "label": batch.labels,
-            "prediction_clean": model.classifier(clean.pooled).argmax(1),
-            "prediction_adversarial": model.classifier(adversarial_features.pooled).argmax(1),
+            "prediction_clean": predicted_classes(model.classifier(clean.pooled)),
+            "prediction_adversarial": predicted_classes(model.classifier(adversarial_features.pooled)),
             "distance": position_norm(adversarial_features.local - clean.local),
             "noise_distance": position_norm(noisy_features.local - clean.local),
             "feature_norm": position_norm(clean.local),

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings, Settings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import batch_norm_mode, check_inside, margin_loss
+from interpret_robust.attacks.pgd import batch_norm_mode, inside, margin_loss
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results import autoattack_tables
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
@@ -143,11 +144,11 @@ class AutoAttack(NamedTuple):
 @torch.no_grad()
 def _where_right(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Return the images, attacked where the model is right, and changed where that succeeded."""
-    (right,) = (model(images).argmax(1) == labels).nonzero(as_tuple=True)
+    (right,) = (predicted_classes(model(images)) == labels).nonzero(as_tuple=True)
     if len(right) == 0:
         return images
     candidates = attack(images[right], labels[right]).detach()
-    is_broken = model(candidates).argmax(1) != labels[right]
+    is_broken = predicted_classes(model(candidates)) != labels[right]
     result = images.clone()
     result[right[is_broken]] = candidates[is_broken]
     return result
@@ -177,14 +178,13 @@ def axes(work: Work) -> Axes:
 def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyArray]:
     """Return outcomes of one batch."""
     adversarial = attack(model, batch.images, batch.labels, batch.indices.start)
-    last = adversarial[-1]
-    check_inside(last, batch.images, attack.settings.eps or 0.0)
+    last = inside(model, adversarial[-1], batch.images, attack.settings.eps or 0.0)
     with torch.no_grad():
         natural, answers = model(batch.images), [model(images) for images in adversarial]
     columns = {
         "label": batch.labels,
-        "prediction_natural": natural.argmax(1),
-        "prediction": torch.stack([logits.argmax(1) for logits in answers], 1),
+        "prediction_natural": predicted_classes(natural),
+        "prediction": torch.stack([predicted_classes(logits) for logits in answers], 1),
         "margin": -margin_loss(answers[-1], batch.labels),
         "perturbation": (last - batch.images).flatten(1).abs().amax(1),
     }

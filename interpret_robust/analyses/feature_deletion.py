@@ -31,7 +31,7 @@ from interpret_robust.core.statistics import Interval, area_under, column_means,
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import position_norm
+from interpret_robust.models.classifier import position_norm, predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
 
@@ -123,7 +123,7 @@ class Reference(NamedTuple):
 
 def prepare(work: Work) -> Reference:
     """Return means over the first training images."""
-    train, features, weights = work.dataset.train.first(REFERENCE_IMAGES), [], []
+    train, features, weights = work.dataset.train.draw(REFERENCE_IMAGES), [], []
     for start in range(0, len(train), work.batch_size):
         images = make_batch(train, range(start, min(start + work.batch_size, len(train))), work.device).images
         with torch.no_grad():
@@ -162,8 +162,8 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
         ]
         columns = {
             "label": to_numpy(batch.labels),
-            "prediction_clean": to_numpy(model.classifier(clean.pooled).argmax(1)),
-            "prediction_adversarial": to_numpy(model.classifier(adversarial_features.pooled).argmax(1)),
+            "prediction_clean": to_numpy(predicted_classes(model.classifier(clean.pooled))),
+            "prediction_adversarial": to_numpy(predicted_classes(model.classifier(adversarial_features.pooled))),
             "weights": weights,
             "distance": distance,
             "correct": to_numpy(torch.stack(answers, 1) == batch.labels[:, None, None, None]),
@@ -201,7 +201,7 @@ def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Ten
 
     def answer(rank: Tensor, removed_count: int) -> Tensor:
         mask = (rank < removed_count).reshape(count, 1, height, width)
-        return model.rest(images, torch.where(mask, fill[:, None, None], local)).argmax(1)
+        return predicted_classes(model.rest(images, torch.where(mask, fill[:, None, None], local)))
 
     steps = removal_counts(height * width)
     return torch.stack([torch.stack([answer(rank, removed_count) for removed_count in steps], 1) for rank in ranks], 1)

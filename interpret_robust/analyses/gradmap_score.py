@@ -35,6 +35,7 @@ from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network
 from interpret_robust.results import gradmap_tables
 from interpret_robust.results.hdf5 import Columns
@@ -236,7 +237,7 @@ def controls(batch: Batch, maps: Tensor, readers: Readers) -> Iterator[Tensor]:
 def read_by(evaluators: Sequence[Classifier], images: Iterable[Tensor]) -> AnyArray:
     """Return the class that each evaluator sees in each of several batches of images: (N, evaluator, batch)."""
     with torch.no_grad():
-        answers = [torch.stack([evaluator(view).argmax(1) for evaluator in evaluators], 1) for view in images]
+        answers = [torch.stack([predicted_classes(evaluator(view)) for evaluator in evaluators], 1) for view in images]
     return to_numpy(torch.stack(answers, 2))
 
 

@@ -24,6 +24,7 @@ from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.names import radius
 from interpret_robust.results.schema import Column, Schema, interval
@@ -130,8 +131,7 @@ def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str
 
 @torch.no_grad()
 def _predict(model: Classifier, images: Tensor) -> Tensor:
-    predicted: Tensor = model(images).argmax(1)
-    return predicted
+    return predicted_classes(model(images))
 
 
 def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:

@@ -32,6 +32,7 @@ from interpret_robust.core.statistics import CONFIDENCE, finite_column_means
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.folded import fold
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network, randomize, stages
 from interpret_robust.results.hdf5 import Axes, Columns, Result
@@ -163,7 +164,7 @@ def _look(network: Classifier, batch: Batch, cascade: Cascade) -> Look:
     magnitude: Tensor = torch.linalg.vector_norm(gradient, dim=1)
     weights = to_numpy(position_weights(network, batch.images, cascade.weights))
     with torch.no_grad():
-        answers = to_numpy(cascade.evaluator(as_image(-gradient, "clip", 0.0)).argmax(1))
+        answers = to_numpy(predicted_classes(cascade.evaluator(as_image(-gradient, "clip", 0.0))))
     flat = {"magnitude": to_numpy(magnitude.flatten(1)), "gradient": to_numpy(gradient.flatten(1)), "weights": weights}
     return Look(magnitude, weights, answers, {name: unit_ranks(values) for name, values in flat.items()})
 

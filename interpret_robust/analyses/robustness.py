@@ -23,13 +23,14 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.pgd import LossName, check_inside, margin_loss, per_image_noise
+from interpret_robust.attacks.pgd import LossName, inside, margin_loss, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results import attack_tables
 from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings
 from interpret_robust.results.hdf5 import Axes, Columns, Result
@@ -220,8 +221,7 @@ def _readings(
         noise = per_image_noise(settings.seed, batch.indices, TRAJECTORIES[name].purpose)
         for restart in range(settings.restarts if steps else 0):
             for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps, counter):
-                check_inside(iterate, batch.images, attack.eps)
-                yield restart, first + steps.index(step), iterate
+                yield restart, first + steps.index(step), inside(model, iterate, batch.images, attack.eps)
         first += len(steps)
 
 
@@ -248,7 +248,7 @@ def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record:
 def _read(target: Classifier, images: Tensor, labels: Tensor) -> dict[str, AnyArray]:
     """Return a target's answers (N,) and its margins (N,)."""
     logits = target(images)
-    return {"prediction": to_numpy(logits.argmax(1)), "margin": to_numpy(-margin_loss(logits, labels))}
+    return {"prediction": to_numpy(predicted_classes(logits)), "margin": to_numpy(-margin_loss(logits, labels))}
 
 
 def summarize(arrays: Columns, _: Split) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Data = Dataset | str | Path
 
 
 def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Tensor]:
-    """Return the first `count` images of a split and their labels, in the split's own order.
+    """Return `count` images of a split and their labels: the first ones, or a fair draw, see `Split.draw`.
 
     Pixels are float32 (count, C, H, W) in [0, 1], labels int64 (count,).
     Raises UserError where the split does not have so many images.
@@ -26,7 +26,7 @@ def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Ten
     source = open_dataset(data).split(split)
     if not 1 <= count <= len(source):
         raise UserError(f"count is {count}: the {split} split has {len(source)} images, so give 1 to {len(source)}.")
-    first = source.first(count)
+    first = source.draw(count)
     pixels = to_pixels(torch.from_numpy(first.images.copy())).permute(0, 3, 1, 2).contiguous()
     return pixels, torch.from_numpy(first.labels.copy())
 

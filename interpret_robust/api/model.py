@@ -1,6 +1,6 @@
 """A model in a program: loaded or trained, called like any network, asked questions."""
 
-import copy
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class Model(nn.Module):
         """Return local features (N, C, H, W), attention (N, H*W) or None, and pooled features (N, C) of images."""
         return self.network.features(images)
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return what makes answers about it doubtful, a sentence each: what `load` warns of."""
+        return self.subject.doubts
+
     def summary(self) -> dict[str, str]:
         """Return what it is, in a few words each."""
         job = self.subject.job
@@ -65,7 +70,7 @@ class Model(nn.Module):
             "architecture": f"{job['architecture']}, {weights:,} parameters",
             "local features": f"{features}x{rows}x{columns}" if features else "none",
             "seed": str(job["seed"]),
-        }
+        } | ({"in doubt": " ".join(self.doubts)} if self.doubts else {})
 
     def __repr__(self) -> str:
         lines = (f"  {key}: {text}" for key, text in self.summary().items() if key != "name")
@@ -89,11 +94,18 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
         data: which images it is for; a checkpoint of `irt train` knows its own.
         card: fields of `models.card.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`.
 
-    Raises UserError as the commands do.
+    Warns of what is doubtful about a model from elsewhere (`Model.doubts`). Raises UserError as the commands do.
 
     Example:
         >>> model = ir.load("checkpoints/cifar10-small-at-seed0.safetensors")
     """
+    loaded = _load(model, data, card)
+    for doubt in loaded.doubts:
+        warnings.warn(doubt, stacklevel=2)
+    return loaded
+
+
+def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]) -> Model:
     if "arguments" in card:
         card["arguments"] = tuple(dict(card["arguments"]).items())
     if isinstance(model, nn.Module):
@@ -103,7 +115,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
         if reference.weights is not None or reference.arguments:
             raise UserError("a network that is given as it is has its weights: name them where it is built.")
         dataset = open_dataset(data)
-        return Model(external.bring(copy.deepcopy(model), reference, dataset, dataset.name))
+        return Model(external.bring(external.copy_of(model), reference, dataset, dataset.name))
     reference = cards.reference(str(model), **card)
     if isinstance(data, Dataset) and isinstance(reference, Card):
         network = external.network_of(reference, len(data.class_names))

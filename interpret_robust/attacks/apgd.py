@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from interpret_robust.attacks.pgd import (
     Noise,
     batch_norm_mode,
-    check_inside,
     cross_entropy,
+    inside,
     margin_loss,
     weights_frozen,
 )
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.folded import fold
 
 LossName = Literal["cross-entropy", "dlr"]
@@ -84,7 +85,7 @@ class APGD:
         with _attackable(model) as subject:
             start = _random_start(images, noise, self.eps)
             ascent = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), self.eps, self.steps)
-        check_inside(ascent, images, self.eps)
+        ascent = inside(model, ascent, images, self.eps)
         return Ascent(ascent, torch.full_like(labels, self.steps))
 
 
@@ -122,7 +123,7 @@ class TargetedAPGD:
         adversarial, gradients = images.float().clone(), torch.zeros_like(labels)
         with _attackable(model) as subject:
             logits = _logits(subject, adversarial)
-            right = (logits.argmax(1) == labels) & (True if subset is None else subset)
+            right = (predicted_classes(logits) == labels) & (True if subset is None else subset)
             targets = _wrong_classes(logits, labels)[:, : self.targets]
             for target in targets.T:
                 start = _random_start(images.float(), noise, self.eps)  # of all, so that no stream depends on others
@@ -135,9 +136,8 @@ class TargetedAPGD:
                 )
                 adversarial[places] = ascent
                 gradients[places] += self.steps
-                right[places] = _logits(subject, ascent).argmax(1) == labels[places]
-        check_inside(adversarial, images, self.eps)
-        return Ascent(adversarial, gradients)
+                right[places] = predicted_classes(_logits(subject, ascent)) == labels[places]
+        return Ascent(inside(model, adversarial, images, self.eps), gradients)
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
@@ -266,7 +266,7 @@ def _look(
         logits = model(images).float()
         values = loss(logits)
         gradient = torch.autograd.grad(values.sum(), images)[0] if differentiate else torch.zeros_like(images)
-    return values.detach(), gradient, logits.argmax(1) != labels
+    return values.detach(), gradient, predicted_classes(logits) != labels
 
 
 def _is_better(new: tuple[Tensor, Tensor], old: tuple[Tensor, Tensor]) -> Tensor:

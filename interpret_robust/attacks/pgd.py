@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.attacks.cycles import FIRST_CHECK, read_at
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
@@ -103,8 +103,7 @@ class PGD:
             raise UserError(f"there are {len(labels)} labels for {len(images)} images: give one for each.")
         noise = per_image_noise(0, range(len(images))) if noise is None else noise
         adversarial = self.search(model, images, labels, noise)
-        check_inside(adversarial, images, self.eps)
-        return adversarial
+        return inside(model, adversarial, images, self.eps)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """Attack as a call does, but without a look at what was found, for which a GPU would have to stop."""
@@ -194,15 +193,29 @@ def check_pixels(images: Tensor) -> None:
         raise UserError(f"pixels lie in {low:g} to {high:g}: they must lie in 0 to 1 (divide 0 to 255 by 255).")
 
 
-def check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
-    """Raise ValueError unless every pixel is in [0, 1] and within `eps` of its image; UserError for NaN."""
+def inside(model: nn.Module, adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
+    """Return adversarial images (N, C, H, W), all in [0, 1] and within `eps` of their images.
+
+    An image that the model answers with NaN, attacked or not, is never right: no attack is needed, and the image itself
+    stands for what an attack made NaN. Raises NotFiniteError where an attack failed on an image that is answered with
+    numbers, and ValueError where a pixel is out of its range.
+    """
+    if bool(adversarial.isnan().any()):
+        (places,) = adversarial.isnan().flatten(1).any(1).nonzero(as_tuple=True)
+        with torch.no_grad():
+            is_answered = ~model(images[places]).isnan().any(1)
+        if bool(is_answered.any()):
+            raise NotFiniteError("gradients of the loss", places[is_answered].tolist())
+        adversarial = adversarial.index_copy(0, places, images[places])
+    _check_inside(adversarial, images, eps)
+    return adversarial
+
+
+def _check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
     in_range = (adversarial >= 0) & (adversarial <= 1)
     in_ball = (adversarial - images).abs() <= eps + TOLERANCE
-    if bool((in_range & in_ball).all()):
-        return
-    if bool(adversarial.isnan().any()):
-        raise UserError("the model's gradients are not numbers: its weights have diverged.")
-    raise ValueError(f"an adversarial image left its ball of {eps:g} or [0, 1]")
+    if not bool((in_range & in_ball).all()):
+        raise ValueError(f"an adversarial image left its ball of {eps:g} or [0, 1]")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

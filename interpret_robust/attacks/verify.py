@@ -17,12 +17,14 @@ import torch
 
 from interpret_robust.attacks.pgd import PGD, TOLERANCE
 from interpret_robust.core import progress
+from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.core.files import file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import BATCH_SIZE, make_batch
 from interpret_robust.models.checkpoint import Checkpoint
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.subject import check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
 from interpret_robust.results.names import radius
@@ -60,6 +62,7 @@ class Verification(NamedTuple):
         }
 
 
+@exact()
 def verify(
     path: Path,
     checkpoint: Checkpoint,
@@ -247,7 +250,7 @@ def _answers(images: Images, clean: Split, checkpoint: Checkpoint, device: torch
         batch = make_batch(clean, range(span.start, span.stop), device)
         tensors = torch.from_numpy(images.part(span).astype(np.float32)).to(device)
         for pixels, right in ((batch.images, natural), (tensors, adversarial)):
-            right[span] = (model(pixels).argmax(1) == batch.labels).cpu().numpy()
+            right[span] = (predicted_classes(model(pixels)) == batch.labels).cpu().numpy()
     return natural, adversarial
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution import captum_methods
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.plugins import imported, is_reference
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
@@ -179,5 +179,6 @@ def _integrate(model: nn.Module, images: Tensor, labels: Tensor, of_image: Seque
 
 
 def _check_numbers(values: Tensor) -> None:
-    if not bool(values.isfinite().all()):
-        raise UserError("the model's answers or their gradients are not numbers: its weights have diverged.")
+    (places,) = (~values.isfinite()).flatten(1).any(1).nonzero(as_tuple=True)
+    if len(places):
+        raise NotFiniteError("answers or their gradients", places.tolist())

@@ -28,7 +28,7 @@ def train(model: Classifier, split: Split, classes: int, seed: int, device: torc
     """Return a fresh `small` network trained on the model's gradients of random targets, at the first IMAGES of a
     split.
     """
-    images, labels = to_device(split.first(IMAGES), device)
+    images, labels = to_device(split.draw(IMAGES), device)
     steps = torch.randint(1, classes, labels.shape, generator=generator(device, seed, TARGETS, 0), device=device)
     targets = (labels + steps) % classes
     maps = torch.cat(

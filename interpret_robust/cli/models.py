@@ -8,7 +8,6 @@ import click
 from interpret_robust.cli.options import (
     MODEL,
     card_options,
-    device_option,
     form_option,
     options,
     overwrite_option,
@@ -74,23 +73,20 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
     ),
 )
 @declaration_options
-@device_option
 @overwrite_option
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The card, .json.")
-def model_card(model: str, dataset: str, device: str, overwrite: bool, output: Path, **card: Any) -> None:
+def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: Any) -> None:
     """Try a model out on a few images, and write down how it is to be read: a card, which --model then takes."""
-    from interpret_robust.core.device import resolve
-    from interpret_robust.datasets import load
     from interpret_robust.models import card as cards
-    from interpret_robust.models import external, trial
+    from interpret_robust.models import external
 
     if output.suffix != ".json":
         raise UserError(f"{output}: a card's name ends in .json.")
     subject = external.subject(cards.reference(model, **card), dataset)
     if not isinstance(subject, external.ExternalModel):
         raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
-    outcome = trial.try_out(subject, load(dataset), resolve(device))
     subject.card.write(output, overwrite=overwrite)
-    if outcome.doubt:
-        say(outcome.doubt)
+    for doubt in subject.doubts:
+        say(doubt)
+    outcome = subject.trial
     click.echo(f"{output}: right on {outcome.accuracy:.0%} of the first {outcome.images} test images of {dataset}")

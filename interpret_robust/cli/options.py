@@ -109,6 +109,7 @@ MODEL = "checkpoint, card .json, torchvision:NAME, timm:NAME, robustbench:NAME o
 
 card_options = options(
     click.option("--weights", metavar="WHICH", help="Its weights: pretrained, random, or a file (safetensors, .pt)."),
+    click.option("--weights-key", metavar="KEY", help="Where they lie in a file that holds several sets of them."),
     click.option(
         "--model-arg",
         "arguments",
@@ -117,15 +118,32 @@ card_options = options(
         type=TextOption("argument of the form NAME=VALUE", _argument),
         help="Given to what builds the network; repeat for more.",
     ),
-    click.option("--normalize", metavar="HOW", help="Pixels it expects: imagenet, cifar10, none or mean,std."),
+    click.option(
+        "--normalize",
+        metavar="HOW",
+        help="Pixels it expects: imagenet, inception (0.5), clip, cifar10, none, mean,std.",
+    ),
     click.option("--resize", type=COUNT, metavar="N", help="Resize images to NxN before the network."),
+    click.option("--logits", metavar="PART", help="Number or name of the part of its answer that are the logits."),
+    click.option("--draws", type=COUNT, metavar="N", help="Ask for the expectation over N draws of a random network."),
     click.option("--local-layer", metavar="LAYER", help="Layer of its local features (irt model layers)."),
     click.option("--attention-layer", metavar="LAYER", help="Layer that gives attention over their positions."),
     click.option("--label", help="What files and tables call it."),
 )
 
 
-CARD_FIELDS = ("weights", "arguments", "normalize", "resize", "local_layer", "attention_layer", "label")
+CARD_FIELDS = (
+    "weights",
+    "weights_key",
+    "arguments",
+    "normalize",
+    "resize",
+    "logits",
+    "draws",
+    "local_layer",
+    "attention_layer",
+    "label",
+)
 
 
 def _single(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> str | None:

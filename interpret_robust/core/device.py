@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def resolve(name: str) -> torch.device:
-    """Return the device for `auto`, `cpu` or `cuda`; arithmetic there is full float32 and deterministic.
+    """Return the device for `auto`, `cpu` or `cuda`; `exact` says how it computes.
 
     Raises UserError where CUDA is asked for and there is none.
     """
@@ -21,11 +22,47 @@ def resolve(name: str) -> torch.device:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' was asked for and torch sees no CUDA device: use --device cpu or auto.")
-    device = ranks.gpu() if name != "cpu" and torch.cuda.is_available() else torch.device("cpu")
-    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    return device
+    return ranks.gpu() if name != "cpu" and torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute in full float32, deterministically and with gradients, whatever the process does otherwise.
+
+    Inside neither TF32, bfloat16 nor autocast shorten numbers, new tensors are float32, and gradients are recorded.
+    All settings are afterwards as they were before, also after an exception.
+
+    Example:
+        >>> with exact():
+        ...     logits = model(images)
+    """
+    precisions = [(backend, backend.fp32_precision) for backend in _precision_backends()]
+    deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    dtype = torch.get_default_dtype()
+    with ExitStack() as settings:
+        settings.enter_context(torch.inference_mode(mode=False))
+        settings.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            settings.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            for backend, _ in precisions:
+                backend.fp32_precision = "ieee"
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
+            for backend, precision in precisions:
+                backend.fp32_precision = precision
+
+
+def _precision_backends() -> list[Any]:
+    """Return what has a precision of float32 of its own, the general before the special."""
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    by_library = [backends, backends.cuda.matmul, cudnn, cudnn.conv, cudnn.rnn]
+    return [*by_library, mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
 
 
 def describe(device: torch.device) -> str:

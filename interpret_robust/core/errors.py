@@ -1,7 +1,7 @@
 """Errors that a user can mend, and the sentences that say how."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
 """Exit statuses of `irt`: a mistake of the user's, a time limit or a signal, Ctrl-C."""
@@ -9,6 +9,25 @@ EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
 
 class UserError(Exception):
     """A mistake in what the user gave. The message is one sentence: what, where, and what would be right."""
+
+
+class NotFiniteError(UserError):
+    """Numbers that are needed are NaN or infinite on some images of a batch.
+
+    Attributes:
+        quantity: what is no number.
+        places: the images, counted from 0.
+    """
+
+    def __init__(self, quantity: str, places: Sequence[int]) -> None:
+        self.quantity, self.places = quantity, places
+        listed = ", ".join(map(str, places[:MOST_LISTED])) + (", ..." if len(places) > MOST_LISTED else "")
+        images = "1 image" if len(places) == 1 else f"{len(places)} images"
+        super().__init__(f"{quantity} are not finite numbers on {images} (counted from 0: {listed}).")
+
+
+MOST_LISTED = 10
+"""Images that a sentence lists."""
 
 
 def on_one_line(text: str) -> str:

@@ -15,6 +15,10 @@ Masks = npt.NDArray[np.bool_]
 Patterns = npt.NDArray[np.float32]
 
 
+ORDERED = 4.0
+"""Standard deviations by which neighbors are alike more often than by chance in a split that is not shuffled."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images (N, H, W, C) uint8 with C 1 or 3, labels (N,) int64, object masks (N, H, W) or None."""
@@ -32,6 +36,42 @@ class Split:
             return self
         masks = None if self.masks is None else self.masks[:limit]
         return Split(self.images[:limit], self.labels[:limit], masks)
+
+    def draw(self, limit: int | None) -> "Split":
+        """Return `limit` images that stand for the split, all of them for None.
+
+        They are the first ones, unless the split is in the order of its classes: then they are drawn from all classes
+        in proportion, the first of each class first (image r of a class of m, counted from 0, comes at (r + 1/2) / m).
+        What a smaller limit draws is the beginning of what a larger one does.
+
+        Example:
+            >>> Split(images, np.array([0, 0, 0, 0, 1, 1])).draw(3).labels
+            array([0, 1, 0])
+        """
+        if limit is None or limit >= len(self) or not self.is_in_class_order:
+            return self.first(limit)
+        places = self._fair_order[:limit]
+        masks = None if self.masks is None else self.masks[places]
+        return Split(self.images[places], self.labels[places], masks)
+
+    @cached_property
+    def is_in_class_order(self) -> bool:
+        """Return whether equal labels lie beside each other more often than in any shuffled split, by ORDERED."""
+        counts, total = np.bincount(self.labels), len(self)
+        if total < 2:
+            return False
+        share = float(((counts / total) ** 2).sum())
+        expected = float((counts * (counts - 1)).sum() / total)
+        neighbors = int((self.labels[1:] == self.labels[:-1]).sum())
+        return bool(neighbors - expected > ORDERED * (total * share * (1 - share)) ** 0.5)
+
+    @cached_property
+    def _fair_order(self) -> npt.NDArray[np.int64]:
+        counts, rank = np.bincount(self.labels), np.zeros(len(self))
+        for label in np.flatnonzero(counts):
+            rank[self.labels == label] = (np.arange(counts[label]) + 0.5) / counts[label]
+        order: npt.NDArray[np.int64] = np.argsort(rank, kind="stable")
+        return order
 
     @cached_property
     def sha256(self) -> str:

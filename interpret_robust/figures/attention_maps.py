@@ -126,7 +126,8 @@ def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
         zip(result[f"examples/{prediction}"], result["examples/label"], strict=True)
     ):
         emphasis: dict[str, Any] = {} if predicted == true else {"color": WRONG, "fontweight": "bold"}
-        _write(axes, result, place, names[predicted][:LONGEST_NAME], **emphasis)
+        name = names[predicted] if predicted >= 0 else "no number"
+        _write(axes, result, place, name[:LONGEST_NAME], **emphasis)
 
 
 def _write(axes: Axes, result: Result, place: int, text: str, **style: Any) -> None:

@@ -84,5 +84,7 @@ def compose(figure: str, results: Sequence[hdf5.Result]) -> style.Drawing:
     """Return the figure of files that can share a picture; its caption says what stands in the place of gradients."""
     drawing: style.Drawing = figures.get(figure).draw(results)
     source = labels.maps_of(results[0])
-    sentence = "" if source == labels.GRADIENT else f" Maps are {source}, in the place of gradients."
-    return replace(drawing, caption=drawing.caption + sentence)
+    sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
+    if any(result.doubts for result in results):
+        style.mark_doubtful(drawing.figure)
+    return replace(drawing, caption=" ".join(filter(None, [drawing.caption, sentence, labels.remarks(results)])))

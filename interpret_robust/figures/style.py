@@ -83,6 +83,14 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
+def mark_doubtful(figure: Figure) -> None:
+    """Write under a figure that its numbers are in doubt; the caption says why."""
+    strip_height = 0.15 / figure.get_figheight()
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, strip_height, 1, 1 - strip_height))
+    figure.text(0.01, strip_height / 4, "In doubt: the caption says why.", fontsize=6, color="firebrick")
+
+
 def bare(axes: Axes) -> None:
     """Leave nothing of the axes but the picture in them."""
     axes.set(xticks=[], yticks=[])

@@ -14,6 +14,9 @@ from interpret_robust.models.variants import VARIANTS
 
 FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
 
+ADDED = ("weights_key", "logits", "draws")
+"""Fields that the first cards did not have."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -25,11 +28,15 @@ class Card:
             dict that torch.load reads with `weights_only`. None: `pretrained` for a library, and what a callable
             gives as it gives it.
         arguments: given to whatever builds the network, by name.
-        normalize: `imagenet`, `cifar10`, `none`, or numbers `mean,std`. None: what a library says of its weights,
-            else `none`.
+        normalize: a name of `models.preprocess.STATISTICS`, such as `imagenet` or `none`, or numbers `mean,std`. None:
+            what a library says of the network, else, and for random weights, `none`.
         resize: side that images are resized to before the network, None for as they are.
-        local_layer: the layer whose output are the local features. None: see `models.wrapped.default_layer`.
+        local_layer: the layer whose output are the local features. None: see `models.layers.default_layer`.
         attention_layer: a layer that gives attention over these positions, None for none.
+        weights_key: where the weights lie in a file that holds several sets of them, such as `model_ema`.
+        logits: the number or name of the part of the network's answer that are the logits. None: the answer itself, or
+            its only part that can be.
+        draws: how many passes stand for the expectation of a network that draws random numbers. None: one pass.
         label: what files and tables call it. None: made from the others.
     """
 
@@ -41,6 +48,9 @@ class Card:
     local_layer: str | None = None
     attention_layer: str | None = None
     label: str | None = None
+    weights_key: str | None = None
+    logits: str | None = None
+    draws: int | None = None
 
     def __post_init__(self) -> None:
         # Lists become tuples: a card is a key of the models that are kept in memory.
@@ -51,6 +61,8 @@ class Card:
             raise UserError(f"--label {self.label} is the name of a variant of the paper: choose another.")
         if self.resize is not None and self.resize < 1:
             raise UserError(f"--resize {self.resize}: images have at least one pixel a side.")
+        if self.draws is not None and self.draws < 2:
+            raise UserError(f"--draws {self.draws}: an expectation needs two draws at least.")
 
     @property
     def name(self) -> str:
@@ -59,7 +71,9 @@ class Card:
             return self.label
         weights = Path(self.weights).stem if self.weights else None
         arguments = [f"{name}-{value}" for name, value in self.arguments]
-        parts = [self.model, *arguments, weights, self.local_layer, self.attention_layer]
+        draws = None if self.draws is None else f"draws-{self.draws}"
+        layers = [self.local_layer, self.attention_layer]
+        parts = [self.model, *arguments, weights, self.weights_key, self.logits, draws, *layers]
         return re.sub(r"[^\w.]+", "-", "-".join(part for part in parts if part))
 
     @classmethod
@@ -85,11 +99,16 @@ class Card:
         """Return the card that `asdict` made this of, also by way of JSON."""
         return cls(**{**entries, "arguments": tuple(entries["arguments"])})
 
+    def entries(self) -> dict[str, Any]:
+        """Return its fields as JSON has them, without those of later versions that are not set: `of` reads them."""
+        fields = {**asdict(self), "arguments": [list(pair) for pair in self.arguments]}
+        return {name: value for name, value in fields.items() if value is not None or name not in ADDED}
+
     def write(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the card as JSON. Raises UserError where there is a file already, unless it may be replaced."""
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already: --overwrite replaces it.")
-        text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}, indent=1)
+        text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **self.entries()}, indent=1)
         with replacing(path) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
@@ -102,6 +121,9 @@ class Card:
             "--resize": self.resize,
             "--local-layer": self.local_layer,
             "--attention-layer": self.attention_layer,
+            "--weights-key": self.weights_key,
+            "--logits": self.logits,
+            "--draws": self.draws,
             "--label": self.label,
         }
         options = [word for name, value in option_values.items() if value is not None for word in (name, str(value))]
@@ -118,9 +140,9 @@ def _problem(entries: Mapping[str, Any]) -> str | None:
             pairs = value if isinstance(value, list) else [None]
             if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
                 return f"arguments is {text} where a list of [name, value] is needed"
-        elif name == "resize":
+        elif name in ("resize", "draws"):
             if value is not None and type(value) is not int:
-                return f"resize is {text} where a whole number or null is needed"
+                return f"{name} is {text} where a whole number or null is needed"
         elif not isinstance(value, str) and (value is not None or name == "model"):
             return f"{name} is {text} where text{'' if name == 'model' else ' or null'} is needed"
         elif isinstance(value, str) and not value.isprintable():

@@ -51,6 +51,11 @@ class Checkpoint:
         return source
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return nothing: it is a network of ours, see `Subject`."""
+        return ()
+
+    @property
     def job(self) -> dict[str, Any]:
         """Return dataset, architecture, variant, seed and recipe."""
         job: dict[str, Any] = self.about["job"]

@@ -54,6 +54,22 @@ class Classifier(nn.Module):
         return logits
 
 
+NO_CLASS = -1
+"""The class of an image whose logits are not numbers: it is that of no label, so that it is never right."""
+
+
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Return the class of the largest logit (N,) of logits (N, classes), NO_CLASS where one of them is NaN.
+
+    Of equal logits the first counts.
+
+    Example:
+        >>> predicted_classes(torch.tensor([[0.0, 2.0], [torch.nan, 1.0]]))
+        tensor([ 1, -1])
+    """
+    return torch.where(logits.isnan().any(1), NO_CLASS, logits.argmax(1))
+
+
 def position_norm(local: Tensor) -> Tensor:
     """Return the L2 norm over the channels of local features (N, C, H, W), positions row-major: (N, H*W)."""
     norm: Tensor = torch.linalg.vector_norm(local, dim=1)

@@ -11,15 +11,17 @@ package.module:callable         whatever gives a torch.nn.Module
 import copy
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.plugins import first_words, imported
@@ -27,18 +29,15 @@ from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.card import Card, Reference
+from interpret_robust.models.layers import Choice, Layer, default_layer, layer_of, layers, reading
 from interpret_robust.models.libraries import BUILDERS, build, check_call
+from interpret_robust.models.logits import as_logits, kind, logits_part
+from interpret_robust.models.preprocess import STATISTICS, Preprocess, statistics
+from interpret_robust.models.recomputation import no_recomputation
 from interpret_robust.models.subject import Subject
+from interpret_robust.models.trial import Trial, try_out
 from interpret_robust.models.weight_files import load_weights
-from interpret_robust.models.wrapped import (
-    STATISTICS,
-    Layer,
-    Preprocess,
-    WrappedModel,
-    default_layer,
-    layers,
-    statistics,
-)
+from interpret_robust.models.wrapped import WrappedModel
 
 EPS = 8 / 255
 """The radius of attacks on a model of which no training radius is known."""
@@ -82,6 +81,7 @@ class ExternalModel:
     job: Mapping[str, Any]
     source: str
     sha256: str
+    trial: Trial
     shape: tuple[int, int, int] = field(default=(0, 0, 0))
 
     @property
@@ -96,6 +96,11 @@ class ExternalModel:
         """Return the words with which it was asked for."""
         return self.card.model
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return what the trial found doubtful, see `Subject`."""
+        return self.trial.doubts
+
     def local_shape(self) -> tuple[int, int, int]:
         """Return its local shape, see `Subject`."""
         return self.shape
@@ -105,26 +110,40 @@ class ExternalModel:
         return self.wrapper.to(device)
 
 
+@exact()
 def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
-    """Return a network as a model that can be asked about `data`; it is put into eval mode and its weights are frozen.
+    """Return a network as a model that can be asked about `data`, after a trial on a few of its images.
 
-    Raises UserError where it does not take these images or answers with another number of classes, where a layer is
-    not there, or gives no local features.
+    The network is put into eval mode, its weights are frozen and made float32. Raises UserError where it does not take
+    these images or answers with another number of classes, where a layer is not there, or gives no local features, and
+    where the trial finds that its answers would mean nothing (`models.trial`).
     """
-    network.eval().requires_grad_(False)
+    network = unwrap(network).eval().requires_grad_(False)
+    label = card.label or card.model
+    doubts = [f"{label} {doubt}" for doubt in _prepare(network, card)]
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
-    _check_fit(network, preprocess, image, card, data)
-    local_layer = card.local_layer or default_layer(network, preprocess, image)
-    wrapper = WrappedModel(network, preprocess, local_layer, card.attention_layer)
+    part = _check_fit(network, preprocess, image, card, data)
+    layer = _layer(network, preprocess, image, card.local_layer)
+    wrapper = WrappedModel(
+        network,
+        preprocess,
+        layer and layer.name,
+        card.attention_layer,
+        first_token=layer and layer.first,
+        part=part,
+        classes=len(data.class_names),
+        draws=card.draws,
+    )
     shape = (0, 0, 0)
-    if local_layer is not None:
+    if layer is not None:
         with torch.no_grad():
             channels, height, width = wrapper.features(image).local.shape[1:]
         shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
-    card = replace(card, normalize=card.normalize or _numbers_of(preprocess))
+    card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
+    outcome = try_out(wrapper, data, label, str(card.normalize), layer)
     tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
     job = {
         "dataset": data.name,
@@ -134,10 +153,68 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
         "variant": card.name,
         "seed": None,
         "recipe": {"eps": EPS},
-        "card": {**asdict(card), "arguments": [list(pair) for pair in card.arguments]},
-        "layers": {"local": local_layer, "attention": card.attention_layer},
+        "card": card.entries(),
+        "layers": {"local": wrapper.local_layer, "attention": card.attention_layer}
+        | ({} if wrapper.first_token is None else {"first_token": wrapper.first_token}),
     }
-    return ExternalModel(card, wrapper, data, job, source, checkpoint.tensors_sha256(tensors), shape)
+    sha256 = checkpoint.tensors_sha256(tensors)
+    trial = outcome._replace(doubts=(*doubts, *outcome.doubts))
+    return ExternalModel(card, wrapper, data, job, source, sha256, trial, shape)
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside of what torch.compile and data-parallel training wrap around it."""
+    while True:
+        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):  # torch.compile
+            network = inner
+        else:
+            return network
+
+
+def copy_of(network: nn.Module) -> nn.Module:
+    """Return a copy of a network, which may be trained on, that shares no tensor with it.
+
+    Tensors that were computed, which old weight normalization, pruning and hooks keep, are copied as numbers: torch
+    refuses to copy them otherwise. Raises UserError for a network that holds something that cannot be copied.
+    """
+
+    def detach_and_copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+        return original(tensor if tensor.is_leaf else tensor.detach(), memo)
+
+    original: Callable[..., Tensor] = Tensor.__deepcopy__
+    try:
+        with mock.patch.object(Tensor, "__deepcopy__", detach_and_copy):
+            return copy.deepcopy(unwrap(network))
+    except Exception as error:
+        raise UserError(
+            f"a {type(network).__name__} cannot be copied ({first_words(error)}): remove its hooks, or save its "
+            "state_dict and load it as --model package.module:callable --weights FILE."
+        ) from error
+
+
+def _prepare(network: nn.Module, card: Card) -> Iterator[str]:
+    """Make a network's numbers float32, and yield what is doubtful about them and about what weights leave open."""
+    tensors = (*network.parameters(), *network.buffers())
+    if other := {tensor.dtype for tensor in tensors if tensor.is_floating_point()} - {torch.float32}:
+        network.float()
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other))
+        yield f"has weights in {names}, and is asked in float32."
+    is_from_file = card.weights not in (None, "pretrained", "random")
+    if is_from_file and card.model.startswith("torchvision:") and getattr(network, "transform_input", None) is False:
+        yield (
+            "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
+            "file of weights does not hold."
+        )
+
+
+def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str | None) -> Choice | None:
+    """Return the layer of local features, the default one or that of a name; None for a network without."""
+    if name is None:
+        return default_layer(network, preprocess, image)
+    layer_of(network, name)
+    return reading(network, preprocess, image, name)
 
 
 def network_of(card: Card, classes: int) -> nn.Module:
@@ -168,14 +245,14 @@ def network_of(card: Card, classes: int) -> nn.Module:
         except (Exception, SystemExit) as error:
             raise UserError(f"{card.model} cannot be built ({first_words(error)}).") from error
     if card.weights not in (None, "pretrained", "random"):
-        load_weights(network, card.model, Path(card.weights))
+        load_weights(network, card.model, Path(card.weights), card.weights_key)
     return network
 
 
 def _call(card: Card) -> nn.Module:
     """Return what a user's callable gives."""
     target = imported(card.model)
-    network = copy.deepcopy(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
+    network = copy_of(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
     if card.weights == "pretrained":
         raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")
     if not isinstance(network, nn.Module):
@@ -191,12 +268,14 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
     if card.normalize is not None:
         return Preprocess(*statistics(card.normalize, channels), card.resize)
     mean, deviation = STATISTICS["none"]
-    if card.weights in (None, "pretrained"):
+    if card.weights != "random":
         config = getattr(network, "pretrained_cfg", None)  # timm's
         if card.model.startswith("torchvision:"):
             mean, deviation = STATISTICS["imagenet"]
         elif isinstance(config, dict) and "mean" in config and "std" in config:
             mean, deviation = tuple(config["mean"]), tuple(config["std"])
+    if len(mean) not in (1, channels) and card.weights not in (None, "pretrained"):
+        mean, deviation = STATISTICS["none"]  # a file's weights may be for images of other channels than the library's
     if len(mean) not in (1, channels):
         raise UserError(f"{card.model} takes images of {len(mean)} channels, and these have {channels}.")
     return Preprocess(mean, deviation, card.resize)
@@ -213,11 +292,15 @@ def trial_image(data: Dataset) -> Tensor:
     return to_pixels(images)
 
 
-def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: Card, data: Dataset) -> None:
+def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: Card, data: Dataset) -> str | None:
+    """Return which part of a network's answer are the logits, None for the answer itself.
+
+    Raises UserError where the network does not take the images, or answers with something else.
+    """
     channels, height, width = data.image_shape
     try:
-        with torch.no_grad():
-            logits = network(preprocess(image))
+        with torch.no_grad(), no_recomputation():
+            answer = network(preprocess(image))
     except Exception as error:
         if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
             raise UserError(
@@ -228,16 +311,17 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
             f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{images_resized} "
             f"({first_words(error)}): --resize N gives it another size."
         ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise UserError(f"{card.model} does not answer with logits (N, classes) but with {_kind(logits)}.")
-    if logits.shape[1] != len(data.class_names):
-        raise UserError(
-            f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {len(data.class_names)}."
-        )
-
-
-def _kind(answer: Any) -> str:
-    return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+    classes = len(data.class_names)
+    part = card.logits if card.logits is not None else logits_part(answer, classes)
+    try:
+        logits = as_logits(answer, part, classes)
+    except UserError as error:
+        raise UserError(f"{card.model}: {error}") from error
+    if logits.ndim != 2 or len(logits) != len(image):
+        raise UserError(f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}.")
+    if logits.shape[1] != classes:
+        raise UserError(f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}.")
+    return part
 
 
 def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> list[dict[str, str]]:

@@ -40,6 +40,10 @@ class Subject(Protocol):
         `seed` None, `recipe` holds the radius that attacks take by default, and `card` how it was found.
         """
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return what makes answers that rest on it doubtful, a sentence each; none of a checkpoint of ours."""
+
     def local_shape(self) -> tuple[int, int, int]:
         """Return channels, height and width of its local features; zeros where it has none."""
 

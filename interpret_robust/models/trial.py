@@ -1,70 +1,214 @@
-"""A trial of a model from elsewhere on a few images: is its normalization right?"""
+"""A trial of a model from elsewhere on a few images, before any question is asked of it.
 
+What makes every answer meaningless is refused. What makes answers doubtful is one sentence each, with its remedy; these
+sentences are kept in the files of all answers that rest on the model, and shown beside their numbers.
+"""
+
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import binomtest
+from torch import Tensor
 
+from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.external import ExternalModel
-from interpret_robust.models.wrapped import STATISTICS, Preprocess
+from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.layers import Choice
+from interpret_robust.models.preprocess import STATISTICS, Preprocess
+from interpret_robust.models.wrapped import WrappedModel
 
-LOOKED_AT = 100
-"""Images on which a model's normalization is tried out."""
+NORMALIZED = 100
+"""Images on which a model's normalization is tried out, of at most SMALL pixels; of larger ones a third."""
+
+SMALL = 96 * 96
+
+ANSWERED = 8
+"""Images on which answers and gradients are looked at."""
 
 SIGNIFICANT = 0.01
 
+SAME = 1e-4
+"""Answers differ where they do by more than this share of the largest logit."""
+
 
 class Trial(NamedTuple):
-    """Clean accuracy of a model on a few images under its normalization, and what is wrong with it, or None."""
+    """Natural accuracy of a model on a few test images, and what is doubtful about it, a sentence each."""
 
     accuracy: float
     images: int
-    doubt: str | None
+    doubts: tuple[str, ...]
 
 
-def try_out(model: ExternalModel, data: Dataset, device: torch.device) -> Trial:
-    """Look at a few test images: under the normalization that was declared, and under the others that are known.
+def try_out(model: WrappedModel, data: Dataset, label: str, normalize: str, layer: Choice | None) -> Trial:
+    """Try a model on a few test images.
+
+    Args:
+        model: on the device on which it is tried.
+        data: whose test images it sees: eight for its answers, at most NORMALIZED for its normalization.
+        label: what sentences call it.
+        normalize: how its normalization is typed.
+        layer: that its local features are taken from, None where it has none.
+
+    Raises UserError where it gives no numbers at all, or where no gradient reaches the pixels: attacks and maps would
+    mean nothing. The model's weights and the process's random numbers are left as found.
+
+    Example:
+        >>> try_out(wrapper, data, "timm:vit_tiny_patch16_224", "inception", None).doubts
+        ()
+    """
+    device = model.preprocess.mean.device
+    images = to_pixels(to_device(data.test.draw(ANSWERED), device)[0])
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        doubts = [f"{label} {doubt}" for doubt in (*_of_answers(model, images), *_of_gradients(model, images, label))]
+        if layer is not None and layer.is_doubtful:
+            doubts.append(_of_layer(layer, label))
+        accuracy, count, doubt = _of_normalization(model, data, label, normalize)
+    return Trial(accuracy, count, (*doubts, *filter(None, [doubt])))
+
+
+def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
+    """Yield what is doubtful about the logits of a few images. Raises UserError where they are no numbers."""
+    with torch.no_grad():
+        logits = model(images)
+        again, alone = model(images), torch.cat([model(image[None]) for image in images])
+    size = logits.abs().max().clamp_min(1e-30)
+    if not bool(logits.isfinite().any()):
+        raise UserError(
+            f"the network answers none of {len(images)} images with numbers: are its weights and --normalize right?"
+        )
+    if strange := int((~logits.isfinite()).any(1).sum()):
+        yield f"answers {strange} of the first {len(images)} test images with logits that are not finite numbers."
+        return
+    if float((again - logits).abs().max()) > SAME * float(size):
+        yield _randomness(model, again, logits)
+    else:
+        if model.draws is not None:
+            yield f"answers the same each time: --draws {model.draws} changes nothing."
+        difference = float((alone - logits).abs().max() / size)
+        if difference > SAME:
+            yield (
+                f"answers an image differently alone and in a batch (by {difference:.1%} of the largest logit): "
+                "numbers depend on --batch-size. Does a layer use statistics of its batch?"
+            )
+    if bool(((logits >= 0) & (logits <= 1)).all()):
+        sums = bool(((logits.sum(1) - 1).abs() < SAME).all())
+        yield (
+            f"answers with {'probabilities' if sums else 'numbers between 0 and 1'}, not with logits: gradients of the "
+            "loss nearly vanish, attacks fail and robustness is overstated. Return what goes into its "
+            f"{'softmax' if sums else 'last activation'}."
+        )
+
+
+def _randomness(model: WrappedModel, again: Tensor, logits: Tensor) -> str:
+    changed = int((again.argmax(1) != logits.argmax(1)).sum())
+    if model.draws is not None:
+        return (
+            f"draws random numbers: answers are the expectation over {model.draws} draws of them, and two such "
+            f"expectations decide {changed} of {len(logits)} images differently. More --draws are steadier."
+        )
+    return (
+        f"answers an image differently each time ({changed} of {len(logits)} decisions changed): each number is one "
+        "draw of many, and attacks are too weak. --draws 20 asks for the expectation over 20 draws."
+    )
+
+
+def _of_gradients(model: WrappedModel, images: Tensor, label: str) -> Iterator[str]:
+    """Yield what is doubtful about gradients of the loss. Raises UserError where none reaches the pixels."""
+    with torch.enable_grad():
+        pixels = images.clone().requires_grad_()
+        logits = model(pixels)
+        gradient = None
+        if logits.requires_grad:
+            labels = logits.argmax(1)
+            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, pixels, allow_unused=True, retain_graph=True)
+            (slope,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), pixels, allow_unused=True)
+    if gradient is None or slope is None:
+        raise UserError(
+            f"{label}: no gradient of the answer reaches the pixels, so that attacks and maps would mean nothing: does "
+            "its forward use torch.no_grad, detach, or a step through NumPy?"
+        )
+    if bool((slope == 0).all()):
+        if bool((logits == logits[0]).all()):
+            yield f"answers all of the first {len(images)} test images alike, as an untrained network may."
+            return
+        raise UserError(
+            f"{label}: the gradient of the answer is zero in every pixel of {len(images)} images, though their answers "
+            "differ, so that attacks and maps would mean nothing: does its forward round the pixels?"
+        )
+    if strange := int((~gradient.isfinite()).flatten(1).any(1).sum()):
+        yield f"has gradients that are not numbers on {strange} of the first {len(images)} test images."
+        return
+    vanished = int((gradient.flatten(1) == 0).all(1).sum())
+    if vanished > len(images) // 2:
+        yield (
+            f"has a cross-entropy without any gradient on {vanished} of the first {len(images)} test images, though "
+            "its logits have one: they are so large that the loss is zero in float32, and attacks by it fail. "
+            "Trust the margin's (CW) and APGD-T, and see `irt flags`."
+        )
+
+
+def _of_layer(layer: Choice, label: str) -> str:
+    return (
+        f"{label}: a position of layer '{layer.name}' depends more on its own pixels than on {layer.own:.0%} of "
+        f"the others, where {layer.least:.0%} are expected: maps and ranks by position may lie elsewhere. "
+        "--local-layer names another."
+    )
+
+
+def _of_normalization(model: WrappedModel, data: Dataset, label: str, normalize: str) -> tuple[float, int, str | None]:
+    """Return the share of a few test images that are right, how many, and a doubt about the normalization, or None.
 
     In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
     that cannot be told from guessing (an exact binomial test).
     """
-    images_used = data.test.first(LOOKED_AT)
-    pixels, labels = to_device(images_used, device)
-    images, declared = to_pixels(pixels), model.wrapper.preprocess
-
-    def right(preprocess: Preprocess) -> Any:
-        with torch.no_grad():
-            batches = zip(torch.split(images, 25), torch.split(labels, 25), strict=True)
-            network = model.wrapper.to(device).backbone
-            return (
-                torch.cat([network(preprocess(batch)).argmax(1) == classes for batch, classes in batches]).cpu().numpy()
-            )
-
-    declared_right, channels = right(declared), data.image_shape[0]
-    alternatives = {
-        name: right(Preprocess(mean, deviation, declared.size).to(device))
-        for name, (mean, deviation) in STATISTICS.items()
-        if len(mean) in (1, channels)
-    }
-    accuracy = float(declared_right.mean())
-    better = max(alternatives, key=lambda name: float(alternatives[name].mean()))
-    gain = mcnemar(alternatives[better], declared_right)
-    doubt = None
-    if alternatives[better].mean() > accuracy and gain.p_value < SIGNIFICANT:
+    declared, device = model.preprocess, model.preprocess.mean.device
+    side = declared.size or max(data.image_shape[1:])
+    split = data.test.draw(NORMALIZED if side * side <= SMALL else NORMALIZED // 3)
+    pixels, labels = to_device(split, device)
+    right = _judge(model, to_pixels(pixels), labels)
+    declared_right, count, channels = right(declared), len(split), data.image_shape[0]
+    accuracy, chance = float(declared_right.mean()), 1 / len(data.class_names)
+    counted = f"{label} is right on {accuracy:.0%} of the first {count} test images"
+    better, better_right = normalize, declared_right
+    # Of fewer wrong images no other normalization could be significantly better.
+    if int((~declared_right).sum()) >= LEAST_WRONG:
+        for name, (mean, deviation) in STATISTICS.items():
+            if len(mean) in (1, channels):
+                other_right = right(Preprocess(mean, deviation, declared.size).to(device))
+                if other_right.mean() > better_right.mean():
+                    better, better_right = name, other_right
+    if better_right.mean() > accuracy and mcnemar(better_right, declared_right).p_value < SIGNIFICANT:
+        doubt = f"{counted} with --normalize {normalize}, and on {better_right.mean():.0%} with --normalize {better}."
+    elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT:
         doubt = (
-            f"{model.location} is right on {accuracy:.0%} of the first {len(images_used)} test images with "
-            f"--normalize {model.card.normalize}, and on {alternatives[better].mean():.0%} with --normalize {better}."
-        )
-    elif (
-        binomtest(int(declared_right.sum()), len(images_used), 1 / len(data.class_names), "greater").pvalue
-        > SIGNIFICANT
-    ):
-        doubt = (
-            f"{model.location} is right on {accuracy:.0%} of the first {len(images_used)} test images, hardly more "
-            f"than guessing ({1 / len(data.class_names):.0%}): are its normalization and the order of its classes "
+            f"{counted}, hardly more than guessing ({chance:.0%}): are its normalization and the order of its classes "
             "right?"
         )
-    return Trial(accuracy, len(images_used), doubt)
+    else:
+        doubt = None
+    return accuracy, count, doubt
+
+
+LEAST_WRONG = 8
+"""The fewest images, all right under one normalization and wrong under another, that McNemar's test at 0.01 tells."""
+
+
+def _judge(model: WrappedModel, images: Tensor, labels: Tensor) -> Callable[[Preprocess], Any]:
+    """Return a function from a normalization to which images (N,) are right under it."""
+
+    @torch.no_grad()
+    def right(preprocess: Preprocess) -> Any:
+        declared = model.preprocess
+        model.preprocess = preprocess
+        try:
+            predicted = [predicted_classes(model(batch)) for batch in torch.split(images, 25)]
+        finally:
+            model.preprocess = declared
+        return (torch.cat(predicted) == labels).cpu().numpy()
+
+    return right

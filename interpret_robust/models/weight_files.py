@@ -1,7 +1,12 @@
-"""Weights of a network in a file: safetensors, or a state dict that torch reads with `weights_only`."""
+"""Weights of a network in a file: safetensors, or a state dict that torch reads with `weights_only`.
 
-from collections.abc import Mapping
+Files hold them as people's programs wrap them: below a key, behind a prefix that a wrapper put before each name, beside
+a moving average of the same weights. What fits the network is taken; where two sets fit, the user chooses.
+"""
+
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,41 +17,117 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
 
-WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")
-"""Where files of weights keep them, if not at the top."""
+DEEPEST = 4
+"""Levels of keys below which weights are looked for."""
+
+COUNTER = "num_batches_tracked"
+"""A buffer of batch norm that evaluation does not use, and that some files lack."""
 
 
-def load_weights(network: nn.Module, label: str, path: Path) -> None:
-    """Load a file's weights, all of them. Raises UserError where it has others than the network."""
-    tensors, expected = _read_weights(path), network.state_dict()
-    if tensors and all(name.startswith("module.") for name in tensors):  # saved from within DataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    mismatches = sorted(
+def load_weights(network: nn.Module, label: str, path: Path, key: str | None = None) -> None:
+    """Load a file's weights into a network, all of them.
+
+    Args:
+        network: whose names and shapes they must have, behind whatever prefix.
+        label: what sentences call it.
+        path: of the file.
+        key: where in the file they lie, with dots between levels, or the prefix of their names; None for the only place
+            that fits.
+
+    Raises UserError where no set of tensors in the file, or more than one, fits the network.
+
+    Example:
+        >>> load_weights(network, "torchvision:resnet18", Path("last.ckpt"), "model_ema")
+    """
+    expected = network.state_dict()
+    sets = dict(_sets(_read(path), expected))
+    fitting = {place: tensors for place, tensors in sets.items() if not _mismatches(tensors, expected)}
+    if key is not None:
+        fitting = {place: tensors for place, tensors in fitting.items() if place == key.rstrip(".")}
+    if not fitting:
+        raise _no_fit(path, label, sets, expected, key)
+    first, *others = fitting.values()
+    if any(not _are_equal(first, other) for other in others):
+        places = ", ".join(repr(place) if place else "the top" for place in fitting)
+        raise UserError(f"{path} holds several weights of {label}, at {places}: --weights-key chooses one of them.")
+    counters = {name: tensor for name, tensor in expected.items() if name.endswith(COUNTER) and name not in first}
+    network.load_state_dict({name: tensor.to_dense() for name, tensor in first.items()} | counters)
+
+
+def _sets(content: Any, expected: Mapping[str, Tensor], place: str = "", depth: int = 0) -> Iterator[Any]:
+    """Yield (place, tensors by name) for each place and each prefix below which tensors of the network may lie."""
+    if not isinstance(content, Mapping) or depth > DEEPEST:
+        return
+    tensors = {str(name).replace("_orig_mod.", ""): item for name, item in content.items() if isinstance(item, Tensor)}
+    prefixes = _prefixes(tensors, expected)
+    for prefix in prefixes:
+        longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        inner = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix) and not name.startswith(longer)
+        }
+        yield ".".join(filter(None, [place, prefix.rstrip(".")])), inner
+    for name, item in content.items():
+        yield from _sets(item, expected, ".".join(filter(None, [place, str(name)])), depth + 1)
+
+
+def _prefixes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return what stands before a name of the network in names of tensors, whole words of it, the shortest first."""
+    needed = next((name for name in expected if not name.endswith(COUNTER)), None)
+    if not tensors or needed is None:
+        return []
+    ends = [name.removesuffix(needed) for name in tensors if name.endswith(needed)]
+    return sorted({end for end in ends if end == "" or end.endswith(".")}, key=len) or [""]
+
+
+def _mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return the names that only one of them has, or that differ in shape."""
+    return sorted(
         name
         for name in expected.keys() | tensors.keys()
-        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape
+        if not (name.endswith(COUNTER) and name not in tensors)
+        and (name not in expected or name not in tensors or expected[name].shape != tensors[name].shape)
     )
-    if mismatches:
-        name = mismatches[0]
-        raise UserError(
-            f"{path} does not hold the weights of {label}: {len(mismatches)} tensors differ, first {name} "
-            f"({_shape_in(tensors, name)} in the file, {_shape_in(expected, name)} in the network)."
-        )
-    network.load_state_dict(tensors)
+
+
+def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first if name in second)
+
+
+def _no_fit(
+    path: Path, label: str, sets: Mapping[str, Mapping[str, Tensor]], expected: Mapping[str, Tensor], key: str | None
+) -> UserError:
+    """Return the sentence that says where the set of tensors that comes nearest differs."""
+    if not sets:
+        return UserError(f"{path} holds no state dict: save model.state_dict().")
+    if key is not None and key.rstrip(".") not in sets:
+        places = ", ".join(repr(place) for place in sets if place) or "none"
+        return UserError(f"{path} holds no weights of {label} at --weights-key {key}; places that do: {places}.")
+    candidates = sets if key is None else {key: sets[key.rstrip(".")]}
+    place, tensors = min(candidates.items(), key=lambda item: len(_mismatches(item[1], expected)))
+    mismatches = _mismatches(tensors, expected)
+    name = mismatches[0]
+    at = f" at '{place}'" if place else ""
+    return UserError(
+        f"{path} does not hold the weights of {label}: {len(mismatches)} tensors{at} differ, first {name} "
+        f"({_shape_in(tensors, name)} in the file, {_shape_in(expected, name)} in the network)."
+    )
 
 
 def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
     return f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Any:
+    """Return what a file holds. Raises UserError for a file that is missing, damaged, or of another kind."""
     if not path.is_file():
         raise UserError(f"there is no file of weights {path}: give one, or --weights pretrained or random.")
     check_readable(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{path} is damaged or holds no weights ({first_words(error)}).") from None
     except Exception as error:  # torch's unpickler raises what it likes
@@ -54,9 +135,3 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "
             "model.state_dict(), or better a safetensors file."
         ) from error
-    for name in WRAPPER_KEYS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise UserError(f"{path} holds no state dict: save model.state_dict().")
-    return dict(content)

@@ -109,6 +109,13 @@ class Result:
         return data
 
     @cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """Return what makes its numbers doubtful, a sentence each, as it was found when they were made."""
+        with _open(self.path) as file:
+            run = json.loads(file[f"{PROVENANCE}/run_json"].asstr()[()])
+        return tuple(run.get("doubts", ()))
+
+    @cached_property
     def count(self) -> int:
         """Return the number of images."""
         with _open(self.path) as file:

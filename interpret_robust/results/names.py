@@ -77,6 +77,21 @@ def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
     return {kind: models for kind, models in kinds.items() if models}
 
 
+def remarks(results: Sequence[Result]) -> str:
+    """Return what has to be said beside all numbers of files, as the end of a note or a caption; often nothing.
+
+    That is how images were drawn from a split in the order of its classes, and what makes the numbers doubtful.
+    """
+    draws = dict.fromkeys(
+        f"The {result.data['images']} images are drawn {result.data['drawn']}: the {result.data['split']} split of "
+        f"{result.data['dataset']} is in the order of its classes."
+        for result in results
+        if "drawn" in result.data
+    )
+    doubts = dict.fromkeys(doubt for result in results for doubt in result.doubts)
+    return " ".join([*draws, *(["In doubt:", *doubts] if doubts else [])])
+
+
 def places(result: Result, axis: str) -> list[str]:
     """Return the names of an axis's places."""
     names: list[str] = result[axis].tolist()

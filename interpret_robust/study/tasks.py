@@ -13,7 +13,7 @@ import torch
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import work as streaming
 from interpret_robust.core import process_pool, ranks, round_robin
-from interpret_robust.core.device import cores, resolve
+from interpret_robust.core.device import cores, exact, resolve
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import Stopped, stop_requests
@@ -22,9 +22,8 @@ from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
-from interpret_robust.models.card import Card, Reference
-from interpret_robust.models.external import ExternalModel, subject
-from interpret_robust.models.trial import try_out
+from interpret_robust.models.card import Reference
+from interpret_robust.models.external import subject
 from interpret_robust.models.variants import variant
 from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
 from interpret_robust.training.job import Job
@@ -66,6 +65,7 @@ class TrainTask:
         """Return whether its checkpoint is there. Raises UserError where another job's has its name."""
         return is_finished(self.job(), self.folder, overwrite=self.overwrite)
 
+    @exact()
     def __call__(self, position: int | None = None) -> str:
         """Train, and say how it went. Raises Stopped without beginning where the deadline has passed."""
         with stop_requests() as stop:
@@ -156,6 +156,7 @@ class AnalysisTask:
         )
 
 
+@exact()
 def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say: Say) -> None:
     """Do the tasks that are not done yet, side by side on a CPU; on a GPU train several at once, else one by one.
 
@@ -296,16 +297,11 @@ def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
     """Return what is doubtful about the models from elsewhere that have still to be asked, or that read what others
     give.
     """
-    by_model: dict[tuple[Reference, str | None], str | None] = {}
-    for task in tasks:
-        for reference in (task.checkpoint, *task.evaluators):
-            if (reference, task.source) in by_model or not _is_card(reference) or task.is_done():
-                continue
-            model = subject(reference, task.source)
-            assert isinstance(model, ExternalModel)
-            by_model[reference, task.source] = try_out(model, load(model.source), resolve(task.device)).doubt
-    return [doubt for doubt in by_model.values() if doubt]
-
-
-def _is_card(reference: Reference) -> bool:
-    return isinstance(reference, Card) or reference.suffix == ".json"
+    sentences = [
+        doubt
+        for task in tasks
+        if not task.is_done()
+        for reference in (task.checkpoint, *task.evaluators)
+        for doubt in subject(reference, task.source).doubts
+    ]
+    return list(dict.fromkeys(sentences))

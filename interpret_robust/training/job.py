@@ -30,7 +30,7 @@ class Job:
 
         To the last bit they do so with an equal number of threads, which the checkpoint notes beside the job.
         """
-        train = self.dataset.train.first(self.limit)
+        train = self.dataset.train.draw(self.limit)
         return {
             "dataset": self.dataset.name,
             "dataset_sha256": train.sha256,

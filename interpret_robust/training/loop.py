@@ -105,7 +105,7 @@ class Run:
 
     def __post_init__(self) -> None:
         job, recipe = self.job, self.job.recipe
-        split = job.dataset.train.first(job.limit)
+        split = job.dataset.train.draw(job.limit)
         if len(split) < recipe.batch_size:
             raise UserError(
                 f"{len(split)} training images are fewer than one batch of {recipe.batch_size}: "
@@ -234,6 +234,7 @@ class Run:
             self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
 
 
+@devices.exact()
 def train(
     job: Job,
     folder: Path,

@@ -48,6 +48,6 @@ def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[T
     ]
     tables = analysis.compare(in_paper_order, *views) if analysis.compare else []
     return [
-        Table(rows, prefix=_prefix(in_paper_order)),
+        Table(rows, note=names.remarks(in_paper_order), prefix=_prefix(in_paper_order)),
         *(table if isinstance(table, Table) else Table(table) for table in tables),
     ]

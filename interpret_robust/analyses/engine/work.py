@@ -19,16 +19,17 @@ from interpret_robust.analyses.engine.settings import as_stored
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results import hdf5, writer
-from interpret_robust.results.hdf5 import Places
+from interpret_robust.results.hdf5 import Columns, Places
 
 
 class Work:
@@ -39,7 +40,7 @@ class Work:
         settings: resolved for the model.
         is_new: whether `run` has written the file; another process may have done so before.
         origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
-            `trained_on`, the sources of the model and of the evaluators.
+            `trained_on`, the sources of the model and of the evaluators; `doubts`, what makes the answer doubtful.
         recalibrate: the kind of training images that batch-norm statistics are measured on first, or `none`.
 
     Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
@@ -81,7 +82,7 @@ class Work:
         self.is_new = False
         limit = effective_limit(limit, dataset.split(split))
         self.recalibrate = recalibration.check_kind(recalibrate)
-        self.split = dataset.split(split).first(limit)
+        self.split = dataset.split(split).draw(limit)
         if analysis.needs_masks and self.split.masks is None:
             raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
         self.settings: Any = settings.resolve(subject.job)
@@ -112,6 +113,8 @@ class Work:
             "batch_size": batch_size,
             "device": device.type,
         }
+        if limit is not None and dataset.split(split).is_in_class_order:
+            self.config["data"]["drawn"] = DRAWN
         if recalibrate != "none":
             self.config["recalibration"] = recalibration.description(recalibrate, dataset.train, subject.job)
         if evaluators:
@@ -121,10 +124,11 @@ class Work:
                 "jobs": {model.name: model.job for model in evaluators},
                 "given": not default_evaluators,
             }
-        self.origin = {
+        self.origin: dict[str, Any] = {
             "source": source or dataset.name,
             "limit": limit,
             "trained_on": [model.source for model in (subject, *evaluators)],
+            "doubts": list(dict.fromkeys(doubt for model in (subject, *evaluators) for doubt in model.doubts)),
         }
         self.axes |= analysis.axes(self)
 
@@ -166,7 +170,9 @@ class Work:
 
         with self._together():
             for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
-                totals[batch.indices.start // self.batch_size] = torch.tensor(measure(batch), dtype=torch.float64)
+                with self._naming_images(batch):
+                    measured = measure(batch)
+                totals[batch.indices.start // self.batch_size] = torch.tensor(measured, dtype=torch.float64)
         return to_numpy(ranks.total(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
@@ -214,6 +220,7 @@ class Work:
         is_equal = hdf5.config_sha256(own_config) == hdf5.config_sha256(other)
         return self.analysis.readers == "copies" and is_equal and _readers_of(stored_config) != _readers_of(self.config)
 
+    @devices.exact()
     def run(self, *, overwrite: bool = False, position: int | None = None) -> Path:
         """Write the file, going on after the last whole batches of a stopped run.
 
@@ -267,8 +274,19 @@ class Work:
         with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing_images, own_firsts) as sink:
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
-                sink.append(self.analysis.rows(self.model, batch, context))
+                with self._naming_images(batch):
+                    rows_of_batch = self.analysis.rows(self.model, batch, context)
+                sink.append(rows_of_batch)
                 bar.update(len(batch.indices) * ranks.count())
+
+    @contextmanager
+    def _naming_images(self, batch: Batch) -> Iterator[None]:
+        """Make an error about numbers of a batch one that names the images as the split counts them."""
+        try:
+            yield
+        except NotFiniteError as error:
+            images = [batch.indices[place] for place in error.places]
+            raise UserError(f"{self._subject.location}: {NotFiniteError(error.quantity, images)}") from error
 
     def _sink(
         self, rows: writer.Rows | None, missing_images: AnyArray, own_firsts: AnyArray
@@ -290,8 +308,22 @@ class Work:
         columns = rows.columns()
         summary = self.analysis.summarize(columns, self.split)
         summary |= self.analysis.examples(columns, self.split, self.settings)
-        run = provenance.code_version() | self.origin | {"seconds": round(time.monotonic() - began, 1)}
+        doubts = [*self.origin["doubts"], *self._unanswered(columns)]
+        seconds = round(time.monotonic() - began, 1)
+        run = provenance.code_version() | self.origin | {"doubts": doubts, "seconds": seconds}
         rows.finish(summary, run)
+
+    def _unanswered(self, columns: Columns) -> Iterator[str]:
+        """Yield a sentence where images were answered with NaN, by whatever model."""
+        names = [column.path for column in self.analysis.schema.per_image if "prediction" in column.path]
+        has_none = [(columns[name].reshape(len(self.split), -1) == NO_CLASS).any(1) for name in names]
+        images = np.flatnonzero(np.any(has_none, axis=0)) if names else np.arange(0)
+        if len(images):
+            yield (f"{self._subject.name}: {NotFiniteError('logits', images.tolist())} Such an answer is never right.")
+
+
+DRAWN = "from all classes in proportion"
+"""How a limit draws from a split that is in the order of its classes, see `Split.draw`."""
 
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:

@@ -1,0 +1,337 @@
+"""The layers of anyone's network: which of them give features at positions of the image, and which one is taken.
+
+Nothing of the network is changed. A layer is watched, or its output replaced, by a hook that is there for one pass.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.models.logits import tensors_of
+from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.recomputation import no_recomputation
+
+
+class Map(NamedTuple):
+    """Local features (N, C, H, W) in a layer's output, and how to put others in their place there."""
+
+    local: Tensor
+    put_back: Callable[[Tensor], Tensor]
+
+
+def as_map(output: Any, aspect: float, prefix: int | None = None, first: int | None = None) -> Map | None:
+    """Return the local features in what a layer gave, None where it gave none.
+
+    They are (N, C, H, W), or (N, H, W, C), or (N, T, C) with H*W tokens of the image among its T tokens. Of the first
+    two the one with the shape of the images is taken: `aspect` is height over width.
+
+    Args:
+        output: what the layer gave.
+        aspect: height over width of the images.
+        prefix: how many tokens the network says it puts before those of the image. Layers before it does so, or that
+            leave these tokens out, give those of the image alone. None where it does not say: the last tokens that fill
+            a grid of that shape are taken to be of the image.
+        first: number of the first token of the image where that is known: the largest grid from there on is taken.
+    """
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return None
+    if output.ndim == 4:
+        return _from_grid(output, aspect)
+    return (
+        _from_tokens(output, _first_token(output.shape[1], aspect, prefix, first), aspect) if output.ndim == 3 else None
+    )
+
+
+def _from_grid(output: Tensor, aspect: float) -> Map | None:
+    rows, columns, last = output.shape[1:]
+    if _fits(columns, last, aspect):
+        return Map(output, lambda local: local)
+    if _fits(rows, columns, aspect):
+        return Map(output.permute(0, 3, 1, 2), lambda local: local.permute(0, 2, 3, 1).contiguous())
+    return None
+
+
+def _first_token(count: int, aspect: float, prefix: int | None, first: int | None) -> int:
+    """Return the number of the first token of the image among `count` tokens, `count` where there is none."""
+    if first is not None:
+        return first
+    if prefix is None:
+        height, width = _grid(count, aspect)
+        return count - height * width
+    for before in (prefix, 0):
+        height, width = _grid(count - before, aspect)
+        if before + height * width == count:
+            return before
+    return count
+
+
+def _grid(tokens: int, aspect: float) -> tuple[int, int]:
+    """Return height and width of the largest grid of the images' shape that so many tokens fill; zeros for none."""
+    height = int((max(tokens, 0) * aspect) ** 0.5 + 1e-6)
+    width = round(height / aspect)
+    return (height, width) if 1 <= height * width <= tokens else (0, 0)
+
+
+def _fits(height: int, width: int, aspect: float) -> bool:
+    """Return whether a grid has the shape of the images, up to what strides cut off."""
+    return min(height, width) > 0 and abs(height - aspect * width) < 1
+
+
+def _from_tokens(output: Tensor, first: int, aspect: float) -> Map | None:
+    height, width = _grid(output.shape[1] - first, aspect)
+    end = first + height * width
+    if end == first:
+        return None
+
+    def put_back(local: Tensor) -> Tensor:
+        return torch.cat([output[:, :first], local.flatten(2).transpose(1, 2), output[:, end:]], 1)
+
+    return Map(output[:, first:end].transpose(1, 2).reshape(*output.shape[::2], height, width), put_back)
+
+
+def prefix_tokens(network: nn.Module) -> int | None:
+    """Return how many tokens come before those of the image, where the network says so, as timm's do."""
+    count = getattr(network, "num_prefix_tokens", None)
+    return count if isinstance(count, int) else None
+
+
+def layer_of(network: nn.Module, name: str) -> nn.Module:
+    """Return the layer of a dotted name. Raises UserError for a name that no layer has."""
+    modules_by_name: dict[str, nn.Module] = {path: module for path, module in network.named_modules() if path}
+    if name not in modules_by_name:
+        matches = difflib.get_close_matches(name, modules_by_name, n=1)
+        hint = f"did you mean '{matches[0]}'? " if matches else ""
+        top = ", ".join(path for path in modules_by_name if "." not in path)
+        raise UserError(f"unknown layer '{name}': {hint}at the top are {top}; `irt model layers` lists all that do.")
+    return modules_by_name[name]
+
+
+class Layer(NamedTuple):
+    """A layer in a pass of a network.
+
+    `name` is dotted, `kind` its class, `shape` that of its local features (C, H, W) or None where it has none, `runs`
+    how often it ran, and `matters` whether the logits depend on these features.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, int, int] | None
+    runs: int
+    matters: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether its output can serve as local features.
+
+        Several positions, from one run, that the logits rest on.
+        """
+        return self.shape is not None and self.shape[1] * self.shape[2] > 1 and self.runs == 1 and self.matters
+
+
+def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[Layer]:
+    """Return the layers of a network in the order in which they end, seen in a pass of one image (1, C, H, W)."""
+    outputs: dict[str, list[Any]] = {}
+    modules_by_name = {name: module for name, module in network.named_modules() if name}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _, __, output: outputs.setdefault(name, []).append(output)
+
+    pixels = preprocess(image).requires_grad_()
+    with hooks((module, keep(name)) for name, module in modules_by_name.items()), _seen_by_answer(network) as answers:
+        network(pixels.clone())  # a network may work in their place
+    aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
+    maps = {
+        name: as_map(passes[-1], aspect, prefix) if _has_images(passes[-1], len(image)) else None
+        for name, passes in outputs.items()
+    }
+    live = [name for name, feature_map in maps.items() if feature_map is not None and outputs[name][-1].requires_grad]
+    live_outputs = [outputs[name][-1] for name in live]
+    gradients = torch.autograd.grad(answers[-1], live_outputs, allow_unused=True) if live_outputs else ()
+    matters = {
+        name
+        for name, gradient in zip(live, gradients, strict=True)
+        if (of_local := as_map(gradient, aspect, prefix)) is not None and bool((of_local.local != 0).any())
+    }
+    return [
+        Layer(
+            name,
+            type(modules_by_name[name]).__name__,
+            None
+            if feature_map is None
+            else (feature_map.local.shape[1], feature_map.local.shape[2], feature_map.local.shape[3]),
+            len(outputs[name]),
+            name in matters,
+        )
+        for name, feature_map in maps.items()
+    ]
+
+
+def _has_images(output: Any, count: int) -> bool:
+    """Return whether what a layer gave has a row for each of `count` images: windows and sequences may not."""
+    return isinstance(output, Tensor) and output.ndim > 0 and len(output) == count
+
+
+class Choice(NamedTuple):
+    """The layer that is taken, how its tokens are read, and whether that can be trusted.
+
+    `first` is the number of the first token of the image where it had to be measured, see `as_map`; `own` the share of
+    other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
+    positions, NaN where no gradient tells; `least` how large it has to be.
+    """
+
+    name: str
+    first: int | None
+    own: float
+    least: float
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether positions do not depend on their own pixels as much as they should."""
+        return self.own < self.least
+
+
+LEAST_OF_TOKENS = 0.75
+"""What tells tokens of the image in their order from others: they keep what they were made from. (`Choice.least`)"""
+
+LEAST_OF_GRIDS = 0.5
+"""The same for features on a grid, whose order is beyond doubt: behind many layers they see all of the image."""
+
+LEAST_POSITIONS = 9
+"""A grid of fewer positions is too small to tell."""
+
+SAMPLED = 16
+"""Positions whose dependence on pixels is measured."""
+
+
+def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> Choice | None:
+    """Return the last layer with several positions that everything from the image to the logits passes through.
+
+    Positions have to depend most on their own pixels. Behind a gate or inside of a residual block there may be later
+    layers that see only a part: they are taken where no layer sees all. None where no layer has several positions. One
+    image (1, C, H, W) is tried.
+    """
+    local = [layer.name for layer in reversed(layers(network, preprocess, image)) if layer.is_local]
+    sees_all = (name for name in local if _sees_all(network, name, preprocess, image))
+    doubtful = None
+    for name in sees_all:
+        choice = reading(network, preprocess, image, name)
+        if not choice.is_doubtful:
+            return choice
+        doubtful = doubtful or choice
+    return doubtful or (reading(network, preprocess, image, local[0]) if local else None)
+
+
+def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str) -> Choice:
+    """Return how the tokens of a layer are to be read: as `as_map` does, unless only another first token is right.
+
+    Raises UserError for a name that no layer has.
+    """
+    output = _output(network, preprocess, image, name)
+    if not isinstance(output, Tensor) or output.ndim != 3:
+        return Choice(name, None, own_dependence(network, preprocess, image, name), LEAST_OF_GRIDS)
+    usual = Choice(name, None, own_dependence(network, preprocess, image, name), LEAST_OF_TOKENS)
+    if not usual.is_doubtful:
+        return usual
+    height, width = _grid(output.shape[1], image.shape[2] / image.shape[3])
+    others = [
+        usual._replace(first=first, own=own_dependence(network, preprocess, image, name, first))
+        for first in range(output.shape[1] - height * width + 1)
+    ]
+    best = max(others, key=lambda choice: choice.own)
+    return usual if best.is_doubtful else best
+
+
+def own_dependence(
+    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first: int | None = None
+) -> float:
+    """Return the share of other cells on which a position depends less than on its own, see `Choice`.
+
+    A position depends on a cell by the mean size of the gradient of its features, summed over channels with random
+    signs, with respect to the cell's pixels. SAMPLED positions are measured, each on a copy of the image (1, C, H, W),
+    in one pass.
+    """
+    pixels = preprocess(image)
+    aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
+    output = _output(network, preprocess, image, name)
+    local_map = as_map(output, aspect, prefix, first)
+    if local_map is None or (places := local_map.local[0, 0].numel()) < (2 if output.ndim == 3 else LEAST_POSITIONS):
+        return float("nan")
+    height, width = local_map.local.shape[2:]
+    sampled = torch.linspace(0, places - 1, min(SAMPLED, places)).round().long().to(image.device)
+    copies = image.expand(len(sampled), -1, -1, -1).clone().requires_grad_()
+    with torch.enable_grad():
+        local_map = as_map(_output(network, preprocess, copies, name), aspect, prefix, first)
+        if local_map is None or not local_map.local.requires_grad or len(local_map.local) != len(sampled):
+            return float("nan")
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (local_map.local.shape[1],), generator=generator).to(image) * 2 - 1
+        features = local_map.local.float().flatten(2)[range(len(sampled)), :, sampled]
+        (gradient,) = torch.autograd.grad((features * signs).sum(), copies, allow_unused=True)
+    if gradient is None:
+        return float("nan")
+    size = F.adaptive_avg_pool2d(gradient.abs().sum(1, keepdim=True), (height, width)).flatten(1)
+    below = (size < size.gather(1, sampled[:, None])).sum(1) / (places - 1)
+    return float(below[size.sum(1) > 0].mean())
+
+
+def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: str) -> Any:
+    """Return what a layer gives for images, as it was then."""
+    outputs: list[Any] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        outputs.append(output.clone() if isinstance(output, Tensor) else output)
+
+    with hooks([(layer_of(network, name), keep)]):
+        network(preprocess(images).clone())
+    return outputs[-1] if outputs else None
+
+
+def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
+    """Return whether the answer does not depend on the image where a layer's output is held fixed."""
+    pixels = preprocess(image).requires_grad_()
+    with hooks([(layer_of(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as answers:
+        network(pixels.clone())
+    if not answers[-1].requires_grad:
+        return True
+    (gradient,) = torch.autograd.grad(answers[-1], pixels, allow_unused=True)
+    return gradient is None or not bool((gradient != 0).any())
+
+
+@contextmanager
+def hooks(pairs: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Register forward hooks that are there while this is entered."""
+    handles = [module.register_forward_hook(hook) for module, hook in pairs]
+    try:
+        with no_recomputation():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _seen_by_answer(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
+
+    It is made of what linear layers see, the last of which answers in most networks: fresh transformers begin with an
+    answer of zero, which depends on nothing.
+    """
+    answers: list[Tensor] = []
+
+    def of_input(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
+        answers.append(inputs[0].square().sum())
+
+    def of_answer(_: nn.Module, __: Any, answer: Any) -> None:
+        answers.append(
+            sum((tensor.square().sum() for tensor in tensors_of(answer)), sum(answers[-1:], torch.zeros(())))
+        )
+
+    linear = [(module, of_input) for module in network.modules() if isinstance(module, nn.Linear)]
+    with torch.enable_grad(), hooks([*linear, (network, of_answer)]):
+        yield answers

@@ -1,0 +1,80 @@
+"""What networks answer with, as logits (N, classes) in float32: tensors in half precision, tuples, one number."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interpret_robust.core.errors import UserError
+
+
+def as_logits(answer: Any, part: str | None, classes: int | None) -> Tensor:
+    """Return the logits (N, classes) in what a network answered.
+
+    Args:
+        answer: a tensor; or a tuple, a list or a mapping that `part` picks from.
+        part: the number or the name of the part that are the logits; None where the answer is a tensor.
+        classes: where there are two, one number an image, (N,) or (N, 1), is the logit of the second against the first.
+
+    Raises UserError where there is no such part, or it is no tensor of numbers.
+
+    Example:
+        >>> as_logits((torch.zeros(4, 7), None), "0", 7).shape
+        torch.Size([4, 7])
+    """
+    if part is not None:
+        parts = _parts(answer)
+        if part not in parts:
+            raise UserError(f"the network answers with {kind(answer)}, without a part '{part}': {remedy(answer)}")
+        answer = parts[part]
+    if not isinstance(answer, Tensor):
+        raise UserError(f"the network does not answer with a tensor but with {kind(answer)}: {remedy(answer)}")
+    if classes == 2 and (answer.ndim == 1 or tuple(answer.shape[1:]) == (1,)):
+        logit = answer.reshape(-1, 1).float()
+        return torch.cat([torch.zeros_like(logit), logit], 1)
+    return answer.float()
+
+
+def _parts(answer: Any) -> dict[str, Any]:
+    """Return what an answer of several parts holds, by name or number."""
+    if isinstance(answer, Mapping):
+        parts = dict(answer)
+    elif isinstance(answer, Sequence) and not isinstance(answer, str):
+        parts = dict(enumerate(answer))
+        parts |= getattr(answer, "_asdict", dict)()
+    else:
+        parts = vars(answer) if hasattr(answer, "__dict__") and not isinstance(answer, Tensor) else {}
+    return {str(name): part for name, part in parts.items()}
+
+
+def logits_part(answer: Any, classes: int) -> str | None:
+    """Return the only part of an answer that can be logits of so many classes; None for a tensor, and where none is or
+    several are.
+    """
+    candidates = [
+        name
+        for name, part in _parts(answer).items()
+        if isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and part.shape[1] == classes
+    ]
+    return candidates[0] if len({id(_parts(answer)[name]) for name in candidates}) == 1 else None
+
+
+def tensors_of(answer: Any) -> list[Tensor]:
+    """Return the tensors of numbers that an answer is or holds."""
+    parts = [answer] if isinstance(answer, Tensor) else _parts(answer).values()
+    return [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+
+
+def kind(answer: Any) -> str:
+    """Return what an answer is, in a few words."""
+    return f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+
+
+def remedy(answer: Any) -> str:
+    """Return which parts of an answer could be named, as the end of a sentence."""
+    shapes = {name: tuple(part.shape) for name, part in _parts(answer).items() if isinstance(part, Tensor)}
+    if not shapes:
+        return "wrap it so that it returns logits (N, classes)."
+    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    return f"--logits names the part that are the logits; its tensors are {listed}."

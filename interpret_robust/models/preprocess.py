@@ -1,0 +1,75 @@
+"""What lies between pixels in [0, 1] and a network that expects others: resizing and normalization."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interpret_robust.core.errors import UserError, unknown
+
+STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "inception": ((0.5,), (0.5,)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "none": ((0.0,), (1.0,)),
+}
+"""Means and deviations of pixels in [0, 1], by channel, that networks are trained with.
+
+`imagenet` are torchvision's; `inception` takes pixels to [-1, 1], as most vision transformers of timm have it; `clip`
+are OpenAI's.
+"""
+
+
+class Preprocess(nn.Module):
+    """What lies between pixels in [0, 1] and a network: (pixels - mean) / deviation, after resizing where asked for.
+
+    Args:
+        mean, deviation: one number a channel, or one for all.
+        size: height and width that images are resized to (bilinear, smoothed where they shrink), None for as they are.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: tuple[float, ...], deviation: tuple[float, ...], size: int | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.size is not None:
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        return (images - self.mean) / self.deviation
+
+
+def statistics(text: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation for a name of STATISTICS or for numbers: `mean,std`, or one of each a channel.
+
+    Raises UserError for anything else, and for numbers that do not suit images of so many `channels`.
+    """
+    if text in STATISTICS:
+        mean, deviation = STATISTICS[text]
+    else:
+        numbers = _numbers(text)
+        half = len(numbers) // 2
+        mean, deviation = numbers[:half], numbers[half:]
+    if len(mean) not in (1, channels):
+        raise UserError(f"--normalize {text} is for images of {len(mean)} channels, and these have {channels}.")
+    return mean, deviation
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise unknown("normalization", text, (*STATISTICS, "mean,std such as 0.5,0.25")) from None
+    good = all(map(math.isfinite, numbers)) and min(numbers[len(numbers) // 2 :]) > 0
+    if len(numbers) % 2 or not good:
+        raise UserError(
+            f"--normalize {text}: give a mean and a positive standard deviation, such as 0.5,0.25, or first the means "
+            "of all channels and then their standard deviations."
+        )
+    return numbers

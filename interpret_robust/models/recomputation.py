@@ -1,0 +1,42 @@
+"""Gradient checkpointing inside of anyone's network, which hooks and gradients of pixels do not get along with."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from torch.utils import checkpoint as library
+
+
+class _Direct:
+    """What stands in for the reentrant kind: the function is called, and its activations are kept."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _: bool, *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def _keep(*_: Any, **__: Any) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def no_recomputation() -> Iterator[None]:
+    """Keep activations of networks that run inside, where `torch.utils.checkpoint` would compute them anew.
+
+    Anew is after a hook has been removed, so that the gradient would be of another network, and the reentrant kind
+    refuses gradients with respect to pixels alone. The price is the memory that checkpointing saves.
+
+    Example:
+        >>> with no_recomputation():
+        ...     logits = network(images)
+    """
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(library, "CheckpointFunction", _Direct))
+        for name in _GENERATORS:
+            patches.enter_context(mock.patch.object(library, name, _keep))
+        yield
+
+
+_GENERATORS = [name for name in vars(library) if name.startswith("_checkpoint_without_reentrant_generator")]
+"""What the other kind enters before a function is called, by the names of this version of torch and older ones."""

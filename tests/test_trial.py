@@ -1,0 +1,556 @@
+"""The trial of a model from elsewhere: what is refused, what is doubted, and where a doubt is said again."""
+
+import copy
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from anyone import C, Convolutions, H, K, Transformer, W, noise, seeded
+from networks import array, pixels
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+import interpret_robust as ir
+from interpret_robust.core.device import exact
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.figures.drawing import compose
+from interpret_robust.models.card import Card
+from interpret_robust.models.external import ExternalModel, bring, copy_of, unwrap
+from interpret_robust.models.layers import default_layer, own_dependence, reading
+from interpret_robust.models.logits import as_logits
+from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.wrapped import WrappedModel
+
+PLAIN = Preprocess((0.0,), (1.0,))
+DATA = noise()
+
+
+class Changed(nn.Module):
+    """A network of convolutions, and what `change` makes of its logits."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.network, self.change = seeded(Convolutions), change
+
+    def forward(self, images: Tensor) -> Any:
+        return self.change(self.network(images))
+
+
+def tried(network: nn.Module, **card: Any) -> ExternalModel:
+    return bring(network.eval(), Card("mine:net", label="mine", **card), DATA, "noise")
+
+
+def doubts_about(network: nn.Module, **card: Any) -> list[str]:
+    """What is doubted beside the accuracy, which noise leaves to chance."""
+    return [doubt for doubt in tried(network, **card).doubts if " is right on " not in doubt]
+
+
+# --- answers
+
+
+def test_a_plain_network_raises_no_doubt() -> None:
+    assert doubts_about(Changed(lambda logits: logits)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "layer"),
+    [
+        (lambda logits: logits.softmax(1), "probabilities", "softmax"),
+        (torch.sigmoid, "numbers between 0 and 1", "last activation"),
+    ],
+)
+def test_answers_that_are_no_logits_are_doubted(change: Any, kind: str, layer: str) -> None:
+    (doubt,) = doubts_about(Changed(change))
+    assert doubt.startswith(f"mine answers with {kind}, not with logits:")
+    assert doubt.endswith(f"Return what goes into its {layer}.")
+
+
+def test_log_probabilities_are_logits() -> None:
+    assert doubts_about(Changed(lambda logits: logits.log_softmax(1))) == []
+
+
+def test_large_logits_whose_loss_has_no_gradient_are_doubted() -> None:
+    (doubt,) = doubts_about(Changed(lambda logits: 1e6 * logits))
+    assert "cross-entropy without any gradient on 8 of the first 8 test images" in doubt
+
+
+def test_a_network_that_draws_random_numbers_is_doubted() -> None:
+    (doubt,) = doubts_about(Changed(lambda logits: F.dropout(logits, 0.5)))
+    assert re.match(r"mine answers an image differently each time \(\d of 8 decisions changed\)", doubt)
+    assert "--draws 20" in doubt
+
+
+def test_a_network_whose_answers_depend_on_the_batch_is_doubted() -> None:
+    (doubt,) = doubts_about(Changed(lambda logits: logits - logits.mean(0)))
+    assert doubt.startswith("mine answers an image differently alone and in a batch (by ")
+
+
+def test_a_constant_network_is_doubted() -> None:
+    (doubt,) = doubts_about(Changed(lambda logits: 0 * logits + torch.arange(K)))
+    assert doubt == "mine answers all of the first 8 test images alike, as an untrained network may."
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda logits: logits.detach(), "no gradient of the answer reaches the pixels"),
+        (lambda logits: (10 * logits).round(), "is zero in every pixel of 8 images, though their answers differ"),
+        (lambda logits: logits * torch.nan, "the network answers none of 8 images with numbers"),
+    ],
+)
+def test_a_network_whose_answers_would_mean_nothing_is_refused(change: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        tried(Changed(change))
+
+
+def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
+    network = seeded(Convolutions)
+    state, weights = torch.get_rng_state(), copy.deepcopy(network.state_dict())
+    tried(network)
+    torch.testing.assert_close(network.state_dict(), weights, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- the expectation over draws
+
+
+class Masked(nn.Module):
+    """A network whose logits lose random entries, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = seeded(Convolutions)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.dropout(self.network(images), 0.3)
+
+
+def test_draws_give_the_logarithm_of_mean_probabilities() -> None:
+    model, images = WrappedModel(Masked(), PLAIN, "network.body", draws=4), pixels(3, C, H, W)
+    found, again = model(images), model(images)
+    slow = []
+    for seed in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            slow.append(np.log(np.mean([array(model.backbone(images).softmax(1)) for _ in range(4)], axis=0)))
+    np.testing.assert_allclose(array(found), slow[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(array(again), slow[1], rtol=1e-4, atol=1e-5)
+
+
+def test_draws_leave_random_numbers_as_they_were_and_reach_features() -> None:
+    model, images = WrappedModel(Masked(), PLAIN, "network.body", draws=3), pixels(2, C, H, W)
+    state = torch.get_rng_state()
+    features = model.features(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(features.local, WrappedModel(Masked(), PLAIN, "network.body").features(images).local)
+    assert features.pooled.exp().sum(1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_more_draws_of_a_random_network_are_steadier_and_said() -> None:
+    (doubt,) = doubts_about(Masked(), draws=50)
+    assert doubt.startswith("mine draws random numbers: answers are the expectation over 50 draws of them")
+    (doubt,) = doubts_about(seeded(Convolutions), draws=2)
+    assert doubt == "mine answers the same each time: --draws 2 changes nothing."
+
+
+def test_an_expectation_of_one_draw_is_refused() -> None:
+    with pytest.raises(UserError, match="--draws 1: an expectation needs two draws at least"):
+        Card("mine:net", draws=1)
+
+
+# --- the form of answers
+
+
+class Answer:
+    """What some libraries answer with."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits, self.hidden = logits, logits[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda logits: (logits, None), "0"),
+        (lambda logits: [logits[:, :3], logits], "1"),
+        (lambda logits: {"features": logits[:, :2], "logits": logits}, "logits"),
+        (Answer, "logits"),
+    ],
+)
+def test_the_only_part_that_can_be_logits_is_taken_and_kept_in_the_card(change: Any, part: str) -> None:
+    model, images = tried(Changed(change)), pixels(2, C, H, W)
+    assert model.card.logits == part
+    torch.testing.assert_close(model.wrapper(images), seeded(Convolutions)(images))
+
+
+def test_of_two_parts_that_can_be_logits_one_is_named() -> None:
+    network, images = Changed(lambda logits: (logits, -logits)), pixels(2, C, H, W)
+    with pytest.raises(UserError, match=r"--logits names the part that are the logits; its tensors are 0 \(1, 7\), 1"):
+        tried(network)
+    torch.testing.assert_close(tried(network, logits="1").wrapper(images), -seeded(Convolutions)(images))
+    with pytest.raises(UserError, match="without a part '2'"):
+        tried(network, logits="2")
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_one_number_is_the_logit_of_the_second_of_two_classes(shape: tuple[int, ...]) -> None:
+    logit, labels = torch.tensor([-2.0, 0.5, 3.0, 0.0]), torch.tensor([1, 1, 0, 1])
+    logits = as_logits(logit.reshape(shape), None, 2)
+    torch.testing.assert_close(logits.softmax(1)[:, 1], torch.sigmoid(logit))
+    expected = F.binary_cross_entropy_with_logits(logit, labels.float(), reduction="none")
+    torch.testing.assert_close(F.cross_entropy(logits, labels, reduction="none"), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_are_asked_in_float32_and_said(dtype: torch.dtype) -> None:
+    model, images = tried(seeded(Convolutions).to(dtype)), pixels(2, C, H, W)
+    assert f"mine has weights in {str(dtype).removeprefix('torch.')}, and is asked in float32." in model.doubts
+    expected = seeded(Convolutions).to(dtype).float()(images)
+    torch.testing.assert_close(model.wrapper(images), expected)
+
+
+def test_answers_in_half_precision_are_made_float32() -> None:
+    images = pixels(2, C, H, W)
+    answer = tried(Changed(lambda logits: logits.bfloat16())).wrapper(images)
+    assert answer.dtype == torch.float32
+    torch.testing.assert_close(answer, seeded(Convolutions)(images).bfloat16().float())
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_network_that_recomputes_activations_is_attacked_as_without(reentrant: bool) -> None:
+    class Recomputed(Convolutions):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = recompute(super().forward, images, use_reentrant=reentrant)
+            return logits
+
+    images, labels = pixels(3, C, H, W), torch.arange(3)
+    attack = ir.PGD(8 / 255, 2 / 255, 3)
+    adversarial = attack(tried(seeded(Recomputed)).wrapper, images, labels)
+    torch.testing.assert_close(adversarial, attack(tried(seeded(Convolutions)).wrapper, images, labels))
+
+
+# --- copies
+
+
+class Keeper:
+    """A hook that keeps what a layer gave."""
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+
+    def __call__(self, _: nn.Module, __: Any, output: Tensor) -> None:
+        self.kept.append(output)
+
+
+def with_weight_norm() -> Any:
+    network = seeded(Convolutions)
+    torch.nn.utils.weight_norm(network.answer)
+    return network
+
+
+def with_pruning() -> Any:
+    import torch.nn.utils.prune
+
+    network = seeded(Convolutions)
+    torch.nn.utils.prune.l1_unstructured(network.answer, "weight", amount=0.5)  # type: ignore[no-untyped-call]
+    return network
+
+
+def with_a_keeper() -> Any:
+    network = seeded(Convolutions)
+    network.body.register_forward_hook(Keeper())
+    network(pixels(1, C, H, W))
+    return network
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("build", [with_weight_norm, with_pruning, with_a_keeper])
+def test_networks_that_torch_does_not_copy_are_copied(build: Any) -> None:
+    network, images = build(), pixels(2, C, H, W)
+    copied = copy_of(network).eval()
+    torch.testing.assert_close(copied(images), network(images))
+    shared = {tensor.data_ptr() for tensor in network.parameters()} & {one.data_ptr() for one in copied.parameters()}
+    assert not shared
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, lambda network: torch.compile(nn.DataParallel(network))]
+)
+def test_what_wraps_a_network_is_taken_off(wrap: Any) -> None:
+    network = seeded(Convolutions)
+    assert unwrap(wrap(network)) is network
+
+
+def test_a_network_that_cannot_be_copied_is_a_sentence() -> None:
+    network = seeded(Convolutions)
+    network.lock = __import__("threading").Lock()
+    with pytest.raises(UserError, match="a Convolutions cannot be copied"):
+        copy_of(network)
+
+
+# --- where positions lie
+
+
+class Registers(Transformer):
+    """Tokens in the order: the class token, the image's, and registers; nothing says how many there are of each."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(1)
+        self.registers = nn.Parameter(torch.randn(1, after, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        parts = [part.expand(len(images), -1, -1) for part in (self.first, self.registers)]
+        return self.behind(self.low(torch.cat([parts[0], tokens, parts[1]], 1)))
+
+
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_tokens_after_those_of_the_image_are_not_taken_for_them(after: int) -> None:
+    network, images = seeded(Registers, after), pixels(3, C, H, W)
+    model = tried(network, local_layer="low").wrapper
+    seen = network.low(
+        torch.cat(
+            [
+                network.first.expand(3, -1, -1),
+                network.patches(images).flatten(2).transpose(1, 2),
+                network.registers.expand(3, -1, -1),
+            ],
+            1,
+        )
+    )
+    features = model.features(images)
+    torch.testing.assert_close(features.local.flatten(2).transpose(1, 2), seen[:, 1:7])
+    torch.testing.assert_close(model.rest(images, features.local), model(images))
+
+
+class Inner(Transformer):
+    """It says that it has a class token, which its first block does not see, as CaiT's do."""
+
+    def __init__(self) -> None:
+        super().__init__(1, says=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.low(self.patches(images).flatten(2).transpose(1, 2))
+        return self.behind(torch.cat([self.first.expand(len(images), -1, -1), tokens], 1))
+
+
+def test_a_block_without_the_class_token_that_the_network_has_is_read_whole() -> None:
+    network, images = seeded(Inner), pixels(2, C, H, W)
+    choice = reading(network, PLAIN, images[:1], "low")
+    assert choice.first is None and not choice.is_doubtful
+    seen = network.low(network.patches(images).flatten(2).transpose(1, 2))
+    local = WrappedModel(network, PLAIN, "low").features(images).local
+    torch.testing.assert_close(local.flatten(2).transpose(1, 2), seen)
+
+
+class Flat(nn.Module):
+    """Its last layer gives channels times positions, which looks like tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.flat = nn.Sequential(nn.Conv2d(C, 24, 3, 2, 1), nn.ReLU()), nn.Flatten(2)
+        self.answer = nn.Linear(24, K)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.answer(self.flat(self.body(images)).mean(2))
+        return logits
+
+
+def test_channels_are_not_taken_for_positions() -> None:
+    network, image = seeded(Flat), pixels(1, C, H, W)
+    choice = default_layer(network, PLAIN, image)
+    assert choice is not None and choice.name == "body"
+    assert reading(network, PLAIN, image, "flat").is_doubtful
+    (doubt,) = doubts_about(network, local_layer="flat")
+    assert doubt.startswith("mine: a position of layer 'flat' depends more on its own pixels than on")
+
+
+def test_a_position_of_patches_depends_on_its_own_alone() -> None:
+    network = seeded(Transformer)
+    image = pixels(1, C, H, W)
+    assert own_dependence(network, PLAIN, image, "low", 1) == 1.0
+    assert own_dependence(network, PLAIN, image, "low", 0) < 0.75
+
+
+# --- process settings
+
+
+def settings() -> tuple[Any, ...]:
+    backends: Any = torch.backends
+    return (
+        backends.fp32_precision,
+        backends.cuda.matmul.fp32_precision,
+        backends.cudnn.conv.fp32_precision,
+        backends.mkldnn.matmul.fp32_precision,
+        backends.cudnn.allow_tf32,  # raises where settings old and new contradict each other
+        backends.cudnn.benchmark,
+        backends.cudnn.deterministic,
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_float32_matmul_precision(),
+    )
+
+
+@pytest.fixture
+def unusual() -> Any:
+    """Settings of a program that is fast and not exact."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, torch.get_default_dtype()
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.benchmark = True
+    torch.set_default_dtype(torch.float64)
+    yield settings()
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.benchmark = before[1]
+    torch.set_default_dtype(before[2])
+
+
+def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual: tuple[Any, ...]) -> None:
+    def fail() -> None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), exact():
+            backends: Any = torch.backends
+            assert {backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision} == {"ieee"}
+            assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert settings() == unusual
+
+
+@pytest.mark.filterwarnings("ignore:mine ")
+def test_a_question_leaves_settings_as_they_were_and_does_not_depend_on_them(unusual: tuple[Any, ...]) -> None:
+    plain_model = ir.load(seeded(Convolutions).float(), DATA, label="mine")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"]
+    assert settings() == unusual
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    np.testing.assert_array_equal(ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"], found)
+
+
+# --- where doubts are said
+
+
+@pytest.mark.filterwarnings("ignore:mine ")
+def test_a_doubt_is_warned_of_and_kept_beside_every_number() -> None:
+    with pytest.warns(UserWarning, match="mine answers with probabilities") as warned:
+        model = ir.load(Changed(lambda logits: logits.softmax(1)), DATA, label="mine")
+    assert warned[0].filename == __file__
+    assert "in doubt: mine answers with probabilities" in repr(model)
+    answer = ir.analyze("robustness", model, limit=3, pgd=1, cw=None)
+    assert answer.result.doubts == model.doubts
+    assert "In doubt: mine answers with probabilities" in " ".join(str(answer).split())
+    drawing = compose("robustness", [answer.result])
+    assert "In doubt: mine answers with probabilities" in drawing.caption
+    assert "In doubt: the caption says why." in [text.get_text() for text in drawing.figure.texts]
+
+
+# --- answers that are no numbers
+
+
+class Standardized(nn.Module):
+    """It divides by the deviation of an image, which is zero for images of one color."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = seeded(Convolutions)
+
+    def forward(self, images: Tensor) -> Tensor:
+        middle = images - images.mean((1, 2, 3), keepdim=True)
+        logits: Tensor = self.network(middle / images.flatten(1).std(1)[:, None, None, None])
+        return logits
+
+
+def with_gray(places: tuple[int, ...]) -> Dataset:
+    images, labels = DATA.test.images.copy(), np.zeros_like(DATA.test.labels)
+    images[list(places)] = 128
+    split = Split(images, labels)
+    return Dataset("gray", DATA.train, split, DATA.class_names)
+
+
+@pytest.mark.filterwarnings("ignore:mine ")
+def test_an_answer_that_is_no_number_is_never_right_and_its_images_are_named() -> None:
+    data = with_gray((2, 5))
+    model = ir.load(Standardized(), data, label="mine")
+    answer = ir.analyze("robustness", model, pgd=2, cw=None, batch_size=4)
+    assert answer["per_image/prediction_natural"][[2, 5], 0].tolist() == [-1, -1]
+    right = (answer["per_image/prediction_natural"][:, 0] == 0).mean()
+    assert np.asarray(answer.result["accuracy/natural"])[0, 0] == pytest.approx(right)
+    (doubt,) = [doubt for doubt in answer.result.doubts if "logits" in doubt and "counted from 0: 2, 5" in doubt]
+    assert doubt.endswith("on 2 images (counted from 0: 2, 5). Such an answer is never right.")
+
+
+@pytest.mark.filterwarnings("ignore:mine ")
+def test_a_gradient_that_is_no_number_names_the_image_in_its_split() -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = seeded(Convolutions)
+
+        def forward(self, images: Tensor) -> Tensor:
+            flat = images.flatten(1)
+            spread = (flat - flat[:, :1]).square().sum(1, keepdim=True).sqrt()
+            logits: Tensor = self.network(images) + spread
+            return logits
+
+    model = ir.load(Root(), with_gray((5,)), label="mine")
+    with pytest.raises(UserError, match=r"answers or their gradients are not finite numbers on 1 image \(.* 5\)"):
+        ir.analyze("gradient-maps", model, batch_size=4)
+
+
+# --- a limit
+
+
+def split_of(labels: list[int]) -> Split:
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    return Split(images, np.array(labels), images[..., 0] > 3)
+
+
+def test_a_split_in_the_order_of_its_classes_is_drawn_in_proportion() -> None:
+    split = split_of([0] * 40 + [1] * 20 + [2] * 20)
+    assert split.is_in_class_order
+    drawn = split.draw(8)
+    assert drawn.labels.tolist() == [0, 1, 2, 0, 0, 1, 2, 0]
+    assert drawn.images[:, 0, 0, 0].tolist() == [0, 40, 60, 1, 2, 41, 61, 3]
+    assert drawn.masks is not None and drawn.masks[:, 0, 0].tolist() == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
+    for limit in range(1, 79):
+        labels = split.draw(limit).labels
+        assert (labels == split.draw(limit + 1).labels[:limit]).all()
+        np.testing.assert_allclose(np.bincount(labels, minlength=3), limit * np.array([0.5, 0.25, 0.25]), atol=1)
+    np.testing.assert_array_equal(split.draw(80).labels, split.labels)
+    assert split.draw(None) is split
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2] * 20, [0] * 50, list(np.random.default_rng(0).integers(0, 3, 200)), [1], [0, 0, 1, 1]]
+)
+def test_of_any_other_split_the_first_images_are_taken(labels: list[int]) -> None:
+    split = split_of(labels)
+    assert not split.is_in_class_order
+    np.testing.assert_array_equal(split.draw(2).images, split.images[:2])
+
+
+@pytest.mark.filterwarnings("ignore:mine ")
+def test_a_file_says_how_its_images_were_drawn() -> None:
+    order = np.argsort(np.tile(np.arange(K), 9), kind="stable")
+    images = np.random.default_rng(0).integers(0, 256, (9 * K, H, W, C), dtype=np.uint8)
+    split = Split(images, np.tile(np.arange(K), 9)[order])
+    model = ir.load(seeded(Convolutions), Dataset("sorted", split, split, DATA.class_names), label="mine")
+    answer = ir.analyze("alignment", model, limit=K)
+    assert answer["per_image/label"].tolist() == list(range(K))
+    assert "The 7 images are drawn from all classes in proportion" in " ".join(str(answer).split())
+    assert "drawn" not in ir.analyze("alignment", model).result.data
