@@ -181,7 +181,7 @@ class TrainingLoop:
         parameters = list(model.parameters())
         matrices, vectors = ([one for one in parameters if (one.ndim > 1) == decays] for decays in (True, False))
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+        self.optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
 
     def advance(self) -> None:
         """One training step."""
@@ -194,9 +194,9 @@ class TrainingLoop:
         loss = F.cross_entropy(self.model.classifier(pooled), labels)
         if self.weight:
             loss = loss + self.weight * (self.model.features(images).pooled - pooled).norm(dim=1).mean()
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         self.step += 1
 
 

@@ -133,7 +133,7 @@ class Work:
     def counted(self) -> Counts:
         """What doing it once has to do. Nothing is compiled for that, so that each operation is seen."""
         with torch.compiler.set_stance("force_eager"):
-            self.do()  # makes what is made once, such as the state of an optimiser
+            self.do()  # makes what is made once, such as the state of an optimizer
             with Counts() as counts:
                 self.do()
         return counts
@@ -264,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=ARCHITECTURES, default="small")
     parser.add_argument("--variant", choices=VARIANTS, default="at-reg")
-    parser.add_argument("--recipe", choices=PRESETS, default="quick", help="whose optimiser, and batch norm in PGD")
+    parser.add_argument("--recipe", choices=PRESETS, default="quick", help="whose optimizer, and batch norm in PGD")
     parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument("--steps", type=int, default=5, help="of PGD in a training step")
     parser.add_argument("--repeats", type=int, default=10, help="of each work, timed one by one")

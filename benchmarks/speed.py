@@ -32,7 +32,7 @@ from interpret_robust.core import provenance
 from interpret_robust.core.device import cores
 from interpret_robust.core.files import replacing
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures.style import RC, colour, new_figure
+from interpret_robust.figures.style import RC, color, new_figure
 from interpret_robust.results.tables import render
 
 IDLE = 0.5
@@ -150,12 +150,12 @@ def draw(measured: Sequence[Measured]) -> Figure:
         for axes, one in zip(panels, measured, strict=True):
             unit = one.median(OURS)
             for row, (name, taken) in enumerate(one.seconds.items()):
-                shade = colour("at-att-reg") if name == OURS else "0.35"
+                shade = color("at-att-reg") if name == OURS else "0.35"
                 axes.plot(np.array(taken) / unit, [row] * len(taken), ".", color=shade, alpha=0.4, markersize=4)
                 axes.plot(one.median(name) / unit, row, "|", color=shade, markersize=9, markeredgewidth=2)
             axes.set_yticks(range(len(one.seconds)), list(one.seconds))
             axes.set_ylim(len(one.seconds) - 0.5, -0.5)
-            axes.axvline(1, color=colour("at-att-reg"), linewidth=0.8)
+            axes.axvline(1, color=color("at-att-reg"), linewidth=0.8)
             axes.set_title(f"{one.name} (ours {seconds(unit)})", loc="left")
             axes.set_xscale("log")
         ticks = [1, 1.5, 2, 3, 5, 10, 20]

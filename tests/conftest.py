@@ -49,11 +49,11 @@ def make_checkpoint(digits: Dataset) -> Callable[..., Path]:
         job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
         model = build("small", job.variant.head, digits.image_shape, len(digits.class_names), seed=seed)
         images, labels = to_device(digits.train, torch.device("cpu"))
-        optimiser = torch.optim.Adam(model.parameters(), 0.01)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
         for _ in range(job.recipe.epochs):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(model(to_pixels(images)), labels).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
         with torch.no_grad():
             for _ in range(20):
                 model(to_pixels(images))  # the running statistics of batch norm settle

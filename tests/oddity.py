@@ -27,8 +27,8 @@ SCHEMA = Schema(
     "odd",
     1,
     (
-        Column("per_image/pixel", "u1", "the image", ("y", "x", "colour")),
-        Column("per_image/planes", "f4", "the same as the model takes it", ("colour", "y", "x")),
+        Column("per_image/pixel", "u1", "the image", ("y", "x", "color")),
+        Column("per_image/planes", "f4", "the same as the model takes it", ("color", "y", "x")),
         Column("per_image/local", "f4", "local features", ("channel", "position")),
         Column("per_image/logit", "f4", "logits", ("class",)),
         Column("per_image/read", "i2", "class that each evaluator reads", ("evaluator",)),

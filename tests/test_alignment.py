@@ -122,7 +122,7 @@ def test_scores_of_a_linear_network_are_the_closed_forms() -> None:
             "alpha_shuffled": abs(partner.ravel() @ weight[winner]) / np.linalg.norm(weight[winner]),
             "edge_cosine": cosine(slow_edges(images[n]), per_pixel),
             "edge_cosine_shuffled": cosine(slow_edges(partner), per_pixel),
-            "linearised_robustness": min(radii),
+            "linearized_robustness": min(radii),
             "total_variation": slow_variation(gradient.reshape(C, H, W)),
             "gini": slow_gini(gradient),
             "high_frequency": slow_high_frequency(gradient.reshape(C, H, W)),
@@ -132,10 +132,10 @@ def test_scores_of_a_linear_network_are_the_closed_forms() -> None:
             assert given[name][n] == pytest.approx(value, rel=2e-5, abs=2e-6), name
 
 
-def test_linearised_robustness_of_a_linear_network_is_the_distance_to_its_boundary() -> None:
+def test_linearized_robustness_of_a_linear_network_is_the_distance_to_its_boundary() -> None:
     model, split = linear(), data()
     images = batch(split).images
-    radius = found(model, split)["linearised_robustness"]
+    radius = found(model, split)["linearized_robustness"]
     weight = model.classifier.weight.detach()
     with torch.no_grad():
         scores = model(images)
@@ -174,14 +174,14 @@ def slow_edges(image: AnyArray) -> AnyArray:
     edges = np.zeros((height, width))
     for row in range(height):
         for column in range(width):
-            for colour in range(channels):
+            for color in range(channels):
                 down = across = 0.0
                 for i in range(3):
                     for j in range(3):
                         y = min(max(row + i - 1, 0), height - 1)
                         x = min(max(column + j - 1, 0), width - 1)
-                        across += kernel[i][j] * image[colour, y, x]
-                        down += kernel[j][i] * image[colour, y, x]
+                        across += kernel[i][j] * image[color, y, x]
+                        down += kernel[j][i] * image[color, y, x]
                 edges[row, column] += down**2 + across**2
     return np.sqrt(edges)
 
@@ -364,7 +364,7 @@ def test_zero_gradients_are_counted_and_left_out() -> None:
     np.testing.assert_array_equal(columns["degenerate"], right)
     for name in ("cosine", "cosine_shuffled", "edge_cosine", "total_variation", "gini", "high_frequency"):
         np.testing.assert_array_equal(np.isnan(columns[name]), right, err_msg=name)
-    assert np.isfinite(columns["alpha"]).all() and np.isfinite(columns["linearised_robustness"]).all()
+    assert np.isfinite(columns["alpha"]).all() and np.isfinite(columns["linearized_robustness"]).all()
     told = summary(columns, split)
     assert told["count/degenerate"] == right.sum()
     assert told["cosine/own"].value == pytest.approx(columns["cosine"][~right].mean())
@@ -375,7 +375,7 @@ def test_a_model_that_says_the_same_of_everything_gives_no_number() -> None:
     with torch.no_grad():
         model.classifier.bias.zero_()
     columns = found(model, split)
-    for name in ("cosine", "alpha", "edge_cosine", "linearised_robustness"):
+    for name in ("cosine", "alpha", "edge_cosine", "linearized_robustness"):
         assert np.isnan(columns[name]).all()
     told = summary(columns, split)
     assert (told["invariant/scale"], told["invariant/shift"], told["count/degenerate"]) == (0, 0, N)
@@ -429,14 +429,14 @@ def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Data
     np.testing.assert_array_equal(result["edge_cosine/own"], bootstrap_mean(edge))
     gap = columns["edge_cosine"] - columns["edge_cosine_shuffled"]
     assert result["edge_cosine/difference"][0] == pytest.approx(gap.mean(), rel=1e-5)
-    known = stats.spearmanr(columns["linearised_robustness"], edge)[0]
+    known = stats.spearmanr(columns["linearized_robustness"], edge)[0]
     assert result["robustness/spearman_edge_cosine"][0] == pytest.approx(known)
-    order = sorted(range(40), key=columns["linearised_robustness"].__getitem__)
+    order = sorted(range(40), key=columns["linearized_robustness"].__getitem__)
     for tenth in range(10):
         chosen = order[4 * tenth : 4 * tenth + 4]
         assert result["curve/edge_cosine_mean"][tenth] == pytest.approx(edge[chosen].mean(), rel=1e-6)
-        robustness = columns["linearised_robustness"][chosen].mean()
-        assert result["curve/linearised_robustness"][tenth] == pytest.approx(robustness, rel=1e-5)
+        robustness = columns["linearized_robustness"][chosen].mean()
+        assert result["curve/linearized_robustness"][tenth] == pytest.approx(robustness, rel=1e-5)
 
 
 def test_rows_do_not_depend_on_the_batch_size(finished: Path, trained: Path, digits: Dataset, tmp_path: Path) -> None:
@@ -540,5 +540,5 @@ def test_the_dots_drawn_are_the_numbers_stored(linear_file: Path) -> None:
         assert (own, shuffled) == (result[f"{name}/own"][0], result[f"{name}/shuffled"][0])
         assert not axes.texts
     curve = figure.axes[6].lines[0]
-    np.testing.assert_array_equal(curve.get_xdata(), result["curve/linearised_robustness"])
+    np.testing.assert_array_equal(curve.get_xdata(), result["curve/linearized_robustness"])
     np.testing.assert_array_equal(curve.get_ydata(), result["curve/edge_cosine_mean"])

@@ -18,7 +18,6 @@ from anyone import save_tiny
 
 from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
-from interpret_robust.core.spelling import in_files
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import card as cards
@@ -99,7 +98,7 @@ def asked(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[st
         more = ["--evaluator", str(reader)] if question == "gradmap-score" else []
         words = ["analyze", question, *MODELS[name], *settings, *more, *LIMIT, "--dataset", str(place / "tiny.npz")]
         cli.irt([*words, "--root", str(place)], standalone_mode=False)
-        (files[question],) = place.glob(f"analyses/{in_files(question)}-tiny-{name}*.h5")
+        (files[question],) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
     return name, files
 
 
@@ -176,7 +175,7 @@ def test_regions_and_deletions_of_a_model_from_elsewhere(
     for question, settings in (("feature-deletion", ["--steps", "2"]), ("localization", [])):
         code, out, err = irt("analyze", question, *settings, *where)
         assert code == 0, err
-        (path,) = place.glob(f"analyses/{in_files(question)}-tiny-{name}*.h5")
+        (path,) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
         assert validation.problems(path) == []
         assert f"tiny-{name}" in out
 
@@ -191,7 +190,7 @@ def test_other_questions_of_a_model_from_elsewhere(question: str, place: Path, r
     where = ["--local-layer", "layer2", "--label", "two", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
     code, _, err = irt("analyze", question, *settings[question], *MODELS["torchvision-resnet18-random"], *where)
     assert code == 0, err
-    (path,) = place.glob(f"analyses/{in_files(question)}-tiny-two*.h5")
+    (path,) = place.glob(f"analyses/{question}-tiny-two*.h5")
     assert validation.problems(path) == []
 
 

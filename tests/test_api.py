@@ -350,15 +350,15 @@ def test_a_step_of_training_of_ones_own_lowers_the_whole_loss() -> None:
     images, labels = pixels(5, C, H, W), torch.tensor([0, 6, 3, 3, 1])
     attack, term = ir.PGD(eps=0.03, step_size=0.01, steps=3), ir.FeatureRegularization(0.1)
     network = nn.Sequential(body, answer)
-    optimiser = torch.optim.SGD(network.parameters(), 0.01)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
     losses = []
     for _ in range(10):
         adversarial = attack(network, images, labels, ir.per_image_noise(0, range(5)))
         features = body(adversarial)
         loss = F.cross_entropy(answer(features), labels) + term(body(images), features)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.01
 

@@ -536,15 +536,15 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
     data = cluttered_digits(600, 200)
     model = build("small", "average", (3, 32, 32), 10, seed=0)
     batches = TrainingBatches(Split(data.train.images, data.train.labels), 30, 0, CPU, pad=0, flip=False)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(120):
         images, labels = batches.batch(step)
         eps = 4 / 255 * min(1, step / 60)
         adversarial = PGD(eps, eps, 1)(model, images, labels, per_image_noise(step, range(30)))
-        optimiser.param_groups[0]["lr"] = 0.1 * min(step / 30, (120 - step) / 90)
-        optimiser.zero_grad()
+        optimizer.param_groups[0]["lr"] = 0.1 * min(step / 30, (120 - step) / 90)
+        optimizer.zero_grad()
         F.cross_entropy(model(adversarial), labels).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     images, labels = to_device(data.test, CPU)
     return model.eval(), to_pixels(images).contiguous(), labels
 

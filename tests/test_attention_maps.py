@@ -316,7 +316,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
 
 
 def shown(figure: Any) -> list[Any]:
-    """The axes of the rows, without those of names and colour bars."""
+    """The axes of the rows, without those of names and color bars."""
     return [axes for axes in figure.axes if axes.images]
 
 
@@ -378,7 +378,7 @@ def test_images_stand_above_each_model_that_shows_others(
         np.testing.assert_array_equal(pictures(row, 9), result["examples/image"])
 
 
-def test_where_nothing_moved_no_difference_has_a_colour(
+def test_where_nothing_moved_no_difference_has_a_color(
     models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
     still = replace(work(models["at"], digits, tmp_path).settings, eps=0.0, step_size=0.0)

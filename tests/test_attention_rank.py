@@ -382,7 +382,7 @@ def test_a_direction_is_named_where_all_measures_agree(
 
 def written(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
     schema, count = attention_rank.SCHEMA, len(arrays["per_image/label"])
-    axes: dict[str, Any] = {"position": H * W, "y": H, "x": W, "colour": C}
+    axes: dict[str, Any] = {"position": H * W, "y": H, "x": W, "color": C}
     shown = attention_rank.examples(Columns(arrays), split(count), NUDGE)
     with writer.open_rows(path, schema, count, axes, {}, {}) as file:
         file.append(arrays)

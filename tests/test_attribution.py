@@ -308,7 +308,7 @@ class Average(nn.Module):
 
 
 def pooled_images(head: nn.Module) -> Classifier:
-    """A linear classifier of the mean colour of an image, whose local features are its pixels."""
+    """A linear classifier of the mean color of an image, whose local features are its pixels."""
     torch.manual_seed(0)
     return Classifier(nn.Identity(), head, nn.Linear(C, K)).eval()
 

@@ -109,7 +109,7 @@ def newer(path: Path) -> None:
     checkpoint.write(path, ABOUT, tensors())
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    save_file({"x": torch.zeros(1)}, path, metadata | {"format_version": "2"})
+    save_file({"x": torch.zeros(1)}, path, metadata | {"format_version": "3"})
 
 
 def of(head: str, architecture: str) -> Callable[[Path], None]:
@@ -126,7 +126,7 @@ def of(head: str, architecture: str) -> Callable[[Path], None]:
         (truncated, ("damaged or no safetensors file", "train again")),
         (flipped, ("differ from their checksum", "train again")),
         (lambda path: save_file({"x": torch.zeros(2)}, path), ("not one that `irt train` wrote",)),
-        (newer, ("checkpoint format 2", "reads 1", "update interpret-robust")),
+        (newer, ("checkpoint format 3", "reads up to 2", "update interpret-robust")),
         (of("nonlinear", "narrow"), ("'small'", "tensors differ")),
         (of("average", "small"), ("'small'", "tensors differ", "first head.")),
     ],

@@ -322,11 +322,11 @@ def test_options_of_train_hold_for_all_models_of_the_study(
 def test_an_override_wins_over_the_recipe_of_an_architecture(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
 ) -> None:
-    given = "natural at natural --arch cnn --seed 2 --set optimiser=sgd --set epochs=2"
+    given = "natural at natural --arch cnn --seed 2 --set optimizer=sgd --set epochs=2"
     irt(capfd, monkeypatch, "train", *given.split(), "--root", tmp_path)
     assert models_of(asked) == [("cnn", "natural", 2), ("cnn", "at", 2)]
     for task in asked:
-        assert (task.recipe.optimiser, task.recipe.epochs, task.recipe.learning_rate) == ("sgd", 2, 2e-3)
+        assert (task.recipe.optimizer, task.recipe.epochs, task.recipe.learning_rate) == ("sgd", 2, 2e-3)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_labels_are_balanced_and_shuffled() -> None:
 def test_masks_lie_on_bright_ink_and_are_neither_empty_nor_large(name: str) -> None:
     split = digits().split(name)
     brightest, mask = split.images.max(3), masks(split)
-    # The ink of a mask covers 0.4 or more, in a colour whose brightest channel is 1, at contrast 0.87.
+    # The ink of a mask covers 0.4 or more, in a color whose brightest channel is 1, at contrast 0.87.
     assert brightest[mask].min() >= np.floor(255 * (0.065 + 0.87 * 0.4))
     area = mask.sum((1, 2))
     assert area.min() >= 60 and area.max() <= 300

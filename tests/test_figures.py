@@ -215,7 +215,7 @@ def test_curves_by_outcome_are_drawn_where_there_are_enough_images(analyzed: Pat
     assert drawn > 0
 
 
-def test_example_maps_are_those_stored_on_one_colour_scale(analyzed: Path, digits: Dataset) -> None:
+def test_example_maps_are_those_stored_on_one_color_scale(analyzed: Path, digits: Dataset) -> None:
     of = [hdf5.read(path) for path in files(analyzed, "attention-rank")]
     shown = [axes.images[0] for axes in figures.get("attention-rank").draw(of).figure.axes if axes.images]
     assert len(shown) == 1 + 2
@@ -248,13 +248,13 @@ def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:
     transferred = [of[1]["accuracy/adversarial"][1, 1], of[0]["accuracy/adversarial"][1, 1], None]
     expected = []
     for row, (result, other) in enumerate(zip(of, transferred, strict=True)):
-        colour = style.COLORS[labels.job(result)["variant"]]
+        color = style.COLORS[labels.job(result)["variant"]]
         shape = style.MARKERS[labels.job(result)["variant"]]
         rows = {
             (row, shape, "white"): result["accuracy/natural"][0],
-            (row, shape, colour): result["accuracy/adversarial"][1, 0],
-            (row - 0.24, "x", colour): other,
-            (row + 0.24, "|", colour): result["accuracy/worst"][0],
+            (row, shape, color): result["accuracy/adversarial"][1, 0],
+            (row - 0.24, "x", color): other,
+            (row + 0.24, "|", color): result["accuracy/worst"][0],
         }
         expected += [(*key, *(100 * values)) for key, values in rows.items() if values is not None]
     (axes,) = drawn.figure.axes
@@ -288,7 +288,7 @@ def test_files_that_cannot_be_drawn_are_refused(
         ([tmp_path / "none.h5"], "there is no analysis file"),
         ([*good, unfinished], "is unfinished"),
         ([damaged], "is damaged"),
-        (files(analyzed, "attention-rank"), "holds attention-rank/2, and robustness is needed"),
+        (files(analyzed, "attention-rank"), "holds attention-rank/3, and robustness is needed"),
         ([*good, short], "cannot share a picture: data.images is 60, here 20"),
     ]
     for of, said in cases:

@@ -79,7 +79,7 @@ def made(path: Path, model: nn.Module, of: Split, settings: MapSettings, *, vari
         "settings": asdict(settings),
         "data": {"dataset": "made up", "split": "test", "images": len(of)},
     }
-    axes = dict(zip(("y", "x", "colour"), of.images.shape[1:], strict=True))
+    axes = dict(zip(("y", "x", "color"), of.images.shape[1:], strict=True))
     with writer.open_rows(path, SCHEMA, len(of), axes, config, {}) as file:
         for part in parts:
             file.append(part)

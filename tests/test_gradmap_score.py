@@ -861,7 +861,7 @@ def test_every_mark_is_where_its_number_is(drawn: list[Result]) -> None:
     low, high = figure.axes[0].get_ylim()
     assert all(high < place < low for filled in (True, False) for _, place in marks(figure.axes[0], filled=filled))
     colors = {to_hex(str(line.get_color())) for line in figure.axes[0].lines if line.get_marker() in ("D", "P")}
-    assert colors == {style.colour(variant).lower() for variant in ("at", "at-att")}
+    assert colors == {style.color(variant).lower() for variant in ("at", "at-att")}
 
 
 def test_the_caption_holds_the_numbers_and_names_rules_and_readers(drawn: list[Result], tmp_path: Path) -> None:

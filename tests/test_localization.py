@@ -18,14 +18,14 @@ from interpret_robust.analyses.localization import (
     ANALYSIS,
     OF_PATTERNS,
     SCHEMA,
-    LocalisationSettings,
+    LocalizationSettings,
     Patterns,
     Search,
     class_averaged,
     rows,
     summarize,
 )
-from interpret_robust.attribution.regions import central, centre_prior, object_positions
+from interpret_robust.attribution.regions import center_prior, central, object_positions
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import bootstrap_mean, rate, wilson
@@ -134,13 +134,13 @@ def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
         for index, (values, inside, grid) in enumerate(
             [(bright, positions[n], GRID), (energy, split.masks[n].ravel(), (H, W))]
         ):
-            prior, middle = centre_prior(*grid).ravel(), np.flatnonzero(central(*grid).ravel())
+            prior, middle = center_prior(*grid).ravel(), np.flatnonzero(central(*grid).ravel())
             expected = {
                 "share": sum(v for v, on in zip(values, inside, strict=True) if on) / sum(values),
                 "hit": float(inside[values.index(max(values))]),
                 "area": sum(inside) / len(inside),
-                "centre": sum(v for v, on in zip(prior, inside, strict=True) if on),
-                "centre_hit": sum(inside[place] for place in middle) / len(middle),
+                "center": sum(v for v, on in zip(prior, inside, strict=True) if on),
+                "center_hit": sum(inside[place] for place in middle) / len(middle),
             }
             for name, value in expected.items():
                 assert given[name][n, index] == pytest.approx(value, rel=1e-4, abs=1e-9), name
@@ -149,13 +149,13 @@ def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
     with torch.no_grad():
         np.testing.assert_array_equal(given["prediction"], model(batch(split).images).argmax(1))
     np.testing.assert_array_equal(given["label"], split.labels)
-    assert 0 < given["hit"].mean() < 1 and len(np.unique(given["centre_hit"])) > 1
+    assert 0 < given["hit"].mean() < 1 and len(np.unique(given["center_hit"])) > 1
     assert all(np.isnan(given[name]).all() for name in OF_PATTERNS)
 
 
 def test_attention_that_knows_nothing_has_the_share_of_its_baseline() -> None:
     split, model = data(), attentive()
-    for name, values in (("area", np.ones((1, *GRID))), ("centre", centre_prior(*GRID)[None])):
+    for name, values in (("area", np.ones((1, *GRID))), ("center", center_prior(*GRID)[None])):
         cells = torch.from_numpy(np.broadcast_to(values, (N, C, *GRID)).copy()).float()
         images = cells.repeat_interleave(CELL[0], 2).repeat_interleave(CELL[1], 3)
         given = rows(model, batch(split, images), Search("attention", GRID, None))
@@ -300,7 +300,7 @@ def test_hit_rates_have_wilson_s_interval_over_what_is_defined() -> None:
 
 
 def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
-    plain: dict[str, Any] = {"settings": LocalisationSettings(), "split": "test", "limit": None, "batch_size": 16}
+    plain: dict[str, Any] = {"settings": LocalizationSettings(), "split": "test", "limit": None, "batch_size": 16}
     return Work(ANALYSIS, checkpoint.read(path), dataset, folder, device=torch.device("cpu"), **(plain | changes))
 
 
@@ -339,12 +339,12 @@ def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], d
     for path, values in summary(columns, digits.test).items():
         np.testing.assert_array_equal(result[path], values, err_msg=path)
     for index in range(2):
-        share, area, centre = (columns[of][:, index].astype(float) for of in ("share", "area", "centre"))
+        share, area, center = (columns[of][:, index].astype(float) for of in ("share", "area", "center"))
         np.testing.assert_allclose(result["share/on_object"][index], bootstrap_mean(share))
         assert result["share/above_area"][index, 0] == pytest.approx(np.nanmean(share - area), rel=1e-5)
-        assert result["share/above_centre"][index, 0] == pytest.approx(np.nanmean(share - centre), rel=1e-5)
-        gap = np.nanmean(columns["hit"][:, index] - columns["centre_hit"][:, index])
-        assert result["pointing/above_centre"][index, 0] == pytest.approx(gap, abs=1e-6)
+        assert result["share/above_center"][index, 0] == pytest.approx(np.nanmean(share - center), rel=1e-5)
+        gap = np.nanmean(columns["hit"][:, index] - columns["center_hit"][:, index])
+        assert result["pointing/above_center"][index, 0] == pytest.approx(gap, abs=1e-6)
     assert np.isfinite(result["pattern/chance"]) == (name != "plain")
 
 
@@ -353,10 +353,10 @@ def test_weights_are_attention_where_there_is_one_and_grad_cam_elsewhere(
 ) -> None:
     weights = {name: hdf5.read(path).config["settings"]["spatial_weight"] for name, path in finished.items()}
     assert weights == {"at": "grad-cam", "at-att": "attention", "plain": "attention"}
-    cam = work(trained["at-att"], digits, tmp_path, settings=LocalisationSettings(spatial_weight="grad-cam"))
+    cam = work(trained["at-att"], digits, tmp_path, settings=LocalizationSettings(spatial_weight="grad-cam"))
     assert "spatialweightgrad_cam" in cam.path.name
     with pytest.raises(UserError, match="no attention"):
-        work(trained["at"], digits, tmp_path, settings=LocalisationSettings(spatial_weight="attention"))
+        work(trained["at"], digits, tmp_path, settings=LocalizationSettings(spatial_weight="attention"))
 
 
 def test_data_without_masks_is_refused(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
@@ -414,9 +414,9 @@ def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Pat
     row = localization.table_row(result)
     (value, low, high), area = result["share/on_object"][0], result["share/area"][0, 0]
     assert row["weights on object (area)"] == f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] ({area:.1%})"
-    value, centre = result["pointing/hits"][1, 0], result["pointing/centre"][1, 0]
-    assert row["gradient pointing (centre)"].startswith(f"{100 * value:.1f} %")
-    assert row["gradient pointing (centre)"].endswith(f"({centre:.1%})")
+    value, center = result["pointing/hits"][1, 0], result["pointing/center"][1, 0]
+    assert row["gradient pointing (center)"].startswith(f"{100 * value:.1f} %")
+    assert row["gradient pointing (center)"].endswith(f"({center:.1%})")
     assert row["weights"] == "attention" and row["images"] == "40"
     extra = {"gradient along patterns (turned)", "follows exchanged pattern"}
     assert row.keys() - localization.table_row(hdf5.read(finished["plain"])).keys() == extra

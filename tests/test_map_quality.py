@@ -79,7 +79,7 @@ def test_the_gradient_of_a_linear_network_stands_still_and_foretells_everything(
 
 @pytest.mark.usefixtures("linear_loss")
 def test_contributions_foretell_the_change_to_black_and_not_that_to_the_mean() -> None:
-    """Weight times pixel sums to what a square gives when it is made black; here it gets the mean colour."""
+    """Weight times pixel sums to what a square gives when it is made black; here it gets the mean color."""
     columns = found(linear(), settings("captum:InputXGradient"))
     assert (columns["infidelity"] > 1e-3 * columns["change"]).all()
     weight = array(linear().backbone.get_parameter("layer.weight"))

@@ -20,7 +20,7 @@ from interpret_robust.analyses.randomization import (
     SCORES,
     WINDOW,
     Cascade,
-    RandomisationSettings,
+    RandomizationSettings,
     another_mean,
     rows,
     structural_similarity,
@@ -228,7 +228,7 @@ H, W = 8, 12
 
 
 class ByBrightness(nn.Module):
-    """Attention by the first colour of a pixel; the classifier sees all pixels."""
+    """Attention by the first color of a pixel; the classifier sees all pixels."""
 
     def forward(self, local: Tensor) -> tuple[Tensor, Tensor]:
         weight = local[:, 0].flatten(1)
@@ -355,7 +355,7 @@ def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
         checkpoint.read(path),
         dataset,
         folder,
-        settings=RandomisationSettings(**changes.pop("settings", {})),
+        settings=RandomizationSettings(**changes.pop("settings", {})),
         evaluators=[checkpoint.read(reader)],
         **(plain | changes),
     )

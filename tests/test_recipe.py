@@ -63,7 +63,7 @@ def test_presets_attack_as_published(name: str, attack: PGD) -> None:
     assert PRESETS[name].attack(1.0) == attack
 
 
-CHALLENGE = {"optimiser": "sgd", "momentum": 0.9, "learning_rate": 0.1, "batch_size": 128, "weight_decay": 2e-4}
+CHALLENGE = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1, "batch_size": 128, "weight_decay": 2e-4}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ CHALLENGE = {"optimiser": "sgd", "momentum": 0.9, "learning_rate": 0.1, "batch_s
         ("fast", {"epochs": 40, "batch_size": 128, "schedule": "one-cycle", "warm_up": 0.4, "learning_rate": 0.2}),
         ("fast", {"momentum": 0.9, "weight_decay": 5e-4, "pad": 4, "flip": True}),
         # 100,000 steps of 50
-        ("mnist", {"optimiser": "adam", "learning_rate": 1e-4, "batch_size": 50, "epochs": 83, "schedule": "constant"}),
+        ("mnist", {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 50, "epochs": 83, "schedule": "constant"}),
         ("mnist", {"weight_decay": 0, "pad": 0, "flip": False, "weight_reg": 0.01, "weight_att_reg": 0.01}),
         # the prototype on cluttered digits
         ("quick", {"learning_rate": 0.1, "schedule": "one-cycle", "eps_ramp": 0.4, "flip": False}),
@@ -143,7 +143,7 @@ def test_every_dataset_has_its_default_preset(dataset: str, name: str) -> None:
         ("attack_step=1.5/255", 1.5 / 255),
         ("attack_steps=10", 10),
         ("attack_batch_norm=train", "train"),
-        ("optimiser=adam", "adam"),
+        ("optimizer=adam", "adam"),
         ("schedule=steps", "steps"),
         ("ema=0.995", 0.995),
         ("ema=995/1000", 0.995),
@@ -163,12 +163,12 @@ def test_an_override_changes_its_field_and_no_other(override: str, value: object
 def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> None:
     assert preset("quick", dataset) == PRESETS["quick"]
     for name in ("quick", "cifar-quick"):
-        adam = asdict(PRESETS[name]) | {"optimiser": "adam", "learning_rate": 2e-3, "epochs": 10}
+        adam = asdict(PRESETS[name]) | {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
         of_cnn = asdict(preset(name, dataset, architecture="cnn"))
         assert of_cnn == adam | {"flip": PRESETS[name].flip and dataset == "cifar10"}
-    adam = asdict(PRESETS["quick"]) | {"optimiser": "adam", "learning_rate": 2e-3, "epochs": 10}
-    changed = preset("quick", dataset, ("optimiser=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
-    assert asdict(changed) == adam | {"optimiser": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
+    adam = asdict(PRESETS["quick"]) | {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
+    changed = preset("quick", dataset, ("optimizer=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
+    assert asdict(changed) == adam | {"optimizer": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
 
 
 @pytest.mark.parametrize("architecture", ["small", "cnn", "narrow", "wide3"])
@@ -214,7 +214,7 @@ def test_overrides_add_up_and_the_last_one_counts() -> None:
         ("ema=yes", "ema=yes: 'yes' is no value for ema."),
         ("flip=1", "flip=1: flip is true or false."),
         ("flip=True", "flip=True: flip is true or false."),
-        ("optimiser=adamw", "unknown optimiser 'adamw': did you mean 'adam'? known are adam, sgd."),
+        ("optimizer=adamw", "unknown optimizer 'adamw': did you mean 'adam'? known are adam, sgd."),
         ("schedule=step", "unknown schedule 'step': did you mean 'steps'? known are constant, one-cycle, steps."),
     ],
 )

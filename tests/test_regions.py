@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from interpret_robust.attribution.regions import (
-    CENTRE_WIDTH,
+    CENTER_WIDTH,
+    center_prior,
     central,
-    centre_prior,
     hits,
     object_positions,
     share_inside,
@@ -32,25 +32,25 @@ def test_a_position_is_on_the_object_where_the_mask_covers_a_quarter_of_it() -> 
     assert 0.2 < slow[1:].mean() < 0.8
 
 
-def test_the_centre_prior_is_a_gaussian_of_the_distance_from_the_centre_in_sides() -> None:
+def test_the_center_prior_is_a_gaussian_of_the_distance_from_the_center_in_sides() -> None:
     height, width = 4, 7
     slow = np.zeros((height, width))
     for row in range(height):
         for column in range(width):
             away = ((row + 0.5) / height - 0.5) ** 2 + ((column + 0.5) / width - 0.5) ** 2
-            slow[row, column] = np.exp(-away / (2 * CENTRE_WIDTH**2))
-    np.testing.assert_allclose(centre_prior(height, width), slow / slow.sum(), rtol=1e-12)
+            slow[row, column] = np.exp(-away / (2 * CENTER_WIDTH**2))
+    np.testing.assert_allclose(center_prior(height, width), slow / slow.sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("height", "width", "middle"),
     [(4, 5, [(1, 2), (2, 2)]), (3, 3, [(1, 1)]), (2, 4, [(0, 1), (0, 2), (1, 1), (1, 2)]), (1, 6, [(0, 2), (0, 3)])],
 )
-def test_central_places_are_those_where_the_centre_prior_is_largest(
+def test_central_places_are_those_where_the_center_prior_is_largest(
     height: int, width: int, middle: list[tuple[int, int]]
 ) -> None:
     assert list(map(tuple, np.argwhere(central(height, width)))) == middle
-    prior = centre_prior(height, width)
+    prior = center_prior(height, width)
     np.testing.assert_array_equal(prior > (1 - 1e-9) * prior.max(), central(height, width))
 
 

@@ -36,7 +36,7 @@ def linear(bias: float) -> Linear:
 
 
 def test_it_finds_the_optimum_of_a_linear_model() -> None:
-    """Of a model with a weight for each colour and row and column, the best change is the sign of the weights."""
+    """Of a model with a weight for each color and row and column, the best change is the sign of the weights."""
     model, images = linear(100.0), pixels(5, *SHAPE, low=0.1, high=0.9)
     labels, weight = of_first_class(5), model.layer.weight.detach()
     natural = margin_loss(model(images), labels).detach()
@@ -82,7 +82,7 @@ def test_each_proposal_is_one_square_away_from_the_best_so_far_and_the_best_is_k
     assert torch.equal(found, best)
 
 
-def test_squares_reach_every_pixel_and_colour() -> None:
+def test_squares_reach_every_pixel_and_color() -> None:
     images = torch.full((400, *SHAPE), 0.5)
     attack = RandomSearch(0.25, 10_000)
     drawn = torch.rand(400, 2 + SHAPE[0], generator=torch.Generator().manual_seed(0))

@@ -41,9 +41,9 @@ def test_wilson_gives_the_values_of_newcombe_1998(successes: int, count: int, lo
 @pytest.mark.parametrize(("successes", "count"), [(0, 1), (1, 1), (3, 10), (7, 7), (0, 7), (488, 1000)])
 def test_wilson_is_the_closed_formula(successes: int, count: int) -> None:
     share = successes / count
-    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    center = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2)) / (1 + Z**2 / count)
-    assert wilson(successes, count) == pytest.approx((share, centre - half, centre + half), abs=1e-12)
+    assert wilson(successes, count) == pytest.approx((share, center - half, center + half), abs=1e-12)
 
 
 def test_wilson_of_no_images_is_an_error() -> None:

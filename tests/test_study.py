@@ -413,7 +413,7 @@ def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:
 def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:
     trained = plan.train_tasks(QUICK, Folders(tmp_path), "cpu")
     assert [(task.architecture, task.variant, task.seed) for task in trained] == list(QUICK.models)
-    assert {(task.architecture, task.recipe.optimiser, task.recipe.learning_rate) for task in trained} == {
+    assert {(task.architecture, task.recipe.optimizer, task.recipe.learning_rate) for task in trained} == {
         ("small", "sgd", 0.1),
         ("cnn", "adam", 0.002),
     }

@@ -87,7 +87,7 @@ def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    [RECIPE, replace(RECIPE, ema=0.9), replace(RECIPE, optimiser="adam", learning_rate=1e-3)],
+    [RECIPE, replace(RECIPE, ema=0.9), replace(RECIPE, optimizer="adam", learning_rate=1e-3)],
     ids=["sgd", "average", "adam"],
 )
 def test_a_run_stopped_after_every_step_ends_with_the_same_bits(

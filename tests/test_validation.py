@@ -94,7 +94,7 @@ def renamed_rule(file: h5py.File) -> None:
         (short_scale, "per_image/scale has 7 places along sample, and its scale 8"),
         (renamed_rule, "the places of rule are not clip, clip-set, max, min-max"),
         (lambda file: file["examples"].attrs.update(signal="view"), "examples has signal 'view', not 'map'"),
-        (lambda file: file["examples"].pop("colour"), "examples has no colour, which its plot needs"),
+        (lambda file: file["examples"].pop("color"), "examples has no color, which its plot needs"),
         (lambda file: file.attrs.update(default="view"), "its default plot is 'view', not 'examples'"),
     ],
 )

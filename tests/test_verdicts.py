@@ -613,7 +613,7 @@ def rank(folder: Path, spearman: float, *, own: bool, weights: str = "attention"
     for name in ("spearman", "spearman_relative", "spearman_partial", "spearman_noise"):
         columns[name] = scatter.astype("f4")
     axes = {"attention": ("position",), "distance": ("position",)}
-    return write(folder, "attention-rank/2", variant, columns, settings=ATTACK | {"spatial_weight": weights}, axes=axes)
+    return write(folder, "attention-rank/3", variant, columns, settings=ATTACK | {"spatial_weight": weights}, axes=axes)
 
 
 def test_attention_goes_to_robust_features_if_all_correlations_say_so(tmp_path: Path) -> None:
@@ -650,10 +650,10 @@ def test_grad_cam_is_not_the_attention_of_a_claim(tmp_path: Path) -> None:
 def localized(folder: Path, variant: str, weights: AnyArray, gradient: AnyArray, of: str = "attention") -> Result:
     both = np.stack([gradient, weights], 1).astype("f4")
     flat = np.ones_like(both)
-    columns = {"share": both, "area": 0.25 * flat, "centre": 0.5 * flat}
+    columns = {"share": both, "area": 0.25 * flat, "center": 0.5 * flat}
     axes = dict.fromkeys(columns, ("map",))
     places = {"map": ("gradient", "weights")}
-    return write(folder, "localisation/1", variant, columns, settings={"spatial_weight": of}, labels=places, axes=axes)
+    return write(folder, "localization/2", variant, columns, settings={"spatial_weight": of}, labels=places, axes=axes)
 
 
 def test_attention_and_gradients_on_the_object(tmp_path: Path) -> None:
@@ -665,9 +665,9 @@ def test_attention_and_gradients_on_the_object(tmp_path: Path) -> None:
     ]
     judged = found(files)
     attention, gradient = judged["attention-on-object"], judged["cleaner-backgrounds"]
-    area, centre = attention.measures
+    area, center = attention.measures
     assert area.estimate.value == pytest.approx(0.5 + wave.mean(), abs=1e-6)
-    assert centre.estimate.value == pytest.approx(0.25 + wave.mean(), abs=1e-6) and centre.kind == "control"
+    assert center.estimate.value == pytest.approx(0.25 + wave.mean(), abs=1e-6) and center.kind == "control"
     (difference,) = gradient.measures
     assert difference.estimate.value == pytest.approx(0.2, abs=1e-6) and difference.percent
     assert difference.images == (40,) and difference.condition.startswith("seed 0; 40 test images")
@@ -719,7 +719,7 @@ def test_edges_count_beyond_those_of_another_image(tmp_path: Path) -> None:
     files = [
         write(
             tmp_path,
-            "alignment/1",
+            "alignment/2",
             variant,
             {"edge_cosine": own.astype("f4"), "edge_cosine_shuffled": other.astype("f4")},
         )

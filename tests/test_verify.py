@@ -51,13 +51,13 @@ def checkpoint_of(folder: Path, data: Dataset) -> checkpoint.Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def colour() -> Dataset:
+def color() -> Dataset:
     return some_data(3)
 
 
 @pytest.fixture(scope="module")
-def model(colour: Dataset, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Checkpoint:
-    return checkpoint_of(tmp_path_factory.mktemp("model"), colour)
+def model(color: Dataset, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Checkpoint:
+    return checkpoint_of(tmp_path_factory.mktemp("model"), color)
 
 
 def changed(images: Bytes, by: int = EPS, seed: int = 0) -> Bytes:
@@ -95,25 +95,25 @@ def asked(path: Path, model: checkpoint.Checkpoint, data: Dataset, **given: Any)
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64", ">f8"])
 def test_all_that_is_allowed_says_the_same(
-    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, suffix: str, layout: str, kind: str
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, suffix: str, layout: str, kind: str
 ) -> None:
     count = 17
-    theirs, clean = changed(colour.test.images[:count]), colour.test.images[:count]
+    theirs, clean = changed(color.test.images[:count]), color.test.images[:count]
     array = theirs if kind == "uint8" else (theirs / 255).astype(kind)
     path = saved(tmp_path / f"x.{suffix}", array if layout == "NHWC" else array.transpose(0, 3, 1, 2))
-    found = asked(path, model, colour)
+    found = asked(path, model, color)
     difference = (theirs.astype(float) - clean).reshape(count, -1) / 255
     assert found.images == count
     assert found.largest == pytest.approx(np.abs(difference).max(), abs=1e-7)
     assert found.mean_l2 == pytest.approx(np.sqrt((difference**2).sum(1)).mean(), rel=1e-6)
-    labels = colour.test.labels[:count]
+    labels = color.test.labels[:count]
     assert found.natural == rate(right_by_hand(model, clean, labels))
     assert found.adversarial == rate(right_by_hand(model, theirs, labels))
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("shape", [(N, 1, H, W), (N, H, W, 1), (N, H, W)])
-def test_gray_images_may_lack_their_colour(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_gray_images_may_lack_their_color(tmp_path: Path, shape: tuple[int, ...]) -> None:
     gray = some_data(1)
     model, theirs = checkpoint_of(tmp_path, gray), changed(gray.test.images)
     found = asked(saved(tmp_path / "x.h5", theirs.reshape(shape)), model, gray)
@@ -122,65 +122,65 @@ def test_gray_images_may_lack_their_colour(tmp_path: Path, shape: tuple[int, ...
 
 
 def test_the_second_accuracy_is_that_of_the_files_images(
-    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path
 ) -> None:
     """In the whole cube anything is inside: here the images in another order, on which other answers are right."""
-    theirs, labels = np.roll(colour.test.images, 3, axis=0), colour.test.labels
-    natural, adversarial = (right_by_hand(model, images, labels) for images in (colour.test.images, theirs))
+    theirs, labels = np.roll(color.test.images, 3, axis=0), color.test.labels
+    natural, adversarial = (right_by_hand(model, images, labels) for images in (color.test.images, theirs))
     assert natural.sum() != adversarial.sum()
-    found = asked(saved(tmp_path / "x.npy", theirs), model, colour, eps=1.0)
+    found = asked(saved(tmp_path / "x.npy", theirs), model, color, eps=1.0)
     assert (found.natural, found.adversarial) == (rate(natural), rate(adversarial))
 
 
-def test_clean_images_are_at_distance_nothing(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
-    found = asked(saved(tmp_path / "x.npy", colour.test.images), model, colour, eps=0.0)
+def test_clean_images_are_at_distance_nothing(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    found = asked(saved(tmp_path / "x.npy", color.test.images), model, color, eps=0.0)
     assert (found.largest, found.mean_l2) == (0, 0)
     assert found.natural == found.adversarial
 
 
 def test_the_answer_does_not_depend_on_the_batches(
-    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(tmp_path / "x.npy", changed(colour.test.images) / np.float32(255))
-    whole = asked(path, model, colour)
+    path = saved(tmp_path / "x.npy", changed(color.test.images) / np.float32(255))
+    whole = asked(path, model, color)
     monkeypatch.setattr("interpret_robust.attacks.verify.BATCH_SIZE", 5)
-    assert asked(path, model, colour) == whole
+    assert asked(path, model, color) == whole
 
 
-def test_an_index_says_which_images_they_are(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+def test_an_index_says_which_images_they_are(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
     index = np.array([20, 3, 11, 7])
-    theirs = changed(colour.test.images[index])
-    found = asked(saved(tmp_path / "x.h5", theirs, index=index), model, colour)
-    labels = colour.test.labels[index]
-    assert found.natural == rate(right_by_hand(model, colour.test.images[index], labels))
+    theirs = changed(color.test.images[index])
+    found = asked(saved(tmp_path / "x.h5", theirs, index=index), model, color)
+    labels = color.test.labels[index]
+    assert found.natural == rate(right_by_hand(model, color.test.images[index], labels))
     assert found.adversarial == rate(right_by_hand(model, theirs, labels))
     with pytest.raises(UserError, match="4 of 4 images, the first of them 0, are outside"):
-        asked(saved(tmp_path / "y.h5", theirs), model, colour)
+        asked(saved(tmp_path / "y.h5", theirs), model, color)
 
 
-def test_a_key_names_the_images(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
-    clean, theirs = colour.test.images, changed(colour.test.images)
-    path = saved(tmp_path / "x.h5", clean, **{"attack/adversarial": theirs, "label": colour.test.labels})
-    assert asked(path, model, colour, key="images").largest == 0
-    assert asked(path, model, colour, key="/attack/adversarial").largest == pytest.approx(EPS / 255, abs=1e-12)
+def test_a_key_names_the_images(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    clean, theirs = color.test.images, changed(color.test.images)
+    path = saved(tmp_path / "x.h5", clean, **{"attack/adversarial": theirs, "label": color.test.labels})
+    assert asked(path, model, color, key="images").largest == 0
+    assert asked(path, model, color, key="/attack/adversarial").largest == pytest.approx(EPS / 255, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_one_step_of_one_pixel_beyond_the_ball_is_found(
-    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str
 ) -> None:
-    theirs = changed(colour.test.images)
-    clean = int(colour.test.images[9, 2, 3, 1])
+    theirs = changed(color.test.images)
+    clean = int(color.test.images[9, 2, 3, 1])
     beyond = EPS + 1 if clean < 128 else -EPS - 1
     theirs[9, 2, 3, 1] = clean + beyond
     path = saved(tmp_path / "x.npy", theirs if kind == "uint8" else (theirs / 255).astype(kind))
     with pytest.raises(UserError) as error:
-        asked(path, model, colour)
+        asked(path, model, color)
     assert str(error.value) == (
         f"{path}: 1 of 23 images, the first of them 9, are outside the ball of 8/255 around the clean images, the "
         "farthest by a change of 9.00/255: are they in the order of the split, and was --eps theirs?"
     )
-    assert asked(path, model, colour, eps=9 / 255).largest == pytest.approx(9 / 255, abs=1e-7)
+    assert asked(path, model, color, eps=9 / 255).largest == pytest.approx(9 / 255, abs=1e-7)
 
 
 Change = Callable[[Dataset], Any]
@@ -195,7 +195,7 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda data: data.test.images[..., :2],
         "holds an array of shape (23, 16, 20, 2), and the images here are (N, 3, 16, 20) or (N, 16, 20, 3).",
     ),
-    "gray where colour is": (lambda data: data.test.images[..., 0], "holds an array of shape (23, 16, 20), and"),
+    "gray where color is": (lambda data: data.test.images[..., 0], "holds an array of shape (23, 16, 20), and"),
     "sides exchanged": (lambda data: data.test.images.swapaxes(1, 2), "holds an array of shape (23, 20, 16, 3)"),
     "integers": (lambda data: data.test.images.astype(int), "holds numbers of type int64: give uint8, or floats"),
     "floats to 255": (
@@ -217,12 +217,12 @@ BAD: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("suffix", ["npy", "h5"])
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_images_get_a_sentence(
-    colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str, suffix: str
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str, suffix: str
 ) -> None:
     make, told = BAD[kind]
-    path = saved(tmp_path / f"x.{suffix}", make(colour))
+    path = saved(tmp_path / f"x.{suffix}", make(color))
     with pytest.raises(UserError) as error:
-        asked(path, model, colour, eps=1.0)
+        asked(path, model, color, eps=1.0)
     assert str(error.value).startswith(str(path))
     assert told in str(error.value)
 
@@ -276,38 +276,38 @@ FILES: dict[str, tuple[Callable[[Path, Dataset], Path], str]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_bad_files_get_a_sentence(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str) -> None:
+def test_bad_files_get_a_sentence(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, kind: str) -> None:
     make, told = FILES[kind]
-    path = make(tmp_path / "x", colour)
+    path = make(tmp_path / "x", color)
     with pytest.raises(UserError) as error:
-        asked(path, model, colour)
+        asked(path, model, color)
     assert str(path) in str(error.value)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_nothing_is_unpickled(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+def test_nothing_is_unpickled(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "sprung",))
 
     path = saved(tmp_path / "x.npy", np.array([Trap()], dtype=object))
     with pytest.raises(UserError):
-        asked(path, model, colour)
+        asked(path, model, color)
     np.load(path, allow_pickle=True)
     assert (tmp_path / "sprung").exists()
     (tmp_path / "sprung").unlink()
     with pytest.raises(UserError):
-        asked(path, model, colour)
+        asked(path, model, color)
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_key_of_nothing_and_a_key_of_no_hdf5(colour: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
-    path = saved(tmp_path / "x.h5", colour.test.images)
+def test_a_key_of_nothing_and_a_key_of_no_hdf5(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.h5", color.test.images)
     with pytest.raises(UserError, match="has no images called pictures: there are images"):
-        asked(path, model, colour, key="pictures")
+        asked(path, model, color, key="pictures")
     with pytest.raises(UserError, match="is no HDF5 file: --key images is for datasets"):
-        asked(saved(tmp_path / "x.npy", colour.test.images), model, colour, key="images")
+        asked(saved(tmp_path / "x.npy", color.test.images), model, color, key="images")
 
 
 def test_the_model_must_fit_the_data(model: checkpoint.Checkpoint, tmp_path: Path) -> None:
@@ -327,17 +327,17 @@ def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *wor
 def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    colour: Dataset,
+    color: Dataset,
     model: checkpoint.Checkpoint,
     tmp_path: Path,
 ) -> None:
     arrays = {
         f"{letter}_{part}": values
         for part in ("train", "test")
-        for letter, values in (("x", colour.test.images), ("y", colour.test.labels))
+        for letter, values in (("x", color.test.images), ("y", color.test.labels))
     }
     write_npz(tmp_path / "data.npz", arrays)
-    path = saved(tmp_path / "theirs.npy", changed(colour.test.images[:17]))
+    path = saved(tmp_path / "theirs.npy", changed(color.test.images[:17]))
     words = ["verify", path, model.path, "--dataset", tmp_path / "data.npz", "--device", "cpu"]
     code, out, err = irt(capfd, monkeypatch, *words)
     assert (code, err) == (0, "")

@@ -17,7 +17,7 @@ import torch
 from oddity import Oddities
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import file_name
+from interpret_robust.analyses.engine.naming import file_path
 from interpret_robust.analyses.engine.settings import Settings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import AnyArray
@@ -228,7 +228,7 @@ def test_the_file_names_all_that_decides_its_numbers(trained: Path, digits: Data
     settings = analyses.get("attention-rank").settings(steps=4, seed=3)
     path = work(trained, digits, tmp_path, "attention-rank", settings=settings, split="test", limit=20).run()
     config = hdf5.read(path).config
-    assert config["analysis"] == "attention-rank/2"
+    assert config["analysis"] == "attention-rank/3"
     assert config["checkpoint"]["sha256"] == checkpoint.read(trained).sha256
     assert config["checkpoint"]["job"] == checkpoint.read(trained).job
     assert config["data"] == {
@@ -284,7 +284,7 @@ def test_axes_have_the_lengths_and_names_of_model_data_and_evaluators(
     assert result["test/highest"] == pytest.approx(float(logits.max()), abs=1e-4)
     np.testing.assert_allclose(result["per_image/above"], odd.test.labels - odd.test.labels.mean(), atol=1e-6)
     named = {"class": odd.class_names, "evaluator": tuple(model.path.stem for model in odd_models[1:])}
-    numbered = {"sample": 23, "y": 16, "x": 20, "colour": 3, "channel": 64, "position": 20}
+    numbered = {"sample": 23, "y": 16, "x": 20, "color": 3, "channel": 64, "position": 20}
     with h5py.File(path) as file:
         assert {axis: tuple(file[axis].asstr()[...]) for axis in named} == named
         assert {axis: file[axis][...].tolist() for axis in numbered} == {
@@ -420,7 +420,7 @@ def test_data_without_masks_are_refused_where_masks_are_needed(trained: Path, di
 
 
 def named(settings: Settings, limit: int | None = None, other: str = "", model: str = "m-seed0") -> str:
-    return file_name(oddity.ANALYSIS, model, {}, "test", settings, limit, other)
+    return file_path(Path("nowhere"), oddity.ANALYSIS, model, {}, "test", settings, limit, other).name
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ SMOOTHNESS = {
 
 SCHEMA = Schema(
     name="alignment",
-    version=1,
+    version=2,
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction", "i2", "predicted class"),
@@ -64,7 +64,7 @@ SCHEMA = Schema(
         *(Column(f"per_image/{name}", "f4", doc) for name, doc in SCORES.items()),
         *(Column(f"per_image/{name}_shuffled", "f4", f"{name} with the partner in place of x") for name in SCORES),
         Column(
-            "per_image/linearised_robustness", "f4", "min over classes j of (f_y - f_j) / |f_y' - f_j'|, y predicted"
+            "per_image/linearized_robustness", "f4", "min over classes j of (f_y - f_j) / |f_y' - f_j'|, y predicted"
         ),
         *(Column(f"per_image/{name}", "f4", doc) for name, doc in SMOOTHNESS.items()),
         Column("per_image/degenerate", "u1", "1 where the gradient is zero everywhere: what rests on it is NaN"),
@@ -75,9 +75,9 @@ SCHEMA = Schema(
         *(interval(f"{name}/own", f"mean of {name}; NaN where it is zero by construction") for name in SCORES),
         *(interval(f"{name}/shuffled", "the same of shuffled pairs") for name in SCORES),
         *(interval(f"{name}/difference", "own minus shuffled, paired by gradient") for name in SCORES),
-        interval("robustness/linearised", "mean linearised robustness, L2 over pixels"),
-        interval("robustness/spearman_alpha", "Spearman of linearised robustness and alpha over images"),
-        interval("robustness/spearman_edge_cosine", "Spearman of linearised robustness and edge cosine over images"),
+        interval("robustness/linearized", "mean linearized robustness, L2 over pixels"),
+        interval("robustness/spearman_alpha", "Spearman of linearized robustness and alpha over images"),
+        interval("robustness/spearman_edge_cosine", "Spearman of linearized robustness and edge cosine over images"),
         *(interval(f"smoothness/{name}", f"mean of {name}") for name in SMOOTHNESS),
         *(Column(f"white_noise/{name}", "f8", f"{name} of a map of independent normal entries") for name in SMOOTHNESS),
         Column("invariant/scale", "u1", "1 where the model does not change when its image is scaled"),
@@ -86,7 +86,7 @@ SCHEMA = Schema(
         Column("invariant/shift_change", "f8", "largest shift_change of all images"),
         Column("count/degenerate", "i8", "images whose gradient is zero everywhere"),
         Column(
-            "curve/linearised_robustness", "f8", "mean of each tenth of the images, the least robust first", ("tenth",)
+            "curve/linearized_robustness", "f8", "mean of each tenth of the images, the least robust first", ("tenth",)
         ),
         Column("curve/edge_cosine_mean", "f8", "mean edge cosine of these images", ("tenth",)),
         Column("curve/edge_cosine_low", "f8", "lower end of its bootstrap 95 % interval", ("tenth",)),
@@ -97,7 +97,7 @@ SCHEMA = Schema(
             "NX_class": "NXdata",
             "signal": "edge_cosine_mean",
             "axes": "tenth",
-            "title": "Edge cosine against linearised robustness",
+            "title": "Edge cosine against linearized robustness",
         }
     },
 )
@@ -147,7 +147,7 @@ def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
         "label": to_numpy(batch.labels),
         "prediction": to_numpy(predicted),
         "partner": pairs.partner[batch.indices.start : batch.indices.stop],
-        "linearised_robustness": linearised_robustness(model, batch.images, logits),
+        "linearized_robustness": linearized_robustness(model, batch.images, logits),
         "total_variation": total_variation(gradient),
         "gini": gini(gradient),
         "high_frequency": high_frequency(gradient),
@@ -174,7 +174,7 @@ def alpha(images: AnyArray, gradients: AnyArray) -> AnyArray:
     return _ratio(np.abs((images * gradients).sum((1, 2, 3))), _norm(gradients))
 
 
-def linearised_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> AnyArray:
+def linearized_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> AnyArray:
     """Return the distance (N,), L2 over pixels, to the nearest boundary of the model made linear at each image.
 
     min over j of (f_y - f_j) / |f_y' - f_j'| with y the winning logit (Etmann et al. 2019); a class whose logit has
@@ -253,9 +253,9 @@ def summarize(columns: Columns, images: Split) -> dict[str, Any]:
         own_scores["alpha"] = np.full_like(own_scores["alpha"], np.nan)
     if invariant["scale"] and invariant["shift"]:
         own_scores["cosine"] = np.full_like(own_scores["cosine"], np.nan)
-    robustness = columns["per_image/linearised_robustness"]
+    robustness = columns["per_image/linearized_robustness"]
     summary: dict[str, Any] = {
-        "robustness/linearised": bootstrap_mean(robustness),
+        "robustness/linearized": bootstrap_mean(robustness),
         "robustness/spearman_alpha": bootstrap_spearman(robustness, own_scores["alpha"]),
         "robustness/spearman_edge_cosine": bootstrap_spearman(robustness, own_scores["edge_cosine"]),
         "count/degenerate": int(columns["per_image/degenerate"].sum()),
@@ -289,7 +289,7 @@ def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
     tenths = np.array_split(valid[np.argsort(robustness[valid], kind="stable")], TENTHS)
     means = np.array([bootstrap_mean(score[tenth]) for tenth in tenths])
     return {
-        "curve/linearised_robustness": np.array([bootstrap_mean(robustness[tenth]).value for tenth in tenths]),
+        "curve/linearized_robustness": np.array([bootstrap_mean(robustness[tenth]).value for tenth in tenths]),
         "curve/edge_cosine_mean": means[:, 0],
         "curve/edge_cosine_low": means[:, 1],
         "curve/edge_cosine_high": means[:, 2],
@@ -303,7 +303,7 @@ def table_row(result: Result) -> dict[str, str]:
         "alpha (shuffled)": _by_construction(result, "scale") or _pair_of_means(result, "alpha"),
         "edge cosine (shuffled)": _pair_of_means(result, "edge_cosine"),
         "edge minus shuffled": Interval(*result["edge_cosine/difference"]).plain(),
-        "linearised robustness": Interval(*result["robustness/linearised"]).plain(),
+        "linearized robustness": Interval(*result["robustness/linearized"]).plain(),
         "its Spearman with edge cosine": Interval(*result["robustness/spearman_edge_cosine"]).plain(),
         "TV": Interval(*result["smoothness/total_variation"]).plain(),
         "Gini": Interval(*result["smoothness/gini"]).plain(),

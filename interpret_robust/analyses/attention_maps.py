@@ -35,14 +35,14 @@ _POSITION, _EXAMPLE = ("position",), ("example",)
 _SCORE = "for `--select extremes` the steadiest attention is best, by minus this distance"
 SCHEMA = Schema(
     name="attention-maps",
-    version=1,
+    version=2,
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction_clean", "i2", "predicted class of the clean image"),
         Column("per_image/prediction_adversarial", "i2", "predicted class of the adversarial image"),
         Column("per_image/attention", "f4", "weight on the clean image, positions row-major; NaN if none", _POSITION),
         Column("per_image/attention_adversarial", "f4", "weight on the adversarial image; NaN if none", _POSITION),
-        Column("per_image/adversarial", "u1", "the adversarial image, rounded to be shown", ("y", "x", "colour")),
+        Column("per_image/adversarial", "u1", "the adversarial image, rounded to be shown", ("y", "x", "color")),
         Column("per_image/distance", "f4", f"half the L1 distance between the two maps; {_SCORE}"),
         Column("per_image/entropy", "f4", "entropy of clean attention, nats"),
         Column("per_image/entropy_adversarial", "f4", "entropy of adversarial attention, nats"),
@@ -63,8 +63,8 @@ SCHEMA = Schema(
         Column("examples/label", "i2", "their true class", _EXAMPLE),
         Column("examples/prediction_clean", "i2", "their predicted class", _EXAMPLE),
         Column("examples/prediction_adversarial", "i2", "that of their adversarial images", _EXAMPLE),
-        Column("examples/image", "u1", "the images", (*_EXAMPLE, "y", "x", "colour")),
-        Column("examples/adversarial", "u1", "their adversarial images, rounded", (*_EXAMPLE, "y", "x", "colour")),
+        Column("examples/image", "u1", "the images", (*_EXAMPLE, "y", "x", "color")),
+        Column("examples/adversarial", "u1", "their adversarial images, rounded", (*_EXAMPLE, "y", "x", "color")),
         Column("examples/attention", "f4", "their clean attention", (*_EXAMPLE, "position")),
         Column("examples/attention_adversarial", "f4", "their adversarial attention", (*_EXAMPLE, "position")),
         Column("examples/distance", "f4", "the distance between the two", _EXAMPLE),

@@ -61,7 +61,7 @@ MEASURES = ("spearman", "spearman_relative", "spearman_partial", "spearman_noise
 _POSITION = ("position",)
 SCHEMA = Schema(
     name="attention-rank",
-    version=2,
+    version=3,
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction_clean", "i2", "predicted class of the clean image"),
@@ -110,7 +110,7 @@ SCHEMA = Schema(
         Column(
             "examples/index", "i4", "chosen by rule: the first image of each of the first ten classes", ("example",)
         ),
-        Column("examples/image", "u1", "the images", ("example", "y", "x", "colour")),
+        Column("examples/image", "u1", "the images", ("example", "y", "x", "color")),
         Column("examples/attention", "f4", "their clean attention", ("example", "position")),
         Column("examples/spearman", "f4", "their Spearman", ("example",)),
     ),

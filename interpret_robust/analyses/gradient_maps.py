@@ -44,10 +44,10 @@ Target = Literal["true", "predicted", "random"]
 VIEWS: dict[str, tuple[Rule, ...]] = {"clip": ("clip", "clip-set"), "raw": ("max", "min-max")}
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
 
-_MAP, _IMAGE = ("colour", "y", "x"), ("y", "x", "colour")
+_MAP, _IMAGE = ("color", "y", "x"), ("y", "x", "color")
 SCHEMA = Schema(
     name="gradient-maps",
-    version=1,
+    version=2,
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction", "i2", "predicted class"),
@@ -96,7 +96,7 @@ SCHEMA = Schema(
         "examples": {
             "NX_class": "NXdata",
             "signal": "map",
-            "axes": "example:colour:y:x",
+            "axes": "example:color:y:x",
             "title": "Gradient of the cross-entropy with respect to pixels",
         },
         "view": {

@@ -2,7 +2,7 @@
 
 The share of attention, or of Grad-CAM's weights, on the object's positions and the share of the gradient's energy on
 the object's pixels stand beside what maps that know nothing would give: the object's area, and a map that falls off
-from the centre. In the pointing game a map scores where its largest value lies on the object (Zhang et al. 2018,
+from the center. In the pointing game a map scores where its largest value lies on the object (Zhang et al. 2018,
 https://arxiv.org/abs/1608.00507).
 
 Where class patterns are planted in the images, the part of the gradient along them is measured beside the same
@@ -23,7 +23,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, gradient_map, position_weights, resolved_weight
-from interpret_robust.attribution.regions import central, centre_prior, hits, object_positions, share_inside
+from interpret_robust.attribution.regions import center_prior, central, hits, object_positions, share_inside
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import TAILS, Interval, bootstrap_mean, rate
 from interpret_robust.datasets import Split
@@ -39,16 +39,16 @@ MAPS = ("weights", "gradient")
 _MAP = ("map",)
 _PATTERN = "NaN without planted patterns"
 SCHEMA = Schema(
-    name="localisation",
-    version=1,
+    name="localization",
+    version=2,
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction", "i2", "predicted class"),
         Column("per_image/share", "f4", "share of the map on the object; NaN for a map without values", _MAP),
         Column("per_image/hit", "f4", "1 where the map is largest on the object; NaN where it points nowhere", _MAP),
         Column("per_image/area", "f4", "share of the map's places on the object", _MAP),
-        Column("per_image/centre", "f4", "share of the centre prior on the object", _MAP),
-        Column("per_image/centre_hit", "f4", "share of the map's central places on the object", _MAP),
+        Column("per_image/center", "f4", "share of the center prior on the object", _MAP),
+        Column("per_image/center_hit", "f4", "share of the map's central places on the object", _MAP),
         Column("per_image/magnitude_share", "f4", "share of the gradient's |entries| on the object; NaN for none"),
         Column("per_image/pattern_share", "f4", f"share of the gradient's energy in the patterns' span; {_PATTERN}"),
         Column("per_image/pattern_share_turned", "f4", f"the same, patterns turned by 180 degrees; {_PATTERN}"),
@@ -63,14 +63,14 @@ SCHEMA = Schema(
     summary=(
         interval("share/on_object", "mean share of the map on the object", *_MAP),
         interval("share/area", "the same of a map that is equal everywhere", *_MAP),
-        interval("share/centre", "the same of the centre prior", *_MAP),
+        interval("share/center", "the same of the center prior", *_MAP),
         interval("share/above_area", "own share minus the area's, paired by image", *_MAP),
-        interval("share/above_centre", "own share minus the centre prior's, paired by image", *_MAP),
+        interval("share/above_center", "own share minus the center prior's, paired by image", *_MAP),
         interval("share/magnitude", "mean share of the gradient's |entries| on the object"),
         interval("pointing/hits", "share of images whose map is largest on the object, Wilson 95 % interval", *_MAP),
         interval("pointing/class_averaged", "the same, mean over classes, stratified bootstrap", *_MAP),
-        interval("pointing/centre", "share of hits of a point at the centre", *_MAP),
-        interval("pointing/above_centre", "own hits minus those of the centre, paired by image", *_MAP),
+        interval("pointing/center", "share of hits of a point at the center", *_MAP),
+        interval("pointing/above_center", "own hits minus those of the center, paired by image", *_MAP),
         interval("pattern/share", f"mean share of the gradient's energy in the patterns' span; {_PATTERN}"),
         interval("pattern/share_turned", f"the same for patterns turned by 180 degrees; {_PATTERN}"),
         interval("pattern/above_turned", f"their difference, paired by image; {_PATTERN}"),
@@ -94,7 +94,7 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class LocalisationSettings(SourceSettings):
+class LocalizationSettings(SourceSettings):
     """What a map of pixels is, and whose weights of positions are looked at."""
 
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
@@ -108,7 +108,7 @@ class LocalisationSettings(SourceSettings):
 
 
 class Patterns:
-    """The patterns (classes, y, x, colour) planted in a dataset, in pixels in [0, 1], and the spaces that they span."""
+    """The patterns (classes, y, x, color) planted in a dataset, in pixels in [0, 1], and the spaces that they span."""
 
     def __init__(self, patterns: AnyArray) -> None:
         self.pixels = torch.from_numpy(patterns).permute(0, 3, 1, 2)
@@ -205,29 +205,29 @@ def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str
         "share": share_inside(maps, mask),
         "hit": hits(maps, mask),
         "area": mask.mean(1),
-        "centre": mask @ centre_prior(*grid).ravel(),
-        "centre_hit": mask[:, central(*grid).ravel()].mean(1),
+        "center": mask @ center_prior(*grid).ravel(),
+        "center_hit": mask[:, central(*grid).ravel()].mean(1),
     }
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Return means and rates with their intervals, over the images for which they are defined."""
-    share, hit, area, centre, centre_hit = (
-        columns[f"per_image/{name}"] for name in ("share", "hit", "area", "centre", "centre_hit")
+    share, hit, area, center, center_hit = (
+        columns[f"per_image/{name}"] for name in ("share", "hit", "area", "center", "center_hit")
     )
     share_turned = columns["per_image/pattern_share_turned"]
     pattern = columns["per_image/pattern_share"]
     return {
         "share/on_object": _means(share),
         "share/area": _means(area),
-        "share/centre": _means(centre),
+        "share/center": _means(center),
         "share/above_area": _means(share - area),
-        "share/above_centre": _means(share - centre),
+        "share/above_center": _means(share - center),
         "share/magnitude": bootstrap_mean(columns["per_image/magnitude_share"]),
         "pointing/hits": [rate(hits_of_map) for hits_of_map in hit.T],
         "pointing/class_averaged": [class_averaged(hits_of_map, columns["per_image/label"]) for hits_of_map in hit.T],
-        "pointing/centre": _means(centre_hit),
-        "pointing/above_centre": _means(hit - centre_hit),
+        "pointing/center": _means(center_hit),
+        "pointing/above_center": _means(hit - center_hit),
         "pattern/share": bootstrap_mean(pattern),
         "pattern/share_turned": bootstrap_mean(share_turned),
         "pattern/above_turned": bootstrap_mean(pattern - share_turned),
@@ -264,8 +264,8 @@ def table_row(result: Result) -> dict[str, str]:
     for index, name in enumerate(MAPS):
         row[f"{name} on object (area)"] = _pair_of_means(result["share/on_object"][index], result["share/area"][index])
     for index, name in enumerate(MAPS):
-        row[f"{name} pointing (centre)"] = _pair_of_means(
-            result["pointing/hits"][index], result["pointing/centre"][index]
+        row[f"{name} pointing (center)"] = _pair_of_means(
+            result["pointing/hits"][index], result["pointing/center"][index]
         )
     if np.isfinite(result["pattern/chance"]):
         row["gradient along patterns (turned)"] = _pair_of_means(
@@ -285,4 +285,4 @@ def _means(values: AnyArray) -> list[Interval]:
     return [bootstrap_mean(column) for column in values.T]
 
 
-ANALYSIS = Analysis(SCHEMA, LocalisationSettings, rows, summarize, table_row, prepare=prepare, needs_masks=True)
+ANALYSIS = Analysis(SCHEMA, LocalizationSettings, rows, summarize, table_row, prepare=prepare, needs_masks=True)

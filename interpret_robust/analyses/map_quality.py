@@ -3,7 +3,7 @@
 Sensitivity (Yeh et al. 2019, https://arxiv.org/abs/1901.09392): the largest change of a map, relative to its norm, as
 the image moves at random within a radius. It is a lower bound: more samples can only find more.
 
-Infidelity (ibid.), normalized: squares of the image are replaced by its mean colour, and the change of the loss is set
+Infidelity (ibid.), normalized: squares of the image are replaced by its mean color, and the change of the loss is set
 against what the map foretells of it, after the best common factor. A slope, such as a gradient, foretells the product
 of itself and the change of the pixels; a contribution, such as an integrated gradient, foretells its sum over the
 square. Zero is a perfect forecast; a map whose pixels were shuffled stands beside it, since scale alone gains nothing.

@@ -56,8 +56,8 @@ SCORES = {
 }
 
 SCHEMA = Schema(
-    name="randomisation",
-    version=1,
+    name="randomization",
+    version=2,
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/evaluator_prediction", "i2", "class that the first evaluator reads from the map", ("stage",)),
@@ -84,7 +84,7 @@ SCHEMA = Schema(
             "NX_class": "NXdata",
             "signal": "mean",
             "axes": "score:stage:of",
-            "title": "Scores as the network is re-initialised from the head down",
+            "title": "Scores as the network is re-initialized from the head down",
         }
     },
     labels={"score": tuple(SCORES)},
@@ -92,7 +92,7 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class RandomisationSettings(Settings):
+class RandomizationSettings(Settings):
     """The seed of random weights, and the weights in attention's place."""
 
     spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
@@ -294,7 +294,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 ANALYSIS = Analysis(
     SCHEMA,
-    RandomisationSettings,
+    RandomizationSettings,
     rows,
     summarize,
     table_row,

@@ -15,6 +15,7 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
+from interpret_robust.core.spelling import american
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures import style
 from interpret_robust.figures.drawing import compose
@@ -139,7 +140,8 @@ class Answer:
         xarray = _library("xarray")
         _library("h5netcdf")
         with xarray.open_datatree(self.result.path, engine="h5netcdf") as tree:
-            return tree.load()
+            content = tree.load()
+        return content.map_over_datasets(_rename) if self.result.is_old else content
 
 
 class Answers(Sequence[Answer]):
@@ -199,6 +201,15 @@ class Answers(Sequence[Answer]):
         xarray = _library("xarray")
         trees = {answer.result.config["checkpoint"]["name"]: answer.to_xarray() for answer in self._answers}
         return xarray.DataTree(children=trees)
+
+
+def _rename(data: Any) -> Any:
+    """Return an xarray Dataset of an old file under the names of today."""
+    names = {name: american(name) for name in (*data.variables, *data.dims)}
+    attributes = {key: american(text) for key, text in data.attrs.items() if isinstance(text, str)}
+    if isinstance(axes := data.attrs.get("axes"), list):
+        attributes["axes"] = [american(axis) for axis in axes]
+    return data.rename({name: today for name, today in names.items() if name != today}).assign_attrs(attributes)
 
 
 def _figure(results: Sequence[hdf5.Result], path: str | Path | None) -> Figure:

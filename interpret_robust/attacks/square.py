@@ -26,7 +26,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class RandomSearch:
     """The Square attack (Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049), on the margin.
 
-    It starts from vertical stripes of +-eps. A proposal sets one square, at a random place, to +-eps in each colour,
+    It starts from vertical stripes of +-eps. A proposal sets one square, at a random place, to +-eps in each color,
     and is kept where it lowers the margin. An image that is misclassified is left as it is. Unlike in the authors'
     code, the squares of images in one batch lie apart, and they reach the last row and column.
 

@@ -14,7 +14,7 @@ Streams = Sequence[np.random.Generator]
 
 
 def sobel(images: Tensor) -> Tensor:
-    """Return the magnitude of the Sobel gradient of each colour, (N, C, H, W), the border continued outwards."""
+    """Return the magnitude of the Sobel gradient of each color, (N, C, H, W), the border continued outwards."""
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device)
     count, colors, height, width = images.shape
     padding = F.pad(images.reshape(count * colors, 1, height, width), (1, 1, 1, 1), mode="replicate")
@@ -34,7 +34,7 @@ def phase_random(maps: Tensor, streams: Streams) -> Tensor:
     """Return each map (N, C, H, W) with its power spectrum and its colors' relation, and random phases.
 
     The phases of white noise are added, the same to all colors (Theiler et al. 1992, in two dimensions). The mean
-    of each colour stays as it is: it has no phase but a sign, and the sign of maps is what is asked about.
+    of each color stays as it is: it has no phase but a sign, and the sign of maps is what is asked about.
     """
     noise = np.stack([stream.standard_normal(maps.shape[2:], dtype=np.float32) for stream in streams])
     spectrum = torch.fft.rfft2(torch.from_numpy(noise).to(maps.device))

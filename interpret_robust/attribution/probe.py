@@ -40,13 +40,13 @@ def train(model: Classifier, split: Split, classes: int, seed: int, device: torc
     channels, height, width = images.shape[1:]
     probe = build("small", "average", (channels, height, width), classes, seed=seed).to(device).train()
     total = EPOCHS * -(-len(maps) // BATCH_SIZE)
-    optimiser = torch.optim.Adam(probe.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total)
+    optimizer = torch.optim.Adam(probe.parameters(), LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total)
     for epoch in range(EPOCHS):
         order = torch.randperm(len(maps), generator=generator(device, seed, ORDER, epoch), device=device)
         for indices in torch.split(order, BATCH_SIZE):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(probe(maps[indices]), targets[indices]).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     return probe.eval()

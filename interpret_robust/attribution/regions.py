@@ -7,8 +7,8 @@ from interpret_robust.core.arrays import AnyArray
 OBJECT_SHARE = 0.25
 """A position lies on the object where the mask covers at least this share of its pixels."""
 
-CENTRE_WIDTH = 0.25
-"""Standard deviation of the centre prior, in sides of the image."""
+CENTER_WIDTH = 0.25
+"""Standard deviation of the center prior, in sides of the image."""
 
 
 def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
@@ -23,16 +23,16 @@ def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
     return mask
 
 
-def centre_prior(height: int, width: int) -> AnyArray:
-    """Return a map (height, width) that falls off from the centre as a Gaussian and sums to one."""
+def center_prior(height: int, width: int) -> AnyArray:
+    """Return a map (height, width) that falls off from the center as a Gaussian and sums to one."""
     rows, columns = ((np.arange(side) + 0.5) / side - 0.5 for side in (height, width))
-    bump = np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * CENTRE_WIDTH**2))
+    bump = np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * CENTER_WIDTH**2))
     prior: AnyArray = bump / bump.sum()
     return prior
 
 
 def central(height: int, width: int) -> AnyArray:
-    """Return which places (height, width) are nearest to the centre: one for odd sides, two a side for even ones."""
+    """Return which places (height, width) are nearest to the center: one for odd sides, two a side for even ones."""
     rows, columns = (np.abs(2 * np.arange(side) + 1 - side) <= 1 for side in (height, width))
     middle: AnyArray = rows[:, None] & columns[None, :]
     return middle

@@ -1,24 +1,105 @@
-"""Names of analyses as they were spelled once: files keep these, commands still take them."""
+"""Names in British spelling, which files of before 2026-12 hold, and the names that they have today.
 
-NEW_NAMES = {"localisation": "localization", "randomisation": "randomization"}
-"""The name that a command has today, by the one that files hold."""
+Only readers of files and commands go through here: what is written, and what anyone sees, has the names of today.
+"""
+
+import re
+from typing import Any
+
+AMERICAN = {
+    "centre": "center",
+    "colour": "color",
+    "grey": "gray",
+    "initialised": "initialized",
+    "linearised": "linearized",
+    "localisation": "localization",
+    "neighbour": "neighbor",
+    "normalised": "normalized",
+    "optimiser": "optimizer",
+    "randomisation": "randomization",
+}
+"""Each word of an old name, and the one of today in its place."""
+
+SCHEMAS = {
+    "alignment/1": "alignment/2",
+    "attention-maps/1": "attention-maps/2",
+    "attention-rank/2": "attention-rank/3",
+    "gradient-maps/1": "gradient-maps/2",
+    "localisation/1": "localization/2",
+    "randomisation/1": "randomization/2",
+}
+"""Schemas with old names, and those of today that hold the same values."""
+
+_BRITISH = {today: old for old, today in AMERICAN.items()}
+
+
+def american(text: str) -> str:
+    """Return a text or a path with today's words in the place of old ones.
+
+    Example:
+        >>> american("per_image/linearised_robustness")
+        'per_image/linearized_robustness'
+    """
+    return _replace(text, AMERICAN)
+
+
+def british(name: str) -> str:
+    """Return the name that old files hold, from the one of today.
+
+    Example:
+        >>> british("share/above_center")
+        'share/above_centre'
+    """
+    return _replace(name, _BRITISH)
+
+
+def _replace(text: str, words: dict[str, str]) -> str:
+    return re.sub("|".join(words), lambda match: words[match.group()], text)
 
 
 def current(name: str) -> str:
-    """Return an analysis's name as it is spelled today, from that name or from the one that its files hold.
+    """Return the name of an analysis today, from that name or from its old one, which commands still take.
 
     Example:
         >>> current("localisation")
         'localization'
     """
-    return NEW_NAMES.get(name, name)
+    return AMERICAN.get(name, name)
 
 
-def in_files(name: str) -> str:
-    """Return the name of an analysis that its files and pictures hold, from the one of today.
+def spellings(name: str) -> tuple[str, ...]:
+    """Return the names that files of an analysis and pictures of it begin with: that of today, then an old one.
 
     Example:
-        >>> in_files("localization")
-        'localisation'
+        >>> spellings("randomization"), spellings("masking")
+        (('randomization', 'randomisation'), ('masking',))
     """
-    return next((stored_name for stored_name, today in NEW_NAMES.items() if today == name), name)
+    return tuple(dict.fromkeys((name, _BRITISH.get(name, name))))
+
+
+def current_part(name: str) -> str:
+    """Return the name of a tensor in an unfinished training today: the part of the run that it is of, then its own.
+
+    Example:
+        >>> current_part("optimiser.0.momentum_buffer")
+        'optimizer.0.momentum_buffer'
+    """
+    part, dot, own = name.partition(".")
+    return f"{AMERICAN.get(part, part)}{dot}{own}"
+
+
+def current_recipes(content: Any) -> Any:
+    """Return what a JSON text holds, the fields of every recipe in it by their names of today.
+
+    Example:
+        >>> current_recipes({"seed": 0, "recipe": {"optimiser": "sgd"}})
+        {'seed': 0, 'recipe': {'optimizer': 'sgd'}}
+    """
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: {AMERICAN.get(field, field): number for field, number in value.items()}
+        if key == "recipe" and isinstance(value, dict)
+        else current_recipes(value)
+        for key, value in content.items()
+    }

@@ -85,7 +85,7 @@ class Split:
 class Dataset:
     """A named pair of splits that share image shape and classes.
 
-    `patterns` (classes, y, x, colour), in pixels in [0, 1], are what was added to the images of each class where a
+    `patterns` (classes, y, x, color), in pixels in [0, 1], are what was added to the images of each class where a
     feature was planted; None for images as they are.
     """
 

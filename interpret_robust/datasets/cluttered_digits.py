@@ -96,9 +96,9 @@ def _compose(digits: Array, sources: Labels, rng: np.random.Generator) -> tuple[
     for _ in range(_PIECES):
         clutter = digits[rng.integers(len(digits), size=count)]
         piece = _resample(clutter, _PIECE_SIDE, rng.uniform(1.8, 2.6, count), rng, turn=1.0, wander=2.0)
-        _paste(canvas, piece, rng.integers(-2, SIDE - _PIECE_SIDE + 3, (count, 2)), _bright_colour(count, rng))
+        _paste(canvas, piece, rng.integers(-2, SIDE - _PIECE_SIDE + 3, (count, 2)), _bright_color(count, rng))
     digit = _resample(digits[sources], _DIGIT_SIDE, rng.uniform(2.1, 2.7, count), rng, turn=0.2, wander=0.0)
-    ink = _paste(canvas, digit, rng.integers(-2, SIDE - _DIGIT_SIDE + 3, (count, 2)), _bright_colour(count, rng))
+    ink = _paste(canvas, digit, rng.integers(-2, SIDE - _DIGIT_SIDE + 3, (count, 2)), _bright_color(count, rng))
     return (1 - _CONTRAST) / 2 + _CONTRAST * canvas, ink > 0.4
 
 
@@ -118,11 +118,11 @@ def _enlarge(coarse: Array, axis: int) -> Array:
     return fine
 
 
-def _bright_colour(count: int, rng: np.random.Generator) -> Array:
+def _bright_color(count: int, rng: np.random.Generator) -> Array:
     """Return random colors (N, 3) whose brightest channel is near one."""
-    colour: Array = rng.uniform(0.35, 1.0, (count, 3))
-    brightest: Array = colour.max(1, keepdims=True)
-    return colour / brightest
+    color: Array = rng.uniform(0.35, 1.0, (count, 3))
+    brightest: Array = color.max(1, keepdims=True)
+    return color / brightest
 
 
 def _resample(
@@ -131,15 +131,15 @@ def _resample(
     """Sample 8x8 sources on side x side tiles, enlarged by `scale`, sheared and shifted at random.
 
     The turn is the matrix [[1, t], [-t, 1]]: a rotation up to a factor, without sine or cosine.
-    `wander` moves the tile's centre off the source's centre, in source pixels.
+    `wander` moves the tile's center off the source's center, in source pixels.
     """
     count, height, width = sources.shape
     turns = rng.uniform(-turn, turn, (count, 1, 1))
-    centre = rng.uniform(-wander, wander, (2, count, 1, 1))
+    center = rng.uniform(-wander, wander, (2, count, 1, 1))
     offset = np.linspace(-(side - 1) / 2, (side - 1) / 2, side) / scale[:, None]
     row_shift, column_shift = offset[:, :, None], offset[:, None, :]
-    row = row_shift + turns * column_shift + (height - 1) / 2 + centre[0]
-    column = column_shift - turns * row_shift + (width - 1) / 2 + centre[1]
+    row = row_shift + turns * column_shift + (height - 1) / 2 + center[0]
+    column = column_shift - turns * row_shift + (width - 1) / 2 + center[1]
     return _bilinear(sources, row, column)
 
 
@@ -159,8 +159,8 @@ def _bilinear(sources: Array, row: Array, column: Array) -> Array:
     return upper * (1 - row_share) + lower * row_share
 
 
-def _paste(canvas: Array, ink: Array, corner: Labels, colour: Array) -> Array:
-    """Paint ink (N, S, S) in colour (N, 3) onto the canvas at `corner`; return the ink on the whole canvas."""
+def _paste(canvas: Array, ink: Array, corner: Labels, color: Array) -> Array:
+    """Paint ink (N, S, S) in color (N, 3) onto the canvas at `corner`; return the ink on the whole canvas."""
     count, side, _ = ink.shape
     margin = side
     whole = np.zeros((count, SIDE + 2 * margin, SIDE + 2 * margin))
@@ -168,7 +168,7 @@ def _paste(canvas: Array, ink: Array, corner: Labels, colour: Array) -> Array:
     columns = corner[:, 1, None, None] + margin + np.arange(side)[None, None, :]
     whole[np.arange(count)[:, None, None], rows, columns] = ink
     cover = np.minimum(1.0, _INK * whole[:, margin:-margin, margin:-margin])
-    canvas += cover[..., None] * (colour[:, None, None, :] - canvas)
+    canvas += cover[..., None] * (color[:, None, None, :] - canvas)
     return cover
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, dot, line, name_rows, new_figure
+from interpret_robust.figures.style import MARKERS, RC, Drawing, color, dot, line, name_rows, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label
 
-READS = "alignment/1"
+READS = "alignment/2"
 
 ALIGNMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cosine": ("cosine of image and -gradient", ("scale", "shift")),
@@ -28,7 +28,7 @@ SMOOTHNESS = {
 }
 SPEARMAN = {"spearman_edge_cosine": "edge cosine", "spearman_alpha": "alpha"}
 IN_PLACE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": "0.35"}
-CURVE = ("linearised_robustness", "edge_cosine_mean", "edge_cosine_low", "edge_cosine_high")
+CURVE = ("linearized_robustness", "edge_cosine_mean", "edge_cosine_low", "edge_cosine_high")
 DATASETS = (
     *(f"{name}/{part}" for name in ALIGNMENTS for part in ("own", "shuffled")),
     *(f"{part}/{name}" for name in SMOOTHNESS for part in ("smoothness", "white_noise")),
@@ -95,13 +95,13 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         variant = job(result)["variant"]
         x, mean, low, high = (result[f"curve/{name}"] for name in CURVE)
-        style = {"color": colour(variant), "marker": MARKERS.get(variant, "o"), "linestyle": line(variant)}
+        style = {"color": color(variant), "marker": MARKERS.get(variant, "o"), "linestyle": line(variant)}
         curve.plot(x, mean, markersize=3, linewidth=1, **style)
-        curve.fill_between(x, low, high, color=colour(variant), alpha=0.25, lw=0)
+        curve.fill_between(x, low, high, color=color(variant), alpha=0.25, lw=0)
         dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
         if np.isfinite(result["robustness/spearman_alpha"][0]):
             dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
-    if any((result["curve/linearised_robustness"] > 0).any() for result in results):  # all gradients may be zero
+    if any((result["curve/linearized_robustness"] > 0).any() for result in results):  # all gradients may be zero
         curve.set_xscale("log")
     curve.set(xlabel="linearized robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")
     spearman.axvline(0, color="0.5", linestyle="--", linewidth=0.8)

@@ -15,11 +15,11 @@ from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, new
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import by_weights, job, label, radius, weights_of
 
-READS = "attention-maps/1"
+READS = "attention-maps/2"
 
 Kind = Literal["image", "clean", "adversarial", "difference"]
 ROW, BARS, PAD = 0.45, 0.7, 0.01
-"""Inches: of a row with what is written above it, of the colour bars, and what is left free around each."""
+"""Inches: of a row with what is written above it, of the color bars, and what is left free around each."""
 
 COLUMNS, NAMES = 10, 0.16
 """Pictures of a row, as many as a rule chooses at most, and the width of the models' names beside them."""
@@ -79,7 +79,7 @@ def _scales(results: Sequence[Result]) -> Scales:
     largest, largest_change = (
         max(float(np.abs(np.nan_to_num(array)).max()) for array in arrays) for arrays in (maps, changes)
     )
-    largest_change = largest_change or 1.0  # where nothing moved, nothing has a colour
+    largest_change = largest_change or 1.0  # where nothing moved, nothing has a color
     return Scales(Normalize(0, largest), Normalize(-largest_change, largest_change))
 
 

@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, colour, line, name_rows, new_figure, strip
+from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, color, line, name_rows, new_figure, strip
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import by_weights, job, label, radius, weights_of
 
-READS = "attention-rank/2"
+READS = "attention-rank/3"
 
 CURVES, CONTROL_ROW, OUTCOME_ROW, EXAMPLE_ROW, BARS = 2.2, 0.25, 1.4, 0.38, 0.8
 """Inches."""
@@ -77,7 +77,7 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (kind, models) in zip(panels, kinds.items(), strict=True):
         for result in models:
-            style = {"color": colour(job(result)["variant"]), "linestyle": line(job(result)["variant"])}
+            style = {"color": color(job(result)["variant"]), "linestyle": line(job(result)["variant"])}
             _draw_band(axes, _papers_curve(result), label=label(result), **style)
         _draw_nulls(axes, models)
         axes.set(xlabel="robustness rank (0 = most robust)", yscale="log")
@@ -127,7 +127,7 @@ def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         values = result["per_image/spearman"]
         values = values[np.isfinite(values)]
-        shade = colour(job(result)["variant"])
+        shade = color(job(result)["variant"])
         if len(values):
             parts: Any = axes.violinplot(values, [row], orientation="horizontal", showextrema=False, widths=0.8)
             parts["bodies"][0].set(facecolor=shade, alpha=0.4)
@@ -139,7 +139,7 @@ def _draw_controls(axes: Axes, results: Sequence[Result]) -> None:
     places = np.linspace(-0.32, 0.32, len(CONTROLS))
     for row, result in enumerate(results):
         for place, (name, (_, shape)) in zip(places, CONTROLS.items(), strict=True):
-            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), colour(job(result)["variant"]), shape)
+            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), color(job(result)["variant"]), shape)
         if row:
             axes.axhline(row - 0.5, color="0.92", linewidth=0.8)
 
@@ -159,7 +159,7 @@ def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
         counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
         for count, (outcome, (_, stroke)) in zip(counts, OUTCOMES.items(), strict=True):
             if count >= FEWEST:
-                _draw_band(axes, result[f"curve/{outcome}"], color=colour(job(result)["variant"]), linestyle=stroke)
+                _draw_band(axes, result[f"curve/{outcome}"], color=color(job(result)["variant"]), linestyle=stroke)
         name = label(result).replace(" seed", "\nseed")
         axes.set_title("{}\n{} / {} images".format(name, *counts), fontsize=6.5)
         axes.set_yscale("log")

@@ -12,7 +12,7 @@ from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.spelling import in_files
+from interpret_robust.core.spelling import spellings
 from interpret_robust.figures import style
 from interpret_robust.results import hdf5
 from interpret_robust.results import names as labels
@@ -39,7 +39,7 @@ def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list
     groups: dict[str, list[hdf5.Result]] = {}
     for result in most_read([hdf5.read(path, figures.get(figure).READS) for path in files]):
         groups.setdefault(json.dumps(conditions(result)), []).append(result)
-    stems = [style.stem(in_files(figure), group) for group in groups.values()]
+    stems = [style.stem(figure, group) for group in groups.values()]
     pictures = []
     for group, stem in zip(groups.values(), stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
@@ -52,7 +52,7 @@ def draw_folder(names: Sequence[str], folders: Folders, say: Say) -> list[Path]:
     """Draw these figures from all files of their analyses. Raises UserError where there are none."""
     pictures = []
     for name in names:
-        if paths := sorted(folders.analyses.glob(f"{in_files(name)}-*.h5")):
+        if paths := sorted(path for start in spellings(name) for path in folders.analyses.glob(f"{start}-*.h5")):
             pictures += draw_all(name, paths, folders.figures, say)
     if not pictures:
         kind = "analysis" if len(names) > 1 else names[0]
@@ -66,7 +66,7 @@ def _draw(figure: str, results: Sequence[hdf5.Result], folder: Path, say: Say, s
     for first, second in pairwise(in_paper_order):
         if labels.label(first) == labels.label(second):
             raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
-    name = style.stem(in_files(figure), in_paper_order) + suffix
+    name = style.stem(figure, in_paper_order) + suffix
     sources, version = style.inputs(in_paper_order), metadata.version("interpret-robust")
     picture = folder / f"{name}.png"
     if not style.is_drawn(folder, name, sources, version):

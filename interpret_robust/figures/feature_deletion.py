@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, new_figure
+from interpret_robust.figures.style import MARKERS, RC, Drawing, color, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, places, radius
 
@@ -93,7 +93,7 @@ def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
                 value,
                 np.arange(len(contrasts)) + (number - (len(results) - 1) / 2) * step,
                 xerr=[value - low, high - value],
-                color=colour(variant),
+                color=color(variant),
                 marker=MARKERS.get(variant, "o"),
                 markersize=3,
                 linestyle="none",

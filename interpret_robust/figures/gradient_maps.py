@@ -13,7 +13,7 @@ from interpret_robust.figures.style import RC, Drawing, bare, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import VIEWS, job, label
 
-READS = "gradient-maps/1"
+READS = "gradient-maps/2"
 
 COLUMNS = 10
 ROW_HEIGHT = 0.6

@@ -12,13 +12,13 @@ from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figu
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label
 
-READS = "localisation/1"
+READS = "localization/2"
 
 PANELS = (
-    ("weights on the object, %", "share/on_object", "share/centre", 0),
-    ("gradient on the object, %", "share/on_object", "share/centre", 1),
-    ("pointing, weights: % hits", "pointing/hits", "pointing/centre", 0),
-    ("pointing, gradient: % hits", "pointing/hits", "pointing/centre", 1),
+    ("weights on the object, %", "share/on_object", "share/center", 0),
+    ("gradient on the object, %", "share/on_object", "share/center", 1),
+    ("pointing, weights: % hits", "pointing/hits", "pointing/center", 0),
+    ("pointing, gradient: % hits", "pointing/hits", "pointing/center", 1),
 )
 """Label, statistic, what the center prior has, and which of the file's maps: weights of positions, gradient."""
 
@@ -32,7 +32,7 @@ PATTERN_PANELS = (
 OBJECT_HEIGHT, PATTERN_HEIGHT = 0.8, 1.0
 """Inches, beside those of the rows."""
 
-DATASETS = ("share/on_object", "share/area", "share/centre", "pointing/hits", "pointing/centre")
+DATASETS = ("share/on_object", "share/area", "share/center", "pointing/hits", "pointing/center")
 DATASETS_OF_PATTERNS = (*(name for _, *pair, _ in PATTERN_PANELS for name in pair), "pattern/chance")
 
 
@@ -55,10 +55,10 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw a panel for each map and statistic, with the object's area and the center prior as lines."""
     panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (title, name, centre, index) in zip(panels, PANELS, strict=True):
+    for axes, (title, name, center, index) in zip(panels, PANELS, strict=True):
         for row, result in enumerate(results):
             dot(axes, row, result, 100 * result[name][index])
-        for baseline, stroke in (("share/area", "--"), (centre, ":")):
+        for baseline, stroke in (("share/area", "--"), (center, ":")):
             axes.axvline(100 * results[0][baseline][index, 0], color="0.3", linestyle=stroke, linewidth=0.9)
         axes.set(xlim=(-3, 103), xlabel=title)
         axes.xaxis.label.set_fontsize(7)

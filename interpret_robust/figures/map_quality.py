@@ -39,6 +39,6 @@ def _caption(results: Sequence[Result]) -> str:
         f"Quality of maps ({settings['source']}) on {data['images']} {data['split']} images of {data['dataset']}, by "
         f"captum. Left: the largest of {settings['samples']} changes of a map as the image moves within "
         f"{radius(settings['radius'])}, over the map's norm: a lower bound. Right: normalized infidelity as squares of "
-        "a quarter of the image's side get its mean colour, over the mean square of the loss's change. Bars are "
+        "a quarter of the image's side get its mean color, over the mean square of the loss's change. Bars are "
         f"bootstrap 95 % intervals over images, seed {settings['seed']}."
     )

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import RC, Drawing, colour, line, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, color, line, name_rows, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, radius
 
@@ -52,9 +52,9 @@ def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
     for result in results:
         accuracies, variant = _accuracies(result), job(result)["variant"]
         value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T
-        style: dict[str, Any] = {"color": colour(variant), "linestyle": line(variant)}
+        style: dict[str, Any] = {"color": color(variant), "linestyle": line(variant)}
         axes.plot(value, marker="o", markersize=3, linewidth=1.1, **style)
-        axes.fill_between(range(len(value)), low, high, color=colour(variant), alpha=0.15, lw=0)
+        axes.fill_between(range(len(value)), low, high, color=color(variant), alpha=0.15, lw=0)
     ticks = ["0", *_radii(results[0])]
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set(ylim=(-3, 103), xlabel="radius of PGD-20", ylabel="accuracy, %")
@@ -65,7 +65,7 @@ def _draw_row(axes: Axes, row: int, result: Result) -> None:
     for offset, (name, (_, mark)) in zip(OFFSETS, MARKS.items(), strict=True):
         value, low, high = (100 * number for number in accuracies[name])
         error = [[value - low], [high - value]]
-        axes.errorbar(value, row + offset, xerr=error, color=colour(job(result)["variant"]), **STYLE, **mark)
+        axes.errorbar(value, row + offset, xerr=error, color=color(job(result)["variant"]), **STYLE, **mark)
 
 
 def _accuracies(result: Result) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, colour, line, new_figure
+from interpret_robust.figures.style import MARKERS, RC, Drawing, color, line, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, places
 
-READS = "randomisation/1"
+READS = "randomization/2"
 
 COLUMNS = 4
 PANEL_HEIGHT = 2.0
@@ -67,7 +67,7 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
 def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:
     stages = _cascade(result)
     variant = job(result)["variant"]
-    shade, shape = colour(variant), MARKERS.get(variant, "o")
+    shade, shape = color(variant), MARKERS.get(variant, "o")
     value, low, high = result["cascade/mean"][score, : len(stages)].T
     x = [places.index(name) for name in stages]
     axes.plot(x, value, line(variant), color=shade, marker=shape, markersize=2.5, linewidth=0.9, label=label(result))

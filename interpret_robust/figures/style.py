@@ -1,4 +1,4 @@
-"""What all pictures share: sizes, the colour of each variant, and how they are saved.
+"""What all pictures share: sizes, the color of each variant, and how they are saved.
 
 A picture is saved as PDF and PNG with a JSON caption beside it: the files it was drawn from, the numbers
 it shows, and the rule by which images were chosen. Equal inputs give equal bytes.
@@ -22,6 +22,7 @@ from matplotlib.figure import Figure, SubFigure
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import remove_leftovers, replacing
+from interpret_robust.core.spelling import spellings
 from interpret_robust.results.hdf5 import Result, attributes
 from interpret_robust.results.names import job, label
 
@@ -119,7 +120,7 @@ def pitch(width: int) -> int:
 
 
 def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, name: str, uniform: float) -> None:
-    """Draw the colour bar, lying in `axes`, of maps of weights, with a line at the weight that all positions would
+    """Draw the color bar, lying in `axes`, of maps of weights, with a line at the weight that all positions would
     share.
     """
     figure.colorbar(maps, cax=axes, orientation="horizontal", label=f"{name}\n(line: uniform, {uniform:.2g})")
@@ -127,12 +128,12 @@ def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, 
 
 
 def line(variant: str) -> str:
-    """Return a variant's line style, for those who cannot go by colour."""
+    """Return a variant's line style, for those who cannot go by color."""
     return LINES.get(variant, "-")
 
 
-def colour(variant: str) -> str:
-    """Return a variant's colour; that of another model follows from its name, and two may share one."""
+def color(variant: str) -> str:
+    """Return a variant's color; that of another model follows from its name, and two may share one."""
     return COLORS.get(variant) or OTHER_COLORS[zlib.crc32(variant.encode()) % len(OTHER_COLORS)]
 
 
@@ -143,15 +144,15 @@ def name_rows(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
-    """Draw a statistic (value, low, high) of a model in its row, in its colour and with its marker."""
+    """Draw a statistic (value, low, high) of a model in its row, in its color and with its marker."""
     value, low, high = (float(number) for number in interval)
     variant = job(result)["variant"]
-    face = "white" if hollow else colour(variant)
+    face = "white" if hollow else color(variant)
     axes.errorbar(
         value,
         row,
         xerr=[[value - low], [high - value]],
-        color=colour(variant),
+        color=color(variant),
         marker=MARKERS.get(variant, "o"),
         markerfacecolor=face,
         markersize=4.5,
@@ -163,7 +164,9 @@ def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: b
 def stem(name: str, results: Sequence[Result]) -> str:
     """Return a figure's file name: its own, then dataset and architecture, then what the files' names end in."""
     first = results[0]
-    conditions = first.path.stem.removeprefix(f"{name}-{first.config['checkpoint']['name']}-")
+    conditions = first.path.stem
+    for start in spellings(name):
+        conditions = conditions.removeprefix(f"{start}-{first.config['checkpoint']['name']}-")
     return file_part("-".join([name, job(first)["dataset"], job(first)["architecture"], conditions]))
 
 

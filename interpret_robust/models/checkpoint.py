@@ -3,7 +3,7 @@
 The metadata holds one JSON text, `about`, with the job (dataset and its hash, architecture, variant,
 seed, recipe), the history of every epoch, the final metrics, the code and the environment, and the
 SHA-256 of the tensors. An unfinished run lies beside it as `NAME.state.safetensors`, in the same format,
-with the optimiser's state, the weight average and the step: every random number of a run is a function
+with the optimizer's state, the weight average and the step: every random number of a run is a function
 of (seed, step), so the step is the state of the generators.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
+from interpret_robust.core.spelling import current_part
 from interpret_robust.models import Classifier, build, checkpoint_file
 from interpret_robust.models.variants import Head, variant
 
@@ -126,7 +127,10 @@ def parse(path: Path, data: bytes) -> Checkpoint:
 
 
 def _from_file(path: Path, file: checkpoint_file.Stored) -> Checkpoint:
-    return Checkpoint(path, file.about, load(file.data), file.sha256)
+    tensors = load(file.data)
+    if "step" in file.about:
+        tensors = {current_part(name): tensor for name, tensor in tensors.items()}
+    return Checkpoint(path, file.about, tensors, file.sha256)
 
 
 def tensors_sha256(tensors: Tensors) -> str:

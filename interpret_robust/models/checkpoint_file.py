@@ -15,9 +15,12 @@ from safetensors import SafetensorError, deserialize
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_readable
+from interpret_robust.core.spelling import current_recipes
 
 FORMAT = "interpret-robust-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLD_VERSION = 1
+"""Of files of before 2026-12, whose recipes and states have names in British spelling, see `core.spelling`."""
 
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8", "BOOL": "bool"}
 _TORCH |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
@@ -64,9 +67,10 @@ def parse(path: Path, data: bytes) -> Stored:
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not one that `irt train` wrote.")
     version = metadata.get("format_version")
-    if version != str(FORMAT_VERSION):
+    if version not in (str(OLD_VERSION), str(FORMAT_VERSION)):
         raise UserError(
-            f"{path} has checkpoint format {version} and this irt reads {FORMAT_VERSION}: update interpret-robust."
+            f"{path} has checkpoint format {version} and this irt reads up to {FORMAT_VERSION}: "
+            "update interpret-robust."
         )
     tensors = {name: _raw(tensor["dtype"], tensor["shape"], tensor["data"]) for name, tensor in entries}
     sha256 = tensors_sha256(tensors)
@@ -74,7 +78,7 @@ def parse(path: Path, data: bytes) -> Stored:
         raise UserError(f"{path} is damaged (its tensors differ from their checksum): {_REMEDY}")
     if text_sha256(metadata.get("about", "")) != metadata.get("about_sha256"):
         raise UserError(f"{path} is damaged (its metadata differ from their checksum): {_REMEDY}")
-    return Stored(json.loads(metadata["about"]), tensors, sha256, data)
+    return Stored(current_recipes(json.loads(metadata["about"])), tensors, sha256, data)
 
 
 _REMEDY = "train again with --overwrite, or copy it anew from where it came."

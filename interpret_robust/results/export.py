@@ -11,7 +11,7 @@ import h5py
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import PROVENANCE
+from interpret_robust.results.hdf5 import View
 
 PICTURE_AXES = ("y", "x")
 """What has one of these axes is a picture, and no table."""
@@ -35,40 +35,32 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
     Numbers have as many digits as tell them apart in the type they are stored in; maps and images are left out.
     Raises UserError for a file that cannot be read and for tables that are there, unless they may be overwritten.
     """
-    hdf5.read(path)
+    result = hdf5.read(path)
     images, statistics = (folder / f"{path.stem}-{name}.csv" for name in ("images", "statistics"))
     for table in (images, statistics):
         if table.exists() and not overwrite:
             raise UserError(f"{table} is there already: use --overwrite to replace it.")
     with h5py.File(path) as file:
-        datasets = list(_datasets(file))
-        tables = [dataset for dataset in datasets if not set(_axes(dataset)) & set(PICTURE_AXES)]
-        per_image = [dataset for dataset in tables if _axes(dataset)[:1] == ["sample"]]
-        _write(images, _image_rows(per_image, int(file.attrs["n_done"])))
+        view = View(file)
+        datasets = [_Named(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale]
+        tables = [dataset for dataset in datasets if not set(dataset.axes) & set(PICTURE_AXES)]
+        per_image = [dataset for dataset in tables if dataset.axes[:1] == ("sample",)]
+        _write(images, _image_rows(per_image, result.count))
         _write(statistics, _statistic_rows([dataset for dataset in tables if dataset not in per_image]))
-        left_out = [dataset.name.lstrip("/") for dataset in datasets if dataset not in tables]
+        left_out = [dataset.name for dataset in datasets if dataset not in tables]
     return Export(images, statistics, left_out)
 
 
-def _datasets(file: h5py.File) -> Iterator[h5py.Dataset]:
-    """Yield every dataset but provenance and the scales of axes."""
-    datasets: list[h5py.Dataset] = []
+class _Named(NamedTuple):
+    """A dataset of an open file, its path, and the names of its axes."""
 
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith(f"{PROVENANCE}/") and not item.is_scale:
-            datasets.append(item)
+    name: str
+    data: h5py.Dataset
+    axes: tuple[str, ...]
 
-    file.visititems(visit)
-    yield from datasets
-
-
-def _axes(dataset: h5py.Dataset) -> list[str]:
-    return [dimension.label for dimension in dataset.dims]
-
-
-def _places(dataset: h5py.Dataset, first: int = 0) -> Iterator[tuple[str, ...]]:
-    """Return the names of the places along all axes from `first` on, in the order in which numbers are stored."""
-    return product(*(_names(dimension[0]) for dimension in list(dataset.dims)[first:]))
+    def places(self, first: int = 0) -> Iterator[tuple[str, ...]]:
+        """Return the names of the places along all axes from `first` on, in the order in which numbers are stored."""
+        return product(*(_names(dimension[0]) for dimension in list(self.data.dims)[first:]))
 
 
 def _names(scale: h5py.Dataset) -> list[str]:
@@ -76,28 +68,27 @@ def _names(scale: h5py.Dataset) -> list[str]:
     return [str(value) for value in values[()]]
 
 
-def _image_rows(columns: Sequence[h5py.Dataset], count: int) -> Iterator[list[str]]:
+def _image_rows(columns: Sequence[_Named], count: int) -> Iterator[list[str]]:
     yield ["sample", *(name for column in columns for name in _column_names(column))]
     for start in range(0, count, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, count)
-        blocks = [column[start:stop].reshape(stop - start, -1).astype(str) for column in columns]
+        blocks = [column.data[start:stop].reshape(stop - start, -1).astype(str) for column in columns]
         for row in range(stop - start):
             yield [str(start + row), *(value for block in blocks for value in block[row])]
 
 
-def _column_names(column: h5py.Dataset) -> Iterator[str]:
-    name = column.name.removeprefix("/per_image/")
-    for places in _places(column, first=1):
+def _column_names(column: _Named) -> Iterator[str]:
+    name = column.name.removeprefix("per_image/")
+    for places in column.places(first=1):
         yield f"{name}[{','.join(places)}]" if places else name
 
 
-def _statistic_rows(datasets: Sequence[h5py.Dataset]) -> Iterator[list[str]]:
+def _statistic_rows(datasets: Sequence[_Named]) -> Iterator[list[str]]:
     yield ["path", "coordinates", "value"]
     for dataset in datasets:
-        axes = _axes(dataset)
-        for places, value in zip(_places(dataset), dataset[()].astype(str).ravel(), strict=True):
-            column_names = (f"{axis}={place}" for axis, place in zip(axes, places, strict=True))
-            yield [dataset.name.lstrip("/"), "; ".join(column_names), value]
+        for places, value in zip(dataset.places(), dataset.data[()].astype(str).ravel(), strict=True):
+            coordinates = (f"{axis}={place}" for axis, place in zip(dataset.axes, places, strict=True))
+            yield [dataset.name, "; ".join(coordinates), value]
 
 
 def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:

@@ -5,7 +5,8 @@
     per_image/    one row an image, written batch by batch
     the rest      statistics, computed from per_image/ when all rows are there
 
-After the end of what HDF5 reads stands the seal, see `results.seal`. How a file is written: `results.writer`.
+After the end of what HDF5 reads stands the seal, see `results.seal`. How a file is written: `results.writer`. Files of
+before 2026-12 have names in British spelling; whatever reads them here has those of today, see `core.spelling`.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ import numpy as np
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.core.files import check_readable
-from interpret_robust.core.spelling import current
+from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
 from interpret_robust.results import seal
 
 FORMAT = "interpret-robust"
@@ -64,7 +65,7 @@ class Result:
     config: dict[str, Any]
 
     def __getitem__(self, name: str) -> AnyArray:
-        with _open(self.path) as file:
+        with _view(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
             dataset = file[name].asstr() if file[name].dtype == object else file[name]
@@ -77,24 +78,30 @@ class Result:
             >>> read(Path("analyses/robustness-mine.h5")).axes("accuracy/natural")
             ('target', 'of')
         """
+        with _view(self.path) as file:
+            return file.axes(file[name])
+
+    @property
+    def is_old(self) -> bool:
+        """Return whether the file itself holds old names."""
         with _open(self.path) as file:
-            return tuple(str(dimension.label) for dimension in file[name].dims)
+            return is_old(file)
 
     def first(self, name: str, count: int) -> AnyArray:
         """Return the first `count` rows of one dataset; no other row is read."""
-        with _open(self.path) as file:
+        with _view(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
             return np.asarray(file[name][:count])
 
     def __contains__(self, name: str) -> bool:
-        with _open(self.path) as file:
+        with _view(self.path) as file:
             return name in file
 
     @property
     def analysis(self) -> str:
-        """Return the name of its analysis, as commands take it today."""
-        return current(self.schema.partition("/")[0])
+        """Return the name of its analysis."""
+        return self.schema.partition("/")[0]
 
     @property
     def job(self) -> dict[str, Any]:
@@ -122,6 +129,58 @@ class Result:
             return int(file.attrs["n_done"])
 
 
+def is_old(file: h5py.File) -> bool:
+    """Return whether an open file holds old names."""
+    return str(file.attrs["schema"]) in SCHEMAS
+
+
+class View:
+    """An open file under the names of today: what it holds, its axes and its attributes, however old it is."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file, self._is_old = file, is_old(file)
+
+    def __contains__(self, name: str) -> bool:
+        return self.today(name) == name and self._stored(name) in self._file
+
+    def __getitem__(self, name: str) -> h5py.Dataset | h5py.Group:
+        return self._file[self._stored(name)]
+
+    def today(self, name: str) -> str:
+        """Return the name of today, from the one that the file holds."""
+        return american(name) if self._is_old else name
+
+    def _stored(self, name: str) -> str:
+        return british(name) if self._is_old else name
+
+    def datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
+        """Yield every dataset but provenance, by its path."""
+        datasets: list[tuple[str, h5py.Dataset]] = []
+
+        def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
+                datasets.append((self.today(name), item))
+
+        self._file.visititems(visit)
+        yield from datasets
+
+    def axes(self, dataset: h5py.Dataset) -> tuple[str, ...]:
+        """Return the names of the axes of a dataset."""
+        return tuple(self.today(str(dimension.label)) for dimension in dataset.dims)
+
+    def attribute(self, group: str, name: str) -> str:
+        """Return a text attribute, names joined by colons; empty where there is none."""
+        values = np.atleast_1d(self[group].attrs.get(name, ""))
+        return self.today(":".join(map(str, values)))
+
+
+@contextmanager
+def _view(path: Path) -> Iterator[View]:
+    """Yield a file as `_open` does, under the names of today."""
+    with _open(path) as file:
+        yield View(file)
+
+
 def read(path: Path, schema: str | None = None) -> Result:
     """Open a finished file, checking format, schema, completeness and checksum.
 
@@ -133,7 +192,7 @@ def read(path: Path, schema: str | None = None) -> Result:
     """
     has_seal = _seal_of(path)
     with _open(path) as file:
-        label = str(file.attrs["schema"])
+        label = _label(file)
         if not file.attrs["complete"]:
             raise UserError(f"{path} is unfinished: run its analysis again to go on.")
         if schema is not None:
@@ -141,38 +200,52 @@ def read(path: Path, schema: str | None = None) -> Result:
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
         if config_sha256(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
             raise _damage_error(path)
-    return Result(path, label, config)
+    return Result(path, label, current_config(config))
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
     """Return path, type and meaning of every dataset of a file, in order."""
-    lines: list[tuple[str, str, str]] = []
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith(PROVENANCE):
-            shape = "x".join(map(str, item.shape)) or "scalar"
-            kind = "text" if item.dtype == object else str(item.dtype)
-            lines.append((name, f"{kind} {shape}", str(item.attrs.get("long_name", "names of places"))))
-
     _seal_of(path)
-    with _open(path) as file:
-        file.visititems(visit)
-    return lines
+    with _view(path) as file:
+        return [(name, _shape(dataset), _meaning(dataset)) for name, dataset in file.datasets()]
+
+
+def _shape(dataset: h5py.Dataset) -> str:
+    """Return type and shape of a dataset, such as `float32 8x20`."""
+    shape = "x".join(map(str, dataset.shape)) or "scalar"
+    return f"{'text' if dataset.dtype == object else dataset.dtype} {shape}"
+
+
+def _meaning(dataset: h5py.Dataset) -> str:
+    return american(str(dataset.attrs.get("long_name", "names of places")))
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """Return configuration, environment and run of a file, as stored."""
+    """Return configuration, environment and run of a file."""
     _seal_of(path)
     with _open(path) as file:
         group = file[PROVENANCE]
-        return {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
+        content = {name.removesuffix("_json"): json.loads(group[name].asstr()[()]) for name in sorted(group)}
+    return content | {"config": current_config(content["config"])}
 
 
 def attributes(path: Path) -> dict[str, Any]:
     """Return the attributes of a file's root."""
     _seal_of(path)
     with _open(path) as file:
-        return dict(file.attrs)
+        return dict(file.attrs) | {"schema": _label(file)}
+
+
+def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the names of today, from one that a file holds."""
+    names = {"analysis": SCHEMAS.get(label, label)} if (label := config.get("analysis")) else {}
+    return current_recipes(config) | names
+
+
+def _label(file: h5py.File) -> str:
+    """Return the label of a file's schema, by the name of today."""
+    label = str(file.attrs["schema"])
+    return SCHEMAS.get(label, label)
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:

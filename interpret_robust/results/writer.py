@@ -39,6 +39,7 @@ from interpret_robust.results.hdf5 import (
     Places,
     config_sha256,
     content_sha256,
+    current_config,
     provenance_sha256,
     read,
     slices,
@@ -408,7 +409,8 @@ def _reopen(
         _cut(file, good_rows(file, schema))
         return file
     file.close()
-    if is_same or overwrite or is_outdated(stored_config):
+    has_old_names = config_sha256(current_config(stored_config)) == config_sha256(config)
+    if is_same or overwrite or has_old_names or is_outdated(stored_config):
         return None
     raise UserError(
         f"{partial} is an unfinished analysis of another configuration ({differences(stored_config, config)}): "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interpret_robust import analyses
-from interpret_robust.analyses.engine.naming import effective_limit, file_name
+from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import load
@@ -296,11 +296,11 @@ def _answers(
         settings, limit = question.of(analysis), effective_limit(question.limit, data.split(question.split))
         steps = []
         for model in (models[key] for key in question.models):
-            name = file_name(analysis, model.path.stem, model.job, question.split, settings, limit)
+            path = file_path(folders.analyses, analysis, model.path.stem, model.job, question.split, settings, limit)
             choose = readers_of.get(analysis.readers)
             readers = choose(model, tuple(jobs), jobs.__getitem__) if choose else ()
             needs = (model.path, *readers[: analysis.most_readers])
-            steps.append(Step(folders.analyses / name, needs))
+            steps.append(Step(path, needs))
         yield question, steps
 
 

@@ -19,7 +19,7 @@ Step = Callable[[PGD | None, Tensor, Tensor, Tensor], None]
 """The arithmetic of a training step on images, noise and labels: it changes tensors in place and looks at none."""
 
 WARM_UP = 3
-"""Steps that run before one is recorded: compilers, libraries and the optimiser prepare themselves in these."""
+"""Steps that run before one is recorded: compilers, libraries and the optimizer prepare themselves in these."""
 
 
 def accelerate(step: Step, model: Classifier, device: torch.device) -> Step:

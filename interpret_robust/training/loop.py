@@ -127,7 +127,7 @@ class Run:
             FeatureRegularization(recipe.feature_weight(job.variant), job.variant.distance or feature_distance),
         )
         self.loss = _parallel(loss, self.device) if ranks.count() > 1 else loss
-        self.optimiser = _optimiser(job, self.model)
+        self.optimizer = _optimizer(job, self.model)
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
@@ -139,7 +139,7 @@ class Run:
         recipe, share = self.job.recipe, (self.step + 1) / self.total_steps
         images, labels = self.batches.batch(self.step)
         noise = self.batches.noise(self.step)
-        _set_rate(self.optimiser, recipe.rate(share))
+        _set_rate(self.optimizer, recipe.rate(share))
         self.update(recipe.attack(share) if self.job.variant.adversarial else None, images, noise, labels)
         if self.average:
             self.average.update_parameters(self.model)
@@ -149,13 +149,13 @@ class Run:
             self._end_epoch(share)
 
     def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
-        """Update once: Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimiser."""
+        """Update once: Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimizer."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             adversarial = attack.search(self.model, images, labels, lambda _: noise) if attack else images
             result = self.loss(images, adversarial, labels)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         (result.total * self.share).backward()
-        self.optimiser.step()
+        self.optimizer.step()
         self.totals.add(result, labels)
 
     def _end_epoch(self, share: float) -> None:
@@ -207,8 +207,8 @@ class Run:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        for index, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{key}": value for key, value in values.items() if value is not None}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
         totals = self.totals.of_all_ranks()
         tensors |= {"totals.sums": totals.sums, "totals.predictions": totals.predictions}
         return {"step": self.step, "seconds": self.seconds, "history": self.history}, tensors
@@ -220,14 +220,14 @@ class Run:
         self.model.load_state_dict(_entries_below("model.", state.tensors))
         if self.average:
             self.average.load_state_dict(_entries_below("average.", state.tensors))
-        optimiser: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _entries_below("optimiser.", state.tensors).items():
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _entries_below("optimizer.", state.tensors).items():
             index, key = name.split(".")
-            # In the order of the weights, along which an optimiser of one kernel goes through memory.
+            # In the order of the weights, along which an optimizer of one kernel goes through memory.
             weights = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-            optimiser.setdefault(int(index), {})[key] = weights
-        self.optimiser.load_state_dict(
-            {"state": optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
+            optimizer.setdefault(int(index), {})[key] = weights
+        self.optimizer.load_state_dict(
+            {"state": optimizer, "param_groups": self.optimizer.state_dict()["param_groups"]}
         )
         if ranks.index() == 0:
             totals = _entries_below("totals.", state.tensors)
@@ -467,7 +467,7 @@ def _parallel(loss: Loss, device: torch.device) -> nn.Module:
     return DistributedDataParallel(loss, device_ids=[device] if device.type == "cuda" else None)
 
 
-def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
+def _optimizer(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Return the recipe's, in few kernels. On a GPU its rate is a tensor, so that a recorded step sees it change."""
     recipe = job.recipe
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
@@ -476,13 +476,13 @@ def _optimiser(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
     device = matrices[0].device
     on_gpu = device.type == "cuda"
     rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
-    if recipe.optimiser == "adam":
+    if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate, fused=True, capturable=on_gpu)
     return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, fused=True)
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:

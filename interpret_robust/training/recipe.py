@@ -21,7 +21,7 @@ class Recipe:
     Attributes:
         name: of the preset this began as.
         epochs, batch_size: the short tail of each epoch is dropped.
-        optimiser: `sgd` with momentum, or `adam`.
+        optimizer: `sgd` with momentum, or `adam`.
         schedule: `one-cycle` rises linearly to the learning rate over `warm_up` of the steps and falls
             linearly to zero; `steps` divides it by ten at one half and at three quarters; or `constant`.
         weight_decay: on convolution and matrix weights only, not on biases or norms.
@@ -37,7 +37,7 @@ class Recipe:
     epochs: int
     batch_size: int
     learning_rate: float
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam"] = "sgd"
     schedule: Literal["one-cycle", "steps", "constant"] = "one-cycle"
     warm_up: float = 0.25
     momentum: float = 0.9
@@ -63,7 +63,7 @@ class Recipe:
             raise UserError(f"eps_ramp {self.eps_ramp:g}, warm_up {self.warm_up:g}: shares of training lie in 0 to 1.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema is {self.ema:g}: a decay per step lies between 0 and 1, such as 0.995.")
-        for choice, choices in (("optimiser", ("sgd", "adam")), ("schedule", ("one-cycle", "steps", "constant"))):
+        for choice, choices in (("optimizer", ("sgd", "adam")), ("schedule", ("one-cycle", "steps", "constant"))):
             if getattr(self, choice) not in choices:
                 raise unknown(choice, getattr(self, choice), choices)
         self.attack(share=1.0)
@@ -132,7 +132,7 @@ PRESETS = {
             epochs=83,
             batch_size=50,
             learning_rate=1e-4,
-            optimiser="adam",
+            optimizer="adam",
             schedule="constant",
             weight_decay=0.0,
             eps=0.3,
@@ -148,7 +148,7 @@ PRESETS = {
             epochs=4,
             batch_size=100,
             learning_rate=3e-3,
-            optimiser="adam",
+            optimizer="adam",
             warm_up=0.4,
             weight_decay=0.0,
             eps=0.3,
@@ -175,7 +175,7 @@ PRESETS = {
 
 
 # Without batch norm the network of the MNIST challenge does not learn at the rate of `quick`.
-QUICK_CNN: dict[str, Any] = {"optimiser": "adam", "learning_rate": 2e-3, "epochs": 10}
+QUICK_CNN: dict[str, Any] = {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
 
 
 def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architecture: str = "small") -> Recipe:

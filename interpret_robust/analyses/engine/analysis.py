@@ -35,7 +35,7 @@ class Analysis:
 
     Attributes:
         schema: what its file holds. Axes of per-image columns may be `class`, `position` (of the local
-            features, row-major), `channel` (of the local features), `colour`, `y` and `x` (of the images),
+            features, row-major), `channel` (of the local features), `color`, `y` and `x` (of the images),
             `evaluator`, those that the schema labels and those of `axes`.
         settings: a frozen dataclass whose fields become options of the command; field metadata `help`
             explains them. Its `resolve(job)` fills in what depends on the checkpoint.

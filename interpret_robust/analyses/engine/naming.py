@@ -4,14 +4,17 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.core.file_names import file_part
+from interpret_robust.core.spelling import spellings
 from interpret_robust.datasets.base import Split
 
 
-def file_name(
+def file_path(
+    folder: Path,
     analysis: Analysis,
     checkpoint: str,
     job: Mapping[str, Any],
@@ -21,9 +24,10 @@ def file_name(
     dataset: str = "",
     readers: Sequence[str] = (),
     recalibrate: str = "none",
-) -> str:
-    """Return the file of an analysis of a checkpoint of this job; what differs from the default settings is part of
-    its name.
+) -> Path:
+    """Return the file in `folder` of an analysis of a checkpoint of this job, by its old name where one is there.
+
+    What differs from the default settings is part of its name.
 
     `dataset` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
     where they are not the default ones; `recalibrate` is the kind of images that batch norm was recalibrated on.
@@ -39,14 +43,15 @@ def file_name(
     if recalibrate != "none":
         differences.append(f"recalibrated_{recalibrate}")
     parts = [
-        analysis.schema.name,
         checkpoint,
         dataset and f"on-{dataset}",
         split,
         *differences,
         limit and f"first{limit}",
     ]
-    return f"{file_part('-'.join(part for part in parts if part))}.h5"
+    end = "-".join(part for part in parts if part)
+    paths = [folder / f"{file_part(f'{name}-{end}')}.h5" for name in spellings(analysis.schema.name)]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def effective_limit(limit: int | None, split: Split) -> int | None:

@@ -18,7 +18,7 @@ what is written and what `irt validate` accepts. What all files share (attribute
 Each axis has a scale of its name at the root of the file, so that xarray and NeXus viewers name it too. The axis
 `sample` is an image's index in the split; `of` is a number with the ends of its 95 % interval: value, low, high;
 `class` has the names of the data's classes, `evaluator` those of checkpoints; `position` counts the places of the local
-features row by row, `channel` their channels; `y`, `x` and `colour` count an image's rows, columns and colors."""
+features row by row, `channel` their channels; `y`, `x` and `color` count an image's rows, columns and colors."""
 
 
 def page() -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from interpret_robust import analyses
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import View
 from interpret_robust.results.schema import Column, Schema
 
 
@@ -27,16 +28,16 @@ def problems(path: Path) -> list[str]:
         if result.schema != schema.label:
             hdf5.read(path, schema.label)  # says what to do with another version
         with h5py.File(path) as file:
-            return [f"{path}: {problem}." for problem in _problems(file, schema)]
+            return [f"{path}: {problem}." for problem in _problems(View(file), schema)]
     except UserError as error:
         return [str(error)]
     except hdf5.UNREADABLE as error:
         return [f"{path} is damaged ({first_line(error)}): run its analysis again with --overwrite."]
 
 
-def _problems(file: h5py.File, schema: Schema) -> Iterator[str]:
+def _problems(file: View, schema: Schema) -> Iterator[str]:
     for column, axes in schema.columns():
-        if isinstance(file.get(column.path), h5py.Dataset):
+        if column.path in file and isinstance(file[column.path], h5py.Dataset):
             yield from _of_column(file, column, axes)
         else:
             yield f"{column.path} is missing"
@@ -47,34 +48,34 @@ def _problems(file: h5py.File, schema: Schema) -> Iterator[str]:
     yield from _of_groups(file, schema)
 
 
-def _of_column(file: h5py.File, column: Column, axes: tuple[str, ...]) -> Iterator[str]:
+def _of_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[str]:
     dataset = file[column.path]
     if dataset.dtype != np.dtype(column.dtype):
         yield f"{column.path} is of type {dataset.dtype}, not {np.dtype(column.dtype)}"
-    labels = tuple(dimension.label for dimension in dataset.dims)
+    labels = file.axes(dataset)
     if labels != axes:
         yield f"{column.path} has the axes {labels}, not {axes}"
         return
     for dimension, axis, length in zip(dataset.dims, axes, dataset.shape, strict=True):
-        scale = file.get(axis)
+        scale = file[axis] if axis in file else None
         if scale is None or len(dimension) != 1 or dimension[0] != scale:
             yield f"{column.path} has no scale for its axis {axis}"
         elif len(scale) != length:
             yield f"{column.path} has {length} places along {axis}, and its scale {len(scale)}"
 
 
-def _of_groups(file: h5py.File, schema: Schema) -> Iterator[str]:
+def _of_groups(file: View, schema: Schema) -> Iterator[str]:
     for group, attributes in schema.groups.items():
         if group not in file:
             continue  # its columns are missing, and said to be
         for key, value in attributes.items():
-            names = ":".join(map(str, np.atleast_1d(file[group].attrs.get(key, ""))))
+            names = file.attribute(group, key)
             if names != value:
                 yield f"{group} has {key} '{names}', not '{value}'"
         links = [attributes.get("signal", ""), *attributes.get("axes", "").split(":")]
         for name in filter(None, links):
-            if name not in file[group]:
+            if f"{group}/{name}" not in file:
                 yield f"{group} has no {name}, which its plot needs"
-    default = str(file.attrs.get("default"))
+    default = file.attribute("/", "default")
     if schema.groups and default != next(iter(schema.groups)):
         yield f"its default plot is '{default}', not '{next(iter(schema.groups))}'"

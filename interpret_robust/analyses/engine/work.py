@@ -14,7 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.naming import effective_limit, file_name
+from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.analyses.engine.settings import as_stored
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
@@ -88,8 +88,8 @@ class Work:
         self.settings: Any = settings.resolve(subject.job)
         other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else tuple(names)
-        self.path = folder / file_name(
-            analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers, recalibrate
+        self.path = file_path(
+            folder, analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers, recalibrate
         )
         channels, height, width = subject.local_shape()
         self.axes: dict[str, Places] = {
@@ -97,7 +97,7 @@ class Work:
             "channel": channels,
             "position": height * width,
             "evaluator": tuple(names),
-            **dict(zip(("colour", "y", "x"), dataset.image_shape, strict=True)),
+            **dict(zip(("color", "y", "x"), dataset.image_shape, strict=True)),
         }
         self.config: dict[str, Any] = {
             "analysis": analysis.schema.label,

@@ -50,13 +50,13 @@ def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Seque
 
 
 def attention_on_object(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
-    """Yield attention's share on the object beyond its area; a centre prior is the control."""
+    """Yield attention's share on the object beyond its area; a center prior is the control."""
     for result in own_attention(claim, models, results):
         place = places(result, "map").index("weights")
         share = result["per_image/share"][:, place]
-        area, centre = share - result["per_image/area"][:, place], share - result["per_image/centre"][:, place]
+        area, center = share - result["per_image/area"][:, place], share - result["per_image/center"][:, place]
         yield sample("attention on the object minus the object's area", [result], [area], percent=True)
-        yield sample("the same minus a centre prior's share", [result], [centre], percent=True, kind="control")
+        yield sample("the same minus a center prior's share", [result], [center], percent=True, kind="control")
 
 
 def gradmap_score(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
