@@ -141,10 +141,14 @@ class View:
         self._file, self._is_old = file, is_old(file)
 
     def __contains__(self, name: str) -> bool:
-        return self.today(name) == name and self._stored(name) in self._file
+        return self.get(name) is not None
 
     def __getitem__(self, name: str) -> h5py.Dataset | h5py.Group:
         return self._file[self._stored(name)]
+
+    def get(self, name: str) -> h5py.Dataset | h5py.Group | None:
+        """Return what has a name, None where nothing has."""
+        return self._file.get(self._stored(name)) if self.today(name) == name else None
 
     def today(self, name: str) -> str:
         """Return the name of today, from the one that the file holds."""
@@ -239,7 +243,8 @@ def attributes(path: Path) -> dict[str, Any]:
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with the names of today, from one that a file holds."""
     names = {"analysis": SCHEMAS.get(label, label)} if (label := config.get("analysis")) else {}
-    return current_recipes(config) | names
+    content: dict[str, Any] = current_recipes(config)
+    return content | names
 
 
 def _label(file: h5py.File) -> str:

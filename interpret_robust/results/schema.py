@@ -8,7 +8,12 @@ INTERVAL = ("value", "low", "high")
 
 @dataclass(frozen=True)
 class Column:
-    """One dataset of a file: its path, NumPy type, meaning, and its axes after the first, by name."""
+    """One dataset of a file: its path, NumPy type, meaning, and its axes after the first, by name.
+
+    Example:
+        >>> ir.Column("per_image/attention", "f4", "weight of each position", ("position",)).axes
+        ('position',)
+    """
 
     path: str
     dtype: str
@@ -25,6 +30,10 @@ class Schema:
         groups: attributes of groups, such as the NXdata signal that a viewer should plot. The first is the
             file's default plot.
         labels: for axes whose places have names, these names. The axis `of` is a value and its interval.
+
+    Example:
+        >>> ir.Schema("mean", 1, (ir.Column("per_image/mean", "f4", "mean pixel"),), ()).label
+        'mean/1'
     """
 
     name: str

@@ -37,7 +37,7 @@ def problems(path: Path) -> list[str]:
 
 def _problems(file: View, schema: Schema) -> Iterator[str]:
     for column, axes in schema.columns():
-        if column.path in file and isinstance(file[column.path], h5py.Dataset):
+        if isinstance(file.get(column.path), h5py.Dataset):
             yield from _of_column(file, column, axes)
         else:
             yield f"{column.path} is missing"
@@ -57,7 +57,7 @@ def _of_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[st
         yield f"{column.path} has the axes {labels}, not {axes}"
         return
     for dimension, axis, length in zip(dataset.dims, axes, dataset.shape, strict=True):
-        scale = file[axis] if axis in file else None
+        scale = file.get(axis)
         if scale is None or len(dimension) != 1 or dimension[0] != scale:
             yield f"{column.path} has no scale for its axis {axis}"
         elif len(scale) != length:
