@@ -34,6 +34,13 @@ class Answer:
     `answer["spearman"]` is the statistic of that name: an `Interval` where it has one, else a number or an array.
     `arrays` and `statistics` name all that there is. The file of `analyze` lies in a temporary folder that goes when
     the answer does: `save` keeps it. The file of `open` stays where it is.
+
+    Example:
+        >>> answer = ir.open("analyses/attention-rank-cifar10-small-at-att-seed0-test-first1000.h5")
+        >>> answer["spearman"].plain()
+        '-0.62 [-0.63, -0.61]'
+        >>> answer.arrays["attention"].shape
+        (1000, 64)
     """
 
     def __init__(self, result: hdf5.Result, *, is_temporary: bool = False) -> None:
@@ -145,7 +152,14 @@ class Answer:
 
 
 class Answers(Sequence[Answer]):
-    """What an analysis measured of several models: a sequence of `Answer`; by a name, that number of each model."""
+    """What an analysis measured of several models: a sequence of `Answer`; by a name, that number of each model.
+
+    Example:
+        >>> start = "analyses/attention-rank-cifar10-small-at-att"
+        >>> answers = ir.open([f"{start}-seed0-test-first1000.h5", f"{start}-seed1-test-first1000.h5"])
+        >>> [f"{name} {value.value:.2f}" for name, value in answers["spearman"].items()]
+        ['cifar10-small-at-att-seed0 -0.62', 'cifar10-small-at-att-seed1 -0.58']
+    """
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         if len({answer.analysis for answer in answers}) != 1:
@@ -206,7 +220,7 @@ class Answers(Sequence[Answer]):
 def _rename(data: Any) -> Any:
     """Return an xarray Dataset of an old file under the names of today."""
     names = {name: american(name) for name in (*data.variables, *data.dims)}
-    attributes = {key: american(text) for key, text in data.attrs.items() if isinstance(text, str)}
+    attributes: dict[str, Any] = {key: american(text) for key, text in data.attrs.items() if isinstance(text, str)}
     if isinstance(axes := data.attrs.get("axes"), list):
         attributes["axes"] = [american(axis) for axis in axes]
     return data.rename({name: today for name, today in names.items() if name != today}).assign_attrs(attributes)

@@ -21,7 +21,9 @@ def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Ten
     Raises UserError where the split does not have so many images.
 
     Example:
-        >>> images, labels = ir.samples("cluttered-digits", 8)
+        >>> images, labels = ir.samples("cluttered-digits", 8)  # doctest: +SKIP
+        >>> ir.samples(ir.of_arrays(np.zeros((9, 4, 6)), range(9)), 8)[0].shape
+        torch.Size([8, 1, 4, 6])
     """
     source = open_dataset(data).split(split)
     if not 1 <= count <= len(source):

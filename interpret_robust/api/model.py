@@ -27,6 +27,11 @@ class Model(nn.Module):
     Attributes:
         subject: where it comes from: a checkpoint of ours, or a model from elsewhere.
         network: the network itself, in eval mode on the CPU.
+
+    Example:
+        >>> model = ir.load("checkpoints/cifar10-small-at-att-seed0.safetensors")
+        >>> model(torch.rand(5, 3, 32, 32)).shape
+        torch.Size([5, 10])
     """
 
     subject: Subject
@@ -153,7 +158,7 @@ def train(
     Raises UserError as the command does.
 
     Example:
-        >>> model = ir.train("at", epochs=1, limit=640)
+        >>> model = ir.train("at", epochs=1, limit=640)  # doctest: +SKIP
     """
     base = preset(recipe or default_preset(dataset), dataset, architecture=architecture)
     names = {field.name for field in fields(base)} - {"name"}

@@ -48,7 +48,10 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
     The answer is not saved: `answer.save("mine.h5")` keeps its file. Raises UserError as the commands do.
 
     Example:
-        >>> ir.analyze("attention-rank", model, limit=200)["spearman"]
+        >>> data = ir.of_arrays(np.zeros((4, 3, 8, 8)), [0, 1, 0, 1])
+        >>> model = ir.load(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), data)
+        >>> ir.analyze("robustness", model, pgd=2, cw="none").arrays["margin_natural"].shape
+        (4, 1)
     """
     if isinstance(model, Model):
         return ask(name, model, data, **options)
@@ -87,6 +90,12 @@ def ask(
         settings: options of the analysis by name, such as `steps=10`.
 
     Raises UserError as the commands do.
+
+    Example:
+        >>> data = ir.of_arrays(np.zeros((4, 3, 8, 8)), [0, 1, 0, 1])
+        >>> model = ir.load(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), data)
+        >>> ask("robustness", model, limit=3, pgd=2, cw="none").result.count
+        3
     """
     name = current(name)
     if name not in analyses.names():
@@ -163,7 +172,8 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
     analysis.
 
     Example:
-        >>> ir.open("analyses/attention-rank-cifar10-small-at-att-seed0-test-first1000.h5")["spearman"]
+        >>> ir.open("analyses/attention-rank-cifar10-small-at-att-seed0-test-first1000.h5").model
+        'at-att seed 0'
     """
     if isinstance(path, str | Path):
         return Answer(analyses.read(Path(path)))
@@ -171,7 +181,12 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
 
 
 def questions() -> dict[str, str]:
-    """Return the names of the analyses, each with one sentence about it."""
+    """Return the names of the analyses, each with one sentence about it.
+
+    Example:
+        >>> ir.questions()["masking"]
+        'Do gradients show where a model can be broken, or hide it? (signs of gradient masking)'
+    """
     return {name: analyses.about(name) for name in analyses.names()}
 
 

@@ -52,6 +52,13 @@ class PGD:
             at each forward pass, as the CIFAR-10 challenge does in training.
 
     Raises UserError for values outside these ranges.
+
+    Example:
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> images, labels = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 0, 1, 1])
+        >>> adversarial = ir.PGD(eps=8 / 255, steps=3)(network, images, labels)
+        >>> bool((adversarial - images).abs().max() <= 8 / 255 + 1e-6)
+        True
     """
 
     eps: float
@@ -241,7 +248,13 @@ def _smallest_margin(model: nn.Module, candidates: list[Tensor], labels: Tensor)
 
 
 def generator_noise(generator: torch.Generator) -> Noise:
-    """Return noise drawn from one generator, on the generator's device."""
+    """Return noise drawn from one generator, on the generator's device.
+
+    Example:
+        >>> noise = ir.generator_noise(torch.Generator().manual_seed(0))
+        >>> noise(torch.zeros(5, 3, 2, 4)).shape
+        torch.Size([5, 3, 2, 4])
+    """
 
     def draw(images: Tensor) -> Tensor:
         uniform = torch.rand(images.shape, generator=generator, device=generator.device)
@@ -255,6 +268,11 @@ def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Nois
 
     Rows of an analysis are then the same whatever the batch size and wherever a run was taken up again.
     Repeated calls go on in each image's own stream.
+
+    Example:
+        >>> some, others = ir.per_image_noise(0, [7, 8]), ir.per_image_noise(0, [8, 9])
+        >>> torch.equal(some(torch.zeros(2, 3, 2, 4))[1], others(torch.zeros(2, 3, 2, 4))[0])
+        True
     """
     of_image = streams(seed, indices, purpose)
 

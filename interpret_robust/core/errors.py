@@ -8,7 +8,15 @@ EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
 
 
 class UserError(Exception):
-    """A mistake in what the user gave. The message is one sentence: what, where, and what would be right."""
+    """A mistake in what the user gave. The message is one sentence: what, where, and what would be right.
+
+    Example:
+        >>> try:
+        ...     ir.load("nothing.safetensors")
+        ... except ir.UserError as error:
+        ...     print(error)
+        there is no checkpoint nothing.safetensors: `irt train` makes them.
+    """
 
 
 class NotFiniteError(UserError):

@@ -152,7 +152,12 @@ def _row_spearman(first: Array, second: Array) -> Array:
 
 
 def interval(values: Array, *, seed: int = 0) -> Interval:
-    """Return the mean of values (N,) with its 95 % interval: Wilson's for booleans, a bootstrap for numbers."""
+    """Return the mean of values (N,) with its 95 % interval: Wilson's for booleans, a bootstrap for numbers.
+
+    Example:
+        >>> ir.interval(np.array([True, True, True, False])).percent()
+        '75.0 % [30.1, 95.4]'
+    """
     if values.dtype == np.bool_:
         return wilson(int(values.sum()), len(values))
     return bootstrap_mean(values, seed=seed)

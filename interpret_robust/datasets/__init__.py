@@ -13,7 +13,12 @@ class _Datasets(ModuleType):
     """This package, which is also the function `ir.datasets`."""
 
     def __call__(self) -> dict[str, str]:
-        """Return the datasets by name, each with one sentence about it."""
+        """Return the datasets by name, each with one sentence about it.
+
+        Example:
+            >>> "cifar10" in ir.datasets()
+            True
+        """
         return descriptions()
 
 

@@ -20,6 +20,10 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
         class_names: of all classes; by default `class 0` to the highest label.
 
     Raises UserError for arrays of other shapes, types or ranges.
+
+    Example:
+        >>> ir.of_arrays(np.zeros((5, 3, 4, 6)), [0, 1, 2, 0, 1]).image_shape
+        (3, 4, 6)
     """
     if not is_printable_label(name):
         raise UserError(f"name {name!r}: give a dataset a name of printable characters on one line.")

@@ -38,6 +38,11 @@ class Card:
             its only part that can be.
         draws: how many passes stand for the expectation of a network that draws random numbers. None: one pass.
         label: what files and tables call it. None: made from the others.
+
+    Example:
+        >>> card = Card("torchvision:resnet18", weights="random", normalize="imagenet")
+        >>> card.name
+        'torchvision-resnet18-random'
     """
 
     model: str

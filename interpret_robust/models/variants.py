@@ -20,6 +20,10 @@ class Variant:
     Attributes:
         head: of `models.attention`; one of a user's gives pooled features of as many channels as the local ones have.
         distance: of pooled features (N, C) of clean and adversarial images, (N,), in place of that of Eq. 6.
+
+    Example:
+        >>> ir.Variant("at-mine", adversarial=True, head="nonlinear").has_attention
+        True
     """
 
     name: str

@@ -35,6 +35,10 @@ class FeatureRegularization:
     Attributes:
         weight: lambda of Eq. 7; 0.1 for `at-reg` in the paper, 0.01 for `at-att-reg`.
         distance: of each pair of features (N, C), (N,).
+
+    Example:
+        >>> ir.FeatureRegularization(0.1)(torch.zeros(5, 4), torch.full((5, 4), 3.0))
+        tensor(0.6000)
     """
 
     weight: float

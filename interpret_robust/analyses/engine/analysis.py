@@ -53,6 +53,12 @@ class Analysis:
         readers: which other models read what this one gives, where none are named: no `none`; `evaluators`, see
             `tasks.evaluators_of`, of which there must be one; or `copies`, see `tasks.copies_of`, if there are any.
         most_readers: how many of them at most, None for all there are.
+
+    Example:
+        >>> schema = ir.Schema("mean", 1, (ir.Column("per_image/mean", "f4", "mean pixel"),), ())
+        >>> mean = lambda model, batch, settings: {"per_image/mean": batch.images.mean((1, 2, 3)).numpy()}
+        >>> ir.Analysis(schema, ir.Settings, mean, lambda columns, split: {}, lambda result: {}).readers
+        'none'
     """
 
     schema: Schema

@@ -35,7 +35,15 @@ def check_seed(seed: int) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of an analysis's settings. Fields become options of the command."""
+    """Base of an analysis's settings. Fields become options of the command.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Radius(ir.Settings):
+        ...     eps: float = 8 / 255
+        >>> Radius(eps=0.1).resolve({}).eps
+        0.1
+    """
 
     def resolve(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
         """Return these settings with nothing left open, for a checkpoint's job.

@@ -1,0 +1,49 @@
+"""Every public name has an example, and what it says is what happens."""
+
+import doctest
+import inspect
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import interpret_robust as ir
+
+ROOT = Path(__file__).parent.parent
+
+
+def public() -> dict[str, Any]:
+    """What `ir` gives and what the reference lists, by name; a module that is called stands for its call."""
+    things = {name: getattr(ir, name) for name in ir.__all__ if name != "__version__"}
+    page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    for path in re.findall(r"^::: (\S+)$", page, re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        things[name] = getattr(import_module(module), name)
+    return {name: type(thing).__call__ if isinstance(thing, ModuleType) else thing for name, thing in things.items()}
+
+
+PUBLIC = public()
+
+
+def test_the_public_names_are_those_of_the_package_and_the_reference() -> None:
+    assert {"Card", "ask"} == PUBLIC.keys() - {*ir.__all__}
+    assert len(PUBLIC) == len(ir.__all__) - 1 + 2
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_has_an_example_that_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = inspect.getdoc(PUBLIC[name]) or ""
+    assert re.search(r"^Example:\n    >>> ", text, re.MULTILINE), f"{name} has no example"
+    monkeypatch.chdir(ROOT)
+    names = {"ir": ir, "np": np, "torch": torch, "dataclass": dataclass, name: PUBLIC[name]}
+    example = doctest.DocTestParser().get_doctest(text, names, name, None, None)
+    report: list[str] = []
+    with torch.random.fork_rng():
+        failures = doctest.DocTestRunner(verbose=False).run(example, out=report.append).failed
+    assert not failures, "".join(report)
