@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import make_golden
 import numpy as np
 import oddity
 import pytest
@@ -90,7 +91,8 @@ def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) 
     for folder in ("checkpoints", "analyses"):
         (tmp_path / folder).mkdir()
     shutil.copy(study / "checkpoints/tiny-small-at-seed0.safetensors", tmp_path / "checkpoints")
-    golden = [shutil.copy(file, tmp_path / "analyses") for file in (Path(__file__).parent / "golden").glob("*.h5")]
+    files = [make_golden.file_of(analyses.get(name).schema) for name in analyses.names()]
+    golden = [shutil.copy(file, tmp_path / "analyses") for file in files]
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     shown = [["h5py", "numpy"]] * (1 + len(golden))

@@ -293,7 +293,7 @@ def test_csv_has_a_row_for_each_flag_in_numbers(tmp_path: Path) -> None:
 
 def test_files_of_another_analysis_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="flags are read from files of robustness and masking"):
-        flags.read(Path(__file__).parent / "golden" / "localization-1.h5")
+        flags.read(Path(__file__).parent / "golden" / "localization-2.h5")
     with pytest.raises(UserError, match="run its analysis again"):
         flags.read(older(tmp_path))
     with pytest.raises(UserError, match="irt analyze masking"):
