@@ -12,7 +12,7 @@ from interpret_robust import analyses
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.catalogue import DESCRIPTIONS
+from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results.reported import read_reported
@@ -30,7 +30,7 @@ def variants(models: Sequence[Model]) -> set[str]:
 def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale: str) -> None:
     of = study(name, scale)
     assert len(set(of.models)) == len(of.models)
-    assert of.dataset in DESCRIPTIONS and of.recipe in PRESETS
+    assert of.dataset in RECORDS and of.recipe in PRESETS
     for architecture, variant, seed in of.models:
         assert architecture in ARCHITECTURES and variant in VARIANTS and seed >= 0
     for question in of.questions:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from interpret_robust.analyses.engine import validation
 from interpret_robust.core import plugins
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import imported, is_reference, registered
-from interpret_robust.datasets import catalogue, load
+from interpret_robust.datasets import Dataset, Split, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.datasets.records import RECORDS, Generator, Record
 from interpret_robust.models import architectures, build, checkpoint
 from interpret_robust.models.variants import Variant, has_attention, variant
 from interpret_robust.training.objective import FeatureRegularization
+from interpret_robust.training.recipe import PRESETS, preset
 
 ANALYSIS = '''"""How bright are the images? (a question of ours)
 
@@ -356,6 +359,48 @@ def test_installed_architectures_and_datasets_do_not_replace_ours() -> None:
     assert architectures.names()[-2:] == ("stripes", "no-backbone") and architectures.names().count("small") == 1
     assert build("small", "average", (3, 32, 32), 10, seed=0).backbone.local_channels == 64
     assert catalogue.names()[-3:] == ("farm", "wrong-labels", "no-arrays") and not catalogue.is_installed("cifar10")
+
+
+def halves(seed: int) -> Dataset:
+    """Noise of 16 x 20 pixels whose left half is brighter in class 0, the right one in class 1; without masks."""
+    random = np.random.default_rng(seed)
+
+    def split(count: int) -> Split:
+        labels = np.arange(count) % 2
+        images = random.integers(0, 100, (count, 16, 20, 3), np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, 10 * label : 10 * label + 10] += 100
+        return Split(images, labels)
+
+    return Dataset("halves", split(30), split(10), ("left", "right"))
+
+
+def test_a_record_is_all_that_a_new_dataset_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt) -> None:
+    """As CONTRIBUTING says: its name, line, classes, file, recipe and augmentation come from the record alone."""
+    monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
+    halves_record = Record(
+        "which half is bright", ("left", "right"), Generator(3, halves), recipe="mnist-quick", can_flip=False
+    )
+    monkeypatch.setitem(RECORDS, "halves", halves_record)
+    assert re.search(r"\nhalves +no +which half is bright\n", irt("data", "list")[1])
+    assert "did you mean 'halves'?" in irt("data", "get", "halvs")[2]
+    code, out, err = irt("data", "get", "halves")
+    path = tmp_path / "data/halves-v3-seed0.npz"
+    assert (code, err) == (0, "")
+    assert out == f"halves: 30 train and 10 test images of 16x20x3, 2 classes, in {path}\n"
+    np.testing.assert_array_equal(np.load(path)["x_test"], halves(0).test.images)
+    words = ["--dataset", "halves", "--arch", "small", "--set", "epochs=1", "--set", "batch_size=10"]
+    code, _, err = irt("train", "natural", *words, "--root", tmp_path)
+    assert code == 0, err
+    job = checkpoint.read(tmp_path / "checkpoints/halves-small-natural-seed0.safetensors").job
+    assert (job["dataset"], job["class_names"]) == ("halves", ["left", "right"])
+    assert (job["recipe"]["name"], job["recipe"]["flip"]) == ("mnist-quick", False)
+    assert PRESETS["paper"].flip and PRESETS["paper"].pad == 2
+    whole = replace(halves_record, can_crop=False)
+    monkeypatch.setitem(RECORDS, "halves", whole)
+    assert (preset("paper", "halves").flip, preset("paper", "halves").pad) == (False, 0)
+    monkeypatch.setitem(RECORDS, "halves", replace(whole, can_flip=True))
+    assert (preset("paper", "halves").flip, preset("paper", "halves").pad) == (True, 0)
 
 
 @pytest.mark.usefixtures("installed")

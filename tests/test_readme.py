@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from interpret_robust import cli
-from interpret_robust.datasets import catalogue, sources
+from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
+from interpret_robust.datasets.records import RECORDS
+from interpret_robust.datasets.sources import Source
 from interpret_robust.study import plan, tasks
 from interpret_robust.training import recipe
 
@@ -57,7 +59,9 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     catalogue.load.cache_clear()
     for name in ("cluttered-digits", "cluttered-digits-planted", "cifar10"):
         small(name, catalogue.file_of(name))
-    monkeypatch.setitem(sources.SOURCES, "cifar10", replace(sources.SOURCES["cifar10"], sums={}))
+    cifar10 = RECORDS["cifar10"]
+    assert isinstance(cifar10.origin, Source)
+    monkeypatch.setitem(RECORDS, "cifar10", replace(cifar10, origin=replace(cifar10.origin, sums={})))
     monkeypatch.setitem(recipe.QUICK_CNN, "epochs", 1)
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))

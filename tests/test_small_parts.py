@@ -17,6 +17,7 @@ from interpret_robust.core.parsing import number, seconds
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
+from interpret_robust.datasets.records import RECORDS
 from interpret_robust.results.tables import render
 
 # What a mistake is told.
@@ -167,14 +168,14 @@ def test_two_processes_may_make_the_same_file_at_once(tmp_path: Path) -> None:
 GENERATE = """
 import functools, sys, time
 from pathlib import Path
-from interpret_robust.datasets import catalogue, cluttered_digits
+from interpret_robust.datasets import catalogue, records
 begun = Path(sys.argv[1])
-make = cluttered_digits.cluttered_digits
+make = records.cluttered_digits
 def together(**settings):
     (begun / sys.argv[2]).touch()
     time.sleep(0.5)
     return make(40, 20, **settings)
-cluttered_digits.cluttered_digits = together
+records.cluttered_digits = together
 found = catalogue.load("cluttered-digits")
 print(found.train.sha256, len(found.test))
 """
@@ -250,7 +251,7 @@ def test_the_folder_of_datasets_is_the_one_asked_for(fresh: Path, monkeypatch: p
 
 
 def test_each_name_stands_for_a_file(fresh: Path) -> None:
-    found = {name: catalogue.file_of(name) for name in catalogue.NAMES}
+    found = {name: catalogue.file_of(name) for name in RECORDS}
     assert len(set(found.values())) == len(found) == 6
     assert all(path.parent == fresh for path in found.values())
     assert found["cifar10"].name == "cifar10.npz"
@@ -262,7 +263,7 @@ def test_an_unknown_dataset_is_told_what_there_is(fresh: Path) -> None:
     for ask in (catalogue.file_of, catalogue.load):
         with pytest.raises(UserError, match=r"unknown dataset 'cifar': did you mean 'cifar10'\?") as error:
             ask("cifar")
-        assert all(name in str(error.value) for name in (*catalogue.NAMES, "a path ending in .npz"))
+        assert all(name in str(error.value) for name in (*RECORDS, "a path ending in .npz"))
     assert not fresh.exists()
 
 

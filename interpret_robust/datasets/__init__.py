@@ -4,9 +4,9 @@ import sys
 from types import ModuleType
 
 from interpret_robust.datasets.base import Dataset, Split
-from interpret_robust.datasets.catalogue import NAMES, cache_folder, descriptions, load
+from interpret_robust.datasets.catalogue import cache_folder, descriptions, load
 
-__all__ = ["NAMES", "Dataset", "Split", "cache_folder", "load"]
+__all__ = ["Dataset", "Split", "cache_folder", "load"]
 
 
 class _Datasets(ModuleType):

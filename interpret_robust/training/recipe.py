@@ -7,11 +7,8 @@ from typing import Any, Literal, get_type_hints
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
+from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.variants import Variant
-
-PLANTED_NAME = "cluttered-digits-planted"
-DIGITS = ("cluttered-digits", PLANTED_NAME, "mnist", "svhn")
-"""Datasets whose classes do not survive a mirror: never flipped."""
 
 
 @dataclass(frozen=True)
@@ -186,21 +183,16 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
     if name not in PRESETS:
         raise unknown("recipe", name, PRESETS)
     recipe = PRESETS[name]
-    if dataset in DIGITS:
-        recipe = replace(recipe, flip=False)
-    if dataset == PLANTED_NAME:
-        # The pattern has its place: crops would move it about, and no model would learn it.
-        recipe = replace(recipe, pad=0)
+    if record := RECORDS.get(dataset):
+        recipe = replace(recipe, flip=recipe.flip and record.can_flip, pad=recipe.pad if record.can_crop else 0)
     if name in ("quick", "cifar-quick") and architecture == "cnn":
         recipe = replace(recipe, **QUICK_CNN)
     return replace(recipe, **dict(_parse(override) for override in overrides))
 
 
 def default_preset(dataset: str) -> str:
-    """`quick` for the embedded data, the challenge's for MNIST, `paper` for everything else."""
-    if dataset in ("cluttered-digits", PLANTED_NAME):
-        return "quick"
-    return "mnist" if dataset == "mnist" else "paper"
+    """Return the preset of a dataset's record, `paper` for data from elsewhere."""
+    return RECORDS[dataset].recipe if dataset in RECORDS else "paper"
 
 
 def _parse(override: str) -> tuple[str, Any]:
