@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,15 @@ from click.testing import CliRunner
 from interpret_robust import cli
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import over_seeds
+from interpret_robust.results.attack_outcomes import right
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.tables import FORMS
 from interpret_robust.study import paper
+from interpret_robust.study import verdicts as verdicts_package
 from interpret_robust.study.audit import audits, measures, numbers, text_of, verdicts
+from interpret_robust.study.paper import Claim
+from interpret_robust.study.verdicts import sampling
+from interpret_robust.study.verdicts.sample import Sample, alike, sample
 
 READINGS = ("PGD-5", "PGD-20", "CW-30")
 SHARES = {"at": (0.5, 0.2), "at-att": (0.8, 0.6)}
@@ -163,3 +168,46 @@ def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
 def test_a_folder_without_analyses_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there are no analyses in .*analyses: `irt reproduce audit` makes"):
         CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path)], catch_exceptions=False)
+
+
+ADDED = Claim(
+    "natural-attention",
+    "attention raises natural accuracy once more",
+    "in words of its own",
+    "Section 9, Table 2",
+    "robustness",
+    (("at-att", "at"),),
+    ("natural",),
+)
+OF_ONE_MODEL = Claim("above-half", "at-att is right on most images", "most", "Section 9", "robustness", (("at-att",),))
+
+
+def above_half(claim: Claim, models: tuple[str, ...], results: Sequence[Result]) -> Iterator[Sample]:
+    """Whether a model is right on an image, minus one half."""
+    for files in alike(claim, models, results):
+        yield sample("natural accuracy minus one half", files, [right(files[0], None) - 0.5])
+
+
+def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CONTRIBUTING says: the rest of the audit, its corrections, tables and CSV follow."""
+    files = study(tmp_path)
+    before = text_of(files, "csv").splitlines()
+    monkeypatch.setattr(verdicts_package, "CLAIMS", (*paper.CLAIMS, ADDED, OF_ONE_MODEL))
+    monkeypatch.setitem(sampling.BY_CLAIM, "above-half", above_half)
+    (audit,) = audits(files)
+    first, second = verdicts(audit)[-2:]
+    old = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
+    assert [first[column] for column in ("paper", "ours", "first measure [95 %]", "verdict")] == [
+        old[column] for column in ("paper", "ours", "first measure [95 %]", "verdict")
+    ]
+    (value, low, high), p_value = over_seeds([outcome - 0.5 for outcome in natural(files, "at-att")])
+    assert second["first measure [95 %]"] == f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" and low > 0
+    assert (second["section"], second["verdict"], second["paper"]) == ("9", "holds", "")
+    (alone,) = (finding.p_value for finding in audit.findings if finding.claim is OF_ONE_MODEL)
+    (other,) = (finding.measures[0].p_value for finding in audit.findings if finding.claim is ADDED)
+    assert p_value is not None and other is not None
+    assert alone == (2 * p_value if p_value <= other else max(p_value, 2 * other)), "Holm over two claims of a section"
+    assert text_of(files, "csv").splitlines()[: len(before)] == before, "the other claims are as they were"
+    assert "at-att is right on most images" in text_of(files)
