@@ -106,7 +106,7 @@ def card_of(name: str) -> Card:
     """The card that the command makes of a model's words."""
     found: list[Any] = []
     command = click.command()(cli.options.options(cli.models.declaration_options)(lambda **given: found.append(given)))
-    command.main([*MODELS[name], "--dataset", "x"], standalone_mode=False)
+    command.main([*MODELS[name], "--dataset", "cifar10"], standalone_mode=False)
     (given,) = found
     given.pop("dataset")
     card = cards.reference(given.pop("model"), **given)
@@ -321,7 +321,9 @@ def test_a_diffuse_name_is_not_taken_for_a_file(place: Path, irt: Irt) -> None:
     for name in ("resnet18", "torchvision:resnet181"):
         code, _, err = irt("model", "layers", "--model", name, "--dataset", place / "tiny.npz")
         assert code == 2 and err.count("\n") == 1
-    code, _, err = irt("model", "card", "--model", "torchvision:resnet18", "--dataset", "x", "-o", place / "a.txt")
+    code, _, err = irt(
+        "model", "card", "--model", "torchvision:resnet18", "--dataset", "cifar10", "-o", place / "a.txt"
+    )
     assert code == 2 and "a card's name ends in .json." in err
 
 

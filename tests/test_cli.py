@@ -100,6 +100,50 @@ def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) 
     assert len(list((tmp_path / "figures").glob("*.png"))) == len(golden)
 
 
+MISSING = """
+import sys
+from interpret_robust import cli
+from interpret_robust.core.errors import UserError
+
+for line in sys.argv[1:]:
+    try:
+        cli.irt(line.split(), prog_name="irt", standalone_mode=False)
+    except UserError as error:
+        print(error)
+print("torch" in sys.modules)
+"""
+NO_CHECKPOINT, NO_CARD = "there is no checkpoint gone.safetensors: ", "there is no model card gone.json: "
+NO_WEIGHTS, NO_DATA = "there is no file of weights gone.pt: ", "there is no dataset file gone.npz: "
+MISSING_FILES = {
+    "evaluate gone.safetensors": NO_CHECKPOINT,
+    "analyze attention-rank gone.safetensors": NO_CHECKPOINT,
+    "gradmap-score gone.json": NO_CARD,
+    "gradmap-score {model} --evaluator gone.safetensors": NO_CHECKPOINT,
+    "evaluate --model gone.json": NO_CARD,
+    "evaluate --model torchvision:resnet18 --weights gone.pt --dataset cifar10": NO_WEIGHTS,
+    "evaluate {model} --dataset gone.npz": NO_DATA,
+    "evaluate {model} --dataset cifra10": "unknown dataset 'cifra10': did you mean 'cifar10'?",
+    "evaluate --root gone": "there are no checkpoints in gone/checkpoints: ",
+    "model layers --model gone.safetensors --dataset cifar10": NO_CHECKPOINT,
+    "model card --model my:Net --weights gone.pt --dataset cifar10 -o a.json": NO_WEIGHTS,
+    "model layers --model gone.json --dataset gone.npz": NO_DATA,
+    "verify gone.npy {model}": "there is no file gone.npy: ",
+    "verify gone.npy gone.safetensors": NO_CHECKPOINT,
+    "train at --dataset gone.npz": NO_DATA,
+    "checkpoints list --root gone": "there are no checkpoints in gone/checkpoints: ",
+}
+
+
+def test_a_missing_file_is_named_before_torch_is_loaded(study: Path) -> None:
+    """All in one fresh process: a module that one command has loaded stays."""
+    model = study / "checkpoints/tiny-small-at-seed0.safetensors"
+    command = [sys.executable, "-c", MISSING, *(line.format(model=model) for line in MISSING_FILES)]
+    *sentences, has_torch = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert has_torch == "False"
+    for sentence, (line, beginning) in zip(sentences, MISSING_FILES.items(), strict=True):
+        assert sentence.startswith(beginning), line
+
+
 COMMANDS = ",data,data list,data get,data show,train,evaluate,analyze,figure,show,reproduce"
 
 

@@ -439,7 +439,9 @@ def test_read_npz_names_the_damaged_file(tmp_path: Path, damage: Callable[[bytes
 
 
 def test_read_npz_names_the_absent_file(tmp_path: Path) -> None:
-    assert_refused(tmp_path / "absent.npz", "cannot be read (No such file or directory)")
+    sentence = f"there is no dataset file {tmp_path}/absent.npz: give the path of an .npz, or a name that"
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        npz.read_npz(tmp_path / "absent.npz")
 
 
 def assert_refused(path: Path, told: str) -> None:

@@ -355,7 +355,7 @@ def test_a_task_writes_its_file_and_knows_it_again(folders: Folders) -> None:
 def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths, said = tasks.checkpoints_in(folders), list[str]()
+    paths, said = folders.all_models(), list[str]()
     assert len(paths) == 5 and applicable("odd", paths, {}, said.append) == paths and not said
     one = [path for path in paths if "natural" in path.stem][:1]
     with pytest.raises(UserError, match="is left out: no natural model of another seed is there"):

@@ -19,7 +19,7 @@ from interpret_robust.attacks.pgd import PGD, TOLERANCE
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, first_line
-from interpret_robust.core.files import file_sha256
+from interpret_robust.core.files import check_present, file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import BATCH_SIZE, make_batch
@@ -156,8 +156,7 @@ class Images:
 @contextmanager
 def _open(path: Path, key: str | None) -> Iterator[Any]:
     """Yield the array of images of a file, and of an HDF5 file its dataset; neither is read yet."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}: give HDF5 or .npy.")
+    check_present(path, "file", "give HDF5 or .npy")
     if not h5py.is_hdf5(path):
         if key:
             raise UserError(f"{path} is no HDF5 file: --key {key} is for datasets of HDF5.")

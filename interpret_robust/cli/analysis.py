@@ -9,7 +9,7 @@ import click
 from interpret_robust import analyses
 from interpret_robust.cli.options import (
     CARD_FIELDS,
-    INPUT_FILE,
+    MODEL_FILE,
     NUMBER,
     Command,
     card_options,
@@ -22,6 +22,7 @@ from interpret_robust.cli.options import (
 )
 from interpret_robust.cli.questions import Setting, question
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.folders import Folders
 from interpret_robust.core.spelling import current
 
 
@@ -103,7 +104,8 @@ def _evaluator_option(subject: str, default: str) -> Callable[[Command], Command
         "--evaluator",
         "evaluators",
         multiple=True,
-        type=INPUT_FILE,
+        type=MODEL_FILE,
+        metavar="PATH",
         help=f"Checkpoint or card that reads the {subject}; repeat for more. [default: {default}]",
     )
 
@@ -136,10 +138,12 @@ def analysis_command(name: str, command_line: str) -> click.Command:
     """
     entry = question(name)
 
-    @click.argument("checkpoints", nargs=-1, type=INPUT_FILE)
-    @on_all_ranks
-    def command(checkpoints: tuple[Path, ...], **arguments: Any) -> None:
-        _analyze(name, checkpoints, arguments)
+    @click.argument("checkpoints", nargs=-1, type=MODEL_FILE)
+    def command(checkpoints: tuple[Path, ...], root: Path, **arguments: Any) -> None:
+        folders, card = Folders(root), {field: arguments.pop(field) for field in ("model", *CARD_FIELDS)}
+        subjects = [*dict.fromkeys(checkpoints), *_model_of(card)]
+        candidates = [] if subjects else folders.all_models()
+        _analyze(name, subjects, candidates, folders, arguments)  # only here is torch loaded
 
     decorators = [
         *map(_view_option, entry.views),
@@ -161,21 +165,24 @@ def _model_of(card: dict[str, Any]) -> list[Any]:
 
     model, card_fields = card["model"], {field: value for field, value in card.items() if field != "model"}
     if model is not None:
-        return [cards.reference(model, **card_fields)]
+        reference = cards.reference(model, **card_fields)
+        cards.check_files(reference)
+        return [reference]
     if any(card_fields.values()):
         raise UserError("--weights, --normalize and the like say more of a --model: name one.")
     return []
 
 
-def _analyze(name: str, checkpoints: tuple[Path, ...], arguments: dict[str, Any]) -> None:
-    """Run one analysis on checkpoints, all that it applies to by default, and print its table."""
+@on_all_ranks
+def _analyze(
+    name: str, subjects: list[Any], candidates: list[Path], folders: Folders, arguments: dict[str, Any]
+) -> None:
+    """Run one analysis on its subjects, or on those candidates that it applies to, and print its table."""
     from interpret_robust.analyses.engine import printing
     from interpret_robust.core import ranks
-    from interpret_robust.core.folders import Folders
-    from interpret_robust.study.tasks import analysis_tasks, applicable, checkpoints_in, do_all, doubts
+    from interpret_robust.study.tasks import analysis_tasks, applicable, do_all, doubts
 
     analysis = analyses.get(name)
-    folders = Folders(arguments.pop("root"))
     task_options = {
         key: arguments.pop(key) for key in ("split", "limit", "batch_size", "recalibrate", "overwrite", "device")
     }
@@ -184,11 +191,9 @@ def _analyze(name: str, checkpoints: tuple[Path, ...], arguments: dict[str, Any]
     task_options["matrix"] = arguments.pop("matrix", False)
     form = arguments.pop("form")
     views = [view for view in analysis.views if arguments.pop(view)]
-    card = {field: arguments.pop(field) for field in ("model", *CARD_FIELDS)}
     settings = analysis.settings(**arguments)
-    subjects = [*dict.fromkeys(checkpoints), *_model_of(card)]
-    if not subjects:
-        subjects = applicable(name, checkpoints_in(folders), task_options, say)
+    if candidates:
+        subjects = applicable(name, candidates, task_options, say)
     tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
     for doubt in doubts(tasks):
         say(doubt)

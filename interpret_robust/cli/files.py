@@ -5,7 +5,15 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import INPUT_FILE, NUMBER, device_option, overwrite_option, with_examples
+from interpret_robust.cli.options import (
+    DATASET,
+    INPUT_FILE,
+    MODEL_FILE,
+    NUMBER,
+    device_option,
+    overwrite_option,
+    with_examples,
+)
 from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
 from interpret_robust.results.tables import render
 
@@ -46,10 +54,10 @@ def validate(files: tuple[Path, ...]) -> None:
     )
 )
 @click.argument("file", type=INPUT_FILE)
-@click.argument("checkpoint", type=INPUT_FILE)
+@click.argument("checkpoint", type=MODEL_FILE)
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
 @click.option("--key", help="The HDF5 dataset of images, where there are several.")
-@click.option("--dataset", help="Name or .npz path. [default: that of training]")
+@click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
 @device_option
 def verify(
@@ -60,6 +68,9 @@ def verify(
     They are uint8, or floats in [0, 1]; (N, C, H, W) or (N, H, W, C); the first N of the split in its order, or in
     HDF5 those of an integer dataset `index` beside them.
     """
+    from interpret_robust.core.files import check_present
+
+    check_present(file, "file", "give HDF5 or .npy")
     from interpret_robust.attacks import verify as verification
     from interpret_robust.core.device import resolve
     from interpret_robust.datasets import load

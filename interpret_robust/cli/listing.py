@@ -1,6 +1,5 @@
 """The models of a working directory, and what its answers say of their accuracy, without torch."""
 
-from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.statistics import Interval
 from interpret_robust.models import checkpoint_file
@@ -19,9 +18,7 @@ def rows(folders: Folders) -> list[dict[str, str]]:
     Every checkpoint is checked against its checksums. Of several files of attacks on a model the one with the most
     test images counts. Raises UserError where there are no checkpoints, or a file is damaged.
     """
-    paths = sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
-    if not paths:
-        raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
+    paths = folders.all_models()
     by_model = _results_by_model(folders)
     table = []
     for path in paths:

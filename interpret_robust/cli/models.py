@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from interpret_robust.cli.options import (
+    DATASET,
     MODEL,
     card_options,
     form_option,
@@ -43,7 +44,13 @@ def model() -> None:
 declaration_options = options(
     click.option("--model", required=True, metavar="MODEL", help=f"{MODEL[0].upper()}{MODEL[1:]}."),
     card_options,
-    click.option("--dataset", required=True, help="Name (irt data list) or .npz path: which images it is for."),
+    click.option(
+        "--dataset",
+        type=DATASET,
+        metavar="TEXT",
+        required=True,
+        help="Name (irt data list) or .npz path: which images it is for.",
+    ),
 )
 
 
@@ -59,9 +66,11 @@ declaration_options = options(
 def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -> None:
     """List the layers of a model whose output can serve as local features, and which one is taken by default."""
     from interpret_robust.models import card as cards
-    from interpret_robust.models import external
 
     reference = cards.reference(model, **card)
+    cards.check_files(reference)
+    from interpret_robust.models import external  # which loads torch
+
     click.echo(render(external.layer_rows(reference, dataset, with_all=with_all_layers)))
 
 
@@ -78,11 +87,14 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
 def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: Any) -> None:
     """Try a model out on a few images, and write down how it is to be read: a card, which --model then takes."""
     from interpret_robust.models import card as cards
-    from interpret_robust.models import external
 
     if output.suffix != ".json":
         raise UserError(f"{output}: a card's name ends in .json.")
-    subject = external.subject(cards.reference(model, **card), dataset)
+    reference = cards.reference(model, **card)
+    cards.check_files(reference)
+    from interpret_robust.models import external
+
+    subject = external.subject(reference, dataset)
     if not isinstance(subject, external.ExternalModel):
         raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
     subject.card.write(output, overwrite=overwrite)

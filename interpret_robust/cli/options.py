@@ -35,6 +35,25 @@ NUMBER, DURATION = TextOption("number", number), TextOption("duration", seconds)
 COUNT, SEED = click.IntRange(min=1), click.IntRange(min=0, max=2**63 - 1)
 
 
+def _model_file(text: str) -> Path:
+    """Return the path of a checkpoint or a card. Raises UserError where it is missing, before torch is loaded."""
+    from interpret_robust.models.card import check_files
+
+    check_files(Path(text))
+    return Path(text)
+
+
+def _dataset(text: str) -> str:
+    """Return the name or path of a dataset. Raises UserError where there is none, before torch is loaded."""
+    from interpret_robust.datasets.catalogue import check_name
+
+    check_name(text)
+    return text
+
+
+MODEL_FILE, DATASET = TextOption("file", _model_file), TextOption("dataset", _dataset)
+
+
 INPUT_FILE = click.Path(path_type=Path, readable=False)
 """A file that is read: what is wrong with it is said where it is opened."""
 
@@ -160,7 +179,7 @@ model_option: Callable[[Command], Command] = click.option(
 
 run_options = options(
     form_option,
-    click.option("--dataset", help="Name or .npz path. [default: that of training]"),
+    click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]"),
     click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part."),
     click.option("--limit", type=COUNT, help="Only the first N images."),
     click.option("--batch-size", type=COUNT, default=250, show_default=True, help="Images computed at once."),

@@ -6,6 +6,7 @@ import click
 
 from interpret_robust.cli.options import (
     COUNT,
+    DATASET,
     DURATION,
     SEED,
     deadline_after,
@@ -30,7 +31,14 @@ EXAMPLES = (
 
 @click.command(epilog=with_examples(EXAMPLES))
 @click.argument("variants", nargs=-1)
-@click.option("--dataset", default="cluttered-digits", show_default=True, help="Name (irt data list) or .npz path.")
+@click.option(
+    "--dataset",
+    type=DATASET,
+    metavar="TEXT",
+    default="cluttered-digits",
+    show_default=True,
+    help="Name (irt data list) or .npz path.",
+)
 @click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
 @click.option("--recipe", help="quick, cifar-quick, paper, fast, mnist, mnist-quick. [default: by the dataset]")
 @click.option(

@@ -76,6 +76,19 @@ def check_readable(path: Path) -> None:
         return
 
 
+def check_present(path: Path, kind: str, remedy: str) -> None:
+    """Raise UserError where there is no file at `path`, or its permissions do not allow to read it.
+
+    Example:
+        >>> check_present(Path("mine.safetensors"), "checkpoint", "`irt train` makes them")
+        Traceback (most recent call last):
+        interpret_robust.core.errors.UserError: there is no checkpoint mine.safetensors: `irt train` makes them.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no {kind} {path}: {remedy}.")
+    check_readable(path)
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from interpret_robust.core.errors import UserError
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -24,6 +26,16 @@ class Folders:
     def figures(self) -> Path:
         """Return pictures."""
         return self.root / "figures"
+
+    def list_models(self) -> list[Path]:
+        """Return the finished checkpoints, by name; none where nothing was trained yet."""
+        return sorted(path for path in self.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
+
+    def all_models(self) -> list[Path]:
+        """Return the finished checkpoints, by name. Raises UserError where there are none."""
+        if paths := self.list_models():
+            return paths
+        raise UserError(f"there are no checkpoints in {self.checkpoints}: `irt train` makes them.")
 
     @property
     def report(self) -> Path:

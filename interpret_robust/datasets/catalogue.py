@@ -13,7 +13,7 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.core.plugins import load_entry_point, registered
 from interpret_robust.datasets import sources
 from interpret_robust.datasets.base import Dataset, Split
-from interpret_robust.datasets.npz import Arrays, content_of, read_npz, write_npz
+from interpret_robust.datasets.npz import Arrays, check_file, content_of, read_npz, write_npz
 from interpret_robust.datasets.records import RECORDS, Generator
 
 SEED = 0
@@ -47,6 +47,9 @@ def file_of(name: str) -> Path:
 
     Raises UserError for a name that is neither known nor the path of an `.npz`.
     """
+    if not name.strip():
+        known = ", ".join(names())
+        raise UserError(f"the name of the dataset is empty: give one of {known}, or the path of an .npz.")
     if name.endswith(".npz"):
         return Path(name)
     if name not in RECORDS and Path(name).is_dir():
@@ -60,6 +63,12 @@ def file_of(name: str) -> Path:
     origin = RECORDS[name].origin
     stem = f"{name}-v{origin.version}-seed{SEED}" if isinstance(origin, Generator) else name
     return cache_folder() / f"{stem}.npz"
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a name that is not known, or the path of an `.npz` that is not there; nothing is loaded."""
+    if not is_installed(name) and (path := file_of(name)) == Path(name):
+        check_file(path)
 
 
 def must_be_fetched(name: str) -> bool:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.core.files import check_readable, replacing
+from interpret_robust.core.files import check_present, replacing
 from interpret_robust.datasets.base import Split
 
 Array = npt.NDArray[Any]
@@ -108,13 +108,18 @@ def _class_names(path: Path, array: Array) -> tuple[str, ...]:
     return names
 
 
+def check_file(path: Path) -> None:
+    """Raise UserError where there is no file at `path` that may be read."""
+    check_present(path, "dataset file", "give the path of an .npz, or a name that `irt data list` lists")
+
+
 def load_arrays(path: Path) -> Arrays:
     """Read the arrays of a .npz, by the names of this project.
 
     Every member of the archive is accounted for and checked against its CRC-32. Raises UserError where the file or an
     array cannot be read, or has a name that is not known: a damaged name must not pass for an absent array.
     """
-    check_readable(path)
+    check_file(path)
     arrays, location = {}, str(path)
     try:
         # numpy.load would return bytes or a bare array, or speak of pickles, for files that are no .npz

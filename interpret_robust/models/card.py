@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.core.files import check_readable, replacing
+from interpret_robust.core.files import check_present, replacing
+from interpret_robust.models.checkpoint_file import check_checkpoint
 from interpret_robust.models.variants import VARIANTS
 
 FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
@@ -81,14 +82,17 @@ class Card:
         parts = [self.model, *arguments, weights, self.weights_key, self.logits, draws, *layers]
         return re.sub(r"[^\w.]+", "-", "-".join(part for part in parts if part))
 
+    @property
+    def weight_file(self) -> Path | None:
+        """Return the file of its weights, None where they come from elsewhere."""
+        return None if self.weights in (None, "pretrained", "random") else Path(self.weights)
+
     @classmethod
     def read(cls, path: Path) -> Self:
         """Return a card that `write` wrote. Raises UserError for a file that is missing or of another kind."""
-        check_readable(path)
+        check_present(path, "model card", "`irt model card` makes them")
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"there is no model card {path}: `irt model card` makes them.") from None
         except (ValueError, RecursionError):
             raise UserError(f"{path} is no model card: it is not JSON.") from None
         if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
@@ -198,3 +202,21 @@ def reference(text: str, **options: Any) -> Reference:
     if text.endswith(".json"):
         return replace(Card.read(Path(text)), **extra)
     return Card(text, **extra)
+
+
+def check_files(reference: Reference) -> None:
+    """Raise UserError where a file that a reference names is missing, before the seconds that loading torch takes.
+
+    That is a checkpoint or a card, or the file of a card's weights.
+    """
+    if isinstance(reference, Path) and reference.suffix != ".json":
+        check_checkpoint(reference)
+        return
+    card = Card.read(reference) if isinstance(reference, Path) else reference
+    if card.weight_file is not None:
+        check_weights(card.weight_file)
+
+
+def check_weights(path: Path) -> None:
+    """Raise UserError where there is no file of weights at `path` that may be read."""
+    check_present(path, "file of weights", "give one, or --weights pretrained or random")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, deserialize
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import check_readable
+from interpret_robust.core.files import check_present
 from interpret_robust.core.spelling import current_recipes
 
 FORMAT = "interpret-robust-checkpoint"
@@ -47,10 +47,13 @@ class Stored:
 
 def read(path: Path) -> Stored:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: `irt train` makes them.")
-    check_readable(path)
+    check_checkpoint(path)
     return parse(path, path.read_bytes())
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise UserError where there is no file at `path` that may be read."""
+    check_present(path, "checkpoint", "`irt train` makes them")
 
 
 def parse(path: Path, data: bytes) -> Stored:

@@ -244,8 +244,8 @@ def network_of(card: Card, classes: int) -> nn.Module:
             raise
         except (Exception, SystemExit) as error:
             raise UserError(f"{card.model} cannot be built ({first_words(error)}).") from error
-    if card.weights not in (None, "pretrained", "random"):
-        load_weights(network, card.model, Path(card.weights), card.weights_key)
+    if card.weight_file is not None:
+        load_weights(network, card.model, card.weight_file, card.weights_key)
     return network
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
+from interpret_robust.models.card import check_weights
 
 DEEPEST = 4
 """Levels of keys below which weights are looked for."""
@@ -121,9 +121,7 @@ def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
 
 def _read(path: Path) -> Any:
     """Return what a file holds. Raises UserError for a file that is missing, damaged, or of another kind."""
-    if not path.is_file():
-        raise UserError(f"there is no file of weights {path}: give one, or --weights pretrained or random.")
-    check_readable(path)
+    check_weights(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -23,7 +23,7 @@ import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, first_line
-from interpret_robust.core.files import check_readable
+from interpret_robust.core.files import check_present, check_readable
 from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
 from interpret_robust.results import seal
 
@@ -308,9 +308,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
     """Yield the file, open for reading. Raises UserError where it is missing, foreign, newer, or damaged anywhere."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give one of the analysis files in it.")
-    if not path.is_file():
-        raise UserError(f"there is no analysis file {path}: `irt analyze` makes them.")
-    check_readable(path)
+    check_present(path, "analysis file", "`irt analyze` makes them")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:

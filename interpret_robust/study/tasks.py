@@ -208,18 +208,6 @@ def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exc
         yield from (outcome for _, outcome in process_pool.run(tasks, workers))
 
 
-def checkpoints_in(folders: Folders) -> list[Path]:
-    """Return the finished checkpoints of a working directory, by name. Raises UserError where there are none."""
-    paths = _checkpoints_in(folders)
-    if not paths:
-        raise UserError(f"there are no checkpoints in {folders.checkpoints}: `irt train` makes them.")
-    return paths
-
-
-def _checkpoints_in(folders: Folders) -> list[Path]:
-    return sorted(path for path in folders.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
-
-
 def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:
     """Return those checkpoints of a working directory that an analysis can be run on; why others cannot is said.
 
@@ -279,7 +267,7 @@ def analysis_tasks(
     if analysis.readers == "none":
         return [AnalysisTask(name, reference, folders.analyses, settings, **options) for reference in subjects]
     if candidates is None:
-        candidates = () if evaluators else _checkpoints_in(folders)
+        candidates = () if evaluators else folders.list_models()
     choose = others_of if matrix else readers_of[analysis.readers]
     readers_by_subject = [
         evaluators or choose(subject(reference, options.get("source")), candidates) for reference in subjects
