@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ import pytest
 from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import printing
 from interpret_robust.core.folders import Folders
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, cluttered_digits
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.results import attack_outcomes, hdf5
@@ -520,6 +521,40 @@ def test_data_show_draws_a_sheet(
     assert (tmp_path / "figures/data-tiny-train.png").stat().st_size > 1000
 
 
+def test_checkpoints_alone_lists_them(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
+) -> None:
+    monkeypatch.chdir(study)
+    assert irt(capfd, monkeypatch, "checkpoints") == irt(capfd, monkeypatch, "checkpoints", "list")
+
+
+@pytest.mark.parametrize("command", ["get", "show"])
+def test_an_empty_name_of_a_dataset_is_told(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    code, _, err = irt(capfd, monkeypatch, "data", command, "")
+    assert code == 2 and err.startswith("irt: the name of the dataset is empty: give one of cluttered-digits, ")
+
+
+def test_images_whose_classes_have_other_names_are_doubted_beside_the_answer(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    names = np.array(["zero", "two", "one", "three", "four", "five", "six", "seven", "eight", "nine"])
+    model, other = make_checkpoint(tmp_path, "at"), save_digits(tmp_path / "other.npz", class_names=names)
+    words = ["evaluate", model, "--limit", "5", "--pgd", "1", "--cw", "none", "--root", tmp_path, "--dataset"]
+    for _ in range(2):
+        code, out, err = irt(capfd, monkeypatch, *words, other)
+        assert code == 0 and "natural" in out
+        assert "than those of other (label 1 is 'one' and 'two'): its answers count as they stand if" in err
+    same = save_digits(tmp_path / "same.npz", class_names=np.array(CLASS_NAMES))
+    for path in (save_digits(tmp_path / "numbered.npz"), same):
+        code, _, err = irt(capfd, monkeypatch, *words, path)
+        assert code == 0 and "classes" not in err
+
+
 def test_a_time_limit_stops_with_everything_saved_and_status_3(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
 ) -> None:
@@ -527,6 +562,10 @@ def test_a_time_limit_stops_with_everything_saved_and_status_3(
     code, _, err = irt(capfd, monkeypatch, *arguments, "--time-limit", "0s")
     assert code == 3
     assert "tiny-small-at-seed0 was not begun; everything is saved" in err
+    several = [*arguments[:1], "natural", "at-reg", *arguments[1:], "--seeds", "2", "--time-limit", "0s"]
+    code, _, err = irt(capfd, monkeypatch, *several)
+    (line,) = [line for line in err.splitlines() if "not begun" in line]
+    assert code == 3 and re.match(r"irt: \d files were not begun \(tiny-small-\S+, .*\); everything is saved", line)
     assert irt(capfd, monkeypatch, *arguments, "--time-limit", "0.5s")[0] in (0, 3)
     assert irt(capfd, monkeypatch, *arguments)[0] == 0
     ours, whole = (root / "checkpoints/tiny-small-at-seed0.safetensors" for root in (tmp_path, study))

@@ -279,6 +279,18 @@ def test_the_command_prints_a_row_for_each_model_and_what_is_raised(tmp_path: Pa
     assert told == f"{NAME}: black-box: {100 * 15 / N:.4g} % {description}"
 
 
+def test_a_share_above_its_limit_by_chance_alone_is_too_few_images_to_tell(tmp_path: Path) -> None:
+    folder = tmp_path / "analyses"
+    folder.mkdir()
+    masked(folder, {"search": first(145)})
+    assert wilson(5, N).value > FLAGS["black-box"].threshold > wilson(5, N).low
+    lines = CliRunner().invoke(irt, ["flags", "--root", str(tmp_path)]).output.splitlines()
+    assert f"{wilson(5, N).percent()} too few images" in lines[2]
+    assert lines[-2].startswith(f"{NAME}: black-box: {100 * 5 / N:.1f} % of images are right under")
+    assert lines[-2].endswith("; that is above 2%, but these are too few images to tell")
+    assert lines[-1] == "none raised"
+
+
 def test_csv_has_a_row_for_each_flag_in_numbers(tmp_path: Path) -> None:
     folder = tmp_path / "analyses"
     folder.mkdir()

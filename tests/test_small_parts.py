@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, first_line, unknown
 from interpret_robust.core.files import file_sha256, replacing
 from interpret_robust.core.parsing import number, seconds
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.datasets.npz import write_npz
+from interpret_robust.datasets.npz import shorten, write_npz
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.results.tables import render
 
@@ -307,3 +307,12 @@ def test_a_split_is_cut_and_known_by_its_bytes(fresh: Path, tmp_path: Path) -> N
     assert found.train.sha256 == expected.hexdigest()
     with pytest.raises(UserError, match="train and test, not 'validation'"):
         found.split("validation")
+
+
+def test_an_error_that_is_cut_has_no_open_quote() -> None:
+    assert first_line(ValueError("no module 'a\nb'.")) == "no module 'a...'"
+    assert first_line(ValueError('it isn\'t "here\nor there"')) == 'it isn\'t "here..."'
+    assert first_line(ValueError("no module 'a'.\nmore")) == "no module 'a'"
+    assert first_line(ValueError("rock 'n roll.")) == "rock 'n roll", "it is not cut"
+    assert shorten("holds '" + "ab " * 200 + "'").endswith(" ab...'")
+    assert shorten("holds 'a\n  b'") == "holds 'a b'"

@@ -1,5 +1,6 @@
 """An analysis over a dataset: its rows, its independence of batches and stops, and what it refuses."""
 
+import math
 import os
 import re
 import signal
@@ -431,6 +432,13 @@ def named(settings: Settings, limit: int | None = None, other: str = "", model: 
         ({"count": -1}, "odd-m-seed0-test-count-1.h5"),
         ({"scale": -0.25}, "odd-m-seed0-test-scale-0.25.h5"),
         ({"scale": 8 / 255}, "odd-m-seed0-test-scale0.03137.h5"),
+        ({"scale": 0.0313}, "odd-m-seed0-test-scale0.0313.h5"),
+        ({"scale": 0.03137}, "odd-m-seed0-test-scale0.031370.h5"),
+        ({"scale": 0.031372}, "odd-m-seed0-test-scale0.031372.h5"),
+        ({"scale": 2 / 255}, "odd-m-seed0-test-scale0.007843.h5"),
+        ({"scale": 0.25}, "odd-m-seed0-test-scale0.25.h5"),
+        ({"scale": 0.1 + 0.2}, "odd-m-seed0-test-scale0.30000000000000004.h5"),
+        ({"scale": 1234567.5}, "odd-m-seed0-test-scale1234567.5.h5"),
         ({"scale": 1e-7}, "odd-m-seed0-test-scale1e-07.h5"),
         ({"most": 2.0}, "odd-m-seed0-test-most2.h5"),
         ({"deep": True}, "odd-m-seed0-test-deep1.h5"),
@@ -442,6 +450,17 @@ def named(settings: Settings, limit: int | None = None, other: str = "", model: 
 )
 def test_what_differs_from_the_default_is_in_the_file_name(settings: dict[str, Any], name: str) -> None:
     assert named(Oddities(**settings)) == name
+
+
+def test_no_two_numbers_share_a_file_name() -> None:
+    """Radii in quarters of 1/255, what they are called, and the floats next to both."""
+    radii = [quarter / 1020 for quarter in range(1, 1021)]
+    values = {*radii, *(float(f"{radius:.4g}") for radius in radii), 0.0313, 8.0, 1e-5, 12345.0, 12345.5}
+    values |= {math.nextafter(value, towards) for value in tuple(values) for towards in (0, 2)}
+    default = Oddities().scale
+    names = {named(Oddities(scale=value)) for value in values - {default}}
+    assert len(names) == len(values - {default}) > 3 * 1020
+    assert all(f"-scale{radius:.4g}.h5" in named(Oddities(scale=radius)) for radius in radii if radius != default)
 
 
 def test_data_and_number_of_images_are_in_the_file_name() -> None:

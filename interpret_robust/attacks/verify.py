@@ -18,7 +18,7 @@ import torch
 from interpret_robust.attacks.pgd import PGD, TOLERANCE
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
-from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_present, file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
@@ -130,7 +130,7 @@ class Images:
         try:
             images = np.asarray(self.array[span])
         except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged ({first_line(error)}).") from None
+            raise UserError(f"{self.path} is damaged ({reason_in_brackets(error)}).") from None
         pixels = images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
         if pixels.shape[1:] != self.shape:
             pixels = pixels.reshape(len(pixels), *self.shape[1:], self.shape[0]).transpose(0, 3, 1, 2)
@@ -165,7 +165,7 @@ def _open(path: Path, key: str | None) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}).") from None
+        raise UserError(f"{path} is damaged ({reason_in_brackets(error)}).") from None
     with file:
         yield _dataset(path, file, key)
 
@@ -174,7 +174,7 @@ def _npy(path: Path) -> npt.NDArray[Any]:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
-        reason = first_line(error)
+        reason = reason_in_brackets(error)
     if "Python objects" in reason:
         raise UserError(f"{path} holds Python objects, which are never unpickled: give uint8, or floats in [0, 1].")
     raise UserError(f"{path} is neither HDF5 nor a whole .npy file ({reason}).")

@@ -20,9 +20,12 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.results.tables import render
 
 
-@click.group()
-def checkpoints() -> None:
-    """Look at the models that are here."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def checkpoints(context: click.Context) -> None:
+    """Look at the models that are here; `irt checkpoints` alone lists them."""
+    if context.invoked_subcommand is None:
+        context.invoke(checkpoints_list, form="text", root=Path())
 
 
 @checkpoints.command("list", epilog=with_examples("irt checkpoints list\n  irt checkpoints list --form markdown"))

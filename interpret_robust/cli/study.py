@@ -187,10 +187,5 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
     if not rows:
         click.echo("nothing was looked at: these files bear on no flag")
         return
-    sentences = [
-        f"{row['model']}: {row['flag']}: {float(row['value']):.1f} % {row['which']}"
-        for row in rows
-        if row["raised"] == "yes"
-    ]
     click.echo(with_caption(rules.summary(results), form))
-    click.echo("\n".join(sentences) or "none raised")
+    click.echo("\n".join(rules.sentences(results)))

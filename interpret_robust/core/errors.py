@@ -1,6 +1,7 @@
 """Errors that a user can mend, and the sentences that say how."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
@@ -51,9 +52,29 @@ def on_one_line(text: str) -> str:
 _ESCAPES = {character: repr(character)[1:-1] for character in "\n\r\v\f\x1b\x85\u2028\u2029"}
 
 
-def first_line(error: Exception) -> str:
-    """Return what a library says of a file, in as few words as it gives."""
-    return str(error).split("\n")[0].split("(", 1)[-1].rstrip(").")
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, with a quote closed that goes on behind it.
+
+    Example:
+        >>> first_line(ValueError("no module 'a\\nb'."))
+        "no module 'a...'"
+    """
+    first, *rest = str(error).strip().split("\n")
+    return close_quotes(first) if rest else first.rstrip(".")
+
+
+def reason_in_brackets(error: Exception) -> str:
+    """Return what HDF5 says of a file, in as few words as it gives: what stands in brackets."""
+    return first_line(error).split("(", 1)[-1].rstrip(").")
+
+
+def close_quotes(text: str) -> str:
+    """Return a text that was cut, with every quote that the cut left open closed."""
+    text = text.rstrip(". ")
+    for quote in "'\"`":
+        marks = re.findall(rf"(?<!\w){quote}|{quote}(?!\w)", text)
+        text += f"...{quote}" if len(marks) % 2 else ""
+    return text
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

@@ -11,6 +11,10 @@ class Stopped(Exception):
     """Work ended early, by its time limit or by a signal, with everything saved."""
 
 
+class NotBegun(Stopped):
+    """Work was not begun, since its time was over or a stop was asked for."""
+
+
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.

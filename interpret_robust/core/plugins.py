@@ -23,7 +23,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, first_line
 
 
 @cache
@@ -44,7 +44,7 @@ def load_entry_point(group: str, name: str) -> Any:
 
 def first_words(error: BaseException) -> str:
     """Return what a library says of an error, on one line."""
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+    return first_line(error) or type(error).__name__
 
 
 def is_reference(text: str) -> bool:

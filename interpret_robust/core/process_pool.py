@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from interpret_robust.core.interruption import Stopped
+from interpret_robust.core.interruption import NotBegun, Stopped
 
 
 class Task(Protocol):
@@ -118,7 +118,7 @@ def _stop_with_parent(watch_signals: Connection) -> None:
 def _work(task: Task) -> str:
     # The pool hands a worker one task more than it works on, and does not take it back.
     if _is_asked_to_stop.is_set():
-        raise Stopped("not begun: asked to stop")
+        raise NotBegun("not begun: asked to stop")
     try:
         return task(_position)
     except Stopped:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, close_quotes
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import check_present, replacing
 from interpret_robust.datasets.base import Split
@@ -197,4 +197,5 @@ def reason(error: Exception) -> str:
 
 def shorten(text: str) -> str:
     """`text` on one line of at most 300 characters."""
-    return textwrap.shorten(text, 300, placeholder=" ...")
+    short = textwrap.shorten(text, 300, placeholder=" ...")
+    return short if short == " ".join(text.split()) else close_quotes(short)

@@ -51,6 +51,21 @@ class Subject(Protocol):
         """Return the model on `device`, in eval mode."""
 
 
+def doubt_about_classes(subject: Subject, dataset: Dataset) -> str | None:
+    """Return a sentence where a model and its images call their classes by different names, else None.
+
+    Names that only number the classes, `class 0` and so on, tell nothing.
+    """
+    pairs = list(zip(subject.job["class_names"], dataset.class_names, strict=False))
+    label, names = next(((label, pair) for label, pair in enumerate(pairs) if pair[0] != pair[1]), (0, ("", "")))
+    if names[0] == names[1] or f"class {label}" in names:
+        return None
+    return (
+        f"{subject.location} was trained on classes with other names than those of {dataset.name} (label {label} is "
+        f"'{names[0]}' and '{names[1]}'): its answers count as they stand if both have their classes in the same order."
+    )
+
+
 def check_fit(subject: Subject, dataset: Dataset) -> None:
     """Raise UserError where a model and a dataset differ in the size of images or the number of classes."""
     job = subject.job

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_present, check_readable
 from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
 from interpret_robust.results import seal
@@ -328,7 +328,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     with open(path, "rb") as file:
         if file.read(len(_SIGNATURE)) != _SIGNATURE and path.suffix != ".h5":
             return f"{path} is no analysis file: those are HDF5 files that `irt analyze` writes, NAME.h5."
-    return f"{path} is damaged or no HDF5 file ({first_line(error)}): run its analysis again with --overwrite."
+    return f"{path} is damaged or no HDF5 file ({reason_in_brackets(error)}): run its analysis again with --overwrite."
 
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"

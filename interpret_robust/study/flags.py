@@ -51,6 +51,11 @@ class Flag:
         """Return whether the measure is above its threshold by more than chance."""
         return self.share.low > self.threshold
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether the measure is above its threshold, but may be so by chance: more images would tell."""
+        return self.share.value > self.threshold >= self.share.low
+
 
 class _Measurement(NamedTuple):
     """A share of images, and in words which."""
@@ -272,7 +277,19 @@ def summary(results: Sequence[Result]) -> Table:
 
 
 def _cell(flag: Flag) -> str:
-    return flag.share.percent() + (" RAISED" if flag.is_raised else "")
+    return flag.share.percent() + (" RAISED" if flag.is_raised else " too few images" if flag.is_open else "")
+
+
+def sentences(results: Sequence[Result]) -> list[str]:
+    """Return a sentence for each flag that is raised, and for each of which the images are too few to tell."""
+    flags = [(name, flag) for name, flags in all_of(results).items() for flag in flags]
+    lines = [
+        f"{name}: {flag.id}: {100 * flag.share.value:.1f} % {flag.description}"
+        + (f"; that is above {flag.threshold:.0%}, but these are too few images to tell" if flag.is_open else "")
+        for name, flag in flags
+        if flag.is_raised or flag.is_open
+    ]
+    return lines if any(flag.is_raised for _, flag in flags) else [*lines, "none raised"]
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, str]]:

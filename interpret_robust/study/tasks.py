@@ -16,8 +16,7 @@ from interpret_robust.core import process_pool, ranks, round_robin
 from interpret_robust.core.device import cores, exact, resolve
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
-from interpret_robust.core.interruption import Stopped, stop_requests
-from interpret_robust.core.process_pool import Task
+from interpret_robust.core.interruption import NotBegun, Stopped, stop_requests
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.datasets.catalogue import must_be_fetched
@@ -74,7 +73,7 @@ class TrainTask:
     def steps(self, stop: Event, position: int | None) -> Generator[None, None, str]:
         """Yield the same a step at a time, until `stop` is set."""
         if ranks.any_of(time.monotonic() > self.deadline)[0]:
-            raise Stopped(f"{self.job().name} was not begun")
+            raise NotBegun(f"{self.job().name} was not begun")
         path, is_new = yield from training(
             self.job(),
             self.folder,
@@ -174,17 +173,30 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
                 say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
     _say_done(finished_tasks, len(tasks), say)
-    failures = []
-    for outcome in _outcomes(todo, resolve(device)):
-        if isinstance(outcome, Exception):
+    failures: list[Exception] = []
+    waiting = []
+    for task, outcome in _outcomes(todo, resolve(device)):
+        if isinstance(outcome, NotBegun):
+            waiting.append(Path(task.name).stem)
+        elif isinstance(outcome, Exception):
             failures.append(outcome)
         else:
             say(outcome)
+    if waiting:
+        failures.append(_not_begun(waiting))
     failures.sort(key=lambda failure: isinstance(failure, Stopped))
     for failure in failures[1:]:
         say(str(failure))
     if failures:
         raise failures[0]
+
+
+def _not_begun(names: Sequence[str]) -> NotBegun:
+    """Return what is raised for tasks that were not begun: one of them by name, several in one sentence."""
+    if len(names) == 1:
+        return NotBegun(f"{names[0]} was not begun")
+    rest = [f"{len(names) - MAXIMUM_NAMED} more"] if len(names) > MAXIMUM_NAMED else []
+    return NotBegun(f"{len(names)} files were not begun ({', '.join([*names[:MAXIMUM_NAMED], *rest])})")
 
 
 def _say_done(names: Sequence[str], count: int, say: Say) -> None:
@@ -196,16 +208,16 @@ def _say_done(names: Sequence[str], count: int, say: Say) -> None:
         say(f"{name} is there already")
 
 
-def _outcomes(tasks: Sequence[Task], device: torch.device) -> Iterator[str | Exception]:
-    """Yield what each task says, or its exception, as they end."""
+def _outcomes(tasks: Sequence[TrainTask | AnalysisTask], device: torch.device) -> Iterator[tuple[Any, str | Exception]]:
+    """Yield each task with what it says, or its exception, as they end."""
     trainings = [task for task in tasks if isinstance(task, TrainTask)]
     if ranks.count() > 1:
-        yield from (task(None) for task in tasks)
+        yield from ((task, task(None)) for task in tasks)
     elif trainings and device.type == "cuda":
-        yield from (outcome for _, outcome in round_robin.run(trainings, AT_ONCE, device))
+        yield from round_robin.run(trainings, AT_ONCE, device)
     else:
         workers = 1 if device.type == "cuda" else min(cores(), len(tasks))
-        yield from (outcome for _, outcome in process_pool.run(tasks, workers))
+        yield from process_pool.run(tasks, workers)
 
 
 def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:
@@ -282,14 +294,5 @@ def analysis_tasks(
 
 
 def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
-    """Return what is doubtful about the models from elsewhere that have still to be asked, or that read what others
-    give.
-    """
-    sentences = [
-        doubt
-        for task in tasks
-        if not task.is_done()
-        for reference in (task.checkpoint, *task.evaluators)
-        for doubt in subject(reference, task.source).doubts
-    ]
-    return list(dict.fromkeys(sentences))
+    """Return what is doubtful about the models that have still to be asked, or that read what others give."""
+    return list(dict.fromkeys(doubt for task in tasks if not task.is_done() for doubt in task.work().origin["doubts"]))

@@ -63,6 +63,30 @@ def effective_limit(limit: int | None, split: Split) -> int | None:
 
 
 def _in_name(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # two seeds never share a name
-    return f"{value:.4g}" if isinstance(value, int | float) else re.sub(r"[^\w.]+", "_", str(value))
+    if isinstance(value, int):
+        return str(int(value))
+    return _number(value) if isinstance(value, float) else re.sub(r"[^\w.]+", "_", str(value))
+
+
+def _number(value: float) -> str:
+    """Return a number as its file is called: no two have the same name.
+
+    A radius of quarters of 1/255 has four digits, as in 0.03137 for 8/255; any other number has all it takes, and a
+    zero at the end where that is what a radius is called.
+
+    Example:
+        >>> _number(8 / 255), _number(0.0313), _number(0.03137)
+        ('0.03137', '0.0313', '0.031370')
+    """
+    text = repr(value).removesuffix(".0")
+    if not 0 < value <= 1:
+        return text
+    quarters = round(value * QUARTERS) / QUARTERS
+    radius = f"{quarters:.4g}"
+    if value == quarters:
+        return radius
+    return f"{text}0" if text == radius else text
+
+
+QUARTERS = 4 * 255
+"""Quarters of a pixel's steps, in one."""

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from interpret_robust import analyses
-from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import View
 from interpret_robust.results.schema import Column, Schema
@@ -32,7 +32,7 @@ def problems(path: Path) -> list[str]:
     except UserError as error:
         return [str(error)]
     except hdf5.UNREADABLE as error:
-        return [f"{path} is damaged ({first_line(error)}): run its analysis again with --overwrite."]
+        return [f"{path} is damaged ({reason_in_brackets(error)}): run its analysis again with --overwrite."]
 
 
 def _problems(file: View, schema: Schema) -> Iterator[str]:

@@ -27,7 +27,7 @@ from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
-from interpret_robust.models.subject import Subject, check_fit
+from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns, Places
 
@@ -128,7 +128,7 @@ class Work:
             "source": source or dataset.name,
             "limit": limit,
             "trained_on": [model.source for model in (subject, *evaluators)],
-            "doubts": list(dict.fromkeys(doubt for model in (subject, *evaluators) for doubt in model.doubts)),
+            "doubts": list(dict.fromkeys(_doubts((subject, *evaluators), dataset))),
         }
         self.axes |= analysis.axes(self)
 
@@ -324,6 +324,14 @@ class Work:
 
 DRAWN = "from all classes in proportion"
 """How a limit draws from a split that is in the order of its classes, see `Split.draw`."""
+
+
+def _doubts(subjects: Sequence[Subject], dataset: Dataset) -> Iterator[str]:
+    """Yield what is doubtful about models, and about models and images together."""
+    for subject in subjects:
+        yield from subject.doubts
+        if doubt := doubt_about_classes(subject, dataset):
+            yield doubt
 
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
