@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from interpret_robust.analyses.engine.analysis import Analysis
     from interpret_robust.analyses.engine.settings import Settings
+    from interpret_robust.api.analysis import analyze, open, questions
     from interpret_robust.api.answers import Answer, Answers
     from interpret_robust.api.data import samples
     from interpret_robust.api.model import Model, load, train
-    from interpret_robust.api.question import analyze, open, questions
     from interpret_robust.attacks.pgd import PGD, generator_noise, per_image_noise
     from interpret_robust.core.errors import UserError
     from interpret_robust.core.statistics import interval
@@ -58,7 +58,7 @@ _HOMES = {
     "api.answers": ("Answer", "Answers"),
     "api.data": ("samples",),
     "api.model": ("Model", "load", "train"),
-    "api.question": ("analyze", "open", "questions"),
+    "api.analysis": ("analyze", "open", "questions"),
     "attacks.pgd": ("PGD", "generator_noise", "per_image_noise"),
     "datasets.in_memory": ("of_arrays",),
     "core.errors": ("UserError",),

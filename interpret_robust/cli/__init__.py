@@ -1,6 +1,7 @@
 """The command `irt`: options in, one call, a table out. Torch is imported only inside commands.
 
-`options` holds what commands share, `groups` the help of `irt`; each other module is a group of commands.
+`options` holds what commands share, `groups` the help of `irt`; each other module is a group of commands. `irt analyze
+NAME` computes what `analyses/NAME.py` says; `irt evaluate` is `irt analyze robustness` under a name of its own.
 """
 
 import os

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from interpret_robust import analyses
+from interpret_robust.cli.analysis_options import Setting, options_of
 from interpret_robust.cli.options import (
     CARD_FIELDS,
     MODEL_FILE,
@@ -20,7 +21,6 @@ from interpret_robust.cli.options import (
     say,
     with_examples,
 )
-from interpret_robust.cli.questions import Setting, question
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.spelling import current
@@ -136,7 +136,7 @@ def analysis_command(name: str, command_line: str) -> click.Command:
 
     Raises UserError for an analysis of an installed package that cannot be loaded.
     """
-    entry = question(name)
+    entry = options_of(name)
 
     @click.argument("checkpoints", nargs=-1, type=MODEL_FILE)
     def command(checkpoints: tuple[Path, ...], root: Path, **arguments: Any) -> None:

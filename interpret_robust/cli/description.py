@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.schema import INTERVAL
-from interpret_robust.results.tables import render
+from interpret_robust.results.tables import render, terminal_width
 
 
 def describe(path: Path) -> str:
@@ -36,7 +37,7 @@ def _describe_checkpoint(path: Path) -> str:
     return "\n\n".join(
         [
             f"{path}: {len(content.tensors)} tensors, {numbers} numbers, checksum good",
-            lines(metadata),
+            _fit(lines(metadata)),
             render(rows) if rows else "no epoch is finished yet",
         ]
     )
@@ -50,10 +51,19 @@ def _describe_analysis(path: Path) -> str:
     return "\n\n".join(
         [
             f"{path}: {result.schema}, {result.count} images, checksum good",
-            lines(hdf5.provenance(path)),
+            _fit(lines(hdf5.provenance(path))),
             render(rows),
             render(numbers),
         ]
+    )
+
+
+def _fit(text: str) -> str:
+    """Return lines broken between words where they are wider than the terminal, and no word of them cut."""
+    width = terminal_width()
+    return "\n".join(
+        fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
     )
 
 

@@ -1,10 +1,10 @@
-"""Write `interpret_robust/cli/questions.json` from the analyses of this package: python tests/make_questions.py."""
+"""Write `cli/analysis_options.json` from the analyses of this package: python tests/make_analysis_options.py."""
 
 import json
 from dataclasses import asdict
 
 from interpret_robust import analyses
-from interpret_robust.cli.questions import FILE, describe
+from interpret_robust.cli.analysis_options import FILE, describe
 from interpret_robust.core.files import replacing
 
 

@@ -1,7 +1,7 @@
 """What the command of each analysis takes, known without torch.
 
-`questions.json` holds it for the analyses of this package, since importing one of them to print its help would take
-seconds. `python tests/make_questions.py` writes it anew, and a test compares the two.
+`analysis_options.json` holds it for the analyses of this package, since importing one of them to print its help would
+take seconds. `python tests/make_analysis_options.py` writes it anew, and a test compares the two.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from interpret_robust import analyses
 
-FILE = Path(__file__).with_name("questions.json")
+FILE = Path(__file__).with_name("analysis_options.json")
 
 _KINDS: Mapping[Any, str] = {int: "int", float: "number", float | None: "number", str: "text", bool: "flag"}
 
@@ -35,7 +35,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Question:
+class AnalysisOptions:
     """What a command needs to know of an analysis, see `analyses.engine.analysis.Analysis`."""
 
     settings: tuple[Setting, ...]
@@ -43,7 +43,7 @@ class Question:
     readers: str
 
 
-def describe(analysis: Any) -> Question:
+def describe(analysis: Any) -> AnalysisOptions:
     """Return what the command of an `Analysis` takes.
 
     Example:
@@ -60,15 +60,15 @@ def describe(analysis: Any) -> Question:
         )
         for field in fields(analysis.settings)
     )
-    return Question(settings, tuple(analysis.views), analysis.readers)
+    return AnalysisOptions(settings, tuple(analysis.views), analysis.readers)
 
 
 @cache
-def _read_file() -> dict[str, Question]:
-    """Read `questions.json`."""
+def _read_file() -> dict[str, AnalysisOptions]:
+    """Read `analysis_options.json`."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
     return {
-        name: Question(
+        name: AnalysisOptions(
             tuple(Setting(**{**setting, "choices": tuple(setting["choices"])}) for setting in entry["settings"]),
             tuple(entry["views"]),
             entry["readers"],
@@ -77,7 +77,7 @@ def _read_file() -> dict[str, Question]:
     }
 
 
-def question(name: str) -> Question:
+def options_of(name: str) -> AnalysisOptions:
     """Return what the command of the analysis `name` takes; one of an installed package is imported.
 
     Raises UserError for an analysis that cannot be loaded.

@@ -2,18 +2,20 @@
 
 import sys
 
-import make_questions
+import make_analysis_options
 import pytest
 from click.testing import CliRunner
 
 from interpret_robust import analyses, cli
-from interpret_robust.cli.questions import FILE, describe, question
+from interpret_robust.cli.analysis_options import FILE, describe, options_of
 
 
 def test_the_file_holds_what_the_analyses_take() -> None:
-    assert FILE.read_text(encoding="utf-8") == make_questions.text(), "run: python tests/make_questions.py"
+    assert FILE.read_text(encoding="utf-8") == make_analysis_options.text(), (
+        "run: python tests/make_analysis_options.py"
+    )
     for name in analyses.own_names():
-        assert question(name) == describe(analyses.get(name))
+        assert options_of(name) == describe(analyses.get(name))
 
 
 def test_each_option_of_an_analysis_stands_in_one_section_of_its_help() -> None:
