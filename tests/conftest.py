@@ -17,6 +17,9 @@ from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
 
+# Set where pytest starts its workers, so that these find it before NumPy and torch, which read it once, are loaded.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -31,7 +34,6 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def one_thread() -> None:
     """Tensors here are tiny: a second thread only waits, and for long where the machine has other work."""
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["COLUMNS"] = "400"  # tables in one piece, whatever terminal runs the tests
 
 

@@ -1,16 +1,17 @@
-"""What several ranks do together for test_ranks.py, and one process does there. torchrun starts this with a folder."""
+"""What several ranks do together for test_ranks.py, and one process does there."""
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
@@ -172,7 +173,17 @@ def killed(folder: Path) -> None:
     loop.train(killed_job(), folder, source="cluttered-digits", device=CPU, save_every=0)
 
 
-if __name__ == "__main__":
+def work(name: str, folder: str) -> None:
+    """What each process of a group does."""
     torch.set_num_threads(1)
     with ranks.process_group():
-        {"everything": everything, "killed": killed}[sys.argv[1]](Path(sys.argv[2]))
+        {"everything": everything, "killed": killed}[name](Path(folder))
+
+
+def together(count: int, name: str, folder: Path, restarts: int = 0) -> None:
+    """Do a job by so many processes, as torchrun does, but each forked of one that has imported this module."""
+    set_forkserver_preload(["interpret_robust.study.tasks", "torch._dynamo"])
+    run = LaunchConfig(
+        1, 1, count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=restarts, start_method="forkserver"
+    )
+    elastic_launch(run, work)(name, str(folder))

@@ -48,8 +48,7 @@ def done(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_factory
     """What two processes did together, and three."""
     folder = tmp_path_factory.mktemp("ranks")
     make_checkpoint(folder, "at-att")
-    ended = torchrun(request.param, str(HERE / "rank_jobs.py"), "everything", str(folder))
-    assert ended.returncode == 0, ended.stderr
+    rank_jobs.together(request.param, "everything", folder)
     return folder, request.param
 
 
@@ -188,8 +187,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_save_and_is_in_the_histo
     found = []
     for name in ("killed", "left alone"):
         (folder := tmp_path / name).mkdir()
-        ended = torchrun(2, str(HERE / "rank_jobs.py"), "killed", str(folder), restarts=1)
-        assert ended.returncode == 0, ended.stderr
+        rank_jobs.together(2, "killed", folder, restarts=1)
         (path,) = folder.iterdir()
         found.append(checkpoint.read(path))
     killed, whole = found

@@ -1,7 +1,6 @@
 """The workflow: by Snakemake on one machine, and under a real Slurm of one node, files are those of one command."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interpret_robust.cli import irt
+from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
@@ -56,7 +57,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 def whole(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study by one command."""
     root = tmp_path_factory.mktemp("whole")
-    subprocess.run([PROGRAMS / "irt", "reproduce", STUDY, "--root", root], env=environment, check=True)
+    irt.main(["reproduce", STUDY, "--root", str(root)], standalone_mode=False)
     return root
 
 
@@ -135,15 +136,15 @@ def test_the_planned_names_are_those_of_the_files(whole: Path) -> None:
 def test_one_file_of_a_study_is_made_by_itself(whole: Path, environment: dict[str, str], tmp_path: Path) -> None:
     model = next(path.name for path in (whole / "checkpoints").iterdir() if "at-att-seed0" in path.name)
     answer = next(path.name for path in (whole / "analyses").iterdir() if "at-att-seed0-test" in path.name)
-    command = [str(PROGRAMS / "irt"), "reproduce", STUDY, "--root", str(tmp_path), "--only"]
-    early = subprocess.run([*command, answer], env=environment, capture_output=True, text=True, check=False)
-    assert early.returncode == 2 and re.fullmatch(r"irt: there is no checkpoint .*at-att-seed0.*\n", early.stderr)
-    for file in (f"checkpoints/{model}", answer):
-        subprocess.run([*command, file], env=environment, check=True)
+    command = ["reproduce", STUDY, "--root", str(tmp_path), "--only"]
+    with pytest.raises(UserError, match=r"^there is no checkpoint .*at-att-seed0"):
+        irt.main([*command, answer], standalone_mode=False)
+    subprocess.run([PROGRAMS / "irt", *command, f"checkpoints/{model}"], env=environment, check=True)
+    irt.main([*command, answer], standalone_mode=False)
     assert contents(tmp_path) == {name: held for name, held in contents(whole).items() if name in (model, answer)}
     assert not (tmp_path / "figures").exists()
-    wrong = subprocess.run([*command, "nonsense.h5"], env=environment, capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2 and wrong.stderr.startswith("irt: unknown file of this study 'nonsense.h5'")
+    with pytest.raises(UserError, match=r"^unknown file of this study 'nonsense.h5'"):
+        irt.main([*command, "nonsense.h5"], standalone_mode=False)
 
 
 @needs_snakemake
