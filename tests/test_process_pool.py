@@ -1,5 +1,6 @@
 """Work side by side: every outcome comes back, workers have one thread, and none outlives its parent."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -65,6 +66,44 @@ def test_answers_and_exceptions_come_back_with_their_tasks(monkeypatch: pytest.M
             assert (position, process) == ("None", str(os.getpid()))
         else:
             assert (position in ("0", "1"), process != str(os.getpid()), threads) == (True, True, "1")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Says the process that has begun its worker, and the variables that it finds there."""
+
+    number: int
+
+    def __call__(self, position: int | None) -> str:
+        return f"{os.getppid()} {os.environ['IRT_TEST']} {os.environ.get('OMP_WAIT_POLICY')}"
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are begun one by one")
+def test_workers_come_of_one_server_and_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    servers = set()
+    for value in ("first", "second"):
+        monkeypatch.setenv("IRT_TEST", value)
+        for _, answer in process_pool.run([Surroundings(0), Surroundings(1)], 2):
+            server, *variables = str(answer).split()
+            assert variables == [value, "None"]
+            servers.add(int(server))
+    assert len(servers) == 1 and os.getpid() not in servers
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_workers_wait_asleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(variable, raising=False)
+    before = dict(os.environ)
+    with process_pool._passive_waiting():
+        assert os.environ == before | {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert os.environ == before
+    monkeypatch.setenv(name, "ACTIVE" if name == "OMP_WAIT_POLICY" else "7")
+    before = dict(os.environ)
+    with process_pool._passive_waiting():
+        assert os.environ == before
+    assert os.environ == before
 
 
 def test_one_worker_works_in_order_and_only_when_asked() -> None:
