@@ -176,6 +176,7 @@ def killed(folder: Path) -> None:
 def work(name: str, folder: str) -> None:
     """What each process of a group does."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server of the process pool ignores it, if it is that one
     with ranks.process_group():
         {"everything": everything, "killed": killed}[name](Path(folder))
 
