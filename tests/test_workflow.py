@@ -1,6 +1,7 @@
 """The workflow: by Snakemake on one machine, and under a real Slurm of one node, files are those of one command."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interpret_robust import cli
 from interpret_robust.cli import irt
-from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
@@ -133,18 +134,35 @@ def test_the_planned_names_are_those_of_the_files(whole: Path) -> None:
     assert {step.file.name for step in plan(study(STUDY))} == contents(whole).keys()
 
 
-def test_one_file_of_a_study_is_made_by_itself(whole: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def mistake(command: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `irt` says on stderr of a mistake, for which it exits with status 2."""
+    monkeypatch.setattr(sys, "argv", ["irt", *command])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as status:
+        cli.main()
+    assert status.value.code == 2
+    return capfd.readouterr().err
+
+
+def test_one_file_of_a_study_is_made_by_itself(
+    whole: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = next(path.name for path in (whole / "checkpoints").iterdir() if "at-att-seed0" in path.name)
     answer = next(path.name for path in (whole / "analyses").iterdir() if "at-att-seed0-test" in path.name)
     command = ["reproduce", STUDY, "--root", str(tmp_path), "--only"]
-    with pytest.raises(UserError, match=r"^there is no checkpoint .*at-att-seed0"):
-        irt.main([*command, answer], standalone_mode=False)
+    assert re.fullmatch(
+        r"irt: there is no checkpoint .*at-att-seed0.*\n", mistake([*command, answer], capfd, monkeypatch)
+    )
     subprocess.run([PROGRAMS / "irt", *command, f"checkpoints/{model}"], env=environment, check=True)
     irt.main([*command, answer], standalone_mode=False)
     assert contents(tmp_path) == {name: held for name, held in contents(whole).items() if name in (model, answer)}
     assert not (tmp_path / "figures").exists()
-    with pytest.raises(UserError, match=r"^unknown file of this study 'nonsense.h5'"):
-        irt.main([*command, "nonsense.h5"], standalone_mode=False)
+    wrong = mistake([*command, "nonsense.h5"], capfd, monkeypatch)
+    assert wrong.startswith("irt: unknown file of this study 'nonsense.h5'")
 
 
 @needs_snakemake
