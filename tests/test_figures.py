@@ -241,6 +241,14 @@ def test_a_strip_holds_each_picture_with_gaps_between() -> None:
     assert np.all(found[:, 4:6] == 255)
 
 
+def test_a_strip_draws_maps_to_the_size_of_the_pictures_where_their_grid_does_not_divide_it() -> None:
+    maps = np.array([[[1.0, 4.0, 7.0]], [[2.0, 2.0, 8.0]]], np.float32)
+    found = style.strip(maps, (2, 4))
+    assert found.shape == (2, 12) and found.dtype == np.float32
+    np.testing.assert_allclose(found[:, :4], [[1, 3, 5, 7]] * 2, rtol=1e-6)  # 4 pixels, each 3/4 of a place wide
+    np.testing.assert_allclose(found[:, 6:10], [[2, 2, 4, 8]] * 2, rtol=1e-6)
+
+
 def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:
     of = [random(tmp_path, models, seed) for seed, models in enumerate(([("at", 0), ("at", 1)], [("at-reg", 0)]))]
     of.insert(1, random(tmp_path, [("at", 1), ("at", 0)], 2))

@@ -117,6 +117,25 @@ def gradient_of(model: Classifier, split: Split) -> AnyArray:
     return np.stack(maps)
 
 
+def test_attention_on_a_grid_that_does_not_divide_the_mask_counts_cells_by_their_area() -> None:
+    split, grid = data(), (3, 5)
+    torch.manual_seed(0)
+    model = Classifier(nn.AdaptiveAvgPool2d(grid), Bright(), nn.Linear(C * grid[0] * grid[1], K)).eval()
+    given = rows(model, batch(split), Search("attention", grid, None))
+    local = nn.functional.adaptive_avg_pool2d(batch(split).images.double(), grid)[:, 0].flatten(1).numpy()
+    assert split.masks is not None
+    fine = split.masks.repeat(grid[0], 1).repeat(grid[1], 2)  # every cell is H x W of these pixels
+    for n in range(N):
+        inside = [
+            fine[n, H * i : H * (i + 1), W * j : W * (j + 1)].mean() >= 0.25
+            for i in range(grid[0])
+            for j in range(grid[1])
+        ]
+        assert given["per_image/area"][n, 0] == np.mean(inside)
+        share = local[n][inside].sum() / local[n].sum()
+        assert given["per_image/share"][n, 0] == pytest.approx(share, rel=1e-5)
+
+
 def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
     model, split = attentive(), data()
     given, gradients = found(model, split), gradient_of(model, split)

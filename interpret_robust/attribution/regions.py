@@ -3,9 +3,10 @@
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.cells import cell_means
 
 OBJECT_SHARE = 0.25
-"""A position lies on the object where the mask covers at least this share of its pixels."""
+"""A position lies on the object where the mask covers at least this share of its cell."""
 
 CENTER_WIDTH = 0.25
 """Standard deviation of the center prior, in sides of the image."""
@@ -14,12 +15,10 @@ CENTER_WIDTH = 0.25
 def object_positions(masks: AnyArray, grid: tuple[int, int]) -> AnyArray:
     """Return which positions (N, H*W) of a grid lie on the object, from masks (N, y, x) over pixels.
 
-    A position stands for its rectangle of pixels, and is on the object where the mask covers at least
-    OBJECT_SHARE of it.
+    A position stands for its cell of the image, and is on the object where the mask covers at least OBJECT_SHARE of
+    it. Cells are cut at fractions of a pixel where the grid does not divide the mask.
     """
-    count, height, width = masks.shape
-    cells = masks.reshape(count, grid[0], height // grid[0], grid[1], width // grid[1])
-    mask: AnyArray = cells.mean((2, 4)).reshape(count, -1) >= OBJECT_SHARE
+    mask: AnyArray = cell_means(masks, grid).reshape(len(masks), -1) >= OBJECT_SHARE
     return mask
 
 

@@ -20,6 +20,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.cells import cell_means
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.spelling import spellings
@@ -101,13 +102,13 @@ def bare(axes: Axes) -> None:
 
 
 def strip(pictures: AnyArray, size: tuple[int, int]) -> AnyArray:
-    """Return pictures or maps (M, height, width, ...) in a row, each enlarged to `size` by repeating its pixels.
+    """Return pictures of `size` (M, height, width, ...), or maps (M, y, x), in a row, each map drawn to that size.
 
-    One image is laid out and drawn many times faster than M axes. The gaps between are NaN, or white where pictures
-    are bytes.
+    A pixel shows the place that it lies in, or several by area. One image is laid out and drawn many times faster
+    than M axes. The gaps between are NaN, or white where pictures are bytes.
     """
-    height, width = size
-    large = pictures.repeat(height // pictures.shape[1], axis=1).repeat(width // pictures.shape[2], axis=2)
+    width = size[1]
+    large = pictures if pictures.shape[1:3] == size else cell_means(pictures, size).astype(pictures.dtype)
     gaps = [(0, 0)] * large.ndim
     gaps[2] = (0, pitch(width) - width)
     empty = 255 if pictures.dtype == np.uint8 else np.nan
