@@ -439,6 +439,15 @@ def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Data
         assert result["curve/linearized_robustness"][tenth] == pytest.approx(robustness, rel=1e-5)
 
 
+def test_images_of_equal_robustness_go_into_tenths_by_chance_and_not_by_their_place() -> None:
+    """Half of the images tie, and those that come first score higher: no tenth of the tie may show that."""
+    count = 4000
+    robustness = np.where(np.arange(count) % 2, 0.0, 1.0 + np.arange(count))
+    curve = alignment._curve(robustness, np.linspace(1, 0, count))["curve/edge_cosine_mean"]
+    np.testing.assert_allclose(curve[:5], 0.5, atol=4 * np.sqrt(1 / 12 / 400))
+    np.testing.assert_allclose(curve[5:], np.linspace(0.9, 0.1, 5), atol=1e-3)
+
+
 def test_rows_do_not_depend_on_the_batch_size(finished: Path, trained: Path, digits: Dataset, tmp_path: Path) -> None:
     one, other = per_image(finished), per_image(work(trained, digits, tmp_path, batch_size=7).run())
     for name, values in one.items():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,48 @@ def test_relative_distance_is_the_distance_where_there_is_no_norm() -> None:
     np.testing.assert_array_equal(relative(distance, norm), [[1.5, 0.0, 2.0, 0.0]])
 
 
-def test_rank_zero_is_the_smallest_distance_and_ties_keep_their_order() -> None:
-    attention = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
+def test_rank_zero_is_the_smallest_distance_and_ties_share_their_ranks() -> None:
+    attention = np.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.25, 0.125, 0.375]])
     distance = np.array([[9.0, 1.0, 5.0, 0.0], [2.0, 1.0, 2.0, 1.0]])
-    np.testing.assert_array_equal(attention_by_rank(attention, distance), [[0.4, 0.2, 0.3, 0.1], [0.3, 0.1, 0.4, 0.2]])
+    shared = [[0.4, 0.2, 0.3, 0.1], [0.3125, 0.3125, 0.3125, 0.3125]]
+    np.testing.assert_array_equal(attention_by_rank(attention, distance), shared)
     rng = np.random.default_rng(0)
-    attention, distance = rng.random((N, 64)), rng.integers(0, 9, (N, 64))
-    slow = [[a[p] for p in sorted(range(64), key=d.__getitem__)] for a, d in zip(attention, distance, strict=True)]
-    np.testing.assert_array_equal(attention_by_rank(attention, distance), slow)
+    attention, distance = rng.random((N, 64)).astype(np.float32), rng.integers(0, 9, (N, 64))
+    found = attention_by_rank(attention, distance)
+    slow = [[a[d == step].mean(dtype=float) for step in sorted(d)] for a, d in zip(attention, distance, strict=True)]
+    np.testing.assert_array_equal(found, np.array(slow, np.float32))
+    assert found.dtype == np.float32
+    without = rng.random((N, 64))  # no ties: the very numbers, in order
+    slow = [[a[p] for p in sorted(range(64), key=d.__getitem__)] for a, d in zip(attention, without, strict=True)]
+    np.testing.assert_array_equal(attention_by_rank(attention, without), np.array(slow))
+
+
+def test_ranks_shared_by_a_tie_are_the_mean_over_its_orders() -> None:
+    """As often as one likes, ties are broken by chance; the mean of the curves is that of shared ranks."""
+    rng = np.random.default_rng(0)
+    attention, distance = rng.random((1, 6)), np.array([[1.0, 0.0, 1.0, 2.0, 0.0, 1.0]])
+    orders = list(permutations(range(6)))
+    broken = np.mean([attention_by_rank(attention[:, o], distance[:, o] + 1e-9 * np.arange(6)) for o in orders], 0)
+    np.testing.assert_allclose(attention_by_rank(attention, distance), broken, rtol=1e-12)
+
+
+def test_where_no_feature_moves_there_is_nothing_to_rank(tmp_path: Path) -> None:
+    """At eps 0 no distance differs: no place of a position in its image makes a number."""
+    arrays = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
+    still = {name: np.zeros_like(arrays[f"per_image/{name}"]) for name in ("distance", "noise_distance")}
+    columns = {name: arrays[f"per_image/{name}"] for name in ("attention", "attention_shuffled", "feature_norm")}
+    scores = attention_rank.per_image_scores(columns | still)
+    found = summary(arrays | {f"per_image/{name}": values for name, values in (still | scores).items()})
+    assert np.isnan(found["test/slope_ratio"]).all() and np.isnan(found["test/spearman"]).all()
+    assert (found["test/page_more_robust"], found["test/page_less_robust"]) == (0.5, 0.5)
+    np.testing.assert_allclose(found["curve/attention_mean"], 1 / (H * W), rtol=1e-6)
+    result = written(tmp_path / "x.h5", arrays | {f"per_image/{name}": v for name, v in (still | scores).items()})
+    assert attention_rank.table_row(result)["attention goes to"] == "nothing to rank"
+
+    some = {name: values.copy() for name, values in arrays.items()}
+    some["per_image/distance"][:4] = 0  # and images that move have the ratio of their own
+    rest = {name: values[4:] for name, values in arrays.items()}
+    assert summary(some)["test/slope_ratio"] == summary(rest)["test/slope_ratio"]
 
 
 def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> None:

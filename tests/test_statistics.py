@@ -1,6 +1,7 @@
 """Intervals and rank statistics against published values, closed formulas and SciPy row by row."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import numpy.typing as npt
@@ -199,6 +200,44 @@ def test_page_trend_is_small_for_growing_columns(slope: float, low: float, high:
 
 def test_page_trend_of_a_single_row_says_nothing() -> None:
     assert np.isnan(page_trend(np.arange(5.0)[None])).all()
+
+
+def test_page_trend_of_ties_has_the_moments_of_all_permutations() -> None:
+    """L over every order of both rows: its mean is no matter of ties, its variance is."""
+    rows, order = np.array([[2.0, 1, 1, 3], [0, 0, 0, 5]]), np.array([[1.0, 1, 2, 3], [4, 1, 4, 2]])
+    ranks, steps = stats.rankdata(rows, axis=1), stats.rankdata(order, axis=1)
+    one, other = ([float(s @ np.array(p)) for p in permutations(r)] for r, s in zip(ranks, steps, strict=True))
+    totals = np.add.outer(one, other)
+    found = page_trend(rows, order)
+    assert found.statistic == (ranks * steps).sum()
+    p_value = stats.norm.sf((found.statistic - totals.mean()) / totals.std())
+    assert found.p_value == pytest.approx(float(p_value), rel=1e-12)
+
+
+def test_page_trend_of_tied_values_is_scipys_statistic_and_a_sharper_p_value() -> None:
+    rows = (random(14, 9) + 0.1 * np.arange(9)).round()
+    found, known = page_trend(rows), stats.page_trend_test(rows, method="asymptotic")
+    assert found.statistic == known.statistic
+    lost = [sum(t**3 - t for t in np.unique(row, return_counts=True)[1]) for row in rows]
+    sharper = 1 / math.sqrt(1 - sum(lost) / (14 * (9**3 - 9)))
+    assert sharper > 1.03
+    assert stats.norm.isf(found.p_value) == pytest.approx(sharper * stats.norm.isf(known.pvalue), rel=1e-9)
+
+
+def test_page_trend_of_ties_is_as_often_small_as_it_says() -> None:
+    """Weights of long tails where most of the order is one tie: no trend is seen in them more often than by chance."""
+    rng = np.random.default_rng(0)
+    order = np.tile(np.maximum(np.arange(16) - 11, 0), (40, 1))
+    p_values = [page_trend(np.exp(2 * rng.standard_normal((40, 16))), order).p_value for _ in range(400)]
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+    assert page_trend(order + 0.1 * rng.standard_normal((40, 16)), order).p_value < 1e-12
+
+
+def test_page_trend_by_an_order_is_that_of_values_in_that_order() -> None:
+    rows, order = random(11, 7), random(11, 7, seed=1)
+    in_order = np.take_along_axis(rows, np.argsort(order, axis=1), axis=1)
+    assert page_trend(rows, order) == page_trend(in_order)
+    assert page_trend(rows, -order) == page_trend(in_order[:, ::-1])
 
 
 def test_page_trend_of_constant_rows_is_undecided() -> None:

@@ -284,9 +284,13 @@ def _compare_pairs(name: str, own_score: AnyArray, baseline_score: AnyArray) -> 
 
 
 def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
-    """Return the mean score in each tenth of the images by robustness."""
+    """Return the mean score in each tenth of the images by robustness.
+
+    Images of equal robustness go in an order that chance alone decides, the same in each run.
+    """
     valid = np.flatnonzero(np.isfinite(robustness) & np.isfinite(score))
-    tenths = np.array_split(valid[np.argsort(robustness[valid], kind="stable")], TENTHS)
+    chance = np.random.default_rng(0).random(len(valid))
+    tenths = np.array_split(valid[np.lexsort((chance, robustness[valid]))], TENTHS)
     means = np.array([bootstrap_mean(score[tenth]) for tenth in tenths])
     return {
         "curve/linearized_robustness": np.array([bootstrap_mean(robustness[tenth]).value for tenth in tenths]),

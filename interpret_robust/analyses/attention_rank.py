@@ -1,7 +1,8 @@
 """Does attention go to robust features? (Figure 2: attention weight against robustness rank)
 
 For each image the positions of the local features are ranked by the L2 distance between their clean and
-their adversarial feature, rank 0 the most robust. For models without attention Grad-CAM stands in its place.
+their adversarial feature, rank 0 the most robust; positions of equal distance share their ranks. For models without
+attention Grad-CAM stands in its place.
 Beside the paper's curve stands what else could have made it:
 
 - the feature's norm: distance grows with it, and attention is computed from the features. The same correlation
@@ -104,7 +105,10 @@ SCHEMA = Schema(
         Column("test/undefined", "i8", "images without a correlation: no weights, or constant weights or distance"),
         Column("test/page_more_robust", "f8", "Page's trend p: attention grows with robustness"),
         Column("test/page_less_robust", "f8", "Page's trend p: attention falls with robustness"),
-        interval("test/slope_ratio", f"mean attention of the {ENDS} most over that of the {ENDS} least robust ranks"),
+        interval(
+            "test/slope_ratio",
+            f"mean attention of the {ENDS} most over that of the {ENDS} least robust ranks; NaN for nothing to rank",
+        ),
         interval("test/entropy", "mean entropy of attention, nats"),
         interval("test/effective_positions", "mean of 1 / sum of squares of attention"),
         Column(
@@ -196,12 +200,21 @@ def relative(distance: AnyArray, norm: AnyArray) -> AnyArray:
 
 
 def attention_by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
-    """Return attention (N, P) in the order of each image's distance, the smallest (most robust) first."""
+    """Return attention (N, P) in the order of each image's distance, the smallest (most robust) first.
+
+    Positions of equal distance share their ranks: each has the mean attention of them all.
+    """
     return by_parts(_by_rank, attention, distance)
 
 
 def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
-    return np.take_along_axis(attention, np.argsort(distance, axis=1, kind="stable"), axis=1)
+    order = np.argsort(distance, axis=1, kind="stable")
+    by_rank, steps = (np.take_along_axis(values, order, axis=1) for values in (attention, distance))
+    is_first = np.diff(steps, axis=1, prepend=np.nan) != 0
+    ties = np.cumsum(is_first) - 1
+    means = np.bincount(ties, by_rank.ravel()) / np.bincount(ties)
+    shared: AnyArray = means[ties].reshape(by_rank.shape).astype(by_rank.dtype)
+    return shared
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
@@ -216,7 +229,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         **_curves_by_outcome(columns, has_weights, by_rank),
         **_correlations(columns),
         "test/spearman_position": bootstrap_mean(row_spearman(prior, -distance)),
-        **_trend(by_rank),
+        **_trend(attention, distance, by_rank),
     }
 
 
@@ -281,12 +294,16 @@ def _correlations(columns: Columns) -> dict[str, Any]:
     }
 
 
-def _trend(by_rank: AnyArray) -> dict[str, Any]:
-    """Return Page's test both ways, and how much more attention the most robust ranks get than the least."""
+def _trend(attention: AnyArray, distance: AnyArray, by_rank: AnyArray) -> dict[str, Any]:
+    """Return Page's test both ways, and how much more attention the most robust ranks get than the least.
+
+    Images whose distances are all equal have nothing to rank, and no part in the ratio.
+    """
+    ranked = by_rank[np.ptp(distance, axis=1) > 0]
     return {
-        "test/page_more_robust": page_trend(by_rank[:, ::-1]).p_value,
-        "test/page_less_robust": page_trend(by_rank).p_value,
-        "test/slope_ratio": ratio_of_means(by_rank[:, :ENDS].mean(1), by_rank[:, -ENDS:].mean(1)),
+        "test/page_more_robust": page_trend(attention, -distance).p_value,
+        "test/page_less_robust": page_trend(attention, distance).p_value,
+        "test/slope_ratio": ratio_of_means(ranked[:, :ENDS].mean(1), ranked[:, -ENDS:].mean(1)),
     }
 
 
@@ -302,7 +319,11 @@ def examples(columns: Columns, images: Split, _: RankSettings) -> dict[str, AnyA
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Return the correlation, what it becomes under each control, and how concentrated attention is."""
+    """Return the correlation, what it becomes under each control, and how concentrated attention is.
+
+    There is nothing to rank where no attack moves a feature, as at eps 0, or no image has weights.
+    """
+    has_ranks = np.isfinite(result["test/slope_ratio"][0])
     return {
         **{
             heading: Interval(*result[f"test/{name}"]).plain()
@@ -314,7 +335,7 @@ def table_row(result: Result) -> dict[str, str]:
                 ("mean map", "spearman_position"),
             )
         },
-        "attention goes to": reading(result),
+        "attention goes to": reading(result) if has_ranks else "nothing to rank",
         "effective positions": f"{result['test/effective_positions'][0]:.1f} of {len(result['curve/attention_mean'])}",
         "images": str(result.count),
     }

@@ -283,17 +283,32 @@ class Trend(NamedTuple):
     p_value: float
 
 
-def page_trend(rows: Array) -> Trend:
-    """Return Page's test (1963) that values of rows (N, K) grow from the first column to the last; p by the normal
-    limit.
+def page_trend(rows: Array, order: Array | None = None) -> Trend:
+    """Return Page's test (1963) that values of rows (N, K) grow with those of `order` (N, K); p by the normal limit.
 
-    As scipy.stats.page_trend_test, which needs all ranks at once. NaN for a single row, where the test says nothing.
+    Where `order` is None they are to grow from the first column to the last, which is scipy.stats.page_trend_test.
+    Ties get mean ranks on both sides, and the variance is that of such ranks in random order, which SciPy's is not:
+    theirs is that of ranks without ties, and its p-values are too near a half. A row that is constant on either side
+    says nothing, and where all are, p is a half. NaN for a single row, where the test says nothing.
     """
     count, columns = rows.shape
     if count < 2:
         return Trend(np.nan, np.nan)
-    ranks = sum(scipy.stats.rankdata(rows[part], axis=1).sum(0) for part in parts(count))
-    statistic = float(ranks @ np.arange(1, columns + 1))
-    mean = count * columns * (columns + 1) ** 2 / 4
-    variance = count * columns**2 * (columns + 1) * (columns**2 - 1) / 144
-    return Trend(statistic, float(scipy.stats.norm.sf((statistic - mean) / np.sqrt(variance))))
+    if order is None:
+        order = np.broadcast_to(np.arange(columns), rows.shape)
+    sums = [_page_sums(rows[part], order[part]) for part in parts(count)]
+    statistic, variance = (float(sum(numbers)) for numbers in zip(*sums, strict=True))
+    excess = statistic - count * columns * (columns + 1) ** 2 / 4
+    return Trend(statistic, float(scipy.stats.norm.sf(excess / np.sqrt(variance)) if variance else 0.5))
+
+
+def _page_sums(rows: Array, order: Array) -> tuple[float, float]:
+    """Return the sum over rows (N, K) of products of their ranks with those of `order`, and its variance.
+
+    The variance is that of each row in random order: squares of one side's ranks about their mean, times those of
+    the other, over K - 1. Ranks are multiples of a half, so that sums have no rounding.
+    """
+    first, second = (scipy.stats.rankdata(values, axis=1) for values in (rows, order))
+    columns = rows.shape[1]
+    squares = [12 * ((ranks - (columns + 1) / 2) ** 2).sum(1) for ranks in (first, second)]
+    return (first * second).sum(), (squares[0] * squares[1] / max(columns - 1, 1)).sum() / 144
