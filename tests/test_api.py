@@ -467,6 +467,8 @@ def test_an_answer_becomes_a_tree_with_named_axes(digits_model: ir.Model, tmp_pa
     tree = answer.to_xarray()
     np.testing.assert_array_equal(tree["per_image/spearman"].values, answer.arrays["spearman"])
     assert tree["per_image/spearman"].dims == ("sample",)
+    assert tree["test/spearman"].sel(of="value").item() == answer["spearman"].value
+    assert tree["curve/rank"].values.tolist() == list(range(tree["curve"].sizes["rank"]))
 
 
 def test_a_model_is_trained_and_taken_when_it_is_there(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> No
     assert ("test/total", "float64 scalar", "a number") in hdf5.tree(path)
     assert ("class", "text 7", "names of places") in hdf5.tree(path)
     scales = ("sample", "position", "channel", "class", "side", "rank", "of")
-    assert len(hdf5.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary) + len(scales)
+    assert len(hdf5.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary) + len([*scales, "curve/rank"])
 
 
 SCALES: dict[str, tuple[Any, ...]] = {
@@ -154,6 +154,38 @@ def test_every_axis_has_its_name_and_the_names_of_its_places(tmp_path: Path) -> 
                 assert list(dimension) == [axis] and dimension[axis] == file[axis]
             seen |= set(axes)
         assert seen == set(SCALES)
+
+
+def test_half_precision_and_truth_are_stored_as_types_of_netcdf4_and_read_as_what_they_are(tmp_path: Path) -> None:
+    columns = (Column("per_image/x", "f2", "half"), Column("per_image/y", "bool", "truth"))
+    schema = Schema("toy", 1, columns, (Column("test/all", "bool", "truth"),))
+    values = np.array([0, 1 / 3, -1e-7, 70000, np.nan])
+    with writer.open_rows(tmp_path / "x.h5", schema, 5, {}, CONFIG, ENVIRONMENT) as rows, np.errstate(over="ignore"):
+        rows.append({"per_image/x": values, "per_image/y": values > 0.2})
+        assert rows.columns()["per_image/y"].dtype == np.bool_
+        rows.finish({"test/all": True}, {})
+        half = values.astype(np.float16)
+    result = hdf5.read(tmp_path / "x.h5")
+    assert result["per_image/x"].dtype == np.float32
+    np.testing.assert_array_equal(result["per_image/x"], half)
+    for got in (result["per_image/y"], result.first("per_image/y", 5)):
+        assert got.dtype == np.bool_ and got.tolist() == [False, True, False, True, False]
+    assert result["test/all"].dtype == np.bool_ and result["test/all"]
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert (file["per_image/y"].dtype, file.attrs["complete"].dtype) == (np.uint8, np.uint8)
+
+
+def test_an_unfinished_file_of_an_older_format_starts_over(tmp_path: Path) -> None:
+    with start(tmp_path / "x.h5") as rows:
+        rows.append(made_rows(0, 4))
+    partial = partial_of(tmp_path / "x.h5")
+    with h5py.File(partial, "r+") as file:
+        file.attrs["format_version"] = 1
+        datasets = [file[name].id for name in (writer.ENDS, writer.CHECKSUMS, *(c.path for c in SCHEMA.per_image))]
+        stretches = [(dataset.get_offset(), dataset.get_storage_size()) for dataset in datasets]
+    seal.write_block(partial, stretches)
+    with start(tmp_path / "x.h5") as rows:
+        assert rows.done == 0
 
 
 def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
@@ -201,9 +233,9 @@ def test_the_curve_is_what_a_viewer_plots_first(tmp_path: Path) -> None:
         assert (file.attrs["NX_class"], file.attrs["default"]) == ("NXroot", "curve")
         assert dict(file["curve"].attrs) == SCHEMA.groups["curve"]
         signal, axis = (file["curve"][file["curve"].attrs[key]] for key in ("signal", "axes"))
-        assert signal == file["curve/mean"] and axis == file["rank"]
+        assert signal == file["curve/mean"] and axis.dims[0][0] == file["rank"]
         np.testing.assert_array_equal(axis, [0, 1, 2, 3, 4])
-        assert isinstance(file.get("curve/rank", getlink=True), h5py.HardLink)
+        assert isinstance(file.get("curve/rank", getlink=True), h5py.HardLink) and axis != file["rank"]
 
 
 def test_rows_never_written_are_marked(tmp_path: Path) -> None:
@@ -347,7 +379,7 @@ def other_schema(path: Path) -> None:
         (truncated, ("damaged or no HDF5 file", "truncated file")),
         (foreign, ("not one that `irt analyze` wrote",)),
         (unfinished, ("unfinished", "run its analysis again")),
-        (newer, ("format 2", "up to 1")),
+        (newer, ("format 3", "up to 2")),
         (newer_schema, ("toy/4", "toy/3")),
         (other_schema, ("robustness/3", "toy is needed")),
     ],
@@ -393,7 +425,7 @@ def test_one_bit_changed_on_the_disk_is_found(tmp_path: Path) -> None:
 def test_a_changed_name_or_number_of_a_place_is_found(tmp_path: Path, scale: str) -> None:
     path = write(tmp_path / "x.h5")
     with h5py.File(path, "r+") as file:
-        text = file[scale].dtype == object
+        text = file[scale].dtype.kind == "S"
         file[scale][-1] = file[scale].asstr()[-1].upper() if text else file[scale][-1] + 1
     with pytest.raises(UserError) as error:
         hdf5.read(path)

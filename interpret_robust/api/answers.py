@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from interpret_robust import analyses
@@ -147,7 +148,8 @@ class Answer:
         xarray = _library("xarray")
         _library("h5netcdf")
         with xarray.open_datatree(self.result.path, engine="h5netcdf") as tree:
-            content = tree.load()
+            groups = {node.path: _with_text(node.to_dataset(inherit=False).load()) for node in tree.subtree}
+        content = xarray.DataTree.from_dict(groups)
         return content.map_over_datasets(_rename) if self.result.is_old else content
 
 
@@ -252,6 +254,12 @@ def _image(figure: Figure, embed: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return f'<img src="{embed(Image.open(buffer), "PNG")}">'
+
+
+def _with_text(group: Any) -> Any:
+    """Return an xarray Dataset with text in the place of bytes, which names are in a file."""
+    names = [name for name, values in group.variables.items() if values.dtype.kind == "S"]
+    return group.assign({name: (group[name].dims, np.char.decode(group[name].values, "utf-8")) for name in names})
 
 
 def _library(name: str) -> Any:

@@ -11,7 +11,7 @@ import h5py
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import View
+from interpret_robust.results.hdf5 import View, part_of
 
 PICTURE_AXES = ("y", "x")
 """What has one of these axes is a picture, and no table."""
@@ -42,7 +42,8 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
             raise UserError(f"{table} is there already: use --overwrite to replace it.")
     with h5py.File(path) as file:
         view = View(file)
-        datasets = [_Named(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale]
+        named = (_Named(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale)
+        datasets = [dataset for dataset in named if dataset.name.rpartition("/")[2] not in dataset.axes]
         tables = [dataset for dataset in datasets if not set(dataset.axes) & set(PICTURE_AXES)]
         per_image = [dataset for dataset in tables if dataset.axes[:1] == ("sample",)]
         _write(images, _image_rows(per_image, result.count))
@@ -64,8 +65,7 @@ class _Named(NamedTuple):
 
 
 def _names(scale: h5py.Dataset) -> list[str]:
-    values = scale.asstr() if scale.dtype == object else scale
-    return [str(value) for value in values[()]]
+    return [str(value) for value in part_of(scale, ())]
 
 
 def _image_rows(columns: Sequence[_Named], count: int) -> Iterator[list[str]]:

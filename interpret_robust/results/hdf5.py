@@ -28,7 +28,14 @@ from interpret_robust.core.spelling import SCHEMAS, american, british, current_r
 from interpret_robust.results import seal
 
 FORMAT = "interpret-robust"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of files that netCDF4, kerchunk and VirtualiZarr read. Format 1 is read to the same values; it has half precision,
+names of variable length, checksums of chunks, and scales that two groups share.
+"""
+
+TRUTH = "dtype", "bool"
+"""The attribute, which xarray knows, of a dataset of truth values: their type is `u1`."""
+
 PROVENANCE = "provenance"
 
 _PART_BYTES = 4 * 1024 * 1024
@@ -46,14 +53,12 @@ class Columns:
         self._source = source
 
     def __getitem__(self, path: str) -> AnyArray:
-        values: AnyArray = self._source[path][...]
-        return values
+        return part_of(self._source[path], ...)
 
     def rows_at(self, path: str, indices: AnyArray) -> AnyArray:
         """Return the rows of a column at `indices` (M,), in their order; no other row is read."""
         rows, places = np.unique(indices, return_inverse=True)
-        values: AnyArray = self._source[path][rows][places]
-        return values
+        return part_of(self._source[path], rows)[places]
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,7 @@ class Result:
         with _view(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
-            dataset = file[name].asstr() if file[name].dtype == object else file[name]
-            return np.asarray(dataset[()])
+            return part_of(file[name], ())
 
     def axes(self, name: str) -> tuple[str, ...]:
         """Return the names of the axes of one dataset, `value`, `low` and `high` of an interval lying along `of`.
@@ -92,7 +96,7 @@ class Result:
         with _view(self.path) as file:
             if name not in file:
                 raise UserError(f"{self.path} holds no '{name}'.")
-            return np.asarray(file[name][:count])
+            return part_of(file[name], slice(count))
 
     def __contains__(self, name: str) -> bool:
         with _view(self.path) as file:
@@ -139,6 +143,7 @@ class View:
 
     def __init__(self, file: h5py.File) -> None:
         self._file, self._is_old = file, is_old(file)
+        self.format_version = int(file.attrs["format_version"])
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
@@ -217,7 +222,7 @@ def tree(path: Path) -> list[tuple[str, str, str]]:
 def _shape(dataset: h5py.Dataset) -> str:
     """Return type and shape of a dataset, such as `float32 8x20`."""
     shape = "x".join(map(str, dataset.shape)) or "scalar"
-    return f"{'text' if dataset.dtype == object else dataset.dtype} {shape}"
+    return f"{'text' if dataset.dtype.kind in 'OS' else dataset.dtype} {shape}"
 
 
 def _meaning(dataset: h5py.Dataset) -> str:
@@ -251,6 +256,17 @@ def _label(file: h5py.File) -> str:
     """Return the label of a file's schema, by the name of today."""
     label = str(file.attrs["schema"])
     return SCHEMAS.get(label, label)
+
+
+def part_of(dataset: Any, part: Any) -> AnyArray:
+    """Return part of a dataset or array, with text and truth values as such however they are stored."""
+    if not isinstance(dataset, h5py.Dataset):
+        return np.asarray(dataset[part])
+    if dataset.dtype.kind in "OS":
+        return np.asarray(dataset.asstr()[part])
+    name, kind = TRUTH
+    values: AnyArray = np.asarray(dataset[part])
+    return values.astype(np.bool_) if dataset.attrs.get(name) == kind else values
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 INTERVAL = ("value", "low", "high")
 
 
@@ -19,6 +21,11 @@ class Column:
     dtype: str
     doc: str
     axes: tuple[str, ...] = ()
+
+    @property
+    def stored(self) -> str:
+        """Return the NumPy type in a file: `f4` for half precision and `u1` for truth, which netCDF4 does not have."""
+        return {np.dtype("f2"): "f4", np.dtype("bool"): "u1"}.get(np.dtype(self.dtype), self.dtype)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from interpret_robust.results.hdf5 import (
     FORMAT,
     FORMAT_VERSION,
     PROVENANCE,
+    TRUTH,
     UNREADABLE,
     Axes,
     Columns,
@@ -84,8 +85,8 @@ class Rows:
         for path, values in rows.items():
             if values.shape[1:] != self._file[path].shape[1:]:  # HDF5 would repeat values to fill the row
                 raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
-        for path, values in rows.items():
-            self._file[path][start:stop] = values
+        for column in self.schema.per_image:
+            self._file[column.path][start:stop] = _as_stored(rows[column.path], column)
         batch = batch_count(self._file)
         self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
         self._file.flush()
@@ -156,7 +157,7 @@ class Rows:
                 self._copy(file)
                 self._summarize(file, summary)
                 _write_json(file, "run_json", run)
-                file.attrs["complete"], file.attrs["n_done"] = True, self.done
+                file.attrs["complete"], file.attrs["n_done"] = np.uint8(1), self.done
                 file.attrs["content_sha256"] = content_sha256(file)
                 file.attrs["provenance_sha256"] = provenance_sha256(file)
                 file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -179,15 +180,16 @@ class Rows:
 
     def _summarize(self, file: h5py.File, summary: Mapping[str, Any]) -> None:
         for column in self.schema.summary:
-            file.create_dataset(column.path, data=np.asarray(summary[column.path], column.dtype))
+            file.create_dataset(column.path, data=_as_stored(np.asarray(summary[column.path], column.dtype), column))
         _name_axes(file, self.schema, self.axes)
         for group, attributes in self.schema.groups.items():
             axes = [axis for axis in attributes.get("axes", "").split(":") if axis]
             file[group].attrs.update(attributes)
             if len(axes) > 1:
                 file[group].attrs["axes"] = axes  # viewers of today do not take several names in one text
-            for axis in axes:
-                file[group][axis] = file[axis]
+            for axis in axes:  # a copy: readers that visit each object once find a shared one in one place only
+                file[group].create_dataset(axis, data=file[axis], dtype=file[axis].dtype)
+                _attach(file[group][axis], 0, file[axis])
 
     def __enter__(self) -> Self:
         return self
@@ -258,7 +260,7 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
         column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
         for column in schema.per_image
     }
-    room = sum(np.dtype(column.dtype).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
+    room = sum(np.dtype(column.stored).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
     _check_room(partial, room)
     file = h5py.File(partial, "w", userblock_size=seal.BLOCK)
     file.attrs.update(
@@ -266,7 +268,7 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "schema": schema.label,
-            "complete": False,
+            "complete": np.uint8(0),
             "n_done": 0,
             "config_sha256": config_sha256(config),
             "NX_class": "NXroot",
@@ -281,7 +283,9 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     for column in schema.per_image:
         fill = _FILL[np.dtype(column.dtype).kind]
-        file.create_dataset(column.path, shapes[column.path], column.dtype, fillvalue=fill, dcpl=early.copy())
+        shape = shapes[column.path]
+        dataset = file.create_dataset(column.path, shape, column.stored, fillvalue=fill, dcpl=early.copy())
+        _mark_truth(dataset, column)
     file.create_dataset(ENDS, (count,), "i8", fillvalue=0, dcpl=early.copy())
     file.create_dataset(CHECKSUMS, (count, hashlib.sha256().digest_size), "u1", fillvalue=0, dcpl=early.copy())
     return file
@@ -405,7 +409,7 @@ def _reopen(
         return None
     stored_config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
     is_same = config_sha256(stored_config) == config_sha256(config) and file.attrs["schema"] == schema.label
-    if is_same and not overwrite:
+    if is_same and not overwrite and file.attrs["format_version"] == FORMAT_VERSION:
         _cut(file, good_rows(file, schema))
         return file
     file.close()
@@ -448,7 +452,7 @@ def _check_room(path: Path, content: int) -> None:
 
 
 def _storage(source: h5py.Dataset) -> dict[str, Any]:
-    """Return how a column is stored in a finished file: compressed in chunks of rows, with checksums, unless tiny."""
+    """Return how a column is stored in a finished file: compressed in chunks of rows, unless tiny."""
     if source.nbytes <= _COMPRESS_ABOVE:
         return {"fillvalue": source.fillvalue}
     rows = max(1, _CHUNK_BYTES * len(source) // source.nbytes)
@@ -459,7 +463,6 @@ def _storage(source: h5py.Dataset) -> dict[str, Any]:
         "compression": "gzip",
         "compression_opts": 4,
         "shuffle": True,
-        "fletcher32": True,
     }
 
 
@@ -472,23 +475,43 @@ def _name_axes(file: h5py.File, schema: Schema, axes: Axes) -> None:
     for column, names in schema.columns():
         dataset = file[column.path]
         dataset.attrs["long_name"] = column.doc
-        for dimension, axis, length in zip(dataset.dims, names, dataset.shape, strict=True):
+        _mark_truth(dataset, column)
+        for place, (axis, length) in enumerate(zip(names, dataset.shape, strict=True)):
             if axis not in file:
                 places = schema.names(axis) or axes.get(axis, length)
                 scale = file.create_dataset(axis, **_scale(places))
                 scale.make_scale(axis)
             if len(file[axis]) != length:
                 raise ValueError(f"{column.path} has {length} places along {axis}, others have {len(file[axis])}")
-            dimension.label = axis
-            dimension.attach_scale(file[axis])
+            _attach(dataset, place, file[axis])
+
+
+def _mark_truth(dataset: h5py.Dataset, column: Column) -> None:
+    """Note of a dataset of truth values that it is one."""
+    if np.dtype(column.dtype) == np.bool_:
+        dataset.attrs.__setitem__(*TRUTH)
+
+
+def _attach(dataset: h5py.Dataset, place: int, scale: h5py.Dataset) -> None:
+    """Name an axis of a dataset after its scale."""
+    dataset.dims[place].label = scale.name.lstrip("/")
+    dataset.dims[place].attach_scale(scale)
+
+
+def _as_stored(values: AnyArray, column: Column) -> AnyArray:
+    """Return values in the type of the file, where it is not the column's: to the precision of the column's."""
+    return values if column.stored == column.dtype else np.asarray(values, column.dtype).astype(column.stored)
 
 
 def _scale(places: Places) -> dict[str, Any]:
+    """Return what an axis's scale is made of: numbers, or names of fixed length."""
     if isinstance(places, int):
         return {"data": np.arange(places, dtype="i4")}
     if places and isinstance(places[0], int):
         return {"data": np.array(places, "i4")}
-    return {"data": list(places), "dtype": h5py.string_dtype("utf-8")}
+    names = [str(place).encode() for place in places]
+    kind = h5py.string_dtype("utf-8", max([1, *map(len, names)]))
+    return {"data": np.array(names, kind), "dtype": kind}
 
 
 def _length(places: Places) -> int:

@@ -50,8 +50,9 @@ def _problems(file: View, schema: Schema) -> Iterator[str]:
 
 def _of_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[str]:
     dataset = file[column.path]
-    if dataset.dtype != np.dtype(column.dtype):
-        yield f"{column.path} is of type {dataset.dtype}, not {np.dtype(column.dtype)}"
+    expected = np.dtype(column.dtype if file.format_version == 1 else column.stored)
+    if dataset.dtype != expected:
+        yield f"{column.path} is of type {dataset.dtype}, not {expected}"
     labels = file.axes(dataset)
     if labels != axes:
         yield f"{column.path} has the axes {labels}, not {axes}"
