@@ -242,9 +242,29 @@ def text(path: Path, _: Dataset) -> Path:
     return path.with_suffix(".npy")
 
 
-def zipped(path: Path, data: Dataset) -> Path:
-    np.savez(path.with_suffix(".npz"), images=data.test.images)
+def zipped(path: Path, data: Dataset, **arrays: Any) -> Path:
+    np.savez(path.with_suffix(".npz"), **({"images": data.test.images} | arrays))
     return path.with_suffix(".npz")
+
+
+def boxed(path: Path, _: Dataset) -> Path:
+    np.savez(path.with_suffix(".npz"), images=np.array([{}, None], dtype=object))
+    return path.with_suffix(".npz")
+
+
+def tensors(path: Path, content: Any) -> Path:
+    torch.save(content, path.with_suffix(".pth"))
+    return path.with_suffix(".pth")
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def chw(images: Bytes) -> torch.Tensor:
+    """As libraries hold images."""
+    return torch.from_numpy(images / np.float32(255)).permute(0, 3, 1, 2)
 
 
 def several(path: Path, data: Dataset) -> Path:
@@ -265,7 +285,30 @@ FILES: dict[str, tuple[Callable[[Path, Dataset], Path], str]] = {
     "half a .npy": (lambda path, data: halved(path, data, ".npy"), "is neither HDF5 nor a whole .npy file"),
     "half an HDF5": (lambda path, data: halved(path, data, ".h5"), "is damaged"),
     "text": (text, "is neither HDF5 nor a whole .npy file"),
-    "npz": (zipped, "is neither HDF5 nor a whole .npy file"),
+    "half an .npz": (lambda path, data: cut(zipped(path, data)), "is no whole .npz file"),
+    "half a .pth": (lambda path, data: cut(tensors(path, {"adv_complete": torch.zeros(3)})), "holds no tensors that"),
+    "an .npz of objects": (boxed, "holds Python objects, which are never unpickled"),
+    "tensors of no images": (lambda path, _: tensors(path, {"labels": torch.arange(3)}), "has no images: it holds no"),
+    "several attacks": (
+        lambda path, data: tensors(path, dict.fromkeys(("apgd-ce", "square"), chw(data.test.images))),
+        "name one with --key apgd-ce or square.",
+    ),
+    "labels of another order": (
+        lambda path, data: zipped(path, data, labels=np.roll(data.test.labels, 1)),
+        "labels differs from the labels of the test split of data at 23 of 23 images, the first of them 0",
+    ),
+    "labels of one class a column": (
+        lambda path, data: zipped(path, data, y=np.eye(N, 7)),
+        "y is float64 of shape (23, 7), and must be 23 integers, one an image.",
+    ),
+    "clean images of another order": (
+        lambda path, data: zipped(path, data, adv=data.test.images, images=data.test.images[::-1].copy()),
+        "images differs from the images of the test split of data at 22 of 23 images, the first of them 0",
+    ),
+    "fewer clean images": (
+        lambda path, data: zipped(path, data, adv=data.test.images, images=data.test.images[:5]),
+        "images holds 5 images, and there are 23 adversarial ones.",
+    ),
     "several": (several, "holds several arrays that might be the images: name one with --key images or second."),
     "no images": (without, "has no images: it holds no dataset of three or four axes."),
     "repeated index": (indexed([4, 5, 4]), "goes from 4 to 5, and must be 3 different images"),
@@ -297,9 +340,70 @@ def test_nothing_is_unpickled(color: Dataset, model: checkpoint.Checkpoint, tmp_
     np.load(path, allow_pickle=True)
     assert (tmp_path / "sprung").exists()
     (tmp_path / "sprung").unlink()
-    with pytest.raises(UserError):
-        asked(path, model, color)
+    np.savez(tmp_path / "x.npz", images=np.array([Trap()], dtype=object))
+    others = [tmp_path / "x.npz", tensors(tmp_path / "x", {"adv_complete": Trap()})]
+    for trap in (path, *others):
+        with pytest.raises(UserError, match="unpickled"):
+            asked(trap, model, color)
     assert not (tmp_path / "sprung").exists()
+    torch.load(others[-1], weights_only=False)
+    assert (tmp_path / "sprung").exists()
+
+
+def test_what_autoattack_saves_is_read(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    """`torch.save({"adv_complete": adv_complete}, ...)` in its eval.py; one tensor an attack where run individually."""
+    theirs, count = changed(color.test.images[:17]), 17
+    expected = rate(right_by_hand(model, theirs, color.test.labels[:count]))
+    complete = asked(tensors(tmp_path / "aa", {"adv_complete": chw(theirs)}), model, color)
+    assert (complete.images, complete.adversarial) == (count, expected)
+    each = {"apgd-ce": chw(color.test.images), "square": chw(theirs)}
+    square = asked(tensors(tmp_path / "each", each), model, color, key="square")
+    assert square.adversarial == expected and square.largest == pytest.approx(EPS / 255, abs=1e-6)
+    bare = asked(tensors(tmp_path / "bare", chw(theirs)), model, color)  # and a tensor alone
+    assert bare._replace(sha256="") == complete._replace(sha256="")
+
+
+@pytest.mark.parametrize("save_type", ["float", "int"])
+@pytest.mark.parametrize("save_clean_inputs", [False, True])
+def test_what_torchattacks_saves_is_read(
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, save_type: str, save_clean_inputs: bool
+) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    batches = torch.utils.data.TensorDataset(chw(color.test.images), torch.from_numpy(color.test.labels))
+    attack = torchattacks.PGD(model.model(CPU), eps=EPS / 255, alpha=2 / 255, steps=2)
+    options: dict[str, Any] = {"save_type": save_type, "save_clean_inputs": save_clean_inputs}
+    path = tmp_path / "theirs.pt"
+    attack.save(torch.utils.data.DataLoader(batches, 9), path, verbose=False, **options)
+    held = torch.load(path, weights_only=True)
+    found = asked(path, model, color, eps=(EPS + 1) / 255)  # its bytes are cut, not rounded
+    pixels = held["adv_inputs"] / 255 if save_type == "int" else held["adv_inputs"]
+    with torch.no_grad():
+        right = model.model(CPU)(pixels).argmax(1).numpy() == color.test.labels
+    assert found.adversarial == rate(right)
+    assert 7 / 255 < found.largest <= 9.01 / 255
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 1)])
+@pytest.mark.parametrize("kind", ["int32", "int64", "uint8"])
+def test_an_npz_with_labels_and_clean_images_is_read(
+    color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path, shape: tuple[int, ...], kind: str
+) -> None:
+    theirs = changed(color.test.images)
+    labels = color.test.labels.astype(kind).reshape(shape)
+    path = zipped(tmp_path / "x", color, x_adv=theirs, y=labels)
+    assert asked(path, model, color).adversarial == rate(right_by_hand(model, theirs, color.test.labels))
+    order = np.array([20, 3, 11, 7])
+    np.savez(tmp_path / "y.npz", adv=theirs[order], images=color.test.images[order], y=labels[order], index=order)
+    some = asked(tmp_path / "y.npz", model, color)
+    assert some.adversarial == rate(right_by_hand(model, theirs[order], color.test.labels[order]))
+
+
+def test_half_and_bfloat16_tensors_are_read(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    for kind in (torch.float16, torch.bfloat16):
+        images = chw(color.test.images).to(kind)
+        found = asked(tensors(tmp_path / "x", [images.requires_grad_()]), model, color, eps=1.0)
+        off = (images.detach().double() - chw(color.test.images).double()).abs().max()
+        assert found.largest == pytest.approx(float(off), abs=1e-7)
 
 
 def test_a_key_of_nothing_and_a_key_of_no_hdf5(color: Dataset, model: checkpoint.Checkpoint, tmp_path: Path) -> None:
@@ -351,3 +455,28 @@ def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
     assert err.count("\n") == 1
     code, _, err = irt(capfd, monkeypatch, *words, "--eps", "8")
     assert (code, "eps is 8: it must lie within 0 and 1" in err) == (2, True)
+
+
+def test_a_model_from_elsewhere_answers(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    color: Dataset,
+    tmp_path: Path,
+) -> None:
+    arrays = {
+        f"{letter}_{part}": values
+        for part in ("train", "test")
+        for letter, values in (("x", color.test.images), ("y", color.test.labels))
+    }
+    write_npz(tmp_path / "data.npz", arrays)
+    theirs = changed(color.test.images)
+    path = tensors(tmp_path / "theirs", {"adv_complete": chw(theirs)})
+    data = ["--dataset", tmp_path / "data.npz", "--device", "cpu"]
+    network = ["--model", "anyone:Convolutions", "--model-arg", f"height={H}", "--model-arg", f"width={W}"]
+    code, out, _ = irt(
+        capfd, monkeypatch, "verify", path, *network, *data, "--weights", "random", "--normalize", "none"
+    )
+    assert code == 0 and "data-anyone-Convolutions" in out and "8.00" in out
+    for words in ([], [tmp_path / "x.safetensors", *network]):
+        code, out, err = irt(capfd, monkeypatch, "verify", path, *words, *data)
+        assert (code, out) == (2, "") and "asks one model: give a CHECKPOINT, or --model" in err

@@ -1,20 +1,20 @@
-"""Adversarial images from anyone: are they of the split, in range and in the ball, and is a checkpoint right on them?
+"""Adversarial images from anyone: are they of the split, in range and in the ball, and is a model right on them?
 
-A file is HDF5 or .npy. Its images are uint8, or floats in [0, 1]; (N, C, H, W), (N, H, W, C) or, gray, (N, H, W); in
-the order of the split from its first image on, or of the HDF5 file's dataset `index`. They are read batch by batch.
+A file is HDF5, .npy, .npz, or tensors of torch. Its images are uint8, or floats in [0, 1]; (N, C, H, W), (N, H, W, C)
+or, gray, (N, H, W); in the order of the split from its first image on, or of the array `index` beside them. Labels and
+clean images beside them have to be those of the split.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from interpret_robust.attacks.image_files import CLEAN_NAMES, LABEL_NAMES, Arrays, beside, image_name, open_arrays
 from interpret_robust.attacks.pgd import PGD, TOLERANCE
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
@@ -23,18 +23,20 @@ from interpret_robust.core.files import check_present, file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import BATCH_SIZE, make_batch
-from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.classifier import predicted_classes
-from interpret_robust.models.subject import check_fit
+from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
 from interpret_robust.results.names import radius
 
 Pixels = npt.NDArray[np.float64]
 INDEX = "index"
 
+ROUNDING = 1 / 255
+"""How far clean images may lie from those of the split: a library that saves bytes may cut where it should round."""
+
 
 class Verification(NamedTuple):
-    """What good images are, and what a checkpoint makes of them.
+    """What good images are, and what a model makes of them.
 
     Attributes:
         images: how many there are.
@@ -65,7 +67,7 @@ class Verification(NamedTuple):
 @exact()
 def verify(
     path: Path,
-    checkpoint: Checkpoint,
+    subject: Subject,
     dataset: Dataset,
     split: str = "test",
     *,
@@ -76,24 +78,29 @@ def verify(
     """Check a file's images against those of a split, and classify both.
 
     Args:
-        path: HDF5 or .npy.
-        checkpoint: answers, and gives the radius where `eps` is None: that of its training.
+        path: HDF5, .npy, .npz, .pth or .pt.
+        subject: the model that answers, and gives the radius where `eps` is None: that of its training.
         dataset, split: the clean images.
         eps: radius in pixel units.
-        key: the file's dataset of images, where HDF5 holds several that might be.
+        key: the name of the file's array of images, where several might be.
         device: computes the answers.
 
     Raises UserError where the file is missing, damaged or of another kind, and where its images are not those that
-    they should be: their shape or type, a pixel out of [0, 1], a change beyond `eps`. Nothing is unpickled.
+    they should be: their shape or type, a pixel out of [0, 1], a change beyond `eps`, labels or clean images of
+    another order. Nothing is unpickled.
     """
-    check_fit(checkpoint, dataset)
-    radius = PGD(checkpoint.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
-    with _open(path, key) as array:
-        images = Images(path, array, dataset.image_shape)
-        clean = _choose(images, dataset.split(split), f"{split} split of {dataset.name}")
+    check_fit(subject, dataset)
+    radius = PGD(subject.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
+    with open_arrays(path) as arrays:
+        name = image_name(path, arrays, key)
+        images, others = Images(path, arrays[name], dataset.image_shape), beside(arrays, name)
+        kind = f"{split} split of {dataset.name}"
+        clean = _choose(images, others, dataset.split(split), kind)
+        _check_labels(path, others, clean, kind)
+        _check_clean(path, others, clean, kind, dataset.image_shape)
         largest, l2 = _changes(images, clean)
         _check_ball(path, largest, radius)
-        natural, adversarial = _answers(images, clean, checkpoint, device)
+        natural, adversarial = _answers(images, clean, subject, device)
     return Verification(
         len(clean), float(largest.max()), float(l2.mean()), rate(natural), rate(adversarial), file_sha256(path)
     )
@@ -153,63 +160,14 @@ class Images:
             raise UserError(f"{location} has a pixel of {worst:g}: pixels lie in [0, 1], before any normalization.")
 
 
-@contextmanager
-def _open(path: Path, key: str | None) -> Iterator[Any]:
-    """Yield the array of images of a file, and of an HDF5 file its dataset; neither is read yet."""
-    check_present(path, "file", "give HDF5 or .npy")
-    if not h5py.is_hdf5(path):
-        if key:
-            raise UserError(f"{path} is no HDF5 file: --key {key} is for datasets of HDF5.")
-        yield _npy(path)
-        return
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path} is damaged ({reason_in_brackets(error)}).") from None
-    with file:
-        yield _dataset(path, file, key)
-
-
-def _npy(path: Path) -> npt.NDArray[Any]:
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:
-        reason = reason_in_brackets(error)
-    if "Python objects" in reason:
-        raise UserError(f"{path} holds Python objects, which are never unpickled: give uint8, or floats in [0, 1].")
-    raise UserError(f"{path} is neither HDF5 nor a whole .npy file ({reason}).")
-
-
-def _dataset(path: Path, file: h5py.File, key: str | None) -> h5py.Dataset:
-    """Return the dataset of images: the one that is named, or the only one of four axes, or else of three."""
-    by_axes: dict[int, list[str]] = {3: [], 4: []}
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim in by_axes:
-            by_axes[item.ndim].append(name)
-
-    file.visititems(visit)
-    names = by_axes[4] or by_axes[3]
-    dataset_names = [key.strip("/")] if key else names
-    if len(dataset_names) > 1:
-        raise UserError(
-            f"{path} holds several arrays that might be the images: name one with --key {' or '.join(names)}."
-        )
-    if not dataset_names or dataset_names[0] not in by_axes[4] + by_axes[3]:
-        listing = f"there are {', '.join(names)}" if names else "it holds no dataset of three or four axes"
-        raise UserError(f"{path} has no images{f' called {key}' if key else ''}: {listing}.")
-    return file[dataset_names[0]]
-
-
-def _choose(images: Images, split: Split, kind: str) -> Split:
-    """Return the clean images that those of the file belong to: the first ones, or those of its dataset `index`."""
+def _choose(images: Images, others: Arrays, split: Split, kind: str) -> Split:
+    """Return the clean images that those of the file belong to: the first ones, or those of its array `index`."""
     count, path = len(images), images.path
     if not 1 <= count <= len(split):
         raise UserError(f"{path} holds {count} images, and the {kind} has {len(split)}: give 1 to {len(split)}.")
-    group = images.array.parent if isinstance(images.array, h5py.Dataset) else {}
-    if INDEX not in group:
+    if INDEX not in others:
         return split.first(count)
-    index = group[INDEX][...]
+    index = np.asarray(others[INDEX][...])
     if index.dtype.kind not in "iu" or index.shape != (count,):
         raise UserError(f"{path}: {INDEX} is {index.dtype} of shape {index.shape}, and must be {count} integers.")
     if index.min() < 0 or index.max() >= len(split) or len(np.unique(index)) < count:
@@ -218,6 +176,40 @@ def _choose(images: Images, split: Split, kind: str) -> Split:
             f"{kind}, 0 to {len(split) - 1}."
         )
     return Split(split.images[index], split.labels[index])
+
+
+def _check_labels(path: Path, others: Arrays, clean: Split, kind: str) -> None:
+    """Raise UserError where there are labels beside the images, (N,) or (N, 1), that are not those of the split."""
+    name = next((name for name in LABEL_NAMES if name in others), None)
+    if name is None:
+        return
+    labels, count = np.asarray(others[name][...]), len(clean)
+    if labels.dtype.kind not in "iu" or labels.shape not in ((count,), (count, 1)):
+        raise UserError(
+            f"{path}: {name} is {labels.dtype} of shape {labels.shape}, and must be {count} integers, one an image."
+        )
+    (indices,) = np.nonzero(labels.reshape(-1) != clean.labels)
+    if len(indices):
+        raise UserError(
+            f"{path}: {name} differs from the labels of the {kind} at {len(indices)} of {count} images, the first of "
+            f"them {indices[0]}: are they in the order of the split?"
+        )
+
+
+def _check_clean(path: Path, others: Arrays, clean: Split, kind: str, shape: tuple[int, int, int]) -> None:
+    """Raise UserError where there are clean images beside the adversarial ones that are not those of the split."""
+    name = next((name for name in CLEAN_NAMES if name in others and others[name].ndim in (3, 4)), None)
+    if name is None:
+        return
+    images = Images(path, others[name], shape)
+    if len(images) != len(clean):
+        raise UserError(f"{path}: {name} holds {len(images)} images, and there are {len(clean)} adversarial ones.")
+    (indices,) = np.nonzero(_changes(images, clean)[0] > ROUNDING + TOLERANCE)
+    if len(indices):
+        raise UserError(
+            f"{path}: {name} differs from the images of the {kind} at {len(indices)} of {len(clean)} images, the first "
+            f"of them {indices[0]}: are they in the order of the split?"
+        )
 
 
 def _changes(images: Images, clean: Split) -> tuple[Pixels, Pixels]:
@@ -241,9 +233,9 @@ def _check_ball(path: Path, largest: Pixels, eps: float) -> None:
 
 
 @torch.no_grad()
-def _answers(images: Images, clean: Split, checkpoint: Checkpoint, device: torch.device) -> tuple[Outcomes, Outcomes]:
+def _answers(images: Images, clean: Split, subject: Subject, device: torch.device) -> tuple[Outcomes, Outcomes]:
     """Return which clean images (N,) are classified rightly, and which of the file's."""
-    model = checkpoint.model(device)
+    model = subject.model(device)
     natural, adversarial = np.empty(len(clean), bool), np.empty(len(clean), bool)
     for span in _parts(len(clean), "classifying"):
         batch = make_batch(clean, range(span.start, span.stop), device)

@@ -17,11 +17,12 @@ from interpret_robust.cli.options import (
     model_option,
     on_all_ranks,
     options,
+    references,
     run_options,
     say,
     with_examples,
 )
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.spelling import current
 
@@ -141,7 +142,7 @@ def analysis_command(name: str, command_line: str) -> click.Command:
     @click.argument("checkpoints", nargs=-1, type=MODEL_FILE)
     def command(checkpoints: tuple[Path, ...], root: Path, **arguments: Any) -> None:
         folders, card = Folders(root), {field: arguments.pop(field) for field in ("model", *CARD_FIELDS)}
-        subjects = [*dict.fromkeys(checkpoints), *_model_of(card)]
+        subjects = [*dict.fromkeys(checkpoints), *references(card)]
         candidates = [] if subjects else folders.all_models()
         _analyze(name, subjects, candidates, folders, arguments)  # only here is torch loaded
 
@@ -157,20 +158,6 @@ def analysis_command(name: str, command_line: str) -> click.Command:
     return click.command(
         command_line.rsplit(maxsplit=1)[-1], cls=AnalysisCommand, help=analyses.about(name), epilog=example
     )(options(*decorators, run_options)(command))
-
-
-def _model_of(card: dict[str, Any]) -> list[Any]:
-    """Return what --model names together with the options beside it: one model, or none where it was not given."""
-    from interpret_robust.models import card as cards
-
-    model, card_fields = card["model"], {field: value for field, value in card.items() if field != "model"}
-    if model is not None:
-        reference = cards.reference(model, **card_fields)
-        cards.check_files(reference)
-        return [reference]
-    if any(card_fields.values()):
-        raise UserError("--weights, --normalize and the like say more of a --model: name one.")
-    return []
 
 
 @on_all_ranks

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,8 +11,12 @@ from interpret_robust.cli.options import (
     INPUT_FILE,
     MODEL_FILE,
     NUMBER,
+    card_options,
     device_option,
+    model_option,
     overwrite_option,
+    references,
+    say,
     with_examples,
 )
 from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
@@ -50,36 +55,52 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.command(
     epilog=with_examples(
         "irt verify theirs.npy checkpoints/NAME.safetensors\n"
-        "  irt verify theirs.h5 checkpoints/NAME.safetensors --key adversarial --eps 8/255"
+        "  irt verify theirs.h5 checkpoints/NAME.safetensors --key adversarial --eps 8/255\n"
+        "  irt verify theirs.pth --model torchvision:resnet18 --weights mine.pt --dataset mine.npz --eps 8/255"
     )
 )
 @click.argument("file", type=INPUT_FILE)
-@click.argument("checkpoint", type=MODEL_FILE)
+@click.argument("checkpoint", type=MODEL_FILE, required=False)
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
-@click.option("--key", help="The HDF5 dataset of images, where there are several.")
+@click.option("--key", help="The array of images, where there are several in HDF5, .npz or .pth.")
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@model_option
+@card_options
 @device_option
 def verify(
-    file: Path, checkpoint: Path, eps: float | None, key: str | None, dataset: str | None, split: str, device: str
+    file: Path,
+    checkpoint: Path | None,
+    eps: float | None,
+    key: str | None,
+    dataset: str | None,
+    split: str,
+    device: str,
+    **card: Any,
 ) -> None:
-    """Check adversarial images of anyone's, an HDF5 or .npy FILE, and how accurate CHECKPOINT is on them.
+    """Check adversarial images of anyone's, and how accurate CHECKPOINT, or a --model, is on them.
 
-    They are uint8, or floats in [0, 1]; (N, C, H, W) or (N, H, W, C); the first N of the split in its order, or in
-    HDF5 those of an integer dataset `index` beside them.
+    FILE is HDF5, .npy, .npz, or tensors as torch saves them (AutoAttack, torchattacks). Images are uint8, or floats in
+    [0, 1]; (N, C, H, W) or (N, H, W, C); the first N of the split in its order, or those of an integer array `index`
+    beside them. Labels and clean images beside them have to be those of the split.
     """
     from interpret_robust.core.files import check_present
 
-    check_present(file, "file", "give HDF5 or .npy")
+    check_present(file, "file", "give HDF5, .npy, .npz, or tensors as torch saves them")
     from interpret_robust.attacks import verify as verification
     from interpret_robust.core.device import resolve
     from interpret_robust.datasets import load
-    from interpret_robust.models import checkpoint as checkpoints
+    from interpret_robust.models import external, trial
 
-    model_file = checkpoints.read(checkpoint)
-    data = load(dataset or model_file.about["source"])
-    good = verification.verify(file, model_file, data, split, eps=eps, key=key, device=resolve(device))
-    click.echo(render([{"model": checkpoint.stem, **good.cells()}]))
+    models = [*([checkpoint] if checkpoint else []), *references(card)]
+    if len(models) != 1:
+        raise UserError("irt verify asks one model: give a CHECKPOINT, or --model.")
+    subject = external.subject(models[0], dataset)
+    data = load(dataset or subject.source)
+    if isinstance(subject, external.ExternalModel) and (doubt := trial.try_out(subject, data, resolve(device)).doubt):
+        say(doubt)
+    good = verification.verify(file, subject, data, split, eps=eps, key=key, device=resolve(device))
+    click.echo(render([{"model": subject.name, **good.cells()}]))
     click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
 
 

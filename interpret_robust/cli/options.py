@@ -177,6 +177,20 @@ model_option: Callable[[Command], Command] = click.option(
 )
 
 
+def references(card: dict[str, Any]) -> list[Any]:
+    """Return what --model names together with the options beside it: one model, or none where it was not given."""
+    from interpret_robust.models import card as cards
+
+    model, card_fields = card["model"], {field: value for field, value in card.items() if field != "model"}
+    if model is not None:
+        reference = cards.reference(model, **card_fields)
+        cards.check_files(reference)
+        return [reference]
+    if any(card_fields.values()):
+        raise UserError("--weights, --normalize and the like say more of a --model: name one.")
+    return []
+
+
 run_options = options(
     form_option,
     click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]"),
