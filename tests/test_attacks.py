@@ -587,3 +587,79 @@ def test_in_float64_every_pixel_is_that_of_torchattacks() -> None:
     ours = PGD(EPS, STEP, 10, random_start=False)(model, images, labels, noise_for(images))
     theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=10, random_start=False)(images, labels)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+class InPlace(nn.Module):
+    """Works on its pixels themselves, as many networks normalize."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.linear = nn.Linear(3 * 5 * 4, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.way == "sub":
+            images.sub_(0.5)
+        elif self.way == "channel":
+            images[:, 1] *= -2
+        elif self.way == "relu":
+            images = F.relu(images.sub_(0.4), inplace=True)
+        logits: Tensor = self.linear(images.flatten(1))
+        return logits
+
+
+class Elsewhere(nn.Module):
+    """The same network on a copy of its own."""
+
+    def __init__(self, network: InPlace) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images * 1)
+        return logits
+
+
+@pytest.mark.parametrize("way", ["sub", "channel", "relu"])
+@pytest.mark.parametrize(
+    "attack", [PGD(0.1, steps=3), PGD(0.1, steps=2, restarts=2, loss="margin", random_start=False)]
+)
+def test_a_network_may_change_its_pixels_in_place(way: str, attack: PGD) -> None:
+    torch.manual_seed(0)
+    network = InPlace(way).eval()
+    images, labels = pixels(6, 3, 5, 4), labels_of(6, 7)
+    kept = images.clone()
+    found = attack(network, images, labels)
+    assert torch.equal(images, kept)
+    assert torch.equal(found, attack(Elsewhere(network), images, labels))
+    assert (found - images).abs().max() > 0.04
+
+
+def test_labels_of_any_width_and_of_one_column_are_classes() -> None:
+    torch.manual_seed(0)
+    network, images, labels = InPlace("none"), pixels(6, 3, 5, 4), labels_of(6, 7)
+    attack = PGD(0.1, steps=2)
+    expected = attack(network, images, labels)
+    for kind in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        for column in (labels.to(kind), labels.to(kind)[:, None]):
+            assert torch.equal(attack(network, images, column), expected)
+    assert attack(network, images[:0], labels[:0]).shape == (0, 3, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x, y: (255 * x, y), r"they must lie in 0 to 1 \(divide 0 to 255 by 255\)"),
+        (lambda x, y: ((255 * x).byte(), y), r"they must lie in 0 to 1 \(divide 0 to 255 by 255\)"),
+        (lambda x, y: (x[:, 0], y), r"images have shape \(6, 5, 4\): give \(N, C, H, W\), gray ones with C 1"),
+        (lambda x, y: (x.numpy(), y), "images are of type ndarray: give a tensor"),
+        (lambda x, y: (x, y.tolist()), "labels are of type list: give a tensor"),
+        (lambda x, y: (x, y[:5]), "there are 5 labels for 6 images: give one for each"),
+        (lambda x, y: (x, F.one_hot(y, 7)), "there are 42 labels for 6 images"),
+        (lambda x, y: (x, y.float()), "labels are of type torch.float32: give integers"),
+        (lambda x, y: (x, y - 100), "a label is -100: classes count from 0"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_get_a_sentence(change: Callable[..., Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        PGD(0.1, steps=1)(InPlace("none"), *change(pixels(6, 3, 5, 4), labels_of(6, 7)))

@@ -93,21 +93,22 @@ class PGD:
         """Return adversarial images, float32, inside the ball around `images` and inside [0, 1].
 
         Args:
-            model: any module that gives logits (N, classes) from pixels in [0, 1].
+            model: any module that gives logits (N, classes) from pixels in [0, 1]; it may work in their place.
             images: (N, C, H, W), pixels in [0, 1].
             labels: true classes (N,) or (N, 1), integers of any width.
             noise: where each image begins; by default a function of the image's place in the batch, with seed 0.
 
-        Raises UserError for images outside [0, 1] or as many labels as do not fit, and where the model's gradients are
-        not numbers.
+        Raises UserError for images outside [0, 1] or of other axes, for labels that are not one class an image, and
+        where the model's gradients are not numbers.
 
         Example:
             >>> adversarial = PGD(eps=8 / 255, steps=20)(model, images, labels)
         """
+        check_tensors(images, labels)
+        if len(images) == 0:
+            return images.float()
         check_pixels(images)
         labels = labels.reshape(-1).long()
-        if len(labels) != len(images):
-            raise UserError(f"there are {len(labels)} labels for {len(images)} images: give one for each.")
         noise = per_image_noise(0, range(len(images))) if noise is None else noise
         adversarial = self.search(model, images, labels, noise)
         return inside(model, adversarial, images, self.eps)
@@ -116,7 +117,9 @@ class PGD:
         """Attack as a call does, but without a look at what was found, for which a GPU would have to stop."""
         images = images.float()
         with batch_norm_mode(model, self.batch_norm), weights_frozen(model):
-            if self.batch_norm == "eval" and images.device.type == "cpu" and isinstance(model, Classifier):
+            if not isinstance(model, Classifier):
+                model = OnCopies(model)
+            elif self.batch_norm == "eval" and images.device.type == "cpu":
                 model = fold(model)
             candidates = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
             return candidates[0] if self.restarts == 1 else _smallest_margin(model, candidates, labels)
@@ -156,6 +159,19 @@ class PGD:
         return iterate
 
 
+class OnCopies(nn.Module):
+    """A network whose images are copied first: its first layer may change them in place."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's logits (N, classes) of images (N, C, H, W), which stay as they are."""
+        logits: Tensor = self.network(images.clone())
+        return logits
+
+
 def answers_repeat(model: nn.Module, image: Tensor) -> bool:
     """Return whether a model answers an image the same each time and by itself, as far as one can tell cheaply.
 
@@ -191,6 +207,21 @@ def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossN
 def project(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
     """Return the nearest point in the ball around `images` and in [0, 1]."""
     return torch.clamp(adversarial, (images - eps).clamp_min(0), (images + eps).clamp_max(1))
+
+
+def check_tensors(images: Tensor, labels: Tensor) -> None:
+    """Raise UserError unless images are a tensor (N, C, H, W) and labels one of a class from 0 on for each."""
+    for name, values in (("images", images), ("labels", labels)):
+        if not isinstance(values, Tensor):
+            raise UserError(f"{name} are of type {type(values).__name__}: give a tensor, as torch.as_tensor makes it.")
+    if images.ndim != 4:
+        raise UserError(f"images have shape {tuple(images.shape)}: give (N, C, H, W), gray ones with C 1.")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise UserError(f"labels are of type {labels.dtype}: give integers.")
+    if labels.numel() != len(images):
+        raise UserError(f"there are {labels.numel()} labels for {len(images)} images: give one for each.")
+    if len(labels) and int(labels.min()) < 0:
+        raise UserError(f"a label is {int(labels.min())}: classes count from 0.")
 
 
 def check_pixels(images: Tensor) -> None:
