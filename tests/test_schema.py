@@ -26,7 +26,7 @@ def test_the_page_has_every_dataset_with_its_axes_and_meaning(schema: Schema) ->
     assert len(rows) == len(schema.per_image) + len(schema.summary)
     for line, (column, axes) in zip(rows, schema.columns(), strict=True):
         _, path, kind, named, *meaning = line.replace(r"\|", "¦").split("|")
-        assert (path.strip(), kind.strip(), named.strip()) == (f"`{column.path}`", column.stored, ", ".join(axes))
+        assert (path.strip(), kind.strip(), named.strip()) == (f"`{column.path}`", column.file_type, ", ".join(axes))
         assert meaning[0].strip().replace("¦", "|").replace("&lt;", "<") == column.doc
         assert [part.strip() for part in meaning[1:]] == [""]
     for axis, places in schema.labels.items():

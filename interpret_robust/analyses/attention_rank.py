@@ -213,8 +213,8 @@ def _by_rank(attention: AnyArray, distance: AnyArray) -> AnyArray:
     is_first = np.diff(steps, axis=1, prepend=np.nan) != 0
     ties = np.cumsum(is_first) - 1
     means = np.bincount(ties, by_rank.ravel()) / np.bincount(ties)
-    shared: AnyArray = means[ties].reshape(by_rank.shape).astype(by_rank.dtype)
-    return shared
+    in_order: AnyArray = means[ties].reshape(by_rank.shape).astype(by_rank.dtype)
+    return in_order
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
@@ -299,11 +299,11 @@ def _trend(attention: AnyArray, distance: AnyArray, by_rank: AnyArray) -> dict[s
 
     Images whose distances are all equal have nothing to rank, and no part in the ratio.
     """
-    ranked = by_rank[np.ptp(distance, axis=1) > 0]
+    with_ranks = by_rank[np.ptp(distance, axis=1) > 0]
     return {
         "test/page_more_robust": page_trend(attention, -distance).p_value,
         "test/page_less_robust": page_trend(attention, distance).p_value,
-        "test/slope_ratio": ratio_of_means(ranked[:, :ENDS].mean(1), ranked[:, -ENDS:].mean(1)),
+        "test/slope_ratio": ratio_of_means(with_ranks[:, :ENDS].mean(1), with_ranks[:, -ENDS:].mean(1)),
     }
 
 

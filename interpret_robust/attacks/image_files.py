@@ -71,7 +71,7 @@ def image_name(path: Path, arrays: Arrays, key: str | None) -> str:
     return choices[0]
 
 
-def beside(arrays: Arrays, name: str) -> Arrays:
+def neighbors_of(arrays: Arrays, name: str) -> Arrays:
     """Return the other arrays of the group that `name` is in, by their names there."""
     group = name.rpartition("/")[0]
     return {

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from interpret_robust.attacks.image_files import CLEAN_NAMES, LABEL_NAMES, Arrays, beside, image_name, open_arrays
+from interpret_robust.attacks.image_files import CLEAN_NAMES, LABEL_NAMES, Arrays, image_name, neighbors_of, open_arrays
 from interpret_robust.attacks.pgd import PGD, TOLERANCE
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
@@ -93,11 +93,11 @@ def verify(
     radius = PGD(subject.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
     with open_arrays(path) as arrays:
         name = image_name(path, arrays, key)
-        images, others = Images(path, arrays[name], dataset.image_shape), beside(arrays, name)
+        images, neighbors = Images(path, arrays[name], dataset.image_shape), neighbors_of(arrays, name)
         kind = f"{split} split of {dataset.name}"
-        clean = _choose(images, others, dataset.split(split), kind)
-        _check_labels(path, others, clean, kind)
-        _check_clean(path, others, clean, kind, dataset.image_shape)
+        clean = _choose(images, neighbors, dataset.split(split), kind)
+        _check_labels(path, neighbors, clean, kind)
+        _check_clean(path, neighbors, clean, kind, dataset.image_shape)
         largest, l2 = _changes(images, clean)
         _check_ball(path, largest, radius)
         natural, adversarial = _answers(images, clean, subject, device)
@@ -160,14 +160,14 @@ class Images:
             raise UserError(f"{location} has a pixel of {worst:g}: pixels lie in [0, 1], before any normalization.")
 
 
-def _choose(images: Images, others: Arrays, split: Split, kind: str) -> Split:
+def _choose(images: Images, neighbors: Arrays, split: Split, kind: str) -> Split:
     """Return the clean images that those of the file belong to: the first ones, or those of its array `index`."""
     count, path = len(images), images.path
     if not 1 <= count <= len(split):
         raise UserError(f"{path} holds {count} images, and the {kind} has {len(split)}: give 1 to {len(split)}.")
-    if INDEX not in others:
+    if INDEX not in neighbors:
         return split.first(count)
-    index = np.asarray(others[INDEX][...])
+    index = np.asarray(neighbors[INDEX][...])
     if index.dtype.kind not in "iu" or index.shape != (count,):
         raise UserError(f"{path}: {INDEX} is {index.dtype} of shape {index.shape}, and must be {count} integers.")
     if index.min() < 0 or index.max() >= len(split) or len(np.unique(index)) < count:
@@ -178,12 +178,12 @@ def _choose(images: Images, others: Arrays, split: Split, kind: str) -> Split:
     return Split(split.images[index], split.labels[index])
 
 
-def _check_labels(path: Path, others: Arrays, clean: Split, kind: str) -> None:
+def _check_labels(path: Path, neighbors: Arrays, clean: Split, kind: str) -> None:
     """Raise UserError where there are labels beside the images, (N,) or (N, 1), that are not those of the split."""
-    name = next((name for name in LABEL_NAMES if name in others), None)
+    name = next((name for name in LABEL_NAMES if name in neighbors), None)
     if name is None:
         return
-    labels, count = np.asarray(others[name][...]), len(clean)
+    labels, count = np.asarray(neighbors[name][...]), len(clean)
     if labels.dtype.kind not in "iu" or labels.shape not in ((count,), (count, 1)):
         raise UserError(
             f"{path}: {name} is {labels.dtype} of shape {labels.shape}, and must be {count} integers, one an image."
@@ -196,12 +196,12 @@ def _check_labels(path: Path, others: Arrays, clean: Split, kind: str) -> None:
         )
 
 
-def _check_clean(path: Path, others: Arrays, clean: Split, kind: str, shape: tuple[int, int, int]) -> None:
+def _check_clean(path: Path, neighbors: Arrays, clean: Split, kind: str, shape: tuple[int, int, int]) -> None:
     """Raise UserError where there are clean images beside the adversarial ones that are not those of the split."""
-    name = next((name for name in CLEAN_NAMES if name in others and others[name].ndim in (3, 4)), None)
+    name = next((name for name in CLEAN_NAMES if name in neighbors and neighbors[name].ndim in (3, 4)), None)
     if name is None:
         return
-    images = Images(path, others[name], shape)
+    images = Images(path, neighbors[name], shape)
     if len(images) != len(clean):
         raise UserError(f"{path}: {name} holds {len(images)} images, and there are {len(clean)} adversarial ones.")
     (indices,) = np.nonzero(_changes(images, clean)[0] > ROUNDING + TOLERANCE)

@@ -90,14 +90,14 @@ def verify(
     from interpret_robust.attacks import verify as verification
     from interpret_robust.core.device import resolve
     from interpret_robust.datasets import load
-    from interpret_robust.models import external, trial
+    from interpret_robust.models import external
 
     models = [*([checkpoint] if checkpoint else []), *references(card)]
     if len(models) != 1:
         raise UserError("irt verify asks one model: give a CHECKPOINT, or --model.")
     subject = external.subject(models[0], dataset)
     data = load(dataset or subject.source)
-    if isinstance(subject, external.ExternalModel) and (doubt := trial.try_out(subject, data, resolve(device)).doubt):
+    for doubt in subject.doubts:
         say(doubt)
     good = verification.verify(file, subject, data, split, eps=eps, key=key, device=resolve(device))
     click.echo(render([{"model": subject.name, **good.cells()}]))

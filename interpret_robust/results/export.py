@@ -42,8 +42,8 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
             raise UserError(f"{table} is there already: use --overwrite to replace it.")
     with h5py.File(path) as file:
         view = View(file)
-        named = (_Named(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale)
-        datasets = [dataset for dataset in named if dataset.name.rpartition("/")[2] not in dataset.axes]
+        views = (_Named(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale)
+        datasets = [dataset for dataset in views if dataset.name.rpartition("/")[2] not in dataset.axes]
         tables = [dataset for dataset in datasets if not set(dataset.axes) & set(PICTURE_AXES)]
         per_image = [dataset for dataset in tables if dataset.axes[:1] == ("sample",)]
         _write(images, _image_rows(per_image, result.count))

@@ -23,7 +23,7 @@ class Column:
     axes: tuple[str, ...] = ()
 
     @property
-    def stored(self) -> str:
+    def file_type(self) -> str:
         """Return the NumPy type in a file: `f4` for half precision and `u1` for truth, which netCDF4 does not have."""
         return {np.dtype("f2"): "f4", np.dtype("bool"): "u1"}.get(np.dtype(self.dtype), self.dtype)
 

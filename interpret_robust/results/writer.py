@@ -260,7 +260,7 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
         column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
         for column in schema.per_image
     }
-    room = sum(np.dtype(column.stored).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
+    room = sum(np.dtype(column.file_type).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
     _check_room(partial, room)
     file = h5py.File(partial, "w", userblock_size=seal.BLOCK)
     file.attrs.update(
@@ -284,7 +284,7 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
     for column in schema.per_image:
         fill = _FILL[np.dtype(column.dtype).kind]
         shape = shapes[column.path]
-        dataset = file.create_dataset(column.path, shape, column.stored, fillvalue=fill, dcpl=early.copy())
+        dataset = file.create_dataset(column.path, shape, column.file_type, fillvalue=fill, dcpl=early.copy())
         _mark_truth(dataset, column)
     file.create_dataset(ENDS, (count,), "i8", fillvalue=0, dcpl=early.copy())
     file.create_dataset(CHECKSUMS, (count, hashlib.sha256().digest_size), "u1", fillvalue=0, dcpl=early.copy())
@@ -500,7 +500,7 @@ def _attach(dataset: h5py.Dataset, place: int, scale: h5py.Dataset) -> None:
 
 def _as_stored(values: AnyArray, column: Column) -> AnyArray:
     """Return values in the type of the file, where it is not the column's: to the precision of the column's."""
-    return values if column.stored == column.dtype else np.asarray(values, column.dtype).astype(column.stored)
+    return values if column.file_type == column.dtype else np.asarray(values, column.dtype).astype(column.file_type)
 
 
 def _scale(places: Places) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def section(schema: Schema, question: str) -> str:
     """Return what the page says of one analysis."""
     rows = [_row("dataset", "type", "axes", "meaning"), _row(*["---"] * 4)]
     rows += [
-        _row(f"`{column.path}`", column.stored, ", ".join(axes), column.doc.replace("|", r"\|").replace("<", "&lt;"))
+        _row(f"`{column.path}`", column.file_type, ", ".join(axes), column.doc.replace("|", r"\|").replace("<", "&lt;"))
         for column, axes in schema.columns()
     ]
     parts = [f"## {schema.label}", question, "\n".join(rows), "\n".join(_notes(schema))]

@@ -50,7 +50,7 @@ def _problems(file: View, schema: Schema) -> Iterator[str]:
 
 def _of_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[str]:
     dataset = file[column.path]
-    expected = np.dtype(column.dtype if file.format_version == 1 else column.stored)
+    expected = np.dtype(column.dtype if file.format_version == 1 else column.file_type)
     if dataset.dtype != expected:
         yield f"{column.path} is of type {dataset.dtype}, not {expected}"
     labels = file.axes(dataset)
