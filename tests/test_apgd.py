@@ -291,5 +291,5 @@ def test_gradients_that_are_not_numbers_are_said(attack: APGD | TargetedAPGD) ->
             return super().forward(images) + (images.sum((1, 2, 3)) * 0).sqrt()[:, None]
 
     model, images = Diverged().eval(), pixels(3, *SHAPE)
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="not finite numbers"):
         attack(model, images, answers(model, images), noise_for(images))

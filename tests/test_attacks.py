@@ -20,10 +20,10 @@ from interpret_robust.attacks.pgd import (
     LossName,
     Noise,
     batch_norm_mode,
+    check_adversarial,
     count_passes,
     generator_noise,
     image_gradient,
-    inside,
     margin_loss,
     per_image_noise,
 )
@@ -190,10 +190,10 @@ def test_adversarial_images_stay_in_the_ball_and_are_pixels(
 def test_a_single_pixel_outside_its_ball_is_an_error(wrong: float) -> None:
     images = torch.full((2, *SHAPE), 0.5)
     adversarial = images.clone()
-    inside(Linear(math.prod(SHAPE)), adversarial + EPS, images, EPS)
+    check_adversarial(Linear(math.prod(SHAPE)), adversarial + EPS, images, EPS)
     adversarial[1, 2, 3, 4] = wrong
     with pytest.raises(ValueError, match=r"left its ball of 0\.0313725"):
-        inside(Linear(math.prod(SHAPE)), adversarial, images, EPS)
+        check_adversarial(Linear(math.prod(SHAPE)), adversarial, images, EPS)
 
 
 @pytest.mark.parametrize("random_start", [False, True])
@@ -242,7 +242,7 @@ def test_a_single_value_that_is_no_pixel_is_an_error(clean: float, wrong: float)
     adversarial = images.clone()
     adversarial[1, 2, 3, 4] = wrong
     with pytest.raises(ValueError, match=r"or \[0, 1\]"):
-        inside(Linear(math.prod(SHAPE)), adversarial, images, EPS)
+        check_adversarial(Linear(math.prod(SHAPE)), adversarial, images, EPS)
 
 
 # --- restarts

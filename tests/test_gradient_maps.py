@@ -356,7 +356,7 @@ def test_a_diverged_model_is_the_users_error(trained: Path, digits: Dataset, tmp
     this = work(trained, digits, tmp_path, MapSettings())
     with torch.no_grad():
         this.model.classifier.weight.fill_(torch.nan)
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="not finite numbers"):
         this.run()
 
 

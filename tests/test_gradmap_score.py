@@ -465,7 +465,7 @@ def test_a_network_without_numbers_is_refused() -> None:
     model = subject()
     with torch.no_grad():
         model.classifier.weight[2, 3] = torch.nan
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="not finite numbers"):
         prepare(work_of(model, [linear(1)]))
 
 

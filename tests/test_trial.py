@@ -20,7 +20,7 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card
 from interpret_robust.models.external import ExternalModel, bring, copy_of, unwrap
-from interpret_robust.models.layers import default_layer, own_dependence, reading
+from interpret_robust.models.layers import default_layer, measure_locality, reading
 from interpret_robust.models.logits import as_logits
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapped import WrappedModel
@@ -372,8 +372,8 @@ def test_channels_are_not_taken_for_positions() -> None:
 def test_a_position_of_patches_depends_on_its_own_alone() -> None:
     network = seeded(Transformer)
     image = pixels(1, C, H, W)
-    assert own_dependence(network, PLAIN, image, "low", 1) == 1.0
-    assert own_dependence(network, PLAIN, image, "low", 0) < 0.75
+    assert measure_locality(network, PLAIN, image, "low", 1) == 1.0
+    assert measure_locality(network, PLAIN, image, "low", 0) < 0.75
 
 
 # --- process settings
@@ -422,7 +422,6 @@ def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual:
     assert settings() == unusual
 
 
-@pytest.mark.filterwarnings("ignore:mine ")
 def test_a_question_leaves_settings_as_they_were_and_does_not_depend_on_them(unusual: tuple[Any, ...]) -> None:
     plain_model = ir.load(seeded(Convolutions).float(), DATA, label="mine")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -436,9 +435,8 @@ def test_a_question_leaves_settings_as_they_were_and_does_not_depend_on_them(unu
 # --- where doubts are said
 
 
-@pytest.mark.filterwarnings("ignore:mine ")
 def test_a_doubt_is_warned_of_and_kept_beside_every_number() -> None:
-    with pytest.warns(UserWarning, match="mine answers with probabilities") as warned:
+    with pytest.warns(ir.DoubtWarning, match="mine answers with probabilities") as warned:
         model = ir.load(Changed(lambda logits: logits.softmax(1)), DATA, label="mine")
     assert warned[0].filename == __file__
     assert "in doubt: mine answers with probabilities" in repr(model)
@@ -473,7 +471,6 @@ def with_gray(places: tuple[int, ...]) -> Dataset:
     return Dataset("gray", DATA.train, split, DATA.class_names)
 
 
-@pytest.mark.filterwarnings("ignore:mine ")
 def test_an_answer_that_is_no_number_is_never_right_and_its_images_are_named() -> None:
     data = with_gray((2, 5))
     model = ir.load(Standardized(), data, label="mine")
@@ -485,7 +482,6 @@ def test_an_answer_that_is_no_number_is_never_right_and_its_images_are_named() -
     assert doubt.endswith("on 2 images (counted from 0: 2, 5). Such an answer is never right.")
 
 
-@pytest.mark.filterwarnings("ignore:mine ")
 def test_a_gradient_that_is_no_number_names_the_image_in_its_split() -> None:
     class Root(nn.Module):
         def __init__(self) -> None:
@@ -544,7 +540,6 @@ def test_of_any_other_split_the_first_images_are_taken(labels: list[int]) -> Non
     np.testing.assert_array_equal(split.draw(2).images, split.images[:2])
 
 
-@pytest.mark.filterwarnings("ignore:mine ")
 def test_a_file_says_how_its_images_were_drawn() -> None:
     order = np.argsort(np.tile(np.arange(K), 9), kind="stable")
     images = np.random.default_rng(0).integers(0, 256, (9 * K, H, W, C), dtype=np.uint8)

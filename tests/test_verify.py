@@ -477,6 +477,7 @@ def test_a_model_from_elsewhere_answers(
         capfd, monkeypatch, "verify", path, *network, *data, "--weights", "random", "--normalize", "none"
     )
     assert code == 0 and "data-anyone-Convolutions" in out and "8.00" in out
+    (tmp_path / "x.safetensors").write_bytes(b"not read")
     for words in ([], [tmp_path / "x.safetensors", *network]):
         code, out, err = irt(capfd, monkeypatch, "verify", path, *words, *data)
         assert (code, out) == (2, "") and "asks one model: give a CHECKPOINT, or --model" in err

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings, Settings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import batch_norm_mode, inside, margin_loss
+from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.statistics import Interval, rate
@@ -178,7 +178,7 @@ def axes(work: Work) -> Axes:
 def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyArray]:
     """Return outcomes of one batch."""
     adversarial = attack(model, batch.images, batch.labels, batch.indices.start)
-    last = inside(model, adversarial[-1], batch.images, attack.settings.eps or 0.0)
+    last = check_adversarial(model, adversarial[-1], batch.images, attack.settings.eps or 0.0)
     with torch.no_grad():
         natural, answers = model(batch.images), [model(images) for images in adversarial]
     columns = {

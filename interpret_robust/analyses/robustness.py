@@ -23,7 +23,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.pgd import LossName, inside, margin_loss, per_image_noise
+from interpret_robust.attacks.pgd import LossName, check_adversarial, margin_loss, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, rate
@@ -221,7 +221,7 @@ def _readings(
         noise = per_image_noise(settings.seed, batch.indices, TRAJECTORIES[name].purpose)
         for restart in range(settings.restarts if steps else 0):
             for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps, counter):
-                yield restart, first + steps.index(step), inside(model, iterate, batch.images, attack.eps)
+                yield restart, first + steps.index(step), check_adversarial(model, iterate, batch.images, attack.eps)
         first += len(steps)
 
 

@@ -1,4 +1,4 @@
-"""A model in a program: loaded or trained, called like any network, asked questions."""
+"""A model in a program: model_to_ask or trained, called like any network, asked questions."""
 
 import warnings
 from dataclasses import fields, replace
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.api.data import Data, open_dataset
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import DoubtWarning, UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import card as cards
@@ -104,10 +104,10 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
     Example:
         >>> model = ir.load("checkpoints/cifar10-small-at-seed0.safetensors")
     """
-    loaded = _load(model, data, card)
-    for doubt in loaded.doubts:
-        warnings.warn(doubt, stacklevel=2)
-    return loaded
+    model_to_ask = _load(model, data, card)
+    for doubt in model_to_ask.doubts:
+        warnings.warn(doubt, DoubtWarning, stacklevel=2)
+    return model_to_ask
 
 
 def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]) -> Model:

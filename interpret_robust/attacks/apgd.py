@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from interpret_robust.attacks.pgd import (
     Noise,
     batch_norm_mode,
+    check_adversarial,
     cross_entropy,
-    inside,
     margin_loss,
     weights_frozen,
 )
@@ -85,7 +85,7 @@ class APGD:
         with _attackable(model) as subject:
             start = _random_start(images, noise, self.eps)
             ascent = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), self.eps, self.steps)
-        ascent = inside(model, ascent, images, self.eps)
+        ascent = check_adversarial(model, ascent, images, self.eps)
         return Ascent(ascent, torch.full_like(labels, self.steps))
 
 
@@ -137,7 +137,7 @@ class TargetedAPGD:
                 adversarial[places] = ascent
                 gradients[places] += self.steps
                 right[places] = predicted_classes(_logits(subject, ascent)) == labels[places]
-        return Ascent(inside(model, adversarial, images, self.eps), gradients)
+        return Ascent(check_adversarial(model, adversarial, images, self.eps), gradients)
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class PGD:
         labels = labels.reshape(-1).long()
         noise = per_image_noise(0, range(len(images))) if noise is None else noise
         adversarial = self.search(model, images, labels, noise)
-        return inside(model, adversarial, images, self.eps)
+        return check_adversarial(model, adversarial, images, self.eps)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """Attack as a call does, but without a look at what was found, for which a GPU would have to stop."""
@@ -231,7 +231,7 @@ def check_pixels(images: Tensor) -> None:
         raise UserError(f"pixels lie in {low:g} to {high:g}: they must lie in 0 to 1 (divide 0 to 255 by 255).")
 
 
-def inside(model: nn.Module, adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
+def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
     """Return adversarial images (N, C, H, W), all in [0, 1] and within `eps` of their images.
 
     An image that the model answers with NaN, attacked or not, is never right: no attack is needed, and the image itself

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import batch_norm_mode, inside, margin_loss, project
+from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss, project
 from interpret_robust.core.errors import UserError
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -70,7 +70,7 @@ class RandomSearch:
                 margins = margin_loss(model(proposal).float(), labels[left])
                 better = margins > losses[left]
                 best[left[better]], losses[left[better]] = proposal[better], margins[better]
-        return inside(model, best, images, self.eps)
+        return check_adversarial(model, best, images, self.eps)
 
     def side(self, query: int, images: Tensor) -> int:
         """Return the side of the square of a query, in pixels.

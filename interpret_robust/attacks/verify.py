@@ -19,7 +19,7 @@ from interpret_robust.attacks.pgd import PGD, TOLERANCE
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, reason_in_brackets
-from interpret_robust.core.files import check_present, file_sha256
+from interpret_robust.core.files import file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import BATCH_SIZE, make_batch

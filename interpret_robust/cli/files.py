@@ -87,14 +87,14 @@ def verify(
     from interpret_robust.core.files import check_present
 
     check_present(file, "file", "give HDF5, .npy, .npz, or tensors as torch saves them")
+    models = [*([checkpoint] if checkpoint else []), *references(card)]
+    if len(models) != 1:
+        raise UserError("irt verify asks one model: give a CHECKPOINT, or --model.")
     from interpret_robust.attacks import verify as verification
     from interpret_robust.core.device import resolve
     from interpret_robust.datasets import load
     from interpret_robust.models import external
 
-    models = [*([checkpoint] if checkpoint else []), *references(card)]
-    if len(models) != 1:
-        raise UserError("irt verify asks one model: give a CHECKPOINT, or --model.")
     subject = external.subject(models[0], dataset)
     data = load(dataset or subject.source)
     for doubt in subject.doubts:

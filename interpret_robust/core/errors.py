@@ -20,6 +20,15 @@ class UserError(Exception):
     """
 
 
+class DoubtWarning(UserWarning):
+    """What is said in a program of a model whose answers are doubtful, see `models.trial`.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("ignore", ir.DoubtWarning)
+    """
+
+
 class NotFiniteError(UserError):
     """Numbers that are needed are NaN or infinite on some images of a batch.
 
@@ -30,9 +39,9 @@ class NotFiniteError(UserError):
 
     def __init__(self, quantity: str, places: Sequence[int]) -> None:
         self.quantity, self.places = quantity, places
-        listed = ", ".join(map(str, places[:MOST_LISTED])) + (", ..." if len(places) > MOST_LISTED else "")
+        listing = ", ".join(map(str, places[:MOST_LISTED])) + (", ..." if len(places) > MOST_LISTED else "")
         images = "1 image" if len(places) == 1 else f"{len(places)} images"
-        super().__init__(f"{quantity} are not finite numbers on {images} (counted from 0: {listed}).")
+        super().__init__(f"{quantity} are not finite numbers on {images} (counted from 0: {listing}).")
 
 
 MOST_LISTED = 10

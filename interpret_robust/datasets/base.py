@@ -15,7 +15,7 @@ Masks = npt.NDArray[np.bool_]
 Patterns = npt.NDArray[np.float32]
 
 
-ORDERED = 4.0
+ORDER_DEVIATIONS = 4.0
 """Standard deviations by which neighbors are alike more often than by chance in a split that is not shuffled."""
 
 
@@ -56,14 +56,14 @@ class Split:
 
     @cached_property
     def is_in_class_order(self) -> bool:
-        """Return whether equal labels lie beside each other more often than in any shuffled split, by ORDERED."""
+        """Return whether equal labels lie beside each other more often than in shuffled splits (ORDER_DEVIATIONS)."""
         counts, total = np.bincount(self.labels), len(self)
         if total < 2:
             return False
         share = float(((counts / total) ** 2).sum())
         expected = float((counts * (counts - 1)).sum() / total)
         neighbors = int((self.labels[1:] == self.labels[:-1]).sum())
-        return bool(neighbors - expected > ORDERED * (total * share * (1 - share)) ** 0.5)
+        return bool(neighbors - expected > ORDER_DEVIATIONS * (total * share * (1 - share)) ** 0.5)
 
     @cached_property
     def _fair_order(self) -> npt.NDArray[np.int64]:

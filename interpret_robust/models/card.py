@@ -15,7 +15,7 @@ from interpret_robust.models.variants import VARIANTS
 
 FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
 
-ADDED = ("weights_key", "logits", "draws")
+LATER_FIELDS = ("weights_key", "logits", "draws")
 """Fields that the first cards did not have."""
 
 
@@ -111,7 +111,7 @@ class Card:
     def entries(self) -> dict[str, Any]:
         """Return its fields as JSON has them, without those of later versions that are not set: `of` reads them."""
         fields = {**asdict(self), "arguments": [list(pair) for pair in self.arguments]}
-        return {name: value for name, value in fields.items() if value is not None or name not in ADDED}
+        return {name: value for name, value in fields.items() if value is not None or name not in LATER_FIELDS}
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the card as JSON. Raises UserError where there is a file already, unless it may be replaced."""

@@ -64,10 +64,10 @@ def _first_token(count: int, aspect: float, prefix: int | None, first: int | Non
     if prefix is None:
         height, width = _grid(count, aspect)
         return count - height * width
-    for before in (prefix, 0):
-        height, width = _grid(count - before, aspect)
-        if before + height * width == count:
-            return before
+    for prefix_length in (prefix, 0):
+        height, width = _grid(count - prefix_length, aspect)
+        if prefix_length + height * width == count:
+            return prefix_length
     return count
 
 
@@ -180,32 +180,32 @@ def _has_images(output: Any, count: int) -> bool:
 class Choice(NamedTuple):
     """The layer that is taken, how its tokens are read, and whether that can be trusted.
 
-    `first` is the number of the first token of the image where it had to be measured, see `as_map`; `own` the share of
-    other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
-    positions, NaN where no gradient tells; `least` how large it has to be.
+    `first` is the number of the first token of the image where it had to be measured, see `as_map`; `locality` the
+    share of other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
+    positions, NaN where no gradient tells; `threshold` how large it has to be.
     """
 
     name: str
     first: int | None
-    own: float
-    least: float
+    locality: float
+    threshold: float
 
     @property
     def is_doubtful(self) -> bool:
         """Return whether positions do not depend on their own pixels as much as they should."""
-        return self.own < self.least
+        return self.locality < self.threshold
 
 
 LEAST_OF_TOKENS = 0.75
-"""What tells tokens of the image in their order from others: they keep what they were made from. (`Choice.least`)"""
+"""The threshold for tokens, which keep what they were made from, see `Choice`."""
 
 LEAST_OF_GRIDS = 0.5
-"""The same for features on a grid, whose order is beyond doubt: behind many layers they see all of the image."""
+"""The threshold for features on a grid, whose order is certain, and which see all of the image behind many layers."""
 
 LEAST_POSITIONS = 9
 """A grid of fewer positions is too small to tell."""
 
-SAMPLED = 16
+SAMPLE_SIZE = 16
 """Positions whose dependence on pixels is measured."""
 
 
@@ -234,27 +234,27 @@ def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str
     """
     output = _output(network, preprocess, image, name)
     if not isinstance(output, Tensor) or output.ndim != 3:
-        return Choice(name, None, own_dependence(network, preprocess, image, name), LEAST_OF_GRIDS)
-    usual = Choice(name, None, own_dependence(network, preprocess, image, name), LEAST_OF_TOKENS)
+        return Choice(name, None, measure_locality(network, preprocess, image, name), LEAST_OF_GRIDS)
+    usual = Choice(name, None, measure_locality(network, preprocess, image, name), LEAST_OF_TOKENS)
     if not usual.is_doubtful:
         return usual
     height, width = _grid(output.shape[1], image.shape[2] / image.shape[3])
-    others = [
-        usual._replace(first=first, own=own_dependence(network, preprocess, image, name, first))
+    alternatives = [
+        usual._replace(first=first, locality=measure_locality(network, preprocess, image, name, first))
         for first in range(output.shape[1] - height * width + 1)
     ]
-    best = max(others, key=lambda choice: choice.own)
+    best = max(alternatives, key=lambda choice: choice.locality)
     return usual if best.is_doubtful else best
 
 
-def own_dependence(
+def measure_locality(
     network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first: int | None = None
 ) -> float:
     """Return the share of other cells on which a position depends less than on its own, see `Choice`.
 
     A position depends on a cell by the mean size of the gradient of its features, summed over channels with random
-    signs, with respect to the cell's pixels. SAMPLED positions are measured, each on a copy of the image (1, C, H, W),
-    in one pass.
+    signs, with respect to the cell's pixels. A sample of SAMPLE_SIZE positions is measured, each on a copy of the image
+    (1, C, H, W), in one pass.
     """
     pixels = preprocess(image)
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
@@ -263,21 +263,21 @@ def own_dependence(
     if local_map is None or (places := local_map.local[0, 0].numel()) < (2 if output.ndim == 3 else LEAST_POSITIONS):
         return float("nan")
     height, width = local_map.local.shape[2:]
-    sampled = torch.linspace(0, places - 1, min(SAMPLED, places)).round().long().to(image.device)
-    copies = image.expand(len(sampled), -1, -1, -1).clone().requires_grad_()
+    sample = torch.linspace(0, places - 1, min(SAMPLE_SIZE, places)).round().long().to(image.device)
+    copies = image.expand(len(sample), -1, -1, -1).clone().requires_grad_()
     with torch.enable_grad():
         local_map = as_map(_output(network, preprocess, copies, name), aspect, prefix, first)
-        if local_map is None or not local_map.local.requires_grad or len(local_map.local) != len(sampled):
+        if local_map is None or not local_map.local.requires_grad or len(local_map.local) != len(sample):
             return float("nan")
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(0, 2, (local_map.local.shape[1],), generator=generator).to(image) * 2 - 1
-        features = local_map.local.float().flatten(2)[range(len(sampled)), :, sampled]
+        features = local_map.local.float().flatten(2)[range(len(sample)), :, sample]
         (gradient,) = torch.autograd.grad((features * signs).sum(), copies, allow_unused=True)
     if gradient is None:
         return float("nan")
     size = F.adaptive_avg_pool2d(gradient.abs().sum(1, keepdim=True), (height, width)).flatten(1)
-    below = (size < size.gather(1, sampled[:, None])).sum(1) / (places - 1)
-    return float(below[size.sum(1) > 0].mean())
+    lower_shares = (size < size.gather(1, sample[:, None])).sum(1) / (places - 1)
+    return float(lower_shares[size.sum(1) > 0].mean())
 
 
 def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: str) -> Any:

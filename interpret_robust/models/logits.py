@@ -76,5 +76,5 @@ def remedy(answer: Any) -> str:
     shapes = {name: tuple(part.shape) for name, part in _parts(answer).items() if isinstance(part, Tensor)}
     if not shapes:
         return "wrap it so that it returns logits (N, classes)."
-    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return f"--logits names the part that are the logits; its tensors are {listed}."
+    listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    return f"--logits names the part that are the logits; its tensors are {listing}."

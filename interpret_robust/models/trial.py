@@ -20,17 +20,17 @@ from interpret_robust.models.layers import Choice
 from interpret_robust.models.preprocess import STATISTICS, Preprocess
 from interpret_robust.models.wrapped import WrappedModel
 
-NORMALIZED = 100
+NORMALIZATION_IMAGES = 100
 """Images on which a model's normalization is tried out, of at most SMALL pixels; of larger ones a third."""
 
 SMALL = 96 * 96
 
-ANSWERED = 8
+ANSWER_IMAGES = 8
 """Images on which answers and gradients are looked at."""
 
 SIGNIFICANT = 0.01
 
-SAME = 1e-4
+TOLERANCE = 1e-4
 """Answers differ where they do by more than this share of the largest logit."""
 
 
@@ -47,7 +47,7 @@ def try_out(model: WrappedModel, data: Dataset, label: str, normalize: str, laye
 
     Args:
         model: on the device on which it is tried.
-        data: whose test images it sees: eight for its answers, at most NORMALIZED for its normalization.
+        data: whose test images it sees: eight for its answers, at most NORMALIZATION_IMAGES for its normalization.
         label: what sentences call it.
         normalize: how its normalization is typed.
         layer: that its local features are taken from, None where it has none.
@@ -60,7 +60,7 @@ def try_out(model: WrappedModel, data: Dataset, label: str, normalize: str, laye
         ()
     """
     device = model.preprocess.mean.device
-    images = to_pixels(to_device(data.test.draw(ANSWERED), device)[0])
+    images = to_pixels(to_device(data.test.draw(ANSWER_IMAGES), device)[0])
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         doubts = [f"{label} {doubt}" for doubt in (*_of_answers(model, images), *_of_gradients(model, images, label))]
@@ -74,7 +74,7 @@ def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
     """Yield what is doubtful about the logits of a few images. Raises UserError where they are no numbers."""
     with torch.no_grad():
         logits = model(images)
-        again, alone = model(images), torch.cat([model(image[None]) for image in images])
+        second, alone = model(images), torch.cat([model(image[None]) for image in images])
     size = logits.abs().max().clamp_min(1e-30)
     if not bool(logits.isfinite().any()):
         raise UserError(
@@ -83,19 +83,19 @@ def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
     if strange := int((~logits.isfinite()).any(1).sum()):
         yield f"answers {strange} of the first {len(images)} test images with logits that are not finite numbers."
         return
-    if float((again - logits).abs().max()) > SAME * float(size):
-        yield _randomness(model, again, logits)
+    if float((second - logits).abs().max()) > TOLERANCE * float(size):
+        yield _randomness(model, second, logits)
     else:
         if model.draws is not None:
             yield f"answers the same each time: --draws {model.draws} changes nothing."
         difference = float((alone - logits).abs().max() / size)
-        if difference > SAME:
+        if difference > TOLERANCE:
             yield (
                 f"answers an image differently alone and in a batch (by {difference:.1%} of the largest logit): "
                 "numbers depend on --batch-size. Does a layer use statistics of its batch?"
             )
     if bool(((logits >= 0) & (logits <= 1)).all()):
-        sums = bool(((logits.sum(1) - 1).abs() < SAME).all())
+        sums = bool(((logits.sum(1) - 1).abs() < TOLERANCE).all())
         yield (
             f"answers with {'probabilities' if sums else 'numbers between 0 and 1'}, not with logits: gradients of the "
             "loss nearly vanish, attacks fail and robustness is overstated. Return what goes into its "
@@ -103,16 +103,16 @@ def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
         )
 
 
-def _randomness(model: WrappedModel, again: Tensor, logits: Tensor) -> str:
-    changed = int((again.argmax(1) != logits.argmax(1)).sum())
+def _randomness(model: WrappedModel, second: Tensor, logits: Tensor) -> str:
+    change_count = int((second.argmax(1) != logits.argmax(1)).sum())
     if model.draws is not None:
         return (
             f"draws random numbers: answers are the expectation over {model.draws} draws of them, and two such "
-            f"expectations decide {changed} of {len(logits)} images differently. More --draws are steadier."
+            f"expectations decide {change_count} of {len(logits)} images differently. More --draws are steadier."
         )
     return (
-        f"answers an image differently each time ({changed} of {len(logits)} decisions changed): each number is one "
-        "draw of many, and attacks are too weak. --draws 20 asks for the expectation over 20 draws."
+        f"answers an image differently each time ({change_count} of {len(logits)} decisions changed): each number is "
+        "one draw of many, and attacks are too weak. --draws 20 asks for the expectation over 20 draws."
     )
 
 
@@ -143,10 +143,10 @@ def _of_gradients(model: WrappedModel, images: Tensor, label: str) -> Iterator[s
     if strange := int((~gradient.isfinite()).flatten(1).any(1).sum()):
         yield f"has gradients that are not numbers on {strange} of the first {len(images)} test images."
         return
-    vanished = int((gradient.flatten(1) == 0).all(1).sum())
-    if vanished > len(images) // 2:
+    zero_count = int((gradient.flatten(1) == 0).all(1).sum())
+    if zero_count > len(images) // 2:
         yield (
-            f"has a cross-entropy without any gradient on {vanished} of the first {len(images)} test images, though "
+            f"has a cross-entropy without any gradient on {zero_count} of the first {len(images)} test images, though "
             "its logits have one: they are so large that the loss is zero in float32, and attacks by it fail. "
             "Trust the margin's (CW) and APGD-T, and see `irt flags`."
         )
@@ -154,8 +154,8 @@ def _of_gradients(model: WrappedModel, images: Tensor, label: str) -> Iterator[s
 
 def _of_layer(layer: Choice, label: str) -> str:
     return (
-        f"{label}: a position of layer '{layer.name}' depends more on its own pixels than on {layer.own:.0%} of "
-        f"the others, where {layer.least:.0%} are expected: maps and ranks by position may lie elsewhere. "
+        f"{label}: a position of layer '{layer.name}' depends more on its own pixels than on {layer.locality:.0%} of "
+        f"the others, where {layer.threshold:.0%} are expected: maps and ranks by position may lie elsewhere. "
         "--local-layer names another."
     )
 
@@ -166,28 +166,28 @@ def _of_normalization(model: WrappedModel, data: Dataset, label: str, normalize:
     In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
     that cannot be told from guessing (an exact binomial test).
     """
-    declared, device = model.preprocess, model.preprocess.mean.device
-    side = declared.size or max(data.image_shape[1:])
-    split = data.test.draw(NORMALIZED if side * side <= SMALL else NORMALIZED // 3)
+    own_preprocess, device = model.preprocess, model.preprocess.mean.device
+    side = own_preprocess.size or max(data.image_shape[1:])
+    split = data.test.draw(NORMALIZATION_IMAGES if side * side <= SMALL else NORMALIZATION_IMAGES // 3)
     pixels, labels = to_device(split, device)
     right = _judge(model, to_pixels(pixels), labels)
-    declared_right, count, channels = right(declared), len(split), data.image_shape[0]
+    declared_right, count, channels = right(own_preprocess), len(split), data.image_shape[0]
     accuracy, chance = float(declared_right.mean()), 1 / len(data.class_names)
-    counted = f"{label} is right on {accuracy:.0%} of the first {count} test images"
+    summary = f"{label} is right on {accuracy:.0%} of the first {count} test images"
     better, better_right = normalize, declared_right
     # Of fewer wrong images no other normalization could be significantly better.
     if int((~declared_right).sum()) >= LEAST_WRONG:
         for name, (mean, deviation) in STATISTICS.items():
             if len(mean) in (1, channels):
-                other_right = right(Preprocess(mean, deviation, declared.size).to(device))
+                other_right = right(Preprocess(mean, deviation, own_preprocess.size).to(device))
                 if other_right.mean() > better_right.mean():
                     better, better_right = name, other_right
     if better_right.mean() > accuracy and mcnemar(better_right, declared_right).p_value < SIGNIFICANT:
-        doubt = f"{counted} with --normalize {normalize}, and on {better_right.mean():.0%} with --normalize {better}."
+        doubt = f"{summary} with --normalize {normalize}, and on {better_right.mean():.0%} with --normalize {better}."
     elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT:
         doubt = (
-            f"{counted}, hardly more than guessing ({chance:.0%}): are its normalization and the order of its classes "
-            "right?"
+            f"{summary}, hardly more than guessing ({chance:.0%}): are its normalization and the order of its "
+            "classes right?"
         )
     else:
         doubt = None
@@ -203,12 +203,12 @@ def _judge(model: WrappedModel, images: Tensor, labels: Tensor) -> Callable[[Pre
 
     @torch.no_grad()
     def right(preprocess: Preprocess) -> Any:
-        declared = model.preprocess
+        own_preprocess = model.preprocess
         model.preprocess = preprocess
         try:
             predicted = [predicted_classes(model(batch)) for batch in torch.split(images, 25)]
         finally:
-            model.preprocess = declared
+            model.preprocess = own_preprocess
         return (torch.cat(predicted) == labels).cpu().numpy()
 
     return right

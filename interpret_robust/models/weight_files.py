@@ -41,14 +41,14 @@ def load_weights(network: nn.Module, label: str, path: Path, key: str | None = N
     """
     expected = network.state_dict()
     sets = dict(_sets(_read(path), expected))
-    fitting = {place: tensors for place, tensors in sets.items() if not _mismatches(tensors, expected)}
+    candidates = {place: tensors for place, tensors in sets.items() if not _mismatches(tensors, expected)}
     if key is not None:
-        fitting = {place: tensors for place, tensors in fitting.items() if place == key.rstrip(".")}
-    if not fitting:
+        candidates = {place: tensors for place, tensors in candidates.items() if place == key.rstrip(".")}
+    if not candidates:
         raise _no_fit(path, label, sets, expected, key)
-    first, *others = fitting.values()
-    if any(not _are_equal(first, other) for other in others):
-        places = ", ".join(repr(place) if place else "the top" for place in fitting)
+    first, *rivals = candidates.values()
+    if any(not _are_equal(first, other) for other in rivals):
+        places = ", ".join(repr(place) if place else "the top" for place in candidates)
         raise UserError(f"{path} holds several weights of {label}, at {places}: --weights-key chooses one of them.")
     counters = {name: tensor for name, tensor in expected.items() if name.endswith(COUNTER) and name not in first}
     network.load_state_dict({name: tensor.to_dense() for name, tensor in first.items()} | counters)
@@ -74,10 +74,10 @@ def _sets(content: Any, expected: Mapping[str, Tensor], place: str = "", depth: 
 
 def _prefixes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Return what stands before a name of the network in names of tensors, whole words of it, the shortest first."""
-    needed = next((name for name in expected if not name.endswith(COUNTER)), None)
-    if not tensors or needed is None:
+    anchor = next((name for name in expected if not name.endswith(COUNTER)), None)
+    if not tensors or anchor is None:
         return []
-    ends = [name.removesuffix(needed) for name in tensors if name.endswith(needed)]
+    ends = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
     return sorted({end for end in ends if end == "" or end.endswith(".")}, key=len) or [""]
 
 
@@ -108,9 +108,9 @@ def _no_fit(
     place, tensors = min(candidates.items(), key=lambda item: len(_mismatches(item[1], expected)))
     mismatches = _mismatches(tensors, expected)
     name = mismatches[0]
-    at = f" at '{place}'" if place else ""
+    place_text = f" at '{place}'" if place else ""
     return UserError(
-        f"{path} does not hold the weights of {label}: {len(mismatches)} tensors{at} differ, first {name} "
+        f"{path} does not hold the weights of {label}: {len(mismatches)} tensors{place_text} differ, first {name} "
         f"({_shape_in(tensors, name)} in the file, {_shape_in(expected, name)} in the network)."
     )
 

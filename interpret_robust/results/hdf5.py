@@ -242,7 +242,7 @@ def attributes(path: Path) -> dict[str, Any]:
     """Return the attributes of a file's root."""
     _seal_of(path)
     with _open(path) as file:
-        return dict(file.attrs) | {"schema": _label(file)}
+        return dict(file.attrs) | ({"schema": _label(file)} if "schema" in file.attrs else {})
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:

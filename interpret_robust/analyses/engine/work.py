@@ -114,7 +114,7 @@ class Work:
             "device": device.type,
         }
         if limit is not None and dataset.split(split).is_in_class_order:
-            self.config["data"]["drawn"] = DRAWN
+            self.config["data"]["drawn"] = FAIR_DRAW
         if recalibrate != "none":
             self.config["recalibration"] = recalibration.description(recalibrate, dataset.train, subject.job)
         if evaluators:
@@ -171,8 +171,8 @@ class Work:
         with self._together():
             for batch in self.batches(firsts[ranks.index() :: ranks.count()]):
                 with self._naming_images(batch):
-                    measured = measure(batch)
-                totals[batch.indices.start // self.batch_size] = torch.tensor(measured, dtype=torch.float64)
+                    numbers_of_batch = measure(batch)
+                totals[batch.indices.start // self.batch_size] = torch.tensor(numbers_of_batch, dtype=torch.float64)
         return to_numpy(ranks.total(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
@@ -308,12 +308,12 @@ class Work:
         columns = rows.columns()
         summary = self.analysis.summarize(columns, self.split)
         summary |= self.analysis.examples(columns, self.split, self.settings)
-        doubts = [*self.origin["doubts"], *self._unanswered(columns)]
+        doubts = [*self.origin["doubts"], *self._count_unanswered(columns)]
         seconds = round(time.monotonic() - began, 1)
         run = provenance.code_version() | self.origin | {"doubts": doubts, "seconds": seconds}
         rows.finish(summary, run)
 
-    def _unanswered(self, columns: Columns) -> Iterator[str]:
+    def _count_unanswered(self, columns: Columns) -> Iterator[str]:
         """Yield a sentence where images were answered with NaN, by whatever model."""
         names = [column.path for column in self.analysis.schema.per_image if "prediction" in column.path]
         has_none = [(columns[name].reshape(len(self.split), -1) == NO_CLASS).any(1) for name in names]
@@ -322,7 +322,7 @@ class Work:
             yield (f"{self._subject.name}: {NotFiniteError('logits', images.tolist())} Such an answer is never right.")
 
 
-DRAWN = "from all classes in proportion"
+FAIR_DRAW = "from all classes in proportion"
 """How a limit draws from a split that is in the order of its classes, see `Split.draw`."""
 
 
