@@ -341,7 +341,7 @@ def test_the_white_box_accuracy_of_apgd_t_is_that_of_the_worst_case() -> None:
     columns = rows(source, batch_of(images, labels), prepared(by_apgd(1), copy=Waves(1)))
     summary = summarize(Columns(columns), of_nothing())
     np.testing.assert_array_equal(summary["accuracy/adversarial"][2, 0], summary["accuracy/worst"][0])
-    before = columns["prediction"][:, :, :2, 0] == labels.numpy()[:, None, None]
+    before = columns["per_image/prediction"][:, :, :2, 0] == labels.numpy()[:, None, None]
     assert 0 < summary["accuracy/worst"][0, 0] < before.all((1, 2)).mean()
 
 
