@@ -96,3 +96,13 @@ def test_a_viewer_finds_what_to_plot(name: str) -> None:
         assert [len(group[axis]) for axis in axes] == list(signal.shape)
         for axis in axes:
             assert group[axis] == file[axis]
+
+
+def test_a_file_of_a_version_that_is_still_read_is_printed_and_drawn() -> None:
+    """A file of map-quality/1 has no sign and no completeness, and all else as it was."""
+    old = analyses.read(FOLDER / "map-quality-1.h5")
+    assert old.schema == "map-quality/1" and "count/negative" not in old
+    rows = [analyses.get("map-quality").table_row(result) for result in (old, golden("map-quality"))]
+    assert set(rows[1]) - set(rows[0]) == {"constant maps", "wrong sign"}
+    assert {name: rows[1][name] for name in rows[0]} == rows[0]
+    assert figures.get("map-quality").draw([hdf5.read(old.path, figures.get("map-quality").READS)]).numbers

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from anyone import C, Convolutions, H, K, N, W, seeded, unchanged
+from captum.metrics import infidelity as captum_infidelity
 from networks import Array, Linear, array, pixels, settle
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from interpret_robust.analyses.map_quality import (
     SHUFFLE,
     SQUARES,
     QualitySettings,
+    forecast,
     rows,
     square_masks,
     summarize,
@@ -186,6 +188,94 @@ def test_squares_of_tiny_images_have_a_pixel() -> None:
     assert array(square_masks(np.random.default_rng(0), 9, 3, 2)).sum((1, 2, 3)).tolist() == [1.0] * 9
 
 
+@pytest.mark.parametrize("source", ["gradient", "captum:InputXGradient"])
+def test_the_sign_of_the_best_factor_tells_a_map_from_minus_the_map(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = found(model(), settings(source))
+    monkeypatch.setattr(map_quality, "gradient_map", lambda *arguments: -gradient_map(*arguments))
+    minus = found(model(), settings(source))
+    np.testing.assert_allclose(minus["factor"], -own["factor"], rtol=1e-4)
+    assert (own["factor"] != 0).all()
+    for name in ("sensitivity", "infidelity", "infidelity_shuffled", "change"):
+        np.testing.assert_allclose(minus[name], own[name], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("linear_loss")
+def test_the_best_factor_of_an_exact_forecast_is_one() -> None:
+    np.testing.assert_allclose(found(linear(), settings())["factor"], 1, rtol=1e-4)
+
+
+def test_infidelity_is_captums() -> None:
+    random = np.random.default_rng(0)
+    signed_map = torch.from_numpy(random.normal(size=(1, C, H, W)).astype(np.float32))
+    perturbations = torch.from_numpy(random.normal(size=(SAMPLES, C, H, W)).astype(np.float32))
+    weight = torch.from_numpy(random.normal(size=(C, H, W)).astype(np.float32))
+    image = images()[:1]
+
+    def score(at: Tensor) -> Tensor:
+        return (at * weight).sum((1, 2, 3)).tanh()
+
+    expected = captum_infidelity(
+        score,
+        lambda at: (perturbations, at - perturbations),
+        image,
+        signed_map,
+        n_perturb_samples=SAMPLES,
+        normalize=True,
+    )
+    changes = (score(image) - score(image - perturbations)).double()
+    assert forecast(signed_map, perturbations, changes)[0] == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("source", "largest"),
+    [
+        ("captum:DeepLift", 1e-3),
+        ("captum:DeepLiftShap", 1e-3),
+        ("integrated-gradients", 0.05),
+        ("captum:IntegratedGradients", 0.05),
+    ],
+)
+def test_completeness_is_the_sum_of_a_map_minus_the_change_of_the_loss(source: str, largest: float) -> None:
+    columns, network = found(model(), settings(source, 3)), model()
+    for place, (image, label) in enumerate(zip(images(), LABELS.tolist(), strict=True)):
+        (stream,) = streams(3, [START + place])
+        if source.endswith("Shap"):
+            stream.integers(2**31)
+        shape = (8 if source.endswith("Shap") else 1, C, H, W)
+        starts = (
+            stream.random(shape, dtype=np.float32)
+            if source in ("integrated-gradients", "captum:DeepLiftShap")
+            else np.zeros(shape, np.float32)
+        )
+        change = loss_of(network, image, label) - np.mean(
+            [loss_of(network, torch.from_numpy(start), label) for start in starts]
+        )
+        np.testing.assert_allclose(columns["promise"][place], change, rtol=1e-3, atol=1e-5)
+        signed_map = gradient_map(source, network, image[None], LABELS[place : place + 1], [START + place], 3)
+        np.testing.assert_allclose(columns["gap"][place], float(signed_map.sum()) - change, atol=1e-4)
+    assert np.abs(columns["gap"]).sum() < largest * np.abs(columns["promise"]).sum()
+
+
+def test_a_gradient_promises_no_completeness() -> None:
+    columns = found(model(), settings())
+    assert np.isnan(columns["promise"]).all() and np.isnan(columns["gap"]).all()
+
+
+def test_a_map_of_one_value_is_counted_and_one_of_zeros_is_another_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([0.5, 0.0, 2.0, 0.0, 0.0])
+    kept: dict[int, float] = {}
+
+    def flat(_: Any, __: Any, at: Tensor, ___: Any, indices: list[int], ____: int) -> Tensor:
+        return torch.full_like(at, kept.setdefault(indices[0], next(values) if indices[0] not in kept else 0.0))
+
+    monkeypatch.setattr(map_quality, "gradient_map", flat)
+    columns = found(model(), settings())
+    assert columns["constant"].tolist() == [True, False, True, False, False]
+    assert np.isnan(columns["sensitivity"]).tolist() == [False, True, False, True, True]
+
+
 def columns_of(**values: list[float]) -> Any:
     return {f"per_image/{name}": np.array(column, np.float32) for name, column in values.items()}
 
@@ -196,10 +286,15 @@ def test_statistics_are_means_of_shares_over_images() -> None:
         infidelity=[1, 0, 3, 1],
         infidelity_shuffled=[2, 0, 4, 4],
         change=[4, 0, 4, 8],
+        factor=[1, np.nan, -2, -0.5],
+        constant=[0, 0, 1, 0],
+        promise=[2, -1, 0.5, 0.5],
+        gap=[0.1, 0, -0.2, 0.1],
     )
     split = Split(np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.int64))
     summary = summarize(columns, split)
-    assert summary["count/degenerate"] == 1
+    assert (summary["count/degenerate"], summary["count/constant"], summary["count/negative"]) == (1, 1, 2)
+    assert summary["completeness/gap"] == pytest.approx(0.4 / 4)
     for name, shares in (
         ("sensitivity", [0.5, 1.5, 1.0]),
         ("unforetold", [0.25, 0.75, 0.125]),

@@ -90,5 +90,5 @@ def read(path: Path) -> "Result":
     name = result.analysis
     if name not in names():
         raise UserError(f"{path} holds {result.schema}, which this irt does not know: update interpret-robust.")
-    label = get(name).schema.label
-    return result if result.schema == label else hdf5.read(path, label)
+    labels = get(name).schema.readable
+    return result if result.schema in labels else hdf5.read(path, labels)

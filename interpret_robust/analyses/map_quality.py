@@ -7,6 +7,10 @@ Infidelity (ibid.), normalized: squares of the image are replaced by its mean co
 against what the map foretells of it, after the best common factor. A slope, such as a gradient, foretells the product
 of itself and the change of the pixels; a contribution, such as an integrated gradient, foretells its sum over the
 square. Zero is a perfect forecast; a map whose pixels were shuffled stands beside it, since scale alone gains nothing.
+Minus a map has the infidelity of the map: whether the best factor is negative is told with it.
+
+Completeness (Sundararajan et al. 2017): the entries of some maps promise to sum to the loss of the image minus that of
+a baseline, and how far they miss it is told.
 """
 
 from dataclasses import dataclass, field
@@ -14,14 +18,14 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from captum.metrics import infidelity, sensitivity_max
+from captum.metrics import sensitivity_max
 from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution import captum_methods
-from interpret_robust.attribution.gradients import gradient_map
+from interpret_robust.attribution.gradients import gradient_map, map_promise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
@@ -41,9 +45,12 @@ SIDE = 4
 MOVES, SQUARES, SHUFFLE = 20, 21, 22
 """The purposes of random numbers."""
 
+_PROMISE = "NaN for a source without completeness"
+
 SCHEMA = Schema(
     name="map-quality",
-    version=1,
+    version=2,
+    oldest=1,
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction", "i2", "predicted class"),
@@ -51,6 +58,15 @@ SCHEMA = Schema(
         Column("per_image/infidelity", "f4", "normalized infidelity of the map, in units of loss squared"),
         Column("per_image/infidelity_shuffled", "f4", "the same of the map with its pixels in random order"),
         Column("per_image/change", "f4", "mean square of the change of the loss: the infidelity of a map of zeros"),
+        Column(
+            "per_image/factor",
+            "f4",
+            "best factor of the map's forecasts, negative where minus the map foretells the change; NaN for none",
+            since=2,
+        ),
+        Column("per_image/constant", "u1", "1 where the map has one value everywhere, other than zero", since=2),
+        Column("per_image/promise", "f4", f"what the entries of the map promise to sum to; {_PROMISE}", since=2),
+        Column("per_image/gap", "f4", f"the sum of the map minus its promise; {_PROMISE}", since=2),
     ),
     summary=(
         interval("mean/sensitivity", "mean over images with a map, bootstrap 95 % interval"),
@@ -58,6 +74,9 @@ SCHEMA = Schema(
         interval("mean/unforetold_shuffled", "the same of shuffled maps"),
         interval("mean/gain", "unforetold by shuffled maps minus by the maps, paired by image"),
         Column("count/degenerate", "i8", "images whose map is zero everywhere: they have no sensitivity"),
+        Column("count/constant", "i8", "images whose map has one value everywhere, other than zero", since=2),
+        Column("count/negative", "i8", "images whose best factor is negative: the map has the wrong sign", since=2),
+        Column("completeness/gap", "f8", f"sum over images of |gap| over that of |promise|; {_PROMISE}", since=2),
     ),
     groups={
         "mean": {"NX_class": "NXdata", "signal": "unforetold", "axes": "of", "title": "Change of the loss not foretold"}
@@ -100,6 +119,10 @@ class Quality(NamedTuple):
     infidelity: float
     infidelity_shuffled: float
     change: float
+    factor: float
+    constant: bool
+    promise: float
+    gap: float
 
 
 def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings) -> Quality:
@@ -127,31 +150,43 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
         )
     places = torch.from_numpy(order.permutation(attribution[0, 0].numel()))
     permuted_map = attribution.flatten(2)[:, :, places].view_as(attribution)
-    of_map, of_shuffled, of_nothing = (
-        _infidelity(model, image, label, index, candidate, settings)
-        for candidate in (attribution, permuted_map, torch.zeros_like(attribution))
+    perturbations, changes = _changes(model, image, label, index, settings)
+    infidelity, factor = forecast(attribution, perturbations, changes)
+    promise = float(map_promise(settings.source, model, image, label, [index], settings.seed))
+    return Quality(
+        sensitive,
+        infidelity,
+        forecast(permuted_map, perturbations, changes)[0],
+        float(changes.square().mean()),
+        factor,
+        not is_zero and bool((attribution == attribution.flatten()[0]).all()),
+        promise,
+        float(attribution.double().sum()) - promise,
     )
-    return Quality(sensitive, of_map, of_shuffled, of_nothing)
 
 
-def _infidelity(
-    model: Classifier, image: Tensor, label: Tensor, index: int, attribution: Tensor, settings: QualitySettings
-) -> float:
-    """Return Captum's normalized infidelity over one and the same squares for every map `attribution` (1, C, H, W)."""
+def _changes(
+    model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings
+) -> tuple[Tensor, Tensor]:
+    """Return by what a map is multiplied to foretell each square (M, C, H, W), and the changes of the loss (M,)."""
     (squares,) = streams(settings.seed, [index], SQUARES)
-    is_slope = settings.source in SLOPES
+    masks = square_masks(squares, settings.samples, image.shape[2], image.shape[3]).to(image)
+    moves = masks * (image - image.mean((2, 3), keepdim=True))
+    with torch.no_grad():
+        losses = cross_entropy(model(image - moves), label.expand(settings.samples))
+        changes = cross_entropy(model(image), label) - losses
+    return moves if settings.source in SLOPES else masks.expand_as(moves), changes.double()
 
-    def replace_square(images: Tensor) -> tuple[Tensor, Tensor]:
-        masks = square_masks(squares, len(images), image.shape[2], image.shape[3]).to(images)
-        perturbation = masks * (images - images.mean((2, 3), keepdim=True))
-        return perturbation if is_slope else masks.expand_as(images), images - perturbation
 
-    def loss(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return cross_entropy(model(images), label.expand(len(images)))
-
-    value = infidelity(loss, replace_square, image, attribution, n_perturb_samples=settings.samples, normalize=True)
-    return float(value)
+def forecast(attribution: Tensor, perturbations: Tensor, changes: Tensor) -> tuple[float, float]:
+    """Return the normalized infidelity of a map (1, C, H, W), and its best factor, NaN for a map that foretells
+    nothing (captum's `infidelity(normalize=True)`, which does not give the factor).
+    """
+    foretold = (attribution * perturbations).flatten(1).double().sum(1)
+    norm = foretold.square().mean()
+    factor = float((foretold * changes).mean() / norm) if norm > 0 else np.nan
+    rest = changes if np.isnan(factor) else changes - factor * foretold
+    return float(rest.square().mean()), factor
 
 
 def square_masks(random: np.random.Generator, count: int, height: int, width: int) -> Tensor:
@@ -177,19 +212,33 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "mean/unforetold_shuffled": bootstrap_mean(shares[1]),
         "mean/gain": bootstrap_mean(shares[1] - shares[0]),
         "count/degenerate": int(np.isnan(sensitivity).sum()),
+        "count/constant": int(columns["per_image/constant"].sum()),
+        "count/negative": int((columns["per_image/factor"] < 0).sum()),
+        "completeness/gap": relative_gap(columns["per_image/gap"], columns["per_image/promise"]),
     }
+
+
+def relative_gap(gap: AnyArray, promise: AnyArray) -> float:
+    """Return by how much maps miss what they promise to sum to, all images together; NaN where nothing is promised."""
+    missing, whole = (float(np.abs(values.astype(np.float64)).sum()) for values in (gap, promise))
+    return missing / whole if whole > 0 else np.nan
 
 
 def table_row(result: Result) -> dict[str, str]:
     """Return sensitivity, and the share of the loss's change that maps and shuffled maps do not foretell."""
-    return {
+    row = {
         "sensitivity": Interval(*result["mean/sensitivity"]).plain(),
         "not foretold": Interval(*result["mean/unforetold"]).percent(),
         "by shuffled maps": Interval(*result["mean/unforetold_shuffled"]).percent(),
         "gain": Interval(*result["mean/gain"]).percent(),
         "zero maps": str(int(result["count/degenerate"])),
-        "images": str(result.count),
     }
+    if "count/negative" in result:  # files from before version 2 have none
+        row["constant maps"] = str(int(result["count/constant"]))
+        row["wrong sign"] = str(int(result["count/negative"]))
+        if np.isfinite(gap := float(result["completeness/gap"])):
+            row["completeness gap"] = f"{gap:.2%}"
+    return row | {"images": str(result.count)}
 
 
 ANALYSIS = Analysis(SCHEMA, QualitySettings, rows, summarize, table_row)

@@ -71,6 +71,22 @@ def gradient_map(
     return attribution
 
 
+def map_promise(
+    source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
+) -> Tensor:
+    """Return what the maps of `gradient_map` promise to sum to (N,): the loss minus the mean loss of the baselines.
+
+    NaN for a source without this promise (completeness, Sundararajan et al. 2017). GradientShap keeps it in
+    expectation, over its random points.
+    """
+    if source == "integrated-gradients":
+        baselines = _noise_images(images, streams(seed, indices))
+        with torch.no_grad():
+            return cross_entropy(model(images), labels) - cross_entropy(model(baselines), labels)
+    name = source.removeprefix(captum_methods.PREFIX)
+    return captum_methods.promise(name, model, images, labels, streams(seed, indices))
+
+
 def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:
     """Return for each image a class (N,) other than its label, all others being as likely: a function of seed and
     index.
@@ -167,15 +183,19 @@ def _integrate(model: nn.Module, images: Tensor, labels: Tensor, of_image: Seque
     def loss(pixels: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(model(pixels), targets)
 
-    noise = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
     attribution: Tensor = IntegratedGradients(loss).attribute(
         images.detach(),
-        baselines=torch.from_numpy(noise).to(images.device),
+        baselines=_noise_images(images, of_image),
         additional_forward_args=(labels,),
         n_steps=SAMPLES,
         internal_batch_size=len(images),  # a step at a time: memory is that of one gradient
     )
     return attribution.detach()
+
+
+def _noise_images(images: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
+    noise = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
+    return torch.from_numpy(noise).to(images.device)
 
 
 def _check_numbers(values: Tensor) -> None:

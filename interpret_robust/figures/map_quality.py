@@ -8,7 +8,7 @@ from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figu
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label, radius
 
-READS = "map-quality/1"
+READS = ("map-quality/2", "map-quality/1")
 
 DATASETS = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "mean/gain", "count/degenerate")
 

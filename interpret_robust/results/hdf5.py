@@ -11,7 +11,7 @@ before 2026-12 have names in British spelling; whatever reads them here has thos
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -190,12 +190,13 @@ def _view(path: Path) -> Iterator[View]:
         yield View(file)
 
 
-def read(path: Path, schema: str | None = None) -> Result:
+def read(path: Path, schema: str | Sequence[str] | None = None) -> Result:
     """Open a finished file, checking format, schema, completeness and checksum.
 
     Args:
         path: the file.
-        schema: label of what it must hold, such as `attention-rank/1`; anything of ours for None.
+        schema: label of what it must hold, such as `attention-rank/1`, or labels of several versions, the newest
+            first; anything of ours for None.
 
     Raises UserError for a missing, damaged, foreign or unfinished file, or another schema.
     """
@@ -205,7 +206,7 @@ def read(path: Path, schema: str | None = None) -> Result:
         if not file.attrs["complete"]:
             raise UserError(f"{path} is unfinished: run its analysis again to go on.")
         if schema is not None:
-            _check_schema(path, label, schema)
+            _check_schema(path, label, labels_of(schema))
         config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
         if config_sha256(config) != file.attrs["config_sha256"] or not (has_seal or _is_intact(file)):
             raise _damage_error(path)
@@ -355,11 +356,17 @@ UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, AttributeError, TypeE
 """What h5py raises where bytes of a file are not what they were."""
 
 
-def _check_schema(path: Path, label: str, expected: str) -> None:
+def labels_of(schema: str | Sequence[str]) -> Sequence[str]:
+    """Return the labels that a file may have, of one or of several."""
+    return (schema,) if isinstance(schema, str) else schema
+
+
+def _check_schema(path: Path, label: str, readable: Sequence[str]) -> None:
+    expected = readable[0]
     name, wanted_name = label.partition("/")[0], expected.partition("/")[0]
     if name != wanted_name:
         raise UserError(f"{path} holds {label}, and {wanted_name} is needed here.")
-    if label != expected:
+    if label not in readable:
         older = int(label.partition("/")[2]) < int(expected.partition("/")[2])
         remedy = "run its analysis again with --overwrite" if older else "update interpret-robust"
         raise UserError(f"{path} has {label} and this irt reads {expected}: {remedy}.")

@@ -1,7 +1,7 @@
 """What a file of one analysis holds, as data: writer, validator, reader and the format page all go by it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ INTERVAL = ("value", "low", "high")
 class Column:
     """One dataset of a file: its path, NumPy type, meaning, and its axes after the first, by name.
 
+    `since` is the version of the schema in which it came.
+
     Example:
         >>> ir.Column("per_image/attention", "f4", "weight of each position", ("position",)).axes
         ('position',)
@@ -21,6 +23,7 @@ class Column:
     dtype: str
     doc: str
     axes: tuple[str, ...] = ()
+    since: int = 1
 
     @property
     def file_type(self) -> str:
@@ -34,6 +37,7 @@ class Schema:
 
     Attributes:
         name, version: a changed set of columns is a new version.
+        oldest: the oldest version whose files are still read, with the columns of their time; None for this one alone.
         groups: attributes of groups, such as the NXdata signal that a viewer should plot. The first is the
             file's default plot.
         labels: for axes whose places have names, these names. The axis `of` is a value and its interval.
@@ -49,6 +53,7 @@ class Schema:
     summary: tuple[Column, ...]
     groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    oldest: int | None = None
 
     def __post_init__(self) -> None:
         axes = {axis for _, names in self.columns() for axis in names}
@@ -60,6 +65,19 @@ class Schema:
     def label(self) -> str:
         """Return text such as `attention-rank/1`."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Return the labels of all versions that are read, the newest first."""
+        oldest = self.version if self.oldest is None else self.oldest
+        return tuple(f"{self.name}/{version}" for version in range(self.version, oldest - 1, -1))
+
+    def at(self, version: int) -> "Schema":
+        """Return the schema as it was in an earlier version that is still read."""
+        per_image, summary = (
+            tuple(column for column in columns if column.since <= version) for columns in (self.per_image, self.summary)
+        )
+        return replace(self, version=version, per_image=per_image, summary=summary)
 
     def columns(self) -> Iterator[tuple[Column, tuple[str, ...]]]:
         """Yield every column with all its axes."""

@@ -25,8 +25,9 @@ def problems(path: Path) -> list[str]:
         if name not in analyses.names():
             return [f"{path} holds {result.schema}, which no analysis of this irt writes."]
         schema: Schema = analyses.get(name).schema
-        if result.schema != schema.label:
-            hdf5.read(path, schema.label)  # says what to do with another version
+        if result.schema not in schema.readable:
+            hdf5.read(path, schema.readable)  # says what to do with another version
+        schema = schema.at(int(result.schema.partition("/")[2]))
         with h5py.File(path) as file:
             return [f"{path}: {problem}." for problem in _problems(View(file), schema)]
     except UserError as error:

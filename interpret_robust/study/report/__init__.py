@@ -21,7 +21,7 @@ from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
 from interpret_robust.figures import drawing, style
-from interpret_robust.results import names
+from interpret_robust.results import hdf5, names
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.study.report.page import render
 
@@ -69,7 +69,7 @@ def _pictures(folders: Folders) -> Iterator[Path]:
 def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
     """Return the pictures of each analysis that has one."""
     files = {
-        name: [result.path for result in results if result.schema == figures.get(name).READS]
+        name: [result.path for result in results if result.schema in hdf5.labels_of(figures.get(name).READS)]
         for name in figures.names()
     }
     return {
