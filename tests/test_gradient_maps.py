@@ -190,6 +190,18 @@ def test_zero_maps_are_counted_and_gray_and_never_nan(half_blind: Result) -> Non
     chosen = zero[half_blind["examples/index"]]
     assert (half_blind["examples/view"][chosen] == 128).all() and chosen.any()
     assert table_row(half_blind)["zero maps"] == str(zero.sum())
+    assert "constant maps" not in table_row(half_blind)
+
+
+def test_maps_of_one_value_are_counted(tmp_path: Path) -> None:
+    """A network that sees the sum of all pixels, and nothing of some images."""
+    model = Blind()
+    with torch.no_grad():
+        model.linear.layer.weight.copy_(model.linear.layer.weight[:, :1].expand_as(model.linear.layer.weight))
+    result = made(tmp_path / "flat.h5", model, split(), MapSettings())
+    zero = int((split().images[:, 0, 0, 0] >= 128).sum())
+    row = table_row(result)
+    assert (row["zero maps"], row["constant maps"]) == (str(zero), str(N - zero))
 
 
 def test_statistics_follow_from_the_stored_rows(half_blind: Result) -> None:

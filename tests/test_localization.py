@@ -460,3 +460,12 @@ def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_pa
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
     assert caption["numbers"]["at-att seed 0"]["pattern/follows"] == of[1]["pattern/follows"].tolist()
     assert "40 test images of planted" in caption["caption"] and "planted in the images" in caption["caption"]
+
+
+def test_the_table_gives_the_number_of_maps_without_values(finished: dict[str, Path]) -> None:
+    names = ("weights without values", "gradient without values")
+    for path in finished.values():
+        result = hdf5.read(path)
+        counts = [int(count) for count in result["count/undefined"]]
+        row = localization.table_row(result)
+        assert [row.get(name, "0") for name in names] == [str(count) for count in counts]

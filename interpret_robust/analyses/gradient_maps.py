@@ -217,7 +217,10 @@ def table_row(result: Result, *views: str) -> dict[str, str]:
             if rule in VIEWS["clip"]:
                 row[f"{rule}: clipped"] = Interval(*result["view/saturated"][place]).percent()
             row[f"{rule}: contrast"] = Interval(*result["view/contrast"][place]).percent()
-    return row | {"zero maps": str(result["set/degenerate"]), "images": str(result.count)}
+    row["zero maps"] = str(result["set/degenerate"])
+    if constant := int(((result["per_image/deviation"] == 0) & (result["per_image/degenerate"] == 0)).sum()):
+        row["constant maps"] = str(constant)
+    return row | {"images": str(result.count)}
 
 
 def _set_deviation(columns: Columns) -> float:

@@ -112,10 +112,10 @@ def _spell(operation: str) -> str:
 
 def _place(model: nn.Module, path: str) -> str:
     layer = type(model.get_submodule(path)).__name__
-    is_layer = path not in ("", "backbone")
-    return f"layer '{_short(path)}' ({layer})" if is_layer else "the network's own forward"
+    name = _short(path)
+    return f"layer '{name}' ({layer})" if name else "the network's own forward"
 
 
 def _short(path: str) -> str:
     """Return a layer's name as its network has it, without the part of ours around it."""
-    return path.removeprefix("backbone.")
+    return f"{path}.".removeprefix("network.").removeprefix("backbone.").rstrip(".")
