@@ -16,7 +16,8 @@ from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
-from interpret_robust.models.wrapped import Preprocess, WrappedModel
+from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.wrapped import WrappedModel
 
 LABELS = torch.tensor([0, 6, 3, 3, 1])
 PLAIN = Preprocess((0.0,), (1.0,))

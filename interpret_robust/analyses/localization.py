@@ -272,9 +272,9 @@ def table_row(result: Result) -> dict[str, str]:
             result["pattern/share"], result["pattern/share_turned"]
         )
         row["follows exchanged pattern"] = Interval(*result["pattern/follows"]).percent()
-    for name, undefined in zip(MAPS, result["count/undefined"], strict=True):
-        if undefined:
-            row[f"{name} without values"] = str(int(undefined))
+    for name, total in zip(MAPS, result["count/undefined"], strict=True):
+        if total:
+            row[f"{name} without values"] = str(int(total))
     return row | {"images": str(result.count)}
 
 

@@ -62,11 +62,11 @@ SCHEMA = Schema(
             "per_image/factor",
             "f4",
             "best factor of the map's forecasts, negative where minus the map foretells the change; NaN for none",
-            since=2,
+            version=2,
         ),
-        Column("per_image/constant", "u1", "1 where the map has one value everywhere, other than zero", since=2),
-        Column("per_image/promise", "f4", f"what the entries of the map promise to sum to; {_PROMISE}", since=2),
-        Column("per_image/gap", "f4", f"the sum of the map minus its promise; {_PROMISE}", since=2),
+        Column("per_image/constant", "u1", "1 where the map has one value everywhere, other than zero", version=2),
+        Column("per_image/promise", "f4", f"what the entries of the map promise to sum to; {_PROMISE}", version=2),
+        Column("per_image/gap", "f4", f"the sum of the map minus its promise; {_PROMISE}", version=2),
     ),
     summary=(
         interval("mean/sensitivity", "mean over images with a map, bootstrap 95 % interval"),
@@ -74,9 +74,9 @@ SCHEMA = Schema(
         interval("mean/unforetold_shuffled", "the same of shuffled maps"),
         interval("mean/gain", "unforetold by shuffled maps minus by the maps, paired by image"),
         Column("count/degenerate", "i8", "images whose map is zero everywhere: they have no sensitivity"),
-        Column("count/constant", "i8", "images whose map has one value everywhere, other than zero", since=2),
-        Column("count/negative", "i8", "images whose best factor is negative: the map has the wrong sign", since=2),
-        Column("completeness/gap", "f8", f"sum over images of |gap| over that of |promise|; {_PROMISE}", since=2),
+        Column("count/constant", "i8", "images whose map has one value everywhere, other than zero", version=2),
+        Column("count/negative", "i8", "images whose best factor is negative: the map has the wrong sign", version=2),
+        Column("completeness/gap", "f8", f"sum over images of |gap| over that of |promise|; {_PROMISE}", version=2),
     ),
     groups={
         "mean": {"NX_class": "NXdata", "signal": "unforetold", "axes": "of", "title": "Change of the loss not foretold"}
@@ -220,8 +220,8 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 def relative_gap(gap: AnyArray, promise: AnyArray) -> float:
     """Return by how much maps miss what they promise to sum to, all images together; NaN where nothing is promised."""
-    missing, whole = (float(np.abs(values.astype(np.float64)).sum()) for values in (gap, promise))
-    return missing / whole if whole > 0 else np.nan
+    total_gap, whole = (float(np.abs(values.astype(np.float64)).sum()) for values in (gap, promise))
+    return total_gap / whole if whole > 0 else np.nan
 
 
 def table_row(result: Result) -> dict[str, str]:

@@ -223,8 +223,8 @@ def promise(
 def _change(model: nn.Module, image: Tensor, label: Tensor, baselines: Tensor) -> Tensor:
     """Return the loss of an image (1, C, H, W) minus the mean loss of its baselines (B, C, H, W): (1,)."""
     with torch.no_grad():
-        before = cross_entropy(model(baselines), label.expand(len(baselines)))
-        return cross_entropy(model(image), label) - before.mean()
+        baseline_losses = cross_entropy(model(baselines), label.expand(len(baselines)))
+        return cross_entropy(model(image), label) - baseline_losses.mean()
 
 
 def _check_complete(name: str, signed_map: Tensor, change: Tensor) -> None:

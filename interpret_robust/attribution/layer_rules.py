@@ -39,10 +39,10 @@ def layers_with_rule(name: str, model: nn.Module) -> dict[str, nn.Module]:
 
     DeepLift compares exact classes, and passes by layers with backward hooks of others.
     """
-    named = model.named_modules()
+    modules = model.named_modules()
     if name in OF_CHANGES:
-        return {path: layer for path, layer in named if type(layer) in SUPPORTED_NON_LINEAR and not _has_hooks(layer)}
-    return {path: layer for path, layer in named if isinstance(layer, nn.ReLU)}
+        return {path: layer for path, layer in modules if type(layer) in SUPPORTED_NON_LINEAR and not _has_hooks(layer)}
+    return {path: layer for path, layer in modules if isinstance(layer, nn.ReLU)}
 
 
 def check_steps(name: str, model: nn.Module, image: Tensor) -> None:

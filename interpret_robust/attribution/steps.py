@@ -96,8 +96,8 @@ def trace(model: nn.Module, images: Tensor) -> Pass:
                 owners[node] = stack[-1]
 
     def enter(name: str) -> Any:
-        def hook(_: nn.Module, inputs: Any, others: Any) -> None:
-            claim((inputs, others))
+        def hook(_: nn.Module, inputs: Any, keywords: Any) -> None:
+            claim((inputs, keywords))
             stack.append(name)
 
         return hook
@@ -110,9 +110,9 @@ def trace(model: nn.Module, images: Tensor) -> Pass:
 
         return hook
 
-    named = [(name, module) for name, module in model.named_modules() if name]
-    handles = [module.register_forward_pre_hook(enter(name), with_kwargs=True) for name, module in named]
-    handles += [module.register_forward_hook(leave(name)) for name, module in named]
+    modules = [(name, module) for name, module in model.named_modules() if name]
+    handles = [module.register_forward_pre_hook(enter(name), with_kwargs=True) for name, module in modules]
+    handles += [module.register_forward_hook(leave(name)) for name, module in modules]
     try:
         with torch.enable_grad():
             pixels = images.detach().clone().requires_grad_()

@@ -12,7 +12,7 @@ INTERVAL = ("value", "low", "high")
 class Column:
     """One dataset of a file: its path, NumPy type, meaning, and its axes after the first, by name.
 
-    `since` is the version of the schema in which it came.
+    `version` is that of the schema in which it came.
 
     Example:
         >>> ir.Column("per_image/attention", "f4", "weight of each position", ("position",)).axes
@@ -23,7 +23,7 @@ class Column:
     dtype: str
     doc: str
     axes: tuple[str, ...] = ()
-    since: int = 1
+    version: int = 1
 
     @property
     def file_type(self) -> str:
@@ -72,10 +72,11 @@ class Schema:
         oldest = self.version if self.oldest is None else self.oldest
         return tuple(f"{self.name}/{version}" for version in range(self.version, oldest - 1, -1))
 
-    def at(self, version: int) -> "Schema":
+    def restrict(self, version: int) -> "Schema":
         """Return the schema as it was in an earlier version that is still read."""
         per_image, summary = (
-            tuple(column for column in columns if column.since <= version) for columns in (self.per_image, self.summary)
+            tuple(column for column in columns if column.version <= version)
+            for columns in (self.per_image, self.summary)
         )
         return replace(self, version=version, per_image=per_image, summary=summary)
 
