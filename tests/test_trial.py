@@ -2,6 +2,7 @@
 
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,6 +232,18 @@ def test_a_network_that_recomputes_activations_is_attacked_as_without(reentrant:
     attack = ir.PGD(8 / 255, 2 / 255, 3)
     adversarial = attack(tried(seeded(Recomputed)).wrapper, images, labels)
     torch.testing.assert_close(adversarial, attack(tried(seeded(Convolutions)).wrapper, images, labels))
+
+
+def test_pixels_that_torchvisions_own_weights_need_otherwise_are_doubted(tmp_path: Path) -> None:
+    class Transformed(Convolutions):
+        transform_input = False
+
+    network = seeded(Transformed)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    for weights, count in ((str(tmp_path / "weights.pt"), 1), ("random", 0)):
+        card = Card("torchvision:googlenet", label="mine", weights=weights, normalize="none")
+        doubts = bring(network, card, DATA, "noise").doubts
+        assert sum("need --model-arg transform_input=true" in doubt for doubt in doubts) == count
 
 
 # --- copies

@@ -1,0 +1,145 @@
+"""Weights as people's programs save them: below keys, behind prefixes, beside a moving average, in other precisions."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anyone import C, Convolutions, H, W, seeded
+from networks import pixels
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.models.weight_files import load_weights
+
+Weights = dict[str, Tensor]
+
+
+def weights(seed: int = 1) -> Weights:
+    tensors: Weights = seeded(Convolutions, seed=seed).state_dict()
+    return tensors
+
+
+def behind(prefix: str, tensors: Weights) -> Weights:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def answers_of(path: Path, key: str | None = None) -> Tensor:
+    """The logits of a network that began with other weights and then read a file."""
+    network: nn.Module = seeded(Convolutions, seed=0)
+    load_weights(network, "mine", path, key)
+    logits: Tensor = network(pixels(3, C, H, W))
+    return logits
+
+
+def expected(seed: int = 1) -> Tensor:
+    logits: Tensor = seeded(Convolutions, seed=seed)(pixels(3, C, H, W))
+    return logits
+
+
+def without_counters(tensors: Weights) -> Weights:
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def in_precision(dtype: torch.dtype, tensors: Weights) -> Weights:
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+LAYOUTS: dict[str, Callable[[Weights], Any]] = {
+    "plain": lambda tensors: tensors,
+    "compiled": lambda tensors: behind("_orig_mod.", tensors),
+    "data-parallel": lambda tensors: behind("module.", tensors),
+    "both": lambda tensors: behind("module._orig_mod.", tensors),
+    "both the other way": lambda tensors: behind("_orig_mod.module.", tensors),
+    "Lightning": lambda tensors: {"state_dict": behind("model.", tensors), "epoch": 3, "hyper_parameters": {"lr": 0.1}},
+    "Lightning with a loss": lambda tensors: {
+        "state_dict": behind("model.", tensors) | {"loss.weight": torch.ones(7), "metric.total": torch.tensor(3)}
+    },
+    **{
+        key: lambda tensors, key=key: {key: tensors, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}}
+        for key in ("net", "weights", "params", "model_state", "model_state_dict", "model")
+    },
+    "deep": lambda tensors: {"checkpoint": {"model": {"weights": behind("backbone.", tensors)}}},
+    "without counters": without_counters,
+    "half": lambda tensors: {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    },
+    "double": lambda tensors: {
+        name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    },
+    "sparse": lambda tensors: tensors | {"answer.weight": tensors["answer.weight"].to_sparse()},
+    "parameters": lambda tensors: {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse.*")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_are_read_however_they_are_wrapped(layout: str, tmp_path: Path) -> None:
+    torch.save(LAYOUTS[layout](weights()), tmp_path / "weights.pt")
+    tolerance = 0.02 if layout == "half" else 1e-6
+    torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "model."])
+def test_safetensors_are_read_behind_a_prefix(prefix: str, tmp_path: Path) -> None:
+    save_file(behind(prefix, weights()), tmp_path / "weights.safetensors")
+    torch.testing.assert_close(answers_of(tmp_path / "weights.safetensors"), expected())
+
+
+TWINS: dict[str, tuple[Callable[[Weights, Weights], Any], str, str]] = {
+    "beside": (lambda first, second: {"model": first, "model_ema": second}, "model", "model_ema"),
+    "timm": (lambda first, second: {"state_dict": first, "state_dict_ema": second}, "state_dict", "state_dict_ema"),
+    "inside": (
+        lambda first, second: {"state_dict": behind("model.", first) | behind("model.ema.", second)},
+        "state_dict.model",
+        "state_dict.model.ema",
+    ),
+    "Lightning": (
+        lambda first, second: {"state_dict": behind("model.", first) | behind("ema_model.module.", second)},
+        "state_dict.model",
+        "state_dict.ema_model.module",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", TWINS)
+def test_of_two_sets_that_fit_the_user_chooses_one(layout: str, tmp_path: Path) -> None:
+    build, first, second = TWINS[layout]
+    path = tmp_path / "weights.pt"
+    torch.save(build(weights(1), weights(2)), path)
+    with pytest.raises(UserError) as error:
+        answers_of(path)
+    assert f"holds several weights of mine, at '{first}', '{second}': --weights-key chooses one" in str(error.value)
+    torch.testing.assert_close(answers_of(path, first), expected(1))
+    torch.testing.assert_close(answers_of(path, second), expected(2))
+    with pytest.raises(UserError, match=rf"at --weights-key typo; places that do: '{first}', '{second}'"):
+        answers_of(path, "typo")
+
+
+def test_two_equal_sets_are_no_choice(tmp_path: Path) -> None:
+    torch.save({"model": weights(), "model_ema": weights()}, tmp_path / "weights.pt")
+    torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            {"model": {**weights(), "more": torch.zeros(2, 3)}},
+            r"1 tensors at 'model' differ, first more \(shape \(2, 3\)",
+        ),
+        (
+            behind("model.", {**weights(), "answer.bias": torch.zeros(9)}),
+            r"1 tensors at 'model' differ, first answer.bias",
+        ),
+        ({"epoch": 3}, "holds no state dict"),
+        ({}, "holds no state dict"),
+        (torch.zeros(3), "holds no state dict"),
+    ],
+)
+def test_a_file_without_the_weights_is_one_sentence(content: Any, sentence: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=sentence):
+        answers_of(tmp_path / "weights.pt")
