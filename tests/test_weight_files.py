@@ -47,6 +47,11 @@ def in_precision(dtype: torch.dtype, tensors: Weights) -> Weights:
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
+def below(key: str) -> Callable[[Weights], Any]:
+    """Weights at a key, beside what an optimizer keeps."""
+    return lambda tensors: {key: tensors, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}}
+
+
 LAYOUTS: dict[str, Callable[[Weights], Any]] = {
     "plain": lambda tensors: tensors,
     "compiled": lambda tensors: behind("_orig_mod.", tensors),
@@ -57,10 +62,7 @@ LAYOUTS: dict[str, Callable[[Weights], Any]] = {
     "Lightning with a loss": lambda tensors: {
         "state_dict": behind("model.", tensors) | {"loss.weight": torch.ones(7), "metric.total": torch.tensor(3)}
     },
-    **{
-        key: lambda tensors, key=key: {key: tensors, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}}
-        for key in ("net", "weights", "params", "model_state", "model_state_dict", "model")
-    },
+    **{key: below(key) for key in ("net", "weights", "params", "model_state", "model_state_dict", "model")},
     "deep": lambda tensors: {"checkpoint": {"model": {"weights": behind("backbone.", tensors)}}},
     "without counters": without_counters,
     "half": lambda tensors: {

@@ -143,7 +143,7 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
         shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
-    outcome = try_out(wrapper, data, label, str(card.normalize), layer)
+    outcome = try_out(wrapper, data, label, str(card.normalize), layer, is_trained=card.weights != "random")
     tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
     job = {
         "dataset": data.name,

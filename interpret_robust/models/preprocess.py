@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError, unknown
 
-STATISTICS = {
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+STATISTICS: dict[str, Statistics] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "inception": ((0.5,), (0.5,)),
@@ -45,7 +47,7 @@ class Preprocess(nn.Module):
         return (images - self.mean) / self.deviation
 
 
-def statistics(text: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(text: str, channels: int) -> Statistics:
     """Return the mean and deviation for a name of STATISTICS or for numbers: `mean,std`, or one of each a channel.
 
     Raises UserError for anything else, and for numbers that do not suit images of so many `channels`.

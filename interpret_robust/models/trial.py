@@ -4,7 +4,7 @@ What makes every answer meaningless is refused. What makes answers doubtful is o
 sentences are kept in the files of all answers that rest on the model, and shown beside their numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.layers import Choice
-from interpret_robust.models.preprocess import STATISTICS, Preprocess
+from interpret_robust.models.preprocess import STATISTICS, Preprocess, Statistics
 from interpret_robust.models.wrapped import WrappedModel
 
 NORMALIZATION_IMAGES = 100
@@ -42,7 +42,15 @@ class Trial(NamedTuple):
     doubts: tuple[str, ...]
 
 
-def try_out(model: WrappedModel, data: Dataset, label: str, normalize: str, layer: Choice | None) -> Trial:
+def try_out(
+    model: WrappedModel,
+    data: Dataset,
+    label: str,
+    normalize: str,
+    layer: Choice | None,
+    *,
+    is_trained: bool = True,
+) -> Trial:
     """Try a model on a few test images.
 
     Args:
@@ -51,6 +59,7 @@ def try_out(model: WrappedModel, data: Dataset, label: str, normalize: str, laye
         label: what sentences call it.
         normalize: how its normalization is typed.
         layer: that its local features are taken from, None where it has none.
+        is_trained: whether other normalizations are tried: without training none is right.
 
     Raises UserError where it gives no numbers at all, or where no gradient reaches the pixels: attacks and maps would
     mean nothing. The model's weights and the process's random numbers are left as found.
@@ -66,7 +75,7 @@ def try_out(model: WrappedModel, data: Dataset, label: str, normalize: str, laye
         doubts = [f"{label} {doubt}" for doubt in (*_of_answers(model, images), *_of_gradients(model, images, label))]
         if layer is not None and layer.is_doubtful:
             doubts.append(_of_layer(layer, label))
-        accuracy, count, doubt = _of_normalization(model, data, label, normalize)
+        accuracy, count, doubt = _of_normalization(model, data, label, normalize, STATISTICS if is_trained else {})
     return Trial(accuracy, count, (*doubts, *filter(None, [doubt])))
 
 
@@ -94,7 +103,7 @@ def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
                 f"answers an image differently alone and in a batch (by {difference:.1%} of the largest logit): "
                 "numbers depend on --batch-size. Does a layer use statistics of its batch?"
             )
-    if bool(((logits >= 0) & (logits <= 1)).all()):
+    if bool(((logits >= 0) & (logits <= 1)).all()) and bool((logits != logits[0]).any()):
         sums = bool(((logits.sum(1) - 1).abs() < TOLERANCE).all())
         yield (
             f"answers with {'probabilities' if sums else 'numbers between 0 and 1'}, not with logits: gradients of the "
@@ -160,7 +169,9 @@ def _of_layer(layer: Choice, label: str) -> str:
     )
 
 
-def _of_normalization(model: WrappedModel, data: Dataset, label: str, normalize: str) -> tuple[float, int, str | None]:
+def _of_normalization(
+    model: WrappedModel, data: Dataset, label: str, normalize: str, alternatives: Mapping[str, Statistics]
+) -> tuple[float, int, str | None]:
     """Return the share of a few test images that are right, how many, and a doubt about the normalization, or None.
 
     In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
@@ -177,7 +188,7 @@ def _of_normalization(model: WrappedModel, data: Dataset, label: str, normalize:
     better, better_right = normalize, declared_right
     # Of fewer wrong images no other normalization could be significantly better.
     if int((~declared_right).sum()) >= LEAST_WRONG:
-        for name, (mean, deviation) in STATISTICS.items():
+        for name, (mean, deviation) in alternatives.items():
             if len(mean) in (1, channels):
                 other_right = right(Preprocess(mean, deviation, own_preprocess.size).to(device))
                 if other_right.mean() > better_right.mean():
