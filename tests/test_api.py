@@ -516,3 +516,38 @@ def test_what_is_no_model_and_no_file_is_said_to_be_that(tmp_path: Path) -> None
         ir.load("nope")
     with pytest.raises(ir.UserError, match="is a folder: give one of the analysis files in it"):
         ir.open(tmp_path)
+
+
+def corners(_: ir.Model, images: torch.Tensor) -> torch.Tensor:
+    """All weight on the first position."""
+    weights = torch.zeros(len(images), 54)
+    weights[:, 0] = 1
+    return weights
+
+
+def test_a_function_that_a_module_holds_is_a_setting() -> None:
+    model = ir.load(seeded(Convolutions), noise(), label="mine")
+    answer = ir.analyze("attention-rank", model, limit=3, steps=1, spatial_weight=corners)
+    assert answer.result.config["settings"]["spatial_weight"] == f"{__name__}:corners"
+    assert answer["per_image/attention"].sum(0).tolist() == [3, *[0] * 53]
+
+
+@pytest.mark.parametrize("value", [lambda model, images: images, 0.5, ["grad-cam"]])
+def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
+    model = ir.load(seeded(Convolutions), noise(), label="mine")
+    with pytest.raises(ir.UserError, match="attention-rank takes text there, or a function that a module holds"):
+        ir.analyze("attention-rank", model, spatial_weight=value)
+
+
+@pytest.mark.parametrize(
+    ("card", "sentence"),
+    [
+        ({"normalize": (0.5, 0.5)}, r"a model's normalize is \[0.5, 0.5\] where text or null is needed."),
+        ({"resize": "32"}, 'a model\'s resize is "32" where a whole number or null is needed.'),
+        ({"draws": 2.5}, "a model's draws is 2.5 where a whole number or null is needed."),
+        ({"local_layer": nn.ReLU()}, r"a model's local_layer is .*ReLU.* where text or null is needed."),
+    ],
+)
+def test_a_field_of_another_type_is_one_sentence(card: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ir.UserError, match=sentence):
+        ir.load(seeded(Convolutions), noise(), **card)

@@ -16,6 +16,7 @@ from interpret_robust.api.data import Data, open_dataset
 from interpret_robust.api.model import Model
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.plugins import imported
 from interpret_robust.core.spelling import current
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
@@ -145,9 +146,23 @@ def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[st
         expected = types[setting]
         if expected in (int, float, float | None) and not _is_number(value, expected):
             raise UserError(f"{setting} is {value!r}: {name} takes a {'whole ' * (expected is int)}number there.")
-        is_short = expected is str and (value is None or isinstance(value, int))
-        values[setting] = ("none" if value is None else str(value)) if is_short else value
+        values[setting] = _as_text(name, setting, value) if expected is str else value
     return values
+
+
+def _as_text(name: str, setting: str, value: Any) -> str:
+    """Return a setting that is text: `pgd=5` is `pgd="5"`, None is "none", and a function is where it lies.
+
+    Raises UserError for anything else, and for a function that no module holds.
+    """
+    if value is None or isinstance(value, str | int):
+        return "none" if value is None else str(value)
+    reference = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '<')}"
+    if callable(value) and "<" not in reference and imported(reference) is value:
+        return reference
+    raise UserError(
+        f"{setting} is {value!r}: {name} takes text there, or a function that a module holds under its own name."
+    )
 
 
 def _is_number(value: Any, expected: Any) -> bool:

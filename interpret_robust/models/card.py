@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,6 +59,9 @@ class Card:
     draws: int | None = None
 
     def __post_init__(self) -> None:
+        entries = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "arguments"}
+        if problem := _problem(entries | {"arguments": []}):
+            raise UserError(f"a model's {problem}.")
         # Lists become tuples: a card is a key of the models that are kept in memory.
         object.__setattr__(self, "arguments", tuple((name, _hashable(name, value)) for name, value in self.arguments))
         if self.label is not None and not is_printable_label(self.label):
@@ -144,7 +147,7 @@ def _problem(entries: Mapping[str, Any]) -> str | None:
     if not {"model", "arguments"} <= entries.keys() <= Card.__dataclass_fields__.keys():
         return f"it holds {', '.join(entries)}"
     for name, value in entries.items():
-        text = json.dumps(value)
+        text = json.dumps(value, default=repr)
         if name == "arguments":
             pairs = value if isinstance(value, list) else [None]
             if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
