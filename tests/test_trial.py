@@ -108,6 +108,39 @@ def test_a_network_whose_answers_would_mean_nothing_is_refused(change: Any, sent
         tried(Changed(change))
 
 
+class Rounded(torch.autograd.Function):
+    """Pixels in sixteen steps, and the gradient of no rounding."""
+
+    @staticmethod
+    def forward(_: Any, images: Tensor) -> Tensor:
+        return (15 * images).round() / 15
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Replaced(nn.Module):
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.network, self.change = seeded(Convolutions), change
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.change(images))
+        return logits
+
+
+@pytest.mark.parametrize("change", [Rounded.apply, lambda images: 0.9 * images.detach() + 0.1 * images])
+def test_gradients_that_are_not_those_of_the_answers_are_doubted(change: Any) -> None:
+    (doubt,) = doubts_about(Replaced(change))
+    assert doubt.startswith("mine has gradients that are not those of its answers: along them the answer of ")
+
+
+@pytest.mark.parametrize("change", [torch.tanh, lambda images: images**3, lambda images: 100 * images])
+def test_gradients_of_any_smooth_step_are_not_doubted(change: Any) -> None:
+    assert doubts_about(Replaced(change)) == []
+
+
 def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
     network = seeded(Convolutions)
     state, weights = torch.get_rng_state(), copy.deepcopy(network.state_dict())

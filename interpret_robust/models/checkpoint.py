@@ -9,7 +9,7 @@ of (seed, step), so the step is the state of the generators.
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.core.spelling import current_part
 from interpret_robust.models import Classifier, build, checkpoint_file
-from interpret_robust.models.variants import Head, variant
+from interpret_robust.models.architectures import ARCHITECTURES
+from interpret_robust.models.trial import ANSWER_IMAGES, doubts_about_answers
+from interpret_robust.models.variants import VARIANTS, Head, variant
 
 Tensors = dict[str, Tensor]
 
@@ -51,10 +54,18 @@ class Checkpoint:
         source: str = self.about["source"]
         return source
 
-    @property
+    @cached_property
     def doubts(self) -> tuple[str, ...]:
-        """Return nothing: it is a network of ours, see `Subject`."""
-        return ()
+        """Return what is doubtful about a network of an installed architecture or variant, tried on noise.
+
+        Nothing is about those of ours. Raises UserError where its answers mean nothing, see `models.trial`.
+        """
+        if self.job["architecture"] in ARCHITECTURES and self.job["variant"] in VARIANTS:
+            return ()
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand(ANSWER_IMAGES, *self.job["image_shape"], generator=generator)
+        with torch.random.fork_rng([]), exact():
+            return tuple(doubts_about_answers(self.model(torch.device("cpu")), images, self.name))
 
     @property
     def job(self) -> dict[str, Any]:

@@ -243,10 +243,28 @@ def network_of(card: Card, classes: int) -> nn.Module:
         except UserError:
             raise
         except (Exception, SystemExit) as error:
+            if _is_offline(error):
+                raise UserError(
+                    f"the weights of {card.model} have to be downloaded, and their server cannot be reached from here: "
+                    "give a file (--weights FILE) or --weights random, or run this once where there is a network."
+                ) from error
             raise UserError(f"{card.model} cannot be built ({first_words(error)}).") from error
     if card.weight_file is not None:
         load_weights(network, card.model, card.weight_file, card.weights_key)
     return network
+
+
+_OFFLINE = ("ConnectionError", "URLError", "gaierror", "LocalEntryNotFoundError", "OfflineModeIsEnabled")
+"""Errors, by name, of libraries that download weights and cannot."""
+
+
+def _is_offline(error: BaseException | None) -> bool:
+    """Return whether an error is, or was caused by, a server that could not be reached."""
+    while error is not None:
+        if any(kind.__name__ in _OFFLINE for kind in type(error).__mro__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _call(card: Card) -> nn.Module:

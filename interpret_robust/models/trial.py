@@ -15,7 +15,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.layers import Choice
 from interpret_robust.models.preprocess import STATISTICS, Preprocess, Statistics
 from interpret_robust.models.wrapped import WrappedModel
@@ -71,15 +71,28 @@ def try_out(
     device = model.preprocess.mean.device
     images = to_pixels(to_device(data.test.draw(ANSWER_IMAGES), device)[0])
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
-        doubts = [f"{label} {doubt}" for doubt in (*_of_answers(model, images), *_of_gradients(model, images, label))]
+        doubts = list(doubts_about_answers(model, images, label))
         if layer is not None and layer.is_doubtful:
             doubts.append(_of_layer(layer, label))
         accuracy, count, doubt = _of_normalization(model, data, label, normalize, STATISTICS if is_trained else {})
     return Trial(accuracy, count, (*doubts, *filter(None, [doubt])))
 
 
-def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
+def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Iterator[str]:
+    """Yield what is doubtful about the answers of any model to a few images (N, C, H, W), and about their gradients.
+
+    Raises UserError as `try_out` does. Random numbers are drawn from seed 0.
+
+    Example:
+        >>> list(doubts_about_answers(build("small", "average", (3, 32, 32), 10, seed=0).eval(), images, "mine"))
+        []
+    """
+    torch.manual_seed(0)
+    for doubt in (*_of_answers(model, images), *_of_gradients(model, images, label)):
+        yield f"{label} {doubt}"
+
+
+def _of_answers(model: Classifier, images: Tensor) -> Iterator[str]:
     """Yield what is doubtful about the logits of a few images. Raises UserError where they are no numbers."""
     with torch.no_grad():
         logits = model(images)
@@ -95,8 +108,8 @@ def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
     if float((second - logits).abs().max()) > TOLERANCE * float(size):
         yield _randomness(model, second, logits)
     else:
-        if model.draws is not None:
-            yield f"answers the same each time: --draws {model.draws} changes nothing."
+        if draws := _draws(model):
+            yield f"answers the same each time: --draws {draws} changes nothing."
         difference = float((alone - logits).abs().max() / size)
         if difference > TOLERANCE:
             yield (
@@ -112,11 +125,15 @@ def _of_answers(model: WrappedModel, images: Tensor) -> Iterator[str]:
         )
 
 
-def _randomness(model: WrappedModel, second: Tensor, logits: Tensor) -> str:
+def _draws(model: Classifier) -> int | None:
+    return model.draws if isinstance(model, WrappedModel) else None
+
+
+def _randomness(model: Classifier, second: Tensor, logits: Tensor) -> str:
     change_count = int((second.argmax(1) != logits.argmax(1)).sum())
-    if model.draws is not None:
+    if draws := _draws(model):
         return (
-            f"draws random numbers: answers are the expectation over {model.draws} draws of them, and two such "
+            f"draws random numbers: answers are the expectation over {draws} draws of them, and two such "
             f"expectations decide {change_count} of {len(logits)} images differently. More --draws are steadier."
         )
     return (
@@ -125,7 +142,7 @@ def _randomness(model: WrappedModel, second: Tensor, logits: Tensor) -> str:
     )
 
 
-def _of_gradients(model: WrappedModel, images: Tensor, label: str) -> Iterator[str]:
+def _of_gradients(model: Classifier, images: Tensor, label: str) -> Iterator[str]:
     """Yield what is doubtful about gradients of the loss. Raises UserError where none reaches the pixels."""
     with torch.enable_grad():
         pixels = images.clone().requires_grad_()
@@ -159,6 +176,36 @@ def _of_gradients(model: WrappedModel, images: Tensor, label: str) -> Iterator[s
             "its logits have one: they are so large that the loss is zero in float32, and attacks by it fail. "
             "Trust the margin's (CW) and APGD-T, and see `irt flags`."
         )
+    if (count := _false_gradients(model, images, logits, slope)) > len(images) // 2:
+        yield (
+            f"has gradients that are not those of its answers: along them the answer of {count} of the first "
+            f"{len(images)} test images changes by less than half, or more than twice, of what they say. Attacks may "
+            "be too weak, and maps those of another network: does its forward round, detach, or replace gradients? `irt "
+            "analyze masking` also asks without gradients."
+        )
+
+
+STEP = 1e-3
+"""The largest change of a pixel, in [0, 1], by which gradients are compared with differences: a quarter of 1/255."""
+
+
+@torch.no_grad()
+def _false_gradients(model: Classifier, images: Tensor, logits: Tensor, slope: Tensor) -> int:
+    """Return on how many images (N, C, H, W) the winning logit does not change along its gradient as that says.
+
+    It is compared with a central difference over STEP; images whose logit would not change by 1e-4 of its size, which
+    float32 hides, do not count, and none of a network that draws random numbers.
+    """
+    if not torch.allclose(model(images), logits, rtol=TOLERANCE, atol=TOLERANCE * float(logits.abs().max())):
+        return 0
+    size = slope.abs().flatten(1).amax(1).clamp_min(1e-30)
+    move = STEP * slope / size[:, None, None, None]
+    labels = logits.argmax(1, keepdim=True)
+    ahead, behind = ((model(images + sign * move).gather(1, labels))[:, 0] for sign in (1, -1))
+    expected = 2 * (move * slope).flatten(1).sum(1)
+    ratio = (ahead - behind) / expected.clamp_min(1e-30)
+    is_measurable = expected > 1e-4 * logits.abs().amax(1)
+    return int((is_measurable & ((ratio < 0.5) | (ratio > 2))).sum())
 
 
 def _of_layer(layer: Choice, label: str) -> str:
