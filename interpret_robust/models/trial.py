@@ -180,8 +180,8 @@ def _of_gradients(model: Classifier, images: Tensor, label: str) -> Iterator[str
         yield (
             f"has gradients that are not those of its answers: along them the answer of {count} of the first "
             f"{len(images)} test images changes by less than half, or more than twice, of what they say. Attacks may "
-            "be too weak, and maps those of another network: does its forward round, detach, or replace gradients? `irt "
-            "analyze masking` also asks without gradients."
+            "be too weak, and maps those of another network: does its forward round, detach, or replace gradients? "
+            "`irt analyze masking` also asks without gradients."
         )
 
 
