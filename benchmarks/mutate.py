@@ -46,7 +46,7 @@ from interpret_robust.results.schema import Schema
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "checkpoints" / "cifar10-small-natural-seed0.safetensors"
-ANALYSIS = ROOT / "tests" / "golden" / "attention-rank-2.h5"
+ANALYSIS = ROOT / "tests" / "golden" / "attention-rank-3.h5"
 
 PATIENCE = 20.0
 """Seconds after which a reading is taken to hang; none takes one."""
