@@ -675,7 +675,7 @@ def test_a_network_that_does_not_fit_the_data_is_the_users_error(
 
 
 def test_the_size_that_images_were_resized_to_is_told_with_the_error() -> None:
-    with pytest.raises(UserError, match=r"3x12x18 resized to 20 \(.*\): --resize N gives it another size\."):
+    with pytest.raises(UserError, match=r"3x12x18 resized to 20 \(.*\); if that is about their size, --resize N"):
         brought(seeded(Convolutions), noise(), resize=20)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, H, K, Transformer, W, noise, seeded
+from anyone import C, Convolutions, H, K, Levels, Transformer, W, levels, noise, seeded
 from networks import array, pixels
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -61,7 +61,8 @@ def test_a_plain_network_raises_no_doubt() -> None:
     ("change", "kind", "layer"),
     [
         (lambda logits: logits.softmax(1), "probabilities", "softmax"),
-        (torch.sigmoid, "numbers between 0 and 1", "last activation"),
+        (lambda logits: torch.sigmoid(30 * logits), "numbers between 0 and 1", "last activation"),
+        (lambda logits: 10 * logits.softmax(1), "probabilities", "softmax"),
     ],
 )
 def test_answers_that_are_no_logits_are_doubted(change: Any, kind: str, layer: str) -> None:
@@ -87,7 +88,7 @@ def test_a_network_that_draws_random_numbers_is_doubted() -> None:
 
 def test_a_network_whose_answers_depend_on_the_batch_is_doubted() -> None:
     (doubt,) = doubts_about(Changed(lambda logits: logits - logits.mean(0)))
-    assert doubt.startswith("mine answers an image differently alone and in a batch (by ")
+    assert doubt.startswith("mine answers an image differently alone and in a batch of 64: ")
 
 
 def test_a_constant_network_is_doubted() -> None:
@@ -149,6 +150,135 @@ def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda logits: logits - logits.amax(1, keepdim=True),
+        lambda logits: logits + 1e6,
+        lambda logits: torch.cat([logits[:, 1:], torch.full((len(logits), 1), -torch.inf)], 1),
+        lambda logits: torch.cat([logits[:, 1:], torch.full((len(logits), 1), -1e9)], 1),
+        lambda logits: 0.01 * logits + 0.5,
+        lambda logits: 10 * torch.tanh(logits),
+    ],
+    ids=["less the largest", "shifted", "one left out", "one far below", "small", "bounded"],
+)
+def test_logits_of_any_size_and_place_are_not_doubted(change: Any) -> None:
+    assert doubts_about(Changed(change)) == []
+
+
+@pytest.mark.parametrize("change", [lambda z: F.dropout(z, 0.5), lambda z: z - z.mean(0)], ids=["random", "batch"])
+def test_a_class_far_below_the_others_hides_nothing(change: Any) -> None:
+    doubts = doubts_about(Changed(lambda z: torch.cat([change(z[:, 1:]), torch.full((len(z), 1), -1e9)], 1)))
+    assert len(doubts) == 1 and "answers an image differently" in doubts[0]
+
+
+def test_what_depends_on_a_batch_larger_than_a_few_images_is_doubted() -> None:
+    (doubt,) = doubts_about(Changed(lambda logits: torch.cat([logits[:16], 0 * logits[16:]])))
+    assert doubt.startswith("mine answers an image differently alone and in a batch of 64")
+
+
+def test_randomness_that_comes_seldom_is_doubted() -> None:
+    """A row in fifty is dropped: of 128 answers in a batch and again, none is only in a case of thirteen."""
+
+    def drop(logits: Tensor) -> Tensor:
+        return logits * (torch.rand(len(logits), 1) > 0.02)
+
+    assert any("answers an image differently each time" in doubt for doubt in doubts_about(Changed(drop)))
+
+
+def test_a_random_network_is_not_blamed_for_its_normalization() -> None:
+    data = levels()
+
+    class Flickering(Levels):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * torch.randn(len(images), 1).sign()
+
+    doubts = bring(Flickering(20), Card("mine:net", label="mine", normalize="none"), data, "levels").doubts
+    assert not any("--normalize" in doubt for doubt in doubts)
+
+
+def test_few_images_tell_nothing_of_guessing() -> None:
+    split = DATA.test.first(1)
+    data = Dataset("one", DATA.train, Split(split.images, split.labels), DATA.class_names)
+    assert bring(seeded(Convolutions), Card("mine:net"), data, "one").doubts == ()
+
+
+def test_a_network_that_gives_the_most_frequent_class_guesses() -> None:
+    labels = np.where(np.arange(60) % 15 == 0, 1, 0)
+    images = np.random.default_rng(0).integers(0, 256, (60, H, W, C), dtype=np.uint8)
+    data = Dataset("uneven", *(Split(images, labels),) * 2, DATA.class_names)
+    network = Changed(lambda logits: logits + 5 * F.one_hot(torch.zeros(len(logits), dtype=torch.long), K))
+    (doubt,) = bring(network, Card("mine:net", label="mine"), data, "uneven").doubts
+    assert doubt.startswith("mine is right on 93% of the first 60 test images, hardly more than guessing (93%)")
+
+
+# --- networks that are bound to something
+
+
+class Forgetful(Convolutions):
+    """Its train gives nothing back, as many that keep batch norm fixed."""
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]
+        super().train(mode)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+def test_networks_as_people_have_them_are_taken() -> None:
+    images = pixels(2, C, H, W)
+    expected = seeded(Convolutions)(images)
+    network = Forgetful()
+    network.load_state_dict(seeded(Convolutions).state_dict())
+    torch.testing.assert_close(tried_as_it_is(network).wrapper(images), expected)
+    traced = torch.jit.trace(seeded(Convolutions), images[:1])  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(tried_as_it_is(traced).wrapper(images), expected)
+
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.answer = nn.Linear(C * H * W, K)
+
+        def forward(self, at: Tensor) -> Tensor:
+            logits: Tensor = self.answer(at.view(len(at), -1))
+            return logits
+
+    assert tried_as_it_is(Viewed()).wrapper(images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)).shape == (2, K)
+
+
+def tried_as_it_is(network: Any) -> ExternalModel:
+    return bring(network, Card("mine:net", label="mine"), DATA, "noise")
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(K)), "has layers whose sizes are open until they see an image"),
+        (Changed(lambda logits: logits.reshape(1, K)), "answers one image, and not several at once"),
+    ],
+)
+def test_networks_that_cannot_be_asked_are_one_sentence(network: nn.Module, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        tried_as_it_is(network)
+
+
+def test_functions_that_hold_a_part_of_the_network_are_not_copied() -> None:
+    network = seeded(Convolutions)
+    forward = network.forward
+    network.forward = lambda images: forward(images) + 1
+    with pytest.raises(UserError, match="the forward of the network was replaced by a function"):
+        copy_of(network)
+    network = seeded(Convolutions)
+    network.body.register_forward_hook(lambda _, __, output: setattr(network, "kept", output))
+    with pytest.raises(UserError, match="a hook of layer 'body' is a function that holds a part of the network"):
+        copy_of(network)
+
+
+def test_a_network_is_loaded_in_inference_mode_too() -> None:
+    with torch.inference_mode():
+        model = ir.load(seeded(Convolutions), DATA, label="mine")
+    assert ir.analyze("alignment", model, limit=2).result.count == 2
+
+
 # --- the expectation over draws
 
 
@@ -173,6 +303,20 @@ def test_draws_give_the_logarithm_of_mean_probabilities() -> None:
             slow.append(np.log(np.mean([array(model.backbone(images).softmax(1)) for _ in range(4)], axis=0)))
     np.testing.assert_allclose(array(found), slow[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(array(again), slow[1], rtol=1e-4, atol=1e-5)
+
+
+def test_each_draw_sees_the_pixels_of_a_network_that_works_in_place() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = seeded(Convolutions)
+
+        def forward(self, at: Tensor) -> Tensor:
+            logits: Tensor = self.network(at.add_(1))
+            return logits
+
+    model, images = WrappedModel(InPlace(), PLAIN, draws=3), pixels(2, C, H, W)
+    torch.testing.assert_close(model(images), seeded(Convolutions)(images + 1).log_softmax(1))
 
 
 def test_draws_leave_random_numbers_as_they_were_and_reach_features() -> None:

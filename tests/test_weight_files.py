@@ -136,6 +136,7 @@ def test_two_equal_sets_are_no_choice(tmp_path: Path) -> None:
             behind("model.", {**weights(), "answer.bias": torch.zeros(9)}),
             r"1 tensors at 'model' differ, first answer.bias",
         ),
+        ({name: (100 * tensor).to(torch.int8) for name, tensor in weights().items()}, "in the file"),
         ({"epoch": 3}, "holds no state dict"),
         ({}, "holds no state dict"),
         (torch.zeros(3), "holds no state dict"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.api.data import Data, open_dataset
+from interpret_robust.core.device import exact
 from interpret_robust.core.errors import DoubtWarning, UserError, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
@@ -110,6 +111,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
     return model_to_ask
 
 
+@exact()
 def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]) -> Model:
     if "arguments" in card:
         card["arguments"] = tuple(dict(card["arguments"]).items())

@@ -9,9 +9,11 @@ package.module:callable         whatever gives a torch.nn.Module
 """
 
 import copy
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
@@ -118,14 +121,15 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
     these images or answers with another number of classes, where a layer is not there, or gives no local features, and
     where the trial finds that its answers would mean nothing (`models.trial`).
     """
-    network = unwrap(network).eval().requires_grad_(False)
+    network = unwrap(network)
     label = card.label or card.model
     doubts = [f"{label} {doubt}" for doubt in _prepare(network, card)]
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
     part = _check_fit(network, preprocess, image, card, data)
-    layer = _layer(network, preprocess, image, card.local_layer)
+    with _naming_batches(label):
+        layer = _layer(network, preprocess, image, card.local_layer)
     wrapper = WrappedModel(
         network,
         preprocess,
@@ -143,7 +147,8 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
         shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
-    outcome = try_out(wrapper, data, label, str(card.normalize), layer, is_trained=card.weights != "random")
+    with _naming_batches(label):
+        outcome = try_out(wrapper, data, label, str(card.normalize), layer, is_trained=card.weights != "random")
     tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
     job = {
         "dataset": data.name,
@@ -160,6 +165,19 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
     sha256 = checkpoint.tensors_sha256(tensors)
     trial = outcome._replace(doubts=(*doubts, *outcome.doubts))
     return ExternalModel(card, wrapper, data, job, source, sha256, trial, shape)
+
+
+@contextmanager
+def _naming_batches(label: str) -> Iterator[None]:
+    """Make an error of a network, which has answered one image, a sentence about several images at once."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{label} answers one image, and not several at once ({first_words(error)}): is its batch size fixed?"
+        ) from error
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -183,6 +201,7 @@ def copy_of(network: nn.Module) -> nn.Module:
     def detach_and_copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
         return original(tensor if tensor.is_leaf else tensor.detach(), memo)
 
+    _check_closures(unwrap(network))
     original: Callable[..., Tensor] = Tensor.__deepcopy__
     try:
         with mock.patch.object(Tensor, "__deepcopy__", detach_and_copy):
@@ -194,9 +213,33 @@ def copy_of(network: nn.Module) -> nn.Module:
         ) from error
 
 
+def _check_closures(network: nn.Module) -> None:
+    """Raise UserError where a copy would go on using the network: functions that hold parts of it are not copied."""
+    parts = set(network.modules())
+    for path, module in network.named_modules():
+        place = f"layer '{path}'" if path else "the network"
+        if inspect.isfunction(vars(module).get("forward")):
+            raise UserError(
+                f"the forward of {place} was replaced by a function, and a copy would still call the original: write "
+                "it as a class, or as --model package.module:callable."
+            )
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            cells = getattr(hook, "__closure__", None) or ()
+            if any(isinstance(cell.cell_contents, nn.Module) and cell.cell_contents in parts for cell in cells):
+                raise UserError(
+                    f"a hook of {place} is a function that holds a part of the network, and a copy would still write "
+                    "to the original: make it a method, or remove it."
+                )
+
+
 def _prepare(network: nn.Module, card: Card) -> Iterator[str]:
-    """Make a network's numbers float32, and yield what is doubtful about them and about what weights leave open."""
+    """Freeze a network in eval mode and in float32, and yield what is doubtful about its weights."""
     tensors = (*network.parameters(), *network.buffers())
+    if any(is_lazy(tensor) for tensor in tensors):
+        raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
+    network.train(mode=False)  # people override train and eval, and forget to return the network
+    for weights in network.parameters():
+        weights.requires_grad_(False)  # a ScriptModule takes it only one by one
     if other := {tensor.dtype for tensor in tensors if tensor.is_floating_point()} - {torch.float32}:
         network.float()
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other))
@@ -305,9 +348,9 @@ def _numbers_of(preprocess: Preprocess) -> str:
 
 
 def trial_image(data: Dataset) -> Tensor:
-    """Return the first training image: where random weights meet a blank one, nothing may depend on anything."""
-    images, _ = to_device(data.train.first(1), torch.device("cpu"))
-    return to_pixels(images)
+    """Return the training image of most contrast of the first few: on a blank one nothing may depend on anything."""
+    images = to_pixels(to_device(data.train.first(16), torch.device("cpu"))[0])
+    return images[images.flatten(1).std(1).argmax()][None]
 
 
 def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: Card, data: Dataset) -> str | None:
@@ -327,7 +370,7 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
         images_resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(
             f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{images_resized} "
-            f"({first_words(error)}): --resize N gives it another size."
+            f"({first_words(error)}); if that is about their size, --resize N gives it another."
         ) from error
     classes = len(data.class_names)
     part = card.logits if card.logits is not None else logits_part(answer, classes)

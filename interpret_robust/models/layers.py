@@ -150,13 +150,19 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
         name: as_map(passes[-1], aspect, prefix) if _has_images(passes[-1], len(image)) else None
         for name, passes in outputs.items()
     }
-    live = [name for name, feature_map in maps.items() if feature_map is not None and outputs[name][-1].requires_grad]
+    live = [
+        name
+        for name, feature_map in maps.items()
+        if feature_map is not None and outputs[name][-1].requires_grad and answers[-1].requires_grad
+    ]
     live_outputs = [outputs[name][-1] for name in live]
     gradients = torch.autograd.grad(answers[-1], live_outputs, allow_unused=True) if live_outputs else ()
     matters = {
         name
         for name, gradient in zip(live, gradients, strict=True)
-        if (of_local := as_map(gradient, aspect, prefix)) is not None and bool((of_local.local != 0).any())
+        if gradient is not None
+        and (of_local := as_map(gradient, aspect, prefix)) is not None
+        and bool((of_local.local != 0).any())
     }
     return [
         Layer(
@@ -182,13 +188,15 @@ class Choice(NamedTuple):
 
     `first` is the number of the first token of the image where it had to be measured, see `as_map`; `locality` the
     share of other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
-    positions, NaN where no gradient tells; `threshold` how large it has to be.
+    positions, NaN where no gradient tells; `threshold` how large it has to be;
+    `skipped` how many layers behind it were passed by because their positions are in doubt.
     """
 
     name: str
     first: int | None
     locality: float
     threshold: float
+    skipped: int = 0
 
     @property
     def is_doubtful(self) -> bool:
@@ -219,10 +227,10 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
     local = [layer.name for layer in reversed(layers(network, preprocess, image)) if layer.is_local]
     sees_all = (name for name in local if _sees_all(network, name, preprocess, image))
     doubtful = None
-    for name in sees_all:
+    for skipped, name in enumerate(sees_all):
         choice = reading(network, preprocess, image, name)
         if not choice.is_doubtful:
-            return choice
+            return choice._replace(skipped=skipped)
         doubtful = doubtful or choice
     return doubtful or (reading(network, preprocess, image, local[0]) if local else None)
 

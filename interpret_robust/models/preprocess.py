@@ -44,7 +44,13 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.size is not None:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        return (images - self.mean) / self.deviation
+        normalized = (images - self.mean) / self.deviation
+        return normalized.contiguous()  # a network may view its pixels in another shape
+
+    def is_like(self, other: "Preprocess") -> bool:
+        """Return whether another one normalizes alike."""
+        differences = (self.mean - other.mean, self.deviation - other.deviation)
+        return all(float(difference.abs().max()) < 1e-4 for difference in differences)
 
 
 def statistics(text: str, channels: int) -> Statistics:

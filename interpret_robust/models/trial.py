@@ -4,9 +4,12 @@ What makes every answer meaningless is refused. What makes answers doubtful is o
 sentences are kept in the files of all answers that rest on the model, and shown beside their numbers.
 """
 
+import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
@@ -15,23 +18,23 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
+from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.layers import Choice
 from interpret_robust.models.preprocess import STATISTICS, Preprocess, Statistics
 from interpret_robust.models.wrapped import WrappedModel
 
+MANY_SKIPPED = 3
+"""Layers behind the one that is taken from which on a sentence says so: one may be a change of shape."""
+
 NORMALIZATION_IMAGES = 100
 """Images on which a model's normalization is tried out, of at most SMALL pixels; of larger ones a third."""
 
-SMALL = 96 * 96
 
 ANSWER_IMAGES = 8
 """Images on which answers and gradients are looked at."""
 
 SIGNIFICANT = 0.01
-
-TOLERANCE = 1e-4
-"""Answers differ where they do by more than this share of the largest logit."""
 
 
 class Trial(NamedTuple):
@@ -70,10 +73,10 @@ def try_out(
     """
     device = model.preprocess.mean.device
     images = to_pixels(to_device(data.test.draw(ANSWER_IMAGES), device)[0])
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with _preserve_random_numbers(device):
         doubts = list(doubts_about_answers(model, images, label))
-        if layer is not None and layer.is_doubtful:
-            doubts.append(_of_layer(layer, label))
+        if layer is not None:
+            doubts += _of_layer(layer, label)
         accuracy, count, doubt = _of_normalization(model, data, label, normalize, STATISTICS if is_trained else {})
     return Trial(accuracy, count, (*doubts, *filter(None, [doubt])))
 
@@ -88,128 +91,34 @@ def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Itera
         []
     """
     torch.manual_seed(0)
-    for doubt in (*_of_answers(model, images), *_of_gradients(model, images, label)):
-        yield f"{label} {doubt}"
+    try:
+        for doubt in (*doubts_about_logits(model, images), *doubts_about_gradients(model, images)):
+            yield f"{label} {doubt}"
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from error
 
 
-def _of_answers(model: Classifier, images: Tensor) -> Iterator[str]:
-    """Yield what is doubtful about the logits of a few images. Raises UserError where they are no numbers."""
-    with torch.no_grad():
-        logits = model(images)
-        second, alone = model(images), torch.cat([model(image[None]) for image in images])
-    size = logits.abs().max().clamp_min(1e-30)
-    if not bool(logits.isfinite().any()):
-        raise UserError(
-            f"the network answers none of {len(images)} images with numbers: are its weights and --normalize right?"
+@contextmanager
+def _preserve_random_numbers(device: torch.device) -> Iterator[None]:
+    """Restore the states of torch's, NumPy's and Python's generators afterwards."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def _of_layer(layer: Choice, label: str) -> Iterator[str]:
+    if layer.skipped >= MANY_SKIPPED:
+        yield (
+            f"{label}: local features are those of layer '{layer.name}', since the positions of {layer.skipped} layers "
+            "behind it are not in the order of the image. --local-layer names another."
         )
-    if strange := int((~logits.isfinite()).any(1).sum()):
-        yield f"answers {strange} of the first {len(images)} test images with logits that are not finite numbers."
+    if not layer.is_doubtful:
         return
-    if float((second - logits).abs().max()) > TOLERANCE * float(size):
-        yield _randomness(model, second, logits)
-    else:
-        if draws := _draws(model):
-            yield f"answers the same each time: --draws {draws} changes nothing."
-        difference = float((alone - logits).abs().max() / size)
-        if difference > TOLERANCE:
-            yield (
-                f"answers an image differently alone and in a batch (by {difference:.1%} of the largest logit): "
-                "numbers depend on --batch-size. Does a layer use statistics of its batch?"
-            )
-    if bool(((logits >= 0) & (logits <= 1)).all()) and bool((logits != logits[0]).any()):
-        sums = bool(((logits.sum(1) - 1).abs() < TOLERANCE).all())
-        yield (
-            f"answers with {'probabilities' if sums else 'numbers between 0 and 1'}, not with logits: gradients of the "
-            "loss nearly vanish, attacks fail and robustness is overstated. Return what goes into its "
-            f"{'softmax' if sums else 'last activation'}."
-        )
-
-
-def _draws(model: Classifier) -> int | None:
-    return model.draws if isinstance(model, WrappedModel) else None
-
-
-def _randomness(model: Classifier, second: Tensor, logits: Tensor) -> str:
-    change_count = int((second.argmax(1) != logits.argmax(1)).sum())
-    if draws := _draws(model):
-        return (
-            f"draws random numbers: answers are the expectation over {draws} draws of them, and two such "
-            f"expectations decide {change_count} of {len(logits)} images differently. More --draws are steadier."
-        )
-    return (
-        f"answers an image differently each time ({change_count} of {len(logits)} decisions changed): each number is "
-        "one draw of many, and attacks are too weak. --draws 20 asks for the expectation over 20 draws."
-    )
-
-
-def _of_gradients(model: Classifier, images: Tensor, label: str) -> Iterator[str]:
-    """Yield what is doubtful about gradients of the loss. Raises UserError where none reaches the pixels."""
-    with torch.enable_grad():
-        pixels = images.clone().requires_grad_()
-        logits = model(pixels)
-        gradient = None
-        if logits.requires_grad:
-            labels = logits.argmax(1)
-            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, pixels, allow_unused=True, retain_graph=True)
-            (slope,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), pixels, allow_unused=True)
-    if gradient is None or slope is None:
-        raise UserError(
-            f"{label}: no gradient of the answer reaches the pixels, so that attacks and maps would mean nothing: does "
-            "its forward use torch.no_grad, detach, or a step through NumPy?"
-        )
-    if bool((slope == 0).all()):
-        if bool((logits == logits[0]).all()):
-            yield f"answers all of the first {len(images)} test images alike, as an untrained network may."
-            return
-        raise UserError(
-            f"{label}: the gradient of the answer is zero in every pixel of {len(images)} images, though their answers "
-            "differ, so that attacks and maps would mean nothing: does its forward round the pixels?"
-        )
-    if strange := int((~gradient.isfinite()).flatten(1).any(1).sum()):
-        yield f"has gradients that are not numbers on {strange} of the first {len(images)} test images."
-        return
-    zero_count = int((gradient.flatten(1) == 0).all(1).sum())
-    if zero_count > len(images) // 2:
-        yield (
-            f"has a cross-entropy without any gradient on {zero_count} of the first {len(images)} test images, though "
-            "its logits have one: they are so large that the loss is zero in float32, and attacks by it fail. "
-            "Trust the margin's (CW) and APGD-T, and see `irt flags`."
-        )
-    if (count := _false_gradients(model, images, logits, slope)) > len(images) // 2:
-        yield (
-            f"has gradients that are not those of its answers: along them the answer of {count} of the first "
-            f"{len(images)} test images changes by less than half, or more than twice, of what they say. Attacks may "
-            "be too weak, and maps those of another network: does its forward round, detach, or replace gradients? "
-            "`irt analyze masking` also asks without gradients."
-        )
-
-
-STEP = 1e-3
-"""The largest change of a pixel, in [0, 1], by which gradients are compared with differences: a quarter of 1/255."""
-
-
-@torch.no_grad()
-def _false_gradients(model: Classifier, images: Tensor, logits: Tensor, slope: Tensor) -> int:
-    """Return on how many images (N, C, H, W) the winning logit does not change along its gradient as that says.
-
-    It is compared with a central difference over STEP; images whose logit would not change by 1e-4 of its size, which
-    float32 hides, do not count, and none of a network that draws random numbers.
-    """
-    if not torch.allclose(model(images), logits, rtol=TOLERANCE, atol=TOLERANCE * float(logits.abs().max())):
-        return 0
-    size = slope.abs().flatten(1).amax(1).clamp_min(1e-30)
-    move = STEP * slope / size[:, None, None, None]
-    labels = logits.argmax(1, keepdim=True)
-    ahead, behind = ((model(images + sign * move).gather(1, labels))[:, 0] for sign in (1, -1))
-    expected = 2 * (move * slope).flatten(1).sum(1)
-    ratio = (ahead - behind) / expected.clamp_min(1e-30)
-    is_measurable = expected > 1e-4 * logits.abs().amax(1)
-    return int((is_measurable & ((ratio < 0.5) | (ratio > 2))).sum())
-
-
-def _of_layer(layer: Choice, label: str) -> str:
-    return (
+    yield (
         f"{label}: a position of layer '{layer.name}' depends more on its own pixels than on {layer.locality:.0%} of "
         f"the others, where {layer.threshold:.0%} are expected: maps and ranks by position may lie elsewhere. "
         "--local-layer names another."
@@ -222,7 +131,7 @@ def _of_normalization(
     """Return the share of a few test images that are right, how many, and a doubt about the normalization, or None.
 
     In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
-    that cannot be told from guessing (an exact binomial test).
+    that is not better than always giving the most frequent class (an exact binomial test). Few images tell neither.
     """
     own_preprocess, device = model.preprocess, model.preprocess.mean.device
     side = own_preprocess.size or max(data.image_shape[1:])
@@ -230,19 +139,21 @@ def _of_normalization(
     pixels, labels = to_device(split, device)
     right = _judge(model, to_pixels(pixels), labels)
     declared_right, count, channels = right(own_preprocess), len(split), data.image_shape[0]
-    accuracy, chance = float(declared_right.mean()), 1 / len(data.class_names)
+    accuracy = float(declared_right.mean())
+    chance = max(1 / len(data.class_names), float(np.bincount(split.labels).max() / count))
     summary = f"{label} is right on {accuracy:.0%} of the first {count} test images"
     better, better_right = normalize, declared_right
     # Of fewer wrong images no other normalization could be significantly better.
-    if int((~declared_right).sum()) >= LEAST_WRONG:
+    if int((~declared_right).sum()) >= LEAST_WRONG and np.array_equal(right(own_preprocess), declared_right):
         for name, (mean, deviation) in alternatives.items():
-            if len(mean) in (1, channels):
-                other_right = right(Preprocess(mean, deviation, own_preprocess.size).to(device))
+            other = Preprocess(mean, deviation, own_preprocess.size).to(device)
+            if len(mean) in (1, channels) and not other.is_like(own_preprocess):
+                other_right = right(other)
                 if other_right.mean() > better_right.mean():
                     better, better_right = name, other_right
     if better_right.mean() > accuracy and mcnemar(better_right, declared_right).p_value < SIGNIFICANT:
         doubt = f"{summary} with --normalize {normalize}, and on {better_right.mean():.0%} with --normalize {better}."
-    elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT:
+    elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT >= chance**count:
         doubt = (
             f"{summary}, hardly more than guessing ({chance:.0%}): are its normalization and the order of its "
             "classes right?"

@@ -87,8 +87,13 @@ def _mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
         name
         for name in expected.keys() | tensors.keys()
         if not (name.endswith(COUNTER) and name not in tensors)
-        and (name not in expected or name not in tensors or expected[name].shape != tensors[name].shape)
+        and (name not in expected or name not in tensors or not _is_alike(tensors[name], expected[name]))
     )
+
+
+def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
+    """Return whether two tensors have one shape and one kind of numbers: integers lack their scale."""
+    return tensor.shape == expected.shape and tensor.is_floating_point() == expected.is_floating_point()
 
 
 def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
@@ -116,7 +121,10 @@ def _no_fit(
 
 
 def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
-    return f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
+    if name not in tensors:
+        return "none"
+    dtype = str(tensors[name].dtype).removeprefix("torch.")
+    return f"shape {tuple(tensors[name].shape)}" + ("" if tensors[name].is_floating_point() else f" of {dtype}")
 
 
 def _read(path: Path) -> Any:

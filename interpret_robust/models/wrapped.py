@@ -58,9 +58,9 @@ class WrappedModel(Classifier):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = self.preprocess(images)
+        # Pixels anew for each draw: a network may work in their place.
         with no_recomputation():
-            return self._over_draws(lambda: (self._logits(self.backbone(pixels)),))[0]
+            return self._over_draws(lambda: (self._logits(self.backbone(self.preprocess(images))),))[0]
 
     def _logits(self, answer: Any) -> Tensor:
         return as_logits(answer, self.part, self.classes)

@@ -1,0 +1,190 @@
+"""What is doubtful about a model's answers to a few images, and about their gradients: a sentence each.
+
+Sentences begin with a verb, to be read behind the model's name.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.models.classifier import Classifier
+from interpret_robust.models.wrapped import WrappedModel
+
+BATCH, SMALL_BATCH = 64, 16
+"""Copies of images in the batch whose answers are compared with those of single images; of large images fewer."""
+
+SMALL = 96 * 96
+"""Pixels of the largest image of which BATCH copies are asked."""
+
+TOLERANCE = 1e-4
+"""Answers differ where a logit does by more than this share of the gap between the two largest, on average."""
+
+ROUNDING = 1e-5
+"""Share of a logit that float32 may lose on the way."""
+
+STEP = 1e-3
+"""The largest change of a pixel, in [0, 1], by which gradients are compared with differences: a quarter of 1/255."""
+
+
+class Answers(NamedTuple):
+    """Logits (N, classes) of the same images: in one batch with copies of themselves, again, alone, and again."""
+
+    together: Tensor
+    repeated: Tensor
+    alone: Tensor
+    alone_repeated: Tensor
+
+
+def ask(model: Classifier, images: Tensor) -> Answers:
+    """Return what a model answers to images (N, C, H, W), asked in four ways."""
+    copies = (BATCH if images[0, 0].numel() <= SMALL else SMALL_BATCH) // len(images)
+    batch = images.repeat(max(copies, 1), 1, 1, 1)
+    with torch.no_grad():
+        together, repeated = model(batch), model(batch)
+        alone, alone_repeated = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
+    return Answers(together, repeated, alone, alone_repeated)
+
+
+def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
+    """Yield what is doubtful about the logits of images (N, C, H, W).
+
+    Raises UserError where none of them is a number.
+    """
+    answers = ask(model, images)
+    logits = answers.together[: len(images)]
+    if not bool((logits.isfinite()).any()):
+        raise UserError(
+            f"the network answers none of {len(images)} images with numbers: are its weights and --normalize right?"
+        )
+    # A class may be left out by -inf.
+    if count := int((logits.isnan() | (logits == torch.inf)).any(1).sum()):
+        yield f"answers {count} of the first {len(images)} test images with logits that are not finite numbers."
+        return
+    draws = model.draws if isinstance(model, WrappedModel) else None
+    if is_random(answers):
+        yield _randomness(answers, len(images), draws)
+    else:
+        if draws:
+            yield f"answers the same each time: --draws {draws} changes nothing."
+        if not is_same(answers.together, answers.alone.repeat(len(answers.together) // len(images), 1)):
+            yield (
+                f"answers an image differently alone and in a batch of {len(answers.together)}: numbers depend on "
+                "--batch-size. Does a layer use statistics of its batch, or does the network remember earlier images?"
+            )
+    if bool((logits != logits[0]).any()):
+        yield from _probabilities(logits)
+
+
+def is_random(answers: Answers) -> bool:
+    """Return whether the same question got two answers."""
+    return not (is_same(answers.together, answers.repeated) and is_same(answers.alone, answers.alone_repeated))
+
+
+def is_same(first: Tensor, second: Tensor) -> bool:
+    """Return whether two sets of logits (N, classes) are equal but for rounding."""
+    highest = first.topk(min(2, first.shape[1]), dim=1).values
+    gap = float((highest[:, 0] - highest[:, -1]).mean().clamp_min(1e-30).nan_to_num(1.0, 1.0))
+    return torch.allclose(first, second, rtol=ROUNDING, atol=TOLERANCE * gap, equal_nan=True)
+
+
+def _randomness(answers: Answers, count: int, draws: int | None) -> str:
+    pairs = (answers.together[:count], answers.repeated[:count]), (answers.alone, answers.alone_repeated)
+    changes = max(int((first.argmax(1) != second.argmax(1)).sum()) for first, second in pairs)
+    if draws:
+        return (
+            f"draws random numbers: answers are the expectation over {draws} draws of them, and two such expectations "
+            f"decide {changes} of {count} images differently. More --draws are steadier."
+        )
+    return (
+        f"answers an image differently each time ({changes} of {count} decisions changed): each number is one draw of "
+        "many, and attacks are too weak. If it draws random numbers, --draws 20 asks for their expectation over 20; "
+        "if it remembers earlier images, no number can be repeated."
+    )
+
+
+def _probabilities(logits: Tensor) -> Iterator[str]:
+    """Yield a sentence where logits (N, classes) look like what a softmax or a sigmoid gives."""
+    low, high = float(logits.min()), float(logits.max())
+    sums = logits.sum(1)
+    is_softmax = low >= 0 and bool(((sums - sums[0]).abs() < TOLERANCE * (high - low)).all())
+    is_sigmoid = low >= 0 and high <= 1 and high - low > 0.5
+    if is_softmax or is_sigmoid:
+        kind = "probabilities" if is_softmax else "numbers between 0 and 1"
+        yield (
+            f"answers with {kind}, not with logits: gradients of the loss nearly vanish, attacks fail and robustness "
+            f"is overstated. Return what goes into its {'softmax' if is_softmax else 'last activation'}."
+        )
+
+
+def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
+    """Yield what is doubtful about gradients with respect to the pixels of images (N, C, H, W).
+
+    Raises UserError where none reaches them.
+    """
+    with torch.enable_grad():
+        pixels = images.clone().requires_grad_()
+        logits = model(pixels)
+        gradient = slope = None
+        if logits.requires_grad:
+            loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, pixels, allow_unused=True, retain_graph=True)
+            (slope,) = torch.autograd.grad(_project(logits).sum(), pixels, allow_unused=True)
+    if gradient is None or slope is None:
+        raise UserError(
+            "no gradient of the answer reaches the pixels, so that attacks and maps would mean nothing: does the "
+            "network's forward use torch.no_grad, detach, or a step through NumPy?"
+        )
+    if bool((slope == 0).all()):
+        if bool((logits == logits[0]).all()):
+            yield f"answers all of the first {len(images)} test images alike, as an untrained network may."
+            return
+        raise UserError(
+            f"the gradient of the answer is zero in every pixel of {len(images)} images, though their answers differ, "
+            "so that attacks and maps would mean nothing: does the network's forward round the pixels?"
+        )
+    if count := int((~gradient.isfinite()).flatten(1).any(1).sum()):
+        yield f"has gradients that are not numbers on {count} of the first {len(images)} test images."
+        return
+    zero_count = int((gradient.flatten(1) == 0).all(1).sum())
+    if zero_count > len(images) // 2:
+        yield (
+            f"has a cross-entropy without any gradient on {zero_count} of the first {len(images)} test images, though "
+            "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "
+            "Trust the margin's (CW) and APGD-T, and see `irt flags`."
+        )
+    if (count := _false_gradients(model, images, logits, slope)) > len(images) // 2:
+        yield (
+            f"has gradients that are not those of its answers: along them the answer of {count} of the first "
+            f"{len(images)} test images changes by less than half, or more than twice, of what they say. Attacks may "
+            "be too weak, and maps those of another network: does its forward round, detach, or replace gradients? "
+            "`irt analyze masking` also asks without gradients."
+        )
+
+
+def _project(logits: Tensor) -> Tensor:
+    """Return a fixed random combination (N,) of the logits of each image: of all that are finite."""
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randn(logits.shape[1], generator=generator).to(logits)
+    return (torch.where(logits.isfinite(), logits, 0) * factors).sum(1)
+
+
+@torch.no_grad()
+def _false_gradients(model: Classifier, images: Tensor, logits: Tensor, slope: Tensor) -> int:
+    """Return on how many images (N, C, H, W) the answer does not change along its gradient as that says.
+
+    Its `_project` is compared with a central difference over STEP. Images on which that would not change by 1e-4 of the
+    logits' size, which float32 hides, do not count, and none of a network that answers differently each time.
+    """
+    if not is_same(model(images), logits):
+        return 0
+    size = slope.abs().flatten(1).amax(1).clamp_min(1e-30)
+    move = STEP * slope / size[:, None, None, None]
+    ahead, behind = (_project(model(images + sign * move)) for sign in (1, -1))
+    expected = 2 * (move * slope).flatten(1).sum(1)
+    ratio = (ahead - behind) / expected.clamp_min(1e-30)
+    scale = torch.where(logits.isfinite(), logits, 0).abs().amax(1)
+    return int(((expected > 1e-4 * scale) & ((ratio < 0.5) | (ratio > 2))).sum())
