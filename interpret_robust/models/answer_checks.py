@@ -109,7 +109,7 @@ def _randomness(answers: Answers, count: int, draws: int | None) -> str:
 def _probabilities(logits: Tensor) -> Iterator[str]:
     """Yield a sentence where logits (N, classes) look like what a softmax or a sigmoid gives."""
     low, high = float(logits.min()), float(logits.max())
-    sums = logits.sum(1)
+    sums = logits.double().sum(1)
     is_softmax = low >= 0 and bool(((sums - sums[0]).abs() < TOLERANCE * (high - low)).all())
     is_sigmoid = low >= 0 and high <= 1 and high - low > 0.5
     if is_softmax or is_sigmoid:
