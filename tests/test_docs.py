@@ -29,7 +29,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 LEFT_OUT = "not run in tests: "
 REASONS = {"installs packages", "downloads weights", "takes minutes"}
-WRITTEN = ("my_network", "my_networks", "my_weights", "my_package", "train")
+WRITTEN = ("my_network", "my_networks", "my_answers", "my_weights", "my_package", "train")
 """Modules that the pages have a reader write and that others of theirs import."""
 
 
