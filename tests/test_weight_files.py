@@ -120,6 +120,34 @@ def test_of_two_sets_that_fit_the_user_chooses_one(layout: str, tmp_path: Path) 
         answers_of(path, "typo")
 
 
+AVERAGES: dict[str, Callable[[Weights, Weights], Any]] = {
+    "a list": lambda first, second: {"model": first, "ema": {"decay": 0.99, "shadow_params": list(second.values())}},
+    "names without dots": lambda first, second: {
+        "model": first,
+        "model_ema": {name.replace(".", ""): tensor for name, tensor in second.items()},
+    },
+    "parameters only": lambda first, second: {
+        "model": first,
+        "ema": {name: tensor for name, tensor in second.items() if "running" not in name},
+    },
+}
+
+
+@pytest.mark.parametrize("layout", AVERAGES)
+def test_a_moving_average_in_another_form_is_not_passed_over(layout: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(AVERAGES[layout](weights(1), weights(2)), path)
+    with pytest.raises(UserError, match="looks like a moving average of them in another form: --weights-key 'model'"):
+        answers_of(path)
+    torch.testing.assert_close(answers_of(path, "model"), expected(1))
+
+
+def test_the_counter_of_averaged_weights_is_no_second_set(tmp_path: Path) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(seeded(Convolutions, seed=1))
+    torch.save(averaged.state_dict(), tmp_path / "weights.pt")
+    torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected())
+
+
 def test_two_equal_sets_are_no_choice(tmp_path: Path) -> None:
     torch.save({"model": weights(), "model_ema": weights()}, tmp_path / "weights.pt")
     torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected())

@@ -195,7 +195,7 @@ run_options = options(
     form_option,
     click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]"),
     click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part."),
-    click.option("--limit", type=COUNT, help="Only the first N images."),
+    click.option("--limit", type=COUNT, help="Only N images: the first, or a fair draw of a sorted split."),
     click.option("--batch-size", type=COUNT, default=250, show_default=True, help="Images computed at once."),
     click.option(
         "--recalibrate",

@@ -4,6 +4,7 @@ Files hold them as people's programs wrap them: below a key, behind a prefix tha
 a moving average of the same weights. What fits the network is taken; where two sets fit, the user chooses.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ def load_weights(network: nn.Module, label: str, path: Path, key: str | None = N
     Example:
         >>> load_weights(network, "torchvision:resnet18", Path("last.ckpt"), "model_ema")
     """
-    expected = network.state_dict()
-    sets = dict(_sets(_read(path), expected))
+    content, expected = _read(path), network.state_dict()
+    sets = dict(_sets(content, expected))
     candidates = {place: tensors for place, tensors in sets.items() if not _mismatches(tensors, expected)}
     if key is not None:
         candidates = {place: tensors for place, tensors in candidates.items() if place == key.rstrip(".")}
@@ -50,8 +51,31 @@ def load_weights(network: nn.Module, label: str, path: Path, key: str | None = N
     if any(not _are_equal(first, other) for other in rivals):
         places = ", ".join(repr(place) if place else "the top" for place in candidates)
         raise UserError(f"{path} holds several weights of {label}, at {places}: --weights-key chooses one of them.")
+    if key is None and (average := _average(content, tuple(candidates))):
+        raise UserError(
+            f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
+            f"form: --weights-key '{next(iter(candidates))}' takes the weights as they are."
+        )
     counters = {name: tensor for name, tensor in expected.items() if name.endswith(COUNTER) and name not in first}
     network.load_state_dict({name: tensor.to_dense() for name, tensor in first.items()} | counters)
+
+
+_AVERAGE = re.compile(r"(^|[._])(ema|shadow|averages?|averaged|swa)([._]|$)|ema_|shadow_")
+"""What keys of moving averages of weights are called."""
+
+
+def _average(content: Any, places: tuple[str, ...], place: str = "") -> str | None:
+    """Return where tensors lie that look like a moving average, outside of `places`; None where none do."""
+    items = content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, list) else ()
+    for name, item in items:
+        path = ".".join(filter(None, [place, str(name)]))
+        if isinstance(item, Tensor):
+            is_used = any(path == used or path.startswith(f"{used}.") for used in places if used)
+            if item.numel() > 1 and _AVERAGE.search(path) and not is_used:
+                return path
+        elif average := _average(item, places, path):
+            return average
+    return None
 
 
 def _sets(content: Any, expected: Mapping[str, Tensor], place: str = "", depth: int = 0) -> Iterator[Any]:
