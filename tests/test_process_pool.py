@@ -113,6 +113,24 @@ def test_one_worker_works_in_order_and_only_when_asked() -> None:
     assert list(process_pool.run([], 2)) == []
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tasks_of_a_group_are_done_in_order_by_one_worker(workers: int) -> None:
+    tasks = [Answer(word) for word in ("a1", "b1", "mistake", "b2", "a2")]
+    groups = {"a1": "a", "a2": "a", "mistake": "a"}
+    outcomes = list(process_pool.run(tasks, workers, lambda task: groups.get(task.word, "b")))
+    by_group = {
+        name: [(task, answer) for task, answer in outcomes if groups.get(task.word, "b") == name]  # type: ignore[attr-defined]
+        for name in "ab"
+    }
+    assert [[task for task, _ in pairs] for pairs in by_group.values()] == [
+        [tasks[0], tasks[2], tasks[4]],
+        [tasks[1], tasks[3]],
+    ]
+    assert [type(answer) for _, answer in by_group["a"]] == [str, UserError, str]
+    for pairs in by_group.values():
+        assert len({str(answer).split()[2] for _, answer in pairs if isinstance(answer, str)}) == 1
+
+
 def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
     outcomes = [outcome for _, outcome in process_pool.run([Answer("a"), Answer("stop"), Answer("b")], workers=1)]
     assert [type(outcome) for outcome in outcomes] == [str, Stopped]

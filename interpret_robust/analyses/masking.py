@@ -6,7 +6,7 @@ many. Gradients that are exactly zero are counted. `irt flags` says which of it 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -75,6 +75,8 @@ class MaskingSettings(BallSettings):
     """The ball, and how long random search goes on."""
 
     queries: int = field(default=300, metadata={"help": "Queries of random search an image."})
+
+    is_shared: ClassVar[bool] = False
 
     def resolve(self, job: dict[str, Any]) -> Self:
         """Resolve as settings of any ball. Raises UserError also for a ball without room, or no queries."""

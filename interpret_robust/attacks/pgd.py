@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from interpret_robust.attacks import cache
 from interpret_robust.attacks.cycles import FIRST_CHECK, read_at
 from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.random_numbers import streams
@@ -136,7 +137,8 @@ class PGD:
         """Yield (step, iterate (N, C, H, W)) for each of `steps`, by default the start and every step.
 
         Steps that are known to repeat earlier ones are not computed again (see `attacks.cycles`); `counts` (N,) int64
-        counts the gradients that were. The caller sets the model's mode.
+        counts the gradients that were. Nor are iterates that another analysis of this process has taken, which count as
+        if they were taken here (see `attacks.cache`). The caller sets the model's mode.
         """
         low, high = (images - self.eps).clamp_min(0), (images + self.eps).clamp_max(1)
         start = (images + self.eps * noise(images)).clamp_(low, high) if self.random_start else images
@@ -151,8 +153,16 @@ class PGD:
         constants = (low, high, labels)
         is_long = max(chosen_steps, default=0) > FIRST_CHECK
         is_exact = self.batch_norm == "eval" and images.device.type == "cpu"  # a GPU rounds by the size of the batch
-        repeats = is_long and is_exact and answers_repeat(model, images[:1])
-        return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, counts=counts)
+
+        def compute(counts: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+            repeats = is_long and is_exact and answers_repeat(model, images[:1])
+            return read_at(advance, start, constants, chosen_steps, look_for_cycles=repeats, counts=counts)
+
+        if steps is None:
+            return compute(counts)
+        attack = (self.eps, self.step_size, self.loss, self.batch_norm)
+        is_alone = is_exact and isinstance(model, Classifier) and model.answers_alone
+        return cache.read(model, attack, (images, start, labels), steps, compute, counts, is_exact=is_alone)
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         ((_, iterate),) = self.iterates(model, images, labels, noise, [self.steps])

@@ -9,9 +9,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import chain
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.queues import Queue
@@ -32,13 +33,18 @@ class Task(Protocol):
 Outcome = tuple[Task, str | Exception]
 
 
-def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
+def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = id) -> Iterator[Outcome]:
     """Yield each task with its answer or its exception, as they end; one worker means this process.
 
-    Where a task is stopped by a signal, none after it is begun. SIGTERM acts as Ctrl-C does.
+    Tasks of which `group` gives the same are done one after the other by one worker, and come back together. Where a
+    task is stopped by a signal, none after it is begun. SIGTERM acts as Ctrl-C does.
     """
-    if workers <= 1 or len(tasks) <= 1:
-        for task in tasks:
+    tasks_by_group: dict[Hashable, list[Task]] = {}
+    for task in tasks:
+        tasks_by_group.setdefault(group(task), []).append(task)
+    groups = list(tasks_by_group.values())
+    if workers <= 1 or len(groups) <= 1:
+        for task in chain.from_iterable(groups):
             outcome = _attempt(task, None)
             yield task, outcome
             if isinstance(outcome, Stopped):
@@ -55,14 +61,17 @@ def run(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
             workers, context, _prepare, (positions, watch_signals, context.RLock(), dict(os.environ))
         )
         with _passive_waiting():
-            futures: dict[Future[str], Task] = {pool.submit(_work, task): task for task in tasks}
+            futures: dict[Future[list[str | Exception]], list[Task]] = {
+                pool.submit(_work, members): members for members in groups
+            }
         terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             for future in as_completed(futures):
                 error = future.exception()
                 if error is not None and not isinstance(error, Exception):
                     raise error
-                yield futures[future], future.result() if error is None else error
+                members = futures[future]
+                yield from zip(members, future.result() if error is None else [error] * len(members), strict=True)
         except BaseException:
             # A second signal must not cut short the shutdown: it would leave workers that wait for ever.
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -150,13 +159,17 @@ def _stop_with_parent(watch_signals: Connection) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(task: Task) -> str:
-    # The pool hands a worker one task more than it works on, and does not take it back.
+def _work(tasks: Sequence[Task]) -> list[str | Exception]:
+    """Return what each of a worker's tasks answers, or its exception."""
+    return [_attempt_unless_stopped(task) for task in tasks]
+
+
+def _attempt_unless_stopped(task: Task) -> str | Exception:
+    # The pool hands a worker one group more than it works on, and does not take it back.
     if _is_asked_to_stop.is_set():
-        raise NotBegun("not begun: asked to stop")
-    try:
-        return task(_position)
-    except Stopped:
+        return NotBegun("not begun: asked to stop")
+    outcome = _attempt(task, _position)
+    if isinstance(outcome, Stopped):
         # A signal to everybody reaches a worker before its parent can tell it.
         _is_asked_to_stop.set()
-        raise
+    return outcome

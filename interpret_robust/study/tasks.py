@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -12,6 +12,7 @@ import torch
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import work as streaming
+from interpret_robust.analyses.engine.settings import shares_attack
 from interpret_robust.core import process_pool, ranks, round_robin
 from interpret_robust.core.device import cores, exact, resolve
 from interpret_robust.core.errors import Say, UserError
@@ -217,7 +218,15 @@ def _outcomes(tasks: Sequence[TrainTask | AnalysisTask], device: torch.device) -
         yield from round_robin.run(trainings, AT_ONCE, device)
     else:
         workers = 1 if device.type == "cuda" else min(cores(), len(tasks))
-        yield from process_pool.run(tasks, workers)
+        yield from process_pool.run(tasks, workers, _attack)
+
+
+def _attack(task: TrainTask | AnalysisTask) -> Hashable:
+    """Return what analyses that take one attack have in common (see `attacks.cache`); any other task stands alone."""
+    if isinstance(task, TrainTask) or not shares_attack(task.settings):
+        return id(task)
+    ball = (task.settings.eps, task.settings.step_size, task.settings.seed)
+    return (task.checkpoint, task.source, task.split, task.batch_size, task.recalibrate, *ball)
 
 
 def applicable(analysis: str, paths: Sequence[Path], options: Mapping[str, Any], say: Say) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -23,6 +23,11 @@ def as_stored(settings: Any) -> dict[str, Any]:
         for setting in fields(settings)
         if (value := getattr(settings, setting.name)) != setting.default or setting.name not in newer_names
     }
+
+
+def shares_attack(settings: Any) -> bool:
+    """Return whether an analysis with these settings takes an attack that others of the same ball take too."""
+    return isinstance(settings, BallSettings) and settings.is_shared
 
 
 def check_seed(seed: int) -> None:
@@ -61,6 +66,9 @@ class BallSettings:
     eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
     step_size: float | None = field(default=None, metadata={"help": "Length of a step. [default: eps / 4]"})
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
+
+    is_shared: ClassVar[bool] = True
+    """Whether PGD on the cross-entropy starts from all images of a batch, as in other analyses: then it is taken once."""
 
     def resolve(self, job: dict[str, Any]) -> Self:
         """Return these settings with nothing left open, for a checkpoint's job.

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,9 @@ import torch
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
-from interpret_robust.analyses.engine.settings import as_stored
+from interpret_robust.analyses.engine.settings import as_stored, shares_attack
+from interpret_robust.attacks import cache
+from interpret_robust.attacks.pgd import answers_repeat
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
@@ -24,10 +26,11 @@ from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
-from interpret_robust.models import Classifier
+from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
+from interpret_robust.models.wrapped import WrappedModel
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns, Places
 
@@ -146,6 +149,22 @@ class Work:
     def model(self) -> Classifier:
         """Return the same, folded: what answers, and what is attacked."""
         return fold(self.network)
+
+    def _identity(self) -> Hashable | None:
+        """Return all that decides the model's answers, for an analysis whose attack others take too.
+
+        None for other analyses, and for a model that may answer an image differently each time.
+        """
+        if not shares_attack(self.settings):
+            return None
+        network, job = self.network, self._subject.job
+        sha256 = checkpoint.tensors_sha256(dict(network.state_dict()))
+        if isinstance(network, WrappedModel):
+            # Its weights do not tell what it computes: it is equal to itself alone.
+            return None if network.draws or self._subject.doubts else (network, sha256, self.device.type)
+        image = torch.zeros(1, *self.dataset.image_shape, device=self.device)
+        kind = job["architecture"], job["variant"], sha256, self.device.type
+        return kind if answers_repeat(self.model, image) else None
 
     @cached_property
     def evaluators(self) -> dict[str, Classifier]:
@@ -271,7 +290,13 @@ class Work:
         total, firsts = len(self.split), missing_images[missing_images % self.batch_size == 0]
         own_firsts = firsts[ranks.index() :: ranks.count()]
         bar = progress.bar(self.path.stem, total, "images", initial=total - len(missing_images), position=position)
-        with stop_requests() as self._stop, bar, self._together(), self._sink(rows, missing_images, own_firsts) as sink:
+        with (
+            stop_requests() as self._stop,
+            bar,
+            self._together(),
+            cache.shared_attacks(self.model, self._identity()),
+            self._sink(rows, missing_images, own_firsts) as sink,
+        ):
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
                 with self._naming_images(batch):
