@@ -18,13 +18,15 @@ from interpret_robust import figures
 from interpret_robust.analyses import alignment
 from interpret_robust.analyses.alignment import ANALYSIS, SCHEMA, AlignmentSettings, Pairs, rows, summarize
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.pgd import count_passes
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import bootstrap_mean, bootstrap_spearman
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.batches import Batch
+from interpret_robust.datasets.batches import Batch, to_pixels
 from interpret_robust.figures import drawing
 from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.models.folded import fold
 from interpret_robust.models.resnet import PerImageStandardization
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns
@@ -148,6 +150,46 @@ def test_linearized_robustness_of_a_linear_network_is_the_distance_to_its_bounda
                 moved = images + step * torch.from_numpy(radius)[:, None, None, None].float() * away.view(N, C, H, W)
                 flipped |= model(moved).argmax(1) != top
             assert flipped.tolist() == [changed] * N
+
+
+def test_linearized_robustness_is_a_forward_pass_and_what_each_class_apart_gives(trained: Path, digits: Dataset) -> None:
+    model = fold(checkpoint.read(trained).model(torch.device("cpu")))
+    images = to_pixels(torch.from_numpy(digits.test.images[:33]).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        logits = model(images)
+    with count_passes(model) as passes:
+        robustness = alignment.linearized_robustness(model, images, logits)
+    assert (passes.gradient, passes.forward) == (1, 0)
+    top, rows_of_images = logits.argmax(1), torch.arange(33)
+    distances = []
+    for rival in range(10):
+        pixels = images.clone().requires_grad_()
+        scores = model(pixels)
+        (slope,) = torch.autograd.grad((scores[rows_of_images, top] - scores[:, rival]).sum(), pixels)
+        gap = doubles(logits[rows_of_images, top] - logits[:, rival])
+        with np.errstate(invalid="ignore"):
+            distances.append(gap / np.linalg.norm(doubles(slope).reshape(33, -1), axis=1))
+    np.testing.assert_allclose(robustness, np.nanmin(distances, axis=0), rtol=5e-7)
+
+
+def test_a_class_whose_logit_has_the_same_gradient_is_never_reached() -> None:
+    model, split = linear(), data()
+    images = batch(split).images
+    with torch.no_grad():
+        model.classifier.weight[1:] = model.classifier.weight[0]
+        logits = model(images)
+        assert np.isnan(alignment.linearized_robustness(model, images, logits)).all()
+        model.classifier.weight[3].mul_(2)
+        logits = model(images)
+    top, weight = logits.argmax(1), doubles(model.classifier.weight)
+    expected = [
+        abs(float(logits[n, 3] - logits[n, [0, 1, 2]].max())) / np.linalg.norm(weight[3] - weight[0]) for n in range(N)
+    ]
+    some = top != 3
+    np.testing.assert_allclose(
+        alignment.linearized_robustness(model, images, logits)[some], np.array(expected)[some], rtol=1e-5
+    )
+    assert some.any()
 
 
 def test_a_step_against_the_gradient_that_adds_the_image_has_cosine_one() -> None:
