@@ -50,6 +50,7 @@ from interpret_robust.figures import drawing, style
 from interpret_robust.figures.gradmap_score import PANELS
 from interpret_robust.figures.gradmap_score import draw as picture_of
 from interpret_robust.models import Classifier, checkpoint
+from interpret_robust.models.folded import fold
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
 from interpret_robust.results.gradmap_tables import comparison_tables, headline
@@ -279,6 +280,30 @@ def test_every_answer_is_that_of_a_slow_computation(whole: Analyzed) -> None:
     for axis in range(1, 5):
         assert (answers != np.roll(answers, 1, axis)).any()
     assert not columns["per_image/degenerate"].any()
+
+
+def test_maps_of_the_predicted_class_are_read_once_where_it_is_the_true_one(
+    trained: list[checkpoint.Checkpoint], digits: Dataset
+) -> None:
+    model, *evaluators = [fold(one.model(CPU)) for one in trained]
+    images = torch.from_numpy(digits.train.images).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        predicted = model(images).argmax(1)
+    labels = predicted.clone()
+    labels[[3, 40, 41]] = (labels[[3, 40, 41]] + 1) % 10
+    maps = [loss_gradient(model, images, classes) for classes in (labels, predicted, (labels + 3) % 10)]
+    deviations = [float(one.std()) for one in (maps[0][:20], maps[1], maps[2])]
+    read = [0]
+    hook = evaluators[0].register_forward_pre_hook(lambda _, inputs: read.__setitem__(0, read[0] + len(inputs[0])))
+    found = gradmap_score._read_maps(evaluators, maps, deviations)
+    hook.remove()
+    views = gradmap_score._views(zip(maps, deviations, strict=True), RULES)
+    whole = gradmap_score.read_by(evaluators, views).reshape(found.shape)
+    np.testing.assert_array_equal(found, whole)
+    # Of 24 views of 60 images, six are of the 32 that hold the three wrong ones; an image each tells of random numbers.
+    assert read == [18 * 60 + 6 * 32 + 1]
+    clip_set = found[:, :, :2, RULES.index("clip-set")]
+    assert (clip_set[:, :, 0] != clip_set[:, :, 1]).any()
 
 
 def wilson(share: float, count: int) -> list[float]:

@@ -24,6 +24,8 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.cycles import rows_to_compute, select_rows
+from interpret_robust.attacks.pgd import answers_repeat
 from interpret_robust.attribution import controls as filters
 from interpret_robust.attribution import probe
 from interpret_robust.attribution.gradients import gradient_map, random_targets
@@ -193,10 +195,8 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
     """Return what every evaluator sees in every map and control of one batch."""
     targets = target_classes(model, batch, readers.settings.seed)
     maps = [_map(model, batch, classes, readers.settings) for classes in targets]
-    views = _views(zip(maps, readers.deviations, strict=True), RULES)
     shown_controls = _views(((signed_map, 0.0) for signed_map in controls(batch, maps[0], readers)), PER_IMAGE_RULES)
     evaluators, count = list(readers.evaluators.values()), len(batch.images)
-    shape = (count, len(evaluators), len(TARGETS), len(RULES), len(SIGNS))
     control_shape = (count, len(evaluators), len(CONTROLS), len(PER_IMAGE_RULES), len(SIGNS))
     columns = {
         "label": to_numpy(batch.labels),
@@ -204,7 +204,7 @@ def rows(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArra
         "target_class": to_numpy(targets.T),
         "degenerate": np.stack([to_numpy(degenerate(signed_map)) for signed_map in maps], 1),
         "image_prediction": read_by(evaluators, [batch.images])[:, :, 0],
-        "evaluator_prediction": read_by(evaluators, views).reshape(shape),
+        "evaluator_prediction": _read_maps(evaluators, maps, readers.deviations),
         "control_prediction": read_by(evaluators, shown_controls).reshape(control_shape),
         "probe_prediction": np.full(count, -1),
     }
@@ -239,6 +239,36 @@ def read_by(evaluators: Sequence[Classifier], images: Iterable[Tensor]) -> AnyAr
     with torch.no_grad():
         answers = [torch.stack([predicted_classes(evaluator(view)) for evaluator in evaluators], 1) for view in images]
     return to_numpy(torch.stack(answers, 2))
+
+
+def _read_maps(evaluators: Sequence[Classifier], maps: Sequence[Tensor], deviations: Sequence[float]) -> AnyArray:
+    """Return the class that each evaluator sees in each map of each target: (N, evaluator, target, rule, sign).
+
+    Where the model is right, the map of the predicted class is that of the true one, and looks the same by each rule of
+    a single map: it is not read again, if evaluators answer an image the same in any batch.
+    """
+    true, predicted, random = zip(maps, deviations, strict=True)
+    places = torch.arange(len(maps[0]))
+    answers = [_read(evaluators, shown, RULES, places) for shown in (true, random)]
+    is_known = (predicted[0] == true[0]).flatten(1).all(1)
+    is_exact = is_known.device.type == "cpu" and all(answers_repeat(reader, maps[0][:1]) for reader in evaluators)
+    again = rows_to_compute(is_known) if is_exact else places
+    of_predicted = answers[0].copy()
+    for number, rule in enumerate(RULES):
+        rows_to_read = places if rule == "clip-set" else again
+        if len(rows_to_read):
+            seen = _read(evaluators, predicted, [rule], rows_to_read)
+            of_predicted[rows_to_read.numpy(), :, number] = seen[:, :, 0]
+    return np.stack([answers[0], of_predicted, answers[1]], 2)
+
+
+def _read(
+    evaluators: Sequence[Classifier], shown: tuple[Tensor, float], rules: Sequence[Rule], places: Tensor
+) -> AnyArray:
+    """Return the class that each evaluator sees in some of the maps of a target: (n, evaluator, rule, sign)."""
+    is_whole = len(places) == len(shown[0])
+    views = (view if is_whole else select_rows(view, places) for view in _views([shown], rules))
+    return read_by(evaluators, views).reshape(len(places), len(evaluators), len(rules), len(SIGNS))
 
 
 class Score(NamedTuple):

@@ -57,14 +57,14 @@ def read_at(
             yield step, _assemble(iterate, active, predictions.pop(step, None))
         if look_for_cycles and step >= FIRST_CHECK and len(active):
             periods = _periods(iterate, history)
-            keep = _keep_rows(periods)
+            keep = rows_to_compute(periods > 0)
             if len(keep) < len(active):
                 for later in (reading for reading in steps if reading > step):
                     whole = predictions.setdefault(later, torch.empty_like(start))
                     _predict(whole, later - step, iterate, history, active, periods)
-                iterate, active = _select(iterate, keep), active[keep]
-                constants = [_select(constant, keep) for constant in constants]
-                history = [_select(earlier, keep) for earlier in history]
+                iterate, active = select_rows(iterate, keep), active[keep]
+                constants = [select_rows(constant, keep) for constant in constants]
+                history = [select_rows(earlier, keep) for earlier in history]
         history = [*history, iterate][-max(PERIODS) :]
 
 
@@ -86,10 +86,10 @@ def _periods(iterate: Tensor, history: Sequence[Tensor]) -> Tensor:
     return periods
 
 
-def _keep_rows(periods: Tensor) -> Tensor:
-    """Return the places of images that go on: those without a period, filled up to a multiple of GRANULE."""
-    order = torch.argsort((periods > 0).to(torch.int64), stable=True)
-    count = int((periods == 0).sum())
+def rows_to_compute(is_known: Tensor) -> Tensor:
+    """Return the places of rows (N,) that are not known, in order, filled up to a multiple of GRANULE."""
+    order = torch.argsort(is_known.to(torch.int64), stable=True)
+    count = int((~is_known).sum())
     places, _ = torch.sort(order[: -(-count // GRANULE) * GRANULE])
     return places
 
@@ -105,7 +105,7 @@ def _predict(
         whole[active[places]] = source[places]
 
 
-def _select(tensor: Tensor, places: Tensor) -> Tensor:
+def select_rows(tensor: Tensor, places: Tensor) -> Tensor:
     """Return some rows of a tensor, in its own memory format."""
     is_channels_last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     rows = tensor[places]
