@@ -3,9 +3,10 @@
     python benchmarks/speed.py --checkpoints checkpoints --json speed.json --figure speed.png --markdown speed.md
 
 All contenders of a case have the same network, data, batch, settings and threads; `alternatives.py` says what the
-others do, `speed_cases.py` what is compared. Times are medians over rounds, ratios have bootstrap intervals over
-rounds, memory is the growth of one run in a process of its own. Exit status 1 where a contender did not find the same.
-Alternatives that are not installed are left out; all but Quantus come with the extra `bench`.
+others do, `speed_cases.py` what is compared, and `known_cases.py` what of ours is not computed again. Times are medians
+over rounds, ratios have bootstrap intervals over rounds, memory is the growth of one run in a process of its own. Exit
+status 1 where a contender did not find the same. Alternatives that are not installed are left out; all but Quantus come
+with the extra `bench`.
 """
 
 import argparse
@@ -24,9 +25,11 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from interleaved import Case, Finding, Memory, interleave, memory, prepare, times_as_fast
+from known_cases import CASES as KNOWN_CASES
 from machine import describe_machine
 from matplotlib.figure import Figure
-from speed_cases import CASES, OURS, Given
+from speed_cases import CASES as COMPARED_CASES
+from speed_cases import OURS, Given
 
 from interpret_robust.core import provenance
 from interpret_robust.core.device import cores
@@ -34,6 +37,8 @@ from interpret_robust.core.files import replacing
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import RC, color, new_figure
 from interpret_robust.results.tables import render
+
+CASES = {**COMPARED_CASES, **KNOWN_CASES}
 
 IDLE = 0.5
 """Mean number of running processes below which nobody else computed."""

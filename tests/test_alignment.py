@@ -152,7 +152,7 @@ def test_linearized_robustness_of_a_linear_network_is_the_distance_to_its_bounda
             assert flipped.tolist() == [changed] * N
 
 
-def test_linearized_robustness_is_a_forward_pass_and_what_each_class_apart_gives(trained: Path, digits: Dataset) -> None:
+def test_linearized_robustness_is_one_pass_and_what_each_class_apart_gives(trained: Path, digits: Dataset) -> None:
     model = fold(checkpoint.read(trained).model(torch.device("cpu")))
     images = to_pixels(torch.from_numpy(digits.test.images[:33]).permute(0, 3, 1, 2))
     with torch.no_grad():

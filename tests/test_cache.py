@@ -1,4 +1,4 @@
-"""One attack for several analyses: equal files with and without what is kept, whatever the batch, and no pass too many."""
+"""One attack for several analyses: equal files with and without what is kept, and no pass too many."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -176,8 +176,14 @@ class Shifted(nn.Module):
         return nn.functional.dropout(torch.as_tensor(scores), self.dropout)
 
 
+def network_in(model: ir.Model) -> Shifted:
+    network = model.network.backbone
+    assert isinstance(network, Shifted)
+    return network
+
+
 def passes_of(model: ir.Model) -> int:
-    return int(model.network.backbone.passes)
+    return network_in(model).passes
 
 
 def loaded(network: nn.Module, **card: Any) -> ir.Model:
@@ -215,7 +221,7 @@ def test_weights_that_change_and_another_network_of_the_same_weights_are_attacke
     ir.analyze("robustness", other, pgd=3, cw=None)
     assert passes_of(other) - before == 3
     with torch.no_grad():
-        other.network.backbone.layer.weight.neg_()
+        network_in(other).layer.weight.neg_()
     ir.analyze("robustness", other, pgd=3, cw=None)
     assert passes_of(other) - before == 6
 

@@ -430,6 +430,26 @@ def test_a_report_is_written_again_only_from_other_files(folders: Folders, tmp_p
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "names", lambda: ["attention-rank", "robustness"])
+    outputs = []
+    for workers in (1, 2):
+        copy, said = Folders(tmp_path / str(workers)), list[str]()
+        shutil.copytree(folders.analyses, copy.analyses)
+        monkeypatch.setattr(report, "cores", lambda workers=workers: workers)
+        page = report.write(copy, copy.report, said.append)
+        drawn = {path.name: path.read_bytes() for path in copy.figures.iterdir() if path.suffix != ".lock"}
+        outputs.append((page.read_bytes(), drawn, sorted(said)))
+    assert outputs[0] == outputs[1]
+    assert [line.partition("-")[0] for line in outputs[0][2]] == [
+        "drew attention",
+        "drew robustness",
+        "wrote report.html",
+    ]
+
+
 def test_what_is_no_report_stays(folders: Folders, tmp_path: Path) -> None:
     for content in (b"", b"<!doctype html><p>mine", b"\xff\x00\n", b"<!doctype html><!-- irt report 12 -->"):
         mine = tmp_path / "mine.html"

@@ -1,9 +1,9 @@
 """Iterates of attacks that several analyses of one model ask for in one process: computed once, then read again.
 
 An iterate is kept under all that decides it: the model (its weights' SHA-256, what kind of network it is, the kind of
-device), the ball, the step size, the loss, the batch-norm mode, the number of the step, and of each image the SHA-256 of
-its pixels, its label and its start, which holds the seed. Nothing is written to disk, and no answer needs it: what is not
-here is computed, with the same bits.
+device), the ball, the step size, the loss, the batch-norm mode, the number of the step, and of each image the SHA-256
+of its pixels, its label and its start, which holds the seed. Nothing is written to disk, and no answer needs it: what
+is not here is computed, with the same bits.
 """
 
 import hashlib
@@ -76,8 +76,8 @@ def read(
         return
     rows = _digests(*inputs)
     places = [(_identities[model], attack, rows[0], step) for step in steps]
-    readings = [_readings.get(place) for place in places]
-    readings = [reading for reading in readings if reading and _serves(reading, rows, counts, is_exact=is_exact)]
+    stored = [_readings[place] for place in places if place in _readings]
+    readings = [reading for reading in stored if _serves(reading, rows, counts, is_exact=is_exact)]
     device, own_counts = inputs[0].device, torch.zeros(len(rows), dtype=torch.int64, device=inputs[0].device)
     if len(readings) == len(steps):
         for step, reading in zip(steps, readings, strict=True):

@@ -68,7 +68,7 @@ class BallSettings:
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
 
     is_shared: ClassVar[bool] = True
-    """Whether PGD on the cross-entropy starts from all images of a batch, as in other analyses: then it is taken once."""
+    """Whether PGD on the cross-entropy is that of other analyses, from all images of a batch: it is taken once."""
 
     def resolve(self, job: dict[str, Any]) -> Self:
         """Return these settings with nothing left open, for a checkpoint's job.

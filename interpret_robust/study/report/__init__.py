@@ -10,12 +10,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from interpret_robust import analyses, figures
-from interpret_robust.core import progress
+from interpret_robust.core import process_pool, progress
+from interpret_robust.core.device import cores
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.folders import Folders
@@ -66,16 +68,40 @@ def _pictures(folders: Folders) -> Iterator[Path]:
         yield Path(temporary)
 
 
+@dataclass(frozen=True)
+class _Pictures:
+    """The pictures of an analysis, to be drawn by any process."""
+
+    figure: str
+    files: tuple[Path, ...]
+    folder: Path
+
+    def __call__(self, position: int | None) -> str:  # noqa: ARG002 - as of any task
+        """Draw them; return what was said and their paths, as JSON."""
+        messages: list[str] = []
+        paths = drawing.draw_all(self.figure, self.files, self.folder, messages.append)
+        return json.dumps([messages, [str(path) for path in paths]])
+
+
 def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
-    """Return the pictures of each analysis that has one."""
-    files = {
-        name: [result.path for result in results if result.schema in hdf5.labels_of(figures.get(name).READS)]
-        for name in figures.names()
-    }
-    return {
-        name: drawing.draw_all(name, files[name], folder, say)
-        for name in progress.with_bar([*files], "report", "figures")
-    }
+    """Return the pictures of each analysis that has one, drawn side by side."""
+    tasks = [
+        _Pictures(name, tuple(result.path for result in results if result.schema in labels), folder)
+        for name, labels in ((name, hdf5.labels_of(figures.get(name).READS)) for name in figures.names())
+    ]
+    pictures: dict[str, list[Path]] = {task.figure: [] for task in tasks}
+    to_draw = [task for task in tasks if task.files]
+    with progress.bar("report", len(to_draw), "figures") as counter:
+        for task, outcome in process_pool.run(to_draw, min(cores(), len(to_draw))):
+            if isinstance(outcome, Exception):
+                raise outcome
+            assert isinstance(task, _Pictures)
+            messages, paths = json.loads(outcome)
+            pictures[task.figure] = [Path(path) for path in paths]
+            for message in messages:
+                say(message)
+            counter.update()
+    return pictures
 
 
 def _stamp(results: list[Result]) -> str:
