@@ -249,7 +249,7 @@ def _read_maps(evaluators: Sequence[Classifier], maps: Sequence[Tensor], deviati
     """
     true, predicted, random = zip(maps, deviations, strict=True)
     places = torch.arange(len(maps[0]))
-    answers = [_read(evaluators, shown, RULES, places) for shown in (true, random)]
+    answers = [_read(evaluators, pair, RULES, places) for pair in (true, random)]
     is_known = (predicted[0] == true[0]).flatten(1).all(1)
     is_exact = is_known.device.type == "cpu" and all(answers_repeat(reader, maps[0][:1]) for reader in evaluators)
     again = rows_to_compute(is_known) if is_exact else places
@@ -257,17 +257,17 @@ def _read_maps(evaluators: Sequence[Classifier], maps: Sequence[Tensor], deviati
     for number, rule in enumerate(RULES):
         rows_to_read = places if rule == "clip-set" else again
         if len(rows_to_read):
-            seen = _read(evaluators, predicted, [rule], rows_to_read)
-            of_predicted[rows_to_read.numpy(), :, number] = seen[:, :, 0]
+            classes = _read(evaluators, predicted, [rule], rows_to_read)
+            of_predicted[rows_to_read.numpy(), :, number] = classes[:, :, 0]
     return np.stack([answers[0], of_predicted, answers[1]], 2)
 
 
 def _read(
-    evaluators: Sequence[Classifier], shown: tuple[Tensor, float], rules: Sequence[Rule], places: Tensor
+    evaluators: Sequence[Classifier], pair: tuple[Tensor, float], rules: Sequence[Rule], places: Tensor
 ) -> AnyArray:
     """Return the class that each evaluator sees in some of the maps of a target: (n, evaluator, rule, sign)."""
-    is_whole = len(places) == len(shown[0])
-    views = (view if is_whole else select_rows(view, places) for view in _views([shown], rules))
+    is_whole = len(places) == len(pair[0])
+    views = (view if is_whole else select_rows(view, places) for view in _views([pair], rules))
     return read_by(evaluators, views).reshape(len(places), len(evaluators), len(rules), len(SIGNS))
 
 

@@ -76,8 +76,8 @@ def read(
         return
     rows = _digests(*inputs)
     places = [(_identities[model], attack, rows[0], step) for step in steps]
-    stored = [_readings[place] for place in places if place in _readings]
-    readings = [reading for reading in stored if _serves(reading, rows, counts, is_exact=is_exact)]
+    candidates = [_readings[place] for place in places if place in _readings]
+    readings = [reading for reading in candidates if _serves(reading, rows, counts, is_exact=is_exact)]
     device, own_counts = inputs[0].device, torch.zeros(len(rows), dtype=torch.int64, device=inputs[0].device)
     if len(readings) == len(steps):
         for step, reading in zip(steps, readings, strict=True):
