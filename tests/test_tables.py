@@ -5,15 +5,17 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from attack_files import random
+from make_golden import file_of
 
-from interpret_robust import cli
+from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.printing import text_of
-from interpret_robust.results import attack_tables
+from interpret_robust.results import attack_tables, hdf5
 from interpret_robust.results.tables import FORMS, Table, render, to_latex, with_caption
 
 ROWS = [
@@ -131,6 +133,32 @@ def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path:
     numbers = attack_tables.numbers(files[::-1])
     written = list(csv.DictReader(text_of(paths, form="csv").splitlines()))
     assert written == numbers and len(numbers) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "attack"),
+    [
+        ("attention-maps", "PGD-20, eps 8/255, step 2/255"),
+        ("attention-rank", "PGD-20, eps 8/255, step 2/255"),
+        ("feature-deletion", "PGD-20, eps 8/255, step 2/255"),
+        ("masking", "eps 8/255, step 2/255"),
+        ("autoattack", "eps 8/255"),
+        ("gradient-maps", ""),
+    ],
+)
+def test_a_table_says_the_attack_under_it_or_in_each_row_where_models_differ_in_it(name: str, attack: str) -> None:
+    result = hdf5.read(file_of(analyses.get(name).schema))
+    note = f"Attack: {attack}." if attack else ""
+    tables = printing.rows_of([result])
+    assert {table.note for table in tables} == {note}
+    assert not any("attack" in row for table in tables for row in table)
+    settings = result.config["settings"]
+    stronger = replace(result, config=result.config | {"settings": settings | {"eps": 0.5, "restarts": 3}})
+    table, *_ = printing.rows_of([result, stronger])
+    assert table.note == ""
+    step = f", step {settings['step_size'] * 255:.0f}/255" if "step_size" in settings else ""
+    steps = f"PGD-{settings['steps']}, " if "steps" in settings else ""
+    assert [row["attack"] for row in table] == [attack, f"{steps}eps 0.5{step}, 3 restarts"]
 
 
 def test_the_commands_offer_every_form() -> None:

@@ -218,7 +218,11 @@ def compare(results: Sequence[Result]) -> list[Table]:
         for result, robustness in pairs
         if robustness
     ]
-    return [Table(tables, "AutoAttack against our own worst case, on the same images")] if tables else []
+    return (
+        [Table(tables, "AutoAttack against our own worst case, on the same images within the same eps")]
+        if tables
+        else []
+    )
 
 
 ANALYSIS = Analysis(SCHEMA, AutoAttackSettings, rows, summarize, table_row, prepare=prepare, axes=axes, compare=compare)

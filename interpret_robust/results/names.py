@@ -27,6 +27,21 @@ def radius(eps: float) -> str:
     return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
 
 
+def attack(result: Result) -> str:
+    """Return the attack that a file's numbers rest on, such as `PGD-20, eps 8/255, step 2/255`; nothing without one."""
+    settings = result.config["settings"]
+    steps = [f"PGD-{settings['steps']}"] if "steps" in settings else []
+    lengths = {"eps": settings.get("eps"), "step": settings.get("step_size")}
+    restarts = settings.get("restarts", 1)
+    return ", ".join(
+        [
+            *steps,
+            *(f"{name} {radius(length)}" for name, length in lengths.items() if length is not None),
+            *([f"{restarts} restarts"] if restarts > 1 else []),
+        ]
+    )
+
+
 def recalibration(result: Result) -> str:
     """Return the training images that a file's model was recalibrated on.
 

@@ -40,14 +40,27 @@ def _maps(result: hdf5.Result) -> dict[str, str]:
 
 
 def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[Table]:
-    """Return the rows of these tables, by column."""
+    """Return the rows of these tables, by column.
+
+    Under a table stands the attack that its numbers rest on; where models were attacked in several ways, a column.
+    """
     in_paper_order = sorted(results, key=names.order)
     analysis = analyses.get(in_paper_order[0].analysis)
+    attacks = list(dict.fromkeys(map(names.attack, in_paper_order)))
     rows = [
-        {"model": _name(result), **_maps(result), **analysis.table_row(result, *views)} for result in in_paper_order
+        {
+            "model": _name(result),
+            **_maps(result),
+            **({"attack": names.attack(result)} if len(attacks) > 1 else {}),
+            **analysis.table_row(result, *views),
+        }
+        for result in in_paper_order
     ]
+    attack = f"Attack: {attacks[0]}." if attacks == [attacks[0]] and attacks[0] else ""
     tables = analysis.compare(in_paper_order, *views) if analysis.compare else []
     return [
-        Table(rows, note=names.remarks(in_paper_order), prefix=_prefix(in_paper_order)),
-        *(table if isinstance(table, Table) else Table(table) for table in tables),
+        Table(
+            rows, note=" ".join(filter(None, [attack, names.remarks(in_paper_order)])), prefix=_prefix(in_paper_order)
+        ),
+        *(table if isinstance(table, Table) else Table(table, note=attack) for table in tables),
     ]
