@@ -102,15 +102,46 @@ def test_there_is_a_row_for_each_image_with_the_numbers_it_has(file: Path, tmp_p
 
 def test_there_is_a_row_for_each_statistic_with_its_place(file: Path, tmp_path: Path) -> None:
     names, rows = table(to_csv(file, tmp_path).statistics)
-    assert names == ["path", "coordinates", "value"]
-    found = {(path, place): value for path, place, value in rows}
-    assert len(found) == len(rows) == 1 + 6 + 3
-    assert float(found["test/total", ""]) == 1 / 3
-    assert found["test/count", "position=0"] == str(10**15 + 1)
-    for (row, rule), (place, end) in product(
-        enumerate(("attention", "gradient, signed")), enumerate(("value", "low", "high"))
-    ):
-        assert float(found["test/share", f"map={rule}; of={end}"]) == (3 * row + place) / 7
+    assert names == ["path", "coordinates", "value", "low", "high"]
+    found = {(path, place): numbers for path, place, *numbers in rows}
+    assert len(found) == len(rows) == 1 + 2 + 3
+    assert float(found["test/total", ""][0]) == 1 / 3 and found["test/total", ""][1:] == ["", ""]
+    assert found["test/count", "position=0"] == [str(10**15 + 1), "", ""]
+    for row, rule in enumerate(("attention", "gradient, signed")):
+        assert list(map(float, found["test/share", f"map={rule}"])) == [(3 * row + place) / 7 for place in range(3)]
+
+
+def test_beside_a_predicted_class_stands_whether_it_is_right_and_the_class_of_nan_logits_never_is(
+    tmp_path: Path,
+) -> None:
+    schema = Schema(
+        name="toy",
+        version=1,
+        per_image=(
+            Column("per_image/label", "i2", "a class"),
+            Column("per_image/prediction", "i2", "classes", ("attack", "state")),
+            Column("per_image/prediction_clean", "i2", "a class"),
+            Column("per_image/probe_prediction", "i2", "not of the label"),
+        ),
+        summary=(),
+        labels={"attack": ("PGD", "CW", "none"), "state": ("before", "after")},
+    )
+    rng = np.random.default_rng(1)
+    label, predicted = rng.integers(-1, 2, 700), rng.integers(-1, 2, (700, 3, 2))
+    columns = {"label": label, "prediction": predicted, "prediction_clean": label, "probe_prediction": label}
+    with writer.open_rows(tmp_path / "toy-model.h5", schema, 700, {}, {}, {}) as rows:
+        rows.append({f"per_image/{name}": values for name, values in columns.items()})
+        rows.finish({}, {})
+    names, lines = table(to_csv(tmp_path / "toy-model.h5", tmp_path).images)
+    places = list(product(range(3), range(2)))
+    axes = ("PGD", "CW", "none"), ("before", "after")
+    right_names = [*(f"right[{axes[0][attack]},{axes[1][state]}]" for attack, state in places), "right_clean"]
+    assert [name for name in names if "right" in name] == right_names
+    written = dict(zip(names, zip(*lines, strict=True), strict=True))
+    for name, (attack, state) in zip(right_names, places, strict=False):
+        values = [int(one == other and one >= 0) for one, other in zip(label, predicted[:, attack, state], strict=True)]
+        assert list(map(int, written[name])) == values and 0 < sum(values) < 700
+    assert list(map(int, written["right_clean"])) == [int(one != -1) for one in label]
 
 
 def test_pictures_are_left_out_and_said_to_be(file: Path, tmp_path: Path) -> None:
@@ -128,7 +159,9 @@ def test_tables_that_are_there_are_kept_unless_told(file: Path, tmp_path: Path) 
         to_csv(file, tmp_path)
     assert not first.images.exists() and first.statistics.read_text() == "mine"
     to_csv(file, tmp_path, overwrite=True)
-    assert first.images.read_bytes() == content and first.statistics.read_text().startswith("path,coordinates,value\n")
+    assert first.images.read_bytes() == content and first.statistics.read_text().startswith(
+        "path,coordinates,value,low,high\n"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-model-images.csv", "toy-model-statistics.csv"]
 
 
@@ -156,11 +189,14 @@ def test_every_number_of_an_analysis_is_in_a_table_once(name: str, tmp_path: Pat
             if not {"y", "x"} & set(axes)
         }
     assert set(flat) | set(written.left_out) == {column.path for column, _ in schema.columns()}
-    assert len(set(names)) == len(names) == 1 + sum(len(flat[one]) for one in flat if one.startswith("per_image/")) // 8
+    widths = {one.removeprefix("per_image/"): len(flat[one]) // 8 for one in flat if one.startswith("per_image/")}
+    right = sum(width for one, width in widths.items() if one.startswith("prediction"))
+    assert len(set(names)) == len(names) == 1 + sum(widths.values()) + right
     assert len(rows) == 8 and {len(row) for row in rows} == {len(names)}
-    assert len({(path, place) for path, place, _ in statistics}) == len(statistics)
+    assert len({(path, place) for path, place, *_ in statistics}) == len(statistics)
     for path in {column.path for column in schema.summary} & set(flat):
-        found = np.array([value for of, _, value in statistics if of == path], flat[path].dtype)
+        numbers = [number for of, _, *numbers in statistics if of == path for number in numbers if number]
+        found = np.array(numbers, flat[path].dtype)
         np.testing.assert_array_equal(found, flat[path])
 
 

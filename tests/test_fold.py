@@ -1,9 +1,12 @@
 """Tables fit the terminal, and nothing is left out of them; JSON has numbers as numbers."""
 
+import io
 import json
 import shutil
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from interpret_robust.cli import irt, main
@@ -125,10 +128,56 @@ def test_without_a_command_the_help_keeps_its_lines(
     assert max(map(len, lines)) <= 80 and any(line.strip().startswith("list ") for line in lines)
 
 
+CELLS = {
+    "share": "6.0 % [2.1, 16.2]",
+    "change": "-0.5 points [-2.1, +1.1]",
+    "Spearman": "\u22120.39 [-0.44, \u22120.35]",
+    "mean": "44.6 +- 1.5 %",
+    "at": "61.8 \u00b1 0.4",
+    "object (area)": "25.3 % [22.9, 27.7] (28.9%)",
+    "edges": "46.4 %",
+    "gap": "3.21%",
+    "p": "4.4e-05",
+    "none": "nan % [nan, nan]",
+    "text": "[1, 2]",
+    "of": "15.4 of 16",
+    "empty": "",
+}
+
+
 def test_json_has_intervals_as_numbers() -> None:
-    table = Table(
-        [{"a": "6.0 % [2.1, 16.2]", "b": "-0.5 points [-2.1, +1.1]", "c": "0.39 [0.35, 0.44]", "d": "[1, 2]"}]
+    (row,) = json.loads(with_caption(Table([CELLS]), "json"))["rows"]
+    assert row == {
+        "share": {"value": 6.0, "low": 2.1, "high": 16.2},
+        "change": {"value": -0.5, "low": -2.1, "high": 1.1},
+        "Spearman": {"value": -0.39, "low": -0.44, "high": -0.35},
+        "mean": {"value": 44.6, "deviation": 1.5},
+        "at": {"value": 61.8, "deviation": 0.4},
+        "object (area)": {"value": 25.3, "low": 22.9, "high": 27.7, "in_brackets": 28.9},
+        "edges": 46.4,
+        "gap": 3.21,
+        "p": 4.4e-05,
+        "none": {"value": None, "low": None, "high": None},
+        "text": "[1, 2]",
+        "of": "15.4 of 16",
+        "empty": None,
+    }
+
+
+def test_csv_has_an_interval_in_three_columns_and_a_number_in_each_cell() -> None:
+    table = pd.read_csv(io.StringIO(render([CELLS, {"share": "zero by construction", "at": "7.5"}], "csv")))
+    assert [name for name in table if name.startswith("share")] == ["share", "share_low", "share_high"]
+    first, second = (table.iloc[row] for row in range(2))
+    assert (first["share"], first["share_low"], first["share_high"]) == ("6.0", 2.1, 16.2)
+    assert (
+        second["share"] == "zero by construction" and np.isnan(second[["share_low", "share_high"]].astype(float)).all()
     )
-    (row,) = json.loads(with_caption(table, "json"))["rows"]
-    assert row["a"] == {"value": 6.0, "low": 2.1, "high": 16.2} and row["b"]["low"] == -2.1
-    assert row["c"] == {"value": 0.39, "low": 0.35, "high": 0.44} and row["d"] == "[1, 2]"
+    assert (first["Spearman"], first["Spearman_low"], first["Spearman_high"]) == (-0.39, -0.44, -0.35)
+    assert (first["change"], first["change_low"], first["change_high"]) == (-0.5, -2.1, 1.1)
+    assert (first["mean"], first["mean_deviation"], first["edges"], first["gap"], first["p"]) == (
+        *(44.6, 1.5, 46.4, 3.21),
+        4.4e-05,
+    )
+    assert table["at"].tolist() == [61.8, 7.5] and first["object (area)_in_brackets"] == 28.9
+    assert np.isnan(first[["none", "none_low", "none_high"]].astype(float)).all()
+    assert (first["text"], first["of"]) == ("[1, 2]", "15.4 of 16")

@@ -71,12 +71,17 @@ def from_latex(text: str) -> list[list[str]]:
 
 def from_json(text: str) -> list[list[str]]:
     rows = json.loads(text)
-    assert rows[0]["at_0, paper"] == 39.72
+    assert rows[0]["at_0, paper"] == 39.72 and rows[0]["at"] == {"value": 52.2, "deviation": 1.1}
+    assert rows[1]["p < 0.05"] == 0.001
+    rows[0]["at"], rows[1]["p < 0.05"] = CELLS[1][1], CELLS[2][3]
     return [list(rows[0]), *(["" if cell is None else str(cell) for cell in row.values()] for row in rows)]
 
 
 def from_csv(text: str) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(text)))
+    first, *rest = csv.reader(io.StringIO(text))
+    assert first[2] == "at_deviation" and [line[2] for line in rest] == ["1.1", "", "", ""]
+    rest[0][1] += f" \u00b1 {rest[0][2]}"
+    return [[*line[:2], *line[3:]] for line in (first, *rest)]
 
 
 PARSERS: dict[str, Callable[[str], list[list[str]]]] = {

@@ -8,13 +8,18 @@ from typing import NamedTuple
 
 import h5py
 
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import View, part_of
+from interpret_robust.results.schema import INTERVAL
 
 PICTURE_AXES = ("y", "x")
 """What has one of these axes is a picture, and no table."""
+
+PREDICTIONS = "per_image/prediction"
+"""What the columns of classes that the model predicted are called, or begin with."""
 
 _ROWS_AT_ONCE = 500
 
@@ -30,8 +35,10 @@ class Export(NamedTuple):
 def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
     """Write `STEM-images.csv`, a row an image, and `STEM-statistics.csv`, a row a number, into `folder`.
 
-    In the first, a column with further axes becomes a column for each of their places: `share[weights]`.
-    In the second, a number is named by its dataset's path and by its place along each axis: `rule=clip; of=low`.
+    In the first, a column with further axes becomes a column for each of their places: `share[weights]`; and beside
+    each predicted class stands whether it is the label, 1 or 0, see `is_right`: `right_clean` by `prediction_clean`.
+    In the second, a number is named by its dataset's path and by its place along each axis, `rule=clip; sign=minus`;
+    an interval is one row, of its value, low and high.
     Numbers have as many digits as tell them apart in the type they are stored in; maps and images are left out.
     Raises UserError for a file that cannot be read and for tables that are there, unless they may be overwritten.
     """
@@ -59,9 +66,9 @@ class _Named(NamedTuple):
     data: h5py.Dataset
     axes: tuple[str, ...]
 
-    def places(self, first: int = 0) -> Iterator[tuple[str, ...]]:
-        """Return the names of the places along all axes from `first` on, in the order in which numbers are stored."""
-        return product(*(_names(dimension[0]) for dimension in list(self.data.dims)[first:]))
+    def places(self, axes: slice) -> Iterator[tuple[str, ...]]:
+        """Return the names of the places along some of the axes, in the order in which numbers are stored."""
+        return product(*(_names(dimension[0]) for dimension in list(self.data.dims)[axes]))
 
 
 def _names(scale: h5py.Dataset) -> list[str]:
@@ -69,26 +76,45 @@ def _names(scale: h5py.Dataset) -> list[str]:
 
 
 def _image_rows(columns: Sequence[_Named], count: int) -> Iterator[list[str]]:
-    yield ["sample", *(name for column in columns for name in _column_names(column))]
+    label = next((column.data for column in columns if column.name == "per_image/label"), None)
+    predictions = [column for column in columns if label is not None and column.name.startswith(PREDICTIONS)]
+    names, predicted = ([name for column in some for name in _column_names(column)] for some in (columns, predictions))
+    yield ["sample", *names, *(f"right{name.removeprefix('prediction')}" for name in predicted)]
     for start in range(0, count, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, count)
-        blocks = [column.data[start:stop].reshape(stop - start, -1).astype(str) for column in columns]
+        blocks = [column.data[start:stop] for column in columns]
+        blocks += [is_right(column.data[start:stop], label[start:stop]).astype(int) for column in predictions]
+        texts = [block.reshape(stop - start, -1).astype(str) for block in blocks]
         for row in range(stop - start):
-            yield [str(start + row), *(value for block in blocks for value in block[row])]
+            yield [str(start + row), *(value for block in texts for value in block[row])]
+
+
+def is_right(prediction: AnyArray, label: AnyArray) -> AnyArray:
+    """Return whether predicted classes (N, ...) are the labels (N,); never class -1, which stands for NaN logits.
+
+    Example:
+        >>> is_right(np.array([[3, 1], [-1, 2]]), np.array([3, 2])).tolist()
+        [[True, False], [False, True]]
+    """
+    right: AnyArray = (prediction == label.reshape(-1, *[1] * (prediction.ndim - 1))) & (prediction >= 0)
+    return right
 
 
 def _column_names(column: _Named) -> Iterator[str]:
     name = column.name.removeprefix("per_image/")
-    for places in column.places(first=1):
+    for places in column.places(slice(1, None)):
         yield f"{name}[{','.join(places)}]" if places else name
 
 
 def _statistic_rows(datasets: Sequence[_Named]) -> Iterator[list[str]]:
-    yield ["path", "coordinates", "value"]
+    yield ["path", "coordinates", *INTERVAL]
     for dataset in datasets:
-        for places, value in zip(dataset.places(), dataset.data[()].astype(str).ravel(), strict=True):
-            coordinates = (f"{axis}={place}" for axis, place in zip(dataset.axes, places, strict=True))
-            yield [dataset.name, "; ".join(coordinates), value]
+        is_interval = dataset.axes[-1:] == ("of",)
+        axes, width = (dataset.axes[:-1], len(INTERVAL)) if is_interval else (dataset.axes, 1)
+        numbers = dataset.data[()].astype(str).reshape(-1, width)
+        for place, values in zip(dataset.places(slice(len(axes))), numbers, strict=True):
+            coordinates = "; ".join(f"{axis}={name}" for axis, name in zip(axes, place, strict=True))
+            yield [dataset.name, coordinates, *values, *[""] * (len(INTERVAL) - width)]
 
 
 def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:

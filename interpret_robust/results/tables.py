@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -174,11 +175,31 @@ def fold(lines: Lines, limit: int) -> list[Lines]:
 _NUMERIC = re.compile(r"[-+]?\d+(\.\d+)?( %)?")
 """A cell that is a plain number."""
 
-
-_INTERVAL = re.compile(
-    r"(?P<value>[-+]?\d+(\.\d+)?)( %| points)? \[(?P<low>[-+]?\d+(\.\d+)?), (?P<high>[-+]?\d+(\.\d+)?)\]"
+_REAL = r"[-+\u2212]?(\d+(\.\d+)?(e[-+]?\d+)?|nan|inf)"
+_PARTS = re.compile(
+    rf"(?P<value>{_REAL})(?P<unit>( ?%| points)?)"
+    rf"( \[(?P<low>{_REAL}), (?P<high>{_REAL})\]| (\+-|\u00b1) (?P<deviation>{_REAL})( ?%)?)?"
+    rf"( \((?P<in_brackets>{_REAL})( ?%)?\))?"
 )
-"""A cell that is a number with its interval."""
+"""A cell that is a number: alone, or with its interval, the deviation of a mean, or a number to compare it with."""
+
+PARTS = ("low", "high", "deviation", "in_brackets")
+"""What a number can have beside it."""
+
+
+def parts_of(cell: str) -> dict[str, str]:
+    """Return the numbers of a cell as text, in the unit that it prints: its value, and those of PARTS that it has.
+
+    Nothing for a cell that is not a number.
+
+    Example:
+        >>> parts_of("6.0 % [2.1, 16.2]"), parts_of("44.6 +- 1.5 %"), parts_of("cannot tell")
+        ({'value': '6.0', 'low': '2.1', 'high': '16.2'}, {'value': '44.6', 'deviation': '1.5'}, {})
+    """
+    match = _PARTS.fullmatch(cell)
+    if not match:
+        return {}
+    return {name: match[name].replace("\u2212", "-") for name in ("value", *PARTS) if match[name]}
 
 
 def _json(lines: Lines) -> str:
@@ -188,12 +209,37 @@ def _json(lines: Lines) -> str:
 
 
 def _value(cell: str) -> Any:
-    """Return a number as a number, and an interval as its value, low and high, in the unit that the table prints."""
-    if match := _INTERVAL.fullmatch(cell):
-        return {name: float(text) for name, text in match.groupdict().items()}
-    if not re.fullmatch(r"[-+]?\d+(\.\d+)?", cell):
+    """Return a number as a number, and one with an interval or a deviation as its parts; what is NaN is null."""
+    numbers = {name: _number(text) for name, text in parts_of(cell).items()}
+    if not numbers:
         return cell or None
-    return float(cell) if "." in cell else int(cell)
+    return numbers if len(numbers) > 1 else numbers["value"]
+
+
+def _number(text: str) -> float | None:
+    """Return a number that JSON has."""
+    number = float(text)
+    if not math.isfinite(number):
+        return None
+    return int(text) if re.fullmatch(r"[-+]?\d+", text) else number
+
+
+def _csv(lines: Lines) -> str:
+    """Return the rows with a number a cell: an interval is in three columns, `NAME`, `NAME_low` and `NAME_high`.
+
+    The deviation of a mean is in `NAME_deviation`, a number in brackets in `NAME_in_brackets`. What is not a number
+    stays as it is printed.
+    """
+    columns: dict[str, list[str]] = {}
+    for name, *cells in zip(*lines, strict=True):
+        numbers = [parts_of(cell) for cell in cells]
+        columns[name] = [parts.get("value", cell) for parts, cell in zip(numbers, cells, strict=True)]
+        for part in PARTS:
+            if any(part in parts for parts in numbers):
+                columns[f"{name}_{part}"] = [parts.get(part, "") for parts in numbers]
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([list(columns), *zip(*columns.values(), strict=True)])
+    return buffer.getvalue().rstrip("\n")
 
 
 def _markdown(lines: Lines) -> str:
@@ -208,12 +254,6 @@ def _latex(lines: Lines) -> str:
     head, *body = [rf"{' & '.join(map(to_latex, line))} \\" for line in lines]
     opening = rf"\begin{{tabular}}{{{'l' * len(lines[0])}}}"
     return "\n".join([opening, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
-
-
-def _csv(lines: Lines) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue().rstrip("\n")
 
 
 def _widths(lines: Lines) -> list[int]:
