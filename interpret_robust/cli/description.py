@@ -36,7 +36,7 @@ def _describe_checkpoint(path: Path) -> str:
     rows = [{key: _short(value) for key, value in epoch.items()} for epoch in history]
     return "\n\n".join(
         [
-            f"{path}: {len(content.tensors)} tensors, {numbers} numbers, checksum good",
+            _fit(f"{path}: {len(content.tensors)} tensors, {numbers} numbers, checksum good"),
             _fit(lines(metadata)),
             render(rows) if rows else "no epoch is finished yet",
         ]
@@ -50,7 +50,7 @@ def _describe_analysis(path: Path) -> str:
     numbers = [row for name in names if not name.startswith("per_image/") for row in _statistic(result, name)]
     return "\n\n".join(
         [
-            f"{path}: {result.schema}, {result.count} images, checksum good",
+            _fit(f"{path}: {result.schema}, {result.count} images, checksum good"),
             _fit(lines(hdf5.provenance(path))),
             render(rows),
             render(numbers),
@@ -59,12 +59,9 @@ def _describe_analysis(path: Path) -> str:
 
 
 def _fit(text: str) -> str:
-    """Return lines broken between words where they are wider than the terminal, and no word of them cut."""
+    """Return lines broken where they are wider than the terminal: between words, in one that is wider by itself."""
     width = terminal_width()
-    return "\n".join(
-        fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-        for line in text.split("\n")
-    )
+    return "\n".join(fill(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in text.split("\n"))
 
 
 MOST_VALUES = 24

@@ -17,7 +17,7 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.results.tables import render
+from interpret_robust.results.tables import Table, render, shared_prefix, with_caption
 
 
 @click.group(invoke_without_command=True)
@@ -36,7 +36,9 @@ def checkpoints_list(form: str, root: Path) -> None:
     from interpret_robust.cli import listing
     from interpret_robust.core.folders import Folders
 
-    click.echo(render(listing.rows(Folders(root)), form))
+    rows = listing.rows(Folders(root))
+    table = Table(rows, prefix=shared_prefix([row["checkpoint"] for row in rows]))
+    click.echo(with_caption(table) if form == "text" else render(rows, form))
 
 
 @click.group()

@@ -20,7 +20,7 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.results.tables import render, with_caption
+from interpret_robust.results.tables import Table, render, with_caption, with_captions
 
 REPRODUCE_EXAMPLES = (
     "irt reproduce quick\n"
@@ -63,20 +63,33 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
             f"the images of {plan_of_study.dataset} are not here, and decide the names of files: "
             f"`irt data get {plan_of_study.dataset}` fetches them."
         )
+    steps = study.plan(plan_of_study)
     rows = [
         {
             "file": str(step.file),
             "here": "yes" if (root / step.file).exists() else "no",
-            "needs": " ".join(need.stem for need in step.needs) if form == "csv" else _count(step.needs),
+            "needs": " ".join(need.stem for need in step.needs) if form in ("csv", "json") else _count(step.needs),
         }
-        for step in study.plan(plan_of_study)
+        for step in steps
     ]
-    click.echo(render(rows, form))
+    if form != "text":
+        click.echo(render(rows, form))
+        return
+    by_prefix: dict[str, list[dict[str, str]]] = {}
+    for step, row in zip(steps, rows, strict=True):
+        by_prefix.setdefault(_prefix(*step, plan_of_study.dataset), []).append(row)
+    click.echo(with_captions(Table(group, prefix=prefix) for prefix, group in by_prefix.items()))
 
 
 def _count(needs: Sequence[Path]) -> str:
-    """Return the one that is needed, or how many."""
-    return needs[0].stem if len(needs) == 1 else f"{len(needs)} models" if needs else ""
+    """Return how many models are needed."""
+    return {0: "", 1: "1 model"}.get(len(needs), f"{len(needs)} models")
+
+
+def _prefix(file: Path, needs: Sequence[Path], dataset: str) -> str:
+    """Return what the path of a planned file begins with: its folder, its analysis if it is an answer, and its data."""
+    model, *_ = (*needs, file)
+    return f"{file.parent}/{file.name.partition(model.stem)[0]}{dataset}-"
 
 
 @click.command(epilog=with_examples(REPRODUCE_EXAMPLES))

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
+from os.path import commonprefix
 from textwrap import fill
 from typing import Any
 
@@ -20,7 +21,7 @@ class Table(list[dict[str, str]]):
     Attributes:
         title: what it shows, over it; empty where that is plain.
         note: over what its numbers are, under it; empty where each row says so.
-        prefix: what all names of its column `model` begin with, said once where it is printed as text; or empty.
+        prefix: what all cells of its first column begin with, said once where it is printed as text; or empty.
     """
 
     def __init__(self, rows: Iterable[dict[str, str]], title: str = "", note: str = "", prefix: str = "") -> None:
@@ -83,12 +84,25 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
+def shared_prefix(names: Sequence[str]) -> str:
+    """Return what all of several names begin with, up to a hyphen; nothing for one name.
+
+    Example:
+        >>> shared_prefix(["cifar10-small-at-seed0", "cifar10-small-at-att-seed0"])
+        'cifar10-small-at-'
+    """
+    prefix = commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 - names are no paths
+    return prefix[: prefix.rfind("-") + 1]
+
+
 def _without_prefix(table: Table) -> Table:
-    """Return a table whose models lack what all their names begin with, which the note says."""
+    """Return a table whose first column lacks what all its cells begin with, which the note says."""
     if not table.prefix:
         return table
-    rows = [row | {"model": row["model"].removeprefix(table.prefix)} for row in table]
-    return Table(rows, table.title, " ".join(filter(None, [table.note, f"Models: {table.prefix}..."])))
+    column = next(iter(table[0]))
+    rows = [row | {column: row[column].removeprefix(table.prefix)} for row in table]
+    prefix = f"{column.capitalize()}s: {table.prefix}..."
+    return Table(rows, table.title, " ".join(filter(None, [table.note, prefix])))
 
 
 def _text(lines: Lines) -> str:

@@ -57,10 +57,13 @@ def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[T
         for result in in_paper_order
     ]
     attack = f"Attack: {attacks[0]}." if attacks == [attacks[0]] and attacks[0] else ""
-    tables = analysis.compare(in_paper_order, *views) if analysis.compare else []
+    prefix, tables = _prefix(results), analysis.compare(in_paper_order, *views) if analysis.compare else []
     return [
-        Table(
-            rows, note=" ".join(filter(None, [attack, names.remarks(in_paper_order)])), prefix=_prefix(in_paper_order)
+        Table(rows, note=" ".join(filter(None, [attack, names.remarks(in_paper_order)])), prefix=prefix),
+        *(
+            table
+            if isinstance(table, Table)
+            else Table(table, note=attack, prefix=prefix if "model" in table[0] else "")
+            for table in tables
         ),
-        *(table if isinstance(table, Table) else Table(table, note=attack) for table in tables),
     ]

@@ -1,0 +1,88 @@
+"""What commands print fits a terminal of 80 columns, and no file or number of it is lost."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from make_golden import file_of
+
+from interpret_robust import cli
+from interpret_robust.analyses import robustness
+from interpret_robust.results.tables import shared_prefix
+from interpret_robust.study import plan as study
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Run a command in a terminal of 80 columns, and return its lines."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*words: object) -> list[str]:
+        outcome = CliRunner().invoke(cli.irt, [*map(str, words)], standalone_mode=False)
+        assert outcome.exception is None, outcome.exception
+        lines = outcome.stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        return lines
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["quick", "audit"])
+def test_a_plan_fits_and_its_lines_give_every_file(
+    name: str, printed: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    steps = study.plan(study.study(name))
+    (tmp_path / steps[1].file).parent.mkdir()
+    (tmp_path / steps[1].file).touch()
+    rows, files = [], {}
+    for line in printed("plan", name, "--root", tmp_path):
+        if line.startswith("Files: "):
+            prefix = line.removeprefix("Files: ").removesuffix("...")
+            files |= {prefix + file: rest for file, *rest in rows}
+            rows = []
+        elif match := re.fullmatch(r"(\S+\.(?:h5|safetensors)) +(yes|no)(?: +(\d+) models?)?", line):
+            rows.append(match.groups())
+    assert list(files) == [str(step.file) for step in steps] and not rows
+    assert [place for place, (here, _) in enumerate(files.values()) if here == "yes"] == [1]
+    assert [int(needs or 0) for _, needs in files.values()] == [len(step.needs) for step in steps]
+
+
+def test_the_list_of_checkpoints_fits_and_says_once_what_all_names_begin_with(
+    printed: Callable[..., list[str]], make_checkpoint: Make, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for variant, seed in (("natural", 1), ("at", 0)):
+        make_checkpoint(folder, variant, seed)
+    lines = printed("checkpoints", "list", "--root", tmp_path)
+    assert lines[-1] == "Checkpoints: cluttered-digits-small-..."
+    assert [line.split()[0] for line in lines[2:4]] == ["at-seed0", "natural-seed1"]
+    assert all(re.search(r" test +60 images +\d\.\d$", line) for line in lines[2:4])
+
+
+def test_what_a_file_holds_fits_whatever_the_path(printed: Callable[..., list[str]], tmp_path: Path) -> None:
+    folder = tmp_path / ("a-very-long-name" * 10)
+    folder.mkdir()
+    file = folder / "robustness-cluttered-digits-small-natural-linear-att-seed0-test-pgd20-cwnone-first1000.h5"
+    shutil.copyfile(file_of(robustness.SCHEMA), file)
+    lines = printed("show", file)
+    head = lines[: lines.index("")]
+    assert "".join(line.strip() for line in head).replace(" ", "").startswith(f"{file}:robustness/2,8images")
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["cifar10-small-at-seed0", "cifar10-small-at-att-seed0"], "cifar10-small-at-"),
+        (["cifar10-small-at", "cifar100-small-at"], ""),
+        (["cifar10-small-at"], ""),
+        ([], ""),
+    ],
+)
+def test_a_shared_prefix_ends_where_a_part_of_a_name_does(names: list[str], prefix: str) -> None:
+    assert shared_prefix(names) == prefix
