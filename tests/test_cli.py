@@ -132,17 +132,25 @@ MISSING_FILES = {
     "verify gone.npy gone.safetensors": NO_CHECKPOINT,
     "train at --dataset gone.npz": NO_DATA,
     "checkpoints list --root gone": "there are no checkpoints in gone/checkpoints: ",
+    "report --root gone": "there are no analyses in gone/analyses: ",
+    "report --root {root} -o {model}": "{model} is no report of irt's",
+    "train UNKNOWN": "unknown variant 'UNKNOWN': known are at, ",
+    "train at AT-REG": "unknown variant 'AT-REG': did you mean 'at-reg'?",
+    "train at --recipe quik": "unknown recipe 'quik': did you mean 'quick'?",
+    "train at --set epoch=3": "unknown recipe field 'epoch': did you mean 'epochs'?",
+    "train at --set epochs=many": "epochs=many: 'many' is no value for epochs.",
 }
 
 
-def test_a_missing_file_is_named_before_torch_is_loaded(study: Path) -> None:
+def test_what_is_missing_or_unknown_is_named_before_torch_is_loaded(study: Path) -> None:
     """All in one fresh process: a module that one command has loaded stays."""
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
-    command = [sys.executable, "-c", MISSING, *(line.format(model=model) for line in MISSING_FILES)]
+    places = {"model": model, "root": study}
+    command = [sys.executable, "-c", MISSING, *(line.format(**places) for line in MISSING_FILES)]
     *sentences, has_torch = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert has_torch == "False"
     for sentence, (line, beginning) in zip(sentences, MISSING_FILES.items(), strict=True):
-        assert sentence.startswith(beginning), line
+        assert sentence.startswith(beginning.format(**places)), line
 
 
 COMMANDS = ",data,data list,data get,data show,train,evaluate,analyze,figure,show,reproduce"

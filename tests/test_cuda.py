@@ -11,7 +11,7 @@ import torch
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import work as streaming
-from interpret_robust.attacks.pgd import BatchNormMode
+from interpret_robust.attacks.ball import BatchNormMode
 from interpret_robust.core import device
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint

@@ -21,7 +21,8 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import MapSettings
 from interpret_robust.analyses.robustness import Context, TableSettings, prepare, rows, summarize, table_row
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.pgd import PGD, LossName, per_image_noise
+from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split

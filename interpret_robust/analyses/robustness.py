@@ -23,7 +23,8 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.pgd import LossName, check_adversarial, margin_loss, per_image_noise
+from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.pgd import check_adversarial, margin_loss, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import Interval, rate

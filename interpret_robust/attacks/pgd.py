@@ -9,11 +9,10 @@ images is taken. The model's mode, its running statistics, whether its weights a
 state are left as found.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.attacks import cache
+from interpret_robust.attacks.ball import BatchNormMode, LossName, check_numbers
 from interpret_robust.attacks.cycles import FIRST_CHECK, read_at
-from interpret_robust.core.errors import NotFiniteError, UserError, unknown
+from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
 
-LossName = Literal["cross-entropy", "margin"]
 Classes = npt.NDArray[np.integer]
-BatchNormMode = Literal["eval", "train"]
 Noise = Callable[[Tensor], Tensor]
 """Given images, uniform noise of their shape in [-1, 1)."""
 
@@ -73,22 +71,7 @@ class PGD:
     def __post_init__(self) -> None:
         if self.step_size is None:
             object.__setattr__(self, "step_size", self.eps / 4)
-        if not 0 <= self.eps <= 1:
-            raise UserError(
-                f"eps is {self.eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."
-            )
-        if not 0 <= self.step_size < math.inf:
-            raise UserError(f"step size is {self.step_size:g}: it must not be negative or infinite.")
-        if self.steps < 0 or self.restarts < 1:
-            raise UserError(
-                f"steps {self.steps}, restarts {self.restarts}: steps must not be negative, restarts at least one."
-            )
-        for kind, value, choices in (
-            ("loss", self.loss, get_args(LossName)),
-            ("batch norm mode", self.batch_norm, get_args(BatchNormMode)),
-        ):
-            if value not in choices:
-                raise unknown(kind, value, choices)
+        check_numbers(self.eps, self.step_size, self.steps, self.restarts, self.loss, self.batch_norm)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise | None = None) -> Tensor:
         """Return adversarial images, float32, inside the ball around `images` and inside [0, 1].

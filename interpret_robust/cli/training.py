@@ -9,6 +9,7 @@ from interpret_robust.cli.options import (
     DATASET,
     DURATION,
     SEED,
+    TextOption,
     deadline_after,
     device_option,
     on_all_ranks,
@@ -29,8 +30,31 @@ EXAMPLES = (
 )
 
 
+def _variant(name: str) -> str:
+    """Return the name of a variant. Raises UserError where there is none, before torch is loaded."""
+    from interpret_robust.models.variants import variant
+
+    return variant(name).name
+
+
+def _recipe(name: str) -> str:
+    """Return the name of a recipe. Raises UserError where there is none, before torch is loaded."""
+    from interpret_robust.training.recipe import check_preset
+
+    check_preset(name)
+    return name
+
+
+def _override(text: str) -> str:
+    """Return FIELD=VALUE. Raises UserError for an unknown field or another kind of value, before torch is loaded."""
+    from interpret_robust.training.recipe import parse
+
+    parse(text)
+    return text
+
+
 @click.command(epilog=with_examples(EXAMPLES))
-@click.argument("variants", nargs=-1)
+@click.argument("variants", nargs=-1, type=TextOption("variant", _variant))
 @click.option(
     "--dataset",
     type=DATASET,
@@ -40,11 +64,17 @@ EXAMPLES = (
     help="Name (irt data list) or .npz path.",
 )
 @click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
-@click.option("--recipe", help="quick, cifar-quick, paper, fast, mnist, mnist-quick. [default: by the dataset]")
+@click.option(
+    "--recipe",
+    type=TextOption("recipe", _recipe),
+    metavar="TEXT",
+    help="quick, cifar-quick, paper, fast, mnist, mnist-quick. [default: by the dataset]",
+)
 @click.option(
     "--set",
     "overrides",
     multiple=True,
+    type=TextOption("change of a recipe", _override),
     metavar="FIELD=VALUE",
     help="Change one number of the recipe, such as epochs=4: docs/recipes.md has all.",
 )

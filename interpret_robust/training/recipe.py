@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from interpret_robust.attacks.pgd import PGD
+from interpret_robust.attacks.ball import BatchNormMode, check_numbers
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.variants import Variant
+
+if TYPE_CHECKING:
+    from interpret_robust.attacks.pgd import PGD
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Recipe:
     eps: float = 8 / 255
     attack_step: float = 2 / 255
     attack_steps: int = 5
-    attack_batch_norm: Literal["eval", "train"] = "eval"
+    attack_batch_norm: BatchNormMode = "eval"
     eps_ramp: float = 0.0
     weight_reg: float = 0.1
     weight_att_reg: float = 0.01
@@ -63,10 +66,12 @@ class Recipe:
         for choice, choices in (("optimizer", ("sgd", "adam")), ("schedule", ("one-cycle", "steps", "constant"))):
             if getattr(self, choice) not in choices:
                 raise unknown(choice, getattr(self, choice), choices)
-        self.attack(share=1.0)
+        check_numbers(self.eps, self.attack_step, self.attack_steps, batch_norm=self.attack_batch_norm)
 
-    def attack(self, share: float) -> PGD:
+    def attack(self, share: float) -> "PGD":
         """Return the attack when `share` of the training steps are done."""
+        from interpret_robust.attacks.pgd import PGD  # which loads torch
+
         growth = min(1.0, share / self.eps_ramp) if self.eps_ramp else 1.0
         return PGD(
             eps=self.eps * growth,
@@ -180,14 +185,13 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
 
     Raises UserError for an unknown preset or field, or a value of the wrong kind.
     """
-    if name not in PRESETS:
-        raise unknown("recipe", name, PRESETS)
+    check_preset(name)
     recipe = PRESETS[name]
     if record := RECORDS.get(dataset):
         recipe = replace(recipe, flip=recipe.flip and record.can_flip, pad=recipe.pad if record.can_crop else 0)
     if name in ("quick", "cifar-quick") and architecture == "cnn":
         recipe = replace(recipe, **QUICK_CNN)
-    return replace(recipe, **dict(_parse(override) for override in overrides))
+    return replace(recipe, **dict(parse(override) for override in overrides))
 
 
 def default_preset(dataset: str) -> str:
@@ -195,7 +199,21 @@ def default_preset(dataset: str) -> str:
     return RECORDS[dataset].recipe if dataset in RECORDS else "paper"
 
 
-def _parse(override: str) -> tuple[str, Any]:
+def check_preset(name: str) -> None:
+    """Raise UserError for a name that no preset has."""
+    if name not in PRESETS:
+        raise unknown("recipe", name, PRESETS)
+
+
+def parse(override: str) -> tuple[str, Any]:
+    """Return a field and its value from `field=value`.
+
+    Raises UserError for an unknown field or a value of the wrong kind; its range is a matter of the recipe.
+
+    Example:
+        >>> parse("eps=4/255")[1] == 4 / 255
+        True
+    """
     field, separator, text = override.partition("=")
     kinds = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
     if not separator:

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import PGD, LossName, per_image_noise
+from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import SOURCE_HELP, checked_source
 from interpret_robust.core.errors import UserError
 

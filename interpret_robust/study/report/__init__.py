@@ -25,7 +25,6 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.figures import drawing, style
 from interpret_robust.results import hdf5, names
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.study.report.page import render
 
 _FIRST_LINE = "<!doctype html><!-- irt report {stamp} -->"
 _STAMP = re.compile(re.escape(_FIRST_LINE).replace(r"\{stamp\}", "([0-9a-f]{64})"))
@@ -40,12 +39,15 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     files = sorted(folders.analyses.glob("*.h5"))
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
+    _stamp_of(page)  # says so where it is no report, before files are read
     results = sorted(map(analyses.read, progress.with_bar(files, "reading", "files")), key=names.order)
     stamp = _stamp(results)
     if _stamp_of(page) != stamp:
         with Lock(page):
             stamp_before = _stamp_of(page)
             if stamp_before != stamp:
+                from interpret_robust.study.report.page import render  # only here is torch loaded
+
                 with _pictures(folders) as pictures:
                     text = render(results, _draw(results, pictures, say))
                 remove_leftovers(page)
