@@ -1,8 +1,10 @@
 """What commands print fits a terminal of 80 columns, and no file or number of it is lost."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from make_golden import file_of
 
 from interpret_robust import cli
 from interpret_robust.analyses import robustness
+from interpret_robust.datasets import npz
 from interpret_robust.results.tables import shared_prefix
 from interpret_robust.study import plan as study
+from interpret_robust.training.recipe import PRESETS, Recipe, meanings, preset
 
 Make = Callable[..., Path]
 
@@ -86,3 +90,27 @@ def test_what_a_file_holds_fits_whatever_the_path(printed: Callable[..., list[st
 )
 def test_a_shared_prefix_ends_where_a_part_of_a_name_does(names: list[str], prefix: str) -> None:
     assert shared_prefix(names) == prefix
+
+
+def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(printed: Callable[..., list[str]]) -> None:
+    text = "\n".join(printed("recipes"))
+    outcome = CliRunner().invoke(cli.irt, ["recipes", "--form", "json"])
+    rows = {row.pop("field"): row for row in json.loads(outcome.stdout)}
+    assert list(rows) == [entry.name for entry in fields(Recipe) if entry.name != "name"]
+    for name, recipe in PRESETS.items():
+        for field, row in rows.items():
+            value = getattr(recipe, field)
+            assert row[name] == (str(value).lower() if value is None or isinstance(value, bool) else value)
+            if value is not None:
+                assert getattr(preset("quick", "mine", (f"{field}={row[name]}",)), field) == value
+    assert all(field in text for field in rows) and "5/255" in text
+    assert rows["flip"]["meaning"] == meanings()["flip"] and all(row["meaning"] for row in rows.values())
+
+
+@pytest.mark.parametrize("command", ["train", "data", "recipes"])
+def test_help_says_where_fields_are_listed(command: str, printed: Callable[..., list[str]]) -> None:
+    text = " ".join(" ".join(printed(command, "--help")).split())
+    if command == "data":
+        assert all(name in text for name in (*npz.REQUIRED_NAMES, *npz.OPTIONAL))
+    elif command == "train":
+        assert "`irt recipes` lists all fields" in text and "`irt data --help` says what an .npz has to hold" in text

@@ -44,7 +44,7 @@ def irt(context: click.Context, debug: bool) -> None:  # noqa: ARG001
 
 for _command in (
     *(study.reproduce, study.plan, study.audit, study.flags, pictures.report),
-    *(training.train, analysis.analyze, pictures.figure),
+    *(training.train, training.recipes, analysis.analyze, pictures.figure),
     *(data.data, models.model, models.checkpoints, files.verify),
     *(files.show, files.validate, files.export),
 ):

@@ -12,7 +12,18 @@ from interpret_robust.results.tables import render
 
 @click.group()
 def data() -> None:
-    """List, get and look at datasets."""
+    """List, get and look at datasets.
+
+    A dataset is a name (`irt data list`) or the path of an .npz, as numpy.savez writes it, of these arrays:
+
+    \b
+    x_train, x_test        images (N, H, W), or (N, H, W, 1 or 3): uint8, 0 to 255
+    y_train, y_test        labels (N,): integers 0 to K-1, or names of classes
+    mask_train, mask_test  optional: objects, (N, H, W), bool or uint8, not 0
+    class_names            optional: text (K,), in the order of the labels
+
+    Names of MedMNIST (train_images, ...) are read too. `irt data get FILE.npz` checks a file.
+    """
 
 
 @data.command("list", epilog=with_examples("irt data list"))
@@ -29,7 +40,7 @@ def data_list() -> None:
         for name, sentence in descriptions().items()
     ]
     click.echo(render(rows))
-    click.echo("Any .npz with x_train, y_train, x_test and y_test works too.")
+    click.echo("Any .npz with x_train, y_train, x_test and y_test works too: `irt data --help` says what they hold.")
 
 
 @data.command("get", epilog=with_examples("irt data get cifar10"))

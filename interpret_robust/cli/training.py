@@ -1,6 +1,7 @@
-"""`irt train`: models from variants and seeds."""
+"""`irt train` and `irt recipes`: models from variants and seeds, and how they are trained."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ from interpret_robust.cli.options import (
     TextOption,
     deadline_after,
     device_option,
+    form_option,
     on_all_ranks,
     overwrite_option,
     root_option,
@@ -20,12 +22,12 @@ from interpret_robust.cli.options import (
 )
 
 EXAMPLES = (
-    "irt train                        the embedded study: four variants, natural models, evaluators\n"
+    "irt train                        models of the quick study\n"
     "  irt train at at-att --seed 1     two models of the embedded data\n"
     "  irt train at at-att --seeds 3    six: seeds 0, 1 and 2 of each\n"
-    "  irt train at --seed 4 --copies   two: seed 4, and seed 5, whose attacks are its black-box ones\n"
-    "  irt train at --dataset cifar10 --arch small --recipe cifar-quick --limit 5000\n"
-    "  irt train at-reg --dataset cifar10 --arch narrow --recipe paper --time-limit 2h\n"
+    "  irt train at --seed 4 --copies   two: seeds 4 and 5, for black-box attacks\n"
+    "  irt train at --dataset cifar10 --recipe cifar-quick --limit 5000\n"
+    "  irt train at-reg --dataset cifar10 --arch narrow --time-limit 2h\n"
     "  irt train at --set epochs=4 --set learning_rate=0.05"
 )
 
@@ -76,7 +78,7 @@ def _override(text: str) -> str:
     multiple=True,
     type=TextOption("change of a recipe", _override),
     metavar="FIELD=VALUE",
-    help="Change one number of the recipe, such as epochs=4: docs/recipes.md has all.",
+    help="Change a field of the recipe, such as epochs=4; `irt recipes` lists all.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The first, or only, training seed.")
 @click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many seeds of each model, from --seed on.")
@@ -106,16 +108,18 @@ def train(
 
     \b
     natural             on clean images, average pooling of local features
-    natural-att         the same with attention over positions in the place of the average
+    natural-att         the same with attention in the place of the average
     natural-linear-att  the same with linear attention
     at                  on adversarial images (PGD)
     at-att              at, with attention
-    at-reg              at, with the regularizer: features of clean and adversarial images are kept near (Eq. 6)
+    at-reg              at, with clean and adversarial features kept near (Eq. 6)
     at-att-reg          at, with both
 
     Without VARIANTS, train what the quick study needs: the models that it is about, with --seeds or --copies several
     of each, and those that read their maps. Models that are there with the same recipe are skipped; a stopped run goes
     on where it was when the same command is given again.
+
+    `irt recipes` lists all fields of the recipes and what they mean; `irt data --help` says what an .npz has to hold.
     """
     from interpret_robust.core.folders import Folders
     from interpret_robust.study.tasks import do_all
@@ -138,3 +142,35 @@ def train(
     if sentence := doubt(tasks):
         say(sentence)
     do_all(tasks, device, click.echo)
+
+
+@click.command(epilog=with_examples("irt recipes\n  irt recipes --form csv"))
+@form_option
+def recipes(form: str) -> None:
+    """List the recipes of training: every field, its value in each, and what it means.
+
+    `irt train --set FIELD=VALUE` changes one. docs/recipes.md says where recipes come from, and what to expect of them.
+    """
+    from interpret_robust.results.tables import render
+    from interpret_robust.training.recipe import PRESETS, meanings
+
+    rows = [
+        {
+            "field": field,
+            **{name: _value(field, getattr(recipe, field), form) for name, recipe in PRESETS.items()},
+            "meaning": meaning,
+        }
+        for field, meaning in meanings().items()
+    ]
+    click.echo(render(rows, form))
+
+
+def _value(field: str, value: Any, form: str) -> str:
+    """Return a value as people write it, such as 8/255; for programs a number is a number."""
+    from interpret_robust.results.names import radius
+
+    if field in ("eps", "attack_step") and form not in ("csv", "json"):
+        return radius(value)
+    if isinstance(value, float):
+        return repr(value) if form in ("csv", "json") else f"{value:g}"
+    return str(value).lower()

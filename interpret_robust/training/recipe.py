@@ -1,10 +1,10 @@
 """Every number of a training run, as named presets. Each is a published recipe or one measured here."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from interpret_robust.attacks.ball import BatchNormMode, check_numbers
+from interpret_robust.attacks.ball import check_numbers
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.datasets.records import RECORDS
@@ -14,49 +14,52 @@ if TYPE_CHECKING:
     from interpret_robust.attacks.pgd import PGD
 
 
+def _field(meaning: str, default: Any = MISSING) -> Any:
+    """Return a field of a recipe, with what it means."""
+    return field(default=default, metadata={"help": meaning})
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
+    """How a model is trained: every number of it. `meanings` says what each field is, as `irt recipes` prints it.
 
-    Attributes:
-        name: of the preset this began as.
-        epochs, batch_size: the short tail of each epoch is dropped.
-        optimizer: `sgd` with momentum, or `adam`.
-        schedule: `one-cycle` rises linearly to the learning rate over `warm_up` of the steps and falls
-            linearly to zero; `steps` divides it by ten at one half and at three quarters; or `constant`.
-        weight_decay: on convolution and matrix weights only, not on biases or norms.
-        eps, attack_step, attack_steps: the attack in training (Eq. 2), in pixel units.
-        attack_batch_norm: see `PGD.batch_norm`.
-        eps_ramp: share of the steps over which eps and attack_step grow linearly from zero.
-        weight_reg, weight_att_reg: the lambda of Eq. 7 for `at-reg` and for `at-att-reg`.
-        pad, flip: augmentation, see `TrainingBatches`.
-        ema: decay per step of the weight average that becomes the model, or None for the last weights.
+    Example:
+        >>> PRESETS["quick"].epochs, meanings()["epochs"]
+        (8, 'passes over the training images; the short tail of each is dropped')
     """
 
-    name: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    schedule: Literal["one-cycle", "steps", "constant"] = "one-cycle"
-    warm_up: float = 0.25
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    eps: float = 8 / 255
-    attack_step: float = 2 / 255
-    attack_steps: int = 5
-    attack_batch_norm: BatchNormMode = "eval"
-    eps_ramp: float = 0.0
-    weight_reg: float = 0.1
-    weight_att_reg: float = 0.01
-    pad: int = 2
-    flip: bool = False
-    ema: float | None = None
+    name: str = _field("the preset that this began as")
+    epochs: int = _field("passes over the training images; the short tail of each is dropped")
+    batch_size: int = _field("images a step")
+    learning_rate: float = _field("the largest of the schedule")
+    optimizer: Literal["sgd", "adam"] = _field("sgd, with momentum, or adam", "sgd")
+    schedule: Literal["one-cycle", "steps", "constant"] = _field(
+        "one-cycle rises linearly to learning_rate and falls linearly to zero; steps divides it by ten at one half and "
+        "at three quarters of training; or constant",
+        "one-cycle",
+    )
+    warm_up: float = _field("share of the steps over which one-cycle rises", 0.25)
+    momentum: float = _field("of sgd", 0.9)
+    weight_decay: float = _field("on convolution and matrix weights only, not on biases or norms", 5e-4)
+    eps: float = _field("radius of the attack in training (Eq. 2), in pixel units", 8 / 255)
+    attack_step: float = _field("length of its steps", 2 / 255)
+    attack_steps: int = _field("how many steps it takes", 5)
+    attack_batch_norm: Literal["eval", "train"] = _field(
+        "statistics of batch norm in the attack: eval takes the running ones, train the batch's", "eval"
+    )
+    eps_ramp: float = _field("share of the steps over which eps and attack_step grow linearly from zero", 0.0)
+    weight_reg: float = _field("the lambda of Eq. 7 for at-reg", 0.1)
+    weight_att_reg: float = _field("the lambda of Eq. 7 for at-att-reg", 0.01)
+    pad: int = _field("pixels of zeros around images, of which a crop is drawn", 2)
+    flip: bool = _field("whether half of the images are mirrored", False)
+    ema: float | None = _field(
+        "decay a step of the mean of weights that becomes the model; none for the last ones", None
+    )
 
     def __post_init__(self) -> None:
-        for field, value in vars(self).items():
+        for name, value in vars(self).items():
             if isinstance(value, float | int) and not 0 <= value < math.inf:
-                raise UserError(f"{field} is {value:g}: numbers of a recipe are finite and not negative.")
+                raise UserError(f"{name} is {value:g}: numbers of a recipe are finite and not negative.")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1.")
         if not 0 <= self.eps_ramp <= 1 or not 0 <= self.warm_up < 1:
@@ -205,6 +208,11 @@ def check_preset(name: str) -> None:
         raise unknown("recipe", name, PRESETS)
 
 
+def meanings() -> dict[str, str]:
+    """Return what each field of a recipe means that `--set` can change."""
+    return {entry.name: entry.metadata["help"] for entry in fields(Recipe) if entry.name != "name"}
+
+
 def parse(override: str) -> tuple[str, Any]:
     """Return a field and its value from `field=value`.
 
@@ -214,19 +222,19 @@ def parse(override: str) -> tuple[str, Any]:
         >>> parse("eps=4/255")[1] == 4 / 255
         True
     """
-    field, separator, text = override.partition("=")
-    kinds = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
+    name, separator, text = override.partition("=")
+    kinds = {key: kind for key, kind in get_type_hints(Recipe).items() if key != "name"}
     if not separator:
         raise UserError(f"'{override}' sets nothing: give a field and its value, such as epochs=4.")
-    if field not in kinds:
-        raise unknown("recipe field", field, kinds)
-    if field == "flip":
+    if name not in kinds:
+        raise unknown("recipe field", name, kinds)
+    if name == "flip":
         if text not in ("true", "false"):
             raise UserError(f"{override}: flip is true or false.")
-        return field, text == "true"
+        return name, text == "true"
     try:
-        return field, number(text) if kinds[field] in (float, float | None) else kinds[field](text)
+        return name, number(text) if kinds[name] in (float, float | None) else kinds[name](text)
     except TypeError:
-        return field, text
+        return name, text
     except ValueError:
-        raise UserError(f"{override}: '{text}' is no value for {field}.") from None
+        raise UserError(f"{override}: '{text}' is no value for {name}.") from None
