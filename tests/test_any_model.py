@@ -229,7 +229,7 @@ def test_a_model_that_guesses_is_doubted_on_stderr_before_it_is_asked(place: Pat
     where = ["--limit", "2", "--label", "doubtful", "--dataset", place / "tiny.npz", "--root", place]
     code, out, err = irt("analyze", "alignment", *MODELS["torchvision-resnet18-random"], *where)
     assert code == 0
-    assert "doubtful is right on" in err and "of the first 8 test images, hardly more than guessing" in err
+    assert "warning: doubtful is right on" in err and "of the first 8 test images, hardly more than guessing" in err
     assert "In doubt: doubtful is right on" in " ".join(out.split())
 
 

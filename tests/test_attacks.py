@@ -15,9 +15,9 @@ from networks import InDouble, Linear, array, pixels, settle
 from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.attacks.ball import LossName
 from interpret_robust.attacks.pgd import (
     PGD,
-    LossName,
     Noise,
     batch_norm_mode,
     check_adversarial,

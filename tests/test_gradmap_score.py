@@ -805,7 +805,7 @@ def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
     plus = (result["per_image/evaluator_prediction"][:, 0, 0, RULES.index("max"), 1] == label).mean()
     assert row["raw +g"].startswith(f"{100 * plus:.1f} % [")
     spread = np.std([13 / 20, 3 / 20, 1 / 20], ddof=1)
-    assert row["clip -g, 3 evaluators"] == f"{100 * 17 / 60:.1f} +- {100 * spread:.1f} %"
+    assert row["clip -g, 3 evaluators"] == f"{100 * 17 / 60:.1f} \u00b1 {100 * spread:.1f} %"
     assert row["read by"] == "small-natural-seed1"
     assert (row["gray maps"], row["images"]) == (str(result["per_image/degenerate"][:, 0].sum()), "20")
     for view in ("clip", "raw"):

@@ -43,7 +43,8 @@ def test_a_plan_fits_and_its_lines_give_every_file(
     steps = study.plan(study.study(name))
     (tmp_path / steps[1].file).parent.mkdir()
     (tmp_path / steps[1].file).touch()
-    rows, files = [], {}
+    rows: list[tuple[str, ...]] = []
+    files: dict[str, list[str]] = {}
     for line in printed("plan", name, "--root", tmp_path):
         if line.startswith("Files: "):
             prefix = line.removeprefix("Files: ").removesuffix("...")

@@ -20,6 +20,7 @@ from interpret_robust.cli.options import (
     references,
     run_options,
     say,
+    warn,
     with_examples,
 )
 from interpret_robust.core.errors import unknown
@@ -183,7 +184,7 @@ def _analyze(
         subjects = applicable(name, candidates, task_options, say)
     tasks = analysis_tasks(name, subjects, folders, settings, **task_options)
     for doubt in doubts(tasks):
-        say(doubt)
+        warn(doubt)
     do_all(tasks, task_options["device"], say)
     if ranks.index() > 0:
         return

@@ -16,7 +16,7 @@ from interpret_robust.cli.options import (
     model_option,
     overwrite_option,
     references,
-    say,
+    warn,
     with_examples,
 )
 from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
@@ -98,7 +98,7 @@ def verify(
     subject = external.subject(models[0], dataset)
     data = load(dataset or subject.source)
     for doubt in subject.doubts:
-        say(doubt)
+        warn(doubt)
     good = verification.verify(file, subject, data, split, eps=eps, key=key, device=resolve(device))
     click.echo(render([{"model": subject.name, **good.cells()}]))
     click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")

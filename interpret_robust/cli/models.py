@@ -14,6 +14,7 @@ from interpret_robust.cli.options import (
     overwrite_option,
     root_option,
     say,
+    warn,
     with_examples,
 )
 from interpret_robust.core.errors import UserError
@@ -104,6 +105,8 @@ def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: 
         raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
     subject.card.write(output, overwrite=overwrite)
     for doubt in subject.doubts:
-        say(doubt)
+        warn(doubt)
+    if subject.doubts:
+        say(f"{output} is written as declared: --overwrite replaces it.")
     outcome = subject.trial
     click.echo(f"{output}: right on {outcome.accuracy:.0%} of the first {outcome.images} test images of {dataset}")

@@ -196,7 +196,13 @@ run_options = options(
     click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]"),
     click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part."),
     click.option("--limit", type=COUNT, help="Only N images: the first, or a fair draw of a sorted split."),
-    click.option("--batch-size", type=COUNT, default=250, show_default=True, help="Images computed at once."),
+    click.option(
+        "--batch-size",
+        type=COUNT,
+        default=250,
+        show_default=True,
+        help="Images computed at once; fewer take less memory.",
+    ),
     click.option(
         "--recalibrate",
         type=click.Choice(["none", "clean", "adversarial", "both"]),
@@ -227,3 +233,8 @@ def deadline_after(time_limit: float | None) -> float:
 def say(sentence: str) -> None:
     """Write a sentence to stderr, where it does not get into a table."""
     click.echo(sentence, err=True)
+
+
+def warn(doubt: str) -> None:
+    """Write what makes answers doubtful to stderr."""
+    say(f"warning: {doubt}")

@@ -20,7 +20,6 @@ def bar(description: str, total: int, unit: str, *, initial: int = 0, position: 
         dynamic_ncols=True,
         position=position,
         leave=position is None,
-        delay=1,
     )
 
 

@@ -142,17 +142,19 @@ def _of_normalization(
     accuracy = float(declared_right.mean())
     chance = max(1 / len(data.class_names), float(np.bincount(split.labels).max() / count))
     summary = f"{label} is right on {accuracy:.0%} of the first {count} test images"
-    better, better_right = normalize, declared_right
+    better: dict[str, float] = {}
     # Of fewer wrong images no other normalization could be significantly better.
     if int((~declared_right).sum()) >= LEAST_WRONG and np.array_equal(right(own_preprocess), declared_right):
         for name, (mean, deviation) in alternatives.items():
             other = Preprocess(mean, deviation, own_preprocess.size).to(device)
             if len(mean) in (1, channels) and not other.is_like(own_preprocess):
                 other_right = right(other)
-                if other_right.mean() > better_right.mean():
-                    better, better_right = name, other_right
-    if better_right.mean() > accuracy and mcnemar(better_right, declared_right).p_value < SIGNIFICANT:
-        doubt = f"{summary} with --normalize {normalize}, and on {better_right.mean():.0%} with --normalize {better}."
+                is_better = other_right.mean() > accuracy
+                if is_better and mcnemar(other_right, declared_right).p_value < SIGNIFICANT:
+                    better[name] = float(other_right.mean())
+    if better:
+        others = ", ".join(f"{better[name]:.0%} with {name}" for name in sorted(better, key=better.__getitem__)[::-1])
+        doubt = f"{summary} with --normalize {normalize}, and on {others}: give --normalize as the network was trained."
     elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT >= chance**count:
         doubt = (
             f"{summary}, hardly more than guessing ({chance:.0%}): are its normalization and the order of its "

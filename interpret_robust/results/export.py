@@ -76,14 +76,14 @@ def _names(scale: h5py.Dataset) -> list[str]:
 
 
 def _image_rows(columns: Sequence[_Named], count: int) -> Iterator[list[str]]:
-    label = next((column.data for column in columns if column.name == "per_image/label"), None)
-    predictions = [column for column in columns if label is not None and column.name.startswith(PREDICTIONS)]
+    labels = [column.data for column in columns if column.name == "per_image/label"]
+    predictions = [column for column in columns if labels and column.name.startswith(PREDICTIONS)]
     names, predicted = ([name for column in some for name in _column_names(column)] for some in (columns, predictions))
     yield ["sample", *names, *(f"right{name.removeprefix('prediction')}" for name in predicted)]
     for start in range(0, count, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, count)
         blocks = [column.data[start:stop] for column in columns]
-        blocks += [is_right(column.data[start:stop], label[start:stop]).astype(int) for column in predictions]
+        blocks += [is_right(column.data[start:stop], labels[0][start:stop]).astype(int) for column in predictions]
         texts = [block.reshape(stop - start, -1).astype(str) for block in blocks]
         for row in range(stop - start):
             yield [str(start + row), *(value for block in texts for value in block[row])]

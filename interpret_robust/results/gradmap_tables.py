@@ -24,7 +24,7 @@ def headline(result: Result, *views: str) -> dict[str, str]:
         for sign, mark in enumerate(("-g", "+g")):
             row[f"{view} {mark}"] = Interval(*result["headline/accuracy"][place, sign]).percent()
         mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
-        spread = f" +- {deviation:.1f}" if np.isfinite(deviation) else ""
+        spread = f" \u00b1 {deviation:.1f}" if np.isfinite(deviation) else ""
         row[f"{view} -g, {len(evaluators)} evaluators"] = f"{mean:.1f}{spread} %"
     return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
 
