@@ -153,8 +153,10 @@ def _of_normalization(
                 if is_better and mcnemar(other_right, declared_right).p_value < SIGNIFICANT:
                     better[name] = float(other_right.mean())
     if better:
-        others = ", ".join(f"{better[name]:.0%} with {name}" for name in sorted(better, key=better.__getitem__)[::-1])
-        doubt = f"{summary} with --normalize {normalize}, and on {others}: give --normalize as the network was trained."
+        listing = ", ".join(f"{better[name]:.0%} with {name}" for name in sorted(better, key=better.__getitem__)[::-1])
+        doubt = (
+            f"{summary} with --normalize {normalize}, and on {listing}: give --normalize as the network was trained."
+        )
     elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT >= chance**count:
         doubt = (
             f"{summary}, hardly more than guessing ({chance:.0%}): are its normalization and the order of its "

@@ -78,7 +78,9 @@ def _names(scale: h5py.Dataset) -> list[str]:
 def _image_rows(columns: Sequence[_Named], count: int) -> Iterator[list[str]]:
     labels = [column.data for column in columns if column.name == "per_image/label"]
     predictions = [column for column in columns if labels and column.name.startswith(PREDICTIONS)]
-    names, predicted = ([name for column in some for name in _column_names(column)] for some in (columns, predictions))
+    names, predicted = (
+        [name for column in group for name in _column_names(column)] for group in (columns, predictions)
+    )
     yield ["sample", *names, *(f"right{name.removeprefix('prediction')}" for name in predicted)]
     for start in range(0, count, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, count)
