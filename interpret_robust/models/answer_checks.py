@@ -34,9 +34,9 @@ class Answers(NamedTuple):
     """Logits (N, classes) of the same images: in one batch with copies of themselves, again, alone, and again."""
 
     together: Tensor
-    repeated: Tensor
+    second: Tensor
     alone: Tensor
-    alone_repeated: Tensor
+    alone_second: Tensor
 
 
 def ask(model: Classifier, images: Tensor) -> Answers:
@@ -44,9 +44,9 @@ def ask(model: Classifier, images: Tensor) -> Answers:
     copies = (BATCH if images[0, 0].numel() <= SMALL else SMALL_BATCH) // len(images)
     batch = images.repeat(max(copies, 1), 1, 1, 1)
     with torch.no_grad():
-        together, repeated = model(batch), model(batch)
-        alone, alone_repeated = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
-    return Answers(together, repeated, alone, alone_repeated)
+        together, second = model(batch), model(batch)
+        alone, alone_second = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
+    return Answers(together, second, alone, alone_second)
 
 
 def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
@@ -81,7 +81,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
 
 def is_random(answers: Answers) -> bool:
     """Return whether the same question got two answers."""
-    return not (is_same(answers.together, answers.repeated) and is_same(answers.alone, answers.alone_repeated))
+    return not (is_same(answers.together, answers.second) and is_same(answers.alone, answers.alone_second))
 
 
 def is_same(first: Tensor, second: Tensor) -> bool:
@@ -92,7 +92,7 @@ def is_same(first: Tensor, second: Tensor) -> bool:
 
 
 def _randomness(answers: Answers, count: int, draws: int | None) -> str:
-    pairs = (answers.together[:count], answers.repeated[:count]), (answers.alone, answers.alone_repeated)
+    pairs = (answers.together[:count], answers.second[:count]), (answers.alone, answers.alone_second)
     changes = max(int((first.argmax(1) != second.argmax(1)).sum()) for first, second in pairs)
     if draws:
         return (
@@ -183,8 +183,8 @@ def _false_gradients(model: Classifier, images: Tensor, logits: Tensor, slope: T
         return 0
     size = slope.abs().flatten(1).amax(1).clamp_min(1e-30)
     move = STEP * slope / size[:, None, None, None]
-    ahead, behind = (_project(model(images + sign * move)) for sign in (1, -1))
+    upper, lower = (_project(model(images + sign * move)) for sign in (1, -1))
     expected = 2 * (move * slope).flatten(1).sum(1)
-    ratio = (ahead - behind) / expected.clamp_min(1e-30)
+    ratio = (upper - lower) / expected.clamp_min(1e-30)
     scale = torch.where(logits.isfinite(), logits, 0).abs().amax(1)
     return int(((expected > 1e-4 * scale) & ((ratio < 0.5) | (ratio > 2))).sum())

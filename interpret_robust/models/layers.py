@@ -189,14 +189,14 @@ class Choice(NamedTuple):
     `first` is the number of the first token of the image where it had to be measured, see `as_map`; `locality` the
     share of other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
     positions, NaN where no gradient tells; `threshold` how large it has to be;
-    `skipped` how many layers behind it were passed by because their positions are in doubt.
+    `skip_count` how many layers behind it were passed by because their positions are in doubt.
     """
 
     name: str
     first: int | None
     locality: float
     threshold: float
-    skipped: int = 0
+    skip_count: int = 0
 
     @property
     def is_doubtful(self) -> bool:
@@ -227,10 +227,10 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
     local = [layer.name for layer in reversed(layers(network, preprocess, image)) if layer.is_local]
     sees_all = (name for name in local if _sees_all(network, name, preprocess, image))
     doubtful = None
-    for skipped, name in enumerate(sees_all):
+    for skip_count, name in enumerate(sees_all):
         choice = reading(network, preprocess, image, name)
         if not choice.is_doubtful:
-            return choice._replace(skipped=skipped)
+            return choice._replace(skip_count=skip_count)
         doubtful = doubtful or choice
     return doubtful or (reading(network, preprocess, image, local[0]) if local else None)
 

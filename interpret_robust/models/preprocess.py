@@ -44,8 +44,8 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.size is not None:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        normalized = (images - self.mean) / self.deviation
-        return normalized.contiguous()  # a network may view its pixels in another shape
+        pixels = (images - self.mean) / self.deviation
+        return pixels.contiguous()  # a network may view its pixels in another shape
 
     def is_like(self, other: "Preprocess") -> bool:
         """Return whether another one normalizes alike."""

@@ -70,7 +70,7 @@ def _average(content: Any, places: tuple[str, ...], place: str = "") -> str | No
     for name, item in items:
         path = ".".join(filter(None, [place, str(name)]))
         if isinstance(item, Tensor):
-            is_used = any(path == used or path.startswith(f"{used}.") for used in places if used)
+            is_used = any(path == parent or path.startswith(f"{parent}.") for parent in places if parent)
             if item.numel() > 1 and _AVERAGE.search(path) and not is_used:
                 return path
         elif average := _average(item, places, path):
