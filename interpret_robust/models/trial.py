@@ -113,8 +113,8 @@ def _preserve_random_numbers(device: torch.device) -> Iterator[None]:
 def _of_layer(layer: Choice, label: str) -> Iterator[str]:
     if layer.skip_count >= MANY_SKIPPED:
         yield (
-            f"{label}: local features are those of layer '{layer.name}', since the positions of {layer.skip_count} layers "
-            "behind it are not in the order of the image. --local-layer names another."
+            f"{label}: local features are those of layer '{layer.name}', since the positions of {layer.skip_count} "
+            "layers behind it are not in the order of the image. --local-layer names another."
         )
     if not layer.is_doubtful:
         return
