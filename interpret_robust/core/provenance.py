@@ -16,9 +16,7 @@ def code_version() -> dict[str, str]:
     """Return the package's version, and the git commit where it runs from a checkout (`+` for local changes)."""
     version = {"version": metadata.version("interpret-robust")}
     folder = Path(__file__).parents[1]
-    if (folder.parent / ".git").exists():
-        version["commit"] = _git(folder, "rev-parse", "HEAD") + ("+" if _git(folder, "status", "--porcelain") else "")
-    return version
+    return version | {"commit": _commit(folder)} if (folder.parent / ".git").exists() else version
 
 
 def environment(device: str, threads: int, processes: int) -> dict[str, str | int]:
@@ -42,6 +40,12 @@ def _versions() -> dict[str, str]:
     """Return the versions of all libraries that are installed. Listing what is takes a tenth of a second."""
     is_installed = {name for distribution in metadata.distributions() if (name := distribution.name) in OPTIONAL}
     return {name: metadata.version(name) for name in (*LIBRARIES, *is_installed)}
+
+
+@cache
+def _commit(folder: Path) -> str:
+    """Return the commit of a checkout, as it is when this process first asks: later changes are not in what runs."""
+    return _git(folder, "rev-parse", "HEAD") + ("+" if _git(folder, "status", "--porcelain") else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:
