@@ -108,6 +108,38 @@ def test_column_means_are_those_of_each_column_alone() -> None:
     assert (low[2], high[2]) == pytest.approx((3, 3), abs=1e-12)
 
 
+def slow_resamples(rows: Array, seed: int, resamples: int) -> Array:
+    """Means (resamples, K) over rows (N, K), each drawn with replacement and summed one by one."""
+    rng, means = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        total = np.zeros(rows.shape[1])
+        for index in rng.integers(len(rows), size=len(rows)):
+            total += rows[index]
+        means.append(total / len(rows))
+    return np.array(means)
+
+
+def test_intervals_from_counts_drawn_once_are_those_of_rows_drawn_one_by_one() -> None:
+    """Bit by bit: sums of multiples of a power of two have no rounding, in whichever order. Sizes and seeds alternate,
+    so that counts of another size or seed, or of more resamples, would show.
+    """
+    statistics._draw_counts.cache_clear()
+    sizes = [(29, 0, 40), (29, 1, 40), (31, 0, 40), (29, 0, 40), (29, 0, 24)]
+    for count, seed, resamples in [*sizes, *sizes[::-1]]:
+        rows = np.round(random(count, 3, seed=count) * 1024) / 1024
+        draw = slow_resamples(rows, seed, resamples)
+        low, high = np.quantile(draw, statistics.TAILS, axis=0)
+        for found, slow in zip(column_means(rows, seed=seed, resamples=resamples)[1:], (low, high), strict=True):
+            np.testing.assert_array_equal(found, slow)
+        mean, *interval = bootstrap_mean(rows[:, 1], seed=seed, resamples=resamples)
+        assert (mean, *interval) == (rows[:, 1].sum() / count, low[1], high[1])
+        positive = np.abs(rows) + 1
+        draw = slow_resamples(positive, seed, resamples)
+        ratio = ratio_of_means(positive[:, 0], positive[:, 1], seed=seed, resamples=resamples)
+        slow_low, slow_high = np.quantile(draw[:, 0] / draw[:, 1], statistics.TAILS)
+        assert ratio[1:] == (slow_low, slow_high)
+
+
 def test_column_means_of_one_row_are_that_row() -> None:
     rows = random(1, 4)
     assert all(np.array_equal(part, rows[0]) for part in column_means(rows))
