@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
+from interpret_robust.figures import style
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
@@ -19,6 +20,15 @@ from interpret_robust.training.recipe import Recipe
 
 # Set where pytest starts its workers, so that these find it before NumPy and torch, which read it once, are loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+LONG = ("test_readme", "test_ranks", "test_docs", "test_any_model", "test_workflow", "test_training", "test_cli")
+"""Files with the longest tests, which begin first: none of them is still running alone when all others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of LONG first, each file's in its order."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,6 +45,17 @@ def one_thread() -> None:
     """Tensors here are tiny: a second thread only waits, and for long where the machine has other work."""
     torch.set_num_threads(1)
     os.environ["COLUMNS"] = "400"  # tables in one piece, whatever terminal runs the tests
+
+
+@pytest.fixture(scope="session", autouse=True)
+def type_3_fonts() -> Iterator[None]:
+    """Fonts are written into a PDF as they are: to cut TrueType fonts to size takes a third of the time of a picture.
+
+    `test_figures.py` draws with those that users get.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(style.RC, "pdf.fonttype", 3)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,17 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from multiprocessing import set_forkserver_preload
 from pathlib import Path
+from runpy import run_module
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,6 +24,7 @@ from interpret_robust.core import ranks
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped
+from interpret_robust.datasets import Split
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import checkpoint
 from interpret_robust.models.shared_norm import share_batch_norm
@@ -28,7 +34,9 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-DIGITS = cluttered_digits(1640, 40)
+FEW = cluttered_digits(205, 40)
+DIGITS = replace(FEW, train=Split(np.tile(FEW.train.images, (8, 1, 1, 1)), np.tile(FEW.train.labels, 8)))
+"""For all steps of an epoch, soon made: each process makes them."""
 BATCH = 32
 STEPS = 50
 GENTLE: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-4, "schedule": "constant", "attack_steps": 1}
@@ -173,18 +181,31 @@ def killed(folder: Path) -> None:
     loop.train(killed_job(), folder, source="cluttered-digits", device=CPU, save_every=0)
 
 
-def work(name: str, folder: str) -> None:
-    """What each process of a group does."""
+def in_group(job: Callable[[Path], None], folder: Path) -> None:
+    """Do a job of this module as one process of a group."""
+    with ranks.process_group():
+        job(folder)
+
+
+def command(folder: Path, *words: str) -> None:
+    """Do what `torchrun -m interpret_robust WORDS` does, and print to a file a rank."""
+    sys.argv = ["irt", *words]
+    printed = folder / f"printed-{os.environ['RANK']}.txt"
+    with printed.open("w", encoding="utf-8") as file, redirect_stdout(file), pytest.raises(SystemExit, match=r"^0$"):
+        run_module("interpret_robust", run_name="__main__")
+
+
+def work(job: Callable[..., None], *arguments: Any) -> None:
+    """What each process does."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server of the process pool ignores it, if it is that one
-    with ranks.process_group():
-        {"everything": everything, "killed": killed}[name](Path(folder))
+    job(*arguments)
 
 
-def together(count: int, name: str, folder: Path, restarts: int = 0) -> None:
-    """Do a job by so many processes, as torchrun does, but each forked of one that has imported this module."""
+def together(count: int, job: Callable[..., None], *arguments: Any, restarts: int = 0) -> None:
+    """Do a job by so many processes, as torchrun does, but each forked of one that has loaded torch."""
     set_forkserver_preload(["interpret_robust.study.tasks", "torch._dynamo"])
     run = LaunchConfig(
         1, 1, count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=restarts, start_method="forkserver"
     )
-    elastic_launch(run, work)(name, str(folder))
+    elastic_launch(run, work)(job, *arguments)

@@ -2,12 +2,15 @@
 
 import os
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import h5py
 import make_golden
 import numpy as np
@@ -83,6 +86,9 @@ found = [irt(*command, "--help") for command in commands]
 assert not any(found), found
 for file in sorted(root.rglob("*.safetensors")) + sorted(root.rglob("*.h5")):
     found.append(irt("show", file))
+
+from matplotlib.figure import Figure
+Figure.savefig = lambda figure, path, **_: path.write_bytes(b"\\x89PNG\\r\\n\\x1a\\n")  # test_golden.py draws them
 print(found[len(commands):], irt("figure", "all", "--root", root), file=sys.stderr)
 """
 
@@ -726,13 +732,11 @@ def test_a_folder_that_may_not_be_written_is_named(
     assert re.search(r"irt: .*locked.*: Permission denied", err)
 
 
-FULL = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
-from interpret_robust.cli import main
-main()
-"""
+def run_where_files_stay_small(size: int, words: list[str]) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    sys.argv = ["irt", *words]
+    cli.main()
 
 
 @pytest.mark.parametrize(
@@ -747,12 +751,11 @@ main()
 def test_a_full_disk_leaves_nothing_half_written(study: Path, tmp_path: Path, arguments: str, room: int) -> None:
     """A limit on the size of files stands in for a disk that fills up while a file is written."""
     words = arguments.format(tiny=study / "tiny.npz", root=study).split()
-    command = [sys.executable, "-c", FULL, str(room), *words, "--root", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("irt: ")
-    assert "File too large" in done.stderr
+    code, _, err = forked.run(run_where_files_stay_small, room, [*words, "--root", str(tmp_path)])
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert err.startswith("irt: ")
+    assert "File too large" in err
     left = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".h5.partial")]
     assert left == []
 

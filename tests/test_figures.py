@@ -60,13 +60,15 @@ def files(folder: Path, name: str) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def drawn(analyzed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both pictures, drawn in this process and with nothing global changed."""
+    """A folder with both pictures, drawn in this process, in the fonts of users and with nothing global changed."""
     folder = tmp_path_factory.mktemp("drawn")
     before = mpl.rcParams.copy()
-    for name in NAMES:
-        said: list[str] = []
-        path = drawing.draw(name, files(analyzed, name), folder, said.append)
-        assert said == [f"drew {path.name}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(style.RC, "pdf.fonttype", 42)
+        for name in NAMES:
+            said: list[str] = []
+            path = drawing.draw(name, files(analyzed, name), folder, said.append)
+            assert said == [f"drew {path.name}"]
     assert mpl.rcParams.copy() == before
     return folder
 
@@ -109,6 +111,7 @@ def test_pictures_need_no_torch_and_come_out_the_same_in_every_byte(
     assert sorted(path.suffix for path in drawn.iterdir()) == [".json"] * 2 + [".pdf"] * 2 + [".png"] * 2
     for path in drawn.iterdir():
         assert path.read_bytes().startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".json": b"{"}[path.suffix])
+        assert (b"/FontFile2" in path.read_bytes()) == (path.suffix == ".pdf"), "text in a PDF is TrueType"
 
 
 def test_a_picture_is_drawn_again_only_from_other_files(analyzed: Path, tmp_path: Path) -> None:

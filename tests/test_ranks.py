@@ -1,6 +1,5 @@
 """One, two and three processes: the same batches, the same weights, the same files; and what a killed one leaves."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,21 +25,8 @@ from interpret_robust.models.shared_norm import SharedNorm2d, share_batch_norm
 from interpret_robust.results import hdf5
 from interpret_robust.training import loop
 
-HERE = Path(__file__).parent
 Make = Callable[..., Path]
 Done = tuple[Path, int]
-
-
-def torchrun(count: int, *command: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
-    arguments = ["--standalone", f"--nproc-per-node={count}", f"--max-restarts={restarts}"]
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *arguments, *command],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -48,7 +34,7 @@ def done(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_factory
     """What two processes did together, and three."""
     folder = tmp_path_factory.mktemp("ranks")
     make_checkpoint(folder, "at-att")
-    rank_jobs.together(request.param, "everything", folder)
+    rank_jobs.together(request.param, rank_jobs.in_group, rank_jobs.everything, folder)
     return folder, request.param
 
 
@@ -187,7 +173,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_save_and_is_in_the_histo
     found = []
     for name in ("killed", "left alone"):
         (folder := tmp_path / name).mkdir()
-        rank_jobs.together(2, "killed", folder, restarts=1)
+        rank_jobs.together(2, rank_jobs.in_group, rank_jobs.killed, folder, restarts=1)
         (path,) = folder.iterdir()
         found.append(checkpoint.read(path))
     killed, whole = found
@@ -221,9 +207,10 @@ def test_a_command_prints_once(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
     train = ["train", "natural", "at", "--dataset", str(tmp_path / "data.npz"), "--recipe", "quick"]
     sizes = ["--set", "epochs=1", "--set", "batch_size=20", "--root", str(tmp_path)]
-    ended = torchrun(2, "-m", "interpret_robust", *train, *sizes)
-    assert ended.returncode == 0, ended.stderr
-    assert [line.split(":")[0] for line in ended.stdout.splitlines()] == [
+    rank_jobs.together(2, rank_jobs.command, tmp_path, *train, *sizes)
+    printed = [(tmp_path / f"printed-{index}.txt").read_text(encoding="utf-8") for index in range(2)]
+    assert printed[1] == ""
+    assert [line.split(":")[0] for line in printed[0].splitlines()] == [
         "trained data-small-natural-seed0.safetensors",
         "trained data-small-at-seed0.safetensors",
     ]

@@ -4,11 +4,10 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -106,41 +105,34 @@ def test_a_run_stopped_after_every_step_ends_with_the_same_bits(
     assert not list((tmp_path / "pieces").glob("*.state.*"))
 
 
-KILLED = """
-import os, random, signal, sys
-from pathlib import Path
-import torch
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run, train
-from interpret_robust.training.recipe import Recipe
-from interpret_robust.models.variants import variant
+def be_killed_at_random_moments(folder: Path) -> None:
+    """Fork a trainer for each kill, of a process that has built a run before, so that everything is imported once.
 
-torch.set_num_threads(1)
-recipe = Recipe("killed", epochs=3, batch_size=16, learning_rate=0.05, attack_steps=1, ema=0.9)
-job = Job(cluttered_digits(400, 20), "small", variant("at-att"), 0, recipe)
-Run(job, torch.device("cpu"))
+    A timer of processor time ends a trainer as SIGKILL does, and as far on its way whatever else the machine has to do.
+    """
+    torch.set_num_threads(1)
+    recipe = Recipe("killed", epochs=3, batch_size=16, learning_rate=0.05, attack_steps=1, ema=0.9)
+    job = Job(cluttered_digits(240, 20), "small", variant("at-att"), 0, recipe)
+    Run(job, CPU)
 
-def status(folder, seconds=0.0):
-    child = os.fork()
-    if not child:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        train(job, Path(sys.argv[1], folder), source="x", device=torch.device("cpu"), save_every=0.0)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
+    def status(name: str, seconds: float = 0.0) -> int:
+        child = os.fork()
+        if not child:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            train(job, folder / name, source="x", device=CPU, save_every=0.0)
+            os._exit(0)
+        return os.waitpid(child, 0)[1]
 
-assert status("whole") == 0
-took = os.times().children_user + os.times().children_system
-moments = random.Random(0)
-assert [status("killed", moments.uniform(0, took / 10)) for _ in range(20)] == [signal.SIGPROF] * 20
-assert status("killed") == 0
-"""
+    assert status("whole") == 0
+    took = os.times().children_user + os.times().children_system
+    moments = random.Random(0)
+    assert [status("killed", moments.uniform(0, took / 10)) for _ in range(20)] == [signal.SIGPROF] * 20
+    assert status("killed") == 0
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
-    # One process forks a trainer for each kill, and builds a run before, so that everything is imported once. A timer
-    # of processor time ends a trainer as SIGKILL does, and as far on its way whatever else the machine has to do.
-    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    code, _, err = forked.run(be_killed_at_random_moments, tmp_path)
+    assert code == 0, err
     (whole,), (killed,) = (list((tmp_path / name).glob("*.safetensors")) for name in ("whole", "killed"))
     assert_equal(weights(whole), weights(killed))
     resumed = [part["step"] for part in checkpoint.read(killed).about["earlier"]]
