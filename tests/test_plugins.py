@@ -336,6 +336,7 @@ def test_an_installed_variant_is_trained_and_asked_with_its_attention(
 def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt
 ) -> None:
+    monkeypatch.setattr(tasks, "cores", lambda: 2)  # workers that train and ask know the package too
     recipe = ["--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=6"]
     words = ["--dataset", "farm", "--arch", "stripes", *recipe, "--root", tmp_path]
     code, _, err = irt("train", "at-att", "at-reg", *words)
@@ -349,7 +350,6 @@ def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
         local = model.backbone.convolution(images).relu()
         torch.testing.assert_close(model.features(images).local, local)
         right = (model(images).argmax(1).numpy() == load("farm").test.labels).mean()
-    monkeypatch.setattr(tasks, "cores", lambda: 1)  # training has shown that workers know the package
     code, out, err = irt("evaluate", "--pgd", "2", "--cw", "none", "--root", tmp_path, "--form", "json")
     assert code == 0, err
     (row,) = [row for row in json.loads(out)[0]["rows"] if row["model"] == "farm-stripes-at-att-seed0"]
