@@ -27,12 +27,15 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 
 
 def small(name: str, path: Path) -> None:
-    """The dataset `name` as a few images at `path`."""
-    made = cluttered_digits(40, 10, with_patterns=name.endswith("planted"))
-    arrays: Arrays = {"x_train": made.train.images, "x_test": made.test.images}
-    arrays |= {"y_train": made.train.labels.astype("u1"), "y_test": made.test.labels.astype("u1")}
-    if name.startswith("cluttered") and made.train.masks is not None and made.test.masks is not None:
-        arrays |= {"mask_train": made.train.masks, "mask_test": made.test.masks}
+    """The dataset `name` as a few images at `path`: of 16 x 16 pixels, but 32 x 32 where patterns have their place."""
+    is_planted = name.endswith("planted")
+    made = cluttered_digits(40, 10, with_patterns=is_planted)
+    middle = slice(None) if is_planted else slice(8, 24)
+    arrays: Arrays = {}
+    for part, split in (("train", made.train), ("test", made.test)):
+        arrays |= {f"x_{part}": split.images[:, middle, middle], f"y_{part}": split.labels.astype("u1")}
+        if name.startswith("cluttered") and split.masks is not None:
+            arrays |= {f"mask_{part}": split.masks[:, middle, middle]}
     write_npz(path, arrays)
 
 
