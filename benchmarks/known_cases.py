@@ -15,9 +15,10 @@ from speed_cases import OURS, Given
 from interpret_robust.analyses import alignment, gradmap_score
 from interpret_robust.attacks import cache
 from interpret_robust.attribution.gradients import input_gradient
+from interpret_robust.core import process_pool
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.device import cores
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.process_pool import cores
 from interpret_robust.results import hdf5
 from interpret_robust.study import report
 
@@ -165,7 +166,7 @@ def pictures(given: Given) -> list[Case]:
         def ask() -> bytes:
             shutil.rmtree(folders.figures, ignore_errors=True)
             folders.report.unlink(missing_ok=True)
-            with _changed(report, "cores", workers):
+            with _changed(process_pool, "cores", workers):
                 page: Path = report.write(folders, folders.report, lambda _: None)
             return page.read_bytes()
 

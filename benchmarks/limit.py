@@ -36,7 +36,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from interpret_robust.attacks.pgd import image_gradient
-from interpret_robust.core.device import cores, resolve
+from interpret_robust.core.device import resolve
+from interpret_robust.core.process_pool import cores
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.models import build
 from interpret_robust.models.architectures import ARCHITECTURES

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from interpret_robust.core.device import cores
+from interpret_robust.core.process_pool import cores
 
 
 def describe_machine() -> dict[str, str]:

@@ -32,8 +32,8 @@ from speed_cases import CASES as COMPARED_CASES
 from speed_cases import OURS, Given
 
 from interpret_robust.core import provenance
-from interpret_robust.core.device import cores
 from interpret_robust.core.files import replacing
+from interpret_robust.core.process_pool import cores
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import RC, color, new_figure
 from interpret_robust.results.tables import render

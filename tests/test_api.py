@@ -110,11 +110,12 @@ def test_an_answer_is_kept_where_it_is_told_and_not_over_another(place: Path, tm
 
 def test_an_answer_is_drawn_and_the_picture_kept(place: Path, tmp_path: Path) -> None:
     answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
+    open_before = plt.get_fignums()
     figure = answer.figure()
     assert figure.axes and not list(tmp_path.iterdir())
     answer.figure(tmp_path / "mine.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.json", "mine.pdf", "mine.png"]
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
 
 
 def test_an_answer_that_is_forgotten_warns_of_nothing(place: Path) -> None:
@@ -551,3 +552,23 @@ def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
 def test_a_field_of_another_type_is_one_sentence(card: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ir.UserError, match=sentence):
         ir.load(seeded(Convolutions), noise(), **card)
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda model: ir.analyze("robustness", nn.Conv2d(3, 4, 1)), "a Conv2d is not tried yet: give ir.load"),
+        (
+            lambda model: ir.analyze("robustness", [nn.ReLU()]),
+            r"ReLU\(\) is no model to ask: give what ir.load",
+        ),
+        (lambda model: ir.analyze("robustness", model, limit="5"), "limit is '5': give a whole number of images"),
+        (lambda model: ir.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),
+        (lambda model: ir.samples(noise(), "8"), "count is '8': the test split has 9 images"),
+        (lambda model: ir.PGD(eps="8/255"), "eps is '8/255': it must be a number"),
+        (lambda model: ir.PGD(eps=0.1, steps="20"), "steps are '20': give a whole number"),
+    ],
+)
+def test_a_number_as_text_is_one_sentence(ask: Callable[[Any], Any], sentence: str) -> None:
+    with pytest.raises(ir.UserError, match=sentence):
+        ask(ir.load(seeded(Convolutions), noise(), label="mine"))

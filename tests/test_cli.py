@@ -19,6 +19,7 @@ import pytest
 
 from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import printing
+from interpret_robust.core import process_pool
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets.cluttered_digits import CLASS_NAMES, cluttered_digits
 from interpret_robust.datasets.npz import write_npz
@@ -256,7 +257,7 @@ def test_a_statistic_that_was_changed_on_disk_is_never_printed(
 def odd(monkeypatch: pytest.MonkeyPatch) -> None:
     """The analysis `odd` is there, and all is done in this process."""
     oddity.register(monkeypatch)
-    monkeypatch.setattr(pieces, "cores", lambda: 1)
+    monkeypatch.setattr(process_pool, "cores", lambda: 1)
 
 
 def columns_of(out: str) -> list[str]:

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import pytest
 
 from interpret_robust import cli
+from interpret_robust.core import process_pool
 from interpret_robust.core.plugins import registered
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.study import tasks
 from interpret_robust.training import recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -61,7 +61,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_npz(catalogue.file_of("cluttered-digits"), arrays)
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
-    monkeypatch.setattr(tasks, "cores", lambda: 1)
+    monkeypatch.setattr(process_pool, "cores", lambda: 1)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

@@ -20,7 +20,7 @@ from networks import pixels
 
 from interpret_robust import analyses, cli, figures
 from interpret_robust.analyses.engine import validation
-from interpret_robust.core import plugins
+from interpret_robust.core import plugins, process_pool
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.plugins import imported, is_reference, registered
 from interpret_robust.datasets import Dataset, Split, catalogue, load
@@ -28,7 +28,6 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.records import RECORDS, Generator, Record
 from interpret_robust.models import architectures, build, checkpoint
 from interpret_robust.models.variants import Variant, has_attention, variant
-from interpret_robust.study import tasks
 from interpret_robust.training.objective import FeatureRegularization
 from interpret_robust.training.recipe import PRESETS, preset
 
@@ -336,7 +335,7 @@ def test_an_installed_variant_is_trained_and_asked_with_its_attention(
 def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt
 ) -> None:
-    monkeypatch.setattr(tasks, "cores", lambda: 2)  # workers that train and ask know the package too
+    monkeypatch.setattr(process_pool, "cores", lambda: 2)  # workers that train and ask know the package too
     recipe = ["--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=6"]
     words = ["--dataset", "farm", "--arch", "stripes", *recipe, "--root", tmp_path]
     code, _, err = irt("train", "at-att", "at-reg", *words)

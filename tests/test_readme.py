@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from interpret_robust import cli
+from interpret_robust.core import process_pool
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.datasets.sources import Source
-from interpret_robust.study import plan, tasks
+from interpret_robust.models import external
+from interpret_robust.study import plan
 from interpret_robust.training import recipe
 
 REPOSITORY = Path(__file__).parent.parent
@@ -68,12 +70,14 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     monkeypatch.setitem(recipe.QUICK_CNN, "epochs", 1)
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
-    monkeypatch.setattr(tasks, "cores", lambda: 1)
+    monkeypatch.setattr(process_pool, "cores", lambda: 1)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
+    external._external_model.cache_clear()
     yield work
     catalogue.load.cache_clear()
+    external._external_model.cache_clear()
 
 
 def test_every_command_runs_and_the_study_is_done_once(

@@ -25,11 +25,13 @@ from interpret_robust import analyses, cli, figures
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.scale_rules import as_image
+from interpret_robust.core import process_pool
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
+from interpret_robust.figures import style
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
@@ -434,11 +436,12 @@ def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "names", lambda: ["attention-rank", "robustness"])
+    monkeypatch.setitem(style.RC, "pdf.fonttype", 42)  # as in processes that know nothing of tests
     outputs = []
     for workers in (1, 2):
         copy, said = Folders(tmp_path / str(workers)), list[str]()
         shutil.copytree(folders.analyses, copy.analyses)
-        monkeypatch.setattr(report, "cores", lambda workers=workers: workers)
+        monkeypatch.setattr(process_pool, "cores", lambda workers=workers: workers)
         page = report.write(copy, copy.report, said.append)
         drawn = {path.name: path.read_bytes() for path in copy.figures.iterdir() if path.suffix != ".lock"}
         outputs.append((page.read_bytes(), drawn, sorted(said)))

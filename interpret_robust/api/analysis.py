@@ -9,6 +9,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, overload
 
+from torch import nn
+
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.answers import Answer, Answers
@@ -58,6 +60,10 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
         return ask(name, model, data, **options)
     if isinstance(model, str | Path):
         raise UserError(f"{model} is the name of a model: give ir.load({str(model)!r}).")
+    if isinstance(model, nn.Module):
+        raise UserError(
+            f"a {type(model).__name__} is not tried yet: give ir.load(network, data), which says what is in doubt."
+        )
     if not model:
         raise UserError("there is no model in the list: give at least one.")
     return Answers([ask(name, each_model, data, **options) for each_model in model])
@@ -98,6 +104,10 @@ def ask(
         >>> ask("robustness", model, limit=3, pgd=2, cw="none").result.count
         3
     """
+    if limit is not None and not _is_number(limit, int):
+        raise UserError(f"limit is {limit!r}: give a whole number of images, or None for all.")
+    if not isinstance(model, Model):
+        raise UserError(f"{model!r} is no model to ask: give what ir.load returns.")
     name = current(name)
     if name not in analyses.names():
         raise unknown("analysis", name, analyses.names())

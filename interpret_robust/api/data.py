@@ -1,5 +1,6 @@
 """Images for a program: of a dataset by its name, its path, or as it is."""
 
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -26,8 +27,8 @@ def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Ten
         torch.Size([8, 1, 4, 6])
     """
     source = open_dataset(data).split(split)
-    if not 1 <= count <= len(source):
-        raise UserError(f"count is {count}: the {split} split has {len(source)} images, so give 1 to {len(source)}.")
+    if not isinstance(count, Integral) or not 1 <= count <= len(source):
+        raise UserError(f"count is {count!r}: the {split} split has {len(source)} images, so give 1 to {len(source)}.")
     first = source.draw(count)
     pixels = to_pixels(torch.from_numpy(first.images.copy())).permute(0, 3, 1, 2).contiguous()
     return pixels, torch.from_numpy(first.labels.copy())

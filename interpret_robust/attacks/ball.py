@@ -1,6 +1,7 @@
 """What the numbers of PGD may be. Without torch, so that a recipe can be checked before torch is loaded."""
 
 import math
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from interpret_robust.core.errors import UserError, unknown
@@ -18,6 +19,11 @@ def check_numbers(
     batch_norm: str = "eval",
 ) -> None:
     """Raise UserError for numbers and choices that no attack can have, see `attacks.pgd.PGD`."""
+    for name, number in (("eps", eps), ("step size", step_size)):
+        if not isinstance(number, Real):
+            raise UserError(f"{name} is {number!r}: it must be a number.")
+    if not isinstance(steps, Integral):
+        raise UserError(f"steps are {steps!r}: give a whole number.")
     if not 0 <= eps <= 1:
         raise UserError(f"eps is {eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8).")
     if not 0 <= step_size < math.inf:

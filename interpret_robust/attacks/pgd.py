@@ -1,4 +1,4 @@
-"""Projected gradient descent in the l-infinity ball: the one attack of this project.
+"""Projected gradient descent in the l-infinity ball, in training and in analyses.
 
     attack = PGD(eps=8 / 255, step_size=2 / 255, steps=20)
     adversarial = attack(model, images, labels, per_image_noise(seed=0, indices=range(len(images))))
@@ -12,6 +12,7 @@ state are left as found.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -69,7 +70,7 @@ class PGD:
     batch_norm: BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
-        if self.step_size is None:
+        if self.step_size is None and isinstance(self.eps, Real):
             object.__setattr__(self, "step_size", self.eps / 4)
         check_numbers(self.eps, self.step_size, self.steps, self.restarts, self.loss, self.batch_norm)
 
@@ -317,7 +318,7 @@ class Passes:
 
 @contextmanager
 def count_passes(model: nn.Module) -> Iterator[Passes]:
-    """Yield count the model's passes while this is entered."""
+    """Yield a count of the model's passes while this is entered."""
     passes = Passes()
 
     def count(*_: Any) -> None:

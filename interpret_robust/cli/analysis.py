@@ -1,4 +1,7 @@
-"""`irt analyze NAME`, `irt evaluate` and `irt gradmap-score`: a question asked of models."""
+"""`irt analyze NAME`: a question asked of models.
+
+`irt evaluate` is `irt analyze robustness` under a shorter name: what it does is in `analyses/robustness.py`.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

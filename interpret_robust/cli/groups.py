@@ -6,6 +6,7 @@ import click
 
 from interpret_robust import analyses
 from interpret_robust.cli.analysis import analysis_command
+from interpret_robust.core.errors import unknown
 
 SHORTCUTS = {"evaluate": "robustness", "gradmap-score": "gradmap-score"}
 """Commands that are analyses under a name of their own."""
@@ -31,6 +32,14 @@ class ShortcutGroup(click.Group):
         if name in SHORTCUTS:
             return analysis_command(SHORTCUTS[name], f"irt {name}")
         return super().get_command(context, name)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is typed. Raises UserError, with the nearest one, for a name that is none."""
+        if args and not args[0].startswith("-") and self.get_command(context, args[0]) is None:
+            raise unknown("command", args[0], self.list_commands(context))
+        return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands in sections, each with its whole first sentence, without importing any analysis."""

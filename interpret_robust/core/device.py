@@ -1,6 +1,5 @@
 """Which device computes, and how exactly."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -68,11 +67,6 @@ def _precision_backends() -> list[Any]:
 def describe(device: torch.device) -> str:
     """Return the device's name as a person knows it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def cores() -> int:
-    """Return processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -33,6 +33,11 @@ class Task(Protocol):
 Outcome = tuple[Task, str | Exception]
 
 
+def cores() -> int:
+    """Return processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = id) -> Iterator[Outcome]:
     """Yield each task with its answer or its exception, as they end; one worker means this process.
 

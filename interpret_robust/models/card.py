@@ -59,8 +59,8 @@ class Card:
     draws: int | None = None
 
     def __post_init__(self) -> None:
-        entries = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "arguments"}
-        if problem := _problem(entries | {"arguments": []}):
+        names = {field.name for field in fields(self)} - {"arguments", "label"}
+        if problem := _problem({name: getattr(self, name) for name in names} | {"arguments": []}):
             raise UserError(f"a model's {problem}.")
         # Lists become tuples: a card is a key of the models that are kept in memory.
         object.__setattr__(self, "arguments", tuple((name, _hashable(name, value)) for name, value in self.arguments))

@@ -140,7 +140,10 @@ def _of_normalization(
     right = _judge(model, to_pixels(pixels), labels)
     declared_right, count, channels = right(own_preprocess), len(split), data.image_shape[0]
     accuracy = float(declared_right.mean())
-    chance = max(1 / len(data.class_names), float(np.bincount(split.labels).max() / count))
+    chance, largest = 1 / len(data.class_names), float(np.bincount(data.test.labels).max() / len(data.test))
+    guess = "guessing"
+    if largest > UNEVEN * chance:
+        chance, guess = largest, "always naming the most frequent class"
     summary = f"{label} is right on {accuracy:.0%} of the first {count} test images"
     better: dict[str, float] = {}
     # Of fewer wrong images no other normalization could be significantly better.
@@ -159,13 +162,16 @@ def _of_normalization(
         )
     elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT >= chance**count:
         doubt = (
-            f"{summary}, hardly more than guessing ({chance:.0%}): are its normalization and the order of its "
+            f"{summary}, hardly more than {guess} ({chance:.0%}): are its normalization and the order of its "
             "classes right?"
         )
     else:
         doubt = None
     return accuracy, count, doubt
 
+
+UNEVEN = 1.5
+"""Times its fair share of a split from which on the largest class makes guessing easier."""
 
 LEAST_WRONG = 8
 """The fewest images, all right under one normalization and wrong under another, that McNemar's test at 0.01 tells."""

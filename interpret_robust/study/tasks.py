@@ -14,7 +14,7 @@ from interpret_robust import analyses
 from interpret_robust.analyses.engine import work as streaming
 from interpret_robust.analyses.engine.settings import shares_attack
 from interpret_robust.core import process_pool, ranks, round_robin
-from interpret_robust.core.device import cores, exact, resolve
+from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import NotBegun, Stopped, stop_requests
@@ -217,7 +217,7 @@ def _outcomes(tasks: Sequence[TrainTask | AnalysisTask], device: torch.device) -
     elif trainings and device.type == "cuda":
         yield from round_robin.run(trainings, AT_ONCE, device)
     else:
-        workers = 1 if device.type == "cuda" else min(cores(), len(tasks))
+        workers = 1 if device.type == "cuda" else min(process_pool.cores(), len(tasks))
         yield from process_pool.run(tasks, workers, _attack)
 
 

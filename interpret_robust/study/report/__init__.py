@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 
 from interpret_robust import analyses, figures
 from interpret_robust.core import process_pool, progress
-from interpret_robust.core.device import cores
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.folders import Folders
@@ -94,7 +93,7 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]
     pictures: dict[str, list[Path]] = {task.figure: [] for task in tasks}
     to_draw = [task for task in tasks if task.files]
     with progress.bar("report", len(to_draw), "figures") as counter:
-        for task, outcome in process_pool.run(to_draw, min(cores(), len(to_draw))):
+        for task, outcome in process_pool.run(to_draw, min(process_pool.cores(), len(to_draw))):
             if isinstance(outcome, Exception):
                 raise outcome
             assert isinstance(task, _Pictures)
