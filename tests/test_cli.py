@@ -634,7 +634,7 @@ NONSENSE = [
     ("show {tiny}", "tiny.npz is neither a checkpoint (.safetensors) nor an analysis (.h5)"),
     ("reproduce table9", "unknown study 'table9': did you mean 'table6'?"),
     ("train at --root {tiny}/below", "tiny.npz"),
-    ("trian", "No such command 'trian'"),
+    ("trian", "unknown command 'trian': did you mean 'train'?"),
     ("data get {wrong_type}", "wrong_type.npz: x_train has dtype float64"),
     ("data get {wrong_shape}", "wrong_shape.npz: x_train has shape"),
     ("data get {wrong_labels}", "wrong_labels.npz: y_train has labels from 0 to 4000"),
