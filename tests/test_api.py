@@ -554,21 +554,26 @@ def test_a_field_of_another_type_is_one_sentence(card: dict[str, Any], sentence:
         ir.load(seeded(Convolutions), noise(), **card)
 
 
+ANY: Any = ir
+"""The package, of which a test asks what its types forbid."""
+
+
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda model: ir.analyze("robustness", nn.Conv2d(3, 4, 1)), "a Conv2d is not tried yet: give ir.load"),
+        (lambda _: ANY.analyze("robustness", nn.Conv2d(3, 4, 1)), "a Conv2d is not tried yet: give ir.load"),
+        (lambda _: ANY.analyze("robustness", [nn.ReLU()]), r"ReLU\(\) is no model to ask: give what ir.load"),
+        (lambda model: ANY.analyze("robustness", model, limit="5"), "limit is '5': give a whole number of images"),
+        (lambda model: ANY.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),
         (
-            lambda model: ir.analyze("robustness", [nn.ReLU()]),
-            r"ReLU\(\) is no model to ask: give what ir.load",
+            lambda model: ANY.analyze("randomization", model, evaluators="x.json"),
+            "evaluators are 'x.json': give a list",
         ),
-        (lambda model: ir.analyze("robustness", model, limit="5"), "limit is '5': give a whole number of images"),
-        (lambda model: ir.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),
-        (lambda model: ir.samples(noise(), "8"), "count is '8': the test split has 9 images"),
-        (lambda model: ir.PGD(eps="8/255"), "eps is '8/255': it must be a number"),
-        (lambda model: ir.PGD(eps=0.1, steps="20"), "steps are '20': give a whole number"),
+        (lambda _: ANY.samples(noise(), "8"), "count is '8': the test split has 9 images"),
+        (lambda _: ANY.PGD(eps="8/255"), "eps is '8/255': it must be a number"),
+        (lambda _: ANY.PGD(eps=0.1, steps="20"), "steps are '20': give a whole number"),
     ],
 )
-def test_a_number_as_text_is_one_sentence(ask: Callable[[Any], Any], sentence: str) -> None:
+def test_what_is_of_another_kind_is_one_sentence(ask: Callable[[Any], Any], sentence: str) -> None:
     with pytest.raises(ir.UserError, match=sentence):
         ask(ir.load(seeded(Convolutions), noise(), label="mine"))

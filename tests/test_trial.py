@@ -606,6 +606,7 @@ def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual:
             backends: Any = torch.backends
             assert {backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision} == {"ieee"}
             assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+            assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
             raise ZeroDivisionError
 
@@ -689,6 +690,11 @@ def test_a_gradient_that_is_no_number_names_the_image_in_its_split() -> None:
     model = ir.load(Root(), with_gray((5,)), label="mine")
     with pytest.raises(UserError, match=r"answers or their gradients are not finite numbers on 1 image \(.* 5\)"):
         ir.analyze("gradient-maps", model, batch_size=4)
+
+
+def test_images_without_answers_are_not_blamed_for_large_logits() -> None:
+    (doubt,) = doubts_about(Changed(lambda z: torch.where(torch.arange(len(z))[:, None] % 8 < 5, torch.nan, z)))
+    assert doubt == "mine answers 5 of the first 8 test images with logits that are not finite numbers."
 
 
 # --- a limit

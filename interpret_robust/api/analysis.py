@@ -106,6 +106,8 @@ def ask(
     """
     if limit is not None and not _is_number(limit, int):
         raise UserError(f"limit is {limit!r}: give a whole number of images, or None for all.")
+    if not all(isinstance(evaluator, Model) for evaluator in evaluators):
+        raise UserError(f"evaluators are {evaluators!r}: give a list of what ir.load returns.")
     if not isinstance(model, Model):
         raise UserError(f"{model!r} is no model to ask: give what ir.load returns.")
     name = current(name)

@@ -36,6 +36,7 @@ def exact() -> Iterator[None]:
         ...     logits = model(images)
     """
     precisions = [(backend, backend.fp32_precision) for backend in _precision_backends()]
+    matmul, convolutions = torch.get_float32_matmul_precision(), _tf32_of_cudnn()
     deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     dtype = torch.get_default_dtype()
     with ExitStack() as settings:
@@ -44,6 +45,8 @@ def exact() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             settings.enter_context(torch.autocast(kind, enabled=False))
         try:
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False  # the old names too: a network may read them
             for backend, _ in precisions:
                 backend.fp32_precision = "ieee"
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -52,8 +55,19 @@ def exact() -> Iterator[None]:
         finally:
             torch.set_default_dtype(dtype)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
+            torch.set_float32_matmul_precision(matmul)
+            if convolutions is not None:
+                torch.backends.cudnn.allow_tf32 = convolutions
             for backend, precision in precisions:
                 backend.fp32_precision = precision
+
+
+def _tf32_of_cudnn() -> bool | None:
+    """Return the old setting of convolutions, None where new ones contradict it, so that torch raises."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
 
 
 def _precision_backends() -> list[Any]:
