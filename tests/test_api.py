@@ -567,7 +567,7 @@ ANY: Any = ir
         (lambda model: ANY.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),
         (
             lambda model: ANY.analyze("randomization", model, evaluators="x.json"),
-            "evaluators are 'x.json': give a list",
+            "evaluators are 'x.json'",
         ),
         (lambda _: ANY.samples(noise(), "8"), "count is '8': the test split has 9 images"),
         (lambda _: ANY.PGD(eps="8/255"), "eps is '8/255': it must be a number"),
