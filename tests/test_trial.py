@@ -137,6 +137,20 @@ def test_gradients_that_are_not_those_of_the_answers_are_doubted(change: Any) ->
     assert doubt.startswith("mine has gradients that are not those of its answers: along them the answer of ")
 
 
+def test_a_network_that_crops_its_images_is_doubted() -> None:
+    class Cropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.answer = nn.Conv2d(C, 8, 3, padding=1), nn.Linear(8, K)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.answer(self.body(images[:, :, 1:-2, 3:-1]).relu().mean((2, 3)))
+            return logits
+
+    (doubt,) = doubts_about(seeded(Cropped))
+    assert doubt.startswith("mine does not see the outer pixels of an image (1 above, 2 below, 3 left, 1 right): ")
+
+
 @pytest.mark.parametrize("change", [torch.tanh, lambda images: images**3, lambda images: 100 * images])
 def test_gradients_of_any_smooth_step_are_not_doubted(change: Any) -> None:
     assert doubts_about(Replaced(change)) == []

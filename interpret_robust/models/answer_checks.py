@@ -30,6 +30,10 @@ STEP = 1e-3
 """The largest change of a pixel, in [0, 1], by which gradients are compared with differences: a quarter of 1/255."""
 
 
+BLIND_SHARE = 0.05
+"""Share of a side that strides may cut off."""
+
+
 class Answers(NamedTuple):
     """Logits (N, classes) of the same images: in one batch with copies of themselves, again, alone, and again."""
 
@@ -156,6 +160,11 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "
             "Trust the margin's (CW) and APGD-T, and see `irt flags`."
         )
+    if border := _blind_border(model, images):
+        yield (
+            f"does not see the outer pixels of an image ({border}): its positions are laid over the whole image, and "
+            "lie elsewhere where its forward crops. Crop the images of the data instead."
+        )
     if (count := _false_gradients(model, images, logits, slope)) > len(images) // 2:
         yield (
             f"has gradients that are not those of its answers: along them the answer of {count} of the first "
@@ -170,6 +179,26 @@ def _project(logits: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     factors = torch.randn(logits.shape[1], generator=generator).to(logits)
     return (torch.where(logits.isfinite(), logits, 0) * factors).sum(1)
+
+
+def _blind_border(model: Classifier, images: Tensor) -> str:
+    """Return how many lines of pixels on each side have no effect on any answer, in words; empty for few.
+
+    Noise of the images' size is asked: the dark border of an image has no effect on many networks.
+    """
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images.device).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(_project(model(noise)).sum(), noise, allow_unused=True)
+    if slope is None or not bool(slope.any()):
+        return ""
+    sides = []
+    for axis, names in ((2, ("above", "below")), (3, ("left", "right"))):
+        (lines,) = slope.abs().sum([dimension for dimension in range(4) if dimension != axis]).nonzero(as_tuple=True)
+        length = slope.shape[axis]
+        blind = (int(lines[0]), length - 1 - int(lines[-1]))
+        if sum(blind) >= 2 and sum(blind) > BLIND_SHARE * length:
+            sides += [f"{count} {name}" for count, name in zip(blind, names, strict=True) if count]
+    return ", ".join(sides)
 
 
 @torch.no_grad()
