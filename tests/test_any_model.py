@@ -215,6 +215,14 @@ def test_what_came_out_is_drawn_and_reported(
     assert name in page
 
 
+def test_no_file_speaks_of_answers_that_are_no_numbers_where_all_are(asked: tuple[str, dict[str, Path]]) -> None:
+    """The probe of gradmap-score, which nobody asked for, has given no class either."""
+    _, files = asked
+    assert "gradmap-score" in files
+    for path in files.values():
+        assert not any("finite" in doubt for doubt in hdf5.read(path).doubts), path
+
+
 def test_models_of_several_origins_share_an_audit_and_flags(
     asked: tuple[str, dict[str, Path]], place: Path, irt: Irt
 ) -> None:

@@ -340,7 +340,11 @@ class Work:
 
     def _count_unanswered(self, columns: Columns) -> Iterator[str]:
         """Yield a sentence where images were answered with NaN, by whatever model."""
-        names = [column.path for column in self.analysis.schema.per_image if "prediction" in column.path]
+        names = [
+            column.path
+            for column in self.analysis.schema.per_image
+            if "prediction" in column.path and not column.doc.endswith(f"or {NO_CLASS}")  # what nobody was asked
+        ]
         has_none = [(columns[name].reshape(len(self.split), -1) == NO_CLASS).any(1) for name in names]
         images = np.flatnonzero(np.any(has_none, axis=0)) if names else np.arange(0)
         if len(images):
