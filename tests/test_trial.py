@@ -238,16 +238,12 @@ class Forgetful(Convolutions):
         super().train(mode)
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.*:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
 def test_networks_as_people_have_them_are_taken() -> None:
     images = pixels(2, C, H, W)
     expected = seeded(Convolutions)(images)
     network = Forgetful()
     network.load_state_dict(seeded(Convolutions).state_dict())
     torch.testing.assert_close(tried_as_it_is(network).wrapper(images), expected)
-    traced = torch.jit.trace(seeded(Convolutions), images[:1])  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(tried_as_it_is(traced).wrapper(images), expected)
 
     class Viewed(nn.Module):
         def __init__(self) -> None:
@@ -275,6 +271,13 @@ def tried_as_it_is(network: Any) -> ExternalModel:
 def test_networks_that_cannot_be_asked_are_one_sentence(network: nn.Module, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         tried_as_it_is(network)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*")
+def test_torchscript_is_one_sentence() -> None:
+    traced = torch.jit.trace(seeded(Convolutions), pixels(1, C, H, W))  # type: ignore[no-untyped-call]
+    with pytest.raises(UserError, match="mine:net is TorchScript, whose layers cannot be watched"):
+        tried_as_it_is(traced)
 
 
 def test_functions_that_hold_a_part_of_the_network_are_not_copied() -> None:

@@ -234,12 +234,16 @@ def _check_closures(network: nn.Module) -> None:
 
 def _prepare(network: nn.Module, card: Card) -> Iterator[str]:
     """Freeze a network in eval mode and in float32, and yield what is doubtful about its weights."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError(
+            f"{card.model} is TorchScript, whose layers cannot be watched: give the network as Python has it."
+        )
     tensors = (*network.parameters(), *network.buffers())
     if any(is_lazy(tensor) for tensor in tensors):
         raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
     network.train(mode=False)  # people override train and eval, and forget to return the network
     for weights in network.parameters():
-        weights.requires_grad_(False)  # a ScriptModule takes it only one by one
+        weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
     if other := {tensor.dtype for tensor in tensors if tensor.is_floating_point()} - {torch.float32}:
         network.float()
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other))
