@@ -29,12 +29,13 @@ from torch import Tensor, nn
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import check_inside, margin_loss
+from interpret_robust.attacks.pgd import check_adversarial, margin_loss
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe, resolve
 from interpret_robust.core.statistics import holm, mcnemar, rate
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, right
 from interpret_robust.results.autoattack_tables import weaker_than_ours
@@ -105,9 +106,9 @@ def right_under(attack: Attack, work: Work) -> Outcomes:
     found = []
     for batch in work.batches():
         adversarial = attack(work.model, batch.images, batch.labels, eps, step).detach()
-        check_inside(adversarial, batch.images, eps)
+        adversarial = check_adversarial(work.model, adversarial, batch.images, eps)
         with torch.no_grad():
-            found.append((work.model(adversarial).argmax(1) == batch.labels).cpu().numpy())
+            found.append((predicted_classes(work.model(adversarial)) == batch.labels).cpu().numpy())
     return np.concatenate(found)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from interpret_robust.analyses.robustness import APGD_PURPOSES
 from interpret_robust.attacks.apgd import APGD, TargetedAPGD
-from interpret_robust.attacks.pgd import check_inside, per_image_noise
+from interpret_robust.attacks.pgd import check_adversarial, per_image_noise
 from interpret_robust.core import provenance
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import describe
@@ -32,6 +32,7 @@ from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import make_batch
 from interpret_robust.models import checkpoint
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.folded import fold
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import right_in_worst_case
@@ -56,10 +57,10 @@ def broken(model: nn.Module, images: Tensor, labels: Tensor, indices: list[int],
         "theirs, APGD-T": theirs_t(images, labels).detach(),
     }
     found = {}
-    for name, adversarial in made.items():
-        check_inside(adversarial, images, eps)
+    for name, images_of_attack in made.items():
+        adversarial = check_adversarial(model, images_of_attack, images, eps)
         with torch.no_grad():
-            wrong = (model(adversarial).argmax(1) != labels).tolist()
+            wrong = (predicted_classes(model(adversarial)) != labels).tolist()
         found[name] = [index for index, is_wrong in zip(indices, wrong, strict=True) if is_wrong]
     return found
 

@@ -1,9 +1,12 @@
 """The shape of the house: few rooms, imports one way, no circles."""
 
 import ast
+import importlib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import interpret_robust
 
@@ -76,3 +79,16 @@ def test_no_module_imports_itself_through_others() -> None:
     }
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError where there is a circle
     assert set(graph) <= set(order)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(interpret_robust.__file__).parents[1] / "benchmarks").glob("*.py")), ids=lambda path: path.stem
+)
+def test_a_benchmark_can_be_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test runs them all, and each names parts of the package; libraries to compare with may be missing."""
+    monkeypatch.syspath_prepend(str(path.parent))
+    try:
+        assert importlib.import_module(path.stem).__doc__
+    except ModuleNotFoundError as error:
+        assert error.name is not None and not error.name.startswith("interpret_robust")
+        pytest.skip(f"{error.name} is not installed")

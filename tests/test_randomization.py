@@ -34,7 +34,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import column_means, finite_column_means
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
-from interpret_robust.figures.drawing import draw
+from interpret_robust.figures.drawing import compose, draw
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.folded import fold
 from interpret_robust.models.reinitialize import random_network, randomize, stages
@@ -491,3 +491,12 @@ def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Pat
         np.testing.assert_array_equal(numbers[name], result[name])
     for said in ("24 train images of cluttered-digits", "cluttered-digits-small-natural-seed1 reads", "seed 0"):
         assert said in told["caption"]
+
+
+def test_random_networks_of_all_models_stand_in_the_gray_band(finished: dict[str, Path]) -> None:
+    """A model with attention has a stage more than one without."""
+    figure = compose("randomization", [hdf5.read(path) for path in finished.values()]).figure
+    axes: Any = figure.axes[0]
+    (band,) = [tick.get_position()[0] for tick in axes.get_xticklabels() if tick.get_text() == "random"]
+    marks = [float(container.lines[0].get_xdata()[0]) for container in axes.containers]
+    assert len(marks) == 2 and all(abs(mark - band) < 0.5 for mark in marks)

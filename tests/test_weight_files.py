@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.models.card import Card
 from interpret_robust.models.weight_files import load_weights
 
 Weights = dict[str, Tensor]
@@ -146,6 +147,12 @@ def test_the_counter_of_averaged_weights_is_no_second_set(tmp_path: Path) -> Non
     averaged = torch.optim.swa_utils.AveragedModel(seeded(Convolutions, seed=1))
     torch.save(averaged.state_dict(), tmp_path / "weights.pt")
     torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected())
+
+
+def test_a_key_without_a_file_is_refused() -> None:
+    for weights_of_card in (None, "random", "pretrained"):
+        with pytest.raises(UserError, match="--weights-key ema chooses among weights in a file: give --weights FILE"):
+            Card("mine:net", weights=weights_of_card, weights_key="ema")
 
 
 def test_two_equal_sets_are_no_choice(tmp_path: Path) -> None:

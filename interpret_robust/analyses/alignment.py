@@ -320,7 +320,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 
 def _by_construction(result: Result, *transforms: str) -> str | None:
-    """Return what to say of a score that is zero for a model with all the invariances `needed`.
+    """Return what to say of a score that is zero for a model with the invariances to all `transforms`.
 
     None where it is not.
     """

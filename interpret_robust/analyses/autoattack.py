@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings, Settings
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.apgd import MOST_TARGETS
 from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.statistics import Interval, rate
+from interpret_robust.core.statistics import Interval, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -58,7 +59,7 @@ SCHEMA = Schema(
     },
 )
 
-ITERATIONS, QUERIES, MOST_TARGETS = 100, 5000, 9
+ITERATIONS, QUERIES = 100, 5000
 """Of the standard version."""
 
 
@@ -197,7 +198,7 @@ def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
     right_after = arrays["per_image/prediction"] == label[:, None]
     return {
         "accuracy/natural": rate(arrays["per_image/prediction_natural"] == label),
-        "accuracy/after": [rate(column) for column in right_after.T],
+        "accuracy/after": rates(right_after),
     }
 
 

@@ -27,7 +27,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.random_numbers import streams
-from interpret_robust.core.statistics import Interval, area_under, column_means, wilson
+from interpret_robust.core.statistics import Interval, area_under, column_means, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
@@ -214,7 +214,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     area = area_under(correct, removal_counts(weights.shape[1]))
     place = {name: number for number, name in enumerate(ORDERS)}
     contrasts = np.stack([area[:, :, place[second]] - area[:, :, place[first]] for first, second in CONTRASTS], 2)
-    curve = np.apply_along_axis(lambda right: wilson(int(right.sum()), len(right)), 0, correct)
+    curve = np.moveaxis(rates(correct), -1, 0)
     return {
         "curve/accuracy": curve[0],
         "curve/low": curve[1],

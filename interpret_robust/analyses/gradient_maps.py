@@ -8,9 +8,8 @@ A map is stored as g / max|g| in half precision beside max|g|: their product is 
 2^-11 max|g| (the signed map of example images is such a product).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +17,10 @@ from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
+from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.pgd import cross_entropy
-from interpret_robust.attribution.gradients import SOURCE_HELP, checked_source, gradient_map, random_targets
+from interpret_robust.attribution.gradients import gradient_map, random_targets
 from interpret_robust.attribution.scale_rules import (
     RULES,
     Rule,
@@ -111,17 +111,11 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class MapSettings(Selection):
+class MapSettings(SourceSettings, Selection):
     """Of what a map is taken, and which are shown."""
 
-    source: str = field(default="gradient", metadata={"help": SOURCE_HELP})
     target: Target = field(default="true", metadata={"help": "Class whose loss it is; random is one but the true."})
     seed: int = field(default=0, metadata={"help": "Of random targets, and of the noise of a source that has noise."})
-
-    def resolve(self, job: Mapping[str, Any]) -> Self:
-        """Return these settings. Raises UserError for a source or a rule that does not exist."""
-        checked_source(self.source)
-        return super().resolve(job)
 
 
 class Context(NamedTuple):
@@ -140,7 +134,7 @@ class Maps(NamedTuple):
 
 
 def prepare(work: Work) -> Context:
-    """Return a first pass over all maps, for their common deviation."""
+    """Return the settings, and the common deviation of all maps, from a first pass over them."""
     work.settings.check(len(work.split))
     of_batches = work.over_batches(lambda batch: moments(signed_maps(work.model, batch, work.settings).maps), 3)
     return Context(work.settings, pooled_deviation(of_batches))

@@ -33,7 +33,7 @@ from interpret_robust.attribution.scale_rules import RULES, Rule, as_image, dege
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
-from interpret_robust.core.statistics import rate
+from interpret_robust.core.statistics import rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
@@ -288,7 +288,7 @@ def score(answers: AnyArray, reference: AnyArray) -> Score:
     share = np.bincount(position) / len(position)
     shares = np.stack([(answers == category).mean(0) for category in classes], -1)
     recall = np.stack([right[position == place].mean(0) for place in range(len(classes))], -1)
-    return Score(_wilson(right), shares @ share, recall.mean(-1))
+    return Score(rates(right), shares @ share, recall.mean(-1))
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
@@ -310,19 +310,19 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     probe_prediction = columns["per_image/probe_prediction"]
     means = headline.mean(0)
     return {
-        "headline/accuracy": _wilson(headline[:, 0]),
+        "headline/accuracy": rates(headline[:, 0]),
         "headline/mean": means.mean(0),
         "headline/deviation": means.std(0, ddof=1) if len(means) > 1 else np.full(means.shape[1:], np.nan),
         "score/accuracy": accuracy,
         "score/chance": chance,
         "score/balanced": balanced_accuracy,
         "score/commonest": _commonest(answers),
-        "runner_up/accuracy": _wilson(answers[:, :, 0, :, 1] == runner_up[:, None, None]),
-        "by_outcome/accuracy": np.stack([_wilson(headline[right == outcome, 0, :, 0]) for outcome in (False, True)]),
+        "runner_up/accuracy": rates(answers[:, :, 0, :, 1] == runner_up[:, None, None]),
+        "by_outcome/accuracy": np.stack([rates(headline[right == outcome, 0, :, 0]) for outcome in (False, True)]),
         "by_outcome/count": [int((~right).sum()), int(right.sum())],
         "controls/accuracy": score(columns["per_image/control_prediction"], label).accuracy,
         "anchor/image": score(columns["per_image/image_prediction"], label).accuracy,
-        "anchor/probe": _wilson(probe_prediction == target[:, 2])
+        "anchor/probe": rates(probe_prediction == target[:, 2])
         if (probe_prediction >= 0).all()
         else np.full(3, np.nan),
         "degenerate/count": columns["per_image/degenerate"].sum(0, dtype=np.int64),
@@ -357,12 +357,6 @@ def _runner_up(model: Classifier, batch: Batch) -> Tensor:
         logits = model(batch.images)
     runner_up: Tensor = logits.scatter(1, batch.labels[:, None], -torch.inf).argmax(1)
     return runner_up
-
-
-def _wilson(right: AnyArray) -> AnyArray:
-    """Return Wilson's interval over images of outcomes (N, ...): (..., 3); NaN where there is no image."""
-    intervals = [rate(right[(slice(None), *place)]) for place in np.ndindex(right.shape[1:])]
-    return np.array(intervals).reshape(*right.shape[1:], 3)
 
 
 def _commonest(answers: AnyArray) -> AnyArray:

@@ -25,7 +25,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, gradient_map, position_weights, resolved_weight
 from interpret_robust.attribution.regions import center_prior, central, hits, object_positions, share_inside
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import TAILS, Interval, bootstrap_mean, rate
+from interpret_robust.core.statistics import TAILS, Interval, bootstrap_mean, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -200,7 +200,7 @@ def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]
 
 
 def _localize(maps: AnyArray, mask: AnyArray, grid: tuple[int, ...]) -> dict[str, AnyArray]:
-    """Return how maps (N, P) over a grid lie `mask` (N, P), and how maps that know nothing do."""
+    """Return how maps (N, P) over a grid lie in `mask` (N, P), and how maps that know nothing do."""
     return {
         "share": share_inside(maps, mask),
         "hit": hits(maps, mask),
@@ -224,7 +224,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "share/above_area": _means(share - area),
         "share/above_center": _means(share - center),
         "share/magnitude": bootstrap_mean(columns["per_image/magnitude_share"]),
-        "pointing/hits": [rate(hits_of_map) for hits_of_map in hit.T],
+        "pointing/hits": rates(hit),
         "pointing/class_averaged": [class_averaged(hits_of_map, columns["per_image/label"]) for hits_of_map in hit.T],
         "pointing/center": _means(center_hit),
         "pointing/above_center": _means(hit - center_hit),

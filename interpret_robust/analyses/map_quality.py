@@ -25,6 +25,7 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution import captum_methods
+from interpret_robust.attribution.controls import pixel_shuffle
 from interpret_robust.attribution.gradients import gradient_map, map_promise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -33,6 +34,7 @@ from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
 
@@ -102,7 +104,7 @@ class QualitySettings(SourceSettings):
 def rows(model: Classifier, batch: Batch, settings: QualitySettings) -> dict[str, AnyArray]:
     """Return sensitivity and infidelity, image by image: what is drawn for one does not depend on the others."""
     with torch.no_grad():
-        predicted = to_numpy(model(batch.images).argmax(1))
+        predicted = to_numpy(predicted_classes(model(batch.images)))
     qualities = [
         _of_image(model, batch.images[place : place + 1], batch.labels[place : place + 1], index, settings)
         for place, index in enumerate(batch.indices)
@@ -148,8 +150,7 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
         sensitive = float(
             sensitivity_max(for_captum, image, move, perturb_radius=settings.radius, n_perturb_samples=settings.samples)
         )
-    places = torch.from_numpy(order.permutation(attribution[0, 0].numel()))
-    permuted_map = attribution.flatten(2)[:, :, places].view_as(attribution)
+    permuted_map = pixel_shuffle(attribution, [order])
     perturbations, changes = _changes(model, image, label, index, settings)
     infidelity, factor = forecast(attribution, perturbations, changes)
     promise = float(map_promise(settings.source, model, image, label, [index], settings.seed))

@@ -20,7 +20,7 @@ from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
-from interpret_robust.core.statistics import Interval, rate
+from interpret_robust.core.statistics import Interval, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -165,12 +165,12 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     noise, pgd = (columns[f"per_image/prediction_{name}"] == label[:, None] for name in ("noise", "pgd"))
     return {
         "accuracy/natural": rate(natural),
-        "accuracy/noise": [rate(draw) for draw in noise.T],
+        "accuracy/noise": rates(noise),
         "accuracy/noise_worst": rate(natural & noise.all(1)),
         "accuracy/one_step": rate(natural & one_step),
         "accuracy/search": rate(natural & search),
-        "accuracy/pgd": [rate(of_radius) for of_radius in pgd.T],
-        "zero/all": [rate(share == 1) for share in zero.T],
+        "accuracy/pgd": rates(pgd),
+        "zero/all": rates(zero == 1),
         "zero/entries": zero.mean(0, dtype=np.float64),
     }
 

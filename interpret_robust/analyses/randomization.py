@@ -100,7 +100,7 @@ class RandomizationSettings(Settings):
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings with nothing left open. Raises UserError for attention of a model without."""
-        return replace(self, spatial_weight=resolved_weight(self.spatial_weight, job))
+        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Cascade(NamedTuple):
@@ -234,7 +234,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "cascade/mean": mean,
         "cascade/undefined": [np.isnan(columns[path]).sum(0) for path in paths],
         "random/mean": random,
-        "random/uninformed": _has_no_information(columns),
+        "random/uninformed": _uninformed(columns),
         "gate/needed": np.where(unknown, -1, ~is_inside[:, 0]),
         "gate/passed": np.where(unknown, -1, ~is_inside[:, 0] & is_inside[:, -1]),
         "gate/from_stage": [_interval_from(row) for row in is_inside],
@@ -259,7 +259,7 @@ def _interval_from(is_inside: AnyArray) -> int:
     return first if first < len(is_inside) else -1
 
 
-def _has_no_information(columns: Columns) -> list[float]:
+def _uninformed(columns: Columns) -> list[float]:
     baselines = {
         "magnitude": 0.0,
         "gradient": 0.0,

@@ -27,7 +27,7 @@ from interpret_robust.attacks.ball import LossName
 from interpret_robust.attacks.pgd import check_adversarial, margin_loss, per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.statistics import Interval, rate
+from interpret_robust.core.statistics import Interval, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -258,16 +258,10 @@ def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
     natural = arrays["per_image/prediction_natural"] == label[:, None]
     is_right = (arrays["per_image/prediction"] == label[:, None, None, None]).all(1)
     return {
-        "accuracy/natural": _rates(natural),
-        "accuracy/adversarial": _rates(is_right),
-        "accuracy/worst": _rates(natural & is_right.all(1)),
+        "accuracy/natural": rates(natural),
+        "accuracy/adversarial": rates(is_right),
+        "accuracy/worst": rates(natural & is_right.all(1)),
     }
-
-
-def _rates(right: AnyArray) -> AnyArray:
-    """Return Wilson intervals (..., 3) of outcomes (N, ...)."""
-    shares = [rate(column) for column in right.reshape(len(right), -1).T]
-    return np.reshape(shares, (*right.shape[1:], 3))
 
 
 def table_row(result: Result) -> dict[str, str]:

@@ -18,12 +18,14 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from interpret_robust.attacks.ball import check_numbers
 from interpret_robust.attacks.pgd import (
     Noise,
     batch_norm_mode,
     check_adversarial,
     cross_entropy,
     margin_loss,
+    project,
     weights_frozen,
 )
 from interpret_robust.core.errors import UserError, unknown
@@ -209,7 +211,7 @@ class StepSize:
         return better
 
     def judge(self) -> Tensor:
-        """Halve step sizes at a checkpoint, and begin to count anew; where (N,) they were halved.
+        """Halve step sizes at a checkpoint, and begin to count anew; return where (N,) they were halved.
 
         Halved where the loss has risen at fewer than RISES of the steps since the last checkpoint, or where the step
         size was kept there and the largest loss is still the same.
@@ -295,7 +297,7 @@ def _targeted_loss(targets: Tensor, labels: Tensor) -> Loss:
 
 
 def _random_start(images: Tensor, noise: Noise, eps: float) -> Tensor:
-    return torch.clamp(images + eps * noise(images), (images - eps).clamp_min(0), (images + eps).clamp_max(1))
+    return project(images + eps * noise(images), images, eps)
 
 
 @torch.no_grad()
@@ -320,7 +322,6 @@ def _require_classes(logits: Tensor, classes: int, attack_name: str) -> None:
 
 
 def _check(eps: float, steps: int) -> None:
-    if not 0 <= eps <= 1:
-        raise UserError(f"eps is {eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8).")
+    check_numbers(eps, 0, steps)
     if steps < 1:
         raise UserError(f"APGD of {steps} steps: there must be at least one.")

@@ -82,10 +82,7 @@ class RandomSearch:
         return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
     def _draw(self, images: Tensor, of_image: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
-        """Return signs of the start (N, C, 1, W), and for each query a place and signs, uniform in [0, 1).
-
-        (N, Q, 2 + C).
-        """
+        """Return signs of the start (N, C, 1, W), and of each query place and signs (N, Q, 2 + C), in [0, 1)."""
         channels, _, width = images.shape[1:]
         stripes = np.stack([stream.random((channels, 1, width), dtype=np.float32) for stream in of_image])
         squares = np.stack([stream.random((self.queries, 2 + channels), dtype=np.float32) for stream in of_image])

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from interpret_robust.attacks.ball import check_numbers
 from interpret_robust.attacks.image_files import CLEAN_NAMES, LABEL_NAMES, Arrays, image_name, neighbors_of, open_arrays
-from interpret_robust.attacks.pgd import PGD, TOLERANCE
+from interpret_robust.attacks.pgd import TOLERANCE
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, reason_in_brackets
@@ -90,7 +91,8 @@ def verify(
     another order. Nothing is unpickled.
     """
     check_fit(subject, dataset)
-    radius = PGD(subject.job["recipe"]["eps"] if eps is None else eps, step_size=0, steps=0).eps
+    eps = subject.job["recipe"]["eps"] if eps is None else eps
+    check_numbers(eps, 0, 0)
     with open_arrays(path) as arrays:
         name = image_name(path, arrays, key)
         images, neighbors = Images(path, arrays[name], dataset.image_shape), neighbors_of(arrays, name)
@@ -99,7 +101,7 @@ def verify(
         _check_labels(path, neighbors, clean, kind)
         _check_clean(path, neighbors, clean, kind, dataset.image_shape)
         largest, l2 = _changes(images, clean)
-        _check_ball(path, largest, radius)
+        _check_ball(path, largest, eps)
         natural, adversarial = _answers(images, clean, subject, device)
     return Verification(
         len(clean), float(largest.max()), float(l2.mean()), rate(natural), rate(adversarial), file_sha256(path)

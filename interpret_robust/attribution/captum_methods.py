@@ -297,7 +297,7 @@ def local_module(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _quietly(seed: int) -> Iterator[None]:
-    """Yield global random numbers follow `seed` inside and are left as found; captum does not say what it hooks."""
+    """Let global random numbers follow `seed` inside and are left as found; captum does not say what it hooks."""
     state = np.random.get_state()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -44,7 +44,7 @@ def mean_map(attention: AnyArray) -> AnyArray:
 
 
 def share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
-    """Return the share (N,) of maps (N, P), not negative, that lies `mask` (N, P); NaN for a map without a
+    """Return the share (N,) of maps (N, P), not negative, that lies in `mask` (N, P); NaN for a map without a
     positive sum.
     """
     total = maps.sum(1)
@@ -53,7 +53,7 @@ def share_inside(maps: AnyArray, mask: AnyArray) -> AnyArray:
 
 
 def hits(maps: AnyArray, mask: AnyArray) -> AnyArray:
-    """Return the pointing game (Zhang et al. 2018): 1 where the largest value of a map (N, P) lies `mask` (N, P),
+    """Return the pointing game (Zhang et al. 2018): 1 where the largest value of a map (N, P) lies in `mask` (N, P),
     else 0.
 
     A largest value that is also found outside is no hit. NaN for a map that points nowhere: zero everywhere, or not

@@ -54,6 +54,12 @@ def rate(outcomes: npt.NDArray[Any]) -> Interval:
     return wilson(int(outcomes.sum()), len(outcomes)) if len(outcomes) else Interval(np.nan, np.nan, np.nan)
 
 
+def rates(outcomes: npt.NDArray[Any]) -> Array:
+    """Return the shares of outcomes (N, ...) that are 1, each with Wilson's interval, as `rate` does: (..., 3)."""
+    intervals = [rate(outcomes[(slice(None), *place)]) for place in np.ndindex(outcomes.shape[1:])]
+    return np.array(intervals, np.float64).reshape(*outcomes.shape[1:], 3)
+
+
 def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Return the mean of the finite `values` (N,) with its percentile bootstrap interval.
 

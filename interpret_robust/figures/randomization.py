@@ -74,7 +74,7 @@ def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], a
     axes.fill_between(x, low, high, color=shade, alpha=0.2, lw=0)
     mean, lowest, highest = result["random/mean"][score]
     axes.errorbar(
-        len(stages) + 0.8 * aside,
+        len(places) + 0.8 * aside,
         mean,
         yerr=[[mean - lowest], [highest - mean]],
         color=shade,

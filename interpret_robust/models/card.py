@@ -70,6 +70,8 @@ class Card:
             raise UserError(f"--label {self.label} is the name of a variant of the paper: choose another.")
         if self.resize is not None and self.resize < 1:
             raise UserError(f"--resize {self.resize}: images have at least one pixel a side.")
+        if self.weights_key is not None and self.weight_file is None:
+            raise UserError(f"--weights-key {self.weights_key} chooses among weights in a file: give --weights FILE.")
         if self.draws is not None and self.draws < 2:
             raise UserError(f"--draws {self.draws}: an expectation needs two draws at least.")
 

@@ -104,7 +104,7 @@ class AttackSettings(BallSettings):
         return self.attack(self.steps)
 
     def resolve(self, job: dict[str, Any]) -> Self:
-        """Resolve as settings of any ball; the steps are checked too."""
+        """Return these settings with their ball filled in. Raises UserError also for steps out of range."""
         settings = super().resolve(job)
         settings.pgd()
         return settings
@@ -121,6 +121,6 @@ class SourceSettings(Settings):
     source: str = field(default="gradient", metadata={"help": SOURCE_HELP})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """Resolve as settings of any settings. Raises UserError also where there is no such source."""
+        """Return these settings. Raises UserError also where there is no such source."""
         checked_source(self.source)
         return super().resolve(job)

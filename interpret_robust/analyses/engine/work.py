@@ -206,7 +206,7 @@ class Work:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """Yield what is stopped on one rank is stopped on all."""
+        """Stop on all ranks what is stopped on one."""
         stop_error = None
         try:
             yield
