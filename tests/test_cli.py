@@ -779,6 +779,18 @@ def test_a_line_break_in_a_path_does_not_break_the_sentence(
         assert code == 2 and err.count("\n") == 1 and err.startswith("irt: ") and "a\\nb.h5" in err
 
 
+def test_a_figure_replaces_no_picture_of_ones_own(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
+) -> None:
+    words = ("figure", "attention-rank", *sorted(study.glob("analyses/attention-rank-*.h5")), "--root", tmp_path)
+    assert irt(capfd, monkeypatch, *words)[0] == 0
+    (picture,) = tmp_path.glob("figures/*.png")
+    picture.with_suffix(".json").unlink()
+    picture.write_text("mine")
+    code, _, err = irt(capfd, monkeypatch, *words)
+    assert code == 2 and "is no picture of irt's" in err and picture.read_text() == "mine"
+
+
 def test_a_contact_sheet_replaces_no_picture_of_ones_own(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
 ) -> None:

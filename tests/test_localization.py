@@ -285,7 +285,7 @@ def test_maps_without_values_are_counted_and_left_out() -> None:
     told = summary(columns, split)
     np.testing.assert_array_equal(told["count/undefined"], [nowhere.sum(), right.sum()])
     assert told["share/on_object"][1].value == pytest.approx(columns["share"][~right, 1].mean())
-    assert told["pointing/hits"][1] == wilson(int(columns["hit"][~right, 1].sum()), int((~right).sum()))
+    assert tuple(told["pointing/hits"][1]) == wilson(int(columns["hit"][~right, 1].sum()), int((~right).sum()))
 
     nothing = found(linear(np.zeros((K, C * H * W))), split, patterns())
     told = summary(nothing, split)

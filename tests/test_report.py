@@ -292,6 +292,13 @@ def test_commands_name_what_is_not_the_default(opened: dict[str, list[Result]], 
     )
 
 
+def test_a_recalibrated_model_is_asked_as_such(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
+    base = opened["attention-rank"][0]
+    result = made_by(base, recalibration={"images": "clean"})
+    command = commands.command_of(result)
+    assert command.replace(" --recalibrate clean", "") == commands.command_of(base) != command
+
+
 def test_zero_is_an_option_too(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
     settings = opened["attention-rank"][0].config["settings"]
     result = made_by(opened["attention-rank"][0], settings=settings | {"steps": 0})

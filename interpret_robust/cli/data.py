@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from interpret_robust.cli.options import root_option, with_examples
-from interpret_robust.core.errors import UserError
 from interpret_robust.results.tables import render
 
 
@@ -66,6 +65,7 @@ def data_get(name: str) -> None:
 def data_show(name: str, split: str, root: Path) -> None:
     """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
     from interpret_robust.core.file_names import file_part
+    from interpret_robust.core.locks import Lock
     from interpret_robust.datasets import load
     from interpret_robust.figures import contact_sheet, style
 
@@ -77,7 +77,6 @@ def data_show(name: str, split: str, root: Path) -> None:
     if style.is_drawn(picture.parent, stem, sources, version):
         click.echo(f"{drawing.caption}\n{picture} is there already")
         return
-    if picture.exists() and not picture.with_suffix(".json").exists():
-        raise UserError(f"{picture} is there and is no picture of irt's: move it, or give another --root.")
-    paths = style.save(drawing, root / "figures", stem, sources, version)
+    with Lock(picture):
+        paths = style.save(drawing, picture.parent, stem, sources, version)
     click.echo(f"{drawing.caption}\n{paths[0]}")

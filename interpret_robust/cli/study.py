@@ -17,6 +17,7 @@ from interpret_robust.cli.options import (
     options,
     overwrite_option,
     root_option,
+    say,
     with_examples,
 )
 from interpret_robust.core.errors import UserError
@@ -130,7 +131,7 @@ def reproduce(
     from interpret_robust.study import plan as study
     from interpret_robust.study import report as reports
 
-    folders, say = Folders(root), partial(click.echo, err=True)
+    folders = Folders(root)
     tell = partial(click.echo, err=form != "text")
     deadline = deadline_after(time_limit)
     names = {Path(file).name for file in names_only} or None
@@ -192,13 +193,11 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
         raise UserError(
             f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
         )
-    results = [rules.read(path) for path in progress.with_bar(paths, "flags", "files")]
+    flags_by_model = rules.all_of([rules.read(path) for path in progress.with_bar(paths, "flags", "files")])
     if form in ("csv", "json"):
-        click.echo(render(rules.numbers(results), form))
-        return
-    rows = rules.numbers(results)
-    if not rows:
+        click.echo(render(rules.numbers(flags_by_model), form))
+    elif not any(flags_by_model.values()):
         click.echo("nothing was looked at: these files bear on no flag")
-        return
-    click.echo(with_caption(rules.summary(results), form))
-    click.echo("\n".join(rules.sentences(results)))
+    else:
+        click.echo(with_caption(rules.summary(flags_by_model), form))
+        click.echo("\n".join(rules.sentences(flags_by_model)))

@@ -83,7 +83,7 @@ def _override(text: str) -> str:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The first, or only, training seed.")
 @click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many seeds of each model, from --seed on.")
 @click.option("--copies", is_flag=True, help="At least two seeds: black-box attacks come from an independent copy.")
-@click.option("--limit", type=COUNT, help="Train on the first N images only.")
+@click.option("--limit", type=COUNT, help="Train on N images only: the first, or a fair draw of a sorted split.")
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
 @device_option
 @overwrite_option

@@ -21,10 +21,11 @@ from matplotlib.figure import Figure, SubFigure
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.cells import cell_means
+from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.spelling import spellings
-from interpret_robust.results.hdf5 import Result, attributes
+from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label
 
 WIDTH = 6.75
@@ -173,7 +174,7 @@ def stem(name: str, results: Sequence[Result]) -> str:
 
 def inputs(results: Sequence[Result]) -> dict[str, str]:
     """Return the content hash of each file, by its name."""
-    return {result.path.name: str(attributes(result.path)["content_sha256"]) for result in results}
+    return {result.path.name: str(result.attributes["content_sha256"]) for result in results}
 
 
 def _is_png(path: Path) -> bool:
@@ -198,11 +199,13 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> 
 def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:
     """Write `name`.pdf, .png and .json into `folder`, each in one step; returns their paths, picture first.
 
-    The caller holds the lock of the picture, see `core.locks`.
+    The caller holds the lock of the picture, see `core.locks`. Raises UserError for a picture that is not irt's.
     """
     caption = {"caption": drawing.caption, "inputs": sources, "numbers": drawing.numbers, "version": version}
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf", "json")]
     png, pdf, text = paths
+    if png.exists() and not text.exists():
+        raise UserError(f"{png} is there and is no picture of irt's: move it, or give another --root.")
     remove_leftovers(*paths)
     with mpl.rc_context(RC):
         with replacing(png) as partial:

@@ -18,7 +18,7 @@ HEADLINES = ("PGD-20", "PGD-40")
 
 def is_attacked(result: Result) -> bool:
     """Return whether a file is one of attacks."""
-    return result.schema.startswith("robustness/")
+    return result.analysis == "robustness"
 
 
 def ball(result: Result) -> dict[str, Any]:

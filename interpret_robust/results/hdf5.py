@@ -120,17 +120,27 @@ class Result:
         return data
 
     @cached_property
-    def doubts(self) -> tuple[str, ...]:
-        """Return what makes its numbers doubtful, a sentence each, as it was found when they were made."""
+    def run(self) -> dict[str, Any]:
+        """Return how and when it was made, and where its images came from, see `Work.origin`."""
         with _open(self.path) as file:
-            run = json.loads(file[f"{PROVENANCE}/run_json"].asstr()[()])
-        return tuple(run.get("doubts", ()))
+            run: dict[str, Any] = json.loads(file[f"{PROVENANCE}/run_json"].asstr()[()])
+        return run
 
     @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the file's root."""
+        with _open(self.path) as file:
+            return dict(file.attrs)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return what makes its numbers doubtful, a sentence each, as it was found when they were made."""
+        return tuple(self.run.get("doubts", ()))
+
+    @property
     def count(self) -> int:
         """Return the number of images."""
-        with _open(self.path) as file:
-            return int(file.attrs["n_done"])
+        return int(self.attributes["n_done"])
 
 
 def is_old(file: h5py.File) -> bool:

@@ -17,8 +17,7 @@ VIEWS = {"clip": "clip", "raw": "max"}
 
 def job(result: Result) -> dict[str, Any]:
     """Return the training job of the checkpoint that a file analyzed."""
-    model_job: dict[str, Any] = result.config["checkpoint"]["job"]
-    return model_job
+    return result.job
 
 
 def radius(eps: float) -> str:

@@ -5,7 +5,7 @@ is about zero for a model with honest gradients, and is raised where the whole i
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -152,10 +152,9 @@ def _random_noise(evidence: _Evidence) -> _Measurement | None:
 
 def _many_steps(evidence: _Evidence) -> _Measurement | None:
     table = evidence.table
-    pgd = {} if table is None else _steps(table, "PGD")
     if table is None:
         return None
-    settings = table.config["settings"]
+    pgd, settings = _steps(table, "PGD"), table.config["settings"]
     # Fewer steps than cross the ball are not there yet.
     crossing = {steps: name for steps, name in pgd.items() if steps * settings["step_size"] >= 2 * settings["eps"]}
     if len(crossing) < 2:
@@ -167,8 +166,10 @@ def _many_steps(evidence: _Evidence) -> _Measurement | None:
 
 def _loss_gap(evidence: _Evidence) -> _Measurement | None:
     table = evidence.table
-    pgd, cw = ({}, {}) if table is None else (_steps(table, attack) for attack in ("PGD", "CW"))
-    if table is None or not (pgd and cw):
+    if table is None:
+        return None
+    pgd, cw = (_steps(table, attack) for attack in ("PGD", "CW"))
+    if not (pgd and cw):
         return None
     common = pgd.keys() & cw.keys()
     return _gap({name: right(table, name) for name in (steps[max(common or steps)] for steps in (pgd, cw))})
@@ -261,9 +262,8 @@ def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
     return flags_by_model
 
 
-def summary(results: Sequence[Result]) -> Table:
+def summary(flags_by_model: Mapping[str, Sequence[Flag]]) -> Table:
     """Return a row for each model and its images, what each flag measures; a raised one says so."""
-    flags_by_model = all_of(results)
     rows = []
     for name, flags in flags_by_model.items():
         for place in dict.fromkeys(flag.conditions for flag in flags):
@@ -280,9 +280,9 @@ def _cell(flag: Flag) -> str:
     return flag.share.percent() + (" RAISED" if flag.is_raised else " too few images" if flag.is_open else "")
 
 
-def sentences(results: Sequence[Result]) -> list[str]:
+def sentences(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[str]:
     """Return a sentence for each flag that is raised, and for each of which the images are too few to tell."""
-    flags = [(name, flag) for name, flags in all_of(results).items() for flag in flags]
+    flags = [(name, flag) for name, flags in flags_by_model.items() for flag in flags]
     lines = [
         f"{name}: {flag.id}: {100 * flag.share.value:.1f} % {flag.description}"
         + (f"; that is above {flag.threshold:.0%}, but these are too few images to tell" if flag.is_open else "")
@@ -292,7 +292,7 @@ def sentences(results: Sequence[Result]) -> list[str]:
     return lines if any(flag.is_raised for _, flag in flags) else [*lines, "none raised"]
 
 
-def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
+def numbers(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[dict[str, str]]:
     """Return a row for each model and flag, in words and numbers: shares in percent."""
     return [
         {
@@ -304,7 +304,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, str]]:
             "which": flag.description,
             "over": flag.conditions,
         }
-        for name, flags in all_of(results).items()
+        for name, flags in flags_by_model.items()
         for flag in flags
     ]
 
@@ -320,16 +320,16 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
     for result in sorted(results, key=lambda result: (order(result), result.path)):
         subject, *readers = _subjects(result)
         attacked_models.add(subject)
-        if result.schema.startswith("masking/"):
+        if result.analysis == "masking":
             by_subject[subject].masking = result
             continue
-        if result.schema.startswith("autoattack/"):
+        if result.analysis == "autoattack":
             continue
         by_subject[subject].tables.append(result)
         for place, reader in enumerate(readers, start=1):
             by_subject[reader].transfers.append((result, place))
     for result in sorted(results, key=lambda result: result.count):
-        if result.schema.startswith("autoattack/"):
+        if result.analysis == "autoattack":
             for evidence in by_subject.values():
                 if evidence.table and comparable(result, evidence.table):
                     evidence.autoattack = result

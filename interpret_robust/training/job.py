@@ -11,7 +11,7 @@ from interpret_robust.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One model: a dataset (its first `limit` training images), an architecture, a variant, a seed, a recipe."""
+    """One model: a dataset (`limit` training images (`Split.draw`)), an architecture, a variant, a seed, a recipe."""
 
     dataset: Dataset
     architecture: str

@@ -59,7 +59,7 @@ class Totals:
 
     @classmethod
     def zero(cls, classes: int, device: torch.device) -> "Totals":
-        """Forget all that was seen."""
+        """Return sums of nothing."""
         return cls(torch.zeros(3, device=device), torch.zeros(classes, dtype=torch.int64, device=device))
 
     def add(self, result: Objective, labels: Tensor) -> None:

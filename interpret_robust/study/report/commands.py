@@ -10,8 +10,8 @@ from interpret_robust import analyses
 from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_brought
-from interpret_robust.results.hdf5 import Result, provenance
-from interpret_robust.results.names import job, order
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, order, recalibration
 from interpret_robust.training.recipe import PRESETS, preset
 
 
@@ -36,7 +36,7 @@ def all_of(results: Sequence[Result]) -> list[str]:
                 "card",
                 *_words(model_job),
                 "--dataset",
-                _origin(result)["source"],
+                result.run["source"],
                 "-o",
                 _file("", model_job),
             ]
@@ -79,26 +79,21 @@ def _words(model_job: Mapping[str, Any]) -> list[str]:
     return Card.of(model_job["card"]).words() if is_brought(model_job) else []
 
 
-def _origin(result: Result) -> dict[str, Any]:
-    """Return where a file's images and those of its models' training came from: see `Work.origin`."""
-    origin: dict[str, Any] = provenance(result.path)["run"]
-    return origin
-
-
 def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
     """Return the jobs of a file's model and of its evaluators, each with the name or path of its data."""
     evaluators = result.config.get("evaluators", {"names": [], "jobs": {}})
     jobs = [job(result), *(evaluators["jobs"][name] for name in evaluators["names"])]
-    return list(zip(jobs, _origin(result)["trained_on"], strict=True))
+    return list(zip(jobs, result.run["trained_on"], strict=True))
 
 
 def _options(result: Result) -> list[str]:
-    config, origin = result.config, _origin(result)
+    config, origin = result.config, result.run
     options = {
         "dataset": origin["source"] if is_brought(job(result)) or origin["source"] != origin["trained_on"][0] else None,
         "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
         "limit": origin["limit"],
         "batch-size": config["batch_size"] if config["batch_size"] != BATCH_SIZE else None,
+        "recalibrate": images if (images := recalibration(result)) != "none" else None,
     } | {name.replace("_", "-"): value for name, value in changed_settings(result).items()}
     options_by_name = {
         f"--{name}": value for name, value in options.items() if value is not None and value is not False

@@ -95,7 +95,7 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
     It is of the data that most models' maps were made of. Of several files of one analysis and one model it shows
     the one with the fewest settings changed.
     """
-    maps = _most_shared([result for result in results if result.schema.startswith("gradient-maps/")])
+    maps = _most_shared([result for result in results if result.analysis == "gradient-maps"])
     if not maps:
         return None
     count = min(MOST_IMAGES, maps[0].count)

@@ -66,7 +66,7 @@ def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
     """Return what was studied: images, models with their seeds, and when."""
     data = [result.config["data"] for result in results]
     training = _group(map(job, results), _kind)
-    dates = sorted(str(hdf5.attributes(result.path)["created_utc"])[:10] for result in results)
+    dates = sorted(str(result.attributes["created_utc"])[:10] for result in results)
     return {
         "Images": sorted({f"{entry['dataset']}: {entry['images']} of the {entry['split']} split" for entry in data}),
         "Models": [f"{name}: {', '.join(_with_seeds(jobs))}" for name, jobs in training.items()],
@@ -134,7 +134,7 @@ def _picture(path: Path) -> dict[str, Any]:
 
 def _origin(result: Result) -> dict[str, Any]:
     """Return where a file comes from: what identifies it, the command, and all that is stored of it."""
-    attributes, content = hdf5.attributes(result.path), hdf5.provenance(result.path)
+    attributes, content = result.attributes, hdf5.provenance(result.path)
     return {
         "name": result.path.name,
         "schema": result.schema,

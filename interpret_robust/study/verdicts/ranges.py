@@ -71,9 +71,7 @@ TABLES = ("table2", "table3")
 def _values_in_range(results: Sequence[Result]) -> list[Result]:
     """Return files of attacks on test images."""
     return [
-        result
-        for result in results
-        if result.schema.startswith("robustness/") and result.config["data"]["split"] == "test"
+        result for result in results if result.analysis == "robustness" and result.config["data"]["split"] == "test"
     ]
 
 

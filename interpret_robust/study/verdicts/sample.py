@@ -65,8 +65,6 @@ def compared_under(result: Result, free: Sequence[str] = (), free_of_recipe: Seq
         training["recipe"] = {key: value for key, value in training["recipe"].items() if key not in free_of_recipe}
     settings = {"settings": ball(result)} if is_attacked(result) else {}
     common = {**conditions(result), **settings, "trained": training}
-    if "architecture" in free:
-        common.pop("local_grid", None)
     if "recalibration" in free:
         del common["recalibration"]
         common["settings"] = {key: value for key, value in common["settings"].items() if key != "recalibration"}
