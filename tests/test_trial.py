@@ -536,6 +536,17 @@ def test_tokens_after_those_of_the_image_are_not_taken_for_them(after: int) -> N
     torch.testing.assert_close(model.rest(images, features.local), model(images))
 
 
+def test_the_grid_is_that_of_the_resized_image() -> None:
+    """Images of 12 x 18 pixels are 18 x 18 to the network, and its tokens a grid of 3 x 3."""
+    network, images = seeded(Registers, 4), pixels(2, C, H, W)
+    model = tried(network, local_layer="low", resize=18).wrapper
+    assert model.first_token == 1 and model.features(images).local.shape == (2, 10, 3, 3)
+    seen: list[Tensor] = []
+    network.low.register_forward_hook(lambda _, __, output: seen.append(output))
+    local = model.features(images).local
+    torch.testing.assert_close(local.flatten(2).transpose(1, 2), seen[0][:, 1:10])
+
+
 class Inner(Transformer):
     """It says that it has a class token, which its first block does not see, as CaiT's do."""
 
@@ -580,9 +591,10 @@ def test_channels_are_not_taken_for_positions() -> None:
 
 def test_a_position_of_patches_depends_on_its_own_alone() -> None:
     network = seeded(Transformer)
+    output = torch.zeros(1, 7, 10)  # of its shape: the class token's and six of the image
     image = pixels(1, C, H, W)
-    assert measure_locality(network, PLAIN, image, "low", 1) == 1.0
-    assert measure_locality(network, PLAIN, image, "low", 0) < 0.75
+    assert measure_locality(network, PLAIN, image, "low", output, 1) == 1.0
+    assert measure_locality(network, PLAIN, image, "low", output, 0) < 0.75
 
 
 # --- process settings

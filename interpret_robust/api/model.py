@@ -1,4 +1,4 @@
-"""A model in a program: model_to_ask or trained, called like any network, asked questions."""
+"""A model in a program: loaded or trained, called like any network, asked questions."""
 
 import warnings
 from dataclasses import fields, replace

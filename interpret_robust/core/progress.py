@@ -27,7 +27,7 @@ def with_bar(items: Sequence[T], description: str, unit: str) -> Iterator[T]:
     """Yield the items, with a bar that counts those that were taken.
 
     Example:
-        >>> list(each([1, 2], "squares", "numbers"))
+        >>> list(with_bar([1, 2], "squares", "numbers"))
         [1, 2]
     """
     with bar(description, len(items), unit) as counter:

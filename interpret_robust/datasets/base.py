@@ -34,8 +34,7 @@ class Split:
         """Return the first `limit` images, all of them for None."""
         if limit is None:
             return self
-        masks = None if self.masks is None else self.masks[:limit]
-        return Split(self.images[:limit], self.labels[:limit], masks)
+        return self._take(slice(limit))
 
     def draw(self, limit: int | None) -> "Split":
         """Return `limit` images that stand for the split, all of them for None.
@@ -50,9 +49,10 @@ class Split:
         """
         if limit is None or limit >= len(self) or not self.is_in_class_order:
             return self.first(limit)
-        places = self._fair_order[:limit]
-        masks = None if self.masks is None else self.masks[places]
-        return Split(self.images[places], self.labels[places], masks)
+        return self._take(self._fair_order[:limit])
+
+    def _take(self, places: slice | npt.NDArray[np.int64]) -> "Split":
+        return Split(self.images[places], self.labels[places], None if self.masks is None else self.masks[places])
 
     @cached_property
     def is_in_class_order(self) -> bool:

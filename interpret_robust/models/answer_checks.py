@@ -12,7 +12,6 @@ from torch import Tensor
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.wrapped import WrappedModel
 
 BATCH, SMALL_BATCH = 64, 16
 """Copies of images in the batch whose answers are compared with those of single images; of large images fewer."""
@@ -68,7 +67,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
     if count := int((logits.isnan() | (logits == torch.inf)).any(1).sum()):
         yield f"answers {count} of the first {len(images)} test images with logits that are not finite numbers."
         return
-    draws = model.draws if isinstance(model, WrappedModel) else None
+    draws = model.draws
     if is_random(answers):
         yield _randomness(answers, len(images), draws)
     else:

@@ -1,7 +1,7 @@
 """The file of a checkpoint without torch: where it comes from, and which tensors it holds, checked.
 
 It is a safetensors file: eight bytes of length, a JSON header of that length, the tensors' bytes. The header's
-metadata are told in `training.checkpoint`.
+metadata are told in `models.checkpoint`.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Raw(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """A verified file: `about` as in `training.checkpoint`, the tensors by name and their SHA-256, and all bytes."""
+    """A verified file: `about` as in `models.checkpoint`, the tensors by name and their SHA-256, and all bytes."""
 
     about: dict[str, Any]
     tensors: dict[str, Raw]

@@ -29,6 +29,9 @@ class Classifier(nn.Module):
     answers_alone = True
     """Whether an image's logits depend on that image alone, not on its batch: false where that is not known."""
 
+    draws: int | None = None
+    """How many passes stand for the expectation of a network that draws random numbers; None for one pass."""
+
     def __init__(self, backbone: nn.Module, head: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head, self.classifier = backbone, head, classifier

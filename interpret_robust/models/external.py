@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class ExternalModel:
     source: str
     sha256: str
     trial: Trial
-    shape: tuple[int, int, int] = field(default=(0, 0, 0))
+    shape: tuple[int, int, int]
 
     @property
     def name(self) -> str:
@@ -248,8 +248,11 @@ def _prepare(network: nn.Module, card: Card) -> Iterator[str]:
         network.float()
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other))
         yield f"has weights in {names}, and is asked in float32."
-    is_from_file = card.weights not in (None, "pretrained", "random")
-    if is_from_file and card.model.startswith("torchvision:") and getattr(network, "transform_input", None) is False:
+    if (
+        card.weight_file is not None
+        and card.model.startswith("torchvision:")
+        and getattr(network, "transform_input", None) is False
+    ):
         yield (
             "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
             "file of weights does not hold."
@@ -339,7 +342,7 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
             mean, deviation = STATISTICS["imagenet"]
         elif isinstance(config, dict) and "mean" in config and "std" in config:
             mean, deviation = tuple(config["mean"]), tuple(config["std"])
-    if len(mean) not in (1, channels) and card.weights not in (None, "pretrained"):
+    if len(mean) not in (1, channels) and card.weight_file is not None:
         mean, deviation = STATISTICS["none"]  # a file's weights may be for images of other channels than the library's
     if len(mean) not in (1, channels):
         raise UserError(f"{card.model} takes images of {len(mean)} channels, and these have {channels}.")

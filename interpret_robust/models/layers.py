@@ -240,15 +240,15 @@ def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str
 
     Raises UserError for a name that no layer has.
     """
-    output = _output(network, preprocess, image, name)
-    if not isinstance(output, Tensor) or output.ndim != 3:
-        return Choice(name, None, measure_locality(network, preprocess, image, name), LEAST_OF_GRIDS)
-    usual = Choice(name, None, measure_locality(network, preprocess, image, name), LEAST_OF_TOKENS)
-    if not usual.is_doubtful:
+    output, pixels = _output(network, preprocess, image, name), preprocess(image)
+    is_tokens = isinstance(output, Tensor) and output.ndim == 3
+    threshold = LEAST_OF_TOKENS if is_tokens else LEAST_OF_GRIDS
+    usual = Choice(name, None, measure_locality(network, preprocess, image, name, output), threshold)
+    if not (is_tokens and usual.is_doubtful):
         return usual
-    height, width = _grid(output.shape[1], image.shape[2] / image.shape[3])
+    height, width = _grid(output.shape[1], pixels.shape[2] / pixels.shape[3])
     alternatives = [
-        usual._replace(first=first, locality=measure_locality(network, preprocess, image, name, first))
+        usual._replace(first=first, locality=measure_locality(network, preprocess, image, name, output, first))
         for first in range(output.shape[1] - height * width + 1)
     ]
     best = max(alternatives, key=lambda choice: choice.locality)
@@ -256,17 +256,16 @@ def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str
 
 
 def measure_locality(
-    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first: int | None = None
+    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, output: Any, first: int | None = None
 ) -> float:
     """Return the share of other cells on which a position depends less than on its own, see `Choice`.
 
     A position depends on a cell by the mean size of the gradient of its features, summed over channels with random
     signs, with respect to the cell's pixels. A sample of SAMPLE_SIZE positions is measured, each on a copy of the image
-    (1, C, H, W), in one pass.
+    (1, C, H, W), in one pass; `output` is what the layer gave for the image.
     """
     pixels = preprocess(image)
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
-    output = _output(network, preprocess, image, name)
     local_map = as_map(output, aspect, prefix, first)
     if local_map is None or (places := local_map.local[0, 0].numel()) < (2 if output.ndim == 3 else LEAST_POSITIONS):
         return float("nan")

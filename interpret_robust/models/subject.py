@@ -42,7 +42,7 @@ class Subject(Protocol):
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Return what makes answers that rest on it doubtful, a sentence each; none of a checkpoint of ours."""
+        """Return what makes answers that rest on it doubtful, a sentence each."""
 
     def local_shape(self) -> tuple[int, int, int]:
         """Return channels, height and width of its local features; zeros where it has none."""

@@ -94,7 +94,7 @@ class WrappedModel(Classifier):
     def _attend(self, images: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return local features, attention and logits of one pass."""
         outputs: list[Any] = []
-        with hooks([(layer_of(self.backbone, name), lambda _, __, output: outputs.append(_copy(output)))]):
+        with hooks([(self.backbone.get_submodule(name), lambda _, __, output: outputs.append(_copy(output)))]):
             local, logits = self._pass_through(images, lambda local: local)
         _check_runs(name, len(outputs))
         count, _, height, width = local.shape
@@ -108,7 +108,7 @@ class WrappedModel(Classifier):
         """Return the module, see `Classifier`. Raises UserError for a network without local features."""
         if self.local_layer is None:
             raise UserError("no layer of the network gives features at several positions: name one by --local-layer.")
-        return layer_of(self.backbone, self.local_layer)
+        return self.backbone.get_submodule(self.local_layer)
 
     def _pass_through(self, images: Tensor, change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return local features, and the logits of what `change` makes of them, in one pass."""

@@ -37,9 +37,9 @@ class Selection(Settings):
                 raise UserError(f"--select {self.select}: there are images 0 to {count - 1}, not {index}.")
 
     def indices(self, labels: AnyArray, score: AnyArray) -> AnyArray:
-        """Return indices of at most MOST images, from labels (N,) and a score (N,) for which more is better.
+        """Return indices of at most MOST_IMAGES images, from labels (N,) and a score (N,) for which more is better.
 
-        `first-per-class` takes the first image of each of the first MOST classes; `random` draws without putting
+        `first-per-class` takes the first image of each of the first MOST_IMAGES classes; `random` draws without putting
         back, and sorts; `extremes` takes the three best, the three around the median and the three worst of the
         finite scores, in this order, or all where there are fewer than nine. Raises UserError for an image that is
         not there, and where `extremes` finds no score.
