@@ -1,0 +1,220 @@
+"""How fast are we beside an older build of ourselves? The same commands of both, in turns, in one run.
+
+    git worktree add ../old 51033aa
+    python benchmarks/builds.py --old ../old --checkpoints checkpoints --json builds.json
+
+Each run is a process of its own that gives its commands to the `irt` of one checkout, one after the other, and what is
+timed is the whole of it with its children, start-up included. The older build must read the checkpoints, so that they
+are those of its time. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where the images'
+own values in the files that both wrote differ, but for the number of gradients that were taken.
+
+Torch is imported when all is measured: a process counts the memory of the one that started it as its own.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.files import replacing
+from interpret_robust.results import hdf5
+from interpret_robust.results.tables import render
+
+DRIVER = """
+import json, sys
+from interpret_robust.cli import irt
+for arguments in json.loads(sys.argv[1]):
+    irt(arguments, prog_name="irt", standalone_mode=False)
+"""
+"""What a process of a case does."""
+
+Arguments = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Commands by name: `{checkpoints}` stands for their folder, `{images}` for how many are asked."""
+
+    name: str
+    commands: tuple[str, ...]
+    images: int = 250
+    prepare: tuple[str, ...] = ()
+
+    def arguments(self, commands: Sequence[str], checkpoints: Path) -> Arguments:
+        """The words of each command."""
+        filled = (command.format(checkpoints=checkpoints, images=self.images) for command in commands)
+        return [command.split() for command in filled]
+
+
+AT = "{checkpoints}/cluttered-digits-small-at-seed0.safetensors"
+CIFAR = "{checkpoints}/cifar10-small-at-seed0.safetensors"
+FOUR = tuple(
+    f"{command} {AT} --limit {{images}}"
+    for command in (
+        "evaluate --pgd 20 --cw none",
+        "analyze attention-rank",
+        "analyze attention-maps",
+        "analyze feature-deletion",
+    )
+)
+CASES = (
+    Case("attack table, digits", (f"evaluate {AT} --limit {{images}}",)),
+    Case("attack table, CIFAR-10", (f"evaluate {CIFAR} --limit {{images}}",)),
+    Case("four analyses of a model", FOUR),
+    Case("alignment", (f"analyze alignment {AT} --limit {{images}}",), images=1000),
+    Case("report", ("report --overwrite",), images=100, prepare=FOUR),
+    Case("irt --help", ("--help",)),
+    Case("irt evaluate --help", ("evaluate --help",)),
+    Case("irt plan audit", ("plan audit",)),
+)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run took: seconds on the clock, seconds of all processors, and MiB of its largest process."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Build:
+    """A checkout, and the folder that its commands write to."""
+
+    checkout: Path
+    root: Path
+
+    def run(self, arguments: Arguments) -> Spent:
+        """Give the commands to this build's `irt` in one process."""
+        command = [sys.executable, "-c", DRIVER, json.dumps(arguments)]
+        environment = os.environ | {"PYTHONPATH": str(self.checkout)}
+        began = time.perf_counter()
+        with tempfile.TemporaryFile() as printed:
+            process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=printed, stderr=printed)
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - began
+            if status:
+                printed.seek(0)
+                raise SystemExit(f"{self.checkout}: {arguments} failed:\n{printed.read().decode()[-2000:]}")
+        return Spent(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int) -> dict[str, list[Spent]]:
+    """Run a case in turns, each time from nothing but what `prepare` left."""
+    spent: dict[str, list[Spent]] = {name: [] for name in builds}
+    for build in builds.values():
+        shutil.rmtree(build.root, ignore_errors=True)
+        build.root.mkdir(parents=True)
+        if case.prepare:
+            build.run(case.arguments(case.prepare, checkpoints))
+    for _ in range(rounds):
+        for name, build in builds.items():
+            for folder in () if case.prepare else ("analyses", "figures"):
+                shutil.rmtree(build.root / folder, ignore_errors=True)
+            spent[name].append(build.run(case.arguments(case.commands, checkpoints)))
+            print(f"{case.name}, {name}: {spent[name][-1]}", file=sys.stderr, flush=True)
+    return spent
+
+
+def compare(ours: Path, theirs: Path) -> Iterator[str]:
+    """Name each column of the images' own values that differs between files of one name, format 1 rounded as it is."""
+    for path in sorted((ours / "analyses").glob("*.h5")):
+        other = theirs / "analyses" / path.name
+        if not other.exists():
+            yield f"{path.name} is missing"
+            continue
+        result, older = hdf5.read(path), hdf5.read(other)
+        with h5py.File(path) as file:
+            columns = [f"per_image/{column}" for column in file["per_image"] if column != "gradients"]
+        for column in columns:
+            if column in older and not equal(result[column], older[column]):
+                yield f"{path.name}: {column}"
+
+
+def equal(values: AnyArray, older: AnyArray) -> bool:
+    """Return whether values are those of the older build, in whose precision they are compared."""
+    is_number = older.dtype.kind == "f"
+    return np.array_equal(values.astype(older.dtype), older, equal_nan=is_number)
+
+
+def row(case: Case, spent: dict[str, list[Spent]], differences: Sequence[str]) -> dict[str, str]:
+    """Say of a case how long both took, and how many times as fast ours is."""
+    from interleaved import times_as_fast
+
+    ours, theirs = spent["ours"], spent["old"]
+
+    def ratio(field: str) -> str:
+        values = ([getattr(one, field) for one in runs] for runs in (ours, theirs))
+        return times_as_fast(*values).plain()
+
+    def median(runs: Sequence[Spent], field: str) -> float:
+        return float(np.median([getattr(run, field) for run in runs]))
+
+    return {
+        "case": case.name,
+        "old, CPU": f"{median(theirs, 'cpu'):.2f} s",
+        "ours, CPU": f"{median(ours, 'cpu'):.2f} s",
+        "times, CPU": ratio("cpu"),
+        "times, clock": ratio("wall"),
+        "memory": f"{median(ours, 'memory') / median(theirs, 'memory'):.2f}",
+        "equal": f"NO: {differences[0]}" if differences else "yes",
+    }
+
+
+def describe(checkout: Path) -> str:
+    """Return the commit of a checkout, marked where files differ from it."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> int:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--old", type=Path, required=True, help="checkout of the older build")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    ours = Path(__file__).resolve().parents[1]
+    measured, stored = [], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        builds = {
+            "old": Build(arguments.old.resolve(), Path(scratch) / "old"),
+            "ours": Build(ours, Path(scratch) / "ours"),
+        }
+        for case in CASES:
+            if case.name in arguments.cases:
+                spent = measure(case, builds, arguments.checkpoints.resolve(), arguments.rounds)
+                differences = list(compare(builds["ours"].root, builds["old"].root))
+                measured.append((case, spent, differences))
+                stored[case.name] = {
+                    "commands": [*case.prepare, *case.commands],
+                    "images": case.images,
+                    "spent": {name: [asdict(one) for one in runs] for name, runs in spent.items()},
+                    "differences": differences,
+                }
+    print(render([row(*one) for one in measured], "markdown"))
+    if arguments.json:
+        from machine import describe_machine
+
+        about = {"ours": describe(ours), "old": describe(arguments.old), "machine": describe_machine()}
+        with replacing(arguments.json) as partial:
+            partial.write_text(json.dumps(about | {"cases": stored}, indent=1))
+    return int(any(case["differences"] for case in stored.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
