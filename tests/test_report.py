@@ -36,9 +36,10 @@ from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
+from interpret_robust.results.tables import fold, without_prefix
 from interpret_robust.study import paper, report
 from interpret_robust.study.report import commands
-from interpret_robust.study.report.page import render
+from interpret_robust.study.report.page import MOST_CHARACTERS, render
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.recipe import preset
 
@@ -118,7 +119,9 @@ def tiles(page: str, selector: str, height: int, width: int) -> AnyArray:
 
 def test_the_page_holds_all_that_it_shows(page: str, folders: Folders) -> None:
     sources = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
-    assert len(sources) == 6 + 1 + 1 + 4 and all(source.startswith(("data:image/", "#")) for source in sources)
+    assert all(source.startswith(("data:image/", "#")) for source in sources)
+    names = {source.removeprefix("#") for source in sources if source.startswith("#")}
+    assert names <= set(re.findall(r' id="([^"]*)"', page)) and {"overview", "claims", "gallery"} <= names
     assert "default-src 'none'" in page
     shown = [pixels(source) for source in re.findall(r'<img src="([^"]*)"', page)]
     drawn = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folders.figures.glob("*.png"))]
@@ -133,9 +136,11 @@ def test_tables_are_those_that_are_printed(page: str, opened: dict[str, list[Res
     for name, files in opened.items():
         section = page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
         cells = [html.unescape(cell) for cell in re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", section)]
-        columns = list(dict.fromkeys(key for row in printing.rows_of(files)[0] for key in row))
-        rows = [row.get(column, "") for row in printing.rows_of(files)[0] for column in columns]
-        assert cells[: len(columns) + len(rows)] == columns + rows
+        table = without_prefix(printing.rows_of(files)[0])
+        columns = list(dict.fromkeys(key for row in table for key in row))
+        parts = fold([columns, *([row.get(column, "") for column in columns] for row in table)], MOST_CHARACTERS)
+        expected = [cell for part in parts for line in part for cell in line]
+        assert cells[: len(expected)] == expected and set(columns) <= set(cells)
 
 
 def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, list[Result]]) -> None:
@@ -218,6 +223,39 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
     sheet = pixels(made["sheets"][0]["attention"])
     assert (sheet[:2, 10:12] == sheet[0, 10]).all() and len({*sheet[0, 10].tolist()}) == 1
     assert sheet[0, 0].tolist() == [253, 231, 36]
+
+
+def test_files_of_more_images_join_the_gallery_and_the_newest_dataset_is_first(
+    opened: dict[str, list[Result]],
+) -> None:
+    from interpret_robust.study.report import gallery, in_order
+
+    maps, robust = opened["gradient-maps"][1], opened["robustness"][1]
+    larger = replace(robust, config=robust.config | {"data": robust.data | {"images": 10**4, "sha256": "of more"}})
+    of_training = replace(larger, config=larger.config | {"data": larger.data | {"split": "train"}})
+    made = [gallery.gallery([maps, other]) for other in (robust, larger, of_training)]
+    attacked = [shown["told"]["models"][0]["adversarial"] for shown in made if shown is not None]
+    assert attacked == [robust["per_image/prediction"][:, 0, 1, 0].tolist()] * 2 + [None]
+
+    older = replace(maps, config=maps.config | {"data": maps.data | {"dataset": "older"}})
+    older.__dict__["attributes"] = maps.attributes | {"created_utc": "2001-01-01T00:00:00"}
+    assert in_order([older, maps, robust]) == [maps, robust, older]
+    shown = gallery.gallery(in_order([older, maps]))
+    assert shown is not None and shown["of"]["dataset"] == maps.data["dataset"]
+
+
+def test_remarks_say_what_the_numbers_rest_on(opened: dict[str, list[Result]]) -> None:
+    from interpret_robust.study.report.overview import remarks
+
+    sentences = [remark.text for remark in remarks(opened["robustness"])]
+    assert sentences[0].startswith("Trained with one seed alone: at, at-att.")
+    assert sentences[1].startswith("No sign of hidden gradients in ") and sentences[1].endswith("looks at 2 models.")
+    assert "these are small" in sentences[2] and len(sentences) == 3
+    assert remarks(opened["gradient-maps"])[1].text.startswith("Nobody looked for hidden gradients")
+    doubtful = opened["robustness"][0]
+    doubtful = replace(doubtful)
+    doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}
+    assert remarks([doubtful])[-1].text == "In doubt: at seed 0: it is odd."
 
 
 def test_gray_images_and_other_sizes_have_sheets() -> None:
@@ -505,13 +543,13 @@ def test_names_from_files_cannot_become_markup(opened: dict[str, list[Result]]) 
         files.append(replace(result, config=config | {"data": config["data"] | {"dataset": hostile}}))
     text = render(files, {})
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text
-    assert text.count("<script") == 2
+    assert text.count("<script") == 3
 
 
 def test_a_study_without_gradient_maps_says_what_the_gallery_needs(opened: dict[str, list[Result]]) -> None:
     text = render(opened["robustness"], {})
     assert "Images come with <code>irt analyze gradient-maps</code>" in text
-    assert "<script" not in text
+    assert text.count("<script") == 1 and "told" not in text
 
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
@@ -544,7 +582,7 @@ def test_the_page_opens_from_a_file_and_asks_for_nothing(window: Page, folders: 
     assert {address for address in window.asked if not address.startswith("data:")} == {folders.report.as_uri()}
     assert window.complaints == []
     pictures = "[...document.querySelectorAll('img')].map((one) => one.complete && one.naturalWidth > 0)"
-    assert window.value(pictures) == [True]
+    assert window.value(pictures) == [True, True]  # in the section, and on the first screen
 
 
 @needs_browser
@@ -556,6 +594,22 @@ def test_the_page_fits_a_phone_and_is_light_or_dark(window: Page, folders: Folde
     red, green, blue = map(int, re.findall(r"\d+", window.value("getComputedStyle(document.body).backgroundColor")))
     assert (red + green + blue < 150) == dark
     assert window.value("getComputedStyle(document.querySelector('.paper')).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_first_screens_say_what_was_found_and_the_rest_unfolds(window: Page, folders: Folders, width: int) -> None:
+    address = folders.report.as_uri()
+    window.open(address, width, 900)
+    assert window.value("document.documentElement.scrollHeight") < 6 * 900
+    is_open = "[...document.querySelectorAll('main > section > details')].map((each) => each.open)"
+    assert not any(window.value(is_open))
+    window.open(f"{address}#0-attention-accuracy", width, 900)
+    assert window.value(is_open)[0] and sum(window.value(is_open)) == 1
+    window.value("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    wider = "[...document.querySelectorAll('table')].filter((one) => one.scrollWidth > one.parentElement.clientWidth)"
+    assert window.value(f"{wider}.length") == 0
+    assert window.value("document.documentElement.scrollWidth") == width
 
 
 @needs_browser
@@ -606,7 +660,7 @@ def test_a_score_that_a_model_lacks_cannot_be_chosen(window: Page, folders: Fold
 
 @needs_browser
 def test_the_gallery_is_for_keyboards_and_screen_readers(window: Page, folders: Folders) -> None:
-    window.open(folders.report.as_uri())
+    window.open(f"{folders.report.as_uri()}#gallery")
     labeled = "[...document.querySelectorAll('select')].map((one) => one.labels[0]?.firstChild.textContent.trim())"
     assert window.value(labeled) == ["Model", "Class", "Outcome", "Sort by", "Order"]
     window.value("document.getElementById('controls').elements.model.focus()")
@@ -621,7 +675,7 @@ def test_the_gallery_is_for_keyboards_and_screen_readers(window: Page, folders: 
 
 @needs_browser
 def test_tiles_show_their_own_image(window: Page, folders: Folders, digits: Dataset, tmp_path: Path) -> None:
-    window.open(folders.report.as_uri())
+    window.open(f"{folders.report.as_uri()}#gallery")
     box = window.value(
         "(() => { const one = document.querySelectorAll('#cards .image')[14]; one.scrollIntoView();"
         "const box = one.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; })()"

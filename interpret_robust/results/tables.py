@@ -48,7 +48,7 @@ def with_caption(table: Table, form: str = "text") -> str:
     if form == "json":
         return json.dumps(_document(table), indent=1, ensure_ascii=False)
     if form == "text":
-        table = _without_prefix(table)
+        table = without_prefix(table)
     title, note = (_caption(text, form) for text in (table.title, table.note))
     return ("\n\n" if form == "markdown" else "\n").join(filter(None, [title, render(table, form), note]))
 
@@ -95,7 +95,7 @@ def shared_prefix(names: Sequence[str]) -> str:
     return prefix[: prefix.rfind("-") + 1]
 
 
-def _without_prefix(table: Table) -> Table:
+def without_prefix(table: Table) -> Table:
     """Return a table whose first column lacks what all its cells begin with, which the note says."""
     if not table.prefix:
         return table

@@ -119,6 +119,7 @@ function showAddress() {
     if (control && [...control.options].some((option) => option.value === value)) control.value = value;
   }
   show();
+  document.querySelector("#gallery > details").open = true;
   document.getElementById("gallery").scrollIntoView();
 }
 

@@ -92,8 +92,8 @@ SCORES = (
 def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
     """Return the gallery's images, models, sheets and scores; None without gradient maps, whose files hold the images.
 
-    It is of the data that most models' maps were made of. Of several files of one analysis and one model it shows
-    the one with the fewest settings changed.
+    It is of the dataset that comes first, and there of the images that most models' maps were made of. Of several files
+    of one analysis and one model it shows the one with the fewest settings changed.
     """
     maps = _most_shared([result for result in results if result.analysis == "gradient-maps"])
     if not maps:
@@ -168,26 +168,41 @@ def _largest(weights: AnyArray) -> float:
 
 
 def _most_shared(maps: Sequence[Result]) -> list[Result]:
-    """Return one file of gradient maps a model, all of the data that most models have."""
+    """Return one file of gradient maps a model, all of the images of the first dataset that most models have."""
     by_data: dict[str, dict[str, Result]] = {}
-    for result in sorted(maps, key=_changes):
+    first = [result for result in maps if result.data["dataset"] == maps[0].data["dataset"]]
+    for result in sorted(first, key=_changes):
         by_data.setdefault(result.config["data"]["sha256"], {}).setdefault(_checkpoint(result), result)
     models = max(by_data.values(), key=len, default={})
     return [result for result in maps if result in models.values()]
 
 
 def _pair(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
-    """Return files of other analyses of the same model and the same images, by the analysis.
+    """Return files of other analyses of the same model that begin with the same images, by the analysis.
 
     Attacks only if any was read.
     """
     by_question: dict[str, Result] = {}
     for result in sorted(results, key=_changes):
         name = result.analysis
-        is_same = _checkpoint(result) == _checkpoint(maps) and result.config["data"] == maps.config["data"]
+        is_same = _checkpoint(result) == _checkpoint(maps) and begins_alike(result, maps)
         if is_same and (name != "robustness" or headline(result)):
             by_question.setdefault(name, result)
     return by_question
+
+
+def begins_alike(result: Result, maps: Result) -> bool:
+    """Return whether the first images of a file are those of `maps`: of one split, with the same labels in its order.
+
+    Files of 100 and of 1,000 images join so; a limit draws the beginning of what a larger one does.
+    """
+    if result.data == maps.data:
+        return True
+    data = [[entry.data[key] for key in ("dataset", "split")] for entry in (result, maps)]
+    if data[0] != data[1] or result.count < maps.count:
+        return False
+    labels = [entry.first("per_image/label", maps.count) for entry in (result, maps)]
+    return bool((labels[0] == labels[1]).all())
 
 
 def _changes(result: Result) -> int:

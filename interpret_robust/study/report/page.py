@@ -18,14 +18,20 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
+from interpret_robust.results.tables import Table, fold, without_prefix
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import data_url
 from interpret_robust.study.report.gallery import gallery
+from interpret_robust.study.report.overview import PLURAL, chosen_pictures, remarks
 from interpret_robust.study.verdicts import Verdict
 
 _FOLDER = Path(__file__).parent
+
+MOST_CHARACTERS = 120
+"""Of a row of a table: what fits beside the contents in a window of 1280 pixels."""
+
 _Item = TypeVar("_Item")
 
 
@@ -44,12 +50,16 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) ->
     return environment.get_template("page.html").render(
         version=metadata.version("interpret-robust"),
         style=_read_asset("page.css"),
-        script=_read_asset("gallery.js"),
+        page_script=_read_asset("page.js"),
+        gallery_script=_read_asset("gallery.js"),
         title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in results}))} look at",
         paper=paper,
         facts=_facts(results),
+        remarks=remarks(results),
+        thumbnails=[path.stem for path in chosen_pictures(pictures)],
         audits=audits(results),
         verdicts=get_args(Verdict),
+        plural=PLURAL,
         analyses=_analyses(results, pictures),
         gallery=gallery(results),
         files=[_origin(result) for result in sorted(results, key=lambda entry: entry.path.name)],
@@ -105,9 +115,33 @@ def _analyses(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]])
 
 
 def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the printed tables of one analysis, for each set of files of the same images under the same settings."""
+    """Return the printed tables of one analysis, for each set of files of the same images under the same settings.
+
+    Of each dataset, those with the fewest settings changed come first.
+    """
     groups = _group(results, lambda result: json.dumps({**conditions(result), "trained": None}))
-    return [{"of": _conditions(group[0]), "tables": printing.rows_of(group)} for group in groups.values()]
+    datasets = list(_group(results, _dataset))
+    in_order = sorted(
+        groups.values(),
+        key=lambda group: (datasets.index(_dataset(group[0])), len(commands.changed_settings(group[0]))),
+    )
+    return [
+        {"of": _conditions(group[0]), "tables": [_foldable(table) for table in printing.rows_of(group)]}
+        for group in in_order
+    ]
+
+
+def _dataset(result: Result) -> str:
+    name: str = result.data["dataset"]
+    return name
+
+
+def _foldable(table: Table) -> dict[str, Any]:
+    """Return a table as it stands in the page: in as many parts as its width needs, names without their prefix."""
+    short = without_prefix(table)
+    columns = list(dict.fromkeys(key for row in short for key in row))
+    parts = fold([columns, *([row.get(column, "") for column in columns] for row in short)], MOST_CHARACTERS)
+    return {"title": short.title, "note": short.note, "parts": parts}
 
 
 def _conditions(result: Result) -> str:

@@ -1,0 +1,102 @@
+"""The first screen of a report: which pictures matter most, and what of its numbers can be trusted."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from interpret_robust.models.variants import is_brought
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label
+from interpret_robust.study import flags
+
+PICTURES = ("robustness", "attention-rank", "gradmap-score", "masking", "gradient-maps", "alignment")
+"""Analyses in the order in which their pictures are worth a first look: the paper's three findings, then the rest."""
+
+MOST_PICTURES = 3
+
+PLURAL = {"holds": "hold", "does not hold": "do not hold"}
+"""Verdicts on several claims, where they read otherwise than on one."""
+
+PAPER_NETWORKS = ("narrow", "wide3")
+SEEDS_WANTED = 3
+
+
+class Remark(NamedTuple):
+    """A sentence on what the numbers rest on, and whether it speaks for them."""
+
+    text: str
+    is_good: bool
+
+
+def chosen_pictures(pictures: Mapping[str, Sequence[Path]]) -> list[Path]:
+    """Return a picture of each of the first analyses that have one: that of the fewest settings, by its name."""
+    return [min(pictures[name], key=lambda path: len(path.stem)) for name in PICTURES if pictures.get(name)][
+        :MOST_PICTURES
+    ]
+
+
+def remarks(results: Sequence[Result]) -> list[Remark]:
+    """Return what a reader should know before trusting the numbers, in sentences."""
+    return [*_on_seeds(results), *_on_flags(results), *_on_networks(results), *_on_doubts(results)]
+
+
+def _on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
+    """Say on how many training seeds the intervals rest."""
+    seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for training in map(job, results):
+        if training["seed"] is not None:
+            seeds[training["dataset"], training["architecture"], training["variant"]].add(training["seed"])
+    if not seeds:
+        return
+    fewest = min(map(len, seeds.values()))
+    if fewest == 1:
+        alone = sorted({variant for (_, _, variant), of_variant in seeds.items() if len(of_variant) == 1})
+        yield Remark(
+            f"Trained with one seed alone: {', '.join(alone)}. Intervals of these are over images, and do not say what "
+            "another seed would give.",
+            is_good=False,
+        )
+    else:
+        advice = "" if fewest >= SEEDS_WANTED else "; with so few, they are wide"
+        yield Remark(f"Every variant has {fewest} or more seeds: intervals are over them{advice}.", is_good=True)
+
+
+def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
+    """Say which models show signs of hidden gradients, which would make an attack look weaker than it is."""
+    model_flags = flags.all_of([result for result in results if result.schema in flags.READS.values()])
+    looked_at = sum(map(len, model_flags.values()))
+    raised = {model: [flag.id for flag in found if flag.is_raised] for model, found in model_flags.items()}
+    phrases = [f"{model} ({', '.join(dict.fromkeys(ids))})" for model, ids in raised.items() if ids]
+    if phrases:
+        yield Remark(f"Signs of hidden gradients: {'; '.join(phrases)}. docs/flags.md explains each.", is_good=False)
+    elif looked_at:
+        yield Remark(f"No sign of hidden gradients in {looked_at} looks at {len(model_flags)} models.", is_good=True)
+    else:
+        yield Remark(
+            "These files do not tell whether gradients are hidden: irt evaluate with all its attacks and irt analyze masking do.",
+            is_good=False,
+        )
+
+
+def _on_networks(results: Sequence[Result]) -> Iterator[Remark]:
+    """Say which networks are not the paper's."""
+    others = sorted(
+        {
+            training["architecture"]
+            for training in map(job, results)
+            if not is_brought(training) and training["architecture"] not in PAPER_NETWORKS
+        }
+    )
+    if others:
+        yield Remark(
+            f"The paper's network is narrow; these are {' and '.join(others)}: compare signs with the paper's, not "
+            "levels.",
+            is_good=False,
+        )
+
+
+def _on_doubts(results: Sequence[Result]) -> Iterator[Remark]:
+    """Repeat what was doubtful about a model when it was loaded."""
+    for text in dict.fromkeys(f"{label(result)}: {doubt}" for result in results for doubt in result.doubts):
+        yield Remark(f"In doubt: {text}", is_good=False)
