@@ -7,9 +7,8 @@ a matter of position. For models without attention Grad-CAM, for the class predi
 place.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from scipy.special import entr
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
-from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.pgd import outcomes
-from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval, bootstrap_mean
@@ -76,16 +75,8 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class MapsSettings(AttackSettings, Selection):
+class MapsSettings(WeightSettings, AttackSettings, Selection):
     """The attack, whose weights are shown, and of which images."""
-
-    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
-
-    def resolve(self, job: Mapping[str, Any]) -> Self:
-        """Return these settings with nothing left open. Raises UserError as attack, rule and weights do."""
-        Selection.resolve(self, job)
-        settings = AttackSettings.resolve(self, dict(job))
-        return replace(settings, spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 def prepare(work: Work) -> MapsSettings:

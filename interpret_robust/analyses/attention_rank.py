@@ -14,8 +14,8 @@ Beside the paper's curve stands what else could have made it:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
-from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
 from interpret_robust.attacks.pgd import outcomes, project
-from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.random_numbers import streams
@@ -130,14 +130,8 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class RankSettings(AttackSettings):
+class RankSettings(WeightSettings, AttackSettings):
     """The attack, and whose weights are set against its distances."""
-
-    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
-
-    def resolve(self, job: dict[str, Any]) -> Self:
-        """Resolve as the attack does; `auto` weights become attention, or Grad-CAM where the model has none."""
-        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:

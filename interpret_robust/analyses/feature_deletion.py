@@ -14,17 +14,17 @@ attended positions costs more than at random, and more than by the prior, which 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, position_weights, resolved_weight
+from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, area_under, column_means, rates
@@ -97,20 +97,12 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class DeletionSettings(AttackSettings):
+class DeletionSettings(WeightSettings, AttackSettings):
     """The attack, the weights in attention's place, and what removed features are replaced by."""
 
-    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
     fill: Literal["mean", "zero"] = field(
         default="mean", metadata={"help": "What removed features become: the mean of training images, or zero."}
     )
-
-    def resolve(self, job: dict[str, Any]) -> Self:
-        """Return these settings with nothing left open.
-
-        Raises UserError as the attack's do, and for absent attention.
-        """
-        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Reference(NamedTuple):

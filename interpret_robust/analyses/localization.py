@@ -10,9 +10,8 @@ patterns turned by 180 degrees: as smooth, and in no image. Whether the decision
 each image's pattern is exchanged for that of the next class, and the model may follow it or stay with the object.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,9 @@ from scipy.linalg import orth
 from torch import nn
 
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.settings import SourceSettings
+from interpret_robust.analyses.engine.settings import SourceSettings, WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, gradient_map, position_weights, resolved_weight
+from interpret_robust.attribution.gradients import gradient_map, position_weights
 from interpret_robust.attribution.regions import center_prior, central, hits, object_positions, share_inside
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import TAILS, Interval, bootstrap_mean, rate, rates
@@ -94,17 +93,8 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class LocalizationSettings(SourceSettings):
+class LocalizationSettings(WeightSettings, SourceSettings):
     """What a map of pixels is, and whose weights of positions are looked at."""
-
-    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
-
-    def resolve(self, job: Mapping[str, Any]) -> Self:
-        """Return these settings with the weights that a checkpoint has.
-
-        Raises UserError where it has not those named.
-        """
-        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Patterns:

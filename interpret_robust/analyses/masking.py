@@ -5,6 +5,7 @@ repeated in larger balls, where it must in the end break everything, and cut dow
 many. Gradients that are exactly zero are counted. `irt flags` says which of it gives cause for doubt.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -78,7 +79,7 @@ class MaskingSettings(BallSettings):
 
     is_shared: ClassVar[bool] = False
 
-    def resolve(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """Resolve as settings of any ball. Raises UserError also for a ball without room, or no queries."""
         settings = super().resolve(job)
         if settings.eps == 0 or settings.queries < 1:

@@ -11,9 +11,8 @@ asks for both. It is no ranking of maps: uninformative ones can pass (Binder et 
 https://arxiv.org/abs/2211.12486). Similarity to the trained network's own map is 1 at the start by construction.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +21,9 @@ from scipy import stats
 from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.settings import Settings
+from interpret_robust.analyses.engine.settings import WeightSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.gradients import SPATIAL_WEIGHT_HELP, loss_gradient, position_weights, resolved_weight
+from interpret_robust.attribution.gradients import loss_gradient, position_weights
 from interpret_robust.attribution.regions import object_positions, share_inside
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
@@ -92,15 +91,10 @@ SCHEMA = Schema(
 
 
 @dataclass(frozen=True)
-class RandomizationSettings(Settings):
+class RandomizationSettings(WeightSettings):
     """The seed of random weights, and the weights in attention's place."""
 
-    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
     seed: int = field(default=0, metadata={"help": "Of the cascade; random networks have the seeds after it."})
-
-    def resolve(self, job: Mapping[str, Any]) -> Self:
-        """Return these settings with nothing left open. Raises UserError for attention of a model without."""
-        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
 
 
 class Cascade(NamedTuple):

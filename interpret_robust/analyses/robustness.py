@@ -96,7 +96,7 @@ class TableSettings(BallSettings):
     )
     restarts: int = field(default=1, metadata={"help": "Random starts of each attack."})
 
-    def resolve(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """Resolve as settings of any ball, the steps in order. Raises UserError also where these are no numbers of
         steps.
         """

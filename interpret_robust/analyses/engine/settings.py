@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.ball import LossName
 from interpret_robust.attacks.pgd import PGD, per_image_noise
-from interpret_robust.attribution.gradients import SOURCE_HELP, checked_source
+from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, checked_source, resolved_weight
 from interpret_robust.core.errors import UserError
 
 
@@ -61,7 +61,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class BallSettings:
+class BallSettings(Settings):
     """The ball, the step and the starts of an analysis's attack. What is None follows the checkpoint's own training."""
 
     eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
@@ -71,12 +71,12 @@ class BallSettings:
     is_shared: ClassVar[bool] = True
     """Whether PGD on the cross-entropy is that of other analyses, from all images of a batch: it is taken once."""
 
-    def resolve(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings with nothing left open, for a checkpoint's job.
 
         Raises UserError where one is out of range.
         """
-        check_seed(self.seed)
+        super().resolve(job)
         eps = job["recipe"]["eps"] if self.eps is None else self.eps
         settings = replace(self, eps=eps, step_size=eps / 4 if self.step_size is None else self.step_size)
         settings.attack(0)
@@ -103,7 +103,7 @@ class AttackSettings(BallSettings):
         """Return the attack of resolved settings. Raises UserError where they are out of range."""
         return self.attack(self.steps)
 
-    def resolve(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings with their ball filled in. Raises UserError also for steps out of range."""
         settings = super().resolve(job)
         settings.pgd()
@@ -124,3 +124,17 @@ class SourceSettings(Settings):
         """Return these settings. Raises UserError also where there is no such source."""
         checked_source(self.source)
         return super().resolve(job)
+
+
+@dataclass(frozen=True)
+class WeightSettings(Settings):
+    """Whose weights of positions an analysis looks at; named before other bases, whose `resolve` goes first."""
+
+    spatial_weight: str = field(default="auto", metadata={"help": SPATIAL_WEIGHT_HELP})
+
+    def resolve(self, job: Mapping[str, Any]) -> Self:
+        """Return these settings with `auto` as attention, or as Grad-CAM where the model has none.
+
+        Raises UserError also for attention of a model without.
+        """
+        return replace(super().resolve(job), spatial_weight=resolved_weight(self.spatial_weight, job))
