@@ -90,15 +90,17 @@ def rows(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, A
     """Return clean and adversarial attention of one batch, and the distance between them."""
     assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
-    with torch.no_grad():
-        predictions = [predicted_classes(model(images)) for images in (batch.images, adversarial)]
-    clean, adversarial_weights = (
-        to_numpy(position_weights(model, images, settings.spatial_weight)) for images in (batch.images, adversarial)
-    )
+    predictions, weights = [], []
+    for images in (batch.images, adversarial):
+        with torch.no_grad():
+            features = model.features(images)
+            predictions.append(to_numpy(predicted_classes(model.classifier(features.pooled))))
+        weights.append(to_numpy(position_weights(model, images, settings.spatial_weight, features)))
+    clean, adversarial_weights = weights
     columns = {
         "label": to_numpy(batch.labels),
-        "prediction_clean": to_numpy(predictions[0]),
-        "prediction_adversarial": to_numpy(predictions[1]),
+        "prediction_clean": predictions[0],
+        "prediction_adversarial": predictions[1],
         "attention": clean,
         "attention_adversarial": adversarial_weights,
         "adversarial": to_numpy((255 * adversarial).round().permute(0, 2, 3, 1)),

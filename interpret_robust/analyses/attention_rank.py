@@ -151,8 +151,10 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
             "noise_distance": position_norm(noisy_features.local - clean.local),
             "feature_norm": position_norm(clean.local),
         }
-    tensors["attention"] = position_weights(model, batch.images, settings.spatial_weight)
-    tensors["attention_adversarial"] = position_weights(model, adversarial, settings.spatial_weight)
+    tensors["attention"] = position_weights(model, batch.images, settings.spatial_weight, clean)
+    tensors["attention_adversarial"] = position_weights(
+        model, adversarial, settings.spatial_weight, adversarial_features
+    )
     columns = {name: to_numpy(values) for name, values in tensors.items()}
     columns["attention_shuffled"] = shuffled_attention(columns["attention"], settings.seed, batch.indices)
     return {f"per_image/{name}": values for name, values in (columns | per_image_scores(columns)).items()}

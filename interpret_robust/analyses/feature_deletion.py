@@ -115,13 +115,14 @@ class Reference(NamedTuple):
 
 def prepare(work: Work) -> Reference:
     """Return means over the first training images."""
-    train, features, weights = work.dataset.train.draw(REFERENCE_IMAGES), [], []
+    train, means, weights = work.dataset.train.draw(REFERENCE_IMAGES), [], []
     for start in range(0, len(train), work.batch_size):
         images = make_batch(train, range(start, min(start + work.batch_size, len(train))), work.device).images
         with torch.no_grad():
-            features.append(work.model.features(images).local.mean((2, 3)))
-        weights.append(position_weights(work.model, images, work.settings.spatial_weight))
-    fill = torch.cat(features).double().mean(0).float()
+            features = work.model.features(images)
+        means.append(features.local.mean((2, 3)))
+        weights.append(position_weights(work.model, images, work.settings.spatial_weight, features))
+    fill = torch.cat(means).double().mean(0).float()
     if work.settings.fill == "zero":
         fill = torch.zeros_like(fill)
     return Reference(work.settings, fill, np.nan_to_num(to_numpy(torch.cat(weights))).mean(0))
@@ -143,9 +144,9 @@ def rows(model: Classifier, batch: Batch, reference: Reference) -> dict[str, Any
     settings = reference.settings
     assert settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
-    weights = to_numpy(position_weights(model, batch.images, settings.spatial_weight))
     with torch.no_grad():
         clean, adversarial_features = model.features(batch.images), model.features(adversarial)
+        weights = to_numpy(position_weights(model, batch.images, settings.spatial_weight, clean))
         distance = to_numpy(position_norm(clean.local - adversarial_features.local))
         ranks = torch.from_numpy(removal_ranks(weights, distance, reference.prior, settings.seed, batch.indices))
         answers = [

@@ -167,8 +167,9 @@ def rows(model: Classifier, batch: Batch, search: Search) -> dict[str, AnyArray]
     assert batch.masks is not None
     labels = to_numpy(batch.labels)
     with torch.no_grad():
-        predicted = predicted_classes(model(batch.images))
-    weights = to_numpy(position_weights(model, batch.images, search.weights))
+        features = model.features(batch.images)
+        predicted = predicted_classes(model.classifier(features.pooled))
+    weights = to_numpy(position_weights(model, batch.images, search.weights, features))
     own_gradient = gradient_map(search.source, model, batch.images, batch.labels, batch.indices)
     gradient = to_numpy(own_gradient).astype(np.float64)
     on_pixels = batch.masks.reshape(len(labels), -1)

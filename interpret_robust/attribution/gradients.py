@@ -19,7 +19,7 @@ from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.plugins import imported, is_reference
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import position_norm
+from interpret_robust.models.classifier import Features, position_norm
 from interpret_robust.models.variants import has_attention
 from interpret_robust.models.wrapped import as_weights
 
@@ -120,16 +120,19 @@ def checked_source(source: str) -> str:
     return source
 
 
-def position_weights(model: Classifier, images: Tensor, weight: str) -> Tensor:
+def position_weights(model: Classifier, images: Tensor, weight: str, features: Features | None = None) -> Tensor:
     """Return weights (N, H*W) over positions of the local features, summing to one; NaN for an image that has none.
+
+    `features` are those of the model for the images, where they have been computed already.
 
     `attention`: the model's own. `grad-cam`: those of Grad-CAM (Selvaraju et al. 2017) for the predicted class, at the
     local features; an image whose class is supported by no position has none. `feature-norm`: the L2 norm of each
     local feature. `package.module:name`: what this function gives for the model and the images, see
     `models.wrapped.as_weights`. Raises UserError where what it rests on is not numbers.
     """
-    with torch.no_grad():
-        features = model.features(images)
+    if features is None:
+        with torch.no_grad():
+            features = model.features(images)
     _check_numbers(features.pooled)
     match weight:
         case "attention":
