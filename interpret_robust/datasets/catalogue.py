@@ -13,7 +13,7 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.core.plugins import load_entry_point, registered
 from interpret_robust.datasets import sources
 from interpret_robust.datasets.base import Dataset, Split
-from interpret_robust.datasets.npz import Arrays, check_file, content_of, read_npz, write_npz
+from interpret_robust.datasets.npz import Arrays, check_file, content_of, load_arrays, read_npz, write_npz
 from interpret_robust.datasets.records import RECORDS, Generator
 
 SEED = 0
@@ -106,9 +106,10 @@ def load(name: str) -> Dataset:
     if isinstance(record.origin, Generator):
         _generate(record.origin, path)
         patterns = record.origin.patterns and record.origin.patterns(SEED)
+        arrays = load_arrays(path)
     else:
-        sources.fetch(name, record.origin, cache_folder())
-    train, test, _ = read_npz(path)
+        arrays = sources.fetch(name, record.origin, cache_folder())
+    train, test, _ = content_of(path, arrays)
     return Dataset(name, train, test, record.class_names, patterns)
 
 
