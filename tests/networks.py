@@ -1,5 +1,9 @@
 """Small networks whose answers are known, and arrays to feed them. Everything is a function of its seed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -59,3 +63,29 @@ def array(tensor: Tensor | None) -> Array:
     """As numpy float64."""
     assert tensor is not None
     return tensor.detach().double().numpy()
+
+
+@dataclass
+class Passes:
+    """How often a model was run on each image: for a gradient (forward and backward), and forward alone."""
+
+    gradient: int = 0
+    forward: int = 0
+
+
+@contextmanager
+def count_passes(model: nn.Module) -> Iterator[Passes]:
+    """Yield a count of the model's passes while this is entered."""
+    passes = Passes()
+
+    def count(*_: object) -> None:
+        if torch.is_grad_enabled():
+            passes.gradient += 1
+        else:
+            passes.forward += 1
+
+    hook = model.register_forward_pre_hook(count)
+    try:
+        yield passes
+    finally:
+        hook.remove()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import count_passes
 from scipy import stats
 from torch import Tensor, nn
 
@@ -18,7 +19,6 @@ from interpret_robust import figures
 from interpret_robust.analyses import alignment
 from interpret_robust.analyses.alignment import ANALYSIS, SCHEMA, AlignmentSettings, Pairs, rows, summarize
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import count_passes
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import bootstrap_mean, bootstrap_spearman

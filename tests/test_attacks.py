@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import InDouble, Linear, array, pixels, settle
+from networks import InDouble, Linear, array, count_passes, pixels, settle
 from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.settings import AttackSettings
@@ -21,7 +21,6 @@ from interpret_robust.attacks.pgd import (
     Noise,
     batch_norm_mode,
     check_adversarial,
-    count_passes,
     generator_noise,
     image_gradient,
     margin_loss,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from attack_files import attacked, autoattacked
-from networks import Linear, pixels
+from networks import Linear, count_passes, pixels
 from scipy import stats
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from interpret_robust import analyses
 from interpret_robust.analyses.autoattack import ANALYSIS, AutoAttack, AutoAttackSettings, prepare
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import TOLERANCE, count_passes
+from interpret_robust.attacks.pgd import TOLERANCE
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint

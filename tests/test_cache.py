@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import count_passes
 from torch import Tensor, nn
 
 import interpret_robust as ir
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks import cache
-from interpret_robust.attacks.pgd import PGD, count_passes, per_image_noise
+from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint

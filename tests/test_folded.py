@@ -5,9 +5,10 @@ import itertools
 
 import pytest
 import torch
+from networks import count_passes
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import PGD, count_passes, image_gradient, per_image_noise
+from interpret_robust.attacks.pgd import PGD, image_gradient, per_image_noise
 from interpret_robust.models import Classifier, build
 from interpret_robust.models.folded import Affine, FoldedUnit, fold
 from interpret_robust.models.resnet import Unit

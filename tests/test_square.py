@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import InDouble, Linear, array, pixels, settle
+from networks import InDouble, Linear, array, count_passes, pixels, settle
 from test_attacks import CPU, EPS, trained
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import TOLERANCE, count_passes, margin_loss
+from interpret_robust.attacks.pgd import TOLERANCE, margin_loss
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams

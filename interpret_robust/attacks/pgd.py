@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -306,32 +306,6 @@ def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Nois
         return (2 * torch.from_numpy(rows) - 1).to(images.device)
 
     return draw
-
-
-@dataclass
-class Passes:
-    """How often a model was run on each image: for a gradient (forward and backward), and forward alone."""
-
-    gradient: int = 0
-    forward: int = 0
-
-
-@contextmanager
-def count_passes(model: nn.Module) -> Iterator[Passes]:
-    """Yield a count of the model's passes while this is entered."""
-    passes = Passes()
-
-    def count(*_: Any) -> None:
-        if torch.is_grad_enabled():
-            passes.gradient += 1
-        else:
-            passes.forward += 1
-
-    hook = model.register_forward_pre_hook(count)
-    try:
-        yield passes
-    finally:
-        hook.remove()
 
 
 @contextmanager
