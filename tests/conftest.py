@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+import command
 import pytest
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,12 @@ def type_3_fonts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(style.RC, "pdf.fonttype", 3)
         yield
+
+
+@pytest.fixture
+def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> command.Irt:
+    """`command.irt` without its fixtures."""
+    return partial(command.irt, capfd, monkeypatch)
 
 
 @pytest.fixture(scope="session")

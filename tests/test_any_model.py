@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from anyone import save_tiny
+from command import Irt
 
 from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
@@ -53,22 +54,6 @@ QUESTIONS: dict[str, list[str]] = {
     "attention-rank": ["--steps", "2"],
 }
 LIMIT = ["--limit", "4", "--batch-size", "4"]
-
-Irt = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Irt:
-    """Exit status, stdout and stderr of `irt ARGUMENTS`, run in this process."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["irt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import make_golden
 import numpy as np
 import oddity
 import pytest
+from command import irt
 
 from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import printing
@@ -31,15 +32,6 @@ from interpret_robust.study import tasks as pieces
 from interpret_robust.training.recipe import PRESETS, preset
 
 QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
-
-
-def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of `irt ARGUMENTS`, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["irt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capfd.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def save_digits(path: Path, **changes: np.ndarray | None) -> Path:

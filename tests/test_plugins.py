@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 from anyone import save_tiny
+from command import Irt
 from networks import pixels
 
-from interpret_robust import analyses, cli, figures
+from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine import validation
 from interpret_robust.core import plugins, process_pool
 from interpret_robust.core.errors import UserError
@@ -193,8 +194,6 @@ no-package = gone_of_tests.variants:BRIGHT
 at = bright_of_tests.variants:OTHER
 """
 
-Irt = Callable[..., tuple[int, str, str]]
-
 
 def install(folder: Path, points: str = POINTS) -> Path:
     """A package in a folder with the metadata that pip would write."""
@@ -234,20 +233,6 @@ def installed(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield packages
     monkeypatch.undo()
     forget()
-
-
-@pytest.fixture
-def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Irt:
-    """Exit status, stdout and stderr of `irt ARGUMENTS`, run in this process."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["irt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 LISTED = """

@@ -2,14 +2,13 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import command
 import pytest
 
-from interpret_robust import cli
 from interpret_robust.core import process_pool
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
@@ -84,12 +83,9 @@ def test_every_command_runs_and_the_study_is_done_once(
     small_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def irt(line: str) -> str:
-        monkeypatch.setattr(sys, "argv", shlex.split(line))
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert not ended.value.code, f"{line}: {said}"
-        return said.out
+        code, out, err = command.irt(capsys, monkeypatch, *shlex.split(line)[1:])
+        assert code == 0, f"{line}: {out}{err}"
+        return out
 
     def stamps() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in small_world.rglob("*") if path.is_file()}

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from command import irt
 
-from interpret_robust import cli
 from interpret_robust.attacks.verify import Verification, verify
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import rate
@@ -418,14 +417,6 @@ def test_the_model_must_fit_the_data(model: checkpoint.Checkpoint, tmp_path: Pat
     gray = some_data(1, "gray")
     with pytest.raises(UserError, match="which does not fit gray"):
         asked(saved(tmp_path / "x.npy", gray.test.images), model, gray)
-
-
-def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of `irt WORDS`."""
-    monkeypatch.setattr(sys, "argv", ["irt", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0), *capfd.readouterr()
 
 
 def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
