@@ -173,12 +173,10 @@ def answers_repeat(model: nn.Module, image: Tensor) -> bool:
     """
     if not (isinstance(model, Classifier) and model.answers_alone):
         return False
-    state = torch.get_rng_state()
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        state = torch.get_rng_state()
         model(image)
-    is_random = not torch.equal(state, torch.get_rng_state())
-    torch.set_rng_state(state)
-    return not is_random
+        return torch.equal(state, torch.get_rng_state())
 
 
 def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, npt.NDArray[np.bool_]]:

@@ -28,6 +28,7 @@ from interpret_robust.attribution.layer_rules import OF_CHANGES, OF_RELU, check_
 from interpret_robust.attribution.steps import copied_inputs
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.plugins import first_words
+from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.models import Classifier
 
 PREFIX = "captum:"
@@ -298,12 +299,8 @@ def local_module(model: nn.Module) -> nn.Module:
 @contextmanager
 def _quietly(seed: int) -> Iterator[None]:
     """Let global random numbers follow `seed` inside and are left as found; captum does not say what it hooks."""
-    state = np.random.get_state()
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with preserve_random_numbers(torch.device("cpu")), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(state)
+        yield

@@ -1,8 +1,14 @@
-"""Random numbers of an analysis: a stream for each image, so that nothing depends on batches, order or resuming."""
+"""Random numbers of an analysis: a stream for each image, so that nothing depends on batches, order or resuming.
 
-from collections.abc import Sequence
+Those of the process are left to whoever runs it.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 
 def streams(seed: int, indices: Sequence[int], purpose: int = 0) -> list[np.random.Generator]:
@@ -12,3 +18,15 @@ def streams(seed: int, indices: Sequence[int], purpose: int = 0) -> list[np.rand
     """
     keys = ([seed, index, purpose] for index in indices)
     return [np.random.Generator(np.random.Philox(np.random.SeedSequence(key))) for key in keys]
+
+
+@contextmanager
+def preserve_random_numbers(device: torch.device) -> Iterator[None]:
+    """Restore the states of torch's, NumPy's and Python's generators afterwards."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)

@@ -4,9 +4,7 @@ What makes every answer meaningless is refused. What makes answers doubtful is o
 sentences are kept in the files of all answers that rest on the model, and shown beside their numbers.
 """
 
-import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
@@ -73,7 +72,7 @@ def try_out(
     """
     device = model.preprocess.mean.device
     images = to_pixels(to_device(data.test.draw(ANSWER_IMAGES), device)[0])
-    with _preserve_random_numbers(device):
+    with preserve_random_numbers(device):
         doubts = list(doubts_about_answers(model, images, label))
         if layer is not None:
             doubts += _of_layer(layer, label)
@@ -96,18 +95,6 @@ def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Itera
             yield f"{label} {doubt}"
     except UserError as error:
         raise UserError(f"{label}: {error}") from error
-
-
-@contextmanager
-def _preserve_random_numbers(device: torch.device) -> Iterator[None]:
-    """Restore the states of torch's, NumPy's and Python's generators afterwards."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
 
 
 def _of_layer(layer: Choice, label: str) -> Iterator[str]:
