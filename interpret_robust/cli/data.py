@@ -1,6 +1,5 @@
 """`irt data`: the datasets there are, and what they look like."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -65,18 +64,14 @@ def data_get(name: str) -> None:
 def data_show(name: str, split: str, root: Path) -> None:
     """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
     from interpret_robust.core.file_names import file_part
-    from interpret_robust.core.locks import Lock
+    from interpret_robust.core.folders import Folders
     from interpret_robust.datasets import load
-    from interpret_robust.figures import contact_sheet, style
+    from interpret_robust.figures import contact_sheet
+    from interpret_robust.figures.drawing import keep
 
     dataset = load(name)
     sources = {dataset.name: dataset.split(split).sha256}
-    drawing = contact_sheet.draw(dataset, split)
-    stem, version = file_part(f"data-{dataset.name}-{split}"), metadata.version("interpret-robust")
-    picture = root / "figures" / f"{stem}.png"
-    if style.is_drawn(picture.parent, stem, sources, version):
-        click.echo(f"{drawing.caption}\n{picture} is there already")
-        return
-    with Lock(picture):
-        paths = style.save(drawing, picture.parent, stem, sources, version)
-    click.echo(f"{drawing.caption}\n{paths[0]}")
+    sheet = contact_sheet.draw(dataset, split)
+    stem = file_part(f"data-{dataset.name}-{split}")
+    picture = keep(lambda: sheet, Folders(root).figures, stem, sources, click.echo)
+    click.echo(f"{sheet.caption}\n{picture}")

@@ -1,8 +1,9 @@
 """From analysis files to a picture on disk, without a model and without torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -67,13 +68,17 @@ def _draw(figure: str, results: Sequence[hdf5.Result], folder: Path, say: Say, s
         if labels.label(first) == labels.label(second):
             raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
     name = style.stem(figure, in_paper_order) + suffix
-    sources, version = style.inputs(in_paper_order), metadata.version("interpret-robust")
-    picture = folder / f"{name}.png"
+    return keep(partial(compose, figure, in_paper_order), folder, name, style.inputs(in_paper_order), say)
+
+
+def keep(make: Callable[[], style.Drawing], folder: Path, name: str, sources: dict[str, str], say: Say) -> Path:
+    """Save a drawing, unless it is there already, drawn from just these sources; returns the picture's path."""
+    picture, version = folder / f"{name}.png", metadata.version("interpret-robust")
     if not style.is_drawn(folder, name, sources, version):
         with Lock(picture):
             if not style.is_drawn(folder, name, sources, version):
                 verb = "redrew" if picture.exists() else "drew"
-                style.save(compose(figure, in_paper_order), folder, name, sources, version)
+                style.save(make(), folder, name, sources, version)
                 say(f"{verb} {picture.name}")
                 return picture
     say(f"{picture.name} is there already")
