@@ -31,7 +31,7 @@ def again(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, 
     stored = analyses.read(path)
     config, run = stored.config, hdf5.provenance(path)["run"]
     evaluators = config.get("evaluators", {"names": [], "given": False})
-    name = stored.schema.partition("/")[0]
+    name = stored.analysis
     task = AnalysisTask(
         name,
         checkpoints / f"{config['checkpoint']['name']}.safetensors",
@@ -55,7 +55,7 @@ def again(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, 
 def compare(stored: hdf5.Result, found: hdf5.Result) -> dict[str, str]:
     """Equal answers, and the largest differences of numbers, of the images of `found`."""
     equal, apart = [], []
-    for column in analyses.get(found.schema.partition("/")[0]).schema.per_image:
+    for column in analyses.get(found.analysis).schema.per_image:
         new = found[column.path]
         old: Any = stored.first(column.path, len(new))
         if column.dtype.startswith("f"):

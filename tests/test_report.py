@@ -83,7 +83,7 @@ def opened(folders: Folders) -> dict[str, list[Result]]:
     found = [hdf5.read(path) for path in sorted(folders.analyses.glob("*.h5"))]
     groups: dict[str, list[Result]] = {}
     for result in sorted(found, key=lambda one: "at-att" in one.path.name):
-        groups.setdefault(result.schema.partition("/")[0], []).append(result)
+        groups.setdefault(result.analysis, []).append(result)
     return groups
 
 
@@ -303,7 +303,7 @@ def made_by(tmp_path: Path) -> Callable[..., Result]:
 
 
 def default_settings(result: Result) -> dict[str, Any]:
-    settings = analyses.get(result.schema.partition("/")[0]).settings().resolve(result.config["checkpoint"]["job"])
+    settings = analyses.get(result.analysis).settings().resolve(result.config["checkpoint"]["job"])
     return dict(vars(settings))
 
 

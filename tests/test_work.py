@@ -52,7 +52,7 @@ def work(path: Path, dataset: Dataset, folder: Path, name: str = "robustness", *
 
 
 def columns(path: Path) -> dict[str, AnyArray]:
-    schema = analyses.get(hdf5.read(path).schema.partition("/")[0]).schema
+    schema = analyses.get(hdf5.read(path).analysis).schema
     result = hdf5.read(path, schema.label)
     return {column.path.removeprefix("per_image/"): result[column.path] for column in schema.per_image}
 

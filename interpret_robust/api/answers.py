@@ -47,7 +47,7 @@ class Answer:
     def __init__(self, result: hdf5.Result, *, is_temporary: bool = False) -> None:
         self.result, self.is_temporary = result, is_temporary
         self.analysis = result.analysis
-        schema = analyses.get(self.analysis).schema.restrict(int(result.schema.partition("/")[2]))
+        schema = analyses.get(self.analysis).schema.restrict(result.version)
         self._axes = {column.path: tuple(axes) for column, axes in schema.columns()}
 
     @property

@@ -108,6 +108,11 @@ class Result:
         return self.schema.partition("/")[0]
 
     @property
+    def version(self) -> int:
+        """Return the version of its schema."""
+        return int(self.schema.partition("/")[2])
+
+    @property
     def job(self) -> dict[str, Any]:
         """Return how its model was made: dataset, architecture, variant, seed and recipe."""
         job: dict[str, Any] = self.config["checkpoint"]["job"]

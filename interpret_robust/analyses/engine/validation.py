@@ -27,7 +27,7 @@ def problems(path: Path) -> list[str]:
         schema: Schema = analyses.get(name).schema
         if result.schema not in schema.readable:
             hdf5.read(path, schema.readable)  # says what to do with another version
-        schema = schema.restrict(int(result.schema.partition("/")[2]))
+        schema = schema.restrict(result.version)
         with h5py.File(path) as file:
             return [f"{path}: {problem}." for problem in _problems(View(file), schema)]
     except UserError as error:
