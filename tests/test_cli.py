@@ -35,7 +35,7 @@ QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
 
 
 def save_digits(path: Path, **changes: np.ndarray | None) -> Path:
-    made = cluttered_digits(60, 20)
+    made = cluttered_digits(60, 10)
     arrays: dict[str, np.ndarray | None] = {
         "x_train": made.train.images,
         "y_train": made.train.labels,
@@ -207,7 +207,7 @@ def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
         right = (rows_of["prediction"][:, 0, 1, 0] == rows_of["label"][...]).mean()
     shown = dict(zip(re.split("  +", out.splitlines()[0]), re.split("  +", rows[0]), strict=True))
     assert shown["PGD-20"].startswith(f"{100 * right:.1f} % [")
-    assert (shown["images"], shown["gradients an image"]) == ("20", "300")
+    assert (shown["images"], shown["gradients an image"]) == ("10", "300")
 
 
 def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(
@@ -333,7 +333,7 @@ def test_a_file_name_that_would_be_too_long_is_shortened(
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     long = shutil.copy(model, tmp_path / f"{'m' * 240}.safetensors")
     for said in ("analyzed robustness-mmm", "is there already"):
-        code, _, err = irt(capfd, monkeypatch, "evaluate", long, "--root", tmp_path)
+        code, _, err = irt(capfd, monkeypatch, "evaluate", long, "--pgd", "2", "--cw", "none", "--root", tmp_path)
         assert (code, said in err) == (0, True)
     assert irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path)[0] == 0
 
@@ -490,10 +490,10 @@ def test_a_picture_shows_one_set_of_images_under_one_setting(
 ) -> None:
     shutil.copytree(study, tmp_path / "copy")
     where = ["--root", tmp_path / "copy"]
-    irt(capfd, monkeypatch, "evaluate", study / "checkpoints/tiny-small-at-seed0.safetensors", "--limit", 10, *where)
+    irt(capfd, monkeypatch, "evaluate", study / "checkpoints/tiny-small-at-seed0.safetensors", "--limit", 2, *where)
     code, out, _ = irt(capfd, monkeypatch, "figure", "robustness", *where)
     assert code == 0
-    drawn = ["drew robustness-tiny-small-test-first10.png", "drew robustness-tiny-small-test.png"]
+    drawn = ["drew robustness-tiny-small-test-first2.png", "drew robustness-tiny-small-test.png"]
     assert sorted(out.splitlines()[:2]) == drawn
     files = sorted((tmp_path / "copy/analyses").glob("robustness-*"))
     code, _, err = irt(capfd, monkeypatch, "figure", "robustness", *files, *where)
@@ -508,7 +508,7 @@ def test_show_names_the_statistics_and_where_they_come_from(
         capfd, monkeypatch, "show", study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5"
     )
     for told in (
-        f"{analyses.get('attention-rank').schema.label}, 20 images, checksum good",
+        f"{analyses.get('attention-rank').schema.label}, 10 images, checksum good",
         "config.settings.steps: 2",
         "test/spearman",
         "curve/rank",
@@ -659,7 +659,7 @@ def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     save_digits(folder / "wrong_type.npz", x_train=x / 255)
     save_digits(folder / "wrong_shape.npz", x_train=x[..., :2])
     save_digits(folder / "wrong_labels.npz", y_train=np.arange(60) // 59 * 4000)
-    save_digits(folder / "gray.npz", x_train=x[..., 0], x_test=x[:20, ..., 0])
+    save_digits(folder / "gray.npz", x_train=x[..., 0], x_test=x[:10, ..., 0])
     named = {path.stem: path for path in folder.iterdir()}
     return named | {"tiny": study / "tiny.npz", "root": study, "rank": rank, "at": good}
 
