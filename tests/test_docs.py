@@ -52,13 +52,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
     catalogue.load.cache_clear()
     made = cluttered_digits(40, 21)  # more test images than the how-to's limit, which is then part of names
-    arrays = {
-        f"{key}_{name}": array
-        for name, split in (("train", made.train), ("test", made.test))
-        for key, array in (("x", split.images), ("y", split.labels), ("mask", split.masks))
-        if array is not None
-    }
-    write_npz(catalogue.file_of("cluttered-digits"), arrays)
+    write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(made))
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
     monkeypatch.setattr(process_pool, "cores", lambda: 1)

@@ -15,7 +15,7 @@ from command import irt
 from interpret_robust.attacks.verify import Verification, verify
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import rate
-from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets import Dataset, Split, catalogue
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
@@ -419,6 +419,11 @@ def test_the_model_must_fit_the_data(model: checkpoint.Checkpoint, tmp_path: Pat
         asked(saved(tmp_path / "x.npy", gray.test.images), model, gray)
 
 
+def write_twice(path: Path, split: Split) -> None:
+    """Write a dataset whose training and test images are those of one split."""
+    write_npz(path, catalogue._arrays(Dataset("twice", split, split, ())))
+
+
 def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -426,12 +431,7 @@ def test_the_command_prints_a_row_and_the_hash_or_one_sentence(
     model: checkpoint.Checkpoint,
     tmp_path: Path,
 ) -> None:
-    arrays = {
-        f"{letter}_{part}": values
-        for part in ("train", "test")
-        for letter, values in (("x", color.test.images), ("y", color.test.labels))
-    }
-    write_npz(tmp_path / "data.npz", arrays)
+    write_twice(tmp_path / "data.npz", color.test)
     path = saved(tmp_path / "theirs.npy", changed(color.test.images[:17]))
     words = ["verify", path, model.path, "--dataset", tmp_path / "data.npz", "--device", "cpu"]
     code, out, err = irt(capfd, monkeypatch, *words)
@@ -454,12 +454,7 @@ def test_a_model_from_elsewhere_answers(
     color: Dataset,
     tmp_path: Path,
 ) -> None:
-    arrays = {
-        f"{letter}_{part}": values
-        for part in ("train", "test")
-        for letter, values in (("x", color.test.images), ("y", color.test.labels))
-    }
-    write_npz(tmp_path / "data.npz", arrays)
+    write_twice(tmp_path / "data.npz", color.test)
     theirs = changed(color.test.images)
     path = tensors(tmp_path / "theirs", {"adv_complete": chw(theirs)})
     data = ["--dataset", tmp_path / "data.npz", "--device", "cpu"]

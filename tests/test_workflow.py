@@ -43,13 +43,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         patch.setenv("IRT_DATA", str(tmp_path_factory.mktemp("few")))
         catalogue.load.cache_clear()
         made = cluttered_digits(192, 40)
-        arrays = {
-            f"{key}_{name}": array
-            for name, split in (("train", made.train), ("test", made.test))
-            for key, array in (("x", split.images), ("y", split.labels), ("mask", split.masks))
-            if array is not None
-        }
-        write_npz(catalogue.file_of("cluttered-digits"), arrays)
+        write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(made))
         yield dict(os.environ) | {"OMP_NUM_THREADS": "1"}
     catalogue.load.cache_clear()
 
