@@ -212,7 +212,9 @@ def test_models_of_several_origins_share_an_audit_and_flags(
     asked: tuple[str, dict[str, Path]], place: Path, irt: Irt
 ) -> None:
     _, files = asked
-    assert irt("audit", *files.values())[0] == 0
+    code, out, err = irt("audit", *files.values())
+    assert (code, out) == (2, "") and "bear on no claim of the paper" in err
+    assert irt("audit", *files.values(), "--form", "csv")[0] == 0
     assert irt("flags", files["robustness"])[0] == 0
     assert irt("show", files["robustness"])[0] == 0
     assert irt("export", files["alignment"], "-o", place / "tables", "--overwrite")[0] == 0

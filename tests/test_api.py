@@ -284,7 +284,7 @@ def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
         ),
         (lambda _: ir.load("gone.safetensors"), "there is no checkpoint gone.safetensors"),
         (lambda _: ir.load("gone.json", noise()), "there is no model card gone.json"),
-        (lambda _: ir.load("resnet18", noise()), "'resnet18' is no model"),
+        (lambda _: ir.load("resnet18", noise()), "there is no model resnet18: .*torchvision:resnet18"),
         (lambda _: ir.load(seeded(Convolutions), noise(classes=3)), "answers with 7 classes, and noise has 3"),
         (lambda _: ir.load(seeded(Convolutions), noise(), locallayer="body"), "locallayer"),
     ],

@@ -149,7 +149,8 @@ def test_models_of_other_data_are_audited_apart(tmp_path: Path) -> None:
     files = [*study(tmp_path, [0]), *study(tmp_path, [0], "svhn")]
     first, second = audits(files)
     assert (first.subject, second.subject) == ("cluttered-digits, small", "svhn, small")
-    assert "at 92.94 -> at-att 93.37 (+0.43)" in text_of(files) and "at 80.79 -> at-att 82.75 (+1.96)" in text_of(files)
+    details = text_of(files, details=True)
+    assert "at 92.94 -> at-att 93.37 (+0.43)" in details and "at 80.79 -> at-att 82.75 (+1.96)" in details
     alone = attacked(tmp_path, [("natural", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool), dataset="cifar100")
     assert [audit.subject for audit in audits([alone, *files])] == ["cluttered-digits, small", "svhn, small"]
     assert [audit.subject for audit in audits([alone])] == ["cifar100, small"]
@@ -161,8 +162,27 @@ def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
     files = study(tmp_path / "analyses", [0, 1])
     done = CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path), "--form", form], catch_exceptions=False)
     assert done.output == f"{text_of(sorted(files, key=lambda one: one.path), form)}\n"
+    if form == "text":
+        with pytest.raises(UserError, match=r"this file bears on no claim of the paper.*: `irt reproduce audit` makes"):
+            CliRunner().invoke(cli.irt, ["audit", str(files[0].path)], catch_exceptions=False)
+        return
     some = CliRunner().invoke(cli.irt, ["audit", str(files[0].path), "--form", form], catch_exceptions=False)
     assert "not tested" in some.output and "cannot tell" not in some.output
+
+
+def test_as_text_a_claim_is_a_line_and_its_number_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    files = study(tmp_path)
+    (audit,) = audits(files)
+    lines, details = text_of(files).splitlines(), text_of(files, details=True).splitlines()
+    assert max(map(len, [*lines, *details])) <= 80 and len(lines) < 50
+    assert lines[0] == "cluttered-digits, small (seeds 0, 1, 2; 120 test images, where no other are"
+    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
+    place = lines.index("holds: attention raises natural accuracy")
+    assert lines[place + 1] == f"  {row['first measure [95 %]']}  at-att minus at, natural accuracy"
+    assert lines[place + 2].startswith("  flags raised: at-att seed 0: black-box")
+    count = sum(line.startswith(("  decides, ", "  control, ", "  shown, ")) for line in details)
+    assert count == sum(len(finding.measures) for finding in audit.findings)
 
 
 def test_a_folder_without_analyses_is_named(tmp_path: Path) -> None:

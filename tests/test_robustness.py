@@ -391,9 +391,9 @@ def test_steps_are_put_in_order(given: Mapping[str, Any], pgd: str, cw: str, nam
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"pgd": "0"}, "'0' is no list of steps: give numbers from 1 on, such as 5,20, or none."),
-        ({"pgd": "5,-1"}, "'5,-1' is no list of steps"),
-        ({"cw": "x"}, "'x' is no list of steps"),
+        ({"pgd": "0"}, "pgd: '0' is no list of steps: give numbers from 1 on, such as 5,20, or none."),
+        ({"pgd": "5,-1"}, "pgd: '5,-1' is no list of steps"),
+        ({"cw": "x"}, "cw: 'x' is no list of steps"),
         ({"cw": "1.5"}, "'1.5' is no list of steps"),
         ({"cw": "5,,20"}, "'5,,20' is no list of steps"),
         ({"restarts": 0}, "restarts is 0: there must be at least one."),

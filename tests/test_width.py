@@ -3,18 +3,20 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from make_golden import file_of
 
 from interpret_robust import cli
 from interpret_robust.analyses import robustness
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import shared_prefix
 from interpret_robust.datasets import npz
-from interpret_robust.results.tables import shared_prefix
 from interpret_robust.study import plan as study
 from interpret_robust.training.recipe import PRESETS, Recipe, meanings, preset
 
@@ -115,3 +117,27 @@ def test_help_says_where_fields_are_listed(command: str, printed: Callable[..., 
         assert all(name in text for name in (*npz.REQUIRED_NAMES, *npz.OPTIONAL))
     elif command == "train":
         assert "`irt recipes` lists all fields" in text and "`irt data --help` says what an .npz has to hold" in text
+
+
+def commands(command: click.Command, *words: str) -> Iterator[tuple[str, ...]]:
+    """Every command and every group, as it is typed."""
+    yield words
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from commands(inner, *words, name)
+
+
+@pytest.mark.parametrize("words", [*commands(cli.irt)], ids=" ".join)
+def test_the_help_of_every_command_fits(words: tuple[str, ...], printed: Callable[..., list[str]]) -> None:
+    assert printed(*words, "--help")[0].startswith("Usage:")
+
+
+def test_a_recipe_by_its_name_is_shown_alone(printed: Callable[..., list[str]]) -> None:
+    lines = printed("recipes", "paper")
+    assert lines[0].split() == ["field", "paper", "meaning"]
+    assert any(re.match(r"epochs +205 +passes over the training images", line) for line in lines)
+    with pytest.raises(UserError, match="unknown recipe 'papr': did you mean 'paper'"):
+        CliRunner().invoke(cli.irt, ["recipes", "papr"], catch_exceptions=False)

@@ -175,7 +175,10 @@ def prepare(work: Work) -> Readers:
     """Return the random network, the deviation of all maps of each target, and the probe where it is asked for."""
     settings: ScoreSettings = work.settings
     if len(work.dataset.class_names) < 2:
-        raise UserError(f"{work.dataset.name} has one class, and gradmap-score compares the maps of two or more.")
+        raise UserError(
+            f"{work.dataset.name} has one class, and gradmap-score compares the maps of two or more: give a "
+            "--dataset that has them."
+        )
     train = work.dataset.train
     images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
     reader = None

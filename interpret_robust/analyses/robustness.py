@@ -108,13 +108,13 @@ class TableSettings(BallSettings):
 
     def steps(self) -> dict[str, list[int]]:
         """Return the steps at which each trajectory is read, rising; none of a trajectory that is not wanted."""
-        return {"pgd": _steps(self.pgd), "cw": _steps(self.cw)}
+        return {name: _steps(name, getattr(self, name)) for name in TRAJECTORIES}
 
     def apgd_steps(self) -> int | None:
         """Return the steps of APGD-CE, and of APGD-T towards each class; None where neither is wanted."""
-        steps = _steps(self.apgd)
+        steps = _steps("apgd", self.apgd)
         if len(steps) > 1:
-            raise UserError(f"'{self.apgd}' are several numbers of steps: APGD is read at its last, such as 100.")
+            raise UserError(f"apgd: '{self.apgd}' are several numbers of steps: APGD is read at its last, such as 100.")
         return steps[0] if steps else None
 
     def readings(self) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class TableSettings(BallSettings):
         return (*names, *(f"{name}-{steps}" for name in APGD_NAMES if steps))
 
 
-def _steps(text: str) -> list[int]:
+def _steps(name: str, text: str) -> list[int]:
     if text.strip() == "none":
         return []
     try:
@@ -132,7 +132,7 @@ def _steps(text: str) -> list[int]:
     except ValueError:
         steps = [0]
     if steps[0] < 1:
-        raise UserError(f"'{text}' is no list of steps: give numbers from 1 on, such as 5,20, or none.")
+        raise UserError(f"{name}: '{text}' is no list of steps: give numbers from 1 on, such as 5,20, or none.")
     return steps
 
 

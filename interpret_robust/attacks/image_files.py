@@ -20,6 +20,7 @@ from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_readable
 from interpret_robust.core.plugins import first_words
 from interpret_robust.datasets.npz import UNREADABLE
+from interpret_robust.results.hdf5 import FORMAT
 
 Arrays = Mapping[str, Any]
 """Arrays by name, those in a group as `group/name`; a file that holds one array alone has it as ``."""
@@ -45,7 +46,7 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"{path} is damaged ({reason_in_brackets(error)}).") from None
+        raise UserError(f"{path} is damaged ({reason_in_brackets(error)}): save it anew, or copy it again.") from None
     with file:
         yield _datasets(file)
 
@@ -57,6 +58,11 @@ def image_name(path: Path, arrays: Arrays, key: str | None) -> str:
     """
     if key and list(arrays) == [""]:
         raise UserError(f"{path} is no HDF5 file: --key {key} is for datasets of HDF5 and arrays of .npz and .pth.")
+    if not key and _is_own(arrays):
+        raise UserError(
+            f"{path} is an answer of `irt analyze`, and `irt verify` checks adversarial images: `irt validate {path}` "
+            "checks an answer; if it holds images that you mean, name them with --key."
+        )
     by_axes = {axes: [name for name, array in arrays.items() if array.ndim == axes] for axes in (3, 4)}
     names = by_axes[4] or by_axes[3]
     adversarial_names = [name for name in names if "adv" in name.lower()]
@@ -69,6 +75,13 @@ def image_name(path: Path, arrays: Arrays, key: str | None) -> str:
         listing = f"there are {', '.join(names)}" if names else "it holds no dataset of three or four axes"
         raise UserError(f"{path} has no images{f' called {key}' if key else ''}: {listing}.")
     return choices[0]
+
+
+def _is_own(arrays: Arrays) -> bool:
+    """Return whether arrays are those of an answer of this package."""
+    return any(
+        isinstance(array, h5py.Dataset) and array.file.attrs.get("format") == FORMAT for array in arrays.values()
+    )
 
 
 def neighbors_of(arrays: Arrays, name: str) -> Arrays:
@@ -99,7 +112,7 @@ def _npy(path: Path) -> Arrays:
         reason = reason_in_brackets(error)
     if "Python objects" in reason:
         raise UserError(f"{path} holds Python objects, which are never unpickled: give uint8, or floats in [0, 1].")
-    raise UserError(f"{path} is neither HDF5 nor a whole .npy file ({reason}).")
+    raise UserError(f"{path} is neither HDF5 nor a whole .npy file ({reason}): save the images with numpy.save.")
 
 
 def _npz(path: Path) -> Arrays:
@@ -112,7 +125,7 @@ def _npz(path: Path) -> Arrays:
         reason = first_words(error)
     if "allow_pickle" in reason:
         raise UserError(f"{path} holds Python objects, which are never unpickled: give uint8, or floats in [0, 1].")
-    raise UserError(f"{path} is no whole .npz file ({reason}).")
+    raise UserError(f"{path} is no whole .npz file ({reason}): save the images anew with numpy.savez.")
 
 
 def _tensors(path: Path) -> Arrays:

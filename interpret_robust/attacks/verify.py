@@ -139,7 +139,9 @@ class Images:
         try:
             images = np.asarray(self.array[span])
         except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"{self.path} is damaged ({reason_in_brackets(error)}).") from None
+            raise UserError(
+                f"{self.path} is damaged ({reason_in_brackets(error)}): save it anew, or copy it again."
+            ) from None
         pixels = images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
         if pixels.shape[1:] != self.shape:
             pixels = pixels.reshape(len(pixels), *self.shape[1:], self.shape[0]).transpose(0, 3, 1, 2)

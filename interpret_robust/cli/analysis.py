@@ -17,8 +17,10 @@ from interpret_robust.cli.options import (
     NUMBER,
     Command,
     card_options,
+    make_root,
     model_option,
     on_all_ranks,
+    open_root,
     options,
     references,
     run_options,
@@ -127,12 +129,12 @@ READERS: Mapping[str, tuple[Callable[[Command], Command], ...]] = {
 
 MORE_EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "robustness": (
-        "--pgd 20 --cw none                 PGD-20 alone, a fifteenth of the time",
-        "--matrix --form markdown           every model of a dataset attacks every other",
+        "--pgd 20 --cw none   PGD-20 alone, sooner",
+        "--matrix             every model attacks every other",
         "--restarts 5 --limit 200",
     ),
     "masking": ("--limit 200 --queries 5000",),
-    "autoattack": ("checkpoints/NAME.safetensors --limit 200 --batch-size 50",),
+    "autoattack": ("NAME --limit 200 --batch-size 50",),
 }
 
 
@@ -145,8 +147,9 @@ def analysis_command(name: str, command_line: str) -> click.Command:
 
     @click.argument("checkpoints", nargs=-1, type=MODEL_FILE)
     def command(checkpoints: tuple[Path, ...], root: Path, **arguments: Any) -> None:
-        folders, card = Folders(root), {field: arguments.pop(field) for field in ("model", *CARD_FIELDS)}
+        card = {field: arguments.pop(field) for field in ("model", *CARD_FIELDS)}
         subjects = [*dict.fromkeys(checkpoints), *references(card)]
+        folders = make_root(root) if subjects else open_root(root)
         candidates = [] if subjects else folders.all_models()
         _analyze(name, subjects, candidates, folders, arguments)  # only here is torch loaded
 

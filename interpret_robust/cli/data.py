@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import root_option, with_examples
+from interpret_robust.cli.options import make_root, root_option, with_examples
 from interpret_robust.results.tables import render
 
 
@@ -64,7 +64,6 @@ def data_get(name: str) -> None:
 def data_show(name: str, split: str, root: Path) -> None:
     """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
     from interpret_robust.core.file_names import file_part
-    from interpret_robust.core.folders import Folders
     from interpret_robust.datasets import load
     from interpret_robust.figures import contact_sheet
     from interpret_robust.figures.drawing import keep
@@ -73,5 +72,5 @@ def data_show(name: str, split: str, root: Path) -> None:
     sources = {dataset.name: dataset.split(split).sha256}
     sheet = contact_sheet.draw(dataset, split)
     stem = file_part(f"data-{dataset.name}-{split}")
-    picture = keep(lambda: sheet, Folders(root).figures, stem, sources, click.echo)
+    picture = keep(lambda: sheet, make_root(root).figures, stem, sources, click.echo)
     click.echo(f"{sheet.caption}\n{picture}")

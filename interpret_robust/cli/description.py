@@ -25,7 +25,7 @@ def describe(path: Path) -> str:
         return _describe_checkpoint(path)
     if path.suffix == ".h5":
         return _describe_analysis(path)
-    raise UserError(f"{path} is neither a checkpoint (.safetensors) nor an analysis (.h5).")
+    raise UserError(f"{path} is neither a checkpoint (.safetensors) nor an analysis (.h5): give one of these.")
 
 
 def _describe_checkpoint(path: Path) -> str:

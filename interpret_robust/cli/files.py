@@ -11,6 +11,8 @@ from interpret_robust.cli.options import (
     INPUT_FILE,
     MODEL_FILE,
     NUMBER,
+    OWN_FILE,
+    RESULT_FILE,
     card_options,
     device_option,
     model_option,
@@ -24,7 +26,7 @@ from interpret_robust.results.tables import render
 
 
 @click.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
-@click.argument("file", type=INPUT_FILE)
+@click.argument("file", type=OWN_FILE)
 def show(file: Path) -> None:
     """Show what a checkpoint or an analysis file holds and where it comes from, checked against its checksum."""
     from interpret_robust.cli import description
@@ -33,7 +35,7 @@ def show(file: Path) -> None:
 
 
 @click.command(epilog=with_examples("irt validate analyses/*.h5"))
-@click.argument("files", nargs=-1, required=True, type=INPUT_FILE)
+@click.argument("files", nargs=-1, required=True, type=RESULT_FILE)
 def validate(files: tuple[Path, ...]) -> None:
     """Check that analysis FILES are whole and hold what their analysis says they hold, dataset by dataset."""
     from interpret_robust.analyses.engine import validation
@@ -55,8 +57,8 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.command(
     epilog=with_examples(
         "irt verify theirs.npy checkpoints/NAME.safetensors\n"
-        "  irt verify theirs.h5 checkpoints/NAME.safetensors --key adversarial --eps 8/255\n"
-        "  irt verify theirs.pth --model torchvision:resnet18 --weights mine.pt --dataset mine.npz --eps 8/255"
+        "  irt verify theirs.h5 NAME --key adversarial --eps 8/255\n"
+        "  irt verify theirs.pth --model resnet18.json --dataset mine.npz --eps 8/255"
     )
 )
 @click.argument("file", type=INPUT_FILE)
@@ -105,7 +107,7 @@ def verify(
 
 
 @click.command(epilog=with_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
-@click.argument("files", nargs=-1, required=True, type=INPUT_FILE)
+@click.argument("files", nargs=-1, required=True, type=RESULT_FILE)
 @click.option("--csv", "form", flag_value="csv", default="csv", help="Comma-separated values: the only form so far.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. [default: the file's]")
 @overwrite_option

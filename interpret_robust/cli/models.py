@@ -7,9 +7,9 @@ import click
 
 from interpret_robust.cli.options import (
     DATASET,
-    MODEL,
     card_options,
     form_option,
+    open_root,
     options,
     overwrite_option,
     root_option,
@@ -18,7 +18,9 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.results.tables import Table, render, shared_prefix, with_caption
+from interpret_robust.core.file_names import shared_prefix
+from interpret_robust.models.model_names import FORMS
+from interpret_robust.results.tables import Table, render, with_caption
 
 
 @click.group(invoke_without_command=True)
@@ -35,9 +37,8 @@ def checkpoints(context: click.Context) -> None:
 def checkpoints_list(form: str, root: Path) -> None:
     """List the checkpoints in checkpoints/, checked, with their accuracies as far as analyses/ holds them."""
     from interpret_robust.cli import listing
-    from interpret_robust.core.folders import Folders
 
-    rows = listing.rows(Folders(root))
+    rows = listing.rows(open_root(root))
     table = Table(rows, prefix=shared_prefix([row["checkpoint"] for row in rows]))
     click.echo(with_caption(table) if form == "text" else render(rows, form))
 
@@ -48,7 +49,7 @@ def model() -> None:
 
 
 declaration_options = options(
-    click.option("--model", required=True, metavar="MODEL", help=f"{MODEL[0].upper()}{MODEL[1:]}."),
+    click.option("--model", required=True, metavar="MODEL", help=f"{FORMS[0].upper()}{FORMS[1:]}."),
     card_options,
     click.option(
         "--dataset",
@@ -63,7 +64,7 @@ declaration_options = options(
 @model.command(
     "layers",
     epilog=with_examples(
-        "irt model layers --model torchvision:resnet18 --weights random --dataset cifar10\n"
+        "irt model layers --model torchvision:resnet18 --dataset my-images.npz\n"
         "  irt model layers --model my_networks:Net --dataset my-images.npz --all"
     ),
 )
@@ -83,8 +84,8 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
 @model.command(
     "card",
     epilog=with_examples(
-        "irt model card --model timm:resnet50.a1_in1k --dataset my-images.npz -o resnet50.json\n"
-        "  irt analyze attention-rank --model resnet50.json --dataset my-images.npz"
+        "irt model card --model timm:resnet50 --dataset mine.npz -o resnet50.json\n"
+        "  irt analyze attention-rank --model resnet50.json --dataset mine.npz"
     ),
 )
 @declaration_options
@@ -102,7 +103,7 @@ def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: 
 
     subject = external.subject(reference, dataset)
     if not isinstance(subject, external.ExternalModel):
-        raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card.")
+        raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card: give it to `irt analyze`.")
     subject.card.write(output, overwrite=overwrite)
     for doubt in subject.doubts:
         warn(doubt)

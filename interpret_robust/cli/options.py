@@ -10,14 +10,20 @@ from typing import Any
 import click
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import resolve
+from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import number, seconds
+from interpret_robust.models.model_names import FORMS
 
 
 class TextOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """An option whose text a function turns into a value, such as 8/255 or 5m."""
+    """An option whose text a function turns into a value, such as 8/255 or 5m.
 
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name, self.parse = name, parse
+    A function that raises ValueError needs an example of what is right.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], Any], example: str = "") -> None:
+        self.name, self.parse, self.example = name, parse, example
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """Return the value of an option's text; what is no text is a value already."""
@@ -26,21 +32,41 @@ class TextOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         try:
             return self.parse(value)
         except ValueError:
-            self.fail(f"'{value}' is no {self.name}.", parameter, context)
+            self.fail(f"'{value}' is no {self.name}: give one such as {self.example}.", parameter, context)
 
 
-NUMBER, DURATION = TextOption("number", number), TextOption("duration", seconds)
+NUMBER, DURATION = TextOption("number", number, "0.03 or 8/255"), TextOption("duration", seconds, "90s, 5m or 2h")
 
 
 COUNT, SEED = click.IntRange(min=1), click.IntRange(min=0, max=2**63 - 1)
 
 
+def _folders() -> Folders:
+    """Return the folders below the root of the command that is typed; of here, where it has none."""
+    context = click.get_current_context(silent=True)
+    return Folders(context.params.get("root", Path()) if context else Path())
+
+
 def _model_file(text: str) -> Path:
-    """Return the path of a checkpoint or a card. Raises UserError where it is missing, before torch is loaded."""
+    """Return the path of a checkpoint or a card, of a checkpoint also by a name as `irt checkpoints` prints it.
+
+    Raises UserError where there is none, before torch is loaded.
+    """
     from interpret_robust.models.card import check_files
 
-    check_files(Path(text))
-    return Path(text)
+    path = resolve(text, _folders().list_models(), "checkpoint")
+    check_files(path)
+    return path
+
+
+def _result_file(text: str) -> Path:
+    """Return the path of a file that is read, of an analysis also by a name as `irt plan` prints it."""
+    return resolve(text, sorted(_folders().analyses.glob("*.h5")))
+
+
+def _own_file(text: str) -> Path:
+    """Return the path of a checkpoint or an analysis, also by a name as `irt checkpoints` or `irt plan` prints it."""
+    return resolve(text, [*_folders().list_models(), *sorted(_folders().analyses.glob("*.h5"))])
 
 
 def _dataset(text: str) -> str:
@@ -56,6 +82,9 @@ MODEL_FILE, DATASET = TextOption("file", _model_file), TextOption("dataset", _da
 
 INPUT_FILE = click.Path(path_type=Path, readable=False)
 """A file that is read: what is wrong with it is said where it is opened."""
+
+RESULT_FILE, OWN_FILE = TextOption("file", _result_file), TextOption("file", _own_file)
+"""An answer, and an answer or a checkpoint."""
 
 Command = Callable[..., Any]
 
@@ -88,8 +117,29 @@ root_option = click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
+    is_eager=True,  # names are short for those of files below it
     help="Folder that holds checkpoints/, analyses/ and figures/. [default: here]",
 )
+
+
+def open_root(root: Path) -> Folders:
+    """Return the folders of a command that reads. Raises UserError where there is no root."""
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}: give as --root the one that holds checkpoints/ and analyses/.")
+    return Folders(root)
+
+
+def make_root(root: Path) -> Folders:
+    """Return the folders of a command that writes; a root that is not there is made, and the user told.
+
+    Raises UserError where the folder that it would be in is not there: perhaps a name is misspelled.
+    """
+    if not root.is_dir():
+        if not root.parent.is_dir():
+            raise UserError(f"there is no folder {root.parent} to make {root.name} in: make it, or correct --root.")
+        root.mkdir(exist_ok=True)
+        say(f"made the folder {root}")
+    return Folders(root)
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -123,9 +173,6 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, value
 
 
-MODEL = "checkpoint, card .json, torchvision:NAME, timm:NAME, robustbench:NAME or package.module:callable"
-
-
 card_options = options(
     click.option("--weights", metavar="WHICH", help="Its weights: pretrained, random, or a file (safetensors, .pt)."),
     click.option("--weights-key", metavar="KEY", help="Where they lie in a file that holds several sets of them."),
@@ -134,7 +181,7 @@ card_options = options(
         "arguments",
         multiple=True,
         metavar="NAME=VALUE",
-        type=TextOption("argument of the form NAME=VALUE", _argument),
+        type=TextOption("argument of the form NAME=VALUE", _argument, "num_classes=10"),
         help="Given to what builds the network; repeat for more.",
     ),
     click.option(
@@ -166,14 +213,19 @@ CARD_FIELDS = (
 
 
 def _single(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> str | None:
-    """Return the model that --model names, None for none. Raises UserError for two: one would be dropped."""
+    """Return the model that --model names, a checkpoint by its path, None for none.
+
+    Raises UserError for two: one would be dropped.
+    """
     if len(names) > 1:
         raise UserError(f"--model is given {len(names)} times ({', '.join(names)}): ask one model at a time.")
+    if names and ":" not in names[0]:
+        return str(resolve(names[0], _folders().list_models(), "model"))
     return names[0] if names else None
 
 
 model_option: Callable[[Command], Command] = click.option(
-    "--model", metavar="MODEL", multiple=True, callback=_single, help=f"A model from anywhere: {MODEL}."
+    "--model", metavar="MODEL", multiple=True, callback=_single, help=f"A model from anywhere: {FORMS}."
 )
 
 

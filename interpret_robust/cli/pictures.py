@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import INPUT_FILE, root_option, with_examples
+from interpret_robust.cli.options import RESULT_FILE, make_root, open_root, root_option, with_examples
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.spelling import current
 from interpret_robust.results.tables import render
@@ -12,7 +12,7 @@ from interpret_robust.results.tables import render
 
 @click.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
 @click.argument("name", required=False)
-@click.argument("files", nargs=-1, type=INPUT_FILE)
+@click.argument("files", nargs=-1, type=RESULT_FILE)
 @root_option
 def figure(name: str | None, files: tuple[Path, ...], root: Path) -> None:
     """Draw figure NAME, or all, from analysis FILES; models are not needed.
@@ -21,17 +21,17 @@ def figure(name: str | None, files: tuple[Path, ...], root: Path) -> None:
     the figures there are get listed.
     """
     from interpret_robust import analyses, figures
-    from interpret_robust.core.folders import Folders
     from interpret_robust.figures import drawing
 
     if name is None:
         click.echo(render([{"figure": name, "shows": analyses.about(name)} for name in figures.names()]))
         return
-    folders, name = Folders(root), current(name)
+    name = current(name)
     if name != "all" and name not in figures.names():
         raise unknown("figure", name, [*figures.names(), "all"])
     if name == "all" and files:
         raise UserError("irt figure all draws every analysis in its folder: give no files.")
+    folders = make_root(root) if files else open_root(root)
     if files:
         pictures = [drawing.draw(name, files, folders.figures, click.echo)]
     else:
@@ -49,8 +49,7 @@ def report(output: Path | None, root: Path) -> None:
 
     It holds everything it shows: it opens anywhere, without a network.
     """
-    from interpret_robust.core.folders import Folders
+    folders = open_root(root)
     from interpret_robust.study import report as reports
 
-    folders = Folders(root)
     click.echo(reports.write(folders, output or folders.report, click.echo))

@@ -9,11 +9,13 @@ import click
 from interpret_robust.cli.options import (
     COUNT,
     DURATION,
-    INPUT_FILE,
+    RESULT_FILE,
     deadline_after,
     device_option,
     form_option,
+    make_root,
     on_all_ranks,
+    open_root,
     options,
     overwrite_option,
     root_option,
@@ -26,10 +28,10 @@ from interpret_robust.results.tables import Table, render, with_caption, with_ca
 REPRODUCE_EXAMPLES = (
     "irt reproduce quick\n"
     "  irt reproduce cifar10 --time-limit 2h\n"
-    "  irt reproduce table2                  small networks, embedded data\n"
-    "  irt reproduce table2 --scale paper    CIFAR-10, the paper's network and schedule\n"
+    "  irt reproduce table2                 small networks, embedded data\n"
+    "  irt reproduce table2 --scale paper   the paper's data, network and schedule\n"
     "  irt reproduce audit --seeds 3\n"
-    "  irt reproduce quick --only checkpoints/cluttered-digits-small-at-seed0.safetensors"
+    "  irt reproduce quick --only small-at-seed0.safetensors"
 )
 
 study_options = options(
@@ -64,6 +66,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
             f"the images of {plan_of_study.dataset} are not here, and decide the names of files: "
             f"`irt data get {plan_of_study.dataset}` fetches them."
         )
+    open_root(root)
     steps = study.plan(plan_of_study)
     rows = [
         {
@@ -125,13 +128,12 @@ def reproduce(
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing
     from interpret_robust.core import ranks
-    from interpret_robust.core.folders import Folders
     from interpret_robust.figures import drawing
     from interpret_robust.study import audit
     from interpret_robust.study import plan as study
     from interpret_robust.study import report as reports
 
-    folders = Folders(root)
+    folders = make_root(root)
     tell = partial(click.echo, err=form != "text")
     deadline = deadline_after(time_limit)
     names = {Path(file).name for file in names_only} or None
@@ -146,36 +148,39 @@ def reproduce(
     if name in study.WITH_REPORT:
         tell("\nclaims of the paper")
         for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
-            click.echo(with_caption(audit.verdicts(subject_audit), form))
+            click.echo(audit.summary(subject_audit, form))
         tell(f"\nall of it on one page: {reports.write(folders, folders.report, say)}")
     tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
 
-@click.command(epilog=with_examples("irt audit\n  irt audit analyses/robustness-*-test.h5 --form markdown"))
-@click.argument("files", nargs=-1, type=INPUT_FILE)
+@click.command(
+    epilog=with_examples("irt audit\n  irt audit --details\n  irt audit analyses/robustness-*-test.h5 --form markdown")
+)
+@click.argument("files", nargs=-1, type=RESULT_FILE)
+@click.option("--details", is_flag=True, help="All that was measured of each claim; other forms than text have it.")
 @form_option
 @root_option
-def audit(files: tuple[Path, ...], form: str, root: Path) -> None:
+def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None:
     """Judge each claim of the paper by FILES of analyses, by default all there are, over all their training seeds.
 
-    A claim holds, does not hold, or the files cannot tell; beside it stand the paper's figures, what was measured with
-    its interval, and the controls. docs/choices.md says how verdicts are reached.
+    A claim holds, does not hold, or the files cannot tell; under it stand the first of the numbers that decide, with
+    its 95 % interval, and of which models and what it is. --details adds the paper's figures, all numbers and the
+    controls. docs/choices.md says how verdicts are reached.
     """
     from interpret_robust import analyses
     from interpret_robust.core import progress
-    from interpret_robust.core.folders import Folders
     from interpret_robust.study import audit as audits
 
-    folder = Folders(root).analyses
+    folder = open_root(root).analyses
     paths = dict.fromkeys(files or sorted(folder.glob("*.h5")))
     if not paths:
         raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
     results = [analyses.read(path) for path in progress.with_bar([*paths], "audit", "files")]
-    click.echo(audits.text_of(results, form))
+    click.echo(audits.text_of(results, form, details=details))
 
 
 @click.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))
-@click.argument("files", nargs=-1, type=INPUT_FILE)
+@click.argument("files", nargs=-1, type=RESULT_FILE)
 @form_option
 @root_option
 def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
@@ -184,10 +189,9 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
     docs/flags.md says of each flag what it measures, what it can mean, and what to do next.
     """
     from interpret_robust.core import progress
-    from interpret_robust.core.folders import Folders
     from interpret_robust.study import flags as rules
 
-    folder = Folders(root).analyses
+    folder = open_root(root).analyses
     paths = files or [path for name in rules.READS for path in sorted(folder.glob(f"{name}-*.h5"))]
     if not paths:
         raise UserError(

@@ -14,6 +14,7 @@ from interpret_robust.cli.options import (
     deadline_after,
     device_option,
     form_option,
+    make_root,
     on_all_ranks,
     overwrite_option,
     root_option,
@@ -121,8 +122,8 @@ def train(
 
     `irt recipes` lists all fields of the recipes and what they mean; `irt data --help` says what an .npz has to hold.
     """
-    from interpret_robust.core.folders import Folders
-    from interpret_robust.study.tasks import do_all
+    folder = make_root(root).checkpoints
+    from interpret_robust.study.tasks import do_all  # which loads torch
     from interpret_robust.study.training_set import doubt, tasks_of
 
     tasks = tasks_of(
@@ -133,7 +134,7 @@ def train(
         overrides,
         first_seed=seed,
         seeds=max(seeds, 2 if copies else 1),
-        folder=Folders(root).checkpoints,
+        folder=folder,
         device=device,
         limit=limit,
         deadline=deadline_after(time_limit),
@@ -144,20 +145,22 @@ def train(
     do_all(tasks, device, click.echo)
 
 
-@click.command(epilog=with_examples("irt recipes\n  irt recipes --form csv"))
+@click.command(epilog=with_examples("irt recipes\n  irt recipes paper\n  irt recipes --form csv"))
+@click.argument("names", metavar="[RECIPES]...", nargs=-1, type=TextOption("recipe", _recipe))
 @form_option
-def recipes(form: str) -> None:
-    """List the recipes of training: every field, its value in each, and what it means.
+def recipes(names: tuple[str, ...], form: str) -> None:
+    """List RECIPES of training, by default all: every field, its value in each, and what it means.
 
     `irt train --set FIELD=VALUE` changes one. docs/recipes.md says where recipes come from, and what to expect of them.
     """
     from interpret_robust.results.tables import render
     from interpret_robust.training.recipe import PRESETS, meanings
 
+    chosen_recipes = {name: PRESETS[name] for name in names or PRESETS}
     rows = [
         {
             "field": field,
-            **{name: _value(field, getattr(recipe, field), form) for name, recipe in PRESETS.items()},
+            **{name: _value(field, getattr(recipe, field), form) for name, recipe in chosen_recipes.items()},
             "meaning": meaning,
         }
         for field, meaning in meanings().items()

@@ -17,6 +17,11 @@ def resolve(name: str) -> torch.device:
 
     Raises UserError where CUDA is asked for and there is none.
     """
+    if name.startswith("cuda:"):
+        raise UserError(
+            f"device '{name}' is no choice: --device cuda takes the first GPU that is visible, and "
+            f"CUDA_VISIBLE_DEVICES={name.removeprefix('cuda:')} before the command chooses which."
+        )
     if name not in DEVICES:
         raise unknown("device", name, DEVICES)
     if name == "cuda" and not torch.cuda.is_available():

@@ -10,7 +10,8 @@ from typing import Any, Self
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import check_present, replacing
-from interpret_robust.models.checkpoint_file import check_checkpoint
+from interpret_robust.models.checkpoint_file import check_checkpoint, is_safetensors
+from interpret_robust.models.model_names import explain
 from interpret_robust.models.variants import VARIANTS
 
 FORMAT, FORMAT_VERSION = "interpret-robust-model", 1
@@ -103,7 +104,10 @@ class Card:
         if not isinstance(entries, dict) or entries.pop("format", None) != FORMAT:
             raise UserError(f"{path} is no model card: `irt model card` makes them.")
         if (version := entries.pop("format_version", None)) != FORMAT_VERSION:
-            raise UserError(f"{path} is a model card of format {version}, and this irt reads {FORMAT_VERSION}.")
+            raise UserError(
+                f"{path} is a model card of format {version}, and this irt reads {FORMAT_VERSION}: "
+                "`irt model card` writes one anew."
+            )
         if problem := _problem(entries):
             raise UserError(f"{path} is no model card that this irt knows: {problem}.")
         return cls.of(entries)
@@ -210,14 +214,18 @@ def reference(text: str, **options: Any) -> Reference:
 
 
 def check_files(reference: Reference) -> None:
-    """Raise UserError where a file that a reference names is missing, before the seconds that loading torch takes.
+    """Raise UserError where a reference names no model, before the seconds that loading torch takes.
 
-    That is a checkpoint or a card, or the file of a card's weights.
+    That is where a checkpoint or a card, or the file of a card's weights, is missing, and for a file of another kind.
     """
     if isinstance(reference, Path) and reference.suffix != ".json":
+        if reference.suffix != ".safetensors" and not is_safetensors(reference):
+            raise UserError(explain(str(reference)))
         check_checkpoint(reference)
         return
     card = Card.read(reference) if isinstance(reference, Path) else reference
+    if ":" not in card.model:
+        raise UserError(explain(card.model))
     if card.weight_file is not None:
         check_weights(card.weight_file)
 

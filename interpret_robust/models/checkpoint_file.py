@@ -56,6 +56,15 @@ def check_checkpoint(path: Path) -> None:
     check_present(path, "checkpoint", "`irt train` makes them")
 
 
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file, whatever its name, begins as safetensors do: a length, and JSON behind it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:
+        return False
+
+
 def parse(path: Path, data: bytes) -> Stored:
     """Read as `read` does, from the bytes of the file at `path`."""
     try:
@@ -68,7 +77,10 @@ def parse(path: Path, data: bytes) -> Stored:
         raise UserError(f"{path} is damaged or no safetensors file ({error}): {_REMEDY}") from None
     metadata = _metadata(data)
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} is a safetensors file, but not one that `irt train` wrote.")
+        raise UserError(
+            f"{path} is a safetensors file, but not one that `irt train` wrote: if it holds weights of a network, give "
+            f"that too, --model package.module:callable --weights {path}."
+        )
     version = metadata.get("format_version")
     if version not in (str(OLD_VERSION), str(FORMAT_VERSION)):
         raise UserError(

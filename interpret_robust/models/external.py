@@ -35,6 +35,7 @@ from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.layers import Choice, Layer, default_layer, layer_of, layers, reading
 from interpret_robust.models.libraries import BUILDERS, build, check_call
 from interpret_robust.models.logits import as_logits, kind, logits_part
+from interpret_robust.models.model_names import explain
 from interpret_robust.models.preprocess import STATISTICS, Preprocess, statistics
 from interpret_robust.models.recomputation import no_recomputation
 from interpret_robust.models.subject import Subject
@@ -57,10 +58,7 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
             return checkpoint.read(reference)
         reference = Card.read(reference)
     if ":" not in reference.model:
-        raise UserError(
-            f"there is no model {reference.model}: give a checkpoint, a card .json, torchvision:NAME, timm:NAME, "
-            "robustbench:NAME or package.module:callable."
-        )
+        raise UserError(explain(reference.model))
     if source is None:
         raise UserError(
             f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of an .npz."
@@ -274,10 +272,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
     """
     origin, colon, name = card.model.partition(":")
     if not colon:
-        raise UserError(
-            f"'{card.model}' is no model: give the .safetensors of a checkpoint, the .json of a card, "
-            f"{', '.join(f'{origin_name}:NAME' for origin_name in BUILDERS)} or package.module:callable."
-        )
+        raise UserError(explain(card.model))
     pretrained = card.weights in (None, "pretrained")
     if origin not in BUILDERS:
         imported(card.model)  # before the seed, of which its module may use some
@@ -298,7 +293,9 @@ def network_of(card: Card, classes: int) -> nn.Module:
                     f"the weights of {card.model} have to be downloaded, and their server cannot be reached from here: "
                     "give a file (--weights FILE) or --weights random, or run this once where there is a network."
                 ) from error
-            raise UserError(f"{card.model} cannot be built ({first_words(error)}).") from error
+            raise UserError(
+                f"{card.model} cannot be built ({first_words(error)}): --model-arg NAME=VALUE gives it an argument."
+            ) from error
     if card.weight_file is not None:
         load_weights(network, card.model, card.weight_file, card.weights_key)
     return network
@@ -324,7 +321,10 @@ def _call(card: Card) -> nn.Module:
     if card.weights == "pretrained":
         raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")
     if not isinstance(network, nn.Module):
-        raise UserError(f"{card.model} gives a {type(network).__name__}, and a model is a torch.nn.Module.")
+        raise UserError(
+            f"{card.model} gives a {type(network).__name__}, and a model is a torch.nn.Module: name a "
+            "class or function that gives one."
+        )
     return network
 
 
@@ -345,7 +345,10 @@ def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
     if len(mean) not in (1, channels) and card.weight_file is not None:
         mean, deviation = STATISTICS["none"]  # a file's weights may be for images of other channels than the library's
     if len(mean) not in (1, channels):
-        raise UserError(f"{card.model} takes images of {len(mean)} channels, and these have {channels}.")
+        raise UserError(
+            f"{card.model} takes images of {len(mean)} channels, and these have {channels}: give a --dataset of such "
+            "images, or --normalize mean,std."
+        )
     return Preprocess(mean, deviation, card.resize)
 
 
@@ -372,7 +375,8 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
     except Exception as error:
         if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
             raise UserError(
-                f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}."
+                f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}: "
+                "give a --dataset of such images."
             ) from error
         images_resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(
@@ -386,9 +390,15 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
     except UserError as error:
         raise UserError(f"{card.model}: {error}") from error
     if logits.ndim != 2 or len(logits) != len(image):
-        raise UserError(f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}.")
+        raise UserError(
+            f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}: "
+            "--logits names the part of its answer that they are."
+        )
     if logits.shape[1] != classes:
-        raise UserError(f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}.")
+        raise UserError(
+            f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}: give the "
+            "--dataset that it was trained for."
+        )
     return part
 
 

@@ -65,7 +65,10 @@ def statistics(text: str, channels: int) -> Statistics:
         half = len(numbers) // 2
         mean, deviation = numbers[:half], numbers[half:]
     if len(mean) not in (1, channels):
-        raise UserError(f"--normalize {text} is for images of {len(mean)} channels, and these have {channels}.")
+        raise UserError(
+            f"--normalize {text} is for images of {len(mean)} channels, and these have {channels}: give "
+            f"{channels} means and {channels} standard deviations, or one of each."
+        )
     return mean, deviation
 
 

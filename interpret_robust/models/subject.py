@@ -73,5 +73,5 @@ def check_fit(subject: Subject, dataset: Dataset) -> None:
         raise UserError(
             f"{subject.location} was trained on {job['dataset']} (images {job['image_shape']}, "
             f"{len(job['class_names'])} classes), which does not fit {dataset.name} "
-            f"(images {list(dataset.image_shape)}, {len(dataset.class_names)} classes)."
+            f"(images {list(dataset.image_shape)}, {len(dataset.class_names)} classes): give another --dataset."
         )

@@ -159,7 +159,9 @@ def _read(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path} is damaged or holds no weights ({first_words(error)}).") from None
+        raise UserError(
+            f"{path} is damaged or holds no weights ({first_words(error)}): save model.state_dict() anew."
+        ) from None
     except Exception as error:  # torch's unpickler raises what it likes
         raise UserError(
             f"{path} is no state dict that torch reads with weights_only, and nothing else is unpickled: save "

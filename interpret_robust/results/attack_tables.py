@@ -282,6 +282,8 @@ def _note(table: AttackTable) -> str:
     settings, data = first.config["settings"], first.config["data"]
     mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
     starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
+    if not table.readings:
+        return "; ".join([_spread(table), f"{data['images']} {data['split']} images"])
     parts = [
         _spread(table),
         f"{data['images']} {data['split']} images, eps {radius(settings['eps'])}, "

@@ -344,13 +344,15 @@ def _open(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
-                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote.")
+                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote: give one of analyses/.")
             version = file.attrs["format_version"]
             if version > FORMAT_VERSION:
-                raise UserError(f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update it.")
+                raise UserError(
+                    f"{path} has format {version} and this irt reads up to {FORMAT_VERSION}: update interpret-robust."
+                )
             yield file
     except BlockingIOError:
-        raise UserError(f"{path} is being written by another process.") from None
+        raise UserError(f"{path} is being written by another process: try again when that has ended.") from None
     except UNREADABLE as error:
         raise UserError(_unreadable(path, error)) from None
 
@@ -380,7 +382,9 @@ def _check_schema(path: Path, label: str, readable: Sequence[str]) -> None:
     expected = readable[0]
     name, wanted_name = label.partition("/")[0], expected.partition("/")[0]
     if name != wanted_name:
-        raise UserError(f"{path} holds {label}, and {wanted_name} is needed here.")
+        raise UserError(
+            f"{path} holds {label}, and {wanted_name} is needed here: `irt analyze {wanted_name}` makes it."
+        )
     if label not in readable:
         older = int(label.partition("/")[2]) < int(expected.partition("/")[2])
         remedy = "run its analysis again with --overwrite" if older else "update interpret-robust"

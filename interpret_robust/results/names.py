@@ -11,6 +11,8 @@ ATTENTION, GRAD_CAM = "attention", "Grad-CAM"
 WEIGHTS = {"grad-cam": GRAD_CAM, "feature-norm": "feature norm"}
 """What people call the weights that a setting names."""
 
+LONG_NAMES = {GRAD_CAM: "Grad-CAM of the predicted class"}
+
 VIEWS = {"clip": "clip", "raw": "max"}
 """The paper's two ways of showing a map, and the scale rules that they are here."""
 
@@ -29,6 +31,8 @@ def radius(eps: float) -> str:
 def attack(result: Result) -> str:
     """Return the attack that a file's numbers rest on, such as `PGD-20, eps 8/255, step 2/255`; nothing without one."""
     settings = result.config["settings"]
+    if "reading" in result and not len(result["reading"]):
+        return ""  # a table of natural accuracy alone
     steps = [f"PGD-{settings['steps']}"] if "steps" in settings else []
     lengths = {"eps": settings.get("eps"), "step": settings.get("step_size")}
     restarts = settings.get("restarts", 1)
@@ -89,6 +93,23 @@ def by_weights(results: Sequence[Result]) -> dict[str, list[Result]]:
     for result in results:
         kinds.setdefault(weights_of(result), []).append(result)
     return {kind: models for kind, models in kinds.items() if models}
+
+
+def stand_ins(results: Sequence[Result]) -> str:
+    """Return a sentence on models of which other weights than their own attention are shown; nothing without any.
+
+    Example:
+        >>> stand_ins([read(Path("analyses/attention-rank-cifar10-small-at-seed0-test.h5"))])
+        'Where attention is named, it is Grad-CAM of the predicted class for cifar10-small-at-seed0.'
+    """
+    names: dict[str, list[str]] = {}
+    for result in results:
+        names.setdefault(weights_of(result), []).append(result.config["checkpoint"]["name"])
+    names.pop(ATTENTION, None)
+    return " ".join(
+        f"Where attention is named, it is {LONG_NAMES.get(source, source)} for {', '.join(models)}."
+        for source, models in names.items()
+    )
 
 
 def remarks(results: Sequence[Result]) -> str:

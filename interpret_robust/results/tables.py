@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
-from os.path import commonprefix
 from textwrap import fill
 from typing import Any
 
@@ -55,7 +54,7 @@ def with_caption(table: Table, form: str = "text") -> str:
 
 def _caption(text: str, form: str) -> str:
     if form == "text":
-        return fill(text, min(terminal_width(), WIDTH), break_on_hyphens=False)
+        return fill(text, line_width(), break_on_hyphens=False)
     return rf"{{\footnotesize {to_latex(text)}}}\par" if form == "latex" and text else text
 
 
@@ -84,15 +83,9 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
-def shared_prefix(names: Sequence[str]) -> str:
-    """Return what all of several names begin with, up to a hyphen; nothing for one name.
-
-    Example:
-        >>> shared_prefix(["cifar10-small-at-seed0", "cifar10-small-at-att-seed0"])
-        'cifar10-small-at-'
-    """
-    prefix = commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 - names are no paths
-    return prefix[: prefix.rfind("-") + 1]
+def line_width() -> int:
+    """Return the columns of running text: those of the terminal, and at most WIDTH."""
+    return min(terminal_width(), WIDTH)
 
 
 def without_prefix(table: Table) -> Table:

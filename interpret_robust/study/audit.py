@@ -1,14 +1,17 @@
 """The audit of the paper's claims as tables: each verdict with what the paper reports, what was measured, over what."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import fill
 from typing import NamedTuple
 
+from interpret_robust.core.errors import UserError
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, order
-from interpret_robust.results.tables import Table, render, with_captions
+from interpret_robust.results.tables import Table, line_width, render, with_caption, with_captions
 from interpret_robust.study import flags
-from interpret_robust.study.verdicts import Finding, Measure, judge
+from interpret_robust.study.verdicts import Finding, Kind, Measure, judge
 
 NOTE = (
     "Measures are above zero where the claim holds; the first of a claim stands for all that decide, whose signs are "
@@ -109,13 +112,81 @@ def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[f
     )
 
 
-def text_of(results: Sequence[Result], form: str = "text") -> str:
-    """Return the audit in one of `tables.FORMS`. Raises UserError as `audits` does."""
+def text_of(results: Sequence[Result], form: str = "text", *, details: bool = False) -> str:
+    """Return the audit in one of `tables.FORMS`; as text with all measures only where `details` are wanted.
+
+    Raises UserError as `audits` does, and as text where no file bears on a claim.
+    """
     subject_audits = audits(results)
     if form == "csv":
         return render([row for entry in subject_audits for row in numbers(entry)], form)
+    if form == "text":
+        if not any(finding.measures for entry in subject_audits for finding in entry.findings):
+            raise UserError(
+                f"{'this file bears' if len(results) == 1 else f'these {len(results)} files bear'} on no claim of the "
+                "paper, which compare models: `irt reproduce audit` makes all that the claims need."
+            )
+        return "\n\n".join(summary(entry, form, details=details) for entry in subject_audits)
     tables = (table for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table)
     return with_captions(tables, form)
+
+
+def summary(audit: Audit, form: str = "text", *, details: bool = False) -> str:
+    """Return the claims with their verdicts in one of `tables.FORMS`; as text a line for the claim and one for its
+    first measure, with `details` all of its measures.
+    """
+    if form != "text":
+        return with_caption(verdicts(audit), form)
+    firsts = [measure for finding in audit.findings for measure in finding.measures_of("main")[:1]]
+    usual = Counter(map(_condition, firsts)).most_common(1)[0][0] if firsts else ""
+    title = f"{audit.subject}{usual and f' ({usual}, where no other are named)'}"
+    describe = _details if details else _brief
+    blocks = [list(describe(finding, audit.flags.get(finding.claim.name, ""), usual)) for finding in audit.findings]
+    gap, note = ("\n\n", NOTE) if details else ("\n", BRIEF_NOTE)
+    return gap.join([_fill(title), *("\n".join(map(_fill, lines)) for lines in blocks), _fill(note)])
+
+
+BRIEF_NOTE = (
+    "A number is above zero where its claim holds; it is the first of those that decide. `irt audit --details` prints "
+    "all of them, with p-values and the paper's figures; docs/choices.md says how verdicts are reached."
+)
+ROLES: Mapping[Kind, str] = {"main": "decides", "control": "control", "further": "shown"}
+
+
+def _fill(line: str) -> str:
+    return fill(line, line_width(), subsequent_indent="    " * line.startswith("  "), break_on_hyphens=False)
+
+
+def _brief(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:
+    """Yield the verdict on a claim, its first measure, and flags that are raised."""
+    yield f"{finding.wording}: {finding.claim.statement}"
+    for measure in finding.measures_of("main")[:1]:
+        yield f"  {_estimate(measure, usual)}"
+        if raised_flags and not raised_flags.startswith("none of"):
+            yield f"  flags raised: {raised_flags}"
+
+
+def _details(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:
+    """Yield the verdict on a claim, what the paper reports, each measure and whether it decides, and flags."""
+    row = _verdict(finding, raised_flags)
+    p_value = f", p {row['p (Holm)']}" if row["p (Holm)"] else ""
+    yield f"{finding.wording}: {finding.claim.statement} ({finding.claim.section}{p_value})"
+    yield from (f"  {name}: {row[name]}" for name in ("paper", "ours", "flags raised") if row[name])
+    for measure in finding.measures:
+        yield f"  {ROLES[measure.kind]}, {SIGNS[measure.sign + 1]}: {_estimate(measure, usual)}"
+
+
+def _estimate(measure: Measure, usual: str) -> str:
+    """Return a measure with its interval, and of what it is; seeds and images where they are not the usual ones."""
+    condition = _condition(measure)
+    rest = "" if condition == usual else f" ({condition})"
+    return f"{measure.text()}  {measure.comparison}, {measure.quantity}{rest}"
+
+
+def _condition(measure: Measure) -> str:
+    """Return text such as `seeds 0, 1; 1000 test images`."""
+    seeds = f"seed{'s' * (len(measure.seeds) > 1)} {', '.join(map(str, measure.seeds))}"
+    return f"{seeds}; {measure.count} {measure.split} images"
 
 
 def verdicts(audit: Audit) -> Table:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.core.errors import Say, UserError, unknown
+from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import load
 from interpret_robust.models import architectures
@@ -371,15 +372,17 @@ def reproduce(
         say: told how it goes.
         deadline: a value of `time.monotonic()`.
         overwrite: make everything anew.
-        names_only: names of files, see `plan`, that are to be made, from those that they need; None for all.
+        names_only: names of files, see `plan`, or what is short for one of them (`resolve`), that are to be made,
+            from those that they need; None for all.
 
     Raises Stopped where the deadline passes, with everything saved, and to be continued; and UserError for a file that
     is not of the study, or that needs one that is not there.
     """
-    names = [step.file.name for step in plan(study)] if names_only else []
-    for name in names_only or ():
-        if name not in names:
-            raise unknown("file of this study", name, names)
+    if names_only:
+        files = {step.file.name: step.file for step in plan(study)}
+        names_only = {resolve(name, files.values(), "file of this study").name for name in names_only}
+        for name in names_only - files.keys():
+            raise unknown("file of this study", name, files)
     trainings = train_tasks(study, folders, device, deadline, overwrite=overwrite)
     do_all([task for task in trainings if names_only is None or task.name in names_only], device, say)
     pairs = question_tasks(study, folders, names_only, device=device, deadline=deadline, overwrite=overwrite)

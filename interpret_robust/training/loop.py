@@ -112,7 +112,10 @@ class Run:
                 f"--set batch_size={len(split)} takes all at once."
             )
         if recipe.batch_size < ranks.count():
-            raise UserError(f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count()} processes.")
+            raise UserError(
+                f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count()} processes: "
+                "--set batch_size=N takes a multiple of them."
+            )
         self.classes = len(job.dataset.class_names)
         part = ranks.part(recipe.batch_size)
         self.batches = TrainingBatches(

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from interpret_robust.attacks.ball import check_numbers
+from interpret_robust.attacks.ball import BatchNormMode, check_numbers
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.datasets.records import RECORDS
@@ -44,7 +44,7 @@ class Recipe:
     eps: float = _field("radius of the attack in training (Eq. 2), in pixel units", 8 / 255)
     attack_step: float = _field("length of its steps", 2 / 255)
     attack_steps: int = _field("how many steps it takes", 5)
-    attack_batch_norm: Literal["eval", "train"] = _field(
+    attack_batch_norm: BatchNormMode = _field(  # noqa: RUF009 - it gives a field
         "statistics of batch norm in the attack: eval takes the running ones, train the batch's", "eval"
     )
     eps_ramp: float = _field("share of the steps over which eps and attack_step grow linearly from zero", 0.0)
@@ -66,9 +66,9 @@ class Recipe:
             raise UserError(f"eps_ramp {self.eps_ramp:g}, warm_up {self.warm_up:g}: shares of training lie in 0 to 1.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema is {self.ema:g}: a decay per step lies between 0 and 1, such as 0.995.")
-        for choice, choices in (("optimizer", ("sgd", "adam")), ("schedule", ("one-cycle", "steps", "constant"))):
-            if getattr(self, choice) not in choices:
-                raise unknown(choice, getattr(self, choice), choices)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
         check_numbers(self.eps, self.attack_step, self.attack_steps, batch_norm=self.attack_batch_norm)
 
     def attack(self, share: float) -> "PGD":
@@ -100,6 +100,14 @@ class Recipe:
             return 0.0
         return self.weight_att_reg if variant.has_attention else self.weight_reg
 
+
+KINDS = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
+"""The type of each field that `--set` can change."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(kind) for name, kind in KINDS.items() if get_origin(kind) is Literal
+}
+"""What fields can be that are no numbers."""
 
 PRESETS = {
     recipe.name: recipe
@@ -216,25 +224,32 @@ def meanings() -> dict[str, str]:
 def parse(override: str) -> tuple[str, Any]:
     """Return a field and its value from `field=value`.
 
-    Raises UserError for an unknown field or a value of the wrong kind; its range is a matter of the recipe.
+    Raises UserError for an unknown field, and for a value that it cannot have.
 
     Example:
         >>> parse("eps=4/255")[1] == 4 / 255
         True
     """
     name, separator, text = override.partition("=")
-    kinds = {key: kind for key, kind in get_type_hints(Recipe).items() if key != "name"}
     if not separator:
         raise UserError(f"'{override}' sets nothing: give a field and its value, such as epochs=4.")
-    if name not in kinds:
-        raise unknown("recipe field", name, kinds)
-    if name == "flip":
-        if text not in ("true", "false"):
-            raise UserError(f"{override}: flip is true or false.")
-        return name, text == "true"
+    if name not in KINDS:
+        raise unknown("recipe field", name, KINDS)
     try:
-        return name, number(text) if kinds[name] in (float, float | None) else kinds[name](text)
-    except TypeError:
-        return name, text
+        value = _value(name, text)
     except ValueError:
-        raise UserError(f"{override}: '{text}' is no value for {name}.") from None
+        kind = "a whole number, such as 4" if KINDS[name] is int else "a number or a fraction, such as 0.5 or 8/255"
+        raise UserError(f"{override}: '{text}' is no value for {name}: give {kind}.") from None
+    replace(PRESETS["quick"], **{name: value})  # which refuses what is out of range
+    return name, value
+
+
+def _value(name: str, text: str) -> Any:
+    """Return the value of a field as its text. Raises ValueError where it is no number, UserError for a wrong flag."""
+    if name in CHOICES:
+        return text
+    if KINDS[name] is bool:
+        if text not in ("true", "false"):
+            raise UserError(f"{name}={text}: {name} is true or false.")
+        return text == "true"
+    return int(text) if KINDS[name] is int else number(text)

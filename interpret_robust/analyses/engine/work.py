@@ -87,7 +87,10 @@ class Work:
         self.recalibrate = recalibration.check_kind(recalibrate)
         self.split = dataset.split(split).draw(limit)
         if analysis.needs_masks and self.split.masks is None:
-            raise UserError(f"{dataset.name} has no object masks, which {analysis.schema.name} needs.")
+            raise UserError(
+                f"{dataset.name} has no object masks, which {analysis.schema.name} needs: a .npz has them "
+                "as mask_train and mask_test."
+            )
         self.settings: Any = settings.resolve(subject.job)
         other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
         readers = () if default_evaluators else tuple(names)
