@@ -74,7 +74,8 @@ def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
         yield Remark(f"No sign of hidden gradients in {looked_at} looks at {len(model_flags)} models.", is_good=True)
     else:
         yield Remark(
-            "These files do not tell whether gradients are hidden: irt evaluate with all its attacks and irt analyze masking do.",
+            "These files do not tell whether gradients are hidden: irt evaluate with all its attacks does, and irt "
+            "analyze masking.",
             is_good=False,
         )
 

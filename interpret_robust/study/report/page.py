@@ -121,13 +121,13 @@ def _tables(results: Sequence[Result]) -> list[dict[str, Any]]:
     """
     groups = _group(results, lambda result: json.dumps({**conditions(result), "trained": None}))
     datasets = list(_group(results, _dataset))
-    in_order = sorted(
-        groups.values(),
-        key=lambda group: (datasets.index(_dataset(group[0])), len(commands.changed_settings(group[0]))),
-    )
+
+    def place(group: list[Result]) -> tuple[int, int]:
+        return datasets.index(_dataset(group[0])), len(commands.changed_settings(group[0]))
+
     return [
         {"of": _conditions(group[0]), "tables": [_foldable(table) for table in printing.rows_of(group)]}
-        for group in in_order
+        for group in sorted(groups.values(), key=place)
     ]
 
 
