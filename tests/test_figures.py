@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,31 @@ def test_a_strip_draws_maps_to_the_size_of_the_pictures_where_their_grid_does_no
     assert found.shape == (2, 12) and found.dtype == np.float32
     np.testing.assert_allclose(found[:, :4], [[1, 3, 5, 7]] * 2, rtol=1e-6)  # 4 pixels, each 3/4 of a place wide
     np.testing.assert_allclose(found[:, 6:10], [[2, 2, 4, 8]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.0045, 0.08, "0.005 0.01 0.02 0.05"),
+        (0.7, 16, "1 2 5 10"),
+        (0.7, 29, "1 3 10"),
+        (0.04, 3.2, "0.1 0.3 1 3"),
+        (4e-5, 0.7, "0.0001 0.001 0.01 0.1"),
+        (0.9, 2e8, "10 1000 100000 1e+07"),
+        (3.1, 4.6, "3.2 3.6 4 4.4"),
+    ],
+)
+def test_a_logarithmic_axis_has_few_plain_labels(low: float, high: float, labels: str) -> None:
+    figure = style.new_figure(0.9)
+    with mpl.rc_context(style.RC):
+        axes = figure.subplots()
+        axes.set_ylim(low, high)
+        style.scale_log(axes, "y")
+    figure.draw_without_rendering()
+    texts = [label for label in axes.yaxis.get_ticklabels(which="both") if label.get_text()]
+    assert [label.get_text() for label in texts] == labels.split()
+    boxes = [label.get_window_extent() for label in texts]
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))
 
 
 def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:

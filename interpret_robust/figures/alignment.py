@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, color, dot, line, name_rows, new_figure
+from interpret_robust.figures.style import MARKERS, RC, Drawing, color, dot, line, name_rows, new_figure, scale_log
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label
 
@@ -102,7 +102,7 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
         if np.isfinite(result["robustness/spearman_alpha"][0]):
             dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)
     if any((result["curve/linearized_robustness"] > 0).any() for result in results):  # all gradients may be zero
-        curve.set_xscale("log")
+        scale_log(curve, "x")
     curve.set(xlabel="linearized robustness, L2 over pixels", ylabel="cosine of edges and |gradient|")
     spearman.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
     spearman.set_xlabel("Spearman with robustness")

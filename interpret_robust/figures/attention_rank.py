@@ -13,7 +13,18 @@ from matplotlib.lines import Line2D
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, color, line, name_rows, new_figure, strip
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    attention_bar,
+    bare,
+    color,
+    line,
+    name_rows,
+    new_figure,
+    scale_log,
+    strip,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import by_weights, job, label, radius, weights_of
 
@@ -80,8 +91,9 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
             style = {"color": color(job(result)["variant"]), "linestyle": line(job(result)["variant"])}
             _draw_band(axes, _papers_curve(result), label=label(result), **style)
         _draw_nulls(axes, models)
-        axes.set(xlabel="robustness rank (0 = most robust)", yscale="log")
+        axes.set_xlabel("robustness rank (0 = most robust)")
         axes.legend(title=kind, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=7)
+    scale_log(panels[0], "y")
     panels[0].set_ylabel("weight")
 
 
@@ -162,7 +174,7 @@ def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
                 _draw_band(axes, result[f"curve/{outcome}"], color=color(job(result)["variant"]), linestyle=stroke)
         name = label(result).replace(" seed", "\nseed")
         axes.set_title("{}\n{} / {} images".format(name, *counts), fontsize=6.5)
-        axes.set_yscale("log")
+    scale_log(grid[0, 0], "y")
     for axes in grid.flat[len(results) :]:
         axes.set_visible(False)
     handles = [Line2D([], [], color="0.3", linestyle=stroke, label=text) for text, stroke in OUTCOMES.values()]

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.cells import cell_means
@@ -68,6 +69,9 @@ MARKERS = {
 
 LINES = {"natural-linear-att": ":", "natural-att": "-.", "at-att": "--", "at-att-reg": "-"}
 
+LABEL_GAP = 0.2
+"""Share of a logarithmic axis between one label and the next, at least: beside the smallest panel they do not touch."""
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -100,6 +104,34 @@ def bare(axes: Axes) -> None:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def scale_log(axes: Axes, name: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with few labels that are plain numbers. Call it when everything is drawn.
+
+    Matplotlib's own labels, such as 3 x 10^-2, lie over each other in small panels.
+    """
+    axes.set(**{f"{name}scale": "log"})
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_locator(FixedLocator(log_ticks(*getattr(axes, f"get_{name}lim")())))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from `low` to `high` that are labels of a logarithmic axis, LABEL_GAP or more apart.
+
+    They are 1, 2 and 5 of each decade, or 1 and 3, or the 1 of each decade, or of every second decade, and so on. Where
+    fewer than two of these lie between the limits, the numbers are evenly spaced.
+    """
+    gap = LABEL_GAP * math.log10(high / low)
+    digits = (1, 2, 5) if gap <= math.log10(2) else (1, 3) if gap <= math.log10(3) else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1, math.ceil(gap))
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) < 2:
+        ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    return ticks
 
 
 def strip(pictures: AnyArray, size: tuple[int, int]) -> AnyArray:
