@@ -74,7 +74,7 @@ def test_rows_of_apgd_stand_last_and_the_table_says_what_apgd_t_attacks(tmp_path
     attacks = ("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100", "worst case")
     assert list(rows) == ["natural", *(f"white-box {attack}" for attack in attacks)]
     assert rows["white-box APGD-T-100"].startswith(f"{100 * of['accuracy/adversarial'][3, 0, 0]:.1f} ")
-    assert "APGD-T attacks only what is right under all before it" in table.note
+    assert "APGD-T attacks images that are right under all attacks before" in table.note
     assert [(row["attack"], row["steps"]) for row in numbers([of])][3:5] == [("apgd-ce", "100"), ("apgd-t", "100")]
 
 
@@ -98,16 +98,16 @@ def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: 
 def test_a_table_says_over_what(study: list[Result]) -> None:
     assert comparison_tables(study)[0].note == (
         "mean \u00b1 standard deviation over training seeds (0, 1, 2 of at, at-att); 23 test images, eps 8/255, "
-        "step 2/255, 2 restarts; black-box: attacked on the other seeds of the same variant, and the mean over them; "
-        "100 gradients an image and source asked for, 14 taken: the others repeat earlier ones; "
-        "worst case without APGD, which finds more (`irt evaluate --apgd 100`)"
+        "step 2/255, 2 restarts; black-box: attacks on the other seeds of the same variant, and the mean over these; "
+        "100 gradients for each image and attacked model, of which 14 were computed on average: the others repeat "
+        "earlier ones; the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)"
     )
     assert comparison_tables([study[1]])[0].note.startswith(
-        "Wilson 95 % interval over images where a cell is of one seed (1 of at-att); "
+        "Wilson 95 % interval over images where there is one seed (1 of at-att); "
     )
     both = comparison_tables([study[0], study[1], study[3]])[0].note
     assert both.startswith(
-        "mean \u00b1 standard deviation over training seeds, or Wilson 95 % interval over images where a cell is of "
+        "mean \u00b1 standard deviation over training seeds, or Wilson 95 % interval over images where there is "
         "one seed (0 of at; 0, 1 of at-att); "
     )
 
@@ -128,8 +128,7 @@ def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) 
     assert rows["black-box PGD-20"] == f"{value:.1f} [{low:.1f}, {high:.1f}] (seed 1)"
     assert re.fullmatch(r"[\d.]+ \u00b1 [\d.]+", rows["white-box PGD-20"])
     assert (
-        ", or Wilson 95 % interval over images where a cell is of one seed (0, 1 of at)"
-        in comparison_tables(pair)[0].note
+        ", or Wilson 95 % interval over images where there is one seed (0, 1 of at)" in comparison_tables(pair)[0].note
     )
 
 
@@ -250,7 +249,7 @@ def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], b
     assert paper == {"natural": "98.72", f"white-box {beside}": "92.86", f"black-box {beside}": "95.97"}
     assert "paper: Table 1, of other models: mnist with its cnn network" in shown.title
     assert "eps 0.3, step 0.075" in shown.note
-    assert shown.note.endswith("the paper does not tell the steps of its PGD")
+    assert shown.note.endswith("the paper does not say how many steps its PGD has")
 
 
 def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> None:

@@ -164,13 +164,13 @@ def rows(model: Classifier, batch: Batch, pairs: Pairs) -> dict[str, AnyArray]:
 
 
 def cosine(first: AnyArray, second: AnyArray) -> AnyArray:
-    """Return cosine (N,) of maps (N, ...); NaN where one is zero everywhere."""
+    """Return the cosine (N,) of maps (N, ...); NaN where one is zero everywhere."""
     a, b = (values.reshape(len(values), -1) for values in (first, second))
     return _ratio((a * b).sum(1), _norm(a) * _norm(b))
 
 
 def alpha(images: AnyArray, gradients: AnyArray) -> AnyArray:
-    """|<x, g>| / |g| (N,), in pixels; NaN where g is zero everywhere (Etmann et al. 2019, definition 2)."""
+    """Return |<x, g>| / |g| (N,), in pixels; NaN where g is zero everywhere (Etmann et al. 2019, definition 2)."""
     return _ratio(np.abs((images * gradients).sum((1, 2, 3))), _norm(gradients))
 
 
@@ -196,13 +196,13 @@ def linearized_robustness(model: nn.Module, images: Tensor, logits: Tensor) -> A
 
 
 def total_variation(maps: AnyArray) -> AnyArray:
-    """Return anisotropic total variation over the L1 norm (N,), of maps (N, C, H, W)."""
+    """Return the anisotropic total variation over the L1 norm (N,), of maps (N, C, H, W)."""
     steps = sum(np.abs(np.diff(maps, axis=axis)).sum((1, 2, 3)) for axis in (2, 3))
     return _ratio(np.asarray(steps), np.abs(maps).sum((1, 2, 3)))
 
 
 def gini(maps: AnyArray) -> AnyArray:
-    """Return Gini index (N,) of the absolute entries: sum of (2k - n - 1) a_k over n sum a, a in ascending order."""
+    """Return the Gini index (N,) of absolute entries: sum of (2k - n - 1) a_k over n sum a, a in ascending order."""
     entries = np.sort(np.abs(maps).reshape(len(maps), -1), axis=1)
     count = entries.shape[1]
     weights = 2 * np.arange(1, count + 1) - count - 1
@@ -228,14 +228,14 @@ def white_noise(height: int, width: int) -> dict[str, float]:
 
 
 def edges(images: Tensor) -> AnyArray:
-    """Return Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colors."""
+    """Return the Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colors."""
     return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
 
 
 def largest_change(model: nn.Module, logits: Tensor, transforms: list[Tensor]) -> AnyArray:
-    """Return how far the logits (N, K) move, L2, over their L2 distance from their mean.
+    """Return the largest L2 change of the logits (N, K) under any of `transforms`.
 
-    The largest over `transforms`.
+    It is divided by the L2 distance of the logits from their mean.
     """
     logits_before = _doubles(logits)
     spread = _norm(logits_before - logits_before.mean(1, keepdims=True))
@@ -356,7 +356,7 @@ def _norm(values: AnyArray) -> AnyArray:
 
 
 def _ratio(numerator: AnyArray, denominator: AnyArray) -> AnyArray:
-    """`numerator` / `denominator`; NaN where `denominator` is zero."""
+    """Return `numerator` / `denominator`; NaN where `denominator` is zero."""
     ratio: AnyArray = np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
     return ratio
 

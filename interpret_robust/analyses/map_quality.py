@@ -1,16 +1,16 @@
-"""Do maps hold still, and do they foretell what the model does? (captum's sensitivity and infidelity)
+"""Are maps stable, and do they predict what the model does? (captum's sensitivity and infidelity)
 
 Sensitivity (Yeh et al. 2019, https://arxiv.org/abs/1901.09392): the largest change of a map, relative to its norm, as
 the image moves at random within a radius. It is a lower bound: more samples can only find more.
 
 Infidelity (ibid.), normalized: squares of the image are replaced by its mean color, and the change of the loss is set
-against what the map foretells of it, after the best common factor. A slope, such as a gradient, foretells the product
-of itself and the change of the pixels; a contribution, such as an integrated gradient, foretells its sum over the
-square. Zero is a perfect forecast; a map whose pixels were shuffled stands beside it, since scale alone gains nothing.
-Minus a map has the infidelity of the map: whether the best factor is negative is told with it.
+against what the map predicts of it, after the best common factor. A slope, such as a gradient, predicts the product
+of itself and the change of the pixels; a contribution, such as an integrated gradient, predicts its sum over the
+square. Zero is a perfect prediction. A map whose pixels were shuffled stands beside it, since scale alone gains
+nothing. A map and minus the map have the same infidelity, so whether the best factor is negative stands beside it too.
 
 Completeness (Sundararajan et al. 2017): the entries of some maps promise to sum to the loss of the image minus that of
-a baseline, and how far they miss it is told.
+a baseline, and how far they miss it stands beside it.
 """
 
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ SCHEMA = Schema(
         Column(
             "per_image/factor",
             "f4",
-            "best factor of the map's forecasts, negative where minus the map foretells the change; NaN for none",
+            "best factor of the map's predictions, negative where minus the map predicts the change; NaN for none",
             version=2,
         ),
         Column("per_image/constant", "u1", "1 where the map has one value everywhere, other than zero", version=2),
@@ -72,9 +72,9 @@ SCHEMA = Schema(
     ),
     summary=(
         interval("mean/sensitivity", "mean over images with a map, bootstrap 95 % interval"),
-        interval("mean/unforetold", "mean of infidelity over change: the share of the change that is not foretold"),
+        interval("mean/unforetold", "mean of infidelity over change: the share of the change that is not predicted"),
         interval("mean/unforetold_shuffled", "the same of shuffled maps"),
-        interval("mean/gain", "unforetold by shuffled maps minus by the maps, paired by image"),
+        interval("mean/gain", "share not predicted by shuffled maps minus that by the maps, paired by image"),
         Column("count/degenerate", "i8", "images whose map is zero everywhere: they have no sensitivity"),
         Column("count/constant", "i8", "images whose map has one value everywhere, other than zero", version=2),
         Column("count/negative", "i8", "images whose best factor is negative: the map has the wrong sign", version=2),
@@ -169,7 +169,7 @@ def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, setti
 def _changes(
     model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings
 ) -> tuple[Tensor, Tensor]:
-    """Return by what a map is multiplied to foretell each square (M, C, H, W), and the changes of the loss (M,)."""
+    """Return by what a map is multiplied to predict each square (M, C, H, W), and the changes of the loss (M,)."""
     (squares,) = streams(settings.seed, [index], SQUARES)
     masks = square_masks(squares, settings.samples, image.shape[2], image.shape[3]).to(image)
     moves = masks * (image - image.mean((2, 3), keepdim=True))
@@ -180,7 +180,7 @@ def _changes(
 
 
 def forecast(attribution: Tensor, perturbations: Tensor, changes: Tensor) -> tuple[float, float]:
-    """Return the normalized infidelity of a map (1, C, H, W), and its best factor, NaN for a map that foretells
+    """Return the normalized infidelity of a map (1, C, H, W), and its best factor, NaN for a map that predicts
     nothing (captum's `infidelity(normalize=True)`, which does not give the factor).
     """
     foretold = (attribution * perturbations).flatten(1).double().sum(1)
@@ -226,10 +226,10 @@ def relative_gap(gap: AnyArray, promise: AnyArray) -> float:
 
 
 def table_row(result: Result) -> dict[str, str]:
-    """Return sensitivity, and the share of the loss's change that maps and shuffled maps do not foretell."""
+    """Return sensitivity, and the share of the loss's change that maps and shuffled maps do not predict."""
     row = {
         "sensitivity": Interval(*result["mean/sensitivity"]).plain(),
-        "not foretold": Interval(*result["mean/unforetold"]).percent(),
+        "not predicted": Interval(*result["mean/unforetold"]).percent(),
         "by shuffled maps": Interval(*result["mean/unforetold_shuffled"]).percent(),
         "gain": Interval(*result["mean/gain"]).percent(),
         "zero maps": str(int(result["count/degenerate"])),

@@ -227,7 +227,7 @@ def _readings(
 
 
 def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record: _Record) -> AnyArray:
-    """Attack with APGD-CE, then with APGD-T what is right so far; the gradients that each image cost, (N,)."""
+    """Attack with APGD-CE, then with APGD-T what is right so far; return how many gradients each image cost, (N,)."""
     steps = settings.apgd_steps()
     assert settings.eps is not None and steps
     noises = [per_image_noise(settings.seed, batch.indices, purpose) for purpose in APGD_PURPOSES]

@@ -155,7 +155,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Return targeted difference of logits ratio (N,), Eq. 7: the target's logit minus the true one, scaled.
+    """Return the targeted difference of logits ratio (N,), Eq. 7: the target's logit minus the true one, scaled.
 
     The scale is the distance of the largest logit from the mean of the third and fourth. Raises UserError for fewer
     than four classes.
@@ -202,7 +202,7 @@ class StepSize:
     def note(self, value_before: Tensor, value_after: Tensor) -> Tensor:
         """Count a step that took the loss from `value_before` to `value_after`.
 
-        Where (N,) it is the largest so far.
+        Return where (N,) it is the largest so far.
         """
         better = ~(value_after <= self.best)  # also for what is not a number, which must not be overlooked
         self.best = torch.where(better, value_after, self.best)
@@ -228,7 +228,7 @@ def ascend(
 ) -> Tensor:
     """Climb the loss of each image from `start`: its misclassified iterate of largest loss, or that of largest loss.
 
-    The caller sets the model's mode. What is not a number is returned as such.
+    The caller sets the model's mode. A loss that is not a number is returned as it is.
     """
     low, high = (images - eps).clamp_min(0), (images + eps).clamp_max(1)
     iterate = previous = start

@@ -188,7 +188,7 @@ def outcomes(label: Classes, clean: Classes, adversarial: Classes) -> dict[str, 
 
 
 def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossName) -> Tensor:
-    """Return gradient (N, C, H, W) of the summed loss with respect to the images."""
+    """Return the gradient (N, C, H, W) of the summed loss with respect to the images."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         total = LOSSES[loss](model(images).float(), labels).sum()
@@ -320,7 +320,7 @@ def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
 
 @contextmanager
 def weights_frozen(model: nn.Module) -> Iterator[None]:
-    """No weight asks for a gradient while this is entered: nothing is kept or, where compiled, computed for them."""
+    """Let no weight ask for a gradient while this is entered: nothing is kept or, if compiled, computed for them."""
     flags = [(weights, weights.requires_grad) for weights in model.parameters()]
     try:
         model.requires_grad_(False)

@@ -89,7 +89,7 @@ class RandomSearch:
         return _signs(torch.from_numpy(stripes)).to(images.device), torch.from_numpy(squares).to(images.device)
 
     def _propose(self, best: Tensor, images: Tensor, draws: Tensor, side: int) -> Tensor:
-        """`best` with one square of each image (N, C, H, W) set anew, from what was drawn for it (N, 2 + C)."""
+        """Return `best` with one square of each image (N, C, H, W) set anew, from what was drawn for it (N, 2 + C)."""
         height, width = images.shape[2:]
         rows, columns = _span(draws[:, 0], side, height), _span(draws[:, 1], side, width)
         square = rows[:, None, :, None] & columns[:, None, None, :]

@@ -290,7 +290,7 @@ def _failure(name: str, error: Exception) -> UserError:
 
 
 def local_module(model: nn.Module) -> nn.Module:
-    """Return the layer whose output are a model's local features. Raises UserError for a model without."""
+    """Return the layer whose output is a model's local features. Raises UserError for a model without."""
     if not isinstance(model, Classifier):
         raise UserError("the model has no local features.")
     return model.local_module()
@@ -298,7 +298,7 @@ def local_module(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _quietly(seed: int) -> Iterator[None]:
-    """Let global random numbers follow `seed` inside and are left as found; captum does not say what it hooks."""
+    """Let global random numbers follow `seed` inside, and restore them afterwards; silence captum about hooks."""
     with preserve_random_numbers(torch.device("cpu")), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(seed)

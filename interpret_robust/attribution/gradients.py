@@ -52,7 +52,7 @@ def gradient_map(
     et al. 2017), in units of loss; a map sums to the loss of the image minus that of the noise, up to the error of
     SAMPLES Gauss-Legendre steps. The way does not begin at black, because a network that standardizes each image is
     constant on the way from any image without contrast: the map would be gradient times image, and sum to zero.
-    `captum:NAME`: see `captum_maps`.
+    `captum:NAME`: see `captum_methods`.
 
     Noise is a function of `seed` and of `indices`, those of the images. Raises UserError where a map has entries
     that are not numbers.
@@ -96,12 +96,12 @@ def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: i
 
 
 def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return gradient (N, C, H, W) of each image's cross-entropy with respect to its pixels."""
+    """Return the gradient (N, C, H, W) of each image's cross-entropy with respect to its pixels."""
     return input_gradient(lambda pixels: cross_entropy(model(pixels), labels), images)
 
 
 def input_gradient(scores: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return gradient (N, C, H, W) of a score (N,) of each image with respect to its pixels.
+    """Return the gradient (N, C, H, W) of a score (N,) of each image with respect to its pixels.
 
     Captum's Saliency finds the same, and takes a third longer: it differentiates each image's score apart.
     """
@@ -150,7 +150,7 @@ def position_weights(model: Classifier, images: Tensor, weight: str, features: F
 
 
 def _grad_cam(model: Classifier, images: Tensor, local: Tensor) -> Tensor:
-    """Return positive part (N, H*W) of the channels' sum, weighted by the mean gradient of the predicted class's
+    """Return the positive part (N, H*W) of the channels' sum, weighted by the mean gradient of the predicted class's
     logit.
     """
     with torch.enable_grad():

@@ -80,7 +80,7 @@ def verify(
     device: str,
     **card: Any,
 ) -> None:
-    """Check adversarial images of anyone's, and how accurate CHECKPOINT, or a --model, is on them.
+    """Check adversarial images, whoever made them, and how accurate CHECKPOINT, or a --model, is on them.
 
     FILE is HDF5, .npy, .npz, or tensors as torch saves them (AutoAttack, torchattacks). Images are uint8, or floats in
     [0, 1]; (N, C, H, W) or (N, H, W, C); the first N of the split in its order, or those of an integer array `index`

@@ -18,7 +18,7 @@ def figure(name: str | None, files: tuple[Path, ...], root: Path) -> None:
     """Draw figure NAME, or all, from analysis FILES; models are not needed.
 
     Without FILES, all of that name are drawn: a picture for each set that shares images and settings. Without NAME,
-    the figures there are get listed.
+    the names of the figures are listed.
     """
     from interpret_robust import analyses, figures
     from interpret_robust.figures import drawing

@@ -14,17 +14,17 @@ class Folders:
 
     @property
     def checkpoints(self) -> Path:
-        """Return trained models."""
+        """Return the folder of trained models."""
         return self.root / "checkpoints"
 
     @property
     def analyses(self) -> Path:
-        """Return answers."""
+        """Return the folder of answers."""
         return self.root / "analyses"
 
     @property
     def figures(self) -> Path:
-        """Return pictures."""
+        """Return the folder of pictures."""
         return self.root / "figures"
 
     def list_models(self) -> list[Path]:
@@ -39,5 +39,5 @@ class Folders:
 
     @property
     def report(self) -> Path:
-        """Return all of it on one page."""
+        """Return the path of the page that shows all of it."""
         return self.root / "report.html"

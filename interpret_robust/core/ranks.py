@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 -m interpret_robust train at
 
 Each process is a rank. Rank 0 alone writes files, prints, and decides what depends on files or on the clock; the
-others do what it says. Alone, all of this costs nothing.
+others follow. Alone, all of this costs nothing.
 """
 
 import gc
@@ -163,9 +163,9 @@ def wait_for_turn(lock: Lock, is_late: Callable[[], bool]) -> Iterator[None]:
 
 
 def from_first(action: Callable[[], Any]) -> Any:
-    """Return what `action` gives on rank 0, on each rank: something that JSON can hold.
+    """Do `action` on rank 0 alone; return its answer, something that JSON can hold, on every rank.
 
-    So is a UserError that it raises.
+    A UserError of the action is raised on every rank.
     """
     if count() == 1:
         return action()
@@ -194,7 +194,7 @@ _GOOD, _ERROR = b"+", b"!"
 
 
 def _broadcast(text: bytes | None) -> bytes:
-    """Return what rank 0 tells."""
+    """Return the text that rank 0 sends to all ranks."""
     length = torch.tensor(len(text or b""))
     dist.broadcast(length, 0)
     data = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(int(length), dtype=torch.uint8)

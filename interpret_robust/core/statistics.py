@@ -48,7 +48,7 @@ def wilson(successes: int, count: int) -> Interval:
 def rate(outcomes: npt.NDArray[Any]) -> Interval:
     """Return the share of outcomes (N,) that are 1, with Wilson's interval.
 
-    NaN is left out, and the answer where none is left.
+    NaN is left out. Where nothing else is there, the answer is NaN.
     """
     outcomes = outcomes[np.isfinite(outcomes)]
     return wilson(int(outcomes.sum()), len(outcomes)) if len(outcomes) else Interval(np.nan, np.nan, np.nan)
@@ -170,8 +170,8 @@ def interval(values: Array, *, seed: int = 0) -> Interval:
 
 
 def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Return Spearman's correlation of `first` and `second` (N,) over pairs that are finite, percentile bootstrap
-    interval.
+    """Return Spearman's correlation of `first` and `second` (N,) over pairs that are finite, with its percentile
+    bootstrap interval.
 
     NaN where there is no correlation: fewer than two pairs, or one side constant.
     """
@@ -199,7 +199,7 @@ def _spearman_of_drawn(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
 
 
 def _middle_ranks(places: npt.NDArray[np.intp], times: npt.NDArray[Any]) -> Array:
-    """Return rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
+    """Return the rank (N,) of each value among those drawn, ties at their mean rank, less the mean of all ranks."""
     tie_counts = np.bincount(places, times)
     ranks: Array = (np.cumsum(tie_counts) - (tie_counts - 1) / 2 - (times.sum() + 1) / 2)[places]
     return ranks
@@ -266,7 +266,7 @@ def over_seeds(values: Sequence[Array]) -> TestResult:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return P-values corrected for their number by Holm's step-down method (1979), in the order given."""
+    """Return p-values corrected for their number by Holm's step-down method (1979), in the order given."""
     adjusted_p, highest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(np.argsort(p_values, kind="stable")):
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
@@ -275,7 +275,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def area_under(curves: npt.NDArray[Any], counts: npt.ArrayLike) -> Array:
-    """Return area by trapezoids under curves (..., K) over `counts` (K,) as shares of the last one: 1 if all are 1."""
+    """Return the area (trapezoids) under curves (..., K) over `counts` (K,) as shares of the last: 1 if all are 1."""
     share = np.diff(counts) / np.max(counts)
     width = (np.append(share, 0) + np.append(0, share)) / 2
     # Unlike a product of matrices, einsum makes no copy of all rows in float64.

@@ -31,7 +31,7 @@ def to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Return uint8 images as float32 pixels in [0, 1] in [0, 1]."""
+    """Return uint8 images as float32 pixels in [0, 1]."""
     return images.float().div_(255)
 
 

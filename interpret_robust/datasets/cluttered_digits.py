@@ -90,7 +90,7 @@ def _generate(sources: _Sources, count: int, rng: np.random.Generator, finish: F
 
 
 def _compose(digits: Array, sources: Labels, rng: np.random.Generator) -> tuple[Array, Masks]:
-    """Return texture, then clutter, then the digit. Returns canvas (N, 32, 32, 3) in [0, 1] and mask (N, 32, 32)."""
+    """Paint texture, clutter and the digit; return the canvas (N, 32, 32, 3) in [0, 1] and the mask (N, 32, 32)."""
     count = len(sources)
     canvas = _texture(count, rng)
     for _ in range(_PIECES):
@@ -109,7 +109,7 @@ def _texture(count: int, rng: np.random.Generator) -> Array:
 
 
 def _enlarge(coarse: Array, axis: int) -> Array:
-    """Return linear interpolation of one axis to SIDE points."""
+    """Return an array with one axis interpolated linearly to SIDE points."""
     points = coarse.shape[axis]
     place = np.linspace(0, points - 1, SIDE)
     corner = np.minimum(place.astype(np.intp), points - 2)

@@ -44,7 +44,7 @@ def write_npz(path: Path, arrays: Arrays) -> None:
 
 
 class Content(NamedTuple):
-    """What a .npz holds: two splits, and the names of its classes where it tells them."""
+    """What a .npz holds: two splits, and the names of its classes where it has them."""
 
     train: Split
     test: Split
@@ -78,7 +78,7 @@ def content_of(path: Path, arrays: Arrays) -> Content:
 
 
 def _number_labels(path: Path, arrays: Arrays) -> tuple[str, ...] | None:
-    """Replace text labels in `arrays` by integers; return the names of the classes, or None where none are told."""
+    """Replace text labels in `arrays` by integers; return the names of the classes, or None where there are none."""
     names = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
     is_text = [arrays[key].dtype.kind == "U" for key in ("y_train", "y_test")]
     if not any(is_text):
@@ -196,6 +196,6 @@ def reason(error: Exception) -> str:
 
 
 def shorten(text: str) -> str:
-    """`text` on one line of at most 300 characters."""
+    """Return `text` on one line of at most 300 characters."""
     short = textwrap.shorten(text, 300, placeholder=" ...")
     return short if short == " ".join(text.split()) else close_quotes(short)

@@ -22,7 +22,7 @@ from interpret_robust.results.conditions import conditions
 
 
 def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
-    """Draw a figure from analysis files, unless it is there already; returns the picture's path.
+    """Draw a figure from analysis files, unless it is there already; return the picture's path.
 
     Raises UserError for a file that is missing, damaged, unfinished or of another analysis, and for files that
     are not of the same images under the same settings.

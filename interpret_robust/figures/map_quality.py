@@ -1,4 +1,4 @@
-"""How far maps move with the image, and how much of the loss's change they do not foretell, model by model."""
+"""How far maps move with the image, and how much of the loss's change they do not predict, model by model."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ DATASETS = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Return a row a model: sensitivity on the left, what is not foretold on the right, by shuffled maps hollow."""
+    """Return a row a model: sensitivity on the left, what is not predicted on the right, by shuffled maps hollow."""
     figure = new_figure(1.1 + 0.3 * len(results))
     with mpl.rc_context(RC):
         shift, unforetold = figure.subplots(1, 2, sharey=True)
@@ -27,7 +27,7 @@ def draw(results: Sequence[Result]) -> Drawing:
             axes.grid(visible=False, axis="y")
         shift.set_xlim(left=0)
         shift.set_xlabel("sensitivity: largest change of a map over its norm")
-        unforetold.set_xlabel("change of the loss not foretold, %\n(hollow: by maps with shuffled pixels)")
+        unforetold.set_xlabel("change of the loss not predicted, %\n(hollow: by maps with shuffled pixels)")
     numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
     return Drawing(figure, _caption(results), numbers)
 

@@ -30,7 +30,9 @@ STYLE: dict[str, Any] = {"markersize": 3.5, "linestyle": "none", "elinewidth": 0
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Left, accuracy against radius, a line a model; right, a row a model, with a mark for each attack at eps."""
+    """Return two panels: left, a line of accuracy against radius for each model; right, a row for each model with a mark
+    for each attack at eps.
+    """
     figure = new_figure(max(2.4, 1.0 + 0.42 * len(results)))
     with mpl.rc_context(RC):
         left, right = figure.subplots(1, 2)

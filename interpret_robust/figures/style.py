@@ -229,7 +229,7 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> 
 
 
 def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:
-    """Write `name`.pdf, .png and .json into `folder`, each in one step; returns their paths, picture first.
+    """Write `name`.pdf, .png and .json into `folder`, each in one step; return their paths, picture first.
 
     The caller holds the lock of the picture, see `core.locks`. Raises UserError for a picture that is not irt's.
     """

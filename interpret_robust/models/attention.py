@@ -65,7 +65,7 @@ class LinearAttention(nn.Module):
 
 
 def weighted_sum(local: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Softmax of scores (N, 1, H, W) over positions, and the local features' sum under it (Eqs. 4 and 5)."""
+    """Return the softmax of scores (N, 1, H, W) over positions, and the local features' sum under it (Eqs. 4 and 5)."""
     attention = scores.flatten(1).softmax(1)
     by_position = local.permute(0, 2, 3, 1).flatten(1, 2)  # as they lie in memory, and as their gradient should
     return attention, (attention[:, None] @ by_position)[:, 0]

@@ -78,7 +78,7 @@ class Card:
 
     @property
     def name(self) -> str:
-        """`label`, or as `torchvision-resnet18-random-layer3`."""
+        """Return `label`, or a name such as `torchvision-resnet18-random-layer3`."""
         if self.label is not None:
             return self.label
         weights = Path(self.weights).stem if self.weights else None
@@ -114,7 +114,7 @@ class Card:
 
     @classmethod
     def of(cls, entries: Mapping[str, Any]) -> Self:
-        """Return the card that `asdict` made this of, also by way of JSON."""
+        """Return the card whose `asdict`, perhaps read from JSON, this is."""
         return cls(**{**entries, "arguments": tuple(entries["arguments"])})
 
     def entries(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The file of a checkpoint without torch: where it comes from, and which tensors it holds, checked.
 
-It is a safetensors file: eight bytes of length, a JSON header of that length, the tensors' bytes. The header's
-metadata are told in `models.checkpoint`.
+It is a safetensors file: eight bytes of length, a JSON header of that length, the tensors' bytes. What the
+header's metadata hold is in `models.checkpoint`.
 """
 
 import hashlib

@@ -49,7 +49,7 @@ class Classifier(nn.Module):
         return logits
 
     def local_module(self) -> nn.Module:
-        """Return the layer whose output are the local features."""
+        """Return the layer whose output is the local features."""
         return self.backbone
 
     def forward(self, images: Tensor) -> Tensor:

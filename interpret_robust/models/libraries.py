@@ -125,7 +125,7 @@ def _missing_package(library: str) -> UserError:
 
 
 def _check_known(name: str, choices: Iterable[str], subject: str) -> None:
-    """Raise UserError for a name that is not known; of many names only the nearest are told."""
+    """Raise UserError for a name that is not known; of many names the error lists only the nearest."""
     choices = list(choices)
     if name in choices:
         return

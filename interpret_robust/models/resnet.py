@@ -41,14 +41,14 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """Return 3x3, no bias, initialized with fan-out: N(0, sqrt(2 / (9 * outputs)))."""
+    """Return a 3x3 convolution without bias, initialized by fan-out: N(0, sqrt(2 / (9 * outputs)))."""
     layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * outputs)))
     return layer
 
 
 def activate(x: Tensor) -> Tensor:
-    """Return leaky ReLU in the place of `x`, which nothing else needs."""
+    """Apply leaky ReLU in the place of `x`, which nothing else needs."""
     return F.leaky_relu_(x, NEGATIVE_SLOPE)
 
 

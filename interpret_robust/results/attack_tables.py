@@ -291,27 +291,28 @@ def _note(table: AttackTable) -> str:
         _effort(table, float(mean_gradients)),
     ]
     if any(row.setting == "black-box" for row in table.cells):
-        parts.insert(2, "black-box: attacked on the other seeds of the same variant, and the mean over them")
+        parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
     else:
-        parts.append("no black-box rows: they need files of two seeds of a variant (`irt train --copies`)")
+        parts.append("no black-box rows, which need files of two seeds of a variant (`irt train --copies`)")
     if not any(name.startswith("APGD") for name in table.readings):
-        parts.append("worst case without APGD, which finds more (`irt evaluate --apgd 100`)")
+        parts.append("the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)")
     if any(name.startswith("APGD-T") for name in table.readings):
-        parts.append("APGD-T attacks only what is right under all before it, of the rest stands what broke it")
+        parts.append("APGD-T attacks images that are right under all attacks before, and keeps what broke the others")
     if any(cell.steps is None for by_variant in table.paper.values() for cell in by_variant.values()):
-        parts.append("the paper does not tell the steps of its PGD")
+        parts.append("the paper does not say how many steps its PGD has")
     return "; ".join(parts)
 
 
 def _effort(table: AttackTable, mean_gradients: float) -> str:
     """Return how many gradients an image took on average, and how many its attacks ask for where all ask alike."""
     if any(name.startswith("APGD") for name in table.readings):
-        return f"{mean_gradients:.0f} gradients an image and source taken on average"
+        return f"{mean_gradients:.0f} gradients for each image and attacked model, on average"
     total = max(map(gradients_asked, table.files))
     if round(mean_gradients) == total:
-        return f"{total} gradients an image and source"
+        return f"{total} gradients for each image and attacked model"
     return (
-        f"{total} gradients an image and source asked for, {mean_gradients:.0f} taken: the others repeat earlier ones"
+        f"{total} gradients for each image and attacked model, of which {mean_gradients:.0f} were computed on average: "
+        "the others repeat earlier ones"
     )
 
 
@@ -322,7 +323,7 @@ def _spread(table: AttackTable) -> str:
         seeds.setdefault(tuple(models.values()), []).append(variant)
     kinds = {
         "mean \u00b1 standard deviation over training seeds": any(len(group) > 1 for group in seeds),
-        "Wilson 95 % interval over images where a cell is of one seed": any(
+        "Wilson 95 % interval over images where there is one seed": any(
             len(cell.seeds) == 1 for group in table.cells.values() for cell in group.values()
         ),
     }

@@ -229,14 +229,14 @@ def read(path: Path, schema: str | Sequence[str] | None = None) -> Result:
 
 
 def tree(path: Path) -> list[tuple[str, str, str]]:
-    """Return path, type and meaning of every dataset of a file, in order."""
+    """Return the path, type and meaning of every dataset of a file, in order."""
     _seal_of(path)
     with _view(path) as file:
         return [(name, _shape(dataset), _meaning(dataset)) for name, dataset in file.datasets()]
 
 
 def _shape(dataset: h5py.Dataset) -> str:
-    """Return type and shape of a dataset, such as `float32 8x20`."""
+    """Return the type and shape of a dataset, such as `float32 8x20`."""
     shape = "x".join(map(str, dataset.shape)) or "scalar"
     return f"{'text' if dataset.dtype.kind in 'OS' else dataset.dtype} {shape}"
 
@@ -246,7 +246,7 @@ def _meaning(dataset: h5py.Dataset) -> str:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """Return configuration, environment and run of a file."""
+    """Return the configuration, environment and run of a file."""
     _seal_of(path)
     with _open(path) as file:
         group = file[PROVENANCE]

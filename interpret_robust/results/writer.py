@@ -72,7 +72,7 @@ class Rows:
 
     @property
     def done(self) -> int:
-        """Return rows that are whole on the disk."""
+        """Return how many rows are whole on the disk."""
         return int(self._file[ENDS][...].max(initial=0))
 
     def append(self, rows: Mapping[str, AnyArray]) -> None:

@@ -203,9 +203,9 @@ def study(name: str, scale: str = "quick", seeds: int | None = None, architectur
 
     `architecture` takes the place of that of the scale; the recipe stays.
 
-    By default that is three, one for figures, and two for the reference study `cifar10`: each model and an independent
-    copy, which the black-box rows of a table need. Raises UserError for a name
-    that there is not, and for `quick` at another scale or of other seeds.
+    By default there are three seeds, one for figures, and two for the reference study `cifar10`: each model and an
+    independent copy, which the black-box rows of a table need. Raises UserError for an unknown name, and for `quick` at
+    another scale or of other seeds.
     """
     if name not in NAMES:
         raise unknown("study", name, NAMES)
@@ -258,8 +258,8 @@ class Step(NamedTuple):
     needs: tuple[Path, ...] = ()
 
 
-class _PlannedSteps(NamedTuple):
-    """A model that may have still to be trained."""
+class _PlannedModel(NamedTuple):
+    """A model of a study, which may still have to be trained."""
 
     path: Path
     job: Mapping[str, Any]
@@ -272,21 +272,21 @@ class _PlannedSteps(NamedTuple):
 
 def plan(study: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
     """Return every model and every answer of a study, in an order in which they can be made."""
-    models = _plan_steps(study, folders)
+    models = _plan_models(study, folders)
     answers = [step for _, steps in _answers(study, models, folders) for step in steps]
     return [*(Step(model.path) for model in models.values()), *answers]
 
 
-def _plan_steps(study: Study, folders: Folders) -> dict[Model, _PlannedSteps]:
+def _plan_models(study: Study, folders: Folders) -> dict[Model, _PlannedModel]:
     tasks = train_tasks(study, folders)
     return {
-        model: _PlannedSteps(folders.checkpoints / task.name, task.job().describe(), study.dataset)
+        model: _PlannedModel(folders.checkpoints / task.name, task.job().describe(), study.dataset)
         for model, task in zip(study.models, tasks, strict=True)
     }
 
 
 def _answers(
-    study: Study, models: Mapping[Model, _PlannedSteps], folders: Folders
+    study: Study, models: Mapping[Model, _PlannedModel], folders: Folders
 ) -> Iterator[tuple[Question, list[Step]]]:
     """Yield each question's files. What needs object masks is asked only where there are any."""
     data, jobs = load(study.dataset), {model.path: model.job for model in models.values()}
@@ -338,7 +338,7 @@ def question_tasks(
     `names_only` are the files that are wanted, None for all; `common` is what their tasks have in common.
     """
     pairs = []
-    for question, steps in _answers(study, _plan_steps(study, folders), folders):
+    for question, steps in _answers(study, _plan_models(study, folders), folders):
         chosen_steps = [step for step in steps if names_only is None or step.file.name in names_only]
         tasks = [task for step in chosen_steps for task in _tasks(question, step, folders, **common)]
         if tasks:
@@ -363,13 +363,13 @@ def reproduce(
     overwrite: bool = False,
     names_only: Collection[str] | None = None,
 ) -> list[tuple[Question, list[Path]]]:
-    """Train and ask; returns the files of the answers to each question.
+    """Train and ask; return the files of the answers to each question.
 
     Args:
         study: the study.
         folders: where its files go.
         device: auto, cpu or cuda.
-        say: told how it goes.
+        say: called with a sentence whenever something is done.
         deadline: a value of `time.monotonic()`.
         overwrite: make everything anew.
         names_only: names of files, see `plan`, or what is short for one of them (`resolve`), that are to be made,

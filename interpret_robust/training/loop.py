@@ -471,7 +471,7 @@ def _parallel(loss: Loss, device: torch.device) -> nn.Module:
 
 
 def _optimizer(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the recipe's, in few kernels. On a GPU its rate is a tensor, so that a recorded step sees it change."""
+    """Return the recipe's optimizer. On a GPU its rate is a tensor, so that a recorded step sees it change."""
     recipe = job.recipe
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]

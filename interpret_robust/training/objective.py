@@ -21,7 +21,7 @@ class Objective(NamedTuple):
 
 
 def feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """Return L2 distance of each pair of rows, (N,). Its gradient at distance zero is zero, not NaN."""
+    """Return the L2 distance of each pair of rows, (N,). Its gradient at distance zero is zero, not NaN."""
     distance: Tensor = torch.linalg.vector_norm(clean - adversarial, dim=1)
     return distance
 

@@ -13,7 +13,7 @@ from interpret_robust.core.errors import UserError
 
 
 def as_stored(settings: Any) -> dict[str, Any]:
-    """Return settings as a file tells them, by name.
+    """Return settings as a file stores them, by name.
 
     One that is newer than the file's schema (`newer` in its field's metadata) is left out at its default, so that the
     same question has the same configuration as in files from before.

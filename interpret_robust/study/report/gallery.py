@@ -111,7 +111,7 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
             "classes": job(maps[0])["class_names"],
             "labels": maps[0].first("per_image/label", count).tolist(),
             "scores": [score.label for score in SCORES],
-            "models": [model.location() for model in models],
+            "models": [model.describe() for model in models],
         },
     }
 
@@ -124,8 +124,8 @@ class _Model:
     other_files: Mapping[str, Result]
     count: int
 
-    def location(self) -> dict[str, Any]:
-        """Return answers and scores as JSON can hold them; None for what there is no file of."""
+    def describe(self) -> dict[str, Any]:
+        """Return answers and scores as JSON can hold them; None where there is no file of them."""
         robustness, rank = self.other_files.get("robustness"), self.other_files.get("attention-rank")
         return {
             "name": label(self.maps),

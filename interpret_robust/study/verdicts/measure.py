@@ -47,7 +47,7 @@ class Measure:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval tells the estimate from zero, else 0."""
+        """Return 1 or -1 where the interval tells the estimate from zero, else 0."""
         return int(self.estimate.low > 0) - int(self.estimate.high < 0)
 
     @property

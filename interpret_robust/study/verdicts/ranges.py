@@ -20,9 +20,7 @@ def weights_in_range(claim: Claim, models: tuple[str, ...], results: Sequence[Re
 
     They decide where models at both ends of the range are there; a weight outside of it is only shown.
     """
-    candidates = [
-        result for result in _values_in_range(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()
-    ]
+    candidates = [result for result in _attack_files(results) if set(WEIGHTS) <= job(result).get("recipe", {}).keys()]
     pairs = list(_pairs(models, candidates, (), WEIGHTS))
     low, high = claim.range
     weights = {_weight(first) for first, _ in pairs}
@@ -48,8 +46,7 @@ def narrow_and_wide(_: Claim, models: tuple[str, ...], results: Sequence[Result]
     """Yield white-box accuracy of a narrow network minus that of the one three times as wide, by the headline's
     reading.
     """
-    lambdas = _values_in_range(results)
-    for narrow, wide in _pairs(models * 2, lambdas, ("architecture",)):
+    for narrow, wide in _pairs(models * 2, _attack_files(results), ("architecture",)):
         widths = job(narrow)["architecture"], job(wide)["architecture"]
         if widths not in WIDTHS:
             continue
@@ -68,8 +65,8 @@ TABLES = ("table2", "table3")
 """The paper's tables of the narrow and of the wide network."""
 
 
-def _values_in_range(results: Sequence[Result]) -> list[Result]:
-    """Return files of attacks on test images."""
+def _attack_files(results: Sequence[Result]) -> list[Result]:
+    """Return the files of attacks on test images."""
     return [
         result for result in results if result.analysis == "robustness" and result.config["data"]["split"] == "test"
     ]
