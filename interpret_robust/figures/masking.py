@@ -30,7 +30,7 @@ STYLE: dict[str, Any] = {"markersize": 3.5, "linestyle": "none", "elinewidth": 0
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Return two panels: left, a line of accuracy against radius for each model; right, a row for each model with a mark
+    """Return two panels: left, a line of accuracy against radius for each model; right, a row for each with a mark
     for each attack at eps.
     """
     figure = new_figure(max(2.4, 1.0 + 0.42 * len(results)))
