@@ -104,14 +104,14 @@ def test_patterns_come_with_the_planted_data_by_name_and_with_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRT_DATA", str(tmp_path))
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     names = ("cluttered-digits", "cluttered-digits-planted", str(tmp_path / "own-planted.npz"))
     for name in names:
         made = digits(with_patterns="planted" in name)
         arrays = {"x_train": made.train.images, "x_test": made.test.images}
         write_npz(catalogue.file_of(name), arrays | {"y_train": made.train.labels, "y_test": made.test.labels})
     plain, with_patterns, own = map(catalogue.load, names)
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     assert plain.patterns is None and own.patterns is None
     change = (with_patterns.test.images.astype(np.int64) - plain.test.images) / 255
     assert with_patterns.patterns is not None

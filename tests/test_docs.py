@@ -55,7 +55,7 @@ def blocks(page: str) -> list[Block]:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A dataset of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     made = cluttered_digits(40, 21)  # more test images than the how-to's limit, which is then part of names
     write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(made))
     for name, preset in recipe.PRESETS.items():
@@ -68,7 +68,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
     yield work
     monkeypatch.undo()
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     forget()
 
 

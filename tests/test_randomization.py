@@ -12,6 +12,7 @@ import torch
 from networks import pixels, settle
 from scipy import stats
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from interpret_robust.analyses import randomization
 from interpret_robust.analyses.engine.work import Work
@@ -36,8 +37,11 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures.drawing import compose, draw
 from interpret_robust.models import Classifier, build, checkpoint
+from interpret_robust.models.external import copy_of
 from interpret_robust.models.folded import fold
+from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.reinitialize import random_network, randomize, stages
+from interpret_robust.models.wrapped import WrappedModel
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns
 
@@ -500,3 +504,25 @@ def test_random_networks_of_all_models_stand_in_the_gray_band(finished: dict[str
     (band,) = [tick.get_position()[0] for tick in axes.get_xticklabels() if tick.get_text() == "random"]
     marks = [float(container.lines[0].get_xdata()[0]) for container in axes.containers]
     assert len(marks) == 2 and all(abs(mark - band) < 0.5 for mark in marks)
+
+
+def cut(layer: nn.Module) -> None:
+    prune.l1_unstructured(layer, "weight", 0.1)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("hold", [nn.utils.weight_norm, cut])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_weights_that_a_layer_does_not_reset_itself_are_drawn_too(hold: Any) -> None:
+    """Weight normalization and pruning keep a layer's weights under other names, and compute `weight` of them."""
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten())
+    hold(network[0])
+    images = torch.rand(4, 3, 6, 7, generator=torch.Generator().manual_seed(0))
+    model = WrappedModel(copy_of(network), Preprocess((0.0,), (1.0,)), "0")
+    random = random_network(model, images, seed=0)
+    for (name, weights), original in zip(random.named_parameters(), model.parameters(), strict=True):
+        assert not torch.equal(weights, original), name
+    random(images)  # computes `weight` anew
+    used = torch.stack(
+        [torch.as_tensor(network.backbone.get_submodule("0").weight).flatten() for network in (random, model)]
+    )
+    assert float(torch.corrcoef(used)[0, 1].abs()) < 0.3

@@ -60,7 +60,7 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """Few models, datasets of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(plan, "QUICK", FEW)
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     for name in ("cluttered-digits", "cluttered-digits-planted", "cifar10"):
         small(name, catalogue.file_of(name))
     cifar10 = RECORDS["cifar10"]
@@ -75,7 +75,7 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     monkeypatch.chdir(work)
     external._external_model.cache_clear()
     yield work
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     external._external_model.cache_clear()
 
 

@@ -223,9 +223,9 @@ def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An own folder of datasets, with none in memory."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     yield tmp_path / "data"
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
 
 
 def save(path: Path, classes: int = 3, *, masks: bool = False) -> dict[str, np.ndarray]:

@@ -9,20 +9,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, H, K, Levels, Transformer, W, levels, noise, seeded
+from anyone import C, Convolutions, H, K, Levels, Transformer, W, levels, noise, save_tiny, seeded
 from networks import array, pixels
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 import interpret_robust as ir
+from interpret_robust.api.model import Model
+from interpret_robust.attacks.pgd import cross_entropy
+from interpret_robust.attribution.gradients import _noise_images, gradient_map
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import streams
 from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets import load as load_dataset
+from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card
 from interpret_robust.models.external import ExternalModel, bring, copy_of, unwrap
-from interpret_robust.models.layers import default_layer, measure_locality, reading
-from interpret_robust.models.logits import as_logits
+from interpret_robust.models.layers import default_layer, depend, locality, reading
+from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapped import WrappedModel
 
@@ -147,8 +153,152 @@ def test_a_network_that_crops_its_images_is_doubted() -> None:
             logits: Tensor = self.answer(self.body(images[:, :, 1:-2, 3:-1]).relu().mean((2, 3)))
             return logits
 
-    (doubt,) = doubts_about(seeded(Cropped))
+    doubt, stretch = doubts_about(seeded(Cropped))
     assert doubt.startswith("mine does not see the outer pixels of an image (1 above, 2 below, 3 left, 1 right): ")
+    # Columns lie a pixel apart, and 18 / 14 of one in a grid over the image: 13 / 2 (1 - 14 / 18) cells.
+    assert stretch.startswith("mine: positions at the edge of layer 'body' lie 1.4 cells away")
+
+
+@pytest.mark.parametrize(
+    ("padding", "before", "cells"),
+    [
+        (1, lambda images: images, None),
+        (1, lambda images: F.pad(images, [3, 3, 2, 2]), "3.8"),  # 24 columns over 18 pixels: 23 / 2 (24 / 18 - 1)
+        (0, lambda images: images, "0.8"),  # 15 / 2 (1 - 16 / 18)
+        (1, lambda images: images.flip(3), "17.0"),  # 17 / 2 (1 + 1)
+    ],
+)
+def test_positions_that_lie_elsewhere_than_a_grid_over_the_image_are_doubted(
+    padding: int, before: Any, cells: str | None
+) -> None:
+    class Grid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.shrink = nn.Conv2d(C, 8, 3, padding=padding), nn.AvgPool2d(1)
+            self.answer = nn.Linear(8, K)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.answer(self.body(before(images)).mean((2, 3)))
+            return logits
+
+    doubts = [doubt for doubt in doubts_about(seeded(Grid)) if "at the edge of layer" in doubt]
+    assert [re.findall(r"lie ([\d.]+) cells", doubt) for doubt in doubts] == ([[cells]] if cells else [])
+
+
+def test_an_ensemble_says_that_no_layer_sees_all_of_its_answer() -> None:
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = seeded(Convolutions), seeded(Convolutions, seed=1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.one(images) + self.two(images)
+            return logits
+
+    (doubt,) = doubts_about(Ensemble())
+    assert doubt.startswith("mine: no layer with positions sees all that its answer rests on. Local features are those")
+
+
+def test_random_numbers_that_hardly_ever_count_are_doubted() -> None:
+    def rarely(logits: Tensor) -> Tensor:
+        return logits.flip(1) if torch.rand(()) < 1e-6 else logits
+
+    (doubt,) = doubts_about(Changed(rarely))
+    assert doubt.startswith("mine draws random numbers, though 8 test images were answered the same each time")
+
+
+def test_a_batch_of_one_class_is_tried_too() -> None:
+    """An expert with room for half of a batch drops the other images that want it."""
+
+    def route(logits: Tensor) -> Tensor:
+        expert = logits.argmax(1)
+        rank = ((expert[:, None] == expert).tril().sum(1) - 1).float()
+        return torch.where((rank >= max(1, 0.9 * len(logits)))[:, None], torch.zeros(()), logits)
+
+    (doubt,) = doubts_about(Changed(route))
+    assert doubt.startswith("mine answers an image differently alone and in a batch of 64: ")
+
+
+class Tiring(nn.Module):
+    """Answers the other way round from a pass on."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.network, self.most, self.passes = seeded(Convolutions), most, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        logits: Tensor = self.network(images)
+        return logits if self.passes < self.most else logits.flip(1)
+
+
+@pytest.mark.parametrize("most", [5, 1000])
+def test_answers_that_change_while_they_are_asked_are_told_in_the_file(most: int) -> None:
+    network = Tiring(1000)
+    model = Model(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"))
+    network.passes, network.most = 0, most  # two of them before the analysis
+    answer = ir.analyze("robustness", model, limit=9, pgd=1, cw="none")
+    doubts = [doubt for doubt in answer.result.doubts if "after this analysis" in doubt]
+    assert len(doubts) == (most == 5)
+    for doubt in doubts:
+        assert doubt.startswith("noise-mine answered the first 8 images differently after this analysis than before it")
+        assert doubt in " ".join(str(answer).split())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda logits: logits[:, [0, 2, 1, *range(3, 20)]], "if its classes are read in another order"),
+        (lambda logits: logits.roll(1, 1), "100% if its classes are read in another order (0 as 1, 1 as 2, "),
+        (lambda logits: -logits, "100% if the smallest number counts: does it answer with distances?"),
+        (lambda logits: logits, ""),
+    ],
+)
+def test_answers_that_are_read_wrongly_are_doubted(change: Any, sentence: str) -> None:
+    class Read(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.levels = Levels(20)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = change(self.levels(images))
+            return logits
+
+    doubts = bring(Read(), Card("mine:net", label="mine"), levels(), "levels").doubts
+    assert [sentence in doubt for doubt in doubts if " is right on " in doubt] == ([True] if sentence else [])
+
+
+def test_colors_in_reverse_order_are_doubted() -> None:
+    images = np.zeros((60, H, W, C), np.uint8)
+    labels = np.arange(60) % 3
+    images[np.arange(60), :, :, labels] = 200
+    data = Dataset("colors", Split(images, labels), Split(images, labels), ("red", "green", "blue"))
+
+    class Colors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = nn.Identity()
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            blue, green, red = self.seen(pixels).mean((2, 3)).unbind(1)
+            return 2 * torch.stack([red, green, blue], 1)
+
+    (doubt,) = [
+        doubt for doubt in bring(Colors(), Card("mine:net", label="mine"), data, "c").doubts if "right" in doubt
+    ]
+    assert "right on 33% of the first 60 test images, and on 100% with the colors in reverse order" in doubt
+
+
+def test_logits_inside_of_a_part_are_named_with_a_dot() -> None:
+    answer = {"heads": {"cls": torch.ones(4, K)}, "loss": None}
+    assert logits_part(answer, K) == "heads.cls"
+    assert torch.equal(as_logits(answer, "heads.cls", K), torch.ones(4, K))
+    assert logits_part({"embedding": torch.zeros(4, K), **answer}, K) is None  # two that could be
+
+
+def test_a_loss_without_gradient_on_a_few_images_is_doubted() -> None:
+    (doubt,) = doubts_about(Changed(lambda logits: torch.where(logits[:, :1] > 0, 1e6, 1) * logits))
+    assert re.search(r"cross-entropy without any gradient on [1-7] of the first 8", doubt)
 
 
 @pytest.mark.parametrize("change", [torch.tanh, lambda images: images**3, lambda images: 100 * images])
@@ -593,8 +743,8 @@ def test_a_position_of_patches_depends_on_its_own_alone() -> None:
     network = seeded(Transformer)
     output = torch.zeros(1, 7, 10)  # of its shape: the class token's and six of the image
     image = pixels(1, C, H, W)
-    assert measure_locality(network, PLAIN, image, "low", output, 1) == 1.0
-    assert measure_locality(network, PLAIN, image, "low", output, 0) < 0.75
+    assert locality(depend(network, PLAIN, image, "low", output, 1)) == 1.0
+    assert locality(depend(network, PLAIN, image, "low", output, 0)) < 0.75
 
 
 # --- process settings
@@ -776,3 +926,56 @@ def test_a_file_says_how_its_images_were_drawn() -> None:
     assert answer["per_image/label"].tolist() == list(range(K))
     assert "The 7 images are drawn from all classes in proportion" in " ".join(str(answer).split())
     assert "drawn" not in ir.analyze("alignment", model).result.data
+
+
+# --- files that were written anew, and images that are black
+
+
+def test_a_file_that_was_written_anew_is_read_again(tmp_path: Path) -> None:
+    path, weights = tmp_path / "x.npz", tmp_path / "w.pt"
+    images = np.random.default_rng(0).integers(0, 256, (7, H, W, C), np.uint8)
+    locations = str(path), f"{__name__}:Convolutions"
+    answers = []
+    for shift in (0, 1):
+        labels = (np.arange(7) + shift) % 7
+        write_npz(path, {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels})
+        torch.save(seeded(Convolutions, seed=shift).state_dict(), weights)
+        assert load_dataset(locations[0]).test.labels[0] == shift
+        model = ir.load(locations[1], locations[0], weights=str(weights), normalize="none")
+        answers.append(model(torch.ones(1, C, H, W)))
+        torch.testing.assert_close(answers[-1], seeded(Convolutions, seed=shift)(torch.ones(1, C, H, W)))
+    assert not torch.equal(*answers)
+
+
+def test_images_that_were_divided_by_255_twice_are_refused(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 2, (4, H, W, C), np.uint8)
+    with pytest.raises(UserError, match="the brightest pixel is 1 of 255, as where images were divided by 255 before"):
+        ir.of_arrays(images / np.float32(255), [0, 1, 0, 1])
+    write_npz(
+        tmp_path / "x.npz",
+        {f"{key}_{part}": values for part in ("train", "test") for key, values in (("x", images), ("y", np.arange(4)))},
+    )
+    with pytest.raises(UserError, match=r"x.npz: the brightest pixel of x_train is 1 of 255"):
+        load_dataset(str(tmp_path / "x.npz"))
+
+
+# --- completeness
+
+
+@pytest.mark.parametrize("name", ["gradient-maps", "localization"])
+def test_maps_say_by_how_much_they_miss_what_they_promise(name: str, tmp_path: Path) -> None:
+    path = save_tiny(tmp_path / "tiny.npz")
+    model = ir.load(seeded(Convolutions, 3, 32, 32, 10), str(path), label="mine")
+    answer = ir.analyze(name, model, limit=3, source="integrated-gradients")
+    images, labels = (load_dataset(str(path)).test.first(3).images, load_dataset(str(path)).test.first(3).labels)
+    pixels_in = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    target = torch.from_numpy(labels)
+    maps = gradient_map("integrated-gradients", model.network, pixels_in, target, range(3))
+    with torch.no_grad():
+        starts = _noise_images(pixels_in, streams(0, range(3)))
+        change = cross_entropy(model(pixels_in), target) - cross_entropy(model(starts), target)
+    gap = float((maps.sum((1, 2, 3)) - change).abs().sum() / change.abs().sum())
+    assert 0 < gap < 0.1
+    assert answer.result.run["completeness_gap"] == pytest.approx(gap, rel=1e-3)
+    assert f"(completeness) by {gap:.2%}" in " ".join(str(answer).split())
+    assert "completeness_gap" not in ir.analyze(name, model, limit=3).result.run

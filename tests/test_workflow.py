@@ -41,11 +41,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """Few images under the name of the embedded data."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IRT_DATA", str(tmp_path_factory.mktemp("few")))
-        catalogue.load.cache_clear()
+        catalogue._load.cache_clear()
         made = cluttered_digits(192, 40)
         write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(made))
         yield dict(os.environ) | {"OMP_NUM_THREADS": "1"}
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
 
 
 @pytest.fixture(scope="module")

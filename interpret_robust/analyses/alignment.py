@@ -237,10 +237,12 @@ def largest_change(model: nn.Module, logits: Tensor, transforms: list[Tensor]) -
 
     It is divided by the L2 distance of the logits from their mean.
     """
-    logits_before = _doubles(logits)
+    # A class may be left out by -inf.
+    logits_before = _doubles(torch.where(logits.isfinite(), logits, 0))
     spread = _norm(logits_before - logits_before.mean(1, keepdims=True))
     with torch.no_grad():
-        changes = [_norm(_doubles(model(images)) - logits_before) for images in transforms]
+        answers = [torch.where(logits.isfinite(), model(images), 0) for images in transforms]
+    changes = [_norm(_doubles(answer) - logits_before) for answer in answers]
     return _ratio(np.max(changes, axis=0), spread)
 
 

@@ -26,7 +26,7 @@ from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.controls import pixel_shuffle
-from interpret_robust.attribution.gradients import gradient_map, map_promise
+from interpret_robust.attribution.gradients import gradient_map, map_promise, relative_gap
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
@@ -217,12 +217,6 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "count/negative": int((columns["per_image/factor"] < 0).sum()),
         "completeness/gap": relative_gap(columns["per_image/gap"], columns["per_image/promise"]),
     }
-
-
-def relative_gap(gap: AnyArray, promise: AnyArray) -> float:
-    """Return by how much maps miss what they promise to sum to, all images together; NaN where nothing is promised."""
-    total_gap, whole = (float(np.abs(values.astype(np.float64)).sum()) for values in (gap, promise))
-    return total_gap / whole if whole > 0 else np.nan
 
 
 def table_row(result: Result) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution import captum_methods
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.plugins import imported, is_reference
 from interpret_robust.core.random_numbers import streams
@@ -85,6 +86,23 @@ def map_promise(
             return cross_entropy(model(images), labels) - cross_entropy(model(baselines), labels)
     name = source.removeprefix(captum_methods.PREFIX)
     return captum_methods.promise(name, model, images, labels, streams(seed, indices))
+
+
+def completeness_gap(
+    source: str, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int], seed: int = 0
+) -> float:
+    """Return by how much the maps of `gradient_map` miss what they promise to sum to, see `relative_gap`."""
+    promise = map_promise(source, model, images, labels, indices, seed)
+    if bool(promise.isnan().any()):
+        return float("nan")
+    sums = gradient_map(source, model, images, labels, indices, seed).double().flatten(1).sum(1)
+    return relative_gap(*(values.cpu().numpy() for values in (sums - promise, promise)))
+
+
+def relative_gap(gap: AnyArray, promise: AnyArray) -> float:
+    """Return by how much maps miss what they promise to sum to, all images together; NaN where nothing is promised."""
+    total_gap, whole = (float(np.abs(values.astype(np.float64)).sum()) for values in (gap, promise))
+    return total_gap / whole if whole > 0 else np.nan
 
 
 def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: int) -> Tensor:

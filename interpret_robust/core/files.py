@@ -29,6 +29,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """Return numbers that are others after a file was written anew, None where there is none.
+
+    Example:
+        >>> stamp(Path("missing.npz"))
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 def remove_leftovers(*paths: Path) -> None:
     """Remove what killed processes left half-written of these files, see `replacing`.
 

@@ -1,6 +1,6 @@
 """Random numbers of an analysis: a stream for each image, so that nothing depends on batches, order or resuming.
 
-Those of the process are left to whoever runs it.
+And those of the process, which a network may draw from.
 """
 
 import random
@@ -20,9 +20,21 @@ def streams(seed: int, indices: Sequence[int], purpose: int = 0) -> list[np.rand
     return [np.random.Generator(np.random.Philox(np.random.SeedSequence(key))) for key in keys]
 
 
+def generator_states(device: torch.device) -> tuple[bytes, ...]:
+    """Return the states of the generators that a network on `device` may draw from: torch's, NumPy's and Python's.
+
+    Two calls give equal states where nothing was drawn between them.
+    """
+    _, keys, place, *normal = np.random.get_state()
+    states = [torch.get_rng_state().numpy().tobytes(), np.asarray(keys).tobytes(), repr((place, normal)).encode()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
+    return (*states, repr(random.getstate()).encode())
+
+
 @contextmanager
 def preserve_random_numbers(device: torch.device) -> Iterator[None]:
-    """Restore the states of torch's, NumPy's and Python's generators afterwards."""
+    """Restore the states of the same generators afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:

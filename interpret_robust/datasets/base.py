@@ -15,6 +15,9 @@ Masks = npt.NDArray[np.bool_]
 Patterns = npt.NDArray[np.float32]
 
 
+BLACK = "1 of 255, as where images were divided by 255 before"
+"""What is wrong with images whose largest value is 1."""
+
 ORDER_DEVIATIONS = 4.0
 """Standard deviations by which neighbors are alike more often than by chance in a split that is not shuffled."""
 

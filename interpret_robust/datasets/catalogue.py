@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.files import remove_leftovers
+from interpret_robust.core.files import remove_leftovers, stamp
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.plugins import load_entry_point, registered
 from interpret_robust.datasets import sources
@@ -90,12 +90,17 @@ def _load_installed(name: str) -> Dataset:
     return Dataset(name, train, test, class_names or _numbered(train))
 
 
-@lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
     """Return the dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
 
-    Raises UserError for an unknown name, a file that breaks the convention, or data that cannot be had.
+    It is kept in memory; a file that was written anew is read again. Raises UserError for an unknown name, a file that
+    breaks the convention, or data that cannot be had.
     """
+    return _load(name, stamp(Path(name)) if name.endswith(".npz") else None)
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, version: tuple[int, ...] | None) -> Dataset:  # noqa: ARG001
     if is_installed(name):
         return _load_installed(name)
     path = file_of(name)

@@ -6,7 +6,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.datasets.base import Dataset, Images, Labels, Split
+from interpret_robust.datasets.base import BLACK, Dataset, Images, Labels, Split
 
 
 def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:
@@ -53,6 +53,8 @@ def _as_images(images: Any) -> Images:
         if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
             raise UserError(f"images are of type {images.dtype}: give uint8, or floats in [0, 1].")
         images = np.round(255 * images).astype(np.uint8)
+    if images.max() == 1:
+        raise UserError(f"the brightest pixel is {BLACK}: give uint8 images from 0 to 255, or floats from 0 to 1.")
     in_front = images.shape[1] in (1, 3) and images.shape[3] not in (1, 3)
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1) if in_front else images)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from interpret_robust.core.errors import UserError, close_quotes
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import check_present, replacing
-from interpret_robust.datasets.base import Split
+from interpret_robust.datasets.base import BLACK, Split
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -171,6 +171,7 @@ def _split(path: Path, arrays: Arrays, part: str) -> Split:
     _demand(x.dtype == np.uint8, path, f"x_{part} has dtype {x.dtype}", "uint8, 0 to 255,")
     _demand(x.ndim in (3, 4), path, f"x_{part} has shape {x.shape}", "(N, H, W) or (N, H, W, C)")
     _demand(x.size > 0, path, f"x_{part} is empty with shape {x.shape}", "at least one image")
+    _demand(x.max() != 1, path, f"the brightest pixel of x_{part} is {BLACK},", "uint8 from 0 to 255")
     images = x if x.ndim == 4 else x[..., None]
     grid, count = images.shape[:3], len(images)
     _demand(images.shape[3] in (1, 3), path, f"x_{part} has shape {x.shape}", "1 or 3 channels at the end")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import generator_states
 from interpret_robust.models.classifier import Classifier
 
 BATCH, SMALL_BATCH = 64, 16
@@ -34,22 +35,29 @@ BLIND_SHARE = 0.05
 
 
 class Answers(NamedTuple):
-    """Logits (N, classes) of the same images: in one batch with copies of themselves, again, alone, and again."""
+    """Logits (N, classes) of the same images: in one batch with copies of themselves, again, alone, and again.
+
+    `alike` are those of a batch of copies of the first image; `has_drawn` tells whether random numbers were drawn.
+    """
 
     together: Tensor
     second: Tensor
     alone: Tensor
     alone_second: Tensor
+    alike: Tensor
+    has_drawn: bool
 
 
 def ask(model: Classifier, images: Tensor) -> Answers:
     """Return what a model answers to images (N, C, H, W), asked in four ways."""
     copies = (BATCH if images[0, 0].numel() <= SMALL else SMALL_BATCH) // len(images)
     batch = images.repeat(max(copies, 1), 1, 1, 1)
+    states = generator_states(images.device)
     with torch.no_grad():
         together, second = model(batch), model(batch)
         alone, alone_second = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
-    return Answers(together, second, alone, alone_second)
+        alike = model(images[:1].repeat(len(batch), 1, 1, 1))
+    return Answers(together, second, alone, alone_second, alike, states != generator_states(images.device))
 
 
 def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
@@ -73,7 +81,12 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
     else:
         if draws:
             yield f"answers the same each time: --draws {draws} changes nothing."
-        if not is_same(answers.together, answers.alone.repeat(len(answers.together) // len(images), 1)):
+        if answers.has_drawn:
+            yield (
+                f"draws random numbers, though {len(images)} test images were answered the same each time: they may "
+                "count in a few passes only. --draws 20 asks for the expectation over 20."
+            )
+        if not is_alone(answers):
             yield (
                 f"answers an image differently alone and in a batch of {len(answers.together)}: numbers depend on "
                 "--batch-size. Does a layer use statistics of its batch, or does the network remember earlier images?"
@@ -85,6 +98,14 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
 def is_random(answers: Answers) -> bool:
     """Return whether the same question got two answers."""
     return not (is_same(answers.together, answers.second) and is_same(answers.alone, answers.alone_second))
+
+
+def is_alone(answers: Answers) -> bool:
+    """Return whether an answer does not depend on the other images of its batch."""
+    copies = len(answers.together) // len(answers.alone)
+    return is_same(answers.together, answers.alone.repeat(copies, 1)) and is_same(
+        answers.alike, answers.alone[:1].expand_as(answers.alike)
+    )
 
 
 def is_same(first: Tensor, second: Tensor) -> bool:
@@ -152,8 +173,8 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     if count := int((~gradient.isfinite()).flatten(1).any(1).sum()):
         yield f"has gradients that are not numbers on {count} of the first {len(images)} test images."
         return
-    zero_count = int(((gradient.flatten(1) == 0).all(1) & ~logits.isnan().any(1)).sum())
-    if zero_count > len(images) // 2:
+    has_slope = (slope.flatten(1) != 0).any(1)
+    if zero_count := int(((gradient.flatten(1) == 0).all(1) & has_slope).sum()):
         yield (
             f"has a cross-entropy without any gradient on {zero_count} of the first {len(images)} test images, though "
             "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "

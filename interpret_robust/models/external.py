@@ -11,9 +11,10 @@ package.module:callable         whatever gives a torch.nn.Module
 import copy
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch.nn.parameter import is_lazy
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
+from interpret_robust.core.files import stamp
 from interpret_robust.core.plugins import first_words, imported
 from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import to_device, to_pixels
@@ -63,11 +65,11 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
         raise UserError(
             f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of an .npz."
         )
-    return _external_model(reference, source)
+    return _external_model(reference, source, *(stamp(Path(file)) for file in (reference.weights or "", source)))
 
 
 @lru_cache(maxsize=8)
-def _external_model(card: Card, source: str) -> "ExternalModel":
+def _external_model(card: Card, source: str, *_: tuple[int, ...] | None) -> "ExternalModel":
     data = load(source)
     return bring(network_of(card, len(data.class_names)), card, data, source)
 
@@ -276,8 +278,8 @@ def network_of(card: Card, classes: int) -> nn.Module:
     pretrained = card.weights in (None, "pretrained")
     if origin not in BUILDERS:
         imported(card.model)  # before the seed, of which its module may use some
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a library says of its own networks
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")  # what a library says of its own networks, and prints while it downloads
         torch.default_generator.manual_seed(0)
         try:
             if origin in BUILDERS:

@@ -188,15 +188,19 @@ class Choice(NamedTuple):
 
     `first` is the number of the first token of the image where it had to be measured, see `as_map`; `locality` the
     share of other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
-    positions, NaN where no gradient tells; `threshold` how large it has to be;
-    `skip_count` how many layers behind it were passed by because their positions are in doubt.
+    positions, NaN where no gradient tells; `threshold` how large it has to be; `stretch_cells` how many cells a
+    position at the edge lies away from where a grid over the whole image has it, 0 where no gradient tells;
+    `skip_count` how many layers behind it were passed by because their positions are in doubt; `sees_all` whether all
+    that the answer rests on passes through it, as far as that was looked at.
     """
 
     name: str
     first: int | None
     locality: float
     threshold: float
+    stretch_cells: float = 0.0
     skip_count: int = 0
+    sees_all: bool = True
 
     @property
     def is_doubtful(self) -> bool:
@@ -212,6 +216,9 @@ LEAST_OF_GRIDS = 0.5
 
 LEAST_POSITIONS = 9
 """A grid of fewer positions is too small to tell."""
+
+LEAST_PLACES = 3
+"""Rows or columns of positions that tell how far apart they are."""
 
 SAMPLE_SIZE = 16
 """Positions whose dependence on pixels is measured."""
@@ -232,7 +239,7 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
         if not choice.is_doubtful:
             return choice._replace(skip_count=skip_count)
         doubtful = doubtful or choice
-    return doubtful or (reading(network, preprocess, image, local[0]) if local else None)
+    return doubtful or (reading(network, preprocess, image, local[0])._replace(sees_all=False) if local else None)
 
 
 def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str) -> Choice:
@@ -243,48 +250,93 @@ def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str
     output, pixels = _output(network, preprocess, image, name), preprocess(image)
     is_tokens = isinstance(output, Tensor) and output.ndim == 3
     threshold = LEAST_OF_TOKENS if is_tokens else LEAST_OF_GRIDS
-    usual = Choice(name, None, measure_locality(network, preprocess, image, name, output), threshold)
+    dependence = depend(network, preprocess, image, name, output)
+    stretch_cells = 0.0 if dependence is None or is_tokens else dependence.stretch_cells()
+    usual = Choice(name, None, locality(dependence), threshold, stretch_cells)
     if not (is_tokens and usual.is_doubtful):
         return usual
     height, width = _grid(output.shape[1], pixels.shape[2] / pixels.shape[3])
     alternatives = [
-        usual._replace(first=first, locality=measure_locality(network, preprocess, image, name, output, first))
+        usual._replace(first=first, locality=locality(depend(network, preprocess, image, name, output, first)))
         for first in range(output.shape[1] - height * width + 1)
     ]
     best = max(alternatives, key=lambda choice: choice.locality)
     return usual if best.is_doubtful else best
 
 
-def measure_locality(
-    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, output: Any, first: int | None = None
-) -> float:
-    """Return the share of other cells on which a position depends less than on its own, see `Choice`.
+class Dependence(NamedTuple):
+    """On which pixels a sample of positions depends.
 
-    A position depends on a cell by the mean size of the gradient of its features, summed over channels with random
-    signs, with respect to the cell's pixels. A sample of SAMPLE_SIZE positions is measured, each on a copy of the image
-    (1, C, H, W), in one pass; `output` is what the layer gave for the image.
+    `size` (M, H, W) is how much position `sample[m]` of a grid (rows, columns) depends on each pixel.
+    """
+
+    size: Tensor
+    sample: Tensor
+    grid: tuple[int, int]
+
+    def locality(self) -> float:
+        """Return the share of other cells on which a position depends less than on its own, see `Choice`."""
+        cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
+        lower_shares = (cells < cells.gather(1, self.sample[:, None])).sum(1) / (cells.shape[1] - 1)
+        return float(lower_shares[cells.sum(1) > 0].mean())
+
+    def stretch_cells(self) -> float:
+        """Return how many cells a position at the edge lies away from its place, see `Choice`.
+
+        How far apart positions are is told by the middles of what they depend on, of those positions that depend on as
+        many lines of pixels as any: others are cut off by the edge of the image, or by rectifiers.
+        """
+        rows = torch.stack([self.sample // self.grid[1], self.sample % self.grid[1]])
+        return max(_stretch_cells(self.size.sum(2 - axis), rows[axis], length) for axis, length in enumerate(self.grid))
+
+
+def _stretch_cells(size: Tensor, places: Tensor, length: int) -> float:
+    """Return the same along one axis, of sizes (M, pixels) of positions at places (M,) of so many."""
+    pixels = size.shape[1]
+    has_effect = size > 0
+    first = has_effect.int().argmax(1)
+    last = pixels - 1 - has_effect.int().flip(1).argmax(1)
+    extent = torch.where(has_effect.any(1), last - first + 1, 0)
+    is_whole = extent == extent.max()
+    if int(extent.max()) == pixels or len(set(places[is_whole].tolist())) < LEAST_PLACES:
+        return 0.0
+    x, middle = (values[is_whole].double() for values in (places, (first + last) / 2))
+    x, middle = x - x.mean(), middle - middle.mean()
+    step = float((x * middle).sum() / x.square().sum())
+    return abs(step * length / pixels - 1) * (length - 1) / 2
+
+
+def depend(
+    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, output: Any, first: int | None = None
+) -> Dependence | None:
+    """Return on which pixels positions of a layer depend; None where that cannot be told, or there are too few.
+
+    By the size of the gradient of a position's features, summed over channels with random signs. A sample of
+    SAMPLE_SIZE positions is measured, each on a copy of the image (1, C, H, W), in one pass; `output` is what the
+    layer gave for the image.
     """
     pixels = preprocess(image)
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
     local_map = as_map(output, aspect, prefix, first)
     if local_map is None or (places := local_map.local[0, 0].numel()) < (2 if output.ndim == 3 else LEAST_POSITIONS):
-        return float("nan")
+        return None
     height, width = local_map.local.shape[2:]
     sample = torch.linspace(0, places - 1, min(SAMPLE_SIZE, places)).round().long().to(image.device)
     copies = image.expand(len(sample), -1, -1, -1).clone().requires_grad_()
     with torch.enable_grad():
         local_map = as_map(_output(network, preprocess, copies, name), aspect, prefix, first)
         if local_map is None or not local_map.local.requires_grad or len(local_map.local) != len(sample):
-            return float("nan")
+            return None
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(0, 2, (local_map.local.shape[1],), generator=generator).to(image) * 2 - 1
         features = local_map.local.float().flatten(2)[range(len(sample)), :, sample]
         (gradient,) = torch.autograd.grad((features * signs).sum(), copies, allow_unused=True)
-    if gradient is None:
-        return float("nan")
-    size = F.adaptive_avg_pool2d(gradient.abs().sum(1, keepdim=True), (height, width)).flatten(1)
-    lower_shares = (size < size.gather(1, sample[:, None])).sum(1) / (places - 1)
-    return float(lower_shares[size.sum(1) > 0].mean())
+    return None if gradient is None else Dependence(gradient.abs().sum(1), sample, (height, width))
+
+
+def locality(dependence: Dependence | None) -> float:
+    """Return the locality of a layer, see `Choice`; NaN where nothing tells."""
+    return float("nan") if dependence is None else dependence.locality()
 
 
 def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: str) -> Any:

@@ -14,7 +14,8 @@ def as_logits(answer: Any, part: str | None, classes: int | None) -> Tensor:
 
     Args:
         answer: a tensor; or a tuple, a list or a mapping that `part` picks from.
-        part: the number or the name of the part that are the logits; None where the answer is a tensor.
+        part: the number or the name of the part that are the logits, `name.number` of a part of a part; None where
+            the answer is a tensor.
         classes: where there are two, one number an image, (N,) or (N, 1), is the logit of the second against the first.
 
     Raises UserError where there is no such part, or it is no tensor of numbers.
@@ -45,7 +46,11 @@ def _parts(answer: Any) -> dict[str, Any]:
         parts |= getattr(answer, "_asdict", dict)()
     else:
         parts = vars(answer) if hasattr(answer, "__dict__") and not isinstance(answer, Tensor) else {}
-    return {str(name): part for name, part in parts.items()}
+    flat = {str(name): part for name, part in parts.items()}
+    for name, part in tuple(flat.items()):
+        if isinstance(part, Mapping | tuple | list):
+            flat |= {f"{name}.{inner}": below for inner, below in _parts(part).items()}
+    return flat
 
 
 def logits_part(answer: Any, classes: int) -> str | None:

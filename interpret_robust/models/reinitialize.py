@@ -5,8 +5,9 @@ stage, the classifier first. A map or a score that is not that of a random netwo
 from the learned weights.
 
 A layer is drawn again by its own `reset_parameters`, which every layer of torch has: batch norm without scale and
-shift, convolutions and linear layers as torch initializes them. Weights that belong to no such layer are drawn from
-the normal of their own mean and deviation. This asks nothing of the architecture.
+shift, convolutions and linear layers as torch initializes them. Weights that this leaves as they are, those of weight
+normalization and of pruning among them, and weights that belong to no such layer, are drawn from the normal of their
+own mean and deviation. This asks nothing of the architecture.
 """
 
 import copy
@@ -82,11 +83,12 @@ def _own_parameters(layer: nn.Module) -> list[nn.Parameter]:
 
 
 def _redraw(layer: nn.Module) -> None:
+    originals = [weights.clone() for weights in _own_parameters(layer)]
     fresh: Callable[[], None] | None = getattr(layer, "reset_parameters", None)
     if fresh is not None:
         fresh()
-    else:
-        for weights in _own_parameters(layer):
+    for weights, original in zip(_own_parameters(layer), originals, strict=True):
+        if torch.equal(weights, original):
             weights.normal_(float(weights.mean()), float(weights.std(correction=0)))
 
 

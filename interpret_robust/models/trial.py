@@ -5,10 +5,12 @@ sentences are kept in the files of all answers that rest on the model, and shown
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 from torch import Tensor
 
@@ -16,12 +18,16 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import preserve_random_numbers
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits
+from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.layers import Choice
 from interpret_robust.models.preprocess import STATISTICS, Preprocess, Statistics
 from interpret_robust.models.wrapped import WrappedModel
+
+MOST_CELLS = 0.6
+"""How far a position may lie from its place: a convolution of stride 2 that pads both sides alike moves it by 1/2."""
 
 MANY_SKIPPED = 3
 """Layers behind the one that is taken from which on a sentence says so: one may be a change of shape."""
@@ -97,7 +103,53 @@ def doubts_about_answers(model: Classifier, images: Tensor, label: str) -> Itera
         raise UserError(f"{label}: {error}") from error
 
 
+def doubt_about_change(model: Classifier, images: Tensor) -> Callable[[], str | None]:
+    """Ask a model a few images (N, C, H, W), and return what asks it again later and says whether its answers changed.
+
+    None is said of a model whose answers differ at once, which the trial tells of. Sentences begin with a verb, to be
+    read behind the model's name. Random numbers are left as found.
+
+    Example:
+        >>> ask_again = doubt_about_change(model, images)
+        >>> ask_again()
+    """
+
+    @torch.no_grad()
+    def ask() -> Tensor:
+        with preserve_random_numbers(images.device):
+            logits: Tensor = model(images)
+            return logits
+
+    first_answers = ask()
+    is_steady = is_same(first_answers, ask())
+
+    def ask_again() -> str | None:
+        last_answers = ask()
+        if not is_steady or is_same(first_answers, last_answers):
+            return None
+        count = int((predicted_classes(first_answers) != predicted_classes(last_answers)).sum())
+        return (
+            f"answered the first {len(images)} images differently after this analysis than before it ({count} "
+            "decisions changed): its answers change as it is asked, and these numbers cannot be repeated. Does it "
+            "count its passes, or remember earlier images?"
+        )
+
+    return ask_again
+
+
 def _of_layer(layer: Choice, label: str) -> Iterator[str]:
+    if not layer.sees_all:
+        yield (
+            f"{label}: no layer with positions sees all that its answer rests on. Local features are those of layer "
+            f"'{layer.name}', on which a part of it rests: ranks and maps by position are of that part. --local-layer "
+            "names another."
+        )
+    if layer.stretch_cells > MOST_CELLS:
+        yield (
+            f"{label}: positions at the edge of layer '{layer.name}' lie {layer.stretch_cells:.1f} cells away from "
+            "where a grid over the whole image has them, since its forward pads or crops the image, or its "
+            "convolutions do not pad: maps by position are shifted there. --local-layer names another."
+        )
     if layer.skip_count >= MANY_SKIPPED:
         yield (
             f"{label}: local features are those of layer '{layer.name}', since the positions of {layer.skip_count} "
@@ -115,46 +167,54 @@ def _of_layer(layer: Choice, label: str) -> Iterator[str]:
 def _of_normalization(
     model: WrappedModel, data: Dataset, label: str, normalize: str, alternatives: Mapping[str, Statistics]
 ) -> tuple[float, int, str | None]:
-    """Return the share of a few test images that are right, how many, and a doubt about the normalization, or None.
+    """Return the share of a few test images that are right, how many, and a doubt about how they are asked, or None.
 
-    In doubt is a model that is right on more images under another one (McNemar's exact test at SIGNIFICANT), and one
-    that is not better than always giving the most frequent class (an exact binomial test). Few images tell neither.
+    In doubt is a model that is right on more images if it is asked otherwise (McNemar's exact test at SIGNIFICANT), and
+    one that is not better than always giving the most frequent class (an exact binomial test). Few images tell neither.
+    Without alternatives only the second is tried.
     """
     own_preprocess, device = model.preprocess, model.preprocess.mean.device
     side = own_preprocess.size or max(data.image_shape[1:])
     split = data.test.draw(NORMALIZATION_IMAGES if side * side <= SMALL else NORMALIZATION_IMAGES // 3)
-    pixels, labels = to_device(split, device)
-    right = _judge(model, to_pixels(pixels), labels)
-    declared_right, count, channels = right(own_preprocess), len(split), data.image_shape[0]
-    accuracy = float(declared_right.mean())
+    images = to_pixels(to_device(split, device)[0])
+    logits, count = _answers(model, images, own_preprocess), len(split)
+    right = _classes(logits) == split.labels
+    accuracy = float(right.mean())
     chance, largest = 1 / len(data.class_names), float(np.bincount(data.test.labels).max() / len(data.test))
     guess = "guessing"
     if largest > UNEVEN * chance:
         chance, guess = largest, "always naming the most frequent class"
     summary = f"{label} is right on {accuracy:.0%} of the first {count} test images"
-    better: dict[str, float] = {}
-    # Of fewer wrong images no other normalization could be significantly better.
-    if int((~declared_right).sum()) >= LEAST_WRONG and np.array_equal(right(own_preprocess), declared_right):
-        for name, (mean, deviation) in alternatives.items():
-            other = Preprocess(mean, deviation, own_preprocess.size).to(device)
-            if len(mean) in (1, channels) and not other.is_like(own_preprocess):
-                other_right = right(other)
-                is_better = other_right.mean() > accuracy
-                if is_better and mcnemar(other_right, declared_right).p_value < SIGNIFICANT:
-                    better[name] = float(other_right.mean())
-    if better:
-        listing = ", ".join(f"{better[name]:.0%} with {name}" for name in sorted(better, key=better.__getitem__)[::-1])
-        doubt = (
-            f"{summary} with --normalize {normalize}, and on {listing}: give --normalize as the network was trained."
-        )
-    elif binomtest(int(declared_right.sum()), count, chance, "greater").pvalue > SIGNIFICANT >= chance**count:
-        doubt = (
+
+    def is_better(other: Right) -> bool:
+        is_more = other.mean() > accuracy and mcnemar(other, right).p_value < SIGNIFICANT
+        return is_more and _is_above(other, chance)
+
+    # Of fewer wrong images no other way could be significantly better.
+    if (
+        alternatives
+        and int((~right).sum()) >= LEAST_WRONG
+        and torch.equal(_answers(model, images, own_preprocess), logits)
+    ):
+        other_rights = _judge_normalizations(model, images, split.labels, alternatives)
+        better = {name: float(other.mean()) for name, other in other_rights.items() if is_better(other)}
+        if better:
+            listing = ", ".join(
+                f"{better[name]:.0%} with {name}" for name in sorted(better, key=better.__getitem__)[::-1]
+            )
+            remedy = "give --normalize as the network was trained."
+            return accuracy, count, f"{summary} with --normalize {normalize}, and on {listing}: {remedy}"
+        for other, condition in _other_readings(model, images, split.labels, logits):
+            if is_better(other):
+                return accuracy, count, f"{summary}, and on {other.mean():.0%} {condition}"
+    if not _is_above(right, chance) and chance**count <= SIGNIFICANT:
+        return (
+            accuracy,
+            count,
             f"{summary}, hardly more than {guess} ({chance:.0%}): are its normalization and the order of its "
-            "classes right?"
+            "classes right?",
         )
-    else:
-        doubt = None
-    return accuracy, count, doubt
+    return accuracy, count, None
 
 
 UNEVEN = 1.5
@@ -163,18 +223,80 @@ UNEVEN = 1.5
 LEAST_WRONG = 8
 """The fewest images, all right under one normalization and wrong under another, that McNemar's test at 0.01 tells."""
 
+Right = npt.NDArray[np.bool_]
+"""Which images (N,) are right."""
 
-def _judge(model: WrappedModel, images: Tensor, labels: Tensor) -> Callable[[Preprocess], Any]:
-    """Return a function from a normalization to which images (N,) are right under it."""
 
-    @torch.no_grad()
-    def right(preprocess: Preprocess) -> Any:
-        own_preprocess = model.preprocess
-        model.preprocess = preprocess
-        try:
-            predicted = [predicted_classes(model(batch)) for batch in torch.split(images, 25)]
-        finally:
-            model.preprocess = own_preprocess
-        return (torch.cat(predicted) == labels).cpu().numpy()
+def _is_above(right: Right, chance: float) -> bool:
+    return bool(binomtest(int(right.sum()), len(right), chance, "greater").pvalue <= SIGNIFICANT)
 
-    return right
+
+def _classes(logits: Tensor) -> npt.NDArray[np.int64]:
+    classes: npt.NDArray[np.int64] = predicted_classes(logits).cpu().numpy()
+    return classes
+
+
+@torch.no_grad()
+def _answers(model: WrappedModel, images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Return the logits of images (N, C, H, W) behind another preprocessing."""
+    own_preprocess = model.preprocess
+    model.preprocess = preprocess
+    try:
+        return torch.cat([model(batch) for batch in torch.split(images, 25)])
+    finally:
+        model.preprocess = own_preprocess
+
+
+def _judge_normalizations(
+    model: WrappedModel, images: Tensor, labels: Labels, alternatives: Mapping[str, Statistics]
+) -> dict[str, Right]:
+    """Return which images are right under each normalization that is another than the model's."""
+    rights = {}
+    for name, (mean, deviation) in alternatives.items():
+        other = Preprocess(mean, deviation, model.preprocess.size).to(images.device)
+        if len(mean) in (1, images.shape[1]) and not other.is_like(model.preprocess):
+            rights[name] = _classes(_answers(model, images, other)) == labels
+    return rights
+
+
+def _other_readings(model: WrappedModel, images: Tensor, labels: Labels, logits: Tensor) -> Iterator[tuple[Right, str]]:
+    """Yield which images are right where the model is asked or read otherwise, and how, as the end of a sentence."""
+    yield (
+        _classes(-logits) == labels,
+        "if the smallest number counts: does it answer with distances? Return their negative.",
+    )
+    if images.shape[1] > 1:
+        yield (
+            _classes(_answers(model, images.flip(1), model.preprocess)) == labels,
+            "with the colors in reverse order: was it trained on BGR? Let its forward flip the channels.",
+        )
+    predicted, classes = _classes(logits), logits.shape[1]
+    if classes <= len(labels) // 4:
+        right, order = _judge_order(predicted, labels, classes)
+        moves = ", ".join(f"{own} as {other}" for own, other in enumerate(order) if own != other)
+        if right.mean() > 0.5:
+            yield (
+                right,
+                f"if its classes are read in another order ({moves}): give them the order of the data's labels.",
+            )
+
+
+def _judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> tuple[Right, list[int]]:
+    """Return which images are right in the order of classes that suits the others best, and the order of all.
+
+    Each half of the images of a class is judged by the order that suits the other half.
+    """
+    half = np.array([(labels[:place] == label).sum() % 2 for place, label in enumerate(labels)])
+    right = np.zeros(len(labels), np.bool_)
+    for part in (0, 1):
+        order = _best_order(predicted[half != part], labels[half != part], classes)
+        right[half == part] = order[labels[half == part]] == predicted[half == part]
+    return right, _best_order(predicted, labels, classes).tolist()
+
+
+def _best_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+    """Return the class (classes,) that stands for each label where most images are right, its own where as many are."""
+    counts = 0.5 * np.eye(classes)
+    np.add.at(counts, (labels[predicted >= 0], predicted[predicted >= 0]), 1)
+    order: npt.NDArray[np.int64] = linear_sum_assignment(counts, maximize=True)[1]
+    return order

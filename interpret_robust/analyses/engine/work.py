@@ -15,9 +15,10 @@ import torch
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
-from interpret_robust.analyses.engine.settings import as_stored, shares_attack
+from interpret_robust.analyses.engine.settings import SourceSettings, as_stored, shares_attack
 from interpret_robust.attacks import cache
 from interpret_robust.attacks.pgd import answers_repeat
+from interpret_robust.attribution.gradients import completeness_gap
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
@@ -30,6 +31,7 @@ from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
+from interpret_robust.models.trial import ANSWER_IMAGES, doubt_about_change
 from interpret_robust.models.wrapped import WrappedModel
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Columns, Places
@@ -81,7 +83,7 @@ class Work:
         self.analysis, self.device, self.batch_size = analysis, device, batch_size
         self.dataset = dataset
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
-        self._deadline = deadline
+        self._deadline, self._late_doubts = deadline, list[str]()
         self.is_new = False
         limit = effective_limit(limit, dataset.split(split))
         self.recalibrate = recalibration.check_kind(recalibrate)
@@ -300,12 +302,24 @@ class Work:
             cache.shared_attacks(self.model, self._identity()),
             self._sink(rows, missing_images, own_firsts) as sink,
         ):
+            doubts_later = list(self._ask_before())
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
                 with self._naming_images(batch):
                     rows_of_batch = self.analysis.rows(self.model, batch, context)
                 sink.append(rows_of_batch)
                 bar.update(len(batch.indices) * ranks.count())
+            self._late_doubts = [f"{name} {doubt}" for name, ask_again in doubts_later if (doubt := ask_again())]
+
+    def _ask_before(self) -> Iterator[tuple[str, Callable[[], str | None]]]:
+        """Ask each model from elsewhere a few images, and yield its name and what asks it again afterwards.
+
+        Models of ours keep no state.
+        """
+        images = self._first_images().images
+        for name, model in ((self._subject.name, self.model), *self.evaluators.items()):
+            if isinstance(model, WrappedModel):
+                yield name, doubt_about_change(model, images)
 
     @contextmanager
     def _naming_images(self, batch: Batch) -> Iterator[None]:
@@ -336,10 +350,26 @@ class Work:
         columns = rows.columns()
         summary = self.analysis.summarize(columns, self.split)
         summary |= self.analysis.examples(columns, self.split, self.settings)
-        doubts = [*self.origin["doubts"], *self._count_unanswered(columns)]
+        doubts = [*self.origin["doubts"], *self._late_doubts, *self._count_unanswered(columns)]
         seconds = round(time.monotonic() - began, 1)
-        run = provenance.code_version() | self.origin | {"doubts": doubts, "seconds": seconds}
+        run = provenance.code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
         rows.finish(summary, run)
+
+    def _gap(self) -> dict[str, float]:
+        """Return by how much maps of the first images miss what they promise to sum to, where they promise it.
+
+        An analysis that measures this of all images has a column of it.
+        """
+        has_column = "completeness/gap" in {column.path for column in self.analysis.schema.summary}
+        if has_column or not isinstance(self.settings, SourceSettings):
+            return {}
+        batch = self._first_images()
+        seed = getattr(self.settings, "seed", 0)
+        gap = completeness_gap(self.settings.source, self.model, batch.images, batch.labels, batch.indices, seed)
+        return {} if math.isnan(gap) else {"completeness_gap": gap}
+
+    def _first_images(self) -> Batch:
+        return make_batch(self.split, range(min(ANSWER_IMAGES, len(self.split))), self.device)
 
     def _count_unanswered(self, columns: Columns) -> Iterator[str]:
         """Yield a sentence where images were answered with NaN, by whatever model."""
