@@ -806,3 +806,16 @@ def test_a_librarys_function_is_given_no_file(
     Path("mine.pt").write_bytes(b"not read")
     with pytest.raises(UserError, match=r"could make .* read, and unpickle, the file mine.pt: name it with --weights"):
         network_of(Card(model, arguments=arguments), 3)
+
+
+def noisy() -> nn.Module:
+    print("Downloading weights")
+    network: nn.Module = seeded(Convolutions)
+    return network
+
+
+def test_what_a_builder_prints_does_not_go_where_tables_go(capsys: pytest.CaptureFixture[str]) -> None:
+    network_of(Card(f"{__name__}:noisy"), K)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Downloading weights" in output.err
