@@ -1,4 +1,4 @@
-"""Cases of `speed.py` for what is not computed again: ours beside the same code that computes it each time."""
+"""Cases of `speed.py` of ours beside ours: what is not computed again, or in fewer digits."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from interleaved import Case, Contender, Finding, Run
-from speed_cases import OURS, Given
+from speed_cases import CPU, OURS, RECIPE, Given
 
 from interpret_robust.analyses import alignment, gradmap_score
 from interpret_robust.attacks import cache
@@ -19,8 +19,14 @@ from interpret_robust.core import process_pool
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.process_pool import cores
+from interpret_robust.datasets import load
+from interpret_robust.models import checkpoint
+from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5
 from interpret_robust.study import report
+from interpret_robust.training.job import Job
+from interpret_robust.training.loop import Run as TrainingRun
+from interpret_robust.training.recipe import preset
 
 ATTACKED: dict[str, dict[str, str]] = {
     "robustness": {"pgd": "20", "cw": "none"},
@@ -186,9 +192,47 @@ def pictures(given: Given) -> list[Case]:
     ]
 
 
+def train_rounded(given: Given) -> list[Case]:
+    """Training steps whose attacks take gradients in bfloat16."""
+    return [_train_rounded(given, architecture) for architecture in ("small", "narrow")]
+
+
+def _train_rounded(given: Given, architecture: str) -> Case:
+    steps = 4
+    source = checkpoint.read(given.path("at")).about["source"]
+
+    def run(precision: str) -> Run:
+        changes = (*RECIPE, "batch_size=64", f"attack_precision={precision}")
+        recipe = preset("quick", "cluttered-digits", changes)
+        run = TrainingRun(Job(load(source), architecture, variant("at"), 0, recipe), CPU)
+
+        def advance() -> float:
+            run.totals.clear()
+            for _ in range(steps):
+                run.advance()
+            return float(run.totals.sums[0]) / (steps * recipe.batch_size)
+
+        return advance
+
+    def compare(losses: Mapping[str, float]) -> list[Finding]:
+        apart = abs(losses[OURS] / losses["float32"] - 1)
+        sentence = f"the loss under attack of the first {steps} steps differs by {apart:.1e} of itself"
+        return [Finding(sentence, apart < 0.01)]
+
+    return Case(
+        f"train {architecture} in bfloat16",
+        f"{steps} training steps of `at` from fresh weights, gradients of the attack in bfloat16: network "
+        f"`{architecture}`, cluttered digits, batch 64, PGD of 5 steps of 2/255 in eps 8/255, batch norm in eval mode "
+        "in the attack",
+        [Contender(OURS, lambda: run("bfloat16")), Contender("float32", lambda: run("float32"))],
+        compare,
+    )
+
+
 CASES: dict[str, Callable[[Given], list[Case]]] = {
     "attack-once": attack_once,
     "linearized": linearized,
     "read-maps": read_maps,
     "pictures": pictures,
+    "train-bfloat16": train_rounded,
 }

@@ -86,8 +86,13 @@ def test_two_steps_equal_a_plain_loop(digits: Dataset, name: str) -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    [RECIPE, replace(RECIPE, ema=0.9), replace(RECIPE, optimizer="adam", learning_rate=1e-3)],
-    ids=["sgd", "average", "adam"],
+    [
+        RECIPE,
+        replace(RECIPE, ema=0.9),
+        replace(RECIPE, optimizer="adam", learning_rate=1e-3),
+        replace(RECIPE, attack_precision="bfloat16", attack_batch_norm="train"),
+    ],
+    ids=["sgd", "average", "adam", "bfloat16"],
 )
 def test_a_run_stopped_after_every_step_ends_with_the_same_bits(
     tmp_path: Path, digits: Dataset, recipe: Recipe

@@ -96,7 +96,7 @@ def fold(model: Classifier) -> Classifier:
     """
     if model.is_folded:
         return model
-    network = _freeze(model).eval()
+    network = freeze(model).eval()
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, Unit):
@@ -107,7 +107,7 @@ def fold(model: Classifier) -> Classifier:
     return network.eval().to(memory_format=torch.channels_last)
 
 
-def _freeze(module: M) -> M:
+def freeze(module: M) -> M:
     """Return a copy that shares all numbers: as `copy.deepcopy` would give, in an eighth of its time."""
     twin = copy.copy(module)
     twin._buffers = dict(module._buffers)
@@ -115,5 +115,5 @@ def _freeze(module: M) -> M:
         name: weights if weights is None else nn.Parameter(weights.detach(), requires_grad=False)
         for name, weights in module._parameters.items()
     }
-    twin._modules = {name: child if child is None else _freeze(child) for name, child in module._modules.items()}
+    twin._modules = {name: child if child is None else freeze(child) for name, child in module._modules.items()}
     return twin

@@ -20,7 +20,8 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        local_mean, local_variance = torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
+        # Of a network in bfloat16 the statistics, as the weights of its batch norm, are in float32.
+        local_mean, local_variance = torch.ops.aten.batch_norm_update_stats(x.to(weight.dtype), None, None, 0.0)
         # In float64, where nothing is lost when the square of the mean is taken away again.
         first = local_mean.double()
         moments = torch.stack([torch.ones_like(first), first, local_variance + first.square()])

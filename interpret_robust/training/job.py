@@ -1,6 +1,6 @@
 """What is to be trained: everything that decides the weights, and nothing else."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from interpret_robust.core.file_names import file_part
@@ -40,5 +40,5 @@ class Job:
             "architecture": self.architecture,
             "variant": self.variant.name,
             "seed": self.seed,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.describe(),
         }

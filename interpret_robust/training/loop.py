@@ -31,12 +31,13 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.core.round_robin import to_end
 from interpret_robust.datasets.batches import TrainingBatches
 from interpret_robust.models import Classifier, build, checkpoint
+from interpret_robust.models.bfloat16 import copy_in_bfloat16
+from interpret_robust.models.folded import fold
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.training.accelerate import accelerate
 from interpret_robust.training.job import Job
 from interpret_robust.training.objective import FeatureRegularization, Objective, feature_distance, objective
 
-EXACT = "float32"
 SAVE_EVERY = 15.0
 """Seconds between two saves of an unfinished run."""
 
@@ -154,12 +155,19 @@ class Run:
     def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
         """Update once: Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimizer."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            adversarial = attack.search(self.model, images, labels, lambda _: noise) if attack else images
+            adversarial = attack.search(self._attacked(), images, labels, lambda _: noise) if attack else images
             result = self.loss(images, adversarial, labels)
         self.optimizer.zero_grad()
         (result.total * self.share).backward()
         self.optimizer.step()
         self.totals.add(result, labels)
+
+    def _attacked(self) -> Classifier:
+        """Return what gives the attack its gradients: the model, or a copy of it in bfloat16 of this step's weights."""
+        recipe = self.job.recipe
+        if recipe.attack_precision == "float32" or self.device.type == "cuda":
+            return self.model
+        return copy_in_bfloat16(fold(self.model) if recipe.attack_batch_norm == "eval" else self.model)
 
     def _end_epoch(self, share: float) -> None:
         images = self.batches.steps_per_epoch * self.job.recipe.batch_size
@@ -336,7 +344,7 @@ def _training(
             "source": source,
             "code": provenance.code_version(),
             "environment": _environment(device),
-            "precision": "bfloat16 forward, float32 weights and iterates" if device.type == "cuda" else EXACT,
+            "precision": _precision(job, device),
             "earlier": earlier,
         }
 
@@ -351,6 +359,14 @@ def _training(
         checkpoint.write(path, metadata | {"history": run.history, "metrics": metrics}, run.final_tensors())
         state_path.unlink(missing_ok=True)
     ranks.wait()
+
+
+def _precision(job: Job, device: torch.device) -> str:
+    """Return how numbers are rounded, as the checkpoint says it."""
+    if device.type == "cuda":
+        return "bfloat16 forward, float32 weights and iterates"
+    is_rounded = job.variant.adversarial and job.recipe.attack_precision == "bfloat16"
+    return "float32, gradients of attacks bfloat16" if is_rounded else "float32"
 
 
 def _environment(device: torch.device) -> dict[str, str | int]:
@@ -410,7 +426,7 @@ def _resume(run: Run, state_path: Path, *, overwrite: bool) -> list[dict[str, An
     environment = state_checkpoint.about["environment"]
     if (
         run.device.type == "cpu"
-        and state_checkpoint.about["precision"] == EXACT
+        and state_checkpoint.about["precision"] == _precision(run.job, run.device)
         and environment.get("processes", 1) == ranks.count()
     ):
         torch.set_num_threads(environment["threads"])

@@ -1,7 +1,7 @@
 """Every number of a training run, as named presets. Each is a published recipe or one measured here."""
 
 import math
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from interpret_robust.attacks.ball import BatchNormMode, check_numbers
@@ -47,6 +47,11 @@ class Recipe:
     attack_batch_norm: BatchNormMode = _field(  # noqa: RUF009 - it gives a field
         "statistics of batch norm in the attack: eval takes the running ones, train the batch's", "eval"
     )
+    attack_precision: Literal["float32", "bfloat16"] = _field(
+        "of the attack's gradients on a CPU: bfloat16 takes them from a copy of the network; weights, iterates and the "
+        "loss stay float32; a GPU passes through the network in bfloat16 either way",
+        "float32",
+    )
     eps_ramp: float = _field("share of the steps over which eps and attack_step grow linearly from zero", 0.0)
     weight_reg: float = _field("the lambda of Eq. 7 for at-reg", 0.1)
     weight_att_reg: float = _field("the lambda of Eq. 7 for at-att-reg", 0.01)
@@ -70,6 +75,10 @@ class Recipe:
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
         check_numbers(self.eps, self.attack_step, self.attack_steps, batch_norm=self.attack_batch_norm)
+
+    def describe(self) -> dict[str, Any]:
+        """Return all fields as JSON: `attack_precision` only where it is not float32, as files of before it have it."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("attack_precision", "float32")}
 
     def attack(self, share: float) -> "PGD":
         """Return the attack when `share` of the training steps are done."""
