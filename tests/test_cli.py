@@ -78,8 +78,13 @@ def irt(*arguments):
     return sorted({"torch", "scipy.stats", "numpy", "h5py", "matplotlib"} & set(sys.modules))
 
 root = Path(sys.argv[1])
-commands = [[], *([name] for name in cli.irt.list_commands(None))]
-commands += [["analyze", name] for name in cli.irt.commands["analyze"].list_commands(None)]
+
+def below(group, words=()):
+    yield list(words)
+    for name in group.list_commands(None) if hasattr(group, "list_commands") else ():
+        yield from below(group.get_command(None, name), (*words, name))
+
+commands = [*below(cli.irt)]
 found = [irt(*command, "--help") for command in commands]
 assert not any(found), found
 for file in sorted(root.rglob("*.safetensors")) + sorted(root.rglob("*.h5")):
@@ -88,6 +93,16 @@ for file in sorted(root.rglob("*.safetensors")) + sorted(root.rglob("*.h5")):
 from matplotlib.figure import Figure
 Figure.savefig = lambda figure, path, **_: path.write_bytes(b"\\x89PNG\\r\\n\\x1a\\n")  # test_golden.py draws them
 print(found[len(commands):], irt("figure", "all", "--root", root), file=sys.stderr)
+for command in ("checkpoints list", "data list", "recipes", "flags", "figure"):
+    assert "torch" not in irt(*command.split(), *(["--root", root] if command in ("checkpoints list", "flags") else []))
+print(len(commands), file=sys.stderr)
+"""
+
+PLAN = """
+import sys
+from interpret_robust import cli
+cli.irt(["plan", "quick"], standalone_mode=False)
+print(sorted({"captum", "matplotlib"} & set(sys.modules)), file=sys.stderr)
 """
 
 
@@ -101,8 +116,16 @@ def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) 
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     shown = [["h5py", "numpy"]] * (1 + len(golden))
-    assert done.stderr == f"{shown} {['h5py', 'matplotlib', 'numpy']}\n"
+    listed = [name for name in cli.irt.commands if not hasattr(cli.irt.commands[name], "list_commands")]
+    said, count = done.stderr.splitlines()
+    assert said == f"{shown} {['h5py', 'matplotlib', 'numpy']}"
+    assert int(count) > len(listed) + len(analyses.names())
     assert len(list((tmp_path / "figures").glob("*.png"))) == len(golden)
+
+
+def test_a_plan_loads_no_library_that_only_computing_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", PLAN], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]\n"
 
 
 MISSING = """

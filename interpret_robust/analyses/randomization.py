@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
@@ -191,7 +191,7 @@ def _scores(look: Look, original: Look, place: Place) -> dict[str, AnyArray]:
 
 def unit_ranks(rows: AnyArray) -> AnyArray:
     """Return mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
-    ranks = stats.rankdata(rows, axis=1)
+    ranks = scipy.stats.rankdata(rows, axis=1)
     ranks -= ranks.mean(1, keepdims=True)
     length = np.linalg.norm(ranks, axis=1, keepdims=True)
     standardized_ranks: AnyArray = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
@@ -242,7 +242,7 @@ def another_mean(means: AnyArray) -> AnyArray:
     """
     count = means.shape[1]
     middle = means.mean(1)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * means.std(1, ddof=1) * np.sqrt(1 + 1 / count)
+    reach = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * means.std(1, ddof=1) * np.sqrt(1 + 1 / count)
     return np.stack([middle, middle - reach, middle + reach], 1)
 
 

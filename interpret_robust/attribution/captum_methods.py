@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import captum.attr
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -65,15 +64,23 @@ every order of all features; the third has rules for few kinds of layers, and no
 def names() -> list[str]:
     """Return the methods there are: those of captum that attribute to the input."""
     methods = []
-    for name in captum.attr.__all__:
-        kind: Any = getattr(captum.attr, name)
-        if not (inspect.isclass(kind) and issubclass(kind, captum.attr.Attribution)) or name in LEFT_OUT:
+    library = _library()
+    for name in library.__all__:
+        kind: Any = getattr(library, name)
+        if not (inspect.isclass(kind) and issubclass(kind, library.Attribution)) or name in LEFT_OUT:
             continue
         if name.startswith(("Layer", "Neuron", "Internal")) or "attribute" not in vars(kind):
             continue
         if _requirements(kind.__init__) <= {"self", "model", "forward_func", "layer"}:
             methods.append(name)
     return methods
+
+
+def _library() -> Any:
+    """Return captum's methods, which take as long to load as all of ours, and are loaded where one is asked for."""
+    import captum.attr
+
+    return captum.attr
 
 
 def _requirements(function: Any) -> set[str]:
@@ -161,7 +168,7 @@ def _by_parts(
     name: str, model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]
 ) -> Tensor:
     """Return maps of all images together; what draws random numbers, or takes examples, sees one at a time."""
-    kind = getattr(captum.attr, name)
+    kind = getattr(_library(), name)
     parameters = inspect.signature(kind.attribute).parameters
     needs_baselines = "baselines" in _requirements(kind.attribute)
     size = 1 if "n_samples" in parameters or needs_baselines else len(images)
@@ -190,7 +197,7 @@ def _by_changes(
         seed, baselines = _draw(name, image[0], stream)
         with _quietly(seed):
             of_baselines = [
-                _attribute(captum.attr.DeepLift, name, ChangeOfLoss(model, label), image, {"baselines": baseline})
+                _attribute(_library().DeepLift, name, ChangeOfLoss(model, label), image, {"baselines": baseline})
                 for baseline in torch.split(baselines, 1)
             ]
         maps.append(torch.cat(of_baselines).mean(0, keepdim=True))
@@ -201,7 +208,7 @@ def _by_changes(
 def _draw(name: str, image: Tensor, stream: np.random.Generator) -> tuple[int, Tensor]:
     """Return the seed and the baselines (B, C, H, W) of an image: noise where a method needs some, else black."""
     seed = int(stream.integers(2**31))
-    if "baselines" not in _requirements(getattr(captum.attr, name).attribute):
+    if "baselines" not in _requirements(getattr(_library(), name).attribute):
         return seed, torch.zeros_like(image[None])
     noise = stream.random((BASELINES, *image.shape), dtype=np.float32)
     return seed, torch.from_numpy(noise).to(image.device)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
 from interpret_robust.attacks.pgd import cross_entropy
@@ -203,6 +202,8 @@ def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence
 def _integrate(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:
     def loss(pixels: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(model(pixels), targets)
+
+    from captum.attr import IntegratedGradients  # which takes long to load
 
     attribution: Tensor = IntegratedGradients(loss).attribute(
         images.detach(),

@@ -6,7 +6,6 @@ Guided backpropagation and deconvolution have a rule for ReLU alone, DeepLift on
 import re
 
 import torch
-from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 
 from interpret_robust.attribution.steps import Pass, Step, trace
@@ -41,8 +40,15 @@ def layers_with_rule(name: str, model: nn.Module) -> dict[str, nn.Module]:
     """
     modules = model.named_modules()
     if name in OF_CHANGES:
-        return {path: layer for path, layer in modules if type(layer) in SUPPORTED_NON_LINEAR and not _has_hooks(layer)}
+        return {path: layer for path, layer in modules if _has_rule(layer) and not _has_hooks(layer)}
     return {path: layer for path, layer in modules if isinstance(layer, nn.ReLU)}
+
+
+def _has_rule(layer: nn.Module | None) -> bool:
+    """Return whether DeepLift has a rule for a layer of this type."""
+    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR  # which takes long to load
+
+    return type(layer) in SUPPORTED_NON_LINEAR
 
 
 def check_steps(name: str, model: nn.Module, image: Tensor) -> None:
@@ -97,7 +103,7 @@ def _describe(name: str, model: nn.Module, step: Step) -> str:
     if name in OF_CHANGES:
         known_layer = LAYER_OF.get(operation)
         remedy = INSTEAD if known_layer is None else f"call a plain nn.{known_layer.__name__} layer there"
-    if type(layer) in SUPPORTED_NON_LINEAR and _has_hooks(layer):
+    if _has_rule(layer) and _has_hooks(layer):
         remedy = "take away the layer's backward hooks, which keep captum from it"
     return (
         f"captum's {name} acts on layers that it knows, and {_place(model, step.layer)} takes {_spell(operation)} "

@@ -95,7 +95,8 @@ def _context() -> SpawnContext | ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["interpret_robust.core.fork_server", "interpret_robust.study.tasks"])
+    libraries = "scipy.stats", "captum.attr"  # which our modules load where they are first used
+    context.set_forkserver_preload(["interpret_robust.core.fork_server", *libraries, "interpret_robust.study.tasks"])
     return context
 
 

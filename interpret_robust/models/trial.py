@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
@@ -228,7 +227,7 @@ Right = npt.NDArray[np.bool_]
 
 
 def _is_above(right: Right, chance: float) -> bool:
-    return bool(binomtest(int(right.sum()), len(right), chance, "greater").pvalue <= SIGNIFICANT)
+    return bool(scipy.stats.binomtest(int(right.sum()), len(right), chance, "greater").pvalue <= SIGNIFICANT)
 
 
 def _classes(logits: Tensor) -> npt.NDArray[np.int64]:
@@ -298,5 +297,5 @@ def _best_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) 
     """Return the class (classes,) that stands for each label where most images are right, its own where as many are."""
     counts = 0.5 * np.eye(classes)
     np.add.at(counts, (labels[predicted >= 0], predicted[predicted >= 0]), 1)
-    order: npt.NDArray[np.int64] = linear_sum_assignment(counts, maximize=True)[1]
+    order: npt.NDArray[np.int64] = scipy.optimize.linear_sum_assignment(counts, maximize=True)[1]
     return order
