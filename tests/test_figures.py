@@ -131,6 +131,26 @@ def test_a_picture_is_drawn_again_only_from_other_files(analyzed: Path, tmp_path
     assert said == [f"drew {name}", f"{name} is there already", f"redrew {name}", f"redrew {name}"]
 
 
+def test_a_pdf_is_drawn_only_where_it_is_asked_for_or_there(
+    analyzed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    said: list[str] = []
+    of, tmp_path, reference = files(analyzed, "robustness"), *map(tmp_path_factory.mktemp, ("some", "all"))
+    drawing.draw("robustness", of, reference, lambda _: None)
+    picture = drawing.draw("robustness", of, tmp_path, said.append, with_pdf=False)
+    whole = contents(reference)
+    assert contents(tmp_path) == {name: content for name, content in whole.items() if not name.endswith(".pdf")}
+    drawing.draw("robustness", of, tmp_path, said.append, with_pdf=False)
+    drawing.draw("robustness", of, tmp_path, said.append)
+    assert contents(tmp_path) == whole
+    drawing.draw("robustness", of, tmp_path, said.append, with_pdf=False)
+    assert contents(tmp_path) == whole
+    drawing.draw("robustness", of[:1], tmp_path, said.append, with_pdf=False)
+    assert contents(tmp_path)[f"{picture.stem}.pdf"] != whole[f"{picture.stem}.pdf"], "it shows what the PNG shows"
+    there = f"{picture.name} is there already"
+    assert said == [f"drew {picture.name}", there, f"redrew {picture.name}", there, f"redrew {picture.name}"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_caption_holds_the_numbers_of_the_files(analyzed: Path, drawn: Path, name: str) -> None:
     of = files(analyzed, name)

@@ -13,8 +13,9 @@ from interpret_robust.results.tables import render
 @click.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
 @click.argument("name", required=False)
 @click.argument("files", nargs=-1, type=RESULT_FILE)
+@click.option("--pdf/--no-pdf", "with_pdf", default=True, show_default=True, help="Also as PDF, beside the PNG.")
 @root_option
-def figure(name: str | None, files: tuple[Path, ...], root: Path) -> None:
+def figure(name: str | None, files: tuple[Path, ...], with_pdf: bool, root: Path) -> None:
     """Draw figure NAME, or all, from analysis FILES; models are not needed.
 
     Without FILES, all of that name are drawn: a picture for each set that shares images and settings. Without NAME,
@@ -33,9 +34,10 @@ def figure(name: str | None, files: tuple[Path, ...], root: Path) -> None:
         raise UserError("irt figure all draws every analysis in its folder: give no files.")
     folders = make_root(root) if files else open_root(root)
     if files:
-        pictures = [drawing.draw(name, files, folders.figures, click.echo)]
+        pictures = [drawing.draw(name, files, folders.figures, click.echo, with_pdf=with_pdf)]
     else:
-        pictures = drawing.draw_folder(figures.names() if name == "all" else [name], folders, click.echo)
+        names = figures.names() if name == "all" else [name]
+        pictures = drawing.draw_folder(names, folders, click.echo, with_pdf=with_pdf)
     click.echo("\n".join(map(str, pictures)))
 
 

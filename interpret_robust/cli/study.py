@@ -102,6 +102,7 @@ def _prefix(file: Path, needs: Sequence[Path], dataset: str) -> str:
 @click.option(
     "--only", "names_only", multiple=True, metavar="FILE", help="Make only this file of it (irt plan); repeat for more."
 )
+@click.option("--pdf", "with_pdf", is_flag=True, help="Draw pictures also as PDF, as irt figure does.")
 @form_option
 @device_option
 @overwrite_option
@@ -114,6 +115,7 @@ def reproduce(
     arch: str | None,
     time_limit: float | None,
     names_only: tuple[str, ...],
+    with_pdf: bool,
     form: str,
     device: str,
     overwrite: bool,
@@ -144,7 +146,7 @@ def reproduce(
     for question, files in answers:
         tell(f"\n{question.analysis}, {question.images}")
         click.echo(printing.text_of(files, form=form))
-        drawing.draw_all(question.analysis, files, folders.figures, say)
+        drawing.draw_all(question.analysis, files, folders.figures, say, with_pdf=with_pdf)
     if name in study.WITH_REPORT:
         tell("\nclaims of the paper")
         for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):

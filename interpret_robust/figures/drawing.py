@@ -21,8 +21,8 @@ from interpret_robust.results.attack_outcomes import most_read
 from interpret_robust.results.conditions import conditions
 
 
-def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
-    """Draw a figure from analysis files, unless it is there already; return the picture's path.
+def draw(figure: str, files: Sequence[Path], folder: Path, say: Say, *, with_pdf: bool = True) -> Path:
+    """Draw a figure from analysis files as PNG and PDF, unless it is there already; returns the PNG's path.
 
     Raises UserError for a file that is missing, damaged, unfinished or of another analysis, and for files that
     are not of the same images under the same settings.
@@ -32,10 +32,10 @@ def draw(figure: str, files: Sequence[Path], folder: Path, say: Say) -> Path:
         difference = differences(conditions(results[0]), conditions(result))
         if difference:
             raise UserError(f"{files[0]} and {result.path} cannot share a picture: {difference}.")
-    return _draw(figure, results, folder, say)
+    return _draw(figure, results, folder, say, with_pdf=with_pdf)
 
 
-def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list[Path]:
+def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say, *, with_pdf: bool = True) -> list[Path]:
     """Draw a figure for each set of files that are of the same images under the same settings."""
     groups: dict[str, list[hdf5.Result]] = {}
     for result in most_read([hdf5.read(path, figures.get(figure).READS) for path in files]):
@@ -45,16 +45,16 @@ def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say) -> list
     for group, stem in zip(groups.values(), stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
         suffix = f"-{hdf5.config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
-        pictures.append(_draw(figure, group, folder, say, suffix))
+        pictures.append(_draw(figure, group, folder, say, suffix, with_pdf=with_pdf))
     return pictures
 
 
-def draw_folder(names: Sequence[str], folders: Folders, say: Say) -> list[Path]:
+def draw_folder(names: Sequence[str], folders: Folders, say: Say, *, with_pdf: bool = True) -> list[Path]:
     """Draw these figures from all files of their analyses. Raises UserError where there are none."""
     pictures = []
     for name in names:
         if paths := sorted(path for start in spellings(name) for path in folders.analyses.glob(f"{start}-*.h5")):
-            pictures += draw_all(name, paths, folders.figures, say)
+            pictures += draw_all(name, paths, folders.figures, say, with_pdf=with_pdf)
     if not pictures:
         kind = "analysis" if len(names) > 1 else names[0]
         command = "irt analyze" if len(names) > 1 else f"irt analyze {names[0]}"
@@ -62,23 +62,35 @@ def draw_folder(names: Sequence[str], folders: Folders, say: Say) -> list[Path]:
     return pictures
 
 
-def _draw(figure: str, results: Sequence[hdf5.Result], folder: Path, say: Say, suffix: str = "") -> Path:
+def _draw(
+    figure: str, results: Sequence[hdf5.Result], folder: Path, say: Say, suffix: str = "", *, with_pdf: bool
+) -> Path:
     in_paper_order = sorted(results, key=labels.order)
     for first, second in pairwise(in_paper_order):
         if labels.label(first) == labels.label(second):
             raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
     name = style.stem(figure, in_paper_order) + suffix
-    return keep(partial(compose, figure, in_paper_order), folder, name, style.inputs(in_paper_order), say)
+    return keep(
+        partial(compose, figure, in_paper_order), folder, name, style.inputs(in_paper_order), say, with_pdf=with_pdf
+    )
 
 
-def keep(make: Callable[[], style.Drawing], folder: Path, name: str, sources: dict[str, str], say: Say) -> Path:
+def keep(
+    make: Callable[[], style.Drawing],
+    folder: Path,
+    name: str,
+    sources: dict[str, str],
+    say: Say,
+    *,
+    with_pdf: bool = False,
+) -> Path:
     """Save a drawing, unless it is there already, drawn from just these sources; returns the picture's path."""
     picture, version = folder / f"{name}.png", metadata.version("interpret-robust")
-    if not style.is_drawn(folder, name, sources, version):
+    if not style.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
         with Lock(picture):
-            if not style.is_drawn(folder, name, sources, version):
+            if not style.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
                 verb = "redrew" if picture.exists() else "drew"
-                style.save(make(), folder, name, sources, version)
+                style.save(make(), folder, name, sources, version, with_pdf=with_pdf)
                 say(f"{verb} {picture.name}")
                 return picture
     say(f"{picture.name} is there already")

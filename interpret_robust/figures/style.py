@@ -1,7 +1,7 @@
 """What all pictures share: sizes, the color of each variant, and how they are saved.
 
-A picture is saved as PDF and PNG with a JSON caption beside it: the files it was drawn from, the numbers
-it shows, and the rule by which images were chosen. Equal inputs give equal bytes.
+A picture is saved as PNG and, where asked for, as PDF, with a JSON caption beside it: the files it was drawn from, the
+numbers it shows, and the rule by which images were chosen. Equal inputs give equal bytes.
 """
 
 import json
@@ -214,12 +214,12 @@ def _is_png(path: Path) -> bool:
         return file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
-def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> bool:
-    """Return whether the picture is there, drawn from just these files by this version."""
+def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str, *, with_pdf: bool = True) -> bool:
+    """Return whether the picture is there, also as PDF if asked for, drawn from just these files by this version."""
     caption, picture = folder / f"{name}.json", folder / f"{name}.png"
     if picture.exists() and not _is_png(picture):
         return False
-    if not all((folder / f"{name}.{kind}").exists() for kind in ("pdf", "png", "json")):
+    if not all((folder / f"{name}.{kind}").exists() for kind in ("png", "json", *(["pdf"] if with_pdf else []))):
         return False
     try:
         content = json.loads(caption.read_text(encoding="utf-8"))
@@ -228,10 +228,13 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str) -> 
     return bool(content.get("inputs") == sources and content.get("version") == version)
 
 
-def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str) -> list[Path]:
-    """Write `name`.pdf, .png and .json into `folder`, each in one step; return their paths, picture first.
+def save(
+    drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str, *, with_pdf: bool = True
+) -> Path:
+    """Write `name`.png, .pdf and .json into `folder`, each in one step; returns the path of the first.
 
-    The caller holds the lock of the picture, see `core.locks`. Raises UserError for a picture that is not irt's.
+    Without PDF one that is there is still drawn anew, so that it never shows other files than the PNG does. The caller
+    holds the lock of the picture, see `core.locks`. Raises UserError for a picture that is not irt's.
     """
     caption = {"caption": drawing.caption, "inputs": sources, "numbers": drawing.numbers, "version": version}
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf", "json")]
@@ -242,12 +245,13 @@ def save(drawing: Drawing, folder: Path, name: str, sources: dict[str, str], ver
     with mpl.rc_context(RC):
         with replacing(png) as partial:
             drawing.figure.savefig(partial, format="png", dpi=200)
-        drawing.figure.set_layout_engine("none")  # all is in its place now, and would be placed anew
-        with replacing(pdf) as partial:
-            drawing.figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
+        if with_pdf or pdf.exists():
+            drawing.figure.set_layout_engine("none")  # all is in its place now, and would be placed anew
+            with replacing(pdf) as partial:
+                drawing.figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
     with replacing(text) as partial:
         partial.write_text(json.dumps(_plain(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return paths
+    return png
 
 
 def _plain(value: Any) -> Any:

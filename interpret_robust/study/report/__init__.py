@@ -93,7 +93,7 @@ class _Pictures:
     def __call__(self, position: int | None) -> str:  # noqa: ARG002 - as of any task
         """Draw them; return what was said and their paths, as JSON."""
         messages: list[str] = []
-        paths = drawing.draw_all(self.figure, self.files, self.folder, messages.append)
+        paths = drawing.draw_all(self.figure, self.files, self.folder, messages.append, with_pdf=False)
         return json.dumps([messages, [str(path) for path in paths]])
 
 
