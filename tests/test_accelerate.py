@@ -1,15 +1,19 @@
 """The fast path: on a CPU a step is what it is; what cannot be compiled or recorded runs as written, said once."""
 
+import copy
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
+from interpret_robust.core import device as devices
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import Classifier
 from interpret_robust.models.variants import variant
 from interpret_robust.training import accelerate as acceleration
-from interpret_robust.training.accelerate import WARM_UP, RecordedStep, accelerate
+from interpret_robust.training.accelerate import WARM_UP, RecordedStep, accelerate, with_own_code
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import Run
 from interpret_robust.training.recipe import Recipe
@@ -63,6 +67,73 @@ def test_a_fault_of_the_step_itself_is_not_swallowed(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(ValueError, match="a fault"):
         RecordedStep(broken, new_run().model)(None, torch.zeros(1))
+
+
+def test_what_fails_later_or_for_lack_of_memory_is_not_taken_for_the_compilers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(acceleration, "_compile", lambda model: setattr(model, "features", model.features))
+    errors: list[Exception | None] = [torch.OutOfMemoryError("full"), None, RuntimeError("later")]
+
+    def step(*_: object) -> None:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+    recorder = RecordedStep(step, new_run().model)
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        recorder(None, torch.zeros(1))
+    recorder(None, torch.zeros(1))
+    with pytest.raises(RuntimeError, match="later"):
+        recorder(None, torch.zeros(1))
+    assert capsys.readouterr().err == "" and "features" in vars(recorder.model)
+
+
+def test_every_model_is_compiled_however_many_there_are() -> None:
+    """The compiler is given ten networks, more than it takes of one piece of code, and one that shares its code."""
+    limit = torch._dynamo.config.recompile_limit
+    backbone, images = torch.nn.Flatten(), torch.rand(2, 3, 2, 4)
+    models = [Classifier(backbone, Weighting(place), torch.nn.Identity()) for place in range(limit + 2)]
+    for is_own in (True, False):
+        counter = CompileCounter()
+        torch._dynamo.reset()
+        for model in models:
+            features = with_own_code(model.features) if is_own else model.features
+            compiled = torch.compile(features, backend=counter, dynamic=False)
+            assert torch.equal(compiled(images).pooled, model.head.weight * images.flatten(1))
+        assert counter.frame_count == (len(models) if is_own else limit)
+    torch._dynamo.reset()
+
+
+class Weighting(torch.nn.Module):
+    """A head of another number for each network, which the compiler writes into its result."""
+
+    def __init__(self, weight: int) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, local: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, self.weight * local
+
+
+def test_the_clock_of_an_epoch_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    run = new_run()
+    monkeypatch.setattr(devices, "wait_for", lambda _: (waits.append(run.step), time.sleep(0.2)))
+    for _ in range(5):
+        run.advance()
+    assert waits == [4] and run.batches.steps_per_epoch == 4 and run.history[0]["seconds"] >= 0.2
+
+
+def test_the_running_mean_is_that_of_torch_bit_by_bit() -> None:
+    run = new_run(replace(RECIPE, ema=0.9))
+    assert run.average is not None
+    expected = copy.deepcopy(run.average)
+    for _ in range(3):
+        run.advance()
+        expected.update_parameters(run.model)
+    for name, values in expected.state_dict().items():
+        assert torch.equal(values, run.average.state_dict()[name]), name
 
 
 class Tape:

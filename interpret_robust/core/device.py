@@ -83,6 +83,12 @@ def _precision_backends() -> list[Any]:
     return [*by_library, mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
 
 
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done all that its current stream was given, of which a clock knows nothing before."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 def describe(device: torch.device) -> str:
     """Return the device's name as a person knows it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -6,6 +6,8 @@ graph launches them all at once. On a CPU there is nothing to gain: a step is wh
 
 import sys
 from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ class RecordedStep:
         self.attack: PGD | None = None
         self.repeats = 0
         self.can_record = True
+        self.is_proven = False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: tuple[Tensor, ...] = ()
         _compile(model)
@@ -63,12 +66,13 @@ class RecordedStep:
         try:
             self.step(self.attack, *inputs)
         except Exception as error:
-            if "features" not in vars(self.model):
+            # The compiler speaks up in the first step; that memory is full is no fault of its.
+            if self.is_proven or "features" not in vars(self.model) or isinstance(error, torch.OutOfMemoryError):
                 raise
-            # The compiler speaks up before the first kernel of a step has run.
             del self.model.features
             _say("torch.compile", error)
             self.step(self.attack, *inputs)
+        self.is_proven = True
 
     def _record(self, *inputs: Tensor) -> None:
         """Take down the kernels of a step without running them."""
@@ -85,8 +89,20 @@ class RecordedStep:
 
 def _compile(model: Classifier) -> None:
     """Compile what the attack and both passes of the objective go through. Graphs are ours, not the compiler's."""
-    compiled_features = torch.compile(model.features, mode="max-autotune-no-cudagraphs", dynamic=False)
-    model.features = compiled_features  # type: ignore[method-assign]
+    features = with_own_code(model.features)
+    model.features = torch.compile(features, mode="max-autotune-no-cudagraphs", dynamic=False)  # type: ignore[method-assign]
+
+
+def with_own_code(method: Any) -> MethodType:
+    """Return a bound method of the same code in an object of its own.
+
+    The compiler counts its results by the code object, and gives up at the eighth: models that share one would soon run
+    uncompiled.
+    """
+    function = method.__func__
+    code = function.__code__.replace()
+    copied = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    return MethodType(copied, method.__self__)
 
 
 def _say(message: str, error: Exception) -> None:

@@ -146,10 +146,13 @@ class Run:
         _set_rate(self.optimizer, recipe.rate(share))
         self.update(recipe.attack(share) if self.job.variant.adversarial else None, images, noise, labels)
         if self.average:
-            self.average.update_parameters(self.model)
+            _update_average(self.average, self.model, recipe.ema or 0.0)
         self.step += 1
+        is_last_of_epoch = self.step % self.batches.steps_per_epoch == 0
+        if is_last_of_epoch:
+            devices.wait_for(self.device)
         self.seconds += time.monotonic() - began
-        if self.step % self.batches.steps_per_epoch == 0:
+        if is_last_of_epoch:
             self._end_epoch(share)
 
     def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
@@ -511,6 +514,20 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def _average(model: torch.nn.Module, decay: float) -> AveragedModel:
     """Return a running mean of the weights; buffers, such as batch norm's statistics, are the latest."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _update_average(average: AveragedModel, model: torch.nn.Module, decay: float) -> None:
+    """Take a step of the running mean, as `average.update_parameters` does, which copies its count to a GPU each time
+    and waits for the copy.
+    """
+    if average.n_averaged == 0:  # a number of the CPU
+        average.update_parameters(model)
+        return
+    torch._foreach_lerp_(list(average.module.parameters()), list(model.parameters()), 1 - decay)
+    for mean, latest in zip(average.module.buffers(), model.buffers(), strict=True):
+        mean.copy_(latest)
+    average.n_averaged += 1
 
 
 def _entries_below(prefix: str, tensors: checkpoint.Tensors) -> checkpoint.Tensors:
