@@ -148,12 +148,12 @@ class Tape:
         self.again()  # type: ignore[attr-defined]
 
 
-def test_a_step_is_recorded_once_its_attack_stands_still_and_replayed_with_new_inputs(
+def test_a_step_is_recorded_once_and_replayed_with_new_inputs_and_a_growing_radius(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(acceleration, "_compile", lambda model: None)
     monkeypatch.setattr(Tape, "recorded", 0)
-    recipe = replace(RECIPE, eps_ramp=0.25)
+    recipe = replace(RECIPE, eps_ramp=0.5)
     plain, fast = new_run(recipe), new_run(recipe)
     recorder = RecordedStep(fast._update, fast.model)
     as_written: list[int] = []
@@ -177,6 +177,6 @@ def test_a_step_is_recorded_once_its_attack_stands_still_and_replayed_with_new_i
         plain.advance()
         fast.advance()
     assert_same_weights(plain, fast)
-    # 12 steps, of which 3 ramp up: the attack of the third is the final one, which runs WARM_UP times.
-    assert as_written == [0, 1, 2, 3, 4]
+    # 12 steps, of which the first half ramp up: the radius grows on while the step is replayed.
+    assert as_written == list(range(WARM_UP))
     assert Tape.recorded == 1

@@ -131,7 +131,7 @@ class PGD:
             gradient = image_gradient(model, adversarial, labels, self.loss)
             # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
             direction = gradient.sign().add_(gradient, alpha=0)
-            return torch.add(adversarial, direction, alpha=self.step_size).clamp_(low, high)
+            return torch.add(adversarial, direction.mul_(self.step_size)).clamp_(low, high)
 
         chosen_steps = range(self.steps + 1) if steps is None else steps
         constants = (low, high, labels)

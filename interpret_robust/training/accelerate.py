@@ -4,8 +4,10 @@ A step of a small network is thousands of kernels of a few microseconds, which t
 graph launches them all at once. On a CPU there is nothing to gain: a step is what it is.
 """
 
+import copy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -33,14 +35,19 @@ def accelerate(step: Step, model: Classifier, device: torch.device) -> Step:
 
 
 class RecordedStep:
-    """A step that runs as written while its attack still changes, and is then recorded once and replayed.
+    """A step that runs as written a few times, and is then recorded once and replayed.
+
+    The radius of the attack and the length of its steps, which grow over a ramp, are numbers on the device that a
+    recorded step reads anew. A step whose attack differs in more than these two is recorded anew.
 
     What cannot be compiled or recorded here runs as written, which is said once on stderr.
     """
 
     def __init__(self, step: Step, model: Classifier) -> None:
         self.step, self.model = step, model
+        self.kind: PGD | None = None
         self.attack: PGD | None = None
+        self.sizes = torch.zeros(2, device=next(model.parameters()).device)
         self.repeats = 0
         self.can_record = True
         self.is_proven = False
@@ -50,8 +57,13 @@ class RecordedStep:
 
     def __call__(self, attack: PGD | None, *inputs: Tensor) -> None:
         """Do one step."""
-        if attack != self.attack:
-            self.attack, self.repeats, self.graph = attack, 0, None
+        kind = attack and replace(attack, eps=0.0, step_size=0.0)
+        if kind != self.kind:
+            self.kind, self.repeats, self.graph = kind, 0, None
+            self.attack = kind and _with_sizes(kind, self.sizes)
+        if attack is not None:
+            self.sizes[0].fill_(attack.eps)
+            self.sizes[1].fill_(attack.step_size)
         if self.repeats == WARM_UP and self.can_record:
             self._record(*inputs)
         self.repeats += 1
@@ -85,6 +97,14 @@ class RecordedStep:
         except Exception as error:
             self.can_record = False
             _say("a CUDA graph of the step", error)
+
+
+def _with_sizes(attack: PGD, sizes: Tensor) -> PGD:
+    """Return an attack of the radius and the length of a step that `sizes` (2,) holds whenever it is run."""
+    twin = copy.copy(attack)
+    for name, size in zip(("eps", "step_size"), sizes, strict=True):
+        object.__setattr__(twin, name, size)
+    return twin
 
 
 def _compile(model: Classifier) -> None:
