@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interpret_robust.attacks.pgd import PGD, image_gradient, per_image_noise
+from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
@@ -116,7 +117,7 @@ def test_several_processes_share_the_batch_norm_of_a_copy(tmp_path: Path) -> Non
 def test_nothing_but_the_attack_is_rounded(digits: Dataset) -> None:
     """Without a radius the attack finds nothing, and the weights are those of float32 to the last bit."""
     recipe = replace(RECIPE, eps=0.0)
-    runs = [Run(job(digits, replace(recipe, attack_precision=kind)), CPU) for kind in ("float32", "bfloat16")]  # type: ignore[arg-type]
+    runs = [Run(job(digits, replace(recipe, attack_precision=kind)), CPU) for kind in ("float32", "bfloat16")]
     for run in runs:
         run.advance()
     exact, rounded = (run.model.state_dict() for run in runs)
@@ -145,8 +146,8 @@ def test_the_card_says_how_gradients_were_rounded(tmp_path: Path, digits: Datase
 
 
 def test_a_recipe_in_float32_is_described_as_before_there_was_a_choice() -> None:
-    assert "attack_precision" not in replace(RECIPE, attack_precision="float32").describe()
+    assert "attack_precision" not in as_stored(replace(RECIPE, attack_precision="float32"))
     changed = preset("quick", "cluttered-digits", ("attack_precision=bfloat16",))
-    assert changed.describe() == preset("quick", "cluttered-digits").describe() | {"attack_precision": "bfloat16"}
+    assert as_stored(changed) == as_stored(preset("quick", "cluttered-digits")) | {"attack_precision": "bfloat16"}
     with pytest.raises(UserError, match=r"unknown attack precision 'half'"):
         preset("quick", "cluttered-digits", ("attack_precision=half",))

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from interpret_robust import analyses, figures
-from interpret_robust.analyses.engine.settings import AttackSettings, as_stored
+from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.analyses.engine.validation import problems
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import MapSettings
@@ -24,6 +24,7 @@ from interpret_robust.attacks.apgd import APGD, TargetedAPGD
 from interpret_robust.attacks.ball import LossName
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 
@@ -21,6 +22,20 @@ def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any], l
     phrases = [f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:limit]]
     rest = [f"{len(keys) - limit} more"] if len(keys) > limit else []
     return "; ".join(phrases + rest)
+
+
+def as_stored(settings: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as a file tells them, by name.
+
+    One that is newer than older files of the same kind (`newer` in its metadata) is left out at its default, so that
+    the same choice has the same configuration as in files from before.
+    """
+    newer_names = {setting.name for setting in fields(settings) if setting.metadata.get("newer")}
+    return {
+        setting.name: value
+        for setting in fields(settings)
+        if (value := getattr(settings, setting.name)) != setting.default or setting.name not in newer_names
+    }
 
 
 def lines(config: Mapping[str, Any]) -> str:

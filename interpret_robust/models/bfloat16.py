@@ -30,11 +30,11 @@ def copy_in_bfloat16(model: Classifier) -> Classifier:
     for module in network.modules():
         if not isinstance(module, _BatchNorm):
             _round(module)
-    backbone = network.backbone
-    if hasattr(backbone, "standardize"):
-        backbone.standardize = nn.Sequential(backbone.standardize, Rounding())
+    standardize = getattr(network.backbone, "standardize", None)
+    if isinstance(standardize, nn.Module):
+        network.backbone.standardize = nn.Sequential(standardize, Rounding())
     else:
-        network.backbone = nn.Sequential(Rounding(), backbone)
+        network.backbone = nn.Sequential(Rounding(), network.backbone)
     network.is_folded = True  # there is nothing to fold any more
     network.answers_alone = False  # how sums of bfloat16 are rounded may depend on the batch
     return network

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from interpret_robust.core.configs import as_stored
 from interpret_robust.core.file_names import file_part
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.variants import Variant
@@ -40,5 +41,5 @@ class Job:
             "architecture": self.architecture,
             "variant": self.variant.name,
             "seed": self.seed,
-            "recipe": self.recipe.describe(),
+            "recipe": as_stored(self.recipe),
         }

@@ -1,7 +1,7 @@
 """Every number of a training run, as named presets. Each is a published recipe or one measured here."""
 
 import math
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from interpret_robust.attacks.ball import BatchNormMode, check_numbers
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from interpret_robust.attacks.pgd import PGD
 
 
-def _field(meaning: str, default: Any = MISSING) -> Any:
-    """Return a field of a recipe, with what it means."""
-    return field(default=default, metadata={"help": meaning})
+def _field(meaning: str, default: Any = MISSING, *, is_newer: bool = False) -> Any:
+    """Return a field of a recipe, with what it means; older checkpoints lack a newer one (`core.configs.as_stored`)."""
+    return field(default=default, metadata={"help": meaning, "newer": is_newer})
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Recipe:
         "of the attack's gradients on a CPU: bfloat16 takes them from a copy of the network; weights, iterates and the "
         "loss stay float32; a GPU passes through the network in bfloat16 either way",
         "float32",
+        is_newer=True,
     )
     eps_ramp: float = _field("share of the steps over which eps and attack_step grow linearly from zero", 0.0)
     weight_reg: float = _field("the lambda of Eq. 7 for at-reg", 0.1)
@@ -75,10 +76,6 @@ class Recipe:
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
         check_numbers(self.eps, self.attack_step, self.attack_steps, batch_norm=self.attack_batch_norm)
-
-    def describe(self) -> dict[str, Any]:
-        """Return all fields as JSON: `attack_precision` only where it is not float32, as files of before it have it."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("attack_precision", "float32")}
 
     def attack(self, share: float) -> "PGD":
         """Return the attack when `share` of the training steps are done."""

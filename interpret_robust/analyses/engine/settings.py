@@ -1,7 +1,7 @@
 """What an analysis is asked with: the bases of its settings, whose fields become options."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -10,20 +10,6 @@ from interpret_robust.attacks.ball import LossName
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, checked_source, resolved_weight
 from interpret_robust.core.errors import UserError
-
-
-def as_stored(settings: Any) -> dict[str, Any]:
-    """Return settings as a file stores them, by name.
-
-    One that is newer than the file's schema (`newer` in its field's metadata) is left out at its default, so that the
-    same question has the same configuration as in files from before.
-    """
-    newer_names = {setting.name for setting in fields(settings) if setting.metadata.get("newer")}
-    return {
-        setting.name: value
-        for setting in fields(settings)
-        if (value := getattr(settings, setting.name)) != setting.default or setting.name not in newer_names
-    }
 
 
 def shares_attack(settings: Any) -> bool:

@@ -15,13 +15,14 @@ import torch
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
-from interpret_robust.analyses.engine.settings import SourceSettings, as_stored, shares_attack
+from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
 from interpret_robust.attacks.pgd import answers_repeat
 from interpret_robust.attribution.gradients import completeness_gap
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
