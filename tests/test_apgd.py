@@ -13,7 +13,8 @@ from networks import Array, InDouble, Linear, array, pixels
 from torch import Tensor, nn
 
 from interpret_robust.attacks.apgd import APGD, LossName, TargetedAPGD, ascend, checkpoints, dlr, targeted_dlr
-from interpret_robust.attacks.pgd import Noise, per_image_noise
+from interpret_robust.attacks.norms import Linf, Noise
+from interpret_robust.attacks.pgd import per_image_noise
 from interpret_robust.core.errors import UserError
 
 SHAPE = (3, 4, 5)
@@ -206,7 +207,7 @@ def test_of_fewer_targets_the_likeliest_is_aimed_at() -> None:
     one = TargetedAPGD(SMALL_EPS, 20, targets=1)(model, images, labels, noise_for(images))
     start = (images + SMALL_EPS * noise_for(images)(images)).clamp(0, 1)
     expected = ascend(
-        model, images, labels, start, lambda logits: targeted_dlr(logits, labels, runner_up), SMALL_EPS, 20
+        model, images, labels, start, lambda logits: targeted_dlr(logits, labels, runner_up), Linf(SMALL_EPS), 20
     )
     torch.testing.assert_close(one.adversarial, expected, rtol=0, atol=1e-6)
     assert one.gradients.tolist() == [20] * 9 and 0 < (answers(model, one.adversarial) != labels).sum() < 9

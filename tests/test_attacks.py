@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.norms import Noise
 from interpret_robust.attacks.pgd import (
     PGD,
-    Noise,
     batch_norm_mode,
     check_adversarial,
     generator_noise,

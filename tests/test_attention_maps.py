@@ -212,7 +212,9 @@ def test_examples_are_the_images_that_the_rule_names(rule: str) -> None:
 
 def test_settings_are_resolved_for_attack_rule_and_weights() -> None:
     job: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": 0.1}}
-    assert MapsSettings().resolve(job) == MapsSettings(eps=0.1, step_size=0.025, spatial_weight="attention")
+    assert MapsSettings().resolve(job) == MapsSettings(
+        eps=0.1, step_size=0.025, norm="linf", spatial_weight="attention"
+    )
     assert MapsSettings().resolve(job | {"variant": "at"}).spatial_weight == "grad-cam"
     for wrong, said in (
         (MapsSettings(select="best"), "--select best selects nothing"),

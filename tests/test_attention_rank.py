@@ -25,6 +25,7 @@ from interpret_robust.analyses.attention_rank import (
     with_noise,
 )
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.norms import Linf
 from interpret_robust.attacks.pgd import per_image_noise
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -186,14 +187,14 @@ def test_where_no_feature_moves_there_is_nothing_to_rank(tmp_path: Path) -> None
 
 def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> None:
     images = torch.full((40, C, H, W), 0.5)
-    noise = numbers(with_noise(images, EPS, SEED, range(40)) - images)
+    noise = numbers(with_noise(images, Linf(EPS), SEED, range(40)) - images)
     assert np.abs(noise).max() <= EPS + 1e-7
     assert stats.kstest(noise.ravel() / EPS, stats.uniform(-1, 2).cdf).pvalue > 1e-3
-    dark = with_noise(torch.zeros_like(images), EPS, SEED, range(40))
+    dark = with_noise(torch.zeros_like(images), Linf(EPS), SEED, range(40))
     np.testing.assert_allclose(dark, np.clip(noise, 0, None), atol=1e-7)
-    some = numbers(with_noise(images[:3], EPS, SEED, [7, 2, 30]) - images[:3])
+    some = numbers(with_noise(images[:3], Linf(EPS), SEED, [7, 2, 30]) - images[:3])
     np.testing.assert_array_equal(some, noise[[7, 2, 30]])
-    assert not np.allclose(some, with_noise(images[:3], EPS, SEED + 1, [7, 2, 30]) - images[:3])
+    assert not np.allclose(some, with_noise(images[:3], Linf(EPS), SEED + 1, [7, 2, 30]) - images[:3])
     start = EPS * numbers(per_image_noise(SEED, range(40))(images))
     assert np.abs(np.corrcoef(start.reshape(40, -1), noise.reshape(40, -1))).max() > 0.99  # each with itself
     assert np.abs(np.corrcoef(start.ravel(), noise.ravel())[0, 1]) < 0.1
@@ -428,8 +429,8 @@ def written(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
 def test_weights_are_attention_or_else_grad_cam() -> None:
     with_attention: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": EPS}}
     without = with_attention | {"variant": "at"}
-    assert RankSettings().resolve(with_attention) == RankSettings(EPS, EPS / 4, spatial_weight="attention")
-    assert RankSettings().resolve(without) == RankSettings(EPS, EPS / 4, spatial_weight="grad-cam")
+    assert RankSettings().resolve(with_attention) == RankSettings(EPS, EPS / 4, norm="linf", spatial_weight="attention")
+    assert RankSettings().resolve(without) == RankSettings(EPS, EPS / 4, norm="linf", spatial_weight="grad-cam")
     assert RankSettings(spatial_weight="grad-cam").resolve(with_attention).spatial_weight == "grad-cam"
     with pytest.raises(UserError, match="'at' has no attention: use --spatial-weight grad-cam"):
         RankSettings(spatial_weight="attention").resolve(without)

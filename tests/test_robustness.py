@@ -360,7 +360,7 @@ def test_with_apgd_no_row_depends_on_the_batch() -> None:
 
 def test_without_apgd_a_file_is_that_of_before_there_was_any() -> None:
     stored = hdf5.read(Path(__file__).parent / "golden" / "robustness-2.h5").config["settings"]
-    assert as_stored(TableSettings(EPS, STEP)).keys() == stored.keys()
+    assert as_stored(TableSettings(EPS, STEP).resolve({})).keys() == stored.keys()
     assert as_stored(by_apgd())["apgd"] == "4"
 
 
@@ -385,7 +385,7 @@ def test_steps_of_apgd_are_one_number(steps: str) -> None:
 )
 def test_steps_are_put_in_order(given: Mapping[str, Any], pgd: str, cw: str, names: str) -> None:
     settings = TableSettings(**given).resolve({"recipe": {"eps": 0.3}})
-    assert settings == TableSettings(0.3, 0.075, pgd=pgd, cw=cw)
+    assert settings == TableSettings(0.3, 0.075, norm="linf", pgd=pgd, cw=cw)
     assert settings.readings() == tuple(names.split())
 
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.selection import Selection
 from interpret_robust.analyses.engine.settings import AttackSettings, WeightSettings
-from interpret_robust.attacks.pgd import outcomes, project
+from interpret_robust.attacks.norms import Ball
+from interpret_robust.attacks.pgd import outcomes
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray
@@ -138,7 +139,7 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
     """Return weights, distances and correlations of one batch."""
     assert settings.eps is not None and settings.spatial_weight != "auto"
     adversarial = settings(model, batch.images, batch.labels, batch.indices)
-    noisy = with_noise(batch.images, settings.eps, settings.seed, batch.indices)
+    noisy = with_noise(batch.images, settings.ball(), settings.seed, batch.indices)
     with torch.no_grad():
         clean, adversarial_features, noisy_features = (
             model.features(images) for images in (batch.images, adversarial, noisy)
@@ -160,11 +161,11 @@ def rows(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, A
     return {f"per_image/{name}": values for name, values in (columns | per_image_scores(columns)).items()}
 
 
-def with_noise(images: Tensor, eps: float, seed: int, indices: Sequence[int]) -> Tensor:
-    """Return images (N, C, H, W) under noise that is uniform in [-eps, eps], kept in [0, 1]; `indices` are theirs."""
+def with_noise(images: Tensor, ball: Ball, seed: int, indices: Sequence[int]) -> Tensor:
+    """Return images (N, C, H, W) under noise that is uniform in a ball, kept in [0, 1]; `indices` are theirs."""
     uniform = [stream.uniform(-1, 1, images.shape[1:]) for stream in streams(seed, indices, NOISE)]
     noise = torch.from_numpy(np.stack(uniform).astype(np.float32)).to(images.device)
-    return project(images + eps * noise, images, eps)
+    return ball.start(images, lambda _: noise, *ball.bounds(images))
 
 
 def shuffled_attention(weights: AnyArray, seed: int, indices: Sequence[int]) -> AnyArray:

@@ -106,7 +106,7 @@ class AutoAttackSettings(Settings):
 
         Raises UserError for another radius, seed or attack than there is.
         """
-        settings, ball = super().resolve(job), BallSettings(self.eps).resolve(job)
+        settings, ball = super().resolve(job), BallSettings(self.eps, norm="linf").resolve(job)
         names = [name.strip() for name in self.attacks.split(",")]
         for name in names:
             if name not in ATTACKS:

@@ -16,7 +16,7 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import LOSSES, PGD, image_gradient, per_image_noise, project
+from interpret_robust.attacks.pgd import LOSSES, PGD, image_gradient, per_image_noise
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -80,8 +80,12 @@ class MaskingSettings(BallSettings):
     is_shared: ClassVar[bool] = False
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """Resolve as settings of any ball. Raises UserError also for a ball without room, or no queries."""
+        """Resolve as settings of any ball. Raises UserError also for another norm, an empty ball, or no queries."""
         settings = super().resolve(job)
+        if settings.norm != "linf":
+            raise UserError(
+                "masking asks in the l-infinity ball, as its random search does: give --eps without --norm."
+            )
         if settings.eps == 0 or settings.queries < 1:
             raise UserError(f"eps is {settings.eps:g}, queries {settings.queries}: both must be above zero.")
         return settings
@@ -139,8 +143,9 @@ def _predict(model: Classifier, images: Tensor) -> Tensor:
 
 def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
     """Return classes (N, draws) of the images under uniform noise."""
-    noise, ball = per_image_noise(settings.seed, batch.indices, NOISE), settings.pgd(1)
-    samples = (project(batch.images + ball.eps * noise(batch.images), batch.images, ball.eps) for _ in range(DRAWS))
+    noise, ball = per_image_noise(settings.seed, batch.indices, NOISE), settings.ball()
+    bounds = ball.bounds(batch.images)
+    samples = (ball.start(batch.images, noise, *bounds) for _ in range(DRAWS))
     return torch.stack([_predict(model, images) for images in samples], dim=1)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.apgd import APGD, TargetedAPGD
+from interpret_robust.attacks.apgd import APGD, TargetedAPGD, check_apgd
 from interpret_robust.attacks.ball import LossName
 from interpret_robust.attacks.pgd import check_adversarial, margin_loss, per_image_noise
 from interpret_robust.core.arrays import AnyArray
@@ -92,7 +92,7 @@ class TableSettings(BallSettings):
     cw: str = field(default="30,100", metadata={"help": "Steps at which CW, PGD on the margin, is read; or none."})
     apgd: str = field(
         default="none",
-        metadata={"help": "Steps of APGD-CE and APGD-T for the worst case, such as 100; or none.", "newer": True},
+        metadata={"help": "Steps of APGD-CE and APGD-T for the worst case, such as 100; or none.", "newer": "none"},
     )
     restarts: int = field(default=1, metadata={"help": "Random starts of each attack."})
 
@@ -103,6 +103,9 @@ class TableSettings(BallSettings):
         settings = super().resolve(job)
         if settings.restarts < 1:
             raise UserError(f"restarts is {settings.restarts}: there must be at least one.")
+        if steps := settings.apgd_steps():
+            assert settings.eps is not None
+            check_apgd(settings.eps, steps, settings.norm_name)
         pgd, cw = (",".join(map(str, steps)) or "none" for steps in settings.steps().values())
         return replace(settings, pgd=pgd, cw=cw, apgd=str(settings.apgd_steps() or "none"))
 
@@ -222,7 +225,8 @@ def _readings(
         noise = per_image_noise(settings.seed, batch.indices, TRAJECTORIES[name].purpose)
         for restart in range(settings.restarts if steps else 0):
             for step, iterate in attack.iterates(model, batch.images, batch.labels, noise, steps, counter):
-                yield restart, first + steps.index(step), check_adversarial(model, iterate, batch.images, attack.eps)
+                adversarial = check_adversarial(model, iterate, batch.images, attack.eps, attack.norm)
+                yield restart, first + steps.index(step), adversarial
         first += len(steps)
 
 
@@ -234,12 +238,13 @@ def _note_apgd(model: Classifier, batch: Batch, settings: TableSettings, record:
     first = len(settings.readings()) - len(APGD_NAMES)
     gradient_counts = torch.zeros_like(batch.labels)
     for restart in range(settings.restarts):
-        adversarial, gradients = APGD(settings.eps, steps)(model, batch.images, batch.labels, noises[0])
+        attack = APGD(settings.eps, steps, norm=settings.norm_name)
+        adversarial, gradients = attack(model, batch.images, batch.labels, noises[0])
         record.note(restart, first, adversarial)
         gradient_counts += gradients
     for restart in range(settings.restarts):
-        attack = TargetedAPGD(settings.eps, steps)
-        adversarial, gradients = attack(model, batch.images, batch.labels, noises[1], subset=record.right)
+        targeted = TargetedAPGD(settings.eps, steps, norm=settings.norm_name)
+        adversarial, gradients = targeted(model, batch.images, batch.labels, noises[1], subset=record.right)
         record.note(restart, first + 1, torch.where(record.right[:, None, None, None], adversarial, record.last_broken))
         gradient_counts += gradients
     return to_numpy(gradient_counts)

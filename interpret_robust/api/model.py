@@ -1,7 +1,7 @@
 """A model in a program: loaded or trained, called like any network, asked questions."""
 
 import warnings
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.subject import Subject
 from interpret_robust.study.tasks import TrainTask
-from interpret_robust.training.recipe import default_preset, preset
+from interpret_robust.training.recipe import change, default_preset, preset
 
 
 class Model(nn.Module):
@@ -155,7 +155,7 @@ def train(
         root: folder that holds checkpoints/.
         device: `cpu`, `cuda`, or `auto`.
         overwrite: replace a checkpoint that is there.
-        changes: fields of the recipe, such as `epochs=4`.
+        changes: fields of the recipe, such as `epochs=4`, or `norm="l2", eps=0.5`.
 
     Raises UserError as the command does.
 
@@ -164,16 +164,16 @@ def train(
     """
     base = preset(recipe or default_preset(dataset), dataset, architecture=architecture)
     names = {field.name for field in fields(base)} - {"name"}
-    for change in changes:
-        if change not in names:
-            raise unknown("recipe field", change, names)
+    for name in changes:
+        if name not in names:
+            raise unknown("recipe field", name, names)
     folder = Folders(Path(root)).checkpoints
     task = TrainTask(
         dataset,
         architecture,
         variant,
         seed,
-        replace(base, **changes),
+        change(base, changes),
         folder,
         device,
         limit,

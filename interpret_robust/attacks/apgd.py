@@ -1,4 +1,4 @@
-"""Auto-PGD in the l-infinity ball: projected ascent that halves its own step (Croce & Hein 2020, Algorithm 1).
+"""Auto-PGD in the l-infinity or L2 ball: projected ascent that halves its own step (Croce & Hein 2020, Algorithm 1).
 
     noise = per_image_noise(seed=0, indices=range(len(images)))
     adversarial, gradients = APGD(eps=8 / 255)(model, images, labels, noise)
@@ -18,14 +18,13 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.ball import check_numbers
+from interpret_robust.attacks.ball import Norm, check_numbers
+from interpret_robust.attacks.norms import Ball, Noise, check_reach, make_ball
 from interpret_robust.attacks.pgd import (
-    Noise,
     batch_norm_mode,
     check_adversarial,
     cross_entropy,
     margin_loss,
-    project,
     weights_frozen,
 )
 from interpret_robust.core.errors import UserError, unknown
@@ -60,9 +59,10 @@ class APGD:
     """Untargeted APGD, one random start.
 
     Attributes:
-        eps: radius in pixel units, within [0, 1].
+        eps: radius in pixel units; within [0, 1] in l-infinity.
         steps: number of steps, each of one gradient.
         loss: `cross-entropy` (APGD-CE) or `dlr`, the difference of logits ratio, which needs three classes.
+        norm: `linf` or `l2`.
 
     Raises UserError for values outside these ranges.
     """
@@ -70,9 +70,10 @@ class APGD:
     eps: float
     steps: int = 100
     loss: LossName = "cross-entropy"
+    norm: Norm = "linf"
 
     def __post_init__(self) -> None:
-        _check(self.eps, self.steps)
+        check_apgd(self.eps, self.steps, self.norm)
         if self.loss not in get_args(LossName):
             raise unknown("loss", self.loss, get_args(LossName))
 
@@ -83,11 +84,12 @@ class APGD:
         Raises UserError where the model's gradients are not numbers or it has too few classes for the loss.
         """
         loss = cross_entropy if self.loss == "cross-entropy" else dlr
-        images = images.float()
+        images, ball = images.float(), make_ball(self.norm, self.eps)
+        check_reach(self.norm, self.eps, images)
         with _attackable(model) as subject:
-            start = _random_start(images, noise, self.eps)
-            ascent = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), self.eps, self.steps)
-        ascent = check_adversarial(model, ascent, images, self.eps)
+            start = ball.start(images, noise, *ball.bounds(images))
+            ascent = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), ball, self.steps)
+        ascent = check_adversarial(model, ascent, images, self.eps, self.norm)
         return Ascent(ascent, torch.full_like(labels, self.steps))
 
 
@@ -98,9 +100,10 @@ class TargetedAPGD:
     An image is attacked until a target has broken it. One that is wrong without an attack stays as it is.
 
     Attributes:
-        eps: radius in pixel units, within [0, 1].
+        eps: radius in pixel units; within [0, 1] in l-infinity.
         steps: number of steps towards each target, each of one gradient.
         targets: most classes aimed at; of fewer than ten classes, all but the true one.
+        norm: `linf` or `l2`.
 
     Raises UserError for values outside these ranges.
     """
@@ -108,9 +111,10 @@ class TargetedAPGD:
     eps: float
     steps: int = 100
     targets: int = MOST_TARGETS
+    norm: Norm = "linf"
 
     def __post_init__(self) -> None:
-        _check(self.eps, self.steps)
+        check_apgd(self.eps, self.steps, self.norm)
         if self.targets < 1:
             raise UserError(f"targets is {self.targets}: APGD-T must aim at one class at least.")
 
@@ -123,23 +127,24 @@ class TargetedAPGD:
         numbers or it has fewer than four classes.
         """
         adversarial, gradients = images.float().clone(), torch.zeros_like(labels)
+        ball = make_ball(self.norm, self.eps)
+        check_reach(self.norm, self.eps, images)
+        bounds = ball.bounds(images.float())
         with _attackable(model) as subject:
             logits = _logits(subject, adversarial)
             right = (predicted_classes(logits) == labels) & (True if subset is None else subset)
             targets = _wrong_classes(logits, labels)[:, : self.targets]
             for target in targets.T:
-                start = _random_start(images.float(), noise, self.eps)  # of all, so that no stream depends on others
+                start = ball.start(images.float(), noise, *bounds)  # of all, so that no stream depends on others
                 (places,) = right.nonzero(as_tuple=True)
                 if len(places) == 0:
                     break
                 loss = _targeted_loss(target[places], labels[places])
-                ascent = ascend(
-                    subject, images[places].float(), labels[places], start[places], loss, self.eps, self.steps
-                )
+                ascent = ascend(subject, images[places].float(), labels[places], start[places], loss, ball, self.steps)
                 adversarial[places] = ascent
                 gradients[places] += self.steps
                 right[places] = predicted_classes(_logits(subject, ascent)) == labels[places]
-        return Ascent(check_adversarial(model, adversarial, images, self.eps), gradients)
+        return Ascent(check_adversarial(model, adversarial, images, self.eps, self.norm), gradients)
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
@@ -224,27 +229,25 @@ class StepSize:
 
 
 def ascend(
-    model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, loss: Loss, eps: float, steps: int
+    model: nn.Module, images: Tensor, labels: Tensor, start: Tensor, loss: Loss, ball: Ball, steps: int
 ) -> Tensor:
     """Climb the loss of each image from `start`: its misclassified iterate of largest loss, or that of largest loss.
 
     The caller sets the model's mode. A loss that is not a number is returned as it is.
     """
-    low, high = (images - eps).clamp_min(0), (images + eps).clamp_max(1)
+    bounds = ball.bounds(images)
     iterate = previous = start
     value, gradient, wrong = _look(model, iterate, labels, loss, steps > 0)
-    size = StepSize(torch.full_like(value, 2 * eps), value)
+    size = StepSize(torch.full_like(value, 2 * ball.eps), value)
     best, best_gradient = iterate, gradient
     answer, answer_rank = iterate, (wrong, value)
     check_steps = checkpoints(steps)
     for step in range(1, steps + 1):
-        # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
-        direction = gradient.sign().add_(gradient, alpha=0)
-        ahead = torch.clamp(iterate + _wide(size.size) * direction, low, high)
+        ahead = ball.project(iterate + _wide(size.size) * ball.direction(gradient, iterate), *bounds)
         share = MOMENTUM if step > 1 else 1.0
         previous, iterate = (
             iterate,
-            torch.clamp(iterate + share * (ahead - iterate) + (1 - share) * (iterate - previous), low, high),
+            ball.project(iterate + share * (ahead - iterate) + (1 - share) * (iterate - previous), *bounds),
         )
         value_before, (value, gradient, wrong) = value, _look(model, iterate, labels, loss, step < steps)
         better = size.note(value_before, value)
@@ -296,10 +299,6 @@ def _targeted_loss(targets: Tensor, labels: Tensor) -> Loss:
     return lambda logits: targeted_dlr(logits, labels, targets)
 
 
-def _random_start(images: Tensor, noise: Noise, eps: float) -> Tensor:
-    return project(images + eps * noise(images), images, eps)
-
-
 @torch.no_grad()
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
     logits: Tensor = model(images).float()
@@ -321,7 +320,10 @@ def _require_classes(logits: Tensor, classes: int, attack_name: str) -> None:
         )
 
 
-def _check(eps: float, steps: int) -> None:
-    check_numbers(eps, 0, steps)
+def check_apgd(eps: float, steps: int, norm: Norm) -> None:
+    """Raise UserError for numbers that APGD cannot have, and in the L1 ball, where it is another algorithm."""
+    check_numbers(eps, 0, steps, norm=norm)
     if steps < 1:
         raise UserError(f"APGD of {steps} steps: there must be at least one.")
+    if norm == "l1":
+        raise UserError("APGD is for linf and l2: in L1 it is another algorithm (Croce & Hein 2021); use PGD there.")

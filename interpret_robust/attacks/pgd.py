@@ -1,4 +1,4 @@
-"""Projected gradient descent in the l-infinity ball, in training and in analyses.
+"""Projected gradient descent in the ball of a norm, in training and in analyses.
 
     attack = PGD(eps=8 / 255, step_size=2 / 255, steps=20)
     adversarial = attack(model, images, labels, per_image_noise(seed=0, indices=range(len(images))))
@@ -22,34 +22,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret_robust.attacks import cache
-from interpret_robust.attacks.ball import BatchNormMode, LossName, check_numbers
+from interpret_robust.attacks.ball import BatchNormMode, LossName, Norm, check_numbers, default_step
 from interpret_robust.attacks.cycles import FIRST_CHECK, read_at
+from interpret_robust.attacks.norms import TOLERANCE, Noise, check_reach, make_ball
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
 
 Classes = npt.NDArray[np.integer]
-Noise = Callable[[Tensor], Tensor]
-"""Given images, uniform noise of their shape in [-1, 1)."""
-
-TOLERANCE = 1e-6
-"""How far float32 rounding may carry an adversarial pixel out of its box."""
 
 
 @dataclass(frozen=True)
 class PGD:
-    """PGD in the l-infinity ball (Madry et al. 2017, https://arxiv.org/abs/1706.06083, Eq. 2 of the paper).
+    """PGD (Madry et al. 2017, https://arxiv.org/abs/1706.06083, Eq. 2 of the paper).
 
     Attributes:
-        eps: radius in pixel units, within [0, 1].
-        step_size: length of a step, same units; by default a quarter of `eps`.
+        eps: radius in pixel units; within [0, 1] in l-infinity.
+        step_size: length of a step, same units; by default a share of `eps`: 1/4 in l-infinity, 1/8 in L2, 1/10 in L1.
         steps: number of steps.
         restarts: independent random starts; of each image the one with the smallest margin is kept.
         random_start: begin at a uniform point of the ball instead of at the image.
         loss: `cross-entropy`, or `margin` (Carlini & Wagner: the best other logit minus the true one).
         batch_norm: `eval` uses running statistics; `train` uses the batch's and updates the running ones
             at each forward pass, as the CIFAR-10 challenge does in training.
+        norm: `linf`, `l2` or `l1`, see `attacks.norms`.
+        targeted: labels are the classes that images shall be taken for, and the loss is minimized.
 
     Raises UserError for values outside these ranges.
 
@@ -62,17 +60,19 @@ class PGD:
     """
 
     eps: float
-    step_size: float = cast(float, None)  # a quarter of eps
+    step_size: float = cast(float, None)  # a share of eps
     steps: int = 20
     restarts: int = 1
     random_start: bool = True
     loss: LossName = "cross-entropy"
     batch_norm: BatchNormMode = "eval"
+    norm: Norm = "linf"
+    targeted: bool = False
 
     def __post_init__(self) -> None:
         if self.step_size is None and isinstance(self.eps, Real):
-            object.__setattr__(self, "step_size", self.eps / 4)
-        check_numbers(self.eps, self.step_size, self.steps, self.restarts, self.loss, self.batch_norm)
+            object.__setattr__(self, "step_size", default_step(self.eps, self.norm))
+        check_numbers(self.eps, self.step_size, self.steps, self.restarts, self.loss, self.batch_norm, self.norm)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise | None = None) -> Tensor:
         """Return adversarial images, float32, inside the ball around `images` and inside [0, 1].
@@ -80,7 +80,7 @@ class PGD:
         Args:
             model: any module that gives logits (N, classes) from pixels in [0, 1]; it may work in their place.
             images: (N, C, H, W), pixels in [0, 1].
-            labels: true classes (N,) or (N, 1), integers of any width.
+            labels: true classes (N,) or (N, 1), integers of any width; the wanted ones where `targeted`.
             noise: where each image begins; by default a function of the image's place in the batch, with seed 0.
 
         Raises UserError for images outside [0, 1] or of other axes, for labels that are not one class an image, and
@@ -96,7 +96,7 @@ class PGD:
         labels = labels.reshape(-1).long()
         noise = per_image_noise(0, range(len(images))) if noise is None else noise
         adversarial = self.search(model, images, labels, noise)
-        return check_adversarial(model, adversarial, images, self.eps)
+        return check_adversarial(model, adversarial, images, self.eps, self.norm)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         """Attack as a call does, but without a look at what was found, for which a GPU would have to stop."""
@@ -107,7 +107,7 @@ class PGD:
             elif self.batch_norm == "eval" and images.device.type == "cpu":
                 model = fold(model)
             candidates = [self._last(model, images, labels, noise) for _ in range(self.restarts)]
-            return candidates[0] if self.restarts == 1 else _smallest_margin(model, candidates, labels)
+            return candidates[0] if self.restarts == 1 else self._best(model, candidates, labels)
 
     def iterates(
         self,
@@ -124,18 +124,21 @@ class PGD:
         counts the gradients that were. Nor are iterates that another analysis of this process has taken, which count as
         if they were taken here (see `attacks.cache`). The caller sets the model's mode.
         """
-        low, high = (images - self.eps).clamp_min(0), (images + self.eps).clamp_max(1)
-        start = (images + self.eps * noise(images)).clamp_(low, high) if self.random_start else images
+        ball = make_ball(self.norm, self.eps)
+        if len(images) and isinstance(self.eps, Real):  # one on a GPU is not waited for
+            check_reach(self.norm, self.eps, images)
+        bounds = ball.bounds(images)
+        start = ball.start(images, noise, *bounds) if self.random_start else images
+        ahead = -self.step_size if self.targeted else self.step_size
 
-        def advance(adversarial: Tensor, low: Tensor, high: Tensor, labels: Tensor) -> Tensor:
+        def advance(adversarial: Tensor, labels: Tensor, *bounds: Tensor) -> Tensor:
             gradient = image_gradient(model, adversarial, labels, self.loss)
-            # sign(nan) is 0: without the second term a broken model would look like one that cannot be attacked.
-            direction = gradient.sign().add_(gradient, alpha=0)
-            return torch.add(adversarial, direction.mul_(self.step_size)).clamp_(low, high)
+            step = ball.direction(gradient, adversarial).mul_(ahead)  # a tensor on a GPU, which `alpha` cannot be
+            return ball.project(torch.add(adversarial, step), *bounds)
 
         chosen_steps = range(self.steps + 1) if steps is None else steps
-        constants = (low, high, labels)
-        is_long = max(chosen_steps, default=0) > FIRST_CHECK
+        constants = (labels, *bounds)
+        is_long = ball.has_signed_steps and max(chosen_steps, default=0) > FIRST_CHECK
         is_exact = self.batch_norm == "eval" and images.device.type == "cpu"  # a GPU rounds by the size of the batch
 
         def compute(counts: Tensor | None) -> Iterator[tuple[int, Tensor]]:
@@ -144,13 +147,20 @@ class PGD:
 
         if steps is None:
             return compute(counts)
-        attack = (self.eps, self.step_size, self.loss, self.batch_norm)
+        attack = (self.norm, self.eps, ahead, self.loss, self.batch_norm)
         is_alone = is_exact and isinstance(model, Classifier) and model.answers_alone
         return cache.read(model, attack, (images, start, labels), steps, compute, counts, is_exact=is_alone)
 
     def _last(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         ((_, iterate),) = self.iterates(model, images, labels, noise, [self.steps])
         return iterate
+
+    def _best(self, model: nn.Module, candidates: list[Tensor], labels: Tensor) -> Tensor:
+        """Return, for each image, the candidate with the largest margin loss, the smallest towards a target."""
+        sign = -1 if self.targeted else 1
+        with torch.no_grad():
+            losses = torch.stack([sign * margin_loss(model(candidate).float(), labels) for candidate in candidates])
+        return torch.stack(candidates)[losses.argmax(0), torch.arange(len(labels), device=labels.device)]
 
 
 class OnCopies(nn.Module):
@@ -196,11 +206,6 @@ def image_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: LossN
     return gradient
 
 
-def project(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
-    """Return the nearest point in the ball around `images` and in [0, 1]."""
-    return torch.clamp(adversarial, (images - eps).clamp_min(0), (images + eps).clamp_max(1))
-
-
 def check_tensors(images: Tensor, labels: Tensor) -> None:
     """Raise UserError unless images are a tensor (N, C, H, W) and labels one of a class from 0 on for each."""
     for name, values in (("images", images), ("labels", labels)):
@@ -223,8 +228,8 @@ def check_pixels(images: Tensor) -> None:
         raise UserError(f"pixels lie in {low:g} to {high:g}: they must lie in 0 to 1 (divide 0 to 255 by 255).")
 
 
-def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
-    """Return adversarial images (N, C, H, W), all in [0, 1] and within `eps` of their images.
+def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps: float, norm: Norm = "linf") -> Tensor:
+    """Return adversarial images (N, C, H, W), all in [0, 1] and within `eps` of their images in a norm.
 
     An image that the model answers with NaN, attacked or not, is never right: no attack is needed, and the image itself
     stands for what an attack made NaN. Raises NotFiniteError where an attack failed on an image that is answered with
@@ -237,15 +242,12 @@ def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps
         if bool(is_answered.any()):
             raise NotFiniteError("gradients of the loss", places[is_answered].tolist())
         adversarial = adversarial.index_copy(0, places, images[places])
-    _check_inside(adversarial, images, eps)
-    return adversarial
-
-
-def _check_inside(adversarial: Tensor, images: Tensor, eps: float) -> None:
-    in_range = (adversarial >= 0) & (adversarial <= 1)
-    in_ball = (adversarial - images).abs() <= eps + TOLERANCE
-    if not bool((in_range & in_ball).all()):
+    ball = make_ball(norm, eps)
+    in_range = ((adversarial >= 0) & (adversarial <= 1)).all()
+    in_ball = (ball.length(adversarial - images) <= eps + ball.tolerance(images[0].numel())).all()
+    if not bool(in_range & in_ball):
         raise ValueError(f"an adversarial image left its ball of {eps:g} or [0, 1]")
+    return adversarial
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -261,13 +263,6 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_entropy, "margin": margin_loss}
-
-
-def _smallest_margin(model: nn.Module, candidates: list[Tensor], labels: Tensor) -> Tensor:
-    """Return, for each image, the candidate with the largest margin loss."""
-    with torch.no_grad():
-        losses = torch.stack([margin_loss(model(candidate).float(), labels) for candidate in candidates])
-    return torch.stack(candidates)[losses.argmax(0), torch.arange(len(labels), device=labels.device)]
 
 
 def generator_noise(generator: torch.Generator) -> Noise:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss, project
+from interpret_robust.attacks.norms import Linf
+from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss
 from interpret_robust.core.errors import UserError
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -60,7 +61,7 @@ class RandomSearch:
         images = images.float()
         stripes, squares = self._draw(images, of_image)
         with batch_norm_mode(model, "eval"):
-            best = project(images + self.eps * stripes, images, self.eps)
+            best = self._vertex(images, stripes)
             losses = margin_loss(model(best).float(), labels)
             for query in range(1, self.queries):
                 (left,) = torch.where(losses <= 0)
@@ -94,7 +95,12 @@ class RandomSearch:
         rows, columns = _span(draws[:, 0], side, height), _span(draws[:, 1], side, width)
         square = rows[:, None, :, None] & columns[:, None, None, :]
         signs = _signs(draws[:, 2:, None, None])
-        return torch.where(square, project(images + self.eps * signs, images, self.eps), best)
+        return torch.where(square, self._vertex(images, signs), best)
+
+    def _vertex(self, images: Tensor, signs: Tensor) -> Tensor:
+        """Return the images (N, C, H, W) changed by eps with these signs, kept in [0, 1]."""
+        ball = Linf(self.eps)
+        return ball.project(images + self.eps * signs, *ball.bounds(images))
 
 
 def _signs(uniform: Tensor) -> Tensor:

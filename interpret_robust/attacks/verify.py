@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from interpret_robust.attacks.ball import check_numbers
+from interpret_robust.attacks.ball import Norm, check_numbers, resolve_ball
 from interpret_robust.attacks.image_files import CLEAN_NAMES, LABEL_NAMES, Arrays, image_name, neighbors_of, open_arrays
-from interpret_robust.attacks.pgd import TOLERANCE
+from interpret_robust.attacks.norms import TOLERANCE, make_ball
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError, reason_in_brackets
@@ -27,7 +27,7 @@ from interpret_robust.datasets.batches import BATCH_SIZE, make_batch
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
-from interpret_robust.results.names import radius
+from interpret_robust.results.names import length
 
 Pixels = npt.NDArray[np.float64]
 INDEX = "index"
@@ -73,6 +73,7 @@ def verify(
     split: str = "test",
     *,
     eps: float | None = None,
+    norm: str | None = None,
     key: str | None = None,
     device: torch.device,
 ) -> Verification:
@@ -80,9 +81,10 @@ def verify(
 
     Args:
         path: HDF5, .npy, .npz, .pth or .pt.
-        subject: the model that answers, and gives the radius where `eps` is None: that of its training.
+        subject: the model that answers, and gives the ball where `eps` is None: that of its training.
         dataset, split: the clean images.
         eps: radius in pixel units.
+        norm: that of the radius, `linf` by default, `l2` or `l1`.
         key: the name of the file's array of images, where several might be.
         device: computes the answers.
 
@@ -91,8 +93,8 @@ def verify(
     another order. Nothing is unpickled.
     """
     check_fit(subject, dataset)
-    eps = subject.job["recipe"]["eps"] if eps is None else eps
-    check_numbers(eps, 0, 0)
+    norm_name, eps = resolve_ball(norm, eps, subject.job["recipe"])
+    check_numbers(eps, 0, 0, norm=norm_name)
     with open_arrays(path) as arrays:
         name = image_name(path, arrays, key)
         images, neighbors = Images(path, arrays[name], dataset.image_shape), neighbors_of(arrays, name)
@@ -100,11 +102,16 @@ def verify(
         clean = _choose(images, neighbors, dataset.split(split), kind)
         _check_labels(path, neighbors, clean, kind)
         _check_clean(path, neighbors, clean, kind, dataset.image_shape)
-        largest, l2 = _changes(images, clean)
-        _check_ball(path, largest, eps)
+        changes = _changes(images, clean)
+        _check_ball(path, changes, norm_name, eps, int(np.prod(dataset.image_shape)))
         natural, adversarial = _answers(images, clean, subject, device)
     return Verification(
-        len(clean), float(largest.max()), float(l2.mean()), rate(natural), rate(adversarial), file_sha256(path)
+        len(clean),
+        float(changes["linf"].max()),
+        float(changes["l2"].mean()),
+        rate(natural),
+        rate(adversarial),
+        file_sha256(path),
     )
 
 
@@ -208,7 +215,7 @@ def _check_clean(path: Path, neighbors: Arrays, clean: Split, kind: str, shape: 
     images = Images(path, neighbors[name], shape)
     if len(images) != len(clean):
         raise UserError(f"{path}: {name} holds {len(images)} images, and there are {len(clean)} adversarial ones.")
-    (indices,) = np.nonzero(_changes(images, clean)[0] > ROUNDING + TOLERANCE)
+    (indices,) = np.nonzero(_changes(images, clean)["linf"] > ROUNDING + TOLERANCE)
     if len(indices):
         raise UserError(
             f"{path}: {name} differs from the images of the {kind} at {len(indices)} of {len(clean)} images, the first "
@@ -216,22 +223,28 @@ def _check_clean(path: Path, neighbors: Arrays, clean: Split, kind: str, shape: 
         )
 
 
-def _changes(images: Images, clean: Split) -> tuple[Pixels, Pixels]:
-    """Return the largest change of a pixel of each image (N,), and the L2 norm of its change (N,)."""
-    largest, l2 = np.empty(len(clean)), np.empty(len(clean))
+def _changes(images: Images, clean: Split) -> dict[Norm, Pixels]:
+    """Return the length of each image's change (N,) in every norm."""
+    lengths: dict[Norm, Pixels] = {norm: np.empty(len(clean)) for norm in ORDERS}
     for span in _parts(len(clean), "checking"):
         natural = clean.images[span].transpose(0, 3, 1, 2) / 255
         change = (images.part(span) - natural).reshape(len(natural), -1)
-        largest[span], l2[span] = np.abs(change).max(1), np.linalg.norm(change, axis=1)
-    return largest, l2
+        for norm, order in ORDERS.items():
+            lengths[norm][span] = np.linalg.norm(change, order, axis=1)
+    return lengths
 
 
-def _check_ball(path: Path, largest: Pixels, eps: float) -> None:
-    (indices,) = np.nonzero(largest > eps + TOLERANCE)
+ORDERS: dict[Norm, float] = {"linf": np.inf, "l2": 2, "l1": 1}
+
+
+def _check_ball(path: Path, changes: dict[Norm, Pixels], norm: Norm, eps: float, pixels: int) -> None:
+    lengths = changes[norm]
+    (indices,) = np.nonzero(lengths > eps + make_ball(norm, eps).tolerance(pixels))
     if len(indices):
+        farthest = f"{255 * lengths.max():.2f}/255" if norm == "linf" else f"{lengths.max():.4g}"
         raise UserError(
-            f"{path}: {len(indices)} of {len(largest)} images, the first of them {indices[0]}, are outside the ball "
-            f"of {radius(eps)} around the clean images, the farthest by a change of {255 * largest.max():.2f}/255: "
+            f"{path}: {len(indices)} of {len(lengths)} images, the first of them {indices[0]}, are outside the ball "
+            f"of {length(eps, norm)} around the clean images, the farthest by a change of {farthest}: "
             "are they in the order of the split, and was --eps theirs?"
         )
 

@@ -15,7 +15,14 @@ from interpret_robust import analyses
 
 FILE = Path(__file__).with_name("analysis_options.json")
 
-_KINDS: Mapping[Any, str] = {int: "int", float: "number", float | None: "number", str: "text", bool: "flag"}
+_KINDS: Mapping[Any, str] = {
+    int: "int",
+    float: "number",
+    float | None: "number",
+    str: "text",
+    str | None: "text",
+    bool: "flag",
+}
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.argument("file", type=INPUT_FILE)
 @click.argument("checkpoint", type=MODEL_FILE, required=False)
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
+@click.option("--norm", metavar="TEXT", help="Norm of --eps: linf, l2 or l1. [default: linf, or that of training]")
 @click.option("--key", help="The array of images, where there are several in HDF5, .npz or .pth.")
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
@@ -74,6 +75,7 @@ def verify(
     file: Path,
     checkpoint: Path | None,
     eps: float | None,
+    norm: str | None,
     key: str | None,
     dataset: str | None,
     split: str,
@@ -101,7 +103,7 @@ def verify(
     data = load(dataset or subject.source)
     for doubt in subject.doubts:
         warn(doubt)
-    good = verification.verify(file, subject, data, split, eps=eps, key=key, device=resolve(device))
+    good = verification.verify(file, subject, data, split, eps=eps, norm=norm, key=key, device=resolve(device))
     click.echo(render([{"model": subject.name, **good.cells()}]))
     click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
 

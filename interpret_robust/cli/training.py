@@ -1,5 +1,6 @@
 """`irt train` and `irt recipes`: models from variants and seeds, and how they are trained."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from interpret_robust.cli.options import (
     COUNT,
     DATASET,
     DURATION,
+    NUMBER,
     SEED,
     TextOption,
     deadline_after,
@@ -28,6 +30,7 @@ EXAMPLES = (
     "  irt train at at-att --seeds 3    six: seeds 0, 1 and 2 of each\n"
     "  irt train at --seed 4 --copies   two: seeds 4 and 5, for black-box attacks\n"
     "  irt train at --dataset cifar10 --recipe cifar-quick --limit 5000\n"
+    "  irt train at --norm l2 --eps 0.5  adversarial training in L2\n"
     "  irt train at-reg --dataset cifar10 --arch narrow --time-limit 2h\n"
     "  irt train at --set epochs=4 --set learning_rate=0.05"
 )
@@ -81,6 +84,8 @@ def _override(text: str) -> str:
     metavar="FIELD=VALUE",
     help="Change a field of the recipe, such as epochs=4; `irt recipes` lists all.",
 )
+@click.option("--norm", metavar="TEXT", help="Norm of adversarial training: linf, l2 or l1; needs --eps.")
+@click.option("--eps", type=NUMBER, help="Its radius, such as 8/255 or 0.5. [default: the recipe's]")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The first, or only, training seed.")
 @click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many seeds of each model, from --seed on.")
 @click.option("--copies", is_flag=True, help="At least two seeds: black-box attacks come from an independent copy.")
@@ -96,6 +101,8 @@ def train(
     arch: str | None,
     recipe: str | None,
     overrides: tuple[str, ...],
+    norm: str | None,
+    eps: float | None,
     seed: int,
     seeds: int,
     copies: bool,
@@ -131,7 +138,7 @@ def train(
         dataset,
         arch,
         recipe,
-        overrides,
+        (*_ball(norm, eps), *overrides),
         first_seed=seed,
         seeds=max(seeds, 2 if copies else 1),
         folder=folder,
@@ -143,6 +150,13 @@ def train(
     if sentence := doubt(tasks):
         say(sentence)
     do_all(tasks, device, click.echo)
+
+
+def _ball(norm: str | None, eps: float | None) -> Iterator[str]:
+    """Yield the changes of a recipe that --norm and --eps stand for."""
+    for field, value in (("norm", norm), ("eps", eps)):
+        if value is not None:
+            yield f"{field}={value}"
 
 
 @click.command(epilog=with_examples("irt recipes\n  irt recipes paper\n  irt recipes --form csv"))

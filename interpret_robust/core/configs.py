@@ -27,14 +27,14 @@ def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any], l
 def as_stored(settings: Any) -> dict[str, Any]:
     """Return the fields of a dataclass as a file tells them, by name.
 
-    One that is newer than older files of the same kind (`newer` in its metadata) is left out at its default, so that
-    the same choice has the same configuration as in files from before.
+    One that older files of the same kind lack is left out where it is what they stand for, `newer` in its field's
+    metadata, so that the same choice has the same configuration as in files from before.
     """
-    newer_names = {setting.name for setting in fields(settings) if setting.metadata.get("newer")}
+    values = {setting: getattr(settings, setting.name) for setting in fields(settings)}
     return {
         setting.name: value
-        for setting in fields(settings)
-        if (value := getattr(settings, setting.name)) != setting.default or setting.name not in newer_names
+        for setting, value in values.items()
+        if "newer" not in setting.metadata or value != setting.metadata["newer"]
     }
 
 

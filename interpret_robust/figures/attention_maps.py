@@ -13,7 +13,7 @@ from matplotlib.figure import SubFigure
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, new_figure, pitch, strip
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import by_weights, job, label, radius, weights_of
+from interpret_robust.results.names import ball, by_weights, job, label, weights_of
 
 READS = "attention-maps/2"
 
@@ -158,7 +158,7 @@ def _caption(results: Sequence[Result]) -> str:
     settings, data = config["settings"], config["data"]
     return (
         f"Attention on clean and adversarial images of {data['dataset']} ({data['images']} {data['split']} images, "
-        f"PGD-{settings['steps']} at eps {radius(settings['eps'])}, seed {settings['seed']}), and the difference, "
+        f"PGD-{settings['steps']} at {ball(settings)}, seed {settings['seed']}), and the difference, "
         f"adversarial minus clean. Images are chosen by the rule {settings['select']}; for extremes the steadiest "
         "attention comes first. Above the images stands the true class; above the maps the class predicted of the "
         "clean and of the adversarial image, bold and orange where it is wrong; above the differences the total "

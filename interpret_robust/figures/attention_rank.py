@@ -26,7 +26,7 @@ from interpret_robust.figures.style import (
     strip,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import by_weights, job, label, radius, weights_of
+from interpret_robust.results.names import ball, by_weights, job, label, weights_of
 
 READS = "attention-rank/3"
 
@@ -218,8 +218,8 @@ def _caption(results: Sequence[Result]) -> str:
     settings, data = config["settings"], config["data"]
     return (
         f"Attention against robustness rank on {data['images']} {data['split']} images of {data['dataset']}; rank 0 "
-        f"is the position whose local feature moves least (L2) under PGD-{settings['steps']} at eps "
-        f"{radius(settings['eps'])}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
+        f"is the position whose local feature moves least (L2) under PGD-{settings['steps']} at "
+        f"{ball(settings)}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
         "predicted class in its place. Bands and bars are 95 % bootstrap intervals over images; the dashed line is "
         "uniform weight, the hatched band the same weights on positions in random order. Middle: Spearman of weight "
         "and robustness over each image's positions, and its mean by distance, by distance over the feature's norm, "

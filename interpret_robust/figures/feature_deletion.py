@@ -11,7 +11,7 @@ from matplotlib.figure import SubFigure
 
 from interpret_robust.figures.style import MARKERS, RC, Drawing, color, new_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, places, radius
+from interpret_robust.results.names import ball, job, label, places
 
 READS = "feature-deletion/1"
 
@@ -125,7 +125,7 @@ def _caption(results: Sequence[Result]) -> str:
     return (
         f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} when so many of the "
         f"{int(results[0]['removed'][-1])} local features become {fill}, of clean and of adversarial images "
-        f"(PGD-{settings['steps']}, eps {radius(settings['eps'])}, seed {settings['seed']}). Attended: by attention on "
+        f"(PGD-{settings['steps']}, {ball(settings)}, seed {settings['seed']}). Attended: by attention on "
         "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "
         "clean and adversarial local feature first; prior: by the mean attention of training images. Bands are Wilson "
         "95 % intervals. Below: area under the second order's curve minus area under the first's, over the share "

@@ -12,7 +12,7 @@ from interpret_robust.figures.style import MARKERS, RC, Drawing, color, name_row
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, radius
+from interpret_robust.results.names import ball, job, label
 
 READS = "robustness/2"
 
@@ -103,5 +103,5 @@ def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:
 
 def _title(results: Sequence[Result]) -> str:
     first = results[0].config
-    data, eps = first["data"], radius(first["settings"]["eps"])
-    return f"{data['dataset']}, {data['images']} {data['split']} images, attacks at eps {eps}"
+    data = first["data"]
+    return f"{data['dataset']}, {data['images']} {data['split']} images, attacks at {ball(first['settings'])}"

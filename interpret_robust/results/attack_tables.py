@@ -26,7 +26,7 @@ from interpret_robust.results.attack_outcomes import (
     right_in_worst_case,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, radius, recalibration
+from interpret_robust.results.names import job, label, recalibration
 from interpret_robust.results.reported import ReportedNumber, read_reported
 from interpret_robust.results.tables import Table
 
@@ -286,8 +286,8 @@ def _note(table: AttackTable) -> str:
         return "; ".join([_spread(table), f"{data['images']} {data['split']} images"])
     parts = [
         _spread(table),
-        f"{data['images']} {data['split']} images, eps {radius(settings['eps'])}, "
-        f"step {radius(settings['step_size'])}{starts}",
+        f"{data['images']} {data['split']} images, {labels.ball(settings)}, "
+        f"step {labels.length(settings['step_size'], labels.norm(settings))}{starts}",
         _effort(table, float(mean_gradients)),
     ]
     if any(row.setting == "black-box" for row in table.cells):

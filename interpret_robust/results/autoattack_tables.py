@@ -7,6 +7,7 @@ from interpret_robust.core.statistics import Interval, bootstrap_mean, mcnemar, 
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, right_in_worst_case
 from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import norm
 
 READS = "robustness/2"
 
@@ -77,11 +78,12 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
 
 
 def comparable(autoattack: Result, robustness: Result) -> bool:
-    """Return whether the two are of the same model, eps and split, and the second holds all images of the first."""
+    """Return whether the two are of the same model, ball and split, and the second holds all images of the first."""
     own_config, their_accuracy = robustness.config, autoattack.config
     return bool(
         own_config["checkpoint"]["sha256"] == their_accuracy["checkpoint"]["sha256"]
         and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
+        and norm(own_config["settings"]) == "linf"
         and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()

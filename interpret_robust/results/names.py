@@ -1,6 +1,6 @@
 """What people call the model, the weights and the radius of a file: the same in tables, pictures and reports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from interpret_robust.models.variants import paper_order
@@ -28,18 +28,46 @@ def radius(eps: float) -> str:
     return f"{parts:.0f}/255" if abs(parts - round(parts)) < 1e-6 else f"{eps:.3g}"
 
 
+NORMS = {"linf": "", "l2": "L2 ", "l1": "L1 "}
+"""What stands before a radius in each norm: nothing in that of most files."""
+
+
+def norm(settings: Mapping[str, Any]) -> str:
+    """Return the norm of the ball that settings or a recipe name: those from before there were several are `linf`."""
+    name: str = settings.get("norm", "linf")
+    return name
+
+
+def ball(settings: Mapping[str, Any]) -> str:
+    """Return the ball that settings or a recipe name, such as `eps 8/255` or `L2 eps 0.5`.
+
+    Example:
+        >>> ball({"eps": 8 / 255}), ball({"eps": 0.5, "norm": "l2"})
+        ('eps 8/255', 'L2 eps 0.5')
+    """
+    name = norm(settings)
+    return f"{NORMS[name]}eps {length(settings['eps'], name)}"
+
+
+def length(value: float, norm_name: str) -> str:
+    """Return a length in a norm as people write it: in 255ths in l-infinity alone."""
+    return radius(value) if norm_name == "linf" else f"{value:.3g}"
+
+
 def attack(result: Result) -> str:
     """Return the attack that a file's numbers rest on, such as `PGD-20, eps 8/255, step 2/255`; nothing without one."""
     settings = result.config["settings"]
     if "reading" in result and not len(result["reading"]):
         return ""  # a table of natural accuracy alone
     steps = [f"PGD-{settings['steps']}"] if "steps" in settings else []
-    lengths = {"eps": settings.get("eps"), "step": settings.get("step_size")}
+    balls = [ball(settings)] if settings.get("eps") is not None else []
+    step = settings.get("step_size")
     restarts = settings.get("restarts", 1)
     return ", ".join(
         [
             *steps,
-            *(f"{name} {radius(length)}" for name, length in lengths.items() if length is not None),
+            *balls,
+            *([f"step {length(step, norm(settings))}"] if step is not None else []),
             *([f"{restarts} restarts"] if restarts > 1 else []),
         ]
     )
@@ -59,12 +87,19 @@ def label(result: Result) -> str:
 
     A model without a seed is called by its name.
 
-    A model whose batch norm was recalibrated says so: `at seed 0, recalibrated (clean)`.
+    A model that was trained in another norm than l-infinity says so, and so does one whose batch norm was
+    recalibrated: `at seed 0, trained in L2`, `at seed 0, recalibrated (clean)`.
     """
     weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
     seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
     anew = "" if (images := recalibration(result)) == "none" else f", recalibrated ({images})"
-    return f"{job(result)['variant']}{seed}{weights}{anew}"
+    return f"{job(result)['variant']}{seed}{_trained_in(result)}{weights}{anew}"
+
+
+def _trained_in(result: Result) -> str:
+    """Return the norm of adversarial training where it is not that of most models."""
+    name = norm(job(result).get("recipe", {}))
+    return "" if name == "linf" else f", trained in {NORMS[name].strip()}"
 
 
 def order(result: Result) -> tuple[int, str, int]:

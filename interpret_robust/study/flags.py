@@ -18,7 +18,7 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case, targets
 from interpret_robust.results.autoattack_tables import comparable, weaker_than_ours
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import order, radius, recalibration
+from interpret_robust.results.names import ball, norm, order, radius, recalibration
 from interpret_robust.results.tables import Table
 
 READS = {"robustness": "robustness/2", "masking": "masking/1", "autoattack": "autoattack/1"}
@@ -65,11 +65,12 @@ class _Measurement(NamedTuple):
 
 
 class _Subject(NamedTuple):
-    """A model, by its name and checksum, the images by theirs, the radius, and these two in words."""
+    """A model, by its name and checksum, the images by theirs, the ball, and the last two in words."""
 
     name: str
     sha256: str
     images: str
+    norm: str
     eps: float
     conditions: str
 
@@ -338,8 +339,8 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
 
 def _subjects(result: Result) -> list[_Subject]:
     """Return the models that a file says something of, its own first."""
-    data, eps = result.config["data"], result.config["settings"]["eps"]
+    data, settings = result.config["data"], result.config["settings"]
     checkpoint, readers = result.config["checkpoint"], result.config.get("evaluators", {"names": (), "sha256": ()})
     models = [(checkpoint["name"], checkpoint["sha256"]), *zip(readers["names"], readers["sha256"], strict=True)]
-    place = f"{data['images']} {data['split']} images of {data['dataset']} at eps {radius(eps)}"
-    return [_Subject(name, sha256, data["sha256"], eps, place) for name, sha256 in models]
+    place = f"{data['images']} {data['split']} images of {data['dataset']} at {ball(settings)}"
+    return [_Subject(name, sha256, data["sha256"], norm(settings), settings["eps"], place) for name, sha256 in models]

@@ -225,7 +225,7 @@ def _attack(task: TrainTask | AnalysisTask) -> Hashable:
     """Return what analyses that take one attack have in common (see `attacks.cache`); any other task stands alone."""
     if isinstance(task, TrainTask) or not shares_attack(task.settings):
         return id(task)
-    ball = (task.settings.eps, task.settings.step_size, task.settings.seed)
+    ball = (task.settings.norm, task.settings.eps, task.settings.step_size, task.settings.seed)
     return (task.checkpoint, task.source, task.split, task.batch_size, task.recalibrate, *ball)
 
 

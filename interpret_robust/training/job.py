@@ -23,8 +23,10 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Return the checkpoint's name, without its ending."""
-        return file_part(f"{self.dataset.name}-{self.architecture}-{self.variant.name}-seed{self.seed}")
+        """Return the checkpoint's name, without its ending. It holds the norm of training unless that is l-infinity."""
+        norm = self.recipe.norm if self.variant.adversarial and self.recipe.norm != "linf" else ""
+        parts = [self.dataset.name, self.architecture, self.variant.name, norm, f"seed{self.seed}"]
+        return file_part("-".join(part for part in parts if part))
 
     def describe(self) -> dict[str, Any]:
         """Return the job as JSON: two jobs with equal descriptions give equal weights on one machine.

@@ -1,10 +1,11 @@
 """Every number of a training run, as named presets. Each is a published recipe or one measured here."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from interpret_robust.attacks.ball import BatchNormMode, check_numbers
+from interpret_robust.attacks.ball import BatchNormMode, Norm, check_norm, check_numbers
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.datasets.records import RECORDS
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from interpret_robust.attacks.pgd import PGD
 
 
-def _field(meaning: str, default: Any = MISSING, *, is_newer: bool = False) -> Any:
-    """Return a field of a recipe, with what it means; older checkpoints lack a newer one (`core.configs.as_stored`)."""
-    return field(default=default, metadata={"help": meaning, "newer": is_newer})
+def _field(meaning: str, default: Any = MISSING, **metadata: Any) -> Any:
+    """Return a field of a recipe, with what it means; `newer` as in `core.configs.as_stored`."""
+    return field(default=default, metadata={"help": meaning, **metadata})
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Recipe:
     warm_up: float = _field("share of the steps over which one-cycle rises", 0.25)
     momentum: float = _field("of sgd", 0.9)
     weight_decay: float = _field("on convolution and matrix weights only, not on biases or norms", 5e-4)
+    norm: Norm = _field(  # noqa: RUF009 - it gives a field
+        "norm of the attack's ball in training: linf, l2 or l1", "linf", newer="linf"
+    )
     eps: float = _field("radius of the attack in training (Eq. 2), in pixel units", 8 / 255)
     attack_step: float = _field("length of its steps", 2 / 255)
     attack_steps: int = _field("how many steps it takes", 5)
@@ -51,7 +55,7 @@ class Recipe:
         "of the attack's gradients on a CPU: bfloat16 takes them from a copy of the network; weights, iterates and the "
         "loss stay float32; a GPU passes through the network in bfloat16 either way",
         "float32",
-        is_newer=True,
+        newer="float32",
     )
     eps_ramp: float = _field("share of the steps over which eps and attack_step grow linearly from zero", 0.0)
     weight_reg: float = _field("the lambda of Eq. 7 for at-reg", 0.1)
@@ -75,7 +79,7 @@ class Recipe:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
-        check_numbers(self.eps, self.attack_step, self.attack_steps, batch_norm=self.attack_batch_norm)
+        check_numbers(self.eps, self.attack_step, self.attack_steps, batch_norm=self.attack_batch_norm, norm=self.norm)
 
     def attack(self, share: float) -> "PGD":
         """Return the attack when `share` of the training steps are done."""
@@ -87,6 +91,7 @@ class Recipe:
             step_size=self.attack_step * growth,
             steps=self.attack_steps,
             batch_norm=self.attack_batch_norm,
+            norm=self.norm,
         )
 
     def rate(self, share: float) -> float:
@@ -208,7 +213,24 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
         recipe = replace(recipe, flip=recipe.flip and record.can_flip, pad=recipe.pad if record.can_crop else 0)
     if name in ("quick", "cifar-quick") and architecture == "cnn":
         recipe = replace(recipe, **QUICK_CNN)
-    return replace(recipe, **dict(parse(override) for override in overrides))
+    return change(recipe, dict(parse(override) for override in overrides))
+
+
+def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values of some fields. In another norm, steps keep their share of the radius.
+
+    Raises UserError for values out of range, and for another norm without a radius.
+
+    Example:
+        >>> change(PRESETS["quick"], {"norm": "l2", "eps": 0.5}).attack_step
+        0.3125
+    """
+    if changes.get("norm", recipe.norm) != recipe.norm:
+        check_norm(changes["norm"])
+        if "eps" not in changes:
+            raise UserError(f"norm is {changes['norm']}: give a radius in it too, such as eps=0.5.")
+        changes = {"attack_step": changes["eps"] * (recipe.attack_step / recipe.eps), **changes}
+    return replace(recipe, **changes)
 
 
 def default_preset(dataset: str) -> str:

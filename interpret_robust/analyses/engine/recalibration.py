@@ -49,14 +49,15 @@ def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, An
     if kind == "clean":
         return entry
     attack = _attack(job)
-    return entry | {"eps": attack.eps, "step_size": attack.step_size, "steps": attack.steps}
+    norm = {} if attack.norm == "linf" else {"norm": attack.norm}
+    return entry | {"eps": attack.eps, "step_size": attack.step_size, "steps": attack.steps} | norm
 
 
 def _attack(job: Mapping[str, Any]) -> PGD:
     """Return the attack that the model met in training, by running statistics."""
     recipe = job["recipe"]
-    step = recipe.get("attack_step", recipe["eps"] / 4)
-    return PGD(eps=recipe["eps"], step_size=step, steps=recipe.get("attack_steps", STEPS))
+    step, norm = recipe.get("attack_step", recipe["eps"] / 4), recipe.get("norm", "linf")
+    return PGD(eps=recipe["eps"], step_size=step, steps=recipe.get("attack_steps", STEPS), norm=norm)
 
 
 def recalibrated_network(subject: Subject, device: torch.device, kind: str, train: Split) -> Classifier:

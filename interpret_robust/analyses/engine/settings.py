@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.ball import LossName, Norm, check_norm, default_step, resolve_ball
+from interpret_robust.attacks.norms import Ball, make_ball
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, checked_source, resolved_weight
 from interpret_robust.core.errors import UserError
@@ -48,11 +49,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class BallSettings(Settings):
-    """The ball, the step and the starts of an analysis's attack. What is None follows the checkpoint's own training."""
+    """The ball, the step and the starts of an analysis's attack.
+
+    Without a radius the ball is that of the checkpoint's own training; with one, it is in l-infinity where no norm is
+    named.
+    """
 
     eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
-    step_size: float | None = field(default=None, metadata={"help": "Length of a step. [default: eps / 4]"})
+    step_size: float | None = field(
+        default=None, metadata={"help": "Length of a step. [default: eps / 4; l2: / 8, l1: / 10]"}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
+    norm: str | None = field(
+        default=None, metadata={"help": "Norm of --eps: linf, l2 or l1. [default: that of training]", "newer": "linf"}
+    )
 
     is_shared: ClassVar[bool] = True
     """Whether PGD on the cross-entropy is that of other analyses, from all images of a batch: it is taken once."""
@@ -63,20 +73,28 @@ class BallSettings(Settings):
         Raises UserError where one is out of range.
         """
         super().resolve(job)
-        eps = job["recipe"]["eps"] if self.eps is None else self.eps
-        settings = replace(self, eps=eps, step_size=eps / 4 if self.step_size is None else self.step_size)
+        norm, eps = resolve_ball(self.norm, self.eps, job.get("recipe", {}))
+        step_size = default_step(eps, norm) if self.step_size is None else self.step_size
+        settings = replace(self, eps=eps, step_size=step_size, norm=norm)
         settings.attack(0)
-        assert settings.step_size is not None
-        if settings.step_size > 1:
-            raise UserError(
-                f"step size is {settings.step_size:g}: it must lie within 0 and 1, in units of pixels in [0, 1]."
-            )
+        if norm == "linf" and step_size > 1:
+            raise UserError(f"step size is {step_size:g}: it must lie within 0 and 1, in units of pixels in [0, 1].")
         return settings
 
     def attack(self, steps: int, loss: LossName = "cross-entropy") -> PGD:
         """Return the attack of resolved settings. Raises UserError where they are out of range."""
         assert self.eps is not None and self.step_size is not None
-        return PGD(eps=self.eps, step_size=self.step_size, steps=steps, loss=loss)
+        return PGD(eps=self.eps, step_size=self.step_size, steps=steps, loss=loss, norm=self.norm_name)
+
+    def ball(self) -> Ball:
+        """Return the ball of resolved settings."""
+        assert self.eps is not None
+        return make_ball(self.norm_name, self.eps)
+
+    @property
+    def norm_name(self) -> Norm:
+        """Return the norm of settings with a radius. Raises UserError for one that there is not."""
+        return check_norm("linf" if self.norm is None else self.norm)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
     """Return how much conditions weigh: those decide that are in the ball of training, of test images, of most."""
     source = samples[0].sources[0]
     settings, recipe = source.config["settings"], job(source).get("recipe", {})
-    own_ball = settings.get("eps") in (None, recipe.get("eps"))
+    own_ball = settings.get("eps") is None or all(
+        settings.get(name, default) == recipe.get(name, default) for name, default in (("eps", None), ("norm", "linf"))
+    )
     return own_ball, source.config["data"]["split"] == "test", len(samples[0].difference), len(samples)
 
 

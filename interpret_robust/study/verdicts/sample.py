@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.results import names
 from interpret_robust.results.attack_outcomes import ball, is_attacked
 from interpret_robust.results.conditions import conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ATTENTION, GRADIENT, job, maps_of, radius, recalibration, weights_of
+from interpret_robust.results.names import ATTENTION, GRADIENT, job, maps_of, recalibration, weights_of
 from interpret_robust.study.paper import Claim, Row
 from interpret_robust.study.verdicts.measure import Kind
 
@@ -96,7 +97,7 @@ def mean_rate(outcomes: Sequence[AnyArray]) -> AnyArray:
 
 def label_reading(reading: str, result: Result) -> str:
     """Return text such as `PGD-20 at eps 8/255`."""
-    return f"{reading} at eps {radius(result.config['settings']['eps'])}"
+    return f"{reading} at {names.ball(result.config['settings'])}"
 
 
 def attack(result: Result) -> str:

@@ -1,0 +1,160 @@
+"""Do other libraries break in the L2 ball what we break? PGD and APGD on the same images of shipped checkpoints.
+
+    python benchmarks/l2_agreement.py checkpoints/cifar10-small-at-seed0.safetensors \\
+        checkpoints/cifar10-small-natural-seed0.safetensors --images 100 --json docs/agreement/l2.json
+
+PGD-20 and PGD-100 with steps of eps / 8 against foolbox's L2PGD of the same steps and random starts, at each of EPS.
+foolbox projects on the ball and then clips to the box; ours is the nearest point of both. Then our APGD-CE against
+adv-lib's `apgd` in L2 (100 steps, the cross-entropy), where adv-lib is installed: it has no PGD in L2. Each library
+draws its own random numbers. Pairs are tested by McNemar's exact test, corrected by Holm over all of them. Exit status
+1 where a pair differs, or where the other breaks more than MOST of all images beyond ours.
+"""
+
+import argparse
+import json
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import foolbox
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interpret_robust.attacks.apgd import APGD
+from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
+from interpret_robust.core import provenance
+from interpret_robust.core.device import describe
+from interpret_robust.core.files import replacing
+from interpret_robust.core.statistics import holm, mcnemar, rate
+from interpret_robust.datasets import load
+from interpret_robust.datasets.batches import Batch, make_batch
+from interpret_robust.models import checkpoint
+from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.folded import fold
+from interpret_robust.results.tables import render
+
+EPS = (0.25, 0.5, 1.0)
+STEPS = (20, 100)
+MOST = 0.03
+"""Share of images that another library may break beyond ours."""
+
+CPU = torch.device("cpu")
+Attack = Callable[[nn.Module, Batch, float], Tensor]
+"""Model, images with labels, and radius give adversarial images."""
+
+
+def our_pgd(steps: int) -> Attack:
+    """PGD of ours."""
+    return lambda model, batch, eps: PGD(eps, steps=steps, norm="l2")(
+        model, batch.images, batch.labels, per_image_noise(0, batch.indices)
+    )
+
+
+def foolbox_pgd(steps: int) -> Attack:
+    """foolbox's L2PGD with our length of steps."""
+
+    def attack(model: nn.Module, batch: Batch, eps: float) -> Tensor:
+        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=batch.images.device)
+        pgd = foolbox.attacks.L2PGD(abs_stepsize=eps / 8, steps=steps, random_start=True)
+        found: Tensor = pgd.run(wrapped, batch.images, foolbox.criteria.Misclassification(batch.labels), epsilon=eps)
+        return found
+
+    return attack
+
+
+def our_apgd(model: nn.Module, batch: Batch, eps: float) -> Tensor:
+    """APGD-CE of ours."""
+    attack = APGD(eps, 100, norm="l2")
+    return attack(model, batch.images, batch.labels, per_image_noise(0, batch.indices)).adversarial
+
+
+def adv_lib_apgd(model: nn.Module, batch: Batch, eps: float) -> Tensor:
+    """adv-lib's APGD on the cross-entropy."""
+    from adv_lib.attacks import apgd
+
+    found: Tensor = apgd(model, batch.images, batch.labels, eps, 2, n_iter=100, loss_function="ce")
+    return found
+
+
+def pairs() -> list[tuple[str, str, Attack, Attack]]:
+    """The attack, the other library, our attack and the other's."""
+    with_foolbox = [(f"PGD-{steps}", "foolbox", our_pgd(steps), foolbox_pgd(steps)) for steps in STEPS]
+    return with_foolbox + ([("APGD-CE-100", "adv-lib", our_apgd, adv_lib_apgd)] if adv_lib_version() else [])
+
+
+def adv_lib_version() -> str | None:
+    """The version of adv-lib, or None. Its charts, which need visdom, are not used here: a stub takes its place."""
+    from importlib import metadata
+
+    try:
+        version = metadata.version("adv-lib")
+    except metadata.PackageNotFoundError:
+        return None
+    sys.modules.setdefault("visdom", types.ModuleType("visdom"))
+    return version
+
+
+def right_under(attack: Attack, model: nn.Module, batch: Batch, eps: float) -> Any:
+    """Which images (N,) are right without an attack and under one."""
+    torch.manual_seed(0)
+    adversarial = check_adversarial(model, attack(model, batch, eps).detach(), batch.images, eps, "l2")
+    with torch.no_grad():
+        answers = [predicted_classes(model(images)) == batch.labels for images in (batch.images, adversarial)]
+    return (answers[0] & answers[1]).numpy()
+
+
+def rows(path: Path, images: int) -> list[dict[str, Any]]:
+    """What all attacks leave right of a checkpoint's first test images, at each radius."""
+    found = checkpoint.read(path)
+    batch, model = make_batch(load(found.about["source"]).test, range(images), CPU), fold(found.model(CPU))
+    for weights in model.parameters():
+        weights.requires_grad_(False)
+    told = []
+    for eps in EPS:
+        for attack, library, ours, theirs in pairs():
+            mine, other = (right_under(one, model, batch, eps) for one in (ours, theirs))
+            pair = {"model": path.stem, "eps": eps, "attack": attack, "library": library}
+            accuracies = {"ours": rate(mine), "theirs": rate(other)}
+            counts = {"only we have right": int((mine & ~other).sum()), "only they": int((other & ~mine).sum())}
+            outcomes = {"right by ours": np.flatnonzero(mine).tolist(), "by theirs": np.flatnonzero(other).tolist()}
+            told.append(pair | accuracies | counts | {"McNemar p": mcnemar(mine, other).p_value} | outcomes)
+            print(pair, counts, file=sys.stderr, flush=True)
+    return told
+
+
+def main() -> None:
+    """Attack all models, print the table, and say in the exit status whether all agree."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", type=Path)
+    parser.add_argument("--images", type=int, default=100, help="the first of the test split")
+    parser.add_argument("--json", type=Path, help="write outcomes of every image there too")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    told = [row for path in given.checkpoints for row in rows(path, given.images)]
+    for row, p_value in zip(told, holm([row["McNemar p"] for row in told]), strict=True):
+        row["Holm p"] = p_value
+    hidden = ("right by ours", "by theirs")
+    print(render([{key: shown(value) for key, value in row.items() if key not in hidden} for row in told], "markdown"))
+    if given.json:
+        machine = provenance.environment(describe(CPU), torch.get_num_threads(), 1)
+        versions = {"foolbox": foolbox.__version__, "adv-lib": adv_lib_version()}
+        content = {"pairs": told, "images": given.images, "machine": machine, **versions}
+        with replacing(given.json) as partial:
+            partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    beyond = any(row["only we have right"] > MOST * given.images for row in told)
+    sys.exit(beyond or any(row["Holm p"] < 0.05 for row in told))
+
+
+def shown(value: Any) -> str:
+    """A value as the table holds it."""
+    if isinstance(value, float):
+        return f"{value:.2g}"
+    return value.percent() if isinstance(value, tuple) else str(value)
+
+
+if __name__ == "__main__":
+    main()
