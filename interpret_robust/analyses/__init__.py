@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ORDER = (
     "robustness",
     "masking",
+    "targeted",
     "attention-rank",
     "attention-maps",
     "gradient-maps",

@@ -39,8 +39,11 @@ class Ball(Protocol):
         has_signed_steps: whether all steps have the same length in every pixel, so that iterates come back bit for bit.
     """
 
-    eps: float
     has_signed_steps: ClassVar[bool]
+
+    @property
+    def eps(self) -> float:
+        """Return the radius."""
 
     def bounds(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return what `project` has to know of the images, each with a row an image."""
@@ -138,7 +141,7 @@ class L2:
 
     def length(self, change: Tensor) -> Tensor:
         """Return the L2 norms, float64."""
-        return torch.linalg.vector_norm(change.flatten(1), 2, dim=1, dtype=torch.float64)
+        return _length(change, 2)
 
     def tolerance(self, pixels: int) -> float:
         """Return the L2 norm of an image of roundings."""
@@ -202,7 +205,7 @@ class L1:
 
     def length(self, change: Tensor) -> Tensor:
         """Return the L1 norms, float64."""
-        return torch.linalg.vector_norm(change.flatten(1), 1, dim=1, dtype=torch.float64)
+        return _length(change, 1)
 
     def tolerance(self, pixels: int) -> float:
         """Return the L1 norm of an image of roundings."""
@@ -251,6 +254,12 @@ def _room(change: Tensor, images: Tensor) -> Tensor:
 def _keep_nan(direction: Tensor, gradient: Tensor) -> Tensor:
     """Return a direction that is NaN where the gradient is no number: the sign of NaN is 0."""
     return direction.add_(gradient, alpha=0)
+
+
+def _length(change: Tensor, order: int) -> Tensor:
+    """Return a norm of each change, (N,), float64."""
+    length: Tensor = torch.linalg.vector_norm(change.flatten(1), order, dim=1, dtype=torch.float64)
+    return length
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:

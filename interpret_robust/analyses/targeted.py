@@ -1,0 +1,116 @@
+"""Can an attack make a model say what it wants? (targeted PGD, beside the untargeted accuracy of `robustness`)
+
+Each image has a target class, see `attacks.targets`. PGD goes down the loss towards it, from each restart, and of the
+restarts the one with the largest margin of the target is kept. It succeeds where the target is the predicted class.
+Images of the target class itself are left out of all shares.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import AttackSettings
+from interpret_robust.attacks.pgd import PGD, margin_loss, per_image_noise
+from interpret_robust.attacks.targets import check_rule, choose_targets
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.statistics import Interval, rate
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, to_numpy
+from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.results.hdf5 import Columns, Result
+from interpret_robust.results.schema import Column, Schema, interval
+
+SCHEMA = Schema(
+    name="targeted",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/aim", "i2", "class that the attack aims at"),
+        Column("per_image/prediction_natural", "i2", "predicted class of the natural image"),
+        Column("per_image/prediction", "i2", "predicted class of the adversarial image"),
+        Column("per_image/margin", "f4", "the aim's logit minus the best other, adversarial image"),
+    ),
+    summary=(
+        interval("success/natural", "share of natural images taken for their aim, of those of another class, Wilson"),
+        interval("success/attacked", "share of adversarial images taken for their aim, of the same, Wilson 95 %"),
+        interval("accuracy/natural", "share of natural images classified rightly, of the same, Wilson 95 %"),
+        interval("accuracy/attacked", "share of adversarial images classified rightly, of the same, Wilson 95 %"),
+        Column("count/aimed", "i8", "images whose aim is not their own class: those that shares are of"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class TargetedSettings(AttackSettings):
+    """The attack, and what it aims at."""
+
+    targets: str = field(
+        default="least-likely", metadata={"help": "What is aimed at: least-likely, next, random, or a class such as 3."}
+    )
+    restarts: int = field(default=1, metadata={"help": "Random starts of the attack."})
+
+    is_shared: ClassVar[bool] = False
+
+    def resolve(self, job: dict[str, Any]) -> Self:
+        """Resolve as the attack does. Raises UserError also for targets that there are not."""
+        check_rule(self.targets)
+        return super().resolve(job)
+
+    def pgd(self) -> PGD:
+        """Return the targeted attack of resolved settings. Raises UserError where they are out of range."""
+        return replace(self.attack(self.steps), restarts=self.restarts, targeted=True)
+
+
+def rows(model: Classifier, batch: Batch, settings: TargetedSettings) -> dict[str, AnyArray]:
+    """Return targets and outcomes of one batch."""
+    with torch.no_grad():
+        natural = model(batch.images)
+    aims = choose_targets(settings.targets, natural, batch.labels, settings.seed, batch.indices)
+    adversarial = settings.pgd()(model, batch.images, aims, per_image_noise(settings.seed, batch.indices))
+    with torch.no_grad():
+        logits = model(adversarial)
+    columns = {
+        "label": batch.labels,
+        "aim": aims,
+        "prediction_natural": predicted_classes(natural),
+        "prediction": predicted_classes(logits),
+        "margin": -margin_loss(logits, aims),
+    }
+    return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
+
+
+def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
+    """Return shares with their intervals, each (value, low, high), of images whose aim is not their class."""
+    label, aim = arrays["per_image/label"], arrays["per_image/aim"]
+    places = label != aim
+    shares = {
+        f"{kind}/{name}": rate((prediction == wanted)[places])
+        for name, prediction in (
+            ("natural", arrays["per_image/prediction_natural"]),
+            ("attacked", arrays["per_image/prediction"]),
+        )
+        for kind, wanted in (("success", aim), ("accuracy", label))
+    }
+    return {**shares, "count/aimed": np.int64(places.sum())}
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Return the shares of a finished file."""
+    shares = {
+        "taken for the target": "success/attacked",
+        "without an attack": "success/natural",
+        "still right": "accuracy/attacked",
+        "natural": "accuracy/natural",
+    }
+    return {
+        "target": str(result.config["settings"]["targets"]),
+        **{name: Interval(*result[path]).percent() for name, path in shares.items()},
+        "images": str(int(result["count/aimed"])),
+    }
+
+
+ANALYSIS = Analysis(SCHEMA, TargetedSettings, rows, summarize, table_row)

@@ -1,0 +1,39 @@
+"""Share of images that a targeted attack makes each model take for their target, and of those that stay right."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+
+from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import attack, label
+
+READS = "targeted/1"
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """Return a row a model: accuracy under the attack (hollow) and the share taken for the target (filled)."""
+    figure, numbers = new_figure(0.9 + 0.27 * len(results)), {}
+    with mpl.rc_context(RC):
+        axes = figure.subplots()
+        for row, result in enumerate(results):
+            accuracy, success = 100 * result["accuracy/attacked"], 100 * result["success/attacked"]
+            dot(axes, row - 0.12, result, accuracy, hollow=True)
+            dot(axes, row + 0.12, result, success)
+            numbers[label(result)] = {"still right": accuracy.tolist(), "taken for the target": success.tolist()}
+        name_rows(axes, results)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("% of images (hollow: still right; filled: taken for the target)")
+        figure.suptitle(_title(results[0]))
+    caption = (
+        f"{_title(results[0])}: {attack(results[0])}. Images of the target class itself are left out. Bars are Wilson "
+        "95 % intervals over images."
+    )
+    return Drawing(figure, caption, numbers)
+
+
+def _title(result: Result) -> str:
+    data, targets = result.config["data"], result.config["settings"]["targets"]
+    aim = f"class {targets}" if targets.isdecimal() else targets
+    return f"{data['dataset']}, {data['images']} {data['split']} images, target: {aim}"
