@@ -19,7 +19,7 @@ from interpret_robust import analyses
 from interpret_robust.analyses.autoattack import ANALYSIS, AutoAttack, AutoAttackSettings, prepare
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.pgd import TOLERANCE
+from interpret_robust.attacks.norms import TOLERANCE
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint

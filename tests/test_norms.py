@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -57,18 +57,19 @@ def pair(count: int = 40) -> tuple[Linear, Tensor, Tensor]:
 
 def margins(model: nn.Module, images: Tensor, labels: Tensor) -> Array:
     logits = array(model(images).detach())
-    return logits[np.arange(len(labels)), labels] - logits[np.arange(len(labels)), 1 - labels]
+    difference: Array = logits[np.arange(len(labels)), labels] - logits[np.arange(len(labels)), 1 - labels]
+    return difference
 
 
 # --- projections
 
 
-def onto_ball(change: Array, norm: str, eps: float) -> Array:
+def onto_ball(change: Array, norm: str, eps: float) -> Any:
     """The nearest change in a ball that meets no box."""
     if norm == "linf":
         return np.clip(change, -eps, eps)
     if norm == "l2":
-        return change * min(1, eps / max(np.linalg.norm(change), 1e-300))
+        return change * min(1, eps / max(float(np.linalg.norm(change)), 1e-300))
     if np.abs(change).sum() <= eps:
         return change
     sizes = np.sort(np.abs(change))[::-1]
@@ -100,7 +101,7 @@ def test_a_projection_is_the_nearest_point_of_ball_and_box(norm: Norm) -> None:
         points, ball = images + size * changes, make_ball(norm, eps)
         projected = ball.project(points.clone(), *ball.bounds(images))
         flat = (array(part).reshape(6, -1) for part in (points, images))
-        expected = [slowly(*of_image, norm, eps) for of_image in zip(*flat, strict=True)]
+        expected = [slowly(point, image, norm, eps) for point, image in zip(*flat, strict=True)]
         np.testing.assert_allclose(array(projected).reshape(6, -1), np.stack(expected), atol=1e-6)
 
 
@@ -416,7 +417,7 @@ def test_a_ball_is_written_with_its_norm() -> None:
     ("call", "sentence"),
     [
         (lambda: PGD(8, norm="linf"), "eps is 8: it must lie within 0 and 1"),
-        (lambda: PGD(0.5, norm="L2"), "unknown norm 'L2': did you mean 'l2'?"),
+        (lambda: PGD(0.5, norm=cast(Norm, "L2")), "unknown norm 'L2': did you mean 'l2'?"),
         (lambda: PGD(-0.5, 0.1, norm="l2"), "eps is -0.5: it must not be negative"),
         (lambda: PGD(math.inf, 0.1, norm="l1"), "eps is inf: it must not be"),
         (

@@ -9,7 +9,8 @@ from networks import InDouble, Linear, array, count_passes, pixels, settle
 from test_attacks import CPU, EPS, trained
 from torch import Tensor, nn
 
-from interpret_robust.attacks.pgd import TOLERANCE, margin_loss
+from interpret_robust.attacks.norms import TOLERANCE
+from interpret_robust.attacks.pgd import margin_loss
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams

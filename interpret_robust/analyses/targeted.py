@@ -16,7 +16,7 @@ from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.attacks.pgd import PGD, margin_loss, per_image_noise
 from interpret_robust.attacks.targets import check_rule, choose_targets
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import Interval, rate
+from interpret_robust.core.statistics import Interval, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -35,12 +35,19 @@ SCHEMA = Schema(
         Column("per_image/margin", "f4", "the aim's logit minus the best other, adversarial image"),
     ),
     summary=(
-        interval("success/natural", "share of natural images taken for their aim, of those of another class, Wilson"),
-        interval("success/attacked", "share of adversarial images taken for their aim, of the same, Wilson 95 %"),
-        interval("accuracy/natural", "share of natural images classified rightly, of the same, Wilson 95 %"),
-        interval("accuracy/attacked", "share of adversarial images classified rightly, of the same, Wilson 95 %"),
+        interval("share/aimed", "share taken for their aim, of images of another class, Wilson 95 %", "image"),
+        interval("share/right", "share classified rightly, of the same, Wilson 95 %", "image"),
         Column("count/aimed", "i8", "images whose aim is not their own class: those that shares are of"),
     ),
+    groups={
+        "share": {
+            "NX_class": "NXdata",
+            "signal": "aimed",
+            "axes": "image:of",
+            "title": "Share of images taken for the class that the attack aims at",
+        }
+    },
+    labels={"image": ("natural", "adversarial")},
 )
 
 
@@ -87,28 +94,21 @@ def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
     """Return shares with their intervals, each (value, low, high), of images whose aim is not their class."""
     label, aim = arrays["per_image/label"], arrays["per_image/aim"]
     places = label != aim
-    shares = {
-        f"{kind}/{name}": rate((prediction == wanted)[places])
-        for name, prediction in (
-            ("natural", arrays["per_image/prediction_natural"]),
-            ("attacked", arrays["per_image/prediction"]),
-        )
-        for kind, wanted in (("success", aim), ("accuracy", label))
+    predictions = np.stack([arrays["per_image/prediction_natural"], arrays["per_image/prediction"]], 1)[places]
+    return {
+        "share/aimed": rates(predictions == aim[places, None]),
+        "share/right": rates(predictions == label[places, None]),
+        "count/aimed": np.int64(places.sum()),
     }
-    return {**shares, "count/aimed": np.int64(places.sum())}
 
 
 def table_row(result: Result) -> dict[str, str]:
     """Return the shares of a finished file."""
-    shares = {
-        "taken for the target": "success/attacked",
-        "without an attack": "success/natural",
-        "still right": "accuracy/attacked",
-        "natural": "accuracy/natural",
-    }
+    aimed, right = result["share/aimed"], result["share/right"]
+    shares = {"taken for the target": aimed[1], "without an attack": aimed[0], "still right": right[1]}
     return {
         "target": str(result.config["settings"]["targets"]),
-        **{name: Interval(*result[path]).percent() for name, path in shares.items()},
+        **{name: Interval(*values).percent() for name, values in (shares | {"natural": right[0]}).items()},
         "images": str(int(result["count/aimed"])),
     }
 

@@ -17,7 +17,7 @@ def draw(results: Sequence[Result]) -> Drawing:
     with mpl.rc_context(RC):
         axes = figure.subplots()
         for row, result in enumerate(results):
-            accuracy, success = 100 * result["accuracy/attacked"], 100 * result["success/attacked"]
+            accuracy, success = 100 * result["share/right"][1], 100 * result["share/aimed"][1]
             dot(axes, row - 0.12, result, accuracy, hollow=True)
             dot(axes, row + 0.12, result, success)
             numbers[label(result)] = {"still right": accuracy.tolist(), "taken for the target": success.tolist()}
