@@ -20,6 +20,7 @@ from interpret_robust.core.statistics import rate
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
+from interpret_robust.results.hdf5 import Columns
 
 LABELS = torch.tensor([0, 1, 2, 3, 3, 0])
 LOGITS = torch.tensor([
@@ -67,7 +68,7 @@ def test_shares_are_of_images_that_are_not_of_the_target_class(digits: Dataset) 
         "prediction_natural": np.array([0, 2, 2, 1, 3]),
         "prediction": np.array([2, 2, 2, 1, 3]),
     }
-    summary = summarize({f"per_image/{name}": values for name, values in columns.items()}, digits.test)
+    summary = summarize(Columns({f"per_image/{name}": values for name, values in columns.items()}), digits.test)
     assert summary["count/aimed"] == 4
     for (name, place), outcomes in {
         ("share/aimed", 0): [0, 1, 0, 0],
