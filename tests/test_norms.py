@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +32,9 @@ from interpret_robust.models import build, checkpoint
 from interpret_robust.models.folded import fold
 from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5, names
+from interpret_robust.study.report.commands import changed_settings
 from interpret_robust.training.job import Job
+from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import PRESETS, change
 
 SHAPE = (3, 4, 5)
@@ -375,6 +378,14 @@ def test_the_commands_train_and_ask_in_l2(
     assert result["per_image/perturbation"].max() > 0.01
 
 
+def test_training_in_a_ball_that_holds_all_images_does_not_begin(digits: Dataset, tmp_path: Path) -> None:
+    recipe = change(PRESETS["quick"], {"norm": "l2", "eps": 60.0, "batch_size": 20})
+    job = Job(digits, "small", variant("at"), 0, recipe)
+    with pytest.raises(UserError, match="eps is 60: in L2 no two images of 3072 numbers"):
+        train(job, tmp_path, source=digits.name, device=torch.device("cpu"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("settings", "trained", "expected"),
     [
@@ -394,6 +405,15 @@ def test_the_ball_is_that_of_training_or_the_named_one(
     stored = as_stored(resolved)
     assert stored.get("norm", "linf") == expected[0] and ("norm" in stored) == (expected[0] != "linf")
     assert AttackSettings(**stored).resolve({"recipe": trained}) == resolved
+
+
+def test_the_command_of_a_file_names_a_ball_that_is_not_that_of_training() -> None:
+    """Also where the radius is the same number in another norm."""
+    for trained, asked in (({"eps": 0.5, "norm": "l2"}, {"eps": 0.5}), ({"eps": 0.1}, {"eps": 0.5, "norm": "l2"})):
+        job = {"recipe": trained}
+        stored = as_stored(TableSettings(**asked).resolve(job))
+        result: Any = SimpleNamespace(analysis="robustness", config={"settings": stored}, job=job)
+        assert TableSettings(**changed_settings(result)).resolve(job) == TableSettings(**stored).resolve(job)
 
 
 def test_files_of_two_norms_have_two_names(tmp_path: Path) -> None:

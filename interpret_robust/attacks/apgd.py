@@ -10,6 +10,7 @@ gradient depends on the batch, and the model's mode, its running statistics, whe
 the global random state are left as found.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class APGD:
         """
         loss = cross_entropy if self.loss == "cross-entropy" else dlr
         images, ball = images.float(), make_ball(self.norm, self.eps)
-        check_reach(self.norm, self.eps, images)
+        check_reach(self.norm, self.eps, math.prod(images.shape[1:]))
         with _attackable(model) as subject:
             start = ball.start(images, noise, *ball.bounds(images))
             ascent = ascend(subject, images, labels, start, lambda logits: loss(logits, labels), ball, self.steps)
@@ -128,7 +129,7 @@ class TargetedAPGD:
         """
         adversarial, gradients = images.float().clone(), torch.zeros_like(labels)
         ball = make_ball(self.norm, self.eps)
-        check_reach(self.norm, self.eps, images)
+        check_reach(self.norm, self.eps, math.prod(images.shape[1:]))
         bounds = ball.bounds(images.float())
         with _attackable(model) as subject:
             logits = _logits(subject, adversarial)

@@ -224,9 +224,8 @@ def make_ball(norm: Norm, eps: float) -> Ball:
     return BALLS[norm](eps)
 
 
-def check_reach(norm: Norm, eps: float, images: Tensor) -> None:
-    """Raise UserError where a ball around images (N, C, H, W) holds every other image, as then no number means much."""
-    pixels = images[0].numel()
+def check_reach(norm: Norm, eps: float, pixels: int) -> None:
+    """Raise UserError where a ball holds all images of so many numbers: such a radius is in another unit or norm."""
     most = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
     if eps > most:
         raise UserError(

@@ -9,6 +9,7 @@ images is taken. The model's mode, its running statistics, whether its weights a
 state are left as found.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,8 +126,8 @@ class PGD:
         if they were taken here (see `attacks.cache`). The caller sets the model's mode.
         """
         ball = make_ball(self.norm, self.eps)
-        if len(images) and isinstance(self.eps, Real):  # one on a GPU is not waited for
-            check_reach(self.norm, self.eps, images)
+        if isinstance(self.eps, Real):  # one on a GPU is not waited for
+            check_reach(self.norm, self.eps, math.prod(images.shape[1:]))
         bounds = ball.bounds(images)
         start = ball.start(images, noise, *bounds) if self.random_start else images
         ahead = -self.step_size if self.targeted else self.step_size

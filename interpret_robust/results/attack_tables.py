@@ -294,7 +294,7 @@ def _note(table: AttackTable) -> str:
         parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
     else:
         parts.append("no black-box rows, which need files of two seeds of a variant (`irt train --copies`)")
-    if not any(name.startswith("APGD") for name in table.readings):
+    if labels.norm(settings) != "l1" and not any(name.startswith("APGD") for name in table.readings):
         parts.append("the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)")
     if any(name.startswith("APGD-T") for name in table.readings):
         parts.append("APGD-T attacks images that are right under all attacks before, and keeps what broke the others")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from interpret_robust.models.variants import paper_order
+from interpret_robust.models.variants import is_adversarial, paper_order
 from interpret_robust.results.hdf5 import Result
 
 GRADIENT = "gradient"
@@ -98,7 +98,8 @@ def label(result: Result) -> str:
 
 def _trained_in(result: Result) -> str:
     """Return the norm of adversarial training where it is not that of most models."""
-    name = norm(job(result).get("recipe", {}))
+    train_job = job(result)
+    name = norm(train_job["recipe"]) if is_adversarial(train_job) else "linf"
     return "" if name == "linf" else f", trained in {NORMS[name].strip()}"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from interpret_robust.attacks.norms import check_reach
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
@@ -117,6 +118,7 @@ class Run:
                 f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count()} processes: "
                 "--set batch_size=N takes a multiple of them."
             )
+        check_reach(recipe.norm, recipe.eps, math.prod(job.dataset.image_shape))
         self.classes = len(job.dataset.class_names)
         part = ranks.part(recipe.batch_size)
         self.batches = TrainingBatches(

@@ -11,7 +11,7 @@ from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, order, recalibration
+from interpret_robust.results.names import job, norm, order, recalibration
 from interpret_robust.training.recipe import PRESETS, preset
 
 
@@ -62,7 +62,10 @@ def command_of(result: Result) -> str:
 def changed_settings(result: Result) -> dict[str, Any]:
     """Return the settings of a file that are not the default for its checkpoint."""
     default = asdict(analyses.get(_name(result)).settings().resolve(job(result)))
-    return {name: value for name, value in result.config["settings"].items() if value != default.get(name)}
+    settings = result.config["settings"]
+    if norm(settings) != default.get("norm", "linf"):
+        default.pop("eps")  # the same number is another radius
+    return {name: value for name, value in settings.items() if name not in default or value != default[name]}
 
 
 def _name(result: Result) -> str:
