@@ -181,3 +181,22 @@ def test_a_file_without_the_weights_is_one_sentence(content: Any, sentence: str,
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(UserError, match=sentence):
         answers_of(tmp_path / "weights.pt")
+
+
+class Nested(nn.Module):
+    """Like torchvision's ResNet-18, of which the first name stands at the end of others: `conv.weight`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.layer = nn.ModuleDict({"0": nn.ModuleDict({"conv": nn.Conv2d(4, 5, 1), "bn": nn.BatchNorm2d(5)})})
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.module."])
+def test_a_first_name_may_stand_at_the_end_of_others(prefix: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    trained, fresh = Nested(), Nested()
+    torch.save(behind(prefix, trained.state_dict()), tmp_path / "nested.pt")
+    load_weights(fresh, "nested", tmp_path / "nested.pt")
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], tensor), name

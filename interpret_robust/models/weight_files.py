@@ -102,7 +102,12 @@ def _prefixes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     if not tensors or anchor is None:
         return []
     ends = [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
-    return sorted({end for end in ends if end == "" or end.endswith(".")}, key=len) or [""]
+    prefixes: list[str] = []
+    for end in sorted({end for end in ends if end == "" or end.endswith(".")}, key=len):
+        # A network may have the anchor's name inside too: ResNet-18 has conv1.weight and layer1.0.conv1.weight.
+        if not any(end.startswith(prefix) and end.removeprefix(prefix) + anchor in expected for prefix in prefixes):
+            prefixes.append(end)
+    return prefixes or [""]
 
 
 def _mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
