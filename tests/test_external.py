@@ -646,7 +646,11 @@ class Answers(nn.Module):
             noise(),
             "mine:net takes images of 1 channels, and those of noise have 3.",
         ),
-        (Convolutions(classes=9), noise(), "mine:net answers with 9 classes, and noise has 7."),
+        (
+            Convolutions(classes=9),
+            noise(),
+            "mine:net answers with 9 classes, and noise has 7: give images of its classes",
+        ),
         (Convolutions(height=24), noise(), "mine:net does not take the images of noise, 3x12x18 ("),
         (
             Answers({"x": torch.zeros(1, 2)}),

@@ -373,7 +373,7 @@ def test_a_contact_sheet_shows_the_first_images_of_each_class(digits: Dataset) -
     for row, axes in enumerate(sheet(replace(split, masks=None))):
         shown = [picture(one.images[0]) for one in axes if one.images]
         np.testing.assert_array_equal(shown, split.images[labels == row][:12])
-        assert axes[0].get_ylabel() == ("nought", "one", "two")[row]
+        assert axes[0].get_ylabel() == f"{('nought', 'one', 'two')[row]} ({(labels == row).sum()})"
     for row, axes in enumerate(sheet(split)):
         shown = [picture(one.images[0]) for one in axes if one.images]
         images, inside = split.images[labels == row][:6], masks[keep][labels == row][:6]

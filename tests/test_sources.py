@@ -412,11 +412,6 @@ def test_no_changed_byte_of_the_directory_drops_or_changes_an_array(tmp_path: Pa
     assert refused > 100
 
 
-def test_a_folder_of_images_gets_a_sentence_with_the_way_to_an_npz(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a folder, .* numpy\.savez\(\"mine\.npz\", x_train="):
-        catalogue.load(str(tmp_path))
-
-
 def flip(data: bytes) -> bytes:
     at = data.index(good()["x_train"].tobytes()[:16])
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]

@@ -114,8 +114,8 @@ class Reference(NamedTuple):
 
 
 def prepare(work: Work) -> Reference:
-    """Return means over the first training images."""
-    train, means, weights = work.dataset.train.draw(REFERENCE_IMAGES), [], []
+    """Return means over the first training images, see `Dataset.reference`."""
+    train, means, weights = work.dataset.reference.draw(REFERENCE_IMAGES), [], []
     for start in range(0, len(train), work.batch_size):
         images = make_batch(train, range(start, min(start + work.batch_size, len(train))), work.device).images
         with torch.no_grad():

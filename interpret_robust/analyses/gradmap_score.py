@@ -179,11 +179,11 @@ def prepare(work: Work) -> Readers:
             f"{work.dataset.name} has one class, and gradmap-score compares the maps of two or more: give a "
             "--dataset that has them."
         )
-    train = work.dataset.train
-    images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
+    split = work.dataset.reference
+    images = make_batch(split, range(min(CALIBRATION_IMAGES, len(split))), work.device).images
     reader = None
     if settings.probe:
-        probe_images = work.dataset.test if work.config["data"]["split"] == "train" else train
+        probe_images = work.dataset.test if work.config["data"]["split"] == "train" else work.dataset.train
         reader = probe.train(work.model, probe_images, len(work.dataset.class_names), settings.seed, work.device)
     return Readers(
         settings,

@@ -114,8 +114,8 @@ def axes(work: Work) -> Axes:
 
 def prepare(work: Work) -> Cascade:
     """Return every network of the cascade, calibrated on training images."""
-    train, seed = work.dataset.train, work.settings.seed
-    images = make_batch(train, range(min(CALIBRATION_IMAGES, len(train))), work.device).images
+    split, seed = work.dataset.reference, work.settings.seed
+    images = make_batch(split, range(min(CALIBRATION_IMAGES, len(split))), work.device).images
     original = work.network
     networks = [
         original,

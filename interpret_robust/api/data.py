@@ -12,7 +12,9 @@ from interpret_robust.datasets import load as load_dataset
 from interpret_robust.datasets.batches import to_pixels
 
 Data = Dataset | str | Path
-"""A dataset, its name, or the path of its `.npz`; arrays become one by `datasets.in_memory.of_arrays`."""
+"""A dataset, its name, or the path of its `.npz` or its pictures; arrays become one by
+`datasets.in_memory.of_arrays`.
+"""
 
 
 def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Tensor]:
@@ -30,12 +32,12 @@ def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Ten
     if not isinstance(count, Integral) or not 1 <= count <= len(source):
         raise UserError(f"count is {count!r}: the {split} split has {len(source)} images, so give 1 to {len(source)}.")
     first = source.draw(count)
-    pixels = to_pixels(torch.from_numpy(first.images.copy())).permute(0, 3, 1, 2).contiguous()
+    pixels = to_pixels(torch.from_numpy(first.images[:].copy())).permute(0, 3, 1, 2).contiguous()
     return pixels, torch.from_numpy(first.labels.copy())
 
 
 def open_dataset(data: Data | None) -> Dataset:
     """Return the dataset itself. Raises UserError for none, and for a name or a file that there is not."""
     if data is None:
-        raise UserError("say which images the model is for: a dataset, its name, or the path of an .npz.")
+        raise UserError("say which images the model is for: a dataset, its name, or the path of its files.")
     return data if isinstance(data, Dataset) else load_dataset(str(data))

@@ -92,6 +92,7 @@ def verify(
     they should be: their shape or type, a pixel out of [0, 1], a change beyond `eps`, labels or clean images of
     another order. Nothing is unpickled.
     """
+    dataset = subject.view(dataset)
     check_fit(subject, dataset)
     norm_name, eps = resolve_ball(norm, eps, subject.job["recipe"])
     check_numbers(eps, 0, 0, norm=norm_name)
@@ -186,7 +187,7 @@ def _choose(images: Images, neighbors: Arrays, split: Split, kind: str) -> Split
             f"{path}: {INDEX} goes from {index.min()} to {index.max()}, and must be {count} different images of the "
             f"{kind}, 0 to {len(split) - 1}."
         )
-    return Split(split.images[index], split.labels[index])
+    return split.take(index.astype(np.int64))
 
 
 def _check_labels(path: Path, neighbors: Arrays, clean: Split, kind: str) -> None:

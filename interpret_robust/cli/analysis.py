@@ -59,7 +59,7 @@ def analyze() -> None:
 
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Images": ("dataset", "split", "limit", "recalibrate"),
+    "Images": ("dataset", "size", "skip_damaged", "classes", "split", "limit", "recalibrate"),
     "Other models": ("evaluators", "matrix"),
     "A model from elsewhere": ("model", *CARD_FIELDS),
     "Output and machine": ("form", "root", "overwrite", "batch_size", "device", "help"),

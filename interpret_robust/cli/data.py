@@ -12,7 +12,8 @@ from interpret_robust.results.tables import render
 def data() -> None:
     """List, get and look at datasets.
 
-    A dataset is a name (`irt data list`) or the path of an .npz, as numpy.savez writes it, of these arrays:
+    A dataset is a name (`irt data list`), pictures as they lie on disk (docs/pictures.md), or the path of an .npz, as
+    numpy.savez writes it, of these arrays:
 
     \b
     x_train, x_test        images (N, H, W), or (N, H, W, 1 or 3): uint8, 0 to 255
@@ -38,7 +39,7 @@ def data_list() -> None:
         for name, sentence in descriptions().items()
     ]
     click.echo(render(rows))
-    click.echo("Any .npz with x_train, y_train, x_test and y_test works too: `irt data --help` says what they hold.")
+    click.echo("Folders of pictures work too, and any .npz of x_train, y_train, x_test and y_test: `irt data --help`.")
 
 
 @data.command("get", epilog=with_examples("irt data get cifar10"))
@@ -49,26 +50,39 @@ def data_get(name: str) -> None:
     from interpret_robust.datasets.catalogue import file_of, is_installed
 
     dataset = load(name)
+    train = f"{len(dataset.train)} train and " if dataset.is_for_training else ""
+    if dataset.test.pictures is not None:
+        click.echo(f"{name}: {train}{len(dataset.test)} test pictures, {len(dataset.class_names)} classes")
+        return
     channels, height, width = dataset.image_shape
     click.echo(
-        f"{name}: {len(dataset.train)} train and {len(dataset.test)} test images of {height}x{width}x{channels}, "
+        f"{name}: {train}{len(dataset.test)} test images of {height}x{width}x{channels}, "
         f"{len(dataset.class_names)} classes, "
         f"{'from an installed package' if is_installed(name) else f'in {file_of(name)}'}"
     )
 
 
+THUMBNAIL = 128
+"""Pixels a side of a picture on a contact sheet, unless the name says a size."""
+
+
 @data.command("show", epilog=with_examples("irt data show cluttered-digits --split test"))
 @click.argument("name")
-@click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
+@click.option("--split", type=click.Choice(["train", "test"]), help="[default: train, where there is one]")
 @root_option
-def data_show(name: str, split: str, root: Path) -> None:
-    """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks."""
+def data_show(name: str, split: str | None, root: Path) -> None:
+    """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks.
+
+    Pictures of a folder are drawn resized, and cropped to a square.
+    """
     from interpret_robust.core.file_names import file_part
     from interpret_robust.datasets import load
+    from interpret_robust.datasets.framing import Framing
     from interpret_robust.figures import contact_sheet
     from interpret_robust.figures.drawing import keep
 
-    dataset = load(name)
+    dataset = load(name).frame(Framing.square(THUMBNAIL))
+    split = split or ("train" if dataset.is_for_training else "test")
     sources = {dataset.name: dataset.split(split).sha256}
     sheet = contact_sheet.draw(dataset, split)
     stem = file_part(f"data-{dataset.name}-{split}")

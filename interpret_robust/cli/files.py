@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from interpret_robust.cli.options import (
-    DATASET,
     INPUT_FILE,
     MODEL_FILE,
     NUMBER,
     OWN_FILE,
     RESULT_FILE,
     card_options,
+    dataset_options,
     device_option,
     model_option,
     overwrite_option,
@@ -66,7 +66,7 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
 @click.option("--norm", metavar="TEXT", help="Norm of --eps: linf, l2 or l1. [default: linf, or that of training]")
 @click.option("--key", help="The array of images, where there are several in HDF5, .npz or .pth.")
-@click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
+@dataset_options()
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
 @model_option
 @card_options

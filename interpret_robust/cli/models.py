@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from interpret_robust.cli.options import (
-    DATASET,
     card_options,
+    dataset_options,
     form_option,
     open_root,
     options,
@@ -51,13 +51,7 @@ def model() -> None:
 declaration_options = options(
     click.option("--model", required=True, metavar="MODEL", help=f"{FORMS[0].upper()}{FORMS[1:]}."),
     card_options,
-    click.option(
-        "--dataset",
-        type=DATASET,
-        metavar="TEXT",
-        required=True,
-        help="Name (irt data list) or .npz path: which images it is for.",
-    ),
+    dataset_options(required=True),
 )
 
 

@@ -243,9 +243,46 @@ def references(card: dict[str, Any]) -> list[Any]:
     return []
 
 
+DATA_HELP = "Name, .npz, or pictures: a folder, .csv, .parquet, .tar."
+
+
+def dataset_options(**settings: Any) -> Callable[[Command], Command]:
+    """Return --dataset with what else says how pictures are read, all of it one text to the command.
+
+    `settings` are `required` and `default`, as click takes them.
+    """
+    ending = "" if settings else " [default: that of training]"
+    return options(
+        click.option("--dataset", type=DATASET, metavar="TEXT", help=f"{DATA_HELP}{ending}", **settings),
+        picture_options,
+    )
+
+
+def _merge_into_dataset(command: Command) -> Command:
+    """Return a command whose --size, --skip-damaged and --classes become words of its dataset."""
+
+    @wraps(command)
+    def run(
+        *arguments: Any, dataset: str | None, size: int | None, skip_damaged: bool, classes: str | None, **rest: Any
+    ) -> Any:
+        from interpret_robust.datasets.reference import merge
+
+        return command(*arguments, dataset=merge(dataset, size, skip_damaged, classes), **rest)
+
+    return run
+
+
+picture_options = options(
+    click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize pictures' shorter side, crop NxN."),
+    click.option("--skip-damaged", is_flag=True, help="Leave damaged pictures out, and count them."),
+    click.option("--classes", metavar="FILE", help="JSON or CSV: the classes of the model's outputs in order."),
+    _merge_into_dataset,
+)
+
+
 run_options = options(
     form_option,
-    click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]"),
+    dataset_options(),
     click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part."),
     click.option("--limit", type=COUNT, help="Only N images: the first, or a fair draw of a sorted split."),
     click.option(

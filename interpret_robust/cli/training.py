@@ -8,11 +8,11 @@ import click
 
 from interpret_robust.cli.options import (
     COUNT,
-    DATASET,
     DURATION,
     NUMBER,
     SEED,
     TextOption,
+    dataset_options,
     deadline_after,
     device_option,
     form_option,
@@ -61,14 +61,7 @@ def _override(text: str) -> str:
 
 @click.command(epilog=with_examples(EXAMPLES))
 @click.argument("variants", nargs=-1, type=TextOption("variant", _variant))
-@click.option(
-    "--dataset",
-    type=DATASET,
-    metavar="TEXT",
-    default="cluttered-digits",
-    show_default=True,
-    help="Name (irt data list) or .npz path.",
-)
+@dataset_options(default="cluttered-digits", show_default=True)
 @click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
 @click.option(
     "--recipe",

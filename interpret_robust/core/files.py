@@ -42,6 +42,16 @@ def stamp(path: Path) -> tuple[int, ...] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+def tree_stamp(path: Path) -> tuple[tuple[int, ...] | None, ...]:
+    """Return the stamps of a file, or of a folder and all folders in it: others when files came, went or were renamed.
+
+    Example:
+        >>> tree_stamp(Path("missing"))
+        (None,)
+    """
+    return (stamp(path), *(stamp(Path(folder)) for folder, _, _ in sorted(os.walk(path))))
+
+
 def remove_leftovers(*paths: Path) -> None:
     """Remove what killed processes left half-written of these files, see `replacing`.
 

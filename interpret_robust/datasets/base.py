@@ -1,8 +1,10 @@
-"""What a dataset is once it is in memory."""
+"""What a dataset is: images by their places, in memory or decoded when asked for, labels, masks, names of classes."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,11 @@ ORDER_DEVIATIONS = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (N, H, W, C) uint8 with C 1 or 3, labels (N,) int64, object masks (N, H, W) or None."""
+    """Images (N, H, W, C) uint8 with C 1 or 3, labels (N,) int64, object masks (N, H, W) or None.
+
+    `images[places]` and `masks[places]` are arrays; where the whole is a `datasets.pictures.PictureArray`, they are
+    decoded then.
+    """
 
     images: Images
     labels: Labels
@@ -55,7 +61,18 @@ class Split:
         return self._take(self._fair_order[:limit])
 
     def _take(self, places: slice | npt.NDArray[np.int64]) -> "Split":
-        return Split(self.images[places], self.labels[places], None if self.masks is None else self.masks[places])
+        masks = None if self.masks is None else _part(self.masks, places)
+        return Split(_part(self.images, places), self.labels[places], masks)
+
+    def take(self, places: npt.NDArray[np.int64]) -> "Split":
+        """Return the images at some places, in their order; of pictures none is decoded."""
+        return self._take(places)
+
+    @property
+    def pictures(self) -> dict[str, Any] | None:
+        """Return what a file tells of pictures that are decoded when asked for; None for arrays in memory."""
+        images: Any = self.images
+        return None if isinstance(images, np.ndarray) else images.description()
 
     @cached_property
     def is_in_class_order(self) -> bool:
@@ -78,10 +95,24 @@ class Split:
 
     @cached_property
     def sha256(self) -> str:
-        """Return the SHA-256 over the bytes of images and labels, in C order."""
-        digest = hashlib.sha256(np.ravel(self.images).data)
+        """Return the SHA-256 over the bytes of images and labels, in C order.
+
+        Of pictures it is over what `PictureArray.digest` gives in the place of the images.
+        """
+        images: Any = self.images
+        digest = hashlib.sha256(np.ravel(images).data if isinstance(images, np.ndarray) else images.digest())
         digest.update(np.ravel(self.labels).data)
         return digest.hexdigest()
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Return names of the classes of images that come without any."""
+    return tuple(f"class {label}" for label in range(count))
+
+
+def _part(array: Any, places: Any) -> Any:
+    """Return a part of an array, which stays undecoded where it is one of pictures."""
+    return array[places] if isinstance(array, np.ndarray) else array.take(places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +130,22 @@ class Dataset:
     patterns: Patterns | None = field(default=None, repr=False)
 
     @property
+    def is_for_training(self) -> bool:
+        """Return whether there are training images."""
+        return True
+
+    @property
+    def reference(self) -> Split:
+        """Return the images that means and statistics of a model are taken from: training images where there are any.
+
+        Else test images.
+        """
+        return self.train if self.is_for_training else self.test
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Return channels, height, width."""
-        height, width, channels = self.train.images.shape[1:]
+        height, width, channels = self.reference.images.shape[1:]
         return channels, height, width
 
     def split(self, name: str) -> Split:
@@ -109,3 +153,74 @@ class Dataset:
         if name not in ("train", "test"):
             raise UserError(f"a dataset has the splits train and test, not '{name}'.")
         return self.train if name == "train" else self.test
+
+    def change(self, change: Callable[[Split], Split], class_names: tuple[str, ...]) -> "Dataset":
+        """Return this dataset with each split changed and with other names of classes."""
+        return replace(self, train=change(self.train), test=change(self.test), class_names=class_names)
+
+    def frame(self, framing: Any) -> "Dataset":  # noqa: ARG002
+        """Return this dataset as it is: arrays have their size, see `PictureDataset.frame`."""
+        return self
+
+
+class PictureDataset(Dataset):
+    """A dataset whose splits are made when they are asked for; data that are for tests alone have no `train`.
+
+    Args:
+        name: what files and tables call it.
+        parts: what makes each split, by its name, `test` and perhaps `train`.
+        class_names: in the order of the labels.
+    """
+
+    def __init__(self, name: str, parts: Mapping[str, Callable[[], Split]], class_names: tuple[str, ...]) -> None:
+        vars(self).update(name=name, parts=parts, class_names=class_names, patterns=None)
+
+    parts: Mapping[str, Callable[[], Split]]
+
+    def __repr__(self) -> str:
+        return f"PictureDataset({self.name!r}, {' and '.join(self.parts)}, {len(self.class_names)} classes)"
+
+    @property
+    def is_for_training(self) -> bool:
+        """Return whether there are training images."""
+        return "train" in self.parts
+
+    @cached_property
+    def train(self) -> Split:  # type: ignore[override]
+        """Return the training split. Raises UserError where there is none."""
+        if not self.is_for_training:
+            raise UserError(
+                f"{self.name} has test images only, and this needs training images: put pictures into train/ and "
+                "test/, each with a folder a class."
+            )
+        return self.parts["train"]()
+
+    @cached_property
+    def test(self) -> Split:  # type: ignore[override]
+        """Return the test split."""
+        return self.parts["test"]()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return channels, height, width, of the test split: nobody may ask for the other one."""
+        height, width, channels = self.test.images.shape[1:]
+        return channels, height, width
+
+    def change(self, change: Callable[[Split], Split], class_names: tuple[str, ...]) -> "Dataset":
+        """Return this dataset with each split changed when it is asked for, and with other names of classes."""
+        parts = {part: lambda part=part: change(self.split(part)) for part in self.parts}
+        return PictureDataset(self.name, parts, class_names)  # type: ignore[arg-type]
+
+    def frame(self, framing: Any) -> "Dataset":
+        """Return this dataset with its pictures resized and cropped so, unless they are already."""
+        if framing is None:
+            return self
+
+        def frame(split: Split) -> Split:
+            if split.pictures is None:
+                return split
+            images: Any = split.images
+            masks: Any = split.masks
+            return replace(split, images=images.frame(framing), masks=masks and masks.frame(framing))
+
+        return self.change(frame, self.class_names)

@@ -1,4 +1,6 @@
-"""Batches from a dataset that lies on the device as uint8: shuffled, cropped, flipped, then floats.
+"""Batches from a dataset that lies on the device as uint8, or of pictures decoded for each.
+
+Shuffled, cropped, flipped, then floats.
 
 Everything random is a function of (seed, epoch) or (seed, step), so a run can be taken up at any step.
 """
@@ -26,13 +28,25 @@ def generator(device: torch.device, seed: int, stream: int, count: int) -> torch
 
 def to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images (N, C, H, W) uint8 in channels-last memory and labels (N,) int64, on `device`."""
-    images = torch.from_numpy(split.images).to(device).permute(0, 3, 1, 2)
+    images = torch.from_numpy(split.images[:]).to(device).permute(0, 3, 1, 2)
     return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(split.labels).to(device)
 
 
 def to_pixels(images: Tensor) -> Tensor:
     """Return uint8 images as float32 pixels in [0, 1]."""
     return images.float().div_(255)
+
+
+class DecodedPictures:
+    """Pictures as a tensor (N, C, H, W) of uint8 would be: `pictures[indices]` decodes these, on a device."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        height, width, channels = split.images.shape[1:]
+        self.shape = (len(split), channels, height, width)
+        self._split, self._device = split, device
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return to_device(self._split.take(indices.cpu().numpy()), self._device)[0]
 
 
 class TrainingBatches:
@@ -59,7 +73,8 @@ class TrainingBatches:
         flip: bool,
         part: slice = slice(None),
     ) -> None:
-        self.images, self.labels = to_device(split, device)
+        self.images = to_device(split, device)[0] if split.pictures is None else DecodedPictures(split, device)
+        self.labels = torch.from_numpy(split.labels).to(device)
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.pad, self.flip, self.part = pad, flip, part
         self.steps_per_epoch = len(split) // batch_size

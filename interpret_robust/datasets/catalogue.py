@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.files import remove_leftovers, stamp
+from interpret_robust.core.files import remove_leftovers, stamp, tree_stamp
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.plugins import load_entry_point, registered
-from interpret_robust.datasets import sources
-from interpret_robust.datasets.base import Dataset, Split
+from interpret_robust.datasets import picture_sources, sources
+from interpret_robust.datasets.base import Dataset, numbered
+from interpret_robust.datasets.class_names import renumber_by_file
 from interpret_robust.datasets.npz import Arrays, check_file, content_of, load_arrays, read_npz, write_npz
 from interpret_robust.datasets.records import RECORDS, Generator
+from interpret_robust.datasets.reference import Reference
 
 SEED = 0
 """Of the embedded datasets."""
@@ -52,27 +54,28 @@ def file_of(name: str) -> Path:
         raise UserError(f"the name of the dataset is empty: give one of {known}, or the path of an .npz.")
     if name.endswith(".npz"):
         return Path(name)
-    if name not in RECORDS and Path(name).is_dir():
-        raise UserError(
-            f"{name} is a folder, and a dataset is a name or an .npz, which Python makes of arrays: "
-            'numpy.savez("mine.npz", x_train=..., y_train=..., x_test=..., y_test=...), with images (N, H, W, 3) of '
-            "uint8 and labels (N,) of integers or text."
-        )
     if name not in RECORDS:
-        raise unknown("dataset", name, (*names(), "a path ending in .npz"))
+        raise unknown("dataset", name, (*names(), "the path of a folder, .npz, .csv, .parquet, .arrow or .tar"))
     origin = RECORDS[name].origin
     stem = f"{name}-v{origin.version}-seed{SEED}" if isinstance(origin, Generator) else name
     return cache_folder() / f"{stem}.npz"
 
 
 def check_name(name: str) -> None:
-    """Raise UserError for a name that is not known, or the path of an `.npz` that is not there; nothing is loaded."""
-    if not is_installed(name) and (path := file_of(name)) == Path(name):
+    """Raise UserError for a name that is not known, or a path where nothing is; nothing is loaded."""
+    location = Reference.parse(name).location
+    if is_installed(location):
+        return
+    if picture_sources.is_source(location):
+        picture_sources.check(location)
+        return
+    if (path := file_of(location)) == Path(location):
         check_file(path)
 
 
 def must_be_fetched(name: str) -> bool:
     """Return whether a dataset would have to be downloaded before it can be read."""
+    name = Reference.parse(name).location
     is_downloaded = name in RECORDS and isinstance(RECORDS[name].origin, sources.Source)
     return is_downloaded and not file_of(name).exists()
 
@@ -87,26 +90,37 @@ def _load_installed(name: str) -> Dataset:
             "returns x_train, y_train, x_test and y_test, as in a .npz."
         )
     train, test, class_names = content_of(Path(name), dict(arrays))
-    return Dataset(name, train, test, class_names or _numbered(train))
+    return Dataset(name, train, test, class_names or numbered(int(train.labels.max()) + 1))
 
 
 def load(name: str) -> Dataset:
-    """Return the dataset called `name`, or in the `.npz` at that path: generated or fetched where it is not there yet.
+    """Return the dataset called `name`, or at that path: generated or fetched where it is not there yet.
 
-    It is kept in memory; a file that was written anew is read again. Raises UserError for an unknown name, a file that
-    breaks the convention, or data that cannot be had.
+    What stands behind a question mark says how it is read (`datasets.reference`). Arrays are kept in memory, pictures
+    are not decoded until they are asked for, and files that were written anew are read again. Raises UserError for an
+    unknown name, a file that breaks the convention, or data that cannot be had.
     """
-    return _load(name, stamp(Path(name)) if name.endswith(".npz") else None)
+    reference = Reference.parse(name)
+    return _load(reference, tree_stamp(Path(reference.location)), stamp(Path(reference.classes or "")))
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, version: tuple[int, ...] | None) -> Dataset:  # noqa: ARG001
+def _load(reference: Reference, *versions: object) -> Dataset:  # noqa: ARG001
+    if picture_sources.is_source(reference.location):
+        data = picture_sources.load(reference, cache_folder())
+    else:
+        reference.check_arrays()
+        data = _load_arrays(reference.location)
+    return data if reference.classes is None else renumber_by_file(data, Path(reference.classes))
+
+
+def _load_arrays(name: str) -> Dataset:
     if is_installed(name):
         return _load_installed(name)
     path = file_of(name)
     if name not in RECORDS:
         train, test, class_names = read_npz(path)
-        return Dataset(path.stem, train, test, class_names or _numbered(train))
+        return Dataset(path.stem, train, test, class_names or numbered(int(train.labels.max()) + 1))
     record, patterns = RECORDS[name], None
     if isinstance(record.origin, Generator):
         _generate(record.origin, path)
@@ -135,8 +149,3 @@ def _arrays(dataset: Dataset) -> Arrays:
         if split.masks is not None:
             arrays[f"mask_{key}"] = split.masks
     return arrays
-
-
-def _numbered(train: Split) -> tuple[str, ...]:
-    """Return names of the classes of images that come without any."""
-    return tuple(f"class {label}" for label in range(int(train.labels.max()) + 1))

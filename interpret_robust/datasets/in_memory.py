@@ -6,7 +6,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.datasets.base import BLACK, Dataset, Images, Labels, Split
+from interpret_robust.datasets.base import BLACK, Dataset, Images, Labels, Split, numbered
 
 
 def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:
@@ -31,7 +31,7 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
     if len(split.images) != len(split.labels):
         raise UserError(f"{len(split.images)} images have {len(split.labels)} labels: there is one for each.")
     highest = int(split.labels.max())
-    names = class_names or tuple(f"class {label}" for label in range(highest + 1))
+    names = class_names or numbered(highest + 1)
     if highest >= len(names):
         raise UserError(f"label {highest} has no name: there are {len(names)} class names.")
     return Dataset(name, split, split, names)

@@ -13,18 +13,26 @@ MOST_ROWS = 20
 def draw(dataset: Dataset, split: str) -> Drawing:
     """Return the first images of each class, a row a class; with masks, every second image shows the object alone."""
     images = dataset.split(split)
-    classes = np.unique(images.labels)[:MOST_ROWS]
+    counts = np.bincount(images.labels)
+    all_classes = np.flatnonzero(counts)
+    classes = all_classes[:MOST_ROWS]
     figure = new_figure(0.5 * len(classes) + 0.3)
     with mpl.rc_context(RC):
         grid = figure.subplots(len(classes), COLUMNS, squeeze=False)
         for row, label in enumerate(classes):
             for axes, picture in zip(grid[row], _pictures(images, int(label)), strict=False):
                 axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
-            grid[row, 0].set_ylabel(dataset.class_names[label], rotation=0, ha="right", va="center")
+            name = f"{dataset.class_names[label]} ({counts[label]})"
+            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
         for axes in grid.flat:
             bare(axes)
     masks = "" if images.masks is None else " Beside each image: the same with everything off the object dimmed."
-    caption = f"The first {split} images of each class of {dataset.name} ({len(images)} images).{masks}"
+    rest = len(all_classes) - len(classes)
+    remainder = f" {rest} classes more are not drawn." if rest else ""
+    caption = (
+        f"The first {split} images of each class of {dataset.name} ({len(images)} images); in brackets how many images "
+        f"a class has.{remainder}{masks}"
+    )
     return Drawing(figure, caption)
 
 

@@ -21,6 +21,8 @@ from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.core.spelling import current_part
+from interpret_robust.datasets.base import Dataset
+from interpret_robust.datasets.class_names import renumber
 from interpret_robust.models import Classifier, build, checkpoint_file
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.trial import ANSWER_IMAGES, doubts_about_answers
@@ -90,6 +92,13 @@ class Checkpoint:
         model = build(*self._network(), seed=0)
         model.load_state_dict(self.tensors)
         return model.to(device).to(memory_format=torch.channels_last).eval()
+
+    def view(self, dataset: Dataset) -> Dataset:
+        """Return images with labels by the names of the classes that it was trained on, see `Subject`."""
+        names = self.job["class_names"]
+        if any(name == f"class {label}" for label, name in enumerate(dataset.class_names)):
+            return dataset  # numbers are no names
+        return renumber(dataset, [[name] for name in names]) or dataset
 
     def _network(self) -> tuple[str, Head, tuple[int, int, int], int]:
         """Return what `build` needs to know."""

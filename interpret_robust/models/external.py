@@ -34,6 +34,7 @@ from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.card import Card, Reference
+from interpret_robust.models.declared import view
 from interpret_robust.models.layers import Choice, Layer, default_layer, layer_of, layers, reading
 from interpret_robust.models.libraries import BUILDERS, build, check_call
 from interpret_robust.models.logits import as_logits, kind, logits_part
@@ -63,7 +64,7 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
         raise UserError(explain(reference.model))
     if source is None:
         raise UserError(
-            f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of an .npz."
+            f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of its files."
         )
     return _external_model(reference, source, *(stamp(Path(file)) for file in (reference.weights or "", source)))
 
@@ -112,6 +113,10 @@ class ExternalModel:
         """Return the model, see `Subject`."""
         return self.wrapper.to(device)
 
+    def view(self, dataset: Dataset) -> Dataset:
+        """Return images as it takes them, see `Subject`."""
+        return view(dataset, self.card, self.wrapper.backbone)
+
 
 @exact()
 def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
@@ -122,6 +127,7 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
     where the trial finds that its answers would mean nothing (`models.trial`).
     """
     network = unwrap(network)
+    data = view(data, card, network)
     label = card.label or card.model
     doubts = [f"{label} {doubt}" for doubt in _prepare(network, card)]
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
@@ -360,8 +366,8 @@ def _numbers_of(preprocess: Preprocess) -> str:
 
 
 def trial_image(data: Dataset) -> Tensor:
-    """Return the training image of most contrast of the first few: on a blank one nothing may depend on anything."""
-    images = to_pixels(to_device(data.train.first(16), torch.device("cpu"))[0])
+    """Return the image of most contrast of the first few to train on: on a blank one nothing may depend on anything."""
+    images = to_pixels(to_device(data.reference.first(16), torch.device("cpu"))[0])
     return images[images.flatten(1).std(1).argmax()][None]
 
 
@@ -398,8 +404,9 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
         )
     if logits.shape[1] != classes:
         raise UserError(
-            f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}: give the "
-            "--dataset that it was trained for."
+            f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}: give images of its "
+            "classes, or --classes FILE, the names of all its classes in their order, with those of the images among "
+            "them."
         )
     return part
 

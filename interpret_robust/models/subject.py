@@ -50,6 +50,9 @@ class Subject(Protocol):
     def model(self, device: torch.device) -> Classifier:
         """Return the model on `device`, in eval mode."""
 
+    def view(self, dataset: Dataset) -> Dataset:
+        """Return images as the model takes them: pictures resized and cropped, classes numbered as its outputs."""
+
 
 def doubt_about_classes(subject: Subject, dataset: Dataset) -> str | None:
     """Return a sentence where a model and its images call their classes by different names, else None.

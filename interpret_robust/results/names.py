@@ -151,14 +151,20 @@ def stand_ins(results: Sequence[Result]) -> str:
 def remarks(results: Sequence[Result]) -> str:
     """Return what has to be said beside all numbers of files, as the end of a note or a caption; often nothing.
 
-    That is how images were drawn from a split in the order of its classes, by how much maps miss the sums that they
-    promise, and what makes the numbers doubtful.
+    That is how images were drawn from a split in the order of its classes, how many damaged pictures were left out, by
+    how much maps miss the sums that they promise, and what makes the numbers doubtful.
     """
     draws = dict.fromkeys(
         f"The {result.data['images']} images are drawn {result.data['drawn']}: the {result.data['split']} split of "
         f"{result.data['dataset']} is in the order of its classes."
         for result in results
         if "drawn" in result.data
+    )
+    left_out = dict.fromkeys(
+        f"{result.data['pictures']['damaged']} damaged pictures of the {result.data['split']} split of "
+        f"{result.data['dataset']} are left out."
+        for result in results
+        if result.data.get("pictures", {}).get("damaged")
     )
     gaps = [
         f"Maps of {label(result)} by {maps_of(result)} miss what they promise to sum to (completeness) by "
@@ -167,7 +173,7 @@ def remarks(results: Sequence[Result]) -> str:
         if "completeness_gap" in result.run
     ]
     doubts = dict.fromkeys(doubt for result in results for doubt in result.doubts)
-    return " ".join([*draws, *gaps, *(["In doubt:", *doubts] if doubts else [])])
+    return " ".join([*draws, *left_out, *gaps, *(["In doubt:", *doubts] if doubts else [])])
 
 
 def places(result: Result, axis: str) -> list[str]:

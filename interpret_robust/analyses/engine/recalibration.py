@@ -39,7 +39,7 @@ def check_kind(kind: str) -> str:
 def draw_images(train: Split) -> Split:
     """Return the first IMAGES images of a seeded draw without replacement."""
     indices = np.random.default_rng(SEED).permutation(len(train))[:IMAGES]
-    return Split(train.images[indices], train.labels[indices])
+    return train.take(indices)
 
 
 def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, Any]:

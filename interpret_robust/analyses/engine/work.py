@@ -71,6 +71,7 @@ class Work:
         recalibrate: str = "none",
         deadline: float = math.inf,
     ) -> None:
+        dataset = subject.view(dataset)
         for model in (subject, *evaluators):
             check_fit(model, dataset)
             model.local_shape()
@@ -124,6 +125,10 @@ class Work:
         }
         if limit is not None and dataset.split(split).is_in_class_order:
             self.config["data"]["drawn"] = FAIR_DRAW
+        if self.split.pictures is not None:
+            self.config["data"]["pictures"] = self.split.pictures
+        if not dataset.is_for_training:
+            self.config["data"]["reference"] = "test"
         if recalibrate != "none":
             self.config["recalibration"] = recalibration.description(recalibrate, dataset.train, subject.job)
         if evaluators:

@@ -1,0 +1,68 @@
+"""CIFAR-10-C and its like as published: NAME.npy of one corruption, five severities one after the other, labels.npy.
+
+`CIFAR-10-C:brightness:3` are the images of brightness at severity 3: with 10,000 test images, 20,000 to 29,999.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.datasets.base import Dataset, PictureDataset, Split, numbered
+from interpret_robust.datasets.npz import UNREADABLE, Array, reason
+from interpret_robust.datasets.records import RECORDS
+
+SEVERITIES = 5
+LABELS = "labels"
+NAMES = {"CIFAR-10-C": "cifar10", "CIFAR-100-C": "cifar100"}
+"""Datasets whose classes these have, by the name of the folder."""
+
+
+def parse(location: str) -> tuple[Path, str, str] | None:
+    """Return the folder, the corruption and the severity that a text names, None for a text of another form."""
+    folder, *words = location.rsplit(":", 2)
+    return (Path(folder), words[0], words[1]) if len(words) == 2 and Path(folder).is_dir() else None
+
+
+def is_folder(folder: Path) -> bool:
+    """Return whether a folder holds corruptions."""
+    return (folder / f"{LABELS}.npy").is_file()
+
+
+def corruptions(folder: Path) -> list[str]:
+    """Return the names of the corruptions in a folder."""
+    return sorted(path.stem for path in folder.glob("*.npy") if path.stem != LABELS)
+
+
+def load(folder: Path, corruption: str, severity: str) -> Dataset:
+    """Return one severity of a corruption, as test images.
+
+    Raises UserError for a corruption that is not there, a severity that is none of 1 to 5, and arrays of another form.
+    """
+    if corruption not in corruptions(folder):
+        raise unknown(f"corruption in {folder}", corruption, corruptions(folder))
+    if severity not in map(str, range(1, SEVERITIES + 1)):
+        raise UserError(
+            f"{folder}:{corruption}:{severity}: the severity is '{severity}', and must be 1 to {SEVERITIES}."
+        )
+    images, labels = (_read(folder / f"{name}.npy") for name in (corruption, LABELS))
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) % SEVERITIES:
+        raise UserError(
+            f"{folder / corruption}.npy has shape {images.shape} of {images.dtype}, and not uint8 (5 N, H, W, 3)."
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise UserError(f"{folder / LABELS}.npy has shape {labels.shape}, and there are {len(images)} images.")
+    count = len(images) // SEVERITIES
+    part = slice((int(severity) - 1) * count, int(severity) * count)
+    split = Split(np.array(images[part]), np.array(labels[part], np.int64))
+    record = RECORDS.get(NAMES.get(folder.resolve().name, ""))
+    class_names = record.class_names if record else numbered(int(labels.max()) + 1)
+    return PictureDataset(f"{folder.resolve().name}-{corruption}-{severity}", {"test": lambda: split}, class_names)
+
+
+def _read(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read ({reason(error)}) where an array of numpy.save is needed.") from error
+    return array

@@ -1,0 +1,124 @@
+"""A folder of pictures, a subfolder a class, as torchvision's `ImageFolder` reads it.
+
+FOLDER/train/CLASS/*.jpg, FOLDER/test/CLASS/*.jpg   two splits; where there is no test/, val/ or validation/ is taken
+FOLDER/CLASS/*.jpg                                  one split, for tests
+FOLDER/masks/...                                    PNGs of the same paths, but for the ending: where the object is
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets.listing import SPLITS, Listing, Listings
+from interpret_robust.datasets.pictures import Files, Pictures, size_of
+
+MASKS = "masks"
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Return the folder of each split, by name; the folder itself is the test split where none has a name of SPLITS.
+
+    Raises UserError where there are training images alone.
+    """
+    folders = {
+        part: path
+        for part, names in SPLITS.items()
+        if (path := next((folder / name for name in names if (folder / name).is_dir()), None))
+    }
+    if folders and "test" not in folders:
+        raise UserError(f"{folder} has {folders['train'].name}/ but no test/ or val/ beside it: add one of them.")
+    return folders or {"test": folder}
+
+
+def list_folder(folder: Path) -> Listings:
+    """Return what a folder holds: classes are the names of subfolders in sorted order, as torchvision numbers them.
+
+    Raises UserError for a folder without classes, for a class of the test split that the training split lacks, and
+    for masks that do not fit.
+    """
+    folders = split_folders(folder)
+    classes = {part: _classes(path) for part, path in folders.items()}
+    names = classes.get("train", classes["test"])
+    if strange := sorted(set(classes["test"]) - set(names)):
+        raise UserError(
+            f"{folders['test']} has the class '{strange[0]}', which {folders['train']} lacks: both need one set of "
+            "classes."
+        )
+
+    def list_split(part: str) -> Listing:
+        return _list_split(folder, folders[part], names)
+
+    return Listings(names, {part: lambda part=part: list_split(part) for part in folders})  # type: ignore[misc]
+
+
+def has_classes(folder: Path) -> bool:
+    """Return whether a folder, or one of its splits, has a subfolder with a picture in it."""
+    from torchvision.datasets.folder import is_image_file
+
+    return any(
+        is_image_file(name)
+        for path in split_folders(folder).values()
+        for class_name in _subfolders(path)
+        for _, _, names in os.walk(path / class_name)
+        for name in names
+    )
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name != MASKS))
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes. Raises UserError where there is none."""
+    if names := _subfolders(folder):
+        return names
+    raise UserError(f"{folder} has no subfolders: pictures lie in a folder a class, such as {folder}/cat/1.jpg.")
+
+
+def _list_split(folder: Path, split: Path, class_names: Sequence[str]) -> Listing:
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+    numbers = {name: number for number, name in enumerate(class_names)}
+    pairs = make_dataset(str(split), numbers, IMG_EXTENSIONS, allow_empty=True)
+    names = [os.path.relpath(path, folder) for path, _ in pairs]
+    labels = np.fromiter((label for _, label in pairs), np.int64, len(pairs))
+    files = Files.list(folder, names)
+    return Listing(files, labels, _masks(folder, split, files))
+
+
+def _masks(folder: Path, split: Path, files: Files) -> Files | None:
+    """Return the masks of pictures, None where there is no folder of them.
+
+    They lie in masks/ in the folder or in that of the split. Raises UserError where one is missing.
+    """
+    for root, beginning in ((folder / MASKS, folder), (split / MASKS, split)):
+        if root.is_dir():
+            paths = [Path(os.path.relpath(folder / name, beginning)).with_suffix(".png") for name in files.names]
+            return check_masks(files, Files.list(root, [str(path) for path in paths]))
+    return None
+
+
+def check_masks(files: Pictures, masks: Files) -> Files:
+    """Return masks. Raises UserError where one is missing, damaged, or not of its picture's size."""
+    absent = [masks.folder / name for name in masks.names if not (masks.folder / name).is_file()]
+    if absent:
+        raise UserError(f"{len(absent)} of {len(masks)} masks are missing, the first is {absent[0]}.")
+    for place in range(len(masks)):
+        path = masks.folder / masks.name(place)
+        try:
+            height, width = size_of(masks, place)
+        except UserError as error:
+            raise UserError(f"a mask cannot be read, {masks.folder}/{error}: write it anew as a PNG.") from error
+        try:
+            size = size_of(files, place)
+        except UserError:
+            continue  # a damaged picture is reported with all others
+        if size != (height, width):
+            raise UserError(
+                f"the mask {path} is {width}x{height}, and its picture {size[1]}x{size[0]}: a mask has the size of its "
+                "picture."
+            )
+    return masks

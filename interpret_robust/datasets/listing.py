@@ -1,0 +1,144 @@
+"""What a source of pictures lists before any is decoded, and how listings become a dataset."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets.base import Dataset, Labels, PictureDataset, Split, numbered
+from interpret_robust.datasets.framing import Framing, common_size
+from interpret_robust.datasets.pictures import MaskArray, PictureArray, Pictures, damages
+from interpret_robust.datasets.reference import Reference
+
+MOST_NAMED = 3
+"""Damaged pictures that a sentence names."""
+
+
+SPLITS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+"""What each split is called in folders and files, of which the first that is there is taken."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of one split, their labels (N,), and the masks beside them or None."""
+
+    pictures: Pictures
+    labels: Labels
+    masks: Pictures | None = None
+
+
+@dataclass(frozen=True)
+class Listings:
+    """What a source holds: names of classes, and a function for each split, `test` and, where there is one, `train`."""
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Callable[[], Listing]] = field(repr=False)
+
+
+Labeled = tuple[Pictures, Sequence[str | int], Pictures | None]
+"""Pictures, what each is said to show, and masks or None."""
+
+
+def listings_of(source: Path, splits: Mapping[str, Labeled], class_names: Sequence[str] | None = None) -> Listings:
+    """Return listings of pictures with labels that are text or numbers.
+
+    Names of classes are `class_names` of the numbers, else the texts in sorted order, or `class 0` and so on where all
+    are whole numbers. Raises UserError for a label that has no name, and without test pictures.
+    """
+    if "test" not in splits:
+        raise UserError(f"{source} has training pictures but no test or validation pictures: add some.")
+    texts = {part: [str(label).strip() for label in labels] for part, (_, labels, _) in splits.items()}
+    every_text = {text for part in texts.values() for text in part}
+    if class_names is None and not all(text.isascii() and text.isdigit() for text in every_text):
+        class_names = sorted(every_text)
+        numbers = {name: number for number, name in enumerate(class_names)}
+    else:
+        class_names = class_names or numbered(max(map(int, every_text), default=0) + 1)
+        numbers = {str(number): number for number in range(len(class_names))}
+        numbers |= {text: int(text) for text in every_text if text.isdigit() and int(text) < len(class_names)}
+    if strange := sorted(every_text - numbers.keys()):
+        raise UserError(f"{source} has the label '{strange[0]}', and {len(class_names)} classes, 0 to one less.")
+    listings = {
+        part: Listing(pictures, np.array([numbers[text] for text in texts[part]], np.int64), masks)
+        for part, (pictures, _, masks) in splits.items()
+    }
+    return Listings(tuple(class_names), {part: partial(_same, listing) for part, listing in listings.items()})
+
+
+def _same(listing: Listing) -> Listing:
+    return listing
+
+
+def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return files by the split that their name begins with, or that of their folder; all are for tests if none does.
+
+    Validation files are test files where there are no others. Raises UserError where only some name a split.
+    """
+    words = {path: _split_word(path) for path in paths}
+    if not any(words.values()):
+        return {"test": list(paths)}
+    if strange := [path for path, word in words.items() if word is None]:
+        raise UserError(
+            f"{source}: {strange[0].name} names no split, and other files do: call it train-..., or test-..."
+        )
+    files: dict[str, list[Path]] = {}
+    for part, names in SPLITS.items():
+        if word := next((name for name in names if name in words.values()), None):
+            files[part] = [path for path in paths if words[path] == word]
+    return files
+
+
+def _split_word(path: Path) -> str | None:
+    every_word = {name for names in SPLITS.values() for name in names}
+    candidates = (re.split(r"[-_.\d]", path.name.lower())[0], path.parent.name.lower())
+    return next((word for word in candidates if word in every_word), None)
+
+
+def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:
+    """Return the dataset of a source's listings; each split is listed and looked over when it is asked for.
+
+    Raises UserError, then, for a split without pictures, and for damaged ones unless they may be left out.
+    """
+    framing = None if reference.size is None else Framing.square(reference.size)
+
+    def make(part: str) -> Callable[[], Split]:
+        return lambda: _split(f"the {part} split of {name}", listings.splits[part](), framing, reference)
+
+    def train() -> Split:
+        split, images = make("train")(), data.test.images
+        if framing is None and isinstance(images, PictureArray) and isinstance(split.images, PictureArray):
+            common_size([split.images.size, images.size], name)
+        return split
+
+    label = name if reference.size is None else f"{name}-{reference.size}"
+    parts = {part: train if part == "train" else make(part) for part in listings.splits}
+    data = PictureDataset(label, parts, listings.class_names)
+    return data
+
+
+def _split(name: str, listing: Listing, framing: Framing | None, reference: Reference) -> Split:
+    if len(listing.labels) == 0:
+        raise UserError(f"{name} has no pictures.")
+    damage = damages(listing.pictures, decodes=reference.skips_damaged)
+    if damage and not reference.skips_damaged:
+        raise UserError(_refusal(name, damage, len(listing.labels)))
+    places = np.setdiff1d(np.arange(len(listing.labels)), list(damage)).astype(np.int64)
+    if len(places) == 0:
+        raise UserError(f"{name}: all {len(damage)} pictures are damaged, the first is {next(iter(damage.values()))}.")
+    images: Any = PictureArray(listing.pictures, places, name, framing, tuple(damage.values()))
+    masks: Any = None if listing.masks is None else MaskArray(listing.masks, places, f"the masks of {name}", framing)
+    return Split(images, listing.labels[places], masks)
+
+
+def _refusal(name: str, damage: Mapping[int, str], count: int) -> str:
+    first = ", ".join(list(damage.values())[:MOST_NAMED])
+    rest = f" and {len(damage) - MOST_NAMED} more" if len(damage) > MOST_NAMED else ""
+    return (
+        f"{name}: {len(damage)} of {count} pictures are damaged, {first}{rest}: mend or delete them, or leave them "
+        "out, counted, with --skip-damaged."
+    )

@@ -1,0 +1,255 @@
+"""Pictures that are decoded when they are asked for, as an array of which only parts are in memory."""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Protocol, Self
+
+import numpy as np
+from PIL import Image
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.errors import UserError, first_line
+from interpret_robust.core.process_pool import cores
+from interpret_robust.datasets.base import Labels
+from interpret_robust.datasets.framing import Framing, common_size
+
+Places = Labels
+"""Numbers of pictures in a listing."""
+
+
+class Pictures(Protocol):
+    """Where pictures lie: how many there are, what each is called, its bytes."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def name(self, place: int) -> str:
+        """Return what a sentence calls a picture, without the folder that all are in."""
+
+    def length(self, place: int) -> int:
+        """Return how many bytes a picture has."""
+
+    def open(self, place: int) -> IO[bytes] | Image.Image:
+        """Return a picture's bytes, or the picture where a library has decoded it.
+
+        Raises an error of UNREADABLE where it is not there.
+        """
+
+
+@dataclass(frozen=True)
+class Files:
+    """Pictures that are files: their paths below a folder, and how many bytes each has."""
+
+    folder: Path
+    names: Sequence[str]
+    lengths: Labels
+
+    @classmethod
+    def list(cls, folder: Path, names: Sequence[str]) -> Self:
+        """Return files by their paths below `folder`; one that is not there has no bytes."""
+        lengths = np.fromiter((_length(folder / name) for name in names), np.int64, len(names))
+        return cls(folder, names, lengths)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, place: int) -> str:
+        """Return the path of a picture below the folder."""
+        return self.names[place]
+
+    def length(self, place: int) -> int:
+        """Return how many bytes a file has."""
+        return int(self.lengths[place])
+
+    def open(self, place: int) -> IO[bytes]:
+        """Return an open file. Raises OSError."""
+        return open(self.folder / self.names[place], "rb")
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, IndexError, EOFError, Image.DecompressionBombError)
+"""What PIL raises for bytes that are no picture, or half of one."""
+
+NARROW_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
+"""Modes of PIL with at most eight bits a channel: of more, conversion to RGB would cut off most of the range."""
+
+
+@contextmanager
+def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
+    """Yield a picture of which only the header is read. Raises UserError where it is none, or has 16 bits a channel."""
+    name = pictures.name(place)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes and palettes
+            with pictures.open(place) as file, _image(file) as image:
+                if image.mode not in NARROW_MODES:
+                    raise ValueError(f"mode {image.mode}, more than eight bits a channel")
+                yield image
+    except UNREADABLE as error:
+        reason = "no picture" if isinstance(error, Image.UnidentifiedImageError) else first_line(error)
+        raise UserError(f"{name} ({reason})") from error
+
+
+def _image(file: Any) -> Image.Image:
+    return file if isinstance(file, Image.Image) else Image.open(file)
+
+
+def size_of(pictures: Pictures, place: int) -> tuple[int, int]:
+    """Return the height and width that a picture's header tells. Raises UserError as `picture` does."""
+    with picture(pictures, place) as image:
+        return image.height, image.width
+
+
+ENDS = {"JPEG": (2, b"\xff\xd9"), "PNG": (12, b"\0\0\0\0IEND\xaeB`\x82")}
+"""How many bytes the end of a whole file has, by format, and which."""
+
+
+def damage(pictures: Pictures, place: int, *, decodes: bool) -> str | None:
+    """Return what is wrong with a picture, by its name, or None.
+
+    With `decodes` it is decoded. Else its header is read and its last bytes are compared with what a whole JPEG or PNG
+    ends with; only where these differ it is decoded.
+    """
+    try:
+        with picture(pictures, place) as image:
+            if decodes or not _ends_well(image):
+                image.load()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _ends_well(image: Image.Image) -> bool:
+    file: Any = getattr(image, "fp", None)
+    if image.format not in ENDS or file is None:
+        return True
+    length, end = ENDS[image.format]
+    position = file.tell()
+    file.seek(-length, io.SEEK_END)
+    is_whole = file.read(length) == end
+    file.seek(position)
+    return bool(is_whole)
+
+
+def damages(pictures: Pictures, *, decodes: bool) -> dict[int, str]:
+    """Return what is wrong with each damaged picture, by its place; see `damage`."""
+    with ThreadPoolExecutor(cores()) as pool:
+        answers = pool.map(lambda place: damage(pictures, place, decodes=decodes), range(len(pictures)))
+        return {place: answer for place, answer in enumerate(answers) if answer is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class PictureArray:
+    """Pictures as an array (N, H, W, 3) of uint8: `array[places]` decodes those pictures alone, in a thread a core.
+
+    They are converted to RGB as torchvision's `ImageFolder` does it, then framed.
+
+    Attributes:
+        pictures: where they lie.
+        places: which of these they are.
+        name: what a sentence calls them.
+        framing: how each is resized and cropped; None for pictures that are all of one size.
+        damage: what was wrong with pictures that were left out, a text each.
+    """
+
+    pictures: Pictures
+    places: Places
+    name: str
+    framing: Framing | None = None
+    damage: tuple[str, ...] = ()
+
+    dtype = np.dtype(np.uint8)
+    channels = (3,)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Return height and width. Raises UserError for pictures of several sizes without a framing."""
+        if self.framing is not None:
+            return self.framing.crop
+        with ThreadPoolExecutor(cores()) as pool:
+            sizes = pool.map(lambda place: size_of(self.pictures, place), self.places.tolist())
+            return common_size([*sizes], self.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape that the whole array would have."""
+        return (len(self), *self.size, *self.channels)
+
+    def __getitem__(self, places: Any) -> AnyArray:
+        """Return pictures by their number, a slice or numbers, as NumPy would. Raises UserError for a damaged one."""
+        chosen_places = self.places[places]
+        if np.ndim(chosen_places) == 0:
+            return self._decode(int(chosen_places))
+        images = np.empty((len(chosen_places), *self.size, *self.channels), self.dtype)
+
+        def fill(row: int) -> None:
+            images[row] = self._decode(int(chosen_places[row]))
+
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(fill, range(len(chosen_places))))
+        return images
+
+    def _decode(self, place: int) -> AnyArray:
+        try:
+            with picture(self.pictures, place) as image:
+                return self._pixels(image)
+        except UserError as error:
+            raise UserError(
+                f"{self.name}: a picture cannot be read, {error}: mend it, or leave damaged ones out, counted, with "
+                "--skip-damaged."
+            ) from error
+
+    def _pixels(self, image: Image.Image) -> AnyArray:
+        color = image.convert("RGB")
+        return np.asarray(color if self.framing is None else self.framing(color))
+
+    def take(self, places: Any) -> Self:
+        """Return some of the pictures, of which none is decoded."""
+        return replace(self, places=self.places[places])
+
+    def frame(self, framing: Framing) -> Self:
+        """Return the pictures with a framing, unless they have one."""
+        return self if self.framing is not None else replace(self, framing=framing)
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 over the pictures' names and lengths in bytes and their framing, not over pixels."""
+        digest = hashlib.sha256()
+        for place in self.places.tolist():
+            digest.update(f"{self.pictures.name(place)}\0{self.pictures.length(place)}\n".encode())
+        digest.update(("" if self.framing is None else self.framing.text).encode())
+        return digest.digest()
+
+    def description(self) -> dict[str, Any]:
+        """Return what a file tells of how these pictures were read."""
+        return {
+            "framing": None if self.framing is None else self.framing.entries(),
+            "damaged": len(self.damage),
+            "sha256_of": "names, lengths in bytes and labels of the pictures, and the framing",
+        }
+
+
+class MaskArray(PictureArray):
+    """Masks beside pictures as an array (N, H, W) of bool, framed alike; what is not 0 is the object."""
+
+    dtype = np.dtype(np.bool_)
+    channels = ()  # type: ignore[assignment]
+
+    def _pixels(self, image: Image.Image) -> AnyArray:
+        values = image if image.mode in ("1", "L", "P") else image.convert("L")
+        return np.asarray(values if self.framing is None else self.framing(values, is_mask=True)) != 0

@@ -1,0 +1,332 @@
+"""Lists, tables, tars, corruptions and torchvision's datasets: the same pictures, labels and names."""
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import catalogue, class_names, load
+from interpret_robust.datasets.base import Dataset, Split
+from interpret_robust.datasets.records import RECORDS
+
+N, H, W = 9, 11, 14
+LABELS = [2, 0, 1, 1, 2, 0, 2, 2, 1]
+NAMES = ["ant", "bee", "cat"]
+PIXELS = np.random.default_rng(0).integers(0, 256, (N, H, W, 3), np.uint8)
+MASKS = np.random.default_rng(1).random((N, H, W)) < 0.3
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    catalogue.load.cache_clear()
+    yield
+    catalogue.load.cache_clear()
+
+
+def png(pixels: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def check(split: Split, places: Any = slice(None)) -> None:
+    np.testing.assert_array_equal(split.images[:], PIXELS[places])
+    np.testing.assert_array_equal(split.labels, np.array(LABELS)[places])
+
+
+def write_list(path: Path, rows: list[list[str]], header: str = "file,label,split,mask") -> Path:
+    for place in range(N):
+        for folder, array in (("p", PIXELS[place]), ("m", np.uint8(255) * MASKS[place])):
+            (path.parent / folder).mkdir(exist_ok=True)
+            (path.parent / folder / f"{place}.png").write_bytes(png(array))
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([header.split(","), *rows])
+    return path
+
+
+def test_a_csv_lists_files_labels_splits_and_masks(tmp_path: Path) -> None:
+    parts = ["train", "test", "test"] * 3
+    rows = [[f"p/{i}.png", NAMES[LABELS[i]], parts[i], f"m/{i}.png"] for i in range(N)]
+    data = load(str(write_list(tmp_path / "list.csv", rows)))
+    train, test = [0, 3, 6], [1, 2, 4, 5, 7, 8]
+    assert data.class_names == tuple(NAMES) and data.name == "list" and data.image_shape == (3, H, W)
+    check(data.train, train)
+    check(data.test, test)
+    assert data.test.masks is not None
+    np.testing.assert_array_equal(data.test.masks[:], MASKS[test])
+
+
+def test_a_csv_of_numbers_is_for_tests_and_a_file_names_its_classes(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.csv", [[f"p/{i}.png", str(LABELS[i])] for i in range(N)], "path,class")
+    data = load(str(path))
+    check(data.test)
+    assert data.class_names == ("class 0", "class 1", "class 2") and not data.is_for_training
+    (tmp_path / "names.json").write_text(json.dumps([*NAMES, "dog"]))
+    named = load(f"{path}?classes={tmp_path}/names.json")
+    assert named.class_names == (*NAMES, "dog")
+    check(named.test)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "sentence"),
+    [
+        ("name,kind", ["p/0.png", "1"], "begins with the columns name, kind: a first line such as file,label"),
+        ("file,label", ["p/0.png", ""], "line 2: a file and a label are needed"),
+        ("file,label", ["p/77.png", "1"], "1 of 1 files are missing, the first is p/77.png"),
+        ("file,label,split", ["p/0.png", "1", "tset"], "line 2: the split is 'tset'"),
+        ("file,label,split", ["p/0.png", "1", "train"], "has training pictures but no test"),
+        ("file,label,mask", ["p/0.png", "1", "m/9.png"], "1 of 1 masks are missing, the first is .*m/9.png"),
+    ],
+)
+def test_a_csv_of_another_form_is_refused(header: str, row: list[str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load(str(write_list(tmp_path / "list.csv", [row], header)))
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def samples(places: range) -> dict[str, bytes]:
+    pairs = ((f"a.b/{i:03d}.png", png(PIXELS[i]), f"a.b/{i:03d}.cls", f"{LABELS[i]}\n".encode()) for i in places)
+    return {
+        name: content for png_name, image, cls, label in pairs for name, content in ((cls, label), (png_name, image))
+    }
+
+
+def test_tars_are_read_in_place(tmp_path: Path) -> None:
+    write_tar(tmp_path / "set" / "train-0.tar", samples(range(2)))
+    write_tar(tmp_path / "set" / "test-0.tar", samples(range(2, 6)) | {"a.b/002.json": b"{}", "evil.pkl": b"\x80"})
+    write_tar(tmp_path / "set" / "test-1.tar", samples(range(6, 9)))
+    data = load(str(tmp_path / "set"))
+    check(data.train, slice(2))
+    check(data.test, slice(2, 9))
+    first = data.test.sha256
+    alone = load(str(write_tar(tmp_path / "all.tar", samples(range(N)))))
+    check(alone.test)
+    assert not alone.is_for_training and alone.test.sha256 != first
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"1.png": b"", "2.cls": b"1"}, "the picture 1 has no 1.cls beside it"),
+        ({"1.png": b"no picture", "1.cls": b"0"}, r"1 of 1 pictures are damaged, bad.tar/1 \(no picture\)"),
+        (None, "is no tar file that can be read, uncompressed"),
+    ],
+)
+def test_other_tars_are_refused(content: dict[str, bytes] | None, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.tar"
+    path.write_bytes(b"no tar at all") if content is None else write_tar(path, content)
+    with pytest.raises(UserError, match=sentence):
+        _ = load(str(path)).test
+
+
+def feature_metadata() -> dict[bytes, bytes]:
+    features = {"picture": {"_type": "Image"}, "kind": {"_type": "ClassLabel", "names": NAMES}}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def write_parquet(path: Path, table: Any) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(table, path, row_group_size=4)
+
+
+def write_stream(path: Path, table: Any) -> None:
+    import pyarrow as pa
+
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=4)
+
+
+def write_feather(path: Path, table: Any) -> None:
+    import pyarrow.feather
+
+    pyarrow.feather.write_feather(table, str(path), chunksize=4, compression="uncompressed")
+
+
+WRITERS = {"x.parquet": write_parquet, "x.arrow": write_stream, "x.feather": write_feather}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_tables_as_hugging_face_writes_them(name: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    images = [{"bytes": png(pixels), "path": f"{place}.png"} for place, pixels in enumerate(PIXELS)]
+    table = pa.table({"picture": images, "kind": LABELS}).replace_schema_metadata(feature_metadata())
+    WRITERS[name](tmp_path / name, table)
+    data = load(str(tmp_path / name))
+    assert data.class_names == tuple(NAMES) and data.name == "x"
+    check(data.test)
+    np.testing.assert_array_equal(data.test.images[[8, 0, 5, 0]], PIXELS[[8, 0, 5, 0]])
+
+
+def test_tables_of_bytes_and_text_in_splits(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    for part, places in (("train", slice(0, 5)), ("validation", slice(5, 9))):
+        content = {"image": [png(pixels) for pixels in PIXELS[places]], "label": [NAMES[i] for i in LABELS[places]]}
+        (tmp_path / "data").mkdir(exist_ok=True)
+        write_parquet(tmp_path / "data" / f"{part}-00000-of-00001.parquet", pa.table(content))
+    data = load(str(tmp_path))
+    assert data.class_names == tuple(NAMES)
+    check(data.train, slice(0, 5))
+    check(data.test, slice(5, 9))
+
+
+def test_a_table_without_images_is_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "x.parquet", pa.table({"label": [1]}))
+    with pytest.raises(UserError, match="has the columns label: one called image is needed"):
+        load(str(tmp_path / "x.parquet"))
+    (tmp_path / "y.parquet").write_bytes(b"PAR1 or not")
+    with pytest.raises(UserError, match=r"y\.parquet is damaged or no parquet file"):
+        load(str(tmp_path / "y.parquet"))
+
+
+def test_a_corruption_at_a_severity(tmp_path: Path) -> None:
+    folder = tmp_path / "CIFAR-10-C"
+    folder.mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (35, 32, 32, 3), np.uint8)
+    np.save(folder / "fog.npy", images)
+    np.save(folder / "labels.npy", np.arange(35, dtype=np.uint8) % 7)
+    data = load(f"{folder}:fog:3")
+    np.testing.assert_array_equal(data.test.images, images[14:21])
+    np.testing.assert_array_equal(data.test.labels, np.arange(7))
+    assert (data.name, data.class_names) == ("CIFAR-10-C-fog-3", RECORDS["cifar10"].class_names)
+    for text, sentence in (
+        (f"{folder}:fog:6", "the severity is '6', and must be 1 to 5"),
+        (f"{folder}:frog:1", "did you mean 'fog'"),
+        (str(folder), "holds corruptions: name one and its severity, such as .*:fog:3"),
+        (f"{folder}:fog:3?size=8", "holds arrays: --size and --skip-damaged are for files of pictures"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            load(text)
+
+
+def test_a_dataset_of_torchvision_is_read_where_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRT_DATA", str(tmp_path))
+    gray = PIXELS[..., 0]
+    with pytest.raises(UserError, match=r"torchvision:KMNIST is not in .*KMNIST\('.*', train=True, download=True\)"):
+        load("torchvision:KMNIST")
+    raw = tmp_path / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem, places in (("train", slice(0, 5)), ("t10k", slice(5, 9))):
+        images, labels = gray[places], np.array(LABELS, np.uint8)[places]
+        sizes = b"".join(int(size).to_bytes(4, "big") for size in images.shape)
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + images.tobytes())
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels.tobytes())
+    catalogue.load.cache_clear()
+    data = load("torchvision:KMNIST")
+    np.testing.assert_array_equal(data.test.images[:], np.stack([gray[5:]] * 3, 3))
+    np.testing.assert_array_equal(data.train.labels, LABELS[:5])
+    assert len(data.class_names) == 10 and data.name == "torchvision-KMNIST"
+    with pytest.raises(UserError, match="unknown dataset of torchvision that reads no pickles 'CIFAR10'"):
+        load("torchvision:CIFAR10")
+
+
+FORMS: dict[str, tuple[str, Any]] = {
+    "list.json": ("json", ["dog", "cat", "cow", "ant"]),
+    "index.json": ("json", {"0": ["n1", "dog"], "1": ["n2", "cat"], "2": ["n3", "cow"], "3": ["n4", "Ant"]}),
+    "number.json": ("json", {"cow": 2, "dog": 0, "ant": 3, "cat": 1}),
+    "lines.txt": ("text", "dog\ncat\ncow\nant\n"),
+    "numbers.csv": ("text", "0,dog\n2,n3,cow\n1,cat\n3,ant,emmet\n"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_classes_are_numbered_as_a_file_says(name: str, tmp_path: Path) -> None:
+    kind, content = FORMS[name]
+    (tmp_path / name).write_text(json.dumps(content) if kind == "json" else content)
+    for place, folder in enumerate(["ant", "dog", "cat"]):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / "1.png").write_bytes(png(PIXELS[place]))
+    data = load(f"{tmp_path}/set?classes={tmp_path}/{name}")
+    assert data.class_names[:2] == ("dog", "cat") and len(data.class_names) == 4
+    assert data.test.labels.tolist() == [3, 1, 0]  # ant, cat, dog
+    np.testing.assert_array_equal(data.test.images[:], PIXELS[[0, 2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('["dog", "cow"]', "names no class 'ant', or several, and set has 2"),
+        ('["dog", "ant", "Ant"]', "names no class 'ant', or several"),
+        ('{"0": ["ant", "dog"]}', "gives one number to two classes"),
+        ('{"1": "ant", "2": "dog"}', "does not name the classes of a model's outputs"),
+        ("[1, 2]", "does not name the classes"),
+        ("{", "does not name the classes"),
+    ],
+)
+def test_a_file_of_other_classes_is_refused(content: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text(content)
+    for folder in ("ant", "dog"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / "1.png").write_bytes(png(PIXELS[0]))
+    with pytest.raises(UserError, match=sentence):
+        load(f"{tmp_path}/set?classes={tmp_path}/names.json")
+
+
+def test_synonyms_and_ambiguous_names() -> None:
+    outputs = [["n01", "crane", "bird"], ["n02", "crane", "machine"], ["n03", "Great_white shark"]]
+    assert class_names.find(["great white_Shark", "n02", "crane", "bird", "x"], outputs) == [2, 1, None, 0, None]
+    split = Split(PIXELS[:3], np.array([0, 1, 1]))
+    data = class_names.renumber(Dataset("two", split, split, ("n03", "bird")), outputs)
+    assert data is not None and data.class_names == ("bird", "n02", "n03") and data.test.labels.tolist() == [2, 0, 0]
+    assert class_names.renumber(Dataset("two", split, split, ("n03", "crane")), outputs) is None
+
+
+def folder_of(tmp_path: Path, change: Callable[[Path], None]) -> Path:
+    """A folder of two classes with masks."""
+    for place in range(N):
+        for root, array in (("set", PIXELS[place]), ("set/masks", np.uint8(1) * MASKS[place])):
+            path = tmp_path / root / NAMES[LABELS[place]] / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(array))
+    change(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def test_masks_are_framed_with_their_pictures(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, lambda _: None)
+    order = np.argsort(LABELS, kind="stable")
+    split = load(str(folder)).test
+    assert split.masks is not None
+    np.testing.assert_array_equal(split.images[:], PIXELS[order])
+    np.testing.assert_array_equal(split.masks[:], MASKS[order])
+    half = load(f"{folder}?size=6").test.take(np.array([4, 1]))
+    assert half.masks is not None
+    height, width = 6, int(6 * W / H)
+    for mask, place in zip(half.masks[:], order[[4, 1]], strict=True):
+        small = Image.fromarray(MASKS[place]).resize((width, height), Image.Resampling.NEAREST)
+        left = round((width - 6) / 2)
+        np.testing.assert_array_equal(mask, np.asarray(small)[:, left : left + 6])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda folder: (folder / "masks/ant/1.png").unlink(), "1 of 9 masks are missing, the first is .*ant/1.png"),
+        (lambda folder: (folder / "masks/ant/1.png").write_bytes(b"?"), r"a mask cannot be read, .*ant/1.png \(no pic"),
+        (
+            lambda folder: (folder / "masks/ant/1.png").write_bytes(png(PIXELS[0, :5])),
+            "ant/1.png is 14x5, and its picture 14x11",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(change: Callable[[Path], Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        _ = load(str(folder_of(tmp_path, change))).test

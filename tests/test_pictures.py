@@ -1,0 +1,250 @@
+"""Pictures as they lie on disk: decoded when asked for, framed as a model says, damaged ones counted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+import interpret_robust as ir
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import Dataset, catalogue, load
+from interpret_robust.datasets.batches import TrainingBatches, make_batch
+from interpret_robust.datasets.framing import Framing
+from interpret_robust.datasets.pictures import PictureArray
+from interpret_robust.models.card import Card
+from interpret_robust.models.declared import framing_of
+
+CPU = torch.device("cpu")
+SIZES = ((31, 47), (40, 29), (33, 64), (50, 50), (29, 35), (64, 30), (30, 30))
+"""Heights and widths of pictures, in turn."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    catalogue.load.cache_clear()
+    yield
+    catalogue.load.cache_clear()
+
+
+def write(path: Path, height: int, width: int, seed: int) -> Path:
+    """Write a smooth picture, so that JPEG hardly changes it."""
+    values = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def fill(folder: Path, counts: dict[str, int], ending: str = ".jpg") -> Path:
+    """Write so many pictures of mixed sizes for each class folder."""
+    number = 0
+    for name, count in counts.items():
+        for place in range(count):
+            write(folder / name / f"{place:02d}{ending}", *SIZES[number % len(SIZES)], number)
+            number += 1
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return fill(tmp_path / "photos", {"dog": 5, "cat": 4, "Ant": 2})
+
+
+class Pool(nn.Module):
+    """Mean colors as logits of three classes."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+def test_labels_order_and_pixels_are_those_of_torchvision(photos: Path) -> None:
+    (photos / "dog" / "notes.txt").write_text("no picture")
+    (photos / "dog" / "more").mkdir()
+    write(photos / "dog" / "more" / "a.png", 30, 44, 99)
+    transform = transforms.Compose([transforms.Resize(24), transforms.CenterCrop(24)])
+    theirs, data = ImageFolder(str(photos), transform), load(f"{photos}?size=24")
+    assert data.class_names == tuple(theirs.classes) == ("Ant", "cat", "dog")
+    np.testing.assert_array_equal(data.test.labels, theirs.targets)
+    np.testing.assert_array_equal(data.test.images[:], [np.asarray(picture) for picture, _ in theirs])
+    assert data.image_shape == (3, 24, 24) and data.name == "photos-24" and len(data.test) == 12
+
+
+def test_a_framing_is_that_of_pil_by_hand(tmp_path: Path) -> None:
+    path = write(tmp_path / "wide" / "a" / "1.png", 20, 31, 3)
+    data = load(str(tmp_path / "wide")).frame(Framing((15,), (12, 10), "bicubic"))
+    picture = Image.open(path).resize((int(15 * 31 / 20), 15), Image.Resampling.BICUBIC)
+    left, top = round((picture.width - 10) / 2), round((15 - 12) / 2)
+    expected = np.asarray(picture.crop((left, top, left + 10, top + 12)))
+    np.testing.assert_array_equal(data.test.images[0], expected)
+
+
+def test_places_are_those_of_numpy_and_batches_do_not_change_pictures(photos: Path) -> None:
+    split = load(f"{photos}?size=20").test
+    whole = split.images[:]
+    assert isinstance(split.images, PictureArray) and split.images.shape == (11, 20, 20, 3)
+    for places in (3, -1, slice(2, 9, 3), np.array([5, 1, 5]), [4, 0], slice(0, 0)):
+        np.testing.assert_array_equal(split.images[places], whole[places])
+    np.testing.assert_array_equal(split.take(np.array([7, 2])).images[:], whole[[7, 2]])
+    for size in (1, 4, 11):
+        batches = [make_batch(split, range(first, min(first + size, 11)), CPU) for first in range(0, 11, size)]
+        images = torch.cat([batch.images for batch in batches])
+        np.testing.assert_array_equal((255 * images).round().permute(0, 2, 3, 1), whole)
+        assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
+
+
+def test_a_limit_draws_from_all_classes_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, decoded = fill(tmp_path / "photos", {"a": 20, "b": 10, "c": 10}), []
+    decode = PictureArray._decode
+    monkeypatch.setattr(PictureArray, "_decode", lambda array, place: decoded.append(place) or decode(array, place))
+    drawn = load(f"{photos}?size=8").test.draw(8)
+    assert decoded == [] and np.bincount(drawn.labels).tolist() == [4, 2, 2]
+    assert drawn.images[2:4].shape == (2, 8, 8, 3) and len(decoded) == 2
+
+
+def test_pictures_of_one_size_need_no_other_and_mixed_ones_ask_for_it(tmp_path: Path, photos: Path) -> None:
+    for place in range(4):
+        write(tmp_path / "equal" / "ab"[place % 2] / f"{place}.png", 9, 14, place)
+    assert load(str(tmp_path / "equal")).image_shape == (3, 9, 14)
+    with pytest.raises(UserError, match=r"pictures of 7 sizes, from 30x30 to .*--size N"):
+        ir.load(Pool(), str(photos))
+    assert ir.load(Pool(), f"{photos}?size=16").subject.job["image_shape"] == [3, 16, 16]
+
+
+def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, photos: Path) -> None:
+    root = fill(tmp_path / "split" / "train", {"a": 6, "b": 6}).parent
+    fill(root / "val", {"b": 3})
+    data = load(f"{root}?size=16")
+    assert (len(data.train), data.test.labels.tolist(), data.class_names) == (12, [1, 1, 1], ("a", "b"))
+    batches = TrainingBatches(data.train, 5, 0, CPU, pad=2, flip=True)
+    kept = Dataset("kept", ir.of_arrays(data.train.images[:], data.train.labels).train, data.test, data.class_names)
+    in_memory = TrainingBatches(kept.train, 5, 0, CPU, pad=2, flip=True)
+    for step in (0, 1, 2, 3):
+        for own, expected in zip(batches.batch(step), in_memory.batch(step), strict=True):
+            assert torch.equal(own, expected)
+        assert torch.equal(batches.noise(step), in_memory.noise(step))
+    with pytest.raises(UserError, match="photos-16 has test images only, and this needs training images"):
+        _ = load(f"{photos}?size=16").train
+    fill(root / "val", {"c": 1})
+    catalogue.load.cache_clear()
+    with pytest.raises(UserError, match=r"val has the class 'c', which .*train lacks"):
+        load(str(root))
+
+
+@pytest.mark.parametrize(
+    ("layout", "sentence"),
+    [
+        ({}, "holds no pictures in a folder a class"),
+        ({"1.jpg": b""}, "holds no pictures in a folder a class"),
+        ({"train/a/1.jpg": b""}, r"has train/ but no test/ or val/ beside it"),
+    ],
+)
+def test_other_folders_are_refused(layout: dict[str, bytes], sentence: str, tmp_path: Path) -> None:
+    for name, content in layout.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        load(str(tmp_path))
+
+
+def damage(photos: Path) -> list[str]:
+    """Damage three pictures: cut, empty, and of sixteen bits."""
+    whole = (photos / "cat" / "01.jpg").read_bytes()
+    (photos / "cat" / "01.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "dog" / "00.jpg").write_bytes(b"")
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(photos / "dog" / "deep.png")
+    return ["cat/01.jpg", "dog/00.jpg", "dog/deep.png"]
+
+
+def test_damaged_pictures_are_named_or_left_out_and_counted(photos: Path) -> None:
+    whole = load(f"{photos}?size=16").test
+    pixels, labels = whole.images[:], whole.labels
+    names = damage(photos)
+    catalogue.load.cache_clear()
+    with pytest.raises(UserError) as error:
+        _ = load(f"{photos}?size=16").test
+    assert "3 of 12 pictures are damaged" in str(error.value) and "--skip-damaged" in str(error.value)
+    assert all(name in str(error.value) for name in names) and "I;16" in str(error.value)
+    split = load(f"{photos}?size=16&damaged=skip").test
+    rest = [place for place in range(11) if place not in (3, 6)]  # cat/01 and dog/00
+    np.testing.assert_array_equal(split.images[:], pixels[rest])
+    np.testing.assert_array_equal(split.labels, labels[rest])
+    assert split.pictures is not None and split.pictures["damaged"] == 3
+    assert split.draw(4).pictures == split.pictures
+
+
+def test_the_count_of_damaged_pictures_stands_under_the_table(photos: Path) -> None:
+    damage(photos)
+    model = ir.load(Pool(), f"{photos}?size=16&damaged=skip", label="pool")
+    answer = ir.analyze("robustness", model, pgd="1", cw="none")
+    assert answer.result.config["data"]["pictures"]["damaged"] == 3
+    assert "3 damaged pictures of the test split of photos-16 are left out." in str(answer)
+
+
+def test_a_picture_that_turns_bad_later_is_named(photos: Path) -> None:
+    split = load(f"{photos}?size=16").test
+    (photos / "dog" / "01.jpg").write_bytes(b"\xff\xd8 no more")
+    with pytest.raises(UserError, match=r"the test split of photos: a picture cannot be read, dog/01.jpg \("):
+        _ = split.images[:]
+
+
+def test_the_fingerprint_is_of_names_lengths_labels_and_framing(photos: Path) -> None:
+    def fingerprint(text: str) -> str:
+        catalogue.load.cache_clear()
+        return load(text).test.sha256
+
+    first = fingerprint(f"{photos}?size=16")
+    assert fingerprint(f"{photos}?size=16&damaged=skip") == first  # none is
+    assert fingerprint(f"{photos}?size=17") != first
+    moved = photos.rename(photos.with_name("moved"))
+    assert fingerprint(f"{moved}?size=16") == first
+    (moved / "cat" / "00.jpg").rename(moved / "dog" / "zz.jpg")
+    assert fingerprint(f"{moved}?size=16") != first
+
+
+def test_a_library_decides_size_and_crop() -> None:
+    network = nn.Flatten()
+    framing = framing_of(Card("torchvision:resnet18", weights="random"), network)
+    assert framing == Framing((256,), (224, 224), "bilinear")
+    assert framing_of(Card("torchvision:resnet50"), network) == Framing((232,), (224, 224), "bilinear")
+    assert framing_of(Card("torchvision:vit_b_16"), network) == Framing((256,), (224, 224), "bilinear")
+    assert framing_of(Card("my:Net"), network) is None
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_100"])
+def test_timm_frames_as_its_own_transform(name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    path = write(tmp_path / "set" / "a" / "1.jpg", 120, 173, 5)
+    network = timm.create_model(name, num_classes=2)
+    framing = framing_of(Card(f"timm:{name}"), network)
+    own = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+    expected = Image.open(path).convert("RGB")
+    for step in own.transforms[:2]:
+        expected = step(expected)
+    data = load(str(tmp_path / "set")).frame(framing)
+    np.testing.assert_array_equal(data.test.images[0], np.asarray(expected))
+
+
+def test_a_model_sees_the_pictures_as_its_configuration_says(photos: Path) -> None:
+    pytest.importorskip("timm")
+    network = Pool()
+    network.pretrained_cfg = {"input_size": (3, 24, 24), "crop_pct": 0.8, "interpolation": "bicubic"}  # type: ignore
+    model = ir.load(network, str(photos), label="pool")
+    assert model.subject.job["image_shape"] == [3, 24, 24]
+    stored = ir.analyze("robustness", model, limit=5, pgd="1", cw="none", batch_size=2).result.config["data"]
+    assert stored["pictures"]["framing"] == {"resize": [30], "crop": [24, 24], "interpolation": "bicubic"}
+    framed = load(str(photos)).frame(Framing((30,), (24, 24), "bicubic")).test.draw(5)
+    assert stored["sha256"] == framed.sha256 and stored["reference"] == "test"
+
+
+def test_samples_of_a_folder(photos: Path) -> None:
+    images, labels = ir.samples(f"{photos}?size=12", 3)
+    split = load(f"{photos}?size=12").test.draw(3)
+    np.testing.assert_array_equal((255 * images).round().permute(0, 2, 3, 1), split.images[:])
+    assert labels.tolist() == split.labels.tolist()
