@@ -1,6 +1,6 @@
 """Pictures as they lie on disk: decoded when asked for, framed as a model says, damaged ones counted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ from torchvision.datasets import ImageFolder
 
 import interpret_robust as ir
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets import Dataset, catalogue, load
+from interpret_robust.datasets import Dataset, Split, catalogue, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import PictureArray
+from interpret_robust.datasets.reference import Reference, merge
+from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
-from interpret_robust.models.declared import framing_of
+from interpret_robust.models.declared import framing_of, view
 
 CPU = torch.device("cpu")
 SIZES = ((31, 47), (40, 29), (33, 64), (50, 50), (29, 35), (64, 30), (30, 30))
@@ -248,3 +250,60 @@ def test_samples_of_a_folder(photos: Path) -> None:
     split = load(f"{photos}?size=12").test.draw(3)
     np.testing.assert_array_equal((255 * images).round().permute(0, 2, 3, 1), split.images[:])
     assert labels.tolist() == split.labels.tolist()
+
+
+def test_classes_are_matched_by_the_names_of_a_library(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    for names in (["n03445777", "n01440764", "n02102040"], ["golf ball", "Tench", "English_springer"]):
+        root = tmp_path / names[0]
+        for place, name in enumerate(names):
+            write(root / name / "1.png", 9, 9, place)
+        for model in ("torchvision:resnet18", "timm:resnet10t"):
+            network = nn.Identity()
+            network.num_classes = 1000  # type: ignore[assignment]
+            data = view(load(str(root)), Card(model), network)
+            assert len(data.class_names) == 1000 and sorted(data.test.labels) == [0, 217, 574]
+            assert [data.class_names[label] for label in data.test.labels] == sorted(names)
+    trained_here = view(load(str(root)), Card("torchvision:resnet18", weights="mine.pt"), network)
+    assert trained_here.class_names == ("English_springer", "Tench", "golf ball")
+
+
+def test_another_number_of_classes_is_refused_with_the_remedy(photos: Path) -> None:
+    with pytest.raises(UserError, match=r"answers with 4 classes, and photos-8 has 3: .* --classes FILE"):
+        ir.load(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), f"{photos}?size=8")
+    (photos.parent / "names.json").write_text('["zebra", "dog", "cat", "ant"]')
+    model = ir.load(
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), f"{photos}?size=8&classes={photos.parent}/names.json"
+    )
+    assert model.subject.job["class_names"] == ["zebra", "dog", "cat", "Ant"]
+
+
+def test_a_checkpoint_is_asked_by_the_names_of_its_classes(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, digits: Dataset
+) -> None:
+    subject = checkpoint.read(make_checkpoint(tmp_path))
+    order = np.argsort(digits.class_names)[::-1]
+    numbers = np.argsort(order)
+    other = Dataset(
+        "other",
+        *(Split(split.images, numbers[split.labels]) for split in (digits.train, digits.test)),
+        tuple(digits.class_names[place] for place in order),
+    )
+    np.testing.assert_array_equal(subject.view(other).test.labels, digits.test.labels)
+    assert subject.view(other).class_names == digits.class_names and subject.view(digits) is digits
+
+
+def test_options_of_a_command_become_words_of_its_dataset() -> None:
+    assert merge("photos", 64, skips_damaged=True, classes="a b.json") == "photos?size=64&damaged=skip&classes=a+b.json"
+    assert Reference.parse("photos?size=64&damaged=skip&classes=a+b.json") == Reference("photos", 64, True, "a b.json")
+    assert merge("photos?size=64", None, skips_damaged=True, classes=None) == "photos?size=64&damaged=skip"
+    assert merge(None, None, skips_damaged=False, classes=None) is None
+    for text, sentence in (
+        ("photos?sice=3", "unknown option of a dataset 'sice': did you mean 'size'"),
+        ("photos?size=0", "size is '0' where a whole number from 1 to 4096"),
+        ("photos?damaged=drop", "unknown way with damaged pictures 'drop'"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            Reference.parse(text)
+    with pytest.raises(UserError, match="name them with --dataset"):
+        merge(None, 3, skips_damaged=False, classes=None)

@@ -267,7 +267,7 @@ def _merge_into_dataset(command: Command) -> Command:
     ) -> Any:
         from interpret_robust.datasets.reference import merge
 
-        return command(*arguments, dataset=merge(dataset, size, skip_damaged, classes), **rest)
+        return command(*arguments, dataset=merge(dataset, size, skips_damaged=skip_damaged, classes=classes), **rest)
 
     return run
 

@@ -186,7 +186,7 @@ class PictureDataset(Dataset):
         return "train" in self.parts
 
     @cached_property
-    def train(self) -> Split:  # type: ignore[override]
+    def train(self) -> Split:
         """Return the training split. Raises UserError where there is none."""
         if not self.is_for_training:
             raise UserError(
@@ -196,7 +196,7 @@ class PictureDataset(Dataset):
         return self.parts["train"]()
 
     @cached_property
-    def test(self) -> Split:  # type: ignore[override]
+    def test(self) -> Split:
         """Return the test split."""
         return self.parts["test"]()
 
@@ -209,7 +209,7 @@ class PictureDataset(Dataset):
     def change(self, change: Callable[[Split], Split], class_names: tuple[str, ...]) -> "Dataset":
         """Return this dataset with each split changed when it is asked for, and with other names of classes."""
         parts = {part: lambda part=part: change(self.split(part)) for part in self.parts}
-        return PictureDataset(self.name, parts, class_names)  # type: ignore[arg-type]
+        return PictureDataset(self.name, parts, class_names)
 
     def frame(self, framing: Any) -> "Dataset":
         """Return this dataset with its pictures resized and cropped so, unless they are already."""

@@ -7,6 +7,7 @@ Everything random is a function of (seed, epoch) or (seed, step), so a run can b
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,8 +74,8 @@ class TrainingBatches:
         flip: bool,
         part: slice = slice(None),
     ) -> None:
-        self.images = to_device(split, device)[0] if split.pictures is None else DecodedPictures(split, device)
-        self.labels = torch.from_numpy(split.labels).to(device)
+        images: Any = to_device(split, device)[0] if split.pictures is None else DecodedPictures(split, device)
+        self.images, self.labels = images, torch.from_numpy(split.labels).to(device)
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.pad, self.flip, self.part = pad, flip, part
         self.steps_per_epoch = len(split) // batch_size

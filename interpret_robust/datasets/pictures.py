@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, ClassVar, Protocol, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, first_line
@@ -99,7 +99,7 @@ def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
                     raise ValueError(f"mode {image.mode}, more than eight bits a channel")
                 yield image
     except UNREADABLE as error:
-        reason = "no picture" if isinstance(error, Image.UnidentifiedImageError) else first_line(error)
+        reason = "no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise UserError(f"{name} ({reason})") from error
 
 
@@ -171,8 +171,8 @@ class PictureArray:
     framing: Framing | None = None
     damage: tuple[str, ...] = ()
 
-    dtype = np.dtype(np.uint8)
-    channels = (3,)
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+    channels: ClassVar[tuple[int, ...]] = (3,)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -248,8 +248,9 @@ class MaskArray(PictureArray):
     """Masks beside pictures as an array (N, H, W) of bool, framed alike; what is not 0 is the object."""
 
     dtype = np.dtype(np.bool_)
-    channels = ()  # type: ignore[assignment]
+    channels = ()
 
     def _pixels(self, image: Image.Image) -> AnyArray:
         values = image if image.mode in ("1", "L", "P") else image.convert("L")
-        return np.asarray(values if self.framing is None else self.framing(values, is_mask=True)) != 0
+        mask: AnyArray = np.asarray(values if self.framing is None else self.framing(values, is_mask=True)) != 0
+        return mask

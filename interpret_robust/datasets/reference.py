@@ -70,7 +70,7 @@ class Reference:
             raise UserError(f"{self.location} holds arrays: --size and --skip-damaged are for files of pictures.")
 
 
-def merge(dataset: str | None, size: int | None, skips_damaged: bool, classes: str | None) -> str | None:
+def merge(dataset: str | None, size: int | None, *, skips_damaged: bool, classes: str | None) -> str | None:
     """Return the text of a dataset with what options say of its pictures; None where nothing is said of it.
 
     Raises UserError for options without a dataset.

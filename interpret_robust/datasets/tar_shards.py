@@ -84,7 +84,7 @@ def _members(shard: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
                     pictures[key] = (member.offset_data, member.size)
                 elif member.isreg() and ending == "cls" and (file := tar.extractfile(member)):
                     labels[key] = file.read(LONGEST_LABEL).decode("utf-8").strip()
-                tar.members.clear()  # it would keep all of them
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
     except (OSError, tarfile.TarError, ValueError) as error:
         raise UserError(f"{shard} is no tar file that can be read, uncompressed ({first_line(error)}).") from error
     return pictures, labels

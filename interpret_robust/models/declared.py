@@ -44,7 +44,7 @@ def _torchvision_weights(card: Card) -> Any:
 
 
 def _of_torchvision(weights: Any) -> Framing | None:
-    transform = None if weights is None else weights.transforms()
+    transform: Any = None if weights is None else weights.transforms()
     if not hasattr(transform, "crop_size"):
         return None
     crop, mode = list(transform.crop_size), transform.interpolation
