@@ -173,9 +173,7 @@ def main() -> None:
     print(f"\n{render([row(one) for one in turns])}")
     best = {run: max(one.rate for one in turns if one.kind == run) for run in RUNS}
     longer = best["torchvision"] / best["ours"] - 1
-    print(
-        f"ours takes {longer:+.1%} of the DataLoader's time more, best of {given.turns} turns, {cores()} workers each"
-    )
+    print(f"time of our best pass beside the DataLoader's {longer:+.1%}, of {given.turns} each, {cores()} workers each")
     if given.json:
         told = {"memory": [one._asdict() for passes in memory.values() for one in passes]}
         told |= {"speed": [one._asdict() for one in turns]}

@@ -172,6 +172,12 @@ def test_the_how_to_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(world.glob("checkpoints/*-at-max-seed0.safetensors"))
 
 
+def test_the_page_about_pictures_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow("pictures.md", monkeypatch)
+    assert list(world.glob("figures/data-photos-test.png")) and list(world.glob("figures/localization-*.png"))
+    assert list(world.glob("checkpoints/photos-32-small-natural-seed0.safetensors"))
+
+
 def test_few_blocks_are_left_out() -> None:
     found = [block for page in ("tutorial.md", "how-to.md") for block in blocks(page)]
     left_out = [block for block in found if block.title.startswith(LEFT_OUT)]

@@ -12,6 +12,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import interpret_robust as ir
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split, catalogue, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch
@@ -21,6 +22,9 @@ from interpret_robust.datasets.reference import Reference, merge
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
 from interpret_robust.models.declared import framing_of, view
+from interpret_robust.models.variants import variant
+from interpret_robust.training.job import Job
+from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 SIZES = ((31, 47), (40, 29), (33, 64), (50, 50), (29, 35), (64, 30), (30, 30))
@@ -104,7 +108,12 @@ def test_a_limit_draws_from_all_classes_before_anything_is_decoded(
 ) -> None:
     photos, decoded = fill(tmp_path / "photos", {"a": 20, "b": 10, "c": 10}), []
     decode = PictureArray._decode
-    monkeypatch.setattr(PictureArray, "_decode", lambda array, place: decoded.append(place) or decode(array, place))
+
+    def count(array: PictureArray, place: int) -> AnyArray:
+        decoded.append(place)
+        return decode(array, place)
+
+    monkeypatch.setattr(PictureArray, "_decode", count)
     drawn = load(f"{photos}?size=8").test.draw(8)
     assert decoded == [] and np.bincount(drawn.labels).tolist() == [4, 2, 2]
     assert drawn.images[2:4].shape == (2, 8, 8, 3) and len(decoded) == 2
@@ -284,11 +293,8 @@ def test_a_checkpoint_is_asked_by_the_names_of_its_classes(
     subject = checkpoint.read(make_checkpoint(tmp_path))
     order = np.argsort(digits.class_names)[::-1]
     numbers = np.argsort(order)
-    other = Dataset(
-        "other",
-        *(Split(split.images, numbers[split.labels]) for split in (digits.train, digits.test)),
-        tuple(digits.class_names[place] for place in order),
-    )
+    train, test = (Split(split.images, numbers[split.labels]) for split in (digits.train, digits.test))
+    other = Dataset("other", train, test, tuple(digits.class_names[place] for place in order))
     np.testing.assert_array_equal(subject.view(other).test.labels, digits.test.labels)
     assert subject.view(other).class_names == digits.class_names and subject.view(digits) is digits
 
@@ -307,3 +313,16 @@ def test_options_of_a_command_become_words_of_its_dataset() -> None:
             Reference.parse(text)
     with pytest.raises(UserError, match="name them with --dataset"):
         merge(None, 3, skips_damaged=False, classes=None)
+
+
+def test_splits_of_two_sizes_are_framed_by_a_library_and_else_not_trained_on(tmp_path: Path) -> None:
+    for part, height in (("train", 9), ("test", 12)):
+        for place in range(4):
+            write(tmp_path / "two" / part / "ab"[place % 2] / f"{place}.png", height, 14, place)
+    data = load(str(tmp_path / "two"))
+    framed = data.frame(Framing((8,), (6, 7)))
+    assert framed.train.images[:].shape == framed.test.images[:].shape == (4, 6, 7, 3)
+    with pytest.raises(
+        UserError, match="two has training pictures of 14x9 and test pictures of another size: --size N"
+    ):
+        Job(data, "small", variant("natural"), 0, Recipe("test", epochs=1, batch_size=2, learning_rate=0.1)).describe()

@@ -11,7 +11,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.base import Dataset, Labels, PictureDataset, Split, numbered
-from interpret_robust.datasets.framing import Framing, common_size
+from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import MaskArray, PictureArray, Pictures, damages
 from interpret_robust.datasets.reference import Reference
 
@@ -109,16 +109,8 @@ def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:
     def make(part: str) -> Callable[[], Split]:
         return lambda: _split(f"the {part} split of {name}", listings.splits[part](), framing, reference)
 
-    def train() -> Split:
-        split, images = make("train")(), data.test.images
-        if framing is None and isinstance(images, PictureArray) and isinstance(split.images, PictureArray):
-            common_size([split.images.size, images.size], name)
-        return split
-
     label = name if reference.size is None else f"{name}-{reference.size}"
-    parts = {part: train if part == "train" else make(part) for part in listings.splits}
-    data = PictureDataset(label, parts, listings.class_names)
-    return data
+    return PictureDataset(label, {part: make(part) for part in listings.splits}, listings.class_names)
 
 
 def _split(name: str, listing: Listing, framing: Framing | None, reference: Reference) -> Split:

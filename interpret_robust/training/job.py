@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from interpret_robust.core.configs import as_stored
+from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
 from interpret_robust.datasets import Dataset
 from interpret_robust.models.variants import Variant
@@ -31,9 +32,16 @@ class Job:
     def describe(self) -> dict[str, Any]:
         """Return the job as JSON: two jobs with equal descriptions give equal weights on one machine.
 
-        To the last bit they do so with an equal number of threads, which the checkpoint notes beside the job.
+        To the last bit they do so with an equal number of threads, which the checkpoint notes beside the job. Raises
+        UserError for training images of another size than the test images.
         """
         train = self.dataset.train.draw(self.limit)
+        height, width = train.images.shape[1:3]
+        if (height, width) != self.dataset.image_shape[1:]:
+            raise UserError(
+                f"{self.dataset.name} has training pictures of {width}x{height} and test pictures of another size: "
+                "--size N resizes the shorter side to N and crops the center."
+            )
         return {
             "dataset": self.dataset.name,
             "dataset_sha256": train.sha256,
