@@ -1,5 +1,6 @@
 """Pictures as they lie on disk: decoded when asked for, framed as a model says, damaged ones counted."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torchvision.datasets import ImageFolder
 import interpret_robust as ir
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset, Split, catalogue, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch
 from interpret_robust.datasets.framing import Framing
@@ -326,3 +328,31 @@ def test_splits_of_two_sizes_are_framed_by_a_library_and_else_not_trained_on(tmp
         UserError, match="two has training pictures of 14x9 and test pictures of another size: --size N"
     ):
         Job(data, "small", variant("natural"), 0, Recipe("test", epochs=1, batch_size=2, learning_rate=0.1)).describe()
+
+
+def test_the_next_is_begun_before_the_last_is_taken() -> None:
+    begun: list[int] = []
+    second_is_begun = threading.Event()
+
+    def make(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            second_is_begun.set()
+        if number == 3:
+            raise ValueError(number)
+        return number**2
+
+    squares = read_ahead(make, range(5))
+    assert next(squares) == 0 and second_is_begun.wait(10)
+    assert [next(squares), next(squares)] == [1, 4]
+    with pytest.raises(ValueError, match="3"):
+        next(squares)
+    assert begun[:4] == [0, 1, 2, 3] and list(read_ahead(make, [])) == []
+
+
+def test_an_answer_does_not_depend_on_the_size_of_batches(photos: Path) -> None:
+    model = ir.load(Pool(), f"{photos}?size=16", label="pool")
+    answers = [ir.analyze("robustness", model, pgd="2", cw="none", batch_size=size) for size in (11, 3)]
+    first, second = (answer.arrays["margin_natural"] for answer in answers)
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    assert len(first) == 11

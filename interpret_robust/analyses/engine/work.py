@@ -26,6 +26,7 @@ from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
+from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier, checkpoint
@@ -206,14 +207,19 @@ class Work:
         return to_numpy(ranks.total(totals))
 
     def batches(self, firsts: Iterable[int] | None = None) -> Iterator[Batch]:
-        """Yield the batches that begin at these images, by default all.
+        """Yield the batches that begin at these images, by default all; pictures are decoded one batch ahead.
 
         Raises Stopped on a signal or when it is late.
         """
-        for first in range(0, len(self.split), self.batch_size) if firsts is None else firsts:
+        places = [*(range(0, len(self.split), self.batch_size) if firsts is None else firsts)]
+        batches = map(self._batch, places) if self.split.pictures is None else read_ahead(self._batch, places)
+        for first in places:
             if self._stop.is_set() or time.monotonic() > self._deadline:
                 raise Stopped(f"{self.path.stem} stopped before image {first} of {len(self.split)}")
-            yield make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
+            yield next(batches)
+
+    def _batch(self, first: int) -> Batch:
+        return make_batch(self.split, range(first, min(first + self.batch_size, len(self.split))), self.device)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
