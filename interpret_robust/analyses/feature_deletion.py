@@ -13,7 +13,7 @@ ones costs less, and under attack is even a gain, and attention points to what t
 attended positions costs more than at random, and more than by the prior, which knows nothing of the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -28,10 +28,10 @@ from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, area_under, column_means, rates
-from interpret_robust.datasets import Split
+from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
-from interpret_robust.models.classifier import position_norm, predicted_classes
+from interpret_robust.models.classifier import Features, position_norm, predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval
 
@@ -114,18 +114,34 @@ class Reference(NamedTuple):
 
 
 def prepare(work: Work) -> Reference:
-    """Return means over the first training images, see `Dataset.reference`."""
-    train, means, weights = work.dataset.reference.draw(REFERENCE_IMAGES), [], []
-    for start in range(0, len(train), work.batch_size):
-        images = make_batch(train, range(start, min(start + work.batch_size, len(train))), work.device).images
+    """Return means over the reference images."""
+    means, weights = [], []
+    for batch in reference_batches(work.dataset, work.batch_size, work.device):
         with torch.no_grad():
-            features = work.model.features(images)
-        means.append(features.local.mean((2, 3)))
-        weights.append(position_weights(work.model, images, work.settings.spatial_weight, features))
-    fill = torch.cat(means).double().mean(0).float()
+            features = work.model.features(batch.images)
+        means.append(position_mean(features))
+        weights.append(position_weights(work.model, batch.images, work.settings.spatial_weight, features))
+    fill = mean_feature(means)
     if work.settings.fill == "zero":
         fill = torch.zeros_like(fill)
     return Reference(work.settings, fill, np.nan_to_num(to_numpy(torch.cat(weights))).mean(0))
+
+
+def reference_batches(dataset: Dataset, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    """Yield the images, in batches, whose mean feature stands for a removed one, see `Dataset.reference`."""
+    train = dataset.reference.draw(REFERENCE_IMAGES)
+    for start in range(0, len(train), batch_size):
+        yield make_batch(train, range(start, min(start + batch_size, len(train))), device)
+
+
+def position_mean(features: Features) -> Tensor:
+    """Return the mean (N, C) of local features over their positions."""
+    return features.local.mean((2, 3))
+
+
+def mean_feature(features: Sequence[Tensor]) -> Tensor:
+    """Return the mean (C,) of the features (N, C) of several batches."""
+    return torch.cat([*features]).double().mean(0).float()
 
 
 def axes(work: Work) -> Axes:
@@ -190,14 +206,20 @@ def answers_without(model: Classifier, images: Tensor, local: Tensor, ranks: Ten
 
     A removed position of the images' local features (N, C, H, W) holds `fill` (C,) instead.
     """
-    count, _, height, width = local.shape
 
     def answer(rank: Tensor, removed_count: int) -> Tensor:
-        mask = (rank < removed_count).reshape(count, 1, height, width)
-        return predicted_classes(model.rest(images, torch.where(mask, fill[:, None, None], local)))
+        return predicted_classes(logits_without(model, images, local, rank < removed_count, fill))
 
-    steps = removal_counts(height * width)
+    steps = removal_counts(local.shape[2] * local.shape[3])
     return torch.stack([torch.stack([answer(rank, removed_count) for removed_count in steps], 1) for rank in ranks], 1)
+
+
+def logits_without(model: Classifier, images: Tensor, local: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
+    """Return the model's logits (N, classes) with `fill` (C,) in place of the local features (N, C, H, W) at the
+    positions in `mask` (N, H*W).
+    """
+    places = mask.reshape(len(local), 1, *local.shape[2:])
+    return model.rest(images, torch.where(places, fill[:, None, None], local))
 
 
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
