@@ -1,0 +1,93 @@
+"""`irt explore`: models side by side on one image while the attack on it grows."""
+
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import click
+
+from interpret_robust.cli.options import (
+    COUNT,
+    DATASET,
+    INPUT_FILE,
+    SEED,
+    card_options,
+    device_option,
+    model_option,
+    references,
+    root_option,
+    say,
+    warn,
+    with_examples,
+)
+from interpret_robust.core.errors import UserError
+
+EXAMPLES = (
+    "irt explore\n"
+    "  irt explore checkpoints/a.safetensors checkpoints/b.safetensors 12\n"
+    "  irt explore my-cat.png --dataset cifar10\n"
+    "  irt explore --save explore.html --images 20"
+)
+MODEL_ENDINGS = (".safetensors", ".json")
+
+
+@click.command(epilog=with_examples(EXAMPLES))
+@click.argument("subjects", nargs=-1, metavar="[CHECKPOINT]... [IMAGE]", type=INPUT_FILE)
+@model_option
+@card_options
+@click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write one file that opens anywhere.")
+@click.option("--images", type=COUNT, default=20, show_default=True, help="Images of that file: the first ones.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page. [default: any that is free]")
+@click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
+@device_option
+@root_option
+def explore(
+    subjects: tuple[Path, ...],
+    dataset: str | None,
+    split: str,
+    seed: int,
+    save: Path | None,
+    images: int,
+    port: int,
+    browser: bool,
+    device: str,
+    root: Path,
+    **card: Any,
+) -> None:
+    """Look at models side by side, on one image, while the attack on it grows: a page in the browser.
+
+    IMAGE is the number of an image of the split, or a picture. Without CHECKPOINT and --model, one seed of each variant
+    in checkpoints/ is shown. The page is for this machine alone; Ctrl-C ends it.
+    """
+    from interpret_robust.core.folders import Folders
+    from interpret_robust.models.card import check_files
+
+    checkpoints = [path for path in subjects if path.suffix in MODEL_ENDINGS]
+    pictures = [path for path in subjects if path.suffix not in MODEL_ENDINGS]
+    if len(pictures) > 1:
+        raise UserError(f"{' and '.join(map(str, pictures))} are two images: give one.")
+    for path in checkpoints:
+        check_files(path)
+    models = [*dict.fromkeys(checkpoints), *references(card)]
+    candidates = [] if models else Folders(root).all_models()
+
+    from interpret_robust.study.explorer import baked, opening  # which load torch
+    from interpret_robust.study.explorer.server import Server
+
+    explorer = opening.explorer(models, candidates, dataset, split, seed, device, *map(str, pictures))
+    for exhibit in explorer.exhibits:
+        for doubt in exhibit.subject.doubts:
+            warn(doubt)
+    if save is not None:
+        baked.write(explorer, save, images, click.echo)
+        return
+    with Server(explorer, port) as server:
+        click.echo(server.address)
+        say(f"models: {', '.join(exhibit.subject.name for exhibit in explorer.exhibits)}")
+        say("the page is for this machine alone; Ctrl-C ends it")
+        if browser:
+            webbrowser.open(server.address)
+        server.serve_until_interrupted()

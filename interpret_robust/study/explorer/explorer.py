@@ -1,0 +1,137 @@
+"""What the page can ask: which images and models there are, and what the models answer under an attack."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib import metadata
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from interpret_robust.attacks.ball import LossName
+from interpret_robust.core.device import exact
+from interpret_robust.core.errors import UserError
+from interpret_robust.study.explorer import measure
+from interpret_robust.study.explorer.album import Album
+from interpret_robust.study.explorer.models import Exhibit, names
+from interpret_robust.study.explorer.view import MOST_STEPS, View, radii
+from interpret_robust.study.report.embedding import data_url
+
+MOST_KEPT = 64
+"""Adversarial images that are kept, so that nothing is attacked twice that was just looked at."""
+
+_encode: measure.Encode = partial(data_url, kind="PNG", compress_level=1)
+
+
+class Explorer:
+    """Models side by side on the images of an album. It may be asked by several threads; one computes at a time.
+
+    Attributes:
+        first: the image that the page begins with.
+        seed: of the random starts of attacks.
+        options: what commands have to say of the data.
+    """
+
+    def __init__(
+        self, exhibits: Sequence[Exhibit], album: Album, seed: int, first: str = "0", options: str = ""
+    ) -> None:
+        self.exhibits, self.album, self.seed = exhibits, album, seed
+        self.first, self.options = first, options
+        self._lock = threading.Lock()
+        self._adversarial: OrderedDict[tuple[int, View], Tensor] = OrderedDict()
+
+    def setup(self) -> dict[str, Any]:
+        """Return what the page needs before it shows anything."""
+        album, cards = self.album, [exhibit.card() for exhibit in self.exhibits]
+        training_radii = [exhibit.subject.job["recipe"]["eps"] for exhibit in self.exhibits]
+        radius_texts = radii(training_radii)
+        return {
+            "version": metadata.version("interpret-robust"),
+            "dataset": album.dataset.name,
+            "split": album.split_name,
+            "shuffled": not album.split.is_in_class_order,
+            "classes": album.dataset.class_names,
+            "labels": album.split.labels.tolist(),
+            "size": album.dataset.image_shape[1:],
+            "models": [card | {"name": name} for card, name in zip(cards, names(cards), strict=True)],
+            "radii": radius_texts,
+            "eps": radius_texts[len(radius_texts) // 2],
+            "steps": 20,
+            "most_steps": MOST_STEPS,
+            "losses": get_args(LossName),
+            "rules": measure.RULES,
+            "seed": self.seed,
+            "first": self.first,
+            "options": self.options,
+        }
+
+    def image(self, key: str) -> dict[str, Any]:
+        """Return an image with its class; of one that was brought, with the class that the first model sees."""
+        entry, label = self.album.entry(key), self.album.label(key)
+        if label is None:
+            with self._lock, exact(), torch.no_grad():
+                label = int(self.exhibits[0].network(entry.pixels).argmax(1))
+        return {"picture": _encode(measure.picture_of(entry)), "label": label}
+
+    def cells(self, view: View) -> Iterator[dict[str, Any]]:
+        """Yield what is known of each model as its attack goes on, all models in turn.
+
+        A message has `model` and `step`, and `cell` where the iterate is looked at, which of the last step it is.
+        """
+        turns = [self._messages(place, view) for place in range(len(self.exhibits))]
+        while turns:
+            for turn in list(turns):
+                for message in turn:
+                    yield message
+                    if "cell" in message:
+                        break
+                else:
+                    turns.remove(turn)
+
+    def deletions(self, view: View, position: int) -> Iterator[dict[str, Any]]:
+        """Yield for each model class and probability of the view's class with a position deleted, under the attack.
+
+        Raises UserError for a position that a model does not have.
+        """
+        for exhibit in self.exhibits:
+            if position >= exhibit.positions:
+                raise UserError(f"there is no position {position}: {exhibit.words} has {exhibit.positions}, from 0 on.")
+        for place, exhibit in enumerate(self.exhibits):
+            with self._lock, exact():
+                adversarial, positions = self.adversarial(place, view), range(position, position + 1)
+                ((prediction, truth),) = measure.deletions(exhibit, adversarial, view.label, positions)
+            yield {"model": place, "prediction": prediction, "truth": truth}
+
+    def adversarial(self, place: int, view: View) -> Tensor:
+        """Return the adversarial image (1, C, H, W) of a model, which the caller lets nobody else compute."""
+        if (place, view) not in self._adversarial:
+            for _, iterate in measure.trajectory(self.exhibits[place], self.album.entry(view.image), view, self.seed):
+                last = iterate
+            self._keep(place, view, last)
+        return self._adversarial[place, view]
+
+    def _keep(self, place: int, view: View, adversarial: Tensor) -> None:
+        self._adversarial[place, view] = adversarial
+        if len(self._adversarial) > MOST_KEPT:
+            self._adversarial.popitem(last=False)
+
+    def _messages(self, place: int, view: View) -> Iterator[dict[str, Any]]:
+        """Yield the messages of one model. Between two of them others may compute."""
+        exhibit, entry = self.exhibits[place], self.album.entry(view.image)
+        result = self._adversarial.get((place, view))
+        iterates = (
+            measure.trajectory(exhibit, entry, view, self.seed) if result is None else iter([(view.steps, result)])
+        )
+        while True:
+            with self._lock, exact():
+                step, iterate = next(iterates, (-1, entry.pixels))
+                if step < 0:
+                    return
+                message: dict[str, Any] = {"model": place, "step": step}
+                if measure.is_read(step, view):
+                    message["cell"] = measure.cell(exhibit, entry, iterate, view, _encode)
+                if step == view.steps:
+                    self._keep(place, view, iterate)
+            yield message

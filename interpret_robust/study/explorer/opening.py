@@ -1,0 +1,45 @@
+"""From what was typed to an explorer."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from interpret_robust.core.device import exact, resolve
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import check_present
+from interpret_robust.datasets import load
+from interpret_robust.models.card import Reference
+from interpret_robust.models.external import subject
+from interpret_robust.study.explorer.album import Album
+from interpret_robust.study.explorer.explorer import Explorer
+from interpret_robust.study.explorer.models import default_models, exhibit
+
+
+@exact()
+def explorer(
+    models: Sequence[Reference],
+    candidates: Sequence[Path],
+    source: str | None,
+    split: str,
+    seed: int,
+    device: str,
+    picture: str = "0",
+) -> Explorer:
+    """Return an explorer of `models`, or of some of the checkpoints `candidates` where there are none.
+
+    `source` is the name or path of the data, by default that of the first model; `picture` the number of an image, or
+    the path of a picture, to begin with. Raises UserError where one of them is not to be had, or does not fit.
+    """
+    references = models or default_models(candidates, source)
+    if not references:
+        raise UserError(f"no checkpoint was trained on {source}: name those to be shown.")
+    place = resolve(device)
+    dataset = load(source or subject(references[0]).source)
+    exhibits = [exhibit(model, source, dataset, place) for model in references]
+    album = Album(dataset, split, place)
+    if picture.isdigit():
+        album.entry(picture)
+    else:
+        check_present(Path(picture), "picture", "give a file, or the number of an image of the split")
+        picture = album.add(Path(picture).read_bytes())
+    return Explorer(exhibits, album, seed, picture, f"--dataset {shlex.quote(source)}" if source else "")

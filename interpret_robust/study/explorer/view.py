@@ -1,0 +1,83 @@
+"""What is looked at: an image, the class that an attack leads away from, and the attack."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import get_args
+
+from interpret_robust.analyses.robustness import TRAJECTORIES
+from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.pgd import PGD, Noise, per_image_noise
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.parsing import number
+from interpret_robust.results.names import radius
+
+MOST_STEPS = 200
+"""Of an attack that somebody waits for."""
+
+NOTCHES = 16
+"""Places of the slider of eps above zero; the radius that models were training_radii with is in its middle."""
+
+
+@dataclass(frozen=True)
+class View:
+    """An image by its key, a class, and PGD against it as `irt evaluate` runs it."""
+
+    image: str
+    label: int
+    eps: float
+    steps: int
+    loss: LossName
+
+    def attack(self) -> PGD:
+        """Return the attack, with steps of a quarter of eps."""
+        return PGD(eps=self.eps, steps=self.steps, loss=self.loss)
+
+    def noise(self, seed: int, index: int) -> Noise:
+        """Return the random start of the attack: that of `irt evaluate` for its loss, a seed and an image's index."""
+        purposes = {trajectory.loss: trajectory.purpose for trajectory in TRAJECTORIES.values()}
+        return per_image_noise(seed, [index], purposes[self.loss])
+
+
+def parse(query: Mapping[str, str], classes: int) -> View:
+    """Return the view that the fields of an address ask for. Raises UserError where one is missing or out of range."""
+    names = [field.name for field in fields(View)]
+    for name in names:
+        if name not in query:
+            raise UserError(f"'{name}' is missing: an address has {', '.join(names)}.")
+    label, steps = (_whole(name, query[name]) for name in ("label", "steps"))
+    if not 0 <= label < classes:
+        raise UserError(f"label is {label}: there are {classes} classes, from 0 to {classes - 1}.")
+    if not 1 <= steps <= MOST_STEPS:
+        raise UserError(f"steps are {steps}: give 1 to {MOST_STEPS}.")
+    for loss in get_args(LossName):
+        if query["loss"] == loss:
+            view = View(query["image"], label, _radius(query["eps"]), steps, loss)
+            view.attack()  # says what is out of range
+            return view
+    raise unknown("loss", query["loss"][:40], get_args(LossName))
+
+
+def radii(training_radii: Sequence[float]) -> list[str]:
+    """Return the places of the slider of eps, as people write them: from 0 to twice the largest radius of training.
+
+    Example:
+        >>> radii([8 / 255])[:3]
+        ['0', '1/255', '2/255']
+    """
+    largest = min(2 * max(training_radii), 1.0)
+    is_whole = radius(largest / 2).endswith("/255")
+    shares = [largest * place / NOTCHES for place in range(1, NOTCHES + 1)]
+    return ["0", *(f"{255 * share:.4g}/255" if is_whole else f"{share:.4g}" for share in shares)]
+
+
+def _whole(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UserError(f"{name} is '{text[:40]}': give a whole number.")
+    return int(text)
+
+
+def _radius(text: str) -> float:
+    try:
+        return number(text)
+    except ValueError:
+        raise UserError(f"eps is '{text[:40]}': give a number such as 8/255.") from None
