@@ -687,6 +687,18 @@ def test_tiles_show_their_own_image(window: Page, folders: Folders, digits: Data
     assert np.abs(shown.astype(int) - digits.test.images[14]).mean() < 2
 
 
+def test_a_page_of_the_explorer_beside_it_is_linked(folders: Folders, tmp_path: Path) -> None:
+    page, explorer = tmp_path / "report.html", tmp_path / "explore.html"
+    link = '<a href="explore.html">'
+    for content, has_link in (("mine", False), ("<!doctype html><!-- irt explore -->\n", True)):
+        explorer.write_text(content)
+        report.write(folders, page, lambda _: None)
+        assert (link in page.read_text(encoding="utf-8")) == has_link
+    explorer.unlink()
+    report.write(folders, page, lambda _: None)
+    assert page.read_bytes() == folders.report.read_bytes()
+
+
 def test_a_report_of_a_folder_that_may_not_be_written_lies_elsewhere_and_is_the_same(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

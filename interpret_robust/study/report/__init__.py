@@ -24,6 +24,7 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.figures import drawing, style
 from interpret_robust.results import hdf5, names
 from interpret_robust.results.hdf5 import Result
+from interpret_robust.study.explorer import assets
 
 _FIRST_LINE = "<!doctype html><!-- irt report {stamp} -->"
 _STAMP = re.compile(re.escape(_FIRST_LINE).replace(r"\{stamp\}", "([0-9a-f]{64})"))
@@ -40,7 +41,8 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
     _stamp_of(page)  # says so where it is no report, before files are read
     results = in_order(list(map(analyses.read, progress.with_bar(files, "reading", "files"))))
-    stamp = _stamp(results)
+    explorer = assets.USUAL_NAME if assets.is_page(page.with_name(assets.USUAL_NAME)) else None
+    stamp = _stamp(results, explorer)
     if _stamp_of(page) != stamp:
         with Lock(page):
             stamp_before = _stamp_of(page)
@@ -48,7 +50,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
                 from interpret_robust.study.report.page import render  # only here is torch loaded
 
                 with _pictures(folders) as pictures:
-                    text = render(results, _draw(results, pictures, say))
+                    text = render(results, _draw(results, pictures, say), explorer)
                 remove_leftovers(page)
                 with replacing(page) as partial:
                     partial.write_text(f"{_FIRST_LINE.format(stamp=stamp)}\n{text}", encoding="utf-8")
@@ -118,9 +120,12 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]
     return pictures
 
 
-def _stamp(results: list[Result]) -> str:
-    """Return the SHA-256 of all that decides the page: the content of its files, and the version that makes it."""
+def _stamp(results: list[Result], explorer: str | None) -> str:
+    """Return the SHA-256 of all that decides the page: the content of its files, the version that makes it, and whether
+    a page of `irt explore` lies beside it.
+    """
     made_from = {"version": metadata.version("interpret-robust"), "files": style.inputs(results)}
+    made_from |= {"explorer": explorer} if explorer else {}
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 

@@ -35,9 +35,10 @@ MOST_CHARACTERS = 120
 _Item = TypeVar("_Item")
 
 
-def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) -> str:
+def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], explorer: str | None = None) -> str:
     """Return the page but for its first line, from all files of a study and the pictures of each analysis.
 
+    `explorer` is the page of `irt explore` beside it, where there is one.
     Models stand in the order of `results`.
     """
     environment = Environment(
@@ -64,6 +65,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]]) ->
         gallery=gallery(results),
         files=[_origin(result) for result in sorted(results, key=lambda entry: entry.path.name)],
         commands=commands.all_of(results),
+        explorer=explorer,
     )
 
 
