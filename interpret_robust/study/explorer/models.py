@@ -55,7 +55,8 @@ class Exhibit:
     def fill(self) -> Tensor:
         """Return the mean local feature (C,) of training images, as feature-deletion takes it."""
         batches = reference_batches(self.dataset, BATCH_SIZE, self.device)
-        return mean_feature([position_mean(self.network, batch.images) for batch in batches])
+        with torch.no_grad():
+            return mean_feature([position_mean(self.network.features(batch.images)) for batch in batches])
 
     def card(self) -> dict[str, Any]:
         """Return what the page says of it."""
