@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from interpret_robust import cli
 from interpret_robust.analyses import get
 from interpret_robust.analyses.engine.naming import file_path
-from interpret_robust.analyses.engine.settings import AttackSettings, as_stored
+from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.analyses.masking import MaskingSettings
 from interpret_robust.analyses.robustness import TableSettings
 from interpret_robust.attacks import cache
@@ -25,6 +25,7 @@ from interpret_robust.attacks.apgd import APGD, TargetedAPGD
 from interpret_robust.attacks.ball import Norm
 from interpret_robust.attacks.norms import Noise, make_ball
 from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
+from interpret_robust.core.configs import as_stored
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
@@ -341,7 +342,7 @@ def test_a_recipe_in_another_norm_keeps_the_steps_share_and_tells_its_norm(digit
     recipe = change(base, {"norm": "l2", "eps": 0.5})
     assert recipe.attack_step == pytest.approx(0.5 * 5 / 8)
     assert recipe.attack(0.2) == PGD(0.25, 0.15625, 2, norm="l2")  # half of the ramp
-    assert "norm" not in base.describe() and recipe.describe()["norm"] == "l2"
+    assert "norm" not in as_stored(base) and as_stored(recipe)["norm"] == "l2"
     assert change(base, {"norm": "l2", "eps": 0.5, "attack_step": 0.1}).attack_step == 0.1
     names_of = [Job(digits, "small", variant(name), 0, recipe).name for name in ("at", "natural")]
     assert names_of == [f"{digits.name}-small-at-l2-seed0", f"{digits.name}-small-natural-seed0"]

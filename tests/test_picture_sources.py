@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,6 @@ LABELS = [2, 0, 1, 1, 2, 0, 2, 2, 1]
 NAMES = ["ant", "bee", "cat"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (N, H, W, 3), np.uint8)
 MASKS = np.random.default_rng(1).random((N, H, W)) < 0.3
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    catalogue.load.cache_clear()
-    yield
-    catalogue.load.cache_clear()
 
 
 def png(pixels: Any) -> bytes:
@@ -229,7 +222,7 @@ def test_a_dataset_of_torchvision_is_read_where_its_files_are(tmp_path: Path, mo
         sizes = b"".join(int(size).to_bytes(4, "big") for size in images.shape)
         (raw / f"{stem}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + images.tobytes())
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels.tobytes())
-    catalogue.load.cache_clear()
+    catalogue._load.cache_clear()
     data = load("torchvision:KMNIST")
     np.testing.assert_array_equal(data.test.images[:], np.stack([gray[5:]] * 3, 3))
     np.testing.assert_array_equal(data.train.labels, LABELS[:5])

@@ -1,7 +1,7 @@
 """Pictures as they lie on disk: decoded when asked for, framed as a model says, damaged ones counted."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import interpret_robust as ir
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.read_ahead import read_ahead
-from interpret_robust.datasets import Dataset, Split, catalogue, load
+from interpret_robust.datasets import Dataset, Split, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import PictureArray
@@ -31,13 +31,6 @@ from interpret_robust.training.recipe import Recipe
 CPU = torch.device("cpu")
 SIZES = ((31, 47), (40, 29), (33, 64), (50, 50), (29, 35), (64, 30), (30, 30))
 """Heights and widths of pictures, in turn."""
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    catalogue.load.cache_clear()
-    yield
-    catalogue.load.cache_clear()
 
 
 def write(path: Path, height: int, width: int, seed: int) -> Path:
@@ -145,7 +138,6 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
     with pytest.raises(UserError, match="photos-16 has test images only, and this needs training images"):
         _ = load(f"{photos}?size=16").train
     fill(root / "val", {"c": 1})
-    catalogue.load.cache_clear()
     with pytest.raises(UserError, match=r"val has the class 'c', which .*train lacks"):
         load(str(root))
 
@@ -179,7 +171,6 @@ def test_damaged_pictures_are_named_or_left_out_and_counted(photos: Path) -> Non
     whole = load(f"{photos}?size=16").test
     pixels, labels = whole.images[:], whole.labels
     names = damage(photos)
-    catalogue.load.cache_clear()
     with pytest.raises(UserError) as error:
         _ = load(f"{photos}?size=16").test
     assert "3 of 12 pictures are damaged" in str(error.value) and "--skip-damaged" in str(error.value)
@@ -209,7 +200,6 @@ def test_a_picture_that_turns_bad_later_is_named(photos: Path) -> None:
 
 def test_the_fingerprint_is_of_names_lengths_labels_and_framing(photos: Path) -> None:
     def fingerprint(text: str) -> str:
-        catalogue.load.cache_clear()
         return load(text).test.sha256
 
     first = fingerprint(f"{photos}?size=16")

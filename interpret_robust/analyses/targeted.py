@@ -5,6 +5,7 @@ restarts the one with the largest margin of the target is kept. It succeeds wher
 Images of the target class itself are left out of all shares.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -62,7 +63,7 @@ class TargetedSettings(AttackSettings):
 
     is_shared: ClassVar[bool] = False
 
-    def resolve(self, job: dict[str, Any]) -> Self:
+    def resolve(self, job: Mapping[str, Any]) -> Self:
         """Resolve as the attack does. Raises UserError also for targets that there are not."""
         check_rule(self.targets)
         return super().resolve(job)

@@ -6,7 +6,8 @@ from typing import get_args
 
 from interpret_robust.analyses.robustness import TRAJECTORIES
 from interpret_robust.attacks.ball import LossName
-from interpret_robust.attacks.pgd import PGD, Noise, per_image_noise
+from interpret_robust.attacks.norms import Noise
+from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.results.names import radius
@@ -15,7 +16,7 @@ MOST_STEPS = 200
 """Of an attack that somebody waits for."""
 
 NOTCHES = 16
-"""Places of the slider of eps above zero; the radius that models were training_radii with is in its middle."""
+"""Places of the slider of eps above zero; the radius that models were trained with is in its middle."""
 
 
 @dataclass(frozen=True)
