@@ -308,7 +308,8 @@ def test_a_model_from_elsewhere_without_data_is_the_users_error(place: Path, irt
     code, _, err = irt("analyze", "alignment", *MODELS["torchvision-resnet18-random"], "--root", place)
     assert code == 2
     assert err == (
-        "irt: torchvision:resnet18 does not say which images it is for: give --dataset NAME, or the path of an .npz.\n"
+        "irt: torchvision:resnet18 does not say which images it is for: give --dataset NAME, or the path of its "
+        "files.\n"
     )
 
 

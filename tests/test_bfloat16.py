@@ -149,5 +149,5 @@ def test_a_recipe_in_float32_is_described_as_before_there_was_a_choice() -> None
     assert "attack_precision" not in as_stored(replace(RECIPE, attack_precision="float32"))
     changed = preset("quick", "cluttered-digits", ("attack_precision=bfloat16",))
     assert as_stored(changed) == as_stored(preset("quick", "cluttered-digits")) | {"attack_precision": "bfloat16"}
-    with pytest.raises(UserError, match=r"unknown attack precision 'half'"):
+    with pytest.raises(UserError, match=r"unknown attack_precision 'half'"):
         preset("quick", "cluttered-digits", ("attack_precision=half",))

@@ -581,10 +581,10 @@ def test_images_whose_classes_have_other_names_are_doubted_beside_the_answer(
     make_checkpoint: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    names = np.array(["zero", "two", "one", "three", "four", "five", "six", "seven", "eight", "nine"])
+    names = np.array(["zero", "uno", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     model, other = make_checkpoint(tmp_path, "at"), save_digits(tmp_path / "other.npz", class_names=names)
     words = ["evaluate", model, "--limit", "5", "--pgd", "1", "--cw", "none", "--root", tmp_path, "--dataset"]
-    doubt = "than those of other (label 1 is 'one' and 'two'): its answers count as they stand if"
+    doubt = "than those of other (label 1 is 'one' and 'uno'): its answers count as they stand if"
     for is_first in (True, False):
         code, out, err = irt(capfd, monkeypatch, *words, other)
         assert code == 0 and "natural" in out

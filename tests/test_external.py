@@ -352,7 +352,7 @@ MISTAKES = [
     (
         "resnet18",
         {},
-        r"'resnet18' is no model: give the \.safetensors of a checkpoint, the \.json of a card, t",
+        "there is no model resnet18: a class or function of yours is package.module:resnet18, a network of a library",
     ),
     (
         "torchvision:resnet81",
@@ -367,7 +367,7 @@ MISTAKES = [
     ("mine_of_tests:nett", {}, "mine_of_tests:nett: mine_of_tests has no 'nett'"),
     ("mine_of_tests:text", {}, "mine_of_tests:text gives a str, and a model is a torch.nn.Module"),
     ("mine_of_tests:number", {}, r"mine_of_tests:number .*(gives|int)"),
-    ("mine_of_tests:fails", {}, r"mine_of_tests:fails cannot be built \(no such thing\)\."),
+    ("mine_of_tests:fails", {}, r"mine_of_tests:fails cannot be built \(no such thing\): --model-arg"),
     ("mine_of_tests:net", {"weights": "pretrained"}, "mine_of_tests:net has no pretrained weights to choose"),
     ("mine_of_tests:net", {"arguments": (("color", 3),)}, r"mine_of_tests:net cannot be built \(.*color"),
     (
@@ -639,12 +639,12 @@ class Answers(nn.Module):
         (
             Convolutions(),
             noise("gray", (1, H, W)),
-            "mine:net takes images of 3 channels, and those of gray have 1.",
+            "mine:net takes images of 3 channels, and those of gray have 1: give a --dataset of such images.",
         ),
         (
             Convolutions(channels=1),
             noise(),
-            "mine:net takes images of 1 channels, and those of noise have 3.",
+            "mine:net takes images of 1 channels, and those of noise have 3: give a --dataset of such images.",
         ),
         (
             Convolutions(classes=9),
@@ -660,7 +660,7 @@ class Answers(nn.Module):
         (
             Answers(torch.zeros(1, K, 1)),
             noise(),
-            "mine:net does not answer with logits (N, classes) but with a tensor of shape (1, 7, 1).",
+            "mine:net does not answer with logits (N, classes) but with a tensor of shape (1, 7, 1): --logits",
         ),
         (
             Answers(None),

@@ -308,6 +308,7 @@ def test_files_of_another_analysis_are_refused(tmp_path: Path) -> None:
         flags.read(Path(__file__).parent / "golden" / "localization-2.h5")
     with pytest.raises(UserError, match="run its analysis again"):
         flags.read(older(tmp_path))
+    (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="irt analyze masking"):
         irt.main(["flags", "--root", str(tmp_path / "none")], standalone_mode=False)
 

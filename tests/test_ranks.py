@@ -165,7 +165,8 @@ def test_every_rank_hears_what_the_first_one_says(done: Done) -> None:
             "[0, 'é']",
             "b''",
             "(True, False)",
-            f"UserError: a batch of 1 images cannot be shared by {count} processes.",
+            f"UserError: a batch of 1 images cannot be shared by {count} processes: "
+            "--set batch_size=N takes a multiple of them.",
         ]
 
 

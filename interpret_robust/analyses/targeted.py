@@ -105,8 +105,8 @@ def summarize(arrays: Columns, _: Split) -> dict[str, Any]:
 
 def table_row(result: Result) -> dict[str, str]:
     """Return the shares of a finished file."""
-    aimed, right = result["share/aimed"], result["share/right"]
-    shares = {"taken for the target": aimed[1], "without an attack": aimed[0], "still right": right[1]}
+    successes, right = result["share/aimed"], result["share/right"]
+    shares = {"taken for the target": successes[1], "without an attack": successes[0], "still right": right[1]}
     return {
         "target": str(result.config["settings"]["targets"]),
         **{name: Interval(*values).percent() for name, values in (shares | {"natural": right[0]}).items()},

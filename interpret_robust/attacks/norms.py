@@ -130,13 +130,13 @@ class L2:
         """
         (images,) = bounds
         change = points - images
-        squares, most = change.square(), _room(change, images).square()
+        squares, limits = change.square(), _room(change, images).square()
         share = squares.new_zeros(len(points))
         for _ in range(ROUNDS):
-            is_clipped = _wide(share, squares) * squares >= most
-            used = torch.where(is_clipped, most, 0).flatten(1).sum(1)
+            is_clipped = _wide(share, squares) * squares >= limits
+            fixed_sum = torch.where(is_clipped, limits, 0).flatten(1).sum(1)
             rest = squares.masked_fill(is_clipped, 0).flatten(1).sum(1)
-            share = ((self.eps**2 - used).clamp_min(0) / rest.clamp_min(TINY)).clamp_max(1)
+            share = ((self.eps**2 - fixed_sum).clamp_min(0) / rest.clamp_min(TINY)).clamp_max(1)
         return torch.addcmul(images, change, _wide(share.sqrt(), change)).clamp_(0, 1)
 
     def length(self, change: Tensor) -> Tensor:
@@ -193,11 +193,11 @@ class L1:
         sizes = change.abs().flatten(1)
         breaks, order = torch.cat([sizes, sizes - room.flatten(1)], 1).sort(1, descending=True)
         slope, breaks = torch.where(order < sizes.shape[1], 1.0, -1.0), breaks.double()
-        weighted, count = (slope * breaks).cumsum(1), slope.cumsum(1)
-        is_enough = weighted - count * breaks >= self.eps
+        sums, count = (slope * breaks).cumsum(1), slope.cumsum(1)
+        is_enough = sums - count * breaks >= self.eps
         place = is_enough.to(torch.int8).argmax(1, keepdim=True)  # the break at which the sum has reached eps
         start_place = (place - 1).clamp_min(0)
-        cut = (weighted.gather(1, start_place) - self.eps) / count.gather(1, start_place).clamp_min(1)
+        cut = (sums.gather(1, start_place) - self.eps) / count.gather(1, start_place).clamp_min(1)
         cut = cut.clamp(breaks.gather(1, place), breaks.gather(1, start_place))  # where rounding leaves no slope
         cut = torch.where(is_enough.any(1, keepdim=True), cut, 0).clamp_min(0).to(change.dtype)
         size = torch.minimum((change.abs() - _wide(cut, change)).clamp_min(0), room)
@@ -226,11 +226,11 @@ def make_ball(norm: Norm, eps: float) -> Ball:
 
 def check_reach(norm: Norm, eps: float, pixels: int) -> None:
     """Raise UserError where a ball holds all images of so many numbers: such a radius is in another unit or norm."""
-    most = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
-    if eps > most:
+    diameter = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
+    if eps > diameter:
         raise UserError(
             f"eps is {eps:g}: in {NORM_TEXTS[norm]} no two images of {pixels} numbers in [0, 1] are farther apart than "
-            f"{most:.4g}, so give less (the unit is pixels in [0, 1], not 0 to 255)."
+            f"{diameter:.4g}, so give less (the unit is pixels in [0, 1], not 0 to 255)."
         )
 
 

@@ -113,9 +113,17 @@ def on_all_ranks(command: Command) -> Command:
     return run
 
 
+def _check_root(_: click.Context, __: click.Parameter, root: Path) -> Path:
+    """Return a root that is there or can be made. Raises UserError, before torch is loaded, where it lies nowhere."""
+    if not root.is_dir() and not root.parent.is_dir():
+        raise UserError(f"there is no folder {root.parent} to make {root.name} in: make it, or correct --root.")
+    return root
+
+
 root_option = click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
+    callback=_check_root,
     default=Path(),
     is_eager=True,  # names are short for those of files below it
     help="Folder that holds checkpoints/, analyses/ and figures/. [default: here]",
@@ -130,13 +138,8 @@ def open_root(root: Path) -> Folders:
 
 
 def make_root(root: Path) -> Folders:
-    """Return the folders of a command that writes; a root that is not there is made, and the user told.
-
-    Raises UserError where the folder that it would be in is not there: perhaps a name is misspelled.
-    """
+    """Return the folders of a command that writes; a root that is not there is made, and the user told."""
     if not root.is_dir():
-        if not root.parent.is_dir():
-            raise UserError(f"there is no folder {root.parent} to make {root.name} in: make it, or correct --root.")
         root.mkdir(exist_ok=True)
         say(f"made the folder {root}")
     return Folders(root)

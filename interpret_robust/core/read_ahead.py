@@ -18,9 +18,9 @@ def read_ahead(make: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     with ThreadPoolExecutor(1) as pool:
         last: Future[R] | None = None
         for item in items:
-            following = pool.submit(make, item)
+            future = pool.submit(make, item)
             if last is not None:
                 yield last.result()
-            last = following
+            last = future
         if last is not None:
             yield last.result()

@@ -17,7 +17,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import Labeled, Listings, by_split, listings_of
+from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, listings_of
 
 ENDINGS = (".parquet", ".arrow", ".feather")
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img", "picture"), ("label", "labels", "fine_label", "class", "target")
@@ -148,7 +148,7 @@ def list_tables(source: Path) -> Listings:
     """
     paths = sorted(path for ending in ENDINGS for path in source.rglob(f"*{ending}")) if source.is_dir() else [source]
     files = {part: [_File(path) for path in group] for part, group in by_split(source, paths).items()}
-    splits: dict[str, Labeled] = {part: _listing(group) for part, group in files.items()}
+    splits: dict[str, LabeledPictures] = {part: _listing(group) for part, group in files.items()}
     return listings_of(source, splits, _class_names(files["test" if "test" in files else "train"][0]))
 
 
@@ -157,7 +157,7 @@ def _class_names(file: _File) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def _listing(files: Sequence[_File]) -> Labeled:
+def _listing(files: Sequence[_File]) -> LabeledPictures:
     import pyarrow.compute as pc
 
     labels: list[str | int] = []

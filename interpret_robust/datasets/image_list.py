@@ -13,7 +13,7 @@ from pathlib import Path
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.image_folder import check_masks
-from interpret_robust.datasets.listing import SPLITS, Labeled, Listings, listings_of
+from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, listings_of
 from interpret_robust.datasets.pictures import Files
 
 COLUMNS = {
@@ -30,7 +30,7 @@ Row = dict[str, str]
 def list_csv(path: Path) -> Listings:
     """Return what a CSV file lists. Raises UserError for a file that is no such list, or files that are missing."""
     rows = _rows(path)
-    splits: dict[str, Labeled] = {}
+    splits: dict[str, LabeledPictures] = {}
     for part, words in SPLITS.items():
         word = next((word for word in words if any(row.get("split", "test") == word for row in rows)), None)
         if word is not None:
@@ -68,7 +68,7 @@ def _columns(path: Path, header: Sequence[str]) -> Row:
     return names
 
 
-def _listing(path: Path, rows: Sequence[Row]) -> Labeled:
+def _listing(path: Path, rows: Sequence[Row]) -> LabeledPictures:
     files = Files.list(path.parent, [row["file"] for row in rows])
     absent = [name for name in files.names if not (path.parent / name).is_file()]
     if absent:

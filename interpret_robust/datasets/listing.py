@@ -40,11 +40,13 @@ class Listings:
     splits: Mapping[str, Callable[[], Listing]] = field(repr=False)
 
 
-Labeled = tuple[Pictures, Sequence[str | int], Pictures | None]
+LabeledPictures = tuple[Pictures, Sequence[str | int], Pictures | None]
 """Pictures, what each is said to show, and masks or None."""
 
 
-def listings_of(source: Path, splits: Mapping[str, Labeled], class_names: Sequence[str] | None = None) -> Listings:
+def listings_of(
+    source: Path, splits: Mapping[str, LabeledPictures], class_names: Sequence[str] | None = None
+) -> Listings:
     """Return listings of pictures with labels that are text or numbers.
 
     Names of classes are `class_names` of the numbers, else the texts in sorted order, or `class 0` and so on where all
@@ -67,10 +69,10 @@ def listings_of(source: Path, splits: Mapping[str, Labeled], class_names: Sequen
         part: Listing(pictures, np.array([numbers[text] for text in texts[part]], np.int64), masks)
         for part, (pictures, _, masks) in splits.items()
     }
-    return Listings(tuple(class_names), {part: partial(_same, listing) for part, listing in listings.items()})
+    return Listings(tuple(class_names), {part: partial(_identity, listing) for part, listing in listings.items()})
 
 
-def _same(listing: Listing) -> Listing:
+def _identity(listing: Listing) -> Listing:
     return listing
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import Labeled, Listings, by_split, listings_of
+from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, listings_of
 
 ENDINGS = frozenset({"jpg", "jpeg", "png"})
 LONGEST_LABEL = 256
@@ -58,7 +58,7 @@ def list_tars(source: Path) -> Listings:
     return listings_of(source, {part: _listing(files) for part, files in by_split(source, shards).items()})
 
 
-def _listing(shards: Sequence[Path]) -> Labeled:
+def _listing(shards: Sequence[Path]) -> LabeledPictures:
     keys: list[str] = []
     labels: list[str | int] = []
     places: list[tuple[int, int, int]] = []

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from interpret_robust.core.errors import UserError, first_line, unknown
-from interpret_robust.datasets.listing import Labeled, Listings, listings_of
+from interpret_robust.datasets.listing import LabeledPictures, Listings, listings_of
 
 PREFIX = "torchvision:"
 
@@ -61,7 +61,7 @@ def list_torchvision(location: str, root: Path) -> Listings:
         raise unknown("dataset of torchvision that reads no pickles", name, ARGUMENTS)
     datasets = {part: _open(name, root, arguments) for part, arguments in ARGUMENTS[name].items()}
     classes = getattr(datasets["test"], "classes", None)
-    splits: dict[str, Labeled] = {
+    splits: dict[str, LabeledPictures] = {
         part: (Items(dataset, f"{name}/{part}"), _labels(dataset), None) for part, dataset in datasets.items()
     }
     return listings_of(Path(location), splits, None if classes is None else [str(word) for word in classes])

@@ -78,8 +78,8 @@ def parse(path: Path, data: bytes) -> Stored:
     metadata = _metadata(data)
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path} is a safetensors file, but not one that `irt train` wrote: if it holds weights of a network, give "
-            f"that too, --model package.module:callable --weights {path}."
+            f"{path} is a safetensors file, but not one that `irt train` wrote: weights of another network go with "
+            f"--model package.module:callable and --weights {path}, which names the file."
         )
     version = metadata.get("format_version")
     if version not in (str(OLD_VERSION), str(FORMAT_VERSION)):

@@ -272,7 +272,7 @@ def _other_readings(model: WrappedModel, images: Tensor, labels: Labels, logits:
     predicted, classes = _classes(logits), logits.shape[1]
     if classes <= len(labels) // 4:
         right, order = _judge_order(predicted, labels, classes)
-        moves = ", ".join(f"{own} as {other}" for own, other in enumerate(order) if own != other)
+        moves = ", ".join(f"{label} as {place}" for label, place in enumerate(order) if label != place)
         if right.mean() > 0.5:
             yield (
                 right,

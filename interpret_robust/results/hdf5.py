@@ -344,7 +344,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
-                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote: give one of analyses/.")
+                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote: give an answer of it.")
             version = file.attrs["format_version"]
             if version > FORMAT_VERSION:
                 raise UserError(

@@ -99,7 +99,7 @@ def label(result: Result) -> str:
 def _trained_in(result: Result) -> str:
     """Return the norm of adversarial training where it is not that of most models."""
     train_job = job(result)
-    name = norm(train_job["recipe"]) if is_adversarial(train_job) else "linf"
+    name = norm(train_job.get("recipe", {})) if is_adversarial(train_job) else "linf"
     return "" if name == "linf" else f", trained in {NORMS[name].strip()}"
 
 

@@ -121,8 +121,8 @@ def with_own_code(method: Any) -> MethodType:
     """
     function = method.__func__
     code = function.__code__.replace()
-    copied = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    return MethodType(copied, method.__self__)
+    copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    return MethodType(copy, method.__self__)
 
 
 def _say(message: str, error: Exception) -> None:

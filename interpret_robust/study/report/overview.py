@@ -66,8 +66,8 @@ def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     """Say which models show signs of hidden gradients, which would make an attack look weaker than it is."""
     model_flags = flags.all_of([result for result in results if result.schema in flags.READS.values()])
     looked_at = sum(map(len, model_flags.values()))
-    raised = {model: [flag.id for flag in found if flag.is_raised] for model, found in model_flags.items()}
-    phrases = [f"{model} ({', '.join(dict.fromkeys(ids))})" for model, ids in raised.items() if ids]
+    ids = {model: [flag.id for flag in each if flag.is_raised] for model, each in model_flags.items()}
+    phrases = [f"{model} ({', '.join(dict.fromkeys(names))})" for model, names in ids.items() if names]
     if phrases:
         yield Remark(f"Signs of hidden gradients: {'; '.join(phrases)}. docs/flags.md explains each.", is_good=False)
     elif looked_at:
@@ -82,17 +82,17 @@ def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
 
 def _on_networks(results: Sequence[Result]) -> Iterator[Remark]:
     """Say which networks are not the paper's."""
-    others = sorted(
+    architectures = sorted(
         {
             training["architecture"]
             for training in map(job, results)
             if not is_brought(training) and training["architecture"] not in PAPER_NETWORKS
         }
     )
-    if others:
+    if architectures:
         yield Remark(
-            f"The paper's network is narrow; these are {' and '.join(others)}: compare signs with the paper's, not "
-            "levels.",
+            f"The paper's network is narrow; these are {' and '.join(architectures)}: compare signs with the paper's, "
+            "not levels.",
             is_good=False,
         )
 
