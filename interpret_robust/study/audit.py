@@ -93,7 +93,7 @@ def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, 
 
 def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[flags.Flag]]) -> str:
     """Return text such as `at-att seed 0: many-steps`, or `none of 3`, the number that the files let one look at
-    for every model.
+    for every model; nothing where they let one look at none.
     """
     compared_models = {
         (model, seed) for measure in finding.measures for model in measure.models for seed in measure.seeds
@@ -106,10 +106,8 @@ def _count_raised(finding: Finding, by_seed: Mapping[tuple[str, int], Sequence[f
     if not concerned_flags:
         return ""
     phrases = [f"{variant} seed {seed}: {', '.join(ids)}" for (variant, seed), ids in raised_ids.items() if ids]
-    return (
-        "; ".join(phrases)
-        or f"none of {min(len({flag.id for flag in model_flags}) for model_flags in concerned_flags.values())}"
-    )
+    fewest = min(len({flag.id for flag in model_flags}) for model_flags in concerned_flags.values())
+    return "; ".join(phrases) or (f"none of {fewest}" if fewest else "")
 
 
 def text_of(results: Sequence[Result], form: str = "text", *, details: bool = False) -> str:
