@@ -4,7 +4,8 @@
     python benchmarks/builds.py --old ../old --checkpoints checkpoints --json builds.json
 
 Each run is a process of its own that gives its commands to the `irt` of one checkout, one after the other, and what is
-timed is the whole of it with its children, start-up included. The older build must read the checkpoints, so that they
+timed is the whole of it with its children, start-up included; of workers that a server forks, which are no children,
+the clock alone tells. The older build must read the checkpoints, so that they
 are those of its time. Medians over rounds, ratios with bootstrap intervals over rounds. Exit status 1 where the images'
 own values in the files that both wrote differ, but for the number of gradients that were taken.
 
@@ -73,7 +74,7 @@ CASES = (
     Case("attack table, CIFAR-10", (f"evaluate {CIFAR} --limit {{images}}",)),
     Case("four analyses of a model", FOUR),
     Case("alignment", (f"analyze alignment {AT} --limit {{images}}",), images=1000),
-    Case("report", ("report --overwrite",), images=100, prepare=FOUR),
+    Case("report", ("report",), images=100, prepare=FOUR),
     Case("irt --help", ("--help",)),
     Case("irt evaluate --help", ("evaluate --help",)),
     Case("irt plan audit", ("plan audit",)),
@@ -121,8 +122,9 @@ def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int
             build.run(case.arguments(case.prepare, checkpoints))
     for _ in range(rounds):
         for name, build in builds.items():
-            for folder in () if case.prepare else ("analyses", "figures"):
+            for folder in ("figures",) if case.prepare else ("analyses", "figures"):
                 shutil.rmtree(build.root / folder, ignore_errors=True)
+            (build.root / "report.html").unlink(missing_ok=True)
             spent[name].append(build.run(case.arguments(case.commands, checkpoints)))
             print(f"{case.name}, {name}: {spent[name][-1]}", file=sys.stderr, flush=True)
     return spent
