@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from interpret_robust.core.files import remove_leftovers, replacing
+from interpret_robust.core.files import remove_leftovers, replacing, stamp
 
 
 def test_what_a_kill_left_of_a_file_goes_and_nothing_else(tmp_path: Path) -> None:
@@ -35,3 +35,12 @@ def test_an_exception_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_stamp_of_no_file_is_not_that_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stamp("") is stamp(None) is stamp(Path("missing")) is None
+    (tmp_path / "there").write_text("a")
+    before = stamp("there")
+    (tmp_path / "there").write_text("ab")
+    assert before is not None and stamp(Path("there")) != before

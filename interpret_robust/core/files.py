@@ -29,14 +29,16 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def stamp(path: Path) -> tuple[int, ...] | None:
+def stamp(path: Path | str | None) -> tuple[int, ...] | None:
     """Return numbers that are others after a file was written anew, None where there is none.
 
     Example:
         >>> stamp(Path("missing.npz"))
     """
+    if not path:  # an empty path would be the working folder
+        return None
     try:
-        status = path.stat()
+        status = Path(path).stat()
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -100,12 +100,17 @@ def load(name: str) -> Dataset:
     are not decoded until they are asked for, and files that were written anew are read again. Raises UserError for an
     unknown name, a file that breaks the convention, or data that cannot be had.
     """
+    return _load(Reference.parse(name), version(name))
+
+
+def version(name: str) -> tuple[object, ...]:
+    """Return what differs where the files of a dataset were written anew, see `core.files.stamp`."""
     reference = Reference.parse(name)
-    return _load(reference, tree_stamp(Path(reference.location)), stamp(Path(reference.classes or "")))
+    return tree_stamp(Path(reference.location)), stamp(reference.classes)
 
 
 @lru_cache(maxsize=2)
-def _load(reference: Reference, *versions: object) -> Dataset:  # noqa: ARG001
+def _load(reference: Reference, _: tuple[object, ...]) -> Dataset:
     if picture_sources.is_source(reference.location):
         data = picture_sources.load(reference, cache_folder())
     else:

@@ -30,7 +30,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import stamp
 from interpret_robust.core.plugins import first_words, imported
-from interpret_robust.datasets import Dataset, load
+from interpret_robust.datasets import Dataset, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.card import Card, Reference
@@ -66,11 +66,11 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
         raise UserError(
             f"{reference.model} does not say which images it is for: give --dataset NAME, or the path of its files."
         )
-    return _external_model(reference, source, *(stamp(Path(file)) for file in (reference.weights or "", source)))
+    return _external_model(reference, source, stamp(reference.weights), catalogue.version(source))
 
 
 @lru_cache(maxsize=8)
-def _external_model(card: Card, source: str, *_: tuple[int, ...] | None) -> "ExternalModel":
+def _external_model(card: Card, source: str, *_: object) -> "ExternalModel":
     data = load(source)
     return bring(network_of(card, len(data.class_names)), card, data, source)
 
