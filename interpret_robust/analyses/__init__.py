@@ -26,6 +26,7 @@ ORDER = (
     "alignment",
     "localization",
     "feature-deletion",
+    "pixel-deletion",
     "randomization",
     "map-quality",
     "autoattack",

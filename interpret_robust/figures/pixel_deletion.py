@@ -1,0 +1,114 @@
+"""Accuracy against the share of pixels deleted or inserted in each order, and by how much maps beat their controls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import SubFigure
+
+from interpret_robust.figures.style import MARKERS, RC, Drawing, color, new_figure
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label, places
+
+READS = "pixel-deletion/1"
+
+PANEL_HEIGHT, LEGEND_HEIGHT = 1.2, 0.55
+"""Inches."""
+
+# Paul Tol's bright colors, since Okabe and Ito's stand for the variants.
+ORDER_STYLES: dict[str, dict[str, str]] = {
+    "map": {"color": "#4477AA", "linestyle": "-", "marker": "o"},
+    "edges": {"color": "#228833", "linestyle": "--", "marker": "^"},
+    "random": {"color": "#777777", "linestyle": ":", "marker": "x"},
+}
+CONTRASTS = (0, 1)
+"""The map against edges, and against the random order."""
+
+DATASETS = ("curve/accuracy", "area/accuracy", "advantage/accuracy")
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """Return the curves, a row a model and a column a rule. Below, how much better maps are than their controls."""
+    upper_height = LEGEND_HEIGHT + PANEL_HEIGHT * len(results)
+    lower_height = 1.0 + max(0.25, 0.08 * len(results)) * len(places(results[0], "rule"))
+    figure = new_figure(upper_height + lower_height)
+    with mpl.rc_context(RC):
+        parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, lower_height])
+        upper, lower = parts
+        _draw_curves(upper, results)
+        _draw_advantages(lower, results)
+    numbers = {label(result): _numbers(result) for result in results}
+    return Drawing(figure, _caption(results), numbers)
+
+
+def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
+    rules = places(results[0], "rule")
+    grid = figure.subplots(len(results), len(rules), squeeze=False, sharex=True, sharey=True)
+    for result, panels in zip(results, grid, strict=True):
+        for rule, axes in enumerate(panels):
+            for order, name in enumerate(places(result, "order")):
+                accuracy, low, high = (
+                    100 * result[f"curve/{kind}"][order, rule] for kind in ("accuracy", "low", "high")
+                )
+                style: dict[str, Any] = ORDER_STYLES[name]
+                axes.plot(result["percent"], accuracy, markersize=2, linewidth=0.9, label=name, **style)
+                axes.fill_between(result["percent"], low, high, color=style["color"], alpha=0.15, lw=0)
+        panels[0].set_ylabel(label(result).replace(", ", "\n") + "\n% right")
+    for axes, name in zip(grid[0], rules, strict=True):
+        axes.set_title(name)
+    grid[0, 0].set(ylim=(0, 102), xlim=(0, 100), xticks=(0, 50, 100))
+    figure.supxlabel("% of pixels deleted (in insertion: inserted)", fontsize=8)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), title="order of pixels")
+
+
+def _draw_advantages(figure: SubFigure, results: Sequence[Result]) -> None:
+    """Draw differences of areas: a panel a control, a group of rows a rule, a row a model."""
+    rules, contrasts = places(results[0], "rule"), places(results[0], "contrast")
+    panels = figure.subplots(1, len(CONTRASTS), sharex=True, sharey=True)
+    step = 0.7 / len(results)
+    for contrast, axes in zip(CONTRASTS, panels, strict=True):
+        for number, result in enumerate(results):
+            value, low, high = (100 * result["advantage/accuracy"][:, contrast]).T
+            variant = job(result)["variant"]
+            axes.errorbar(
+                value,
+                np.arange(len(rules)) + (number - (len(results) - 1) / 2) * step,
+                xerr=[value - low, high - value],
+                color=color(variant),
+                marker=MARKERS.get(variant, "o"),
+                markersize=3,
+                linestyle="none",
+                linewidth=0.8,
+                label=label(result),
+            )
+        axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
+        axes.set(title=contrasts[contrast], xlabel="difference of areas, % (right of 0: better)")
+        axes.grid(visible=False, axis="y")
+    panels[0].set_yticks(range(len(rules)), rules)
+    panels[0].set_ylim(len(rules) - 0.4, -0.6)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.3)
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    axes = ("order", "rule", "contrast")
+    return {axis: places(result, axis) for axis in axes} | {
+        "percent": result["percent"].tolist(),
+        **{name: result[name].tolist() for name in DATASETS},
+    }
+
+
+def _caption(results: Sequence[Result]) -> str:
+    config = results[0].config
+    data, settings = config["data"], config["settings"]
+    fill = "the mean color of training images" if settings["fill"] == "mean" else "the blurred image"
+    return (
+        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} as pixels are replaced in the order "
+        f"of the magnitude of maps ({settings['source']}), of edges (Sobel), and at random (seed {settings['seed']}). "
+        f"Deletion: the largest magnitude first becomes {fill}. Insertion: it is the first to come back. ROAD: pixels "
+        "are imputed from their neighbors, the largest or the smallest magnitude first. Bands are Wilson 95 % "
+        "intervals. Below: by how much the area under the map's curve is better than its control's, right of 0 where "
+        "the map is better; bars are 95 % intervals of the paired bootstrap over images."
+    )
