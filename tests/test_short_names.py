@@ -76,11 +76,12 @@ def test_what_is_no_model_is_told_what_it_is(text: str, sentence: str) -> None:
 
 
 def test_a_root_is_made_in_a_folder_that_is_there_and_said(tmp_path: Path) -> None:
+    from interpret_robust.cli import irt
     from interpret_robust.cli.options import make_root, open_root
 
     with pytest.raises(UserError, match=r"there is no folder .*new: give as --root"):
         open_root(tmp_path / "new")
     with pytest.raises(UserError, match=r"there is no folder .*new to make below in"):
-        make_root(tmp_path / "new" / "below")
+        irt.main(["train", "at", "--root", str(tmp_path / "new" / "below")], standalone_mode=False)
     assert not (tmp_path / "new").exists()
     assert make_root(tmp_path / "new").root.is_dir() and open_root(tmp_path / "new").root == tmp_path / "new"
