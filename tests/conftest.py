@@ -1,5 +1,6 @@
 """What tests share: a folder for datasets that is not the user's, small images, and checkpoints of them."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from interpret_robust.core import process_pool
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
@@ -21,6 +23,8 @@ from interpret_robust.training.recipe import Recipe
 
 # Set where pytest starts its workers, so that these find it before NumPy and torch, which read it once, are loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+gc.set_threshold(20_000, 20, 20)  # garbage is looked for seldom: thousands of times else, among all that is imported
 
 LONG = ("test_readme", "test_ranks", "test_docs", "test_any_model", "test_workflow", "test_training", "test_cli")
 """Files with the longest tests, which begin first: none of them is still running alone when all others have ended."""
@@ -59,6 +63,14 @@ def type_3_fonts() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def optimizers_of_workers() -> Iterator[None]:
+    """The server of workers loads what the first optimizer of a process loads, which each worker else loads anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_pool, "SERVER_MODULES", (*process_pool.SERVER_MODULES, "torch._dynamo"))
+        yield
+
+
 @pytest.fixture
 def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> command.Irt:
     """`command.irt` without its fixtures."""
@@ -84,9 +96,11 @@ def make_checkpoint(digits: Dataset) -> Callable[..., Path]:
             optimizer.zero_grad()
             F.cross_entropy(model(to_pixels(images)), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1 - 0.9**20
         with torch.no_grad():
-            for _ in range(20):
-                model(to_pixels(images))  # the running statistics of batch norm settle
+            model(to_pixels(images))  # the running statistics settle as in twenty passes, which are all alike
         return job, dict(model.state_dict())
 
     def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:

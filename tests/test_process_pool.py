@@ -17,6 +17,8 @@ from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.process_pool import Outcome
 
 PATIENCE = 8.0
+ALONE = "test_process_pool as t; t.process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'torch')"
+"""This module in a process of its own, whose server of workers loads no more than these here need."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def test_one_worker_begins_nothing_after_it_was_stopped() -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     """Their end shows as the end of the output, which they inherit: none holds it any more."""
     script = (
-        "import sys, test_process_pool as t\n"
+        f"import sys, {ALONE}\n"
         "list(t.process_pool.run([t.Sleep(t.Path(sys.argv[1])), t.Sleep(t.Path(sys.argv[1]))], 2))"
     )
     parent = subprocess.Popen(
@@ -180,7 +182,7 @@ class Wait:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, number: int) -> None:
     script = (
-        "import signal, sys, test_process_pool as t\n"
+        f"import signal, sys, {ALONE}\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
         "list(t.process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
     )
@@ -201,8 +203,7 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, num
 
 def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(tmp_path: Path) -> None:
     script = (
-        "import sys, test_process_pool as t\n"
-        "list(t.process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
+        f"import sys, {ALONE}\nlist(t.process_pool.run([t.Wait(t.Path(sys.argv[1]), str(n)) for n in range(6)], 2))"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)

@@ -32,6 +32,9 @@ class Task(Protocol):
 
 Outcome = tuple[Task, str | Exception]
 
+SERVER_MODULES = ("interpret_robust.core.fork_server", "scipy.stats", "captum.attr", "interpret_robust.study.tasks")
+"""What the server of workers loads: our modules, and the libraries that these load where they are first used."""
+
 
 def cores() -> int:
     """Return processors that this process may use."""
@@ -95,8 +98,7 @@ def _context() -> SpawnContext | ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    libraries = "scipy.stats", "captum.attr"  # which our modules load where they are first used
-    context.set_forkserver_preload(["interpret_robust.core.fork_server", *libraries, "interpret_robust.study.tasks"])
+    context.set_forkserver_preload([*SERVER_MODULES])
     return context
 
 
