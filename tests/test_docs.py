@@ -6,7 +6,6 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 import tomllib
 import warnings
@@ -15,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import forked
 import pytest
 
 from interpret_robust import cli
@@ -124,10 +124,11 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     assert name == "irt", line
     if variables:
-        environment = os.environ | dict(variable.split("=", 1) for variable in variables)
-        command = [sys.executable, "-m", "interpret_robust.cli", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{line}: {done.stderr}"
+        with monkeypatch.context() as patch:
+            for variable in variables:
+                patch.setenv(*variable.split("=", 1))
+            code, _, err = forked.run(run_in, Path.cwd(), arguments)
+        assert code == 0, f"{line}: {err}"
         return
     monkeypatch.setattr(sys, "argv", ["irt", *arguments])
     with warnings.catch_warnings():
@@ -135,6 +136,13 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(SystemExit) as ended:
             cli.main()
     assert not ended.value.code, line
+
+
+def run_in(folder: Path, arguments: list[str]) -> None:
+    """`irt ARGUMENTS` in a folder."""
+    os.chdir(folder)
+    sys.argv = ["irt", *arguments]
+    cli.main()
 
 
 def words(text: str) -> set[str]:

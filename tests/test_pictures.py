@@ -9,8 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 import interpret_robust as ir
 from interpret_robust.core.arrays import AnyArray
@@ -64,6 +62,9 @@ class Pool(nn.Module):
 
 
 def test_labels_order_and_pixels_are_those_of_torchvision(photos: Path) -> None:
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
     (photos / "dog" / "notes.txt").write_text("no picture")
     (photos / "dog" / "more").mkdir()
     write(photos / "dog" / "more" / "a.png", 30, 44, 99)
