@@ -573,7 +573,7 @@ def test_the_picture_says_what_is_zero_by_construction_and_its_caption_has_the_n
     panels = figures.get("alignment").draw([hdf5.read(finished)]).figure.axes
     assert [[text.get_text() for text in axes.texts] for axes in panels[:3]] == [["zero by construction"]] * 2 + [[]]
     assert [len(axes.containers) for axes in panels[:3]] == [0, 0, 2]
-    picture = drawing.draw("alignment", [finished], tmp_path, lambda _: None)
+    (picture,) = drawing.draw("alignment", [finished], tmp_path, lambda _: None)
     caption, result = json.loads(picture.with_suffix(".json").read_text()), hdf5.read(finished)
     numbers = caption["numbers"]["at-att seed 0"]
     assert numbers["alpha/own"] == [None] * 3 and numbers["invariant/scale"] == 1

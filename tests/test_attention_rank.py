@@ -573,15 +573,16 @@ def test_a_stopped_run_goes_on_to_the_same_file(
 
 def test_grad_cam_is_drawn_beside_attention_on_scales_of_its_own(both: dict[str, Path]) -> None:
     own, other = (hdf5.read(both[name]) for name in ("at-att", "at"))
-    figure = figures.get("attention-rank").draw([other, own]).figure
-    attention, grad_cam, spread = figure.axes[:3]
+    drawn = {name: draw([other, own]).figure for name, draw in figures.plots("attention-rank").items()}
+    assert list(drawn) == ["curve", "correlations", "outcomes", "maps"]
+    (attention, grad_cam), spread = drawn["curve"].axes, drawn["correlations"].axes[0]
     for axes, result, name in ((attention, own, "at-att seed 0"), (grad_cam, other, "at seed 0, Grad-CAM")):
         assert [line.get_label() for line in axes.lines] == [name, "uniform"]
         np.testing.assert_array_equal(axes.lines[0].get_ydata(), result["curve/attention_mean"])
     assert [text.get_text() for text in spread.get_yticklabels()] == ["at seed 0, Grad-CAM", "at-att seed 0"]
-    maps = [axes.images[0] for axes in figure.axes if axes.images][1:]
+    maps = [axes.images[-1] for axes in drawn["maps"].axes if axes.images][1:]
     for image, result in zip(maps, (own, other), strict=True):
-        assert image.get_clim() == (0, pytest.approx(np.nanmax(result["examples/attention"])))
-    bars = [axes for axes in figure.axes if "line: uniform" in axes.get_xlabel()]
+        assert image.get_clim() == (0, pytest.approx(np.nanpercentile(result["examples/attention"], 99)))
+    bars = [axes for axes in drawn["maps"].axes if "line: uniform" in axes.get_xlabel()]
     assert [axes.get_xlabel().split("\n")[0] for axes in bars] == ["attention", "Grad-CAM"]
     assert [axes.lines[0].get_xdata()[0] for axes in bars] == [1 / 64] * 2

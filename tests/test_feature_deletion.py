@@ -349,7 +349,7 @@ def test_the_tables_give_both_conditions(finished: dict[str, Path]) -> None:
 
 
 def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Path) -> None:
-    picture = draw("feature-deletion", list(finished.values()), tmp_path, lambda _: None)
+    (picture,) = draw("feature-deletion", list(finished.values()), tmp_path, lambda _: None)
     told = json.loads(picture.with_suffix(".json").read_text())
     assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
     result, numbers = hdf5.read(finished["at-att"]), told["numbers"]["at-att seed 0"]

@@ -885,13 +885,14 @@ def test_every_mark_is_where_its_number_is(drawn: list[Result]) -> None:
         assert [float(line.get_xdata()[0]) for line in axes.lines if line.get_linestyle() == "--"] == [25]  # type: ignore[index, arg-type]
     low, high = figure.axes[0].get_ylim()
     assert all(high < place < low for filled in (True, False) for _, place in marks(figure.axes[0], filled=filled))
-    colors = {to_hex(str(line.get_color())) for line in figure.axes[0].lines if line.get_marker() in ("D", "P")}
+    shapes = {style.marker(result) for result in drawn}
+    colors = {to_hex(str(line.get_color())) for line in figure.axes[0].lines if line.get_marker() in shapes}
     assert colors == {style.color(variant).lower() for variant in ("at", "at-att")}
 
 
 def test_the_caption_holds_the_numbers_and_names_rules_and_readers(drawn: list[Result], tmp_path: Path) -> None:
     said: list[str] = []
-    picture = drawing.draw("gradmap-score", [result.path for result in drawn], tmp_path, said.append)
+    (picture,) = drawing.draw("gradmap-score", [result.path for result in drawn], tmp_path, said.append)
     caption = json.loads(picture.with_suffix(".json").read_text())
     assert list(caption["numbers"]) == ["at seed 0", "at-att seed 0"]
     for result, numbers in zip(drawn, caption["numbers"].values(), strict=True):

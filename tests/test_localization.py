@@ -455,7 +455,7 @@ def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_pa
     assert follows == [100 * result[f"pattern/{of_}"][0] for result in of for of_ in ("stays", "follows")]
     assert len(figures.get("localization").draw([hdf5.read(finished["plain"])]).figure.axes) == 4
 
-    picture = drawing.draw("localization", [finished["at"], finished["at-att"]], tmp_path, lambda _: None)
+    (picture,) = drawing.draw("localization", [finished["at"], finished["at-att"]], tmp_path, lambda _: None)
     caption = json.loads(picture.with_suffix(".json").read_text())
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
     assert caption["numbers"]["at-att seed 0"]["pattern/follows"] == of[1]["pattern/follows"].tolist()

@@ -486,7 +486,7 @@ def test_another_seed_gives_other_random_networks(
 
 
 def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Path) -> None:
-    picture = draw("randomization", list(finished.values()), tmp_path, lambda _: None)
+    (picture,) = draw("randomization", list(finished.values()), tmp_path, lambda _: None)
     told = json.loads(picture.with_suffix(".json").read_text())
     assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
     result, numbers = hdf5.read(finished["at"]), told["numbers"]["at seed 0, Grad-CAM"]

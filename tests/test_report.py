@@ -491,7 +491,7 @@ def test_pictures_drawn_side_by_side_are_those_drawn_one_by_one(
         outputs.append((page.read_bytes(), drawn, sorted(said)))
     assert outputs[0] == outputs[1]
     assert [line.partition("-")[0] for line in outputs[0][2]] == [
-        "drew attention",
+        *["drew attention"] * 4,
         "drew robustness",
         "wrote report.html",
     ]

@@ -10,34 +10,71 @@ from interpret_robust.core.spelling import current
 from interpret_robust.results.tables import render
 
 
-@click.command(epilog=with_examples("irt figure all\n  irt figure robustness analyses/robustness-*.h5"))
+@click.command(
+    epilog=with_examples(
+        "irt figure all\n  irt figure robustness analyses/robustness-*.h5\n"
+        "  irt figure attention-rank --panel curve -o rank.pdf --width 3.3"
+    )
+)
 @click.argument("name", required=False)
 @click.argument("files", nargs=-1, type=RESULT_FILE)
 @click.option("--pdf/--no-pdf", "with_pdf", default=True, show_default=True, help="Also as PDF, beside the PNG.")
+@click.option("--panel", metavar="NAME", help="One panel of a figure that has several.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="One picture to this path: .png, .pdf or .svg. Of several panels it is the first, or that of --panel.",
+)
+@click.option(
+    "--width",
+    type=click.FloatRange(3, 40),
+    metavar="INCHES",
+    help="Width of the picture at -o: 3.3 for a column of a paper, 6.75 for both, 10 for a slide.  [default: 6.75]",
+)
 @root_option
-def figure(name: str | None, files: tuple[Path, ...], with_pdf: bool, root: Path) -> None:
+def figure(
+    name: str | None,
+    files: tuple[Path, ...],
+    with_pdf: bool,
+    panel: str | None,
+    output: Path | None,
+    width: float | None,
+    root: Path,
+) -> None:
     """Draw figure NAME, or all, from analysis FILES; models are not needed.
 
-    Without FILES, all of that name are drawn: a picture for each set that shares images and settings. Without NAME,
-    the names of the figures are listed.
+    Without FILES, all of that name are drawn: a picture for each set that shares images and settings, or several where
+    a figure has panels. Without NAME, the names of the figures are listed.
     """
     from interpret_robust import analyses, figures
-    from interpret_robust.figures import drawing
+    from interpret_robust.figures import drawing, style
 
     if name is None:
-        click.echo(render([{"figure": name, "shows": analyses.about(name)} for name in figures.names()]))
+        rows = [
+            {"figure": name, "shows": analyses.about(name), "panels": ", ".join(figures.plots(name))}
+            for name in figures.names()
+        ]
+        click.echo(render(rows))
         return
     name = current(name)
     if name != "all" and name not in figures.names():
         raise unknown("figure", name, [*figures.names(), "all"])
     if name == "all" and files:
         raise UserError("irt figure all draws every analysis in its folder: give no files.")
-    folders = make_root(root) if files else open_root(root)
-    if files:
-        pictures = [drawing.draw(name, files, folders.figures, click.echo, with_pdf=with_pdf)]
+    if name == "all" and (output or panel):
+        raise UserError(f"{'-o' if output else '--panel'} is of one figure: name it in the place of 'all'.")
+    if width and not output:
+        raise UserError("--width is that of the picture at -o: name its file too, such as -o figure.pdf.")
+    folders = make_root(root) if files and not output else open_root(root)
+    if output:
+        drawing.draw_to(output, name, files, folders, panel=panel, width=width or style.WIDTH)
+        pictures = [output]
+    elif files:
+        pictures = drawing.draw(name, files, folders.figures, click.echo, panel=panel, with_pdf=with_pdf)
     else:
         names = figures.names() if name == "all" else [name]
-        pictures = drawing.draw_folder(names, folders, click.echo, with_pdf=with_pdf)
+        pictures = drawing.draw_folder(names, folders, click.echo, panel=panel, with_pdf=with_pdf)
     click.echo("\n".join(map(str, pictures)))
 
 

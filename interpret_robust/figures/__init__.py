@@ -1,13 +1,21 @@
-"""One module a picture, named as the analysis it draws. They read HDF5 only and never import torch."""
+"""One module a figure, named as the analysis it draws. They read HDF5 only and never import torch.
+
+A module holds READS, the schemas it draws, and `draw`, which returns the picture of some results. One with several
+pictures holds PLOTS too: what draws each, by the name of its panel, the one that matters most first.
+"""
 
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Callable
 from typing import Any
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.plugins import load_entry_point, registered
 from interpret_robust.core.spelling import current
+
+Plot = Callable[..., Any]
+"""What returns a `style.Drawing` of some results."""
 
 HELPERS = ("style", "contact_sheet", "drawing")
 
@@ -31,3 +39,24 @@ def get(name: str) -> Any:
     if not (hasattr(module, "READS") and hasattr(module, "draw")):
         raise UserError(f"the entry point '{name}' of interpret_robust.figures names no module with READS and draw.")
     return module
+
+
+def plots(name: str, panel: str | None = None) -> dict[str, Plot]:
+    """Return what draws each picture of a figure, by its panel's name, the one that matters most first.
+
+    A figure of one picture has one panel, without a name. With `panel`, that alone is returned; raises UserError where
+    there is none of that name.
+
+    Example:
+        >>> list(plots("attention-rank"))
+        ['curve', 'correlations', 'outcomes', 'maps']
+    """
+    module = get(name)
+    every: dict[str, Plot] = getattr(module, "PLOTS", {"": module.draw})
+    if panel is None:
+        return every
+    if list(every) == [""]:
+        raise UserError(f"the figure {name} has one panel: leave --panel out.")
+    if panel not in every:
+        raise unknown(f"panel of {name}", panel, list(every))
+    return {panel: every[panel]}

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, color, dot, line, name_rows, new_figure, scale_log
+from interpret_robust.figures.style import RC, Drawing, color, dot, marker, name_rows, new_figure, scale_log, stroke
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label
 
@@ -93,11 +93,9 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw the edge cosine of each tenth of the images by linearized robustness, and the rank correlations."""
     curve, spearman = figure.subplots(1, 2, width_ratios=[3, 2])
     for row, result in enumerate(results):
-        variant = job(result)["variant"]
         x, mean, low, high = (result[f"curve/{name}"] for name in CURVE)
-        style = {"color": color(variant), "marker": MARKERS.get(variant, "o"), "linestyle": line(variant)}
-        curve.plot(x, mean, markersize=3, linewidth=1, **style)
-        curve.fill_between(x, low, high, color=color(variant), alpha=0.25, lw=0)
+        curve.plot(x, mean, marker=marker(result), markersize=3, linewidth=1, **stroke(result))
+        curve.fill_between(x, low, high, color=color(job(result)["variant"]), alpha=0.25, lw=0)
         dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
         if np.isfinite(result["robustness/spearman_alpha"][0]):
             dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)

@@ -4,14 +4,25 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.figures.style import RC, Drawing, attention_bar, bare, new_figure, pitch, strip
+from interpret_robust.figures.style import (
+    CEILING,
+    RC,
+    Drawing,
+    attention_bar,
+    bare,
+    ceiling,
+    new_figure,
+    overlay,
+    pitch,
+    strip,
+    width,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, by_weights, job, label, weights_of
 
@@ -21,12 +32,14 @@ Kind = Literal["image", "clean", "adversarial", "difference"]
 ROW, BARS, PAD = 0.45, 0.7, 0.01
 """Inches: of a row with what is written above it, of the color bars, and what is left free around each."""
 
-COLUMNS, NAMES = 10, 0.16
-"""Pictures of a row, as many as a rule chooses at most, and the width of the models' names beside them."""
+COLUMNS, COLUMN, NAMES, KINDS = 10, 0.52, 0.65, 0.55
+"""Pictures of a row, as many as a rule chooses at most; inches that each needs, and those of the names of models and of
+rows beside them.
+"""
 
 WRONG = "#D55E00"
-LONGEST_NAME = 9
-"""Letters of a class's name that fit above a picture."""
+LETTER, SIZE = 0.0088, 6
+"""Inches of a letter a point of its size, and the size of a class's name unless it is too long for its place."""
 
 DATASETS = (
     *(f"distance/{name}" for name in ("all", "attack_failed", "attack_succeeded", "other_image")),
@@ -37,8 +50,8 @@ DATASETS = (
 class Scales(NamedTuple):
     """What colors stand for, in all maps of attention or in all of Grad-CAM: weights, and their differences."""
 
-    weight: Normalize
-    difference: Normalize
+    weight: ScalarMappable
+    difference: ScalarMappable
 
 
 def draw(results: Sequence[Result]) -> Drawing:
@@ -71,16 +84,15 @@ def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
 
 
 def _scales(results: Sequence[Result]) -> Scales:
-    """Return scales from nothing to the largest weight that is shown, and as far to both sides as the largest
-    change.
-    """
-    maps = [_maps(result, kind) for result in results for kind in ("clean", "adversarial")]
-    changes = [_maps(result, "difference") for result in results]
-    largest, largest_change = (
-        max(float(np.abs(np.nan_to_num(array)).max()) for array in arrays) for arrays in (maps, changes)
-    )
-    largest_change = largest_change or 1.0  # where nothing moved, nothing has a color
-    return Scales(Normalize(0, largest), Normalize(-largest_change, largest_change))
+    """Return scales from nothing to large weights, and as far to both sides as large changes; see `style.ceiling`."""
+    weight = ceiling([_maps(result, kind) for result in results for kind in ("clean", "adversarial")])
+    change = ceiling([_maps(result, "difference") for result in results])
+    return Scales(ScalarMappable(Normalize(0, weight), "viridis"), ScalarMappable(Normalize(-change, change), "RdBu_r"))
+
+
+def _columns() -> int:
+    """Return how many pictures fit into a row."""
+    return min(COLUMNS, int((width() - NAMES - KINDS) / COLUMN))
 
 
 def _maps(result: Result, kind: str) -> AnyArray:
@@ -92,7 +104,7 @@ def _maps(result: Result, kind: str) -> AnyArray:
 
 def _draw_maps(figure: SubFigure, rows: Sequence[tuple[Kind, Result]], scales: dict[str, Scales]) -> None:
     """Draw the rows, with the names of models before them."""
-    grid = figure.add_gridspec(len(rows), 2, width_ratios=[NAMES, 1])
+    grid = figure.add_gridspec(len(rows), 2, width_ratios=[NAMES, width() - NAMES])
     for place, (kind, result) in enumerate(rows):
         axes = figure.add_subplot(grid[place, 1])
         bare(axes)
@@ -104,37 +116,39 @@ def _draw_maps(figure: SubFigure, rows: Sequence[tuple[Kind, Result]], scales: d
 
 
 def _draw_row(axes: Axes, kind: Kind, result: Result, scales: Scales) -> None:
-    images = result["examples/image"]
+    columns = _columns()
+    images = result["examples/image"][:columns]
     size = images.shape[1:3]
     if kind == "image":
         axes.imshow(strip(images, size).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
         _write_classes(axes, result, "label")
     elif kind == "difference":
-        axes.imshow(strip(_maps(result, kind), size), cmap="RdBu_r", norm=scales.difference, interpolation="nearest")
-        for place, distance in enumerate(result["examples/distance"]):
+        overlay(axes, images, _maps(result, kind)[:columns], scales.difference)
+        for place, distance in enumerate(result["examples/distance"][:columns]):
             _write(axes, result, place, f"{distance:.2f}", color="0.4")
     else:
-        axes.imshow(strip(_maps(result, kind), size), cmap="viridis", norm=scales.weight, interpolation="nearest")
+        overlay(axes, images, _maps(result, kind)[:columns], scales.weight)
         _write_classes(axes, result, f"prediction_{kind}")
-    axes.set_xlim(-0.5, COLUMNS * pitch(size[1]) - 0.5)
+    axes.set_xlim(-0.5, columns * pitch(size[1]) - 0.5)
 
 
 def _write_classes(axes: Axes, result: Result, prediction: str) -> None:
     """Draw the class's name above each picture, marked where it is not the true one."""
     names = job(result)["class_names"]
     for place, (predicted, true) in enumerate(
-        zip(result[f"examples/{prediction}"], result["examples/label"], strict=True)
+        zip(result[f"examples/{prediction}"][: _columns()], result["examples/label"][: _columns()], strict=True)
     ):
         emphasis: dict[str, Any] = {} if predicted == true else {"color": WRONG, "fontweight": "bold"}
         name = names[predicted] if predicted >= 0 else "no number"
-        _write(axes, result, place, name[:LONGEST_NAME], **emphasis)
+        _write(axes, result, place, name, **emphasis)
 
 
 def _write(axes: Axes, result: Result, place: int, text: str, **style: Any) -> None:
-    """Draw a word above a picture of a row."""
-    height, width = result["examples/image"].shape[1:3]
-    middle = place * pitch(width) + width / 2 - 0.5
-    axes.text(middle, -0.5 - height / 16, text, ha="center", va="bottom", fontsize=6, **style)
+    """Draw words above a picture of a row, smaller where they would reach into the next."""
+    height, columns = result["examples/image"].shape[1:3]
+    middle = place * pitch(columns) + columns / 2 - 0.5
+    size = min(SIZE, COLUMN / (LETTER * len(text)))
+    axes.text(middle, -0.5 - height / 16, text, ha="center", va="bottom", fontsize=size, **style)
 
 
 def _write_name(axes: Axes, result: Result) -> None:
@@ -148,9 +162,9 @@ def _draw_bars(figure: SubFigure, scales: dict[str, Scales], uniform: float) -> 
     """Draw two color bars for attention, two for Grad-CAM."""
     bars = iter(figure.subplots(1, 2 * len(scales), gridspec_kw={"wspace": 0.12}))
     for kind, (weight, difference) in scales.items():
-        attention_bar(figure, ScalarMappable(weight, "viridis"), next(bars), kind, uniform)
-        maps = ScalarMappable(difference, "RdBu_r")
-        figure.colorbar(maps, cax=next(bars), orientation="horizontal", label=f"{kind},\nadversarial - clean")
+        attention_bar(figure, weight, next(bars), kind, uniform)
+        text = f"{kind},\nadversarial - clean"
+        figure.colorbar(difference, cax=next(bars), orientation="horizontal", label=text, extend="both")
 
 
 def _caption(results: Sequence[Result]) -> str:
@@ -163,6 +177,6 @@ def _caption(results: Sequence[Result]) -> str:
         "attention comes first. Above the images stands the true class; above the maps the class predicted of the "
         "clean and of the adversarial image, bold and orange where it is wrong; above the differences the total "
         "variation distance of the two maps. Models without attention show Grad-CAM's weights for the predicted class. "
-        "All maps of attention share one color scale, and all their differences another; those of Grad-CAM have "
-        "their own two."
+        "Maps are laid over their images in gray. All maps of attention share one color scale, all their differences "
+        f"another; those of Grad-CAM have their own two. Of each, {CEILING}"
     )

@@ -1,4 +1,6 @@
-"""Figure 2: attention weight against robustness rank, with what lies behind the mean and what else could make it."""
+"""Figure 2: attention weight against robustness rank; what lies behind the mean, and what else could make it, each as a
+picture of its own.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,26 +16,38 @@ from matplotlib.lines import Line2D
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures.style import (
+    CEILING,
     RC,
     Drawing,
     attention_bar,
     bare,
+    ceiling,
     color,
-    line,
+    legend_columns,
     name_rows,
     new_figure,
+    overlay,
     scale_log,
     strip,
+    stroke,
+    width,
 )
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, by_weights, job, label, weights_of
 
 READS = "attention-rank/3"
 
-CURVES, CONTROL_ROW, OUTCOME_ROW, EXAMPLE_ROW, BARS = 2.2, 0.25, 1.4, 0.38, 0.8
+CONTROL_ROW, OUTCOME_ROW, EXAMPLE_ROW, BARS = 0.25, 1.4, 0.42, 0.8
 """Inches."""
 
-OUTCOMES_ABREAST = 7
+PANEL_OF_CURVES = 2.5
+"""Inches of the width that a panel needs beside another."""
+
+PANEL = 0.95
+"""Inches of the width that a panel of the curves by outcome needs."""
+
+NAMES, EXAMPLE = 1.1, 0.5
+"""Inches of the width that models' names need beside the maps, and each map."""
 
 FEWEST = 10
 """Images of a curve by outcome that is drawn: one of fewer shows these images."""
@@ -49,52 +63,63 @@ OUTCOMES: dict[str, tuple[str, Any]] = {
     "attack_failed": ("attack failed (first number)", "-"),
     "attack_succeeded": ("succeeded (second)", ":"),
 }
-DATASETS = (
-    *("curve/attention_mean", "curve/attention_low", "curve/attention_high", "curve/shuffled_null", "curve/uniform"),
-    *(f"test/{name}" for name in CONTROLS),
-    *(f"curve/{outcome}{part}" for outcome in OUTCOMES for part in ("", "_images")),
-    *("curve/images", "test/undefined", "examples/index"),
-)
+CURVE_DATASETS = tuple(f"curve/{name}" for name in ("attention_mean", "attention_low", "attention_high"))
+NULL_DATASETS = ("curve/shuffled_null", "curve/uniform")
+TESTS = (*(f"test/{name}" for name in CONTROLS), "test/undefined")
+OUTCOME_DATASETS = (*(f"curve/{outcome}{part}" for outcome in OUTCOMES for part in ("", "_images")), "curve/images")
 
 
 def draw(results: Sequence[Result]) -> Drawing:
-    """Return the paper's curve of each model, its correlation beside the controls, the curve by outcome, example
-    maps.
-    """
-    outcome_rows = -(-len(results) // OUTCOMES_ABREAST)
-    heights = [
-        CURVES,
-        0.65 + CONTROL_ROW * len(results),
-        0.4 + OUTCOME_ROW * outcome_rows,
-        EXAMPLE_ROW * (1 + len(results)),
-        BARS,
-    ]
-    figure = new_figure(sum(heights))
-    with mpl.rc_context(RC):
-        parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
-        _draw_curves(parts[0], results)
-        _draw_correlations(parts[1], results)
-        _draw_outcomes(parts[2], results)
-        scales = _scales(results)
-        _draw_examples(parts[3], results, scales)
-        _draw_bars(parts[4], scales, float(results[0]["curve/uniform"]))
-    numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
-    return Drawing(figure, _caption(results), numbers)
-
-
-def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Draw one panel for attention, one for Grad-CAM, on one scale."""
+    """Return the paper's Figure 2: one panel for attention, one for Grad-CAM, on one scale."""
     kinds = by_weights(results)
-    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-    for axes, (kind, models) in zip(panels, kinds.items(), strict=True):
-        for result in models:
-            style = {"color": color(job(result)["variant"]), "linestyle": line(job(result)["variant"])}
-            _draw_band(axes, _papers_curve(result), label=label(result), **style)
-        _draw_nulls(axes, models)
-        axes.set_xlabel("robustness rank (0 = most robust)")
-        axes.legend(title=kind, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=7)
-    scale_log(panels[0], "y")
-    panels[0].set_ylabel("weight")
+    abreast = len(kinds) if width() > PANEL_OF_CURVES * len(kinds) else 1
+    rows, inches = -(-len(kinds) // abreast), width() / abreast - 0.5
+    names = {kind: [*map(label, models), "shuffled weights", "uniform"] for kind, models in kinds.items()}
+    columns = {kind: legend_columns(names[kind], inches) for kind in kinds}
+    entries = max(-(-len(names[kind]) // columns[kind]) for kind in kinds)
+    figure = new_figure(rows * (1.9 + 0.14 * entries))
+    with mpl.rc_context(RC):
+        panels = figure.subplots(rows, abreast, sharey=True, squeeze=False)
+        for axes, (kind, models) in zip(panels.flat, kinds.items(), strict=True):
+            for result in models:
+                _draw_band(axes, _papers_curve(result), label=label(result), **stroke(result))
+            _draw_nulls(axes, models)
+            axes.set_xlabel("robustness rank (0 = most robust)")
+            place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+            axes.legend(title=kind, ncols=columns[kind], fontsize=7, **place)
+        scale_log(panels.flat[0], "y")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("weight")
+    return Drawing(figure, f"{_subject(results)} {CURVE_CAPTION}", _numbers(results, CURVE_DATASETS + NULL_DATASETS))
+
+
+def draw_correlations(results: Sequence[Result]) -> Drawing:
+    """Return the Spearman of weight and robustness of each image, and its mean beside the controls."""
+    abreast = 2 if width() > PANEL_OF_CURVES * 2 else 1
+    texts = [text for text, _ in CONTROLS.values()]
+    columns = legend_columns(texts, width() + 0.9)
+    figure = new_figure(0.14 * -(-len(texts) // columns) + (2 // abreast) * (0.55 + CONTROL_ROW * len(results)))
+    with mpl.rc_context(RC):
+        spread, controls = figure.subplots(2 // abreast, abreast, sharey=True)
+        _draw_spread(spread, results)
+        _draw_controls(controls, results)
+        for axes in (spread, controls):
+            axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
+            axes.annotate(
+                "no correlation", (0, 1), xycoords=("data", "axes fraction"), fontsize=6, color="0.4", ha="center"
+            )
+            axes.grid(visible=False, axis="y")
+            axes.set_xlim(-1.02, 1.02)
+        name_rows(spread, results)
+        spread.set_xlabel("Spearman of weight and robustness, per image")
+        controls.set_xlabel("its mean, and that of the controls")
+        handles = [
+            Line2D([], [], color="0.3", marker=shape, markersize=3.5, linestyle="none", label=text)
+            for text, shape in CONTROLS.values()
+        ]
+        place: dict[str, Any] = {"loc": "outside upper center", "handletextpad": 0.1, "columnspacing": 1}
+        figure.legend(handles=handles, ncols=columns, fontsize=7, **place)
+    return Drawing(figure, f"{_subject(results)} {CORRELATIONS_CAPTION}", _numbers(results, TESTS))
 
 
 def _papers_curve(result: Result) -> AnyArray:
@@ -115,23 +140,6 @@ def _draw_nulls(axes: Axes, results: Sequence[Result]) -> None:
     hatch: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.6", "hatch": "/////", "linewidth": 0}
     axes.fill_between(np.arange(len(low)), low, high, label="shuffled weights", **hatch)
     axes.axhline(float(results[0]["curve/uniform"]), color="0.3", linestyle="--", linewidth=0.8, label="uniform")
-
-
-def _draw_correlations(figure: SubFigure, results: Sequence[Result]) -> None:
-    spread, controls = figure.subplots(1, 2, sharey=True)
-    _draw_spread(spread, results)
-    _draw_controls(controls, results)
-    for axes in (spread, controls):
-        axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
-        axes.grid(visible=False, axis="y")
-    name_rows(spread, results)
-    spread.set(xlim=(-1.02, 1.02), xlabel="Spearman of weight and robustness, per image")
-    controls.set(xlim=(-1.02, 1.02), xlabel="its mean, and that of the controls")
-    handles = [
-        Line2D([], [], color="0.3", marker=shape, markersize=3.5, linestyle="none", label=text)
-        for text, shape in CONTROLS.values()
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=7, handletextpad=0.1)
 
 
 def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
@@ -162,50 +170,64 @@ def _draw_mark(axes: Axes, row: float, interval: Interval, shade: str, shape: st
     axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], color=shade, marker=shape, **style)
 
 
-def _draw_outcomes(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Draw a small panel a model: its curve where the attack failed and where it succeeded."""
-    rows = -(-len(results) // OUTCOMES_ABREAST)
-    columns = min(OUTCOMES_ABREAST, len(results))
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axes, result in zip(grid.flat, results, strict=False):
-        counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
-        for count, (outcome, (_, stroke)) in zip(counts, OUTCOMES.items(), strict=True):
-            if count >= FEWEST:
-                _draw_band(axes, result[f"curve/{outcome}"], color=color(job(result)["variant"]), linestyle=stroke)
-        name = label(result).replace(" seed", "\nseed")
-        axes.set_title("{}\n{} / {} images".format(name, *counts), fontsize=6.5)
-    scale_log(grid[0, 0], "y")
-    for axes in grid.flat[len(results) :]:
-        axes.set_visible(False)
-    handles = [Line2D([], [], color="0.3", linestyle=stroke, label=text) for text, stroke in OUTCOMES.values()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=7)
-    figure.supxlabel("robustness rank", fontsize=8)
-    figure.supylabel("weight", fontsize=8)
+def draw_outcomes(results: Sequence[Result]) -> Drawing:
+    """Return a small panel a model: its curve where the attack failed and where it succeeded."""
+    columns = min(int(width() / PANEL), len(results))
+    rows = -(-len(results) // columns)
+    figure = new_figure(0.4 + OUTCOME_ROW * rows)
+    with mpl.rc_context(RC):
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes, result in zip(grid.flat, results, strict=False):
+            _draw_outcome(axes, result)
+        scale_log(grid[0, 0], "y")
+        for axes in grid.flat[len(results) :]:
+            axes.set_visible(False)
+        handles = [Line2D([], [], color="0.3", linestyle=dash, label=text) for text, dash in OUTCOMES.values()]
+        handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=0.8, label="uniform"))
+        columns = legend_columns([str(handle.get_label()) for handle in handles], width() + 0.6)
+        figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=7)
+        figure.supxlabel("robustness rank (0 = most robust)", fontsize=8)
+        figure.supylabel("weight", fontsize=8)
+    return Drawing(figure, f"{_subject(results)} {OUTCOMES_CAPTION}", _numbers(results, OUTCOME_DATASETS))
 
 
-def _draw_examples(figure: SubFigure, results: Sequence[Result], scales: dict[str, ScalarMappable]) -> None:
-    """Draw the example images, and below them each model's weights."""
-    images = results[0]["examples/image"]
-    size = images.shape[1:3]
-    models_in_order = [result for models in by_weights(results).values() for result in models]
-    first, *rest = figure.subplots(1 + len(results), 1)
-    first.imshow(strip(images, size).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
-    for axes, result in zip(rest, models_in_order, strict=True):
-        scale, maps = scales[weights_of(result)], result["examples/attention"]
-        maps = maps.reshape(len(maps), *result.config["local_grid"])
-        axes.imshow(strip(maps, size), norm=scale.norm, cmap=scale.cmap, interpolation="nearest")
-    for axes, name in zip((first, *rest), ["image", *map(label, models_in_order)], strict=True):
-        bare(axes)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
+def _draw_outcome(axes: Axes, result: Result) -> None:
+    counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
+    for count, (outcome, (_, dash)) in zip(counts, OUTCOMES.items(), strict=True):
+        if count >= FEWEST:
+            _draw_band(axes, result[f"curve/{outcome}"], color=color(job(result)["variant"]), linestyle=dash)
+    axes.axhline(float(result["curve/uniform"]), color="0.5", linestyle="--", linewidth=0.8)
+    name = label(result).replace(" seed", "\nseed")
+    axes.set_title("{}\n{} / {} images".format(name, *counts), fontsize=6.5)
+
+
+def draw_maps(results: Sequence[Result]) -> Drawing:
+    """Return example images, and below them each model's weights laid over them."""
+    models = [result for kind in by_weights(results).values() for result in kind]
+    shown = min(len(results[0]["examples/index"]), int((width() - NAMES) / EXAMPLE))
+    images, scales = results[0]["examples/image"][:shown], _scales(results)
+    heights = [EXAMPLE_ROW * (1 + len(results)), BARS]
+    figure = new_figure(sum(heights))
+    with mpl.rc_context(RC):
+        parts: Any = figure.subfigures(2, 1, height_ratios=heights)
+        first, *rest = parts[0].subplots(1 + len(results), 1)
+        first.imshow(strip(images, images.shape[1:3]).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
+        for axes, result in zip(rest, models, strict=True):
+            maps = result["examples/attention"][:shown].reshape(shown, *result.config["local_grid"])
+            overlay(axes, images, maps, scales[weights_of(result)])
+        for axes, name in zip((first, *rest), ["image", *map(label, models)], strict=True):
+            bare(axes)
+            axes.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
+        _draw_bars(parts[1], scales, float(results[0]["curve/uniform"]))
+    return Drawing(figure, f"{_subject(results)} {MAPS_CAPTION}", _numbers(results, ("examples/index",)))
 
 
 def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
     """Return what colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
-    largest = {
-        kind: max(float(np.nan_to_num(result["examples/attention"]).max()) for result in models)
+    return {
+        kind: ScalarMappable(Normalize(0, ceiling([result["examples/attention"] for result in models])), "viridis")
         for kind, models in by_weights(results).items()
     }
-    return {kind: ScalarMappable(Normalize(0, weight), "viridis") for kind, weight in largest.items()}
 
 
 def _draw_bars(figure: SubFigure, scales: dict[str, ScalarMappable], uniform: float) -> None:
@@ -213,18 +235,39 @@ def _draw_bars(figure: SubFigure, scales: dict[str, ScalarMappable], uniform: fl
         attention_bar(figure, scale, axes, kind, uniform)
 
 
-def _caption(results: Sequence[Result]) -> str:
+def _numbers(results: Sequence[Result], datasets: Sequence[str]) -> dict[str, Any]:
+    return {label(result): {name: result[name].tolist() for name in datasets} for result in results}
+
+
+def _subject(results: Sequence[Result]) -> str:
+    """Return the sentences that each caption begins with."""
     config = results[0].config
     settings, data = config["settings"], config["data"]
     return (
         f"Attention against robustness rank on {data['images']} {data['split']} images of {data['dataset']}; rank 0 "
         f"is the position whose local feature moves least (L2) under PGD-{settings['steps']} at "
         f"{ball(settings)}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
-        "predicted class in its place. Bands and bars are 95 % bootstrap intervals over images; the dashed line is "
-        "uniform weight, the hatched band the same weights on positions in random order. Middle: Spearman of weight "
-        "and robustness over each image's positions, and its mean by distance, by distance over the feature's norm, "
-        "with the norm taken out of both, under uniform noise of equal eps in the attack's place, and with the mean "
-        "map of all images in the place of each image's own. Below: the curve of images that were right without the "
-        f"attack, by what it did to them, with their number; not drawn for fewer than {FEWEST}. Maps: the first image "
-        "of each of the first ten classes, one color scale for attention and one for Grad-CAM."
+        "predicted class in its place."
     )
+
+
+CURVE_CAPTION = (
+    "Mean weight at each rank, as in Figure 2 of the paper. Bands are 95 % bootstrap intervals over images; the dashed "
+    "line is uniform weight, the hatched band the same weights on positions in random order."
+)
+CORRELATIONS_CAPTION = (
+    "Left: Spearman of weight and robustness over an image's positions. Right: its mean by distance, by distance over "
+    "the feature's norm, with the norm taken out of both, under uniform noise of equal eps in the attack's place, and "
+    "with the mean map of all images in the place of each image's own. Bars are 95 % bootstrap intervals over images; "
+    "at the dashed line there is no correlation."
+)
+OUTCOMES_CAPTION = (
+    "The curve of images that were right without the attack, by what it did to them, with their number; not drawn for "
+    f"fewer than {FEWEST}. Bands are 95 % bootstrap intervals over images."
+)
+MAPS_CAPTION = (
+    "The first image of each of the first classes, and weights laid over it in gray. There is one color scale for "
+    f"attention and one for Grad-CAM; {CEILING}"
+)
+PLOTS = {"curve": draw, "correlations": draw_correlations, "outcomes": draw_outcomes, "maps": draw_maps}
+"""The picture of each panel, by its name: the paper's Figure 2 alone and first."""

@@ -21,58 +21,143 @@ from interpret_robust.results.attack_outcomes import most_read
 from interpret_robust.results.conditions import conditions
 
 
-def draw(figure: str, files: Sequence[Path], folder: Path, say: Say, *, with_pdf: bool = True) -> Path:
+def draw(
+    figure: str, files: Sequence[Path], folder: Path, say: Say, *, panel: str | None = None, with_pdf: bool = True
+) -> list[Path]:
     """Draw a figure from analysis files as PNG and PDF, unless it is there already; returns the PNG's path.
 
-    Raises UserError for a file that is missing, damaged, unfinished or of another analysis, and for files that
-    are not of the same images under the same settings.
+    There is a picture for each panel of the figure; `panel` names one of them. Raises UserError for a file that is
+    missing, damaged, unfinished or of another analysis, and for files that are not of the same images under the same
+    settings.
     """
+    return _draw(figure, _read_together(figure, files), folder, say, panel=panel, with_pdf=with_pdf)
+
+
+def _read_together(figure: str, files: Sequence[Path]) -> list[hdf5.Result]:
+    """Return files that can share a picture. Raises UserError for those that cannot."""
     results = [hdf5.read(path, figures.get(figure).READS) for path in files]
     for result in results[1:]:
         difference = differences(conditions(results[0]), conditions(result))
         if difference:
             raise UserError(f"{files[0]} and {result.path} cannot share a picture: {difference}.")
-    return _draw(figure, results, folder, say, with_pdf=with_pdf)
+    return results
 
 
-def draw_all(figure: str, files: Sequence[Path], folder: Path, say: Say, *, with_pdf: bool = True) -> list[Path]:
-    """Draw a figure for each set of files that are of the same images under the same settings."""
+def draw_all(
+    figure: str, files: Sequence[Path], folder: Path, say: Say, *, panel: str | None = None, with_pdf: bool = True
+) -> list[Path]:
+    """Draw a figure, or one panel, for each set of files that are of the same images under the same settings."""
+    groups = _groups(figure, files)
+    stems = [style.stem(figure, group) for group in groups]
+    pictures = []
+    for group, stem in zip(groups, stems, strict=True):
+        # Models that were trained, and so attacked, under different settings may share every part of a name.
+        suffix = f"-{hdf5.config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
+        pictures += _draw(figure, group, folder, say, suffix, panel=panel, with_pdf=with_pdf)
+    return pictures
+
+
+def _groups(figure: str, files: Sequence[Path]) -> list[list[hdf5.Result]]:
+    """Return sets of files, each of the same images under the same settings."""
     groups: dict[str, list[hdf5.Result]] = {}
     for result in most_read([hdf5.read(path, figures.get(figure).READS) for path in files]):
         groups.setdefault(json.dumps(conditions(result)), []).append(result)
-    stems = [style.stem(figure, group) for group in groups.values()]
-    pictures = []
-    for group, stem in zip(groups.values(), stems, strict=True):
-        # Models that were trained, and so attacked, under different settings may share every part of a name.
-        suffix = f"-{hdf5.config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
-        pictures.append(_draw(figure, group, folder, say, suffix, with_pdf=with_pdf))
-    return pictures
+    return list(groups.values())
 
 
-def draw_folder(names: Sequence[str], folders: Folders, say: Say, *, with_pdf: bool = True) -> list[Path]:
+def draw_folder(
+    names: Sequence[str], folders: Folders, say: Say, *, panel: str | None = None, with_pdf: bool = True
+) -> list[Path]:
     """Draw these figures from all files of their analyses. Raises UserError where there are none."""
     pictures = []
     for name in names:
-        if paths := sorted(path for start in spellings(name) for path in folders.analyses.glob(f"{start}-*.h5")):
-            pictures += draw_all(name, paths, folders.figures, say, with_pdf=with_pdf)
+        if paths := _files_of(name, folders):
+            pictures += draw_all(name, paths, folders.figures, say, panel=panel, with_pdf=with_pdf)
     if not pictures:
-        kind = "analysis" if len(names) > 1 else names[0]
-        command = "irt analyze" if len(names) > 1 else f"irt analyze {names[0]}"
-        raise UserError(f"there are no {kind} files in {folders.analyses}: `{command}` makes them.")
+        raise _no_files(names, folders)
     return pictures
 
 
-def _draw(
-    figure: str, results: Sequence[hdf5.Result], folder: Path, say: Say, suffix: str = "", *, with_pdf: bool
-) -> Path:
+def _files_of(figure: str, folders: Folders) -> list[Path]:
+    return sorted(path for start in spellings(figure) for path in folders.analyses.glob(f"{start}-*.h5"))
+
+
+def _no_files(names: Sequence[str], folders: Folders) -> UserError:
+    kind = "analysis" if len(names) > 1 else names[0]
+    command = "irt analyze" if len(names) > 1 else f"irt analyze {names[0]}"
+    return UserError(f"there are no {kind} files in {folders.analyses}: `{command}` makes them.")
+
+
+def draw_to(
+    path: Path,
+    figure: str,
+    files: Sequence[Path],
+    folders: Folders,
+    *,
+    panel: str | None = None,
+    width: float = style.WIDTH,
+) -> None:
+    """Draw one picture of a figure to a path, in the format of its ending, with its caption as JSON beside it.
+
+    It is that of `panel`, or the first. Without files, those in the folder of analyses are drawn. The picture is
+    `width` inches wide, and its text stays readable at that width. Raises UserError as `draw` does, for an ending that
+    is no format, for files of several pictures, and for a file at `path` that is not irt's.
+    """
+    if path.suffix not in style.FORMATS:
+        raise UserError(f"{path} ends in no format of a picture: it must end in {', '.join(style.FORMATS)}.")
+    if files:
+        results = _read_together(figure, files)
+    elif paths := _files_of(figure, folders):
+        results, *others = _groups(figure, paths)
+        if others:
+            raise UserError(
+                f"the {figure} files in {folders.analyses} make {1 + len(others)} pictures, and -o takes one: name the "
+                "files of one set of images and settings."
+            )
+    else:
+        raise _no_files([figure], folders)
+    results = _in_order(results)
+    with style.wide(width):
+        drawing = compose(figure, results, panel)
+    if width > style.WIDTH:
+        style.enlarge(drawing.figure, width / style.WIDTH)
+    style.write(drawing, [path], style.inputs(results), metadata.version("interpret-robust"))
+
+
+def _in_order(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
+    """Return results in the paper's order. Raises UserError where two show one model."""
     in_paper_order = sorted(results, key=labels.order)
     for first, second in pairwise(in_paper_order):
         if labels.label(first) == labels.label(second):
             raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
-    name = style.stem(figure, in_paper_order) + suffix
-    return keep(
-        partial(compose, figure, in_paper_order), folder, name, style.inputs(in_paper_order), say, with_pdf=with_pdf
-    )
+    return in_paper_order
+
+
+def _draw(
+    figure: str,
+    results: Sequence[hdf5.Result],
+    folder: Path,
+    say: Say,
+    suffix: str = "",
+    *,
+    panel: str | None,
+    with_pdf: bool,
+) -> list[Path]:
+    """Draw each panel: the first is named as the figure, and the others end in their own name."""
+    in_paper_order = _in_order(results)
+    stem, sources = style.stem(figure, in_paper_order) + suffix, style.inputs(in_paper_order)
+    first = next(iter(figures.plots(figure)))
+    return [
+        keep(
+            partial(compose, figure, in_paper_order, name),
+            folder,
+            stem if name == first else f"{stem}-{name}",
+            sources,
+            say,
+            with_pdf=with_pdf,
+        )
+        for name in figures.plots(figure, panel)
+    ]
 
 
 def keep(
@@ -97,9 +182,13 @@ def keep(
     return picture
 
 
-def compose(figure: str, results: Sequence[hdf5.Result]) -> style.Drawing:
-    """Return the figure of files that can share a picture; its caption says what stands in the place of gradients."""
-    drawing: style.Drawing = figures.get(figure).draw(results)
+def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = None) -> style.Drawing:
+    """Return a picture of files that can share one, that of a panel or the first.
+
+    Its caption says what stands in the place of gradients.
+    """
+    plot, *_ = figures.plots(figure, panel or None).values()
+    drawing: style.Drawing = plot(results)
     source = labels.maps_of(results[0])
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
     if any(result.doubts for result in results):

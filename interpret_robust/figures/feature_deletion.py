@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, color, new_figure
+from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, job, label, places
 
@@ -88,13 +88,12 @@ def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
     for condition, (axes, title) in enumerate(zip(panels, places(results[0], "condition"), strict=True)):
         for number, result in enumerate(results):
             value, low, high = (100 * result["area/between"][condition]).T
-            variant = job(result)["variant"]
             axes.errorbar(
                 value,
                 np.arange(len(contrasts)) + (number - (len(results) - 1) / 2) * step,
                 xerr=[value - low, high - value],
-                color=color(variant),
-                marker=MARKERS.get(variant, "o"),
+                color=color(job(result)["variant"]),
+                marker=marker(result),
                 markersize=3,
                 linestyle="none",
                 linewidth=0.8,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.figures.style import MARKERS, RC, Drawing, color, new_figure
+from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, short_name
 
@@ -99,8 +99,7 @@ def _anchors(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _look(result: Result) -> tuple[str, str]:
-    variant = job(result)["variant"]
-    return color(variant), MARKERS.get(variant, "o")
+    return color(job(result)["variant"]), marker(result)
 
 
 def _legend(results: Sequence[Result]) -> list[Line2D]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import RC, Drawing, color, line, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, color, marker, name_rows, new_figure, stroke
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, radius
 
@@ -52,11 +52,10 @@ def draw(results: Sequence[Result]) -> Drawing:
 def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
     """Draw PGD's accuracies, with that on natural images at radius 0."""
     for result in results:
-        accuracies, variant = _accuracies(result), job(result)["variant"]
+        accuracies = _accuracies(result)
         value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T
-        style: dict[str, Any] = {"color": color(variant), "linestyle": line(variant)}
-        axes.plot(value, marker="o", markersize=3, linewidth=1.1, **style)
-        axes.fill_between(range(len(value)), low, high, color=color(variant), alpha=0.15, lw=0)
+        axes.plot(value, marker=marker(result), markersize=3, linewidth=1.1, **stroke(result))
+        axes.fill_between(range(len(value)), low, high, color=color(job(result)["variant"]), alpha=0.15, lw=0)
     ticks = ["0", *_radii(results[0])]
     axes.set_xticks(range(len(ticks)), ticks)
     axes.set(ylim=(-3, 103), xlabel="radius of PGD-20", ylabel="accuracy, %")

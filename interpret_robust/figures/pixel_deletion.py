@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, color, new_figure
+from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, places
 
@@ -77,7 +77,7 @@ def _draw_advantages(figure: SubFigure, results: Sequence[Result]) -> None:
                 np.arange(len(rules)) + (number - (len(results) - 1) / 2) * step,
                 xerr=[value - low, high - value],
                 color=color(variant),
-                marker=MARKERS.get(variant, "o"),
+                marker=marker(result),
                 markersize=3,
                 linestyle="none",
                 linewidth=0.8,

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from interpret_robust.figures.style import MARKERS, RC, Drawing, color, line, new_figure
+from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure, stroke
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, places
 
@@ -66,11 +66,10 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
 
 def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:
     stages = _cascade(result)
-    variant = job(result)["variant"]
-    shade, shape = color(variant), MARKERS.get(variant, "o")
+    shade, shape = color(job(result)["variant"]), marker(result)
     value, low, high = result["cascade/mean"][score, : len(stages)].T
     x = [places.index(name) for name in stages]
-    axes.plot(x, value, line(variant), color=shade, marker=shape, markersize=2.5, linewidth=0.9, label=label(result))
+    axes.plot(x, value, marker=shape, markersize=2.5, linewidth=0.9, label=label(result), **stroke(result))
     axes.fill_between(x, low, high, color=shade, alpha=0.2, lw=0)
     mean, lowest, highest = result["random/mean"][score]
     axes.errorbar(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures.style import MARKERS, RC, Drawing, color, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, color, marker, name_rows, new_figure
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
 from interpret_robust.results.hdf5 import Result
@@ -18,7 +18,7 @@ READS = "robustness/2"
 
 
 class Mark(NamedTuple):
-    """How a condition is drawn: its marker, None for that of the variant; size in points; rows below the model's."""
+    """How a condition is drawn: its marker, None for that of the seed; size in points; rows below the model's."""
 
     marker: str | None
     size: float
@@ -90,8 +90,7 @@ def _style(name: str, shape: str, shade: str) -> dict[str, Any]:
 
 def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interval) -> None:
     value, low, high = (100 * number for number in interval)
-    variant = job(result)["variant"]
-    style = _style(name, MARKERS.get(variant, "o"), color(variant))
+    style = _style(name, marker(result), color(job(result)["variant"]))
     axes.errorbar(value, row + MARKS[name].offset, xerr=[[value - low], [high - value]], elinewidth=1, **style)
 
 

@@ -7,7 +7,9 @@ numbers it shows, and the rule by which images were chosen. Equal inputs give eq
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from interpret_robust.core.arrays import AnyArray
@@ -32,6 +36,15 @@ from interpret_robust.results.names import job, label
 WIDTH = 6.75
 """Inches: the text width of a conference paper."""
 
+FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"dpi": 200},
+    ".pdf": {"metadata": {"CreationDate": None}},
+    ".svg": {"metadata": {"Date": None}},
+}
+"""The endings of pictures, and how each is saved: without a date, so that equal inputs give equal bytes."""
+
+_width: ContextVar[float] = ContextVar("width", default=WIDTH)
+
 RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -43,6 +56,7 @@ RC: dict[Any, Any] = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
+    "svg.hashsalt": "irt",
 }
 
 # Okabe and Ito's colors, one for each variant everywhere.
@@ -56,18 +70,19 @@ COLORS = {
     "at-att-reg": "#D55E00",
 }
 # Tol's muted colors that are not like these.
-OTHER_COLORS = ("#CC79A7", "#332288", "#882255", "#999933", "#661100", "#6699CC", "#AA4466", "#117733")
-MARKERS = {
-    "natural": "o",
-    "natural-att": "s",
-    "natural-linear-att": "^",
-    "at": "D",
-    "at-reg": "v",
-    "at-att": "P",
-    "at-att-reg": "X",
-}
+OTHER_COLORS = ("#CC79A7", "#332288", "#882255", "#999933", "#6699CC", "#117733")
+MARKERS = ("o", "s", "^", "D", "v")
+"""The mark of each seed."""
 
-LINES = {"natural-linear-att": ":", "natural-att": "-.", "at-att": "--", "at-att-reg": "-"}
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+"""The line of each seed; of a model without a seed it is the first."""
+
+PERCENTILE = 99
+CEILING = f"it ends at the {PERCENTILE}th percentile of what is shown, so that larger values look like this one."
+"""Where the color scale of maps ends, and how captions say so."""
+
+FAINTEST = 0.25
+"""How opaque a map laid over an image is where it is zero."""
 
 LABEL_GAP = 0.2
 """Share of a logarithmic axis between one label and the next, at least: beside the smallest panel they do not touch."""
@@ -82,10 +97,33 @@ class Drawing:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+@contextmanager
+def wide(inches: float) -> Iterator[None]:
+    """Make figures of another width than that of a conference paper.
+
+    Narrower ones have fewer panels abreast and text of the same size; wider ones are to be enlarged, see `enlarge`.
+    """
+    token = _width.set(inches)
+    try:
+        yield
+    finally:
+        _width.reset(token)
+
+
+def width() -> float:
+    """Return the width in inches for which panels are laid out: that of a conference paper, or less."""
+    return min(WIDTH, _width.get())
+
+
+def legend_columns(names: Sequence[str], inches: float) -> int:
+    """Return how many entries of a legend fit abreast into a width."""
+    return max(1, min(len(names), int(inches / (0.42 + 0.057 * max(map(len, names))))))
+
+
 def new_figure(height: float) -> Figure:
     """Return an empty figure of full width. Nothing global is touched and no window can open."""
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width(), height), layout="constrained")
         FigureCanvasAgg(figure)
     return figure
 
@@ -157,13 +195,47 @@ def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, 
     """Draw the color bar, lying in `axes`, of maps of weights, with a line at the weight that all positions would
     share.
     """
-    figure.colorbar(maps, cax=axes, orientation="horizontal", label=f"{name}\n(line: uniform, {uniform:.2g})")
+    text = f"{name}\n(line: uniform, {uniform:.2g})"
+    figure.colorbar(maps, cax=axes, orientation="horizontal", label=text, extend="max")
     axes.axvline(uniform, color="white", linewidth=1)
 
 
-def line(variant: str) -> str:
-    """Return a variant's line style, for those who cannot go by color."""
-    return LINES.get(variant, "-")
+def overlay(axes: Axes, images: AnyArray, maps: AnyArray, scale: ScalarMappable) -> None:
+    """Draw maps (M, y, x) over their images (M, height, width, C) in a row: an image gray, and a map's colors the more
+    opaque the further from zero they are.
+    """
+    size = images.shape[1:3]
+    gray = images.mean(3).astype(np.uint8)
+    values = strip(maps, size)
+    low, high = (float(limit or 0) for limit in scale.get_clim())
+    strength = np.nan_to_num(np.abs(values) / max(-low, high))
+    opacity = np.where(np.isfinite(values), FAINTEST + (1 - FAINTEST) * np.minimum(1, strength), 0)
+    axes.imshow(strip(gray, size), cmap="gray", vmin=0, vmax=255, interpolation="none")
+    axes.imshow(values, cmap=scale.cmap, vmin=low, vmax=high, alpha=opacity, interpolation="nearest")
+
+
+def ceiling(maps: Sequence[AnyArray]) -> float:
+    """Return where a color scale ends: at a percentile of magnitudes, so that one large weight darkens no other.
+
+    Example:
+        >>> round(ceiling([np.r_[np.linspace(0, 0.1, 999), 0.33]]), 3)
+        0.099
+    """
+    values = np.abs(np.concatenate([np.ravel(array) for array in maps]))
+    values = values[np.isfinite(values)]
+    if not values.any():  # where nothing moved, nothing has a color
+        return 1.0
+    return float(np.percentile(values, PERCENTILE)) or float(values.max())
+
+
+def stroke(result: Result) -> dict[str, Any]:
+    """Return how a model's line is drawn: in the color of its variant, with the dash of its seed."""
+    return {"color": color(job(result)["variant"]), "linestyle": DASHES[(job(result)["seed"] or 0) % len(DASHES)]}
+
+
+def marker(result: Result) -> str:
+    """Return the mark of a model's seed."""
+    return MARKERS[(job(result)["seed"] or 0) % len(MARKERS)]
 
 
 def color(variant: str) -> str:
@@ -178,16 +250,16 @@ def name_rows(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
-    """Draw a statistic (value, low, high) of a model in its row, in its color and with its marker."""
+    """Draw a statistic (value, low, high) of a model in its row, in its color and with the mark of its seed."""
     value, low, high = (float(number) for number in interval)
-    variant = job(result)["variant"]
-    face = "white" if hollow else color(variant)
+    shade = color(job(result)["variant"])
+    face = "white" if hollow else shade
     axes.errorbar(
         value,
         row,
         xerr=[[value - low], [high - value]],
-        color=color(variant),
-        marker=MARKERS.get(variant, "o"),
+        color=shade,
+        marker=marker(result),
         markerfacecolor=face,
         markersize=4.5,
         linestyle="none",
@@ -236,22 +308,42 @@ def save(
     Without PDF one that is there is still drawn anew, so that it never shows other files than the PNG does. The caller
     holds the lock of the picture, see `core.locks`. Raises UserError for a picture that is not irt's.
     """
+    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+    write(drawing, [png, pdf] if with_pdf or pdf.exists() else [png], sources, version)
+    return png
+
+
+def write(drawing: Drawing, paths: Sequence[Path], sources: dict[str, str], version: str) -> None:
+    """Write a drawing to each path, in the format of its ending, and its caption as JSON beside the first.
+
+    Raises UserError for a picture that is not irt's.
+    """
     caption = {"caption": drawing.caption, "inputs": sources, "numbers": drawing.numbers, "version": version}
-    paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf", "json")]
-    png, pdf, text = paths
-    if png.exists() and not text.exists():
-        raise UserError(f"{png} is there and is no picture of irt's: move it, or give another --root.")
-    remove_leftovers(*paths)
+    text = paths[0].with_suffix(".json")
+    if paths[0].exists() and not text.exists():
+        raise UserError(f"{paths[0]} is there and is no picture of irt's: move it, or write elsewhere.")
+    remove_leftovers(*paths, text)
     with mpl.rc_context(RC):
-        with replacing(png) as partial:
-            drawing.figure.savefig(partial, format="png", dpi=200)
-        if with_pdf or pdf.exists():
+        for path in paths:
+            with replacing(path) as partial:
+                drawing.figure.savefig(partial, format=path.suffix[1:], **FORMATS[path.suffix])
             drawing.figure.set_layout_engine("none")  # all is in its place now, and would be placed anew
-            with replacing(pdf) as partial:
-                drawing.figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
     with replacing(text) as partial:
         partial.write_text(json.dumps(_plain(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return png
+
+
+def enlarge(figure: Figure, factor: float) -> None:
+    """Make a figure larger with its text, lines and marks."""
+    width, height = figure.get_size_inches()
+    figure.set_size_inches((width * factor, height * factor))
+    for axes in figure.axes:
+        axes.tick_params(labelsize=RC["font.size"] * factor)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_fontsize(float(text.get_fontsize()) * factor)
+    for stroke in figure.findobj(Line2D):
+        assert isinstance(stroke, Line2D)
+        stroke.set(linewidth=stroke.get_linewidth() * factor, markersize=stroke.get_markersize() * factor)
 
 
 def _plain(value: Any) -> Any:
