@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from interpret_robust.cli import analysis, data, explore, files, models, pictures, study, training
+from interpret_robust.cli import analysis, data, explain, explore, files, models, pictures, study, training
 from interpret_robust.cli.groups import SHORTCUTS, ShortcutGroup
 from interpret_robust.cli.options import with_examples
 from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError, on_one_line
@@ -44,7 +44,7 @@ def irt(context: click.Context, debug: bool) -> None:  # noqa: ARG001
 
 for _command in (
     *(study.reproduce, study.plan, study.audit, study.flags, pictures.report),
-    *(training.train, training.recipes, analysis.analyze, pictures.figure, explore.explore),
+    *(training.train, training.recipes, analysis.analyze, pictures.figure, explore.explore, explain.explain),
     *(data.data, models.model, models.checkpoints, files.verify),
     *(files.show, files.validate, files.export),
 ):

@@ -13,7 +13,7 @@ SHORTCUTS = {"evaluate": "robustness", "gradmap-score": "gradmap-score"}
 
 COMMANDS: Mapping[str, Sequence[str]] = {
     "Whole studies": ("reproduce", "plan", "audit", "flags", "report"),
-    "One step at a time": ("train", "recipes", "analyze", "evaluate", "gradmap-score", "figure", "explore"),
+    "One step at a time": ("train", "recipes", "analyze", "evaluate", "gradmap-score", "figure", "explore", "explain"),
     "Models and data": ("data", "model", "checkpoints", "verify"),
     "Files": ("show", "validate", "export"),
 }

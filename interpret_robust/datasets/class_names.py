@@ -54,6 +54,16 @@ def _key(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").split())
 
 
+def names_of(outputs: Outputs) -> tuple[str, ...]:
+    """Return a name for each output that no other one has.
+
+    Example:
+        >>> names_of([["crane", "n02012849"], ["crane", "n03126707"], ["dog"]])
+        ('crane (0)', 'crane (1)', 'dog')
+    """
+    return tuple(_unique(place, outputs) for place in range(len(outputs)))
+
+
 def _unique(place: int, outputs: Outputs) -> str:
     """Return the first name of an output that no other output begins with, else with its number."""
     name = outputs[place][0]
@@ -68,7 +78,7 @@ def renumber_by_file(data: Dataset, path: Path) -> Dataset:
     outputs = read(path)
     result = renumber(data, outputs)
     if data.class_names == numbered(len(data.class_names)) and len(data.class_names) <= len(outputs):
-        result = data.change(lambda split: split, tuple(_unique(place, outputs) for place in range(len(outputs))))
+        result = data.change(lambda split: split, names_of(outputs))
     if result is None:
         places = find(data.class_names, outputs)
         strange = [name for name, place in zip(data.class_names, places, strict=True) if place is None]

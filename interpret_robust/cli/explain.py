@@ -1,0 +1,145 @@
+"""`irt explain`: what a model makes of one picture, with and without an attack, as a PNG for a slide."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from interpret_robust.cli.options import (
+    COUNT,
+    DATASET,
+    INPUT_FILE,
+    NUMBER,
+    SEED,
+    card_options,
+    device_option,
+    make_root,
+    model_option,
+    overwrite_option,
+    references,
+    root_option,
+    say,
+    warn,
+    with_examples,
+)
+from interpret_robust.core.errors import UserError
+from interpret_robust.results.tables import render
+
+if TYPE_CHECKING:
+    from interpret_robust.models.card import Reference
+    from interpret_robust.models.subject import Subject
+
+EXAMPLES = (
+    "irt explain cat.jpg --model torchvision:resnet18 --class tabby\n"
+    "  irt explain cat.jpg dog.jpg checkpoints/cifar10-small-at-seed0.safetensors\n"
+    "  irt explain cat.jpg --model timm:resnet18 --classes names.json -o cat.png"
+)
+MODEL_ENDINGS = (".safetensors", ".json")
+
+
+@click.command(epilog=with_examples(EXAMPLES))
+@click.argument("subjects", nargs=-1, metavar="PICTURE... [CHECKPOINT]", type=INPUT_FILE)
+@model_option
+@card_options
+@click.option("--class", "class_name", metavar="NAME", help="The true class. [default: the predicted one]")
+@click.option("--eps", type=NUMBER, help="Radius of the attack. [default: that of training, else 8/255]")
+@click.option("--norm", help="Norm of --eps: linf, l2 or l1. [default: that of training]")
+@click.option("--steps", type=COUNT, help="Steps of PGD. [default: 10]")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random start.")
+@click.option("--dataset", type=DATASET, metavar="TEXT", help="Images of --model, of which sizes and classes are.")
+@click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, crop NxN.")
+@click.option("--classes", metavar="FILE", help="JSON or CSV: the classes of the model's outputs in order.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The PNG. [default: in figures/]")
+@click.option("--pdf/--no-pdf", "with_pdf", default=False, help="Also as PDF, beside the PNG.")
+@overwrite_option
+@device_option
+@root_option
+def explain(
+    subjects: tuple[Path, ...],
+    class_name: str | None,
+    eps: float | None,
+    norm: str | None,
+    steps: int | None,
+    seed: int,
+    dataset: str | None,
+    size: int | None,
+    classes: str | None,
+    output: Path | None,
+    with_pdf: bool,
+    overwrite: bool,
+    device: str,
+    root: Path,
+    **card: Any,
+) -> None:
+    """Draw what a model makes of one picture: what it predicts, and on what that rests, with and without an attack.
+
+    Each picture becomes a PNG with the gradient map and the attention (or Grad-CAM) laid over the picture.
+    The attack leads away from the class of --class, and without it from the class that the model predicts.
+    """
+    pictures = [path for path in subjects if path.suffix not in MODEL_ENDINGS]
+    reference = _reference([path for path in subjects if path.suffix in MODEL_ENDINGS], card)
+    _check_pictures(pictures, output)
+    if isinstance(reference, Path) and (dataset, size, classes) != (None, None, None):
+        raise UserError(f"{reference} knows its classes and sizes: leave out --dataset, --size and --classes.")
+
+    from interpret_robust.study import explain as explanations  # which loads torch
+
+    asked = _subject(reference, pictures, dataset, size, classes)
+    for doubt in asked.doubts:
+        warn(doubt)
+    label = None if class_name is None else explanations.class_of(class_name, asked.job["class_names"])
+    if label is None:
+        say("no --class is given: the attack leads away from the class that is predicted, right or wrong")
+    attack = explanations.Attack(eps, norm, explanations.STEPS if steps is None else steps, seed)
+    folder = make_root(root).figures
+    slides = explanations.slides(asked, pictures, attack, label, folder, output)
+    if not overwrite:
+        for slide in slides:
+            slide.check_free(with_pdf=with_pdf)
+    rows = []
+    for explanation, slide in explanations.explain(asked, slides, attack, label, device):
+        rows.append(explanation.row())
+        slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
+    click.echo(render(rows))
+    for slide in slides:
+        click.echo(slide.path)
+
+
+def _reference(checkpoints: list[Path], card: dict[str, Any]) -> "Reference":
+    """Return the one model that is named. Raises UserError for none, for several, and where it is not there."""
+    from interpret_robust.models.card import Card, check_files
+
+    for path in checkpoints:
+        check_files(path)
+    models = [*checkpoints, *references(card)]
+    if len(models) != 1:
+        raise UserError(f"{len(models) or 'no'} models are named: give one, a CHECKPOINT or --model MODEL.")
+    reference: Path | Card = models[0]
+    return Card.read(reference) if isinstance(reference, Path) and reference.suffix == ".json" else reference
+
+
+def _check_pictures(pictures: list[Path], output: Path | None) -> None:
+    """Raise UserError without pictures, where one is not there, and for one file that several would be drawn to."""
+    from interpret_robust.core.files import check_present
+
+    if not pictures:
+        raise UserError("no picture is named: give the path of a PNG, a JPEG or the like, or several.")
+    for path in pictures:
+        check_present(path, "picture", "give the path of a PNG, a JPEG or the like")
+    if output is not None and len(pictures) > 1:
+        raise UserError(f"-o {output} is one file, and {len(pictures)} pictures are named: leave -o out.")
+    if output is not None and output.suffix != ".png":
+        raise UserError(f"-o {output}: give a name that ends in .png.")
+
+
+def _subject(
+    reference: "Reference", pictures: list[Path], dataset: str | None, size: int | None, classes: str | None
+) -> "Subject":
+    """Return the model, one from elsewhere with its dataset, or with the pictures where none is named."""
+    from interpret_robust.datasets.reference import merge
+    from interpret_robust.models.external import subject
+    from interpret_robust.models.unlabeled import bring_with_pictures
+
+    if isinstance(reference, Path) or dataset is not None:
+        return subject(reference, merge(dataset, size, skips_damaged=False, classes=classes))
+    return bring_with_pictures(reference, pictures, size, None if classes is None else Path(classes))

@@ -1,0 +1,71 @@
+"""A model from elsewhere with pictures of which no class is known: its classes are those of its answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from interpret_robust.core.device import exact
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import Dataset, Split
+from interpret_robust.datasets.base import PictureDataset, numbered
+from interpret_robust.datasets.class_names import names_of, read
+from interpret_robust.datasets.framing import Framing
+from interpret_robust.datasets.pictures import Files, PictureArray
+from interpret_robust.models.card import Card
+from interpret_robust.models.declared import framing_of, outputs_of
+from interpret_robust.models.external import ExternalModel, bring, network_of, preprocess_of, trial_image, unwrap
+from interpret_robust.models.logits import tensors_of
+
+USUAL_CLASSES = 1000
+"""Of a library's network that is built without its weights where nobody says how many there are: those of ImageNet."""
+
+
+@exact()
+def bring_with_pictures(
+    card: Card, paths: Sequence[Path], size: int | None = None, classes: Path | None = None
+) -> ExternalModel:
+    """Return the model of a card as one that can be asked about pictures.
+
+    Its classes are those of a file (`datasets.class_names.read`), or those that its library names, or numbers.
+    Pictures are resized and cropped to a square of `size`, or as its library says. The trial sees the first picture.
+    Raises UserError as `models.external.bring` does, and for pictures of several sizes without any of these.
+    """
+    names = None if classes is None else names_of(read(classes))
+    network = unwrap(network_of(card, len(names) if names else USUAL_CLASSES))
+    framing = Framing.square(size) if size is not None else framing_of(card, network)
+    images = PictureArray(
+        Files.list(Path(), [str(path) for path in paths]), np.arange(len(paths)), "the pictures", framing
+    )
+    _ = images.size  # says where pictures have several
+    if names is None and (outputs := outputs_of(card, network)):
+        names = names_of(outputs)
+    if names is None:
+        names = numbered(_count_classes(card, network, _dataset(images, numbered(1))))
+    return bring(network, card, _dataset(images, names), "the pictures")
+
+
+def _dataset(images: PictureArray, class_names: tuple[str, ...]) -> Dataset:
+    """Return the first picture as a dataset. A label says nothing where all are the same, and is needed."""
+    first: Any = images.take(slice(1))
+    split = Split(first, np.zeros(1, np.int64))
+    return PictureDataset("pictures", {"test": lambda: split}, class_names)
+
+
+def _count_classes(card: Card, network: nn.Module, data: Dataset) -> int:
+    """Return with how many classes a network answers a picture. Raises UserError where its answer does not tell."""
+    network.train(mode=False)
+    try:
+        with torch.no_grad():
+            answer = network(preprocess_of(card, network, data.image_shape[0])(trial_image(data)))
+    except UserError:
+        raise
+    except Exception:
+        return USUAL_CLASSES  # `bring` says what is wrong
+    counts = {tensor.shape[1] for tensor in tensors_of(answer) if tensor.ndim == 2}
+    if len(counts) != 1:
+        raise UserError(f"{card.model} does not tell how many classes it has: --classes FILE names them, JSON or CSV.")
+    return max(2, *counts)

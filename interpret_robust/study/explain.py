@@ -1,0 +1,231 @@
+"""What a model makes of one picture, and of the same under PGD, by the functions that analyses are made of."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpret_robust.attacks.ball import Norm, resolve_ball
+from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
+from interpret_robust.attribution.gradients import gradient_map, position_weights, resolved_weight
+from interpret_robust.attribution.scale_rules import as_image
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.device import exact, resolve
+from interpret_robust.core.errors import Say, UserError, unknown
+from interpret_robust.core.file_names import file_part
+from interpret_robust.core.files import check_present, file_sha256
+from interpret_robust.core.locks import Lock
+from interpret_robust.datasets.batches import to_numpy, to_pixels
+from interpret_robust.datasets.class_names import find
+from interpret_robust.datasets.framing import Framing
+from interpret_robust.datasets.pictures import Files, picture
+from interpret_robust.figures import style
+from interpret_robust.figures.explanation import Explanation, Side, draw
+from interpret_robust.models import Classifier
+from interpret_robust.models.external import ExternalModel
+from interpret_robust.models.folded import fold
+from interpret_robust.models.subject import Subject
+from interpret_robust.results.names import WEIGHTS
+
+STEPS = 10
+"""Of PGD, where nobody says how many: somebody waits for the picture."""
+
+LISTED = 10
+"""Classes that a sentence lists; of more only those of the nearest names."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """PGD on one picture; `eps` and `norm` None are those of training, as `attacks.ball.resolve_ball` has them."""
+
+    eps: float | None = None
+    norm: str | None = None
+    steps: int = STEPS
+    seed: int = 0
+
+    def resolve(self, recipe: Mapping[str, Any]) -> tuple[PGD, dict[str, Any]]:
+        """Return the attack, and its settings by name. Raises UserError where one is out of range."""
+        norm: Norm
+        norm, eps = resolve_ball(self.norm, self.eps, recipe)
+        attack = PGD(eps=eps, steps=self.steps, norm=norm)
+        return attack, {"eps": eps, "norm": norm, "steps": self.steps, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture as a model takes it: pixels (1, C, H, W) in [0, 1], what people call it, how it was framed in words."""
+
+    pixels: Tensor
+    name: str
+    framing: str
+
+
+def read(path: Path, subject: Subject) -> Photo:
+    """Return a picture from disk, resized and cropped as the model's images are.
+
+    Raises UserError where there is none, and for what is no picture or a damaged one.
+    """
+    check_present(path, "picture", "give the path of a PNG, a JPEG or the like")
+    channels, height, width = subject.job["image_shape"]
+    try:
+        with picture(Files.list(Path(), [str(path)]), 0) as image:
+            framing = _framing(subject, (image.height, image.width), (height, width))
+            pixels = np.array(framing(image.convert("L" if channels == 1 else "RGB")))
+    except UserError as error:
+        raise UserError(f"a picture cannot be read: {error}.") from error
+    tensor = to_pixels(torch.from_numpy(pixels.reshape(height, width, channels)))
+    return Photo(tensor.permute(2, 0, 1)[None].contiguous(), path.name, framing.text)
+
+
+def _framing(subject: Subject, size: tuple[int, int], shape: tuple[int, int]) -> Framing:
+    """Return how a picture of `size` is resized and cropped to `shape`, both (height, width).
+
+    As the pictures that the model was brought with are; else so that all of the shape is covered.
+    """
+    if isinstance(subject, ExternalModel):
+        framing = getattr(subject.data.reference.images, "framing", None)
+        if framing is not None:
+            return framing  # type: ignore[no-any-return]
+    if shape[0] == shape[1]:
+        return Framing.square(shape[0])
+    scale = max(side / own for side, own in zip(shape, size, strict=True))
+    return Framing((round(scale * size[0]), round(scale * size[1])), shape)
+
+
+def class_of(name: str, class_names: tuple[str, ...]) -> int:
+    """Return the number of a class by its name, without case, or by its number. Raises UserError for another text."""
+    (place,) = find([name], [[known] for known in class_names])
+    if place is not None:
+        return place
+    if name.isascii() and name.isdigit() and int(name) < len(class_names):
+        return int(name)
+    nearest = difflib.get_close_matches(name.lower(), [known.lower() for known in class_names], n=LISTED, cutoff=0.4)
+    choices = [known for known in class_names if len(class_names) <= LISTED or known.lower() in nearest]
+    if not choices:
+        raise UserError(f"unknown class '{name}': none of {len(class_names)} has a name like that.")
+    raise unknown("class", name, choices)
+
+
+@exact()
+def measure(subject: Subject, network: Classifier, photo: Photo, attack: Attack, label: int | None) -> Explanation:
+    """Return what a model makes of a picture and of its adversarial image.
+
+    The random start is that of `irt evaluate` for the first image of a split. The attack leads away from `label`, or,
+    where that is None, from the predicted class. Raises UserError for an attack out of range, and where answers or
+    gradients are not numbers.
+
+    Example:
+        >>> measure(subject, network, photo, Attack(eps=8 / 255), None).row()["prediction"]
+        'cat'
+    """
+    pgd, settings = attack.resolve(subject.job["recipe"])
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    images = photo.pixels.to(device)
+    if device.type == "cpu":
+        network = fold(network)
+    with torch.no_grad():
+        predicted = int(network(images).argmax(1))
+    labels = torch.tensor([predicted if label is None else label], device=device)
+    adversarial = pgd(network, images, labels, per_image_noise(attack.seed, [0]))
+    check_adversarial(network, adversarial, images, pgd.eps, pgd.norm)
+    weight = resolved_weight("auto", subject.job) if subject.local_shape()[0] else None
+    natural, attacked = (_side(subject, network, pixels, labels, weight) for pixels in (images, adversarial))
+    return Explanation(
+        photo.name,
+        subject.name,
+        tuple(subject.job["class_names"]),
+        int(labels),
+        label is None,
+        settings,
+        None if weight is None else WEIGHTS.get(weight, weight),
+        photo.framing,
+        natural,
+        attacked,
+    )
+
+
+def _side(subject: Subject, network: Classifier, images: Tensor, labels: Tensor, weight: str | None) -> Side:
+    gradient = gradient_map("gradient", network, images, labels, [0])
+    weights: AnyArray | None = None
+    if weight is not None:
+        weights = to_numpy(position_weights(network, images, weight)[0]).reshape(subject.local_shape()[1:])
+    with torch.no_grad():
+        probabilities = to_numpy(network(images).float().softmax(1)[0])
+    return Side(_array(images), probabilities, _array(gradient), _array(as_image(gradient, "clip", 0.0)), weights)
+
+
+def _array(images: Tensor) -> AnyArray:
+    """Return the first of images (N, C, H, W) as (H, W, C)."""
+    return to_numpy(images[0].permute(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class Slide:
+    """Where a picture is from, where its explanation is drawn, and what it is drawn of."""
+
+    source: Path
+    path: Path
+    inputs: dict[str, str]
+
+    def _is_drawn(self, *, with_pdf: bool) -> bool:
+        version = metadata.version("interpret-robust")
+        return style.is_drawn(self.path.parent, self.path.stem, self.inputs, version, with_pdf=with_pdf)
+
+    def check_free(self, *, with_pdf: bool) -> None:
+        """Raise UserError where something else is drawn there already."""
+        if self.path.exists() and not self._is_drawn(with_pdf=with_pdf):
+            raise UserError(
+                f"{self.path} is there already, of another picture, model or attack: --overwrite replaces it, and -o "
+                "names another file."
+            )
+
+    def keep(self, explanation: Explanation, say: Say, *, overwrite: bool, with_pdf: bool) -> None:
+        """Draw an explanation, unless it is there already. Raises UserError as `check_free`, unless told to replace."""
+        with Lock(self.path):
+            if self._is_drawn(with_pdf=with_pdf):
+                say(f"{self.path.name} is there already")
+                return
+            if not overwrite:
+                self.check_free(with_pdf=with_pdf)
+            version = metadata.version("interpret-robust")
+            style.save(draw(explanation), self.path.parent, self.path.stem, self.inputs, version, with_pdf=with_pdf)
+
+
+def slides(
+    subject: Subject, paths: Sequence[Path], attack: Attack, label: int | None, folder: Path, output: Path | None
+) -> list[Slide]:
+    """Return where the explanations of pictures are drawn: in `folder`, by the names of picture and model, or at
+    `output`.
+
+    Raises UserError for two pictures that would have one name.
+    """
+    _, settings = attack.resolve(subject.job["recipe"])
+    class_text = "predicted" if label is None else subject.job["class_names"][label]
+    conditions = {"model": subject.sha256, "attack": str(settings), "class": class_text}
+    places = [output or folder / f"{file_part(f'explanation-{path.stem}-{subject.name}')}.png" for path in paths]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UserError(
+                f"{paths[places.index(place)]} and {paths[number]} would both be drawn as {place}: draw one of them "
+                "with -o."
+            )
+    return [
+        Slide(path, place, {path.name: file_sha256(path), **conditions})
+        for path, place in zip(paths, places, strict=True)
+    ]
+
+
+def explain(
+    subject: Subject, slides: Sequence[Slide], attack: Attack, label: int | None, device: str
+) -> Iterator[tuple[Explanation, Slide]]:
+    """Yield the explanation of each picture, see `measure`. Raises UserError as `read` and `measure` do."""
+    photos = [read(slide.source, subject) for slide in slides]
+    network = subject.model(resolve(device))
+    for photo, slide in zip(photos, slides, strict=True):
+        yield measure(subject, network, photo, attack, label), slide

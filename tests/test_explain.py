@@ -1,0 +1,142 @@
+"""`irt explain`: the numbers of one picture are those of PGD and of the gradient, and bad input gets a sentence."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import command
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import interpret_robust as ir
+from interpret_robust.attribution.gradients import loss_gradient
+from interpret_robust.datasets import Dataset
+from interpret_robust.datasets.framing import Framing
+from interpret_robust.models.external import subject
+from interpret_robust.study import explain
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (31, 40, 3), np.uint8)).save(path)
+    return path
+
+
+def test_numbers_are_those_of_pgd_and_the_gradient(
+    irt: command.Irt, checkpoint: Path, picture: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    label, eps = 2, 0.05
+    options = ("--eps", eps, "--norm", "linf", "--steps", 3, "--root", tmp_path, "--device", "cpu")
+    status, out, err = irt("explain", picture, checkpoint, "--class", digits.class_names[label], *options)
+    assert (status, err) == (0, "")
+    drawing = Path(out.splitlines()[-1])
+    assert drawing.parent == tmp_path / "figures"
+    with Image.open(drawing) as drawn_image:
+        assert drawn_image.format == "PNG" and drawn_image.width == 1350
+    numbers = json.loads(drawing.with_suffix(".json").read_text())["numbers"]
+
+    channels, size, _ = digits.image_shape
+    with Image.open(picture) as photo:
+        pixels = np.array(Framing.square(size)(photo.convert("L" if channels == 1 else "RGB")))
+    image = torch.from_numpy(pixels.reshape(1, size, size, channels)).permute(0, 3, 1, 2) / 255
+    network = subject(checkpoint).model(torch.device("cpu"))
+    adversarial = ir.PGD(eps=eps, steps=3)(network, image, torch.tensor([label]))
+    assert 0.9 * eps < float((adversarial - image).abs().max()) <= eps + 1e-6
+    for side, images in (("natural", image), ("adversarial", adversarial)):
+        with torch.no_grad():
+            probabilities = network(images).softmax(1)[0]
+            attention = network.features(images).attention
+        assert attention is not None
+        gradient = loss_gradient(network, images, torch.tensor([label]))
+        drawn = {digits.class_names.index(name): share for name, share in numbers[side]["probabilities"].items()}
+        assert set(drawn) == {label, *probabilities.topk(3).indices.tolist()}
+        assert drawn == {place: pytest.approx(float(probabilities[place]), rel=1e-3) for place in drawn}
+        assert numbers[side]["prediction"] == digits.class_names[int(probabilities.argmax())]
+        assert numbers[side]["largest_gradient"] == pytest.approx(float(gradient.abs().max()), rel=1e-3)
+        assert np.ravel(numbers[side]["weights"]) == pytest.approx(attention.numpy().ravel(), rel=1e-3)
+
+
+def test_the_attack_leads_away_from_the_predicted_class_and_a_drawing_is_not_replaced(
+    irt: command.Irt, checkpoint: Path, picture: Path, tmp_path: Path
+) -> None:
+    arguments = ("explain", picture, checkpoint, "--steps", 1, "-o", tmp_path / "a.png")
+    status, _, err = irt(*arguments)
+    assert status == 0 and "the attack leads away from the class that is predicted" in err
+    numbers = json.loads((tmp_path / "a.json").read_text())["numbers"]
+    assert numbers["attacked_class"] == numbers["natural"]["prediction"]
+    content = (tmp_path / "a.png").read_bytes()
+    assert irt(*arguments)[0] == 0
+    status, _, err = irt(*arguments, "--seed", 1)
+    assert status == 2 and "a.png is there already" in err and "--overwrite" in err
+    assert (tmp_path / "a.png").read_bytes() == content
+    assert irt(*arguments, "--seed", 1, "--overwrite")[0] == 0
+    assert json.loads((tmp_path / "a.json").read_text())["numbers"]["attack"]["seed"] == 1
+
+
+def test_bad_input_gets_a_sentence(irt: command.Irt, checkpoint: Path, picture: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    for arguments, sentence in (
+        ((checkpoint,), "no picture is named"),
+        ((picture,), "no models are named"),
+        ((tmp_path / "none.png", checkpoint), "none.png"),
+        ((text, checkpoint), "text.png"),
+        ((picture, checkpoint, "--eps", 2), "eps"),
+        ((picture, text, checkpoint, "-o", "a.png"), "-o a.png is one file, and 2 pictures are named"),
+        ((picture, checkpoint, "-o", "a.pdf"), "give a name that ends in .png"),
+        ((picture, checkpoint, "--size", 8), "leave out --dataset, --size and --classes"),
+    ):
+        status, out, err = irt("explain", *arguments, "--root", tmp_path)
+        assert (status, out) == (2, "") and sentence in err and "Traceback" not in err
+    assert not (tmp_path / "figures").exists() or not [*(tmp_path / "figures").glob("*.png")]
+
+
+def test_a_class_has_a_name_or_a_number() -> None:
+    names = ("cat", "dog", "7")
+    assert [explain.class_of(name, names) for name in ("DOG", "0", "7")] == [1, 0, 2]
+    with pytest.raises(ir.UserError, match="unknown class 'cta': did you mean 'cat'"):
+        explain.class_of("cta", names)
+    with pytest.raises(ir.UserError, match="unknown class '3'"):
+        explain.class_of("3", names)
+
+
+def small_network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 5),
+    )
+
+
+def test_a_model_from_elsewhere_needs_no_dataset(irt: command.Irt, picture: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps(["ant", "bee", "cat", "dog", "elk"]))
+    arguments = ("explain", picture, "--model", "test_explain:small_network", "--normalize", "none", "--size", 20)
+    for options, classes in (
+        ((), [f"class {place}" for place in range(5)]),
+        (("--classes", names), ["ant", "bee", "cat", "dog", "elk"]),
+    ):
+        path = tmp_path / f"{len(options)}.png"
+        status, _, err = irt(*arguments, *options, "-o", path, "--steps", 1)
+        assert status == 0, err
+        numbers = json.loads(path.with_suffix(".json").read_text())["numbers"]
+        with Image.open(picture) as photo:
+            pixels = np.array(Framing.square(20)(photo.convert("RGB")))
+        logits = small_network()(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2) / 255)
+        share, place = logits.softmax(1).max(1)
+        name = numbers["natural"]["prediction"]
+        assert name == classes[int(place)]
+        assert numbers["natural"]["probabilities"][name] == pytest.approx(float(share.detach()), rel=1e-3)
