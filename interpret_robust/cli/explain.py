@@ -84,20 +84,20 @@ def explain(
 
     from interpret_robust.study import explain as explanations  # which loads torch
 
-    asked = _subject(reference, pictures, dataset, size, classes)
-    for doubt in asked.doubts:
+    subject = _subject(reference, pictures, dataset, size, classes)
+    for doubt in subject.doubts:
         warn(doubt)
-    label = None if class_name is None else explanations.class_of(class_name, asked.job["class_names"])
+    label = None if class_name is None else explanations.class_of(class_name, subject.job["class_names"])
     if label is None:
         say("no --class is given: the attack leads away from the class that is predicted, right or wrong")
     attack = explanations.Attack(eps, norm, explanations.STEPS if steps is None else steps, seed)
     folder = make_root(root).figures
-    slides = explanations.slides(asked, pictures, attack, label, folder, output)
+    slides = explanations.slides(subject, pictures, attack, label, folder, output)
     if not overwrite:
         for slide in slides:
             slide.check_free(with_pdf=with_pdf)
     rows = []
-    for explanation, slide in explanations.explain(asked, slides, attack, label, device):
+    for explanation, slide in explanations.explain(subject, slides, attack, label, device):
         rows.append(explanation.row())
         slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
     click.echo(render(rows))

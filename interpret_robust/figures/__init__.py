@@ -52,11 +52,11 @@ def plots(name: str, panel: str | None = None) -> dict[str, Plot]:
         ['curve', 'correlations', 'outcomes', 'maps']
     """
     module = get(name)
-    every: dict[str, Plot] = getattr(module, "PLOTS", {"": module.draw})
+    panels: dict[str, Plot] = getattr(module, "PLOTS", {"": module.draw})
     if panel is None:
-        return every
-    if list(every) == [""]:
+        return panels
+    if list(panels) == [""]:
         raise UserError(f"the figure {name} has one panel: leave --panel out.")
-    if panel not in every:
-        raise unknown(f"panel of {name}", panel, list(every))
-    return {panel: every[panel]}
+    if panel not in panels:
+        raise unknown(f"panel of {name}", panel, list(panels))
+    return {panel: panels[panel]}

@@ -204,8 +204,8 @@ def _draw_outcome(axes: Axes, result: Result) -> None:
 def draw_maps(results: Sequence[Result]) -> Drawing:
     """Return example images, and below them each model's weights laid over them."""
     models = [result for kind in by_weights(results).values() for result in kind]
-    shown = min(len(results[0]["examples/index"]), int((width() - NAMES) / EXAMPLE))
-    images, scales = results[0]["examples/image"][:shown], _scales(results)
+    count = min(len(results[0]["examples/index"]), int((width() - NAMES) / EXAMPLE))
+    images, scales = results[0]["examples/image"][:count], _scales(results)
     heights = [EXAMPLE_ROW * (1 + len(results)), BARS]
     figure = new_figure(sum(heights))
     with mpl.rc_context(RC):
@@ -213,7 +213,7 @@ def draw_maps(results: Sequence[Result]) -> Drawing:
         first, *rest = parts[0].subplots(1 + len(results), 1)
         first.imshow(strip(images, images.shape[1:3]).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
         for axes, result in zip(rest, models, strict=True):
-            maps = result["examples/attention"][:shown].reshape(shown, *result.config["local_grid"])
+            maps = result["examples/attention"][:count].reshape(count, *result.config["local_grid"])
             overlay(axes, images, maps, scales[weights_of(result)])
         for axes, name in zip((first, *rest), ["image", *map(label, models)], strict=True):
             bare(axes)

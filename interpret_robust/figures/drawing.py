@@ -108,11 +108,11 @@ def draw_to(
     if files:
         results = _read_together(figure, files)
     elif paths := _files_of(figure, folders):
-        results, *others = _groups(figure, paths)
-        if others:
+        results, *more_groups = _groups(figure, paths)
+        if more_groups:
             raise UserError(
-                f"the {figure} files in {folders.analyses} make {1 + len(others)} pictures, and -o takes one: name the "
-                "files of one set of images and settings."
+                f"the {figure} files in {folders.analyses} make {1 + len(more_groups)} pictures, and -o takes one: "
+                "name the files of one set of images and settings."
             )
     else:
         raise _no_files([figure], folders)

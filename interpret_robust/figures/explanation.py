@@ -27,7 +27,7 @@ TITLES, BAR = 0.2, 0.5
 LIST_SHARE = 1.35
 """Width of the list of classes, in widths of a picture."""
 
-EMPHASIS, OTHERS = "#D55E00", "0.6"
+EMPHASIS, NEUTRAL = "#D55E00", "0.6"
 """Colors of the class that is attacked and of the others."""
 
 OPACITY = 0.6
@@ -179,7 +179,7 @@ def _draw_classes(axes: Axes, explanation: Explanation, side: Side) -> None:
     """Draw the probability of each class as a bar, its name above it."""
     top = 0
     for place in _shown_classes(explanation, side):
-        color = EMPHASIS if place == explanation.label else OTHERS
+        color = EMPHASIS if place == explanation.label else NEUTRAL
         lines = _class_text(explanation, side, place)
         axes.text(0, top + len(lines), "\n".join(lines), fontsize=6.5, va="bottom", linespacing=1.1)
         top += len(lines) + 1

@@ -36,7 +36,7 @@ from interpret_robust.results.names import WEIGHTS
 STEPS = 10
 """Of PGD, where nobody says how many: somebody waits for the picture."""
 
-LISTED = 10
+MOST_CHOICES = 10
 """Classes that a sentence lists; of more only those of the nearest names."""
 
 
@@ -94,19 +94,23 @@ def _framing(subject: Subject, size: tuple[int, int], shape: tuple[int, int]) ->
             return framing  # type: ignore[no-any-return]
     if shape[0] == shape[1]:
         return Framing.square(shape[0])
-    scale = max(side / own for side, own in zip(shape, size, strict=True))
+    scale = max(side / length for side, length in zip(shape, size, strict=True))
     return Framing((round(scale * size[0]), round(scale * size[1])), shape)
 
 
 def class_of(name: str, class_names: tuple[str, ...]) -> int:
     """Return the number of a class by its name, without case, or by its number. Raises UserError for another text."""
-    (place,) = find([name], [[known] for known in class_names])
+    (place,) = find([name], [[class_name] for class_name in class_names])
     if place is not None:
         return place
     if name.isascii() and name.isdigit() and int(name) < len(class_names):
         return int(name)
-    nearest = difflib.get_close_matches(name.lower(), [known.lower() for known in class_names], n=LISTED, cutoff=0.4)
-    choices = [known for known in class_names if len(class_names) <= LISTED or known.lower() in nearest]
+    nearest = difflib.get_close_matches(
+        name.lower(), [class_name.lower() for class_name in class_names], n=MOST_CHOICES, cutoff=0.4
+    )
+    choices = [
+        class_name for class_name in class_names if len(class_names) <= MOST_CHOICES or class_name.lower() in nearest
+    ]
     if not choices:
         raise UserError(f"unknown class '{name}': none of {len(class_names)} has a name like that.")
     raise unknown("class", name, choices)
