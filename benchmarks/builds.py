@@ -74,6 +74,7 @@ CASES = (
     Case("attack table, CIFAR-10", (f"evaluate {CIFAR} --limit {{images}}",)),
     Case("four analyses of a model", FOUR),
     Case("alignment", (f"analyze alignment {AT} --limit {{images}}",), images=1000),
+    Case("training, an epoch of at", ("train at --set epochs=1",)),
     Case("report", ("report",), images=100, prepare=FOUR),
     Case("irt --help", ("--help",)),
     Case("irt evaluate --help", ("evaluate --help",)),
@@ -122,7 +123,7 @@ def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int
             build.run(case.arguments(case.prepare, checkpoints))
     for _ in range(rounds):
         for name, build in builds.items():
-            for folder in ("figures",) if case.prepare else ("analyses", "figures"):
+            for folder in ("figures",) if case.prepare else ("analyses", "checkpoints", "figures"):
                 shutil.rmtree(build.root / folder, ignore_errors=True)
             (build.root / "report.html").unlink(missing_ok=True)
             spent[name].append(build.run(case.arguments(case.commands, checkpoints)))

@@ -1,6 +1,5 @@
 """`irt explore`: models side by side on one image while the attack on it grows."""
 
-import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -89,5 +88,5 @@ def explore(
         say(f"models: {', '.join(exhibit.subject.name for exhibit in explorer.exhibits)}")
         say("the page is for this machine alone; Ctrl-C ends it")
         if browser:
-            webbrowser.open(server.address)
+            click.launch(server.address)
         server.serve_until_interrupted()
