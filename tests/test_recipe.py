@@ -9,7 +9,7 @@ import pytest
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
-from interpret_robust.training.recipe import PRESETS, Recipe, default_preset, preset
+from interpret_robust.training.recipe import PRESETS, Recipe, check_overrides, default_preset, preset
 
 
 def recipe(**values: Any) -> Recipe:
@@ -248,3 +248,14 @@ def test_no_preset_has_an_attack_or_rate_out_of_range_at_any_time() -> None:
         for step in range(101):
             assert 0 <= made.attack(step / 100).eps <= made.eps
             assert -math.ulp(1) < made.rate(step / 100) <= made.learning_rate * (1 + 1e-12)
+
+
+def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:
+    check_overrides(["norm=l2", "eps=2"])
+    check_overrides(["eps=12", "norm=l1"])
+    assert preset("quick", "cluttered-digits", ("norm=l1", "eps=12")).eps == 12
+    for changes in (["eps=2"], ["norm=linf", "eps=2"]):
+        with pytest.raises(UserError, match="eps is 2: it must lie within 0 and 1"):
+            check_overrides(changes)
+    with pytest.raises(UserError, match="epochs 0"):
+        check_overrides(["epochs=0"])

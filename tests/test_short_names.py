@@ -83,5 +83,8 @@ def test_a_root_is_made_in_a_folder_that_is_there_and_said(tmp_path: Path) -> No
         open_root(tmp_path / "new")
     with pytest.raises(UserError, match=r"there is no folder .*new to make below in"):
         irt.main(["train", "at", "--root", str(tmp_path / "new" / "below")], standalone_mode=False)
+    for words in (["explore", "--save"], ["figure", "robustness", "-o"], ["explain", "a.png", "-o"]):
+        with pytest.raises(UserError, match=r"there is no folder .*new to write a\.png in: make it"):
+            irt.main([*words, str(tmp_path / "new" / "a.png")], standalone_mode=False)
     assert not (tmp_path / "new").exists()
     assert make_root(tmp_path / "new").root.is_dir() and open_root(tmp_path / "new").root == tmp_path / "new"

@@ -9,7 +9,9 @@ from interpret_robust.cli.options import (
     COUNT,
     DATASET,
     INPUT_FILE,
+    MODEL_ENDINGS,
     NUMBER,
+    OUTPUT_FILE,
     SEED,
     card_options,
     device_option,
@@ -34,7 +36,6 @@ EXAMPLES = (
     "  irt explain cat.jpg dog.jpg checkpoints/cifar10-small-at-seed0.safetensors\n"
     "  irt explain cat.jpg --model timm:resnet18 --classes names.json -o cat.png"
 )
-MODEL_ENDINGS = (".safetensors", ".json")
 
 
 @click.command(epilog=with_examples(EXAMPLES))
@@ -49,7 +50,7 @@ MODEL_ENDINGS = (".safetensors", ".json")
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Images of --model, of which sizes and classes are.")
 @click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, crop NxN.")
 @click.option("--classes", metavar="FILE", help="JSON or CSV: the classes of the model's outputs in order.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The PNG. [default: in figures/]")
+@click.option("-o", "--output", type=OUTPUT_FILE, metavar="FILE", help="The PNG. [default: in figures/]")
 @click.option("--pdf/--no-pdf", "with_pdf", default=False, help="Also as PDF, beside the PNG.")
 @overwrite_option
 @device_option

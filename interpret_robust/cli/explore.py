@@ -9,6 +9,8 @@ from interpret_robust.cli.options import (
     COUNT,
     DATASET,
     INPUT_FILE,
+    MODEL_ENDINGS,
+    OUTPUT_FILE,
     SEED,
     card_options,
     device_option,
@@ -27,7 +29,6 @@ EXAMPLES = (
     "  irt explore my-cat.png --dataset cifar10\n"
     "  irt explore --save explore.html --images 20"
 )
-MODEL_ENDINGS = (".safetensors", ".json")
 
 
 @click.command(epilog=with_examples(EXAMPLES))
@@ -37,7 +38,7 @@ MODEL_ENDINGS = (".safetensors", ".json")
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write one file that opens anywhere.")
+@click.option("--save", type=OUTPUT_FILE, metavar="FILE", help="Write one file that opens anywhere.")
 @click.option("--images", type=COUNT, default=20, show_default=True, help="Images of that file: the first ones.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page. [default: any that is free]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")

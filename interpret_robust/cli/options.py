@@ -69,6 +69,16 @@ def _own_file(text: str) -> Path:
     return resolve(text, [*_folders().list_models(), *sorted(_folders().analyses.glob("*.h5"))])
 
 
+def _output_file(text: str) -> Path:
+    """Return the path of a file to write. Raises UserError where its folder is not there: perhaps it is misspelled."""
+    path = Path(text)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it.")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} in: make it, or correct the name.")
+    return path
+
+
 def _dataset(text: str) -> str:
     """Return the name or path of a dataset. Raises UserError where there is none, before torch is loaded."""
     from interpret_robust.datasets.catalogue import check_name
@@ -82,6 +92,12 @@ MODEL_FILE, DATASET = TextOption("file", _model_file), TextOption("dataset", _da
 
 INPUT_FILE = click.Path(path_type=Path, readable=False)
 """A file that is read: what is wrong with it is said where it is opened."""
+
+MODEL_ENDINGS = (".safetensors", ".json")
+"""Of files that are models, a checkpoint or a card, where a command takes pictures too."""
+
+OUTPUT_FILE = TextOption("file", _output_file)
+"""A file to write, in a folder that is there: looked at before anything is computed."""
 
 RESULT_FILE, OWN_FILE = TextOption("file", _result_file), TextOption("file", _own_file)
 """An answer, and an answer or a checkpoint."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import RESULT_FILE, make_root, open_root, root_option, with_examples
+from interpret_robust.cli.options import OUTPUT_FILE, RESULT_FILE, make_root, open_root, root_option, with_examples
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.spelling import current
 from interpret_robust.results.tables import render
@@ -23,7 +23,8 @@ from interpret_robust.results.tables import render
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OUTPUT_FILE,
+    metavar="FILE",
     help="One picture to this path: .png, .pdf or .svg. Of several panels it is the first, or that of --panel.",
 )
 @click.option(

@@ -1,6 +1,6 @@
 """`irt train` and `irt recipes`: models from variants and seeds, and how they are trained."""
 
-from collections.abc import Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from interpret_robust.cli.options import (
     DURATION,
     NUMBER,
     SEED,
+    Command,
     TextOption,
     dataset_options,
     deadline_after,
@@ -51,12 +52,19 @@ def _recipe(name: str) -> str:
     return name
 
 
-def _override(text: str) -> str:
-    """Return FIELD=VALUE. Raises UserError for an unknown field or another kind of value, before torch is loaded."""
-    from interpret_robust.training.recipe import parse
+def _merge_ball(command: Command) -> Command:
+    """Return a command whose --norm and --eps become changes of its recipe, all checked before torch is loaded."""
 
-    parse(text)
-    return text
+    @wraps(command)
+    def run(*arguments: Any, norm: str | None, eps: float | None, overrides: tuple[str, ...], **rest: Any) -> Any:
+        from interpret_robust.training.recipe import check_overrides
+
+        ball = {"norm": norm, "eps": eps}
+        changes = (*(f"{name}={value}" for name, value in ball.items() if value is not None), *overrides)
+        check_overrides(changes)
+        return command(*arguments, overrides=changes, **rest)
+
+    return run
 
 
 @click.command(epilog=with_examples(EXAMPLES))
@@ -73,7 +81,6 @@ def _override(text: str) -> str:
     "--set",
     "overrides",
     multiple=True,
-    type=TextOption("change of a recipe", _override),
     metavar="FIELD=VALUE",
     help="Change a field of the recipe, such as epochs=4; `irt recipes` lists all.",
 )
@@ -87,6 +94,7 @@ def _override(text: str) -> str:
 @device_option
 @overwrite_option
 @root_option
+@_merge_ball
 @on_all_ranks
 def train(
     variants: tuple[str, ...],
@@ -94,8 +102,6 @@ def train(
     arch: str | None,
     recipe: str | None,
     overrides: tuple[str, ...],
-    norm: str | None,
-    eps: float | None,
     seed: int,
     seeds: int,
     copies: bool,
@@ -131,7 +137,7 @@ def train(
         dataset,
         arch,
         recipe,
-        (*_ball(norm, eps), *overrides),
+        overrides,
         first_seed=seed,
         seeds=max(seeds, 2 if copies else 1),
         folder=folder,
@@ -143,13 +149,6 @@ def train(
     if sentence := doubt(tasks):
         say(sentence)
     do_all(tasks, device, click.echo)
-
-
-def _ball(norm: str | None, eps: float | None) -> Iterator[str]:
-    """Yield the changes of a recipe that --norm and --eps stand for."""
-    for field, value in (("norm", norm), ("eps", eps)):
-        if value is not None:
-            yield f"{field}={value}"
 
 
 @click.command(epilog=with_examples("irt recipes\n  irt recipes paper\n  irt recipes --form csv"))

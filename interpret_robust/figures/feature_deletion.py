@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure
+from interpret_robust.figures.style import RC, Drawing, draw_differences, new_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, job, label, places
+from interpret_robust.results.names import ball, label, places
 
 READS = "feature-deletion/1"
 
@@ -83,29 +83,11 @@ def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
 def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw areas between curves: a group of rows a contrast, a row a model."""
     contrasts = places(results[0], "contrast")
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    step = 0.8 / len(results)
-    for condition, (axes, title) in enumerate(zip(panels, places(results[0], "condition"), strict=True)):
-        for number, result in enumerate(results):
-            value, low, high = (100 * result["area/between"][condition]).T
-            axes.errorbar(
-                value,
-                np.arange(len(contrasts)) + (number - (len(results) - 1) / 2) * step,
-                xerr=[value - low, high - value],
-                color=color(job(result)["variant"]),
-                marker=marker(result),
-                markersize=3,
-                linestyle="none",
-                linewidth=0.8,
-                label=label(result),
-            )
-        axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
-        axes.set(title=title, xlabel="area between, %")
-        axes.grid(visible=False, axis="y")
-    panels[0].set_yticks(range(len(contrasts)), contrasts)
-    panels[0].set_ylim(len(contrasts) - 0.4, -0.6)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.3)
+    panels = {
+        title: [result["area/between"][condition] for result in results]
+        for condition, title in enumerate(places(results[0], "condition"))
+    }
+    draw_differences(figure, results, contrasts, panels, "area between, %")
 
 
 def _numbers(result: Result) -> dict[str, Any]:

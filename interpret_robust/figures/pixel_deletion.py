@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure
+from interpret_robust.figures.style import RC, Drawing, draw_differences, new_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, places
+from interpret_robust.results.names import label, places
 
 READS = "pixel-deletion/1"
 
@@ -66,30 +65,10 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
 def _draw_advantages(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw differences of areas: a panel a control, a group of rows a rule, a row a model."""
     rules, contrasts = places(results[0], "rule"), places(results[0], "contrast")
-    panels = figure.subplots(1, len(CONTRASTS), sharex=True, sharey=True)
-    step = 0.7 / len(results)
-    for contrast, axes in zip(CONTRASTS, panels, strict=True):
-        for number, result in enumerate(results):
-            value, low, high = (100 * result["advantage/accuracy"][:, contrast]).T
-            variant = job(result)["variant"]
-            axes.errorbar(
-                value,
-                np.arange(len(rules)) + (number - (len(results) - 1) / 2) * step,
-                xerr=[value - low, high - value],
-                color=color(variant),
-                marker=marker(result),
-                markersize=3,
-                linestyle="none",
-                linewidth=0.8,
-                label=label(result),
-            )
-        axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
-        axes.set(title=contrasts[contrast], xlabel="difference of areas, % (right of 0: better)")
-        axes.grid(visible=False, axis="y")
-    panels[0].set_yticks(range(len(rules)), rules)
-    panels[0].set_ylim(len(rules) - 0.4, -0.6)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.3)
+    panels = {
+        contrasts[contrast]: [result["advantage/accuracy"][:, contrast] for result in results] for contrast in CONTRASTS
+    }
+    draw_differences(figure, results, rules, panels, "difference of areas, % (right of 0: better)")
 
 
 def _numbers(result: Result) -> dict[str, Any]:

@@ -7,7 +7,7 @@ numbers it shows, and the rule by which images were chosen. Equal inputs give eq
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -198,6 +198,43 @@ def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, 
     text = f"{name}\n(line: uniform, {uniform:.2g})"
     figure.colorbar(maps, cax=axes, orientation="horizontal", label=text, extend="max")
     axes.axvline(uniform, color="white", linewidth=1)
+
+
+def draw_differences(
+    figure: SubFigure,
+    results: Sequence[Result],
+    groups: Sequence[str],
+    panels: Mapping[str, Sequence[AnyArray]],
+    unit: str,
+) -> None:
+    """Draw panels of shares with their intervals: a group of rows for each of `groups`, in it a row a model.
+
+    Args:
+        panels: by title, of each model its value, low and high for each group (groups, 3), as shares.
+        unit: what stands under each panel.
+    """
+    grid = figure.subplots(1, len(panels), sharex=True, sharey=True)
+    for axes, (title, values_by_model) in zip(grid, panels.items(), strict=True):
+        for number, (result, values) in enumerate(zip(results, values_by_model, strict=True)):
+            value, low, high = (100 * values).T
+            axes.errorbar(
+                value,
+                np.arange(len(groups)) + (number - (len(results) - 1) / 2) * 0.7 / len(results),
+                xerr=[value - low, high - value],
+                color=color(job(result)["variant"]),
+                marker=marker(result),
+                markersize=3,
+                linestyle="none",
+                linewidth=0.8,
+                label=label(result),
+            )
+        axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
+        axes.set(title=title, xlabel=unit)
+        axes.grid(visible=False, axis="y")
+    grid[0].set_yticks(range(len(groups)), groups)
+    grid[0].set_ylim(len(groups) - 0.4, -0.6)
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.3)
 
 
 def overlay(axes: Axes, images: AnyArray, maps: AnyArray, scale: ScalarMappable) -> None:

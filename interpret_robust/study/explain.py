@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.attacks.ball import Norm, resolve_ball
-from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
+from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import gradient_map, position_weights, resolved_weight
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
@@ -28,6 +28,7 @@ from interpret_robust.datasets.pictures import Files, picture
 from interpret_robust.figures import style
 from interpret_robust.figures.explanation import Explanation, Side, draw
 from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import NO_CLASS, predicted_classes
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject
@@ -134,10 +135,11 @@ def measure(subject: Subject, network: Classifier, photo: Photo, attack: Attack,
     if device.type == "cpu":
         network = fold(network)
     with torch.no_grad():
-        predicted = int(network(images).argmax(1))
+        predicted = int(predicted_classes(network(images)))
+    if predicted == NO_CLASS:
+        raise UserError(f"{subject.location} answers {photo.name} with what is not a number.")
     labels = torch.tensor([predicted if label is None else label], device=device)
     adversarial = pgd(network, images, labels, per_image_noise(attack.seed, [0]))
-    check_adversarial(network, adversarial, images, pgd.eps, pgd.norm)
     weight = resolved_weight("auto", subject.job) if subject.local_shape()[0] else None
     natural, attacked = (_side(subject, network, pixels, labels, weight) for pixels in (images, adversarial))
     return Explanation(

@@ -1,7 +1,7 @@
 """Every number of a training run, as named presets. Each is a published recipe or one measured here."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -213,7 +213,12 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
         recipe = replace(recipe, flip=recipe.flip and record.can_flip, pad=recipe.pad if record.can_crop else 0)
     if name in ("quick", "cifar-quick") and architecture == "cnn":
         recipe = replace(recipe, **QUICK_CNN)
-    return change(recipe, dict(parse(override) for override in overrides))
+    return change(recipe, dict(map(parse, overrides)))
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raise UserError for changes that no recipe can have, before it is known which one they are of."""
+    change(PRESETS["quick"], dict(map(parse, overrides)))
 
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -252,7 +257,7 @@ def meanings() -> dict[str, str]:
 def parse(override: str) -> tuple[str, Any]:
     """Return a field and its value from `field=value`.
 
-    Raises UserError for an unknown field, and for a value that it cannot have.
+    Raises UserError for an unknown field and for a value of another kind. What is out of range depends on other fields.
 
     Example:
         >>> parse("eps=4/255")[1] == 4 / 255
@@ -268,7 +273,6 @@ def parse(override: str) -> tuple[str, Any]:
     except ValueError:
         kind = "a whole number, such as 4" if KINDS[name] is int else "a number or a fraction, such as 0.5 or 8/255"
         raise UserError(f"{override}: '{text}' is no value for {name}: give {kind}.") from None
-    replace(PRESETS["quick"], **{name: value})  # which refuses what is out of range
     return name, value
 
 

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from interpret_robust.study.base_style import base_style
+
 _FOLDER = Path(__file__).parent
 
 ASSETS: Mapping[str, str] = {"": "page.html", "page.css": "page.css", "page.js": "page.js"}
@@ -23,7 +25,8 @@ USUAL_NAME = "explore.html"
 @cache
 def asset(name: str) -> str:
     """Return the text of one of ASSETS."""
-    return (_FOLDER / ASSETS[name]).read_text(encoding="utf-8")
+    text = (_FOLDER / ASSETS[name]).read_text(encoding="utf-8")
+    return base_style() + text if name == "page.css" else text
 
 
 def whole(content: dict[str, Any]) -> str:

@@ -379,7 +379,7 @@ function plot(canvas, natural, ranks, chosen) {
   const top = Math.max(...natural, 2 / count);
   const y = (weight) => bottom - (weight / top) * (bottom - 10);
   natural.forEach((weight, place) => {
-    context.fillStyle = place === chosen ? ink("--wrong") : ink("--link");
+    context.fillStyle = place === chosen ? ink("--below") : ink("--link");
     context.fillRect(left + ranks[place] * width, y(weight), Math.max(1, width - 1), bottom - y(weight));
   });
   context.strokeStyle = ink("--quiet");

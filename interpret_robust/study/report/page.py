@@ -21,6 +21,7 @@ from interpret_robust.results.names import job
 from interpret_robust.results.tables import Table, fold, without_prefix
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
+from interpret_robust.study.base_style import base_style
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import data_url
 from interpret_robust.study.report.gallery import gallery
@@ -50,7 +51,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
     )
     return environment.get_template("page.html").render(
         version=metadata.version("interpret-robust"),
-        style=_read_asset("page.css"),
+        style=Markup(base_style()) + _read_asset("page.css"),
         page_script=_read_asset("page.js"),
         gallery_script=_read_asset("gallery.js"),
         title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in results}))} look at",
