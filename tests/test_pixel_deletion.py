@@ -23,6 +23,7 @@ from interpret_robust.analyses.pixel_deletion import (
     PixelSettings,
     Reference,
     advantages,
+    pixel_ranks,
     prepare,
     replaced_pixels,
     rows,
@@ -30,6 +31,7 @@ from interpret_robust.analyses.pixel_deletion import (
 )
 from interpret_robust.attribution.controls import sobel
 from interpret_robust.attribution.imputation import impute_pixels, neighbor_weights
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
@@ -246,11 +248,15 @@ def test_pixels_of_equal_magnitude_go_in_random_order() -> None:
     count = 2000
     scores = np.tile([3.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], (count, 1))
     chance = np.stack([stream.random(10) for stream in streams(0, range(count), TIES)])
-    at_forty = replaced_pixels(scores, chance, "deletion", 40)
+
+    def replaced(rule: str, percent: int) -> AnyArray:
+        return replaced_pixels(pixel_ranks(scores, chance, rule), rule, percent)
+
+    at_forty = replaced("deletion", 40)
     np.testing.assert_allclose(at_forty.mean(0), [1, *6 * [0.5], 0, 0, 0], atol=0.04)
-    np.testing.assert_array_equal(replaced_pixels(scores, chance, "insertion", 40), ~at_forty)
-    np.testing.assert_array_equal(replaced_pixels(scores, chance, "ROAD most first", 40), at_forty)
-    from_the_end = replaced_pixels(scores, chance, "ROAD least first", 50).mean(0)
+    np.testing.assert_array_equal(replaced("insertion", 40), ~at_forty)
+    np.testing.assert_array_equal(replaced("ROAD most first", 40), at_forty)
+    from_the_end = replaced("ROAD least first", 50).mean(0)
     np.testing.assert_allclose(from_the_end, [0, *6 * [1 / 3], 1, 1, 1], atol=0.04)
 
 
@@ -317,7 +323,7 @@ def test_tables_say_areas_and_advantages() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"fill": "blurr"}, "unknown replacement of pixels 'blurr': did you mean 'blur'"),
+        ({"fill": "blurr"}, "unknown fill 'blurr': did you mean 'blur'"),
         ({"seed": -1}, "seed is -1"),
         ({"source": "captum:Nothing"}, "unknown attribution of captum 'Nothing'"),
     ],

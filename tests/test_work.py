@@ -496,3 +496,10 @@ def test_a_file_name_is_never_too_long(odd: Dataset, odd_models: list[checkpoint
     this = odd_work(odd_models, odd, tmp_path, **changed)
     assert content(this.run()) == content(this.path)
     assert odd_work(odd_models, odd, tmp_path, **changed).is_done(overwrite=False)
+
+
+@pytest.mark.parametrize(("name", "choice"), [("feature-deletion", "fill"), ("gradient-maps", "target")])
+def test_a_choice_that_there_is_not_is_refused_from_python_too(trained: Path, name: str, choice: str) -> None:
+    settings = analyses.get(name).settings(**{choice: "nothing"})
+    with pytest.raises(UserError, match=f"unknown {choice} 'nothing': known are "):
+        settings.resolve(checkpoint.read(trained).job)

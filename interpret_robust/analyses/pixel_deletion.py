@@ -14,7 +14,7 @@ as it is better than both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy
@@ -28,7 +28,6 @@ from interpret_robust.attribution.controls import sobel
 from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.attribution.imputation import impute_pixels
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.errors import unknown
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, area_under, finite_column_means, rates
 from interpret_robust.datasets import Split
@@ -48,7 +47,6 @@ CONTRASTS = (("map", "edges"), ("map", "random"), ("edges", "random"))
 
 PERCENTS = tuple(range(0, 101, 10))
 
-FILLS = ("mean", "blur")
 BLUR = 8
 """The standard deviation of the blur is the image's shorter side over this."""
 
@@ -115,12 +113,6 @@ class PixelSettings(SourceSettings):
     seed: int = field(
         default=0, metadata={"help": "Of random orders, of ROAD's noise, and of a source that has noise."}
     )
-
-    def resolve(self, job: Any) -> Self:
-        """Return these settings. Raises UserError also for a replacement that there is not."""
-        if self.fill not in FILLS:
-            raise unknown("replacement of pixels", self.fill, FILLS)
-        return super().resolve(job)
 
 
 class Reference(NamedTuple):
@@ -194,23 +186,27 @@ class _Replacement:
             deviation = min(height, width) / BLUR
             self.fill = scipy.ndimage.gaussian_filter(self.images, (0, 0, deviation, deviation), mode="nearest")
 
-    def replace(self, scores: AnyArray, rule: str, percent: int) -> AnyArray:
-        """Return the images with so many percent of their pixels deleted or inserted, in the order of `scores`."""
-        mask = replaced_pixels(scores, self.chance, rule, percent)
+    def replace(self, ranks: AnyArray, rule: str, percent: int) -> AnyArray:
+        """Return the images with so many percent of their pixels deleted or inserted, by their ranks (N, P)."""
+        mask = replaced_pixels(ranks, rule, percent)
         if rule.startswith("ROAD"):
             sources = zip(self.images, mask, self.noise, strict=True)
             return np.stack([impute_pixels(image, places, self.color, noise) for image, places, noise in sources])
         return np.where(mask.reshape(len(mask), 1, *self.images.shape[2:]), self.fill, self.images)
 
 
-def replaced_pixels(scores: AnyArray, chance: AnyArray, rule: str, percent: int) -> AnyArray:
-    """Return which pixels (N, P) a rule replaces when so many percent of them are moved.
+def pixel_ranks(scores: AnyArray, chance: AnyArray, rule: str) -> AnyArray:
+    """Return how many pixels a rule moves before each one, (N, P).
 
     The largest of `scores` (N, P) go first, or the smallest where the rule says so. Pixels of equal scores go in the
     order of `chance` (N, P).
     """
-    order = np.lexsort((chance, scores if rule == "ROAD least first" else -scores))
-    is_moved: AnyArray = np.argsort(order, axis=1) < round(percent / 100 * scores.shape[1])
+    return np.argsort(np.lexsort((chance, scores if rule == "ROAD least first" else -scores)), axis=1)
+
+
+def replaced_pixels(ranks: AnyArray, rule: str, percent: int) -> AnyArray:
+    """Return which pixels (N, P) a rule replaces when so many percent of them are moved, by their ranks."""
+    is_moved: AnyArray = ranks < round(percent / 100 * ranks.shape[1])
     return ~is_moved if rule == "insertion" else is_moved
 
 
@@ -219,8 +215,9 @@ def _answers(
 ) -> AnyArray:
     """Return whether answers are right, and the probability of the predicted class: (2, percent, N)."""
     correct, probability = [], []
+    ranks = pixel_ranks(scores, replacement.chance, rule)
     for percent in PERCENTS:
-        images = torch.from_numpy(replacement.replace(scores, rule, percent)).to(batch.images.device)
+        images = torch.from_numpy(replacement.replace(ranks, rule, percent)).to(batch.images.device)
         logits = model(images)
         correct.append(to_numpy(predicted_classes(logits) == batch.labels))
         of_class = logits.softmax(1).gather(1, predicted.clamp_min(0)[:, None])[:, 0]

@@ -14,7 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import AttackSettings
-from interpret_robust.attacks.pgd import PGD, margin_loss, per_image_noise
+from interpret_robust.attacks.pgd import PGD, margin_loss
 from interpret_robust.attacks.targets import check_rule, choose_targets
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.statistics import Interval, rates
@@ -78,7 +78,7 @@ def rows(model: Classifier, batch: Batch, settings: TargetedSettings) -> dict[st
     with torch.no_grad():
         natural = model(batch.images)
     aims = choose_targets(settings.targets, natural, batch.labels, settings.seed, batch.indices)
-    adversarial = settings.pgd()(model, batch.images, aims, per_image_noise(settings.seed, batch.indices))
+    adversarial = settings(model, batch.images, aims, batch.indices)
     with torch.no_grad():
         logits = model(adversarial)
     columns = {

@@ -1,1 +1,1 @@
-"""Attacks in the l-infinity ball, and checks of adversarial images."""
+"""Attacks in the ball of a norm, and checks of adversarial images."""

@@ -134,8 +134,8 @@ class PGD:
 
         def advance(adversarial: Tensor, labels: Tensor, *bounds: Tensor) -> Tensor:
             gradient = image_gradient(model, adversarial, labels, self.loss)
-            step = ball.direction(gradient, adversarial).mul_(ahead)  # a tensor on a GPU, which `alpha` cannot be
-            return ball.project(torch.add(adversarial, step), *bounds)
+            # Not `alpha`, which a tensor on a GPU cannot be.
+            return ball.project(ball.direction(gradient, adversarial).mul_(ahead).add_(adversarial), *bounds)
 
         chosen_steps = range(self.steps + 1) if steps is None else steps
         constants = (labels, *bounds)

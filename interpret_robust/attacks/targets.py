@@ -19,6 +19,14 @@ def check_rule(rule: str) -> None:
         raise unknown("rule of targets", rule, [*RULES, "a class, such as 3"])
 
 
+def draw_others(labels: Tensor, indices: Sequence[int], classes: int, seed: int, purpose: int) -> Tensor:
+    """Return for each image a class (N,) other than its label, all others being as likely: a function of the seed, the
+    index and the purpose.
+    """
+    steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, purpose)]
+    return (labels + torch.tensor(steps, device=labels.device)) % classes
+
+
 def choose_targets(rule: str, logits: Tensor, labels: Tensor, seed: int, indices: Sequence[int]) -> Tensor:
     """Return a target class of each image, (N,).
 
@@ -45,8 +53,7 @@ def choose_targets(rule: str, logits: Tensor, labels: Tensor, seed: int, indices
     if rule == "next":
         return (labels + 1) % classes
     if rule == "random":
-        steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, PURPOSE)]
-        return (labels + torch.tensor(steps, device=labels.device)) % classes
+        return draw_others(labels, indices, classes, seed, PURPOSE)
     if int(rule) >= classes:
         raise UserError(f"the target is class {rule}, and the model's are 0 to {classes - 1}.")
     return torch.full_like(labels, int(rule))

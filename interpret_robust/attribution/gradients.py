@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.attacks.pgd import cross_entropy
+from interpret_robust.attacks.targets import draw_others
 from interpret_robust.attribution import captum_methods
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError, unknown
@@ -108,8 +109,7 @@ def random_targets(labels: Tensor, indices: Sequence[int], classes: int, seed: i
     """Return for each image a class (N,) other than its label, all others being as likely: a function of seed and
     index.
     """
-    steps = [int(stream.integers(1, classes)) for stream in streams(seed, indices, TARGETS)]
-    return (labels + torch.tensor(steps, device=labels.device)) % classes
+    return draw_others(labels, indices, classes, seed, TARGETS)
 
 
 def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

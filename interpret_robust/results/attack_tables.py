@@ -280,10 +280,10 @@ def _note(table: AttackTable) -> str:
     """Return the sentence on what the numbers are computed from."""
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
-    mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
-    starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
     if not table.readings:
         return "; ".join([_spread(table), f"{data['images']} {data['split']} images"])
+    mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
+    starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
     parts = [
         _spread(table),
         f"{data['images']} {data['split']} images, {labels.ball(settings)}, "

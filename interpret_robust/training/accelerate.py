@@ -120,9 +120,8 @@ def with_own_code(method: Any) -> MethodType:
     uncompiled.
     """
     function = method.__func__
-    code = function.__code__.replace()
-    copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    return MethodType(copy, method.__self__)
+    parts = function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    return MethodType(FunctionType(function.__code__.replace(), *parts), method.__self__)
 
 
 def _say(message: str, error: Exception) -> None:

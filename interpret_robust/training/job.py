@@ -13,7 +13,9 @@ from interpret_robust.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One model: a dataset (`limit` training images (`Split.draw`)), an architecture, a variant, a seed, a recipe."""
+    """One model: a dataset (`limit` of its training images, see `Split.draw`), an architecture, a variant, a seed and a
+    recipe.
+    """
 
     dataset: Dataset
     architecture: str

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interpret_robust.attacks.ball import default_step
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
@@ -56,7 +57,8 @@ def description(kind: str, train: Split, job: Mapping[str, Any]) -> dict[str, An
 def _attack(job: Mapping[str, Any]) -> PGD:
     """Return the attack that the model met in training, by running statistics."""
     recipe = job["recipe"]
-    step, norm = recipe.get("attack_step", recipe["eps"] / 4), recipe.get("norm", "linf")
+    norm = recipe.get("norm", "linf")
+    step = recipe.get("attack_step", default_step(recipe["eps"], norm))
     return PGD(eps=recipe["eps"], step_size=step, steps=recipe.get("attack_steps", STEPS), norm=norm)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from interpret_robust.attacks.ball import LossName, Norm, check_norm, default_st
 from interpret_robust.attacks.norms import Ball, make_ball
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, checked_source, resolved_weight
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, unknown
 
 
 def shares_attack(settings: Any) -> bool:
@@ -41,8 +41,11 @@ class Settings:
     def resolve(self, job: Mapping[str, Any]) -> Self:  # noqa: ARG002
         """Return these settings with nothing left open, for a checkpoint's job.
 
-        Raises UserError for a negative seed.
+        Raises UserError for a negative seed, and for a choice that there is not.
         """
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise unknown(name, getattr(self, name), get_args(kind))
         check_seed(getattr(self, "seed", 0))
         return self
 
