@@ -38,8 +38,8 @@ def test_numbers_are_those_of_pgd_and_the_gradient(
     label, eps = 2, 0.05
     options = ("--eps", eps, "--norm", "linf", "--steps", 3, "--root", tmp_path, "--device", "cpu")
     status, out, err = irt("explain", picture, checkpoint, "--class", digits.class_names[label], *options)
-    assert (status, err) == (0, "")
     drawing = Path(out.splitlines()[-1])
+    assert (status, err) == (0, f"drew {drawing.name}\n")
     assert drawing.parent == tmp_path / "figures"
     with Image.open(drawing) as drawn_image:
         assert drawn_image.format == "PNG" and drawn_image.width == 1350

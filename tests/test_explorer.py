@@ -345,6 +345,44 @@ def test_the_slider_has_the_radius_of_training_in_its_middle() -> None:
     assert radii([0.8])[-1] == "1" and radii([4 / 255])[1:3] == ["0.5/255", "1/255"]
 
 
+def test_the_slider_goes_by_radii_in_l_infinity_alone(
+    explorer: Explorer, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (exhibit.subject.job for exhibit in explorer.exhibits)
+    monkeypatch.setitem(first, "recipe", {"eps": 0.5, "norm": "l2"})
+    monkeypatch.setitem(second, "recipe", {"eps": 6 / 255})
+    setup = explorer.setup()
+    assert (setup["eps"], setup["radii"][-1]) == ("6/255", "12/255")
+    monkeypatch.setitem(second, "recipe", {"eps": 12.0, "norm": "l1"})
+    setup = explorer.setup()
+    assert (setup["eps"], setup["radii"][-1]) == ("8/255", "16/255")
+
+
+class Unanswered(torch.nn.Module):
+    """Answers every image with what is not a number."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :10] * torch.nan
+
+
+def test_the_image_itself_stands_for_what_an_attack_made_nan(explorer: Explorer) -> None:
+    entry, view = explorer.album.entry("3"), View("3", 0, EPS, 4, "cross-entropy")
+    exhibit: Any = SimpleNamespace(network=Unanswered())
+    iterates = dict(measure.trajectory(exhibit, entry, view, SEED))
+    assert iterates[3].isnan().any()
+    assert torch.equal(iterates[4], entry.pixels)
+
+
+def test_the_page_of_the_documentation_has_the_code_of_today() -> None:
+    def code(text: str) -> tuple[str, str]:
+        before, start, rest = text.partition('<script id="baked" type="application/json">')
+        assert start
+        return before, rest.partition("</script>")[2]
+
+    documentation = Path(__file__).parents[1] / "docs" / "explore-cifar10.html"
+    assert code(documentation.read_text(encoding="utf-8")) == code(assets.whole({}))
+
+
 def test_names_tell_models_apart() -> None:
     assert models.names([{"name": "at seed 0"}, {"name": "at-att seed 1"}]) == ["at", "at-att"]
     assert models.names([{"name": "at seed 0"}, {"name": "at seed 1"}]) == ["at seed 0", "at seed 1"]
@@ -429,7 +467,8 @@ def test_the_command_writes_a_page_and_says_what_is_wrong(
         ([str(paths[0]), "gone.png"], "there is no picture gone.png"),
         ([str(paths[0]), "40"], "there is no image '40'"),
         (["gone.safetensors"], "there is no checkpoint gone.safetensors"),
-        (["--root", str(tmp_path / "none")], "there are no checkpoints"),
+        (["--root", str(tmp_path / "none")], "there is no folder .*none: give as --root"),
+        (["--root", str(tmp_path)], "there are no checkpoints"),
     ):
         with pytest.raises(UserError, match=sentence):
             CliRunner().invoke(cli.irt, ["explore", *wrong], catch_exceptions=False)

@@ -9,7 +9,6 @@ from interpret_robust.cli.options import (
     COUNT,
     DATASET,
     INPUT_FILE,
-    MODEL_ENDINGS,
     NUMBER,
     OUTPUT_FILE,
     SEED,
@@ -17,8 +16,8 @@ from interpret_robust.cli.options import (
     device_option,
     make_root,
     model_option,
+    models_and_pictures,
     overwrite_option,
-    references,
     root_option,
     say,
     warn,
@@ -45,7 +44,7 @@ EXAMPLES = (
 @click.option("--class", "class_name", metavar="NAME", help="The true class. [default: the predicted one]")
 @click.option("--eps", type=NUMBER, help="Radius of the attack. [default: that of training, else 8/255]")
 @click.option("--norm", help="Norm of --eps: linf, l2 or l1. [default: that of training]")
-@click.option("--steps", type=COUNT, help="Steps of PGD. [default: 10]")
+@click.option("--steps", type=COUNT, default=10, show_default=True, help="Steps of PGD.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random start.")
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Images of --model, of which sizes and classes are.")
 @click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, crop NxN.")
@@ -60,7 +59,7 @@ def explain(
     class_name: str | None,
     eps: float | None,
     norm: str | None,
-    steps: int | None,
+    steps: int,
     seed: int,
     dataset: str | None,
     size: int | None,
@@ -77,8 +76,8 @@ def explain(
     Each picture becomes a PNG with the gradient map and the attention (or Grad-CAM) laid over the picture.
     The attack leads away from the class of --class, and without it from the class that the model predicts.
     """
-    pictures = [path for path in subjects if path.suffix not in MODEL_ENDINGS]
-    reference = _reference([path for path in subjects if path.suffix in MODEL_ENDINGS], card)
+    models, pictures = models_and_pictures(subjects, card)
+    reference = _reference(models)
     _check_pictures(pictures, output)
     if isinstance(reference, Path) and (dataset, size, classes) != (None, None, None):
         raise UserError(f"{reference} knows its classes and sizes: leave out --dataset, --size and --classes.")
@@ -91,7 +90,7 @@ def explain(
     label = None if class_name is None else explanations.class_of(class_name, subject.job["class_names"])
     if label is None:
         say("no --class is given: the attack leads away from the class that is predicted, right or wrong")
-    attack = explanations.Attack(eps, norm, explanations.STEPS if steps is None else steps, seed)
+    attack = explanations.Attack(eps, norm, steps, seed)
     folder = make_root(root).figures
     slides = explanations.slides(subject, pictures, attack, label, folder, output)
     if not overwrite:
@@ -106,16 +105,13 @@ def explain(
         click.echo(slide.path)
 
 
-def _reference(checkpoints: list[Path], card: dict[str, Any]) -> "Reference":
-    """Return the one model that is named. Raises UserError for none, for several, and where it is not there."""
-    from interpret_robust.models.card import Card, check_files
+def _reference(models: "list[Reference]") -> "Reference":
+    """Return the one model that is named. Raises UserError for none, and for several."""
+    from interpret_robust.models.card import Card
 
-    for path in checkpoints:
-        check_files(path)
-    models = [*checkpoints, *references(card)]
     if len(models) != 1:
         raise UserError(f"{len(models) or 'no'} models are named: give one, a CHECKPOINT or --model MODEL.")
-    reference: Path | Card = models[0]
+    (reference,) = models
     return Card.read(reference) if isinstance(reference, Path) and reference.suffix == ".json" else reference
 
 

@@ -9,13 +9,13 @@ from interpret_robust.cli.options import (
     COUNT,
     DATASET,
     INPUT_FILE,
-    MODEL_ENDINGS,
     OUTPUT_FILE,
     SEED,
     card_options,
     device_option,
     model_option,
-    references,
+    models_and_pictures,
+    open_root,
     root_option,
     say,
     warn,
@@ -62,17 +62,10 @@ def explore(
     IMAGE is the number of an image of the split, or a picture. Without CHECKPOINT and --model, one seed of each variant
     in checkpoints/ is shown. The page is for this machine alone; Ctrl-C ends it.
     """
-    from interpret_robust.core.folders import Folders
-    from interpret_robust.models.card import check_files
-
-    checkpoints = [path for path in subjects if path.suffix in MODEL_ENDINGS]
-    pictures = [path for path in subjects if path.suffix not in MODEL_ENDINGS]
+    models, pictures = models_and_pictures(subjects, card)
     if len(pictures) > 1:
         raise UserError(f"{' and '.join(map(str, pictures))} are two images: give one.")
-    for path in checkpoints:
-        check_files(path)
-    models = [*dict.fromkeys(checkpoints), *references(card)]
-    candidates = [] if models else Folders(root).all_models()
+    candidates = [] if models else open_root(root).all_models()
 
     from interpret_robust.study.explorer import baked, opening  # which load torch
     from interpret_robust.study.explorer.server import Server

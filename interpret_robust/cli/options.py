@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from interpret_robust.core.file_names import resolve
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.parsing import number, seconds
 from interpret_robust.models.model_names import FORMS
+from interpret_robust.results import tables
 
 
 class TextOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -169,7 +170,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what 
 
 form_option = click.option(
     "--form",
-    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+    type=click.Choice(tables.FORMS),
     default="text",
     show_default=True,
     help="How the tables are written.",
@@ -260,6 +261,19 @@ def references(card: dict[str, Any]) -> list[Any]:
     if any(card_fields.values()):
         raise UserError("--weights, --normalize and the like say more of a --model: name one.")
     return []
+
+
+def models_and_pictures(subjects: Sequence[Path], card: dict[str, Any]) -> tuple[list[Any], list[Path]]:
+    """Return the models that are named, a checkpoint that is named twice once, and what is named beside them: pictures.
+
+    Raises UserError, before torch is loaded, for a model that is not there.
+    """
+    from interpret_robust.models.card import check_files
+
+    checkpoints = [path for path in dict.fromkeys(subjects) if path.suffix in MODEL_ENDINGS]
+    for path in checkpoints:
+        check_files(path)
+    return [*checkpoints, *references(card)], [path for path in subjects if path.suffix not in MODEL_ENDINGS]
 
 
 DATA_HELP = "Name, .npz, or pictures: a folder, .csv, .parquet, .tar."

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, draw_differences, new_figure
+from interpret_robust.figures.style import RC, Drawing, draw_differences, legend_columns, new_figure, width
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, label, places
 
@@ -68,7 +68,8 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> No
     grid[0, 0].set(ylim=(0, 102), xlim=(share[0], share[-1]), xticks=np.linspace(0, share[-1], 5).round())
     figure.supxlabel("local features removed", fontsize=8)
     handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), title="removed first")
+    columns = legend_columns(names, width())
+    figure.legend(handles, names, loc="outside upper center", ncols=columns, title="removed first")
 
 
 def _draw_orders(axes: Axes, result: Result, condition: int) -> None:

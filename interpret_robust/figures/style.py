@@ -234,7 +234,8 @@ def draw_differences(
     grid[0].set_yticks(range(len(groups)), groups)
     grid[0].set_ylim(len(groups) - 0.4, -0.6)
     handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.3)
+    columns = legend_columns(names, width())
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.3)
 
 
 def overlay(axes: Axes, images: AnyArray, maps: AnyArray, scale: ScalarMappable) -> None:

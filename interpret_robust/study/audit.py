@@ -80,11 +80,10 @@ def _subject(result: Result) -> str:
 
 def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, str]:
     """Return what `_count_raised` says of each claim on accuracy that something bears on."""
-    attack_results = sorted((result for result in results if result.schema in flags.READS.values()), key=order)
-    flags_by_model = flags.all_of(attack_results)
+    flags_by_model = flags.all_of(results)
     by_seed = {
         (job(result)["variant"], job(result)["seed"]): flags_by_model[name]
-        for result in attack_results
+        for result in sorted(results, key=order)
         if (name := result.config["checkpoint"]["name"]) in flags_by_model
     }
     accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]

@@ -19,13 +19,12 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError, unknown
 from interpret_robust.core.file_names import file_part
-from interpret_robust.core.files import check_present, file_sha256
-from interpret_robust.core.locks import Lock
+from interpret_robust.core.files import file_sha256
 from interpret_robust.datasets.batches import to_numpy, to_pixels
 from interpret_robust.datasets.class_names import find
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import Files, picture
-from interpret_robust.figures import style
+from interpret_robust.figures import drawing, style
 from interpret_robust.figures.explanation import Explanation, Side, draw
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import NO_CLASS, predicted_classes
@@ -33,9 +32,6 @@ from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject
 from interpret_robust.results.names import WEIGHTS
-
-STEPS = 10
-"""Of PGD, where nobody says how many: somebody waits for the picture."""
 
 MOST_CHOICES = 10
 """Classes that a sentence lists; of more only those of the nearest names."""
@@ -45,10 +41,10 @@ MOST_CHOICES = 10
 class Attack:
     """PGD on one picture; `eps` and `norm` None are those of training, as `attacks.ball.resolve_ball` has them."""
 
-    eps: float | None = None
-    norm: str | None = None
-    steps: int = STEPS
-    seed: int = 0
+    eps: float | None
+    norm: str | None
+    steps: int
+    seed: int
 
     def resolve(self, recipe: Mapping[str, Any]) -> tuple[PGD, dict[str, Any]]:
         """Return the attack, and its settings by name. Raises UserError where one is out of range."""
@@ -67,12 +63,11 @@ class Photo:
     framing: str
 
 
-def read(path: Path, subject: Subject) -> Photo:
-    """Return a picture from disk, resized and cropped as the model's images are.
+def read(path: Path, subject: Subject, device: torch.device) -> Photo:
+    """Return a picture that is on disk, resized and cropped as the model's images are.
 
-    Raises UserError where there is none, and for what is no picture or a damaged one.
+    Raises UserError for what is no picture or a damaged one.
     """
-    check_present(path, "picture", "give the path of a PNG, a JPEG or the like")
     channels, height, width = subject.job["image_shape"]
     try:
         with picture(Files.list(Path(), [str(path)]), 0) as image:
@@ -81,7 +76,7 @@ def read(path: Path, subject: Subject) -> Photo:
     except UserError as error:
         raise UserError(f"a picture cannot be read: {error}.") from error
     tensor = to_pixels(torch.from_numpy(pixels.reshape(height, width, channels)))
-    return Photo(tensor.permute(2, 0, 1)[None].contiguous(), path.name, framing.text)
+    return Photo(tensor.permute(2, 0, 1)[None].contiguous().to(device), path.name, framing.text)
 
 
 def _framing(subject: Subject, size: tuple[int, int], shape: tuple[int, int]) -> Framing:
@@ -119,26 +114,23 @@ def class_of(name: str, class_names: tuple[str, ...]) -> int:
 
 @exact()
 def measure(subject: Subject, network: Classifier, photo: Photo, attack: Attack, label: int | None) -> Explanation:
-    """Return what a model makes of a picture and of its adversarial image.
+    """Return what a model makes of a picture, on the device of its network, and of its adversarial image.
 
     The random start is that of `irt evaluate` for the first image of a split. The attack leads away from `label`, or,
     where that is None, from the predicted class. Raises UserError for an attack out of range, and where answers or
     gradients are not numbers.
 
     Example:
-        >>> measure(subject, network, photo, Attack(eps=8 / 255), None).row()["prediction"]
+        >>> measure(subject, network, photo, Attack(8 / 255, None, steps=10, seed=0), None).row()["prediction"]
         'cat'
     """
     pgd, settings = attack.resolve(subject.job["recipe"])
-    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
-    images = photo.pixels.to(device)
-    if device.type == "cpu":
-        network = fold(network)
+    images = photo.pixels
     with torch.no_grad():
         predicted = int(predicted_classes(network(images)))
     if predicted == NO_CLASS:
         raise UserError(f"{subject.location} answers {photo.name} with what is not a number.")
-    labels = torch.tensor([predicted if label is None else label], device=device)
+    labels = torch.tensor([predicted if label is None else label], device=images.device)
     adversarial = pgd(network, images, labels, per_image_noise(attack.seed, [0]))
     weight = resolved_weight("auto", subject.job) if subject.local_shape()[0] else None
     natural, attacked = (_side(subject, network, pixels, labels, weight) for pixels in (images, adversarial))
@@ -179,13 +171,10 @@ class Slide:
     path: Path
     inputs: dict[str, str]
 
-    def _is_drawn(self, *, with_pdf: bool) -> bool:
-        version = metadata.version("interpret-robust")
-        return style.is_drawn(self.path.parent, self.path.stem, self.inputs, version, with_pdf=with_pdf)
-
     def check_free(self, *, with_pdf: bool) -> None:
         """Raise UserError where something else is drawn there already."""
-        if self.path.exists() and not self._is_drawn(with_pdf=with_pdf):
+        folder, name, version = self.path.parent, self.path.stem, metadata.version("interpret-robust")
+        if self.path.exists() and not style.is_drawn(folder, name, self.inputs, version, with_pdf=with_pdf):
             raise UserError(
                 f"{self.path} is there already, of another picture, model or attack: --overwrite replaces it, and -o "
                 "names another file."
@@ -193,14 +182,13 @@ class Slide:
 
     def keep(self, explanation: Explanation, say: Say, *, overwrite: bool, with_pdf: bool) -> None:
         """Draw an explanation, unless it is there already. Raises UserError as `check_free`, unless told to replace."""
-        with Lock(self.path):
-            if self._is_drawn(with_pdf=with_pdf):
-                say(f"{self.path.name} is there already")
-                return
+
+        def make() -> style.Drawing:
             if not overwrite:
                 self.check_free(with_pdf=with_pdf)
-            version = metadata.version("interpret-robust")
-            style.save(draw(explanation), self.path.parent, self.path.stem, self.inputs, version, with_pdf=with_pdf)
+            return draw(explanation)
+
+        drawing.keep(make, self.path.parent, self.path.stem, self.inputs, say, with_pdf=with_pdf)
 
 
 def slides(
@@ -231,7 +219,10 @@ def explain(
     subject: Subject, slides: Sequence[Slide], attack: Attack, label: int | None, device: str
 ) -> Iterator[tuple[Explanation, Slide]]:
     """Yield the explanation of each picture, see `measure`. Raises UserError as `read` and `measure` do."""
-    photos = [read(slide.source, subject) for slide in slides]
-    network = subject.model(resolve(device))
+    place = resolve(device)
+    photos = [read(slide.source, subject, place) for slide in slides]
+    network = subject.model(place)
+    if place.type == "cpu":
+        network = fold(network)
     for photo, slide in zip(photos, slides, strict=True):
         yield measure(subject, network, photo, attack, label), slide

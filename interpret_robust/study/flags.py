@@ -253,9 +253,9 @@ def read(path: Path) -> Result:
 
 
 def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
-    """Return the flags that files of READS let one measure, by the checkpoint's name."""
+    """Return the flags that files of READS among `results` let one measure, by the checkpoint's name."""
     flags_by_model: dict[str, list[Flag]] = {}
-    for subject, evidence in _by_model(results).items():
+    for subject, evidence in _by_model([result for result in results if result.schema in READS.values()]).items():
         flags = flags_by_model.setdefault(subject.name, [])
         for flag, (threshold, measure) in FLAGS.items():
             if measurement := measure(evidence):

@@ -1,7 +1,6 @@
 """What the page can ask: which images and models there are, and what the models answer under an attack."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import metadata
@@ -10,9 +9,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.ball import LossName, resolve_ball
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
+from interpret_robust.models.external import EPS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.models import Exhibit, names
@@ -40,13 +40,13 @@ class Explorer:
         self.exhibits, self.album, self.seed = exhibits, album, seed
         self.first, self.options = first, options
         self._lock = threading.Lock()
-        self._adversarial: OrderedDict[tuple[int, View], Tensor] = OrderedDict()
+        self._adversarial: dict[tuple[int, View], Tensor] = {}
 
     def setup(self) -> dict[str, Any]:
         """Return what the page needs before it shows anything."""
         album, cards = self.album, [exhibit.card() for exhibit in self.exhibits]
-        training_radii = [exhibit.subject.job["recipe"]["eps"] for exhibit in self.exhibits]
-        radius_texts = radii(training_radii)
+        balls = [resolve_ball(None, None, exhibit.subject.job["recipe"]) for exhibit in self.exhibits]
+        radius_texts = radii([eps for norm, eps in balls if norm == "linf"] or [EPS])
         return {
             "version": metadata.version("interpret-robust"),
             "dataset": album.dataset.name,
@@ -54,7 +54,6 @@ class Explorer:
             "shuffled": not album.split.is_in_class_order,
             "classes": album.dataset.class_names,
             "labels": album.split.labels.tolist(),
-            "size": album.dataset.image_shape[1:],
             "models": [card | {"name": name} for card, name in zip(cards, names(cards), strict=True)],
             "radii": radius_texts,
             "eps": radius_texts[len(radius_texts) // 2],
@@ -78,7 +77,7 @@ class Explorer:
     def cells(self, view: View) -> Iterator[dict[str, Any]]:
         """Yield what is known of each model as its attack goes on, all models in turn.
 
-        A message has `model` and `step`, and `cell` where the iterate is looked at, which of the last step it is.
+        A message has `model` and `step`, and `cell` where the iterate is looked at, as that of the last step always is.
         """
         turns = [self._messages(place, view) for place in range(len(self.exhibits))]
         while turns:
@@ -115,7 +114,7 @@ class Explorer:
     def _keep(self, place: int, view: View, adversarial: Tensor) -> None:
         self._adversarial[place, view] = adversarial
         if len(self._adversarial) > MOST_KEPT:
-            self._adversarial.popitem(last=False)
+            del self._adversarial[next(iter(self._adversarial))]
 
     def _messages(self, place: int, view: View) -> Iterator[dict[str, Any]]:
         """Yield the messages of one model. Between two of them others may compute."""

@@ -48,13 +48,14 @@ def trajectory(exhibit: Exhibit, entry: Entry, view: View, seed: int) -> Iterato
     attack = view.attack()
     for step, iterate in attack.iterates(exhibit.network, entry.pixels, labels, view.noise(seed, entry.index)):
         if step == view.steps:
-            check_adversarial(exhibit.network, iterate, entry.pixels, view.eps)
-        yield step, iterate
+            yield step, check_adversarial(exhibit.network, iterate, entry.pixels, view.eps)
+        else:
+            yield step, iterate
 
 
 def is_read(step: int, view: View) -> bool:
     """Return whether the iterate of a step is looked at."""
-    return step == view.steps or (step in READ_AT and step < view.steps)
+    return step == view.steps or step in READ_AT
 
 
 def cell(
@@ -96,10 +97,11 @@ def _answers(logits: Tensor, label: int) -> dict[str, Any]:
 def _positions(exhibit: Exhibit, images: Tensor, adversarial: Tensor) -> dict[str, Any]:
     assert exhibit.weight is not None
     with torch.no_grad():
-        clean, adversarial_local = (exhibit.network.features(pixels).local for pixels in (images, adversarial))
-    distance = to_numpy(position_norm(adversarial_local - clean))
+        clean, attacked = (exhibit.network.features(pixels) for pixels in (images, adversarial))
+    distance = to_numpy(position_norm(attacked.local - clean.local))
     clean_weights, adversarial_weights = (
-        to_numpy(position_weights(exhibit.network, pixels, exhibit.weight)) for pixels in (images, adversarial)
+        to_numpy(position_weights(exhibit.network, pixels, exhibit.weight, features))
+        for pixels, features in ((images, clean), (adversarial, attacked))
     )
     is_ranked = bool((distance != distance[:, :1]).any())
     return {

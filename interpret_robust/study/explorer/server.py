@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from interpret_robust.core.errors import UserError
 from interpret_robust.study.explorer import assets
 from interpret_robust.study.explorer.explorer import Explorer
-from interpret_robust.study.explorer.view import parse
+from interpret_robust.study.explorer.view import parse, whole
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
@@ -130,10 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             case "cells":
                 self._stream(explorer.cells(self._view(query)))
             case "deletions":
-                position = query.get("position", "")
-                if not (position.isascii() and position.isdigit() and len(position) < 10):
-                    raise BadRequestError(400, f"position is '{position[:40]}': give a whole number.")
-                self._stream(explorer.deletions(self._view(query), int(position)))
+                position = whole("position", query.get("position", ""))
+                self._stream(explorer.deletions(self._view(query), position))
             case _:
                 raise BadRequestError(404, "there is nothing of this name here.")
 

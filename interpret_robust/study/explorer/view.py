@@ -16,7 +16,7 @@ MOST_STEPS = 200
 """Of an attack that somebody waits for."""
 
 NOTCHES = 16
-"""Places of the slider of eps above zero; the radius that models were trained with is in its middle."""
+"""Places of the slider of eps above zero; the l-infinity radius that models were trained with is in its middle."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def parse(query: Mapping[str, str], classes: int) -> View:
     for name in names:
         if name not in query:
             raise UserError(f"'{name}' is missing: an address has {', '.join(names)}.")
-    label, steps = (_whole(name, query[name]) for name in ("label", "steps"))
+    label, steps = (whole(name, query[name]) for name in ("label", "steps"))
     if not 0 <= label < classes:
         raise UserError(f"label is {label}: there are {classes} classes, from 0 to {classes - 1}.")
     if not 1 <= steps <= MOST_STEPS:
@@ -59,7 +59,8 @@ def parse(query: Mapping[str, str], classes: int) -> View:
 
 
 def radii(training_radii: Sequence[float]) -> list[str]:
-    """Return the places of the slider of eps, as people write them: from 0 to twice the largest radius of training.
+    """Return the places of the slider of eps, as people write them: from 0 to twice the largest of
+    `training_radii`, which are in l-infinity.
 
     Example:
         >>> radii([8 / 255])[:3]
@@ -71,7 +72,8 @@ def radii(training_radii: Sequence[float]) -> list[str]:
     return ["0", *(f"{255 * share:.4g}/255" if is_whole else f"{share:.4g}" for share in shares)]
 
 
-def _whole(name: str, text: str) -> int:
+def whole(name: str, text: str) -> int:
+    """Return the whole number that a field of an address holds. Raises UserError for another text."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise UserError(f"{name} is '{text[:40]}': give a whole number.")
     return int(text)

@@ -64,7 +64,7 @@ def _on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
 
 def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     """Say which models show signs of hidden gradients, which would make an attack look weaker than it is."""
-    model_flags = flags.all_of([result for result in results if result.schema in flags.READS.values()])
+    model_flags = flags.all_of(results)
     looked_at = sum(map(len, model_flags.values()))
     ids = {model: [flag.id for flag in each if flag.is_raised] for model, each in model_flags.items()}
     phrases = [f"{model} ({', '.join(dict.fromkeys(names))})" for model, names in ids.items() if names]
