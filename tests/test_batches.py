@@ -15,9 +15,11 @@ from interpret_robust.datasets.batches import (
     AUGMENT,
     SHUFFLE,
     TrainingBatches,
+    crop,
+    draw_mirroring,
+    draw_shifts,
     generator,
-    random_crop,
-    random_flip,
+    mirror,
     to_device,
     to_pixels,
 )
@@ -115,7 +117,7 @@ def windows(image: npt.NDArray[np.uint8], pad: int) -> dict[bytes, tuple[int, in
 def test_each_crop_is_a_window_of_its_own_padded_image_and_all_windows_are_as_frequent(pad: int) -> None:
     count = 1000
     images = to_device(split(count), CPU)[0]
-    crops = random_crop(images, pad, torch.Generator().manual_seed(0))
+    crops = crop(images, pad, draw_shifts(count, pad, torch.Generator().manual_seed(0)))
     places = [windows(image.numpy(), pad)[crop.numpy().tobytes()] for image, crop in zip(images, crops, strict=True)]
     places_a_side = 2 * pad + 1
     frequency = np.zeros((places_a_side, places_a_side))
@@ -126,13 +128,13 @@ def test_each_crop_is_a_window_of_its_own_padded_image_and_all_windows_are_as_fr
 
 def test_a_crop_without_padding_changes_nothing() -> None:
     images = to_device(split(9), CPU)[0]
-    assert torch.equal(random_crop(images, 0, torch.Generator().manual_seed(0)), images)
+    assert torch.equal(crop(images, 0, draw_shifts(9, 0, torch.Generator().manual_seed(0))), images)
 
 
 def test_a_flip_mirrors_whole_images_half_of_them() -> None:
     count = 1000
     images = to_device(split(count), CPU)[0]
-    flipped = random_flip(images, torch.Generator().manual_seed(4))
+    flipped = mirror(images, draw_mirroring(count, torch.Generator().manual_seed(4)))
     mirrored = np.zeros(count, bool)
     for row, (image, found) in enumerate(zip(images.numpy(), flipped.numpy(), strict=True)):
         mirrored[row] = np.array_equal(found, image[:, :, ::-1])

@@ -190,6 +190,45 @@ def test_a_table_without_images_is_refused(tmp_path: Path) -> None:
         load(str(tmp_path / "y.parquet"))
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_table_that_was_written_anew_is_read_again(name: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    for places in (range(5), range(5, 8)):
+        content = {"image": [png(PIXELS[i]) for i in places], "label": [LABELS[i] for i in places]}
+        WRITERS[name](tmp_path / "new", pa.table(content))
+        (tmp_path / "new").replace(tmp_path / name)
+        check(load(str(tmp_path / name)).test, list(places))
+
+
+@pytest.mark.parametrize("has_types", [True, False])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_table_without_rows_has_no_pictures(name: str, has_types: bool, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    types = [pa.binary(), pa.int64()] if has_types else [pa.null()] * 2
+    WRITERS[name](tmp_path / name, pa.schema(zip(("image", "label"), types, strict=True)).empty_table())
+    with pytest.raises(UserError, match=r"^the test split of x has no pictures\.$"):
+        _ = load(str(tmp_path / name)).test
+
+
+def test_a_table_without_rows_beside_others_adds_none(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"image": [png(pixels) for pixels in PIXELS], "label": LABELS})
+    for part, rows in enumerate((table[:0], table[:4], table[4:])):
+        write_stream(tmp_path / f"test-{part}.arrow", rows)
+    check(load(str(tmp_path)).test)
+
+
+def test_a_corruption_that_was_written_anew_is_read_again(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 35, 6, 5, 3), np.uint8)
+    labels = np.random.default_rng(1).integers(0, 4, (2, 35))
+    for round_of_images, round_of_labels in ((0, 0), (1, 0), (1, 1)):
+        np.save(tmp_path / "fog.npy", images[round_of_images])
+        np.save(tmp_path / "labels.npy", labels[round_of_labels])
+        test = load(f"{tmp_path}:fog:2").test
+        np.testing.assert_array_equal(test.images, images[round_of_images, 7:14])
+        np.testing.assert_array_equal(test.labels, labels[round_of_labels, 7:14])
+
+
 def test_a_corruption_at_a_severity(tmp_path: Path) -> None:
     folder = tmp_path / "CIFAR-10-C"
     folder.mkdir()

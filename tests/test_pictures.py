@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset, Split, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import PictureArray
+from interpret_robust.datasets.pictures import Files, PictureArray
 from interpret_robust.datasets.reference import Reference, merge
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
@@ -97,6 +98,38 @@ def test_places_are_those_of_numpy_and_batches_do_not_change_pictures(photos: Pa
         images = torch.cat([batch.images for batch in batches])
         np.testing.assert_array_equal((255 * images).round().permute(0, 2, 3, 1), whole)
         assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
+
+
+def test_the_size_of_pictures_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in range(7):
+        write(tmp_path / "set" / "cat" / f"{place}.png", 9, 13, place)
+    split = load(str(tmp_path / "set")).test
+    assert split.take(np.array([2, 5])).images.shape == (2, 9, 13, 3)  # measured of these two alone
+    assert split.images.shape == (7, 9, 13, 3)
+    source = TrainingBatches(split, 6, 0, CPU, pad=2, flip=True, part=slice(1, 4))
+    places: list[int] = []
+    open_file = Files.open
+
+    def count(files: Files, place: int) -> IO[bytes]:
+        places.append(place)
+        return open_file(files, place)
+
+    monkeypatch.setattr(Files, "open", count)
+    assert source.batch(0)[0].shape == (3, 3, 9, 13)
+    assert len(places) == len(set(places)) == 3  # each picture of the part is opened to decode it, and no other one
+
+
+def test_parts_of_batches_of_pictures_are_the_batch(tmp_path: Path) -> None:
+    for place in range(7):
+        write(tmp_path / "set" / "cat" / f"{place}.png", 9, 13, place)
+    split = load(str(tmp_path / "set")).test
+    arrays = Split(split.images[:], split.labels)
+    for step in range(3):
+        whole, *parts = [
+            TrainingBatches(data, 6, 0, CPU, pad=2, flip=True, part=part).batch(step)[0]
+            for data, part in ((arrays, slice(None)), (split, slice(1)), (split, slice(1, 4)), (split, slice(4, 6)))
+        ]
+        assert torch.equal(torch.cat(parts), whole)
 
 
 def test_a_limit_draws_from_all_classes_before_anything_is_decoded(

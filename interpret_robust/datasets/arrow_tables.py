@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,82 +63,83 @@ class _File:
         self.images = lru_cache(CHUNKS_KEPT)(self._images)
 
     def chunk_count(self) -> int:
-        return int(self._reader.num_row_groups if self._is_parquet else len(self._reader))
+        if self._is_parquet:
+            return int(self._content.num_row_groups)
+        return int(self._content.column(self.image_column).num_chunks)
 
     @property
     def _is_parquet(self) -> bool:
         return self.path.suffix == ".parquet"
 
-    @property
-    def _reader(self) -> Any:
-        return _reader(self.path)
+    @cached_property
+    def _content(self) -> Any:
+        """Return a Parquet file, or the table of an Arrow file, mapped into memory. Raises UserError."""
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet
+        except ImportError:
+            raise UserError(
+                f"{self.path} needs pyarrow, which is missing: pip install 'interpret-robust[arrow]'."
+            ) from None
+        try:
+            if self._is_parquet:
+                return pa.parquet.ParquetFile(self.path)
+            source = pa.memory_map(str(self.path))
+            try:
+                return pa.ipc.open_file(source).read_all()
+            except pa.ArrowInvalid:  # a stream, as `datasets` caches it
+                source.seek(0)
+                return pa.ipc.open_stream(source).read_all()
+        except (pa.ArrowException, OSError) as error:
+            kind = self.path.suffix[1:]
+            raise UserError(f"{self.path} is damaged or no {kind} file ({first_line(error)}).") from error
 
     @property
     def schema(self) -> Any:
-        return self._reader.schema_arrow if self._is_parquet else self._reader[0].schema
+        return self._content.schema_arrow if self._is_parquet else self._content.schema
+
+    @cached_property
+    def features(self) -> dict[str, Any]:
+        """Return what Hugging Face's metadata say of each column."""
+        try:
+            content = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
+        except (KeyError, ValueError, TypeError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def image_column(self) -> str:
+        """Return the name of the column of images. Raises UserError where there is none."""
+        names = [name for name in IMAGE_COLUMNS if name in self.schema.names]
+        return self._first("image", names + self._columns_of("Image"))
+
+    @cached_property
+    def label_column(self) -> str:
+        """Return the name of the column of labels. Raises UserError where there is none."""
+        names = [name for name in LABEL_COLUMNS if name in self.schema.names]
+        return self._first("label", self._columns_of("ClassLabel") + names)
+
+    def _columns_of(self, kind: str) -> list[str]:
+        features = self.features.items()
+        return [name for name, feature in features if isinstance(feature, dict) and feature.get("_type") == kind]
+
+    def _first(self, kind: str, names: Sequence[str]) -> str:
+        if not names:
+            columns = ", ".join(self.schema.names)
+            raise UserError(f"{self.path} has the columns {columns}: one called {kind} is needed.")
+        return names[0]
 
     def column(self, chunk: int, name: str) -> Any:
         """Return a column of a chunk, as one array."""
         if self._is_parquet:
-            return self._reader.read_row_group(chunk, columns=[name]).column(name).combine_chunks()
-        return self._reader[chunk].column(name)
+            return self._content.read_row_group(chunk, columns=[name]).column(name).combine_chunks()
+        return self._content.column(name).chunk(chunk)
 
     def _images(self, chunk: int) -> Any:
         """Return the bytes of the images of a chunk."""
-        column = self.column(chunk, image_column(self))
-        return column.field("bytes") if hasattr(column, "field") else column
-
-
-@cache
-def _reader(path: Path) -> Any:
-    """Return a Parquet file, or the record batches of an Arrow file, mapped into memory. Raises UserError."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{path} needs pyarrow, which is missing: pip install 'interpret-robust[arrow]'.") from None
-    try:
-        if path.suffix == ".parquet":
-            return pa.parquet.ParquetFile(path)
-        source = pa.memory_map(str(path))
-        try:
-            file = pa.ipc.open_file(source)
-            return [file.get_batch(number) for number in range(file.num_record_batches)]
-        except pa.ArrowInvalid:  # a stream, as `datasets` caches it
-            source.seek(0)
-            return list(pa.ipc.open_stream(source))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is damaged or no {path.suffix[1:]} file ({first_line(error)}).") from error
-
-
-def image_column(file: _File) -> str:
-    """Return the name of a file's column of images. Raises UserError where there is none."""
-    names = [name for name in IMAGE_COLUMNS if name in file.schema.names]
-    names += [name for name, feature in _features(file).items() if _kind(feature) == "Image"]
-    if not names:
-        raise UserError(f"{file.path} has the columns {', '.join(file.schema.names)}: one called image is needed.")
-    return names[0]
-
-
-def _label_column(file: _File) -> str:
-    names = [name for name, feature in _features(file).items() if _kind(feature) == "ClassLabel"]
-    names += [name for name in LABEL_COLUMNS if name in file.schema.names]
-    if not names:
-        raise UserError(f"{file.path} has the columns {', '.join(file.schema.names)}: one called label is needed.")
-    return names[0]
-
-
-def _features(file: _File) -> dict[str, Any]:
-    """Return what Hugging Face's metadata say of each column."""
-    try:
-        content = json.loads((file.schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _kind(feature: Any) -> Any:
-    return feature.get("_type") if isinstance(feature, dict) else None
+        column = self.column(chunk, self.image_column)
+        images = column.field("bytes") if hasattr(column, "field") else column
+        return images.cast("binary") if images.type == "null" else images  # null where no row has bytes
 
 
 def list_tables(source: Path) -> Listings:
@@ -153,7 +154,7 @@ def list_tables(source: Path) -> Listings:
 
 
 def _class_names(file: _File) -> list[str] | None:
-    names = _features(file).get(_label_column(file), {}).get("names")
+    names = file.features.get(file.label_column, {}).get("names")
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
@@ -161,13 +162,13 @@ def _listing(files: Sequence[_File]) -> LabeledPictures:
     import pyarrow.compute as pc
 
     labels: list[str | int] = []
-    places = []
+    places = [np.empty((0, 4), np.int64)]
     for number, file in enumerate(files):
         for chunk in range(file.chunk_count()):
             lengths = pc.fill_null(pc.binary_length(file.images(chunk)), 0).to_numpy(zero_copy_only=False)
             rows = np.arange(len(lengths))
             places.append(np.stack([np.full_like(rows, number), np.full_like(rows, chunk), rows, lengths], 1))
-            labels += file.column(chunk, _label_column(file)).to_pylist()
+            labels += file.column(chunk, file.label_column).to_pylist()
     if any(label is None for label in labels):
         raise UserError(f"{files[0].path}: {labels.count(None)} pictures have no label: leave them out.")  # type: ignore[arg-type]
     return TableRows(files, np.concatenate(places).astype(np.int64)), labels, None

@@ -43,7 +43,7 @@ class Split:
         """Return the first `limit` images, all of them for None."""
         if limit is None:
             return self
-        return self._take(slice(limit))
+        return self.take(slice(limit))
 
     def draw(self, limit: int | None) -> "Split":
         """Return `limit` images that stand for the split, all of them for None.
@@ -58,15 +58,12 @@ class Split:
         """
         if limit is None or limit >= len(self) or not self.is_in_class_order:
             return self.first(limit)
-        return self._take(self._fair_order[:limit])
+        return self.take(self._fair_order[:limit])
 
-    def _take(self, places: slice | npt.NDArray[np.int64]) -> "Split":
+    def take(self, places: slice | npt.NDArray[np.int64]) -> "Split":
+        """Return the images at some places, in their order; of pictures none is decoded."""
         masks = None if self.masks is None else _part(self.masks, places)
         return Split(_part(self.images, places), self.labels[places], masks)
-
-    def take(self, places: npt.NDArray[np.int64]) -> "Split":
-        """Return the images at some places, in their order; of pictures none is decoded."""
-        return self._take(places)
 
     @property
     def pictures(self) -> dict[str, Any] | None:

@@ -60,7 +60,7 @@ class TrainingBatches:
         pad: zero pixels added on each side before a random crop back to size; 0 for none.
         flip: mirror half of the images.
         part: which images of each batch are given. What an image looks like does not depend on it: all that is random
-            is drawn for the whole batch.
+            is drawn for the whole batch, and only these images are decoded.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class TrainingBatches:
         """Return pixels (part, C, H, W) float32 in [0, 1] and labels (part,) of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         indices = self._order(epoch)[position * self.batch_size :][: self.batch_size]
-        images = self.images[indices]
+        part = indices[self.part]
+        images = self.images[part]
         random = generator(self.device, self.seed, AUGMENT, step)
         if self.pad:
-            images = random_crop(images, self.pad, random)
+            images = crop(images, self.pad, draw_shifts(self.batch_size, self.pad, random)[:, self.part])
         if self.flip:
-            images = random_flip(images, random)
-        images = images[self.part]
-        return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[indices[self.part]]
+            images = mirror(images, draw_mirroring(self.batch_size, random)[self.part])
+        return to_pixels(images).contiguous(memory_format=torch.channels_last), self.labels[part]
 
     def noise(self, step: int) -> Tensor:
         """Return uniform noise (part, C, H, W) in [-1, 1): where the attack on a step's images begins."""
@@ -105,20 +105,28 @@ class TrainingBatches:
         return torch.randperm(len(self.labels), generator=random, device=self.device)
 
 
-def random_crop(images: Tensor, pad: int, random: torch.Generator) -> Tensor:
-    """Pad each side by `pad` zeros and cut each image (N, C, H, W) back to size at its own random place."""
+def draw_shifts(count: int, pad: int, random: torch.Generator) -> Tensor:
+    """Return rows and columns (2, count) int64 from 0 to 2 `pad`: where crops of padded images begin."""
+    return torch.randint(0, 2 * pad + 1, (2, count), generator=random, device=random.device)
+
+
+def crop(images: Tensor, pad: int, shifts: Tensor) -> Tensor:
+    """Pad each side by `pad` zeros and cut each image (N, C, H, W) back to size at its own place of (2, N)."""
     count, _, height, width = images.shape
     canvas = F.pad(images, (pad, pad, pad, pad))
-    shift = torch.randint(0, 2 * pad + 1, (2, count), generator=random, device=images.device)
-    rows = shift[0, :, None] + torch.arange(height, device=images.device)
-    columns = shift[1, :, None] + torch.arange(width, device=images.device)
+    rows = shifts[0, :, None] + torch.arange(height, device=images.device)
+    columns = shifts[1, :, None] + torch.arange(width, device=images.device)
     image = torch.arange(count, device=images.device)[:, None, None]
     return canvas.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def random_flip(images: Tensor, random: torch.Generator) -> Tensor:
-    """Mirror each image (N, C, H, W) left to right with probability one half."""
-    is_mirrored = torch.rand(len(images), generator=random, device=images.device) < 0.5
+def draw_mirroring(count: int, random: torch.Generator) -> Tensor:
+    """Return for each image whether it is mirrored (count,), with probability one half."""
+    return torch.rand(count, generator=random, device=random.device) < 0.5
+
+
+def mirror(images: Tensor, is_mirrored: Tensor) -> Tensor:
+    """Mirror those images of (N, C, H, W) left to right for which (N,) says so."""
     return torch.where(is_mirrored[:, None, None, None], images.flip(3), images)
 
 

@@ -11,7 +11,7 @@ from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.files import remove_leftovers, stamp, tree_stamp
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.plugins import load_entry_point, registered
-from interpret_robust.datasets import picture_sources, sources
+from interpret_robust.datasets import cifar_c, picture_sources, sources
 from interpret_robust.datasets.base import Dataset, numbered
 from interpret_robust.datasets.class_names import renumber_by_file
 from interpret_robust.datasets.npz import Arrays, check_file, content_of, load_arrays, read_npz, write_npz
@@ -97,8 +97,8 @@ def load(name: str) -> Dataset:
     """Return the dataset called `name`, or at that path: generated or fetched where it is not there yet.
 
     What stands behind a question mark says how it is read (`datasets.reference`). Arrays are kept in memory, pictures
-    are not decoded until they are asked for, and files that were written anew are read again. Raises UserError for an
-    unknown name, a file that breaks the convention, or data that cannot be had.
+    are not decoded until they are asked for, and files at a path that were written anew are read again. Raises
+    UserError for an unknown name, a file that breaks the convention, or data that cannot be had.
     """
     return _load(Reference.parse(name), version(name))
 
@@ -106,7 +106,9 @@ def load(name: str) -> Dataset:
 def version(name: str) -> tuple[object, ...]:
     """Return what differs where the files of a dataset were written anew, see `core.files.stamp`."""
     reference = Reference.parse(name)
-    return tree_stamp(Path(reference.location)), stamp(reference.classes)
+    corruption = cifar_c.parse(reference.location)
+    paths = cifar_c.files(*corruption[:2]) if corruption else (Path(reference.location),)
+    return (*map(tree_stamp, paths), stamp(reference.classes))
 
 
 @lru_cache(maxsize=2)

@@ -34,6 +34,11 @@ def corruptions(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.npy") if path.stem != LABELS)
 
 
+def files(folder: Path, corruption: str) -> tuple[Path, Path]:
+    """Return the files of a corruption's images and of the labels."""
+    return folder / f"{corruption}.npy", folder / f"{LABELS}.npy"
+
+
 def load(folder: Path, corruption: str, severity: str) -> Dataset:
     """Return one severity of a corruption, as test images.
 
@@ -45,7 +50,7 @@ def load(folder: Path, corruption: str, severity: str) -> Dataset:
         raise UserError(
             f"{folder}:{corruption}:{severity}: the severity is '{severity}', and must be 1 to {SEVERITIES}."
         )
-    images, labels = (_read(folder / f"{name}.npy") for name in (corruption, LABELS))
+    images, labels = map(_read, files(folder, corruption))
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) % SEVERITIES:
         raise UserError(
             f"{folder / corruption}.npy has shape {images.shape} of {images.dtype}, and not uint8 (5 N, H, W, 3)."

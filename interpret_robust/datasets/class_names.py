@@ -33,7 +33,7 @@ def renumber(data: Dataset, outputs: Outputs) -> Dataset | None:
         return None
     labels = np.array(places, np.int64)
     own_names = dict(zip(places, data.class_names, strict=True))
-    names = tuple(own_names.get(place) or _unique(place, outputs) for place in range(len(outputs)))
+    names = tuple(own_names.get(place) or name for place, name in enumerate(names_of(outputs)))
     if names == data.class_names:
         return data
 
@@ -55,19 +55,15 @@ def _key(name: str) -> str:
 
 
 def names_of(outputs: Outputs) -> tuple[str, ...]:
-    """Return a name for each output that no other one has.
+    """Return a name for each output: its first, with its number where other outputs begin with that name too.
 
     Example:
         >>> names_of([["crane", "n02012849"], ["crane", "n03126707"], ["dog"]])
         ('crane (0)', 'crane (1)', 'dog')
     """
-    return tuple(_unique(place, outputs) for place in range(len(outputs)))
-
-
-def _unique(place: int, outputs: Outputs) -> str:
-    """Return the first name of an output that no other output begins with, else with its number."""
-    name = outputs[place][0]
-    return name if sum(output[0] == name for output in outputs) == 1 else f"{name} ({place})"
+    names = [output[0] for output in outputs]
+    counts = Counter(names)
+    return tuple(name if counts[name] == 1 else f"{name} ({place})" for place, name in enumerate(names))
 
 
 def renumber_by_file(data: Dataset, path: Path) -> Dataset:
@@ -76,9 +72,9 @@ def renumber_by_file(data: Dataset, path: Path) -> Dataset:
     Raises UserError where the file lacks a class.
     """
     outputs = read(path)
-    result = renumber(data, outputs)
     if data.class_names == numbered(len(data.class_names)) and len(data.class_names) <= len(outputs):
-        result = data.change(lambda split: split, names_of(outputs))
+        return data.change(lambda split: split, names_of(outputs))
+    result = renumber(data, outputs)
     if result is None:
         places = find(data.class_names, outputs)
         strange = [name for name, place in zip(data.class_names, places, strict=True) if place is None]

@@ -7,12 +7,13 @@ FOLDER/masks/...                                    PNGs of the same paths, but 
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets.listing import SPLITS, Listing, Listings
+from interpret_robust.datasets.listing import Listing, Listings, split_words
 from interpret_robust.datasets.pictures import Files, Pictures, size_of
 
 MASKS = "masks"
@@ -23,11 +24,8 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
     Raises UserError where there are training images alone.
     """
-    folders = {
-        part: path
-        for part, names in SPLITS.items()
-        if (path := next((folder / name for name in names if (folder / name).is_dir()), None))
-    }
+    words = split_words(lambda word: (folder / word).is_dir())
+    folders = {part: folder / word for part, word in words.items()}
     if folders and "test" not in folders:
         raise UserError(f"{folder} has {folders['train'].name}/ but no test/ or val/ beside it: add one of them.")
     return folders or {"test": folder}
@@ -47,11 +45,7 @@ def list_folder(folder: Path) -> Listings:
             f"{folders['test']} has the class '{strange[0]}', which {folders['train']} lacks: both need one set of "
             "classes."
         )
-
-    def list_split(part: str) -> Listing:
-        return _list_split(folder, folders[part], names)
-
-    return Listings(names, {part: lambda part=part: list_split(part) for part in folders})  # type: ignore[misc]
+    return Listings(names, {part: partial(_list_split, folder, path, names) for part, path in folders.items()})
 
 
 def has_classes(folder: Path) -> bool:
@@ -103,9 +97,8 @@ def _masks(folder: Path, split: Path, files: Files) -> Files | None:
 
 def check_masks(files: Pictures, masks: Files) -> Files:
     """Return masks. Raises UserError where one is missing, damaged, or not of its picture's size."""
-    absent = [masks.folder / name for name in masks.names if not (masks.folder / name).is_file()]
-    if absent:
-        raise UserError(f"{len(absent)} of {len(masks)} masks are missing, the first is {absent[0]}.")
+    if absent := masks.absent_names:
+        raise UserError(f"{len(absent)} of {len(masks)} masks are missing, the first is {masks.folder / absent[0]}.")
     for place in range(len(masks)):
         path = masks.folder / masks.name(place)
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.image_folder import check_masks
-from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, listings_of
+from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, listings_of, split_words
 from interpret_robust.datasets.pictures import Files
 
 COLUMNS = {
@@ -30,12 +30,11 @@ Row = dict[str, str]
 def list_csv(path: Path) -> Listings:
     """Return what a CSV file lists. Raises UserError for a file that is no such list, or files that are missing."""
     rows = _rows(path)
-    splits: dict[str, LabeledPictures] = {}
-    for part, words in SPLITS.items():
-        word = next((word for word in words if any(row.get("split", "test") == word for row in rows)), None)
-        if word is not None:
-            splits[part] = _listing(path, [row for row in rows if row.get("split", "test") == word])
-    return listings_of(path, splits)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.get("split", "test"), []).append(row)
+    words = split_words(lambda word: word in groups)
+    return listings_of(path, {part: _listing(path, groups[word]) for part, word in words.items()})
 
 
 def _rows(path: Path) -> list[Row]:
@@ -70,8 +69,7 @@ def _columns(path: Path, header: Sequence[str]) -> Row:
 
 def _listing(path: Path, rows: Sequence[Row]) -> LabeledPictures:
     files = Files.list(path.parent, [row["file"] for row in rows])
-    absent = [name for name in files.names if not (path.parent / name).is_file()]
-    if absent:
+    if absent := files.absent_names:
         raise UserError(f"{path}: {len(absent)} of {len(rows)} files are missing, the first is {absent[0]}.")
     masks = [row.get("mask", "") for row in rows]
     if any(masks) and not all(masks):

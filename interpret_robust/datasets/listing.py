@@ -66,14 +66,15 @@ def listings_of(
     if strange := sorted(every_text - numbers.keys()):
         raise UserError(f"{source} has the label '{strange[0]}', and {len(class_names)} classes, 0 to one less.")
     listings = {
-        part: Listing(pictures, np.array([numbers[text] for text in texts[part]], np.int64), masks)
+        part: partial(Listing, pictures, np.array([numbers[text] for text in texts[part]], np.int64), masks)
         for part, (pictures, _, masks) in splits.items()
     }
-    return Listings(tuple(class_names), {part: partial(_identity, listing) for part, listing in listings.items()})
+    return Listings(tuple(class_names), listings)
 
 
-def _identity(listing: Listing) -> Listing:
-    return listing
+def split_words(is_there: Callable[[str], bool]) -> dict[str, str]:
+    """Return the word of each split, the first of SPLITS that is there; no entry for a split without one."""
+    return {part: word for part, words in SPLITS.items() if (word := next(filter(is_there, words), None))}
 
 
 def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -88,11 +89,8 @@ def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
         raise UserError(
             f"{source}: {strange[0].name} names no split, and other files do: call it train-..., or test-..."
         )
-    files: dict[str, list[Path]] = {}
-    for part, names in SPLITS.items():
-        if word := next((name for name in names if name in words.values()), None):
-            files[part] = [path for path in paths if words[path] == word]
-    return files
+    chosen_words = split_words(lambda word: word in words.values())
+    return {part: [path for path in paths if words[path] == word] for part, word in chosen_words.items()}
 
 
 def _split_word(path: Path) -> str | None:

@@ -60,6 +60,11 @@ class Files:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def absent_names(self) -> Sequence[str]:
+        """Return the paths at which there is no file."""
+        return [name for name in self.names if not (self.folder / name).is_file()]
+
     def name(self, place: int) -> str:
         """Return the path of a picture below the folder."""
         return self.names[place]
@@ -220,8 +225,11 @@ class PictureArray:
         return np.asarray(color if self.framing is None else self.framing(color))
 
     def take(self, places: Any) -> Self:
-        """Return some of the pictures, of which none is decoded."""
-        return replace(self, places=self.places[places])
+        """Return some of the pictures, of which none is decoded; a size that was measured is not measured again."""
+        part = replace(self, places=self.places[places])
+        if "size" in vars(self):
+            vars(part)["size"] = self.size
+        return part
 
     def frame(self, framing: Framing) -> Self:
         """Return the pictures with a framing, unless they have one."""
