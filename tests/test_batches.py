@@ -16,6 +16,7 @@ from interpret_robust.datasets.batches import (
     SHUFFLE,
     TrainingBatches,
     crop,
+    default_batch_size,
     draw_mirroring,
     draw_shifts,
     generator,
@@ -178,3 +179,13 @@ def test_noise_is_uniform_and_another_at_each_step() -> None:
     assert first.min() >= -1 and first.max() < 1
     assert abs(float(first.mean())) < 0.01 and abs(float(first.var()) - 1 / 3) < 0.01
     assert torch.equal(first, batches(2000, 1000).noise(0))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(28, 28, 250), (64, 64, 250), (64, 65, 250), (65, 65, 248), (224, 160, 29), (2000, 999, 1)],
+)
+def test_as_many_images_are_computed_at_once_as_hold_a_million_pixels_and_250_at_most(
+    height: int, width: int, size: int
+) -> None:
+    assert default_batch_size(height, width) == size

@@ -142,7 +142,7 @@ def test_the_answer_does_not_depend_on_the_batches(
 ) -> None:
     path = saved(tmp_path / "x.npy", changed(color.test.images) / np.float32(255))
     whole = asked(path, model, color)
-    monkeypatch.setattr("interpret_robust.attacks.verify.BATCH_SIZE", 5)
+    monkeypatch.setattr("interpret_robust.datasets.batches.BATCH_SIZE", 5)
     assert asked(path, model, color) == whole
 
 

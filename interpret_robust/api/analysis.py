@@ -22,7 +22,6 @@ from interpret_robust.core.plugins import imported
 from interpret_robust.core.spelling import current
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
-from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.models import external
 from interpret_robust.models.subject import Subject
 from interpret_robust.results import hdf5
@@ -43,10 +42,11 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
         name: of the analysis, such as `attention-rank`; `ir.questions()` lists them.
         model: from `load`; a list of models gives `Answers`, in its order.
         data: other images than those it was loaded for.
-        options: `split` ("test") and `limit` (None: all) say which images; `batch_size` (250) images at a time;
-            `evaluators`, models that read what these give, where the question needs any; `recalibrate` ("none",
-            "clean", "adversarial" or "both"), the training images that batch-norm statistics are measured on first;
-            `device` ("auto"); and the settings of the analysis by name, such as `steps=10`.
+        options: `split` ("test") and `limit` (None: all) say which images; `batch_size` images at a
+            time (None: 250, fewer of images over 64x64); `evaluators`, models that read what these give, where the
+            question needs any; `recalibrate` ("none", "clean", "adversarial" or "both"), the training images that
+            batch-norm statistics are measured on first; `device` ("auto"); and the settings of the analysis by name,
+            such as `steps=10`.
 
     The answer is not saved: `answer.save("mine.h5")` keeps its file. Raises UserError as the commands do.
 
@@ -77,7 +77,7 @@ def ask(
     evaluators: Sequence[Model] = (),
     split: str = "test",
     limit: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     recalibrate: str = "none",
     device: str = "auto",
     **settings: Any,
@@ -90,7 +90,7 @@ def ask(
         data: other images than those it was loaded for.
         evaluators: models that read what this one gives, where the question needs any.
         split, limit: which images: those of `train` or `test`, the first so many or all.
-        batch_size: images at a time.
+        batch_size: images at a time; None for `default_batch_size`.
         recalibrate: `clean`, `adversarial` or `both`: training images that batch-norm statistics are measured on
             first; `none` leaves the model as it is.
         device: `cpu`, `cuda`, or `auto`.

@@ -23,7 +23,7 @@ from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.batches import BATCH_SIZE, make_batch
+from interpret_robust.datasets.batches import default_batch_size, make_batch
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
@@ -227,7 +227,7 @@ def _check_clean(path: Path, neighbors: Arrays, clean: Split, kind: str, shape: 
 def _changes(images: Images, clean: Split) -> dict[Norm, Pixels]:
     """Return the length of each image's change (N,) in every norm."""
     lengths: dict[Norm, Pixels] = {norm: np.empty(len(clean)) for norm in ORDERS}
-    for span in _parts(len(clean), "checking"):
+    for span in _parts(clean, "checking"):
         natural = clean.images[span].transpose(0, 3, 1, 2) / 255
         change = (images.part(span) - natural).reshape(len(natural), -1)
         for norm, order in ORDERS.items():
@@ -255,7 +255,7 @@ def _answers(images: Images, clean: Split, subject: Subject, device: torch.devic
     """Return which clean images (N,) are classified rightly, and which of the file's."""
     model = subject.model(device)
     natural, adversarial = np.empty(len(clean), bool), np.empty(len(clean), bool)
-    for span in _parts(len(clean), "classifying"):
+    for span in _parts(clean, "classifying"):
         batch = make_batch(clean, range(span.start, span.stop), device)
         tensors = torch.from_numpy(images.part(span).astype(np.float32)).to(device)
         for pixels, right in ((batch.images, natural), (tensors, adversarial)):
@@ -263,10 +263,11 @@ def _answers(images: Images, clean: Split, subject: Subject, device: torch.devic
     return natural, adversarial
 
 
-def _parts(count: int, activity: str) -> Iterator[slice]:
-    """Yield batches of `count` images, with a progress bar."""
+def _parts(clean: Split, activity: str) -> Iterator[slice]:
+    """Yield the places of a batch of images after the other, with a progress bar."""
+    count, size = len(clean), default_batch_size(*clean.images.shape[1:3])
     with progress.bar(activity, count, "images") as bar:
-        for first in range(0, count, BATCH_SIZE):
-            part = slice(first, min(first + BATCH_SIZE, count))
+        for first in range(0, count, size):
+            part = slice(first, min(first + size, count))
             yield part
             bar.update(part.stop - part.start)

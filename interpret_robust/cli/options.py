@@ -321,9 +321,7 @@ run_options = options(
     click.option(
         "--batch-size",
         type=COUNT,
-        default=250,
-        show_default=True,
-        help="Images computed at once; fewer take less memory.",
+        help="Images computed at once; by default 250, fewer of images over 64x64.",
     ),
     click.option(
         "--recalibrate",

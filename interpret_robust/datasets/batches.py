@@ -148,7 +148,18 @@ def make_batch(split: Split, indices: range, device: torch.device) -> Batch:
     return Batch(to_pixels(images), labels, indices, masks)
 
 
-BATCH_SIZE = 250
+BATCH_SIZE, BATCH_PIXELS = 250, 2**20
+"""The most images, and the most pixels of one color, that are computed at once unless a user says otherwise."""
+
+
+def default_batch_size(height: int, width: int) -> int:
+    """Return how many images of this size are computed at once where nobody says: fewer of large ones, for memory.
+
+    Example:
+        >>> default_batch_size(32, 32), default_batch_size(224, 224)
+        (250, 20)
+    """
+    return max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width)))
 
 
 def to_numpy(tensor: Tensor) -> AnyArray:

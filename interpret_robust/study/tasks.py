@@ -19,7 +19,6 @@ from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import NotBegun, Stopped, stop_requests
 from interpret_robust.datasets import load
-from interpret_robust.datasets.batches import BATCH_SIZE
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Reference
@@ -112,7 +111,7 @@ class AnalysisTask:
     source: str | None = None
     split: str = "test"
     limit: int | None = None
-    batch_size: int = BATCH_SIZE
+    batch_size: int | None = None
     overwrite: bool = False
     evaluators: tuple[Reference, ...] = ()
     default_evaluators: bool = True

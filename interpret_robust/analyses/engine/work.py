@@ -28,7 +28,7 @@ from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
 from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
+from interpret_robust.datasets.batches import Batch, default_batch_size, make_batch, to_numpy
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
@@ -64,7 +64,7 @@ class Work:
         settings: Any,
         split: str,
         limit: int | None,
-        batch_size: int,
+        batch_size: int | None = None,
         device: torch.device,
         evaluators: Sequence[Subject] = (),
         default_evaluators: bool = True,
@@ -83,8 +83,8 @@ class Work:
             )
         if subject.sha256 in [model.sha256 for model in evaluators]:
             raise UserError(f"{subject.location} cannot be its own evaluator: name a model of another seed.")
-        self.analysis, self.device, self.batch_size = analysis, device, batch_size
-        self.dataset = dataset
+        self.analysis, self.device, self.dataset = analysis, device, dataset
+        self.batch_size = default_batch_size(*dataset.image_shape[1:]) if batch_size is None else batch_size
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
         self._deadline, self._late_doubts = deadline, list[str]()
         self.is_new = False
@@ -121,7 +121,7 @@ class Work:
             },
             "settings": as_stored(self.settings),
             "local_grid": [height, width],
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "device": device.type,
         }
         if limit is not None and dataset.split(split).is_in_class_order:

@@ -13,7 +13,7 @@ from torch import Tensor
 from interpret_robust.analyses.feature_deletion import mean_feature, position_mean, reference_batches
 from interpret_robust.attribution.gradients import resolved_weight
 from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import BATCH_SIZE
+from interpret_robust.datasets.batches import default_batch_size
 from interpret_robust.figures import style
 from interpret_robust.models import Classifier
 from interpret_robust.models.card import Card, Reference
@@ -54,7 +54,7 @@ class Exhibit:
     @cached_property
     def fill(self) -> Tensor:
         """Return the mean local feature (C,) of training images, as feature-deletion takes it."""
-        batches = reference_batches(self.dataset, BATCH_SIZE, self.device)
+        batches = reference_batches(self.dataset, default_batch_size(*self.dataset.image_shape[1:]), self.device)
         with torch.no_grad():
             return mean_feature([position_mean(self.network.features(batch.images)) for batch in batches])
 

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from interpret_robust import analyses
-from interpret_robust.datasets.batches import BATCH_SIZE
+from interpret_robust.datasets.batches import default_batch_size
 from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
@@ -89,13 +89,19 @@ def _models(result: Result) -> list[tuple[dict[str, Any], str]]:
     return list(zip(jobs, result.run["trained_on"], strict=True))
 
 
+def _batch_size(result: Result) -> int | None:
+    """Return how many images were computed at once; None where that follows from their size."""
+    size: int = result.config["batch_size"]
+    return size if size != default_batch_size(*job(result)["image_shape"][1:]) else None
+
+
 def _options(result: Result) -> list[str]:
     config, origin = result.config, result.run
     options = {
         "dataset": origin["source"] if is_brought(job(result)) or origin["source"] != origin["trained_on"][0] else None,
         "split": config["data"]["split"] if config["data"]["split"] != "test" else None,
         "limit": origin["limit"],
-        "batch-size": config["batch_size"] if config["batch_size"] != BATCH_SIZE else None,
+        "batch-size": _batch_size(result),
         "recalibrate": images if (images := recalibration(result)) != "none" else None,
     } | {name.replace("_", "-"): value for name, value in changed_settings(result).items()}
     options_by_name = {
