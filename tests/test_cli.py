@@ -129,6 +129,22 @@ def test_a_plan_loads_no_library_that_only_computing_needs() -> None:
     assert done.stderr == "[]\n"
 
 
+ANSWER = """
+import sys
+from interpret_robust import cli
+cli.irt(sys.argv[1:], standalone_mode=False)
+slow = {"captum", "matplotlib", "scipy.optimize", "scipy.stats", "torchvision"}
+print(sorted(slow & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_an_answer_loads_no_library_that_it_does_not_need(study: Path, tmp_path: Path) -> None:
+    model = study / "checkpoints/tiny-small-at-seed0.safetensors"
+    command = f"evaluate {model} --root {tmp_path} --pgd 1 --cw none --limit 3"
+    done = subprocess.run([sys.executable, "-c", ANSWER, *command.split()], check=True, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
 MISSING = """
 import sys
 from interpret_robust import cli

@@ -47,8 +47,15 @@ def test_wilson_is_the_closed_formula(successes: int, count: int) -> None:
     assert wilson(successes, count) == pytest.approx((share, center - half, center + half), abs=1e-12)
 
 
+def test_wilson_is_scipys_bit_by_bit() -> None:
+    for count in (1, 2, 7, 250, 9999):
+        for successes in np.unique(np.linspace(0, count, 23).astype(int)).tolist():
+            low, high = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
+            assert wilson(successes, count) == (successes / count, low, high)
+
+
 def test_wilson_of_no_images_is_an_error() -> None:
-    with pytest.raises(ValueError, match="n must be"):
+    with pytest.raises(ValueError, match="no share of no images"):
         wilson(0, 0)
 
 
@@ -188,6 +195,20 @@ def test_ratio_of_means_is_undefined_over_nothing() -> None:
     assert np.isnan(ratio_of_means(np.ones(0), np.ones(0))).all()
     rare = ratio_of_means(np.ones(5), np.array([0, 0, 0, 0, 2.0]))
     assert rare.value == 2.5 and np.isnan([rare.low, rare.high]).all()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])
+@pytest.mark.parametrize("shape", [(0, 5), (6, 1), (11, 7)])
+def test_ranks_are_scipys(shape: tuple[int, int], dtype: str) -> None:
+    rows = (2 * random(*shape)).round().astype(dtype)
+    rows[:1] = 3
+    assert np.array_equal(statistics.rank_rows(rows), stats.rankdata(rows, axis=1).reshape(shape))
+
+
+def test_a_row_with_nan_has_no_ranks() -> None:
+    rows = np.array([[1, np.nan, np.nan], [np.inf, -np.inf, 0]])
+    assert np.isnan(statistics.rank_rows(rows)[0]).all() and statistics.rank_rows(rows)[1].tolist() == [3, 1, 2]
+    assert np.array_equal(statistics.rank_rows(rows), stats.rankdata(rows, axis=1), equal_nan=True)
 
 
 @pytest.mark.parametrize("ties", [False, True])

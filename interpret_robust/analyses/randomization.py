@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy
 import torch
 import torch.nn.functional as F
+from scipy.special import stdtrit
 from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
@@ -27,7 +27,7 @@ from interpret_robust.attribution.gradients import loss_gradient, position_weigh
 from interpret_robust.attribution.regions import object_positions, share_inside
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import CONFIDENCE, finite_column_means
+from interpret_robust.core.statistics import CONFIDENCE, finite_column_means, rank_rows
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
@@ -191,7 +191,7 @@ def _scores(look: Look, original: Look, place: Place) -> dict[str, AnyArray]:
 
 def unit_ranks(rows: AnyArray) -> AnyArray:
     """Return mean ranks of each row (N, K), about zero and of length one; NaN for a row that is constant or has NaN."""
-    ranks = scipy.stats.rankdata(rows, axis=1)
+    ranks = rank_rows(rows)
     ranks -= ranks.mean(1, keepdims=True)
     length = np.linalg.norm(ranks, axis=1, keepdims=True)
     standardized_ranks: AnyArray = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
@@ -242,7 +242,7 @@ def another_mean(means: AnyArray) -> AnyArray:
     """
     count = means.shape[1]
     middle = means.mean(1)
-    reach = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * means.std(1, ddof=1) * np.sqrt(1 + 1 / count)
+    reach = stdtrit(count - 1, (1 + CONFIDENCE) / 2) * means.std(1, ddof=1) * np.sqrt(1 + 1 / count)
     return np.stack([middle, middle - reach, middle + reach], 1)
 
 

@@ -32,7 +32,7 @@ class Task(Protocol):
 
 Outcome = tuple[Task, str | Exception]
 
-SERVER_MODULES = ("interpret_robust.core.fork_server", "scipy.stats", "captum.attr", "interpret_robust.study.tasks")
+SERVER_MODULES = ("interpret_robust.core.fork_server", "scipy.special", "captum.attr", "interpret_robust.study.tasks")
 """What the server of workers loads: our modules, and the libraries that these load where they are first used."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 import torch
+from scipy.special import bdtrc
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
@@ -227,7 +228,7 @@ Right = npt.NDArray[np.bool_]
 
 
 def _is_above(right: Right, chance: float) -> bool:
-    return bool(scipy.stats.binomtest(int(right.sum()), len(right), chance, "greater").pvalue <= SIGNIFICANT)
+    return bool(bdtrc(right.sum() - 1, len(right), chance) <= SIGNIFICANT)
 
 
 def _classes(logits: Tensor) -> npt.NDArray[np.int64]:

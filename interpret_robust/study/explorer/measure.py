@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import rankdata
 from torch import Tensor
 
 from interpret_robust.analyses.attention_maps import total_variation_distance
@@ -16,7 +15,7 @@ from interpret_robust.attacks.pgd import check_adversarial
 from interpret_robust.attribution.gradients import loss_gradient, position_weights
 from interpret_robust.attribution.scale_rules import Rule, as_image
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import row_spearman
+from interpret_robust.core.statistics import rank_rows, row_spearman
 from interpret_robust.datasets.batches import to_numpy
 from interpret_robust.models.classifier import position_norm, predicted_classes
 from interpret_robust.study.explorer.album import Entry
@@ -107,7 +106,7 @@ def _positions(exhibit: Exhibit, images: Tensor, adversarial: Tensor) -> dict[st
     return {
         "attention": _numbers(adversarial_weights[0]),
         "moved": _plain(float(total_variation_distance(clean_weights, adversarial_weights)[0])),
-        "ranks": (rankdata(distance[0]) - 1).tolist() if is_ranked else None,
+        "ranks": (rank_rows(distance)[0] - 1).tolist() if is_ranked else None,
         "spearman": _plain(float(row_spearman(clean_weights, -distance)[0])) if is_ranked else None,
     }
 
