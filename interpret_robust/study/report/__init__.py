@@ -99,6 +99,10 @@ class _Pictures:
         return json.dumps([messages, [str(path) for path in paths]])
 
 
+FILES_A_WORKER = 8
+"""Answers that are drawn in about the time that another process takes to start."""
+
+
 def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]]:
     """Return the pictures of each analysis that has one, drawn side by side."""
     tasks = [
@@ -107,8 +111,9 @@ def _draw(results: list[Result], folder: Path, say: Say) -> dict[str, list[Path]
     ]
     pictures: dict[str, list[Path]] = {task.figure: [] for task in tasks}
     to_draw = [task for task in tasks if task.files]
+    workers = min(process_pool.cores(), len(to_draw), 1 + len(results) // FILES_A_WORKER)
     with progress.bar("report", len(to_draw), "figures") as counter:
-        for task, outcome in process_pool.run(to_draw, min(process_pool.cores(), len(to_draw))):
+        for task, outcome in process_pool.run(to_draw, workers):
             if isinstance(outcome, Exception):
                 raise outcome
             assert isinstance(task, _Pictures)

@@ -161,7 +161,7 @@ def _picture(path: Path) -> dict[str, Any]:
         pixels = picture.convert("RGB")
     return {
         "name": path.stem,
-        "source": data_url(pixels, "WEBP", lossless=True),
+        "source": data_url(pixels, "WEBP", lossless=True, quality=40, method=2),
         "width": pixels.width,
         "height": pixels.height,
         "caption": caption,
