@@ -567,12 +567,14 @@ def test_the_table_gives_numbers_where_there_are_some(linear_file: Path) -> None
     assert alignment.table_row(result)["alpha (shuffled)"] == expected
 
 
-def test_the_picture_says_what_is_zero_by_construction_and_its_caption_has_the_numbers(
+def test_the_picture_leaves_out_what_is_zero_by_construction_and_its_caption_has_the_numbers(
     finished: Path, tmp_path: Path
 ) -> None:
-    panels = figures.get("alignment").draw([hdf5.read(finished)]).figure.axes
-    assert [[text.get_text() for text in axes.texts] for axes in panels[:3]] == [["zero by construction"]] * 2 + [[]]
-    assert [len(axes.containers) for axes in panels[:3]] == [0, 0, 2]
+    whole = figures.get("alignment").draw([hdf5.read(finished)])
+    panels = whole.figure.axes
+    assert [axes.get_xlabel() for axes in panels[:2]] == ["cosine of edges and |gradient|", "total variation / L1 norm"]
+    assert len(panels[0].containers) == 2
+    assert "construction for all models: cosine of image and -gradient, Etmann's alpha, pixels." in whole.caption
     (picture,) = drawing.draw("alignment", [finished], tmp_path, lambda _: None)
     caption, result = json.loads(picture.with_suffix(".json").read_text()), hdf5.read(finished)
     numbers = caption["numbers"]["at-att seed 0"]
@@ -580,6 +582,15 @@ def test_the_picture_says_what_is_zero_by_construction_and_its_caption_has_the_n
     for name in ("edge_cosine/own", "smoothness/gini", "curve/edge_cosine_mean"):
         assert numbers[name] == result[name].tolist()
     assert "40 test images" in caption["caption"] and "seed 0" in caption["caption"]
+
+
+def test_a_score_that_is_zero_by_construction_for_one_model_says_so_in_its_row(
+    finished: Path, linear_file: Path
+) -> None:
+    panels = figures.get("alignment").draw([hdf5.read(finished), hdf5.read(linear_file)]).figure.axes
+    assert [[text.get_text() for text in axes.texts] for axes in panels[:3]] == [["zero by construction"]] * 2 + [[]]
+    assert [text.get_position()[1] for axes in panels[:2] for text in axes.texts] == [0, 0]
+    assert [len(axes.containers) for axes in panels[:3]] == [2, 2, 4]
 
 
 def test_the_dots_drawn_are_the_numbers_stored(linear_file: Path) -> None:

@@ -403,18 +403,24 @@ def test_the_picture_shows_the_stored_images_and_maps(tmp_path: Path) -> None:
     assert [axes.get_title() for axes in grid[0]] == [*NAMES, "", "", ""]
     for place, result in enumerate(of):
         clip, raw = grid[1 + 2 * place], grid[2 + 2 * place]
-        np.testing.assert_array_equal(shown(clip), result["examples/view"][:, RULES.index("clip")])
-        np.testing.assert_array_equal(shown(raw), result["examples/view"][:, RULES.index("max")])
+        np.testing.assert_array_equal(shown(clip), 255 - result["examples/view"][:, RULES.index("clip")])
+        np.testing.assert_array_equal(shown(raw), 255 - result["examples/view"][:, RULES.index("max")])
         label, predicted = result["examples/label"], result["examples/prediction"]
         assert corners(clip) == [NAMES[wrong] for wrong in predicted[predicted != label]]
-        assert corners(clip) and not corners(raw)
+        unit_maps = result["per_image/map"][result["examples/index"]]
+        assert corners(clip) and corners(raw) == [f"max {1 / unit_map.std():.0f} sd" for unit_map in unit_maps]
         for axes in clip[:K]:
             assert axes.images[0].get_interpolation() == "none"
         numbers = drawing.numbers[f"{('at', 'at-att')[place]} seed 0"]
         assert numbers["examples/scale"] == result["examples/scale"].tolist()
         assert numbers["view/contrast"] == result["view/contrast"].tolist()
         assert numbers["examples/index"] == result["examples/index"].tolist()
-    for part in ("+g", "Zero is mid-gray", "3 standard deviations", "first-per-class among 23 test images of made up"):
+    for part in (
+        "Minus the gradient",
+        "Zero is mid-gray",
+        "3 standard deviations",
+        "first-per-class among 23 test images of made up",
+    ):
         assert part in drawing.caption
     assert "seed 0;" in drawing.caption and "0 maps of all models are zero" in drawing.caption
 
@@ -439,10 +445,10 @@ def test_gray_images_are_drawn_in_gray(tmp_path: Path) -> None:
     result = made(tmp_path / "x.h5", linear(1), split(colors=1), MapSettings(source="integrated-gradients"))
     drawing, grid = compose(result)
     np.testing.assert_array_equal(shown(grid[0]), result["examples/image"][..., 0])
-    np.testing.assert_array_equal(shown(grid[1]), result["examples/view"][:, 0, :, :, 0])
+    np.testing.assert_array_equal(shown(grid[1]), 255 - result["examples/view"][:, 0, :, :, 0])
     for row in grid:
         for axes in row:
             if axes.images:
                 assert axes.images[0].get_clim() == (0, 255)
                 assert axes.images[0].get_cmap().name == "gray"
-    assert drawing.caption.startswith("Integrated gradients of the cross-entropy of the true class")
+    assert drawing.caption.startswith("Minus the integrated gradients of the cross-entropy of the true class")

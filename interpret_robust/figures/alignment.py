@@ -54,27 +54,27 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
-    """Draw each score of the image itself (filled) and of another image (hollow), or that it is zero by
-    construction.
+    """Draw each score of the image itself (filled) and of another image (hollow), but where it is zero by
+    construction; a score that is so for all models has no panel.
     """
-    panels = figure.subplots(1, len(ALIGNMENTS), sharey=True)
-    for axes, (name, (title, invariances)) in zip(panels, ALIGNMENTS.items(), strict=True):
-        zero = [
-            bool(invariances) and all(result[f"invariant/{transform}"] for transform in invariances)
-            for result in results
-        ]
+    shown = [name for name in ALIGNMENTS if not all(_is_zero(result, name) for result in results)]
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, shown, strict=True):
         for row, result in enumerate(results):
-            if zero[row]:
+            if _is_zero(result, name):
                 axes.text(0.5, row, "zero by construction", transform=axes.get_yaxis_transform(), **IN_PLACE)
             else:
                 dot(axes, row, result, result[f"{name}/shuffled"], hollow=True)
                 dot(axes, row, result, result[f"{name}/own"])
-        axes.set_xlabel(f"{title}\n({' and '.join(invariances)} invariant)" if any(zero) else title)
-        if all(zero):
-            axes.set_xticks([])
-            axes.grid(visible=False)
+        axes.set_xlabel(ALIGNMENTS[name][0])
     name_rows(panels[0], results)
     _explain(figure, {"own image": {"markerfacecolor": "0.3"}, "another image": {"markerfacecolor": "white"}})
+
+
+def _is_zero(result: Result, name: str) -> bool:
+    """Return whether a score is zero by construction: its model ignores what the score goes by."""
+    _, invariances = ALIGNMENTS[name]
+    return bool(invariances) and all(bool(result[f"invariant/{transform}"]) for transform in invariances)
 
 
 def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
@@ -120,13 +120,16 @@ def _explain(figure: SubFigure, marks: dict[str, dict[str, Any]]) -> None:
 def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
     data = config["data"]
+    zero = [title for name, (title, _) in ALIGNMENTS.items() if all(_is_zero(result, name) for result in results)]
+    left_out = f" Not drawn, since zero by construction for all models: {', '.join(zero)}." if zero else ""
     return (
         f"Alignment of images and gradients on {data['images']} {data['split']} images of {data['dataset']}. Top: "
         "cosine of the image (its mean removed) and minus the gradient of the true label's cross-entropy; Etmann's "
         "alpha of the winning logit; cosine of the image's Sobel edges and the gradient's magnitude; filled for the "
         "image itself, hollow for another image (a random pairing without fixed points, seed "
         f"{config['settings']['seed']}). A model that ignores the scale of its input has <x, gradient> = 0 whatever it "
-        "learned, which is said in place of a number. Middle: total variation, sparsity and high frequencies of the "
-        "gradient. Below: edge cosine of each tenth of the images by linearized robustness (Etmann et al. 2019), and "
-        "their Spearman correlation. Bars and bands are bootstrap 95 % intervals over images."
+        f"learned, and one that also ignores a shift has a cosine of zero.{left_out} Middle: total "
+        "variation, sparsity and high frequencies of the gradient. Below: edge cosine of each tenth of the images by "
+        "linearized robustness (Etmann et al. 2019), and their Spearman correlation. Bars and bands are "
+        "bootstrap 95 % intervals over images."
     )

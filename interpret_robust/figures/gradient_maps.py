@@ -1,7 +1,7 @@
-"""Figure 4: gradient maps of the same images for each model, clipped and raw."""
+"""Figure 4: gradient maps of the same images for each model, clipped and raw, with the sign of gradmap-score."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -18,8 +18,6 @@ READS = "gradient-maps/2"
 COLUMNS = 10
 ROW_HEIGHT = 0.6
 """Inches."""
-
-"""The scale rule of each row of a model, by the row's name."""
 
 
 def draw(results: Sequence[Result]) -> Drawing:
@@ -61,17 +59,22 @@ def _draw_images(row: Sequence[Axes], result: Result) -> None:
 
 
 def _draw_maps(row: Sequence[Axes], result: Result, name: str, rule: str) -> None:
+    """Draw minus the stored maps: each scale rule sends -g to the negative of the image of g."""
     names, place = _names(result), list(result["rule"].astype(str)).index(rule)
     for axes, views, true, predicted in zip(
         row, result["examples/view"], result["examples/label"], result["examples/prediction"], strict=False
     ):
-        _show(axes, views[place])
+        _show(axes, 255 - views[place])
         if name == "clip" and predicted != true:
-            style: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-            axes.text(
-                0.03, 0.97, names[predicted], transform=axes.transAxes, fontsize=6, ha="left", va="top", bbox=style
-            )
+            _write(axes, 0.97, "top", names[predicted])
+        if name == "raw" and (spread := views[place].std()) > 0:
+            _write(axes, 0.03, "bottom", f"max {127.5 / spread:.0f} sd")
     _name(row[0], label(result).replace(" seed", "\nseed") + f", {name}")
+
+
+def _write(axes: Axes, height: float, anchor: Literal["top", "bottom"], text: str) -> None:
+    style: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    axes.text(0.03, height, text, transform=axes.transAxes, fontsize=6, ha="left", va=anchor, bbox=style)
 
 
 def _show(axes: Axes, image: AnyArray) -> None:
@@ -99,11 +102,11 @@ def _numbers(result: Result) -> dict[str, Any]:
 
 
 CAPTION = {
-    "gradient": "Gradients of the cross-entropy of {}, +g: brighter where a larger pixel value raises the loss.",
-    "smooth-gradient": "Smoothed gradients (means over noisy copies) of the cross-entropy of {}, +g: brighter where a "
-    "larger pixel value raises the loss.",
-    "integrated-gradients": "Integrated gradients of the cross-entropy of {}: brighter where the change of this pixel "
-    "from noise to the image raised the loss.",
+    "gradient": "Minus the gradient of the cross-entropy of {}: brighter where a larger pixel value lowers the loss.",
+    "smooth-gradient": "Minus the smoothed gradient (the mean over noisy copies) of the cross-entropy of {}: brighter "
+    "where a larger pixel value lowers the loss.",
+    "integrated-gradients": "Minus the integrated gradients of the cross-entropy of {}: brighter where the change of "
+    "this pixel from noise to the image lowered the loss.",
 }
 TARGET = {
     "true": "the true class",
@@ -117,11 +120,11 @@ def _caption(results: Sequence[Result]) -> str:
     settings, data = results[0].config["settings"], results[0].config["data"]
     zero = sum(int(result["set/degenerate"]) for result in results)
     rule = RULE.get(settings["select"], settings["select"])
-    sentence = CAPTION.get(settings["source"], f"Maps by {settings['source']} of the cross-entropy of {{}}.")
+    sentence = CAPTION.get(settings["source"], f"Minus the maps by {settings['source']} of the cross-entropy of {{}}.")
     return (
         f"{sentence.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "
-        f"magnitude. Images by the rule {rule} among {data['images']} {data['split']} images of {data['dataset']}, "
-        f"seed {settings['seed']}; a class in a map's corner is the prediction where it is wrong. {zero} maps of all "
-        "models are zero everywhere."
+        f"magnitude, which the number in its corner gives in standard deviations (sd). Images by the rule {rule} "
+        f"among {data['images']} {data['split']} images of {data['dataset']}, seed {settings['seed']}; a class in "
+        f"a map's corner is the prediction where it is wrong. {zero} maps of all models are zero everywhere."
     )

@@ -59,13 +59,13 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _mark(axes: Axes, row: float, result: Result, scores: AnyArray | None) -> None:
-    """Draw minus the gradient filled with its interval, the gradient hollow."""
+    """Draw minus the gradient filled and the gradient hollow, each with its interval."""
     if scores is None:
         return
     shade, shape = _look(result)
-    (value, low, high), (plus, _, _) = 100 * scores
-    axes.plot(plus, row, shape, color=shade, markerfacecolor="white", markersize=3, markeredgewidth=0.7)
-    axes.errorbar(value, row, xerr=[[value - low], [high - value]], color=shade, marker=shape, markersize=3, lw=0.8)
+    for (value, low, high), face in zip(100 * scores[::-1], ("white", shade), strict=True):
+        bar: Any = {"color": shade, "marker": shape, "markersize": 3, "markeredgewidth": 0.7, "markerfacecolor": face}
+        axes.errorbar(value, row, xerr=[[value - low], [high - value]], elinewidth=0.8, **bar)
 
 
 def _by_evaluator(name: str, first: Result) -> Group:
@@ -110,7 +110,9 @@ def _legend(results: Sequence[Result]) -> list[Line2D]:
     ]
     hollow = Line2D([], [], linestyle="none", color="0.3", marker="o", markerfacecolor="white", markersize=4)
     hollow.set_label("hollow: the other sign, +g")
-    return [*models, hollow]
+    chance = Line2D([], [], color="0.5", linestyle="--", linewidth=0.8)
+    chance.set_label(f"chance, one in {len(job(results[0])['class_names'])}")
+    return [*models, hollow, chance]
 
 
 def _numbers(result: Result) -> dict[str, Any]:
@@ -127,9 +129,9 @@ def _caption(results: Sequence[Result]) -> str:
     readers = ", ".join(dict.fromkeys(short_name(result, result["evaluator"].tolist()[0]) for result in results))
     return (
         f"Share of {data['images']} {data['split']} gradient maps of {data['dataset']} that a frozen classifier reads "
-        "as the true class. Filled: minus the gradient of the true class's cross-entropy, with Wilson 95 % intervals "
-        "over images; hollow: the gradient itself. Clipped: to 3 standard deviations of each map; raw: divided by each "
-        "map's largest entry; zero is gray. Above the line: each evaluator; below it controls in the map's place, read "
-        f"by each model's first evaluator ({readers}); edges and absolute values are filled where they are brighter "
-        f"than gray. Dashed: one in {classes}. Accuracy of the evaluators on the images themselves: {anchors}."
+        "as the true class. Filled: minus the gradient of the true class's cross-entropy; hollow: the gradient itself; "
+        "both with Wilson 95 % intervals over images. Clipped: to 3 standard deviations of each map; raw: divided by "
+        "each map's largest entry; zero is gray. Above the line: each evaluator; below it controls in the map's place, "
+        f"read by each model's first evaluator ({readers}); edges and absolute values are filled where they are "
+        f"brighter than gray. Dashed: chance, one in {classes}. Accuracy of the evaluators on the images: {anchors}."
     )
