@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attacks.targets import draw_others
 from interpret_robust.attribution import captum_methods
+from interpret_robust.attribution.token_maps import RULES, is_rule, token_map, token_weights
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError, unknown
 from interpret_robust.core.plugins import imported, is_reference
@@ -25,11 +26,13 @@ from interpret_robust.models.variants import has_attention
 from interpret_robust.models.wrapped import as_weights
 
 SOURCES = ("gradient", "smooth-gradient", "integrated-gradients")
-SOURCE_HELP = f"What a map is: {', '.join(SOURCES)}, or captum:NAME such as captum:DeepLift."
+SOURCE_HELP = (
+    f"What a map is: {', '.join(SOURCES)}, captum:NAME such as captum:DeepLift, or of a transformer {', '.join(RULES)}."
+)
 SPATIAL_WEIGHTS = ("attention", "grad-cam", "feature-norm")
 SPATIAL_WEIGHT_HELP = (
-    f"Weights of positions: {', '.join(SPATIAL_WEIGHTS)}, a function package.module:name of model and images, or auto "
-    "for attention where the model has it, else grad-cam."
+    f"Weights of positions: {', '.join(SPATIAL_WEIGHTS)}, of a transformer {', '.join(RULES)}, a function "
+    "package.module:name of model and images, or auto for attention where the model has it, else grad-cam."
 )
 
 TARGETS = 3
@@ -53,7 +56,7 @@ def gradient_map(
     et al. 2017), in units of loss; a map sums to the loss of the image minus that of the noise, up to the error of
     SAMPLES Gauss-Legendre steps. The way does not begin at black, because a network that standardizes each image is
     constant on the way from any image without contrast: the map would be gradient times image, and sum to zero.
-    `captum:NAME`: see `captum_methods`.
+    `captum:NAME`: see `captum_methods`; `rollout`, `relevance` and `head:BLOCK.HEAD`: see `token_maps`.
 
     Noise is a function of `seed` and of `indices`, those of the images. Raises UserError where a map has entries
     that are not numbers.
@@ -65,6 +68,8 @@ def gradient_map(
             attribution = _smooth(model, images, labels, streams(seed, indices))
         case "integrated-gradients":
             attribution = _integrate(model, images, labels, streams(seed, indices))
+        case _ if is_rule(source):
+            attribution = token_map(source, model, images, labels)
         case _:
             name = source.removeprefix(captum_methods.PREFIX)
             attribution = captum_methods.attribution(name, model, images, labels, streams(seed, indices))
@@ -132,8 +137,8 @@ def checked_source(source: str) -> str:
     """Return the name of a source of maps. Raises UserError where there is none of this name."""
     if source.startswith(captum_methods.PREFIX):
         return captum_methods.PREFIX + captum_methods.check_method(source.removeprefix(captum_methods.PREFIX))
-    if source not in SOURCES:
-        raise unknown("source of maps", source, (*SOURCES, f"{captum_methods.PREFIX}NAME"))
+    if source not in SOURCES and not is_rule(source):
+        raise unknown("source of maps", source, (*SOURCES, f"{captum_methods.PREFIX}NAME", *RULES))
     return source
 
 
@@ -144,7 +149,8 @@ def position_weights(model: Classifier, images: Tensor, weight: str, features: F
 
     `attention`: the model's own. `grad-cam`: those of Grad-CAM (Selvaraju et al. 2017) for the predicted class, at the
     local features; an image whose class is supported by no position has none. `feature-norm`: the L2 norm of each
-    local feature. `package.module:name`: what this function gives for the model and the images, see
+    local feature. `rollout`, `relevance` (of the predicted class) and `head:BLOCK.HEAD`: those of a transformer's
+    self-attention, see `token_maps`. `package.module:name`: what this function gives for the model and the images, see
     `models.wrapped.as_weights`. Raises UserError where what it rests on is not numbers.
     """
     if features is None:
@@ -159,6 +165,8 @@ def position_weights(model: Classifier, images: Tensor, weight: str, features: F
             weights = _grad_cam(model, images, features.local)
         case "feature-norm":
             weights = position_norm(features.local)
+        case _ if is_rule(weight):
+            weights = token_weights(weight, model, images).flatten(1)
         case _:
             count, _, height, width = features.local.shape
             return as_weights(imported(weight)(model, images), (count, height, width), weight)
@@ -186,8 +194,8 @@ def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
         return "attention" if has_attention(job) else "grad-cam"
     if choice == "attention" and not has_attention(job):
         raise UserError(f"'{job['variant']}' has no attention: use --spatial-weight grad-cam.")
-    if choice not in SPATIAL_WEIGHTS and not is_reference(choice):
-        raise unknown("spatial weight", choice, ("auto", *SPATIAL_WEIGHTS, "package.module:function"))
+    if choice not in SPATIAL_WEIGHTS and not is_rule(choice) and not is_reference(choice):
+        raise unknown("spatial weight", choice, ("auto", *SPATIAL_WEIGHTS, *RULES, "package.module:function"))
     return choice
 
 

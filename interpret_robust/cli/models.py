@@ -65,7 +65,10 @@ declaration_options = options(
 @declaration_options
 @click.option("--all", "with_all_layers", is_flag=True, help="Also layers that cannot give local features.")
 def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -> None:
-    """List the layers of a model whose output can serve as local features, and which one is taken by default."""
+    """List the layers of a model whose output can serve as local features, and which one is taken by default.
+
+    Of a transformer a line below says how many heads of self-attention each block has.
+    """
     from interpret_robust.models import card as cards
 
     reference = cards.reference(model, **card)
@@ -73,6 +76,8 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
     from interpret_robust.models import external  # which loads torch
 
     click.echo(render(external.layer_rows(reference, dataset, with_all=with_all_layers)))
+    if words := external.attention_words(reference, dataset):
+        click.echo(words)
 
 
 @model.command(

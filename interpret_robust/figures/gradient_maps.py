@@ -101,12 +101,15 @@ def _numbers(result: Result) -> dict[str, Any]:
     return {path: result[path].tolist() for path in (*paths, "view/saturated", "view/contrast", "set/degenerate")}
 
 
+OF_ATTENTION = "brighter where the answer attends more, whatever the class."
 CAPTION = {
     "gradient": "Minus the gradient of the cross-entropy of {}: brighter where a larger pixel value lowers the loss.",
     "smooth-gradient": "Minus the smoothed gradient (the mean over noisy copies) of the cross-entropy of {}: brighter "
     "where a larger pixel value lowers the loss.",
     "integrated-gradients": "Minus the integrated gradients of the cross-entropy of {}: brighter where the change of "
     "this pixel from noise to the image lowered the loss.",
+    "rollout": f"Attention rollout: {OF_ATTENTION}",
+    "relevance": "Relevance of tokens (Chefer et al. 2021) for the logit of {}: brighter where more of it rests.",
 }
 TARGET = {
     "true": "the true class",
@@ -120,7 +123,9 @@ def _caption(results: Sequence[Result]) -> str:
     settings, data = results[0].config["settings"], results[0].config["data"]
     zero = sum(int(result["set/degenerate"]) for result in results)
     rule = RULE.get(settings["select"], settings["select"])
-    sentence = CAPTION.get(settings["source"], f"Minus the maps by {settings['source']} of the cross-entropy of {{}}.")
+    source = settings["source"]
+    other = f"Minus the maps by {source} of the cross-entropy of {{}}."
+    sentence = CAPTION.get(source, f"Attention {source}: {OF_ATTENTION}" if source.startswith("head:") else other)
     return (
         f"{sentence.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "

@@ -41,6 +41,7 @@ from interpret_robust.models.logits import as_logits, kind, logits_part
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.preprocess import STATISTICS, Preprocess, statistics
 from interpret_robust.models.recomputation import no_recomputation
+from interpret_robust.models.self_attention import tokens
 from interpret_robust.models.subject import Subject
 from interpret_robust.models.trial import Trial, try_out
 from interpret_robust.models.weight_files import load_weights
@@ -429,6 +430,22 @@ def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> 
         for layer in candidates
         if with_all or layer.is_local
     ]
+
+
+def attention_words(reference: Reference, source: str) -> str | None:
+    """Return what `irt model layers` says of a transformer's self-attention, None of a network that has none."""
+    model = subject(reference, source)
+    if not isinstance(model, ExternalModel) or model.wrapper.local_layer is None:
+        return None
+    try:
+        _, (height, width), _, heads = tokens(model.wrapper, trial_image(model.data))
+    except UserError:
+        return None
+    counts = " or ".join(map(str, dict.fromkeys(heads)))
+    return (
+        f"self-attention in {len(heads)} blocks of {counts} heads over {height}x{width} tokens of the image: "
+        "--spatial-weight and --source take rollout, relevance and head:BLOCK.HEAD, numbered from 0"
+    )
 
 
 def _remark(layer: Layer, *, is_taken: bool) -> str:

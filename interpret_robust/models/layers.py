@@ -143,7 +143,7 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
         return lambda _, __, output: outputs.setdefault(name, []).append(output)
 
     pixels = preprocess(image).requires_grad_()
-    with hooks((module, keep(name)) for name, module in modules_by_name.items()), _seen_by_answer(network) as answers:
+    with hooks((module, keep(name)) for name, module in modules_by_name.items()), probe_answer(network) as answers:
         network(pixels.clone())  # a network may work in their place
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
     maps = {
@@ -354,7 +354,7 @@ def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: st
 def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tensor) -> bool:
     """Return whether the answer does not depend on the image where a layer's output is held fixed."""
     pixels = preprocess(image).requires_grad_()
-    with hooks([(layer_of(network, name), lambda _, __, output: output.detach())]), _seen_by_answer(network) as answers:
+    with hooks([(layer_of(network, name), lambda _, __, output: output.detach())]), probe_answer(network) as answers:
         network(pixels.clone())
     if not answers[-1].requires_grad:
         return True
@@ -375,7 +375,7 @@ def hooks(pairs: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[Non
 
 
 @contextmanager
-def _seen_by_answer(network: nn.Module) -> Iterator[list[Tensor]]:
+def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
 
     It is made of what linear layers see, the last of which answers in most networks: fresh transformers begin with an

@@ -11,7 +11,11 @@ ATTENTION, GRAD_CAM = "attention", "Grad-CAM"
 WEIGHTS = {"grad-cam": GRAD_CAM, "feature-norm": "feature norm"}
 """What people call the weights that a setting names."""
 
-LONG_NAMES = {GRAD_CAM: "Grad-CAM of the predicted class"}
+LONG_NAMES = {
+    GRAD_CAM: "Grad-CAM of the predicted class",
+    "rollout": "attention rollout",
+    "relevance": "transformer relevance of the predicted class",
+}
 
 VIEWS = {"clip": "clip", "raw": "max"}
 """The paper's two ways of showing a map, and the scale rules that they are here."""

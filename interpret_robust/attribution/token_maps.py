@@ -1,0 +1,120 @@
+"""Maps of a transformer: what its self-attention says of the tokens of the image.
+
+`rollout` (Abnar & Zuidema 2020, https://arxiv.org/abs/2005.00928): the product over blocks of (A + I) / 2, where A is
+the attention, averaged over heads. It knows nothing of the class.
+
+`relevance` (Chefer et al. 2021, https://arxiv.org/abs/2103.15679): beginning with R = I, each block adds
+E[(G * A)^+] R, where G is the gradient of the class's logit with respect to A, and E the mean over heads; without the I
+of the beginning, which says nothing.
+
+`head:BLOCK.HEAD`: the attention of one head, both numbered from 0; `head:BLOCK`: the mean over the heads of a block.
+
+All are read in the row of the token that the answer is read from. Of several, such as two class tokens or all tokens
+of an image whose mean is classified, it is the mean row; which they are is measured (`models.self_attention`).
+"""
+
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.models import Classifier
+from interpret_robust.models.self_attention import attend, tokens
+
+RULES = ("rollout", "relevance", "head:BLOCK.HEAD", "head:BLOCK")
+
+AT_ONCE = 32
+"""Images in a pass, whose attention is held in memory for all blocks."""
+
+_HEAD = re.compile(r"head:(0|[1-9]\d*)(?:\.(0|[1-9]\d*))?")
+
+
+def is_rule(name: str) -> bool:
+    """Return whether a name is that of a rule, such as `rollout` or `head:11.3`."""
+    return name in RULES[:2] or _HEAD.fullmatch(name) is not None
+
+
+def token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor | None = None) -> Tensor:
+    """Return weights (N, H', W') of the tokens on the grid of the image by a rule, none negative.
+
+    `relevance` is of the logits of `classes` (N,), or where that is None, of the predicted ones. Raises UserError for a
+    model without self-attention over the image's tokens, and for a block or a head that it does not have.
+
+    Example:
+        >>> token_weights("rollout", model, images).shape
+        torch.Size([8, 14, 14])
+    """
+    places = tokens(model, images[:1])
+    head = _head(rule, places.heads)
+    parts = [slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)]
+    rows = [
+        _relevance(places.readers, *_pass_back(model, images[part], None if classes is None else classes[part]))
+        if rule == "relevance"
+        else _attention(places.readers, _pass_forward(model, images[part]), head)
+        for part in parts
+    ]
+    return places.on_grid(torch.cat(rows))
+
+
+def token_map(rule: str, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return minus the weights of `token_weights` for the labels, as a map (N, C, H, W): a token lies over its pixels.
+
+    Minus, since a pixel that an answer rests on is one that lowers its loss. Between the middles of tokens the map is
+    bilinear, and all colors are equal. Raises UserError as `token_weights`.
+    """
+    if not isinstance(model, Classifier):
+        raise UserError("the model has no local features.")
+    weights = token_weights(rule, model, images, labels)[:, None]
+    return -F.interpolate(weights, images.shape[2:], mode="bilinear", antialias=True).expand_as(images)
+
+
+def _head(rule: str, heads: tuple[int, ...]) -> tuple[int, slice] | None:
+    """Return the block and the heads that a rule names, None for a rule about all. Raises UserError for others."""
+    match = _HEAD.fullmatch(rule)
+    if match is None:
+        return None
+    block, head = int(match[1]), match[2]
+    if block >= len(heads):
+        raise UserError(f"{rule} names block {block}, and this network has {len(heads)}, numbered from 0.")
+    if head is None:
+        return block, slice(None)
+    if int(head) >= heads[block]:
+        raise UserError(f"{rule} names head {head}, and block {block} has {heads[block]}, numbered from 0.")
+    return block, slice(int(head), int(head) + 1)
+
+
+def _pass_forward(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return the attention (N, heads, T, T) of each block."""
+    with torch.no_grad():
+        return attend(model, images)[0]
+
+
+def _pass_back(model: nn.Module, images: Tensor, classes: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the same, and the gradients of the logits of classes, by default of the predicted ones."""
+    with torch.enable_grad():
+        blocks, logits = attend(model, images)
+        scores = logits.amax(1) if classes is None else logits.gather(1, classes[:, None])
+        gradients = torch.autograd.grad(scores.sum(), blocks)
+    return [weights.detach() for weights in blocks], list(gradients)
+
+
+def _attention(readers: Tensor, blocks: list[Tensor], head: tuple[int, slice] | None) -> Tensor:
+    """Return the readers' rows (N, 1, T) of the rollout, or of a block's heads."""
+    row = readers.expand(len(blocks[0]), 1, -1)
+    if head is not None:
+        block, places = head
+        return row @ blocks[block][:, places].mean(1)
+    for weights in reversed(blocks):  # from the last block down, so that a row is enough
+        row = (row + row @ weights.mean(1)) / 2
+    return row
+
+
+def _relevance(readers: Tensor, blocks: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """Return the readers' rows (N, 1, T) of R - I."""
+    start = readers.expand(len(blocks[0]), 1, -1)
+    row = torch.zeros_like(start)
+    for weights, gradient in zip(reversed(blocks), reversed(gradients), strict=True):
+        row = row + (start + row) @ (gradient * weights).clamp_min(0).mean(1)
+    return row

@@ -1,0 +1,543 @@
+"""Rollout, relevance and heads of transformers against slow second implementations, and networks of known attention."""
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from anyone import C, Convolutions, K, Transformer, save_tiny, seeded, unchanged
+from command import irt
+from networks import Array, array, pixels
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+from interpret_robust.attribution import token_maps
+from interpret_robust.attribution.gradients import checked_source, gradient_map, map_promise, position_weights
+from interpret_robust.attribution.token_maps import is_rule, token_map, token_weights
+from interpret_robust.core.errors import UserError
+from interpret_robust.datasets import load
+from interpret_robust.datasets.batches import to_pixels
+from interpret_robust.models import external
+from interpret_robust.models.card import Card
+from interpret_robust.models.layers import default_layer
+from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.self_attention import attend, tokens, watch_attention
+from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.results import hdf5
+
+PLAIN = Preprocess((0.0,), (1.0,))
+N = 3
+LABELS = torch.tensor([4, 0, 6])
+
+
+# --- networks, and where their first token of the image and those that the answer reads lie
+
+
+def timm_vit(**arguments: Any) -> nn.Module:
+    library = pytest.importorskip("timm.models.vision_transformer")
+    sizes = {"img_size": (12, 18), "patch_size": 6, "embed_dim": 24, "depth": 3, "num_heads": 4, "num_classes": K}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network: nn.Module = library.VisionTransformer(**{**sizes, **arguments})
+        _sharpen(network)
+    return network
+
+
+def distilled() -> nn.Module:
+    library = pytest.importorskip("timm.models.deit")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network: nn.Module = library.VisionTransformerDistilled(
+            img_size=(12, 18), patch_size=6, embed_dim=24, depth=2, num_heads=3, num_classes=K
+        )
+        _sharpen(network)
+    return network
+
+
+def torchvision_vit() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = VisionTransformer(12, 4, 2, 3, 24, 32, num_classes=K)
+        _sharpen(network)
+    return network
+
+
+def _sharpen(network: nn.Module) -> None:
+    """Attention of fresh networks is nearly equal everywhere, and torchvision's answers are zero."""
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.add_(0.2 * torch.randn(weights.shape))
+
+
+def own() -> nn.Module:
+    network: nn.Module = seeded(Transformer, 2)
+    return network
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], int, list[int]]] = {
+    "class token": (timm_vit, (2, 3), 1, [0]),
+    "mean of tokens": (lambda: timm_vit(global_pool="avg"), (2, 3), 1, [1, 2, 3, 4, 5, 6]),
+    "no class token": (lambda: timm_vit(global_pool="avg", class_token=False), (2, 3), 0, [0, 1, 2, 3, 4, 5]),
+    "registers": (lambda: timm_vit(reg_tokens=4), (2, 3), 5, [0]),
+    "registers alone": (
+        lambda: timm_vit(reg_tokens=2, class_token=False, global_pool="avg"), (2, 3), 2, [2, 3, 4, 5, 6, 7],
+    ),
+    "distilled": (distilled, (2, 3), 2, [0, 1]),
+    "torchvision": (torchvision_vit, (3, 3), 1, [0]),
+    "own softmax": (own, (2, 3), 2, [0]),
+}  # fmt: skip
+
+
+def images_of(name: str, count: int = N) -> Tensor:
+    return pixels(count, C, 12, 12 if name == "torchvision" else 18, seed=1)
+
+
+def wrap(network: nn.Module, image: Tensor) -> WrappedModel:
+    network.eval().requires_grad_(False)
+    choice = default_layer(network, PLAIN, image)
+    assert choice is not None
+    return WrappedModel(network, PLAIN, choice.name, first_token=choice.first)
+
+
+def model_of(name: str) -> WrappedModel:
+    return wrap(NETWORKS[name][0](), images_of(name, 1))
+
+
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+# --- the slow second implementation
+
+
+class Explicit(nn.Module):
+    """What `nn.MultiheadAttention` computes, head by head and query by query."""
+
+    def __init__(self, original: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.original, self.softmax = original, nn.Identity()
+
+    def forward(self, at: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        weight, bias, heads = self.original.in_proj_weight, self.original.in_proj_bias, self.original.num_heads
+        parts = [F.linear(at, *of) for of in zip(weight.chunk(3), bias.chunk(3), strict=True)]
+        queries, keys, values = (part.unflatten(2, (heads, -1)) for part in parts)
+        rows = [
+            [
+                torch.softmax((keys[:, :, head] * queries[:, query, None, head]).sum(2) / queries.shape[3] ** 0.5, 1)
+                for query in range(at.shape[1])
+            ]
+            for head in range(heads)
+        ]
+        attention = self.softmax(torch.stack([torch.stack(row, 1) for row in rows], 1))
+        mixed = torch.einsum("nhqk,nkhd->nqhd", attention, values).flatten(2)
+        return self.original.out_proj(mixed), None
+
+
+def reference(model: WrappedModel, images: Tensor, classes: Tensor | None) -> tuple[list[Array], list[Array], Tensor]:
+    """Attention of each block, the gradients of the classes' logits, and the logits: by hooks, with nothing fused."""
+    network = copy.deepcopy(model.backbone)
+    for module in list(network.modules()):
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+        if isinstance(getattr(module, "self_attention", None), nn.MultiheadAttention):
+            module.self_attention = Explicit(module.self_attention)
+    found: list[Tensor] = []
+    for path, module in network.named_modules():
+        if path.endswith(("attn_drop", "softmax")):
+            module.register_forward_hook(lambda _, __, output: found.append(output))
+    logits = network(images.clone().requires_grad_())
+    scores = logits.max(1).values if classes is None else logits[range(len(images)), classes]
+    return [array(at) for at in found], [array(at) for at in torch.autograd.grad(scores.sum(), found)], logits.detach()
+
+
+def slow_weights(rule: str, name: str, model: WrappedModel, images: Tensor, classes: Tensor | None = None) -> Array:
+    """By products of whole matrices, image by image and head by head."""
+    _, (height, width), first, readers = NETWORKS[name]
+    blocks, gradients, _ = reference(model, images, classes)
+    heads, count = blocks[0].shape[1], blocks[0].shape[2]
+    found = []
+    for place in range(len(images)):
+        if rule.startswith("head:"):
+            block, _, head = rule.removeprefix("head:").partition(".")
+            chosen = range(heads) if not head else [int(head)]
+            whole = sum(blocks[int(block)][place, head] for head in chosen) / len(chosen)
+        else:
+            whole = np.eye(count)
+            for attention, gradient in zip(blocks, gradients, strict=True):
+                if rule == "rollout":
+                    mean = sum(attention[place, head] for head in range(heads)) / heads
+                    whole = (0.5 * mean + 0.5 * np.eye(count)) @ whole
+                else:
+                    mean = sum(np.maximum(attention[place, h] * gradient[place, h], 0) for h in range(heads)) / heads
+                    whole = whole + mean @ whole
+            whole = whole - np.eye(count) if rule == "relevance" else whole
+        found.append(np.mean([whole[reader, first : first + height * width] for reader in readers], 0))
+    return np.stack(found).reshape(-1, height, width)
+
+
+# --- what is seen of a network
+
+
+@every_network
+def test_attention_is_what_hooks_see_where_nothing_is_fused_and_logits_are_those_of_the_plain_pass(name: str) -> None:
+    model, images = model_of(name), images_of(name)
+    expected, _, logits = reference(model, images, None)
+    with torch.no_grad():
+        blocks, found = attend(model, images)
+        torch.testing.assert_close(found, model(images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
+    assert len(blocks) == len(expected) > 1
+    for block, of in zip(blocks, expected, strict=True):
+        assert block.shape == of.shape
+        np.testing.assert_allclose(array(block), of, rtol=1e-4, atol=1e-6)
+        assert of.max() > 1.5 / of.shape[-1]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_is_seen_whether_or_not_timm_fuses_it(fused: bool) -> None:
+    model, images = model_of("class token"), images_of("class token")
+    expected = token_weights("rollout", model, images)
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = fused
+    torch.testing.assert_close(token_weights("rollout", model, images), expected, rtol=1e-5, atol=1e-7)
+
+
+@every_network
+def test_the_images_tokens_and_those_that_the_answer_is_read_from_are_measured(name: str) -> None:
+    _, grid, first, readers = NETWORKS[name]
+    found = tokens(model_of(name), images_of(name, 1))
+    assert (found.first, found.grid) == (first, grid)
+    assert found.readers.nonzero().flatten().tolist() == readers
+    np.testing.assert_allclose(array(found.readers)[readers], 1 / len(readers), rtol=1e-6)
+
+
+def test_the_class_token_is_read_although_fresh_answers_are_zero() -> None:
+    found = tokens(wrap(seeded(Transformer, 1, seed=0), images_of("own softmax", 1)), images_of("own softmax", 1))
+    network = seeded(Transformer, 1)
+    nn.init.zeros_(network.answer.weight)
+    zero = tokens(wrap(network, images_of("own softmax", 1)), images_of("own softmax", 1))
+    assert torch.equal(zero.readers, found.readers)
+    assert zero.readers.tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
+MASKS = {
+    "none": {},
+    "additive": {"attn_mask": 3 * pixels(2, 3, 4, 5, seed=4) - 1},
+    "boolean": {"attn_mask": (pixels(4, 5, seed=5) > 0.3) | torch.eye(4, 5).bool()},
+    "causal": {"is_causal": True},
+    "scale": {"scale": 1.7},
+}
+
+
+@pytest.mark.parametrize("keywords", MASKS.values(), ids=MASKS)
+def test_fused_attention_is_what_torch_computes(keywords: dict[str, Any]) -> None:
+    query, key, value = pixels(2, 3, 4, 8, seed=1), pixels(2, 3, 5, 8, seed=2), pixels(2, 3, 5, 7, seed=3)
+    expected = F.scaled_dot_product_attention(query, key, value, **keywords)
+    with watch_attention() as blocks:
+        found = F.scaled_dot_product_attention(query, key, value, **keywords)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(blocks[0].detach() @ value, expected)
+
+
+def test_grouped_queries_share_keys_and_values() -> None:
+    query, key, value = pixels(2, 6, 4, 8, seed=1), pixels(2, 3, 5, 8, seed=2), pixels(2, 3, 5, 7, seed=3)
+    expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    with watch_attention() as blocks:
+        found = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(found, expected)
+    assert blocks[0].shape == (2, 6, 4, 5)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 12), (5, 12)])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("keywords", [{}, {"average_attn_weights": False}, {"need_weights": False}])
+@pytest.mark.parametrize("training", [True, False])
+def test_multi_head_attention_gives_what_it_gave(
+    shape: tuple[int, ...], first: bool, keywords: dict[str, Any], training: bool
+) -> None:
+    layer = seeded(lambda: nn.MultiheadAttention(12, 3, batch_first=first)).train(training)
+    at, mask = pixels(*shape, seed=1), pixels(shape[-2] if first or len(shape) == 2 else 2, 5, seed=2)
+    mask = None if not first and len(shape) == 3 else mask
+    expected = layer(at, at, at, attn_mask=mask, **keywords)
+    with watch_attention() as blocks:
+        found = layer(at, at, at, attn_mask=mask, **keywords)
+    torch.testing.assert_close(found[0], expected[0])
+    assert len(blocks) == 1 and blocks[0].shape[1] == 3
+    if expected[1] is None:
+        assert found[1] is None
+    else:
+        torch.testing.assert_close(found[1], expected[1])
+
+
+def test_attention_of_torchs_encoder_layers_is_seen_in_eval_mode() -> None:
+    """They have a path of their own where no gradient is needed, that runs without any function of attention."""
+    layer = seeded(lambda: nn.TransformerEncoderLayer(12, 3, 16, batch_first=True)).requires_grad_(False)
+    at = pixels(2, 5, 12)
+    with torch.no_grad(), watch_attention() as blocks:
+        found = layer(at)
+    torch.testing.assert_close(found, layer(at))
+    assert [tuple(block.shape) for block in blocks] == [(2, 3, 5, 5)]
+
+
+@pytest.mark.parametrize("name", ["registers", "torchvision", "own softmax"])
+def test_network_images_and_random_state_are_left_as_found(name: str) -> None:
+    model, images = model_of(name), images_of(name)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), unchanged(model, images):
+            for rule in ("rollout", "relevance", "head:0"):
+                token_weights(rule, model, images)
+                gradient_map(rule, model, images, LABELS, range(N))
+
+
+def test_fused_attention_is_fused_again_after_an_exception() -> None:
+    def fails() -> None:
+        with watch_attention() as blocks:
+            F.scaled_dot_product_attention(*[pixels(1, 1, 2, 3)] * 3)
+            assert len(blocks) == 1
+            raise RuntimeError("in between")
+
+    with pytest.raises(RuntimeError, match="in between"):
+        fails()
+    at = pixels(1, 1, 2, 3).requires_grad_()
+    assert "ScaledDotProduct" in F.scaled_dot_product_attention(at, at, at).grad_fn.name()  # type: ignore[union-attr]
+
+
+# --- the rules
+
+
+@every_network
+@pytest.mark.parametrize("rule", ["rollout", "relevance", "head:0", "head:1.1"])
+def test_weights_are_those_of_whole_matrices(name: str, rule: str) -> None:
+    model, images = model_of(name), images_of(name)
+    for classes in (None, LABELS):
+        expected = slow_weights(rule, name, model, images, classes)
+        assert expected.max() > 1.1 * expected.mean() > 0
+        found = token_weights(rule, model, images, classes)
+        np.testing.assert_allclose(array(found), expected, rtol=2e-3, atol=1e-6)
+    weights = array(position_weights(model, images, rule))
+    expected = slow_weights(rule, name, model, images).reshape(N, -1)
+    np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), rtol=2e-3, atol=1e-6)
+
+
+def test_weights_of_an_image_do_not_depend_on_its_batch_nor_on_how_it_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = model_of("registers"), images_of("registers", 5)
+    labels = torch.arange(5)
+    whole = {rule: token_weights(rule, model, images, labels) for rule in ("rollout", "relevance", "head:2.0")}
+    monkeypatch.setattr(token_maps, "AT_ONCE", 2)
+    for rule, expected in whole.items():
+        torch.testing.assert_close(token_weights(rule, model, images, labels), expected, rtol=1e-4, atol=1e-7)
+        for place in range(5):
+            part = slice(place, place + 1)
+            alone = token_weights(rule, model, images[part], labels[part])
+            torch.testing.assert_close(alone, expected[part], rtol=1e-4, atol=1e-7)
+
+
+class Pointer(nn.Module):
+    """Its class token attends to the token `target` alone, in the second of two blocks; in the first all attend to
+    themselves. Class k is told by color k of the token attended to.
+    """
+
+    def __init__(self, target: int, side: int = 5) -> None:
+        super().__init__()
+        self.target, self.side, self.watched = target, side, nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = F.avg_pool2d(images, self.side).flatten(2).transpose(1, 2)
+        everything = torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)
+        count = everything.shape[1]
+        own_score, pointing = 200 * torch.eye(count), torch.zeros(count, count)
+        pointing[0, 1 + self.target] = 200
+        for scores in (own_score, pointing):
+            nothing = torch.zeros(len(images), 2, count, 1)
+            added = F.scaled_dot_product_attention(nothing, nothing, everything[:, None].expand(-1, 2, -1, -1), scores)
+            everything = everything + added.mean(1)
+            everything = (
+                torch.cat([everything[:, :1], self.watched(everything[:, 1:])], 1)
+                if scores is own_score
+                else everything
+            )
+        return everything[:, 0]
+
+
+@pytest.mark.parametrize("target", range(6))
+def test_of_a_class_token_that_attends_to_one_token_all_weight_is_there(target: int) -> None:
+    images = pixels(N, C, 10, 15, seed=1, low=0.1)
+    model = WrappedModel(Pointer(target), PLAIN, "watched")
+    for rule in ("rollout", "relevance", "head:1", "head:1.0", "head:1.1"):
+        weights = array(position_weights(model, images, rule))
+        np.testing.assert_allclose(weights, np.tile(np.eye(6)[target], (N, 1)), atol=1e-6)
+    # The other half of the class token's row is its own, by the I of the second block.
+    rollout = array(token_weights("rollout", model, images)).reshape(N, 6)
+    np.testing.assert_allclose(rollout[:, target], 0.5, rtol=1e-6)
+    classes = torch.tensor([2, 0, 1])
+    relevance = array(token_weights("relevance", model, images, classes)).reshape(N, 6)
+    color = array(F.avg_pool2d(images, 5).flatten(2))[range(N), classes, target]
+    np.testing.assert_allclose(relevance[:, target], _relevance_of_pointer(color), rtol=1e-4)
+
+
+def _relevance_of_pointer(color: Array) -> Array:
+    """R - I of the class token's row at the target, by hand: two heads share what is added.
+
+    In the first block the target's token attends to itself, A = 1, and the logit rises by half of its color for each
+    head's, so that its E is c / 2. In the second the class token attends to the target, whose color is 2 c by then: c.
+    The product of both blocks comes on top: R = I + A1, then + A2 (I + A1), of which the entry is A2 + A2 A1.
+    """
+    return color + color * color / 2
+
+
+def test_a_map_lies_over_the_pixels_of_its_tokens_and_is_minus_their_weights() -> None:
+    images = pixels(N, C, 10, 15, seed=1, low=0.1)
+    model, classes = WrappedModel(Pointer(4), PLAIN, "watched"), torch.tensor([2, 0, 1])
+    for rule in ("rollout", "relevance", "head:1.1"):
+        weights = array(token_weights(rule, model, images, classes))
+        found = array(gradient_map(rule, model, images, classes, range(N)))
+        assert found.shape == images.shape
+        for color in range(C):  # the middle of each token, and half way between two
+            np.testing.assert_allclose(found[:, color, 2::5, 2::5], -weights, rtol=1e-5, atol=1e-9)
+            between = -(0.6 * weights[:, :, :-1] + 0.4 * weights[:, :, 1:])
+            np.testing.assert_allclose(found[:, color, 2::5, 4:-5:5], between, rtol=1e-5, atol=1e-9)
+        assert map_promise(rule, model, images, classes, range(N)).isnan().all()
+
+
+def test_maps_of_relevance_are_of_the_labels_and_weights_of_the_predicted_class() -> None:
+    model, images = model_of("class token"), images_of("class token")
+    predicted = model(images).argmax(1)
+    other = (predicted + 1) % K
+    torch.testing.assert_close(
+        position_weights(model, images, "relevance") * token_weights("relevance", model, images).sum((1, 2))[:, None],
+        token_weights("relevance", model, images, predicted).flatten(1),
+    )
+    assert not torch.allclose(
+        token_map("relevance", model, images, predicted), token_map("relevance", model, images, other)
+    )
+
+
+# --- what is refused
+
+
+def test_names_of_rules() -> None:
+    for rule in ("rollout", "relevance", "head:0", "head:11.3", "head:3.10"):
+        assert is_rule(rule) and checked_source(rule) == rule
+    for name in ("head", "head:", "head:1.", "head:-1", "head:01", "head:1.2.3", "Rollout", "head:BLOCK", "my:rollout"):
+        assert not is_rule(name)
+        with pytest.raises(UserError, match=r"unknown source of maps .*known are .*head:BLOCK\.HEAD.* rollout"):
+            checked_source(name)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        ("head:3", "head:3 names block 3, and this network has 3, numbered from 0."),
+        ("head:0.4", "head:0.4 names head 4, and block 0 has 4, numbered from 0."),
+    ],
+)
+def test_blocks_and_heads_that_are_not_there_are_the_users_error(rule: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
+        token_weights(rule, model_of("class token"), images_of("class token"))
+
+
+def test_a_network_without_attention_is_refused() -> None:
+    model = WrappedModel(seeded(Convolutions), PLAIN, "body")
+    for rule in ("rollout", "relevance", "head:0"):
+        with pytest.raises(UserError, match="this network has no self-attention that can be seen"):
+            position_weights(model, pixels(N, C, 12, 18), rule)
+    with pytest.raises(UserError, match="the model has no local features"):
+        gradient_map("rollout", nn.Identity(), pixels(N, C, 12, 18), LABELS, range(N))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("swin_tiny_patch4_window7_224", {"img_size": 56, "depths": (1, 1), "embed_dim": 12, "num_heads": (2, 2)}),
+        ("pvt_v2_b0", {"depths": (1, 1, 1, 1)}),
+        ("xcit_nano_12_p8_224", {"img_size": 56, "depth": 1}),
+        ("cait_xxs24_224", {"img_size": 56, "depth": 1}),
+    ],
+)
+def test_attention_that_is_not_over_all_tokens_is_refused(name: str, arguments: dict[str, Any]) -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(name, num_classes=K, **arguments)
+    image = pixels(1, C, 56, 56)
+    with pytest.raises(UserError, match=r"the attention of this network gives weights of shape \(\d+, \d+, \d+, \d+\)"):
+        token_weights("rollout", wrap(network, image), image)
+
+
+def test_local_features_of_another_grid_are_refused() -> None:
+    network = timm_vit(img_size=24, patch_size=6)
+    image = pixels(1, C, 24, 24)
+    network.coarse = nn.AvgPool2d(2)
+    model = WrappedModel(network, PLAIN, "patch_embed.proj")
+    assert token_weights("rollout", model, image).shape == (1, 4, 4)
+
+    def forward(at: Tensor) -> Tensor:
+        network.coarse(at[:, :, ::6, ::6])
+        return type(network).forward(network, at)
+
+    network.forward = forward  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"attention is over 17 tokens, of which 1 come before .* have 4 positions"):
+        token_weights("rollout", WrappedModel(network, PLAIN, "coarse"), image)
+
+
+def test_a_network_that_draws_random_numbers_is_refused() -> None:
+    model = model_of("class token")
+    model.draws = 2
+    with pytest.raises(UserError, match="attends differently in each pass: leave --draws out"):
+        token_weights("rollout", model, images_of("class token"))
+
+
+# --- through the command
+
+DEPTH: dict[str, Any] = {
+    "weights": "random", "label": "vit", "arguments": (("img_size", 32), ("patch_size", 8), ("depth", 2)),
+}  # fmt: skip
+VIT = ["--model", "timm:vit_tiny_patch16_224", "--weights", "random", "--label", "vit"]
+VIT += [word for size in ("img_size=32", "patch_size=8", "depth=2") for word in ("--model-arg", size)]
+
+
+@pytest.mark.parametrize(
+    ("question", "option", "rule", "more"),
+    [
+        ("attention-rank", "spatial-weight", "rollout", ["--steps", "2"]),
+        ("localization", "source", "relevance", ["--spatial-weight", "head:1.2"]),
+        ("map-quality", "source", "head:1", ["--samples", "2"]),
+    ],
+)
+def test_a_transformer_is_asked_by_its_attention(
+    question: str,
+    option: str,
+    rule: str,
+    more: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("timm")
+    data = str(save_tiny(tmp_path / "tiny.npz"))
+    words = ["analyze", question, *VIT, "--dataset", data, f"--{option}", rule, *more, "--limit", "3"]
+    status, out, err = irt(capsys, monkeypatch, *words, "--root", tmp_path)
+    assert status == 0, err
+    (path,) = tmp_path.glob("analyses/*.h5")
+    result = hdf5.read(path)
+    assert result.config["settings"][option.replace("-", "_")] == rule
+    assert rule in out or question != "attention-rank"
+    if question == "attention-rank":
+        pixels_of_test = to_pixels(torch.from_numpy(load(data).test.images[:3])).permute(0, 3, 1, 2)
+        model = external.subject(Card("timm:vit_tiny_patch16_224", **DEPTH), data).model(torch.device("cpu"))
+        assert isinstance(model, WrappedModel)
+        expected = _rollout_of_class_token(reference(model, pixels_of_test, None)[0])
+        np.testing.assert_allclose(result["per_image/attention"], expected, rtol=1e-3)
+        assert (result["per_image/distance"] > 0).all()
+        assert np.isfinite(result["per_image/spearman"]).all()
+
+
+def _rollout_of_class_token(blocks: list[Array]) -> Array:
+    whole = np.eye(blocks[0].shape[-1])
+    for attention in blocks:
+        whole = (attention.mean(1) + np.eye(attention.shape[-1])) / 2 @ whole
+    weights: Array = whole[:, 0, 1:]
+    return weights / weights.sum(1, keepdims=True)
