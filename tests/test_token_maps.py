@@ -1,6 +1,7 @@
 """Rollout, relevance and heads of transformers against slow second implementations, and networks of known attention."""
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from anyone import C, Convolutions, K, Transformer, save_tiny, seeded, unchanged
 from command import irt
 from networks import Array, array, pixels
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
@@ -62,7 +64,7 @@ def distilled() -> nn.Module:
 def torchvision_vit() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        network = VisionTransformer(12, 4, 2, 3, 24, 32, num_classes=K)
+        network: nn.Module = VisionTransformer(12, 4, 2, 3, 24, 32, num_classes=K)
         _sharpen(network)
     return network
 
@@ -124,7 +126,7 @@ class Explicit(nn.Module):
     def forward(self, at: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         weight, bias, heads = self.original.in_proj_weight, self.original.in_proj_bias, self.original.num_heads
         parts = [F.linear(at, *of) for of in zip(weight.chunk(3), bias.chunk(3), strict=True)]
-        queries, keys, values = (part.unflatten(2, (heads, -1)) for part in parts)
+        queries, keys, values = (part.reshape(*at.shape[:2], heads, -1) for part in parts)
         rows = [
             [
                 torch.softmax((keys[:, :, head] * queries[:, query, None, head]).sum(2) / queries.shape[3] ** 0.5, 1)
@@ -140,11 +142,12 @@ class Explicit(nn.Module):
 def reference(model: WrappedModel, images: Tensor, classes: Tensor | None) -> tuple[list[Array], list[Array], Tensor]:
     """Attention of each block, the gradients of the classes' logits, and the logits: by hooks, with nothing fused."""
     network = copy.deepcopy(model.backbone)
-    for module in list(network.modules()):
+    modules: list[Any] = list(network.modules())
+    for module in modules:
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
-        if isinstance(getattr(module, "self_attention", None), nn.MultiheadAttention):
-            module.self_attention = Explicit(module.self_attention)
+        if isinstance(layer := getattr(module, "self_attention", None), nn.MultiheadAttention):
+            module.self_attention = Explicit(layer)
     found: list[Tensor] = []
     for path, module in network.named_modules():
         if path.endswith(("attn_drop", "softmax")):
@@ -201,7 +204,8 @@ def test_attention_is_what_hooks_see_where_nothing_is_fused_and_logits_are_those
 def test_attention_is_seen_whether_or_not_timm_fuses_it(fused: bool) -> None:
     model, images = model_of("class token"), images_of("class token")
     expected = token_weights("rollout", model, images)
-    for module in model.modules():
+    modules: list[Any] = list(model.modules())
+    for module in modules:
         if hasattr(module, "fused_attn"):
             module.fused_attn = fused
     torch.testing.assert_close(token_weights("rollout", model, images), expected, rtol=1e-5, atol=1e-7)
@@ -260,9 +264,9 @@ def test_grouped_queries_share_keys_and_values() -> None:
 def test_multi_head_attention_gives_what_it_gave(
     shape: tuple[int, ...], first: bool, keywords: dict[str, Any], training: bool
 ) -> None:
-    layer = seeded(lambda: nn.MultiheadAttention(12, 3, batch_first=first)).train(training)
-    at, mask = pixels(*shape, seed=1), pixels(shape[-2] if first or len(shape) == 2 else 2, 5, seed=2)
-    mask = None if not first and len(shape) == 3 else mask
+    layer = nn.MultiheadAttention(12, 3, batch_first=first).train(training)
+    at = pixels(*shape, seed=1)
+    mask = pixels(5, 5, seed=2) if first or len(shape) == 2 else None
     expected = layer(at, at, at, attn_mask=mask, **keywords)
     with watch_attention() as blocks:
         found = layer(at, at, at, attn_mask=mask, **keywords)
@@ -276,7 +280,7 @@ def test_multi_head_attention_gives_what_it_gave(
 
 def test_attention_of_torchs_encoder_layers_is_seen_in_eval_mode() -> None:
     """They have a path of their own where no gradient is needed, that runs without any function of attention."""
-    layer = seeded(lambda: nn.TransformerEncoderLayer(12, 3, 16, batch_first=True)).requires_grad_(False)
+    layer = nn.TransformerEncoderLayer(12, 3, 16, batch_first=True).eval().requires_grad_(False)
     at = pixels(2, 5, 12)
     with torch.no_grad(), watch_attention() as blocks:
         found = layer(at)
@@ -297,7 +301,7 @@ def test_network_images_and_random_state_are_left_as_found(name: str) -> None:
 def test_fused_attention_is_fused_again_after_an_exception() -> None:
     def fails() -> None:
         with watch_attention() as blocks:
-            F.scaled_dot_product_attention(*[pixels(1, 1, 2, 3)] * 3)
+            F.scaled_dot_product_attention(pixels(1, 1, 2, 3), pixels(1, 1, 2, 3), pixels(1, 1, 2, 3))
             assert len(blocks) == 1
             raise RuntimeError("in between")
 
@@ -470,15 +474,15 @@ def test_attention_that_is_not_over_all_tokens_is_refused(name: str, arguments: 
 def test_local_features_of_another_grid_are_refused() -> None:
     network = timm_vit(img_size=24, patch_size=6)
     image = pixels(1, C, 24, 24)
-    network.coarse = nn.AvgPool2d(2)
+    network.coarse = coarse = nn.AvgPool2d(2)
     model = WrappedModel(network, PLAIN, "patch_embed.proj")
     assert token_weights("rollout", model, image).shape == (1, 4, 4)
 
-    def forward(at: Tensor) -> Tensor:
-        network.coarse(at[:, :, ::6, ::6])
+    def forward(at: Tensor) -> Any:
+        coarse(at[:, :, ::6, ::6])
         return type(network).forward(network, at)
 
-    network.forward = forward  # type: ignore[method-assign]
+    network.forward = forward
     with pytest.raises(UserError, match=r"attention is over 17 tokens, of which 1 come before .* have 4 positions"):
         token_weights("rollout", WrappedModel(network, PLAIN, "coarse"), image)
 
@@ -535,9 +539,51 @@ def test_a_transformer_is_asked_by_its_attention(
         assert np.isfinite(result["per_image/spearman"]).all()
 
 
+def test_a_picture_is_explained_by_a_head_and_layers_are_listed_with_the_number_of_heads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("timm")
+    image = pixels(32, 32, 3, seed=5)
+    Image.fromarray((255 * image).round().byte().numpy()).save(tmp_path / "noise.png")
+    data = str(save_tiny(tmp_path / "tiny.npz"))
+    words = [
+        "explain",
+        tmp_path / "noise.png",
+        *VIT,
+        "--dataset",
+        data,
+        "--eps",
+        "0",
+        "--steps",
+        "1",
+        "--root",
+        tmp_path,
+    ]
+    status, out, err = irt(capsys, monkeypatch, *words, "--spatial-weight", "head:1.2")
+    assert status == 0, err
+    drawing = json.loads(Path(out.splitlines()[-1]).with_suffix(".json").read_text())
+    model = external.subject(Card("timm:vit_tiny_patch16_224", **DEPTH), data).model(torch.device("cpu"))
+    assert isinstance(model, WrappedModel)
+    pictured = ((255 * image).round() / 255).permute(2, 0, 1)[None]
+    attention = reference(model, pictured, None)[0][1][0, 2, 0, 1:].reshape(4, 4)
+    np.testing.assert_allclose(drawing["numbers"]["natural"]["weights"], attention / attention.sum(), rtol=2e-3)
+    assert "head:1.2" in json.dumps(drawing)
+    status, _, err = irt(capsys, monkeypatch, *words, "--spatial-weight", "rollout")
+    assert status == 2 and "is there already" in err
+
+    status, out, err = irt(capsys, monkeypatch, "model", "layers", *VIT, "--dataset", data)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1].startswith(
+        "self-attention in 2 blocks of 3 heads over 4x4 tokens of the image: --spatial"
+    )
+    words = ["--model", "torchvision:resnet18", "--weights", "random", "--dataset", data]
+    status, out, _ = irt(capsys, monkeypatch, "model", "layers", *words)
+    assert status == 0 and "attention" not in out
+
+
 def _rollout_of_class_token(blocks: list[Array]) -> Array:
     whole = np.eye(blocks[0].shape[-1])
     for attention in blocks:
         whole = (attention.mean(1) + np.eye(attention.shape[-1])) / 2 @ whole
-    weights: Array = whole[:, 0, 1:]
-    return weights / weights.sum(1, keepdims=True)
+    weights: Array = whole[:, 0, 1:] / whole[:, 0, 1:].sum(1, keepdims=True)
+    return weights

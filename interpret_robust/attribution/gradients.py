@@ -22,6 +22,7 @@ from interpret_robust.core.plugins import imported, is_reference
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, position_norm
+from interpret_robust.models.subject import Subject
 from interpret_robust.models.variants import has_attention
 from interpret_robust.models.wrapped import as_weights
 
@@ -197,6 +198,11 @@ def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
     if choice not in SPATIAL_WEIGHTS and not is_rule(choice) and not is_reference(choice):
         raise unknown("spatial weight", choice, ("auto", *SPATIAL_WEIGHTS, *RULES, "package.module:function"))
     return choice
+
+
+def choose_weight(choice: str, subject: Subject) -> str | None:
+    """Return whose weights are laid over a model's images, see `resolved_weight`; None for one without positions."""
+    return resolved_weight(choice, subject.job) if subject.local_shape()[0] or choice != "auto" else None
 
 
 def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:

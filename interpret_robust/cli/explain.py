@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from interpret_robust.models.card import Reference
     from interpret_robust.models.subject import Subject
 
+SPATIAL_WEIGHT = (
+    "Weights over the picture: attention, grad-cam, feature-norm, or of a transformer rollout, relevance or "
+    "head:BLOCK.HEAD."
+)
 EXAMPLES = (
     "irt explain cat.jpg --model torchvision:resnet18 --class tabby\n"
     "  irt explain cat.jpg dog.jpg checkpoints/cifar10-small-at-seed0.safetensors\n"
@@ -46,6 +50,7 @@ EXAMPLES = (
 @click.option("--norm", help="Norm of --eps: linf, l2 or l1. [default: that of training]")
 @click.option("--steps", type=COUNT, default=10, show_default=True, help="Steps of PGD.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random start.")
+@click.option("--spatial-weight", default="auto", show_default=True, metavar="NAME", help=SPATIAL_WEIGHT)
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Images of --model, of which sizes and classes are.")
 @click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, crop NxN.")
 @click.option("--classes", metavar="FILE", help="JSON or CSV: the classes of the model's outputs in order.")
@@ -61,6 +66,7 @@ def explain(
     norm: str | None,
     steps: int,
     seed: int,
+    spatial_weight: str,
     dataset: str | None,
     size: int | None,
     classes: str | None,
@@ -92,12 +98,12 @@ def explain(
         say("no --class is given: the attack leads away from the class that is predicted, right or wrong")
     attack = explanations.Attack(eps, norm, steps, seed)
     folder = make_root(root).figures
-    slides = explanations.slides(subject, pictures, attack, label, folder, output)
+    slides = explanations.slides(subject, pictures, attack, label, folder, output, spatial_weight)
     if not overwrite:
         for slide in slides:
             slide.check_free(with_pdf=with_pdf)
     rows = []
-    for explanation, slide in explanations.explain(subject, slides, attack, label, device):
+    for explanation, slide in explanations.explain(subject, slides, attack, label, device, spatial_weight):
         rows.append(explanation.row())
         slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
     click.echo(render(rows))

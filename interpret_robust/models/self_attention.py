@@ -113,7 +113,7 @@ class Tokens(NamedTuple):
     def on_grid(self, rows: Tensor) -> Tensor:
         """Return the entries (N, height, width) for the image's tokens of rows (N, 1, T) over all tokens."""
         height, width = self.grid
-        return rows[:, 0, self.first : self.first + height * width].unflatten(1, (height, width))
+        return rows[:, 0, self.first : self.first + height * width].reshape(len(rows), height, width)
 
 
 def tokens(model: Classifier, image: Tensor) -> Tokens:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interpret_robust.attacks.ball import Norm, resolve_ball
 from interpret_robust.attacks.pgd import PGD, per_image_noise
-from interpret_robust.attribution.gradients import gradient_map, position_weights, resolved_weight
+from interpret_robust.attribution.gradients import choose_weight, gradient_map, position_weights
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import exact, resolve
@@ -113,15 +113,18 @@ def class_of(name: str, class_names: tuple[str, ...]) -> int:
 
 
 @exact()
-def measure(subject: Subject, network: Classifier, photo: Photo, attack: Attack, label: int | None) -> Explanation:
+def measure(
+    subject: Subject, network: Classifier, photo: Photo, attack: Attack, label: int | None, weight: str | None
+) -> Explanation:
     """Return what a model makes of a picture, on the device of its network, and of its adversarial image.
 
     The random start is that of `irt evaluate` for the first image of a split. The attack leads away from `label`, or,
-    where that is None, from the predicted class. Raises UserError for an attack out of range, and where answers or
+    where that is None, from the predicted class. `weight` says whose weights are laid over it, see
+    `attribution.gradients.choose_weight`. Raises UserError for an attack out of range, and where answers or
     gradients are not numbers.
 
     Example:
-        >>> measure(subject, network, photo, Attack(8 / 255, None, steps=10, seed=0), None).row()["prediction"]
+        >>> measure(subject, network, photo, attack, None, "grad-cam").row()["prediction"]
         'cat'
     """
     pgd, settings = attack.resolve(subject.job["recipe"])
@@ -132,7 +135,6 @@ def measure(subject: Subject, network: Classifier, photo: Photo, attack: Attack,
         raise UserError(f"{subject.location} answers {photo.name} with what is not a number.")
     labels = torch.tensor([predicted if label is None else label], device=images.device)
     adversarial = pgd(network, images, labels, per_image_noise(attack.seed, [0]))
-    weight = resolved_weight("auto", subject.job) if subject.local_shape()[0] else None
     natural, attacked = (_side(subject, network, pixels, labels, weight) for pixels in (images, adversarial))
     return Explanation(
         photo.name,
@@ -192,7 +194,13 @@ class Slide:
 
 
 def slides(
-    subject: Subject, paths: Sequence[Path], attack: Attack, label: int | None, folder: Path, output: Path | None
+    subject: Subject,
+    paths: Sequence[Path],
+    attack: Attack,
+    label: int | None,
+    folder: Path,
+    output: Path | None,
+    weight: str = "auto",
 ) -> list[Slide]:
     """Return where the explanations of pictures are drawn: in `folder`, by the names of picture and model, or at
     `output`.
@@ -202,6 +210,8 @@ def slides(
     _, settings = attack.resolve(subject.job["recipe"])
     class_text = "predicted" if label is None else subject.job["class_names"][label]
     conditions = {"model": subject.sha256, "attack": str(settings), "class": class_text}
+    if weight != "auto":  # which drawings from before there was a choice are of
+        conditions["weights"] = weight
     places = [output or folder / f"{file_part(f'explanation-{path.stem}-{subject.name}')}.png" for path in paths]
     for number, place in enumerate(places):
         if place in places[:number]:
@@ -216,13 +226,14 @@ def slides(
 
 
 def explain(
-    subject: Subject, slides: Sequence[Slide], attack: Attack, label: int | None, device: str
+    subject: Subject, slides: Sequence[Slide], attack: Attack, label: int | None, device: str, weight: str = "auto"
 ) -> Iterator[tuple[Explanation, Slide]]:
     """Yield the explanation of each picture, see `measure`. Raises UserError as `read` and `measure` do."""
     place = resolve(device)
+    weights_name = choose_weight(weight, subject)
     photos = [read(slide.source, subject, place) for slide in slides]
     network = subject.model(place)
     if place.type == "cpu":
         network = fold(network)
     for photo, slide in zip(photos, slides, strict=True):
-        yield measure(subject, network, photo, attack, label), slide
+        yield measure(subject, network, photo, attack, label, weights_name), slide
