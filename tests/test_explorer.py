@@ -29,7 +29,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import make_batch, to_pixels
 from interpret_robust.models.folded import fold
-from interpret_robust.study.explorer import assets, baked, measure, models
+from interpret_robust.study.explorer import assets, baked, measure, models, opening
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.server import MOST_BYTES, Server
@@ -381,6 +381,24 @@ def test_the_page_of_the_documentation_has_the_code_of_today() -> None:
 
     documentation = Path(__file__).parents[1] / "docs" / "explore-cifar10.html"
     assert code(documentation.read_text(encoding="utf-8")) == code(assets.whole({}))
+
+
+def test_other_weights_than_attention_are_shown_and_commands_name_them(
+    paths: list[Path], digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "load", lambda _: digits)
+    explorer = opening.explorer(paths, [], None, "test", SEED, "cpu", str(IMAGE), "feature-norm")
+    setup = explorer.setup()
+    assert setup["weights"] == "feature-norm"
+    assert [model["weights"] for model in setup["models"]] == ["feature norm", "feature norm"]
+    entry, view = explorer.album.entry(str(IMAGE)), parse(QUERY, len(digits.class_names))
+    for exhibit in explorer.exhibits:
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(exhibit.network.features(entry.pixels).local, dim=1).flatten()
+        cell = measure.cell(exhibit, entry, entry.pixels, view, lambda _: "")
+        assert cell["attention"] == pytest.approx((norm / norm.sum()).tolist(), rel=1e-4)
+    with pytest.raises(UserError, match="unknown spatial weight 'norm'"):
+        opening.explorer(paths, [], None, "test", SEED, "cpu", str(IMAGE), "norm")
 
 
 def test_names_tell_models_apart() -> None:

@@ -201,8 +201,15 @@ def resolved_weight(choice: str, job: Mapping[str, Any]) -> str:
 
 
 def choose_weight(choice: str, subject: Subject) -> str | None:
-    """Return whose weights are laid over a model's images, see `resolved_weight`; None for one without positions."""
-    return resolved_weight(choice, subject.job) if subject.local_shape()[0] or choice != "auto" else None
+    """Return whose weights are laid over a model's images, see `resolved_weight`; None for one without positions.
+
+    Raises UserError also where others than `auto` are asked of a model without positions.
+    """
+    if subject.local_shape()[0]:
+        return resolved_weight(choice, subject.job)
+    if choice != "auto":
+        raise UserError(f"{subject.location} has no features at several positions: leave --spatial-weight out.")
+    return None
 
 
 def _smooth(model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]) -> Tensor:

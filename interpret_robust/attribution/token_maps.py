@@ -25,7 +25,7 @@ from interpret_robust.models.self_attention import attend, tokens
 
 RULES = ("rollout", "relevance", "head:BLOCK.HEAD", "head:BLOCK")
 
-AT_ONCE = 32
+AT_ONCE = 16
 """Images in a pass, whose attention is held in memory for all blocks."""
 
 _HEAD = re.compile(r"head:(0|[1-9]\d*)(?:\.(0|[1-9]\d*))?")

@@ -20,6 +20,7 @@ from interpret_robust.cli.options import (
     overwrite_option,
     root_option,
     say,
+    spatial_weight_option,
     warn,
     with_examples,
 )
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from interpret_robust.models.card import Reference
     from interpret_robust.models.subject import Subject
 
-SPATIAL_WEIGHT = (
-    "Weights over the picture: attention, grad-cam, feature-norm, or of a transformer rollout, relevance or "
-    "head:BLOCK.HEAD."
-)
 EXAMPLES = (
     "irt explain cat.jpg --model torchvision:resnet18 --class tabby\n"
     "  irt explain cat.jpg dog.jpg checkpoints/cifar10-small-at-seed0.safetensors\n"
@@ -50,7 +47,7 @@ EXAMPLES = (
 @click.option("--norm", help="Norm of --eps: linf, l2 or l1. [default: that of training]")
 @click.option("--steps", type=COUNT, default=10, show_default=True, help="Steps of PGD.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random start.")
-@click.option("--spatial-weight", default="auto", show_default=True, metavar="NAME", help=SPATIAL_WEIGHT)
+@spatial_weight_option
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Images of --model, of which sizes and classes are.")
 @click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, crop NxN.")
 @click.option("--classes", metavar="FILE", help="JSON or CSV: the classes of the model's outputs in order.")

@@ -18,6 +18,7 @@ from interpret_robust.cli.options import (
     open_root,
     root_option,
     say,
+    spatial_weight_option,
     warn,
     with_examples,
 )
@@ -38,6 +39,7 @@ EXAMPLES = (
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
+@spatial_weight_option
 @click.option("--save", type=OUTPUT_FILE, metavar="FILE", help="Write one file that opens anywhere.")
 @click.option("--images", type=COUNT, default=20, show_default=True, help="Images of that file: the first ones.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page. [default: any that is free]")
@@ -49,6 +51,7 @@ def explore(
     dataset: str | None,
     split: str,
     seed: int,
+    spatial_weight: str,
     save: Path | None,
     images: int,
     port: int,
@@ -70,7 +73,8 @@ def explore(
     from interpret_robust.study.explorer import baked, opening  # which load torch
     from interpret_robust.study.explorer.server import Server
 
-    explorer = opening.explorer(models, candidates, dataset, split, seed, device, *map(str, pictures))
+    picture = str(pictures[0]) if pictures else "0"
+    explorer = opening.explorer(models, candidates, dataset, split, seed, device, picture, spatial_weight)
     for exhibit in explorer.exhibits:
         for doubt in exhibit.subject.doubts:
             warn(doubt)

@@ -165,6 +165,16 @@ def make_root(root: Path) -> Folders:
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 
 
+spatial_weight_option = click.option(
+    "--spatial-weight",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Weights over the picture: attention, grad-cam, feature-norm, or of a transformer rollout, relevance or "
+    "head:BLOCK.HEAD.",
+)
+
+
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there under the same name.")
 
 

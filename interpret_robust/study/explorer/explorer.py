@@ -32,13 +32,20 @@ class Explorer:
         first: the image that the page begins with.
         seed: of the random starts of attacks.
         options: what commands have to say of the data.
+        weights: the choice of weights of positions that commands have to name, empty for the default.
     """
 
     def __init__(
-        self, exhibits: Sequence[Exhibit], album: Album, seed: int, first: str = "0", options: str = ""
+        self,
+        exhibits: Sequence[Exhibit],
+        album: Album,
+        seed: int,
+        first: str = "0",
+        options: str = "",
+        weights: str = "",
     ) -> None:
         self.exhibits, self.album, self.seed = exhibits, album, seed
-        self.first, self.options = first, options
+        self.first, self.options, self.weights = first, options, weights
         self._lock = threading.Lock()
         self._adversarial: dict[tuple[int, View], Tensor] = {}
 
@@ -64,6 +71,7 @@ class Explorer:
             "seed": self.seed,
             "first": self.first,
             "options": self.options,
+            "weights": self.weights,
         }
 
     def image(self, key: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interpret_robust.analyses.feature_deletion import mean_feature, position_mean, reference_batches
-from interpret_robust.attribution.gradients import resolved_weight
+from interpret_robust.attribution.gradients import choose_weight
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import default_batch_size
 from interpret_robust.figures import style
@@ -72,18 +72,22 @@ class Exhibit:
         }
 
 
-def exhibit(reference: Reference, source: str | None, dataset: Dataset, device: torch.device) -> Exhibit:
-    """Return a model as it is displayed. Raises UserError for one that cannot be had or does not fit the dataset."""
+def exhibit(
+    reference: Reference, source: str | None, dataset: Dataset, device: torch.device, weight: str = "auto"
+) -> Exhibit:
+    """Return a model as it is displayed, with the weights of positions that `choose_weight` chooses.
+
+    Raises UserError for one that cannot be had or does not fit the dataset, or has no such weights.
+    """
     model = subject(reference, source)
     check_fit(model, dataset)
-    has_positions = model.local_shape()[0] > 0
     words = shlex.join(reference.words()) if isinstance(reference, Card) else shlex.quote(str(reference))
     network = model.model(device)
     return Exhibit(
         model,
         words,
         fold(network) if device.type == "cpu" else network,
-        resolved_weight("auto", model.job) if has_positions else None,
+        choose_weight(weight, model),
         dataset,
         device,
     )

@@ -24,22 +24,25 @@ def explorer(
     seed: int,
     device: str,
     picture: str = "0",
+    weight: str = "auto",
 ) -> Explorer:
     """Return an explorer of `models`, or of some of the checkpoints `candidates` where there are none.
 
     `source` is the name or path of the data, by default that of the first model; `picture` the number of an image, or
-    the path of a picture, to begin with. Raises UserError where one of them is not to be had, or does not fit.
+    the path of a picture, to begin with; `weight` whose weights of positions stand for attention. Raises UserError
+    where one of them is not to be had, or does not fit.
     """
     references = models or default_models(candidates, source)
     if not references:
         raise UserError(f"no checkpoint was trained on {source}: name those to be shown.")
     place = resolve(device)
     dataset = load(source or subject(references[0]).source)
-    exhibits = [exhibit(model, source, dataset, place) for model in references]
+    exhibits = [exhibit(model, source, dataset, place, weight) for model in references]
     album = Album(dataset, split, place)
     if picture.isdigit():
         album.entry(picture)
     else:
         check_present(Path(picture), "picture", "give a file, or the number of an image of the split")
         picture = album.add(Path(picture).read_bytes())
-    return Explorer(exhibits, album, seed, picture, f"--dataset {shlex.quote(source)}" if source else "")
+    options = f"--dataset {shlex.quote(source)}" if source else ""
+    return Explorer(exhibits, album, seed, picture, options, "" if weight == "auto" else shlex.quote(weight))

@@ -643,19 +643,20 @@ function showCommands() {
   const data = [setup.options, setup.split === "test" ? "" : `--split ${setup.split}`, setup.shuffled ? `--limit ${Number(view.image) + 1}` : "", setup.seed ? `--seed ${setup.seed}` : ""];
   const attack = `--eps ${view.eps} --steps ${view.steps}`;
   const readings = view.loss === "margin" ? `--pgd none --cw ${view.steps}` : `--pgd ${view.steps} --cw none`;
+  const weights = setup.weights ? ` --spatial-weight ${setup.weights}` : "";
   const questions = [
     ["predictions under attack", `evaluate SUBJECT --eps ${view.eps} ${readings}`],
-    ["attention, ranks and their correlation", `analyze attention-rank SUBJECT ${attack}`],
-    ["attention moved", `analyze attention-maps SUBJECT ${attack}`],
+    ["attention, ranks and their correlation", `analyze attention-rank SUBJECT ${attack}${weights}`],
+    ["attention moved", `analyze attention-maps SUBJECT ${attack}${weights}`],
     ["the gradient map at eps 0", "analyze gradient-maps SUBJECT"],
-    ["deleted positions", `analyze feature-deletion SUBJECT ${attack}`],
+    ["deleted positions", `analyze feature-deletion SUBJECT ${attack}${weights}`],
   ];
   const isOther = view.loss === "margin";
   const lines = questions.slice(0, isOther ? 1 : questions.length).flatMap(([what, words]) => [
     `# ${what}`,
     ...subjects.map((subject) => ["irt", words.replace("SUBJECT", () => subject), ...data].filter(Boolean).join(" ")),
   ]);
-  byId("commands").textContent = isOwn() ? `irt explore ${subjects.join(" ")} ${setup.options} PICTURE` : lines.join("\n");
+  byId("commands").textContent = isOwn() ? `irt explore ${subjects.join(" ")} ${setup.options}${weights} PICTURE` : lines.join("\n");
   byId("how-text").textContent = isOwn()
     ? "An image of your own is in no data set: this opens the page on it."
     : `Row ${view.image} of each column under per_image/ is this image. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isOther ? " The other analyses attack the cross-entropy: choose that loss." : ""}`;
