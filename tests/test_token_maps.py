@@ -233,6 +233,7 @@ MASKS = {
     "none": {},
     "additive": {"attn_mask": 3 * pixels(2, 3, 4, 5, seed=4) - 1},
     "boolean": {"attn_mask": (pixels(4, 5, seed=5) > 0.3) | torch.eye(4, 5).bool()},
+    "a query without keys": {"attn_mask": torch.arange(4)[:, None].expand(4, 5) > 0},
     "causal": {"is_causal": True},
     "scale": {"scale": 1.7},
 }

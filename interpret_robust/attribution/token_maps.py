@@ -96,7 +96,7 @@ def _pass_back(model: nn.Module, images: Tensor, classes: Tensor | None) -> tupl
     with torch.enable_grad():
         blocks, logits = attend(model, images)
         scores = logits.amax(1) if classes is None else logits.gather(1, classes[:, None])
-        gradients = torch.autograd.grad(scores.sum(), blocks)
+        gradients = torch.autograd.grad(scores.sum(), blocks, allow_unused=True, materialize_grads=True)
     return [weights.detach() for weights in blocks], list(gradients)
 
 

@@ -68,7 +68,8 @@ class _Watch(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
             scores = scores + attn_mask
-        return F.dropout(self._keep(scores.softmax(-1)), dropout_p) @ value
+        weights = torch._safe_softmax(scores, -1)  # zero, not NaN, for a query without keys, as in what is fused
+        return F.dropout(self._keep(weights), dropout_p) @ value
 
     def _attend_in_heads(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, Tensor | None]:
         """Return what `F.multi_head_attention_forward` does, by a copy of it that attends as above."""
