@@ -101,7 +101,7 @@ def summary(measured: Sequence[Measured]) -> list[dict[str, str]]:
             "ours": seconds(one.median(OURS)),
             "fastest other": f"{one.best}: {seconds(one.median(one.best))}",
             "times as fast": ratio(one.ratio(one.best)),
-            "the same found": "yes" if one.same else "NO",
+            "same results": "yes" if one.same else "NO",
         }
         for one in measured
     ]
