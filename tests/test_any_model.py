@@ -313,7 +313,7 @@ def test_a_mistake_is_told_in_one_sentence(words: list[str], sentence: str, plac
 )
 def test_what_says_more_of_a_model_needs_one(words: list[str], place: Path, irt: Irt) -> None:
     code, _, err = irt("analyze", "alignment", *words, "--root", place)
-    assert (code, err) == (2, "irt: --weights, --normalize and the like say more of a --model: name one.\n")
+    assert (code, err) == (2, "irt: --weights, --normalize and similar options describe a --model: name one.\n")
 
 
 def test_a_model_from_elsewhere_without_data_is_the_users_error(place: Path, irt: Irt) -> None:

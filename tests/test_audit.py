@@ -176,7 +176,7 @@ def test_as_text_a_claim_is_a_line_and_its_number_another(tmp_path: Path, monkey
     (audit,) = audits(files)
     lines, details = text_of(files).splitlines(), text_of(files, details=True).splitlines()
     assert max(map(len, [*lines, *details])) <= 80 and len(lines) < 50
-    assert lines[0] == "cluttered-digits, small (seeds 0, 1, 2; 120 test images, where no other are"
+    assert lines[0] == "cluttered-digits, small (seeds 0, 1, 2; 120 test images, unless a line names"
     row = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
     place = lines.index("holds: attention raises natural accuracy")
     assert lines[place + 1] == f"  {row['first measure [95 %]']}  at-att minus at, natural accuracy"

@@ -359,8 +359,8 @@ def test_help_tells_what_each_setting_may_be_and_is(
     text = " ".join(out.split())
     for told in (
         "What is odd?",
-        "--rightly Print the rightly columns only.",
-        "--highest Print the highest columns only.",
+        "--rightly Print only the rightly columns.",
+        "--highest Print only the highest columns.",
         "--count INTEGER How many examples. [default: 0]",
         "--scale NUMBER A scale. [default: 0.5]",
         "--most NUMBER A bound. --pick",

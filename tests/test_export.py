@@ -208,7 +208,7 @@ def test_the_command_says_what_it_wrote_and_left_out(tmp_path: Path) -> None:
     *paths, said = first.stdout.splitlines()
     assert paths == [str(tmp_path / f"maps-{name}.csv") for name in ("images", "statistics")]
     left_out = "examples/image, examples/map, examples/view, per_image/image, per_image/map"
-    assert said == f"left out, being pictures: {left_out} (read them with h5py or xarray)"
+    assert said == f"not exported, because they are pictures: {left_out} (read them with h5py or xarray)"
     again = CliRunner().invoke(cli.irt, ["export", str(source)], standalone_mode=False)
     assert isinstance(again.exception, UserError)
     assert CliRunner().invoke(cli.irt, ["export", str(source), "--overwrite"]).exit_code == 0

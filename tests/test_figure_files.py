@@ -54,8 +54,8 @@ def test_a_panel_is_drawn_alone_in_the_format_of_its_ending(tmp_path: Path) -> N
         (["attention-rank", RANK, "--panel", "curv"], "did you mean 'curve'"),
         (["robustness", ROBUSTNESS, "--panel", "curve"], "the figure robustness has one panel: leave --panel out"),
         (["robustness", ROBUSTNESS, "-o", "x.gif"], "x.gif ends in no format of a picture: it must end in .png"),
-        (["robustness", ROBUSTNESS, "--width", "4"], "--width is that of the picture at -o"),
-        (["all", "-o", "x.png"], "-o is of one figure: name it in the place of 'all'"),
+        (["robustness", ROBUSTNESS, "--width", "4"], "--width needs -o, the file of the picture"),
+        (["all", "-o", "x.png"], "-o needs one figure: name it instead of 'all'"),
         (["robustness", ROBUSTNESS, "-o", "x.png", "--width", "1"], "1"),
     ],
 )

@@ -248,8 +248,8 @@ def test_remarks_say_what_the_numbers_rest_on(opened: dict[str, list[Result]]) -
     from interpret_robust.study.report.overview import remarks
 
     sentences = [remark.text for remark in remarks(opened["robustness"])]
-    assert sentences[0].startswith("Trained with one seed alone: at, at-att.")
-    assert sentences[1].startswith("These files do not tell whether gradients are hidden")
+    assert sentences[0].startswith("Trained with only one seed: at, at-att.")
+    assert sentences[1].startswith("These files do not show whether models hide their gradients")
     assert "these are small" in sentences[2] and len(sentences) == 3
     doubtful = opened["robustness"][0]
     doubtful = replace(doubtful)

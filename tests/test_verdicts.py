@@ -701,7 +701,7 @@ def test_what_is_lost_without_robust_features_is_beyond_what_random_ones_cost(tm
         assert measure.estimate.value == pytest.approx(np.mean(lost)) and measure.percent
         assert labels["condition"][place] in measure.quantity
     assert finding.measures[0].quantity == (
-        "clean accuracy lost, robust features first beyond random order (PGD-20 at eps 8/255, fill mean)"
+        "clean accuracy lost by deleting robust features first, minus random order (PGD-20 at eps 8/255, fill mean)"
     )
     assert len(finding.measures) == 2
     several = [measured("at-att", columns, *of) for of in (("mean", 20), ("zero", 20), ("mean", 100))]

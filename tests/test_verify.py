@@ -466,4 +466,4 @@ def test_a_model_from_elsewhere_answers(
     (tmp_path / "x.safetensors").write_bytes(b"not read")
     for words in ([], [tmp_path / "x.safetensors", *network]):
         code, out, err = irt(capfd, monkeypatch, "verify", path, *words, *data)
-        assert (code, out) == (2, "") and "asks one model: give a CHECKPOINT, or --model" in err
+        assert (code, out) == (2, "") and "uses one model: give a CHECKPOINT, or --model" in err

@@ -1,4 +1,4 @@
-"""Do gradients look like the image, and is a model more robust where they do? (Etmann et al. 2019)
+"""Do gradients look like the image, and is the model more robust on images where they do? (Etmann et al. 2019)
 
 Alignment is the cosine between an image and its gradient, Etmann's alpha (https://arxiv.org/abs/1905.04172), and
 the cosine between the image's edges and the gradient's magnitude, each beside the same number for the gradient and

@@ -1,4 +1,4 @@
-"""Does attention stay where it is under attack? (Figure 3: clean and adversarial attention maps)
+"""Does attention stay in place under attack? (Figure 3: clean and adversarial attention maps)
 
 How far attention moves is the total variation distance between an image's clean and its adversarial map: the share
 of attention that is elsewhere, 0 for the same map and 1 for maps without a common position. What it means shows

@@ -98,8 +98,8 @@ class AutoAttackSettings(Settings):
     """The ball, the attacks and their seed."""
 
     eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
-    attacks: str = field(default=",".join(ATTACKS), metadata={"help": "Those of AutoAttack to run, in this order."})
-    seed: int = field(default=0, metadata={"help": "Seed of the attacks; a batch's own follows from it."})
+    attacks: str = field(default=",".join(ATTACKS), metadata={"help": "Attacks of AutoAttack to run, in this order."})
+    seed: int = field(default=0, metadata={"help": "Seed of the attacks, from which each batch gets its own."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings for a checkpoint's job.

@@ -101,7 +101,7 @@ class DeletionSettings(WeightSettings, AttackSettings):
     """The attack, the weights in attention's place, and what removed features are replaced by."""
 
     fill: Literal["mean", "zero"] = field(
-        default="mean", metadata={"help": "What removed features become: the mean of training images, or zero."}
+        default="mean", metadata={"help": "Replacement of removed features: the mean of training images, or zero."}
     )
 
 

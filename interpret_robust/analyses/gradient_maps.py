@@ -114,8 +114,10 @@ SCHEMA = Schema(
 class MapSettings(SourceSettings, Selection):
     """Of what a map is taken, and which are shown."""
 
-    target: Target = field(default="true", metadata={"help": "Class whose loss it is; random is one but the true."})
-    seed: int = field(default=0, metadata={"help": "Of random targets, and of the noise of a source that has noise."})
+    target: Target = field(
+        default="true", metadata={"help": "Class whose loss is used; random is any class but the true one."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of random targets, and of a source with noise."})
 
 
 class Context(NamedTuple):

@@ -146,9 +146,9 @@ SCHEMA = Schema(
 class ScoreSettings(SourceSettings):
     """What a map is, seed and extras of the score."""
 
-    seed: int = field(default=0, metadata={"help": "Of random targets, scrambles and the random network."})
+    seed: int = field(default=0, metadata={"help": "Seed of random targets, of shuffles and of the random network."})
     probe: bool = field(
-        default=False, metadata={"help": "Also train a probe on gradients: what could be read at best."}
+        default=False, metadata={"help": "Also train a network to classify gradients (a probe), for comparison."}
     )
 
     def resolve(self, job: Mapping[str, Any]) -> Self:

@@ -91,8 +91,8 @@ class QualitySettings(SourceSettings):
     """What a map is, how far images move, how often."""
 
     radius: float = field(default=8 / 255, metadata={"help": "How far pixels move for sensitivity, such as 8/255."})
-    samples: int = field(default=50, metadata={"help": "Moves, and squares, for each image."})
-    seed: int = field(default=0, metadata={"help": "Of moves, squares and shuffles, and of a source that has noise."})
+    samples: int = field(default=50, metadata={"help": "Number of moves, and of squares, for each image."})
+    seed: int = field(default=0, metadata={"help": "Seed of moves, squares and shuffles, and of a source with noise."})
 
     def resolve(self, job: Any) -> Self:
         """Return these settings. Raises UserError for a number that is out of range."""

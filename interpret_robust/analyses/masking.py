@@ -1,4 +1,4 @@
-"""Do gradients show where a model can be broken, or hide it? (signs of gradient masking)
+"""Does a model hide its gradients, so that attacks that follow them fail? (signs of gradient masking)
 
 The accuracy under attacks that need no gradient, random noise and random search, stands beside that under PGD; PGD is
 repeated in larger balls, where it must in the end break everything, and cut down to one step, which must not beat
@@ -75,7 +75,7 @@ SCHEMA = Schema(
 class MaskingSettings(BallSettings):
     """The ball, and how long random search goes on."""
 
-    queries: int = field(default=300, metadata={"help": "Queries of random search an image."})
+    queries: int = field(default=300, metadata={"help": "Queries of random search for each image."})
 
     is_shared: ClassVar[bool] = False
 

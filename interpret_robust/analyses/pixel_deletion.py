@@ -108,10 +108,10 @@ class PixelSettings(SourceSettings):
 
     fill: Literal["mean", "blur"] = field(
         default="mean",
-        metadata={"help": "What replaces pixels in deletion and insertion: mean color of training images, or blur."},
+        metadata={"help": "Replacement of pixels in deletion and insertion: mean color of training images, or blur."},
     )
     seed: int = field(
-        default=0, metadata={"help": "Of random orders, of ROAD's noise, and of a source that has noise."}
+        default=0, metadata={"help": "Seed of random orders, of ROAD's noise, and of a source with noise."}
     )
 
 

@@ -1,4 +1,4 @@
-"""Do the maps show what was learned? (their scores as the network is re-initialized from the head down)
+"""Do the maps show what was learned? (scores while the network is re-initialized, layer by layer)
 
 Cascading randomization (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292): the classifier gets random weights,
 then the head too, and so on down to the first layer. Beside it stand independent random networks. A score that a
@@ -94,7 +94,9 @@ SCHEMA = Schema(
 class RandomizationSettings(WeightSettings):
     """The seed of random weights, and the weights in attention's place."""
 
-    seed: int = field(default=0, metadata={"help": "Of the cascade; random networks have the seeds after it."})
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the re-initialization; random networks use the seeds after it."}
+    )
 
 
 class Cascade(NamedTuple):

@@ -88,11 +88,11 @@ APGD_PURPOSES = 4, 5
 class TableSettings(BallSettings):
     """Which attacks are read at which steps."""
 
-    pgd: str = field(default="5,20,100,200", metadata={"help": "Steps at which PGD is read; none for no PGD."})
-    cw: str = field(default="30,100", metadata={"help": "Steps at which CW, PGD on the margin, is read; or none."})
+    pgd: str = field(default="5,20,100,200", metadata={"help": "Numbers of steps of PGD, or none."})
+    cw: str = field(default="30,100", metadata={"help": "Numbers of steps of CW (PGD on the margin), or none."})
     apgd: str = field(
         default="none",
-        metadata={"help": "Steps of APGD-CE and APGD-T for the worst case, such as 100; or none.", "newer": "none"},
+        metadata={"help": "Add APGD-CE and APGD-T of so many steps to the worst case, such as 100.", "newer": "none"},
     )
     restarts: int = field(default=1, metadata={"help": "Random starts of each attack."})
 

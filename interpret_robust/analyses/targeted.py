@@ -1,4 +1,4 @@
-"""Can an attack make a model say what it wants? (targeted PGD, beside the untargeted accuracy of `robustness`)
+"""Can an attack make a model predict a chosen class? (targeted PGD; the untargeted accuracy is that of `robustness`)
 
 Each image has a target class, see `attacks.targets`. PGD goes down the loss towards it, from each restart, and of the
 restarts the one with the largest margin of the target is kept. It succeeds where the target is the predicted class.
@@ -57,7 +57,7 @@ class TargetedSettings(AttackSettings):
     """The attack, and what it aims at."""
 
     targets: str = field(
-        default="least-likely", metadata={"help": "What is aimed at: least-likely, next, random, or a class such as 3."}
+        default="least-likely", metadata={"help": "Target class: least-likely, next, random, or a class such as 3."}
     )
     restarts: int = field(default=1, metadata={"help": "Random starts of the attack."})
 

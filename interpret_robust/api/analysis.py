@@ -212,7 +212,7 @@ def questions() -> dict[str, str]:
 
     Example:
         >>> ir.questions()["masking"]
-        'Do gradients show where a model can be broken, or hide it? (signs of gradient masking)'
+        'Does a model hide its gradients, so that attacks that follow them fail? (signs of gradient masking)'
     """
     return {name: analyses.about(name) for name in analyses.names()}
 

@@ -28,12 +28,13 @@ from interpret_robust.models.wrapped import as_weights
 
 SOURCES = ("gradient", "smooth-gradient", "integrated-gradients")
 SOURCE_HELP = (
-    f"What a map is: {', '.join(SOURCES)}, captum:NAME such as captum:DeepLift, or of a transformer {', '.join(RULES)}."
+    f"How maps are computed: {', '.join(SOURCES)}, captum:NAME such as captum:DeepLift, or, for a transformer, "
+    f"{', '.join(RULES)}."
 )
 SPATIAL_WEIGHTS = ("attention", "grad-cam", "feature-norm")
 SPATIAL_WEIGHT_HELP = (
-    f"Weights of positions: {', '.join(SPATIAL_WEIGHTS)}, of a transformer {', '.join(RULES)}, a function "
-    "package.module:name of model and images, or auto for attention where the model has it, else grad-cam."
+    f"Weights of positions: {', '.join(SPATIAL_WEIGHTS)}; for a transformer {', '.join(RULES)}; a function "
+    "package.module:name of model and images; or auto for attention if the model has any, else grad-cam."
 )
 
 TARGETS = 3

@@ -27,7 +27,7 @@ ON_ALL_RANKS = ("train", "analyze", "reproduce", *SHORTCUTS)
 @click.group(
     cls=ShortcutGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=with_examples(EXAMPLES)
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere on the line.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; works anywhere on the line.")
 @click.version_option(package_name="interpret-robust", message="%(prog)s %(version)s")
 @click.pass_context
 def irt(context: click.Context, debug: bool) -> None:  # noqa: ARG001
@@ -35,7 +35,7 @@ def irt(context: click.Context, debug: bool) -> None:  # noqa: ARG001
 
     \b
     irt train    ->  checkpoints/   a model, and how it was made
-    irt analyze  ->  analyses/      an answer, and all it rests on
+    irt analyze  ->  analyses/      an answer, with its data and settings
     irt figure   ->  figures/       a picture of the answer
     """
     if _is_later("RANK") and context.invoked_subcommand not in ON_ALL_RANKS:
@@ -82,7 +82,7 @@ def _explain(error: Exception) -> tuple[str | None, int]:
 
     from interpret_robust.core.interruption import Stopped
 
-    remedy = "the same command goes on from there."
+    remedy = "the same command continues from there."
     sentence, code = None, EXIT_USER_ERROR
     match error:
         case Stopped():
@@ -100,5 +100,5 @@ def _explain(error: Exception) -> tuple[str | None, int]:
         case OSError():
             location = f"{error.filename}: " if error.filename else ""
             reason = error.strerror or str(error).split("\n")[0]
-            sentence = f"{location}{reason}; nothing that was finished is lost."
+            sentence = f"{location}{reason}; no finished work is lost."
     return sentence, code

@@ -55,7 +55,7 @@ class AnalyzeGroup(click.Group):
 
 @click.group(cls=AnalyzeGroup)
 def analyze() -> None:
-    """Ask a question of trained models; answers go to analyses/."""
+    """Ask a question about trained models; answers are written to analyses/."""
 
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -103,7 +103,7 @@ def _setting_option(setting: Setting) -> Callable[[Command], Command]:
 
 def _view_option(view: str) -> Callable[[Command], Command]:
     """Return the flag of a part of the answer that the table can be limited to."""
-    return click.option(f"--{view}", is_flag=True, help=f"Print the {view} columns only.")
+    return click.option(f"--{view}", is_flag=True, help=f"Print only the {view} columns.")
 
 
 def _evaluator_option(subject: str, default: str) -> Callable[[Command], Command]:
@@ -113,23 +113,23 @@ def _evaluator_option(subject: str, default: str) -> Callable[[Command], Command
         multiple=True,
         type=MODEL_FILE,
         metavar="PATH",
-        help=f"Checkpoint or card that reads the {subject}; repeat for more. [default: {default}]",
+        help=f"Checkpoint or card that classifies the {subject}; repeat for more. [default: {default}]",
     )
 
 
 READERS: Mapping[str, tuple[Callable[[Command], Command], ...]] = {
     "none": (),
-    "evaluators": (_evaluator_option("maps", "two natural seeds, another architecture, an at"),),
+    "evaluators": (_evaluator_option("maps", "two natural seeds, another architecture, one of at"),),
     "copies": (
-        _evaluator_option("adversarial images", "the model itself and other seeds of it"),
-        click.option("--matrix", is_flag=True, help="All other models of the dataset read them."),
+        _evaluator_option("adversarial images", "the model itself and its other seeds"),
+        click.option("--matrix", is_flag=True, help="Every other model of the dataset classifies them."),
     ),
 }
 """The options that say who reads what a model gives."""
 
 MORE_EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "robustness": (
-        "--pgd 20 --cw none   PGD-20 alone, sooner",
+        "--pgd 20 --cw none   only PGD-20, which is faster",
         "--matrix             every model attacks every other",
         "--restarts 5 --limit 200",
     ),

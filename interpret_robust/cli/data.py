@@ -10,18 +10,18 @@ from interpret_robust.results.tables import render
 
 @click.group()
 def data() -> None:
-    """List, get and look at datasets.
+    """List, download and look at datasets.
 
-    A dataset is a name (`irt data list`), pictures as they lie on disk (docs/pictures.md), or the path of an .npz, as
-    numpy.savez writes it, of these arrays:
+    A dataset is a name (`irt data list`), pictures on disk (docs/pictures.md), or the path of an .npz that numpy.savez
+    wrote with these arrays:
 
     \b
     x_train, x_test        images (N, H, W), or (N, H, W, 1 or 3): uint8, 0 to 255
     y_train, y_test        labels (N,): integers 0 to K-1, or names of classes
-    mask_train, mask_test  optional: objects, (N, H, W), bool or uint8, not 0
+    mask_train, mask_test  optional: not 0 on the object, (N, H, W), bool or uint8
     class_names            optional: text (K,), in the order of the labels
 
-    Names of MedMNIST (train_images, ...) are read too. `irt data get FILE.npz` checks a file.
+    The names of MedMNIST (train_images, ...) work too. `irt data get FILE.npz` checks a file.
     """
 
 
@@ -45,7 +45,7 @@ def data_list() -> None:
 @data.command("get", epilog=with_examples("irt data get cifar10"))
 @click.argument("name")
 def data_get(name: str) -> None:
-    """Generate or download dataset NAME, check it, and keep it as one .npz."""
+    """Generate or download dataset NAME, check it, and store it as an .npz."""
     from interpret_robust.datasets import load
     from interpret_robust.datasets.catalogue import file_of, is_installed
 
@@ -68,12 +68,12 @@ THUMBNAIL = 128
 
 @data.command("show", epilog=with_examples("irt data show cluttered-digits --split test"))
 @click.argument("name")
-@click.option("--split", type=click.Choice(["train", "test"]), help="[default: train, where there is one]")
+@click.option("--split", type=click.Choice(["train", "test"]), help="Which images. [default: train, if there are any]")
 @root_option
 def data_show(name: str, split: str | None, root: Path) -> None:
-    """Draw a contact sheet of dataset NAME, with what the masks keep where there are masks.
+    """Draw a contact sheet of dataset NAME, with the masked objects if there are masks.
 
-    Pictures of a folder are drawn resized, and cropped to a square.
+    Pictures of a folder are resized and cropped to squares.
     """
     from interpret_robust.core.file_names import file_part
     from interpret_robust.datasets import load

@@ -48,11 +48,13 @@ EXAMPLES = (
 @click.option("--steps", type=COUNT, default=10, show_default=True, help="Steps of PGD.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random start.")
 @spatial_weight_option
-@click.option("--dataset", type=DATASET, metavar="TEXT", help="Images of --model, of which sizes and classes are.")
-@click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, crop NxN.")
-@click.option("--classes", metavar="FILE", help="JSON or CSV: the classes of the model's outputs in order.")
+@click.option(
+    "--dataset", type=DATASET, metavar="TEXT", help="Dataset from which --model takes the image size and the classes."
+)
+@click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, then crop to NxN.")
+@click.option("--classes", metavar="FILE", help="JSON or CSV: the class of each of the model's outputs, in order.")
 @click.option("-o", "--output", type=OUTPUT_FILE, metavar="FILE", help="The PNG. [default: in figures/]")
-@click.option("--pdf/--no-pdf", "with_pdf", default=False, help="Also as PDF, beside the PNG.")
+@click.option("--pdf/--no-pdf", "with_pdf", default=False, help="Draw a PDF in addition to the PNG.")
 @overwrite_option
 @device_option
 @root_option
@@ -74,10 +76,10 @@ def explain(
     root: Path,
     **card: Any,
 ) -> None:
-    """Draw what a model makes of one picture: what it predicts, and on what that rests, with and without an attack.
+    """Draw what a model predicts for a picture and which pixels matter, with and without an attack.
 
     Each picture becomes a PNG with the gradient map and the attention (or Grad-CAM) laid over the picture.
-    The attack leads away from the class of --class, and without it from the class that the model predicts.
+    The attack leads away from the class of --class or, without it, from the class that the model predicts.
     """
     models, pictures = models_and_pictures(subjects, card)
     reference = _reference(models)
@@ -92,7 +94,7 @@ def explain(
         warn(doubt)
     label = None if class_name is None else explanations.class_of(class_name, subject.job["class_names"])
     if label is None:
-        say("no --class is given: the attack leads away from the class that is predicted, right or wrong")
+        say("no --class is given: the attack leads away from the predicted class, right or wrong")
     attack = explanations.Attack(eps, norm, steps, seed)
     folder = make_root(root).figures
     slides = explanations.slides(subject, pictures, attack, label, folder, output, spatial_weight)

@@ -37,12 +37,19 @@ EXAMPLES = (
 @model_option
 @card_options
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
-@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part.")
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
 @spatial_weight_option
-@click.option("--save", type=OUTPUT_FILE, metavar="FILE", help="Write one file that opens anywhere.")
-@click.option("--images", type=COUNT, default=20, show_default=True, help="Images of that file: the first ones.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page. [default: any that is free]")
+@click.option(
+    "--save",
+    type=OUTPUT_FILE,
+    metavar="FILE",
+    help="Write the page as one file that opens anywhere, instead of showing it.",
+)
+@click.option(
+    "--images", type=COUNT, default=20, show_default=True, help="Number of images in that file, from the first."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the page. [default: a free one]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
 @device_option
 @root_option
@@ -60,10 +67,10 @@ def explore(
     root: Path,
     **card: Any,
 ) -> None:
-    """Look at models side by side, on one image, while the attack on it grows: a page in the browser.
+    """Compare models on one image, on a page in the browser, while the attack on it grows.
 
-    IMAGE is the number of an image of the split, or a picture. Without CHECKPOINT and --model, one seed of each variant
-    in checkpoints/ is shown. The page is for this machine alone; Ctrl-C ends it.
+    IMAGE is the number of an image of the split, or a picture file. Without CHECKPOINT and --model, the page shows one
+    seed of each variant in checkpoints/. Only this machine can open the page; Ctrl-C ends it.
     """
     models, pictures = models_and_pictures(subjects, card)
     if len(pictures) > 1:
@@ -84,7 +91,7 @@ def explore(
     with Server(explorer, port) as server:
         click.echo(server.address)
         say(f"models: {', '.join(exhibit.subject.name for exhibit in explorer.exhibits)}")
-        say("the page is for this machine alone; Ctrl-C ends it")
+        say("only this machine can open the page; Ctrl-C ends it")
         if browser:
             click.launch(server.address)
         server.serve_until_interrupted()

@@ -28,7 +28,7 @@ from interpret_robust.results.tables import render
 @click.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
 @click.argument("file", type=OWN_FILE)
 def show(file: Path) -> None:
-    """Show what a checkpoint or an analysis file holds and where it comes from, checked against its checksum."""
+    """Show what a checkpoint or an analysis file holds and how it was made, and verify its checksum."""
     from interpret_robust.cli import description
 
     click.echo(description.describe(file))
@@ -37,7 +37,7 @@ def show(file: Path) -> None:
 @click.command(epilog=with_examples("irt validate analyses/*.h5"))
 @click.argument("files", nargs=-1, required=True, type=RESULT_FILE)
 def validate(files: tuple[Path, ...]) -> None:
-    """Check that analysis FILES are whole and hold what their analysis says they hold, dataset by dataset."""
+    """Check that analysis FILES are complete and that every dataset is as their schema says."""
     from interpret_robust.analyses.engine import validation
     from interpret_robust.results import hdf5
 
@@ -65,7 +65,7 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.argument("checkpoint", type=MODEL_FILE, required=False)
 @click.option("--eps", type=NUMBER, help="Radius, such as 8/255. [default: that of training]")
 @click.option("--norm", metavar="TEXT", help="Norm of --eps: linf, l2 or l1. [default: linf, or that of training]")
-@click.option("--key", help="The array of images, where there are several in HDF5, .npz or .pth.")
+@click.option("--key", help="Name of the array of images, if an HDF5, .npz or .pth file has several.")
 @dataset_options()
 @click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
 @model_option
@@ -82,18 +82,18 @@ def verify(
     device: str,
     **card: Any,
 ) -> None:
-    """Check adversarial images, whoever made them, and how accurate CHECKPOINT, or a --model, is on them.
+    """Check adversarial images from any program, and how accurate CHECKPOINT, or a --model, is on them.
 
-    FILE is HDF5, .npy, .npz, or tensors as torch saves them (AutoAttack, torchattacks). Images are uint8, or floats in
-    [0, 1]; (N, C, H, W) or (N, H, W, C); the first N of the split in its order, or those of an integer array `index`
-    beside them. Labels and clean images beside them have to be those of the split.
+    FILE is HDF5, .npy, .npz, or tensors that torch saved (AutoAttack, torchattacks). Images are uint8, or floats in [0,
+    1], of shape (N, C, H, W) or (N, H, W, C). They are the first N of the split, in its order, or those of an integer
+    array `index` in the same file. Labels and clean images in the file have to be those of the split.
     """
     from interpret_robust.core.files import check_present
 
     check_present(file, "file", "give HDF5, .npy, .npz, or tensors as torch saves them")
     models = [*([checkpoint] if checkpoint else []), *references(card)]
     if len(models) != 1:
-        raise UserError("irt verify asks one model: give a CHECKPOINT, or --model.")
+        raise UserError("irt verify uses one model: give a CHECKPOINT, or --model.")
     from interpret_robust.attacks import verify as verification
     from interpret_robust.core.device import resolve
     from interpret_robust.datasets import load
@@ -110,11 +110,15 @@ def verify(
 
 @click.command(epilog=with_examples("irt export analyses/robustness-*-seed0-test.h5 --csv -o tables"))
 @click.argument("files", nargs=-1, required=True, type=RESULT_FILE)
-@click.option("--csv", "form", flag_value="csv", default="csv", help="Comma-separated values: the only form so far.")
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. [default: the file's]")
+@click.option(
+    "--csv", "form", flag_value="csv", default="csv", help="Write comma-separated values: the only form so far."
+)
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder. [default: that of FILE]"
+)
 @overwrite_option
 def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: bool) -> None:  # noqa: ARG001
-    """Write the images and the statistics of analysis FILES as tables."""
+    """Write the numbers of each image and the statistics of analysis FILES as tables."""
     from interpret_robust.results.export import to_csv
 
     targets = [(output or path.parent) / path.stem for path in files]
@@ -124,4 +128,6 @@ def export(files: tuple[Path, ...], form: str, output: Path | None, overwrite: b
         paths = to_csv(path, output or path.parent, overwrite=overwrite)
         click.echo(f"{paths.images}\n{paths.statistics}")
         if paths.left_out:
-            click.echo(f"left out, being pictures: {', '.join(paths.left_out)} (read them with h5py or xarray)")
+            click.echo(
+                f"not exported, because they are pictures: {', '.join(paths.left_out)} (read them with h5py or xarray)"
+            )

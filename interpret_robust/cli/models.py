@@ -26,7 +26,7 @@ from interpret_robust.results.tables import Table, render, with_caption
 @click.group(invoke_without_command=True)
 @click.pass_context
 def checkpoints(context: click.Context) -> None:
-    """Look at the models that are here; `irt checkpoints` alone lists them."""
+    """Look at the trained models; `irt checkpoints` alone lists them."""
     if context.invoked_subcommand is None:
         context.invoke(checkpoints_list, form="text", root=Path())
 
@@ -35,7 +35,7 @@ def checkpoints(context: click.Context) -> None:
 @form_option
 @root_option
 def checkpoints_list(form: str, root: Path) -> None:
-    """List the checkpoints in checkpoints/, checked, with their accuracies as far as analyses/ holds them."""
+    """List the checkpoints in checkpoints/ with their accuracies, if analyses/ has them, and verify their checksums."""
     from interpret_robust.cli import listing
 
     rows = listing.rows(open_root(root))
@@ -45,7 +45,7 @@ def checkpoints_list(form: str, root: Path) -> None:
 
 @click.group()
 def model() -> None:
-    """Look at a model from elsewhere, and declare it once."""
+    """Look at a model from elsewhere, and store how to use it."""
 
 
 declaration_options = options(
@@ -63,11 +63,11 @@ declaration_options = options(
     ),
 )
 @declaration_options
-@click.option("--all", "with_all_layers", is_flag=True, help="Also layers that cannot give local features.")
+@click.option("--all", "with_all_layers", is_flag=True, help="List also layers that cannot give local features.")
 def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -> None:
-    """List the layers of a model whose output can serve as local features, and which one is taken by default.
+    """List the layers of a model whose output can be the local features, and which one is the default.
 
-    Of a transformer a line below says how many heads of self-attention each block has.
+    For a transformer, a line below says how many heads of self-attention each block has.
     """
     from interpret_robust.models import card as cards
 
@@ -89,9 +89,11 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
 )
 @declaration_options
 @overwrite_option
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The card, .json.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The card to write, .json."
+)
 def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: Any) -> None:
-    """Try a model out on a few images, and write down how it is to be read: a card, which --model then takes."""
+    """Try a model on a few images, and write how to use it to a card, which --model then accepts."""
     from interpret_robust.models import card as cards
 
     if output.suffix != ".json":

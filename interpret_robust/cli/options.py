@@ -170,12 +170,12 @@ spatial_weight_option = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Weights over the picture: attention, grad-cam, feature-norm, or of a transformer rollout, relevance or "
+    help="Weights over the picture: attention, grad-cam, feature-norm, or for a transformer rollout, relevance or "
     "head:BLOCK.HEAD.",
 )
 
 
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there under the same name.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files of the same name.")
 
 
 form_option = click.option(
@@ -205,26 +205,33 @@ def _argument(text: str) -> tuple[str, Any]:
 
 card_options = options(
     click.option("--weights", metavar="WHICH", help="Its weights: pretrained, random, or a file (safetensors, .pt)."),
-    click.option("--weights-key", metavar="KEY", help="Where they lie in a file that holds several sets of them."),
+    click.option("--weights-key", metavar="KEY", help="Which weights of a file that holds several sets."),
     click.option(
         "--model-arg",
         "arguments",
         multiple=True,
         metavar="NAME=VALUE",
         type=TextOption("argument of the form NAME=VALUE", _argument, "num_classes=10"),
-        help="Given to what builds the network; repeat for more.",
+        help="An argument of the function that builds the network; repeat for more.",
     ),
     click.option(
         "--normalize",
         metavar="HOW",
-        help="Pixels it expects: imagenet, inception (0.5), clip, cifar10, none, mean,std.",
+        help="Normalization: imagenet, inception (0.5), clip, cifar10, none, mean,std.",
     ),
     click.option("--resize", type=COUNT, metavar="N", help="Resize images to NxN before the network."),
-    click.option("--logits", metavar="PART", help="Number or name of the part of its answer that are the logits."),
-    click.option("--draws", type=COUNT, metavar="N", help="Ask for the expectation over N draws of a random network."),
-    click.option("--local-layer", metavar="LAYER", help="Layer of its local features (irt model layers)."),
-    click.option("--attention-layer", metavar="LAYER", help="Layer that gives attention over their positions."),
-    click.option("--label", help="What files and tables call it."),
+    click.option(
+        "--logits", metavar="PART", help="Number or name of the output that has the logits, if there are several."
+    ),
+    click.option(
+        "--draws",
+        type=COUNT,
+        metavar="N",
+        help="For a network that draws random numbers: its expectation over N draws.",
+    ),
+    click.option("--local-layer", metavar="LAYER", help="Layer that gives the local features (see irt model layers)."),
+    click.option("--attention-layer", metavar="LAYER", help="Layer that gives the attention over positions."),
+    click.option("--label", help="Its name in files and tables."),
 )
 
 
@@ -248,7 +255,7 @@ def _single(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> st
     Raises UserError for two: one would be dropped.
     """
     if len(names) > 1:
-        raise UserError(f"--model is given {len(names)} times ({', '.join(names)}): ask one model at a time.")
+        raise UserError(f"--model is given {len(names)} times ({', '.join(names)}): give one model at a time.")
     if names and ":" not in names[0]:
         return str(resolve(names[0], _folders().list_models(), "model"))
     return names[0] if names else None
@@ -269,7 +276,7 @@ def references(card: dict[str, Any]) -> list[Any]:
         cards.check_files(reference)
         return [reference]
     if any(card_fields.values()):
-        raise UserError("--weights, --normalize and the like say more of a --model: name one.")
+        raise UserError("--weights, --normalize and similar options describe a --model: name one.")
     return []
 
 
@@ -316,9 +323,14 @@ def _merge_into_dataset(command: Command) -> Command:
 
 
 picture_options = options(
-    click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize pictures' shorter side, crop NxN."),
-    click.option("--skip-damaged", is_flag=True, help="Leave damaged pictures out, and count them."),
-    click.option("--classes", metavar="FILE", help="JSON or CSV: the classes of the model's outputs in order."),
+    click.option(
+        "--size",
+        type=click.IntRange(1, 4096),
+        metavar="N",
+        help="Resize the shorter side of pictures, then crop to NxN.",
+    ),
+    click.option("--skip-damaged", is_flag=True, help="Skip damaged pictures, and count them."),
+    click.option("--classes", metavar="FILE", help="JSON or CSV: the class of each of the model's outputs, in order."),
     _merge_into_dataset,
 )
 
@@ -326,19 +338,21 @@ picture_options = options(
 run_options = options(
     form_option,
     dataset_options(),
-    click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Part."),
-    click.option("--limit", type=COUNT, help="Only N images: the first, or a fair draw of a sorted split."),
+    click.option(
+        "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images."
+    ),
+    click.option("--limit", type=COUNT, help="Use N images: the first, or if sorted by class, some of each class."),
     click.option(
         "--batch-size",
         type=COUNT,
-        help="Images computed at once; by default 250, fewer of images over 64x64.",
+        help="Images in a batch. [default: 250, fewer if larger than 64x64]",
     ),
     click.option(
         "--recalibrate",
         type=click.Choice(["none", "clean", "adversarial", "both"]),
         default="none",
         show_default=True,
-        help="Training images that batch-norm statistics are measured on first.",
+        help="Measure batch-norm statistics anew on training images: clean, attacked or both.",
     ),
     device_option,
     overwrite_option,
@@ -356,7 +370,9 @@ def deadline_after(time_limit: float | None) -> float:
     if time_limit is None:
         return float("inf")
     if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
-        raise UserError("torchrun starts again what stops at --time-limit: leave out --max-restarts or --time-limit.")
+        raise UserError(
+            "torchrun would restart a run that stops at --time-limit: leave out --max-restarts or --time-limit."
+        )
     return time.monotonic() + time_limit
 
 

@@ -18,20 +18,20 @@ from interpret_robust.results.tables import render
 )
 @click.argument("name", required=False)
 @click.argument("files", nargs=-1, type=RESULT_FILE)
-@click.option("--pdf/--no-pdf", "with_pdf", default=True, show_default=True, help="Also as PDF, beside the PNG.")
-@click.option("--panel", metavar="NAME", help="One panel of a figure that has several.")
+@click.option("--pdf/--no-pdf", "with_pdf", default=True, show_default=True, help="Draw a PDF in addition to the PNG.")
+@click.option("--panel", metavar="NAME", help="Draw one panel of a figure that has several.")
 @click.option(
     "-o",
     "--output",
     type=OUTPUT_FILE,
     metavar="FILE",
-    help="One picture to this path: .png, .pdf or .svg. Of several panels it is the first, or that of --panel.",
+    help="Write one picture to this .png, .pdf or .svg: the first panel, or that of --panel.",
 )
 @click.option(
     "--width",
     type=click.FloatRange(3, 40),
     metavar="INCHES",
-    help="Width of the picture at -o: 3.3 for a column of a paper, 6.75 for both, 10 for a slide.  [default: 6.75]",
+    help="Width of the picture of -o: 3.3 for one column of a paper, 6.75 for two, 10 for a slide.  [default: 6.75]",
 )
 @root_option
 def figure(
@@ -45,8 +45,8 @@ def figure(
 ) -> None:
     """Draw figure NAME, or all, from analysis FILES; models are not needed.
 
-    Without FILES, all of that name are drawn: a picture for each set that shares images and settings, or several where
-    a figure has panels. Without NAME, the names of the figures are listed.
+    Without FILES, all files of that analysis are used. Files with the same images and settings share a picture, or
+    several pictures if the figure has panels. Without NAME, the names of the figures are listed.
     """
     from interpret_robust import analyses, figures
     from interpret_robust.figures import drawing, style
@@ -62,11 +62,11 @@ def figure(
     if name != "all" and name not in figures.names():
         raise unknown("figure", name, [*figures.names(), "all"])
     if name == "all" and files:
-        raise UserError("irt figure all draws every analysis in its folder: give no files.")
+        raise UserError("irt figure all draws every analysis in the folder: give no files.")
     if name == "all" and (output or panel):
-        raise UserError(f"{'-o' if output else '--panel'} is of one figure: name it in the place of 'all'.")
+        raise UserError(f"{'-o' if output else '--panel'} needs one figure: name it instead of 'all'.")
     if width and not output:
-        raise UserError("--width is that of the picture at -o: name its file too, such as -o figure.pdf.")
+        raise UserError("--width needs -o, the file of the picture: give one, such as -o figure.pdf.")
     folders = make_root(root) if files and not output else open_root(root)
     if output:
         drawing.draw_to(output, name, files, folders, panel=panel, width=width or style.WIDTH)
@@ -85,9 +85,9 @@ def figure(
 )
 @root_option
 def report(output: Path | None, root: Path) -> None:
-    """Make one HTML page of all analyses: claims with verdicts, tables, pictures, a gallery, provenance.
+    """Make one HTML page of all analyses, with verdicts on claims, tables, pictures, a gallery and provenance.
 
-    It holds everything it shows: it opens anywhere, without a network.
+    The page needs no other files and no network.
     """
     folders = open_root(root)
     from interpret_robust.study import report as reports

@@ -41,10 +41,14 @@ study_options = options(
         type=click.Choice(["quick", "paper"]),
         default="quick",
         show_default=True,
-        help="Small networks and data for a laptop, or the paper's own for a GPU.",
+        help="Small networks and data for a laptop, or those of the paper for a GPU.",
     ),
-    click.option("--seeds", type=COUNT, help="Training seeds. [default: 1 of quick and figures, 2 of cifar10, else 3]"),
-    click.option("--arch", help="Another architecture than that of the scale, such as narrow."),
+    click.option(
+        "--seeds",
+        type=COUNT,
+        help="Number of training seeds. [default: 1 for quick and figures, 2 for cifar10, else 3]",
+    ),
+    click.option("--arch", help="An architecture instead of that of --scale, such as narrow."),
 )
 
 
@@ -55,7 +59,7 @@ study_options = options(
 def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, root: Path) -> None:
     """List the files of study NAME, what each of them needs, and whether it is there.
 
-    An engine that runs workflows can make each by itself: irt reproduce NAME --only FILE. workflow/ has one.
+    A workflow engine can make each file by itself with irt reproduce NAME --only FILE; workflow/ has one for Snakemake.
     """
     from interpret_robust.datasets.catalogue import must_be_fetched
     from interpret_robust.study import plan as study
@@ -100,9 +104,13 @@ def _prefix(file: Path, needs: Sequence[Path], dataset: str) -> str:
 @study_options
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
 @click.option(
-    "--only", "names_only", multiple=True, metavar="FILE", help="Make only this file of it (irt plan); repeat for more."
+    "--only",
+    "names_only",
+    multiple=True,
+    metavar="FILE",
+    help="Make only this file of the study (see irt plan); repeat for more.",
 )
-@click.option("--pdf", "with_pdf", is_flag=True, help="Draw pictures also as PDF, as irt figure does.")
+@click.option("--pdf", "with_pdf", is_flag=True, help="Draw pictures as PDF too.")
 @form_option
 @device_option
 @overwrite_option
@@ -121,11 +129,12 @@ def reproduce(
     overwrite: bool,
     root: Path,
 ) -> None:
-    """Do all of NAME: quick, cifar10, table1 to table6, section4.3, figure2 to figure4, or audit.
+    """Run the study NAME: quick, cifar10, table1 to table6, section4.3, figure2 to figure4, or audit.
 
-    quick is the whole embedded study of one training seed, cifar10 the reference study on CIFAR-10, the next are parts
-    of the paper, audit is every claim of the paper over several seeds. Models are trained, analyzed and drawn; what is
-    there already is not done again, so that a study that was stopped goes on, also on another machine.
+    quick is a study of all questions on the embedded data with one training seed, cifar10 the reference study on
+    CIFAR-10, and audit tests every claim of the paper over several seeds; the others are parts of the paper. The
+    command trains models, analyzes them and draws figures. Files that exist are not made again, so the same command
+    continues a study that was stopped, even on another machine.
     """
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing
@@ -151,7 +160,7 @@ def reproduce(
         tell("\nclaims of the paper")
         for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
             click.echo(audit.summary(subject_audit, form))
-        tell(f"\nall of it on one page: {reports.write(folders, folders.report, say)}")
+        tell(f"\neverything on one page: {reports.write(folders, folders.report, say)}")
     tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
 
@@ -159,15 +168,15 @@ def reproduce(
     epilog=with_examples("irt audit\n  irt audit --details\n  irt audit analyses/robustness-*-test.h5 --form markdown")
 )
 @click.argument("files", nargs=-1, type=RESULT_FILE)
-@click.option("--details", is_flag=True, help="All that was measured of each claim; other forms than text have it.")
+@click.option("--details", is_flag=True, help="Show everything measured for each claim, as all forms but text do.")
 @form_option
 @root_option
 def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None:
-    """Judge each claim of the paper by FILES of analyses, by default all there are, over all their training seeds.
+    """Judge each claim of the paper from analysis FILES (default: all) over all their training seeds.
 
-    A claim holds, does not hold, or the files cannot tell; under it stand the first of the numbers that decide, with
-    its 95 % interval, and of which models and what it is. --details adds the paper's figures, all numbers and the
-    controls. docs/choices.md says how verdicts are reached.
+    A claim holds, does not hold, or cannot be decided from these files. The line below it has the first of the numbers
+    that decide it, with its 95 % interval, the models and what was measured. --details adds the paper's figures, all
+    numbers and the controls. docs/choices.md explains how verdicts are reached.
     """
     from interpret_robust import analyses
     from interpret_robust.core import progress
@@ -186,9 +195,9 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
 @form_option
 @root_option
 def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
-    """Look for signs that models hide their gradients, in FILES of robustness and masking, by default all there are.
+    """Look for signs that models hide their gradients, in FILES of robustness and masking (default: all).
 
-    docs/flags.md says of each flag what it measures, what it can mean, and what to do next.
+    docs/flags.md explains what each flag measures, what it can mean, and what to do next.
     """
     from interpret_robust.core import progress
     from interpret_robust.study import flags as rules
@@ -203,7 +212,7 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
     if form in ("csv", "json"):
         click.echo(render(rules.numbers(flags_by_model), form))
     elif not any(flags_by_model.values()):
-        click.echo("nothing was looked at: these files bear on no flag")
+        click.echo("no flag was checked: these files have the data of none")
     else:
         click.echo(with_caption(rules.summary(flags_by_model), form))
         click.echo("\n".join(rules.sentences(flags_by_model)))

@@ -87,9 +87,11 @@ def _merge_ball(command: Command) -> Command:
 @click.option("--norm", metavar="TEXT", help="Norm of adversarial training: linf, l2 or l1; needs --eps.")
 @click.option("--eps", type=NUMBER, help="Its radius, such as 8/255 or 0.5. [default: the recipe's]")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="The first, or only, training seed.")
-@click.option("--seeds", type=COUNT, default=1, show_default=True, help="How many seeds of each model, from --seed on.")
-@click.option("--copies", is_flag=True, help="At least two seeds: black-box attacks come from an independent copy.")
-@click.option("--limit", type=COUNT, help="Train on N images only: the first, or a fair draw of a sorted split.")
+@click.option(
+    "--seeds", type=COUNT, default=1, show_default=True, help="Number of seeds of each model, starting at --seed."
+)
+@click.option("--copies", is_flag=True, help="Train at least two seeds, so that black-box attacks have a copy.")
+@click.option("--limit", type=COUNT, help="Train on N images: the first, or if sorted by class, some of each class.")
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
 @device_option
 @overwrite_option

@@ -14,10 +14,10 @@ from interpret_robust.study import flags
 from interpret_robust.study.verdicts import Finding, Kind, Measure, judge
 
 NOTE = (
-    "Measures are above zero where the claim holds; the first of a claim stands for all that decide, whose signs are "
-    "counted. Over several training seeds the interval is over seeds and "
-    "images (Student's t); over one it is over images alone. p is the largest of the tests that decide a claim, by "
-    "Holm over the claims of its section. The paper's figures are of its own data and networks."
+    "A measure is above zero if the claim holds. The table has the first measure that decides a claim, and counts the "
+    "signs of all that decide. With several training seeds, the interval is over seeds and images (Student's t); with "
+    "one seed, over images alone. p is the largest of the tests that decide a claim, corrected by Holm over the claims "
+    "of its section. The paper's figures are for its own data and networks."
 )
 SIGNS = ("below zero", "open", "above zero")
 
@@ -136,7 +136,7 @@ def summary(audit: Audit, form: str = "text", *, details: bool = False) -> str:
         return with_caption(verdicts(audit), form)
     firsts = [measure for finding in audit.findings for measure in finding.measures_of("main")[:1]]
     usual = Counter(map(_condition, firsts)).most_common(1)[0][0] if firsts else ""
-    title = f"{audit.subject}{usual and f' ({usual}, where no other are named)'}"
+    title = f"{audit.subject}{usual and f' ({usual}, unless a line names others)'}"
     describe = _details if details else _brief
     blocks = [list(describe(finding, audit.flags.get(finding.claim.name, ""), usual)) for finding in audit.findings]
     gap, note = ("\n\n", NOTE) if details else ("\n", BRIEF_NOTE)
@@ -144,8 +144,8 @@ def summary(audit: Audit, form: str = "text", *, details: bool = False) -> str:
 
 
 BRIEF_NOTE = (
-    "A number is above zero where its claim holds; it is the first of those that decide. `irt audit --details` prints "
-    "all of them, with p-values and the paper's figures; docs/choices.md says how verdicts are reached."
+    "A number is above zero if its claim holds. It is the first number that decides the claim; `irt audit --details` "
+    "prints all of them, with p-values and the paper's figures. docs/choices.md explains how verdicts are reached."
 )
 ROLES: Mapping[Kind, str] = {"main": "decides", "control": "control", "further": "shown"}
 

@@ -125,7 +125,9 @@ def _gap(attacks: dict[str, Outcomes]) -> _Measurement:
     (first, of_first), (second, of_second) = attacks.items()
     if of_first.sum() < of_second.sum():
         first, of_first, second, of_second = second, of_second, first, of_first
-    return _Measurement(_loss(of_first, of_second), f"of images more are right under {first} than under {second}")
+    return _Measurement(
+        _loss(of_first, of_second), f"of images: so many more are right under {first} than under {second}"
+    )
 
 
 _WITHSTANDS = "of images are right under all white-box attacks, and wrong under"
@@ -188,7 +190,8 @@ def _one_step(evidence: _Evidence) -> _Measurement | None:
     multi_step = _pgd(masking, 0)
     single_step = _right(masking, "natural") & _right(masking, "one_step")
     return _Measurement(
-        _loss(multi_step, single_step), "of images more are right under PGD-20 than after one step of length eps"
+        _loss(multi_step, single_step),
+        "of images: so many more are right under PGD-20 than after one step of length eps",
     )
 
 
@@ -209,7 +212,7 @@ def _autoattack(evidence: _Evidence) -> _Measurement | None:
     comparison = weaker_than_ours(evidence.autoattack, evidence.table)
     return _Measurement(
         comparison.difference,
-        f"of images fewer are right under AutoAttack than in our worst case, of {comparison.images}",
+        f"of {comparison.images} images: so many fewer are right under AutoAttack than in our worst case",
     )
 
 
@@ -273,7 +276,7 @@ def summary(flags_by_model: Mapping[str, Sequence[Flag]]) -> Table:
             rows.append({"model": name, **cells, "over": place})
     columns = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
     limits = ", ".join(f"{name} {rule.threshold:.0%}" for name, rule in FLAGS.items() if name in columns)
-    note = f"Shares of images, 95 % intervals; raised where all of the interval lies above {limits} (docs/flags.md)."
+    note = f"Shares of images, 95 % intervals; raised if the whole interval lies above {limits} (docs/flags.md)."
     return Table([{column: row[column] for column in columns} for row in rows], note=note)
 
 
@@ -290,7 +293,7 @@ def sentences(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[str]:
         for name, flag in flags
         if flag.is_raised or flag.is_open
     ]
-    return lines if any(flag.is_raised for _, flag in flags) else [*lines, "none raised"]
+    return lines if any(flag.is_raised for _, flag in flags) else [*lines, "no flag is raised"]
 
 
 def numbers(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[dict[str, str]]:

@@ -26,44 +26,44 @@ class Recipe:
 
     Example:
         >>> PRESETS["quick"].epochs, meanings()["epochs"]
-        (8, 'passes over the training images; the short tail of each is dropped')
+        (8, 'passes over the training images; an incomplete last batch is dropped')
     """
 
-    name: str = _field("the preset that this began as")
-    epochs: int = _field("passes over the training images; the short tail of each is dropped")
-    batch_size: int = _field("images a step")
-    learning_rate: float = _field("the largest of the schedule")
-    optimizer: Literal["sgd", "adam"] = _field("sgd, with momentum, or adam", "sgd")
+    name: str = _field("name of the preset")
+    epochs: int = _field("passes over the training images; an incomplete last batch is dropped")
+    batch_size: int = _field("images in a step")
+    learning_rate: float = _field("largest learning rate of the schedule")
+    optimizer: Literal["sgd", "adam"] = _field("sgd (with momentum) or adam", "sgd")
     schedule: Literal["one-cycle", "steps", "constant"] = _field(
         "one-cycle rises linearly to learning_rate and falls linearly to zero; steps divides it by ten at one half and "
         "at three quarters of training; or constant",
         "one-cycle",
     )
     warm_up: float = _field("share of the steps over which one-cycle rises", 0.25)
-    momentum: float = _field("of sgd", 0.9)
-    weight_decay: float = _field("on convolution and matrix weights only, not on biases or norms", 5e-4)
+    momentum: float = _field("momentum of sgd", 0.9)
+    weight_decay: float = _field("weight decay of convolution and matrix weights; biases and norms have none", 5e-4)
     norm: Norm = _field(  # noqa: RUF009 - it gives a field
         "norm of the attack's ball in training: linf, l2 or l1", "linf", newer="linf"
     )
     eps: float = _field("radius of the attack in training (Eq. 2), in pixel units", 8 / 255)
-    attack_step: float = _field("length of its steps", 2 / 255)
-    attack_steps: int = _field("how many steps it takes", 5)
+    attack_step: float = _field("step size of the attack in training", 2 / 255)
+    attack_steps: int = _field("number of steps of the attack in training", 5)
     attack_batch_norm: BatchNormMode = _field(  # noqa: RUF009 - it gives a field
-        "statistics of batch norm in the attack: eval takes the running ones, train the batch's", "eval"
+        "batch-norm statistics in the attack: eval uses the running ones, train those of the batch", "eval"
     )
     attack_precision: Literal["float32", "bfloat16"] = _field(
-        "of the attack's gradients on a CPU: bfloat16 takes them from a copy of the network; weights, iterates and the "
-        "loss stay float32; a GPU passes through the network in bfloat16 either way",
+        "precision of the attack's gradients on a CPU: bfloat16 takes them from a copy of the network; weights, "
+        "attacked images and the loss stay float32; a GPU computes in bfloat16 in either case",
         "float32",
         newer="float32",
     )
     eps_ramp: float = _field("share of the steps over which eps and attack_step grow linearly from zero", 0.0)
     weight_reg: float = _field("the lambda of Eq. 7 for at-reg", 0.1)
     weight_att_reg: float = _field("the lambda of Eq. 7 for at-att-reg", 0.01)
-    pad: int = _field("pixels of zeros around images, of which a crop is drawn", 2)
+    pad: int = _field("pixels of zeros added around images before a random crop", 2)
     flip: bool = _field("whether half of the images are mirrored", False)
     ema: float | None = _field(
-        "decay a step of the mean of weights that becomes the model; none for the last ones", None
+        "decay per step of the running mean of weights that becomes the model; none for the last weights", None
     )
 
     def __post_init__(self) -> None:

@@ -60,7 +60,7 @@ class BallSettings(Settings):
 
     eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
     step_size: float | None = field(
-        default=None, metadata={"help": "Length of a step. [default: eps / 4; l2: / 8, l1: / 10]"}
+        default=None, metadata={"help": "Length of a step. [default: eps / 4; l2: eps / 8, l1: eps / 10]"}
     )
     seed: int = field(default=0, metadata={"help": "Seed of the random starts."})
     norm: str | None = field(

@@ -53,7 +53,7 @@ def _on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
     if fewest == 1:
         alone = sorted({variant for (_, _, variant), of_variant in seeds.items() if len(of_variant) == 1})
         yield Remark(
-            f"Trained with one seed alone: {', '.join(alone)}. Intervals of these are over images, and do not say what "
+            f"Trained with only one seed: {', '.join(alone)}. Their intervals are over images, and do not say what "
             "another seed would give.",
             is_good=False,
         )
@@ -71,11 +71,11 @@ def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     if phrases:
         yield Remark(f"Signs of hidden gradients: {'; '.join(phrases)}. docs/flags.md explains each.", is_good=False)
     elif looked_at:
-        yield Remark(f"No sign of hidden gradients in {looked_at} looks at {len(model_flags)} models.", is_good=True)
+        yield Remark(f"No sign of hidden gradients: {looked_at} checks of {len(model_flags)} models.", is_good=True)
     else:
         yield Remark(
-            "These files do not tell whether gradients are hidden: irt evaluate with all its attacks does, and irt "
-            "analyze masking.",
+            "These files do not show whether models hide their gradients: run irt evaluate with all its attacks, and "
+            "irt analyze masking.",
             is_good=False,
         )
 
@@ -91,8 +91,8 @@ def _on_networks(results: Sequence[Result]) -> Iterator[Remark]:
     )
     if architectures:
         yield Remark(
-            f"The paper's network is narrow; these are {' and '.join(architectures)}: compare signs with the paper's, "
-            "not levels.",
+            f"The paper's network is narrow; these are {' and '.join(architectures)}: compare only the signs of "
+            "differences with the paper, not accuracies.",
             is_good=False,
         )
 

@@ -45,7 +45,7 @@ def robust_features_matter(claim: Claim, models: tuple[str, ...], results: Seque
             area = area_under(result["per_image/correct"][:, place], shares)
             loss = area[:, orders.index("random")] - area[:, orders.index("robust")]
             setting = f"{attack(result)}, fill {fill}"
-            quantity = f"{condition} accuracy lost, robust features first beyond random order ({setting})"
+            quantity = f"{condition} accuracy lost by deleting robust features first, minus random order ({setting})"
             yield sample(quantity, [result], [loss], percent=True)
 
 
