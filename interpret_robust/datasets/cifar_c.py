@@ -13,6 +13,14 @@ from interpret_robust.datasets.npz import UNREADABLE, Array, reason
 from interpret_robust.datasets.records import RECORDS
 
 SEVERITIES = 5
+GROUPS = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+"""The corruptions of the benchmark by their groups (Hendrycks & Dietterich 2019); a folder may hold others."""
+
 LABELS = "labels"
 NAMES = {"CIFAR-10-C": "cifar10", "CIFAR-100-C": "cifar100"}
 """Datasets whose classes these have, by the name of the folder."""
