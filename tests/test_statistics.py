@@ -190,6 +190,18 @@ def test_ratio_of_means_draws_the_same_rows_of_both() -> None:
     assert ratio_of_means(3 * values, values) == pytest.approx((3, 3, 3))
 
 
+def test_ratio_of_means_of_columns_is_the_mean_of_their_ratios() -> None:
+    first, second = 3 + random(60, 2), 2 + random(60, 2, seed=1) / 4
+    found = ratio_of_means(first, second)
+    assert found.value == pytest.approx(np.mean([a.mean() / b.mean() for a, b in zip(first.T, second.T, strict=True)]))
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(statistics.RESAMPLES):
+        rows = rng.integers(60, size=60)
+        drawn.append(np.mean(first[rows].mean(0) / second[rows].mean(0)))
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=1e-9)
+    assert np.isnan(ratio_of_means(first, second * [1, 0])).all()
+
+
 def test_ratio_of_means_is_undefined_over_nothing() -> None:
     assert np.isnan(ratio_of_means(np.ones(5), np.zeros(5))).all()
     assert np.isnan(ratio_of_means(np.ones(0), np.ones(0))).all()

@@ -19,6 +19,7 @@ ORDER = (
     "robustness",
     "masking",
     "targeted",
+    "corruptions",
     "attention-rank",
     "attention-maps",
     "gradient-maps",

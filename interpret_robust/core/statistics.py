@@ -100,15 +100,15 @@ def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLE
 
 def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Return the mean of `first` (N,) over that of `second`, values of the same rows, with its percentile bootstrap
-    interval.
+    interval; of columns (N, K) the mean of their K ratios.
 
-    NaN where the mean of `second` is not positive, and for the interval where that of a resample is not.
+    NaN where the mean of a column of `second` is not positive, and for the interval where that of a resample is not.
     """
     if len(first) == 0:
         return Interval(np.nan, np.nan, np.nan)
-    rows = np.stack([first, second], axis=1).astype(np.float64)
-    means = np.vstack([rows.mean(0), _resampled_means(rows, seed, resamples)])
-    ratios = np.divide(means[:, 0], means[:, 1], out=np.full(len(means), np.nan), where=means[:, 1] > 0)
+    rows = np.hstack([values.reshape(len(values), -1) for values in (first, second)]).astype(np.float64)
+    numerators, denominators = np.hsplit(np.vstack([rows.mean(0), _resampled_means(rows, seed, resamples)]), 2)
+    ratios = np.divide(numerators, denominators, out=np.full(numerators.shape, np.nan), where=denominators > 0).mean(1)
     low, high = np.quantile(ratios[1:], TAILS)
     return Interval(float(ratios[0]), float(low), float(high))
 

@@ -69,8 +69,8 @@ def corrupt(image: Array, name: str, severity: int, random: np.random.Generator)
         raise UserError(f"the severity is {severity}, and must be 1 to {SEVERITIES}.")
     if image.ndim != 3 or not image.size:
         raise UserError(f"an image to corrupt has shape {image.shape}, and must have height, width and channels.")
-    corrupted = CORRUPTIONS[name](image.astype(np.float64), severity, random)
-    return corrupted.clip(0, 1).astype(np.float32)
+    result = CORRUPTIONS[name](image.astype(np.float64), severity, random)
+    return result.clip(0, 1).astype(np.float32)
 
 
 def corrupt_images(images: Array, name: str, severity: int, seed: int, indices: Sequence[int]) -> Array:

@@ -32,9 +32,9 @@ def average(image: Array, shifts: Array) -> Array:
     """Return the mean of an image (H, W, C) over shifts (K, 2) in pixels, down and right."""
     reach = int(np.ceil(np.abs(shifts).max()))
     places = np.arange(-reach, reach + 1)
-    down, right = (_weights(places, steps) for steps in shifts.T)
-    blurred: Array = scipy.ndimage.correlate(image, (down.T @ right / len(shifts))[..., None], mode="reflect")
-    return blurred
+    vertical, horizontal = (_weights(places, steps) for steps in shifts.T)
+    mean: Array = scipy.ndimage.correlate(image, (vertical.T @ horizontal / len(shifts))[..., None], mode="reflect")
+    return mean
 
 
 def _weights(places: AnyArray, positions: Array) -> Array:
@@ -75,8 +75,8 @@ def scatter(image: Array, severity: int, random: np.random.Generator) -> Array:
     """Return an image (H, W, C) behind frosted glass: each pixel shows a random point of a disk about it, smoothed."""
     reach = SCATTER * severity * shorter_side(image)
     distance, turn = np.sqrt(random.random(image.shape[:2])), 2 * np.pi * random.random(image.shape[:2])
-    shown = shift_pixels(image, reach * distance * np.stack([np.sin(turn), np.cos(turn)]))
-    smooth: Array = scipy.ndimage.gaussian_filter(shown, (SMOOTHING * reach, SMOOTHING * reach, 0), mode="reflect")
+    jumble = shift_pixels(image, reach * distance * np.stack([np.sin(turn), np.cos(turn)]))
+    smooth: Array = scipy.ndimage.gaussian_filter(jumble, (SMOOTHING * reach, SMOOTHING * reach, 0), mode="reflect")
     return smooth
 
 
@@ -92,7 +92,7 @@ def zoom(image: Array, severity: int, random: np.random.Generator) -> Array:  # 
     """
     largest = 1 + ZOOM * severity
     steps = int(np.ceil(max(image.shape[:2]) / 2 * (1 - 1 / largest)))
-    enlarged = [
+    enlargements = [
         np.einsum(
             "ya,abc,xb->yxc",
             *(_enlargement(image.shape[0], factor), image, _enlargement(image.shape[1], factor)),
@@ -100,7 +100,7 @@ def zoom(image: Array, severity: int, random: np.random.Generator) -> Array:  # 
         )
         for factor in np.linspace(1, largest, steps + 1)
     ]
-    mean: Array = np.mean(enlarged, axis=0)
+    mean: Array = np.mean(enlargements, axis=0)
     return mean
 
 

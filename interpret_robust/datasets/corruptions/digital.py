@@ -56,10 +56,10 @@ def compress(image: Array, severity: int, random: np.random.Generator) -> Array:
     """Return an image (H, W, C) that was stored as JPEG: of three channels in color, of others each as a gray one."""
     pixels = np.rint(255 * image).astype(np.uint8)
     parts = [pixels] if image.shape[2] == 3 else np.split(pixels, image.shape[2], axis=2)
-    return np.concatenate([_stored(part, round(QUALITY / severity)) for part in parts], axis=2) / 255
+    return np.concatenate([_store(part, round(QUALITY / severity)) for part in parts], axis=2) / 255
 
 
-def _stored(pixels: AnyArray, quality: int) -> AnyArray:
+def _store(pixels: AnyArray, quality: int) -> AnyArray:
     """Return pixels (H, W, 3) or (H, W, 1) of bytes as they are read again."""
     file = io.BytesIO()
     Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).save(file, "JPEG", quality=quality)

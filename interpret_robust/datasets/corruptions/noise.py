@@ -10,7 +10,7 @@ DEVIATION = 0.03
 GRAY = 0.5
 """Where shot noise deviates as much as Gaussian noise does."""
 
-BROKEN = 0.03
+DEFECTS = 0.03
 """Share of values that impulse noise replaces, times the severity."""
 
 
@@ -32,4 +32,4 @@ def add_shot_noise(image: Array, severity: int, random: np.random.Generator) -> 
 def add_impulse_noise(image: Array, severity: int, random: np.random.Generator) -> Array:
     """Return an image (H, W, C) with a share of its values set to 0 or 1, which are as likely (salt and pepper)."""
     chance, salt = random.random(image.shape), random.random(image.shape) < 0.5
-    return np.where(chance < BROKEN * severity, salt, image)
+    return np.where(chance < DEFECTS * severity, salt, image)

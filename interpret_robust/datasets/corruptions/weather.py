@@ -34,8 +34,8 @@ def add_snow(image: Array, severity: int, random: np.random.Generator) -> Array:
     angle = np.pi * (0.25 + 0.5 * random.random())
     cover = (1.5 * average(flakes[..., None].astype(np.float64), segment(FALL * side, angle))).clip(0, 1)
     gray = image.mean(2, keepdims=True)
-    whitened = image + WHITENING * severity * ((1 + gray) / 2 - image)
-    snowy: Array = whitened + cover * (1 - whitened)
+    backdrop = image + WHITENING * severity * ((1 + gray) / 2 - image)
+    snowy: Array = backdrop + cover * (1 - backdrop)
     return snowy
 
 
@@ -87,13 +87,13 @@ def _refine(heights: Array, amplitude: float, random: np.random.Generator) -> Ar
     size = 2 * len(heights)
     fine = np.zeros((size, size))
     fine[::2, ::2] = heights
-    right, below = np.roll(heights, -1, 1), np.roll(heights, -1, 0)
-    middle = (heights + right + below + np.roll(right, -1, 0)) / 4  # the diamond step
+    right, lower = np.roll(heights, -1, 1), np.roll(heights, -1, 0)
+    middle = (heights + right + lower + np.roll(right, -1, 0)) / 4  # the diamond step
     fine[1::2, 1::2] = middle = middle + amplitude * random.uniform(-1, 1, heights.shape)
-    across = (heights + right + middle + np.roll(middle, 1, 0)) / 4  # the square step
-    fine[::2, 1::2] = across + amplitude * random.uniform(-1, 1, heights.shape)
-    down = (heights + below + middle + np.roll(middle, 1, 1)) / 4
-    fine[1::2, ::2] = down + amplitude * random.uniform(-1, 1, heights.shape)
+    horizontal = (heights + right + middle + np.roll(middle, 1, 0)) / 4  # the square step
+    fine[::2, 1::2] = horizontal + amplitude * random.uniform(-1, 1, heights.shape)
+    vertical = (heights + lower + middle + np.roll(middle, 1, 1)) / 4
+    fine[1::2, ::2] = vertical + amplitude * random.uniform(-1, 1, heights.shape)
     return fine
 
 

@@ -1,0 +1,251 @@
+"""How accurate is a model on corrupted images, and is what makes it robust to attacks of use there?
+
+Images meet fifteen corruptions at five severities (Hendrycks & Dietterich 2019, https://arxiv.org/abs/1903.12261), made
+here by `datasets.corruptions`: numbers are not those on the published CIFAR-10-C and ImageNet-C.
+
+The mean error is that over all corruptions and severities, as is usual for CIFAR-10-C. The paper's mean corruption
+error divides each corruption's error by that of AlexNet before the mean. Here the first model of the table that
+compares models stands in its place.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.settings import Settings
+from interpret_robust.analyses.engine.work import Work
+from interpret_robust.core.arrays import Array
+from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.statistics import Interval, finite_column_means, rate, rates, ratio_of_means
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import Batch, to_numpy
+from interpret_robust.datasets.cifar_c import GROUPS, SEVERITIES
+from interpret_robust.datasets.corruptions import CORRUPTIONS, corrupt_images
+from interpret_robust.models import Classifier
+from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.results.hdf5 import Axes, Columns, Result
+from interpret_robust.results.names import label, places
+from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.tables import Table
+
+WHOLE = "all"
+"""All corruptions: what they are called in settings and among groups."""
+
+_CELL, _IMAGE = ("corruption", "severity"), ("y", "x", "color")
+SCHEMA = Schema(
+    name="corruptions",
+    version=1,
+    per_image=(
+        Column("per_image/label", "i2", "true class"),
+        Column("per_image/prediction_natural", "i2", "predicted class of the natural image"),
+        Column("per_image/prediction", "i2", "predicted class of the corrupted image", _CELL),
+        Column(
+            "per_image/right",
+            "f4",
+            "share of the group's corruptions and severities at which it is classified rightly; NaN where it has none",
+            ("group",),
+        ),
+    ),
+    summary=(
+        interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %"),
+        interval("accuracy/corrupted", "share of corrupted images classified rightly, Wilson 95 %", *_CELL),
+        interval(
+            "accuracy/by_corruption", "mean accuracy over severities, bootstrap 95 % interval over images", "corruption"
+        ),
+        interval("accuracy/by_group", "mean accuracy over the group's corruptions and severities, bootstrap", "group"),
+        interval(
+            "accuracy/loss_by_group",
+            "accuracy on natural images minus that mean, paired bootstrap over images",
+            "group",
+        ),
+        interval("error/mean", "one minus the mean accuracy over all corruptions and severities, bootstrap"),
+        Column("examples/natural", "u1", "the first image", _IMAGE),
+        Column("examples/corrupted", "u1", "the first image at the largest severity", ("corruption", *_IMAGE)),
+    ),
+    groups={
+        "accuracy": {
+            "NX_class": "NXdata",
+            "signal": "corrupted",
+            "axes": "corruption:severity:of",
+            "title": "Accuracy on corrupted images",
+        }
+    },
+    labels={"group": (*GROUPS, WHOLE)},
+)
+
+
+@dataclass(frozen=True)
+class CorruptionSettings(Settings):
+    """Which corruptions, how strong, and their random numbers."""
+
+    corruptions: str = field(default=WHOLE, metadata={"help": "Such as fog,snow; or groups, such as noise; or all."})
+    severities: str = field(default="1,2,3,4,5", metadata={"help": "How strong, from 1 to 5."})
+    seed: int = field(default=0, metadata={"help": "Of what is random in corruptions; images have their own numbers."})
+
+    def resolve(self, job: Mapping[str, Any]) -> Self:
+        """Return these settings with corruptions by their own names and severities, each once and in order.
+
+        Raises UserError for those that there are not.
+        """
+        names, strengths = set(_corruptions_of(self.corruptions)), sorted(set(_severities_of(self.severities)))
+        return replace(
+            super().resolve(job),
+            corruptions=",".join(name for name in CORRUPTIONS if name in names),
+            severities=",".join(map(str, strengths)),
+        )
+
+    def names(self) -> tuple[str, ...]:
+        """Return the corruptions of resolved settings."""
+        return tuple(self.corruptions.split(","))
+
+    def strengths(self) -> tuple[int, ...]:
+        """Return the severities of resolved settings."""
+        return tuple(map(int, self.severities.split(",")))
+
+
+def _corruptions_of(text: str) -> Iterator[str]:
+    choices = {WHOLE: tuple(CORRUPTIONS), **GROUPS, **{name: (name,) for name in CORRUPTIONS}}
+    for name in (part.strip() for part in text.split(",")):
+        if name not in choices:
+            raise unknown("corruption", name, choices)
+        yield from choices[name]
+
+
+def _severities_of(text: str) -> Iterator[int]:
+    for part in text.split(","):
+        if part.strip() not in map(str, range(1, SEVERITIES + 1)):
+            raise UserError(f"the severities are '{text}', and must be numbers from 1 to {SEVERITIES}, such as 1,3,5.")
+        yield int(part)
+
+
+def axes(work: Work) -> Axes:
+    """Return the corruptions and the severities."""
+    return {"corruption": work.settings.names(), "severity": work.settings.strengths()}
+
+
+@torch.no_grad()
+def rows(model: Classifier, batch: Batch, settings: CorruptionSettings) -> dict[str, Array]:
+    """Return predictions of one batch, natural and corrupted."""
+    pixels = to_numpy(batch.images.permute(0, 2, 3, 1))
+
+    def predict(name: str, severity: int) -> Array:
+        pictures = torch.from_numpy(corrupt_images(pixels, name, severity, settings.seed, batch.indices))
+        return to_numpy(predicted_classes(model(pictures.permute(0, 3, 1, 2).to(batch.images.device))))
+
+    labels = to_numpy(batch.labels)
+    predictions = [[predict(name, severity) for severity in settings.strengths()] for name in settings.names()]
+    prediction = np.moveaxis(np.array(predictions), 2, 0)
+    columns = {
+        "label": labels,
+        "prediction_natural": to_numpy(predicted_classes(model(batch.images))),
+        "prediction": prediction,
+        "right": group_means(_right(prediction, labels), settings.names()),
+    }
+    return {f"per_image/{name}": values for name, values in columns.items()}
+
+
+def _right(prediction: Array, labels: Array) -> Array:
+    """Return the share of severities (N, corruption) at which predictions (N, corruption, severity) are right."""
+    share: Array = (prediction == labels[:, None, None]).mean(2)
+    return share
+
+
+def group_means(values: Array, corruptions: Sequence[str]) -> Array:
+    """Return means (N, group) of values (N, corruption): over each group, NaN where it has none, and over all."""
+    members = [[place for place, name in enumerate(corruptions) if name in group] for group in GROUPS.values()]
+    means = [values[:, part].mean(1) if part else np.full(len(values), np.nan) for part in members]
+    return np.stack([*means, values.mean(1)], 1)
+
+
+def summarize(columns: Columns, _: Split) -> dict[str, Any]:
+    """Return accuracies with their intervals, by corruption and severity, by corruption and by group."""
+    labels, prediction = columns["per_image/label"], columns["per_image/prediction"]
+    natural = columns["per_image/prediction_natural"] == labels
+    of_group = columns["per_image/right"].astype(np.float64)
+    return {
+        "accuracy/natural": rate(natural),
+        "accuracy/corrupted": rates(prediction == labels[:, None, None]),
+        "accuracy/by_corruption": _means(_right(prediction, labels)),
+        "accuracy/by_group": _means(of_group),
+        "accuracy/loss_by_group": _means(natural[:, None] - of_group),
+        "error/mean": _means(1 - of_group[:, -1:])[0],
+    }
+
+
+def _means(values: Array) -> Array:
+    """Return the mean over images of each column (N, K) with its paired bootstrap interval: (K, 3)."""
+    return np.stack(finite_column_means(values), 1)
+
+
+def examples(_: Columns, split: Split, settings: CorruptionSettings) -> dict[str, Any]:
+    """Return the first image, and what each corruption makes of it at the largest severity."""
+    natural = split.images[:1]
+    pixels, severity = natural / np.float32(255), settings.strengths()[-1]
+    pictures = [corrupt_images(pixels, name, severity, settings.seed, range(1))[0] for name in settings.names()]
+    return {"examples/natural": natural[0], "examples/corrupted": np.rint(255 * np.stack(pictures))}
+
+
+def table_row(result: Result) -> dict[str, str]:
+    """Return mean accuracies of a finished file, natural, by group and over all."""
+    means = dict(zip(places(result, "group"), result["accuracy/by_group"], strict=True))
+    intervals = {"natural": result["accuracy/natural"]} | {
+        name: mean for name, mean in means.items() if np.isfinite(mean[0])
+    }
+    row = {name: Interval(*values).percent() for name, values in intervals.items()}
+    return row | {"mean error": Interval(*result["error/mean"]).percent(), "images": str(result.count)}
+
+
+def compare(results: Sequence[Result]) -> list[Table]:
+    """Return the accuracy of models by corruption, and what the rest gain and lose against the first of them.
+
+    Only models that were asked of the same images under the same settings stand side by side.
+    """
+    first = results[0]
+    rivals = [result for result in results[1:] if _question(result) == _question(first)]
+    accuracies = [
+        {"corruption": name}
+        | {label(result): Interval(*result["accuracy/by_corruption"][place]).percent() for result in (first, *rivals)}
+        for place, name in enumerate(places(first, "corruption"))
+    ]
+    tables = [Table(accuracies, "Accuracy by corruption, the mean over severities")]
+    if rivals:
+        rows_of_rivals = [{"model": _name(result), **_comparison(first, result)} for result in rivals]
+        title = (
+            f"Against {_name(first)}: mean corruption error relative to its own (below 100 %: better), and differences "
+            "of accuracy (above zero: better)"
+        )
+        tables.append(Table(rows_of_rivals, title, "Intervals are of the paired bootstrap over images."))
+    return tables
+
+
+def _question(result: Result) -> tuple[Any, Any]:
+    return result.config["data"], result.config["settings"]
+
+
+def _name(result: Result) -> str:
+    name: str = result.config["checkpoint"]["name"]
+    return name
+
+
+def _comparison(first: Result, second: Result) -> dict[str, str]:
+    """Return the relative error of the second model, and by how much its accuracies are above those of the first."""
+    errors = [1 - _right(result["per_image/prediction"], result["per_image/label"]) for result in (second, first)]
+    natural, of_group = map(np.subtract, _outcomes(second), _outcomes(first))
+    means = dict(zip(["natural", *places(first, "group")], _means(np.c_[natural, of_group]), strict=True))
+    differences = {name: Interval(*mean).percent() for name, mean in means.items() if np.isfinite(mean[0])}
+    return {"relative mCE": ratio_of_means(*errors).percent()} | differences
+
+
+def _outcomes(result: Result) -> tuple[Array, Array]:
+    """Return whether natural images are right (N,), and the share of corrupted ones that are (N, group)."""
+    is_right = result["per_image/prediction_natural"] == result["per_image/label"]
+    return is_right.astype(np.float64), result["per_image/right"].astype(np.float64)
+
+
+ANALYSIS = Analysis(
+    SCHEMA, CorruptionSettings, rows, summarize, table_row, axes=axes, examples=examples, compare=compare
+)

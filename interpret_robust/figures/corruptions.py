@@ -1,0 +1,115 @@
+"""Accuracy against severity for each corruption, a row a group; and an image at the largest severity of each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from interpret_robust.core.arrays import AnyArray
+from interpret_robust.datasets.cifar_c import GROUPS
+from interpret_robust.figures.style import RC, Drawing, bare, legend_columns, marker, new_figure, stroke, width
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import label, places
+
+READS = "corruptions/1"
+
+ABREAST = max(map(len, GROUPS.values()))
+ROW_HEIGHT = 1.15
+"""Inches."""
+
+IMAGES_ABREAST = 8
+
+DATASETS = (
+    "accuracy/natural",
+    "accuracy/corrupted",
+    "accuracy/by_corruption",
+    "accuracy/by_group",
+    "accuracy/loss_by_group",
+    "error/mean",
+)
+
+
+def draw(results: Sequence[Result]) -> Drawing:
+    """Return a panel a corruption, in a row with its group: accuracy against severity, a curve a model."""
+    corruptions = places(results[0], "corruption")
+    groups = {name: [member for member in group if member in corruptions] for name, group in GROUPS.items()}
+    groups = {name: members for name, members in groups.items() if members}
+    names = [label(result) for result in results]
+    columns = legend_columns(names, width())
+    figure = new_figure(0.4 + 0.14 * -(-len(names) // columns) + ROW_HEIGHT * len(groups))
+    with mpl.rc_context(RC):
+        grid = figure.subplots(len(groups), ABREAST, squeeze=False, sharex=True, sharey=True)
+        for (name, members), panels in zip(groups.items(), grid, strict=True):
+            for axes, corruption in zip(panels, members, strict=False):
+                axes.set_title(_title(corruption))
+                for result in results:
+                    _draw_curve(axes, result, corruptions.index(corruption))
+            for axes in panels[len(members) :]:
+                axes.set_visible(False)
+            panels[0].set_ylabel(f"{name}\n% right")
+        grid[0, 0].set(ylim=(0, 102), xticks=[0, *results[0]["severity"].tolist()])
+        for axes in grid.flat:
+            axes.tick_params(labelbottom=True)
+        figure.supxlabel("severity (0: natural images)", fontsize=8)
+        handles, texts = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside upper center", ncols=columns)
+    numbers = {label(result): _numbers(result) for result in results}
+    caption = f"{_subject(results[0])}, a row a group of corruptions. Bands are Wilson 95 % intervals over images."
+    return Drawing(figure, caption, numbers)
+
+
+def _draw_curve(axes: Axes, result: Result, place: int) -> None:
+    severities = [0, *result["severity"].tolist()]
+    accuracy, low, high = 100 * np.vstack([result["accuracy/natural"], result["accuracy/corrupted"][place]]).T
+    style = stroke(result)
+    axes.plot(severities, accuracy, marker=marker(result), markersize=2, linewidth=0.9, label=label(result), **style)
+    axes.fill_between(severities, low, high, color=style["color"], alpha=0.12, lw=0)
+
+
+def draw_examples(results: Sequence[Result]) -> Drawing:
+    """Return the first image, and what each corruption makes of it at the largest severity."""
+    result = results[0]
+    pictures = {"natural": result["examples/natural"]} | dict(
+        zip(places(result, "corruption"), result["examples/corrupted"], strict=True)
+    )
+    rows = -(-len(pictures) // IMAGES_ABREAST)
+    figure = new_figure((0.2 + width() / IMAGES_ABREAST) * rows)
+    with mpl.rc_context(RC):
+        layout: Any = figure.get_layout_engine()
+        layout.set(w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.02)
+        grid = figure.subplots(rows, IMAGES_ABREAST, squeeze=False)
+        for axes in grid.flat:
+            bare(axes)
+        for axes, (name, picture) in zip(grid.flat, pictures.items(), strict=False):
+            _show(axes, picture)
+            axes.set_title(_title(name), fontsize=6, pad=2)
+    caption = f"{_subject(result)}: the first image at severity {result['severity'][-1]} of each corruption."
+    return Drawing(figure, caption, {label(result): {"severity": int(result["severity"][-1])} for result in results})
+
+
+def _show(axes: Axes, picture: AnyArray) -> None:
+    gray = picture[..., 0] if picture.shape[-1] == 1 else picture
+    axes.imshow(gray, cmap="gray", vmin=0, vmax=255, interpolation="none")
+
+
+def _title(corruption: str) -> str:
+    return corruption.replace("_", " ")
+
+
+def _subject(result: Result) -> str:
+    data, settings = result.config["data"], result.config["settings"]
+    return (
+        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} under corruptions of irt's own "
+        f"making (seed {settings['seed']}), not those of CIFAR-10-C"
+    )
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    axes = {axis: places(result, axis) for axis in ("corruption", "group")} | {"severity": result["severity"].tolist()}
+    return axes | {name: result[name].tolist() for name in DATASETS}
+
+
+PLOTS = {"curves": draw, "examples": draw_examples}
+"""The picture of each panel, by its name."""
