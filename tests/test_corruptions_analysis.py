@@ -206,13 +206,13 @@ def test_tables_hold_accuracies_by_group_and_by_corruption(answers: dict[str, Re
     assert row["weather"].startswith(f"{value:.1f} % [") and row["images"] == "9"
     (table,) = compare([result])
     assert [cells["corruption"] for cells in table] == list(NAMES)
-    assert table[1]["at seed 0"].startswith(f"{100 * result['accuracy/by_corruption'][1][0]:.1f} % [")
+    assert table[1]["small-at-seed0"].startswith(f"{100 * result['accuracy/by_corruption'][1][0]:.1f} % [")
 
 
 def test_models_are_compared_with_the_first_on_the_same_corrupted_images(answers: dict[str, Result]) -> None:
     first, second = answers["natural"], answers["at"]
-    accuracies, comparison = compare([first, answers["other seed"], second])
-    assert list(accuracies[0]) == ["corruption", "natural seed 0", "at seed 0"]
+    accuracies, comparison, costs = compare([first, answers["other seed"], second])
+    assert list(accuracies[0]) == ["corruption", "small-natural-seed0", "small-at-seed0"]
     assert [cells["model"] for cells in comparison] == [second.config["checkpoint"]["name"]]
     assert first.config["checkpoint"]["name"] in comparison.title
     right = [
@@ -223,7 +223,13 @@ def test_models_are_compared_with_the_first_on_the_same_corrupted_images(answers
     assert cells["relative mCE"] == ratio_of_means(1 - right[1], 1 - right[0]).percent()
     assert cells["digital"] == bootstrap_mean(right[1][:, 2] - right[0][:, 2]).percent()
     assert "blur" not in cells
-    (same,) = compare([first, first])[1:]
+    natural = [result["per_image/prediction_natural"] == result["per_image/label"] for result in (first, second)]
+    assert cells["natural"] == bootstrap_mean(natural[1] * 1.0 - natural[0]).percent()
+    lost = [whole[:, None] - share for whole, share in zip(natural, right, strict=True)]
+    for place, name in enumerate(NAMES):
+        expected = bootstrap_mean(lost[1][:, place] - lost[0][:, place]).percent()
+        assert costs[place] == {"corruption": name, "small-at-seed0": expected}
+    same, _ = compare([first, first])[1:]
     assert same[0]["relative mCE"].startswith("100.0 %") and same[0]["all"] == "0.0 % [0.0, 0.0]"
 
 

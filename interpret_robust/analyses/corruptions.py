@@ -28,7 +28,7 @@ from interpret_robust.datasets.corruptions import CORRUPTIONS, corrupt_images
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.names import label, places
+from interpret_robust.results.names import places, short_name
 from interpret_robust.results.schema import Column, Schema, interval
 from interpret_robust.results.tables import Table
 
@@ -206,19 +206,27 @@ def compare(results: Sequence[Result]) -> list[Table]:
     """
     first = results[0]
     rivals = [result for result in results[1:] if _question(result) == _question(first)]
-    accuracies = [
-        {"corruption": name}
-        | {label(result): Interval(*result["accuracy/by_corruption"][place]).percent() for result in (first, *rivals)}
-        for place, name in enumerate(places(first, "corruption"))
-    ]
-    tables = [Table(accuracies, "Accuracy by corruption, the mean over severities")]
+    accuracies = {
+        _short_name(result): [Interval(*interval) for interval in result["accuracy/by_corruption"]]
+        for result in (first, *rivals)
+    }
+    tables = [_by_corruption(first, accuracies, "Accuracy by corruption, the mean over severities")]
     if rivals:
-        rows_of_rivals = [{"model": _name(result), **_comparison(first, result)} for result in rivals]
-        title = (
-            f"Against {_name(first)}: mean corruption error relative to its own (below 100 %: better), and differences "
-            "of accuracy (above zero: better)"
+        note, name = "Intervals are of the paired bootstrap over images.", first.config["checkpoint"]["name"]
+        tables.append(
+            Table(
+                [_against(first, rival) for rival in rivals],
+                f"Against {name}: mean corruption error relative to its own (below 100 %: better), and differences of "
+                "accuracy (above zero: better)",
+                note,
+            )
         )
-        tables.append(Table(rows_of_rivals, title, "Intervals are of the paired bootstrap over images."))
+        costs = {
+            _short_name(rival): [Interval(*interval) for interval in _means(_costs(rival) - _costs(first))]
+            for rival in rivals
+        }
+        title = f"Accuracy lost to each corruption, less what {name} loses (below zero: loses less)"
+        tables.append(_by_corruption(first, costs, title, note))
     return tables
 
 
@@ -226,24 +234,40 @@ def _question(result: Result) -> tuple[Any, Any]:
     return result.config["data"], result.config["settings"]
 
 
-def _name(result: Result) -> str:
-    name: str = result.config["checkpoint"]["name"]
-    return name
+def _short_name(result: Result) -> str:
+    return short_name(result, result.config["checkpoint"]["name"])
 
 
-def _comparison(first: Result, second: Result) -> dict[str, str]:
+def _by_corruption(first: Result, intervals: Mapping[str, Sequence[Interval]], title: str, note: str = "") -> Table:
+    """Return a table with a row a corruption and a column a model, from the intervals of each model."""
+    rows_of_table = [
+        {"corruption": name} | {model: of_model[place].percent() for model, of_model in intervals.items()}
+        for place, name in enumerate(places(first, "corruption"))
+    ]
+    return Table(rows_of_table, title, note)
+
+
+def _against(first: Result, second: Result) -> dict[str, str]:
     """Return the relative error of the second model, and by how much its accuracies are above those of the first."""
     errors = [1 - _right(result["per_image/prediction"], result["per_image/label"]) for result in (second, first)]
-    natural, of_group = map(np.subtract, _outcomes(second), _outcomes(first))
-    means = dict(zip(["natural", *places(first, "group")], _means(np.c_[natural, of_group]), strict=True))
-    differences = {name: Interval(*mean).percent() for name, mean in means.items() if np.isfinite(mean[0])}
-    return {"relative mCE": ratio_of_means(*errors).percent()} | differences
+    outcomes = [np.c_[_natural(result), result["per_image/right"].astype(np.float64)] for result in (second, first)]
+    means = dict(zip(["natural", *places(first, "group")], _means(np.subtract(*outcomes)), strict=True))
+    return {
+        "model": second.config["checkpoint"]["name"],
+        "relative mCE": ratio_of_means(*errors).percent(),
+        **{name: Interval(*mean).percent() for name, mean in means.items() if np.isfinite(mean[0])},
+    }
 
 
-def _outcomes(result: Result) -> tuple[Array, Array]:
-    """Return whether natural images are right (N,), and the share of corrupted ones that are (N, group)."""
-    is_right = result["per_image/prediction_natural"] == result["per_image/label"]
-    return is_right.astype(np.float64), result["per_image/right"].astype(np.float64)
+def _costs(result: Result) -> Array:
+    """Return whether the natural image is right, less the share of severities at which it is (N, corruption)."""
+    return _natural(result)[:, None] - _right(result["per_image/prediction"], result["per_image/label"])
+
+
+def _natural(result: Result) -> Array:
+    """Return whether natural images are right (N,), as 0 and 1."""
+    is_right: Array = (result["per_image/prediction_natural"] == result["per_image/label"]).astype(np.float64)
+    return is_right
 
 
 ANALYSIS = Analysis(
