@@ -140,7 +140,70 @@ class Replaced(nn.Module):
 @pytest.mark.parametrize("change", [Rounded.apply, lambda images: 0.9 * images.detach() + 0.1 * images])
 def test_gradients_that_are_not_those_of_the_answers_are_doubted(change: Any) -> None:
     (doubt,) = doubts_about(Replaced(change))
-    assert doubt.startswith("mine has gradients that are not those of its answers: along them the answer of ")
+    assert doubt.startswith("mine has gradients that are not those of its answers: along a random direction the answer")
+
+
+class Gate(nn.Module):
+    """Two linear answers, of which the second is multiplied by a gate that sees the image: (3 + g . x) (f . x)."""
+
+    def __init__(self, strength: float, *, detach: bool) -> None:
+        super().__init__()
+        self.answer, self.gate = nn.Linear(C * H * W, K), nn.Linear(C * H * W, 1)
+        self.strength, self.detach = strength, detach
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        gate = self.strength * self.gate(flat)
+        logits: Tensor = self.answer(flat) * (3 + (gate.detach() if self.detach else gate))
+        return logits
+
+
+def test_a_gate_that_gradients_leave_out_is_doubted_and_by_how_much() -> None:
+    """What is left out is (f . x) times the gate's weights: its length over that of the gradient is known."""
+    assert doubts_about(seeded(lambda: Gate(10, detach=False))) == []
+    network = seeded(lambda: Gate(10, detach=True))
+    images = torch.from_numpy(DATA.test.images[:8]).permute(0, 3, 1, 2) / 255
+    (doubt,) = doubts_about(network)
+    factors = torch.randn(K, generator=torch.Generator().manual_seed(0))
+    flat = images.flatten(1)
+    value = network.answer(flat) @ factors
+    left_out = 10 * value.abs() * network.gate.weight.norm()
+    gradient = (3 + 10 * network.gate(flat)[:, 0]).abs() * (factors @ network.answer.weight).norm()
+    expected = float((left_out / gradient).detach().median())
+    match = re.search(r"otherwise than they say, by (\d+)% of such a change", doubt)
+    assert match is not None
+    # The median of eight absolute normal numbers lies within 0.3 and 1.3 of their deviation.
+    assert 0.3 * expected < int(match[1]) / 100 < 1.3 * expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images: F.max_pool2d(images, 3, 1, 1),
+        lambda images: (images - 0.5).relu() + (0.3 - images).abs(),
+        lambda images: images.clamp(0, 1).sort(3).values,
+        lambda images: ((images.double() + 0.1).sqrt() - 0.3).to(images.dtype),
+    ],
+    ids=["max pool", "rectifiers", "order", "double inside"],
+)
+def test_kinks_and_flat_images_are_no_false_gradients(change: Any) -> None:
+    """Of images of one color each maximum is a tie, and each pixel of 0 or 1 lies on a kink."""
+    flat = np.zeros((9, H, W, C), np.uint8)
+    flat[:, 2:9, 3:12] = np.arange(9)[:, None, None, None] * 31
+    labels = np.arange(9) % K
+    data = Dataset("flat", *(Split(flat, labels),) * 2, DATA.class_names)
+    doubts = bring(Replaced(change).eval(), Card("mine:net", label="mine"), data, "flat").doubts
+    assert not any("gradients" in doubt for doubt in doubts)
+
+
+def test_a_network_that_takes_float32_alone_is_asked_about_its_gradients_too() -> None:
+    def gate(images: Tensor) -> Tensor:
+        assert images.dtype == torch.float32
+        return images * (6 * images).sin().mean((1, 2, 3), keepdim=True).detach() * 5 + 0.3 * images
+
+    assert not any("gradients" in doubt for doubt in doubts_about(Replaced(lambda images: images.float() * 2)))
+    (doubt,) = doubts_about(Replaced(lambda images: gate(images) * (images.mean() > -1)))
+    assert "gradients that are not those of its answers" in doubt
 
 
 def test_a_network_that_crops_its_images_is_doubted() -> None:

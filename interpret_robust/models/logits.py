@@ -1,4 +1,4 @@
-"""What networks answer with, as logits (N, classes) in float32: tensors in half precision, tuples, one number."""
+"""What networks answer with, as logits (N, classes) of one precision: tensors in half precision, tuples, one number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 from interpret_robust.core.errors import UserError
 
 
-def as_logits(answer: Any, part: str | None, classes: int | None) -> Tensor:
+def as_logits(answer: Any, part: str | None, classes: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the logits (N, classes) in what a network answered.
 
     Args:
@@ -17,6 +17,7 @@ def as_logits(answer: Any, part: str | None, classes: int | None) -> Tensor:
         part: the number or the name of the part that are the logits, `name.number` of a part of a part; None where
             the answer is a tensor.
         classes: where there are two, one number an image, (N,) or (N, 1), is the logit of the second against the first.
+        dtype: of the logits.
 
     Raises UserError where there is no such part, or it is no tensor of numbers.
 
@@ -32,9 +33,9 @@ def as_logits(answer: Any, part: str | None, classes: int | None) -> Tensor:
     if not isinstance(answer, Tensor):
         raise UserError(f"the network does not answer with a tensor but with {kind(answer)}: {remedy(answer)}")
     if classes == 2 and (answer.ndim == 1 or tuple(answer.shape[1:]) == (1,)):
-        logit = answer.reshape(-1, 1).float()
+        logit = answer.reshape(-1, 1).to(dtype)
         return torch.cat([torch.zeros_like(logit), logit], 1)
-    return answer.float()
+    return answer.to(dtype)
 
 
 def _parts(answer: Any) -> dict[str, Any]:

@@ -60,10 +60,10 @@ class WrappedModel(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         # Pixels anew for each draw: a network may work in their place.
         with no_recomputation():
-            return self._over_draws(lambda: (self._logits(self.backbone(self.preprocess(images))),))[0]
+            return self._over_draws(lambda: (self._logits(self.backbone(self.preprocess(images)), images.dtype),))[0]
 
-    def _logits(self, answer: Any) -> Tensor:
-        return as_logits(answer, self.part, self.classes)
+    def _logits(self, answer: Any, dtype: torch.dtype) -> Tensor:
+        return as_logits(answer, self.part, self.classes, dtype)
 
     def _over_draws(self, run: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return what a pass gives, logits last; of a network that draws random numbers the expectation over draws.
@@ -128,7 +128,7 @@ class WrappedModel(Classifier):
             return feature_map.put_back(change(feature_map.local)).clone()
 
         with hooks([(self.local_module(), replace)]):
-            logits = self._logits(self.backbone(pixels))
+            logits = self._logits(self.backbone(pixels), images.dtype)
         _check_runs(self.local_layer, len(captures))
         return captures[0], logits
 
