@@ -248,6 +248,81 @@ def test_positions_that_lie_elsewhere_than_a_grid_over_the_image_are_doubted(
     assert [re.findall(r"lie ([\d.]+) cells", doubt) for doubt in doubts] == ([[cells]] if cells else [])
 
 
+class Few(nn.Module):
+    """Few positions, each of which sees a window of `size` pixels, of images that `change` moves."""
+
+    def __init__(self, stride: int, size: int, change: Any) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(C, 8, size, stride, (size - stride) // 2)
+        self.answer, self.change = nn.Linear(8, K), change
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.answer(self.body(self.change(images)).relu().mean((2, 3)))
+        return logits
+
+
+SMALL_GRIDS = [
+    ((12, 18), 6, 6),
+    ((12, 18), 6, 10),
+    ((16, 16), 8, 8),
+    ((16, 16), 8, 20),
+    ((4, 24), 4, 4),
+    ((6, 12), 6, 12),
+]
+"""Sizes of images, and strides and windows of convolutions that give 2x3, 2x2, 1x6 and 1x2 positions."""
+
+
+@pytest.mark.parametrize(("shape", "stride", "size"), SMALL_GRIDS)
+@pytest.mark.parametrize(
+    ("change", "share"),
+    [
+        (lambda images: images, None),
+        (lambda images: 0.5 * images + 0.5 * images.mean((2, 3), keepdim=True), None),
+        (lambda images: images.flip(3), {2: "100%", 3: "67%", 6: "100%"}),
+        (lambda images: images.roll(images.shape[3] // 2, 3), {2: "100%", 6: "100%"}),
+    ],
+    ids=["as it is", "with its mean", "mirrored", "rolled"],
+)
+def test_few_positions_that_lie_in_other_cells_are_doubted(
+    shape: tuple[int, int], stride: int, size: int, change: Any, share: dict[int, str] | None
+) -> None:
+    data = noise("few", (C, *shape))
+    network = seeded(Few, stride, size, change)
+    doubts = bring(network, Card("mine:net", label="mine"), data, "few").doubts
+    places = [doubt for doubt in doubts if "position" in doubt]
+    columns = shape[1] // stride
+    if share is None or columns not in share:
+        assert not places or columns == 3  # half of a side of three columns is no whole cell
+        return
+    assert any(
+        doubt.startswith(f"mine: {share[columns]} of the positions of layer 'body' depend more on") for doubt in places
+    )
+
+
+def test_few_positions_behind_many_layers_are_doubted_where_the_image_was_mirrored_before() -> None:
+    """Each position sees all of the image, and the first layer tells where they lie: 1 / 2 (1 + 1) cells away."""
+
+    class Deep(nn.Module):
+        def __init__(self, change: Any) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(*(nn.Conv2d(C if not n else 8, 8, 5, 1 + (n < 3), 2) for n in range(6)))
+            self.answer, self.change = nn.Linear(8, K), change
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.answer(self.layers(self.change(images)).mean((2, 3)))
+            return logits
+
+    data = noise("few", (C, 16, 16))
+    for change, cells in (
+        (lambda images: images, None),
+        (lambda images: images.flip(2), "1.0"),
+        (lambda images: F.pad(images, [8] * 4), "1.5"),  # 4x4 positions over 32 pixels for 16: 3 / 2 (32 / 16 - 1)
+    ):
+        doubts = bring(seeded(Deep, change), Card("mine:net", label="mine"), data, "few").doubts
+        stretched = [re.findall(r"lie ([\d.]+) cells away", doubt) for doubt in doubts if "at the edge" in doubt]
+        assert stretched == ([[cells]] if cells else []), change
+
+
 def test_an_ensemble_says_that_no_layer_sees_all_of_its_answer() -> None:
     class Ensemble(nn.Module):
         def __init__(self) -> None:

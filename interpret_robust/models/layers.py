@@ -4,10 +4,14 @@ Nothing of the network is changed. A layer is watched, or its output replaced, b
 """
 
 import difflib
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -211,11 +215,17 @@ class Choice(NamedTuple):
 LEAST_OF_TOKENS = 0.75
 """The threshold for tokens, which keep what they were made from, see `Choice`."""
 
+LEAST_OF_FEW = 1.0
+"""The threshold for few positions on a grid, of which each has to lie in the cell that it suits best."""
+
+CLEAR_ERRORS, CLEAR_GAIN = 4.0, 0.1
+"""Standard errors, and share of what a position depends on, by which another order has to suit few positions better."""
+
 LEAST_OF_GRIDS = 0.5
 """The threshold for features on a grid, whose order is certain, and which see all of the image behind many layers."""
 
 LEAST_POSITIONS = 9
-"""A grid of fewer positions is too small to tell."""
+"""Of a grid of fewer positions their order is looked at, see `Dependence.locality`."""
 
 LEAST_PLACES = 3
 """Rows or columns of positions that tell how far apart they are."""
@@ -249,9 +259,12 @@ def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str
     """
     output, pixels = _output(network, preprocess, image, name), preprocess(image)
     is_tokens = isinstance(output, Tensor) and output.ndim == 3
-    threshold = LEAST_OF_TOKENS if is_tokens else LEAST_OF_GRIDS
     dependence = depend(network, preprocess, image, name, output)
-    stretch_cells = 0.0 if dependence is None or is_tokens else dependence.stretch_cells()
+    is_small = dependence is not None and len(dependence.sample) > math.prod(dependence.grid)
+    threshold = LEAST_OF_TOKENS if is_tokens else LEAST_OF_FEW if is_small else LEAST_OF_GRIDS
+    stretch_cells = (
+        0.0 if dependence is None or is_tokens else _stretch_cells(network, preprocess, image, name, dependence)
+    )
     usual = Choice(name, None, locality(dependence), threshold, stretch_cells)
     if not (is_tokens and usual.is_doubtful):
         return usual
@@ -275,22 +288,48 @@ class Dependence(NamedTuple):
     grid: tuple[int, int]
 
     def locality(self) -> float:
-        """Return the share of other cells on which a position depends less than on its own, see `Choice`."""
+        """Return the share of other cells on which a position depends less than on its own, see `Choice`.
+
+        Of a grid of few positions it is the share of positions that lie in the cell that they suit best, NaN unless
+        some clearly lie in another.
+        """
         cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
+        if len(cells) > cells.shape[1]:
+            return _share_in_place(cells.reshape(-1, cells.shape[1], cells.shape[1]))
         lower_shares = (cells < cells.gather(1, self.sample[:, None])).sum(1) / (cells.shape[1] - 1)
         return float(lower_shares[cells.sum(1) > 0].mean())
 
-    def stretch_cells(self) -> float:
-        """Return how many cells a position at the edge lies away from its place, see `Choice`.
+    def stretch(self) -> tuple[float, float]:
+        """Return by which factor rows and columns lie farther apart than in a grid over the image; NaN where unknown.
 
         How far apart positions are is told by the middles of what they depend on, of those positions that depend on as
         many lines of pixels as any: others are cut off by the edge of the image, or by rectifiers.
         """
-        rows = torch.stack([self.sample // self.grid[1], self.sample % self.grid[1]])
-        return max(_stretch_cells(self.size.sum(2 - axis), rows[axis], length) for axis, length in enumerate(self.grid))
+        places = self.sample // self.grid[1], self.sample % self.grid[1]
+        rows, columns = (
+            _stretch(self.size.sum(2 - axis), places[axis], length) for axis, length in enumerate(self.grid)
+        )
+        return rows, columns
 
 
-def _stretch_cells(size: Tensor, places: Tensor, length: int) -> float:
+def _share_in_place(cells: Tensor) -> float:
+    """Return the share of positions in the cell that they suit best, NaN unless some clearly lie in another.
+
+    `cells` (repeats, positions, cells) are what positions depend on. The order that suits one half of the repeats best
+    is judged by the other half: it has to suit each of them better than the order of the image, and on average by four
+    standard errors and a tenth of what one position depends on. Cells that all positions depend on, and positions that
+    depend on all cells alike, suit each order as well.
+    """
+    shares = (cells / cells.sum(2, keepdim=True).clamp_min(1e-30)).double().cpu()
+    half, positions = len(shares) // 2, range(shares.shape[1])
+    order = scipy.optimize.linear_sum_assignment(shares[:half].mean(0).numpy(), maximize=True)[1]
+    gains = (shares[half:, positions, order] - shares[half:, positions, positions]).sum(1)
+    error = float(gains.std()) / len(gains) ** 0.5
+    is_clear = bool((gains > 0).all()) and float(gains.mean()) > max(CLEAR_ERRORS * error, CLEAR_GAIN)
+    return float((order == np.arange(len(order))).mean()) if is_clear else float("nan")
+
+
+def _stretch(size: Tensor, places: Tensor, length: int) -> float:
     """Return the same along one axis, of sizes (M, pixels) of positions at places (M,) of so many."""
     pixels = size.shape[1]
     has_effect = size > 0
@@ -299,37 +338,64 @@ def _stretch_cells(size: Tensor, places: Tensor, length: int) -> float:
     extent = torch.where(has_effect.any(1), last - first + 1, 0)
     is_whole = extent == extent.max()
     if int(extent.max()) == pixels or len(set(places[is_whole].tolist())) < LEAST_PLACES:
-        return 0.0
+        return float("nan")
     x, middle = (values[is_whole].double() for values in (places, (first + last) / 2))
     x, middle = x - x.mean(), middle - middle.mean()
-    step = float((x * middle).sum() / x.square().sum())
-    return abs(step * length / pixels - 1) * (length - 1) / 2
+    return float((x * middle).sum() / x.square().sum()) * length / pixels
+
+
+def _stretch_cells(
+    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, dependence: Dependence
+) -> float:
+    """Return how many cells a position at the edge of a grid lies away from its place, see `Choice`.
+
+    Where each position depends on a whole side of the image, the first grid on the way tells: there positions depend
+    on few pixels. What pads or mirrors the image comes before it.
+    """
+    stretches = dependence.stretch()
+    if any(map(math.isnan, stretches)):
+        before = itertools.takewhile(lambda layer: layer.name != name, layers(network, preprocess, image))
+        first = next((layer.name for layer in before if layer.is_local), None)
+        earlier = first and depend(network, preprocess, image, first, _output(network, preprocess, image, first))
+        if earlier and _sees_all(network, str(first), preprocess, image):
+            stretches = tuple(
+                other if math.isnan(own) else own for own, other in zip(stretches, earlier.stretch(), strict=True)
+            )
+    cells = [abs(factor - 1) * (length - 1) / 2 for factor, length in zip(stretches, dependence.grid, strict=True)]
+    return max([0.0, *(number for number in cells if not math.isnan(number))])
 
 
 def depend(
     network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, output: Any, first: int | None = None
 ) -> Dependence | None:
-    """Return on which pixels positions of a layer depend; None where that cannot be told, or there are too few.
+    """Return on which pixels positions of a layer depend; None where that cannot be told, or there is one only.
 
     By the size of the gradient of a position's features, summed over channels with random signs. A sample of
-    SAMPLE_SIZE positions is measured, each on a copy of the image (1, C, H, W), in one pass; `output` is what the
-    layer gave for the image.
+    SAMPLE_SIZE positions is measured, each on a copy of the image (1, C, H, W), in one pass; few positions are
+    measured several times, each time on a copy with noise of its own. `output` is what the layer gave for the image.
     """
     pixels = preprocess(image)
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
     local_map = as_map(output, aspect, prefix, first)
-    if local_map is None or (places := local_map.local[0, 0].numel()) < (2 if output.ndim == 3 else LEAST_POSITIONS):
+    if local_map is None or (places := local_map.local[0, 0].numel()) < 2:
         return None
     height, width = local_map.local.shape[2:]
     sample = torch.linspace(0, places - 1, min(SAMPLE_SIZE, places)).round().long().to(image.device)
-    copies = image.expand(len(sample), -1, -1, -1).clone().requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    copies, repeats = image.expand(len(sample), -1, -1, -1), 1
+    if output.ndim == 4 and places < LEAST_POSITIONS:
+        repeats = 2 * SAMPLE_SIZE // places
+        sample = sample.repeat(repeats)
+        noise = torch.rand((repeats, *image.shape[1:]), generator=generator).to(image).repeat_interleave(places, 0)
+        copies = (image + noise) / 2
+    copies = copies.clone().requires_grad_()
     with torch.enable_grad():
         local_map = as_map(_output(network, preprocess, copies, name), aspect, prefix, first)
         if local_map is None or not local_map.local.requires_grad or len(local_map.local) != len(sample):
             return None
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, (local_map.local.shape[1],), generator=generator).to(image) * 2 - 1
+        signs = torch.randint(0, 2, (repeats, local_map.local.shape[1]), generator=generator).to(image) * 2 - 1
         features = local_map.local.float().flatten(2)[range(len(sample)), :, sample]
+        signs = signs.repeat_interleave(len(sample) // repeats, 0)
         (gradient,) = torch.autograd.grad((features * signs).sum(), copies, allow_unused=True)
     return None if gradient is None else Dependence(gradient.abs().sum(1), sample, (height, width))
 
@@ -339,14 +405,19 @@ def locality(dependence: Dependence | None) -> float:
     return float("nan") if dependence is None else dependence.locality()
 
 
+class _Reached(BaseException):
+    """Ends a pass behind the layer that was asked for: no Exception, which a network may catch."""
+
+
 def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: str) -> Any:
-    """Return what a layer gives for images, as it was then."""
+    """Return what a layer gives for images when it first runs, as it was then: nothing behind it is computed."""
     outputs: list[Any] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         outputs.append(output.clone() if isinstance(output, Tensor) else output)
+        raise _Reached
 
-    with hooks([(layer_of(network, name), keep)]):
+    with suppress(_Reached), hooks([(layer_of(network, name), keep)]):
         network(preprocess(images).clone())
     return outputs[-1] if outputs else None
 

@@ -22,7 +22,7 @@ from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.classifier import Classifier, predicted_classes
-from interpret_robust.models.layers import Choice
+from interpret_robust.models.layers import LEAST_OF_FEW, Choice
 from interpret_robust.models.preprocess import STATISTICS, Preprocess, Statistics
 from interpret_robust.models.wrapped import WrappedModel
 
@@ -156,6 +156,13 @@ def _of_layer(layer: Choice, label: str) -> Iterator[str]:
             "layers behind it are not in the order of the image. --local-layer names another."
         )
     if not layer.is_doubtful:
+        return
+    if layer.threshold == LEAST_OF_FEW:
+        yield (
+            f"{label}: {1 - layer.locality:.0%} of the positions of layer '{layer.name}' depend more on the pixels of "
+            "another position than on their own, as where the forward mirrors, turns or shuffles them: maps and ranks "
+            "by position lie elsewhere. --local-layer names another."
+        )
         return
     yield (
         f"{label}: a position of layer '{layer.name}' depends more on its own pixels than on {layer.locality:.0%} of "
