@@ -40,7 +40,7 @@ from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.external import copy_of
 from interpret_robust.models.folded import fold
 from interpret_robust.models.preprocess import Preprocess
-from interpret_robust.models.reinitialize import random_network, randomize, stages
+from interpret_robust.models.reinitialize import doubt_about_random, random_network, randomize, stages
 from interpret_robust.models.wrapped import WrappedModel
 from interpret_robust.results import hdf5
 from interpret_robust.results.hdf5 import Columns
@@ -526,3 +526,74 @@ def test_weights_that_a_layer_does_not_reset_itself_are_drawn_too(hold: Any) -> 
         [torch.as_tensor(network.backbone.get_submodule("0").weight).flatten() for network in (random, model)]
     )
     assert float(torch.corrcoef(used)[0, 1].abs()) < 0.3
+
+
+class Hidden(nn.Module):
+    """A network whose only convolution is kept in some place, behind it a random order of classes."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        kernel = torch.randn(8, 3, 3, 3, generator=generator)
+        self.body, self.answer = nn.Identity(), nn.Linear(8, 7)
+        self.inside: list[Any] = [{"kernel": kernel}] if place == "list" else []
+        self.array = kernel.numpy() if place == "array" else None
+        if place == "buffer":
+            self.register_buffer("kernel", kernel)
+        elif place == "attribute":
+            self.kernel = kernel
+        self.take = (lambda: kernel) if place == "closure" else None
+        # What is constant by construction: a mask and a filter, whose numbers repeat.
+        self.register_buffer("mask", (torch.arange(20 * 24).reshape(20, 24) % 3 > 0).float())
+        self.register_buffer("blur", torch.ones(3, 1, 3, 3) / 9)
+
+    def get(self) -> Tensor:
+        if self.take is not None:
+            return self.take()
+        if self.array is not None:
+            return torch.from_numpy(self.array)
+        kernel: Tensor = self.inside[0]["kernel"] if self.inside else self.kernel
+        return kernel
+
+    def forward(self, images: Tensor) -> Tensor:
+        blurred = nn.functional.conv2d(images * self.mask, self.blur, padding=1, groups=3)
+        logits: Tensor = self.answer(self.body(nn.functional.conv2d(blurred, self.get())).relu().mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("place", ["buffer", "attribute", "list"])
+def test_weights_that_are_no_parameters_are_drawn_too(place: str) -> None:
+    """Their numbers come in a random order, what is constant by construction stays, and the model's own stay."""
+    network, images = Hidden(place), pixels(9, 3, 20, 24)
+    model = WrappedModel(network.eval(), Preprocess((0.0,), (1.0,)), "body")
+    original = network.get().clone()
+    assert doubt_about_random(model, images[:1]) is None
+    one, two = (random_network(model, images, seed).backbone for seed in (1, 2))
+    for kernel in (one.get(), two.get()):
+        torch.testing.assert_close(kernel.flatten().sort().values, original.flatten().sort().values)
+        assert float(torch.corrcoef(torch.stack([kernel.flatten(), original.flatten()]))[0, 1].abs()) < 0.3
+    assert not torch.equal(one.get(), two.get())
+    assert torch.equal(network.get(), original)
+    assert torch.equal(one.mask, network.mask) and torch.equal(one.blur, network.blur)
+
+
+@pytest.mark.parametrize("place", ["closure", "array"])
+def test_weights_that_no_layer_holds_are_told(place: str) -> None:
+    model = WrappedModel(Hidden(place).eval(), Preprocess((0.0,), (1.0,)), "body")
+    doubt = doubt_about_random(model, pixels(1, 3, 20, 24))
+    assert doubt is not None and doubt.startswith("uses 216 numbers that no layer holds")
+    assert doubt_about_random(small(), pixels(1, 3, 20, 24)) is None
+
+
+@pytest.mark.parametrize("hold", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+def test_spectral_normalization_divides_by_the_largest_singular_value_of_new_weights(hold: Any) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 7))
+    hold(network[0]), hold(network[4])
+    images = pixels(9, 3, 6, 7)
+    network(images)
+    random = random_network(WrappedModel(copy_of(network).eval(), Preprocess((0.0,), (1.0,)), "0"), images, seed=3)
+    random(images)
+    for name in ("0", "4"):
+        weight: Any = random.backbone.get_submodule(name).weight
+        assert float(torch.linalg.matrix_norm(weight.flatten(1), 2)) == pytest.approx(1, abs=0.02)
+        assert not torch.allclose(weight, network.get_submodule(name).weight)

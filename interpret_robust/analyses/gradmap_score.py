@@ -181,6 +181,7 @@ def prepare(work: Work) -> Readers:
         )
     split = work.dataset.reference
     images = make_batch(split, range(min(CALIBRATION_IMAGES, len(split))), work.device).images
+    work.doubt_random_networks(images)
     reader = None
     if settings.probe:
         probe_images = work.dataset.test if work.config["data"]["split"] == "train" else work.dataset.train

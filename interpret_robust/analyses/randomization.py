@@ -119,6 +119,7 @@ def prepare(work: Work) -> Cascade:
     split, seed = work.dataset.reference, work.settings.seed
     images = make_batch(split, range(min(CALIBRATION_IMAGES, len(split))), work.device).images
     original = work.network
+    work.doubt_random_networks(images)
     networks = [
         original,
         *(randomize(original, depth, images, seed) for depth in range(1, len(stages(original)) + 1)),

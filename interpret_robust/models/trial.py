@@ -214,6 +214,10 @@ def _of_normalization(
         for other, condition in _other_readings(model, images, split.labels, logits):
             if is_better(other):
                 return accuracy, count, f"{summary}, and on {other.mean():.0%} {condition}"
+        if logits.shape[1] > count // FEW_CLASSES:
+            pairs = _pairs(split.labels, ~right, data.test.labels)
+            if len(pairs) >= LEAST_WRONG and (moves := _moves(model, data, _classes(logits), pairs)):
+                return accuracy, count, f"{summary}. {moves}"
     if not _is_above(right, chance) and chance**count <= SIGNIFICANT:
         return (
             accuracy,
@@ -229,6 +233,9 @@ UNEVEN = 1.5
 
 LEAST_WRONG = 8
 """The fewest images, all right under one normalization and wrong under another, that McNemar's test at 0.01 tells."""
+
+FEW_CLASSES = 4
+"""Images for each class from which on the best order of classes is looked for; of more classes single ones are."""
 
 Right = npt.NDArray[np.bool_]
 """Which images (N,) are right."""
@@ -278,7 +285,7 @@ def _other_readings(model: WrappedModel, images: Tensor, labels: Labels, logits:
             "with the colors in reverse order: was it trained on BGR? Let its forward flip the channels.",
         )
     predicted, classes = _classes(logits), logits.shape[1]
-    if classes <= len(labels) // 4:
+    if classes <= len(labels) // FEW_CLASSES:
         right, order = _judge_order(predicted, labels, classes)
         moves = ", ".join(f"{label} as {place}" for label, place in enumerate(order) if label != place)
         if right.mean() > 0.5:
@@ -286,6 +293,46 @@ def _other_readings(model: WrappedModel, images: Tensor, labels: Labels, logits:
                 right,
                 f"if its classes are read in another order ({moves}): give them the order of the data's labels.",
             )
+
+
+def _pairs(labels: Labels, is_wrong: Right, all_labels: Labels) -> list[tuple[int, int]]:
+    """Return an image that is wrong and the place in the split of another image of its class, for each such class.
+
+    `labels` (N,) are those of the images that were tried, `all_labels` those of the split. A class without another
+    image is left out.
+    """
+    pairs = []
+    for label in np.unique(labels[is_wrong]):
+        image = int(np.flatnonzero(is_wrong & (labels == label))[0])
+        rank = int((labels[:image] == label).sum())
+        others = np.delete(np.flatnonzero(all_labels == label), rank)
+        if len(others):
+            pairs.append((image, int(others[-1])))
+    return pairs
+
+
+def _moves(
+    model: WrappedModel, data: Dataset, predicted: npt.NDArray[np.int64], pairs: list[tuple[int, int]]
+) -> str | None:
+    """Return a sentence where another image of a class is called what the first was called, and seldom by its label.
+
+    For each class that one image of was wrong there is one other image, so that classes are independent. A wrong class
+    counts for the only label that was called so: many labels that are called alike are no order.
+    """
+    split = data.test.take(np.array([place for _, place in pairs]))
+    images = to_pixels(to_device(split, model.preprocess.mean.device)[0])
+    again = _classes(_answers(model, images, model.preprocess))
+    first = predicted[[image for image, _ in pairs]]
+    names, counts = np.unique(first, return_counts=True)
+    is_same = (again == first) & np.isin(first, names[counts == 1]) & (first >= 0)
+    is_right = again == split.labels
+    if is_same.sum() <= is_right.sum() or mcnemar(is_same, is_right).p_value >= SIGNIFICANT:
+        return None
+    moves = ", ".join(f"{label} as {place}" for label, place in zip(split.labels[is_same], first[is_same], strict=True))
+    return (
+        f"Of {len(pairs)} classes of which an image was wrong, another image is called the same wrong class in "
+        f"{is_same.sum()} and its own in {is_right.sum()} ({moves}): are its classes in the order of the data's labels?"
+    )
 
 
 def _judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> tuple[Right, list[int]]:

@@ -32,6 +32,7 @@ from interpret_robust.datasets.batches import Batch, default_batch_size, make_ba
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
+from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.models.trial import ANSWER_IMAGES, doubt_about_change
 from interpret_robust.models.wrapped import WrappedModel
@@ -191,6 +192,11 @@ class Work:
 
         return {reader.name: fold(network(reader)) for reader in self._evaluators}
 
+    def doubt_random_networks(self, images: torch.Tensor) -> None:
+        """Keep a sentence in the file where networks with random weights share numbers with the model."""
+        if doubt := doubt_about_random(self.network, images[:1]):
+            self._late_doubts.append(f"{self._subject.name} {doubt}")
+
     def over_batches(self, measure: Callable[[Batch], Sequence[float]], numbers: int) -> AnyArray:
         """Return the `numbers` that `measure` gives of each batch, in order: (batches, numbers) in float64.
 
@@ -321,7 +327,7 @@ class Work:
                     rows_of_batch = self.analysis.rows(self.model, batch, context)
                 sink.append(rows_of_batch)
                 bar.update(len(batch.indices) * ranks.count())
-            self._late_doubts = [f"{name} {doubt}" for name, ask_again in doubts_later if (doubt := ask_again())]
+            self._late_doubts += [f"{name} {doubt}" for name, ask_again in doubts_later if (doubt := ask_again())]
 
     def _ask_before(self) -> Iterator[tuple[str, Callable[[], str | None]]]:
         """Ask each model from elsewhere a few images, and yield its name and what asks it again afterwards.
