@@ -214,7 +214,7 @@ def _of_normalization(
         for other, condition in _other_readings(model, images, split.labels, logits):
             if is_better(other):
                 return accuracy, count, f"{summary}, and on {other.mean():.0%} {condition}"
-        if logits.shape[1] > count // FEW_CLASSES:
+        if count // FEW_CLASSES < logits.shape[1] <= count:
             pairs = _pairs(split.labels, ~right, data.test.labels)
             if len(pairs) >= LEAST_WRONG and (moves := _moves(model, data, _classes(logits), pairs)):
                 return accuracy, count, f"{summary}. {moves}"
@@ -227,6 +227,9 @@ def _of_normalization(
         )
     return accuracy, count, None
 
+
+MOSTLY_SAME = 0.7
+"""Share of classes with a wrong image whose other image has to be called the same, for their order to be in doubt."""
 
 UNEVEN = 1.5
 """Times its fair share of a split from which on the largest class makes guessing easier."""
@@ -323,16 +326,20 @@ def _moves(
     images = to_pixels(to_device(split, model.preprocess.mean.device)[0])
     again = _classes(_answers(model, images, model.preprocess))
     first = predicted[[image for image, _ in pairs]]
-    names, counts = np.unique(first, return_counts=True)
-    is_same = (again == first) & np.isin(first, names[counts == 1]) & (first >= 0)
-    is_right = again == split.labels
-    if is_same.sum() <= is_right.sum() or mcnemar(is_same, is_right).p_value >= SIGNIFICANT:
+    is_same, is_right = _is_moved(first, again), again == split.labels
+    if is_same.mean() <= MOSTLY_SAME or mcnemar(is_same, is_right).p_value >= SIGNIFICANT:
         return None
     moves = ", ".join(f"{label} as {place}" for label, place in zip(split.labels[is_same], first[is_same], strict=True))
     return (
         f"Of {len(pairs)} classes of which an image was wrong, another image is called the same wrong class in "
         f"{is_same.sum()} and its own in {is_right.sum()} ({moves}): are its classes in the order of the data's labels?"
     )
+
+
+def _is_moved(first: npt.NDArray[np.int64], again: npt.NDArray[np.int64]) -> Right:
+    """Return which classes (N,) have two images that are called alike, and as no other class of them is."""
+    names, counts = np.unique(first, return_counts=True)
+    return (again == first) & np.isin(first, names[counts == 1]) & (first >= 0)
 
 
 def _judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> tuple[Right, list[int]]:
