@@ -529,7 +529,10 @@ def test_weights_that_a_layer_does_not_reset_itself_are_drawn_too(hold: Any) -> 
 
 
 class Hidden(nn.Module):
-    """A network whose only convolution is kept in some place, behind it a random order of classes."""
+    """A network whose only convolution is kept in some place."""
+
+    mask: Tensor
+    blur: Tensor
 
     def __init__(self, place: str) -> None:
         super().__init__()
@@ -568,7 +571,8 @@ def test_weights_that_are_no_parameters_are_drawn_too(place: str) -> None:
     model = WrappedModel(network.eval(), Preprocess((0.0,), (1.0,)), "body")
     original = network.get().clone()
     assert doubt_about_random(model, images[:1]) is None
-    one, two = (random_network(model, images, seed).backbone for seed in (1, 2))
+    networks: list[Any] = [random_network(model, images, seed).backbone for seed in (1, 2)]
+    one, two = networks
     for kernel in (one.get(), two.get()):
         torch.testing.assert_close(kernel.flatten().sort().values, original.flatten().sort().values)
         assert float(torch.corrcoef(torch.stack([kernel.flatten(), original.flatten()]))[0, 1].abs()) < 0.3
@@ -596,4 +600,5 @@ def test_spectral_normalization_divides_by_the_largest_singular_value_of_new_wei
     for name in ("0", "4"):
         weight: Any = random.backbone.get_submodule(name).weight
         assert float(torch.linalg.matrix_norm(weight.flatten(1), 2)) == pytest.approx(1, abs=0.02)
-        assert not torch.allclose(weight, network.get_submodule(name).weight)
+        before: Any = network.get_submodule(name).weight
+        assert not torch.allclose(weight, before)

@@ -148,22 +148,22 @@ def test_gradients_that_are_not_those_of_the_answers_are_doubted(change: Any) ->
 class Gate(nn.Module):
     """Two linear answers, of which the second is multiplied by a gate that sees the image: (3 + g . x) (f . x)."""
 
-    def __init__(self, strength: float, *, detach: bool) -> None:
+    def __init__(self, strength: float, part: Any) -> None:
         super().__init__()
         self.answer, self.gate = nn.Linear(C * H * W, K), nn.Linear(C * H * W, 1)
-        self.strength, self.detach = strength, detach
+        self.strength, self.part = strength, part
 
     def forward(self, images: Tensor) -> Tensor:
         flat = images.flatten(1)
         gate = self.strength * self.gate(flat)
-        logits: Tensor = self.answer(flat) * (3 + (gate.detach() if self.detach else gate))
+        logits: Tensor = self.answer(flat) * (3 + self.part(gate))
         return logits
 
 
 def test_a_gate_that_gradients_leave_out_is_doubted_and_by_how_much() -> None:
     """What is left out is (f . x) times the gate's weights: its length over that of the gradient is known."""
-    assert doubts_about(seeded(lambda: Gate(10, detach=False))) == []
-    network = seeded(lambda: Gate(10, detach=True))
+    assert doubts_about(seeded(Gate, 10, Tensor.clone)) == []
+    network = seeded(Gate, 10, Tensor.detach)
     images = torch.from_numpy(DATA.test.images[:8]).permute(0, 3, 1, 2) / 255
     (doubt,) = doubts_about(network)
     factors = torch.randn(K, generator=torch.Generator().manual_seed(0))

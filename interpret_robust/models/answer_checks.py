@@ -197,11 +197,15 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
         )
     if share := _missing_share(model, images, logits):
         yield (
-            f"has gradients that are not those of its answers: along a random direction the answer to the median of "
-            f"the first test images changes otherwise than they say, by {share:.0%} of such a change. Attacks may be "
+            "has gradients that are not those of its answers: along a random direction the answer to the median of the "
+            f"first test images changes otherwise than they say, by {_percent(share)} of such a change. Attacks may be "
             "too weak, and maps those of another network: does its forward round, detach, or replace gradients? "
             "`irt analyze masking` also asks without gradients."
         )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share < 1 else "more than 100%"
 
 
 def _project(logits: Tensor) -> Tensor:

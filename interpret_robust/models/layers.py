@@ -358,9 +358,10 @@ def _stretch_cells(
         first = next((layer.name for layer in before if layer.is_local), None)
         earlier = first and depend(network, preprocess, image, first, _output(network, preprocess, image, first))
         if earlier and _sees_all(network, str(first), preprocess, image):
-            stretches = tuple(
+            rows, columns = (
                 other if math.isnan(own) else own for own, other in zip(stretches, earlier.stretch(), strict=True)
             )
+            stretches = rows, columns
     cells = [abs(factor - 1) * (length - 1) / 2 for factor, length in zip(stretches, dependence.grid, strict=True)]
     return max([0.0, *(number for number in cells if not math.isnan(number))])
 

@@ -113,7 +113,7 @@ def _looks_like_weights(value: Any) -> bool:
     if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or not value.is_floating_point():
         return False
     count = value.numel()
-    return count >= _LEAST_NUMBERS and len(value.unique()) >= _DISTINCT * count
+    return count >= _LEAST_NUMBERS and len(torch.unique(value)) >= _DISTINCT * count
 
 
 def _redraw(layer: nn.Module) -> None:
@@ -141,20 +141,20 @@ def _normalize_spectra(layer: nn.Module) -> None:
     layer.eval()
 
 
-class _Foreign(TorchDispatchMode):
+class _Foreign(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects the tensors that a pass uses and that neither it made nor `own` holds, by the place of their numbers."""
 
     def __init__(self, own: list[Tensor]) -> None:
-        super().__init__()
-        self.known = {tensor.untyped_storage().data_ptr() for tensor in own}
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.places = {tensor.untyped_storage().data_ptr() for tensor in own}
         self.tensors: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs)):
-            if isinstance(value, Tensor) and (place := value.untyped_storage().data_ptr()) not in self.known:
+            if isinstance(value, Tensor) and (place := value.untyped_storage().data_ptr()) not in self.places:
                 self.tensors[place] = value
         result = function(*args, **(kwargs or {}))
-        self.known |= {
+        self.places |= {
             value.untyped_storage().data_ptr()
             for value in tree_leaves(result)
             if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in self.tensors
@@ -168,8 +168,8 @@ def doubt_about_random(model: Classifier, images: Tensor) -> str | None:
     They keep what a pass uses that no layer holds: what a function remembers, a global, an array of NumPy. Sentences
     begin with a verb, to be read behind the model's name.
     """
-    held = tree_leaves([vars(layer) for layer in model.modules()])
-    foreign = _Foreign([images, *(value for value in held if isinstance(value, Tensor))])
+    values = tree_leaves([vars(layer) for layer in model.modules()])
+    foreign = _Foreign([images, *(value for value in values if isinstance(value, Tensor))])
     with torch.no_grad(), foreign:
         model(images)
     count = sum(tensor.numel() for tensor in foreign.tensors.values() if _looks_like_weights(tensor))

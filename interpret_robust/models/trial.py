@@ -308,9 +308,9 @@ def _pairs(labels: Labels, is_wrong: Right, all_labels: Labels) -> list[tuple[in
     for label in np.unique(labels[is_wrong]):
         image = int(np.flatnonzero(is_wrong & (labels == label))[0])
         rank = int((labels[:image] == label).sum())
-        others = np.delete(np.flatnonzero(all_labels == label), rank)
-        if len(others):
-            pairs.append((image, int(others[-1])))
+        places = np.delete(np.flatnonzero(all_labels == label), rank)
+        if len(places):
+            pairs.append((image, int(places[-1])))
     return pairs
 
 
@@ -339,7 +339,8 @@ def _moves(
 def _is_moved(first: npt.NDArray[np.int64], again: npt.NDArray[np.int64]) -> Right:
     """Return which classes (N,) have two images that are called alike, and as no other class of them is."""
     names, counts = np.unique(first, return_counts=True)
-    return (again == first) & np.isin(first, names[counts == 1]) & (first >= 0)
+    is_moved: Right = (again == first) & np.isin(first, names[counts == 1]) & (first >= 0)
+    return is_moved
 
 
 def _judge_order(predicted: npt.NDArray[np.int64], labels: Labels, classes: int) -> tuple[Right, list[int]]:
