@@ -30,7 +30,7 @@ ROUNDING = 1e-5
 FLOAT32_STEPS, FLOAT64_STEP = (1e-5, 1e-4), 1e-6
 """Typical changes of a pixel, in [0, 1], by which gradients are compared with differences; 1/255 is 4e-3."""
 
-BESIDE = 2e-3
+JITTER = 2e-3
 """How far from the images that is done, at most."""
 
 ROUNDINGS = 30
@@ -267,7 +267,7 @@ def _compare_slopes(model: Classifier, images: Tensor, steps: tuple[float, ...])
     rectifiers have kinks where they are.
     """
     generator = torch.Generator().manual_seed(0)
-    nearby = images + BESIDE * torch.rand(images.shape, generator=generator).to(images)
+    nearby = images + JITTER * torch.rand(images.shape, generator=generator).to(images)
     direction = torch.randn(images.shape, generator=generator).to(images)
     tensors = {name: tensor.to(images) for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
 

@@ -354,12 +354,13 @@ def _stretch_cells(
     """
     stretches = dependence.stretch()
     if any(map(math.isnan, stretches)):
-        before = itertools.takewhile(lambda layer: layer.name != name, layers(network, preprocess, image))
-        first = next((layer.name for layer in before if layer.is_local), None)
+        earlier_layers = itertools.takewhile(lambda layer: layer.name != name, layers(network, preprocess, image))
+        first = next((layer.name for layer in earlier_layers if layer.is_local), None)
         earlier = first and depend(network, preprocess, image, first, _output(network, preprocess, image, first))
         if earlier and _sees_all(network, str(first), preprocess, image):
             rows, columns = (
-                other if math.isnan(own) else own for own, other in zip(stretches, earlier.stretch(), strict=True)
+                other if math.isnan(factor) else factor
+                for factor, other in zip(stretches, earlier.stretch(), strict=True)
             )
             stretches = rows, columns
     cells = [abs(factor - 1) * (length - 1) / 2 for factor, length in zip(stretches, dependence.grid, strict=True)]
@@ -406,7 +407,7 @@ def locality(dependence: Dependence | None) -> float:
     return float("nan") if dependence is None else dependence.locality()
 
 
-class _Reached(BaseException):
+class _PassEnd(BaseException):
     """Ends a pass behind the layer that was asked for: no Exception, which a network may catch."""
 
 
@@ -416,9 +417,9 @@ def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: st
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         outputs.append(output.clone() if isinstance(output, Tensor) else output)
-        raise _Reached
+        raise _PassEnd
 
-    with suppress(_Reached), hooks([(layer_of(network, name), keep)]):
+    with suppress(_PassEnd), hooks([(layer_of(network, name), keep)]):
         network(preprocess(images).clone())
     return outputs[-1] if outputs else None
 

@@ -142,22 +142,22 @@ def _normalize_spectra(layer: nn.Module) -> None:
 
 
 class _Foreign(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects the tensors that a pass uses and that neither it made nor `own` holds, by the place of their numbers."""
+    """Collects the tensors that a pass uses, and that it neither made nor found in `tensors`."""
 
-    def __init__(self, own: list[Tensor]) -> None:
+    def __init__(self, tensors: list[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.places = {tensor.untyped_storage().data_ptr() for tensor in own}
-        self.tensors: dict[int, Tensor] = {}
+        self.places = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        self.foreign: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, Tensor) and (place := value.untyped_storage().data_ptr()) not in self.places:
-                self.tensors[place] = value
+                self.foreign[place] = value
         result = function(*args, **(kwargs or {}))
         self.places |= {
             value.untyped_storage().data_ptr()
             for value in tree_leaves(result)
-            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in self.tensors
+            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in self.foreign
         }
         return result
 
@@ -169,10 +169,10 @@ def doubt_about_random(model: Classifier, images: Tensor) -> str | None:
     begin with a verb, to be read behind the model's name.
     """
     values = tree_leaves([vars(layer) for layer in model.modules()])
-    foreign = _Foreign([images, *(value for value in values if isinstance(value, Tensor))])
-    with torch.no_grad(), foreign:
+    pass_mode = _Foreign([images, *(value for value in values if isinstance(value, Tensor))])
+    with torch.no_grad(), pass_mode:
         model(images)
-    count = sum(tensor.numel() for tensor in foreign.tensors.values() if _looks_like_weights(tensor))
+    count = sum(tensor.numel() for tensor in pass_mode.foreign.values() if _looks_like_weights(tensor))
     if not count:
         return None
     return (

@@ -324,9 +324,9 @@ def _moves(
     """
     split = data.test.take(np.array([place for _, place in pairs]))
     images = to_pixels(to_device(split, model.preprocess.mean.device)[0])
-    again = _classes(_answers(model, images, model.preprocess))
+    second = _classes(_answers(model, images, model.preprocess))
     first = predicted[[image for image, _ in pairs]]
-    is_same, is_right = _is_moved(first, again), again == split.labels
+    is_same, is_right = _is_moved(first, second), second == split.labels
     if is_same.mean() <= MOSTLY_SAME or mcnemar(is_same, is_right).p_value >= SIGNIFICANT:
         return None
     moves = ", ".join(f"{label} as {place}" for label, place in zip(split.labels[is_same], first[is_same], strict=True))
@@ -336,10 +336,10 @@ def _moves(
     )
 
 
-def _is_moved(first: npt.NDArray[np.int64], again: npt.NDArray[np.int64]) -> Right:
+def _is_moved(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> Right:
     """Return which classes (N,) have two images that are called alike, and as no other class of them is."""
     names, counts = np.unique(first, return_counts=True)
-    is_moved: Right = (again == first) & np.isin(first, names[counts == 1]) & (first >= 0)
+    is_moved: Right = (second == first) & np.isin(first, names[counts == 1]) & (first >= 0)
     return is_moved
 
 
