@@ -23,6 +23,7 @@ from interpret_robust.core.plugins import registered
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
+from interpret_robust.models import checkpoint
 from interpret_robust.training import recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -184,6 +185,13 @@ def test_the_page_about_pictures_runs(world: Path, monkeypatch: pytest.MonkeyPat
     follow("pictures.md", monkeypatch)
     assert list(world.glob("figures/data-photos-test.png")) and list(world.glob("figures/localization-*.png"))
     assert list(world.glob("checkpoints/photos-32-small-natural-seed0.safetensors"))
+
+
+def test_the_page_about_recipes_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow("recipes.md", monkeypatch)
+    (path,) = world.glob("checkpoints/*-at-seed0.safetensors")
+    stored = checkpoint.read(path).job["recipe"]
+    assert (stored["name"], stored["epochs"], stored["eps"], stored["ema"]) == ("mine", 2, 4 / 255, 0.995)
 
 
 def test_few_blocks_are_left_out() -> None:

@@ -1,11 +1,13 @@
 """One, two and three processes: the same batches, the same weights, the same files; and what a killed one leaves."""
 
+import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,12 +173,13 @@ def test_every_rank_hears_what_the_first_one_says(done: Done) -> None:
 
 
 def test_a_killed_worker_costs_the_steps_since_the_last_save_and_is_in_the_history(tmp_path: Path) -> None:
-    found = []
+    found, logs = [], []
     for name in ("killed", "left alone"):
         (folder := tmp_path / name).mkdir()
         rank_jobs.together(2, rank_jobs.in_group, rank_jobs.killed, folder, restarts=1)
-        (path,) = folder.iterdir()
+        log, path = sorted(folder.iterdir())
         found.append(checkpoint.read(path))
+        logs.append([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()])
     killed, whole = found
     assert killed.sha256 == whole.sha256
     steps = [row.pop("restarted_from_step", None) for row in killed.about["history"]]
@@ -187,6 +190,20 @@ def test_a_killed_worker_costs_the_steps_since_the_last_save_and_is_in_the_histo
     (earlier,) = killed.about["earlier"]
     assert (earlier["step"], earlier["restart"], earlier["environment"]["processes"]) == (steps[1], 1, 2)
     assert whole.about["earlier"] == []
+    check_logs(logs[0], logs[1], [row["accuracy"] for row in whole.about["history"]])
+
+
+def check_logs(killed: list[dict[str, Any]], whole: list[dict[str, Any]], accuracies: list[float]) -> None:
+    """The log has every line once, whoever was killed, and counts the images of all ranks."""
+    for row in (*killed, *whole):
+        for name in ("time", "seconds", "restarted_from_step"):
+            row.pop(name, None)
+    assert killed == whole
+    assert [row["step"] for row in whole] == [2, 4, 6, 6, 8, 10, 12, 12, 14, 16, 18, 18]
+    assert [row["accuracy"] for row in whole if row["kind"] == "epoch"] == accuracies
+    for epoch, accuracy in enumerate(accuracies):
+        of_steps = [row["accuracy"] for row in whole[4 * epoch : 4 * epoch + 3]]
+        assert sum(of_steps) / 3 == pytest.approx(accuracy, rel=1e-5)
 
 
 def test_one_process_goes_on_where_two_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

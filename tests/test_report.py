@@ -41,6 +41,7 @@ from interpret_robust.study import paper, report
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.page import MOST_CHARACTERS, render
 from interpret_robust.study.tasks import AnalysisTask
+from interpret_robust.training import recipe_file
 from interpret_robust.training.recipe import preset
 
 VARIANTS = ("at", "at-att")
@@ -367,6 +368,19 @@ def test_commands_are_taken_by_irt(opened: dict[str, list[Result]], made_by: Cal
     assert len(overrides) > 2 and preset("fast", "cluttered-digits", overrides) == recipe
 
 
+def test_a_recipe_of_the_users_own_is_told_without_its_file(
+    opened: dict[str, list[Result]], made_by: Callable[..., Result], tmp_path: Path
+) -> None:
+    (path := tmp_path / "mine.toml").write_text(
+        'base = "fast"\nnorm = "l2"\neps = 0.5\nattack_step = "5/255"\nema = 0.9'
+    )
+    recipe, base = recipe_file.read(path), opened["robustness"][0]
+    told = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
+    overrides = tuple(value for name, value in pairwise(told) if name == "--set")
+    name = told[told.index("--recipe") + 1]
+    assert name == "quick" and replace(preset(name, "cluttered-digits", overrides), name="mine") == recipe
+
+
 def test_evaluators_are_trained_and_named_where_they_were_given(
     opened: dict[str, list[Result]], digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -435,7 +449,7 @@ def test_a_task_says_where_its_images_are_from(
     name = f"checkpoints/{found.path.name}"
     assert commands.command_of(result) == f"irt analyze gradient-maps {name}{told} --limit 3 --batch-size 3"
     trained = commands.all_of([result])[0]
-    assert f" --dataset {mine} " in trained and trained.endswith(f" --limit {len(digits.train)}")
+    assert f" --dataset {mine} " in trained and f" --limit {len(digits.train)} --set " in trained
 
 
 def test_claims_are_judged_apart_where_models_were_trained_on_other_data(

@@ -11,6 +11,7 @@ from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.study.training_set import doubt, models_of, tasks_of
+from interpret_robust.training.log import NO_LOGS
 
 
 def test_variants_times_seeds_each_once() -> None:
@@ -50,6 +51,7 @@ def tasks(folder: Path, images: int, recipe: str) -> list[TrainTask]:
         limit=None,
         deadline=0.0,
         overwrite=False,
+        logging=NO_LOGS,
     )
 
 

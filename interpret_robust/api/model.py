@@ -19,7 +19,9 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.subject import Subject
 from interpret_robust.study.tasks import TrainTask
-from interpret_robust.training.recipe import change, default_preset, preset
+from interpret_robust.training.log import Logging
+from interpret_robust.training.recipe import change
+from interpret_robust.training.recipe_file import recipe_of
 
 
 class Model(nn.Module):
@@ -136,11 +138,14 @@ def train(
     *,
     seed: int = 0,
     architecture: str = "small",
-    recipe: str | None = None,
+    recipe: str | Path | None = None,
     limit: int | None = None,
     root: str | Path = ".",
     device: str = "auto",
     overwrite: bool = False,
+    log: bool = False,
+    log_steps: int | None = None,
+    tensorboard: str | Path | None = None,
     **changes: Any,
 ) -> Model:
     """Train a model, or take the one that is there, and return it: its checkpoint is in checkpoints/ below `root`.
@@ -150,11 +155,14 @@ def train(
         dataset: name, or path of an `.npz`.
         seed: of weights, order, augmentation and attacks.
         architecture: `small`, `cnn`, `narrow` or `wide3`.
-        recipe: name of a preset; by default that of the dataset.
+        recipe: name of a preset, or path of a recipe of yours, FILE.toml; by default the dataset's preset.
         limit: train on the first so many images only.
         root: folder that holds checkpoints/.
         device: `cpu`, `cuda`, or `auto`.
         overwrite: replace a checkpoint that is there.
+        log: write lines of JSON beside the checkpoint while it trains, `NAME.log.jsonl`.
+        log_steps: every how many steps there is a line, beside that of each epoch.
+        tensorboard: folder to write the same numbers to, for TensorBoard.
         changes: fields of the recipe, such as `epochs=4`, or `norm="l2", eps=0.5`.
 
     Raises UserError as the command does.
@@ -162,7 +170,7 @@ def train(
     Example:
         >>> model = ir.train("at", epochs=1, limit=640)  # doctest: +SKIP
     """
-    base = preset(recipe or default_preset(dataset), dataset, architecture=architecture)
+    base = recipe_of(recipe, dataset, architecture=architecture)
     names = {field.name for field in fields(base)} - {"name"}
     for name in changes:
         if name not in names:
@@ -178,6 +186,7 @@ def train(
         device,
         limit,
         overwrite=overwrite,
+        logging=Logging(log, log_steps, None if tensorboard is None else Path(tensorboard)),
     )
     if not task.is_done():
         task()

@@ -16,7 +16,6 @@ from interpret_robust.cli.options import (
     dataset_options,
     deadline_after,
     device_option,
-    form_option,
     make_root,
     on_all_ranks,
     overwrite_option,
@@ -24,6 +23,8 @@ from interpret_robust.cli.options import (
     say,
     with_examples,
 )
+from interpret_robust.core.errors import UserError
+from interpret_robust.results.tables import FORMS
 
 EXAMPLES = (
     "irt train                        models of the quick study\n"
@@ -33,7 +34,8 @@ EXAMPLES = (
     "  irt train at --dataset cifar10 --recipe cifar-quick --limit 5000\n"
     "  irt train at --norm l2 --eps 0.5  adversarial training in L2\n"
     "  irt train at-reg --dataset cifar10 --arch narrow --time-limit 2h\n"
-    "  irt train at --set epochs=4 --set learning_rate=0.05"
+    "  irt train at --set epochs=4 --set learning_rate=0.05\n"
+    "  irt train at --recipe mine.toml --log --log-steps 50"
 )
 
 
@@ -45,10 +47,10 @@ def _variant(name: str) -> str:
 
 
 def _recipe(name: str) -> str:
-    """Return the name of a recipe. Raises UserError where there is none, before torch is loaded."""
-    from interpret_robust.training.recipe import check_preset
+    """Return the name or file of a recipe. Raises UserError where there is none, before torch is loaded."""
+    from interpret_robust.training.recipe_file import check
 
-    check_preset(name)
+    check(name)
     return name
 
 
@@ -56,13 +58,21 @@ def _merge_ball(command: Command) -> Command:
     """Return a command whose --norm and --eps become changes of its recipe, all checked before torch is loaded."""
 
     @wraps(command)
-    def run(*arguments: Any, norm: str | None, eps: float | None, overrides: tuple[str, ...], **rest: Any) -> Any:
+    def run(
+        *arguments: Any,
+        norm: str | None,
+        eps: float | None,
+        overrides: tuple[str, ...],
+        recipe: str | None,
+        **rest: Any,
+    ) -> Any:
         from interpret_robust.training.recipe import check_overrides
+        from interpret_robust.training.recipe_file import is_file, read
 
         ball = {"norm": norm, "eps": eps}
         changes = (*(f"{name}={value}" for name, value in ball.items() if value is not None), *overrides)
-        check_overrides(changes)
-        return command(*arguments, overrides=changes, **rest)
+        check_overrides(changes, read(Path(recipe)) if recipe and is_file(recipe) else None)
+        return command(*arguments, overrides=changes, recipe=recipe, **rest)
 
     return run
 
@@ -75,7 +85,7 @@ def _merge_ball(command: Command) -> Command:
     "--recipe",
     type=TextOption("recipe", _recipe),
     metavar="TEXT",
-    help="quick, cifar-quick, paper, fast, mnist, mnist-quick. [default: by the dataset]",
+    help="quick, cifar-quick, paper, fast, mnist, mnist-quick, or a FILE.toml. [default: by the dataset]",
 )
 @click.option(
     "--set",
@@ -93,6 +103,14 @@ def _merge_ball(command: Command) -> Command:
 @click.option("--copies", is_flag=True, help="Train at least two seeds, so that black-box attacks have a copy.")
 @click.option("--limit", type=COUNT, help="Train on N images: the first, or if sorted by class, some of each class.")
 @click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
+@click.option("--log", is_flag=True, help="Write checkpoints/NAME.log.jsonl, a line of JSON an epoch.")
+@click.option("--log-steps", type=COUNT, metavar="N", help="A line also every N steps, in all logs.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="The same numbers for TensorBoard, which has to be installed.",
+)
 @device_option
 @overwrite_option
 @root_option
@@ -109,6 +127,9 @@ def train(
     copies: bool,
     limit: int | None,
     time_limit: float | None,
+    log: bool,
+    log_steps: int | None,
+    tensorboard: Path | None,
     device: str,
     overwrite: bool,
     root: Path,
@@ -130,6 +151,9 @@ def train(
 
     `irt recipes` lists all fields of the recipes and what they mean; `irt data --help` says what an .npz has to hold.
     """
+    from interpret_robust.training.log import Logging
+
+    logging = Logging(log, log_steps, tensorboard)
     folder = make_root(root).checkpoints
     from interpret_robust.study.tasks import do_all  # which loads torch
     from interpret_robust.study.training_set import doubt, tasks_of
@@ -147,24 +171,41 @@ def train(
         limit=limit,
         deadline=deadline_after(time_limit),
         overwrite=overwrite,
+        logging=logging,
     )
     if sentence := doubt(tasks):
         say(sentence)
     do_all(tasks, device, click.echo)
 
 
-@click.command(epilog=with_examples("irt recipes\n  irt recipes paper\n  irt recipes --form csv"))
+@click.command(
+    epilog=with_examples("irt recipes\n  irt recipes paper mine.toml\n  irt recipes quick --form toml > mine.toml")
+)
 @click.argument("names", metavar="[RECIPES]...", nargs=-1, type=TextOption("recipe", _recipe))
-@form_option
+@click.option(
+    "--form",
+    type=click.Choice([*FORMS, "toml"]),
+    default="text",
+    show_default=True,
+    help="How they are written; toml: one of them, as --recipe takes it.",
+)
 def recipes(names: tuple[str, ...], form: str) -> None:
     """List RECIPES of training, by default all: every field, its value in each, and what it means.
 
-    `irt train --set FIELD=VALUE` changes one. docs/recipes.md says where recipes come from, and what to expect of them.
+    `irt train --set FIELD=VALUE` changes one field, and `irt train --recipe FILE.toml` takes a recipe of yours, such as
+    `--form toml` prints. docs/recipes.md says where recipes come from, and what to expect of them.
     """
     from interpret_robust.results.tables import render
     from interpret_robust.training.recipe import PRESETS, meanings
+    from interpret_robust.training.recipe_file import as_toml, is_file, read
 
-    chosen_recipes = {name: PRESETS[name] for name in names or PRESETS}
+    chosen_recipes = {name: read(Path(name)) if is_file(name) else PRESETS[name] for name in names or PRESETS}
+    if form == "toml":
+        if len(chosen_recipes) > 1:
+            raise UserError("--form toml prints one recipe: name it, such as `irt recipes quick --form toml`.")
+        (recipe,) = chosen_recipes.values()
+        click.echo(as_toml(recipe), nl=False)
+        return
     rows = [
         {
             "field": field,

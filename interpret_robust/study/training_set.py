@@ -9,7 +9,8 @@ from interpret_robust.models.variants import variant
 from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
-from interpret_robust.training.recipe import default_preset, preset
+from interpret_robust.training.log import Logging
+from interpret_robust.training.recipe_file import recipe_of
 
 
 def models_of(variants: Sequence[str], architecture: str | None, first_seed: int, seeds: int) -> list[Model]:
@@ -60,7 +61,7 @@ def tasks_of(
     variants: Sequence[str],
     dataset: str,
     architecture: str | None,
-    recipe: str | None,
+    recipe: str | Path | None,
     overrides: tuple[str, ...],
     *,
     first_seed: int,
@@ -70,22 +71,24 @@ def tasks_of(
     limit: int | None,
     deadline: float,
     overwrite: bool,
+    logging: Logging,
 ) -> list[TrainTask]:
-    """Return a task for each model of `models_of`, by the recipe called so or that of the dataset, with overrides.
+    """Return a task for each model of `models_of`, by the recipe of a name or file or that of the dataset, with
+    overrides.
 
     Raises UserError for an unknown variant, recipe or field.
     """
-    name = recipe or default_preset(dataset)
     return [
         TrainTask(
             dataset,
             *model,
-            preset(name, dataset, overrides, model.architecture),
+            recipe_of(recipe, dataset, overrides, model.architecture),
             folder,
             device,
             limit,
             deadline,
             overwrite,
+            logging,
         )
         for model in models_of(variants, architecture, first_seed, seeds)
     ]

@@ -1,5 +1,6 @@
 """What is to be trained: everything that decides the weights, and nothing else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,3 +56,14 @@ class Job:
             "seed": self.seed,
             "recipe": as_stored(self.recipe),
         }
+
+
+def decisive(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the weights of a job: its description without its recipe's name, whose numbers stand in it.
+
+    Example:
+        >>> decisive({"seed": 0, "recipe": {"name": "mine", "epochs": 4}})
+        {'seed': 0, 'recipe': {'epochs': 4}}
+    """
+    numbers = {name: value for name, value in description["recipe"].items() if name != "name"}
+    return {**description, "recipe": numbers}

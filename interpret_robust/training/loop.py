@@ -10,10 +10,11 @@ all gradients, so that their number changes nothing but the order of sums.
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ from interpret_robust.models.bfloat16 import copy_in_bfloat16
 from interpret_robust.models.folded import fold
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.training.accelerate import accelerate
-from interpret_robust.training.job import Job
+from interpret_robust.training.job import Job, decisive
+from interpret_robust.training.log import NO_LOGS, Logging, Row, Write, log_of, writing
 from interpret_robust.training.objective import FeatureRegularization, Objective, feature_distance, objective
 
 SAVE_EVERY = 15.0
@@ -72,6 +74,20 @@ class Totals:
         self.sums += torch.stack([result.cross_entropy * count, result.distance * count, correct])
         self.predictions.index_add_(0, predicted, torch.ones_like(predicted))
 
+    def since(self, earlier: "Totals") -> "Totals":
+        """Return the sums of what was counted since an earlier copy of these."""
+        return Totals(self.sums - earlier.sums, self.predictions - earlier.predictions)
+
+    def means(self, images: float) -> dict[str, float]:
+        """Return the means over so many images, and the share of the class that is named most."""
+        cross_entropy, distance, correct = (self.sums / images).tolist()
+        return {
+            "cross_entropy": cross_entropy,
+            "feature_distance": distance,
+            "accuracy": correct,
+            "largest_predicted_share": self.predictions.max().item() / images,
+        }
+
     def clear(self) -> None:
         """Forget everything, in place."""
         self.sums.zero_()
@@ -80,6 +96,13 @@ class Totals:
     def of_all_ranks(self) -> "Totals":
         """Return the sums over the whole epoch so far."""
         return Totals(ranks.total(self.sums), ranks.total(self.predictions))
+
+
+class LastLine(NamedTuple):
+    """The step of the last line of steps, 0 for none, and the sums over all ranks at that step."""
+
+    step: int
+    totals: Totals
 
 
 class Loss(nn.Module):
@@ -96,10 +119,15 @@ class Loss(nn.Module):
 
 @dataclass
 class Run:
-    """A model in training: everything that a step changes, and the step itself."""
+    """A model in training: everything that a step changes, and the step itself.
+
+    `rows` are the lines of the log that the last step has ended, of `log_steps` steps and of an epoch.
+    """
 
     job: Job
     device: torch.device
+    log_steps: int | None = None
+    rows: list[Row] = field(default_factory=list)
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -136,6 +164,7 @@ class Run:
         self.optimizer = _optimizer(job, self.model)
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
         self.totals = Totals.zero(self.classes, self.device)
+        self.last_line = LastLine(0, Totals.zero(self.classes, self.device))
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
         self.update = accelerate(self._update, self.model, self.device)
 
@@ -151,11 +180,14 @@ class Run:
             _update_average(self.average, self.model, recipe.ema or 0.0)
         self.step += 1
         is_last_of_epoch = self.step % self.batches.steps_per_epoch == 0
-        if is_last_of_epoch:
+        is_due = self.log_steps is not None and self.step % self.log_steps == 0
+        if is_last_of_epoch or is_due:
             devices.wait_for(self.device)
         self.seconds += time.monotonic() - began
+        self.rows = [self._end_line(share)] if is_due else []
         if is_last_of_epoch:
             self._end_epoch(share)
+            self.rows += [self.row(self.history[-1])]
 
     def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
         """Update once: Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimizer."""
@@ -174,27 +206,40 @@ class Run:
             return self.model
         return copy_in_bfloat16(fold(self.model) if recipe.attack_batch_norm == "eval" else self.model)
 
+    def _end_line(self, share: float) -> Row:
+        """Return the numbers of the steps since the last line, in this epoch."""
+        earlier, totals = self.last_line, self.totals.of_all_ranks()
+        self.last_line = LastLine(self.step, Totals(totals.sums.clone(), totals.predictions.clone()))
+        begin = (self.step - 1) // self.batches.steps_per_epoch * self.batches.steps_per_epoch
+        if earlier.step > begin:
+            begin, totals = earlier.step, totals.since(earlier.totals)
+        return {
+            "kind": "steps",
+            "step": self.step,
+            "epoch": -(-self.step // self.batches.steps_per_epoch),
+            **self._numbers(totals, self.step - begin, share),
+        }
+
+    def row(self, epoch: dict[str, float]) -> Row:
+        """Return the line of the log of an epoch of the history."""
+        return {"kind": "epoch", "step": epoch["epoch"] * self.batches.steps_per_epoch, **epoch}
+
     def _end_epoch(self, share: float) -> None:
-        images = self.batches.steps_per_epoch * self.job.recipe.batch_size
-        totals = self.totals.of_all_ranks()
-        cross_entropy, distance, correct = (totals.sums / images).tolist()
         restart = {} if self.restarted_from is None else {"restarted_from_step": self.restarted_from}
         self.restarted_from = None
-        self.history.append(
-            {
-                "epoch": self.step // self.batches.steps_per_epoch,
-                "cross_entropy": cross_entropy,
-                "feature_distance": distance,
-                "accuracy": correct,
-                "largest_predicted_share": totals.predictions.max().item() / images,
-                "learning_rate": self.job.recipe.rate(share),
-                "eps": self.job.recipe.attack(share).eps if self.job.variant.adversarial else 0.0,
-                "seconds": round(self.seconds, 1),
-                **restart,
-            }
-        )
+        steps = self.batches.steps_per_epoch
+        numbers = self._numbers(self.totals.of_all_ranks(), steps, share)
+        self.history.append({"epoch": self.step // steps, **numbers, **restart})
         self.totals.clear()
-        check_collapse(self.history, self.classes)
+
+    def _numbers(self, totals: Totals, steps: int, share: float) -> dict[str, float]:
+        """Return what a line says of so many steps, of which these are the sums."""
+        return {
+            **totals.means(steps * self.job.recipe.batch_size),
+            "learning_rate": self.job.recipe.rate(share),
+            "eps": self.job.recipe.attack(share).eps if self.job.variant.adversarial else 0.0,
+            "seconds": round(self.seconds, 1),
+        }
 
     def running(self) -> dict[str, str]:
         """Return means over this rank's part of the epoch so far, as text.
@@ -227,7 +272,12 @@ class Run:
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
         totals = self.totals.of_all_ranks()
         tensors |= {"totals.sums": totals.sums, "totals.predictions": totals.predictions}
-        return {"step": self.step, "seconds": self.seconds, "history": self.history}, tensors
+        about = {"step": self.step, "seconds": self.seconds, "history": self.history}
+        if self.last_line.step:
+            last = self.last_line.totals
+            tensors |= {"line.sums": last.sums, "line.predictions": last.predictions}
+            about["line_step"] = self.last_line.step
+        return about, tensors
 
     def restore(self, state: checkpoint.Checkpoint) -> None:
         """Take up the run where `state` was taken."""
@@ -248,6 +298,10 @@ class Run:
         if ranks.index() == 0:
             totals = _entries_below("totals.", state.tensors)
             self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
+        if "line_step" in state.about:
+            last = _entries_below("line.", state.tensors)
+            totals_then = Totals(last["sums"].to(self.device), last["predictions"].to(self.device))
+            self.last_line = LastLine(state.about["line_step"], totals_then)
 
 
 @devices.exact()
@@ -260,6 +314,7 @@ def train(
     deadline: float = math.inf,
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
+    logging: Logging = NO_LOGS,
 ) -> Path:
     """Train a job to its end and write its checkpoint, going on from where an earlier run stopped.
 
@@ -271,6 +326,7 @@ def train(
         deadline: value of `time.monotonic()` after which to save and stop.
         overwrite: train anew and replace a checkpoint, or an unfinished run of another job, with this name.
         save_every: seconds between saves.
+        logging: which logs to keep while it trains.
 
     Returns the checkpoint's path. Raises Stopped at the deadline or on SIGINT or SIGTERM, and UserError
     where the name is taken by another job or the model collapsed.
@@ -285,6 +341,7 @@ def train(
             deadline=deadline,
             overwrite=overwrite,
             save_every=save_every,
+            logging=logging,
         )
         return to_end(steps)[0]
 
@@ -300,6 +357,7 @@ def training(
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
     position: int | None = None,
+    logging: Logging = NO_LOGS,
 ) -> Generator[None, None, tuple[Path, bool]]:
     """Train as `train` does, one step each time it is asked for one, until `stop` is set.
 
@@ -315,7 +373,7 @@ def training(
             if ranks.index() == 0:
                 state_of(path).unlink(missing_ok=True)
             return path, False
-        yield from _training(job, path, source, device, stop, deadline, overwrite, save_every, position)
+        yield from _training(job, path, source, device, stop, deadline, overwrite, save_every, position, logging)
         return path, True
     finally:
         lock.release()
@@ -336,13 +394,14 @@ def _training(
     overwrite: bool,
     save_every: float,
     position: int | None,
+    logging: Logging,
 ) -> Generator[None, None, None]:
     """Train and write the checkpoint at `path`, whose lock is held."""
     state_path, is_first = state_of(path), ranks.index() == 0
     if is_first:
-        remove_leftovers(path, state_path)
+        remove_leftovers(path, state_path, log_of(path))
     with devices.preserve_threads():
-        run = Run(job, device)
+        run = Run(job, device, logging.steps)
         earlier = _resume(run, state_path, overwrite=overwrite)
         metadata = {
             "job": job.describe(),
@@ -358,12 +417,28 @@ def _training(
             if is_first:
                 checkpoint.write(state_path, metadata | state, tensors)
 
-        yield from _run_to_end(run, save, stop, deadline, save_every, position)
+        with _first_rank_writing(run, logging, path, overwrite=overwrite) as write:
+            yield from _run_to_end(run, save, write, stop, deadline, save_every, position)
     if is_first:
         metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
         checkpoint.write(path, metadata | {"history": run.history, "metrics": metrics}, run.final_tensors())
         state_path.unlink(missing_ok=True)
     ranks.wait()
+
+
+@contextmanager
+def _first_rank_writing(run: Run, logging: Logging, path: Path, *, overwrite: bool) -> Iterator[Write]:
+    """Yield what writes rows to the logs on rank 0, and does nothing on others. An error is raised on all of them."""
+    writers: list[Write] = []
+    rows = [run.row(epoch) for epoch in run.history]
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            logs = writing(logging, path, run.job, run.step, rows, overwrite=overwrite)
+            writers.append(stack.enter_context(logs))
+
+        ranks.from_first(begin)
+        yield writers[0] if writers else lambda _: None
 
 
 def _precision(job: Job, device: torch.device) -> str:
@@ -386,7 +461,7 @@ def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
         return False
-    difference = differences(checkpoint.read(path).job, job.describe())
+    difference = differences(decisive(checkpoint.read(path).job), decisive(job.describe()))
     if difference:
         raise UserError(f"{path} was trained otherwise ({difference}): {_WAYS_OUT}")
     return True
@@ -396,7 +471,13 @@ _WAYS_OUT = "use another --root, or --overwrite to replace it."
 
 
 def _run_to_end(
-    run: Run, save: Callable[[], None], stop: Event, deadline: float, save_every: float, position: int | None
+    run: Run,
+    save: Callable[[], None],
+    write: Write,
+    stop: Event,
+    deadline: float,
+    save_every: float,
+    position: int | None,
 ) -> Iterator[None]:
     save()  # at once, so that a folder that cannot be written is told before the work, not after it
     saved_at = time.monotonic()
@@ -406,6 +487,9 @@ def _run_to_end(
     with bar:
         while run.step < run.total_steps:
             run.advance()
+            write(run.rows)
+            if run.step % run.batches.steps_per_epoch == 0:
+                check_collapse(run.history, run.classes)
             bar.update()
             if not bar.disable and run.step % SHOW_EVERY == 0:
                 bar.set_postfix(run.running(), refresh=False)
@@ -449,7 +533,7 @@ def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
         return b""
     data = state_path.read_bytes()
     try:
-        difference = differences(checkpoint.parse(state_path, data).job, job.describe())
+        difference = differences(decisive(checkpoint.parse(state_path, data).job), decisive(job.describe()))
     except UserError:
         if overwrite:
             return b""

@@ -207,18 +207,26 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
 
     Raises UserError for an unknown preset or field, or a value of the wrong kind.
     """
+    return change(fit_dataset(preset_for(name, architecture), dataset), dict(map(parse, overrides)))
+
+
+def preset_for(name: str, architecture: str) -> Recipe:
+    """Return the recipe called `name` for an architecture. Raises UserError for an unknown name."""
     check_preset(name)
-    recipe = PRESETS[name]
+    is_quick_cnn = name in ("quick", "cifar-quick") and architecture == "cnn"
+    return replace(PRESETS[name], **(QUICK_CNN if is_quick_cnn else {}))
+
+
+def fit_dataset(recipe: Recipe, dataset: str) -> Recipe:
+    """Return a recipe without mirrored or cropped images where those of the dataset may not be."""
     if record := RECORDS.get(dataset):
-        recipe = replace(recipe, flip=recipe.flip and record.can_flip, pad=recipe.pad if record.can_crop else 0)
-    if name in ("quick", "cifar-quick") and architecture == "cnn":
-        recipe = replace(recipe, **QUICK_CNN)
-    return change(recipe, dict(map(parse, overrides)))
+        return replace(recipe, flip=recipe.flip and record.can_flip, pad=recipe.pad if record.can_crop else 0)
+    return recipe
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise UserError for changes that no recipe can have, before it is known which one they are of."""
-    change(PRESETS["quick"], dict(map(parse, overrides)))
+def check_overrides(overrides: Sequence[str], recipe: Recipe | None = None) -> None:
+    """Raise UserError for changes that no recipe can have, or that the one that is known cannot."""
+    change(recipe or PRESETS["quick"], dict(map(parse, overrides)))
 
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

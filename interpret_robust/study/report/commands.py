@@ -12,7 +12,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, norm, order, recalibration
-from interpret_robust.training.recipe import PRESETS, preset
+from interpret_robust.training.recipe import PRESETS, default_preset, preset
 
 
 def all_of(results: Sequence[Result]) -> list[str]:
@@ -134,19 +134,21 @@ def _readers(result: Result) -> str:
 def _training(words_of_training: dict[str, Any], source: str) -> list[str]:
     """Return the arguments of `irt train`, with the numbers in which a recipe differs from its preset.
 
-    The limit always stands: a file does not say how many images its dataset has.
+    A recipe of the user's own, whose file may be gone, is told by its differences from the preset of the dataset. The
+    limit always stands: a file does not say how many images its dataset has.
     """
     recipe, architecture = words_of_training["recipe"], words_of_training["architecture"]
+    name = recipe["name"] if recipe["name"] in PRESETS else default_preset(source)
     options = {
         "--dataset": source,
         "--arch": architecture,
-        "--recipe": recipe["name"],
+        "--recipe": name,
         "--seed": str(words_of_training["seed"]),
         "--limit": str(words_of_training["images"]),
     }
     words = [words_of_training["variant"], *(word for option in options.items() for word in option)]
-    if recipe["name"] in PRESETS:
-        default = asdict(preset(recipe["name"], source, architecture=architecture))
-        changes = [f"{name}={str(value).lower()}" for name, value in recipe.items() if value != default.get(name)]
-        words += [word for change in changes for word in ("--set", change)]
-    return words
+    default = asdict(preset(name, source, architecture=architecture)) | {"name": recipe["name"]}
+    if norm(recipe) != default["norm"]:
+        del default["eps"], default["attack_step"]  # the same numbers are other lengths
+    changes = [f"{field}={str(value).lower()}" for field, value in recipe.items() if value != default.get(field)]
+    return words + [word for change in changes for word in ("--set", change)]

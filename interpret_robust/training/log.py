@@ -1,0 +1,176 @@
+"""What a training says while it runs, for programs: lines of JSON in a file, and the same numbers for TensorBoard.
+
+A line of an epoch is that of the checkpoint's history. A line of steps holds means over the steps since the one before
+it in the same epoch.
+"""
+
+import hashlib
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import replacing
+from interpret_robust.training.job import Job, decisive
+
+Row = Mapping[str, Any]
+"""The numbers of an epoch or of some steps, by name."""
+
+Write = Callable[[Iterable[Row]], None]
+
+ENDING = ".log.jsonl"
+
+
+@dataclass(frozen=True)
+class Logging:
+    """Which logs a training keeps.
+
+    Attributes:
+        file: whether lines of JSON go to `NAME.log.jsonl` beside the checkpoint.
+        steps: every how many steps there is a line, beside that of each epoch; None for epochs alone.
+        tensorboard: a folder for TensorBoard, in which each job has a folder of its own.
+
+    Raises UserError for steps without a log, and where TensorBoard's package is missing.
+    """
+
+    file: bool = False
+    steps: int | None = None
+    tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and not (self.file or self.tensorboard):
+            raise UserError(f"--log-steps {self.steps} says how often: give --log or --tensorboard FOLDER too.")
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise UserError("--tensorboard needs the package tensorboard, which is missing: pip install tensorboard.")
+
+
+NO_LOGS = Logging()
+
+
+def identity(job: Job) -> str:
+    """Return twelve hexadecimal digits that jobs of other numbers do not share."""
+    return hashlib.sha256(json.dumps(decisive(job.describe()), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def writing(
+    logging: Logging, checkpoint: Path, job: Job, step: int, history: Iterable[Row], *, overwrite: bool
+) -> Iterator[Write]:
+    """Yield what writes rows to the logs of the training of `checkpoint`, which has done `step` steps.
+
+    Lines of later steps, which a run wrote that was stopped before it had saved them, are left out; epochs of
+    `history` that the file lacks are filled in. Raises UserError where the file is a log of another job.
+    """
+    with ExitStack() as stack:
+        writers: list[Write] = []
+        if logging.file:
+            writers.append(stack.enter_context(_lines(log_of(checkpoint), job, step, history, overwrite=overwrite)))
+        if logging.tensorboard:
+            folder = logging.tensorboard / f"{checkpoint.stem}-{identity(job)}"
+            writers.append(stack.enter_context(_events(folder, step)))
+
+        def write(rows: Iterable[Row]) -> None:
+            rows = list(rows)
+            for writer in writers if rows else ():
+                writer(rows)
+
+        yield write
+
+
+def log_of(checkpoint: Path) -> Path:
+    """Return where the lines of the training of a checkpoint lie."""
+    return checkpoint.with_name(f"{checkpoint.stem}{ENDING}")
+
+
+@contextmanager
+def _lines(path: Path, job: Job, step: int, history: Iterable[Row], *, overwrite: bool) -> Iterator[Write]:
+    """Yield what adds lines to a file, each of which can be read at once (`tail -F`)."""
+    origin = {"model": job.name, "job": identity(job)}
+    earlier = {} if overwrite and step == 0 else _read(path, origin, overwrite=overwrite)
+    rows = {_place(row): _line({**row, **origin}, None) for row in history}
+    rows |= {place: line for place, line in earlier.items() if place[0] <= step}
+    with replacing(path) as partial:
+        partial.write_text("".join(rows[place] for place in sorted(rows)), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(rows: Iterable[Row]) -> None:
+            time = datetime.now(UTC).isoformat(timespec="seconds")
+            file.writelines(_line({**row, **origin}, time) for row in rows)
+            file.flush()
+
+        yield write
+
+
+def _line(row: Row, time: str | None) -> str:
+    """Return a row as a line of JSON, which knows no NaN."""
+    values = {"kind": row["kind"], "step": row["step"], "epoch": row["epoch"], "time": time, **row}
+    numbers = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
+    return json.dumps(numbers) + "\n"
+
+
+def _place(row: Row) -> tuple[int, bool]:
+    """Return where a line stands: by its step, that of the epoch behind that of steps."""
+    return row["step"], row["kind"] == "epoch"
+
+
+def _read(path: Path, origin: Row, *, overwrite: bool) -> dict[tuple[int, bool], str]:
+    """Return the whole lines of an earlier run of the same job by their place; nothing where there is no file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError:
+        text = "?\n"
+    lines = [
+        line for line in text.splitlines(keepends=True) if line.endswith("\n")
+    ]  # a killed run may leave half a line
+    try:
+        rows = [json.loads(line) for line in lines]
+        is_ours = all(row["job"] == origin["job"] for row in rows)
+        places = [_place(row) for row in rows]
+    except (ValueError, TypeError, KeyError):
+        is_ours = False
+    if is_ours:
+        return dict(zip(places, lines, strict=True))
+    if overwrite:
+        return {}
+    raise UserError(f"{path} is the log of another training: move it, or --overwrite to replace it.")
+
+
+@contextmanager
+def _events(folder: Path, step: int) -> Iterator[Write]:
+    """Yield what writes rows for TensorBoard, which forgets what earlier runs wrote of later steps."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder), purge_step=step + 1)
+    try:
+
+        def write(rows: Iterable[Row]) -> None:
+            for row in rows:
+                for name in SCALARS:
+                    writer.add_scalar(f"{row['kind']}/{name}", row[name], row["step"])
+            writer.flush()
+
+        yield write
+    finally:
+        writer.close()
+
+
+SCALARS = (
+    "cross_entropy",
+    "feature_distance",
+    "accuracy",
+    "largest_predicted_share",
+    "learning_rate",
+    "eps",
+    "seconds",
+)
+"""Numbers of a row that are drawn over its step."""

@@ -1,0 +1,149 @@
+"""A recipe of the user's own: fields of `Recipe` in a TOML file, on a preset or from nothing."""
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from interpret_robust.core.errors import UserError, first_line, unknown
+from interpret_robust.core.files import check_present
+from interpret_robust.core.parsing import number
+from interpret_robust.training.recipe import (
+    CHOICES,
+    KINDS,
+    PRESETS,
+    Recipe,
+    change,
+    check_preset,
+    default_preset,
+    fit_dataset,
+    meanings,
+    parse,
+    preset,
+    preset_for,
+)
+
+ENDING = ".toml"
+NEEDED = ("epochs", "batch_size", "learning_rate")
+"""Fields that a file without `base` has to give."""
+
+
+def is_file(recipe: str | Path) -> bool:
+    """Return whether this names a file, and no preset.
+
+    Example:
+        >>> is_file("mine.toml"), is_file("quick")
+        (True, False)
+    """
+    return Path(recipe).suffix == ENDING
+
+
+def recipe_of(
+    recipe: str | Path | None, dataset: str, overrides: tuple[str, ...] = (), architecture: str = "small"
+) -> Recipe:
+    """Return the recipe of a name or a file, None for that of the dataset, with overrides of the form `field=value`.
+
+    What a dataset forbids, such as mirrored digits, it forbids a file as well as a preset; overrides stand. Raises
+    UserError for an unknown name, a bad file or a bad override.
+    """
+    if recipe is None or not is_file(recipe):
+        return preset(str(recipe or default_preset(dataset)), dataset, overrides, architecture)
+    return change(fit_dataset(read(Path(recipe), architecture), dataset), dict(map(parse, overrides)))
+
+
+def read(path: Path, architecture: str = "small") -> Recipe:
+    """Return the recipe of a file, whose name without the ending it has. On `base`, it is that for an architecture.
+
+    Raises UserError where the file is missing or no TOML, for an unknown field or base, and for a value of the wrong
+    kind or out of range.
+    """
+    check_present(path, "recipe", "`irt recipes quick --form toml` prints one to begin with")
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no TOML file ({first_line(error)}).") from None
+    try:
+        return _recipe(path.stem, entries, architecture)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def check(recipe: str | Path) -> None:
+    """Raise UserError for a name that no preset has, or a file that holds no recipe."""
+    if is_file(recipe):
+        read(Path(recipe))
+    else:
+        check_preset(str(recipe))
+
+
+def _recipe(name: str, entries: dict[str, Any], architecture: str) -> Recipe:
+    base = entries.pop("base", None)
+    for field in entries:
+        if field not in KINDS:
+            raise unknown("recipe field", field, [*KINDS, "base"])
+    values = {field: _value(field, value) for field, value in entries.items()}
+    if base is None:
+        if missing := [field for field in NEEDED if field not in values]:
+            raise UserError(f'{missing[0]} is missing: give it, or a preset to begin with, such as base = "quick".')
+        start = Recipe(name, **{field: values[field] for field in NEEDED})
+    elif str(base) not in PRESETS:
+        raise unknown("base", str(base), PRESETS)
+    else:
+        start = preset_for(base, architecture)
+    return replace(change(start, values), name=name)
+
+
+def _value(field: str, value: Any) -> Any:
+    """Return the value of a field as TOML has it; a number may be text, such as "8/255"."""
+    kind = KINDS[field]
+    if field in CHOICES:
+        if isinstance(value, str):
+            return value
+        right = f"one of {', '.join(CHOICES[field])}, in quotes"
+    elif kind is bool:
+        if isinstance(value, bool):
+            return value
+        right = "true or false"
+    elif kind is int:
+        if type(value) is int:
+            return value
+        right = "a whole number, such as 4"
+    else:
+        if type(value) in (int, float):
+            return float(value)
+        right = 'a number, or a fraction in quotes, such as 0.5 or "8/255"'
+        if isinstance(value, str):
+            try:
+                return number(value)
+            except ValueError:
+                pass
+    raise UserError(f"{field} is {json.dumps(value, default=str)}: give {right}.")
+
+
+def as_toml(recipe: Recipe) -> str:
+    """Return a recipe as a file that `read` reads to the same numbers, each field behind its meaning."""
+    head = (
+        f"# {recipe.name}, as `irt train --recipe FILE.toml` takes it.\n"
+        '# Below a line base = "quick", fields that are left out are those of that preset.\n'
+    )
+    entries = [
+        f"{fill(meaning, 100, initial_indent='# ', subsequent_indent='# ')}\n{_line(field, getattr(recipe, field))}\n"
+        for field, meaning in meanings().items()
+    ]
+    return "\n".join([head, *entries])
+
+
+def _line(field: str, value: Any) -> str:
+    """Return a field and its value in TOML, which has no null: a field that is not set is a comment."""
+    if value is None:
+        return f"# {field} = 0.995"
+    parts = round(255 * value) if isinstance(value, float) else 0
+    if field in FRACTIONS and parts / 255 == value and parts:
+        return f'{field} = "{parts}/255"'
+    return f"{field} = {json.dumps(value)}"
+
+
+FRACTIONS = ("eps", "attack_step")
+"""Fields that people write as steps of 255."""
