@@ -25,7 +25,8 @@ class Card:
     """How a model from elsewhere is found and read. Fields that are None follow where it comes from.
 
     Attributes:
-        model: `torchvision:NAME`, `timm:NAME`, `robustbench:[DATASET/THREAT/]NAME` or `package.module:callable`.
+        model: `torchvision:NAME`, `timm:NAME`, `hf-hub:ORG/NAME`, `robustbench:[DATASET/THREAT/]NAME` or
+            `package.module:callable`.
         weights: `pretrained`, as the library offers them; `random`, from seed 0; or a file, safetensors or a state
             dict that torch.load reads with `weights_only`. None: `pretrained` for a library, and what a callable
             gives as it gives it.

@@ -1,11 +1,13 @@
 """What a library says of the pictures that a network of it takes: how they are resized and cropped, its classes."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.class_names import Outputs, renumber
 from interpret_robust.datasets.framing import Framing
@@ -82,9 +84,17 @@ def outputs_of(card: Card, network: nn.Module) -> Outputs | None:
         weights = _torchvision_weights(card)
         names = None if weights is None else weights.meta.get("categories")
         return names and _with_synsets([[name] for name in names])
-    if card.model.startswith("timm:") and getattr(network, "num_classes", None) == IMAGENET_CLASSES:
-        return _with_synsets([[] for _ in range(IMAGENET_CLASSES)])
+    if card.model.startswith(("timm:", "hf-hub:")):
+        return _of_timm_config(getattr(network, "pretrained_cfg", None) or {}, getattr(network, "num_classes", None))
     return None
+
+
+def _of_timm_config(config: Mapping[str, Any], classes: int | None) -> Outputs | None:
+    """Return the names that a configuration of timm gives; without any, those of ImageNet for its number of classes."""
+    names, words = config.get("label_names"), config.get("label_descriptions") or {}
+    if isinstance(names, list | tuple) and len(names) == classes and all(map(is_printable_label, map(str, names))):
+        return [[str(name), *(word.strip() for word in str(words.get(name, name)).split(","))] for name in names]
+    return _with_synsets([[] for _ in range(IMAGENET_CLASSES)]) if classes == IMAGENET_CLASSES else None
 
 
 IMAGENET_CLASSES = 1000

@@ -4,6 +4,7 @@ checkpoints/NAME.safetensors    trained by `irt train`
 NAME.json                       a card: a model from elsewhere as it was once declared
 torchvision:resnet18            a network of a library, with its weights or with a file's
 timm:vit_tiny_patch16_224
+hf-hub:timm/resnet18.a1_in1k    one of the Hugging Face Hub that timm reads
 robustbench:cifar10/Linf/Engstrom2019Robustness
 package.module:callable         whatever gives a torch.nn.Module
 """
@@ -36,7 +37,7 @@ from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.declared import view
 from interpret_robust.models.layers import Choice, Layer, default_layer, layer_of, layers, reading
-from interpret_robust.models.libraries import BUILDERS, build, check_call
+from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
 from interpret_robust.models.logits import as_logits, kind, logits_part
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.preprocess import STATISTICS, Preprocess, statistics
@@ -297,7 +298,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            if _is_offline(error):
+            if is_offline(error):
                 raise UserError(
                     f"the weights of {card.model} have to be downloaded, and their server cannot be reached from here: "
                     "give a file (--weights FILE) or --weights random, or run this once where there is a network."
@@ -308,19 +309,6 @@ def network_of(card: Card, classes: int) -> nn.Module:
     if card.weight_file is not None:
         load_weights(network, card.model, card.weight_file, card.weights_key)
     return network
-
-
-_OFFLINE = ("ConnectionError", "URLError", "gaierror", "LocalEntryNotFoundError", "OfflineModeIsEnabled")
-"""Errors, by name, of libraries that download weights and cannot."""
-
-
-def _is_offline(error: BaseException | None) -> bool:
-    """Return whether an error is, or was caused by, a server that could not be reached."""
-    while error is not None:
-        if any(kind.__name__ in _OFFLINE for kind in type(error).__mro__):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _call(card: Card) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Builders of networks that libraries offer: torchvision, timm, RobustBench."""
+"""Builders of networks that libraries offer: torchvision, timm, also from the Hugging Face Hub, and RobustBench."""
 
 import difflib
 import importlib
@@ -6,13 +6,16 @@ import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import torch
 from torch import nn
 
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, first_line, unknown
 
 MOST_TOLD = 12
 """Names that a sentence lists."""
@@ -74,10 +77,95 @@ def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) 
             import timm
     except ImportError:
         raise _missing_package("timm") from None
-    _check_known(name.partition(".")[0], timm.list_models(), "timm model")
+    if not name.startswith(TIMM_SOURCES):
+        _check_known(name.partition(".")[0], timm.list_models(), "timm model")
     class_count = {} if pretrained else {"num_classes": classes}
-    network: nn.Module = timm.create_model(name, pretrained=pretrained, **class_count, **arguments)
+    try:
+        with _no_unpickling(name):
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, **class_count, **arguments)
+    except Exception as error:
+        if "huggingface_hub" in str(error):
+            raise UserError(
+                f"timm {timm.__version__} finds no huggingface_hub that it can use: "
+                "pip install --upgrade timm huggingface_hub."
+            ) from error
+        if name.startswith(TIMM_SOURCES) and (sentence := _sentence(name, error, timm.__version__)):
+            raise UserError(sentence) from error
+        raise
     return network
+
+
+def _hub(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) -> nn.Module:
+    return _timm(f"hf-hub:{name}", pretrained, classes, arguments)
+
+
+TIMM_SOURCES = ("hf-hub:", "local-dir:")
+"""What stands before the names of models that timm reads from elsewhere, with their configuration."""
+
+
+@contextmanager
+def _no_unpickling(name: str) -> Iterator[None]:
+    """Refuse what timm would unpickle: of its own weights all but tensors, of weights from elsewhere everything.
+
+    A configuration from elsewhere names the files; some timm, 1.0.9 for one, unpickle them without `weights_only`.
+    """
+
+    def load(file: Any, *arguments: Any, **options: Any) -> Any:
+        if name.startswith(TIMM_SOURCES) or options.get("weights_only") is not True:
+            file_name = Path(str(file)).name
+            raise UserError(
+                f"{name} has no weights as safetensors here, and timm would unpickle {file_name}: ask for "
+                f"model.safetensors where it comes from, or name a copy of {file_name} with --weights, which is read "
+                "without unpickling."
+            )
+        return original(file, *arguments, **options)
+
+    original = torch.load
+    with mock.patch.object(torch, "load", load):
+        yield
+
+
+def is_offline(error: BaseException | None) -> bool:
+    """Return whether an error is, or was caused by, a server that could not be reached."""
+    while error is not None:
+        if any(kind.__name__ in _OFFLINE for kind in type(error).__mro__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_OFFLINE = (
+    "ConnectionError",
+    "ConnectError",
+    "URLError",
+    "gaierror",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+)
+"""Errors, by name, of libraries that download weights and cannot."""
+
+
+def _sentence(name: str, error: Exception, version: str) -> str | None:
+    """Return what is wrong with a model that timm reads from elsewhere, None where its own words have to do."""
+    source, _, place = name.partition(":")
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if is_offline(error):
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        return (
+            f"config.json and model.safetensors of {place} are not all in {HF_HUB_CACHE}, and the Hugging Face Hub "
+            "cannot be reached from here: run this once where there is a network, and copy that folder."
+        )
+    if kinds & {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError", "GatedRepoError"}:
+        return f"the Hugging Face Hub has no model {place} for you: it is ORG/NAME, or ORG/NAME@REVISION."
+    if kinds & {"EntryNotFoundError", "FileNotFoundError"} or isinstance(error, KeyError):
+        return (
+            f"{name} is no model of timm ({first_line(error)}): one has config.json, with its architecture, and "
+            "model.safetensors."
+        )
+    if isinstance(error, AssertionError):
+        return f"timm {version} reads no {source}:, which a later one does: pip install --upgrade timm."
+    return None
 
 
 def _robustbench(name: str, pretrained: bool, _: int, arguments: dict[str, Any]) -> nn.Module:
@@ -115,6 +203,7 @@ def _name_autoattack() -> None:
 BUILDERS: dict[str, Callable[[str, bool, int, dict[str, Any]], nn.Module]] = {
     "torchvision": _torchvision,
     "timm": _timm,
+    "hf-hub": _hub,
     "robustbench": _robustbench,
 }
 """Libraries of networks: each is given a name, whether with its own weights, the number of classes, and arguments."""

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-FORMS = "a checkpoint, a card .json, torchvision:NAME, timm:NAME, robustbench:NAME or package.module:callable"
+FORMS = (
+    "a checkpoint, a card .json, torchvision:NAME, timm:NAME, hf-hub:ORG/NAME, robustbench:NAME or "
+    "package.module:callable"
+)
 """What names a model."""
 
 _PICTURE = "{text} is a picture: name a model here, and give images with their labels as --dataset FILE.npz."
