@@ -159,4 +159,4 @@ def test_a_dataset_gives_its_shape_and_its_splits_by_name() -> None:
     assert data.split("train") is train and data.split("test") is test
     with pytest.raises(UserError) as raised:
         data.split("validation")
-    assert str(raised.value) == "a dataset has the splits train and test, not 'validation'."
+    assert str(raised.value) == "five has no split 'validation', but train and test."

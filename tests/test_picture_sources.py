@@ -114,6 +114,83 @@ def test_tars_are_read_in_place(tmp_path: Path) -> None:
     assert not alone.is_for_training and alone.test.sha256 != first
 
 
+BOXES = [(place, 2 * place % 5, place + 3, 2 * place % 5 + 4) for place in range(N)]
+"""x0, y0, x1, y1 of a box in each picture, which reach its right edge but not its bottom."""
+
+
+def test_boxes_in_a_csv_are_masks(tmp_path: Path) -> None:
+    rows = [[f"p/{i}.png", NAMES[LABELS[i]], *map(str, BOXES[i])] for i in range(N)]
+    path = write_list(tmp_path / "list.csv", rows, "file,label,x0,y0,x1,y1")
+    expected = np.zeros((N, H, W), bool)
+    for mask, (x0, y0, x1, y1) in zip(expected, BOXES, strict=True):
+        mask[y0:y1, x0:x1] = True
+    data = load(str(path))
+    check(data.test)
+    assert data.test.masks is not None
+    np.testing.assert_array_equal(data.test.masks[:], expected)
+    framed = load(f"{path}?size={2 * H}").test.masks
+    assert framed is not None
+    doubled = expected.repeat(2, 1).repeat(2, 2)[:, :, W - H : W + H]
+    np.testing.assert_array_equal(framed[:], doubled)
+
+
+@pytest.mark.parametrize(
+    ("header", "corners", "sentence"),
+    [
+        (
+            "x0,y0,x1,y1",
+            "3,0,3,5",
+            r"list\.csv: the box of p/0\.png is 3,0,3,5, and its picture 14x11: whole numbers x0",
+        ),
+        ("x0,y0,x1,y1", "0,0,15,5", "the box of p/0.png is 0,0,15,5, and its picture 14x11"),
+        ("x0,y0,x1,y1", "0,-1,2,5", "the box of p/0.png is 0,-1,2,5"),
+        ("x0,y0,x1,y1", "0,0,2.5,5", "the box of p/0.png is 0,0,2.5,5"),
+        (
+            "x0,y0,x1",
+            "0,0,2",
+            "has the columns file, label, x0, y0, x1: a box needs all of x0, y0, x1, y1, and no mask",
+        ),
+        ("x0,y0,x1,y1,mask", "0,0,2,2,m/0.png", "a box needs all of x0, y0, x1, y1, and no mask"),
+    ],
+)
+def test_boxes_that_are_none_are_refused(header: str, corners: str, sentence: str, tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.csv", [["p/0.png", "ant", *corners.split(",")]], f"file,label,{header}")
+    with pytest.raises(UserError, match=sentence):
+        load(str(path))
+
+
+def masks_of_samples(places: range) -> dict[str, bytes]:
+    return {f"a.b/{i:03d}.mask.png": png(np.uint8(3) * MASKS[i]) for i in places}
+
+
+def test_tars_hold_masks(tmp_path: Path) -> None:
+    write_tar(tmp_path / "set" / "test-0.tar", samples(range(5)) | masks_of_samples(range(5)))
+    write_tar(tmp_path / "set" / "test-1.tar", masks_of_samples(range(5, N)) | samples(range(5, N)))
+    test = load(str(tmp_path / "set")).test
+    check(test)
+    assert test.masks is not None
+    np.testing.assert_array_equal(test.masks[[8, 0, 5]], MASKS[[8, 0, 5]])
+
+
+@pytest.mark.parametrize(
+    ("masks", "sentence"),
+    [
+        (masks_of_samples(range(1)), r"x\.tar: 2 of 3 pictures have no mask KEY\.mask\.png: give all of them or none"),
+        (
+            masks_of_samples(range(3)) | {"a.b/001.mask.png": png(np.zeros((3, 4), np.uint8))},
+            r"the mask x\.tar/a\.b/001\.mask\.png is 4x3, and its picture 14x11",
+        ),
+        (
+            masks_of_samples(range(3)) | {"a.b/002.mask.png": b"no"},
+            r"a mask cannot be read, x\.tar/a\.b/002\.mask\.png \(no picture\): write it anew as a PNG",
+        ),
+    ],
+)
+def test_masks_of_tars_that_do_not_fit_are_refused(masks: dict[str, bytes], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        _ = load(str(write_tar(tmp_path / "x.tar", samples(range(3)) | masks))).test
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -178,6 +255,57 @@ def test_tables_of_bytes_and_text_in_splits(tmp_path: Path) -> None:
     assert data.class_names == tuple(NAMES)
     check(data.train, slice(0, 5))
     check(data.test, slice(5, 9))
+
+
+@pytest.mark.parametrize("are_structs", [True, False])
+@pytest.mark.parametrize("name", WRITERS)
+def test_tables_hold_masks(name: str, are_structs: bool, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    masks: list[Any] = [png(np.uint8(255) * mask) for mask in MASKS]
+    if are_structs:
+        masks = [{"bytes": content, "path": None} for content in masks]
+    images = pa.array([png(pixels) for pixels in PIXELS], pa.large_binary())
+    WRITERS[name](tmp_path / name, pa.table({"mask": masks, "image": images, "label": LABELS}))
+    test = load(str(tmp_path / name)).test
+    check(test)
+    assert test.masks is not None
+    np.testing.assert_array_equal(test.masks[[8, 0, 5]], MASKS[[8, 0, 5]])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"image": [1, 2]},
+            r"x\.parquet: the column image holds int64, and pictures are bytes of a PNG or JPEG, or str",
+        ),
+        ({"image": ["a.png", "b.png"]}, r"x\.parquet: the column image holds string, and pictures are bytes"),
+        ({"image": [{"path": "a"}, {"path": "b"}]}, r"the column image holds struct<path: string>, and pictures are"),
+        ({"image": [[1, 2], [3]]}, r"the column image holds list<\w+: int64>, and pictures are bytes"),
+        ({"mask": [1.5, 2.5]}, r"x\.parquet: the column mask holds double, and pictures are bytes"),
+        ({"mask": [png(np.zeros((3, 4), np.uint8))] * 2}, r"the mask x\.parquet, mask 0 is 4x3, and its picture 14x11"),
+        (
+            {"mask": [png(np.uint8(MASKS[0])), None]},
+            r"a mask cannot be read, x\.parquet, mask 1 \(no bytes\): write it",
+        ),
+    ],
+)
+def test_columns_that_hold_no_pictures_are_refused(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    content = {"image": [png(pixels) for pixels in PIXELS[:2]], "label": [0, 1]} | change
+    write_parquet(tmp_path / "x.parquet", pa.table(content))
+    with pytest.raises(UserError, match=sentence) as raised:
+        _ = load(str(tmp_path / "x.parquet")).test
+    assert "\n" not in str(raised.value)
+
+
+def test_masks_in_some_tables_alone_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    content = {"image": [png(PIXELS[0])], "label": [0]}
+    write_parquet(tmp_path / "test-0.parquet", pa.table(content | {"mask": [png(np.uint8(MASKS[0]))]}))
+    write_parquet(tmp_path / "test-1.parquet", pa.table(content))
+    with pytest.raises(UserError, match=r"test-1\.parquet has no column mask, and other files have: give all"):
+        load(str(tmp_path))
 
 
 def test_a_table_without_images_is_refused(tmp_path: Path) -> None:

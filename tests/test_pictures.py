@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import command
 import numpy as np
 import pytest
 import torch
@@ -86,6 +87,24 @@ def test_a_framing_is_that_of_pil_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.test.images[0], expected)
 
 
+def test_gray_pictures_are_three_equal_channels_whatever_their_depth(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    deep = random.integers(0, 65536, (2, 5, 7), np.uint16)
+    deep[0, 0, :4] = 0, 128, 129, 65535  # black, the largest that is still black, the smallest that is not, white
+    shallow = random.integers(0, 256, (5, 7), np.uint8)
+    masks = np.array([deep[0] > 30_000, deep[1] > 30_000, shallow > 100])
+    for place, pixels in enumerate((*deep, shallow)):
+        for folder, array in (("cat", pixels), ("masks/cat", masks[place].astype(np.uint16))):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / folder / f"{place}.png")
+    test = load(str(tmp_path)).test
+    expected = np.array([*((deep.astype(np.int64) * 2 + 257) // 514), shallow])
+    assert expected[0, 0, :4].tolist() == [0, 0, 1, 255]
+    np.testing.assert_array_equal(test.images[:], expected[..., None].repeat(3, -1))
+    assert test.masks is not None
+    np.testing.assert_array_equal(test.masks[:], masks)
+
+
 def test_places_are_those_of_numpy_and_batches_do_not_change_pictures(photos: Path) -> None:
     split = load(f"{photos}?size=20").test
     whole = split.images[:]
@@ -157,6 +176,32 @@ def test_pictures_of_one_size_need_no_other_and_mixed_ones_ask_for_it(tmp_path: 
     assert ir.load(Pool(), f"{photos}?size=16").subject.job["image_shape"] == [3, 16, 16]
 
 
+def test_validation_pictures_are_a_split_of_their_own_beside_test_pictures(
+    tmp_path: Path, irt: command.Irt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(tmp_path / "farm" / "train", {"a": 6, "b": 6, "c": 2}).parent
+    fill(root / "test", {"a": 2, "b": 1})
+    fill(root / "val", {"b": 3, "a": 1, "c": 2})
+    data = load(f"{root}?size=16")
+    assert [data.split(name).labels.tolist() for name in ("train", "test", "val")] == [
+        [0] * 6 + [1] * 6 + [2] * 2,
+        [0, 0, 1],
+        [0, 1, 1, 1, 2, 2],
+    ]
+    np.testing.assert_array_equal(data.split("val").images[:], load(f"{root / 'val'}?size=16").test.images[:])
+    monkeypatch.chdir(tmp_path)
+    answer = ir.analyze("robustness", ir.load(Pool(), f"{root}?size=16", label="pool"), split="val", pgd="1", cw="none")
+    assert (answer.result.count, answer.result.config["data"]["split"]) == (6, "val")
+    code, out, err = irt("data", "show", f"{root}?size=16", "--split", "val", "--root", tmp_path)
+    assert code == 0 and "val" in out, err
+    fill(root / "val", {"d": 1})
+    with pytest.raises(UserError, match=r"val has the class 'd', which .*train lacks"):
+        load(str(root))
+    (root / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"^farm has no split 'val', but train and test\.$"):
+        load(str(root)).split("val")
+
+
 def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, photos: Path) -> None:
     root = fill(tmp_path / "split" / "train", {"a": 6, "b": 6}).parent
     fill(root / "val", {"b": 3})
@@ -197,8 +242,8 @@ def damage(photos: Path) -> list[str]:
     whole = (photos / "cat" / "01.jpg").read_bytes()
     (photos / "cat" / "01.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "dog" / "00.jpg").write_bytes(b"")
-    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(photos / "dog" / "deep.png")
-    return ["cat/01.jpg", "dog/00.jpg", "dog/deep.png"]
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(photos / "dog" / "deep.tif")
+    return ["cat/01.jpg", "dog/00.jpg", "dog/deep.tif"]
 
 
 def test_damaged_pictures_are_named_or_left_out_and_counted(photos: Path) -> None:

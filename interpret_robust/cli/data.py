@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import make_root, root_option, with_examples
+from interpret_robust.cli.options import SPLIT, make_root, root_option, with_examples
 from interpret_robust.results.tables import render
 
 
@@ -68,7 +68,7 @@ THUMBNAIL = 128
 
 @data.command("show", epilog=with_examples("irt data show cluttered-digits --split test"))
 @click.argument("name")
-@click.option("--split", type=click.Choice(["train", "test"]), help="Which images. [default: train, if there are any]")
+@click.option("--split", type=SPLIT, help="Which images. [default: train, if there are any]")
 @root_option
 def data_show(name: str, split: str | None, root: Path) -> None:
     """Draw a contact sheet of dataset NAME, with the masked objects if there are masks.

@@ -11,6 +11,7 @@ from interpret_robust.cli.options import (
     INPUT_FILE,
     OUTPUT_FILE,
     SEED,
+    SPLIT,
     card_options,
     device_option,
     model_option,
@@ -37,7 +38,7 @@ EXAMPLES = (
 @model_option
 @card_options
 @click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
-@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images.")
+@click.option("--split", type=SPLIT, default="test", show_default=True, help="Which images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
 @spatial_weight_option
 @click.option(

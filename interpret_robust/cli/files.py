@@ -12,6 +12,7 @@ from interpret_robust.cli.options import (
     NUMBER,
     OWN_FILE,
     RESULT_FILE,
+    SPLIT,
     card_options,
     dataset_options,
     device_option,
@@ -67,7 +68,7 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.option("--norm", metavar="TEXT", help="Norm of --eps: linf, l2 or l1. [default: linf, or that of training]")
 @click.option("--key", help="Name of the array of images, if an HDF5, .npz or .pth file has several.")
 @dataset_options()
-@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True)
+@click.option("--split", type=SPLIT, default="test", show_default=True)
 @model_option
 @card_options
 @device_option

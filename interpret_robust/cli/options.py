@@ -39,6 +39,9 @@ class TextOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 NUMBER, DURATION = TextOption("number", number, "0.03 or 8/255"), TextOption("duration", seconds, "90s, 5m or 2h")
 
 
+SPLIT = click.Choice(["train", "test", "val"])
+"""A part of a dataset: `val` is there in pictures alone, where they have a test split too."""
+
 COUNT, SEED = click.IntRange(min=1), click.IntRange(min=0, max=2**63 - 1)
 
 
@@ -338,9 +341,7 @@ picture_options = options(
 run_options = options(
     form_option,
     dataset_options(),
-    click.option(
-        "--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Which images."
-    ),
+    click.option("--split", type=SPLIT, default="test", show_default=True, help="Which images."),
     click.option("--limit", type=COUNT, help="Use N images: the first, or if sorted by class, some of each class."),
     click.option(
         "--batch-size",

@@ -146,10 +146,15 @@ class Dataset:
         return channels, height, width
 
     def split(self, name: str) -> Split:
-        """Return the split called `train` or `test`."""
+        """Return the split called `train` or `test`; of pictures also `val`, if there. Raises UserError for others."""
         if name not in ("train", "test"):
-            raise UserError(f"a dataset has the splits train and test, not '{name}'.")
+            raise UserError(f"{self.name} has no split '{name}', but {' and '.join(self.split_names)}.")
         return self.train if name == "train" else self.test
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Return the names of its splits."""
+        return ("train", "test")
 
     def change(self, change: Callable[[Split], Split], class_names: tuple[str, ...]) -> "Dataset":
         """Return this dataset with each split changed and with other names of classes."""
@@ -165,7 +170,7 @@ class PictureDataset(Dataset):
 
     Args:
         name: what files and tables call it.
-        parts: what makes each split, by its name, `test` and perhaps `train`.
+        parts: what makes each split, by its name, `test` and perhaps `train` and `val`.
         class_names: in the order of the labels.
     """
 
@@ -196,6 +201,19 @@ class PictureDataset(Dataset):
     def test(self) -> Split:
         """Return the test split."""
         return self.parts["test"]()
+
+    @cached_property
+    def _validation(self) -> Split:
+        return self.parts["val"]()
+
+    def split(self, name: str) -> Split:
+        """Return a split, see `Dataset.split`."""
+        return self._validation if name == "val" and "val" in self.parts else super().split(name)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Return the names of its splits."""
+        return tuple(self.parts)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """A folder of pictures, a subfolder a class, as torchvision's `ImageFolder` reads it.
 
-FOLDER/train/CLASS/*.jpg, FOLDER/test/CLASS/*.jpg   two splits; where there is no test/, val/ or validation/ is taken
+FOLDER/train/CLASS/*.jpg, FOLDER/test/CLASS/*.jpg   two splits; where there is no test/, val/ or validation/ is taken,
+                                                    and else it is a third, `val`
 FOLDER/CLASS/*.jpg                                  one split, for tests
 FOLDER/masks/...                                    PNGs of the same paths, but for the ending: where the object is
 """
@@ -14,7 +15,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.listing import Listing, Listings, split_words
-from interpret_robust.datasets.pictures import Files, Pictures, size_of
+from interpret_robust.datasets.pictures import Files, Pictures, check_sizes
 
 MASKS = "masks"
 
@@ -34,17 +35,16 @@ def split_folders(folder: Path) -> dict[str, Path]:
 def list_folder(folder: Path) -> Listings:
     """Return what a folder holds: classes are the names of subfolders in sorted order, as torchvision numbers them.
 
-    Raises UserError for a folder without classes, for a class of the test split that the training split lacks, and
+    Raises UserError for a folder without classes, for a class that the training split lacks, and
     for masks that do not fit.
     """
     folders = split_folders(folder)
     classes = {part: _classes(path) for part, path in folders.items()}
     names = classes.get("train", classes["test"])
-    if strange := sorted(set(classes["test"]) - set(names)):
-        raise UserError(
-            f"{folders['test']} has the class '{strange[0]}', which {folders['train']} lacks: both need one set of "
-            "classes."
-        )
+    for part, path in folders.items():
+        if strange := sorted(set(classes[part]) - set(names)):
+            first = folders.get("train", folders["test"])
+            raise UserError(f"{path} has the class '{strange[0]}', which {first} lacks: both need one set of classes.")
     return Listings(names, {part: partial(_list_split, folder, path, names) for part, path in folders.items()})
 
 
@@ -99,19 +99,5 @@ def check_masks(files: Pictures, masks: Files) -> Files:
     """Return masks. Raises UserError where one is missing, damaged, or not of its picture's size."""
     if absent := masks.absent_names:
         raise UserError(f"{len(absent)} of {len(masks)} masks are missing, the first is {masks.folder / absent[0]}.")
-    for place in range(len(masks)):
-        path = masks.folder / masks.name(place)
-        try:
-            height, width = size_of(masks, place)
-        except UserError as error:
-            raise UserError(f"a mask cannot be read, {masks.folder}/{error}: write it anew as a PNG.") from error
-        try:
-            size = size_of(files, place)
-        except UserError:
-            continue  # a damaged picture is reported with all others
-        if size != (height, width):
-            raise UserError(
-                f"the mask {path} is {width}x{height}, and its picture {size[1]}x{size[0]}: a mask has the size of its "
-                "picture."
-            )
+    check_sizes(files, masks, f"{masks.folder}/")
     return masks

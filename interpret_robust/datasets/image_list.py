@@ -1,28 +1,34 @@
-"""A CSV file that lists pictures: their paths, labels, and perhaps splits and masks.
+"""A CSV file that lists pictures: their paths, labels, and perhaps splits, and masks or boxes.
 
     file,label,split,mask
     images/1.jpg,cat,train,masks/1.png
     images/2.jpg,dog,test,masks/2.png
 
-Paths are relative to the folder of the CSV file. Labels are names of classes, or whole numbers from 0 on.
+Columns x0, y0, x1, y1 in the place of `mask` are a box around the object: pixels from x0 up to x1, without x1, and from
+y0 up to y1. Paths are relative to the folder of the CSV file. Labels are names of classes, or whole numbers from 0 on.
 """
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.image_folder import check_masks
 from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, listings_of, split_words
-from interpret_robust.datasets.pictures import Files
+from interpret_robust.datasets.pictures import Boxes, Files, size_of
+
+CORNERS = ("x0", "y0", "x1", "y1")
 
 COLUMNS = {
     "file": ("file", "path", "image", "filename", "file_name"),
     "label": ("label", "class", "target"),
     "split": ("split",),
     "mask": ("mask",),
+    **{corner: (corner,) for corner in CORNERS},
 }
-"""Names of each column, of which one is there; `split` and `mask` may be missing."""
+"""Names of each column, of which one is there; all but `file` and `label` may be missing."""
 
 Row = dict[str, str]
 
@@ -64,6 +70,11 @@ def _columns(path: Path, header: Sequence[str]) -> Row:
             f"{path} begins with the columns {', '.join(header) or 'of nothing'}: a first line such as file,label is "
             "needed, and split and mask may follow."
         )
+    corners = [corner for corner in CORNERS if corner in names]
+    if corners and (len(corners) < len(CORNERS) or "mask" in names):
+        raise UserError(
+            f"{path} has the columns {', '.join(header)}: a box needs all of {', '.join(CORNERS)}, and no mask."
+        )
     return names
 
 
@@ -71,11 +82,29 @@ def _listing(path: Path, rows: Sequence[Row]) -> LabeledPictures:
     files = Files.list(path.parent, [row["file"] for row in rows])
     if absent := files.absent_names:
         raise UserError(f"{path}: {len(absent)} of {len(rows)} files are missing, the first is {absent[0]}.")
+    labels = [row["label"] for row in rows]
+    if CORNERS[0] in rows[0]:
+        return files, labels, _boxes(path, rows, files)
     masks = [row.get("mask", "") for row in rows]
     if any(masks) and not all(masks):
         raise UserError(f"{path}: {masks.count('')} of {len(rows)} pictures have no mask: give all of them or none.")
-    return (
-        files,
-        [row["label"] for row in rows],
-        check_masks(files, Files.list(path.parent, masks)) if masks[0] else None,
-    )
+    return files, labels, check_masks(files, Files.list(path.parent, masks)) if masks[0] else None
+
+
+def _boxes(path: Path, rows: Sequence[Row], files: Files) -> Boxes:
+    """Return the boxes of rows. Raises UserError for one that is no box in its picture."""
+    corners = np.zeros((len(rows), 4), np.int64)
+    for place, row in enumerate(rows):
+        texts = [row[corner] for corner in CORNERS]
+        try:
+            height, width = size_of(files, place)
+        except UserError:
+            continue  # a damaged picture is reported with all others
+        x0, y0, x1, y1 = (int(text) if text.isascii() and text.isdigit() else -1 for text in texts)
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise UserError(
+                f"{path}: the box of {row['file']} is {','.join(texts)}, and its picture {width}x{height}: whole "
+                "numbers x0 < x1 and y0 < y1 within it are needed."
+            )
+        corners[place] = x0, y0, x1, y1
+    return Boxes(files, corners)

@@ -19,7 +19,8 @@ MOST_NAMED = 3
 """Damaged pictures that a sentence names."""
 
 
-SPLITS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
+VALIDATION = ("val", "valid", "validation")
+SPLITS = {"train": ("train", "training"), "test": ("test", *VALIDATION), "val": VALIDATION}
 """What each split is called in folders and files, of which the first that is there is taken."""
 
 
@@ -34,7 +35,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Listings:
-    """What a source holds: names of classes, and a function for each split, `test` and, where there is one, `train`."""
+    """What a source holds: names of classes, and a function for each split, `test`, and `train` and `val` if there."""
 
     class_names: tuple[str, ...]
     splits: Mapping[str, Callable[[], Listing]] = field(repr=False)
@@ -73,8 +74,12 @@ def listings_of(
 
 
 def split_words(is_there: Callable[[str], bool]) -> dict[str, str]:
-    """Return the word of each split, the first of SPLITS that is there; no entry for a split without one."""
-    return {part: word for part, words in SPLITS.items() if (word := next(filter(is_there, words), None))}
+    """Return the word of each split, the first of SPLITS that is there; no entry for a split without one.
+
+    Validation pictures are the test split where there is no other, and only else a split of their own.
+    """
+    words = {part: word for part, words in SPLITS.items() if (word := next(filter(is_there, words), None))}
+    return words if words.get("test") == "test" else {part: word for part, word in words.items() if part != "val"}
 
 
 def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:

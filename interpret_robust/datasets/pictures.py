@@ -85,11 +85,38 @@ def _length(path: Path) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class Boxes:
+    """Masks that are boxes in pictures: `corners` (N, 4) are x0, y0, x1, y1, pixels from x0 to x1 without x1."""
+
+    pictures: Pictures
+    corners: Labels
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def name(self, place: int) -> str:
+        """Return what a sentence calls a box."""
+        return f"the box of {self.pictures.name(place)}"
+
+    def length(self, place: int) -> int:  # noqa: ARG002
+        """Return 0: a box is no file."""
+        return 0
+
+    def open(self, place: int) -> Image.Image:
+        """Return a picture that is white in the box and black outside. Raises UserError for a damaged picture."""
+        height, width = size_of(self.pictures, place)
+        mask = Image.new("L", (width, height))
+        x0, y0, x1, y1 = self.corners[place].tolist()
+        mask.paste(255, (x0, y0, x1, y1))
+        return mask
+
+
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, IndexError, EOFError, Image.DecompressionBombError)
 """What PIL raises for bytes that are no picture, or half of one."""
 
 NARROW_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
-"""Modes of PIL with at most eight bits a channel: of more, conversion to RGB would cut off most of the range."""
+"""Modes of PIL with at most eight bits a channel: of more, its conversion to RGB would cut off most of the range."""
 
 
 @contextmanager
@@ -100,12 +127,17 @@ def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes and palettes
             with pictures.open(place) as file, _image(file) as image:
-                if image.mode not in NARROW_MODES:
+                if image.mode not in NARROW_MODES and not _is_wide_gray(image):
                     raise ValueError(f"mode {image.mode}, more than eight bits a channel")
                 yield image
     except UNREADABLE as error:
         reason = "no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise UserError(f"{name} ({reason})") from error
+
+
+def _is_wide_gray(image: Image.Image) -> bool:
+    """Return whether this is a gray PNG of 16 bits, whose range the format fixes: 0 to 65535, black to white."""
+    return image.format == "PNG" and image.mode in ("I;16", "I")
 
 
 def _image(file: Any) -> Image.Image:
@@ -116,6 +148,24 @@ def size_of(pictures: Pictures, place: int) -> tuple[int, int]:
     """Return the height and width that a picture's header tells. Raises UserError as `picture` does."""
     with picture(pictures, place) as image:
         return image.height, image.width
+
+
+def check_sizes(pictures: Pictures, masks: Pictures, beginning: str) -> None:
+    """Raise UserError where a mask is damaged or not of its picture's size; `beginning` stands before its name."""
+    for place in range(len(masks)):
+        try:
+            height, width = size_of(masks, place)
+        except UserError as error:
+            raise UserError(f"a mask cannot be read, {beginning}{error}: write it anew as a PNG.") from error
+        try:
+            size = size_of(pictures, place)
+        except UserError:
+            continue  # a damaged picture is reported with all others
+        if size != (height, width):
+            raise UserError(
+                f"the mask {beginning}{masks.name(place)} is {width}x{height}, and its picture {size[1]}x{size[0]}: a "
+                "mask has the size of its picture."
+            )
 
 
 ENDS = {"JPEG": (2, b"\xff\xd9"), "PNG": (12, b"\0\0\0\0IEND\xaeB`\x82")}
@@ -221,6 +271,8 @@ class PictureArray:
             ) from error
 
     def _pixels(self, image: Image.Image) -> AnyArray:
+        if _is_wide_gray(image):
+            image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
         color = image.convert("RGB")
         return np.asarray(color if self.framing is None else self.framing(color))
 
@@ -259,6 +311,8 @@ class MaskArray(PictureArray):
     channels = ()
 
     def _pixels(self, image: Image.Image) -> AnyArray:
+        if _is_wide_gray(image):
+            image = Image.fromarray(np.asarray(image) != 0)
         values = image if image.mode in ("1", "L", "P") else image.convert("L")
         mask: AnyArray = np.asarray(values if self.framing is None else self.framing(values, is_mask=True)) != 0
         return mask

@@ -1,5 +1,7 @@
 """WebDataset's tar files: of each sample KEY.jpg or KEY.png, and KEY.cls, the number of its class as text.
 
+KEY.mask.png may stand beside each: what is not 0 is the object.
+
 Nothing else in them is read, nothing is extracted, no code is run and nothing is unpickled.
 """
 
@@ -9,15 +11,17 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, listings_of
+from interpret_robust.datasets.pictures import check_sizes
 
 ENDINGS = frozenset({"jpg", "jpeg", "png"})
+MASK_ENDING = "mask.png"
 LONGEST_LABEL = 256
 """Bytes of a label: a .cls file holds a number, or a name."""
 
@@ -62,32 +66,53 @@ def _listing(shards: Sequence[Path]) -> LabeledPictures:
     keys: list[str] = []
     labels: list[str | int] = []
     places: list[tuple[int, int, int]] = []
+    mask_places: list[tuple[int, int, int]] = []
     for number, shard in enumerate(shards):
-        pictures, label_of = _members(shard)
-        for key, (offset, length) in pictures.items():
-            if key not in label_of:
+        members = _members(shard)
+        for key, (offset, length) in members.pictures.items():
+            if key not in members.labels:
                 raise UserError(f"{shard}: the picture {key} has no {key}.cls beside it, the number of its class.")
             keys.append(key)
-            labels.append(label_of[key])
+            labels.append(members.labels[key])
             places.append((number, offset, length))
-    return TarMembers(shards, keys, np.array(places, np.int64).reshape(-1, 3)), labels, None
+            if key in members.masks:
+                mask_places.append((number, *members.masks[key]))
+    pictures = TarMembers(shards, keys, np.array(places, np.int64).reshape(-1, 3))
+    if not mask_places:
+        return pictures, labels, None
+    if absent := len(places) - len(mask_places):
+        raise UserError(
+            f"{shards[0]}: {absent} of {len(places)} pictures have no mask KEY.{MASK_ENDING}: give all of them or none."
+        )
+    masks = TarMembers(shards, [f"{key}.{MASK_ENDING}" for key in keys], np.array(mask_places, np.int64))
+    check_sizes(pictures, masks, "")
+    return pictures, labels, masks
 
 
-def _members(shard: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Return where the picture of each key lies in a tar file, and the label of each key."""
-    pictures, labels = {}, {}
+class _Members(NamedTuple):
+    """By key, where the picture and the mask lie in a tar file, offset and length, and the label."""
+
+    pictures: dict[str, tuple[int, int]]
+    masks: dict[str, tuple[int, int]]
+    labels: dict[str, str]
+
+
+def _members(shard: Path) -> _Members:
+    members = _Members({}, {}, {})
     try:
         with tarfile.open(shard, "r:") as tar:
             while member := tar.next():
                 key, ending = _key(member.name)
                 if member.isreg() and ending in ENDINGS:
-                    pictures[key] = (member.offset_data, member.size)
+                    members.pictures[key] = (member.offset_data, member.size)
+                elif member.isreg() and ending == MASK_ENDING:
+                    members.masks[key] = (member.offset_data, member.size)
                 elif member.isreg() and ending == "cls" and (file := tar.extractfile(member)):
-                    labels[key] = file.read(LONGEST_LABEL).decode("utf-8").strip()
+                    members.labels[key] = file.read(LONGEST_LABEL).decode("utf-8").strip()
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
     except (OSError, tarfile.TarError, ValueError) as error:
         raise UserError(f"{shard} is no tar file that can be read, uncompressed ({first_line(error)}).") from error
-    return pictures, labels
+    return members
 
 
 def _key(name: str) -> tuple[str, str]:
