@@ -31,7 +31,7 @@ from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import variant
 from interpret_robust.training import loop
 from interpret_robust.training.job import Job
-from interpret_robust.training.log import Logging
+from interpret_robust.training.log import Logs
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -180,8 +180,8 @@ def killed(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     loop.Run.advance = deadly  # type: ignore[assignment, method-assign]
-    logging = Logging(file=True, steps=2)
-    loop.train(killed_job(), folder, source="cluttered-digits", device=CPU, save_every=0, logging=logging)
+    logs = Logs(file=True, steps=2)
+    loop.train(killed_job(), folder, source="cluttered-digits", device=CPU, save_every=0, logs=logs)
 
 
 def in_group(job: Callable[[Path], None], folder: Path) -> None:

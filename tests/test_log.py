@@ -22,13 +22,13 @@ from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
-from interpret_robust.training.log import Logging, identity
+from interpret_robust.training.log import Logs, identity
 from interpret_robust.training.loop import Run, train
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("test", epochs=2, batch_size=16, learning_rate=0.05, attack_steps=1, eps_ramp=0.4)
-EVERY_3 = Logging(file=True, steps=3)
+EVERY_3 = Logs(file=True, steps=3)
 CLOCK = ("time", "seconds")
 
 
@@ -56,7 +56,7 @@ def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_lines_of_epochs_are_the_history_of_the_checkpoint(tmp_path: Path, digits: Dataset) -> None:
     this = job(digits, name="at-reg")
-    path = train(this, tmp_path, source="x", device=CPU, logging=EVERY_3)
+    path = train(this, tmp_path, source="x", device=CPU, logs=EVERY_3)
     assert log_in(tmp_path).name == f"{path.stem}.log.jsonl"
     lines = rows(log_in(tmp_path))
     assert [(row["kind"], row["step"], row["epoch"]) for row in lines] == [
@@ -75,7 +75,7 @@ def test_lines_of_epochs_are_the_history_of_the_checkpoint(tmp_path: Path, digit
 
 def test_lines_of_steps_are_means_since_the_line_before_in_the_epoch(tmp_path: Path, digits: Dataset) -> None:
     still = replace(RECIPE, learning_rate=0.0, weight_decay=0.0, pad=0)
-    train(job(digits, still), tmp_path, source="x", device=CPU, logging=Logging(file=True, steps=3))
+    train(job(digits, still), tmp_path, source="x", device=CPU, logs=Logs(file=True, steps=3))
     batches, model = Run(job(digits, still), CPU).batches, build("small", "average", (3, 32, 32), 10, seed=3).train()
     losses, hits, votes = [], [], []
     for step in range(8):
@@ -93,7 +93,7 @@ def test_lines_of_steps_are_means_since_the_line_before_in_the_epoch(tmp_path: P
 
 
 def test_two_lines_of_steps_in_an_epoch_do_not_overlap(tmp_path: Path, digits: Dataset) -> None:
-    train(job(digits), tmp_path, source="x", device=CPU, logging=Logging(file=True, steps=2))
+    train(job(digits), tmp_path, source="x", device=CPU, logs=Logs(file=True, steps=2))
     lines = rows(log_in(tmp_path))
     assert [(row["kind"], row["step"]) for row in lines] == [
         *(("steps", 2), ("steps", 4), ("epoch", 4)),
@@ -104,11 +104,11 @@ def test_two_lines_of_steps_in_an_epoch_do_not_overlap(tmp_path: Path, digits: D
             assert (first[name] + second[name]) / 2 == pytest.approx(epoch[name], rel=1e-5)
 
 
-def stop_at_each_step(this: Job, folder: Path, logging: Logging) -> Path:
+def stop_at_each_step(this: Job, folder: Path, logs: Logs) -> Path:
     """Train with a stop after every step."""
     for _ in range(8):
         try:
-            return train(this, folder, source="x", device=CPU, deadline=-math.inf, logging=logging)
+            return train(this, folder, source="x", device=CPU, deadline=-math.inf, logs=logs)
         except Stopped:
             pass
     raise AssertionError
@@ -116,7 +116,7 @@ def stop_at_each_step(this: Job, folder: Path, logging: Logging) -> Path:
 
 def test_a_log_after_stops_is_that_of_a_run_in_one_piece(tmp_path: Path, digits: Dataset) -> None:
     this, whole, parts = job(digits, name="at-reg"), tmp_path / "whole", tmp_path / "parts"
-    train(this, whole, source="x", device=CPU, logging=EVERY_3)
+    train(this, whole, source="x", device=CPU, logs=EVERY_3)
     stop_at_each_step(this, parts, EVERY_3)
     assert without_clock(rows(log_in(parts))) == without_clock(rows(log_in(whole)))
     assert all(row["time"] for row in rows(log_in(parts)))
@@ -126,7 +126,7 @@ def test_lines_behind_the_saved_step_are_written_once(
     tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A killed run has told of steps that it had not saved, and perhaps half of a line."""
-    train(job(digits), tmp_path / "whole", source="x", device=CPU, logging=EVERY_3)
+    train(job(digits), tmp_path / "whole", source="x", device=CPU, logs=EVERY_3)
     advance = Run.advance
 
     def deadly(run: Run) -> None:
@@ -136,13 +136,13 @@ def test_lines_behind_the_saved_step_are_written_once(
 
     monkeypatch.setattr(Run, "advance", deadly)
     with pytest.raises(KeyboardInterrupt):
-        train(job(digits), tmp_path, source="x", device=CPU, logging=EVERY_3)
+        train(job(digits), tmp_path, source="x", device=CPU, logs=EVERY_3)
     monkeypatch.setattr(Run, "advance", advance)
     with log_in(tmp_path).open("a", encoding="utf-8") as file:
         file.write('{"kind": "epo')
     (state,) = tmp_path.glob("*.state.*")
     assert checkpoint.read(state).about["step"] == 0 and len(rows_of_whole_lines(log_in(tmp_path))) == 3
-    train(job(digits), tmp_path, source="x", device=CPU, logging=EVERY_3)
+    train(job(digits), tmp_path, source="x", device=CPU, logs=EVERY_3)
     assert without_clock(rows(log_in(tmp_path))) == without_clock(rows(log_in(tmp_path / "whole")))
 
 
@@ -156,7 +156,7 @@ def test_a_log_that_is_asked_for_later_has_the_epochs_before(tmp_path: Path, dig
     for _ in range(4):
         with pytest.raises(Stopped):
             train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
-    path = train(job(digits), tmp_path, source="x", device=CPU, logging=Logging(file=True))
+    path = train(job(digits), tmp_path, source="x", device=CPU, logs=Logs(file=True))
     lines = rows(log_in(tmp_path))
     assert [(row["kind"], row["step"], row["time"] is None) for row in lines] == [
         ("epoch", 4, True),
@@ -175,20 +175,20 @@ def test_the_log_of_another_training_is_refused_unless_told(tmp_path: Path, digi
     once = replace(RECIPE, epochs=1)
     this, log = job(digits, once), tmp_path / f"{job(digits).name}.log.jsonl"
     if text is None:
-        train(job(digits, replace(once, momentum=0.5)), tmp_path, source="x", device=CPU, logging=EVERY_3).unlink()
+        train(job(digits, replace(once, momentum=0.5)), tmp_path, source="x", device=CPU, logs=EVERY_3).unlink()
     else:
         log.write_bytes(text.encode("latin-1"))
     before = log.read_bytes()
     with pytest.raises(UserError, match=r"seed3.log.jsonl is the log of another training: move it, or --overwrite"):
-        train(this, tmp_path, source="x", device=CPU, logging=EVERY_3)
+        train(this, tmp_path, source="x", device=CPU, logs=EVERY_3)
     assert log.read_bytes() == before
-    train(this, tmp_path, source="x", device=CPU, logging=EVERY_3, overwrite=True)
+    train(this, tmp_path, source="x", device=CPU, logs=EVERY_3, overwrite=True)
     assert {row["job"] for row in rows(log)} == {identity(this)} and len(rows(log)) == 2
 
 
 def test_the_epoch_in_which_training_diverged_is_told_in_strict_json(tmp_path: Path, digits: Dataset) -> None:
     with pytest.raises(UserError, match="diverged"):
-        train(job(digits, replace(RECIPE, learning_rate=1e30)), tmp_path, source="x", device=CPU, logging=EVERY_3)
+        train(job(digits, replace(RECIPE, learning_rate=1e30)), tmp_path, source="x", device=CPU, logs=EVERY_3)
     text = log_in(tmp_path).read_text(encoding="utf-8")
     assert "NaN" not in text and rows(log_in(tmp_path))[-1] | {"cross_entropy": None} == rows(log_in(tmp_path))[-1]
 
@@ -201,7 +201,7 @@ def test_a_line_can_be_read_at_once(tmp_path: Path, digits: Dataset, monkeypatch
         advance(run)
 
     monkeypatch.setattr(Run, "advance", counting)
-    train(job(digits), tmp_path, source="x", device=CPU, logging=EVERY_3)
+    train(job(digits), tmp_path, source="x", device=CPU, logs=EVERY_3)
     assert counts == [0, 0, 0, 1, 2, 2, 3, 3]
 
 
@@ -215,7 +215,7 @@ def test_the_device_is_waited_for_at_lines_alone(digits: Dataset, monkeypatch: p
 
 def test_steps_need_a_log() -> None:
     with pytest.raises(UserError, match="--log-steps 5 says how often: give --log or --tensorboard FOLDER too"):
-        Logging(steps=5)
+        Logs(steps=5)
 
 
 def test_tensorboard_that_is_missing_is_told_before_work(
@@ -231,8 +231,8 @@ def test_tensorboard_that_is_missing_is_told_before_work(
 
 def test_tensorboard_has_the_numbers_of_the_log_each_once(tmp_path: Path, digits: Dataset) -> None:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    this, logging = job(digits, name="at-reg"), Logging(file=True, steps=3, tensorboard=tmp_path / "runs")
-    path = stop_at_each_step(this, tmp_path / "checkpoints", logging)
+    this, logs = job(digits, name="at-reg"), Logs(file=True, steps=3, tensorboard=tmp_path / "runs")
+    path = stop_at_each_step(this, tmp_path / "checkpoints", logs)
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name == f"{path.stem}-{identity(this)}"
     events = reading.EventAccumulator(str(folder)).Reload()

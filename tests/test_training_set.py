@@ -51,7 +51,7 @@ def tasks(folder: Path, images: int, recipe: str) -> list[TrainTask]:
         limit=None,
         deadline=0.0,
         overwrite=False,
-        logging=NO_LOGS,
+        logs=NO_LOGS,
     )
 
 

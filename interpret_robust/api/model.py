@@ -19,7 +19,7 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier, Features
 from interpret_robust.models.subject import Subject
 from interpret_robust.study.tasks import TrainTask
-from interpret_robust.training.log import Logging
+from interpret_robust.training.log import Logs
 from interpret_robust.training.recipe import change
 from interpret_robust.training.recipe_file import recipe_of
 
@@ -186,7 +186,7 @@ def train(
         device,
         limit,
         overwrite=overwrite,
-        logging=Logging(log, log_steps, None if tensorboard is None else Path(tensorboard)),
+        logs=Logs(log, log_steps, None if tensorboard is None else Path(tensorboard)),
     )
     if not task.is_done():
         task()

@@ -151,9 +151,9 @@ def train(
 
     `irt recipes` lists all fields of the recipes and what they mean; `irt data --help` says what an .npz has to hold.
     """
-    from interpret_robust.training.log import Logging
+    from interpret_robust.training.log import Logs
 
-    logging = Logging(log, log_steps, tensorboard)
+    logs = Logs(log, log_steps, tensorboard)
     folder = make_root(root).checkpoints
     from interpret_robust.study.tasks import do_all  # which loads torch
     from interpret_robust.study.training_set import doubt, tasks_of
@@ -171,7 +171,7 @@ def train(
         limit=limit,
         deadline=deadline_after(time_limit),
         overwrite=overwrite,
-        logging=logging,
+        logs=logs,
     )
     if sentence := doubt(tasks):
         say(sentence)

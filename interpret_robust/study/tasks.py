@@ -26,7 +26,7 @@ from interpret_robust.models.external import subject
 from interpret_robust.models.variants import variant
 from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
 from interpret_robust.training.job import Job
-from interpret_robust.training.log import NO_LOGS, Logging
+from interpret_robust.training.log import NO_LOGS, Logs
 from interpret_robust.training.loop import is_finished, training
 from interpret_robust.training.recipe import Recipe
 
@@ -51,7 +51,7 @@ class TrainTask:
     limit: int | None = None
     deadline: float = math.inf
     overwrite: bool = False
-    logging: Logging = NO_LOGS
+    logs: Logs = NO_LOGS
 
     @property
     def name(self) -> str:
@@ -85,7 +85,7 @@ class TrainTask:
             deadline=self.deadline,
             overwrite=self.overwrite,
             position=position,
-            logging=self.logging,
+            logs=self.logs,
         )
         if ranks.index() > 0:
             return path.name

@@ -9,7 +9,7 @@ from interpret_robust.models.variants import variant
 from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
-from interpret_robust.training.log import Logging
+from interpret_robust.training.log import Logs
 from interpret_robust.training.recipe_file import recipe_of
 
 
@@ -71,7 +71,7 @@ def tasks_of(
     limit: int | None,
     deadline: float,
     overwrite: bool,
-    logging: Logging,
+    logs: Logs,
 ) -> list[TrainTask]:
     """Return a task for each model of `models_of`, by the recipe of a name or file or that of the dataset, with
     overrides.
@@ -88,7 +88,7 @@ def tasks_of(
             limit,
             deadline,
             overwrite,
-            logging,
+            logs,
         )
         for model in models_of(variants, architecture, first_seed, seeds)
     ]

@@ -58,11 +58,11 @@ class Job:
         }
 
 
-def decisive(description: Mapping[str, Any]) -> dict[str, Any]:
+def drop_name(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the weights of a job: its description without its recipe's name, whose numbers stand in it.
 
     Example:
-        >>> decisive({"seed": 0, "recipe": {"name": "mine", "epochs": 4}})
+        >>> drop_name({"seed": 0, "recipe": {"name": "mine", "epochs": 4}})
         {'seed': 0, 'recipe': {'epochs': 4}}
     """
     numbers = {name: value for name, value in description["recipe"].items() if name != "name"}

@@ -17,7 +17,7 @@ from typing import Any
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
-from interpret_robust.training.job import Job, decisive
+from interpret_robust.training.job import Job, drop_name
 
 Row = Mapping[str, Any]
 """The numbers of an epoch or of some steps, by name."""
@@ -28,7 +28,7 @@ ENDING = ".log.jsonl"
 
 
 @dataclass(frozen=True)
-class Logging:
+class Logs:
     """Which logs a training keeps.
 
     Attributes:
@@ -50,17 +50,17 @@ class Logging:
             raise UserError("--tensorboard needs the package tensorboard, which is missing: pip install tensorboard.")
 
 
-NO_LOGS = Logging()
+NO_LOGS = Logs()
 
 
 def identity(job: Job) -> str:
     """Return twelve hexadecimal digits that jobs of other numbers do not share."""
-    return hashlib.sha256(json.dumps(decisive(job.describe()), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(drop_name(job.describe()), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @contextmanager
-def writing(
-    logging: Logging, checkpoint: Path, job: Job, step: int, history: Iterable[Row], *, overwrite: bool
+def open_logs(
+    logs: Logs, checkpoint: Path, job: Job, step: int, history: Iterable[Row], *, overwrite: bool
 ) -> Iterator[Write]:
     """Yield what writes rows to the logs of the training of `checkpoint`, which has done `step` steps.
 
@@ -69,11 +69,13 @@ def writing(
     """
     with ExitStack() as stack:
         writers: list[Write] = []
-        if logging.file:
-            writers.append(stack.enter_context(_lines(log_of(checkpoint), job, step, history, overwrite=overwrite)))
-        if logging.tensorboard:
-            folder = logging.tensorboard / f"{checkpoint.stem}-{identity(job)}"
-            writers.append(stack.enter_context(_events(folder, step)))
+        if logs.file:
+            writers.append(
+                stack.enter_context(_open_lines(log_of(checkpoint), job, step, history, overwrite=overwrite))
+            )
+        if logs.tensorboard:
+            folder = logs.tensorboard / f"{checkpoint.stem}-{identity(job)}"
+            writers.append(stack.enter_context(_open_events(folder, step)))
 
         def write(rows: Iterable[Row]) -> None:
             rows = list(rows)
@@ -89,7 +91,7 @@ def log_of(checkpoint: Path) -> Path:
 
 
 @contextmanager
-def _lines(path: Path, job: Job, step: int, history: Iterable[Row], *, overwrite: bool) -> Iterator[Write]:
+def _open_lines(path: Path, job: Job, step: int, history: Iterable[Row], *, overwrite: bool) -> Iterator[Write]:
     """Yield what adds lines to a file, each of which can be read at once (`tail -F`)."""
     origin = {"model": job.name, "job": identity(job)}
     earlier = {} if overwrite and step == 0 else _read(path, origin, overwrite=overwrite)
@@ -146,7 +148,7 @@ def _read(path: Path, origin: Row, *, overwrite: bool) -> dict[tuple[int, bool],
 
 
 @contextmanager
-def _events(folder: Path, step: int) -> Iterator[Write]:
+def _open_events(folder: Path, step: int) -> Iterator[Write]:
     """Yield what writes rows for TensorBoard, which forgets what earlier runs wrote of later steps."""
     from torch.utils.tensorboard import SummaryWriter
 

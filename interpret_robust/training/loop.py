@@ -37,8 +37,8 @@ from interpret_robust.models.bfloat16 import copy_in_bfloat16
 from interpret_robust.models.folded import fold
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.training.accelerate import accelerate
-from interpret_robust.training.job import Job, decisive
-from interpret_robust.training.log import NO_LOGS, Logging, Row, Write, log_of, writing
+from interpret_robust.training.job import Job, drop_name
+from interpret_robust.training.log import NO_LOGS, Logs, Row, Write, log_of, open_logs
 from interpret_robust.training.objective import FeatureRegularization, Objective, feature_distance, objective
 
 SAVE_EVERY = 15.0
@@ -314,7 +314,7 @@ def train(
     deadline: float = math.inf,
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
-    logging: Logging = NO_LOGS,
+    logs: Logs = NO_LOGS,
 ) -> Path:
     """Train a job to its end and write its checkpoint, going on from where an earlier run stopped.
 
@@ -326,7 +326,7 @@ def train(
         deadline: value of `time.monotonic()` after which to save and stop.
         overwrite: train anew and replace a checkpoint, or an unfinished run of another job, with this name.
         save_every: seconds between saves.
-        logging: which logs to keep while it trains.
+        logs: which logs to keep while it trains.
 
     Returns the checkpoint's path. Raises Stopped at the deadline or on SIGINT or SIGTERM, and UserError
     where the name is taken by another job or the model collapsed.
@@ -341,7 +341,7 @@ def train(
             deadline=deadline,
             overwrite=overwrite,
             save_every=save_every,
-            logging=logging,
+            logs=logs,
         )
         return to_end(steps)[0]
 
@@ -357,7 +357,7 @@ def training(
     overwrite: bool = False,
     save_every: float = SAVE_EVERY,
     position: int | None = None,
-    logging: Logging = NO_LOGS,
+    logs: Logs = NO_LOGS,
 ) -> Generator[None, None, tuple[Path, bool]]:
     """Train as `train` does, one step each time it is asked for one, until `stop` is set.
 
@@ -373,7 +373,7 @@ def training(
             if ranks.index() == 0:
                 state_of(path).unlink(missing_ok=True)
             return path, False
-        yield from _training(job, path, source, device, stop, deadline, overwrite, save_every, position, logging)
+        yield from _training(job, path, source, device, stop, deadline, overwrite, save_every, position, logs)
         return path, True
     finally:
         lock.release()
@@ -394,14 +394,14 @@ def _training(
     overwrite: bool,
     save_every: float,
     position: int | None,
-    logging: Logging,
+    logs: Logs,
 ) -> Generator[None, None, None]:
     """Train and write the checkpoint at `path`, whose lock is held."""
     state_path, is_first = state_of(path), ranks.index() == 0
     if is_first:
         remove_leftovers(path, state_path, log_of(path))
     with devices.preserve_threads():
-        run = Run(job, device, logging.steps)
+        run = Run(job, device, logs.steps)
         earlier = _resume(run, state_path, overwrite=overwrite)
         metadata = {
             "job": job.describe(),
@@ -417,7 +417,7 @@ def _training(
             if is_first:
                 checkpoint.write(state_path, metadata | state, tensors)
 
-        with _first_rank_writing(run, logging, path, overwrite=overwrite) as write:
+        with _open_logs_on_first(run, logs, path, overwrite=overwrite) as write:
             yield from _run_to_end(run, save, write, stop, deadline, save_every, position)
     if is_first:
         metrics = {"training_" + key: run.history[-1][key] for key in ("cross_entropy", "feature_distance", "accuracy")}
@@ -427,15 +427,15 @@ def _training(
 
 
 @contextmanager
-def _first_rank_writing(run: Run, logging: Logging, path: Path, *, overwrite: bool) -> Iterator[Write]:
+def _open_logs_on_first(run: Run, logs: Logs, path: Path, *, overwrite: bool) -> Iterator[Write]:
     """Yield what writes rows to the logs on rank 0, and does nothing on others. An error is raised on all of them."""
     writers: list[Write] = []
     rows = [run.row(epoch) for epoch in run.history]
     with ExitStack() as stack:
 
         def begin() -> None:
-            logs = writing(logging, path, run.job, run.step, rows, overwrite=overwrite)
-            writers.append(stack.enter_context(logs))
+            opening = open_logs(logs, path, run.job, run.step, rows, overwrite=overwrite)
+            writers.append(stack.enter_context(opening))
 
         ranks.from_first(begin)
         yield writers[0] if writers else lambda _: None
@@ -461,7 +461,7 @@ def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
     path = folder / f"{job.name}.safetensors"
     if overwrite or not path.exists():
         return False
-    difference = differences(decisive(checkpoint.read(path).job), decisive(job.describe()))
+    difference = differences(drop_name(checkpoint.read(path).job), drop_name(job.describe()))
     if difference:
         raise UserError(f"{path} was trained otherwise ({difference}): {_WAYS_OUT}")
     return True
@@ -533,7 +533,7 @@ def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
         return b""
     data = state_path.read_bytes()
     try:
-        difference = differences(decisive(checkpoint.parse(state_path, data).job), decisive(job.describe()))
+        difference = differences(drop_name(checkpoint.parse(state_path, data).job), drop_name(job.describe()))
     except UserError:
         if overwrite:
             return b""
