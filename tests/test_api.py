@@ -268,7 +268,7 @@ def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
             r"unknown option of alignment 'sed': did you mean 'seed'",
         ),
         (lambda model: ir.analyze("alignment", model, source="gradent"), "unknown source of maps 'gradent'"),
-        (lambda model: ir.analyze("alignment", model, split="half"), "not 'half'"),
+        (lambda model: ir.analyze("alignment", model, split="half"), "has no split 'half', but train and test"),
         (lambda model: ir.analyze("alignment", model, device="tpu"), "tpu"),
         (lambda model: ir.analyze("alignment", model, noise(shape=(3, 20, 20))), "20"),
         (lambda _: ir.load("torchvision:resnet18", weights="random"), "does not say which images it is for"),

@@ -86,8 +86,8 @@ def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) 
     except Exception as error:
         if "huggingface_hub" in str(error):
             raise UserError(
-                f"timm {timm.__version__} finds no huggingface_hub that it can use: "
-                "pip install --upgrade timm huggingface_hub."
+                f"timm {timm.__version__} finds no huggingface_hub that it can use: pip install 'huggingface_hub<1', "
+                "or a later timm than 1.0.9, which is the one that robustbench needs."
             ) from error
         if name.startswith(TIMM_SOURCES) and (sentence := _sentence(name, error, timm.__version__)):
             raise UserError(sentence) from error
