@@ -19,16 +19,20 @@ my-data = "my_package.data:arrays"                  a function that gives the ar
 import importlib
 import sys
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interpret_robust.core.errors import UserError, first_line
 
+if TYPE_CHECKING:  # slow to import, and most commands ask for no entry point
+    from importlib.metadata import EntryPoint
+
 
 @cache
-def registered(group: str) -> dict[str, EntryPoint]:
+def registered(group: str) -> dict[str, "EntryPoint"]:
     """Return the entry points of `interpret_robust.<group>` by name, without importing what they point at."""
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=f"interpret_robust.{group}")}
 
 
