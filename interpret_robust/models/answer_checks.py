@@ -244,7 +244,9 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     differ each time, or are of half precision, is not judged.
     """
     is_half = any(torch.equal(logits.to(dtype).to(logits), logits) for dtype in (torch.bfloat16, torch.float16))
-    if is_half or not is_same(model(images), logits):
+    with torch.no_grad():
+        again = model(images)
+    if is_half or not is_same(again, logits.detach()):
         return 0.0
     if images[0, 0].numel() > SMALL:
         images = images[: len(images) // 2]
