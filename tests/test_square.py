@@ -1,6 +1,7 @@
 """Random search: the closed form on a linear model, its boxes, its randomness, its squares, a foreign Square attack."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from networks import InDouble, Linear, array, count_passes, pixels, settle
 from test_attacks import CPU, EPS, trained
 from torch import Tensor, nn
 
-from interpret_robust.attacks.norms import TOLERANCE
+from interpret_robust.attacks.ball import Norm
+from interpret_robust.attacks.norms import TOLERANCE, make_ball
 from interpret_robust.attacks.pgd import margin_loss
+from interpret_robust.attacks.proposals import make_proposals
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import streams
@@ -19,8 +22,13 @@ from interpret_robust.models import build
 SHAPE = (3, 6, 8)
 
 
-def search(model: nn.Module, images: Tensor, labels: Tensor, queries: int, eps: float = EPS) -> Tensor:
-    return RandomSearch(eps, queries)(model, images, labels, streams(0, range(len(images))))
+EACH_NORM = pytest.mark.parametrize(("norm", "eps"), [("linf", EPS), ("l2", 0.8), ("l1", 4.0)])
+
+
+def search(
+    model: nn.Module, images: Tensor, labels: Tensor, queries: int, eps: float = EPS, norm: Norm = "linf"
+) -> Tensor:
+    return RandomSearch(eps, queries, norm=norm)(model, images, labels, streams(0, range(len(images))))
 
 
 def of_first_class(count: int) -> Tensor:
@@ -51,6 +59,25 @@ def test_it_finds_the_optimum_of_a_linear_model() -> None:
     assert 0.9 < share[1] <= 1 + 1e-5
 
 
+@pytest.mark.parametrize(("norm", "eps", "least"), [("l2", 0.2, 0.3), ("l1", 0.08, 0.7)])
+def test_it_nears_the_optimum_of_a_linear_model_in_other_norms(norm: Norm, eps: float, least: float) -> None:
+    """The best change gains eps times the dual norm of the weights. Windows of three pixels cannot follow it in L2."""
+    model, images = linear(100.0), pixels(5, *SHAPE, low=0.3, high=0.7)
+    labels, weight = of_first_class(5), model.layer.weight.detach()
+    natural = margin_loss(model(images), labels).detach()
+    dual = 2 if norm == "l2" else math.inf
+    best = torch.stack(
+        [
+            model(images)[:, k] - model(images)[:, 0] + eps * torch.linalg.vector_norm(weight[k] - weight[0], dual)
+            for k in (1, 2)
+        ]
+    ).amax(0)
+    found = [search(model, images, labels, queries, eps, norm) for queries in (10, 60, 400)]
+    share = [array((margin_loss(model(images), labels) - natural) / (best - natural)).mean() for images in found]
+    assert share[0] < share[1] < share[2]
+    assert least < share[2] <= 1 + 1e-5
+
+
 def test_it_stays_in_the_ball_and_among_pixels() -> None:
     model, images = linear(100.0), pixels(9, *SHAPE).round(decimals=1)
     found = search(model, images, of_first_class(9), 40, eps=0.3)
@@ -60,6 +87,37 @@ def test_it_stays_in_the_ball_and_among_pixels() -> None:
     assert change.max() <= 0.3 + TOLERANCE
     inside = (found > 0) & (found < 1)
     torch.testing.assert_close(change[inside], torch.full_like(change[inside], 0.3))  # always at a corner of the ball
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l2", 0.8), ("l2", 3.0), ("l1", 4.0), ("l1", 30.0)])
+@pytest.mark.parametrize("shape", [SHAPE, (1, 9, 4), (2, 2, 11)])
+def test_it_stays_in_the_balls_of_other_norms(norm: Norm, eps: float, shape: tuple[int, ...]) -> None:
+    """Of images with pixels at 0 and 1, also where a window is as large as the image."""
+    ball, images = make_ball(norm, eps), pixels(7, *shape).round(decimals=1)
+    model = Linear(math.prod(shape), classes=3)
+    with torch.no_grad():
+        model.layer.bias[0] += 1000
+    found = search(model, images, of_first_class(7), 60, eps, norm)
+    assert found.dtype == torch.float32
+    assert found.min() >= 0 and found.max() <= 1
+    lengths = ball.length(found - images)
+    assert (lengths <= eps + ball.tolerance(math.prod(shape))).all()
+    assert (lengths > 0.3 * eps).all()
+
+
+@EACH_NORM
+def test_each_query_is_kept_where_it_lowers_the_margin(norm: Norm, eps: float) -> None:
+    model, images, queries = linear(100.0), pixels(1, *SHAPE), 50
+    seen: list[tuple[float, Tensor]] = []
+    with torch.no_grad():
+        model.register_forward_hook(
+            lambda _, given, logits: seen.append((margin_loss(logits, of_first_class(1)).item(), given[0].clone()))
+        )
+        found = search(model, images, of_first_class(1), queries, eps, norm)
+    assert len(seen) == queries
+    losses, kept = zip(*seen, strict=True)
+    assert torch.equal(found, kept[int(np.argmax(losses))])
+    assert max(losses) > losses[0]
 
 
 def test_each_proposal_is_one_square_away_from_the_best_so_far_and_the_best_is_kept() -> None:
@@ -85,9 +143,8 @@ def test_each_proposal_is_one_square_away_from_the_best_so_far_and_the_best_is_k
 
 def test_squares_reach_every_pixel_and_color() -> None:
     images = torch.full((400, *SHAPE), 0.5)
-    attack = RandomSearch(0.25, 10_000)
     drawn = torch.rand(400, 2 + SHAPE[0], generator=torch.Generator().manual_seed(0))
-    changed = attack._propose(images, images, drawn, side=2) - images
+    changed = make_proposals("linf", make_ball("linf", 0.25)).propose(images, images, drawn, side=2) - images
     assert array((changed != 0).flatten(2).sum(2)).tolist() == [[4.0] * 3] * 400
     often = array((changed != 0)[:, 0].double().mean(0))
     assert often.min() > 0 and often[1:-1, 1:-1].std() < 0.03
@@ -115,6 +172,7 @@ def test_it_takes_no_gradient_and_stops_where_it_has_won() -> None:
     assert (passes.gradient, passes.forward) == (0, 1)
 
 
+@EACH_NORM
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
@@ -123,11 +181,13 @@ def test_it_takes_no_gradient_and_stops_where_it_has_won() -> None:
     ],
     ids=["linear", "small network in float64"],
 )
-def test_an_outcome_depends_on_its_image_and_its_stream_alone(model: nn.Module, shape: tuple[int, ...]) -> None:
+def test_an_outcome_depends_on_its_image_and_its_stream_alone(
+    model: nn.Module, shape: tuple[int, ...], norm: Norm, eps: float
+) -> None:
     images = pixels(7, *shape)
     labels = model(images).argmax(1)
     labels[2] = (labels[2] + 1) % 3  # one that is wrong from the start
-    attack, order = RandomSearch(EPS, 20), [4, 0, 6, 2]
+    attack, order = RandomSearch(eps, 20, norm=norm), [4, 0, 6, 2]
     whole = attack(model, images, labels, streams(3, range(7)))
     some = attack(model, images[order], labels[order], streams(3, order))
     assert torch.equal(some, whole[order])
@@ -143,20 +203,38 @@ def test_modes_and_random_state_are_left_as_found() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("values", [{"eps": 8.0}, {"queries": 0}, {"p_init": 0.0}, {"eps": math.nan}])
-def test_what_is_out_of_range_is_said(values: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="there must be a query"):
-        RandomSearch(**{"eps": 0.1, "queries": 5, **values})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"eps": 8.0}, "eps is 8: it must lie within 0 and 1"),
+        ({"eps": math.nan}, "eps is nan: it must lie within 0 and 1"),
+        ({"eps": -1.0, "norm": "l2"}, "eps is -1: it must not be negative"),
+        ({"norm": "l3"}, "unknown norm 'l3'"),
+        ({"queries": 0}, "there must be a query"),
+        ({"p_init": 0.0}, "p_init must lie above 0"),
+    ],
+)
+def test_what_is_out_of_range_is_said(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        RandomSearch(**{"eps": 0.1, "queries": 5, **values})
 
 
-def test_robust_accuracy_agrees_with_torchattacks() -> None:
+def test_a_ball_that_holds_all_images_is_said() -> None:
+    with pytest.raises(UserError, match="in L2 no two images of 144 numbers"):
+        search(linear(0.4), pixels(2, *SHAPE), of_first_class(2), 5, 12.1, "l2")
+
+
+@pytest.mark.parametrize(("norm", "theirs_norm", "eps"), [("linf", "Linf", 2 * EPS), ("l2", "L2", 3.0)])
+def test_robust_accuracy_agrees_with_torchattacks(norm: Norm, theirs_norm: str, eps: float) -> None:
     """The same number of queries, other random numbers: images that only one of the two breaks are a fair coin."""
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = trained()
     assert images.device == CPU
-    ours = search(model, images, labels, 100, eps=2 * EPS)
+    ours = search(model, images, labels, 100, eps, norm)
     with torch.random.fork_rng(devices=[]):
-        theirs = torchattacks.Square(model, eps=2 * EPS, n_queries=100, loss="margin")(images, labels)
+        theirs = torchattacks.Square(model, norm=theirs_norm, eps=eps, n_queries=100, loss="margin", seed=0)(
+            images, labels
+        )
     with torch.no_grad():
         natural, *right = [array(model(found).argmax(1) == labels) > 0 for found in (images, ours, theirs)]
     ours_right, theirs_right = (natural & found for found in right)
