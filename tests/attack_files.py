@@ -99,14 +99,14 @@ def random(folder: Path, models: Sequence[Model], seed: int, images: int = 23, *
     return attacked(folder, models, natural, rng.random((images, 2, count, len(models))) < shares, **other)
 
 
-def autoattacked(folder: Path, model: Model, right: AnyArray, *, eps: float = 8 / 255) -> Result:
+def autoattacked(folder: Path, model: Model, right: AnyArray, *, eps: float = 8 / 255, **ball: str) -> Result:
     """A file of AutoAttack on the first images of those of `attacked`: which (N,) are right after it."""
     name, label = name_of(model), np.arange(len(right), dtype=np.int16) % 10
     job = {"dataset": "cluttered-digits", "architecture": "small", "variant": model[0], "seed": model[1]}
     config: dict[str, Any] = {
         "checkpoint": {"name": name, "sha256": f"hash of {name}", "job": job | {"recipe": {"name": "quick"}}},
         "data": {"dataset": "cluttered-digits", "split": "test", "images": len(right), "sha256": f"first {len(right)}"},
-        "settings": {"eps": eps, "attacks": "apgd-ce", "seed": 0},
+        "settings": {"eps": eps, "attacks": "apgd-ce", "seed": 0, **ball},
         "local_grid": [8, 8],
     }
     answers = np.where(right, label, 10).astype(np.int16)

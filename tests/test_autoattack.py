@@ -1,8 +1,9 @@
 """AutoAttack through the library: closed forms, its cost, what it leaves as it was; and our check of its result."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,55 +16,70 @@ from networks import Linear, count_passes, pixels
 from scipy import stats
 from torch import Tensor
 
-from interpret_robust import analyses
+from interpret_robust import analyses, figures
 from interpret_robust.analyses.autoattack import ANALYSIS, AutoAttack, AutoAttackSettings, prepare
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attacks.norms import TOLERANCE
+from interpret_robust.attacks.ball import Norm
+from interpret_robust.attacks.norms import TOLERANCE, make_ball
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
-from interpret_robust.results.autoattack_tables import comparable, ours_beside, weaker_than_ours
+from interpret_robust.results.autoattack_tables import (
+    comparable,
+    ours_beside,
+    right_under_autoattack,
+    weaker_than_ours,
+)
 from interpret_robust.results.hdf5 import Result
 
 torchattacks = pytest.importorskip("torchattacks")
 
 SHAPE = (3, 4, 5)
+SHAPES: dict[Norm, tuple[int, int, int]] = {"linf": SHAPE, "l2": (2, 10, 9)}  # what Square takes in L2
 JOB = {"recipe": {"eps": 8 / 255}}
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
-def radii(model: Linear, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A linear model's classes (N,), and the smallest l-infinity change (N,) that moves each image out of its class.
+def radii(model: Linear, images: Tensor, norm: Norm = "linf") -> tuple[Tensor, Tensor]:
+    """A linear model's classes (N,), and the smallest change (N,) that moves each image out of its class.
 
-    The nearest of the planes between the class and another: the difference of logits over the L1 norm of that of
+    The nearest of the planes between the class and another: the difference of logits over the dual norm of that of
     weights, while no pixel meets 0 or 1.
     """
     weight, logits = model.layer.weight.detach(), model(images).detach()
     label = logits.argmax(1)
     apart = logits.gather(1, label[:, None]) - logits
-    norms = (weight[label][:, None] - weight[None]).abs().sum(2)
+    norms = torch.linalg.vector_norm(weight[label][:, None] - weight[None], 1 if norm == "linf" else 2, dim=2)
     distance = torch.where(norms > 0, apart / norms, torch.inf)
     return label, distance.amin(1)
 
 
-def attack(eps: float, classes: int, attacks: str = ",".join(STANDARD), seed: int = 0) -> AutoAttack:
-    return AutoAttack(torchattacks, AutoAttackSettings(eps, attacks, seed).resolve(JOB), classes)
+def attack(
+    eps: float, classes: int, attacks: str = ",".join(STANDARD), seed: int = 0, norm: Norm = "linf"
+) -> AutoAttack:
+    return AutoAttack(torchattacks, AutoAttackSettings(eps, attacks, seed, norm).resolve(JOB), classes)
 
 
-@pytest.mark.parametrize("classes", [4, 12])
-def test_of_a_linear_model_just_the_images_break_that_have_a_plane_in_the_ball(classes: int) -> None:
-    model, images = Linear(60, classes), pixels(60, *SHAPE, seed=1, low=0.3, high=0.7)
-    label, distance = radii(model, images)
+@pytest.mark.parametrize(
+    ("norm", "classes", "attacks"),
+    [("linf", 4, STANDARD), ("linf", 12, STANDARD), ("l2", 4, STANDARD[:3])],  # Square in L2 takes too long here
+)
+def test_of_a_linear_model_just_the_images_break_that_have_a_plane_in_the_ball(
+    norm: Norm, classes: int, attacks: Sequence[str]
+) -> None:
+    shape = SHAPES[norm]
+    model, images = Linear(math.prod(shape), classes), pixels(60, *shape, seed=1, low=0.3, high=0.7)
+    label, distance = radii(model, images, norm)
     eps = float(distance.median())
     clear = ((distance / eps - 1).abs() > 0.05).nonzero()[:, 0]
     images, label, distance = images[clear], label[clear], distance[clear]
     breaks = distance < eps
     assert 10 < breaks.sum() < len(breaks) - 10
-    *_, last = found = attack(eps, classes)(model, images, label, 0)
+    *_, last = found = attack(eps, classes, ",".join(attacks), norm=norm)(model, images, label, 0)
     assert torch.equal(model(last).argmax(1) != label, breaks)
-    change = (last - images).flatten(1).abs().amax(1)
+    change = make_ball(norm, eps).length(last - images)
     assert (change[~breaks] == 0).all()
     assert (change[breaks] > distance[breaks] - 1e-5).all()
     assert change.max() <= eps + TOLERANCE
@@ -110,9 +126,27 @@ def test_the_same_batch_gives_the_same_images_and_nothing_else_is_touched() -> N
     assert not torch.equal(first, attack(eps, 5, "square", seed=1)(model, images, label, 250)[-1])
 
 
+@pytest.mark.parametrize("name", STANDARD)
+def test_each_attack_is_told_the_norm(name: str) -> None:
+    """Each alone breaks images in the L2 ball, by a change that is shorter in L2 than that in l-infinity."""
+    shape, eps = SHAPES["l2"], 0.8
+    model, images = Linear(math.prod(shape), 4), pixels(12, *shape, seed=1, low=0.3, high=0.7)
+    label, distance = radii(model, images, "l2")
+    (last,) = attack(eps, 4, name, norm="l2")(model, images, label, 0)
+    broken = model(last).argmax(1) != label
+    assert broken.any() and (distance[broken] < eps).all()
+    (in_linf,) = attack(eps, 4, name)(model, images, label, 0)
+    length, longer = (make_ball("l2", eps).length(found - images)[broken] for found in (last, in_linf))
+    assert length.max() <= eps + 1e-6
+    assert (longer > 1.05 * length).all()
+
+
 def test_settings_follow_the_training() -> None:
     found = AutoAttackSettings().resolve(JOB)
-    assert (found.eps, found.names()) == (8 / 255, STANDARD)
+    assert (found.eps, found.norm, found.names()) == (8 / 255, "linf", STANDARD)
+    in_l2 = AutoAttackSettings().resolve({"recipe": {"eps": 0.5, "norm": "l2"}})
+    assert (in_l2.eps, in_l2.norm) == (0.5, "l2")
+    assert AutoAttackSettings(0.1).resolve({"recipe": {"eps": 0.5, "norm": "l2"}}).norm == "linf"
     assert AutoAttackSettings(0.1, " square, fab-t,square").resolve(JOB).names() == ("square", "fab-t")
 
 
@@ -120,6 +154,8 @@ def test_settings_follow_the_training() -> None:
     ("given", "told"),
     [
         ({"eps": 8.0}, "eps is 8: it must lie within 0 and 1"),
+        ({"eps": 12.0, "norm": "l1"}, "norm is l1: AutoAttack is run by torchattacks"),
+        ({"norm": "l2"}, "norm is l2 and the radius of the model's training is in linf: give another with it"),
         ({"seed": -1}, "seed is -1: it must not be negative"),
         ({"attacks": "apgd-ce,sqare"}, "unknown attack 'sqare': did you mean 'square'?"),
         ({"attacks": ""}, "unknown attack ''"),
@@ -131,10 +167,10 @@ def test_nonsense_gets_a_sentence(given: dict[str, Any], told: str) -> None:
     assert told in str(error.value)
 
 
-def work_on(classes: int, attacks: str = ",".join(STANDARD)) -> Work:
+def work_on(classes: int, attacks: str = ",".join(STANDARD), shape: tuple[int, int, int] = SHAPE, **ball: Any) -> Work:
     """As much of a piece of work as `prepare` looks at."""
-    settings = AutoAttackSettings(attacks=attacks).resolve(JOB)
-    dataset = SimpleNamespace(name="few", class_names=tuple(range(classes)))
+    settings = AutoAttackSettings(attacks=attacks, **ball).resolve(JOB)
+    dataset = SimpleNamespace(name="few", class_names=tuple(range(classes)), image_shape=shape)
     return cast(Work, SimpleNamespace(dataset=dataset, settings=settings))
 
 
@@ -144,6 +180,22 @@ def test_without_the_library_the_command_that_installs_it_is_told(monkeypatch: p
     with pytest.raises(UserError) as error:
         prepare(work_on(4))
     assert str(error.value).endswith("`pip install 'interpret-robust[autoattack]'`.")
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 14, 14), (3, 16, 40)])
+def test_images_on_which_square_fails_in_l2_are_refused(shape: tuple[int, int, int]) -> None:
+    state = torch.random.get_rng_state()
+    with pytest.raises(UserError, match=f"does not work on images of {shape[1]}x{shape[2]} pixels: use --attacks"):
+        prepare(work_on(4, shape=shape, eps=0.5, norm="l2"))
+    prepare(work_on(4, "apgd-ce,apgd-t,fab-t", shape, eps=0.5, norm="l2"))
+    prepare(work_on(4, shape=shape))
+    prepare(work_on(4, shape=(3, 32, 32), eps=0.5, norm="l2"))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_ball_that_holds_all_images_is_refused() -> None:
+    with pytest.raises(UserError, match="in L2 no two images of 192 numbers"):
+        prepare(work_on(4, shape=(3, 8, 8), eps=14.0, norm="l2"))
 
 
 def test_three_classes_are_too_few_for_one_of_the_attacks() -> None:
@@ -157,14 +209,16 @@ def test_three_classes_are_too_few_for_one_of_the_attacks() -> None:
     assert (model(attack(eps, 3, rest)(model, images, label, 0)[-1]).argmax(1) != label).all()
 
 
-def fake(name: str, right: list[int], *, eps: float = 0.1, sha256: str = "m", split: str = "test") -> Result:
+def fake(
+    name: str, right: list[int], *, eps: float = 0.1, sha256: str = "m", split: str = "test", **ball: str
+) -> Result:
     """A file of images of class 0, answered 0 where `right` and else 1; of the attack table under two attacks."""
     answers = 1 - np.array(right)
     prediction = answers[:, None] if name == "autoattack" else np.stack([answers, 0 * answers], 1)[:, None, :, None]
     columns = {"label": 0 * answers, "prediction": prediction, "prediction_natural": 0 * answers[:, None]}
     config = {
         "checkpoint": {"sha256": sha256, "name": "model"},
-        "settings": {"eps": eps},
+        "settings": {"eps": eps, **ball},
         "data": {"dataset": "data", "split": split},
     }
 
@@ -213,6 +267,7 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
     "ours",
     [
         fake("robustness", OURS, eps=0.2),
+        fake("robustness", OURS, norm="l2"),
         fake("robustness", OURS, sha256="n"),
         fake("robustness", OURS, split="train"),
         fake("robustness", OURS[:9]),
@@ -221,8 +276,10 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
 def test_what_cannot_be_compared_is_not(ours: Result) -> None:
     theirs = fake("autoattack", THEIRS)
     assert comparable(theirs, fake("robustness", OURS))
+    assert comparable(fake("autoattack", THEIRS, norm="l2"), fake("robustness", OURS, norm="l2"))
+    assert not comparable(fake("autoattack", THEIRS, norm="l2"), fake("robustness", OURS))
     assert not comparable(theirs, ours)
-    with pytest.raises(UserError, match="are not of the same model, images and eps"):
+    with pytest.raises(UserError, match="are not of the same model, images and ball"):
         weaker_than_ours(theirs, ours)
 
 
@@ -251,8 +308,7 @@ def folder(
 
 def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[..., Result], digits: Dataset) -> None:
     result = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
-    settings = AutoAttackSettings(**result.config["settings"])
-    assert asdict(settings) == {"eps": 2 / 255, "attacks": "apgd-ce", "seed": 0}
+    assert result.config["settings"] == {"eps": 2 / 255, "attacks": "apgd-ce", "seed": 0}
     model = checkpoint.read(result.path.parent / f"{result.config['checkpoint']['name']}.safetensors").model(
         torch.device("cpu")
     )
@@ -272,6 +328,27 @@ def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[...,
     assert 0 < broken < 16
     assert result["accuracy/after"][0, 0] == 1 - broken / 16
     assert ANALYSIS.table_row(result).keys() == {"natural", "after apgd-ce", "images"}
+
+
+def test_in_l2_it_is_set_beside_our_worst_case_in_l2(folder: Callable[..., Result]) -> None:
+    """Of a trained network: each breaks one image at most that the other does not."""
+    ball: dict[str, Any] = {"eps": 0.25, "norm": "l2"}
+    theirs = folder("autoattack", 12, attacks="apgd-ce", **ball)
+    assert theirs.config["settings"] == {"attacks": "apgd-ce", "seed": 0, **ball}
+    length, right = theirs["per_image/perturbation"], right_under_autoattack(theirs)
+    assert 0 < right.sum() < 12
+    assert length.max() <= 0.25 + 1e-5 and (length[~right] > 0.2).all() and (length[right] == 0).all()
+    folder("robustness", 12, eps=0.25, pgd="2", cw="none")  # in l-infinity
+    assert ours_beside(theirs) is None
+    ours = folder("robustness", 12, pgd="20", cw="20", **ball)
+    found = ours_beside(theirs)
+    assert found is not None and found.path == ours.path
+    pair = weaker_than_ours(theirs, ours)
+    assert pair.only_autoattack <= 1 and pair.only_ours <= 1
+    ((_, (row,)),) = [printing.rows_of([theirs])]
+    assert row["only ours breaks"] == str(pair.only_ours)
+    drawing = figures.get("autoattack").draw([theirs])
+    assert "AutoAttack at L2 eps 0.25" in drawing.caption
 
 
 def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def table(folder: Path, *, model: Any = AT, copy: Any = None, copy_right: int = 
 
 
 def masked(
-    folder: Path, changed: dict[str, AnyArray] | None = None, *, eps: float = 8 / 255, sha256: str = ""
+    folder: Path, changed: dict[str, AnyArray] | None = None, *, eps: float = 8 / 255, sha256: str = "", **ball: str
 ) -> Result:
     """A file of `masking` of an honest model but for what is `changed`: which images are right, or shares of zeros."""
     config: dict[str, Any] = {
@@ -67,7 +67,7 @@ def masked(
             "job": {"dataset": "cluttered-digits", "architecture": "small", "variant": "at", "seed": 0},
         },
         "data": {"dataset": "cluttered-digits", "split": "test", "images": N, "sha256": "0"},
-        "settings": {"eps": eps, "queries": 10, "seed": 0, "step_size": eps / 4},
+        "settings": {"eps": eps, "queries": 10, "seed": 0, "step_size": eps / 4, **ball},
     }
     label = np.arange(N) % 10
     honest: dict[str, AnyArray] = {
@@ -220,6 +220,7 @@ def test_autoattack_on_some_of_the_images_is_set_against_our_worst_case_on_these
         assert raised(own, honest) == set() and flag("autoattack", own, honest).share.value < 0.02
     for other in (
         autoattacked(tmp_path, AT, np.arange(160) < 130, eps=4 / 255),
+        autoattacked(tmp_path, AT, np.arange(160) < 130, norm="l2"),
         autoattacked(tmp_path, COPY, np.arange(160) < 130),
         autoattacked(tmp_path, AT, np.arange(N + 1) < 130),
     ):
@@ -232,11 +233,17 @@ def test_autoattack_on_some_of_the_images_is_set_against_our_worst_case_on_these
 def test_files_of_other_images_balls_or_weights_are_not_mixed(tmp_path: Path) -> None:
     own = table(tmp_path)
     assert raised(own, masked(tmp_path, {"search": first(120)})) == {"black-box"}
-    for other in ({"eps": 4 / 255}, {"sha256": "another"}):
+    for other in ({"eps": 4 / 255}, {"sha256": "another"}, {"norm": "l2"}):
         # The table cannot say anything of what random search breaks in another ball, or of another network.
         found = masked(tmp_path, {"search": first(120), "one_step": first(120)}, **other)
         assert raised(own, found) == {"one-step"}
     assert "at eps 8/255" in flag("many-steps", own).conditions
+
+
+def test_a_flag_names_the_norm(tmp_path: Path) -> None:
+    found = flag("large-eps", masked(tmp_path, eps=0.5, norm="l2"))
+    assert found.conditions == "200 test images of cluttered-digits at L2 eps 0.5"
+    assert "right under PGD-20 at L2 4; L2 2 is enough" in found.description
 
 
 def test_the_interval_decides_not_the_value(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from interpret_robust import figures
 from interpret_robust.analyses import masking
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.masking import ANALYSIS, MaskingSettings, rows, summarize
+from interpret_robust.attacks.ball import Norm, default_step
+from interpret_robust.attacks.norms import make_ball
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
@@ -53,9 +55,9 @@ def batch(first: int = 0, last: int = N) -> Batch:
     return Batch(images[first:last], labels[first:last], range(first, last), None)
 
 
-def columns(model: Any = None, **part: int) -> dict[str, AnyArray]:
+def columns(model: Any = None, settings: MaskingSettings = SETTINGS, **part: int) -> dict[str, AnyArray]:
     model = model or Bent().eval()
-    found = rows(model, batch(**part), SETTINGS)
+    found = rows(model, batch(**part), settings)
     return {name.removeprefix("per_image/"): values for name, values in found.items()}
 
 
@@ -64,8 +66,15 @@ def predicted(images: Tensor) -> AnyArray:
     return answer
 
 
-def test_each_column_is_that_attack_on_each_image_alone() -> None:
-    found, whole = columns(), batch()
+BALLS: dict[Norm, tuple[float, float]] = {"linf": (EPS, EPS / 4), "l2": (0.12, 0.015), "l1": (0.8, 0.08)}
+"""By norm the radius and the length of a step."""
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_each_column_is_that_attack_on_each_image_alone(norm: Norm) -> None:
+    eps, step = BALLS[norm]
+    settings, ball = MaskingSettings(eps, step, queries=10, norm=norm), make_ball(norm, eps)
+    found, whole = columns(settings=settings), batch()
     for index in range(N):
         image, label = whole.images[index : index + 1], whole.labels[index : index + 1]
 
@@ -74,23 +83,25 @@ def test_each_column_is_that_attack_on_each_image_alone() -> None:
 
         assert found["label"][index] == label.item()
         assert found["prediction_natural"][index] == predicted(image)[0]
-        assert found["prediction_one_step"][index] == after(PGD(EPS, EPS, 1, random_start=False))
-        searched = RandomSearch(EPS, 10)(Bent(), image, label, streams(0, [index], masking.SEARCH))
+        assert found["prediction_one_step"][index] == after(PGD(eps, eps, 1, random_start=False, norm=norm))
+        searched = RandomSearch(eps, 10, norm=norm)(Bent(), image, label, streams(0, [index], masking.SEARCH))
         assert found["prediction_search"][index] == predicted(searched)[0]
         noise = per_image_noise(0, [index], masking.NOISE)
-        draws = [(image + EPS * noise(image)).clamp(0, 1) for _ in range(masking.DRAWS)]
+        draws = [ball.start(image, noise, *ball.bounds(image)) for _ in range(masking.DRAWS)]
         assert found["prediction_noise"][index].tolist() == [predicted(draw)[0] for draw in draws]
         answer = predicted(image)[0]
         for place, factor in enumerate(masking.FACTORS):
             if answer == label.item():
-                answer = after(PGD(factor * EPS, factor * EPS / 4, 20))
+                answer = after(PGD(factor * eps, factor * step, 20, norm=norm))
             assert found["prediction_pgd"][index, place] == answer
     right = found["prediction_pgd"] == found["label"][:, None]
     assert (np.diff(right.sum(0)) <= 0).all() and right[:, 0].sum() > right[:, -1].sum()
 
 
-def test_rows_do_not_depend_on_the_batch() -> None:
-    whole, parts = columns(), [columns(first=0, last=7), columns(first=7)]
+@pytest.mark.parametrize("norm", BALLS)
+def test_rows_do_not_depend_on_the_batch(norm: Norm) -> None:
+    settings = MaskingSettings(*BALLS[norm], queries=10, norm=norm)
+    whole, *parts = [columns(settings=settings, **part) for part in ({}, {"first": 0, "last": 7}, {"first": 7})]
     for name, values in whole.items():
         np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values, err_msg=name)
 
@@ -154,11 +165,22 @@ def test_statistics_by_hand() -> None:
 )
 def test_balls_grow_until_one_covers_all_images(eps: float, factors: tuple[int, ...], largest: float) -> None:
     settings = MaskingSettings().resolve({"recipe": {"eps": eps}})
-    assert settings.factors() == factors
+    assert settings.factors(100) == factors
     last = settings.pgd(factors[-1])
     assert last.eps == pytest.approx(largest)
     assert last.step_size == pytest.approx(factors[-1] * eps / 4)
     assert settings.pgd(1) == PGD(eps, eps / 4, 20)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "factors"),
+    [("l2", 1.25, (1, 2, 4, 8)), ("l2", 1.3, (1, 2, 4)), ("l1", 30.0, (1, 2)), ("l1", 90, (1,))],
+)
+def test_in_other_norms_no_ball_covers_all_images(norm: Norm, eps: float, factors: tuple[int, ...]) -> None:
+    """Of a hundred numbers two images are 10 apart in L2 and 100 in L1 at most."""
+    settings = MaskingSettings().resolve({"recipe": {"eps": eps, "norm": norm}})
+    assert settings.factors(100) == factors
+    assert settings.pgd(factors[-1]) == PGD(factors[-1] * eps, factors[-1] * default_step(eps, norm), 20, norm=norm)
 
 
 def test_a_search_without_queries_is_refused() -> None:
@@ -182,6 +204,31 @@ def analyzed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fac
         device=torch.device("cpu"),
     )
     return hdf5.read(work.run(), "masking/1")
+
+
+def test_tables_and_pictures_name_the_norm(digits: Dataset, analyzed: Result, tmp_path: Path) -> None:
+    name = analyzed.config["checkpoint"]["name"]
+    work = Work(
+        ANALYSIS,
+        checkpoint.read(analyzed.path.parent / f"{name}.safetensors"),
+        digits,
+        tmp_path,
+        settings=MaskingSettings(0.5, queries=3, norm="l2"),
+        split="train",
+        limit=6,
+        device=torch.device("cpu"),
+    )
+    result = hdf5.read(work.run(), "masking/1")
+    assert "l2" in result.path.name
+    assert "PGD-20 at L2 4" in ANALYSIS.table_row(result)
+    drawing = figures.get("masking").draw([result])
+    assert "Right, at L2 eps 0.5: natural images" in drawing.caption
+    (numbers,) = drawing.numbers.values()
+    assert numbers["radii"] == ["L2 0.5", "L2 1", "L2 2", "L2 4"]
+    left, right = drawing.figure.axes
+    assert left.get_xlabel() == "L2 radius of PGD-20"
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["0", "0.5", "1", "2", "4"]
+    assert right.get_xlabel() == "accuracy at L2 0.5, %"
 
 
 def test_the_table_and_the_picture_show_the_files_numbers(analyzed: Result) -> None:

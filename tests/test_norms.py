@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interpret_robust import cli
 from interpret_robust.analyses import get
+from interpret_robust.analyses.autoattack import AutoAttackSettings
 from interpret_robust.analyses.engine.naming import file_path
 from interpret_robust.analyses.engine.settings import AttackSettings
 from interpret_robust.analyses.masking import MaskingSettings
@@ -448,7 +449,11 @@ def test_a_ball_is_written_with_its_norm() -> None:
         (lambda: PGD(61.0, norm="l1")(*pair(2)), "farther apart than 60, so give less"),
         (lambda: APGD(0.5, norm="l1"), "APGD is for linf and l2"),
         (lambda: TableSettings(0.5, norm="l1", apgd="5").resolve({}), "APGD is for linf and l2"),
-        (lambda: MaskingSettings(0.5, norm="l2").resolve({}), "masking asks in the l-infinity ball"),
+        (lambda: MaskingSettings(0.0, norm="l2").resolve({}), "eps is 0, queries 300: both must be above zero"),
+        (
+            lambda: AutoAttackSettings(12.0, norm="l1").resolve({}),
+            "torchattacks, which has all of its attacks in linf and l2",
+        ),
         (lambda: AttackSettings(norm="l2").resolve({"recipe": {"eps": 0.1}}), "such as --eps 0.5"),
         (lambda: AttackSettings(0.1, norm="l3").resolve({}), "unknown norm 'l3': known are l1, l2, linf"),
         (lambda: change(PRESETS["quick"], {"norm": "l2"}), "norm is l2: give a radius in it too, such as eps=0.5"),

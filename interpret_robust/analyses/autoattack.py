@@ -10,6 +10,7 @@ The library draws its random numbers for a batch at once, so that an image's out
 a batch depends on the setting and on the batch's first image: the same batch size gives the same file.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
@@ -22,6 +23,8 @@ from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings, Settings
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.apgd import MOST_TARGETS
+from interpret_robust.attacks.ball import Norm
+from interpret_robust.attacks.norms import Ball, check_reach
 from interpret_robust.attacks.pgd import batch_norm_mode, check_adversarial, margin_loss
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, unknown
@@ -43,7 +46,7 @@ SCHEMA = Schema(
         Column("per_image/prediction_natural", "i2", "class of the natural image"),
         Column("per_image/prediction", "i2", "class after this attack and all before it", ("attack",)),
         Column("per_image/margin", "f4", "true logit minus the best other, after all attacks"),
-        Column("per_image/perturbation", "f4", "largest pixel change, in [0, 1]; 0 where no attack succeeded"),
+        Column("per_image/perturbation", "f4", "length of the change in the ball's norm; 0 where no attack succeeded"),
     ),
     summary=(
         interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %"),
@@ -63,20 +66,24 @@ ITERATIONS, QUERIES = 100, 5000
 """Of the standard version."""
 
 
-def _apgd_ce(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:  # noqa: ARG001
-    return library.APGD(model, eps=eps, steps=ITERATIONS, loss="ce", seed=seed)
+LIBRARY_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
+"""What the library calls the norms in which it has all four attacks."""
 
 
-def _apgd_t(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:
-    return library.APGDT(model, eps=eps, steps=ITERATIONS, n_classes=_aimed_at(classes), seed=seed)
+def _apgd_ce(library: Any, model: nn.Module, classes: int, **ball: Any) -> Any:  # noqa: ARG001
+    return library.APGD(model, steps=ITERATIONS, loss="ce", **ball)
 
 
-def _fab_t(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:
-    return library.FAB(model, eps=eps, steps=ITERATIONS, multi_targeted=True, n_classes=_aimed_at(classes), seed=seed)
+def _apgd_t(library: Any, model: nn.Module, classes: int, **ball: Any) -> Any:
+    return library.APGDT(model, steps=ITERATIONS, n_classes=_aimed_at(classes), **ball)
 
 
-def _square(library: Any, model: nn.Module, eps: float, classes: int, seed: int) -> Any:  # noqa: ARG001
-    return library.Square(model, eps=eps, n_queries=QUERIES, resc_schedule=False, seed=seed)
+def _fab_t(library: Any, model: nn.Module, classes: int, **ball: Any) -> Any:
+    return library.FAB(model, steps=ITERATIONS, multi_targeted=True, n_classes=_aimed_at(classes), **ball)
+
+
+def _square(library: Any, model: nn.Module, classes: int, **ball: Any) -> Any:  # noqa: ARG001
+    return library.Square(model, n_queries=QUERIES, resc_schedule=False, **ball)
 
 
 def _aimed_at(classes: int) -> int:
@@ -84,13 +91,13 @@ def _aimed_at(classes: int) -> int:
     return min(classes, MOST_TARGETS + 1)
 
 
-ATTACKS: dict[str, Callable[[Any, nn.Module, float, int, int], Any]] = {
+ATTACKS: dict[str, Callable[..., Any]] = {
     "apgd-ce": _apgd_ce,
     "apgd-t": _apgd_t,
     "fab-t": _fab_t,
     "square": _square,
 }
-"""The standard version, in its order."""
+"""The standard version, in its order, each from the library, a model, its classes, and the norm, eps and seed."""
 
 
 @dataclass(frozen=True)
@@ -100,22 +107,39 @@ class AutoAttackSettings(Settings):
     eps: float | None = field(default=None, metadata={"help": "Radius, such as 8/255. [default: that of training]"})
     attacks: str = field(default=",".join(ATTACKS), metadata={"help": "Attacks of AutoAttack to run, in this order."})
     seed: int = field(default=0, metadata={"help": "Seed of the attacks, from which each batch gets its own."})
+    norm: str | None = field(
+        default=None, metadata={"help": "Norm of --eps: linf or l2. [default: that of training]", "newer": "linf"}
+    )
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings for a checkpoint's job.
 
-        Raises UserError for another radius, seed or attack than there is.
+        Raises UserError for another radius, norm, seed or attack than there is.
         """
-        settings, ball = super().resolve(job), BallSettings(self.eps, norm="linf").resolve(job)
+        settings, ball = super().resolve(job), BallSettings(self.eps, norm=self.norm).resolve(job)
+        if ball.norm_name not in LIBRARY_NORMS:
+            raise UserError(
+                f"norm is {ball.norm_name}: AutoAttack is run by torchattacks, which has all of its attacks in "
+                f"{' and '.join(LIBRARY_NORMS)} alone; `irt evaluate` attacks in every norm."
+            )
         names = [name.strip() for name in self.attacks.split(",")]
         for name in names:
             if name not in ATTACKS:
                 raise unknown("attack", name, ATTACKS)
-        return replace(settings, eps=ball.eps, attacks=",".join(dict.fromkeys(names)))
+        return replace(settings, eps=ball.eps, norm=ball.norm, attacks=",".join(dict.fromkeys(names)))
 
     def names(self) -> tuple[str, ...]:
         """Return the attacks of resolved settings."""
         return tuple(self.attacks.split(","))
+
+    def ball(self) -> Ball:
+        """Return the ball of resolved settings."""
+        return BallSettings(self.eps, norm=self.norm).ball()
+
+    @property
+    def norm_name(self) -> Norm:
+        """Return the norm of resolved settings."""
+        return BallSettings(norm=self.norm).norm_name
 
 
 class AutoAttack(NamedTuple):
@@ -133,10 +157,11 @@ class AutoAttack(NamedTuple):
         """
         seed = int(np.random.SeedSequence([self.settings.seed, first]).generate_state(1)[0])
         devices = [images.device] if images.device.type == "cuda" else []
+        ball = {"norm": LIBRARY_NORMS[self.settings.norm_name], "eps": self.settings.ball().eps, "seed": seed}
         iterates, adversarial = [], images.contiguous()  # FAB views what it is given
         with torch.random.fork_rng(devices), batch_norm_mode(model, "eval"):
             for name in self.settings.names():
-                attack = ATTACKS[name](self.library, model, self.settings.eps or 0.0, self.classes, seed)
+                attack = ATTACKS[name](self.library, model, self.classes, **ball)
                 adversarial = _where_right(attack, model, adversarial, labels)
                 iterates.append(adversarial)
         return iterates
@@ -168,7 +193,29 @@ def prepare(work: Work) -> AutoAttack:
         raise UserError(
             f"apgd-t needs four classes and {work.dataset.name} has {classes}: use --attacks apgd-ce,fab-t,square."
         )
+    channels, height, width = work.dataset.image_shape
+    check_reach(work.settings.norm_name, work.settings.ball().eps, channels * height * width)
+    if work.settings.norm_name == "l2" and "square" in work.settings.names():
+        _check_square(torchattacks, (channels, height, width))
     return AutoAttack(torchattacks, work.settings, classes)
+
+
+def _check_square(library: Any, shape: tuple[int, int, int]) -> None:
+    """Raise UserError where the library's Square in L2 cannot place its windows in images (C, H, W): it is tried.
+
+    See https://github.com/fra31/auto-attack/issues/95.
+    """
+    try:
+        with torch.random.fork_rng([]):
+            layer = nn.Linear(math.prod(shape), 2)
+            layer.weight.data, layer.bias.data = torch.zeros_like(layer.weight), torch.tensor([1.0, 0.0])
+            square = library.Square(nn.Sequential(nn.Flatten(), layer), norm="L2", eps=1.0, n_queries=1, seed=0)
+            square(torch.zeros(1, *shape), torch.tensor([0]))  # which is right, so that the attack begins
+    except (RuntimeError, ZeroDivisionError):
+        raise UserError(
+            f"torchattacks' square in L2 does not work on images of {shape[1]}x{shape[2]} pixels: use --attacks "
+            "apgd-ce,apgd-t,fab-t, and `irt analyze masking` for a random search."
+        ) from None
 
 
 def axes(work: Work) -> Axes:
@@ -179,7 +226,8 @@ def axes(work: Work) -> Axes:
 def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyArray]:
     """Return outcomes of one batch."""
     adversarial = attack(model, batch.images, batch.labels, batch.indices.start)
-    last = check_adversarial(model, adversarial[-1], batch.images, attack.settings.eps or 0.0)
+    ball = attack.settings.ball()
+    last = check_adversarial(model, adversarial[-1], batch.images, ball.eps, attack.settings.norm_name)
     with torch.no_grad():
         natural, answers = model(batch.images), [model(images) for images in adversarial]
     columns = {
@@ -187,7 +235,7 @@ def rows(model: Classifier, batch: Batch, attack: AutoAttack) -> dict[str, AnyAr
         "prediction_natural": predicted_classes(natural),
         "prediction": torch.stack([predicted_classes(logits) for logits in answers], 1),
         "margin": -margin_loss(answers[-1], batch.labels),
-        "perturbation": (last - batch.images).flatten(1).abs().amax(1),
+        "perturbation": ball.length(last - batch.images).float(),
     }
     return {f"per_image/{name}": to_numpy(values) for name, values in columns.items()}
 
@@ -220,9 +268,7 @@ def compare(results: Sequence[Result]) -> list[Table]:
         if robustness
     ]
     return (
-        [Table(tables, "AutoAttack against our own worst case, on the same images within the same eps")]
-        if tables
-        else []
+        [Table(tables, "AutoAttack against our own worst case, on the same images in the same ball")] if tables else []
     )
 
 

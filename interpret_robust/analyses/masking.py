@@ -2,9 +2,11 @@
 
 The accuracy under attacks that need no gradient, random noise and random search, stands beside that under PGD; PGD is
 repeated in larger balls, where it must in the end break everything, and cut down to one step, which must not beat
-many. Gradients that are exactly zero are counted. `irt flags` says which of it gives cause for doubt.
+many. Gradients that are exactly zero are counted. All of it is in the ball of one norm. `irt flags` says which of it
+gives cause for doubt.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -16,6 +18,7 @@ from torch import Tensor
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import BallSettings
 from interpret_robust.analyses.engine.work import Work
+from interpret_robust.attacks.norms import diameter
 from interpret_robust.attacks.pgd import LOSSES, PGD, image_gradient, per_image_noise
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
@@ -27,7 +30,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.names import radius
+from interpret_robust.results.names import growing_radii
 from interpret_robust.results.schema import Column, Schema, interval
 
 FACTORS = (1, 2, 4, 8)
@@ -48,7 +51,7 @@ SCHEMA = Schema(
         Column(
             "per_image/prediction_pgd",
             "i2",
-            "after PGD-20 on the cross-entropy in a ball of so many eps, at most 1; "
+            "after PGD-20 on the cross-entropy in a ball of so many eps, in l-infinity at most 1; "
             "that of the smaller ball where this was already misclassified",
             ("factor",),
         ),
@@ -80,32 +83,37 @@ class MaskingSettings(BallSettings):
     is_shared: ClassVar[bool] = False
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
-        """Resolve as settings of any ball. Raises UserError also for another norm, an empty ball, or no queries."""
+        """Resolve as settings of any ball. Raises UserError also for an empty ball, or no queries."""
         settings = super().resolve(job)
-        if settings.norm != "linf":
-            raise UserError(
-                "masking asks in the l-infinity ball, as its random search does: give --eps without --norm."
-            )
         if settings.eps == 0 or settings.queries < 1:
             raise UserError(f"eps is {settings.eps:g}, queries {settings.queries}: both must be above zero.")
         return settings
 
-    def factors(self) -> tuple[int, ...]:
-        """Return the radii in units of eps: none beyond the first that covers all images."""
-        return tuple(factor for factor in FACTORS if factor == 1 or self._eps * factor < 2)
+    def factors(self, pixels: int) -> tuple[int, ...]:
+        """Return the radii in units of eps, for images of so many numbers.
+
+        In l-infinity none beyond the first that covers all images, in L2 and L1 none that does.
+        """
+        largest = diameter(self.norm_name, pixels)
+        if self.norm_name == "linf":
+            return tuple(factor for factor in FACTORS if factor == 1 or self._eps * factor < 2 * largest)
+        return tuple(factor for factor in FACTORS if factor == 1 or self._eps * factor <= largest)
 
     def pgd(self, factor: int) -> PGD:
-        """Return PGD in the ball of so many eps, at most 1, its steps as much longer."""
+        """Return PGD in the ball of so many eps, in l-infinity at most 1, its steps as much longer."""
         assert self.step_size is not None
-        return PGD(min(1.0, self._eps * factor), self.step_size * factor, STEPS)
+        eps = self._eps * factor
+        return PGD(
+            min(1.0, eps) if self.norm_name == "linf" else eps, self.step_size * factor, STEPS, norm=self.norm_name
+        )
 
     def one_step(self) -> PGD:
-        """Return the fast gradient sign method (Goodfellow et al. 2014, https://arxiv.org/abs/1412.6572)."""
-        return PGD(self._eps, self._eps, 1, random_start=False)
+        """Return one step of eps: in l-infinity the fast gradient sign method (https://arxiv.org/abs/1412.6572)."""
+        return PGD(self._eps, self._eps, 1, random_start=False, norm=self.norm_name)
 
     def search(self) -> RandomSearch:
         """Return random search in the ball."""
-        return RandomSearch(self._eps, self.queries)
+        return RandomSearch(self._eps, self.queries, norm=self.norm_name)
 
     @property
     def _eps(self) -> float:
@@ -115,7 +123,7 @@ class MaskingSettings(BallSettings):
 
 def axes(work: Work) -> Axes:
     """Return draws of noise, and the radii in units of eps."""
-    return {"draw": DRAWS, "factor": work.settings.factors()}
+    return {"draw": DRAWS, "factor": work.settings.factors(math.prod(work.dataset.image_shape))}
 
 
 def rows(model: Classifier, batch: Batch, settings: MaskingSettings) -> dict[str, AnyArray]:
@@ -152,7 +160,7 @@ def _noisy(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor
 def _attack_in_steps(model: Classifier, batch: Batch, settings: MaskingSettings) -> Tensor:
     """Return classes (N, factors) after PGD in growing balls. What a ball holds lies in the next one too."""
     predicted, by_factor = _predict(model, batch.images), []
-    for factor in settings.factors():
+    for factor in settings.factors(batch.images[0].numel()):
         (left,) = torch.where(predicted == batch.labels)
         if len(left):
             noise = per_image_noise(settings.seed, [batch.indices[place] for place in left])
@@ -183,15 +191,14 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
 
 def table_row(result: Result) -> dict[str, str]:
     """Return accuracies of a finished file by attack, and the share of images without any gradient."""
-    eps, queries = (result.config["settings"][name] for name in ("eps", "queries"))
-    largest = min(1, eps * int(result["factor"][-1]))
+    queries = result.config["settings"]["queries"]
     accuracies = {
         "natural": result["accuracy/natural"],
         "noise": result["accuracy/noise_worst"],
         "one step": result["accuracy/one_step"],
         f"PGD-{STEPS}": result["accuracy/pgd"][0],
         f"search, {queries} queries": result["accuracy/search"],
-        f"PGD-{STEPS} at {radius(largest)}": result["accuracy/pgd"][-1],
+        f"PGD-{STEPS} at {growing_radii(result)[-1]}": result["accuracy/pgd"][-1],
     }
     zero = ", ".join(f"{share:.1%}" for share in result["zero/all"][:, 0])
     return {

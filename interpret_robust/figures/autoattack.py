@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, places, radius
+from interpret_robust.results.names import ball, label, places
 
 READS = "autoattack/1"
 
@@ -34,5 +34,5 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def _title(results: Sequence[Result]) -> str:
     first = results[0].config
-    data, eps = first["data"], radius(first["settings"]["eps"])
-    return f"{data['dataset']}, {data['images']} {data['split']} images, AutoAttack at eps {eps}"
+    data = first["data"]
+    return f"{data['dataset']}, {data['images']} {data['split']} images, AutoAttack at {ball(first['settings'])}"

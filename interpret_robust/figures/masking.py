@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from interpret_robust.figures.style import RC, Drawing, color, marker, name_rows, new_figure, stroke
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, radius
+from interpret_robust.results.names import NORMS, ball, growing_radii, job, label, norm
 
 READS = "masking/1"
 
@@ -41,11 +41,11 @@ def draw(results: Sequence[Result]) -> Drawing:
             _draw_row(right, row, result)
         name_rows(right, results)
         right.grid(visible=False, axis="y")
-        right.set(xlim=(-3, 103), xlabel=f"accuracy at {_radii(results[0])[0]}, %")
+        right.set(xlim=(-3, 103), xlabel=f"accuracy at {growing_radii(results[0])[0]}, %")
         handles = [Line2D([], [], color="0.3", linestyle="none", label=name, **mark) for name, mark in MARKS.values()]
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), handletextpad=0, columnspacing=1)
         figure.suptitle(_title(results))
-    numbers = {label(result): _accuracies(result) | {"radii": _radii(result)} for result in results}
+    numbers = {label(result): _accuracies(result) | {"radii": growing_radii(result)} for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 
@@ -56,9 +56,10 @@ def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
         value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T
         axes.plot(value, marker=marker(result), markersize=3, linewidth=1.1, **stroke(result))
         axes.fill_between(range(len(value)), low, high, color=color(job(result)["variant"]), alpha=0.15, lw=0)
-    ticks = ["0", *_radii(results[0])]
+    prefix = NORMS[norm(results[0].config["settings"])]
+    ticks = ["0", *(text.removeprefix(prefix) for text in growing_radii(results[0]))]
     axes.set_xticks(range(len(ticks)), ticks)
-    axes.set(ylim=(-3, 103), xlabel="radius of PGD-20", ylabel="accuracy, %")
+    axes.set(ylim=(-3, 103), xlabel=f"{prefix}radius of PGD-20", ylabel="accuracy, %")
 
 
 def _draw_row(axes: Axes, row: int, result: Result) -> None:
@@ -74,22 +75,17 @@ def _accuracies(result: Result) -> dict[str, Any]:
     return {name: result[f"accuracy/{name}"].tolist() for name in MARKS}
 
 
-def _radii(result: Result) -> list[str]:
-    """Return text such as `8/255`, `16/255`."""
-    return [radius(min(1.0, result.config["settings"]["eps"] * int(factor))) for factor in result["factor"]]
-
-
 def _title(results: Sequence[Result]) -> str:
     data = results[0].config["data"]
     return f"{data['dataset']}, {data['images']} {data['split']} images"
 
 
 def _caption(results: Sequence[Result]) -> str:
-    queries = results[0].config["settings"]["queries"]
+    settings = results[0].config["settings"]
     return (
         f"Accuracy on {_title(results)}. Left: under PGD-20 on the "
         "cross-entropy, against its radius; an image that is broken in one ball counts as broken in every larger one. "
-        f"Right, at eps {_radii(results[0])[0]}: natural images, the worst of several draws of uniform noise, random "
-        f"search of {queries} queries, one step of length eps, and PGD-20. Where gradients show the way, PGD lies "
-        "furthest left. Bands and bars are Wilson 95 % intervals over images."
+        f"Right, at {ball(settings)}: natural images, the worst of several draws of uniform noise, random "
+        f"search of {settings['queries']} queries, one step of length eps, and PGD-20. Where gradients show the way, "
+        "PGD lies furthest left. Bands and bars are Wilson 95 % intervals over images."
     )

@@ -59,7 +59,7 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
     """
     if not comparable(autoattack, robustness):
         raise UserError(
-            f"{autoattack.path} and {robustness.path} are not of the same model, images and eps: "
+            f"{autoattack.path} and {robustness.path} are not of the same model, images and ball: "
             "evaluate the one as the other was."
         )
     their_accuracy = right_under_autoattack(autoattack)
@@ -83,7 +83,7 @@ def comparable(autoattack: Result, robustness: Result) -> bool:
     return bool(
         own_config["checkpoint"]["sha256"] == their_accuracy["checkpoint"]["sha256"]
         and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
-        and norm(own_config["settings"]) == "linf"
+        and norm(own_config["settings"]) == norm(their_accuracy["settings"])
         and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
         and robustness.count >= autoattack.count
         and (robustness["per_image/label"][: autoattack.count] == autoattack["per_image/label"]).all()

@@ -53,6 +53,17 @@ def ball(settings: Mapping[str, Any]) -> str:
     return f"{NORMS[name]}eps {length(settings['eps'], name)}"
 
 
+def growing_radii(result: Result) -> list[str]:
+    """Return the radii of a file whose balls grow by its `factor`, such as `8/255`, `16/255`, or `L2 0.5`, `L2 1`.
+
+    In l-infinity none is above 1, which holds all images.
+    """
+    settings = result.config["settings"]
+    name = norm(settings)
+    radii = [settings["eps"] * int(factor) for factor in result["factor"]]
+    return [f"{NORMS[name]}{length(min(1.0, value) if name == 'linf' else value, name)}" for value in radii]
+
+
 def length(value: float, norm_name: str) -> str:
     """Return a length in a norm as people write it: in 255ths in l-infinity alone."""
     return radius(value) if norm_name == "linf" else f"{value:.3g}"

@@ -18,7 +18,7 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case, targets
 from interpret_robust.results.autoattack_tables import comparable, weaker_than_ours
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, norm, order, radius, recalibration
+from interpret_robust.results.names import ball, growing_radii, norm, order, recalibration
 from interpret_robust.results.tables import Table
 
 READS = {"robustness": "robustness/2", "masking": "masking/1", "autoattack": "autoattack/1"}
@@ -220,8 +220,7 @@ def _large_eps(evidence: _Evidence) -> _Measurement | None:
     masking = evidence.masking
     if masking is None or masking.config["settings"]["eps"] == 0:
         return None
-    eps, factors = masking.config["settings"]["eps"], masking["factor"]
-    radii = [radius(min(1.0, eps * int(factor))) for factor in factors]
+    radii = growing_radii(masking)
     shares = [rate(_pgd(masking, place)) for place in range(len(radii))]
     none_left = [name for name, share in zip(radii, shares, strict=True) if share.value <= FLAGS["large-eps"].threshold]
     radius_text = f"{none_left[0]} is enough to break nearly all" if none_left else "no radius tried breaks nearly all"
