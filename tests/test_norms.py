@@ -14,7 +14,7 @@ from networks import Array, Linear, array, pixels
 from scipy import stats
 from torch import Tensor, nn
 
-from interpret_robust import cli
+from interpret_robust import analyses, cli
 from interpret_robust.analyses import get
 from interpret_robust.analyses.autoattack import AutoAttackSettings
 from interpret_robust.analyses.engine.naming import file_path
@@ -430,6 +430,26 @@ def test_a_ball_is_written_with_its_norm() -> None:
     assert names.ball({"eps": 8 / 255}) == "eps 8/255"
     assert names.ball({"eps": 128 / 255, "norm": "l2"}) == "L2 eps 0.502"
     assert names.ball({"eps": 12.0, "norm": "l1"}) == "L1 eps 12"
+
+
+def test_the_how_to_lists_which_norms_each_analysis_takes() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "how-to.md").read_text(encoding="utf-8")
+    header, _, *lines = text.partition("| analysis | linf |")[2].partition("\n\n")[0].splitlines()
+    columns = ["linf", *(cell.strip() for cell in header.strip(" |").split("|"))]
+    table = {}
+    for line in lines:
+        name, *cells = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        table[name] = dict(zip(columns, cells, strict=True))
+
+    def is_taken(settings: Any, norm: str) -> str:
+        try:
+            return "yes" if settings(eps=0.5, norm=norm).resolve({"variant": "at-att"}).norm == norm else "no"
+        except UserError:
+            return "no"
+
+    attackers = {name: get(name).settings for name in analyses.names() if hasattr(get(name).settings(), "norm")}
+    assert table == {name: {norm: is_taken(kind, norm) for norm in columns} for name, kind in attackers.items()}
+    assert columns == ["linf", "l2", "l1"]
 
 
 # --- nonsense
