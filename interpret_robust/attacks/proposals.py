@@ -66,7 +66,8 @@ class Squares:
 
     def propose(self, best: Tensor, images: Tensor, draws: Tensor, side: int) -> Tensor:
         """Return `best` with one square of each image set anew."""
-        square = _window(*(_offsets(draws[:, axis], side, images.shape[2 + axis]) for axis in (0, 1)), side)
+        rows, columns = (_offsets(draws[:, axis], side, images.shape[2 + axis]) for axis in (0, 1))
+        square = _window(rows, columns, side)
         return torch.where(square, self._corner(images, _signs(draws[:, 2:, None, None])), best)
 
     def _corner(self, images: Tensor, signs: Tensor) -> Tensor:
@@ -158,7 +159,8 @@ def _pattern(side: int, order: int) -> Tensor:
     """
     halves = [sign * _bump(rows, side, order) for sign, rows in ((1, side // 2), (-1, side - side // 2))]
     pattern = torch.cat(halves)
-    return pattern / torch.linalg.vector_norm(pattern, order)
+    length: Tensor = torch.linalg.vector_norm(pattern, order)
+    return pattern / length
 
 
 def _bump(rows: int, columns: int, order: int) -> Tensor:
@@ -170,7 +172,8 @@ def _bump(rows: int, columns: int, order: int) -> Tensor:
         (torch.arange(rows) - middle_row).abs()[:, None], (torch.arange(columns) - middle_column).abs()[None]
     )
     bump = sums[ring]
-    return (bump / torch.linalg.vector_norm(bump, order)).float()
+    length: Tensor = torch.linalg.vector_norm(bump, order)
+    return (bump / length).float()
 
 
 def _tile_side(height: int, width: int) -> int:
