@@ -32,6 +32,7 @@ def attacked(
     recipe: str = "quick",
     eps: float = 8 / 255,
     given: bool = False,
+    **ball: str,
 ) -> Result:
     """A file of the first of `models`, that all of them read; where they were `given`, as by `--matrix`.
 
@@ -59,6 +60,7 @@ def attacked(
             "restarts": right.shape[1],
             "pgd": ",".join(steps["PGD"]) or "none",
             "cw": ",".join(steps["CW"]) or "none",
+            **ball,
         },
         "local_grid": [8, 8],
     }

@@ -269,6 +269,13 @@ def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> Non
     assert {one["table"] for one in numbers(of)} == {"section4.3", "section4.4"}
 
 
+def test_the_papers_attacks_do_not_stand_beside_those_in_another_norm(tmp_path: Path) -> None:
+    own = [random(tmp_path, [("at", 0)], 0, eps=0.5, norm="l2")]
+    (shown, *_) = comparison_tables(own)
+    assert {row["accuracy, %"]: row["at, paper"] for row in shown if row["at, paper"]} == {"natural": "80.79"}
+    assert {row["paper_percent"] for row in numbers(own) if row["attack"] not in ("none", "")} == {""}
+
+
 def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> None:
     assert paper_sources("mine", "narrow") == ()
     of = [random(tmp_path, [("at", 0)], 0, dataset="mine")]

@@ -149,10 +149,13 @@ class AttackTable:
 
     @cached_property
     def paper(self) -> dict[Row, dict[str, ReportedNumber]]:
-        """Return the paper's cells that stand beside these, by row and variant."""
+        """Return the paper's cells that stand beside these, by row and variant; its attacks are in l-infinity alone."""
         sources = paper_sources(job(self.files[0])["dataset"], job(self.files[0])["architecture"])
         cells: dict[Row, dict[str, ReportedNumber]] = {row: {} for row in self.cells}
+        is_linf = labels.norm(self.files[0].config["settings"]) == "linf"
         for row, by_variant in self.cells.items():
+            if not is_linf and row.setting != "natural":
+                continue
             paper_row = row._replace(steps=None) if row == self._untold(row.setting) else row
             for cell in read_reported():
                 if (
