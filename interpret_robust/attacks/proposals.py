@@ -105,9 +105,9 @@ class Windows:
         pattern = _pattern(side, self.order).to(images)
         is_turned, signs = uniform[:, :1, :, :, None, None] < 0.5, _signs(uniform[:, 1:, :, :, None, None])
         tiles = signs * torch.where(is_turned, pattern.T, pattern)  # (N, C, rows, columns, side, side)
-        tiled = tiles.transpose(3, 4).flatten(4, 5).flatten(2, 3)
-        top, left = (height - tiled.shape[2]) // 2, (width - tiled.shape[3]) // 2
-        change = F.pad(tiled, (left, width - tiled.shape[3] - left, top, height - tiled.shape[2] - top))
+        grid = tiles.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+        top, left = (height - grid.shape[2]) // 2, (width - grid.shape[3]) // 2
+        change = F.pad(grid, (left, width - grid.shape[3] - left, top, height - grid.shape[2] - top))
         count = tiles.shape[2] * tiles.shape[3]  # each of length one in each color; of eps, that is times the colors
         return self._project(images, change * (self.ball.eps / count ** (1 / self.order)))
 
@@ -120,20 +120,20 @@ class Windows:
         )
         target, source = _window(rows, columns, side), _window(source_rows, source_columns, side)
         change = best - images
-        own = torch.where(target, change, 0)
-        pattern = _signs(draws[:, 5:, None, None]) * self._placed(rows, columns, draws[:, 4] < 0.5, side)
-        moved = pattern + own / self._length(own)
-        unused = (self.ball.eps**self.order - self._power(change).sum(1, keepdim=True)).clamp_min(0)
-        power = self._power(torch.where(target | source, change, 0)) * channels + unused
-        moved = moved / self._length(moved) * power ** (1 / self.order)
-        return self._project(images, torch.where(target, moved, torch.where(source, 0, change)))
+        old_change = torch.where(target, change, 0)
+        pattern = _signs(draws[:, 5:, None, None]) * self._place_pattern(rows, columns, draws[:, 4] < 0.5, side)
+        content = pattern + old_change / self._length(old_change)
+        rest = (self.ball.eps**self.order - self._power(change).sum(1, keepdim=True)).clamp_min(0)
+        power = self._power(torch.where(target | source, change, 0)) * channels + rest
+        content = content / self._length(content) * power ** (1 / self.order)
+        return self._project(images, torch.where(target, content, torch.where(source, 0, change)))
 
-    def _placed(self, rows: Tensor, columns: Tensor, is_turned: Tensor, side: int) -> Tensor:
+    def _place_pattern(self, rows: Tensor, columns: Tensor, is_turned: Tensor, side: int) -> Tensor:
         """Return the pattern of a window (N, 1, H, W) at places in its rows (N, H) and columns (N, W), else zero."""
         pattern = _pattern(side, self.order).to(rows.device)
         places = rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]
-        either = torch.where(is_turned[:, None, None], pattern.T[places], pattern[places])
-        return torch.where(_window(rows, columns, side), either[:, None], 0)
+        values = torch.where(is_turned[:, None, None], pattern.T[places], pattern[places])
+        return torch.where(_window(rows, columns, side), values[:, None], 0)
 
     def _power(self, change: Tensor) -> Tensor:
         """Return, of each color (N, C, 1, 1), the sum of absolute changes to the power of the order."""
