@@ -178,6 +178,34 @@ def test_a_gate_that_gradients_leave_out_is_doubted_and_by_how_much() -> None:
     assert 0.3 * expected < int(match[1]) / 100 < 1.3 * expected
 
 
+class Twofold(Gate):
+    """A gate whose answer goes through one layer twice, or through two that have one weight."""
+
+    def __init__(self, strength: float, part: Any, layers: int) -> None:
+        super().__init__(strength, part)
+        self.first = self.second = nn.Linear(K, K)
+        if layers == 2:
+            self.second = nn.Linear(K, K)
+            self.second.weight = self.first.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.second(self.first(super().forward(images)))
+        return logits
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradients_are_tried_of_a_network_whose_layers_share_weights(layers: int) -> None:
+    assert doubts_about(seeded(Twofold, 10, Tensor.clone, layers)) == []
+    network = seeded(Twofold, 10, Tensor.detach, layers)
+    parameters = dict(network.named_parameters())
+    values = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    (doubt,) = doubts_about(network)
+    assert "gradients that are not those of its answers" in doubt
+    assert dict(network.named_parameters()).keys() == parameters.keys()
+    assert network.second.weight is network.first.weight is parameters["first.weight"]
+    assert all(torch.equal(tensor, values[name]) for name, tensor in network.named_parameters())
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -271,10 +271,18 @@ def _compare_slopes(model: Classifier, images: Tensor, steps: tuple[float, ...])
     generator = torch.Generator().manual_seed(0)
     nearby = images + JITTER * torch.rand(images.shape, generator=generator).to(images)
     direction = torch.randn(images.shape, generator=generator).to(images)
-    tensors = {name: tensor.to(images) for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    tensors = {
+        name: tensor.detach().to(images)
+        for prefix, module in model.named_modules()  # one that has two names comes once, or it would keep these tensors
+        for name, tensor in (
+            *module.named_parameters(prefix, recurse=False, remove_duplicate=False),
+            *module.named_buffers(prefix, recurse=False, remove_duplicate=False),
+        )
+        if tensor.is_floating_point()
+    }
 
     def answer(pixels: Tensor) -> Tensor:
-        return _project(functional_call(model, tensors, (pixels,)))
+        return _project(functional_call(model, tensors, (pixels,), tie_weights=False))
 
     with torch.enable_grad():
         pixels = nearby.clone().requires_grad_()
