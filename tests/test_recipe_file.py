@@ -86,6 +86,12 @@ def test_steps_keep_their_share_of_a_radius_in_another_norm(tmp_path: Path) -> N
             "learning_rate is inf: numbers of a recipe are finite and not negative.",
         ),
         ('base = "quick"\nlearning_rate = nan', "learning_rate is nan: numbers of a recipe are finite"),
+        (
+            f'base = "quick"\nlearning_rate = 1{"0" * 400}',
+            f"learning_rate is 1{'0' * 400}: give a number, or a fraction",
+        ),
+        (f'base = "quick"\nepochs = -1{"0" * 400}', f"epochs is -1{'0' * 400}: numbers of a recipe"),
+        ('base = "quick"\nmomentum = 1', "momentum is 1: it is less than 1, such as 0.9, or training diverges."),
         ('base = "quick"\nmomentum = 2020-01-01', 'momentum is "2020-01-01": give a number'),
         ('base = "quick"\noptimizer = 1', "optimizer is 1: give one of sgd, adam, in quotes."),
         ('base = "quick"\noptimizer = "adamw"', "unknown optimizer 'adamw': did you mean 'adam'?"),
@@ -103,6 +109,11 @@ def test_what_is_wrong_in_a_file_is_told_with_its_name(
     assert str(raised.value).startswith(f"{path}: {sentence}")
     code, out, err = irt("train", "at", "--recipe", path, "--root", tmp_path)
     assert (code, out, err) == (2, "", f"irt: {raised.value}\n")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_and_have_the_lines_of_windows(tmp_path: Path) -> None:
+    (path := tmp_path / "mine.toml").write_bytes(b'\xef\xbb\xbfbase = "quick"\r\nepochs = 3\r\n')
+    assert read(path) == replace(PRESETS["quick"], name="mine", epochs=3)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +185,16 @@ def test_python_takes_a_file_too(tmp_path: Path, data: Path) -> None:
     recipe = model.subject.job["recipe"]
     assert (recipe["name"], recipe["eps"], recipe["momentum"], recipe["epochs"]) == ("mine", 2 / 255, 0.5, 1)
     assert len((tmp_path / "checkpoints" / f"{model.name}.log.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_images_are_padded_by_fewer_pixels_than_a_side_has(tmp_path: Path, data: Path, irt: command.Irt) -> None:
+    words = ["train", "natural", "--dataset", data, "--root", tmp_path, "--set", "epochs=1", "--set", "batch_size=20"]
+    for pad in (16, 10**8):
+        code, _, err = irt(*words, "--set", f"pad={pad}")
+        assert (code, err) == (2, f"irt: pad is {pad}, and images are 16x16: {TOO_MUCH}\n")
+        assert not list(tmp_path.rglob("*.safetensors"))
+    code, out, err = irt(*words, "--set", "pad=15")
+    assert code == 0 and out.startswith("trained data-small-natural-seed0.safetensors"), err
+
+
+TOO_MUCH = "fewer pixels than a side has are right, or crops would be empty."

@@ -146,6 +146,12 @@ class Run:
                 f"a batch of {recipe.batch_size} images cannot be shared by {ranks.count()} processes: "
                 "--set batch_size=N takes a multiple of them."
             )
+        _, height, width = job.dataset.image_shape
+        if recipe.pad >= min(height, width):
+            raise UserError(
+                f"pad is {recipe.pad}, and images are {height}x{width}: fewer pixels than a side has are right, or "
+                "crops would be empty."
+            )
         check_reach(recipe.norm, recipe.eps, math.prod(job.dataset.image_shape))
         self.classes = len(job.dataset.class_names)
         part = ranks.part(recipe.batch_size)

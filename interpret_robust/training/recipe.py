@@ -69,13 +69,16 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, float | int) and not 0 <= value < math.inf:
-                raise UserError(f"{name} is {value:g}: numbers of a recipe are finite and not negative.")
+                shown = f"{value:g}" if isinstance(value, float) else value  # whole numbers may be beyond all floats
+                raise UserError(f"{name} is {shown}: numbers of a recipe are finite and not negative.")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1.")
         if not 0 <= self.eps_ramp <= 1 or not 0 <= self.warm_up < 1:
             raise UserError(f"eps_ramp {self.eps_ramp:g}, warm_up {self.warm_up:g}: shares of training lie in 0 to 1.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema is {self.ema:g}: a decay per step lies between 0 and 1, such as 0.995.")
+        if self.momentum >= 1:
+            raise UserError(f"momentum is {self.momentum:g}: it is less than 1, such as 0.9, or training diverges.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)

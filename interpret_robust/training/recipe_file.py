@@ -61,7 +61,7 @@ def read(path: Path, architecture: str = "small") -> Recipe:
     """
     check_present(path, "recipe", "`irt recipes quick --form toml` prints one to begin with")
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no TOML file ({first_line(error)}).") from None
     try:
@@ -111,14 +111,14 @@ def _value(field: str, value: Any) -> Any:
             return value
         right = "a whole number, such as 4"
     else:
-        if type(value) in (int, float):
-            return float(value)
         right = 'a number, or a fraction in quotes, such as 0.5 or "8/255"'
-        if isinstance(value, str):
-            try:
+        try:
+            if type(value) in (int, float):
+                return float(value)
+            if isinstance(value, str):
                 return number(value)
-            except ValueError:
-                pass
+        except (ValueError, OverflowError):  # the latter for a whole number beyond all floats
+            pass
     raise UserError(f"{field} is {json.dumps(value, default=str)}: give {right}.")
 
 
