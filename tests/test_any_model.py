@@ -257,6 +257,7 @@ def test_a_card_is_declared_once_and_used(place: Path, irt: Irt) -> None:
     data, path = place / "tiny.npz", place / "card.json"
     code, out, err = irt("model", "card", *words, "--dataset", data, "-o", path)
     assert code == 0 and "of the first 8 test images" in out and "hardly more than guessing" in err
+    assert "The order of its 10 classes was not tried: 8 images are too few." in err
     held = json.loads(path.read_text())
     assert (held["model"], held["normalize"], held["local_layer"]) == ("torchvision:resnet18", "0,1", "layer2")
     where = ["--limit", "2", "--dataset", data, "--root", place]

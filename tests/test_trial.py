@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets import load as load_dataset
+from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models.card import Card
@@ -174,8 +176,8 @@ def test_a_gate_that_gradients_leave_out_is_doubted_and_by_how_much() -> None:
     expected = float((left_out / gradient).detach().median())
     match = re.search(r"otherwise than they say, by (\d+)% of such a change", doubt)
     assert match is not None
-    # The median of eight absolute normal numbers lies within 0.3 and 1.3 of their deviation.
-    assert 0.3 * expected < int(match[1]) / 100 < 1.3 * expected
+    # The median of eight absolute normal numbers lies within 0.3 and 1.3 of their deviation, 0.67 of it on average.
+    assert 0.44 * expected < int(match[1]) / 100 < 1.93 * expected
 
 
 class Twofold(Gate):
@@ -306,27 +308,45 @@ SMALL_GRIDS = [
 @pytest.mark.parametrize(
     ("change", "share"),
     [
-        (lambda images: images, None),
-        (lambda images: 0.5 * images + 0.5 * images.mean((2, 3), keepdim=True), None),
-        (lambda images: images.flip(3), {2: "100%", 3: "67%", 6: "100%"}),
-        (lambda images: images.roll(images.shape[3] // 2, 3), {2: "100%", 6: "100%"}),
+        (lambda images, _: images, {}),
+        (lambda images, _: 0.5 * images + 0.5 * images.mean((2, 3), keepdim=True), {}),
+        (lambda images, _: images.flip(3), {2: "100%", 3: "67%", 6: "100%"}),
+        (lambda images, stride: images.roll(stride, 3), {2: "100%", 3: "100%", 6: "100%"}),
     ],
-    ids=["as it is", "with its mean", "mirrored", "rolled"],
+    ids=["as it is", "with its mean", "mirrored", "rolled by a cell"],
 )
 def test_few_positions_that_lie_in_other_cells_are_doubted(
-    shape: tuple[int, int], stride: int, size: int, change: Any, share: dict[int, str] | None
+    shape: tuple[int, int], stride: int, size: int, change: Any, share: dict[int, str]
 ) -> None:
+    """All columns of positions lie elsewhere, but for the middle one of three in a mirrored image."""
     data = noise("few", (C, *shape))
-    network = seeded(Few, stride, size, change)
+    network = seeded(Few, stride, size, lambda images: change(images, stride))
     doubts = bring(network, Card("mine:net", label="mine"), data, "few").doubts
-    places = [doubt for doubt in doubts if "position" in doubt]
-    columns = shape[1] // stride
-    if share is None or columns not in share:
-        assert not places or columns == 3  # half of a side of three columns is no whole cell
-        return
-    assert any(
-        doubt.startswith(f"mine: {share[columns]} of the positions of layer 'body' depend more on") for doubt in places
-    )
+    shares = [re.findall(r"(\d+%) of the positions of layer 'body' depend more on", doubt) for doubt in doubts]
+    assert [match for match in shares if match] == ([[share[shape[1] // stride]]] if share else [])
+    assert share or not any("position" in doubt for doubt in doubts)
+
+
+@pytest.mark.parametrize(("pool", "layer"), [(6, "body"), (4, "body"), (2, "pool")])
+def test_copies_of_positions_are_passed_by_and_doubted_where_they_are_named(pool: int, layer: str) -> None:
+    """An adaptive pool makes 36 or 16 positions of four: of 16 that are measured all but four are copies."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.pool = nn.Conv2d(C, 8, 8, 8), nn.AdaptiveAvgPool2d(pool)
+            self.answer = nn.Linear(8 * pool**2, K)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.answer(self.pool(self.body(images).relu()).flatten(1))
+            return logits
+
+    data = noise("few", (C, 16, 16))
+    model = bring(seeded(Pooled), Card("mine:net", label="mine"), data, "few")
+    assert model.wrapper.local_layer == layer and not any("position" in doubt for doubt in model.doubts)
+    doubts = bring(seeded(Pooled), Card("mine:net", label="mine", local_layer="pool"), data, "few").doubts
+    shares = [re.findall(r"(\d+%) of the positions of layer 'pool' are copies", doubt) for doubt in doubts]
+    assert [match for match in shares if match] == ([["75%"]] if pool > 2 else [])
 
 
 def test_few_positions_behind_many_layers_are_doubted_where_the_image_was_mirrored_before() -> None:
@@ -460,22 +480,42 @@ def test_an_order_of_many_classes_is_doubted(moved: int) -> None:
         assert f"{moved} and its own in 0 (0 as 1, 1 as 2, " in doubt and f"{moved - 1} as 0)" in doubt
 
 
-def test_the_order_of_a_bad_model_is_not_doubted() -> None:
-    """Models with wrong prototypes and preferences for some classes: a false alarm in fewer than 1 of 100.
-
-    In 12,600 such draws of 30, 50 and 100 classes there was none.
-    """
-    random, alarms, trials = np.random.default_rng(0), 0, 0
+def prototypes(random: np.random.Generator, classes: int) -> Iterator[tuple[Labels, Labels]]:
+    """Yield what models with wrong prototypes, and preferences for some classes, call two images of each class."""
     for error, preference, spread in [(1, 0, 0.3), (2, 0, 0.3), (4, 0, 0.3), (4, 0, 1), (0, 5, 1), (2, 10, 0.3)] * 50:
-        classes = 60
         centers = random.normal(size=(classes, 20))
         weights = centers + error * random.normal(size=(classes, 20))
         bias = preference * random.normal(size=classes)
-        first, again = (
+        first, second = (
             ((centers + spread * random.normal(size=centers.shape)) @ weights.T + bias).argmax(1) for _ in range(2)
         )
-        is_wrong = first != np.arange(classes)
-        is_same, is_right = _is_moved(first[is_wrong], again[is_wrong]), (again == np.arange(classes))[is_wrong]
+        yield first, second
+
+
+def confusions(random: np.random.Generator, classes: int) -> Iterator[tuple[Labels, Labels]]:
+    """Yield the same of models that take half of the classes for the other half, each for one, or for few others."""
+    for few in (False, True) * 150:
+        source, target = np.split(random.permutation(classes), 2)
+        names = np.arange(classes)
+        names[source] = target // 5 * 5 if few else target
+        is_steady = random.random((2, classes)) < 0.8
+        first, second = np.where(is_steady, names, random.integers(0, classes, (2, classes)))
+        yield first, second
+
+
+@pytest.mark.parametrize("models", [prototypes, confusions])
+def test_the_order_of_a_bad_model_is_not_doubted(models: Any) -> None:
+    """A false alarm in fewer than 1 of 100 models of 60 classes.
+
+    A simulation of 9,600 other models, of eight kinds with 26 to 100 classes, had 22 alarms, 18 of them of the second
+    kind here; classes that are right under their own name have not counted since. The next one, with another seed and
+    four kinds more, was run once: of 14,400 models none was in doubt.
+    """
+    own, alarms, trials = np.arange(60), 0, 0
+    for first, second in models(np.random.default_rng(0), len(own)):
+        is_wrong = first != own
+        is_same = _is_moved(first[is_wrong], second[is_wrong], own[~is_wrong])
+        is_right = (second == own)[is_wrong]
         trials += 1
         alarms += bool(is_same.any() and is_same.mean() > MOSTLY_SAME and mcnemar(is_same, is_right).p_value < 0.01)
     assert trials == 300 and alarms < 3

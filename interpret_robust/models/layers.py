@@ -4,7 +4,6 @@ Nothing of the network is changed. A layer is watched, or its output replaced, b
 """
 
 import difflib
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -195,7 +194,8 @@ class Choice(NamedTuple):
     positions, NaN where no gradient tells; `threshold` how large it has to be; `stretch_cells` how many cells a
     position at the edge lies away from where a grid over the whole image has it, 0 where no gradient tells;
     `skip_count` how many layers behind it were passed by because their positions are in doubt; `sees_all` whether all
-    that the answer rests on passes through it, as far as that was looked at.
+    that the answer rests on passes through it, as far as that was looked at; `copy_share` the share of positions that
+    are copies of others, as an adaptive pool makes them of fewer.
     """
 
     name: str
@@ -205,11 +205,17 @@ class Choice(NamedTuple):
     stretch_cells: float = 0.0
     skip_count: int = 0
     sees_all: bool = True
+    copy_share: float = 0.0
 
     @property
     def is_doubtful(self) -> bool:
-        """Return whether positions do not depend on their own pixels as much as they should."""
-        return self.locality < self.threshold
+        """Return whether positions do not depend on their own pixels as much as they should, or are copies."""
+        return self.locality < self.threshold or self.is_copied
+
+    @property
+    def is_copied(self) -> bool:
+        """Return whether many positions are copies of others."""
+        return self.copy_share > MOST_COPIES
 
 
 LEAST_OF_TOKENS = 0.75
@@ -224,11 +230,17 @@ CLEAR_ERRORS, CLEAR_GAIN = 4.0, 0.1
 LEAST_OF_GRIDS = 0.5
 """The threshold for features on a grid, whose order is certain, and which see all of the image behind many layers."""
 
+MOST_COPIES = 0.25
+"""Share of positions that may be copies of others."""
+
 LEAST_POSITIONS = 9
 """Of a grid of fewer positions their order is looked at, see `Dependence.locality`."""
 
 LEAST_PLACES = 3
 """Rows or columns of positions that tell how far apart they are."""
+
+SAME = 1e-4
+"""Share of what a position depends on by which a copy of it may differ, by rounding."""
 
 SAMPLE_SIZE = 16
 """Positions whose dependence on pixels is measured."""
@@ -245,17 +257,20 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
     sees_all = (name for name in local if _sees_all(network, name, preprocess, image))
     doubtful = None
     for skip_count, name in enumerate(sees_all):
-        choice = reading(network, preprocess, image, name)
+        choice = reading(network, preprocess, image, name, local[-1])
         if not choice.is_doubtful:
             return choice._replace(skip_count=skip_count)
         doubtful = doubtful or choice
     return doubtful or (reading(network, preprocess, image, local[0])._replace(sees_all=False) if local else None)
 
 
-def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str) -> Choice:
+def reading(
+    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first_layer: str | None = None
+) -> Choice:
     """Return how the tokens of a layer are to be read: as `as_map` does, unless only another first token is right.
 
-    Raises UserError for a name that no layer has.
+    `first_layer` is the first one with several positions, None where that is to be looked for. Raises UserError for a
+    name that no layer has.
     """
     output, pixels = _output(network, preprocess, image, name), preprocess(image)
     is_tokens = isinstance(output, Tensor) and output.ndim == 3
@@ -263,9 +278,12 @@ def reading(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str
     is_small = dependence is not None and len(dependence.sample) > math.prod(dependence.grid)
     threshold = LEAST_OF_TOKENS if is_tokens else LEAST_OF_FEW if is_small else LEAST_OF_GRIDS
     stretch_cells = (
-        0.0 if dependence is None or is_tokens else _stretch_cells(network, preprocess, image, name, dependence)
+        0.0
+        if dependence is None or is_tokens
+        else _stretch_cells(network, preprocess, image, name, dependence, first_layer)
     )
-    usual = Choice(name, None, locality(dependence), threshold, stretch_cells)
+    copy_share = 0.0 if dependence is None else dependence.copy_share()
+    usual = Choice(name, None, locality(dependence), threshold, stretch_cells, copy_share=copy_share)
     if not (is_tokens and usual.is_doubtful):
         return usual
     height, width = _grid(output.shape[1], pixels.shape[2] / pixels.shape[3])
@@ -298,6 +316,16 @@ class Dependence(NamedTuple):
             return _share_in_place(cells.reshape(-1, cells.shape[1], cells.shape[1]))
         lower_shares = (cells < cells.gather(1, self.sample[:, None])).sum(1) / (cells.shape[1] - 1)
         return float(lower_shares[cells.sum(1) > 0].mean())
+
+    def copy_share(self) -> float:
+        """Return the share of positions that depend on each pixel exactly as much as one before them does.
+
+        Those that depend on no pixel are left out.
+        """
+        sizes = self.size[: math.prod(self.grid)].flatten(1)
+        sizes = sizes[sizes.any(1)]
+        is_alike = torch.cdist(sizes, sizes, p=1) <= SAME * sizes.sum(1)
+        return float(is_alike.tril(-1).any(1).float().mean()) if len(sizes) else 0.0
 
     def stretch(self) -> tuple[float, float]:
         """Return by which factor rows and columns lie farther apart than in a grid over the image; NaN where unknown.
@@ -345,7 +373,12 @@ def _stretch(size: Tensor, places: Tensor, length: int) -> float:
 
 
 def _stretch_cells(
-    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, dependence: Dependence
+    network: nn.Module,
+    preprocess: Preprocess,
+    image: Tensor,
+    name: str,
+    dependence: Dependence,
+    first_layer: str | None,
 ) -> float:
     """Return how many cells a position at the edge of a grid lies away from its place, see `Choice`.
 
@@ -354,10 +387,13 @@ def _stretch_cells(
     """
     stretches = dependence.stretch()
     if any(map(math.isnan, stretches)):
-        earlier_layers = itertools.takewhile(lambda layer: layer.name != name, layers(network, preprocess, image))
-        first = next((layer.name for layer in earlier_layers if layer.is_local), None)
-        earlier = first and depend(network, preprocess, image, first, _output(network, preprocess, image, first))
-        if earlier and _sees_all(network, str(first), preprocess, image):
+        first = first_layer or next(
+            (layer.name for layer in layers(network, preprocess, image) if layer.is_local), name
+        )
+        earlier = first != name and depend(
+            network, preprocess, image, first, _output(network, preprocess, image, first)
+        )
+        if earlier and _sees_all(network, first, preprocess, image):
             rows, columns = (
                 other if math.isnan(factor) else factor
                 for factor, other in zip(stretches, earlier.stretch(), strict=True)
@@ -365,6 +401,11 @@ def _stretch_cells(
             stretches = rows, columns
     cells = [abs(factor - 1) * (length - 1) / 2 for factor, length in zip(stretches, dependence.grid, strict=True)]
     return max([0.0, *(number for number in cells if not math.isnan(number))])
+
+
+def _first_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> str | None:
+    """Return the first layer with several positions, None where none has."""
+    return next((layer.name for layer in layers(network, preprocess, image) if layer.is_local), None)
 
 
 def depend(

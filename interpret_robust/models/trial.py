@@ -36,6 +36,9 @@ NORMALIZATION_IMAGES = 100
 """Images on which a model's normalization is tried out, of at most SMALL pixels; of larger ones a third."""
 
 
+BATCH_SIZE = 25
+"""Images that are asked at once there."""
+
 ANSWER_IMAGES = 8
 """Images on which answers and gradients are looked at."""
 
@@ -155,7 +158,13 @@ def _of_layer(layer: Choice, label: str) -> Iterator[str]:
             f"{label}: local features are those of layer '{layer.name}', since the positions of {layer.skip_count} "
             "layers behind it are not in the order of the image. --local-layer names another."
         )
-    if not layer.is_doubtful:
+    if layer.is_copied:
+        yield (
+            f"{label}: {layer.copy_share:.0%} of the positions of layer '{layer.name}' are copies of others, as an "
+            "adaptive pool makes them of fewer: maps and ranks by position count these several times. --local-layer "
+            "names another."
+        )
+    if not layer.locality < layer.threshold:
         return
     if layer.threshold == LEAST_OF_FEW:
         yield (
@@ -201,7 +210,7 @@ def _of_normalization(
     if (
         alternatives
         and int((~right).sum()) >= LEAST_WRONG
-        and torch.equal(_answers(model, images, own_preprocess), logits)
+        and torch.equal(_answers(model, images[:BATCH_SIZE], own_preprocess), logits[:BATCH_SIZE])
     ):
         other_rights = _judge_normalizations(model, images, split.labels, alternatives)
         better = {name: float(other.mean()) for name, other in other_rights.items() if is_better(other)}
@@ -216,7 +225,9 @@ def _of_normalization(
                 return accuracy, count, f"{summary}, and on {other.mean():.0%} {condition}"
         if count // FEW_CLASSES < logits.shape[1] <= count:
             pairs = _pairs(split.labels, ~right, data.test.labels)
-            if len(pairs) >= LEAST_WRONG and (moves := _moves(model, data, _classes(logits), pairs)):
+            if len(pairs) >= LEAST_WRONG and (
+                moves := _moves(model, data, _classes(logits), pairs, split.labels[right])
+            ):
                 return accuracy, count, f"{summary}. {moves}"
     if not _is_above(right, chance) and chance**count <= SIGNIFICANT:
         return (
@@ -259,7 +270,7 @@ def _answers(model: WrappedModel, images: Tensor, preprocess: Preprocess) -> Ten
     own_preprocess = model.preprocess
     model.preprocess = preprocess
     try:
-        return torch.cat([model(batch) for batch in torch.split(images, 25)])
+        return torch.cat([model(batch) for batch in torch.split(images, BATCH_SIZE)])
     finally:
         model.preprocess = own_preprocess
 
@@ -315,18 +326,23 @@ def _pairs(labels: Labels, is_wrong: Right, all_labels: Labels) -> list[tuple[in
 
 
 def _moves(
-    model: WrappedModel, data: Dataset, predicted: npt.NDArray[np.int64], pairs: list[tuple[int, int]]
+    model: WrappedModel,
+    data: Dataset,
+    predicted: npt.NDArray[np.int64],
+    pairs: list[tuple[int, int]],
+    right_labels: Labels,
 ) -> str | None:
     """Return a sentence where another image of a class is called what the first was called, and seldom by its label.
 
     For each class that one image of was wrong there is one other image, so that classes are independent. A wrong class
-    counts for the only label that was called so: many labels that are called alike are no order.
+    counts for the only label that was called so: many labels that are called alike are no order. Nor is it one where
+    images of that class are right, those of `right_labels`.
     """
     split = data.test.take(np.array([place for _, place in pairs]))
     images = to_pixels(to_device(split, model.preprocess.mean.device)[0])
     second = _classes(_answers(model, images, model.preprocess))
     first = predicted[[image for image, _ in pairs]]
-    is_same, is_right = _is_moved(first, second), second == split.labels
+    is_same, is_right = _is_moved(first, second, right_labels), second == split.labels
     if is_same.mean() <= MOSTLY_SAME or mcnemar(is_same, is_right).p_value >= SIGNIFICANT:
         return None
     moves = ", ".join(f"{label} as {place}" for label, place in zip(split.labels[is_same], first[is_same], strict=True))
@@ -336,10 +352,11 @@ def _moves(
     )
 
 
-def _is_moved(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> Right:
-    """Return which classes (N,) have two images that are called alike, and as no other class of them is."""
+def _is_moved(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], right_labels: Labels) -> Right:
+    """Return which classes (N,) have two images that are called alike, and as no other class is, right or wrong."""
     names, counts = np.unique(first, return_counts=True)
-    is_moved: Right = (second == first) & np.isin(first, names[counts == 1]) & (first >= 0)
+    is_only = np.isin(first, names[counts == 1]) & ~np.isin(first, right_labels)
+    is_moved: Right = (second == first) & is_only & (first >= 0)
     return is_moved
 
 
