@@ -143,6 +143,42 @@ def test_a_moving_average_in_another_form_is_not_passed_over(layout: str, tmp_pa
     torch.testing.assert_close(answers_of(path, "model"), expected(1))
 
 
+COLORS = torch.tensor([0.5, 0.4, 0.3])
+
+NORMALIZED: dict[str, Callable[[Weights], Any]] = {
+    "1.mean": lambda tensors: behind("0.", tensors) | {"1.mean": COLORS, "1.std": COLORS},
+    "model.normalizer.new_mean": lambda tensors: {
+        "model": behind("module.", tensors) | {"normalizer.new_mean": COLORS.reshape(1, 3, 1, 1)}
+    },
+    "data.mu": lambda tensors: {"data": {"mu": COLORS}, "state_dict": tensors},
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_a_normalization_beside_the_weights_is_not_passed_over_unless_the_user_names_one(
+    name: str, tmp_path: Path
+) -> None:
+    path, network = tmp_path / "weights.pt", seeded(Convolutions, seed=0)
+    torch.save(NORMALIZED[name](weights()), path)
+    with pytest.raises(UserError, match=f"at '{name}' what looks like the normalization that they were trained with"):
+        load_weights(network, "mine", path, is_normalized=False)
+    load_weights(network, "mine", path, is_normalized=True)
+    torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+
+
+def test_a_normalization_that_the_network_holds_itself_is_used(tmp_path: Path) -> None:
+    class Normalizing(nn.Module):
+        def __init__(self, mean: Tensor) -> None:
+            super().__init__()
+            self.network = seeded(Convolutions)
+            self.register_buffer("mean", mean)
+
+    network = Normalizing(torch.zeros(3))
+    torch.save(Normalizing(COLORS).state_dict(), tmp_path / "weights.pt")
+    load_weights(network, "mine", tmp_path / "weights.pt", is_normalized=False)
+    assert torch.equal(network.state_dict()["mean"], COLORS)
+
+
 def test_the_counter_of_averaged_weights_is_no_second_set(tmp_path: Path) -> None:
     averaged = torch.optim.swa_utils.AveragedModel(seeded(Convolutions, seed=1))
     torch.save(averaged.state_dict(), tmp_path / "weights.pt")

@@ -307,7 +307,7 @@ def network_of(card: Card, classes: int) -> nn.Module:
                 f"{card.model} cannot be built ({first_words(error)}): --model-arg NAME=VALUE gives it an argument."
             ) from error
     if card.weight_file is not None:
-        load_weights(network, card.model, card.weight_file, card.weights_key)
+        load_weights(network, card.model, card.weight_file, card.weights_key, is_normalized=card.normalize is not None)
     return network
 
 

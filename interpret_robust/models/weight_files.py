@@ -5,7 +5,7 @@ a moving average of the same weights. What fits the network is taken; where two 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ COUNTER = "num_batches_tracked"
 """A buffer of batch norm that evaluation does not use, and that some files lack."""
 
 
-def load_weights(network: nn.Module, label: str, path: Path, key: str | None = None) -> None:
+def load_weights(
+    network: nn.Module, label: str, path: Path, key: str | None = None, *, is_normalized: bool = True
+) -> None:
     """Load a file's weights into a network, all of them.
 
     Args:
@@ -34,8 +36,10 @@ def load_weights(network: nn.Module, label: str, path: Path, key: str | None = N
         path: of the file.
         key: where in the file they lie, with dots between levels, or the prefix of their names; None for the only place
             that fits.
+        is_normalized: whether the user says how pixels are normalized: what the file holds of it does not count then.
 
-    Raises UserError where no set of tensors in the file, or more than one, fits the network.
+    Raises UserError where no set of tensors in the file, or more than one, fits the network, and where a mean and a
+    deviation of colors lie beside them that nobody uses.
 
     Example:
         >>> load_weights(network, "torchvision:resnet18", Path("last.ckpt"), "model_ema")
@@ -51,7 +55,13 @@ def load_weights(network: nn.Module, label: str, path: Path, key: str | None = N
     if any(not _are_equal(first, other) for other in rivals):
         places = ", ".join(repr(place) if place else "the top" for place in candidates)
         raise UserError(f"{path} holds several weights of {label}, at {places}: --weights-key chooses one of them.")
-    if key is None and (average := _average(content, tuple(candidates))):
+    used = (*filter(None, candidates), *expected)
+    if not is_normalized and (name := _beside(content, used, _is_of_colors)):
+        raise UserError(
+            f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
+            "trained with: --normalize says which one is right."
+        )
+    if key is None and (average := _beside(content, used, _is_average)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{next(iter(candidates))}' takes the weights as they are."
@@ -63,18 +73,31 @@ def load_weights(network: nn.Module, label: str, path: Path, key: str | None = N
 _AVERAGE = re.compile(r"(^|[._])(ema|shadow|averages?|averaged|swa)([._]|$)|ema_|shadow_")
 """What keys of moving averages of weights are called."""
 
+_OF_COLORS = re.compile(r"(^|[._])(mean|std|mu|sigma)$")
+"""What tensors of a normalization are called."""
 
-def _average(content: Any, places: tuple[str, ...], place: str = "") -> str | None:
-    """Return where tensors lie that look like a moving average, outside of `places`; None where none do."""
+
+def _is_average(name: str, tensor: Tensor) -> bool:
+    return tensor.numel() > 1 and bool(_AVERAGE.search(name))
+
+
+def _is_of_colors(name: str, tensor: Tensor) -> bool:
+    return tensor.numel() in (1, 3) and tensor.is_floating_point() and bool(_OF_COLORS.search(name))
+
+
+def _beside(
+    content: Any, places: tuple[str, ...], is_like: Callable[[str, Tensor], bool], place: str = ""
+) -> str | None:
+    """Return where the first tensor lies that is like what is looked for, outside of `places`; None where none does."""
     items = content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, list) else ()
     for name, item in items:
         path = ".".join(filter(None, [place, str(name)]))
         if isinstance(item, Tensor):
-            is_used = any(path == parent or path.startswith(f"{parent}.") for parent in places if parent)
-            if item.numel() > 1 and _AVERAGE.search(path) and not is_used:
+            is_used = any(path == parent or path.startswith(f"{parent}.") for parent in places)
+            if is_like(path, item) and not is_used:
                 return path
-        elif average := _average(item, places, path):
-            return average
+        elif below := _beside(item, places, is_like, path):
+            return below
     return None
 
 
