@@ -373,6 +373,20 @@ def test_few_positions_behind_many_layers_are_doubted_where_the_image_was_mirror
         assert stretched == ([[cells]] if cells else []), change
 
 
+def test_what_a_network_answers_beside_its_logits_does_not_count() -> None:
+    """The mean of the pixels passes through no layer."""
+
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = seeded(Convolutions)
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.network(images), "brightness": images.mean()}
+
+    assert doubts_about(Several(), logits="logits") == doubts_about(seeded(Convolutions)) == []
+
+
 def test_an_ensemble_says_that_no_layer_sees_all_of_its_answer() -> None:
     class Ensemble(nn.Module):
         def __init__(self) -> None:

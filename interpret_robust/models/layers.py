@@ -493,7 +493,7 @@ def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a number that depends on all that the answer does, the last of a list after a pass of the network.
 
     It is made of what linear layers see, the last of which answers in most networks: fresh transformers begin with an
-    answer of zero, which depends on nothing.
+    answer of zero, which depends on nothing. Of an answer of several parts those that may be logits (N, classes) count.
     """
     answers: list[Tensor] = []
 
@@ -501,9 +501,9 @@ def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
         answers.append(inputs[0].square().sum())
 
     def of_answer(_: nn.Module, __: Any, answer: Any) -> None:
-        answers.append(
-            sum((tensor.square().sum() for tensor in tensors_of(answer)), sum(answers[-1:], torch.zeros(())))
-        )
+        tensors = tensors_of(answer)
+        logits = [tensor for tensor in tensors if tensor.ndim == 2] or tensors
+        answers.append(sum((tensor.square().sum() for tensor in logits), sum(answers[-1:], torch.zeros(()))))
 
     linear = [(module, of_input) for module in network.modules() if isinstance(module, nn.Linear)]
     with torch.enable_grad(), hooks([*linear, (network, of_answer)]):
