@@ -246,10 +246,10 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     answers differ each time, depend on the batch, or are of half precision, is not judged.
     """
     is_half = any(torch.equal(logits.to(dtype).to(logits), logits) for dtype in (torch.bfloat16, torch.float16))
-    some = images[: (len(images) + 1) // 2]
+    half = images[: (len(images) + 1) // 2]
     with torch.no_grad():
-        again = model(some)
-    if is_half or not is_same(again, logits[: len(some)].detach()):
+        second = model(half)
+    if is_half or not is_same(second, logits[: len(half)].detach()):
         return 0.0
     difference = _compare_slopes(model, images if images[0, 0].numel() <= SMALL else images[: len(images) // 2])
     first = difference(torch.float32, FLOAT32_STEP)
@@ -281,17 +281,17 @@ def _compare_slopes(model: Classifier, images: Tensor) -> Callable[[torch.dtype,
         (gradient,) = torch.autograd.grad(center.sum(), pixels)
     size = center.detach().abs()
     length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
-    expected = (gradient * direction).flatten(1).sum(1)
+    slope = (gradient * direction).flatten(1).sum(1)
 
     @torch.no_grad()
     def difference(dtype: torch.dtype, step: float) -> Tensor:
         tensors = _tensors(model, dtype)
         middle, change = nearby.to(dtype), step * direction.to(dtype)
-        above, below = (
+        ends = [
             _project(functional_call(model, tensors, (middle + side * change,), tie_weights=False)) for side in (1, -1)
-        )
+        ]
         rounding = ROUNDINGS * torch.finfo(dtype).eps * size / (2 * step)
-        distance = ((above - below) / (2 * step) - expected).abs() / length
+        distance = ((ends[0] - ends[1]) / (2 * step) - slope).abs() / length
         return torch.where(rounding < LEAST_MISSING * length, distance, torch.nan)
 
     return difference

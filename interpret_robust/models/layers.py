@@ -239,7 +239,7 @@ LEAST_POSITIONS = 9
 LEAST_PLACES = 3
 """Rows or columns of positions that tell how far apart they are."""
 
-SAME = 1e-4
+ROUNDING = 1e-4
 """Share of what a position depends on by which a copy of it may differ, by rounding."""
 
 SAMPLE_SIZE = 16
@@ -324,7 +324,7 @@ class Dependence(NamedTuple):
         """
         sizes = self.size[: math.prod(self.grid)].flatten(1)
         sizes = sizes[sizes.any(1)]
-        is_alike = torch.cdist(sizes, sizes, p=1) <= SAME * sizes.sum(1)
+        is_alike = torch.cdist(sizes, sizes, p=1) <= ROUNDING * sizes.sum(1)
         return float(is_alike.tril(-1).any(1).float().mean()) if len(sizes) else 0.0
 
     def stretch(self) -> tuple[float, float]:

@@ -53,15 +53,15 @@ def load_weights(
         raise _no_fit(path, label, sets, expected, key)
     first, *rivals = candidates.values()
     if any(not _are_equal(first, other) for other in rivals):
-        places = ", ".join(repr(place) if place else "the top" for place in candidates)
-        raise UserError(f"{path} holds several weights of {label}, at {places}: --weights-key chooses one of them.")
-    used = (*filter(None, candidates), *expected)
-    if not is_normalized and (name := _beside(content, used, _is_of_colors)):
+        listing = ", ".join(repr(place) if place else "the top" for place in candidates)
+        raise UserError(f"{path} holds several weights of {label}, at {listing}: --weights-key chooses one of them.")
+    places = (*filter(None, candidates), *expected)
+    if not is_normalized and (name := _find_other(content, places, _is_of_colors)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
         )
-    if key is None and (average := _beside(content, used, _is_average)):
+    if key is None and (average := _find_other(content, places, _is_average)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{next(iter(candidates))}' takes the weights as they are."
@@ -85,7 +85,7 @@ def _is_of_colors(name: str, tensor: Tensor) -> bool:
     return tensor.numel() in (1, 3) and tensor.is_floating_point() and bool(_OF_COLORS.search(name))
 
 
-def _beside(
+def _find_other(
     content: Any, places: tuple[str, ...], is_like: Callable[[str, Tensor], bool], place: str = ""
 ) -> str | None:
     """Return where the first tensor lies that is like what is looked for, outside of `places`; None where none does."""
@@ -96,8 +96,8 @@ def _beside(
             is_used = any(path == parent or path.startswith(f"{parent}.") for parent in places)
             if is_like(path, item) and not is_used:
                 return path
-        elif below := _beside(item, places, is_like, path):
-            return below
+        elif inner_path := _find_other(item, places, is_like, path):
+            return inner_path
     return None
 
 
