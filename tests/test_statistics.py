@@ -48,6 +48,7 @@ def test_wilson_is_the_closed_formula(successes: int, count: int) -> None:
 
 
 def test_wilson_is_scipys_bit_by_bit() -> None:
+    assert stats.norm.ppf(0.975) == statistics.WIDTH
     for count in (1, 2, 7, 250, 9999):
         for successes in np.unique(np.linspace(0, count, 23).astype(int)).tolist():
             low, high = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")

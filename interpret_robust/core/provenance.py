@@ -3,6 +3,7 @@
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -37,9 +38,12 @@ def environment(device: str, threads: int, processes: int) -> dict[str, str | in
 
 @cache
 def _versions() -> dict[str, str]:
-    """Return the versions of all libraries that are installed. Listing what is takes a tenth of a second."""
-    is_installed = {name for distribution in metadata.distributions() if (name := distribution.name) in OPTIONAL}
-    return {name: metadata.version(name) for name in (*LIBRARIES, *is_installed)}
+    """Return the versions of all libraries, of the optional ones those that are installed."""
+    versions = {name: metadata.version(name) for name in LIBRARIES}
+    for name in OPTIONAL:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 @cache
