@@ -28,7 +28,7 @@ MOVE = """(async () => {
   for (let place = 0; place < %d; place += 1) {
     if (place %% 7 === 6) await find(1);
     await new Promise((next) => setTimeout(next, 250));
-    const eps = setup.radii[(setup.radii.indexOf(view.eps) + 1) %% setup.radii.length];
+    const eps = radii()[(radii().indexOf(view.eps) + 1) %% radii().length];
     const began = performance.now();
     move({ eps });
     while (cards.getAttribute("aria-busy") !== "false") await new Promise((next) => setTimeout(next, 0));
@@ -44,7 +44,7 @@ def move_on_server(paths: list[Path], moves: int, steps: int) -> Iterator[tuple[
     from interpret_robust.study.explorer.server import Server
 
     explorer = opening.explorer(paths, [], None, "test", 0, "cpu")
-    radii = explorer.setup()["radii"][1:]
+    radii = explorer.setup()["norms"][explorer.norm]["radii"][1:]
     with Server(explorer) as server:
         Thread(target=server.serve_until_interrupted, daemon=True).start()
         for move in range(-3, moves):  # the first ones warm up
@@ -55,6 +55,7 @@ def move_on_server(paths: list[Path], moves: int, steps: int) -> Iterator[tuple[
                 "eps": radii[move % len(radii)],
                 "steps": steps,
                 "loss": "cross-entropy",
+                "norm": explorer.norm,
             }
             times: dict[int, list[float]] = {}
             began = time.perf_counter()

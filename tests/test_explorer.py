@@ -37,7 +37,14 @@ from interpret_robust.study.explorer.view import View, parse, radii
 
 CPU = torch.device("cpu")
 SEED, IMAGE, EPS, STEPS = 5, 7, 4 / 255, 9
-QUERY = {"image": str(IMAGE), "label": "0", "eps": "4/255", "steps": str(STEPS), "loss": "cross-entropy"}
+QUERY = {
+    "image": str(IMAGE),
+    "label": "0",
+    "eps": "4/255",
+    "steps": str(STEPS),
+    "loss": "cross-entropy",
+    "norm": "linf",
+}
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +150,29 @@ def test_the_margin_is_attacked_from_where_evaluate_begins(
         assert gap == pytest.approx(rows["per_image/margin"][0, 0, 0, 0], abs=1e-4)
 
 
+@pytest.mark.parametrize(("norm", "eps"), [("l2", "0.5"), ("l1", "4.5")])
+def test_other_norms_have_the_numbers_of_evaluate_too(
+    norm: Any, eps: str, server: Server, paths: list[Path], digits: Dataset, query: dict[str, str]
+) -> None:
+    batch, radius = make_batch(digits.test, range(IMAGE, IMAGE + 1), CPU), float(eps)
+    size = {"l2": 2, "l1": 1}[norm]
+    for loss, pgd, cw in (("cross-entropy", str(STEPS), "none"), ("margin", "none", str(STEPS))):
+        cells = last_cells(server, query | {"norm": norm, "eps": eps, "loss": loss})
+        for path, cell in zip(paths, cells, strict=True):
+            model = ir.load(path)
+            table = robustness.TableSettings(eps=radius, norm=norm, pgd=pgd, cw=cw, seed=SEED)
+            context = robustness.Context(table.resolve(dict(model.subject.job)), {})
+            row = robustness.rows(fold(model.network), batch, context)
+            assert cell["prediction"] == row["per_image/prediction"][0, 0, 0, 0]
+            rivals = [share for place, share in cell["answers"] if place != batch.labels[0]]
+            gap = np.log(cell["truth"]) - np.log(max(rivals))
+            assert gap == pytest.approx(row["per_image/margin"][0, 0, 0, 0], abs=1e-4)
+            change = cell["change"] * (pixels(cell["perturbation"]) / 127.5 - 1)
+            length = np.linalg.norm(change.ravel(), size)
+            assert 0.9 * radius < length < radius + cell["change"] / 255 * change.size ** (1 / size)
+            assert cell["change"] == pytest.approx(np.abs(change).max(), rel=1e-2)
+
+
 def test_a_whole_analysis_of_many_images_finds_the_same(
     server: Server, paths: list[Path], digits: Dataset, query: dict[str, str]
 ) -> None:
@@ -228,19 +258,21 @@ def test_removal_in_order_is_removal_of_positions(explorer: Explorer) -> None:
 
 REFUSED = {
     "cells": "'image' is missing",
-    "cells?image=0&label=0&eps=x&steps=3&loss=margin": "eps is 'x'",
-    "cells?image=0&label=0&eps=2&steps=3&loss=margin": "eps is 2",
-    "cells?image=0&label=0&eps=nan&steps=3&loss=margin": "eps is nan",
-    "cells?image=0&label=0&eps=1/255&steps=0&loss=margin": "steps are 0",
-    "cells?image=0&label=0&eps=1/255&steps=999999&loss=margin": "steps are 999999",
-    "cells?image=0&label=10&eps=1/255&steps=3&loss=margin": "label is 10",
-    "cells?image=0&label=-1&eps=1/255&steps=3&loss=margin": "label is '-1'",
-    "cells?image=0&label=0&eps=1/255&steps=3&loss=other": "unknown loss 'other'",
-    "cells?image=40&label=0&eps=1/255&steps=3&loss=margin": "there is no image '40'",
+    "cells?image=0&label=0&eps=x&steps=3&loss=margin&norm=linf": "eps is 'x'",
+    "cells?image=0&label=0&eps=2&steps=3&loss=margin&norm=linf": "eps is 2",
+    "cells?image=0&label=0&eps=nan&steps=3&loss=margin&norm=linf": "eps is nan",
+    "cells?image=0&label=0&eps=1/255&steps=0&loss=margin&norm=linf": "steps are 0",
+    "cells?image=0&label=0&eps=1/255&steps=999999&loss=margin&norm=linf": "steps are 999999",
+    "cells?image=0&label=10&eps=1/255&steps=3&loss=margin&norm=linf": "label is 10",
+    "cells?image=0&label=-1&eps=1/255&steps=3&loss=margin&norm=linf": "label is '-1'",
+    "cells?image=0&label=0&eps=1/255&steps=3&loss=other&norm=linf": "unknown loss 'other'",
+    "cells?image=0&label=0&eps=1&steps=3&loss=margin&norm=l3": "unknown norm 'l3'",
+    "cells?image=0&label=0&eps=60&steps=3&loss=margin&norm=l2": "eps is 60",
+    "cells?image=40&label=0&eps=1/255&steps=3&loss=margin&norm=linf": "there is no image '40'",
     "image?image=..%2F..%2Fetc%2Fpasswd": "there is no image '../../etc/passwd'",
     "image?image=mine-0": "there is no image 'mine-0'",
-    "deletions?image=0&label=0&eps=0&steps=3&loss=margin&position=64": "there is no position 64",
-    "deletions?image=0&label=0&eps=0&steps=3&loss=margin&position=x": "position is 'x'",
+    "deletions?image=0&label=0&eps=0&steps=3&loss=margin&norm=linf&position=64": "there is no position 64",
+    "deletions?image=0&label=0&eps=0&steps=3&loss=margin&norm=linf&position=x": "position is 'x'",
 }
 
 
@@ -340,22 +372,26 @@ def test_many_pictures_do_not_fill_the_memory(
 
 
 def test_the_slider_has_the_radius_of_training_in_its_middle() -> None:
-    assert radii([8 / 255, 0.0]) == ["0", *(f"{place}/255" for place in range(1, 17))]
-    assert radii([0.3])[8] == "0.3" and radii([0.3])[-1] == "0.6"
-    assert radii([0.8])[-1] == "1" and radii([4 / 255])[1:3] == ["0.5/255", "1/255"]
+    assert radii([8 / 255, 0.0], "linf") == ["0", *(f"{place}/255" for place in range(1, 17))]
+    assert radii([0.3], "linf")[8] == "0.3" and radii([0.3], "linf")[-1] == "0.6"
+    assert radii([0.8], "linf")[-1] == "1" and radii([4 / 255], "linf")[1:3] == ["0.5/255", "1/255"]
+    assert radii([1.0, 0.5], "l2") == ["0", *(f"{place / 8:.4g}" for place in range(1, 17))]
 
 
-def test_the_slider_goes_by_radii_in_l_infinity_alone(
+def test_each_norm_has_the_radii_of_training_in_it(
     explorer: Explorer, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (exhibit.subject.job for exhibit in explorer.exhibits)
-    monkeypatch.setitem(first, "recipe", {"eps": 0.5, "norm": "l2"})
+
+    def sliders() -> tuple[str, dict[str, tuple[str, str]]]:
+        setup = Explorer(explorer.exhibits, explorer.album, SEED).setup()
+        return setup["norm"], {name: (norm["eps"], norm["radii"][-1]) for name, norm in setup["norms"].items()}
+
+    monkeypatch.setitem(first, "recipe", {"eps": 0.8, "norm": "l2"})
     monkeypatch.setitem(second, "recipe", {"eps": 6 / 255})
-    setup = explorer.setup()
-    assert (setup["eps"], setup["radii"][-1]) == ("6/255", "12/255")
-    monkeypatch.setitem(second, "recipe", {"eps": 12.0, "norm": "l1"})
-    setup = explorer.setup()
-    assert (setup["eps"], setup["radii"][-1]) == ("8/255", "16/255")
+    assert sliders() == ("l2", {"linf": ("6/255", "12/255"), "l2": ("0.8", "1.6"), "l1": ("12", "24")})
+    monkeypatch.setitem(first, "recipe", {"eps": 6.0, "norm": "l1"})
+    assert sliders() == ("l1", {"linf": ("6/255", "12/255"), "l2": ("0.5", "1"), "l1": ("6", "12")})
 
 
 class Unanswered(torch.nn.Module):
@@ -435,11 +471,13 @@ def test_a_file_holds_what_the_server_says(page: Path, explorer: Explorer) -> No
     text = page.read_text(encoding="utf-8")
     content = json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
     setup = content["setup"]
-    assert setup["radii"] == [explorer.setup()["radii"][place] for place in (0, 4, 16)]
+    assert list(setup["norms"]) == ["linf"]
+    radius_texts = setup["norms"]["linf"]["radii"]
+    assert radius_texts == [explorer.setup()["norms"]["linf"]["radii"][place] for place in (0, 4, 16)]
     assert setup["labels"] == explorer.album.split.labels[:2].tolist() and list(content["images"]) == ["0", "1"]
     for key, by_radius in content["cells"].items():
         view = View(key, setup["labels"][int(key)], 4 / 255, 20, "cross-entropy")
-        for place, cell in enumerate(by_radius[setup["radii"][1]]):
+        for place, cell in enumerate(by_radius[radius_texts[1]]):
             exhibit, entry = explorer.exhibits[place], explorer.album.entry(key)
             adversarial = explorer.adversarial(place, view)
             whole = measure.cell(exhibit, entry, adversarial, view, lambda _: "")
@@ -478,7 +516,7 @@ def test_the_command_writes_a_page_and_says_what_is_wrong(
     output = tmp_path / "page.html"
     words = [*map(str, paths), "3", "--save", str(output), "--images", "1", "--device", "cpu"]
     answer = CliRunner().invoke(cli.irt, ["explore", *words], catch_exceptions=False)
-    assert answer.exit_code == 0 and answer.output.startswith(f"{output}: 2 models, 2 radii, 1 images, ")
+    assert answer.exit_code == 0 and answer.output.startswith(f"{output}: 2 models, 2 radii in l-infinity, 1 images, ")
     assert assets.is_page(output)
     for wrong, sentence in (
         (["a.png", "b.png"], "a.png and b.png are two images"),
@@ -494,5 +532,5 @@ def test_the_command_writes_a_page_and_says_what_is_wrong(
 
 def test_views_are_told_apart_by_all_that_is_asked(query: dict[str, str]) -> None:
     expected = {"image": str(IMAGE), "label": int(query["label"]), "eps": EPS, "steps": STEPS}
-    assert asdict(parse(query, 10)) == expected | {"loss": "cross-entropy"}
+    assert asdict(parse(query, 10)) == expected | {"loss": "cross-entropy", "norm": "linf"}
     assert len({parse(query | {"steps": str(steps)}, 10) for steps in (1, 2, 1)}) == 2

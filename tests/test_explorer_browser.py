@@ -14,6 +14,7 @@ import torch
 from browser import CHROMIUM, Page, browser
 
 from interpret_robust import cli
+from interpret_robust.attacks.ball import Norm
 from interpret_robust.datasets import Dataset
 from interpret_robust.study.explorer import baked, measure, models
 from interpret_robust.study.explorer.album import Album
@@ -87,7 +88,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.{1 if share < 0.0995 else 0}f}\u00a0%"
 
 
-def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20) -> list[list[str]]:
+def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20, norm: Norm = "linf") -> list[list[str]]:
     """Names, what models see on the natural and the adversarial image, and how far attention moves."""
     rows, album = [], explorer.album
     label = album.label(image)
@@ -95,7 +96,7 @@ def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20) -
     for place, exhibit in enumerate(explorer.exhibits):
         cells = []
         for radius in (0.0, eps):
-            view = View(image, label, radius, steps, "cross-entropy")
+            view = View(image, label, radius, steps, "cross-entropy", norm)
             adversarial = explorer.adversarial(place, view)
             cells.append(measure.cell(exhibit, album.entry(image), adversarial, view, lambda _: ""))
         sees = [
@@ -115,7 +116,7 @@ def rows(window: Page) -> list[list[str]]:
 def slide(window: Page, place: int) -> None:
     eps = "document.getElementById('eps')"
     window.value(f"{eps}.value = {place}; {eps}.dispatchEvent(new Event('input')); 0")
-    wait(window, f"view.eps === setup.radii[{place}] && {IS_DRAWN}")
+    wait(window, f"view.eps === radii()[{place}] && {IS_DRAWN}")
 
 
 def test_a_moved_slider_shows_the_numbers_of_irt_and_asks_nobody_else(
@@ -128,7 +129,7 @@ def test_a_moved_slider_shows_the_numbers_of_irt_and_asks_nobody_else(
     assert window.value("document.getElementById('eps-text').textContent") == "3/255"
     assert rows(window) == expected_rows(explorer, "0", 3 / 255)
     wait(window, "document.getElementById('doing').textContent === ''")
-    assert window.value("setup.radii.every((one) => isWhole(one))")
+    assert window.value("radii().every((one) => isWhole(one))")
     limits = window.value("setup.models.map((_, model) => limits(model).known)")
     for place, known in enumerate(limits):
         view = View("0", explorer.album.label("0") or 0, 16 / 255, 20, "cross-entropy")
@@ -170,6 +171,47 @@ def test_keys_move_image_radius_and_position(window: Page, server: Server, explo
     assert window.value("[view.image, view.eps, view.steps, view.position]") == ["2", "3/255", 3, "0.3125,0.5625"]
 
 
+@pytest.mark.parametrize(("norm", "eps", "next_eps"), [("l2", "0.5", "0.5625"), ("l1", "12", "13.5")])
+def test_the_slider_follows_the_norm(
+    window: Page, server: Server, explorer: Explorer, norm: Norm, eps: str, next_eps: str
+) -> None:
+    begin(window, f"{server.address}#image=1&steps=4&eps=2/255")
+    window.value(f"byId('norm').value = '{norm}'; byId('norm').dispatchEvent(new Event('change')); 0")
+    wait(window, f"view.norm === '{norm}' && view.eps === '{eps}' && {IS_DRAWN}")
+    assert rows(window) == expected_rows(explorer, "1", float(eps), 4, norm)
+    window.press("ArrowUp", 38)
+    wait(window, f"view.eps === '{next_eps}' && {IS_DRAWN}")
+    assert rows(window) == expected_rows(explorer, "1", float(next_eps), 4, norm)
+    entry, label = explorer.album.entry("1"), explorer.album.label("1") or 0
+    adversarial = explorer.adversarial(0, View("1", label, float(next_eps), 4, "cross-entropy", norm))
+    shown = window.value("[...adversarialPixels(cellOf(0, view.eps)).data].filter((_, place) => place % 4 < 3)")
+    values = torch.tensor(shown).reshape(1, 32, 32, 3).permute(0, 3, 1, 2)
+    largest = float((adversarial - entry.pixels).abs().max())
+    assert (values / 255 - adversarial).abs().max() <= 0.5 / 255 + largest / 255 + 1e-6
+    wait(window, f"/norm={norm}/.test(location.hash)")
+    address = window.value("location.href")
+    begin(window, server.address)
+    assert window.value("[view.norm, view.eps, byId('eps').max]") == ["linf", "8/255", "16"]
+    begin(window, address)
+    assert window.value("[view.norm, view.eps, view.steps]") == [norm, next_eps, 4]
+    words = f"--eps {next_eps} --norm {norm}"
+    assert [words in line for line in window.value("byId('commands').textContent").splitlines() if "--eps" in line] == (
+        [True] * 4
+    )
+    assert window.value("byId('norm-text').textContent") == {"l2": "L2", "l1": "L1"}[norm]
+
+
+def test_a_file_says_in_which_norm_it_was_made(window: Page, explorer: Explorer, tmp_path: Path) -> None:
+    path = tmp_path / "explore.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baked, "PLACES", (0, 8))
+        baked.write(Explorer(explorer.exhibits, explorer.album, 0, norm="l2"), path, 1, lambda _: None)
+    begin(window, path.as_uri())
+    assert rows(window) == expected_rows(explorer, "0", 0.5, norm="l2")
+    assert window.value("byId('norm-text').textContent") == "L2"
+    assert window.value("[byId('norm').disabled, byId('norm').length, byId('norm').value]") == [True, 1, "l2"]
+
+
 def test_screen_readers_have_a_name_for_all_there_is(window: Page, server: Server) -> None:
     begin(window, server.address)
     nodes = window.do("Accessibility.getFullAXTree")["nodes"]
@@ -185,7 +227,7 @@ def test_screen_readers_have_a_name_for_all_there_is(window: Page, server: Serve
 
 
 def test_the_commands_that_are_named_are_commands(window: Page, server: Server) -> None:
-    begin(window, f"{server.address}#image=3&eps=2/255")
+    begin(window, f"{server.address}#image=3&norm=l2&eps=0.125")
     for loss, count in (("cross-entropy", 5), ("margin", 1)):
         window.value(f"byId('loss').value = '{loss}'; byId('loss').dispatchEvent(new Event('change')); 0")
         wait(window, f"view.loss === '{loss}' && {IS_DRAWN}")
@@ -201,7 +243,8 @@ def test_the_commands_that_are_named_are_commands(window: Page, server: Server) 
                 assert inner is not None
                 group = inner
             parameters = group.make_context("irt", words).params
-            assert parameters["limit"] == 4 and parameters.get("eps") in (2 / 255, None)
+            assert parameters["limit"] == 4 and parameters.get("eps") in (0.125, None)
+            assert "eps" not in parameters or parameters["norm"] == "l2" or parameters["eps"] is None
             assert [path.is_file() for path in parameters["checkpoints"]] == [True, True]
 
 

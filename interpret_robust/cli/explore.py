@@ -42,6 +42,9 @@ EXAMPLES = (
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
 @spatial_weight_option
 @click.option(
+    "--norm", help="Norm that the page begins with, and that of --save: linf, l2 or l1. [default: that of training]"
+)
+@click.option(
     "--save",
     type=OUTPUT_FILE,
     metavar="FILE",
@@ -60,6 +63,7 @@ def explore(
     split: str,
     seed: int,
     spatial_weight: str,
+    norm: str | None,
     save: Path | None,
     images: int,
     port: int,
@@ -82,7 +86,7 @@ def explore(
     from interpret_robust.study.explorer.server import Server
 
     picture = str(pictures[0]) if pictures else "0"
-    explorer = opening.explorer(models, candidates, dataset, split, seed, device, picture, spatial_weight)
+    explorer = opening.explorer(models, candidates, dataset, split, seed, device, picture, spatial_weight, norm)
     for exhibit in explorer.exhibits:
         for doubt in exhibit.subject.doubts:
             warn(doubt)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from interpret_robust.attacks.ball import NORM_TEXTS
 from interpret_robust.attribution.scale_rules import Rule
 from interpret_robust.core import progress
 from interpret_robust.core.device import exact
@@ -39,7 +40,7 @@ _small: measure.Encode = partial(data_url, kind="WEBP", quality=60, method=6)
 
 
 def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
-    """Write the page of the first `images` images to `path`, under the attack that the page begins with.
+    """Write the page of the first `images` images to `path`, under the attack, in the norm, that the page begins with.
 
     Raises UserError where there are not so many images, and where `path` is something other than such a page.
     """
@@ -53,8 +54,8 @@ def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
         remove_leftovers(path)
         with replacing(path) as partial_path:
             partial_path.write_text(text, encoding="utf-8")
-    models = len(explorer.exhibits)
-    say(f"{path}: {models} models, {len(PLACES)} radii, {images} images, {len(text.encode()) / 1e6:.1f} MB")
+    models, norm, size = len(explorer.exhibits), NORM_TEXTS[explorer.norm], len(text.encode()) / 1e6
+    say(f"{path}: {models} models, {len(PLACES)} radii in {norm}, {images} images, {size:.1f} MB")
 
 
 def _check_own(path: Path) -> None:
@@ -64,11 +65,13 @@ def _check_own(path: Path) -> None:
 
 def _content(explorer: Explorer, images: int) -> dict[str, Any]:
     setup = explorer.setup()
-    radii = [setup["radii"][place] for place in PLACES if place < len(setup["radii"])]
+    ball = setup["norms"][explorer.norm]
+    radii = [ball["radii"][place] for place in PLACES]
+    norms = {explorer.norm: ball | {"radii": radii}}
     keys = [str(image) for image in range(images)]
     with exact():
         return {
-            "setup": setup | {"radii": radii, "rules": RULES, "labels": setup["labels"][:images], "first": "0"},
+            "setup": setup | {"norms": norms, "rules": RULES, "labels": setup["labels"][:images], "first": "0"},
             "images": {key: _photo(measure.picture_of(explorer.album.entry(key))) for key in keys},
             "cells": {
                 key: {eps: _cells(explorer, setup, key, eps) for eps in radii}
@@ -79,7 +82,7 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
 
 def _cells(explorer: Explorer, setup: dict[str, Any], key: str, eps: str) -> list[dict[str, Any]]:
     """Return the cells of all models, each with what becomes of its answer when a position is deleted: `without`."""
-    view = View(key, setup["labels"][int(key)], number(eps), setup["steps"], setup["losses"][0])
+    view = View(key, setup["labels"][int(key)], number(eps), setup["steps"], setup["losses"][0], explorer.norm)
     entry, cells = explorer.album.entry(key), []
     for place, exhibit in enumerate(explorer.exhibits):
         adversarial = explorer.adversarial(place, view)
@@ -95,7 +98,7 @@ def _cells(explorer: Explorer, setup: dict[str, Any], key: str, eps: str) -> lis
 def _short(cell: dict[str, Any]) -> dict[str, Any]:
     """Return a cell with fewer digits."""
     short = {**cell, "answers": [[place, _round(share)] for place, share in cell["answers"][:MOST_ANSWERS]]}
-    for name in ("truth", "moved", "spearman"):
+    for name in ("truth", "moved", "spearman", "change"):
         short[name] = _round(cell.get(name))
     short["largest"] = float(f"{cell['largest']:.{DIGITS}g}")
     if cell.get("attention"):

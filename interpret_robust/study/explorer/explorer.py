@@ -9,10 +9,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import LossName, resolve_ball
+from interpret_robust.attacks.ball import EXAMPLE_RADII, NORM_TEXTS, LossName, Norm, resolve_ball
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
-from interpret_robust.models.external import EPS
+from interpret_robust.core.parsing import number
+from interpret_robust.results.names import NORMS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.models import Exhibit, names
@@ -30,6 +31,7 @@ class Explorer:
 
     Attributes:
         first: the image that the page begins with.
+        norm: in which the page begins; None for that in which the first model was trained.
         seed: of the random starts of attacks.
         options: what commands have to say of the data.
         weights: the choice of weights of positions that commands have to name, empty for the default.
@@ -43,17 +45,18 @@ class Explorer:
         first: str = "0",
         options: str = "",
         weights: str = "",
+        norm: Norm | None = None,
     ) -> None:
         self.exhibits, self.album, self.seed = exhibits, album, seed
         self.first, self.options, self.weights = first, options, weights
+        self._balls = [resolve_ball(None, None, exhibit.subject.job["recipe"]) for exhibit in exhibits]
+        self.norm: Norm = self._balls[0][0] if norm is None else norm
         self._lock = threading.Lock()
         self._adversarial: dict[tuple[int, View], Tensor] = {}
 
     def setup(self) -> dict[str, Any]:
         """Return what the page needs before it shows anything."""
         album, cards = self.album, [exhibit.card() for exhibit in self.exhibits]
-        balls = [resolve_ball(None, None, exhibit.subject.job["recipe"]) for exhibit in self.exhibits]
-        radius_texts = radii([eps for norm, eps in balls if norm == "linf"] or [EPS])
         return {
             "version": metadata.version("interpret-robust"),
             "dataset": album.dataset.name,
@@ -62,8 +65,8 @@ class Explorer:
             "classes": album.dataset.class_names,
             "labels": album.split.labels.tolist(),
             "models": [card | {"name": name} for card, name in zip(cards, names(cards), strict=True)],
-            "radii": radius_texts,
-            "eps": radius_texts[len(radius_texts) // 2],
+            "norms": {name: self._norm(name) for name in NORM_TEXTS},
+            "norm": self.norm,
             "steps": 20,
             "most_steps": MOST_STEPS,
             "losses": get_args(LossName),
@@ -73,6 +76,12 @@ class Explorer:
             "options": self.options,
             "weights": self.weights,
         }
+
+    def _norm(self, name: Norm) -> dict[str, Any]:
+        """Return what the page needs of a norm: the radii of its slider, and the one to begin with."""
+        training_radii = [eps for norm, eps in self._balls if norm == name]
+        places = radii(training_radii or [number(EXAMPLE_RADII[name])], name)
+        return {"text": NORM_TEXTS[name], "prefix": NORMS[name], "radii": places, "eps": places[len(places) // 2]}
 
     def image(self, key: str) -> dict[str, Any]:
         """Return an image with its class; of one that was brought, with the class that the first model sees."""

@@ -47,7 +47,7 @@ def trajectory(exhibit: Exhibit, entry: Entry, view: View, seed: int) -> Iterato
     attack = view.attack()
     for step, iterate in attack.iterates(exhibit.network, entry.pixels, labels, view.noise(seed, entry.index)):
         if step == view.steps:
-            yield step, check_adversarial(exhibit.network, iterate, entry.pixels, view.eps)
+            yield step, check_adversarial(exhibit.network, iterate, entry.pixels, view.eps, view.norm)
         else:
             yield step, iterate
 
@@ -65,7 +65,8 @@ def cell(
     `answers`: the likeliest classes with their probabilities; `truth`: that of the view's class; `attention`: weights
     of positions, None where there are none; `moved`: their total variation distance to those of the clean image;
     `ranks`: how many positions move less, L2 over channels, ties in their middle; `spearman`: of attention and
-    robustness; `perturbation`: a picture, gray for 0 and white for eps; `gradient`: the map of the cross-entropy of the
+    robustness; `perturbation`: a picture, gray for 0 and white for `change`, which is eps in l-infinity and the largest
+    change of a pixel in other norms; `gradient`: the map of the cross-entropy of the
     view's class, by each rule; `largest`: its max|g|.
     """
     network, images = exhibit.network, entry.pixels
@@ -73,12 +74,15 @@ def cell(
     with torch.no_grad():
         logits = network(adversarial)
     gradient = loss_gradient(network, adversarial, labels)
-    unit = (adversarial - images) / view.eps if view.eps else torch.zeros_like(images)
+    perturbation = adversarial - images
+    change = view.eps if view.norm == "linf" else float(perturbation.abs().max())
+    unit = perturbation / change if change else perturbation
     return {
         "prediction": int(predicted_classes(logits)),
         **_answers(logits, view.label),
         **(_positions(exhibit, images, adversarial) if exhibit.weight else {}),
         "perturbation": encode(_picture(0.5 + 0.5 * unit)),
+        "change": change,
         "gradient": {rule: encode(_picture(as_image(gradient, rule, 0.0))) for rule in rules},
         "largest": _plain(float(gradient.abs().max())),
     }

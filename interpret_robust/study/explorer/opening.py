@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from interpret_robust.attacks.ball import check_norm
 from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import check_present
@@ -25,16 +26,19 @@ def explorer(
     device: str,
     picture: str = "0",
     weight: str = "auto",
+    norm: str | None = None,
 ) -> Explorer:
     """Return an explorer of `models`, or of some of the checkpoints `candidates` where there are none.
 
     `source` is the name or path of the data, by default that of the first model; `picture` the number of an image, or
-    the path of a picture, to begin with; `weight` whose weights of positions stand for attention. Raises UserError
-    where one of them is not to be had, or does not fit.
+    the path of a picture, to begin with; `weight` whose weights of positions stand for attention; `norm` that of
+    the attack that the page begins with, by default of the first model's training. Raises UserError where one of
+    them is not to be had, or does not fit.
     """
     references = models or default_models(candidates, source)
     if not references:
         raise UserError(f"no checkpoint was trained on {source}: name those to be shown.")
+    chosen_norm = None if norm is None else check_norm(norm)
     place = resolve(device)
     dataset = load(source or subject(references[0]).source)
     exhibits = [exhibit(model, source, dataset, place, weight) for model in references]
@@ -45,4 +49,5 @@ def explorer(
         check_present(Path(picture), "picture", "give a file, or the number of an image of the split")
         picture = album.add(Path(picture).read_bytes())
     options = f"--dataset {shlex.quote(source)}" if source else ""
-    return Explorer(exhibits, album, seed, picture, options, "" if weight == "auto" else shlex.quote(weight))
+    weights = "" if weight == "auto" else shlex.quote(weight)
+    return Explorer(exhibits, album, seed, picture, options, weights, chosen_norm)

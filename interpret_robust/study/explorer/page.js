@@ -8,7 +8,7 @@ const SIDE = 256;
 const MOST_CELLS = 500;
 const MOST_TRIED = 200;
 const VIRIDIS = [[253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [68, 1, 84]];
-const view = { image: "0", label: 0, eps: "0", steps: 20, loss: "", rule: "", sign: "plus", position: null, class: "", outcome: "" };
+const view = { image: "0", label: 0, norm: "", eps: "0", steps: 20, loss: "", rule: "", sign: "plus", position: null, class: "", outcome: "" };
 const store = new Map();
 const scratch = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 let setup, source, photo, addressTimer;
@@ -83,7 +83,9 @@ const number = (text) => {
 const percent = (share) => (share === null || share === undefined ? "\u2013" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}\u00a0%`);
 const signed = (value) => value.toFixed(2).replace("-", "\u2212");
 const className = (place) => setup.classes[place] ?? "no class";
-const asked = (eps, { image, label } = view) => ({ image, label, eps, steps: view.steps, loss: view.loss });
+const radii = () => setup.norms[view.norm].radii;
+const ball = (eps) => `${setup.norms[view.norm].prefix}eps ${eps}`;
+const asked = (eps, { image, label } = view) => ({ image, label, norm: view.norm, eps, steps: view.steps, loss: view.loss });
 const keyOf = (eps, subject) => JSON.stringify(asked(eps, subject));
 const list = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
 
@@ -146,12 +148,12 @@ const progressOf = ({ model, step }) => (step + model / setup.models.length) / (
 
 // From coarse to fine, so that the radius at which a model fails is soon known roughly.
 function order() {
-  const count = setup.radii.length;
+  const count = radii().length;
   const places = [];
   for (let stride = 1 << Math.ceil(Math.log2(count)); stride >= 1; stride >>= 1) {
     for (let place = 0; place < count; place += stride) if (!places.includes(place)) places.push(place);
   }
-  return places.map((place) => setup.radii[place]);
+  return places.map((place) => radii()[place]);
 }
 
 // ---- a move: all older work ends, the view is computed and drawn, then the other radii
@@ -171,14 +173,14 @@ async function move(changes = {}) {
     if (source === live) await draw(); // what is known already, at once
     await compute("0", signal, { quiet: isNew === false });
     await compute(view.eps, signal);
-    if (source !== live) for (const eps of setup.radii) await compute(eps, signal);
+    if (source !== live) for (const eps of radii()) await compute(eps, signal);
     if (signal.aborted) return;
     await draw();
     await showDeletions(signal);
     tell("");
     for (const eps of order()) {
       if (!isWhole(eps)) {
-        tell(`eps ${eps}`, setup.radii.filter((one) => isWhole(one)).length / setup.radii.length);
+        tell(ball(eps), radii().filter((one) => isWhole(one)).length / radii().length);
         await compute(eps, signal, { quiet: true });
         if (signal.aborted) return;
         showVerdict();
@@ -261,10 +263,12 @@ function hideError() {
 const isOwn = () => !/^\d+$/.test(view.image);
 
 function showControls() {
-  byId("eps").value = setup.radii.indexOf(view.eps);
+  byId("eps").max = radii().length - 1;
+  byId("eps").value = radii().indexOf(view.eps);
+  byId("norm-text").textContent = setup.norms[view.norm].text;
   byId("eps-text").textContent = view.eps;
-  byId("eps").setAttribute("aria-valuetext", `eps ${view.eps}`);
-  for (const name of ["steps", "loss", "rule", "sign", "class", "outcome", "label"]) byId(name).value = view[name];
+  byId("eps").setAttribute("aria-valuetext", ball(view.eps));
+  for (const name of ["norm", "steps", "loss", "rule", "sign", "class", "outcome", "label"]) byId(name).value = view[name];
   byId("truth").hidden = !isOwn();
   byId("caption").textContent = isOwn() ? `your image, as ${className(view.label)}` : `image ${view.image}: ${className(view.label)}`;
   byId("photo").setAttribute("aria-label", byId("caption").textContent);
@@ -297,10 +301,9 @@ function enlarge(canvas) {
 
 function adversarialPixels(cell) {
   const pixels = new ImageData(new Uint8ClampedArray(photo.data), photo.width, photo.height);
-  const eps = number(view.eps);
   const changes = cell.pixels.perturbation.data;
   for (let place = 0; place < changes.length; place += 1) {
-    if (place % 4 < 3) pixels.data[place] += eps * (2 * changes[place] - 255);
+    if (place % 4 < 3) pixels.data[place] += cell.change * (2 * changes[place] - 255);
   }
   return pixels;
 }
@@ -427,7 +430,8 @@ function tiles(model, natural, cell) {
   const add = (...parts) => box.append(tile(...parts));
   add(`natural${brightest(natural.attention)}`, `${name}: natural image${laid}`, withWeights(photo, natural.attention), { grid });
   add(`adversarial${brightest(cell.attention)}`, `${name}: adversarial image${laid}`, withWeights(adversarialPixels(cell), cell.attention), { grid });
-  add(`perturbation, black \u2212${view.eps}, white +${view.eps}`, `${name}: perturbation`, (canvas) => paint(canvas, cell.pixels.perturbation), { grid });
+  const change = view.norm === "linf" ? view.eps : String(Number(cell.change.toPrecision(2)));
+  add(`perturbation, black \u2212${change}, white +${change}`, `${name}: perturbation`, (canvas) => paint(canvas, cell.pixels.perturbation), { grid });
   const sign = view.sign === "plus" ? "+g" : "\u2212g";
   add(`gradient there, ${sign}, ${view.rule}`, `${name}: gradient map`, (canvas) => paint(canvas, gradientPixels(cell)), { grid });
   if (cell.ranks) {
@@ -547,7 +551,7 @@ const chip = (model) => {
 
 // The last radius at which it is right before it is first wrong, and that one; null for either that is not known.
 function limits(model) {
-  const known = setup.radii.map((eps) => cellOf(model, eps)).map((cell) => (cell?.done ? isRight(cell) : null));
+  const known = radii().map((eps) => cellOf(model, eps)).map((cell) => (cell?.done ? isRight(cell) : null));
   const wrong = known.indexOf(false);
   const before = wrong < 0 ? known : known.slice(0, wrong);
   const right = before.lastIndexOf(true);
@@ -555,16 +559,16 @@ function limits(model) {
 }
 
 function failure({ right, wrong, isSure }) {
-  const { radii } = setup;
+  const places = radii();
   if (wrong === 0) return "without attack";
-  if (wrong < 0) return isSure ? `not up to ${radii.at(-1)}` : "\u2026";
+  if (wrong < 0) return isSure ? `not up to ${places.at(-1)}` : "\u2026";
   const isNext = wrong === right + 1 && isSure;
-  if (!isNext) return `by ${radii[wrong]} \u2026`;
-  return isFine() ? `from ${radii[wrong]}` : `between ${radii[right]} and ${radii[wrong]}`;
+  if (!isNext) return `by ${places[wrong]} \u2026`;
+  return isFine() ? `from ${places[wrong]}` : `between ${places[right]} and ${places[wrong]}`;
 }
 
 // Radii in even steps leave nothing between two of them that anybody would ask for.
-const isFine = () => setup.radii.every((eps, place) => Math.abs(number(eps) - (place * number(setup.radii.at(-1))) / (setup.radii.length - 1)) < 1e-3);
+const isFine = () => radii().every((eps, place, all) => Math.abs((number(eps) * (all.length - 1)) / number(all.at(-1)) - place) < 1e-2);
 
 function strip(known, failureText) {
   const box = element("div", undefined, "strip");
@@ -572,9 +576,9 @@ function strip(known, failureText) {
   box.setAttribute("aria-label", `fails ${failureText}`);
   known.forEach((right, place) => {
     const part = element("i", undefined, right === null ? "" : right ? "right" : "wrong");
-    if (setup.radii[place] === view.eps) part.classList.add("now");
-    part.title = `eps ${setup.radii[place]}: ${right === null ? "not computed yet" : right ? "right" : "wrong"}`;
-    part.addEventListener("click", () => move({ eps: setup.radii[place] }));
+    if (radii()[place] === view.eps) part.classList.add("now");
+    part.title = `${ball(radii()[place])}: ${right === null ? "not computed yet" : right ? "right" : "wrong"}`;
+    part.addEventListener("click", () => move({ eps: radii()[place] }));
     box.append(part);
   });
   return box;
@@ -614,8 +618,7 @@ function headline(all, best, areSure) {
   const at = (right) => all.flatMap((limit, place) => (limit.right === right ? [place] : []));
   if (!areSure) return `PGD-${view.steps} on ${className(view.label)}: looking for the eps at which each model fails \u2026`;
   if (best < 0) return `Every model is wrong without an attack: this ${className(view.label)} is seen as something else.`;
-  const { radii } = setup;
-  const winners = best === radii.length - 1 ? `right up to eps ${radii.at(-1)}` : best === 0 ? "right, but without attack only" : `right up to eps ${radii[best]}`;
+  const winners = best === 0 ? "right, but without attack only" : `right up to ${ball(radii()[best])}`;
   const worst = Math.min(...all.map(({ right }) => right));
   const first = worst === best ? "" : ` First to fail: ${names(at(worst))}, ${failure(all[at(worst)[0]])}.`;
   return `Most robust here: ${names(at(best))}, ${winners}.${first}${motion()}`;
@@ -632,7 +635,7 @@ function motion() {
   if (!moved.length || view.eps === "0") return "";
   moved.sort((a, b) => b.share - a.share);
   const shown = moved.length > 2 ? [moved[0], moved.at(-1)] : moved;
-  return ` ${kind[0].toUpperCase()}${kind.slice(1)} moved at ${view.eps}: ${list(shown.map(({ name, share }) => `${percent(share)} in ${name}`))}.`;
+  return ` ${kind[0].toUpperCase()}${kind.slice(1)} moved at ${ball(view.eps)}: ${list(shown.map(({ name, share }) => `${percent(share)} in ${name}`))}.`;
 }
 
 // ---- how to get these numbers
@@ -641,11 +644,12 @@ function showCommands() {
   const paths = setup.models.map(({ words }) => words).filter((words) => !words.startsWith("--"));
   const subjects = [...(paths.length ? [paths.join(" ")] : []), ...setup.models.map(({ words }) => words).filter((words) => words.startsWith("--"))];
   const data = [setup.options, setup.split === "test" ? "" : `--split ${setup.split}`, setup.shuffled ? `--limit ${Number(view.image) + 1}` : "", setup.seed ? `--seed ${setup.seed}` : ""];
-  const attack = `--eps ${view.eps} --steps ${view.steps}`;
+  const norm = view.norm === "linf" ? "" : ` --norm ${view.norm}`;
+  const attack = `--eps ${view.eps}${norm} --steps ${view.steps}`;
   const readings = view.loss === "margin" ? `--pgd none --cw ${view.steps}` : `--pgd ${view.steps} --cw none`;
   const weights = setup.weights ? ` --spatial-weight ${setup.weights}` : "";
   const questions = [
-    ["predictions under attack", `evaluate SUBJECT --eps ${view.eps} ${readings}`],
+    ["predictions under attack", `evaluate SUBJECT --eps ${view.eps}${norm} ${readings}`],
     ["attention, ranks and their correlation", `analyze attention-rank SUBJECT ${attack}${weights}`],
     ["attention moved", `analyze attention-maps SUBJECT ${attack}${weights}`],
     ["the gradient map at eps 0", "analyze gradient-maps SUBJECT"],
@@ -656,7 +660,7 @@ function showCommands() {
     `# ${what}`,
     ...subjects.map((subject) => ["irt", words.replace("SUBJECT", () => subject), ...data].filter(Boolean).join(" ")),
   ]);
-  byId("commands").textContent = isOwn() ? `irt explore ${subjects.join(" ")} ${setup.options}${weights} PICTURE` : lines.join("\n");
+  byId("commands").textContent = isOwn() ? `irt explore ${subjects.join(" ")} ${setup.options}${weights}${norm} PICTURE` : lines.join("\n");
   byId("how-text").textContent = isOwn()
     ? "An image of your own is in no data set: this opens the page on it."
     : `Row ${view.image} of each column under per_image/ is this image. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isOther ? " The other analyses attack the cross-entropy: choose that loss." : ""}`;
@@ -690,7 +694,7 @@ async function saveView() {
     context.fillText(row, x, y);
   };
   const limitsOf = setup.models.map((_, model) => failure(limits(model)));
-  write(`${setup.dataset}, ${byId("caption").textContent}; eps ${view.eps}, PGD-${view.steps} on the ${view.loss}`, pad, pad + line, { bold: true, size: 18, room: canvas.width - 2 * pad });
+  write(`${setup.dataset}, ${byId("caption").textContent}; ${ball(view.eps)}, PGD-${view.steps} on the ${view.loss}`, pad, pad + line, { bold: true, size: 18, room: canvas.width - 2 * pad });
   write(byId("headline").textContent, pad, pad + 2 * line, { room: canvas.width - 2 * pad });
   cards.forEach((card, place) => {
     const x = pad + place * width;
@@ -706,7 +710,7 @@ async function saveView() {
   });
   const link = element("a");
   link.href = canvas.toDataURL("image/png");
-  link.download = `explore-${setup.dataset}-${view.image}-eps${view.eps.replace("/", "-")}.png`;
+  link.download = `explore-${setup.dataset}-${view.image}-${ball(view.eps).toLowerCase().replace(" eps ", "-eps").replace("eps ", "eps").replace("/", "-")}.png`;
   link.click();
 }
 
@@ -715,12 +719,13 @@ async function saveView() {
 function readAddress() {
   const fields = new URLSearchParams(location.hash.slice(1));
   const changes = {};
-  for (const name of ["image", "loss", "rule", "sign", "outcome", "class"]) if (fields.has(name)) changes[name] = fields.get(name);
+  for (const name of ["image", "norm", "eps", "loss", "rule", "sign", "outcome", "class"]) if (fields.has(name)) changes[name] = fields.get(name);
   if (fields.has("label")) changes.label = Number(fields.get("label"));
-  if (setup.radii.includes(fields.get("eps"))) changes.eps = fields.get("eps");
   if (Number(fields.get("steps")) >= 1 && source === live) changes.steps = Math.min(setup.most_steps, Math.floor(Number(fields.get("steps"))));
-  const known = { loss: setup.losses, rule: setup.rules, sign: ["plus", "minus"], outcome: Object.keys(OUTCOMES), class: setup.classes.map((_, place) => String(place)) };
+  const norm = setup.norms[fields.get("norm")] ?? setup.norms[view.norm];
+  const known = { norm: Object.keys(setup.norms), eps: norm.radii, loss: setup.losses, rule: setup.rules, sign: ["plus", "minus"], outcome: Object.keys(OUTCOMES), class: setup.classes.map((_, place) => String(place)) };
   for (const [name, choices] of Object.entries(known)) if (!choices.includes(changes[name])) delete changes[name];
+  if (changes.norm) changes.eps ??= norm.eps;
   if (source !== live) {
     delete changes.loss;
     delete changes.label;
@@ -743,8 +748,8 @@ const KEYS = {
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 function turnEps(step) {
-  const place = Math.min(setup.radii.length - 1, Math.max(0, setup.radii.indexOf(view.eps) + step));
-  return move({ eps: setup.radii[place] });
+  const place = Math.min(radii().length - 1, Math.max(0, radii().indexOf(view.eps) + step));
+  return move({ eps: radii()[place] });
 }
 
 function press(event) {
@@ -774,7 +779,8 @@ async function bring(file) {
 }
 
 function listen() {
-  byId("eps").addEventListener("input", () => move({ eps: setup.radii[Number(byId("eps").value)] }));
+  byId("eps").addEventListener("input", () => move({ eps: radii()[Number(byId("eps").value)] }));
+  byId("norm").addEventListener("change", () => move({ norm: byId("norm").value, eps: setup.norms[byId("norm").value].eps }));
   byId("previous").addEventListener("click", () => find(-1));
   byId("next").addEventListener("click", () => find(1));
   byId("random").addEventListener("click", () => find(0));
@@ -824,8 +830,8 @@ async function begin() {
   source = content ? baked(JSON.parse(content.textContent)) : live;
   setup = await source.setup();
   document.title = byId("title").textContent = `Explore ${setup.dataset}, ${setup.split} images`;
-  byId("eps").max = setup.radii.length - 1;
   byId("steps").max = setup.most_steps;
+  fill("norm", Object.entries(setup.norms).map(([name, { text }]) => [name, text]));
   fill("loss", setup.losses.map((loss) => [loss, loss]));
   fill("rule", setup.rules.map((rule) => [rule, rule]));
   fill("class", setup.classes.map((name, place) => [place, name]), "any");
@@ -833,11 +839,11 @@ async function begin() {
   fill("outcome", Object.entries(OUTCOMES).map(([name, { text }]) => [name, text]));
   if (source !== live) {
     byId("bring").hidden = true;
-    for (const name of ["steps", "loss", "rule"]) byId(name).disabled = true;
+    for (const name of ["norm", "steps", "loss", "rule"]) byId(name).disabled = true;
   }
   byId("doubts").textContent = setup.models.flatMap(({ name, doubts }) => doubts.map((doubt) => `In doubt, ${name}: ${doubt}`)).join(" ");
-  Object.assign(view, { image: setup.first, eps: setup.eps, steps: setup.steps, loss: setup.losses[0], rule: setup.rules[0] });
-  if (!setup.radii.includes(view.eps)) view.eps = setup.radii[Math.floor(setup.radii.length / 2)];
+  Object.assign(view, { image: setup.first, norm: setup.norm, eps: setup.norms[setup.norm].eps, steps: setup.steps, loss: setup.losses[0], rule: setup.rules[0] });
+  if (!radii().includes(view.eps)) view.eps = radii()[Math.floor(radii().length / 2)];
   listen();
   await move({ image: view.image, ...readAddress() });
 }

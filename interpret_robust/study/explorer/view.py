@@ -5,18 +5,18 @@ from dataclasses import dataclass, fields
 from typing import get_args
 
 from interpret_robust.analyses.robustness import TRAJECTORIES
-from interpret_robust.attacks.ball import LossName
+from interpret_robust.attacks.ball import LossName, Norm, check_norm
 from interpret_robust.attacks.norms import Noise
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.parsing import number
-from interpret_robust.results.names import radius
+from interpret_robust.results.names import length
 
 MOST_STEPS = 200
 """Of an attack that somebody waits for."""
 
 NOTCHES = 16
-"""Places of the slider of eps above zero; the l-infinity radius that models were trained with is in its middle."""
+"""Places of the slider of eps above zero; the radius that models were trained with is in its middle."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,11 @@ class View:
     eps: float
     steps: int
     loss: LossName
+    norm: Norm = "linf"
 
     def attack(self) -> PGD:
-        """Return the attack, with steps of a quarter of eps."""
-        return PGD(eps=self.eps, steps=self.steps, loss=self.loss)
+        """Return the attack, with the default step of its norm."""
+        return PGD(eps=self.eps, steps=self.steps, loss=self.loss, norm=self.norm)
 
     def noise(self, seed: int, index: int) -> Noise:
         """Return the random start of the attack: that of `irt evaluate` for its loss, a seed and an image's index."""
@@ -52,22 +53,25 @@ def parse(query: Mapping[str, str], classes: int) -> View:
         raise UserError(f"steps are {steps}: give 1 to {MOST_STEPS}.")
     for loss in get_args(LossName):
         if query["loss"] == loss:
-            view = View(query["image"], label, _radius(query["eps"]), steps, loss)
+            norm = check_norm(query["norm"][:40])
+            view = View(query["image"], label, _radius(query["eps"]), steps, loss, norm)
             view.attack()  # says what is out of range
             return view
     raise unknown("loss", query["loss"][:40], get_args(LossName))
 
 
-def radii(training_radii: Sequence[float]) -> list[str]:
-    """Return the places of the slider of eps, as people write them: from 0 to twice the largest of
-    `training_radii`, which are in l-infinity.
+def radii(training_radii: Sequence[float], norm: Norm) -> list[str]:
+    """Return the places of the slider of eps in a norm, as people write them: from 0 to twice the largest of
+    `training_radii`.
 
     Example:
-        >>> radii([8 / 255])[:3]
-        ['0', '1/255', '2/255']
+        >>> radii([8 / 255], "linf")[:3], radii([0.5], "l2")[-2:]
+        (['0', '1/255', '2/255'], ['0.9375', '1'])
     """
-    largest = min(2 * max(training_radii), 1.0)
-    is_whole = radius(largest / 2).endswith("/255")
+    largest = 2 * max(training_radii)
+    if norm == "linf":
+        largest = min(largest, 1.0)
+    is_whole = length(largest / 2, norm).endswith("/255")
     shares = [largest * place / NOTCHES for place in range(1, NOTCHES + 1)]
     return ["0", *(f"{255 * share:.4g}/255" if is_whole else f"{share:.4g}" for share in shares)]
 
