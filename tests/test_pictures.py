@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any, cast
 
 import command
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import nn
 
 import interpret_robust as ir
@@ -19,12 +20,14 @@ from interpret_robust.core.read_ahead import read_ahead
 from interpret_robust.datasets import Dataset, Split, load
 from interpret_robust.datasets.batches import TrainingBatches, make_batch
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import Files, PictureArray
+from interpret_robust.datasets.pictures import Files, PictureArray, picture, size_of, upright
 from interpret_robust.datasets.reference import Reference, merge
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
 from interpret_robust.models.declared import framing_of, view
 from interpret_robust.models.variants import variant
+from interpret_robust.study import explain
+from interpret_robust.study.explorer.album import Album
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe import Recipe
 
@@ -103,6 +106,58 @@ def test_gray_pictures_are_three_equal_channels_whatever_their_depth(tmp_path: P
     np.testing.assert_array_equal(test.images[:], expected[..., None].repeat(3, -1))
     assert test.masks is not None
     np.testing.assert_array_equal(test.masks[:], masks)
+    album = Album(load(str(tmp_path)), "test", CPU)
+    shown = album.entry(album.add((tmp_path / "cat" / "0.png").read_bytes())).pixels
+    np.testing.assert_array_equal(255 * shown[0, 0], expected[0])
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, lambda pixels: pixels),
+        (2, lambda pixels: pixels[:, ::-1]),
+        (3, lambda pixels: pixels[::-1, ::-1]),
+        (4, lambda pixels: pixels[::-1]),
+        (5, lambda pixels: pixels.transpose(1, 0, 2)),
+        (6, lambda pixels: np.rot90(pixels, -1)),
+        (7, lambda pixels: np.rot90(pixels, 2).transpose(1, 0, 2)),
+        (8, np.rot90),
+    ],
+)
+def test_a_picture_is_turned_upright_alike_by_a_dataset_explain_and_explore(
+    orientation: int, turn: Callable[[Any], Any], ending: str, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "set" / "cat" / f"0.{ending}"
+    for name, number in (("cat", 0), ("dog", 1)):
+        write(tmp_path / "set" / name / f"0.{ending}", 20, 30, number)
+        place = tmp_path / "set" / name / f"0.{ending}"
+        with Image.open(place) as image:
+            image.save(place, exif=exif, **({"quality": "keep"} if ending == "jpg" else {}))
+    with Image.open(path) as image:
+        expected = turn(np.asarray(image))
+    dataset = load(str(tmp_path / "set"))
+    images = dataset.test.images
+    assert images.shape == (2, *expected.shape)
+    assert np.array_equal(images[0], expected)
+    album = Album(dataset, "test", torch.device("cpu"))
+    shown = album.entry(album.add(path.read_bytes())).pixels
+    assert torch.equal(shown, album.entry("0").pixels)
+    job = {"image_shape": dataset.image_shape}
+    photo = explain.read(path, cast(Any, SimpleNamespace(job=job)), torch.device("cpu"))
+    assert torch.equal(photo.pixels, shown)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*\0\0\0\x08\0", b"MM", b"nothing that is read"])
+def test_an_orientation_that_cannot_be_read_turns_nothing(exif: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "0.jpg"
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    files = Files.list(tmp_path, ["0.jpg"])
+    assert size_of(files, 0) == (20, 30)
+    with picture(files, 0) as image:
+        assert upright(image).size == (30, 20)
 
 
 def test_places_are_those_of_numpy_and_batches_do_not_change_pictures(photos: Path) -> None:

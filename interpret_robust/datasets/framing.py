@@ -33,6 +33,14 @@ class Framing:
         """Return what `--size` asks for: the shorter side resized to `side`, the center cropped."""
         return cls((side,), (side, side))
 
+    @classmethod
+    def cover(cls, size: tuple[int, int], shape: tuple[int, int]) -> Self:
+        """Return the least resize of a picture of `size` that covers `shape`, both (height, width), and the crop."""
+        if shape[0] == shape[1]:
+            return cls.square(shape[0])
+        scale = max(side / length for side, length in zip(shape, size, strict=True))
+        return cls((round(scale * size[0]), round(scale * size[1])), shape)
+
     @property
     def text(self) -> str:
         """Return the same in words."""

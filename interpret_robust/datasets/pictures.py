@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Protocol, Self
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError, first_line
@@ -127,12 +128,17 @@ def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes and palettes
             with pictures.open(place) as file, _image(file) as image:
-                if image.mode not in NARROW_MODES and not _is_wide_gray(image):
+                if is_too_deep(image):
                     raise ValueError(f"mode {image.mode}, more than eight bits a channel")
                 yield image
     except UNREADABLE as error:
         reason = "no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise UserError(f"{name} ({reason})") from error
+
+
+def is_too_deep(image: Image.Image) -> bool:
+    """Return whether a picture has more bits a channel than can be read, see NARROW_MODES."""
+    return image.mode not in NARROW_MODES and not _is_wide_gray(image)
 
 
 def _is_wide_gray(image: Image.Image) -> bool:
@@ -145,9 +151,50 @@ def _image(file: Any) -> Image.Image:
 
 
 def size_of(pictures: Pictures, place: int) -> tuple[int, int]:
-    """Return the height and width that a picture's header tells. Raises UserError as `picture` does."""
+    """Return the height and width that a picture has upright, from its header. Raises UserError as `picture` does."""
     with picture(pictures, place) as image:
-        return image.height, image.width
+        return (image.width, image.height) if _orientation(image) in SIDEWAYS else (image.height, image.width)
+
+
+SIDEWAYS = (5, 6, 7, 8)
+"""Orientations of EXIF that change height and width."""
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation that EXIF notes before the pixels, 1 where it notes none or cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of EXIF that is cut off
+            exif = Image.Image.getexif(image)  # that of PNG would decode the picture, to look behind its pixels
+            return int(exif.get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, ValueError, TypeError, struct.error):
+        return 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return a picture turned and mirrored as EXIF says that people see it."""
+    if _orientation(image) == 1:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    turned.format = image.format  # by which `_is_wide_gray` goes
+    return turned
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)) if _is_wide_gray(image) else image
+
+
+def pixels_of(
+    image: Image.Image, shape: tuple[int, int, int], framing: Framing | None = None
+) -> tuple[AnyArray, Framing]:
+    """Return a picture as uint8 (H, W, C) of `shape` (C, H, W), upright, and how it was framed.
+
+    That is `framing`, or, without one, a resize and a crop that cover the shape.
+    """
+    channels, height, width = shape
+    color = _eight_bits(upright(image)).convert("L" if channels == 1 else "RGB")
+    framing = framing or Framing.cover((color.height, color.width), (height, width))
+    return np.array(framing(color)).reshape(height, width, channels), framing
 
 
 def check_sizes(pictures: Pictures, masks: Pictures, beginning: str) -> None:
@@ -210,7 +257,7 @@ def damages(pictures: Pictures, *, decodes: bool) -> dict[int, str]:
 class PictureArray:
     """Pictures as an array (N, H, W, 3) of uint8: `array[places]` decodes those pictures alone, in a thread a core.
 
-    They are converted to RGB as torchvision's `ImageFolder` does it, then framed.
+    They are turned upright by EXIF, which torchvision's `ImageFolder` does not do, converted to RGB as it does, framed.
 
     Attributes:
         pictures: where they lie.
@@ -263,7 +310,7 @@ class PictureArray:
     def _decode(self, place: int) -> AnyArray:
         try:
             with picture(self.pictures, place) as image:
-                return self._pixels(image)
+                return self._pixels(upright(image))
         except UserError as error:
             raise UserError(
                 f"{self.name}: a picture cannot be read, {error}: mend it, or leave damaged ones out, counted, with "
@@ -271,9 +318,7 @@ class PictureArray:
             ) from error
 
     def _pixels(self, image: Image.Image) -> AnyArray:
-        if _is_wide_gray(image):
-            image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-        color = image.convert("RGB")
+        color = _eight_bits(image).convert("RGB")
         return np.asarray(color if self.framing is None else self.framing(color))
 
     def take(self, places: Any) -> Self:

@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from interpret_robust.core.files import file_sha256
 from interpret_robust.datasets.batches import to_numpy, to_pixels
 from interpret_robust.datasets.class_names import find
 from interpret_robust.datasets.framing import Framing
-from interpret_robust.datasets.pictures import Files, picture
+from interpret_robust.datasets.pictures import Files, picture, pixels_of
 from interpret_robust.figures import drawing, style
 from interpret_robust.figures.explanation import Explanation, Side, draw
 from interpret_robust.models import Classifier
@@ -64,34 +63,23 @@ class Photo:
 
 
 def read(path: Path, subject: Subject, device: torch.device) -> Photo:
-    """Return a picture that is on disk, resized and cropped as the model's images are.
+    """Return a picture that is on disk, upright, resized and cropped as the model's images are.
 
     Raises UserError for what is no picture or a damaged one.
     """
-    channels, height, width = subject.job["image_shape"]
     try:
         with picture(Files.list(Path(), [str(path)]), 0) as image:
-            framing = _framing(subject, (image.height, image.width), (height, width))
-            pixels = np.array(framing(image.convert("L" if channels == 1 else "RGB")))
+            pixels, framing = pixels_of(image, tuple(subject.job["image_shape"]), _framing(subject))
     except UserError as error:
         raise UserError(f"a picture cannot be read: {error}.") from error
-    tensor = to_pixels(torch.from_numpy(pixels.reshape(height, width, channels)))
+    tensor = to_pixels(torch.from_numpy(pixels))
     return Photo(tensor.permute(2, 0, 1)[None].contiguous().to(device), path.name, framing.text)
 
 
-def _framing(subject: Subject, size: tuple[int, int], shape: tuple[int, int]) -> Framing:
-    """Return how a picture of `size` is resized and cropped to `shape`, both (height, width).
-
-    As the pictures that the model was brought with are; else so that all of the shape is covered.
-    """
-    if isinstance(subject, ExternalModel):
-        framing = getattr(subject.data.reference.images, "framing", None)
-        if framing is not None:
-            return framing  # type: ignore[no-any-return]
-    if shape[0] == shape[1]:
-        return Framing.square(shape[0])
-    scale = max(side / length for side, length in zip(shape, size, strict=True))
-    return Framing((round(scale * size[0]), round(scale * size[1])), shape)
+def _framing(subject: Subject) -> Framing | None:
+    """Return how the pictures that a model was brought with are resized and cropped; None where they are not."""
+    images = subject.data.reference.images if isinstance(subject, ExternalModel) else None
+    return getattr(images, "framing", None)
 
 
 def class_of(name: str, class_names: tuple[str, ...]) -> int:

@@ -3,14 +3,16 @@
 import io
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import make_batch, to_pixels
+from interpret_robust.datasets.framing import Framing
+from interpret_robust.datasets.pictures import UNREADABLE, is_too_deep, pixels_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Kinds of files that are decoded."""
@@ -58,11 +60,12 @@ class Album:
         return None if key in self._uploads else int(self.split.labels[self.entry(key).index])
 
     def add(self, content: bytes) -> str:
-        """Keep a picture, cut to its middle and resized as the images of the dataset are; returns what it is called.
+        """Keep a picture, upright, resized and cropped as images of the dataset are; returns what it is called.
 
         Raises UserError for what is no picture, and for one of more than MOST_PIXELS.
         """
-        pixels = to_pixels(torch.from_numpy(_decode(content, self.dataset.image_shape)))
+        framing = getattr(self.split.images, "framing", None)
+        pixels = to_pixels(torch.from_numpy(_decode(content, self.dataset.image_shape, framing)))
         key = f"mine-{self._count}"
         self._count += 1
         self._uploads[key] = pixels.permute(2, 0, 1)[None].contiguous().to(self._device)
@@ -71,19 +74,19 @@ class Album:
         return key
 
 
-def _decode(content: bytes, shape: tuple[int, int, int]) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
+def _decode(content: bytes, shape: tuple[int, int, int], framing: Framing | None) -> AnyArray:
     """Return a picture as uint8 (H, W, C) of `shape` (C, H, W)."""
-    channels, height, width = shape
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise UserError(f"the picture has more than {MOST_PIXELS:,} pixels: give a smaller one.")
-            upright = ImageOps.exif_transpose(picture).convert("L" if channels == 1 else "RGB")
+            if is_too_deep(picture):
+                raise UserError("the picture has more than eight bits a channel: save it with eight.")
+            pixels, _ = pixels_of(picture, shape, framing)
+            return pixels
     except UserError:
         raise
     except UnidentifiedImageError:
         raise UserError(f"this is no picture that can be read: give one of {', '.join(FORMATS)}.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UserError(f"the picture cannot be read ({type(error).__name__}): it may be damaged.") from None
-    thumbnail = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
-    return np.array(thumbnail, dtype=np.uint8).reshape(height, width, channels)
