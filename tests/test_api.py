@@ -1,6 +1,7 @@
 """What Python gives is what the commands give; networks, tensors and arrays of a program's own; parts used alone."""
 
 import gc
+import json
 import subprocess
 import sys
 import warnings
@@ -24,6 +25,7 @@ from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
 from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
+from interpret_robust.figures.drawing import compose
 from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.results import hdf5
@@ -455,11 +457,16 @@ def test_several_models_give_several_answers(make_checkpoint: Callable[..., Path
     with pytest.raises(ir.UserError, match="did you mean 'spearman'"):
         alone["sperman"]
     assert len(repr(answers)) < 1500 and str(answers).count("seed1") >= 1
-    assert answers.figure().axes
+    assert len(answers.figure().axes) == len(answers.figure(panel="curve").axes)
+    answers.figure(tmp_path / "ranks.png", panel="correlations")
+    caption = json.loads((tmp_path / "ranks.json").read_text())["caption"]
+    assert caption == compose("attention-rank", [answer.result for answer in answers], "correlations").caption
+    with pytest.raises(ir.UserError, match="unknown panel of attention-rank 'curves': did you mean 'curve'"):
+        alone.figure(panel="curves")
     saved = [answer.save(tmp_path / f"{index}.h5") for index, answer in enumerate(answers)]
     again = ir.open(saved)
     assert again["spearman"] == answers["spearman"]
-    assert "<img src=" in again._repr_html_()
+    assert again._repr_html_().count("<img src=") == 4
 
 
 def test_an_answer_becomes_a_tree_with_named_axes(digits_model: ir.Model, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from matplotlib.figure import Figure
 
-from interpret_robust import analyses
+from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine import printing
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -125,9 +125,13 @@ class Answer:
             shutil.copyfile(self.result.path, partial)
         return target
 
-    def figure(self, path: str | Path | None = None) -> Figure:
-        """Return its picture; with a path, also write it there with its caption beside it, as PNG and PDF."""
-        return _figure([self.result], path)
+    def figure(self, path: str | Path | None = None, panel: str | None = None) -> Figure:
+        """Return its picture; with a path, also write it there with its caption beside it, as PNG and PDF.
+
+        Of an analysis with several pictures it is that of `panel`, as `irt figure --panel` names it, or the first.
+        Raises UserError for a panel that there is not.
+        """
+        return _figure([self.result], path, panel)
 
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame with a row an image: the columns that hold one value an image, and their index.
@@ -202,9 +206,9 @@ class Answers(Sequence[Answer]):
     def _repr_html_(self) -> str:
         return _html([answer.result for answer in self._answers])
 
-    def figure(self, path: str | Path | None = None) -> Figure:
+    def figure(self, path: str | Path | None = None, panel: str | None = None) -> Figure:
         """Return the picture of all models; see `Answer.figure`."""
-        return _figure([answer.result for answer in self._answers], path)
+        return _figure([answer.result for answer in self._answers], path, panel)
 
     def to_dataframe(self) -> Any:
         """Return the frames of all models, one below the other, with a column `model`; see `Answer.to_dataframe`."""
@@ -228,8 +232,8 @@ def _rename(data: Any) -> Any:
     return data.rename({name: today for name, today in names.items() if name != today}).assign_attrs(attributes)
 
 
-def _figure(results: Sequence[hdf5.Result], path: str | Path | None) -> Figure:
-    drawing = compose(results[0].analysis, results)
+def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str | None) -> Figure:
+    drawing = compose(results[0].analysis, results, panel)
     if path is not None:
         target = Path(path)
         style.save(drawing, target.parent, target.stem, style.inputs(results), metadata.version("interpret-robust"))
@@ -237,13 +241,14 @@ def _figure(results: Sequence[hdf5.Result], path: str | Path | None) -> Figure:
 
 
 def _html(results: Sequence[hdf5.Result]) -> str:
-    """Return the tables and the picture of some results as HTML that stands alone."""
+    """Return the tables and all pictures of some results as HTML that stands alone."""
     from markupsafe import escape
 
     from interpret_robust.study.report.embedding import data_url
 
     tables = "\n\n".join(with_caption(table) for table in printing.rows_of(results))
-    return f"<pre>{escape(tables)}</pre>{_image(_figure(results, None), data_url)}"
+    images = [_image(_figure(results, None, panel), data_url) for panel in figures.plots(results[0].analysis)]
+    return f"<pre>{escape(tables)}</pre>{''.join(images)}"
 
 
 def _image(figure: Figure, embed: Any) -> str:
