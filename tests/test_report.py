@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from interpret_robust.results.schema import Column, Schema
 from interpret_robust.results.tables import fold, without_prefix
 from interpret_robust.study import paper, report
 from interpret_robust.study.report import commands
+from interpret_robust.study.report import page as report_page
 from interpret_robust.study.report.page import MOST_CHARACTERS, render
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training import recipe_file
@@ -285,6 +287,20 @@ def test_every_file_stands_with_its_origin(page: str, opened: dict[str, list[Res
             commands.command_of(result),
         ):
             assert value in entry
+
+
+def test_a_folded_line_says_how_much_was_studied(page: str, opened: dict[str, list[Result]]) -> None:
+    header = html.unescape(page.partition("<header>")[2].partition("</header>")[0])
+    files = [result for each in opened.values() for result in each]
+    (date,) = {result.attributes["created_utc"][:10] for result in files}
+    assert f"<summary>2 models, {IMAGES} images, {len(files)} files of {date}</summary>" in header
+    assert f"<dt>Images</dt><dd>cluttered-digits, test split: {IMAGES}</dd>" in header
+    first, *others = files
+    config = first.config | {"data": first.data | {"images": 1200}, "checkpoint": {"name": "another"}}
+    larger: Any = SimpleNamespace(config=config, data=config["data"], attributes={"created_utc": "2001-02-03T04"})
+    assert (
+        report_page._extent([larger, *others]) == f"3 models, {IMAGES} to 1,200 images, 6 files of 2001-02-03 to {date}"
+    )
 
 
 @pytest.fixture

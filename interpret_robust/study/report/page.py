@@ -56,6 +56,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         gallery_script=_read_asset("gallery.js"),
         title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in results}))} look at",
         paper=paper,
+        extent=_extent(results),
         facts=_facts(results),
         remarks=remarks(results),
         thumbnails=[path.stem for path in chosen_pictures(pictures)],
@@ -75,15 +76,36 @@ def _read_asset(name: str) -> Markup:
     return Markup((_FOLDER / name).read_text(encoding="utf-8"))
 
 
+def _extent(results: Sequence[Result]) -> str:
+    """Return how much was studied, such as `2 models, 100 to 1,000 images, 6 files of 2026-11-28`."""
+    models = len({result.config["checkpoint"]["name"] for result in results})
+    images = " to ".join(_ends([f"{count:,}" for count in sorted(result.data["images"] for result in results)]))
+    files, dates = len(results), " to ".join(_ends(_dates(results)))
+    return (
+        f"{models} model{'s' if models > 1 else ''}, {images} images, {files} file{'s' if files > 1 else ''} of {dates}"
+    )
+
+
+def _ends(texts: Sequence[str]) -> list[str]:
+    """Return the first and the last of some texts, once where they are the same."""
+    return list(dict.fromkeys((texts[0], texts[-1])))
+
+
+def _dates(results: Sequence[Result]) -> list[str]:
+    return sorted(str(result.attributes["created_utc"])[:10] for result in results)
+
+
 def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
     """Return what was studied: images, models with their seeds, and when."""
-    data = [result.config["data"] for result in results]
+    splits = _group([result.data for result in results], lambda data: f"{data['dataset']}, {data['split']} split")
     training = _group(map(job, results), _kind)
-    dates = sorted(str(result.attributes["created_utc"])[:10] for result in results)
     return {
-        "Images": sorted({f"{entry['dataset']}: {entry['images']} of the {entry['split']} split" for entry in data}),
+        "Images": [
+            f"{name}: {' or '.join(f'{count:,}' for count in sorted({data['images'] for data in group}))}"
+            for name, group in sorted(splits.items())
+        ],
         "Models": [f"{name}: {', '.join(_with_seeds(jobs))}" for name, jobs in training.items()],
-        "Files": [f"{len(results)}, written {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"],
+        "Files": [f"{len(results)}, written {' to '.join(_ends(_dates(results)))}"],
     }
 
 
