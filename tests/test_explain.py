@@ -1,6 +1,7 @@
 """`irt explain`: the numbers of one picture are those of PGD and of the gradient, and bad input gets a sentence."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,9 +71,21 @@ def test_the_attack_leads_away_from_the_predicted_class_and_a_drawing_is_not_rep
     irt: command.Irt, checkpoint: Path, picture: Path, tmp_path: Path
 ) -> None:
     arguments = ("explain", picture, checkpoint, "--steps", 1, "-o", tmp_path / "a.png")
-    status, _, err = irt(*arguments)
+    status, out, err = irt(*arguments)
     assert status == 0 and "the attack leads away from the predicted class" in err
     numbers = json.loads((tmp_path / "a.json").read_text())["numbers"]
+    heads, _, row, note, *_ = out.splitlines()
+    assert re.split(" {2,}", heads) == ["picture", "natural", "under attack", "attacked class"]
+    texts = [
+        f"{name} {100 * numbers[side]['probabilities'][name]:.1f} %"
+        for side, name in (
+            ("natural", numbers["natural"]["prediction"]),
+            ("adversarial", numbers["adversarial"]["prediction"]),
+            ("adversarial", numbers["attacked_class"]),
+        )
+    ]
+    assert re.split(" {2,}", row) == [picture.name, *texts]
+    assert note.startswith("Attack: PGD-1, eps 8/255. ")
     assert numbers["attacked_class"] == numbers["natural"]["prediction"]
     content = (tmp_path / "a.png").read_bytes()
     assert irt(*arguments)[0] == 0

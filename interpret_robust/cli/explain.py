@@ -25,7 +25,7 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError
-from interpret_robust.results.tables import render
+from interpret_robust.results.tables import Table, with_caption
 
 if TYPE_CHECKING:
     from interpret_robust.models.card import Reference
@@ -101,11 +101,12 @@ def explain(
     if not overwrite:
         for slide in slides:
             slide.check_free(with_pdf=with_pdf)
-    rows = []
+    table = Table([])
     for explanation, slide in explanations.explain(subject, slides, attack, label, device, spatial_weight):
-        rows.append(explanation.row())
+        table.append(explanation.row())
+        table.note = f"Attack: {explanation.attack_text}. The attacked class stands with its probability under attack."
         slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
-    click.echo(render(rows))
+    click.echo(with_caption(table))
     for slide in slides:
         click.echo(slide.path)
 

@@ -89,13 +89,14 @@ class Explanation:
         """Return a line of a table about it."""
         return {
             "picture": self.picture,
-            "prediction": self.class_names[self.natural.prediction],
-            "probability": _percent(self.natural.probabilities.max()),
-            f"under {self.attack_text}": self.class_names[self.adversarial.prediction],
-            "its probability": _percent(self.adversarial.probabilities.max()),
-            "attacked class": self.class_names[self.label],
-            "its probability goes to": _percent(self.adversarial.probabilities[self.label]),
+            "natural": self.class_text(self.natural, self.natural.prediction),
+            "under attack": self.class_text(self.adversarial, self.adversarial.prediction),
+            "attacked class": self.class_text(self.adversarial, self.label),
         }
+
+    def class_text(self, side: Side, place: int) -> str:
+        """Return a class and its probability, such as `cat 12.3 %`."""
+        return f"{self.class_names[place]} {_percent(side.probabilities[place])}"
 
     @property
     def attack_text(self) -> str:
@@ -161,9 +162,7 @@ def _shown_classes(explanation: Explanation, side: Side) -> list[int]:
 
 def _class_text(explanation: Explanation, side: Side, place: int) -> list[str]:
     """Return the lines of a class's name, which is never cut, and its probability."""
-    text = f"{explanation.class_names[place]} {_percent(side.probabilities[place])}".replace(
-        " %", "\N{NO-BREAK SPACE}%"
-    )
+    text = explanation.class_text(side, place).replace(" %", "\N{NO-BREAK SPACE}%")
     return wrap(text, LONGEST_LINE)
 
 

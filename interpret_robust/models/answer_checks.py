@@ -68,7 +68,7 @@ def ask(model: Classifier, images: Tensor) -> Answers:
     with torch.no_grad():
         together, second = model(batch), model(batch)
         alone, alone_second = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
-        alike = model(images[:1].repeat(len(batch), 1, 1, 1))
+        alike = second if len(images) == 1 else model(images[:1].repeat(len(batch), 1, 1, 1))
     return Answers(together, second, alone, alone_second, alike, states != generator_states(images.device))
 
 

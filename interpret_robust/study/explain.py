@@ -112,8 +112,8 @@ def measure(
     gradients are not numbers.
 
     Example:
-        >>> measure(subject, network, photo, attack, None, "grad-cam").row()["prediction"]
-        'cat'
+        >>> measure(subject, network, photo, attack, None, "grad-cam").row()["natural"]
+        'cat 97.3 %'
     """
     pgd, settings = attack.resolve(subject.job["recipe"])
     images = photo.pixels
