@@ -29,7 +29,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
 from interpret_robust.models import Classifier
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 SCALES, SHIFTS = (0.5, 0.9), (-0.1, 0.1)
 """By what images are multiplied, and what is added to their pixels, to see whether the model notices."""
@@ -92,14 +92,7 @@ SCHEMA = Schema(
         Column("curve/edge_cosine_low", "f8", "lower end of its bootstrap 95 % interval", ("tenth",)),
         Column("curve/edge_cosine_high", "f8", "upper end of its bootstrap 95 % interval", ("tenth",)),
     ),
-    groups={
-        "curve": {
-            "NX_class": "NXdata",
-            "signal": "edge_cosine_mean",
-            "axes": "tenth",
-            "title": "Edge cosine against linearized robustness",
-        }
-    },
+    groups={"curve": plot("edge_cosine_mean", "tenth", "Edge cosine against linearized robustness")},
 )
 
 

@@ -28,7 +28,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 _POSITION, _EXAMPLE = ("position",), ("example",)
 _SCORE = "for `--select extremes` the steadiest attention is best, by minus this distance"
@@ -68,9 +68,7 @@ SCHEMA = Schema(
         Column("examples/attention_adversarial", "f4", "their adversarial attention", (*_EXAMPLE, "position")),
         Column("examples/distance", "f4", "the distance between the two", _EXAMPLE),
     ),
-    groups={
-        "mean_map": {"NX_class": "NXdata", "signal": "clean", "axes": "position", "title": "Mean attention map"},
-    },
+    groups={"mean_map": plot("clean", "position", "Mean attention map")},
 )
 
 

@@ -47,7 +47,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import position_norm, predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 SIGNIFICANT = 0.05
 
@@ -119,14 +119,7 @@ SCHEMA = Schema(
         Column("examples/attention", "f4", "their clean attention", ("example", "position")),
         Column("examples/spearman", "f4", "their Spearman", ("example",)),
     ),
-    groups={
-        "curve": {
-            "NX_class": "NXdata",
-            "signal": "attention_mean",
-            "axes": "rank",
-            "title": "Attention against robustness rank",
-        }
-    },
+    groups={"curve": plot("attention_mean", "rank", "Attention against robustness rank")},
 )
 
 

@@ -35,7 +35,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results import autoattack_tables
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 from interpret_robust.results.tables import Table
 
 SCHEMA = Schema(
@@ -52,14 +52,7 @@ SCHEMA = Schema(
         interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %"),
         interval("accuracy/after", "share right after this attack and all before it, Wilson 95 %", "attack"),
     ),
-    groups={
-        "accuracy": {
-            "NX_class": "NXdata",
-            "signal": "after",
-            "axes": "attack:of",
-            "title": "Accuracy after each attack of AutoAttack",
-        }
-    },
+    groups={"accuracy": plot("after", "attack:of", "Accuracy after each attack of AutoAttack")},
 )
 
 ITERATIONS, QUERIES = 100, 5000

@@ -33,7 +33,7 @@ from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, position_norm, predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 CONDITIONS = ("clean", "adversarial")
 ORDERS = ("attended", "unattended", "robust", "fragile", "prior", "random")
@@ -81,12 +81,7 @@ SCHEMA = Schema(
         Column("count/without_weights", "i8", "images whose Grad-CAM is zero everywhere: attention orders are random"),
     ),
     groups={
-        "curve": {
-            "NX_class": "NXdata",
-            "signal": "accuracy",
-            "axes": "condition:order:removed",
-            "title": "Accuracy against the number of local features removed",
-        }
+        "curve": plot("accuracy", "condition:order:removed", "Accuracy against the number of local features removed")
     },
     labels={
         "condition": CONDITIONS,

@@ -38,7 +38,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 Target = Literal["true", "predicted", "random"]
 VIEWS: dict[str, tuple[Rule, ...]] = {"clip": ("clip", "clip-set"), "raw": ("max", "min-max")}
@@ -93,18 +93,8 @@ SCHEMA = Schema(
         ),
     ),
     groups={
-        "examples": {
-            "NX_class": "NXdata",
-            "signal": "map",
-            "axes": "example:color:y:x",
-            "title": "Gradient of the cross-entropy with respect to pixels",
-        },
-        "view": {
-            "NX_class": "NXdata",
-            "signal": "contrast",
-            "axes": "rule:of",
-            "title": "Contrast of gradient maps under each scale rule",
-        },
+        "examples": plot("map", "example:color:y:x", "Gradient of the cross-entropy with respect to pixels"),
+        "view": plot("contrast", "rule:of", "Contrast of gradient maps under each scale rule"),
     },
     labels={"rule": RULES, "share": tuple(f"{share:.0%}" for share in QUANTILES)},
 )

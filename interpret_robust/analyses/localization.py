@@ -30,7 +30,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 MAPS = ("weights", "gradient")
 """The weights of positions, and over pixels the energy of the loss gradient: its squares, summed over colors."""
@@ -80,14 +80,7 @@ SCHEMA = Schema(
         interval("pattern/stays", f"share still predicted as their true class; Wilson 95 % intervals; {_PATTERN}"),
         Column("count/undefined", "i8", "images whose map has no values; they are left out of the map's means", _MAP),
     ),
-    groups={
-        "share": {
-            "NX_class": "NXdata",
-            "signal": "on_object",
-            "axes": "map:of",
-            "title": "Share of the map on the object",
-        }
-    },
+    groups={"share": plot("on_object", "map:of", "Share of the map on the object")},
     labels={"map": MAPS},
 )
 

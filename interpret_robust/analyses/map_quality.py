@@ -36,7 +36,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 SLOPES = ("gradient", "smooth-gradient", *(f"{captum_methods.PREFIX}{name}" for name in captum_methods.SLOPES))
 """Sources of maps that are slopes; all others are contributions."""
@@ -80,9 +80,7 @@ SCHEMA = Schema(
         Column("count/negative", "i8", "images whose best factor is negative: the map has the wrong sign", version=2),
         Column("completeness/gap", "f8", f"sum over images of |gap| over that of |promise|; {_PROMISE}", version=2),
     ),
-    groups={
-        "mean": {"NX_class": "NXdata", "signal": "unforetold", "axes": "of", "title": "Change of the loss not foretold"}
-    },
+    groups={"mean": plot("unforetold", "of", "Change of the loss not foretold")},
 )
 
 

@@ -31,7 +31,7 @@ from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.names import growing_radii
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 FACTORS = (1, 2, 4, 8)
 DRAWS = 4
@@ -67,9 +67,7 @@ SCHEMA = Schema(
         interval("zero/all", "share of images whose whole gradient is zero, Wilson 95 %", "loss"),
         Column("zero/entries", "f8", "mean share of entries that are zero", ("loss",)),
     ),
-    groups={
-        "accuracy": {"NX_class": "NXdata", "signal": "pgd", "axes": "factor:of", "title": "Accuracy against radius"}
-    },
+    groups={"accuracy": plot("pgd", "factor:of", "Accuracy against radius")},
     labels={"loss": tuple(LOSSES)},
 )
 

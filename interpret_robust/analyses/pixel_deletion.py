@@ -35,7 +35,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 ORDERS = ("map", "edges", "random")
 RULES = ("deletion", "insertion", "ROAD most first", "ROAD least first")
@@ -87,12 +87,7 @@ SCHEMA = Schema(
         Column("count/constant", "i8", "images whose map has one magnitude everywhere: its order is random"),
     ),
     groups={
-        "curve": {
-            "NX_class": "NXdata",
-            "signal": "accuracy",
-            "axes": "order:rule:percent",
-            "title": "Accuracy against the share of pixels deleted or inserted",
-        }
+        "curve": plot("accuracy", "order:rule:percent", "Accuracy against the share of pixels deleted or inserted")
     },
     labels={
         "order": ORDERS,

@@ -35,7 +35,7 @@ from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.folded import fold
 from interpret_robust.models.reinitialize import CALIBRATION_IMAGES, random_network, randomize, stages
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 RANDOM_NETWORKS = 6
 """Independent random networks; with fewer the prediction interval of another one grows fast."""
@@ -78,14 +78,7 @@ SCHEMA = Schema(
         Column("gate/passed", "i1", "1 where also the last stage's overlaps it; -1 unknown", ("score",)),
         Column("gate/from_stage", "i4", "the stage from which on all overlap it; -1 for none", ("score",)),
     ),
-    groups={
-        "cascade": {
-            "NX_class": "NXdata",
-            "signal": "mean",
-            "axes": "score:stage:of",
-            "title": "Scores as the network is re-initialized from the head down",
-        }
-    },
+    groups={"cascade": plot("mean", "score:stage:of", "Scores as the network is re-initialized from the head down")},
     labels={"score": tuple(SCORES)},
 )
 

@@ -35,7 +35,7 @@ from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results import attack_tables
 from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings
 from interpret_robust.results.hdf5 import Axes, Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 ROW = ("restart", "reading", "target")
 
@@ -57,14 +57,7 @@ SCHEMA = Schema(
         interval("accuracy/adversarial", "share right at every restart of a reading, Wilson", "reading", "target"),
         interval("accuracy/worst", "share right on the natural image and all readings and restarts", "target"),
     ),
-    groups={
-        "accuracy": {
-            "NX_class": "NXdata",
-            "signal": "worst",
-            "axes": "target:of",
-            "title": "Worst-case accuracy",
-        }
-    },
+    groups={"accuracy": plot("worst", "target:of", "Worst-case accuracy")},
 )
 
 

@@ -23,7 +23,7 @@ from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.results.hdf5 import Columns, Result
-from interpret_robust.results.schema import Column, Schema, interval
+from interpret_robust.results.schema import Column, Schema, interval, plot
 
 SCHEMA = Schema(
     name="targeted",
@@ -40,14 +40,7 @@ SCHEMA = Schema(
         interval("share/right", "share classified rightly, of the same, Wilson 95 %", "image"),
         Column("count/aimed", "i8", "images whose aim is not their own class: those that shares are of"),
     ),
-    groups={
-        "share": {
-            "NX_class": "NXdata",
-            "signal": "aimed",
-            "axes": "image:of",
-            "title": "Share of images taken for the class that the attack aims at",
-        }
-    },
+    groups={"share": plot("aimed", "image:of", "Share of images taken for the class that the attack aims at")},
     labels={"image": ("natural", "adversarial")},
 )
 

@@ -95,3 +95,15 @@ class Schema:
 def interval(path: str, doc: str, *axes: str) -> Column:
     """Return the column of a statistic and its 95 % interval: the last axis is (value, low, high)."""
     return Column(path, "f8", doc, (*axes, "of"))
+
+
+def plot(signal: str, axes: str, title: str) -> dict[str, str]:
+    """Return the attributes of a group that a viewer plots: its dataset `signal` over `axes`, joined by colons.
+
+    They are those of NeXus (https://manual.nexusformat.org/classes/base_classes/NXdata.html).
+
+    Example:
+        >>> plot("pgd", "factor:of", "Accuracy against radius")["signal"]
+        'pgd'
+    """
+    return {"NX_class": "NXdata", "signal": signal, "axes": axes, "title": title}
