@@ -9,7 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, draw_differences, legend_columns, new_figure, width
+from interpret_robust.figures.style import (
+    CHANCE,
+    RC,
+    Drawing,
+    chance,
+    draw_differences,
+    legend_columns,
+    new_figure,
+    width,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, label, places
 
@@ -79,6 +88,8 @@ def _draw_orders(axes: Axes, result: Result, condition: int) -> None:
         style: dict[str, Any] = ORDER_STYLES[name]
         axes.plot(share, accuracy[number], markersize=2, linewidth=0.9, markevery=2, label=name, **style)
         axes.fill_between(share, low[number], high[number], color=style["color"], alpha=0.15, lw=0)
+    level, text = chance(result)
+    axes.axhline(level, label=text, **CHANCE)
 
 
 def _draw_costs(figure: SubFigure, results: Sequence[Result]) -> None:
@@ -110,6 +121,7 @@ def _caption(results: Sequence[Result]) -> str:
         f"(PGD-{settings['steps']}, {ball(settings)}, seed {settings['seed']}). Attended: by attention on "
         "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "
         "clean and adversarial local feature first; prior: by the mean attention of training images. Bands are Wilson "
-        "95 % intervals. Below: area under the second order's curve minus area under the first's, over the share "
+        f"95 % intervals; gray dashes: {chance(results[0])[1]}. "
+        "Below: area under the second order's curve minus area under the first's, over the share "
         "removed, above 0 where the first costs more; bars are 95 % intervals of the paired bootstrap over images."
     )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure
+from interpret_robust.figures.style import CHANCE, RC, Drawing, chance, color, marker, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, short_name
 
@@ -47,7 +47,7 @@ def draw(results: Sequence[Result]) -> Drawing:
             for number, (_, scores) in enumerate(groups):
                 for row, result in enumerate(results):
                     _mark(axes, number * step + row, result, scores(result, rule))
-            axes.axvline(100 / len(job(results[0])["class_names"]), color="0.5", linestyle="--", linewidth=0.8)
+            axes.axvline(chance(results[0])[0], **CHANCE)
             axes.axhline(len(evaluators) * step - GAP / 2 - 0.5, color="0.6", linewidth=0.8)
             axes.grid(visible=False, axis="y")
             axes.set(title=title, xlabel="read as the true class, %")
@@ -110,9 +110,8 @@ def _legend(results: Sequence[Result]) -> list[Line2D]:
     ]
     hollow = Line2D([], [], linestyle="none", color="0.3", marker="o", markerfacecolor="white", markersize=4)
     hollow.set_label("hollow: the other sign, +g")
-    chance = Line2D([], [], color="0.5", linestyle="--", linewidth=0.8)
-    chance.set_label(f"chance, one in {len(job(results[0])['class_names'])}")
-    return [*models, hollow, chance]
+    guess = Line2D([], [], label=chance(results[0])[1], **CHANCE)
+    return [*models, hollow, guess]
 
 
 def _numbers(result: Result) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def _numbers(result: Result) -> dict[str, Any]:
 
 
 def _caption(results: Sequence[Result]) -> str:
-    data, classes = results[0].config["data"], len(job(results[0])["class_names"])
+    data = results[0].config["data"]
     anchors = ", ".join(
         f"{short_name(results[0], name)} {100 * accuracy:.0f} %" for name, accuracy in _anchors(results).items()
     )
@@ -133,5 +132,5 @@ def _caption(results: Sequence[Result]) -> str:
         "both with Wilson 95 % intervals over images. Clipped: to 3 standard deviations of each map; raw: divided by "
         "each map's largest entry; zero is gray. Above the line: each evaluator; below it controls in the map's place, "
         f"read by each model's first evaluator ({readers}); edges and absolute values are filled where they are "
-        f"brighter than gray. Dashed: chance, one in {classes}. Accuracy of the evaluators on the images: {anchors}."
+        f"brighter than gray. Dashed: {chance(results[0])[1]}. Accuracy of the evaluators on the images: {anchors}."
     )

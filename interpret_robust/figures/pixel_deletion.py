@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import RC, Drawing, draw_differences, new_figure
+from interpret_robust.figures.style import CHANCE, RC, Drawing, chance, draw_differences, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label, places
 
@@ -53,6 +53,8 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
                 style: dict[str, Any] = ORDER_STYLES[name]
                 axes.plot(result["percent"], accuracy, markersize=2, linewidth=0.9, label=name, **style)
                 axes.fill_between(result["percent"], low, high, color=style["color"], alpha=0.15, lw=0)
+            level, text = chance(result)
+            axes.axhline(level, label=text, **CHANCE)
         panels[0].set_ylabel(label(result).replace(", ", "\n") + "\n% right")
     for axes, name in zip(grid[0], rules, strict=True):
         axes.set_title(name)
@@ -88,6 +90,7 @@ def _caption(results: Sequence[Result]) -> str:
         f"of the magnitude of maps ({settings['source']}), of edges (Sobel), and at random (seed {settings['seed']}). "
         f"Deletion: the largest magnitude first becomes {fill}. Insertion: it is the first to come back. ROAD: pixels "
         "are imputed from their neighbors, the largest or the smallest magnitude first. Bands are Wilson 95 % "
-        "intervals. Below: by how much the area under the map's curve is better than its control's, right of 0 where "
+        f"intervals; gray dashes: {chance(results[0])[1]}. "
+        "Below: by how much the area under the map's curve is better than its control's, right of 0 where "
         "the map is better; bars are 95 % intervals of the paired bootstrap over images."
     )

@@ -200,6 +200,16 @@ def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, 
     axes.axvline(uniform, color="white", linewidth=1)
 
 
+CHANCE: Mapping[str, Any] = {"color": "0.5", "linestyle": "--", "linewidth": 0.8}
+"""How the line of guessing is drawn."""
+
+
+def chance(result: Result) -> tuple[float, str]:
+    """Return the accuracy of guessing among a model's classes, in %, and what it is called."""
+    classes = len(job(result)["class_names"])
+    return 100 / classes, f"chance, one in {classes}"
+
+
 def draw_differences(
     figure: SubFigure,
     results: Sequence[Result],
