@@ -250,7 +250,7 @@ def test_a_mistake_is_told_once_on_each_node(
 
 def test_torchrun_and_a_time_limit_would_go_round_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    with pytest.raises(UserError, match="starts again what stops at --time-limit: leave out"):
+    with pytest.raises(UserError, match="would restart a run that stops at --time-limit: leave out"):
         irt.main(["train", "at", "--time-limit", "9h"], standalone_mode=False)
 
 

@@ -305,7 +305,7 @@ def test_a_split_is_cut_and_known_by_its_bytes(fresh: Path, tmp_path: Path) -> N
     assert found.train.first(12).sha256 == found.train.sha256 != first.sha256
     expected = hashlib.sha256(arrays["x_train"].tobytes() + arrays["y_train"].astype(np.int64).tobytes())
     assert found.train.sha256 == expected.hexdigest()
-    with pytest.raises(UserError, match="train and test, not 'validation'"):
+    with pytest.raises(UserError, match="has no split 'validation', but train and test"):
         found.split("validation")
 
 
