@@ -43,6 +43,7 @@ from interpret_robust.study.report import commands
 from interpret_robust.study.report import page as report_page
 from interpret_robust.study.report.page import MOST_CHARACTERS, render
 from interpret_robust.study.tasks import AnalysisTask
+from interpret_robust.study.verdicts import EXPLANATION
 from interpret_robust.training import recipe_file
 from interpret_robust.training.recipe import preset
 
@@ -164,6 +165,10 @@ def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, lis
     assert (
         "Needs <code>irt analyze alignment</code> of at-att-reg and at, with one seed and on the same images" in section
     )
+    assert "of the architecture small-wide3 too" in section and EXPLANATION in section
+    rows = section.split("<tr id=")[1:]
+    assert all("Needs <code>" in row or "The paper says" in row for row in rows if ">not tested<" in row)
+    assert all("Needs <code>" not in row for row in rows if ">not tested<" not in row)
 
 
 def test_the_gallery_shows_what_the_files_hold(

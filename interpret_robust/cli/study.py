@@ -175,8 +175,9 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
     """Judge each claim of the paper from analysis FILES (default: all) over all their training seeds.
 
     A claim holds, does not hold, or cannot be decided from these files. The line below it has the first of the numbers
-    that decide it, with its 95 % interval, the models and what was measured. --details adds the paper's figures, all
-    numbers and the controls. docs/choices.md explains how verdicts are reached.
+    that must all agree, with its 95 % interval, the models and what was measured; a line with "but" has another number
+    that decides. --details adds the paper's figures, all numbers and the controls. docs/choices.md explains how
+    verdicts are reached.
     """
     from interpret_robust import analyses
     from interpret_robust.core import progress
@@ -212,7 +213,7 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
     if form in ("csv", "json"):
         click.echo(render(rules.numbers(flags_by_model), form))
     elif not any(flags_by_model.values()):
-        click.echo("no flag was checked: these files have the data of none")
+        click.echo("No flag could be checked: these files lack what the checks need.")
     else:
         click.echo(with_caption(rules.summary(flags_by_model), form))
         click.echo("\n".join(rules.sentences(flags_by_model)))

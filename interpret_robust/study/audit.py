@@ -11,13 +11,14 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, order
 from interpret_robust.results.tables import Table, line_width, render, with_caption, with_captions
 from interpret_robust.study import flags
-from interpret_robust.study.verdicts import Finding, Kind, Measure, judge
+from interpret_robust.study.paper import Claim
+from interpret_robust.study.verdicts import EXPLANATION, Finding, Kind, Measure, judge
+from interpret_robust.study.verdicts.needs import needs
 
 NOTE = (
-    "A measure is above zero if the claim holds. The table has the first measure that decides a claim, and counts the "
-    "signs of all that decide. With several training seeds, the interval is over seeds and images (Student's t); with "
-    "one seed, over images alone. p is the largest of the tests that decide a claim, corrected by Holm over the claims "
-    "of its section. The paper's figures are for its own data and networks."
+    f"{EXPLANATION} The table has the first number that decides a claim, and counts the signs of all that must agree. "
+    "With several training seeds, the interval is over seeds and images (Student's t); with one seed, over images "
+    "alone."
 )
 SIGNS = ("below zero", "open", "above zero")
 
@@ -27,15 +28,21 @@ class Audit(NamedTuple):
 
     Attributes:
         dataset: whose images were looked at.
+        architecture: of the models; empty for those from elsewhere.
         subject: as `cifar10, small`, or `cluttered-digits, small, trained on cluttered-digits-planted`.
         findings: every claim.
         flags: for claims on accuracy, what the flags of hidden gradients say of their models, by the claim's name.
     """
 
     dataset: str
+    architecture: str
     subject: str
     findings: list[Finding]
     flags: Mapping[str, str]
+
+    def needs(self, claim: Claim) -> str:
+        """Return what a claim that is not tested needs."""
+        return needs(claim, self.dataset, self.architecture)
 
 
 def audits(results: Sequence[Result]) -> list[Audit]:
@@ -49,6 +56,7 @@ def audits(results: Sequence[Result]) -> list[Audit]:
     subject_audits = [
         Audit(
             group[0].config["data"]["dataset"],
+            job(group[0]).get("architecture", ""),
             subject,
             findings := judge(group, [entry for entry in results if _is_of_other_width(entry, group[0])]),
             _flags(findings, group),
@@ -119,9 +127,9 @@ def text_of(results: Sequence[Result], form: str = "text", *, details: bool = Fa
         return render([row for entry in subject_audits for row in numbers(entry)], form)
     if form == "text":
         if not any(finding.measures for entry in subject_audits for finding in entry.findings):
+            bear = "this file bears" if len(results) == 1 else f"these {len(results)} files bear"
             raise UserError(
-                f"{'this file bears' if len(results) == 1 else f'these {len(results)} files bear'} on no claim of the "
-                "paper, which compare models: `irt reproduce audit` makes all that the claims need."
+                f"The paper's claims compare models; {bear} on none: `irt reproduce audit` makes all that they need."
             )
         return "\n\n".join(summary(entry, form, details=details) for entry in subject_audits)
     tables = (table for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table)
@@ -144,8 +152,8 @@ def summary(audit: Audit, form: str = "text", *, details: bool = False) -> str:
 
 
 BRIEF_NOTE = (
-    "A number is above zero if its claim holds. It is the first number that decides the claim; `irt audit --details` "
-    "prints all of them, with p-values and the paper's figures. docs/choices.md explains how verdicts are reached."
+    f"{EXPLANATION} The number shown is the first of those that must agree; where another verdict is reached than it "
+    "suggests, what decides stands after `but`. `irt audit --details` prints all numbers; see docs/choices.md."
 )
 ROLES: Mapping[Kind, str] = {"main": "decides", "control": "control", "further": "shown"}
 
@@ -155,12 +163,22 @@ def _fill(line: str) -> str:
 
 
 def _brief(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:
-    """Yield the verdict on a claim, its first measure, and flags that are raised."""
+    """Yield the verdict on a claim, its first measure, what speaks against that, and flags that are raised."""
     yield f"{finding.wording}: {finding.claim.statement}"
     for measure in finding.measures_of("main")[:1]:
         yield f"  {_estimate(measure, usual)}"
+        yield from _objection(finding, measure, usual)
         if raised_flags and not raised_flags.startswith("none of"):
             yield f"  flags raised: {raised_flags}"
+
+
+def _objection(finding: Finding, first: Measure, usual: str) -> Iterator[str]:
+    """Yield what decides the verdict where the first measure is clear and says otherwise: another, or the p-value."""
+    if finding.objection is not None:
+        role = "control: " if finding.objection.kind == "control" else ""
+        yield f"  but {role}{_estimate(finding.objection, usual)}"
+    elif finding.verdict == "cannot tell" and first.sign and finding.p_value is not None:
+        yield f"  but p is {finding.p_value:.2g}, corrected over the claims of {finding.claim.section}"
 
 
 def _details(finding: Finding, raised_flags: str, usual: str) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """What the page shows, found in the files, and put into the template."""
 
 import json
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from interpret_robust import analyses
@@ -26,7 +27,7 @@ from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import data_url
 from interpret_robust.study.report.gallery import gallery
 from interpret_robust.study.report.overview import PLURAL, chosen_pictures, remarks
-from interpret_robust.study.verdicts import Verdict
+from interpret_robust.study.verdicts import EXPLANATION, Verdict
 
 _FOLDER = Path(__file__).parent
 
@@ -49,6 +50,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _mark_code
     return environment.get_template("page.html").render(
         version=metadata.version("interpret-robust"),
         style=Markup(base_style()) + _read_asset("page.css"),
@@ -57,6 +59,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         title=f"What models of {' and '.join(sorted({job(result)['dataset'] for result in results}))} look at",
         paper=paper,
         extent=_extent(results),
+        explanation=EXPLANATION,
         facts=_facts(results),
         remarks=remarks(results),
         thumbnails=[path.stem for path in chosen_pictures(pictures)],
@@ -69,6 +72,11 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         commands=commands.all_of(results),
         explorer=explorer,
     )
+
+
+def _mark_code(text: str) -> Markup:
+    """Return a text as markup, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _read_asset(name: str) -> Markup:

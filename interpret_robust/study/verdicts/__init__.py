@@ -23,6 +23,15 @@ from interpret_robust.study.verdicts.sampling import measures
 Verdict = Literal["holds", "does not hold", "cannot tell", "not tested"]
 SIGNIFICANT = 0.05
 
+EXPLANATION = (
+    "A number is above zero if its claim holds. Several numbers decide a claim, and all must agree: it holds if each "
+    "of them, and each control, is above zero with its whole 95 % interval; it does not hold if each of them is below "
+    "zero. What is said to be the best is refuted by one number below zero. Otherwise the files cannot tell. If there "
+    "are tests, the largest p also has to be below 0.05, corrected by Holm over the claims of a section. The paper's "
+    "figures are for its own data and networks."
+)
+"""How a verdict is reached, in the words of the audit and of the report."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -68,6 +77,20 @@ class Finding:
         if all(measure.sign < 0 for measure in main):
             return "does not hold"
         return "cannot tell"
+
+    @property
+    def objection(self) -> Measure | None:
+        """Return the measure that decides where the first is clear and suggests another verdict; else None.
+
+        It is None too where only the p-value is too large.
+        """
+        main, controls = self.measures_of("main"), self.measures_of("control")
+        if self.verdict == "does not hold" and main[0].sign >= 0:
+            return next(measure for measure in main if _is_below(measure, len(main)))
+        if self.verdict == "cannot tell" and main[0].sign:
+            must_agree = (*main, *controls) if main[0].sign > 0 else main
+            return next((measure for measure in must_agree if measure.sign != main[0].sign), None)
+        return None
 
     @property
     def wording(self) -> str:
