@@ -9,11 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
 
 import interpret_robust as ir
+from interpret_robust import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +36,18 @@ PUBLIC = public()
 def test_the_public_names_are_those_of_the_package_and_the_reference() -> None:
     assert {"Card", "ask"} == PUBLIC.keys() - {*ir.__all__}
     assert len(PUBLIC) == len(ir.__all__) - 1 + 2
+
+
+def test_the_reference_has_every_command_in_its_table_and_no_other() -> None:
+    page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    table = page.partition("| command | what it does |")[2].partition("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `irt ")]
+    written = {words for cell in cells for words in re.findall(r"`irt ([a-z-]+(?: [a-z-]+)?)", cell)}
+    groups = {name: command for name, command in cli.irt.commands.items() if isinstance(command, click.Group)}
+    asked = {"analyze"}  # its commands are the questions
+    commands = {*cli.irt.list_commands(click.Context(cli.irt))} - groups.keys() | asked
+    commands |= {f"{name} {part}" for name, group in groups.items() if name not in asked for part in group.commands}
+    assert {words.removesuffix(" all") for words in written} == commands
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))

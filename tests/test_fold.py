@@ -76,7 +76,11 @@ def test_what_all_names_begin_with_is_said_once_in_text_only() -> None:
     table = Table(
         [{"model": "digits-small-at"}, {"model": "digits-small-at-att"}], note="3 images.", prefix="digits-small-"
     )
-    assert with_caption(table).splitlines()[2:] == ["at", "at-att", "3 images. Models: digits-small-..."]
+    assert with_caption(table).splitlines()[2:] == [
+        "at",
+        "at-att",
+        "3 images. The names of models begin with digits-small-, which is left out.",
+    ]
     assert "digits-small-at-att" in with_caption(table, "csv") and "Models" not in with_caption(table, "markdown")
 
 

@@ -396,7 +396,13 @@ def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: l
         shown = [f"{name}-seed0", str(result["test/read"].tolist()), f"{result['test/highest']:.3f}"]
         assert re.split("  +", line) == shown
     assert plain["test/highest"] != attentive["test/highest"]
-    assert lines[4:] == ["Models: odd-small-...", "", "files all", "---------", "        2"]
+    assert lines[4:] == [
+        "The names of models begin with odd-small-, which is left out.",
+        "",
+        "files all",
+        "---------",
+        "        2",
+    ]
 
 
 @pytest.mark.parametrize("views", [["rightly"], ["highest"], ["rightly", "highest"], ["highest", "rightly"]])

@@ -1,4 +1,4 @@
-"""How accurate is a model on corrupted images, and is what makes it robust to attacks of use there?
+"""How accurate is a model on corrupted images, and does adversarial robustness help there?
 
 Images meet fifteen corruptions at five severities (Hendrycks & Dietterich 2019, https://arxiv.org/abs/1903.12261), made
 here by `datasets.corruptions`: numbers are not those on the published CIFAR-10-C and ImageNet-C.
