@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from interpret_robust import figures
@@ -21,7 +25,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
-from interpret_robust.figures import drawing
+from interpret_robust.figures import drawing, style
 from interpret_robust.figures.attention_maps import WRONG
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.attention import AveragePool, LinearAttention
@@ -398,6 +402,28 @@ def test_where_nothing_moved_no_difference_has_a_color(
     result = hdf5.read(path)
     assert tuple(result["distance/all"]) == (0, 0, 0)
     assert shown(figures.get("attention-maps").draw([result]).figure)[3].images[-1].get_clim() == (-1, 1)
+
+
+def test_nearly_uniform_weights_have_a_scale_of_their_own_and_their_numbers_do_not_touch() -> None:
+    even, peaked = 1 / 16 + np.linspace(-1e-3, 1e-3, 32).reshape(2, 4, 4), np.linspace(0.01, 0.3, 32).reshape(2, 4, 4)
+    assert style.weight_scale([peaked]).get_clim() == pytest.approx((0, np.percentile(peaked, 99)))
+    scale = style.weight_scale([even, np.full((1, 4, 4), np.nan)])
+    assert scale.get_clim() == pytest.approx((1 / 16 - 1e-3, np.percentile(even, 99)))
+    assert style.caption_end([scale]) == style.NEARLY_UNIFORM and not style.caption_end([style.weight_scale([peaked])])
+    figure = Figure((3.2, 2), dpi=200)
+    FigureCanvasAgg(figure)
+    maps, *bars = figure.subplots(3, 1)
+    style.overlay(maps, np.zeros((2, 16, 16, 3)), even, scale)
+    opacity = maps.images[-1].get_alpha()[0, [0, 4, 8, 12]]
+    shares = (even[0, 0] - even.min()) / (np.percentile(even, 99) - even.min())
+    assert opacity == pytest.approx(style.FAINTEST + (1 - style.FAINTEST) * shares)
+    change = ScalarMappable(Normalize(-1.7e-4, 1.7e-4), "RdBu_r")
+    for axes, colors in zip(bars, (scale, change), strict=True):
+        style.few_ticks(figure.colorbar(colors, cax=axes, orientation="horizontal"))
+    figure.canvas.draw()
+    for axes in bars:
+        edges = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
+        assert len(edges) >= 3 and all(one.x1 < other.x0 for one, other in itertools.pairwise(edges))
 
 
 def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(finished: list[Path], tmp_path: Path) -> None:

@@ -16,11 +16,14 @@ from interpret_robust.figures.style import (
     Drawing,
     attention_bar,
     bare,
+    caption_end,
     ceiling,
+    few_ticks,
     new_figure,
     overlay,
     pitch,
     strip,
+    weight_scale,
     width,
 )
 from interpret_robust.results.hdf5 import Result
@@ -29,8 +32,12 @@ from interpret_robust.results.names import ball, by_weights, job, label, weights
 READS = "attention-maps/2"
 
 Kind = Literal["image", "clean", "adversarial", "difference"]
-ROW, BARS, PAD = 0.45, 0.7, 0.01
-"""Inches: of a row with what is written above it, of the color bars, and what is left free around each."""
+ROW, TALL_ROW, BARS, PAD = 0.45, 0.57, 0.7, 0.01
+"""Inches: of a row with what is written above it, of a row that fills the width where models are few, of the color
+bars, and what is left free around each.
+"""
+MOST_TALL = 2
+"""Up to so many models have tall rows."""
 
 COLUMNS, COLUMN, NAMES, KINDS = 10, 0.52, 0.65, 0.55
 """Pictures of a row, as many as a rule chooses at most; inches that each needs, and those of the names of models and of
@@ -59,7 +66,7 @@ def draw(results: Sequence[Result]) -> Drawing:
     kinds = by_weights(results)
     rows = _rows([result for models in kinds.values() for result in models])
     scales = {kind: _scales(models) for kind, models in kinds.items()}
-    heights = [ROW * len(rows), BARS]
+    heights = [(ROW if len(results) > MOST_TALL else TALL_ROW) * len(rows), BARS]
     figure = new_figure(sum(heights))
     figure.set_layout_engine("constrained", h_pad=PAD, w_pad=PAD, hspace=0, wspace=0)
     with mpl.rc_context(RC):
@@ -67,7 +74,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         _draw_maps(parts[0], rows, scales)
         _draw_bars(parts[1], scales, uniform=1 / results[0]["mean_map/clean"].size)
     numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
-    return Drawing(figure, _caption(results), numbers)
+    caption = _caption(results) + caption_end(scale.weight for scale in scales.values())
+    return Drawing(figure, caption, numbers)
 
 
 def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
@@ -84,10 +92,10 @@ def _rows(results: Sequence[Result]) -> list[tuple[Kind, Result]]:
 
 
 def _scales(results: Sequence[Result]) -> Scales:
-    """Return scales from nothing to large weights, and as far to both sides as large changes; see `style.ceiling`."""
-    weight = ceiling([_maps(result, kind) for result in results for kind in ("clean", "adversarial")])
+    """Return scales to large weights, and to both sides to large changes; see `style.weight_scale` and `ceiling`."""
+    weight = weight_scale([_maps(result, kind) for result in results for kind in ("clean", "adversarial")])
     change = ceiling([_maps(result, "difference") for result in results])
-    return Scales(ScalarMappable(Normalize(0, weight), "viridis"), ScalarMappable(Normalize(-change, change), "RdBu_r"))
+    return Scales(weight, ScalarMappable(Normalize(-change, change), "RdBu_r"))
 
 
 def _columns() -> int:
@@ -164,7 +172,8 @@ def _draw_bars(figure: SubFigure, scales: dict[str, Scales], uniform: float) -> 
     for kind, (weight, difference) in scales.items():
         attention_bar(figure, weight, next(bars), kind, uniform)
         text = f"{kind},\nadversarial - clean"
-        figure.colorbar(difference, cax=next(bars), orientation="horizontal", label=text, extend="both")
+        bar = figure.colorbar(difference, cax=next(bars), orientation="horizontal", label=text, extend="both")
+        few_ticks(bar)
 
 
 def _caption(results: Sequence[Result]) -> str:

@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
@@ -21,7 +20,7 @@ from interpret_robust.figures.style import (
     Drawing,
     attention_bar,
     bare,
-    ceiling,
+    caption_end,
     color,
     legend_columns,
     name_rows,
@@ -30,6 +29,7 @@ from interpret_robust.figures.style import (
     scale_log,
     strip,
     stroke,
+    weight_scale,
     width,
 )
 from interpret_robust.results.hdf5 import Result
@@ -219,13 +219,14 @@ def draw_maps(results: Sequence[Result]) -> Drawing:
             bare(axes)
             axes.set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
         _draw_bars(parts[1], scales, float(results[0]["curve/uniform"]))
-    return Drawing(figure, f"{_subject(results)} {MAPS_CAPTION}", _numbers(results, ("examples/index",)))
+    caption = f"{_subject(results)} {MAPS_CAPTION}{caption_end(scales.values())}"
+    return Drawing(figure, caption, _numbers(results, ("examples/index",)))
 
 
 def _scales(results: Sequence[Result]) -> dict[str, ScalarMappable]:
     """Return what colors stand for: one scale for all maps of attention, one for all of Grad-CAM."""
     return {
-        kind: ScalarMappable(Normalize(0, ceiling([result["examples/attention"] for result in models])), "viridis")
+        kind: weight_scale([result["examples/attention"] for result in models])
         for kind, models in by_weights(results).items()
     }
 

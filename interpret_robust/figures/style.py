@@ -7,7 +7,7 @@ numbers it shows, and the rule by which images were chosen. Equal inputs give eq
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,6 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -80,6 +82,12 @@ DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 PERCENTILE = 99
 CEILING = f"it ends at the {PERCENTILE}th percentile of what is shown, so that larger values look like this one."
 """Where the color scale of maps ends, and how captions say so."""
+
+NEARLY_UNIFORM = " Weights are nearly uniform: their scale begins at the smallest, not at zero."
+"""What captions say beside `CEILING` where a color scale begins above zero."""
+
+TINY = 0.005
+"""Below this the numbers of a color bar are written as powers of ten."""
 
 FAINTEST = 0.25
 """How opaque a map laid over an image is where it is zero."""
@@ -196,7 +204,7 @@ def attention_bar(figure: Figure | SubFigure, maps: ScalarMappable, axes: Axes, 
     share.
     """
     text = f"{name}\n(line: uniform, {uniform:.2g})"
-    figure.colorbar(maps, cax=axes, orientation="horizontal", label=text, extend="max")
+    few_ticks(figure.colorbar(maps, cax=axes, orientation="horizontal", label=text, extend="max"))
     axes.axvline(uniform, color="white", linewidth=1)
 
 
@@ -250,16 +258,37 @@ def draw_differences(
 
 def overlay(axes: Axes, images: AnyArray, maps: AnyArray, scale: ScalarMappable) -> None:
     """Draw maps (M, y, x) over their images (M, height, width, C) in a row: an image gray, and a map's colors the more
-    opaque the further from zero they are.
+    opaque the further they are from zero, or from where a scale begins that lies above zero.
     """
     size = images.shape[1:3]
     gray = images.mean(3).astype(np.uint8)
     values = strip(maps, size)
     low, high = (float(limit or 0) for limit in scale.get_clim())
-    strength = np.nan_to_num(np.abs(values) / max(-low, high))
+    strength = np.nan_to_num(np.abs(values - max(0, low)) / max(-low, high - max(0, low)))
     opacity = np.where(np.isfinite(values), FAINTEST + (1 - FAINTEST) * np.minimum(1, strength), 0)
     axes.imshow(strip(gray, size), cmap="gray", vmin=0, vmax=255, interpolation="none")
     axes.imshow(values, cmap=scale.cmap, vmin=low, vmax=high, alpha=opacity, interpolation="nearest")
+
+
+def weight_scale(maps: Sequence[AnyArray]) -> ScalarMappable:
+    """Return the colors of weights, from zero; of weights that are nearly uniform from the smallest, so that they
+    differ.
+    """
+    low, high = min(float(np.nanmin(array, initial=np.inf)) for array in maps), ceiling(maps)
+    return ScalarMappable(Normalize(low if high / 2 < low < high else 0, high), "viridis")
+
+
+def caption_end(scales: Iterable[ScalarMappable]) -> str:
+    """Return what a caption ends with if one of its scales of weights begins above zero."""
+    return NEARLY_UNIFORM if any((scale.get_clim()[0] or 0) > 0 for scale in scales) else ""
+
+
+def few_ticks(bar: Colorbar) -> None:
+    """Write few numbers under a color bar, as powers of ten, where they are tiny or long: so they do not touch."""
+    low, high = bar.mappable.get_clim()
+    if low > 0 or high < TINY:
+        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
+        bar.ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useOffset=False)
 
 
 def ceiling(maps: Sequence[AnyArray]) -> float:

@@ -28,10 +28,10 @@ def needs(claim: Claim, dataset: str, architecture: str) -> str:
 def _both_widths(models: str, dataset: str, architecture: str) -> str:
     """Return which architectures are missing beside that which is there, and what trains them."""
     pair = next((widths for widths in WIDTHS if architecture in widths), WIDTHS[0])
-    missing = [width for width in pair if width != architecture]
+    absences = [width for width in pair if width != architecture]
     return (
-        f"Needs `irt analyze robustness` of {models} of the architecture {' and '.join(missing)} too, with the same "
-        f"seeds and on the same images: {_command(dataset, missing[-1])}."
+        f"Needs `irt analyze robustness` of {models} of the architecture {' and '.join(absences)} too, with the same "
+        f"seeds and on the same images: {_command(dataset, absences[-1])}."
     )
 
 
