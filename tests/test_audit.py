@@ -17,6 +17,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.statistics import over_seeds
 from interpret_robust.results.attack_outcomes import right
 from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import newest_first
 from interpret_robust.results.tables import FORMS
 from interpret_robust.study import paper
 from interpret_robust.study import verdicts as verdicts_package
@@ -157,12 +158,20 @@ def test_models_of_other_data_are_audited_apart(tmp_path: Path) -> None:
     assert [audit.subject for audit in audits([alone])] == ["cifar100, small"]
 
 
+def test_what_was_asked_last_is_audited_first(tmp_path: Path) -> None:
+    files = [*study(tmp_path, [0]), *study(tmp_path, [0], "svhn")]
+    for result in files:
+        year = 2001 if result.data["dataset"] == "cluttered-digits" else 2002
+        result.__dict__["attributes"] = result.attributes | {"created_utc": f"{year}-01-01T00:00:00"}
+    assert [audit.subject for audit in audits(newest_first(files))] == ["svhn, small", "cluttered-digits, small"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
     (tmp_path / "analyses").mkdir()
     files = study(tmp_path / "analyses", [0, 1])
     done = CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path), "--form", form], catch_exceptions=False)
-    assert done.output == f"{text_of(sorted(files, key=lambda one: one.path), form)}\n"
+    assert done.output == f"{text_of(newest_first(sorted(files, key=lambda one: one.path)), form)}\n"
     if form == "text":
         with pytest.raises(UserError, match=r"compare models; this file bears on none: `irt reproduce audit` makes"):
             CliRunner().invoke(cli.irt, ["audit", str(files[0].path)], catch_exceptions=False)

@@ -236,7 +236,8 @@ def test_an_image_without_a_score_has_none_and_without_weights_is_gray(
 def test_files_of_more_images_join_the_gallery_and_the_newest_dataset_is_first(
     opened: dict[str, list[Result]],
 ) -> None:
-    from interpret_robust.study.report import gallery, in_order
+    from interpret_robust.results.names import newest_first
+    from interpret_robust.study.report import gallery
 
     maps, robust = opened["gradient-maps"][1], opened["robustness"][1]
     larger = replace(robust, config=robust.config | {"data": robust.data | {"images": 10**4, "sha256": "of more"}})
@@ -247,8 +248,8 @@ def test_files_of_more_images_join_the_gallery_and_the_newest_dataset_is_first(
 
     older = replace(maps, config=maps.config | {"data": maps.data | {"dataset": "older"}})
     older.__dict__["attributes"] = maps.attributes | {"created_utc": "2001-01-01T00:00:00"}
-    assert in_order([older, maps, robust]) == [maps, robust, older]
-    shown = gallery.gallery(in_order([older, maps]))
+    assert newest_first([older, maps, robust]) == [maps, robust, older]
+    shown = gallery.gallery(newest_first([older, maps]))
     assert shown is not None and shown["of"]["dataset"] == maps.data["dataset"]
 
 

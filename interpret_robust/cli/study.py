@@ -181,6 +181,7 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
     """
     from interpret_robust import analyses
     from interpret_robust.core import progress
+    from interpret_robust.results.names import newest_first
     from interpret_robust.study import audit as audits
 
     folder = open_root(root).analyses
@@ -188,7 +189,7 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
     if not paths:
         raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
     results = [analyses.read(path) for path in progress.with_bar([*paths], "audit", "files")]
-    click.echo(audits.text_of(results, form, details=details))
+    click.echo(audits.text_of(newest_first(results), form, details=details))
 
 
 @click.command(epilog=with_examples("irt flags\n  irt flags analyses/masking-*-seed0-test.h5"))

@@ -200,3 +200,16 @@ def places(result: Result, axis: str) -> list[str]:
 def short_name(result: Result, checkpoint: str) -> str:
     """Return an evaluator's name without that of the data, on which it was trained too: `small-natural-seed1`."""
     return checkpoint.removeprefix(f"{job(result)['dataset']}-")
+
+
+def newest_first(results: Sequence[Result]) -> list[Result]:
+    """Return files as the report and the audit have them: by dataset, the last asked about first, then by model.
+
+    Of a dataset, the newest file counts, so that a user's own stands before the files that came with the toolkit.
+    """
+    newest: dict[str, str] = {}
+    for result in results:
+        dataset = result.data["dataset"]
+        newest[dataset] = max(newest.get(dataset, ""), str(result.attributes["created_utc"]))
+    by_model = sorted(results, key=order)
+    return sorted(by_model, key=lambda result: newest[result.data["dataset"]], reverse=True)

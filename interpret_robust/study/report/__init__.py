@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -40,7 +40,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
     _stamp_of(page)  # says so where it is no report, before files are read
-    results = in_order(list(map(analyses.read, progress.with_bar(files, "reading", "files"))))
+    results = names.newest_first(list(map(analyses.read, progress.with_bar(files, "reading", "files"))))
     explorer = assets.USUAL_NAME if assets.is_page(page.with_name(assets.USUAL_NAME)) else None
     stamp = _stamp(results, explorer)
     if _stamp_of(page) != stamp:
@@ -58,19 +58,6 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
                 return page
     say(f"{page.name} is there already")
     return page
-
-
-def in_order(results: Sequence[Result]) -> list[Result]:
-    """Return files in the order of the page: the dataset that was asked about last first, then models as in the paper.
-
-    Of a dataset, the newest file counts, so that a user's own stands before the files that came with the toolkit.
-    """
-    newest: dict[str, str] = {}
-    for result in results:
-        dataset = result.data["dataset"]
-        newest[dataset] = max(newest.get(dataset, ""), str(result.attributes["created_utc"]))
-    by_model = sorted(results, key=names.order)
-    return sorted(by_model, key=lambda result: newest[result.data["dataset"]], reverse=True)
 
 
 @contextmanager
