@@ -170,7 +170,7 @@ def test_without_being_asked_there_is_no_log(tmp_path: Path, digits: Dataset) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("text", [None, "my notes\n", '["no", "row"]\n', '{"step": 1}\n', "\xff"])
+@pytest.mark.parametrize("text", [None, "my notes\n", "my notes", '{"kind": 1}', '["no"]\n', '{"step": 1}\n', "\xff"])
 def test_the_log_of_another_training_is_refused_unless_told(tmp_path: Path, digits: Dataset, text: str | None) -> None:
     once = replace(RECIPE, epochs=1)
     this, log = job(digits, once), tmp_path / f"{job(digits).name}.log.jsonl"

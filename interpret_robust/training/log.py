@@ -131,20 +131,27 @@ def _read(path: Path, origin: Row, *, overwrite: bool) -> dict[tuple[int, bool],
         return {}
     except UnicodeDecodeError:
         text = "?\n"
-    lines = [
-        line for line in text.splitlines(keepends=True) if line.endswith("\n")
-    ]  # a killed run may leave half a line
+    *lines, rest = text.split("\n")  # a killed run may leave half a line
     try:
         rows = [json.loads(line) for line in lines]
-        is_ours = all(row["job"] == origin["job"] for row in rows)
+        is_ours = all(row["job"] == origin["job"] for row in rows) and _is_begun_line(rest)
         places = [_place(row) for row in rows]
     except (ValueError, TypeError, KeyError):
         is_ours = False
     if is_ours:
-        return dict(zip(places, lines, strict=True))
+        return dict(zip(places, (f"{line}\n" for line in lines), strict=True))
     if overwrite:
         return {}
     raise UserError(f"{path} is the log of another training: move it, or --overwrite to replace it.")
+
+
+def _is_begun_line(text: str) -> bool:
+    """Return whether a log may end with `text`: with nothing, or with as much of a line as a killed run wrote."""
+    return any(text.startswith(start[: len(text)]) for start in _STARTS)
+
+
+_STARTS = tuple(f'{{"kind": "{kind}", "step": ' for kind in ("steps", "epoch"))
+"""How lines begin, see `_line`."""
 
 
 @contextmanager
