@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -25,9 +26,10 @@ from interpret_robust import cli
 from interpret_robust.analyses import attention_maps, attention_rank, feature_deletion, robustness
 from interpret_robust.attribution.gradients import loss_gradient
 from interpret_robust.attribution.scale_rules import as_image
-from interpret_robust.core.errors import UserError
-from interpret_robust.datasets import Dataset
+from interpret_robust.core.errors import Say, UserError
+from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import make_batch, to_pixels
+from interpret_robust.datasets.framing import Framing
 from interpret_robust.models.folded import fold
 from interpret_robust.study.explorer import assets, baked, measure, models, opening
 from interpret_robust.study.explorer.album import Album
@@ -528,6 +530,57 @@ def test_the_command_writes_a_page_and_says_what_is_wrong(
     ):
         with pytest.raises(UserError, match=sentence):
             CliRunner().invoke(cli.irt, ["explore", *wrong], catch_exceptions=False)
+
+
+FRAMED = """
+from torch import nn
+
+class Net(nn.Sequential):
+    pretrained_cfg = {
+        "input_size": (3, 24, 20), "crop_pct": 0.8, "crop_mode": "squash", "interpolation": "bicubic"
+    }
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 5, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "framing"), [(None, Framing((30, 25), (24, 20), "bicubic")), (18, Framing.square(18))]
+)
+def test_pictures_of_several_sizes_are_framed_as_the_analyses_frame_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None, framing: Framing
+) -> None:
+    pytest.importorskip("timm")
+    generator = np.random.default_rng(0)
+    for place, (height, width) in enumerate(((31, 47), (40, 29), (33, 64), (50, 41))):
+        path = tmp_path / "fruit" / "ab"[place % 2] / f"{place}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    (tmp_path / "fruit" / "a" / "8.jpg").write_bytes(b"damaged")
+    (tmp_path / "framed_by_tests.py").write_text(FRAMED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr(baked, "PLACES", (8,))
+    explorers, write = list[Explorer](), baked.write
+
+    def keep_and_write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
+        explorers.append(explorer)
+        write(explorer, path, images, say)
+
+    monkeypatch.setattr(baked, "write", keep_and_write)
+    words = ["--model", "framed_by_tests:Net", "--dataset", "fruit", "--skip-damaged", "--device", "cpu"]
+    words += [] if size is None else ["--size", str(size)]
+    page = ["--save", "page.html", "--images", "2"]
+    try:
+        CliRunner().invoke(cli.irt, ["explore", *words, *page], catch_exceptions=False)
+    finally:
+        sys.modules.pop("framed_by_tests")
+    split = load("fruit?damaged=skip").frame(framing).test
+    assert assets.is_page(tmp_path / "page.html") and len(explorers[0].album.split) == len(split) == 4
+    for place in range(4):
+        pixels = make_batch(split, range(place, place + 1), CPU).images
+        assert torch.equal(explorers[0].album.entry(str(place)).pixels, pixels)
 
 
 def test_views_are_told_apart_by_all_that_is_asked(query: dict[str, str]) -> None:

@@ -7,12 +7,12 @@ import click
 
 from interpret_robust.cli.options import (
     COUNT,
-    DATASET,
     INPUT_FILE,
     OUTPUT_FILE,
     SEED,
     SPLIT,
     card_options,
+    dataset_options,
     device_option,
     model_option,
     models_and_pictures,
@@ -37,7 +37,7 @@ EXAMPLES = (
 @click.argument("subjects", nargs=-1, metavar="[CHECKPOINT]... [IMAGE]", type=INPUT_FILE)
 @model_option
 @card_options
-@click.option("--dataset", type=DATASET, metavar="TEXT", help="Name or .npz path. [default: that of training]")
+@dataset_options()
 @click.option("--split", type=SPLIT, default="test", show_default=True, help="Which images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random starts.")
 @spatial_weight_option

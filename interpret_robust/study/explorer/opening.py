@@ -32,15 +32,16 @@ def explorer(
 
     `source` is the name or path of the data, by default that of the first model; `picture` the number of an image, or
     the path of a picture, to begin with; `weight` whose weights of positions stand for attention; `norm` that of
-    the attack that the page begins with, by default of the first model's training. Raises UserError where one of
-    them is not to be had, or does not fit.
+    the attack that the page begins with, by default of the first model's training. All models see pictures as the
+    first of them takes them. Raises UserError where one of them is not to be had, or does not fit.
     """
     references = models or default_models(candidates, source)
     if not references:
         raise UserError(f"no checkpoint was trained on {source}: name those to be shown.")
     chosen_norm = None if norm is None else check_norm(norm)
     place = resolve(device)
-    dataset = load(source or subject(references[0]).source)
+    first = subject(references[0], source)
+    dataset = first.view(load(source or first.source))
     exhibits = [exhibit(model, source, dataset, place, weight) for model in references]
     album = Album(dataset, split, place)
     if picture.isdigit():
