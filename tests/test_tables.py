@@ -103,6 +103,8 @@ def test_latex_says_what_was_said_with_no_command_of_its_own() -> None:
     assert to_latex("52.2 \u00b1 1.1") == r"52.2 $\pm$ 1.1"
     assert to_latex(r"\input{x}$y$~^#") == r"\textbackslash{}input\{x\}\$y\$\textasciitilde{}\textasciicircum{}\#"
     assert to_latex("p < 1 > \u22122") == "p $<$ 1 $>$ $-$2"
+    assert to_latex("(`irt train --eps_x 1%`) or `a`") == r"(\texttt{irt train -{}-eps\_x 1\%}) or \texttt{a}"
+    assert to_latex("a -- b --- c") == "a -{}- b -{}-{}- c"
 
 
 def test_title_and_note_stand_over_and_under_a_table_but_not_among_its_rows() -> None:

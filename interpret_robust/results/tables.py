@@ -70,8 +70,14 @@ def _document(table: Table) -> dict[str, Any]:
 
 
 def to_latex(text: str) -> str:
-    """Return text as LaTeX typesets it: no character of it is a command."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    r"""Return text as LaTeX typesets it: no character of it is a command, and what backticks enclose is typewriter.
+
+    Example:
+        >>> print(to_latex("see `irt train --copies`"))
+        see \texttt{irt train -{}-copies}
+    """
+    plain = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub("`([^`]+)`", r"\\texttt{\1}", re.sub("-(?=-)", "-{}", plain))
 
 
 WIDTH = 120
