@@ -34,7 +34,8 @@ def attacked(
     given: bool = False,
     **ball: str,
 ) -> Result:
-    """A file of the first of `models`, that all of them read; where they were `given`, as by `--matrix`.
+    """A file of the first of `models`, that all of them read; where they were `given`, as by `--matrix`. Models of the
+    architecture `any` are from elsewhere.
 
     `natural` (N, targets) and `right` (N, restarts, readings, targets) say which images are answered rightly.
     """
@@ -45,6 +46,7 @@ def attacked(
             "variant": variant,
             "seed": seed,
             "recipe": {"name": recipe},
+            **({"card": {}} if architecture == "any" else {}),
         }
         for variant, seed in models
     }

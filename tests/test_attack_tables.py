@@ -112,6 +112,15 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
     )
 
 
+def test_the_note_says_what_gives_black_box_numbers(tmp_path: Path) -> None:
+    (table,) = comparison_tables([random(tmp_path, [("at", 0)], 0)])
+    assert "files of two seeds of a variant (`irt train --copies`)" in table.note
+    (table,) = comparison_tables([random(tmp_path, [("net", 0)], 0, architecture="any")])
+    assert "no black-box accuracy: `--evaluator FILE` has another model classify" in table.note
+    read = random(tmp_path, [("net", 0), ("other", 0)], 0, architecture="any", given=True)
+    assert "no black-box" not in comparison_tables([read])[0].note
+
+
 def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) -> None:
     # Seed 0 alone was read by copies, 1 and 2: these have a black-box accuracy, and it has none.
     read = [random(tmp_path, copies("at", 0), 0), *(random(tmp_path, [("at", seed)], seed) for seed in (1, 2))]

@@ -295,8 +295,10 @@ def _note(table: AttackTable) -> str:
     ]
     if any(row.setting == "black-box" for row in table.cells):
         parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
-    else:
+    elif not is_brought(job(first)):
         parts.append("no black-box rows, which need files of two seeds of a variant (`irt train --copies`)")
+    elif all(len(_targets(result)) == 1 for result in table.files):
+        parts.append("no black-box accuracy: `--evaluator FILE` has another model classify the adversarial images")
     if labels.norm(settings) != "l1" and not any(name.startswith("APGD") for name in table.readings):
         parts.append("the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)")
     if any(name.startswith("APGD-T") for name in table.readings):
