@@ -262,3 +262,20 @@ def test_the_command_writes_a_log_a_model(tmp_path: Path, irt: command.Irt) -> N
     assert [[(row["kind"], row["step"]) for row in rows(path)] for path in logs] == [
         [("steps", 1), ("steps", 2), ("epoch", 2)]
     ] * 2
+    code, out, err = irt(*words, "--set", "epochs=1", "--set", "batch_size=20", "--log")
+    assert (code, err) == (0, "") and "no log" not in out
+    logs[1].unlink()
+    code, out, err = irt(*words, "--set", "epochs=1", "--set", "batch_size=20", "--log")
+    assert (code, err) == (0, "")
+    assert out.endswith("no log is written of models that are trained already: --overwrite trains them again\n")
+    assert not logs[1].exists()
+
+
+def test_a_training_that_goes_on_says_from_where(
+    tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in range(3):
+        with pytest.raises(Stopped):
+            train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
+        continues = f"{job(digits).name} continues from step {step} of 8\n"
+        assert capsys.readouterr().err == (continues if step else "")

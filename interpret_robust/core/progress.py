@@ -1,5 +1,6 @@
 """Progress bars with rate and ETA on stderr; quiet where stderr is not a terminal."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +22,11 @@ def bar(description: str, total: int, unit: str, *, initial: int = 0, position: 
         position=position,
         leave=position is None,
     )
+
+
+def say(sentence: str) -> None:
+    """Write a sentence to stderr, above the bars that are there."""
+    tqdm.write(sentence, file=sys.stderr)
 
 
 def with_bar(items: Sequence[T], description: str, unit: str) -> Iterator[T]:

@@ -26,7 +26,7 @@ from interpret_robust.models.external import subject
 from interpret_robust.models.variants import variant
 from interpret_robust.study.evaluators import evaluators_of, others_of, readers_of
 from interpret_robust.training.job import Job
-from interpret_robust.training.log import NO_LOGS, Logs
+from interpret_robust.training.log import NO_LOGS, Logs, log_of
 from interpret_robust.training.loop import is_finished, training
 from interpret_robust.training.recipe import Recipe
 
@@ -65,6 +65,10 @@ class TrainTask:
     def is_done(self) -> bool:
         """Return whether its checkpoint is there. Raises UserError where another job's has its name."""
         return is_finished(self.job(), self.folder, overwrite=self.overwrite)
+
+    def lacks_log(self) -> bool:
+        """Return whether lines are asked for that are not beside the checkpoint."""
+        return self.logs.file and not log_of(self.folder / self.name).exists()
 
     @exact()
     def __call__(self, position: int | None = None) -> str:
@@ -176,6 +180,8 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
                 say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
     _say_done(finished_tasks, len(tasks), say)
+    if any(isinstance(task, TrainTask) and task.lacks_log() for task in tasks if task.name in finished_tasks):
+        say("no log is written of models that are trained already: --overwrite trains them again")
     failures: list[Exception] = []
     waiting = []
     for task, outcome in _outcomes(todo, resolve(device)):

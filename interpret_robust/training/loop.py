@@ -409,6 +409,8 @@ def _training(
     with devices.preserve_threads():
         run = Run(job, device, logs.steps)
         earlier = _resume(run, state_path, overwrite=overwrite)
+        if run.step and is_first:
+            progress.say(f"{job.name} continues from step {run.step} of {run.total_steps}")
         metadata = {
             "job": job.describe(),
             "source": source,
