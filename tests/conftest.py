@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from interpret_robust.core import process_pool
+from interpret_robust.core import process_pool, progress
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
@@ -68,6 +69,14 @@ def optimizers_of_workers() -> Iterator[None]:
     """The server of workers loads what the first optimizer of a process loads, which each worker else loads anew."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process_pool, "SERVER_MODULES", (*process_pool.SERVER_MODULES, "torch._dynamo"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_progress() -> Iterator[None]:
+    """Work that is slow because the machine is busy writes no lines into what tests compare."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "FIRST_LINE", threading.TIMEOUT_MAX)
         yield
 
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from interpret_robust.core import progress
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
@@ -74,7 +75,8 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
 @lru_cache(maxsize=8)
 def _external_model(card: Card, source: str, *_: object) -> "ExternalModel":
     data = load(source)
-    return bring(network_of(card, len(data.class_names)), card, data, source)
+    with progress.lines(lambda: f"trying {card.label or card.model} on a few images of {data.name}"):
+        return bring(network_of(card, len(data.class_names)), card, data, source)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from interpret_robust.attacks.ball import Norm, resolve_ball
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import choose_weight, gradient_map, position_weights
 from interpret_robust.attribution.scale_rules import as_image
+from interpret_robust.core import progress
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError, unknown
@@ -223,5 +224,5 @@ def explain(
     network = subject.model(place)
     if place.type == "cpu":
         network = fold(network)
-    for photo, slide in zip(photos, slides, strict=True):
+    for photo, slide in progress.with_bar([*zip(photos, slides, strict=True)], "explain", "pictures"):
         yield measure(subject, network, photo, attack, label, weights_name), slide

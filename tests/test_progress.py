@@ -1,0 +1,42 @@
+"""Progress without a terminal: a plain line of what takes long, and none of what is short."""
+
+import threading
+import time
+
+import pytest
+
+from interpret_robust.core import progress
+
+
+def wait_for_lines(captured: pytest.CaptureFixture[str], count: int) -> list[str]:
+    """Return the lines that come within ten seconds, once there are so many."""
+    text, deadline = "", time.monotonic() + 10
+    while text.count("\n") < count and time.monotonic() < deadline:
+        time.sleep(0.005)
+        text += captured.readouterr().err
+    return text.splitlines()
+
+
+def test_long_work_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.01)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.02)
+    with progress.bar("at seed 0", 4000, "steps", initial=1200) as bar:
+        assert bar.disable, "stderr is no terminal"
+        assert set(wait_for_lines(capsys, 1)) == {"at seed 0: 1,200 of 4,000 steps"}
+        bar.update(30)
+        capsys.readouterr()
+        assert wait_for_lines(capsys, 2)[-1] == "at seed 0: 1,230 of 4,000 steps"
+    capsys.readouterr()
+    time.sleep(0.05)
+    assert capsys.readouterr().err == "", "nothing is written of what is over"
+
+
+def test_short_work_writes_nothing_and_leaves_no_thread(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", 5.0)
+    before = threading.active_count()
+    assert list(progress.with_bar([3, 1, 2], "numbers", "items")) == [3, 1, 2]
+    with pytest.raises(ValueError, match="broken"), progress.lines(lambda: "working"):
+        raise ValueError("broken")
+    assert threading.active_count() == before and capsys.readouterr().err == ""
