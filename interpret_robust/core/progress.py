@@ -17,7 +17,7 @@ LINE_EVERY = 60.0
 """Seconds from then on between two."""
 
 
-class Bar(tqdm):  # type: ignore[type-arg]  # which has no argument when it runs
+class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]  # tqdm has no types
     """A bar, in whose place lines are written where stderr is no terminal: `small seed 0: 250 of 1,000 steps`."""
 
     def __init__(self, description: str, total: int, unit: str, **options: Any) -> None:
