@@ -149,8 +149,16 @@ def test_the_default_layer_has_positions_and_its_shape_is_kept(asked: tuple[str,
     assert found.local_shape() == GRIDS[name]
 
 
-def test_what_was_asked_is_not_asked_again(asked: tuple[str, dict[str, Path]], place: Path, irt: Irt) -> None:
+def test_what_was_asked_is_not_asked_again(
+    asked: tuple[str, dict[str, Path]], place: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, files = asked
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a model is tried for a question that is answered")
+
+    monkeypatch.setattr(external, "try_out", fail)
+    external._external_model.cache_clear()
     stamp = files["alignment"].stat().st_mtime_ns
     code, out, err = irt(
         *["analyze", "alignment", *MODELS[name], *LIMIT, "--dataset", place / "tiny.npz", "--root", place]

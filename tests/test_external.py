@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.models import libraries
+from interpret_robust.models import external, libraries
 from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import (
     ExternalModel,
@@ -28,10 +28,11 @@ from interpret_robust.models.external import (
     layer_rows,
     network_of,
     preprocess_of,
+    read,
     subject,
 )
 from interpret_robust.models.preprocess import STATISTICS
-from interpret_robust.models.trial import try_out
+from interpret_robust.models.trial import Trial, try_out
 
 CPU = torch.device("cpu")
 FULL = Card(
@@ -683,6 +684,15 @@ def test_the_size_that_images_were_resized_to_is_told_with_the_error() -> None:
         brought(seeded(Convolutions), noise(), resize=20)
 
 
+def test_a_network_of_patches_can_be_built_for_the_size_of_images() -> None:
+    pytest.importorskip("timm")
+    card = Card("timm:vit_tiny_patch16_224", weights="random", arguments=(("depth", 1),))
+    with pytest.raises(UserError, match=r"--resize N gives it another, and --model-arg img_size=N builds it for that"):
+        read(network_of(card, K), card, noise(), "noise")
+    with pytest.raises(UserError, match=r"--resize N gives it another\.$"):
+        brought(seeded(Convolutions, C, 20, 20), noise(), resize=16)
+
+
 def test_resized_images_that_are_not_square_have_square_local_features() -> None:
     found = brought(seeded(Convolutions, C, 20, 20), noise(), resize=20)
     assert found.local_shape() == (8, 10, 10)
@@ -786,6 +796,21 @@ def test_a_model_that_guesses_is_in_doubt() -> None:
     found = brought(Levels(10, 2.0, 0.0), data).trial
     assert (found.accuracy, found.images) == (0.1, 60)
     assert "is right on 10% of the first 60 test images, hardly more than guessing (10%)" in found.doubts[-1]
+
+
+def test_a_model_is_tried_once_and_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def count(*arguments: Any, **options: Any) -> Trial:
+        calls.append(arguments[2])
+        return try_out(*arguments, **options)
+
+    monkeypatch.setattr(external, "try_out", count)
+    model = read(Levels(10, 2.0, 0.0), Card("mine:net"), levels(10, 60), "levels")
+    _ = model.name, model.sha256, model.local_shape(), model.view(model.data)
+    assert calls == []
+    model.model(torch.device("cpu"))
+    assert (model.doubts, calls) == (model.trial.doubts, ["mine:net"])
 
 
 def test_trying_out_leaves_the_model_as_it_is() -> None:

@@ -105,12 +105,12 @@ def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: 
     subject = external.subject(reference, dataset)
     if not isinstance(subject, external.ExternalModel):
         raise UserError(f"{model} is a checkpoint of `irt train`, which needs no card: give it to `irt analyze`.")
+    outcome = subject.trial  # before a card is written
     subject.card.write(output, overwrite=overwrite)
     for doubt in subject.doubts:
         warn(doubt)
     if subject.doubts:
         say(f"{output} is written as declared: --overwrite replaces it.")
-    outcome = subject.trial
     click.echo(f"{output}: right on {outcome.accuracy:.0%} of the first {outcome.images} test images of {dataset}")
     if (classes := len(subject.data.class_names)) > outcome.images:
         say(f"The order of its {classes} classes was not tried: {outcome.images} images are too few.")

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -75,13 +75,17 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
 @lru_cache(maxsize=8)
 def _external_model(card: Card, source: str, *_: object) -> "ExternalModel":
     data = load(source)
-    with progress.lines(lambda: f"trying {card.label or card.model} on a few images of {data.name}"):
-        return bring(network_of(card, len(data.class_names)), card, data, source)
+    return read(network_of(card, len(data.class_names)), card, data, source)
 
 
 @dataclass(frozen=True, eq=False)
 class ExternalModel:
-    """A model from elsewhere, and the data that it was brought with; see `Subject`."""
+    """A model from elsewhere, and the data that it was brought with; see `Subject`.
+
+    Attributes:
+        layer: that its local features are taken from, None where it has none.
+        remarks: what is doubtful about its weights, before any trial.
+    """
 
     card: Card
     wrapper: WrappedModel
@@ -89,8 +93,22 @@ class ExternalModel:
     job: Mapping[str, Any]
     source: str
     sha256: str
-    trial: Trial
     shape: tuple[int, int, int]
+    layer: Choice | None
+    remarks: tuple[str, ...]
+
+    @cached_property
+    def trial(self) -> Trial:
+        """Return how it did on a few images: tried when this, its doubts or the model itself are first asked for.
+
+        Raises UserError where its answers would mean nothing (`models.trial`).
+        """
+        card, data = self.card, self.data
+        label, is_trained = card.label or card.model, card.weights != "random"
+        lines = progress.lines(lambda: f"trying {label} on a few images of {data.name}")
+        with exact(), lines, _naming_batches(label):
+            outcome = try_out(self.wrapper, data, label, str(card.normalize), self.layer, is_trained=is_trained)
+        return outcome._replace(doubts=(*self.remarks, *outcome.doubts))
 
     @property
     def name(self) -> str:
@@ -114,7 +132,8 @@ class ExternalModel:
         return self.shape
 
     def model(self, device: torch.device) -> Classifier:
-        """Return the model, see `Subject`."""
+        """Return the model, see `Subject`. Raises UserError as `trial` does."""
+        _ = self.trial
         return self.wrapper.to(device)
 
     def view(self, dataset: Dataset) -> Dataset:
@@ -122,18 +141,27 @@ class ExternalModel:
         return view(dataset, self.card, self.wrapper.backbone)
 
 
-@exact()
 def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
     """Return a network as a model that can be asked about `data`, after a trial on a few of its images.
 
+    Raises UserError as `read` and `ExternalModel.trial` do.
+    """
+    model = read(network, card, data, source)
+    _ = model.trial
+    return model
+
+
+@exact()
+def read(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
+    """Return a network as a model that is tried when it is first asked: its name and its files are known before.
+
     The network is put into eval mode, its weights are frozen and made float32. Raises UserError where it does not take
-    these images or answers with another number of classes, where a layer is not there, or gives no local features, and
-    where the trial finds that its answers would mean nothing (`models.trial`).
+    these images or answers with another number of classes, and where a layer is not there, or gives no local features.
     """
     network = unwrap(network)
     data = view(data, card, network)
     label = card.label or card.model
-    doubts = [f"{label} {doubt}" for doubt in _prepare(network, card)]
+    remarks = tuple(f"{label} {remark}" for remark in _prepare(network, card))
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
@@ -157,8 +185,6 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
         shape = (channels, height, width)
     # What was left open is filled in, so that a file tells what was done.
     card = replace(card, normalize=card.normalize or _numbers_of(preprocess), logits=part)
-    with _naming_batches(label):
-        outcome = try_out(wrapper, data, label, str(card.normalize), layer, is_trained=card.weights != "random")
     tensors = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
     job = {
         "dataset": data.name,
@@ -173,8 +199,7 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> Externa
         | ({} if wrapper.first_token is None else {"first_token": wrapper.first_token}),
     }
     sha256 = checkpoint.tensors_sha256(tensors)
-    trial = outcome._replace(doubts=(*doubts, *outcome.doubts))
-    return ExternalModel(card, wrapper, data, job, source, sha256, trial, shape)
+    return ExternalModel(card, wrapper, data, job, source, sha256, shape, layer, remarks)
 
 
 @contextmanager
@@ -380,7 +405,8 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
         images_resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(
             f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{images_resized} "
-            f"({first_words(error)}); if that is about their size, --resize N gives it another."
+            f"({first_words(error)}); if that is about their size, --resize N gives it another"
+            f"{_other_size(card, network)}."
         ) from error
     classes = len(data.class_names)
     part = card.logits if card.logits is not None else logits_part(answer, classes)
@@ -400,6 +426,14 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
             "them."
         )
     return part
+
+
+def _other_size(card: Card, network: nn.Module) -> str:
+    """Return the option with which timm builds a network of patches for another size of images; nothing for others."""
+    is_of_timm = card.model.startswith(("timm:", "hf-hub:"))
+    if is_of_timm and getattr(getattr(network, "patch_embed", None), "img_size", None) is not None:
+        return ", and --model-arg img_size=N builds it for that of the images"
+    return ""
 
 
 def layer_rows(reference: Reference, source: str, *, with_all: bool = False) -> list[dict[str, str]]:

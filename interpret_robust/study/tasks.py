@@ -312,4 +312,4 @@ def analysis_tasks(
 
 def doubts(tasks: Sequence[AnalysisTask]) -> list[str]:
     """Return what is doubtful about the models that have still to be asked, or that read what others give."""
-    return list(dict.fromkeys(doubt for task in tasks if not task.is_done() for doubt in task.work().origin["doubts"]))
+    return list(dict.fromkeys(doubt for task in tasks if not task.is_done() for doubt in task.work().doubts))

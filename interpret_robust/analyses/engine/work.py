@@ -48,7 +48,7 @@ class Work:
         settings: resolved for the model.
         is_new: whether `run` has written the file; another process may have done so before.
         origin: how the data are typed: `source`, a name or a path; `limit`, None for all of the split; and
-            `trained_on`, the sources of the model and of the evaluators; `doubts`, what makes the answer doubtful.
+            `trained_on`, the sources of the model and of the evaluators.
         recalibrate: the kind of training images that batch-norm statistics are measured on first, or `none`.
 
     Raises UserError for a model and a dataset that do not fit, for data without masks where the analysis needs
@@ -144,9 +144,13 @@ class Work:
             "source": source or dataset.name,
             "limit": limit,
             "trained_on": [model.source for model in (subject, *evaluators)],
-            "doubts": list(dict.fromkeys(_doubts((subject, *evaluators), dataset))),
         }
         self.axes |= analysis.axes(self)
+
+    @cached_property
+    def doubts(self) -> list[str]:
+        """Return what makes the answer doubtful, for which models from elsewhere are tried."""
+        return list(dict.fromkeys(_doubts((self._subject, *self._evaluators), self.dataset)))
 
     @cached_property
     def network(self) -> Classifier:
@@ -368,7 +372,7 @@ class Work:
         columns = rows.columns()
         summary = self.analysis.summarize(columns, self.split)
         summary |= self.analysis.examples(columns, self.split, self.settings)
-        doubts = [*self.origin["doubts"], *self._late_doubts, *self._count_unanswered(columns)]
+        doubts = [*self.doubts, *self._late_doubts, *self._count_unanswered(columns)]
         seconds = round(time.monotonic() - began, 1)
         run = provenance.code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
         rows.finish(summary, run)
