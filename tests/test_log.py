@@ -22,7 +22,7 @@ from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
-from interpret_robust.training.log import Logs, identity
+from interpret_robust.training.log import Logs, Row, identity
 from interpret_robust.training.loop import Run, train
 from interpret_robust.training.recipe import Recipe
 
@@ -129,10 +129,11 @@ def test_lines_behind_the_saved_step_are_written_once(
     train(job(digits), tmp_path / "whole", source="x", device=CPU, logs=EVERY_3)
     advance = Run.advance
 
-    def deadly(run: Run) -> None:
-        advance(run)
+    def deadly(run: Run) -> list[Row]:
+        lines = advance(run)
         if run.step == 7:
             raise KeyboardInterrupt
+        return lines
 
     monkeypatch.setattr(Run, "advance", deadly)
     with pytest.raises(KeyboardInterrupt):
@@ -196,9 +197,9 @@ def test_the_epoch_in_which_training_diverged_is_told_in_strict_json(tmp_path: P
 def test_a_line_can_be_read_at_once(tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, advance = [], Run.advance
 
-    def counting(run: Run) -> None:
+    def counting(run: Run) -> list[Row]:
         counts.append(len(rows(log_in(tmp_path))))
-        advance(run)
+        return advance(run)
 
     monkeypatch.setattr(Run, "advance", counting)
     train(job(digits), tmp_path, source="x", device=CPU, logs=EVERY_3)

@@ -9,7 +9,7 @@ import pytest
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
-from interpret_robust.training.recipe import PRESETS, Recipe, check_overrides, default_preset, preset
+from interpret_robust.training.recipe import PRESETS, Recipe, change, check_overrides, default_preset, preset
 
 
 def recipe(**values: Any) -> Recipe:
@@ -259,3 +259,11 @@ def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:
             check_overrides(changes)
     with pytest.raises(UserError, match="epochs 0"):
         check_overrides(["epochs=0"])
+
+
+def test_without_a_radius_the_steps_of_another_norm_have_to_be_given() -> None:
+    still = change(PRESETS["quick"], {"eps": 0.0})
+    with pytest.raises(UserError, match="norm is l2, and steps have no share of an eps of 0: give attack_step too"):
+        change(still, {"norm": "l2", "eps": 0.5})
+    moved = change(still, {"norm": "l2", "eps": 0.5, "attack_step": 0.1})
+    assert (moved.norm, moved.eps, moved.attack_step) == ("l2", 0.5, 0.1)

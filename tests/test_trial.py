@@ -28,6 +28,7 @@ from interpret_robust.datasets import load as load_dataset
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
+from interpret_robust.models import answer_checks
 from interpret_robust.models.card import Card
 from interpret_robust.models.external import ExternalModel, bring, copy_of, unwrap
 from interpret_robust.models.layers import default_layer, depend, locality, reading
@@ -178,6 +179,23 @@ def test_a_gate_that_gradients_leave_out_is_doubted_and_by_how_much() -> None:
     assert match is not None
     # The median of eight absolute normal numbers lies within 0.3 and 1.3 of their deviation, 0.67 of it on average.
     assert 0.44 * expected < int(match[1]) / 100 < 1.93 * expected
+
+
+class Loud(Gate):
+    """A gate that adds so much to the answers of bright images that float32 rounds all else away."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 1e9 * (images.mean((1, 2, 3)) > 0.9)[:, None]
+
+
+def test_an_image_whose_rounding_hides_its_gradient_leaves_the_others_to_be_judged() -> None:
+    dark = torch.from_numpy(DATA.test.images[:7]).permute(0, 3, 1, 2) / 255 * 0.8
+    images = torch.cat([torch.ones_like(dark[:1]), dark])
+    for part, is_right in ((Tensor.clone, True), (Tensor.detach, False)):
+        model: Any = seeded(Loud, 10, part)
+        share = answer_checks._missing_share(model, images, model(images))
+        assert (share == 0) == is_right
+        assert answer_checks._missing_share(model, images[:1], model(images[:1])) == 0
 
 
 class Twofold(Gate):

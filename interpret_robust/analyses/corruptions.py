@@ -214,8 +214,9 @@ def compare(results: Sequence[Result]) -> list[Table]:
                 note,
             )
         )
+        first_costs = _costs(first)
         costs = {
-            _short_name(rival): [Interval(*interval) for interval in _means(_costs(rival) - _costs(first))]
+            _short_name(rival): [Interval(*interval) for interval in _means(_costs(rival) - first_costs)]
             for rival in rivals
         }
         title = f"Accuracy lost to each corruption, less what {name} loses (below zero: loses less)"

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy.special import stdtrit
 from torch import Tensor
 
 from interpret_robust.analyses.engine.analysis import Analysis
@@ -238,7 +238,7 @@ def another_mean(means: AnyArray) -> AnyArray:
     """
     count = means.shape[1]
     middle = means.mean(1)
-    reach = stdtrit(count - 1, (1 + CONFIDENCE) / 2) * means.std(1, ddof=1) * np.sqrt(1 + 1 / count)
+    reach = scipy.special.stdtrit(count - 1, (1 + CONFIDENCE) / 2) * means.std(1, ddof=1) * np.sqrt(1 + 1 / count)
     return np.stack([middle, middle - reach, middle + reach], 1)
 
 

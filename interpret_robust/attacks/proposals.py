@@ -12,6 +12,7 @@ image.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -152,6 +153,7 @@ def make_proposals(norm: Norm, ball: Ball) -> Proposals:
     return Squares(ball) if norm == "linf" else Windows(ball, {"l2": 2, "l1": 1}[norm])
 
 
+@cache
 def _pattern(side: int, order: int) -> Tensor:
     """Return the change of a window (side, side), of length one: its upper half positive, its lower half negative.
 

@@ -23,7 +23,7 @@ from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import file_sha256
 from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
-from interpret_robust.datasets.batches import default_batch_size, make_batch
+from interpret_robust.datasets.batches import batch_places, make_batch
 from interpret_robust.models.classifier import predicted_classes
 from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
@@ -265,9 +265,7 @@ def _answers(images: Images, clean: Split, subject: Subject, device: torch.devic
 
 def _parts(clean: Split, activity: str) -> Iterator[slice]:
     """Yield the places of a batch of images after the other, with a progress bar."""
-    count, size = len(clean), default_batch_size(*clean.images.shape[1:3])
-    with progress.bar(activity, count, "images") as bar:
-        for first in range(0, count, size):
-            part = slice(first, min(first + size, count))
-            yield part
-            bar.update(part.stop - part.start)
+    with progress.bar(activity, len(clean), "images") as bar:
+        for places in batch_places(clean):
+            yield slice(places.start, places.stop)
+            bar.update(len(places))

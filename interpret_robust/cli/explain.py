@@ -13,6 +13,7 @@ from interpret_robust.cli.options import (
     OUTPUT_FILE,
     SEED,
     card_options,
+    classes_option,
     device_option,
     make_root,
     model_option,
@@ -20,6 +21,7 @@ from interpret_robust.cli.options import (
     overwrite_option,
     root_option,
     say,
+    size_option,
     spatial_weight_option,
     warn,
     with_examples,
@@ -51,8 +53,8 @@ EXAMPLES = (
 @click.option(
     "--dataset", type=DATASET, metavar="TEXT", help="Dataset from which --model takes the image size and the classes."
 )
-@click.option("--size", type=click.IntRange(1, 4096), metavar="N", help="Resize the shorter side, then crop to NxN.")
-@click.option("--classes", metavar="FILE", help="JSON or CSV: the class of each of the model's outputs, in order.")
+@size_option
+@classes_option
 @click.option("-o", "--output", type=OUTPUT_FILE, metavar="FILE", help="The PNG. [default: in figures/]")
 @click.option("--pdf/--no-pdf", "with_pdf", default=False, help="Draw a PDF in addition to the PNG.")
 @overwrite_option

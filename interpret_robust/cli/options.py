@@ -325,15 +325,24 @@ def _merge_into_dataset(command: Command) -> Command:
     return run
 
 
+size_option = click.option(
+    "--size",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help="Resize the shorter side of pictures, then crop to NxN.",
+)
+classes_option = click.option(
+    "--classes", metavar="FILE", help="JSON or CSV: the class of each of the model's outputs, in order."
+)
+time_limit_option = click.option(
+    "--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h)."
+)
+
+
 picture_options = options(
-    click.option(
-        "--size",
-        type=click.IntRange(1, 4096),
-        metavar="N",
-        help="Resize the shorter side of pictures, then crop to NxN.",
-    ),
+    size_option,
     click.option("--skip-damaged", is_flag=True, help="Skip damaged pictures, and count them."),
-    click.option("--classes", metavar="FILE", help="JSON or CSV: the class of each of the model's outputs, in order."),
+    classes_option,
     _merge_into_dataset,
 )
 

@@ -8,7 +8,6 @@ import click
 
 from interpret_robust.cli.options import (
     COUNT,
-    DURATION,
     RESULT_FILE,
     deadline_after,
     device_option,
@@ -20,6 +19,7 @@ from interpret_robust.cli.options import (
     overwrite_option,
     root_option,
     say,
+    time_limit_option,
     with_examples,
 )
 from interpret_robust.core.errors import UserError
@@ -102,7 +102,7 @@ def _prefix(file: Path, needs: Sequence[Path], dataset: str) -> str:
 
 @click.command(epilog=with_examples(REPRODUCE_EXAMPLES))
 @study_options
-@click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
+@time_limit_option
 @click.option(
     "--only",
     "names_only",

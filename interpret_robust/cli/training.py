@@ -8,7 +8,6 @@ import click
 
 from interpret_robust.cli.options import (
     COUNT,
-    DURATION,
     NUMBER,
     SEED,
     Command,
@@ -21,6 +20,7 @@ from interpret_robust.cli.options import (
     overwrite_option,
     root_option,
     say,
+    time_limit_option,
     with_examples,
 )
 from interpret_robust.core.errors import UserError
@@ -102,7 +102,7 @@ def _merge_ball(command: Command) -> Command:
 )
 @click.option("--copies", is_flag=True, help="Train at least two seeds, so that black-box attacks have a copy.")
 @click.option("--limit", type=COUNT, help="Train on N images: the first, or if sorted by class, some of each class.")
-@click.option("--time-limit", type=DURATION, help="Save everything and stop after this long (90s, 5m, 2h).")
+@time_limit_option
 @click.option("--log", is_flag=True, help="Write checkpoints/NAME.log.jsonl, a line of JSON an epoch.")
 @click.option("--log-steps", type=COUNT, metavar="N", help="A line also every N steps, in all logs.")
 @click.option(

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tqdm import tqdm
+from interpret_robust.core.progress import say
 
 PAUSE = 0.02
 """Seconds between two attempts."""
@@ -101,7 +101,7 @@ class Lock:
         if self._waits_since is None:
             self._waits_since = time_now
         elif time_now - self._waits_since > SILENCE:
-            tqdm.write(f"{self.path.name} is being made by another process: waiting for it", file=sys.stderr)
+            say(f"{self.path.name} is being made by another process: waiting for it")
             self._waits_since = float("inf")
         time.sleep(PAUSE)
 

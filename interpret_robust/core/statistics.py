@@ -1,7 +1,7 @@
 """Intervals and rank statistics, over images.
 
 Distributions are those of `scipy.special`, loaded when first used, and what is built on them here equals `scipy.stats`,
-which the tests compare it with: loading that takes three quarters of a second, half as long as PyTorch.
+which the tests compare it with: that is the slowest import of a command after PyTorch.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -5,6 +5,7 @@ Shuffled, cropped, flipped, then floats.
 Everything random is a function of (seed, epoch) or (seed, step), so a run can be taken up at any step.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -160,6 +161,12 @@ def default_batch_size(height: int, width: int) -> int:
         (250, 20)
     """
     return max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width)))
+
+
+def batch_places(split: Split, size: int | None = None) -> Iterator[range]:
+    """Yield the places of the images of each batch of `size`, by default of `default_batch_size`."""
+    size = size or default_batch_size(*split.images.shape[1:3])
+    return (range(first, min(first + size, len(split))) for first in range(0, len(split), size))
 
 
 def to_numpy(tensor: Tensor) -> AnyArray:

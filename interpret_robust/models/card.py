@@ -90,6 +90,11 @@ class Card:
         return re.sub(r"[^\w.]+", "-", "-".join(part for part in parts if part))
 
     @property
+    def is_of_timm(self) -> bool:
+        """Return whether timm builds it."""
+        return self.model.startswith(("timm:", "hf-hub:"))
+
+    @property
     def weight_file(self) -> Path | None:
         """Return the file of its weights, None where they come from elsewhere."""
         return None if self.weights in (None, "pretrained", "random") else Path(self.weights)

@@ -84,7 +84,7 @@ def outputs_of(card: Card, network: nn.Module) -> Outputs | None:
         weights = _torchvision_weights(card)
         names = None if weights is None else weights.meta.get("categories")
         return names and _with_synsets([[name] for name in names])
-    if card.model.startswith(("timm:", "hf-hub:")):
+    if card.is_of_timm:
         return _of_timm_config(getattr(network, "pretrained_cfg", None) or {}, getattr(network, "num_classes", None))
     return None
 

@@ -430,8 +430,7 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
 
 def _other_size(card: Card, network: nn.Module) -> str:
     """Return the option with which timm builds a network of patches for another size of images; nothing for others."""
-    is_of_timm = card.model.startswith(("timm:", "hf-hub:"))
-    if is_of_timm and getattr(getattr(network, "patch_embed", None), "img_size", None) is not None:
+    if card.is_of_timm and getattr(getattr(network, "patch_embed", None), "img_size", None) is not None:
         return ", and --model-arg img_size=N builds it for that of the images"
     return ""
 

@@ -261,7 +261,9 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
         if not choice.is_doubtful:
             return choice._replace(skip_count=skip_count)
         doubtful = doubtful or choice
-    return doubtful or (reading(network, preprocess, image, local[0])._replace(sees_all=False) if local else None)
+    return doubtful or (
+        reading(network, preprocess, image, local[0], local[-1])._replace(sees_all=False) if local else None
+    )
 
 
 def reading(
@@ -275,7 +277,7 @@ def reading(
     output, pixels = _output(network, preprocess, image, name), preprocess(image)
     is_tokens = isinstance(output, Tensor) and output.ndim == 3
     dependence = depend(network, preprocess, image, name, output)
-    is_small = dependence is not None and len(dependence.sample) > math.prod(dependence.grid)
+    is_small = dependence is not None and dependence.is_repeated
     threshold = LEAST_OF_TOKENS if is_tokens else LEAST_OF_FEW if is_small else LEAST_OF_GRIDS
     stretch_cells = (
         0.0
@@ -305,6 +307,11 @@ class Dependence(NamedTuple):
     sample: Tensor
     grid: tuple[int, int]
 
+    @property
+    def is_repeated(self) -> bool:
+        """Return whether each position was measured several times: they are few."""
+        return len(self.sample) > math.prod(self.grid)
+
     def locality(self) -> float:
         """Return the share of other cells on which a position depends less than on its own, see `Choice`.
 
@@ -312,7 +319,7 @@ class Dependence(NamedTuple):
         some clearly lie in another.
         """
         cells = F.adaptive_avg_pool2d(self.size[:, None], self.grid).flatten(1)
-        if len(cells) > cells.shape[1]:
+        if self.is_repeated:
             return _share_in_place(cells.reshape(-1, cells.shape[1], cells.shape[1]))
         lower_shares = (cells < cells.gather(1, self.sample[:, None])).sum(1) / (cells.shape[1] - 1)
         return float(lower_shares[cells.sum(1) > 0].mean())
@@ -358,7 +365,7 @@ def _share_in_place(cells: Tensor) -> float:
 
 
 def _stretch(size: Tensor, places: Tensor, length: int) -> float:
-    """Return the same along one axis, of sizes (M, pixels) of positions at places (M,) of so many."""
+    """Return the factor of `stretch` along one axis of `length` positions, from sizes (M, pixels) at places (M,)."""
     pixels = size.shape[1]
     has_effect = size > 0
     first = has_effect.int().argmax(1)
@@ -401,11 +408,6 @@ def _stretch_cells(
             stretches = rows, columns
     cells = [abs(factor - 1) * (length - 1) / 2 for factor, length in zip(stretches, dependence.grid, strict=True)]
     return max([0.0, *(number for number in cells if not math.isnan(number))])
-
-
-def _first_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> str | None:
-    """Return the first layer with several positions, None where none has."""
-    return next((layer.name for layer in layers(network, preprocess, image) if layer.is_local), None)
 
 
 def depend(

@@ -29,7 +29,7 @@ CALIBRATION_IMAGES = 500
 
 _BATCH = 100
 
-_POWER_ITERATIONS = 30
+_POWER_ITERATIONS = 100
 """Steps to the largest singular value of a random matrix, by which spectral normalization divides."""
 
 _LEAST_NUMBERS, _DISTINCT = 16, 0.9

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +118,10 @@ class Tokens(NamedTuple):
         return rows[:, 0, self.first : self.first + height * width].reshape(len(rows), height, width)
 
 
+_CACHE: WeakKeyDictionary[Classifier, dict[tuple[tuple[int, ...], torch.device], Tokens]] = WeakKeyDictionary()
+"""What was seen of models whose weights stay as they are, by the shape of an image and where it lies."""
+
+
 def tokens(model: Classifier, image: Tensor) -> Tokens:
     """Return the tokens of a model, seen in a pass of one image (1, C, H, W).
 
@@ -129,6 +134,15 @@ def tokens(model: Classifier, image: Tensor) -> Tokens:
     """
     if model.draws is not None:
         raise UserError("a network that draws random numbers attends differently in each pass: leave --draws out.")
+    cache = _CACHE.setdefault(model, {})
+    kind = tuple(image.shape), image.device
+    if kind not in cache:
+        cache[kind] = _look(model, image)
+    return cache[kind]
+
+
+def _look(model: Classifier, image: Tensor) -> Tokens:
+    """Return the tokens of a model from passes of one image (1, C, H, W)."""
     with torch.no_grad():
         height, width = model.features(image).local.shape[2:]
     with probe_answer(model) as answers, watch_attention() as blocks:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 import torch
-from scipy.special import bdtrc
 from torch import Tensor
 
 from interpret_robust.core.errors import UserError
@@ -256,7 +255,7 @@ Right = npt.NDArray[np.bool_]
 
 
 def _is_above(right: Right, chance: float) -> bool:
-    return bool(bdtrc(right.sum() - 1, len(right), chance) <= SIGNIFICANT)
+    return bool(scipy.special.bdtrc(right.sum() - 1, len(right), chance) <= SIGNIFICANT)
 
 
 def _classes(logits: Tensor) -> npt.NDArray[np.int64]:
@@ -342,13 +341,16 @@ def _moves(
     images = to_pixels(to_device(split, model.preprocess.mean.device)[0])
     second = _classes(_answers(model, images, model.preprocess))
     first = predicted[[image for image, _ in pairs]]
-    is_same, is_right = _is_moved(first, second, right_labels), second == split.labels
-    if is_same.mean() <= MOSTLY_SAME or mcnemar(is_same, is_right).p_value >= SIGNIFICANT:
+    is_moved, is_right = _is_moved(first, second, right_labels), second == split.labels
+    if is_moved.mean() <= MOSTLY_SAME or mcnemar(is_moved, is_right).p_value >= SIGNIFICANT:
         return None
-    moves = ", ".join(f"{label} as {place}" for label, place in zip(split.labels[is_same], first[is_same], strict=True))
+    moves = ", ".join(
+        f"{label} as {place}" for label, place in zip(split.labels[is_moved], first[is_moved], strict=True)
+    )
     return (
         f"Of {len(pairs)} classes of which an image was wrong, another image is called the same wrong class in "
-        f"{is_same.sum()} and its own in {is_right.sum()} ({moves}): are its classes in the order of the data's labels?"
+        f"{is_moved.sum()} and its own in {is_right.sum()} ({moves}): are its classes in the order of the data's "
+        "labels?"
     )
 
 

@@ -5,7 +5,6 @@ graph launches them all at once. On a CPU there is nothing to gain: a step is wh
 """
 
 import copy
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import FunctionType, MethodType
@@ -13,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core import ranks
+from interpret_robust.core.progress import say
 from interpret_robust.models import Classifier
 
 Step = Callable[[PGD | None, Tensor, Tensor, Tensor], None]
@@ -126,4 +125,4 @@ def with_own_code(method: Any) -> MethodType:
 
 def _say(message: str, error: Exception) -> None:
     reason = str(error).strip().split("\n")[0]
-    tqdm.write(f"training goes on without {message}, more slowly: {reason}", file=sys.stderr)
+    say(f"training goes on without {message}, more slowly: {reason}")

@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from interpret_robust.training.job import Job, drop_name
 Row = Mapping[str, Any]
 """The numbers of an epoch or of some steps, by name."""
 
-Write = Callable[[Iterable[Row]], None]
+Write = Callable[[Sequence[Row]], None]
 
 ENDING = ".log.jsonl"
 
@@ -77,9 +77,8 @@ def open_logs(
             folder = logs.tensorboard / f"{checkpoint.stem}-{identity(job)}"
             writers.append(stack.enter_context(_open_events(folder, step)))
 
-        def write(rows: Iterable[Row]) -> None:
-            rows = list(rows)
-            for writer in writers if rows else ():
+        def write(rows: Sequence[Row]) -> None:
+            for writer in writers:
                 writer(rows)
 
         yield write
@@ -101,7 +100,7 @@ def _open_lines(path: Path, job: Job, step: int, history: Iterable[Row], *, over
         partial.write_text("".join(rows[place] for place in sorted(rows)), encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
 
-        def write(rows: Iterable[Row]) -> None:
+        def write(rows: Sequence[Row]) -> None:
             time = datetime.now(UTC).isoformat(timespec="seconds")
             file.writelines(_line({**row, **origin}, time) for row in rows)
             file.flush()
@@ -162,7 +161,7 @@ def _open_events(folder: Path, step: int) -> Iterator[Write]:
     writer = SummaryWriter(str(folder), purge_step=step + 1)
     try:
 
-        def write(rows: Iterable[Row]) -> None:
+        def write(rows: Sequence[Row]) -> None:
             for row in rows:
                 for name in SCALARS:
                     writer.add_scalar(f"{row['kind']}/{name}", row[name], row["step"])

@@ -119,15 +119,11 @@ class Loss(nn.Module):
 
 @dataclass
 class Run:
-    """A model in training: everything that a step changes, and the step itself.
-
-    `rows` are the lines of the log that the last step has ended, of `log_steps` steps and of an epoch.
-    """
+    """A model in training: everything that a step changes, and the step itself."""
 
     job: Job
     device: torch.device
     log_steps: int | None = None
-    rows: list[Row] = field(default_factory=list)
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -174,8 +170,11 @@ class Run:
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
         self.update = accelerate(self._update, self.model, self.device)
 
-    def advance(self) -> None:
-        """Take one training step; at an epoch's end also its line of history."""
+    def advance(self) -> list[Row]:
+        """Take one training step; at an epoch's end also its line of history.
+
+        Return the lines of the log that it ends: of `log_steps` steps, and of an epoch.
+        """
         began = time.monotonic()
         recipe, share = self.job.recipe, (self.step + 1) / self.total_steps
         images, labels = self.batches.batch(self.step)
@@ -190,10 +189,11 @@ class Run:
         if is_last_of_epoch or is_due:
             devices.wait_for(self.device)
         self.seconds += time.monotonic() - began
-        self.rows = [self._end_line(share)] if is_due else []
+        rows = [self._end_line(share)] if is_due else []
         if is_last_of_epoch:
             self._end_epoch(share)
-            self.rows += [self.row(self.history[-1])]
+            rows.append(self.row(self.history[-1]))
+        return rows
 
     def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
         """Update once: Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimizer."""
@@ -494,8 +494,8 @@ def _run_to_end(
     )
     with bar:
         while run.step < run.total_steps:
-            run.advance()
-            write(run.rows)
+            if rows := run.advance():
+                write(rows)
             if run.step % run.batches.steps_per_epoch == 0:
                 check_collapse(run.history, run.classes)
             bar.update()

@@ -245,7 +245,12 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         check_norm(changes["norm"])
         if "eps" not in changes:
             raise UserError(f"norm is {changes['norm']}: give a radius in it too, such as eps=0.5.")
-        changes = {"attack_step": changes["eps"] * (recipe.attack_step / recipe.eps), **changes}
+        if "attack_step" not in changes:
+            if not recipe.eps:
+                raise UserError(
+                    f"norm is {changes['norm']}, and steps have no share of an eps of 0: give attack_step too."
+                )
+            changes = {"attack_step": changes["eps"] * (recipe.attack_step / recipe.eps), **changes}
     return replace(recipe, **changes)
 
 

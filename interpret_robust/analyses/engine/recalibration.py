@@ -15,7 +15,7 @@ from interpret_robust.attacks.ball import default_step
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import default_batch_size, make_batch
+from interpret_robust.datasets.batches import batch_places, make_batch
 from interpret_robust.models import Classifier
 from interpret_robust.models.folded import fold
 from interpret_robust.models.recalibrate import recalibrate
@@ -79,9 +79,8 @@ def recalibrated_network(subject: Subject, device: torch.device, kind: str, trai
 
 def _batches(network: Classifier, kind: str, split: Split, attack: PGD, device: torch.device) -> Iterator[Tensor]:
     target = fold(network)
-    size = default_batch_size(*split.images.shape[1:3])
-    for first in range(0, len(split), size):
-        batch = make_batch(split, range(first, min(first + size, len(split))), device)
+    for places in batch_places(split):
+        batch = make_batch(split, places, device)
         if kind in ("clean", "both"):
             yield batch.images
         if kind in ("adversarial", "both"):

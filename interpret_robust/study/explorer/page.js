@@ -722,7 +722,7 @@ function readAddress() {
   for (const name of ["image", "norm", "eps", "loss", "rule", "sign", "outcome", "class"]) if (fields.has(name)) changes[name] = fields.get(name);
   if (fields.has("label")) changes.label = Number(fields.get("label"));
   if (Number(fields.get("steps")) >= 1 && source === live) changes.steps = Math.min(setup.most_steps, Math.floor(Number(fields.get("steps"))));
-  const norm = setup.norms[fields.get("norm")] ?? setup.norms[view.norm];
+  const norm = setup.norms[Object.hasOwn(setup.norms, fields.get("norm")) ? fields.get("norm") : view.norm];
   const known = { norm: Object.keys(setup.norms), eps: norm.radii, loss: setup.losses, rule: setup.rules, sign: ["plus", "minus"], outcome: Object.keys(OUTCOMES), class: setup.classes.map((_, place) => String(place)) };
   for (const [name, choices] of Object.entries(known)) if (!choices.includes(changes[name])) delete changes[name];
   if (changes.norm) changes.eps ??= norm.eps;
@@ -843,7 +843,6 @@ async function begin() {
   }
   byId("doubts").textContent = setup.models.flatMap(({ name, doubts }) => doubts.map((doubt) => `In doubt, ${name}: ${doubt}`)).join(" ");
   Object.assign(view, { image: setup.first, norm: setup.norm, eps: setup.norms[setup.norm].eps, steps: setup.steps, loss: setup.losses[0], rule: setup.rules[0] });
-  if (!radii().includes(view.eps)) view.eps = radii()[Math.floor(radii().length / 2)];
   listen();
   await move({ image: view.image, ...readAddress() });
 }
