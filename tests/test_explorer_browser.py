@@ -162,7 +162,7 @@ def test_keys_move_image_radius_and_position(window: Page, server: Server, explo
         ((prediction, truth),) = measure.deletions(explorer.exhibits[place], adversarial, label, range(20, 21))
         assert line.endswith(f"→ {percent(truth or 0.0)}")
         assert f" {explorer.album.dataset.class_names[prediction]} " in line
-    wait(window, "/position=/.test(location.hash)")
+    wait(window, "readAddress().position === view.position")
     address = window.value("location.href")
     assert "position=0.3125%2C0.5625" in address and "image=2" in address and "steps=3" in address
     window.press("Escape", 27)
@@ -188,7 +188,7 @@ def test_the_slider_follows_the_norm(
     values = torch.tensor(shown).reshape(1, 32, 32, 3).permute(0, 3, 1, 2)
     largest = float((adversarial - entry.pixels).abs().max())
     assert (values / 255 - adversarial).abs().max() <= 0.5 / 255 + largest / 255 + 1e-6
-    wait(window, f"/norm={norm}/.test(location.hash)")
+    wait(window, f"readAddress().norm === '{norm}' && readAddress().eps === '{next_eps}'")
     address = window.value("location.href")
     begin(window, server.address)
     assert window.value("[view.norm, view.eps, byId('eps').max]") == ["linf", "8/255", "16"]
