@@ -266,6 +266,29 @@ def test_remarks_say_what_the_numbers_rest_on(opened: dict[str, list[Result]]) -
     assert remarks([doubtful])[-1].text == "In doubt: at seed 0: it is odd."
 
 
+def test_the_first_pictures_are_of_the_newest_dataset(opened: dict[str, list[Result]], tmp_path: Path) -> None:
+    from interpret_robust.study.report.overview import chosen_pictures
+
+    newest, rank = opened["robustness"][0], opened["attention-rank"][0]
+    older = replace(newest, path=Path("older.h5"), config=newest.config | {"data": newest.data | {"dataset": "older"}})
+
+    def picture(name: str, *sources: Path) -> Path:
+        path = tmp_path / f"{name}.png"
+        path.with_suffix(".json").write_text(json.dumps({"inputs": {source.name: "" for source in sources}}))
+        return path
+
+    drawn = {
+        "robustness": [picture("r", older.path), picture("r-norm", newest.path), picture("r-l2", newest.path)],
+        "attention-rank": [picture("a", older.path)],
+        "gradmap-score": [],
+        "masking": [picture("m", older.path)],
+        "gradient-maps": [picture("maps", older.path, newest.path)],
+    }
+    chosen = [path.stem for path in chosen_pictures(drawn, [newest, rank, older])]
+    assert chosen == ["r-l2", "maps", "a"]
+    assert [path.stem for path in chosen_pictures(drawn, [older, newest, rank])] == ["r", "a", "m"]
+
+
 def test_gray_images_and_other_sizes_have_sheets() -> None:
     from interpret_robust.study.report.gallery import _sheet
 

@@ -1,5 +1,6 @@
 """The first screen of a report: which pictures matter most, and what of its numbers can be trusted."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,11 +30,22 @@ class Remark(NamedTuple):
     is_good: bool
 
 
-def chosen_pictures(pictures: Mapping[str, Sequence[Path]]) -> list[Path]:
-    """Return a picture of each of the first analyses that have one: that of the fewest settings, by its name."""
-    return [min(pictures[name], key=lambda path: len(path.stem)) for name in PICTURES if pictures.get(name)][
-        :MOST_PICTURES
+def chosen_pictures(pictures: Mapping[str, Sequence[Path]], results: Sequence[Result]) -> list[Path]:
+    """Return a picture of each of the first analyses that have one: that of the fewest settings, by its name.
+
+    Pictures of the dataset with which `results` begin come before all others.
+    """
+    first = {result.path.name for result in results if result.data["dataset"] == results[0].data["dataset"]}
+
+    def is_of_another(path: Path) -> bool:
+        return first.isdisjoint(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["inputs"])
+
+    shown = [
+        min(pictures[name], key=lambda path: (is_of_another(path), len(path.stem)))
+        for name in PICTURES
+        if pictures.get(name)
     ]
+    return sorted(shown, key=is_of_another)[:MOST_PICTURES]
 
 
 def remarks(results: Sequence[Result]) -> list[Remark]:
