@@ -10,7 +10,7 @@ from networks import array, pixels
 from scipy import ndimage
 from torch import Tensor
 
-from interpret_robust.attribution.controls import Streams, phase_random, pixel_shuffle, sobel
+from interpret_robust.attribution.controls import Streams, magnitude, phase_random, pixel_shuffle, sobel
 
 Array = npt.NDArray[np.float64]
 
@@ -36,6 +36,19 @@ def test_edges_are_those_of_scipy(layout: torch.memory_format) -> None:
         for plane, slope in zip(image, edges, strict=True):
             across, down = (ndimage.sobel(plane, axis, mode="nearest") for axis in (1, 0))
             np.testing.assert_allclose(slope, np.hypot(across, down), atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_magnitude_is_the_nearest_root_of_the_sum_of_squares(channels: int, layout: torch.memory_format) -> None:
+    vectors = pixels(5, channels, 9, 7, seed=2, low=-2.0).contiguous(memory_format=layout)
+    squares = array(vectors).astype(np.float32) ** 2
+    total = squares[:, 0]
+    for channel in range(1, channels):
+        total = total + squares[:, channel]
+    found = magnitude(vectors)
+    assert found.dtype == torch.float32 and total.dtype == np.float32
+    np.testing.assert_array_equal(found.numpy(), np.sqrt(total))
 
 
 def test_edges_of_a_ramp_and_of_a_plain_image() -> None:

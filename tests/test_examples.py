@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import pkgutil
 import re
 from dataclasses import dataclass
 from importlib import import_module
@@ -61,3 +62,28 @@ def test_every_public_name_has_an_example_that_works(name: str, monkeypatch: pyt
     with torch.random.fork_rng():
         failures = doctest.DocTestRunner(verbose=False).run(example, out=report.append).failed
     assert not failures, "".join(report)
+
+
+class Runner(doctest.DocTestRunner):
+    """Takes an example that needs a model or a file of the reader's as an illustration."""
+
+    def report_unexpected_exception(self, out: Any, test: Any, example: Any, exc_info: Any) -> None:
+        if not isinstance(exc_info[1], (NameError, FileNotFoundError, ir.UserError)):
+            super().report_unexpected_exception(out, test, example, exc_info)
+
+
+def test_examples_of_all_other_functions_say_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    report: list[str] = []
+    count = 0
+    with torch.random.fork_rng():
+        for module in pkgutil.walk_packages(ir.__path__, "interpret_robust."):
+            if module.name.endswith("__main__"):
+                continue
+            names = {"ir": ir, "np": np, "torch": torch, "Path": Path}
+            finder = doctest.DocTestFinder(exclude_empty=True)
+            for example in finder.find(import_module(module.name), extraglobs=names):
+                count += bool(example.examples)
+                Runner(verbose=False).run(example, out=report.append)
+    assert not report, "".join(report)
+    assert count > 80

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from interpret_robust.analyses.engine.analysis import Analysis
 from interpret_robust.analyses.engine.settings import SourceSettings
 from interpret_robust.analyses.engine.work import Work
-from interpret_robust.attribution.controls import sobel
+from interpret_robust.attribution.controls import magnitude, sobel
 from interpret_robust.attribution.gradients import gradient_map, input_gradient
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
@@ -222,7 +222,7 @@ def white_noise(height: int, width: int) -> dict[str, float]:
 
 def edges(images: Tensor) -> AnyArray:
     """Return the Sobel magnitude (N, H, W) of images (N, C, H, W), L2 over directions and colors."""
-    return _doubles(torch.linalg.vector_norm(sobel(images), dim=1))
+    return _doubles(magnitude(sobel(images)))
 
 
 def largest_change(model: nn.Module, logits: Tensor, transforms: list[Tensor]) -> AnyArray:

@@ -1,7 +1,6 @@
 """The .npz of a dataset, in the Keras convention: read with care, written whole or not at all."""
 
 import hashlib
-import io
 import textwrap
 import zipfile
 import zlib
@@ -29,6 +28,8 @@ UNUSED_NAMES = ("val_images", "val_labels", "x_val", "y_val", "mask_val")
 MOST_CLASSES = 1000
 LONGEST_END = 22 + 65535
 """Bytes of the record at the end of a zip file, with the longest comment."""
+CHUNK = 2**20
+"""Bytes to read at once."""
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
@@ -127,9 +128,11 @@ def load_arrays(path: Path) -> Arrays:
             members = _members(path, archive)
             for name, key in members.items():
                 location = f"{path}: {key}"
-                member = io.BytesIO(archive.read(name))
-                if key not in UNUSED_NAMES:
-                    arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+                with archive.open(name) as member:
+                    if key not in UNUSED_NAMES:
+                        arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+                    while member.read(CHUNK):  # zipfile checks the CRC-32 at the end
+                        pass
     except UNREADABLE as error:
         right = f"a .npz of {', '.join(REQUIRED_NAMES)} as numpy.savez writes it"
         raise UserError(f"{location} cannot be read ({reason(error)}) where {right} is needed.") from error
