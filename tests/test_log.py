@@ -252,6 +252,22 @@ def test_tensorboard_has_the_numbers_of_the_log_each_once(tmp_path: Path, digits
             assert drawn == written
 
 
+def test_tensorboard_asked_for_late_has_the_epochs_before(tmp_path: Path, digits: Dataset) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    this, folder = job(digits, name="at-reg"), tmp_path / "checkpoints"
+    for _ in range(5):  # one step into the second epoch
+        with pytest.raises(Stopped):
+            train(this, folder, source="x", device=CPU, deadline=-math.inf)
+    path = train(this, folder, source="x", device=CPU, logs=Logs(tensorboard=tmp_path / "runs"))
+    (runs,) = (tmp_path / "runs").iterdir()
+    events = reading.EventAccumulator(str(runs)).Reload()
+    history = checkpoint.read(path).about["history"]
+    assert len(history) == 2
+    for name in ("cross_entropy", "feature_distance", "accuracy", "largest_predicted_share", "learning_rate", "eps"):
+        drawn = [(event.step, event.value) for event in events.Scalars(f"epoch/{name}")]
+        assert drawn == [(4 * row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in history]
+
+
 def test_the_command_writes_a_log_a_model(tmp_path: Path, irt: command.Irt) -> None:
     images, labels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8), np.arange(40) % 3
     np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])

@@ -75,7 +75,7 @@ def open_logs(
             )
         if logs.tensorboard:
             folder = logs.tensorboard / f"{checkpoint.stem}-{identity(job)}"
-            writers.append(stack.enter_context(_open_events(folder, step)))
+            writers.append(stack.enter_context(_open_events(folder, step, history)))
 
         def write(rows: Sequence[Row]) -> None:
             for writer in writers:
@@ -154,11 +154,15 @@ _STARTS = tuple(f'{{"kind": "{kind}", "step": ' for kind in ("steps", "epoch"))
 
 
 @contextmanager
-def _open_events(folder: Path, step: int) -> Iterator[Write]:
-    """Yield what writes rows for TensorBoard, which forgets what earlier runs wrote of later steps."""
+def _open_events(folder: Path, step: int, history: Iterable[Row]) -> Iterator[Write]:
+    """Yield what writes rows for TensorBoard, which forgets what earlier runs wrote of later steps.
+
+    In a folder without events of earlier runs, the epochs of `history` are written first.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder), purge_step=step + 1)
+    is_new = not any(folder.glob("events.out.tfevents.*"))
+    writer = SummaryWriter(str(folder), purge_step=None if is_new else step + 1)
     try:
 
         def write(rows: Sequence[Row]) -> None:
@@ -167,6 +171,8 @@ def _open_events(folder: Path, step: int) -> Iterator[Write]:
                     writer.add_scalar(f"{row['kind']}/{name}", row[name], row["step"])
             writer.flush()
 
+        if is_new:
+            write([*history])
         yield write
     finally:
         writer.close()
