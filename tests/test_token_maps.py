@@ -588,3 +588,120 @@ def _rollout_of_class_token(blocks: list[Array]) -> Array:
         whole = (attention.mean(1) + np.eye(attention.shape[-1])) / 2 @ whole
     weights: Array = whole[:, 0, 1:] / whole[:, 0, 1:].sum(1, keepdims=True)
     return weights
+
+
+# --- pools by attention
+
+
+def leave_first_out(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0][:, 1:],)
+
+
+def attention_pooled(*, reads_first: bool = True, **arguments: Any) -> nn.Module:
+    network: Any = timm_vit(global_pool="map", **arguments)
+    network.attn_pool.q.weight.data.mul_(20)
+    if not reads_first:  # as later versions of timm do
+        network.attn_pool.register_forward_pre_hook(leave_first_out)
+    return network  # type: ignore[no-any-return]
+
+
+POOLED: dict[str, tuple[dict[str, Any], int]] = {
+    "tokens of the image alone": ({"class_token": False}, 0),
+    "a class token that the pool reads": ({}, 1),
+    "a class token that the pool leaves out": ({"reads_first": False}, 1),
+    "registers": ({"class_token": False, "reg_tokens": 2}, 2),
+}
+
+
+def pool_weights(model: WrappedModel, images: Tensor) -> Tensor:
+    """Return softmax(q k / sqrt(d)) (N, heads, T) of timm's pool, from what it sees, by its weights."""
+    pool: Any = model.backbone.attn_pool
+    inputs: list[Tensor] = []
+    handle = pool.register_forward_pre_hook(lambda _, of: inputs.append(of[0]))
+    model(images)
+    handle.remove()
+    width = pool.head_dim * pool.num_heads
+    keys = F.linear(inputs[0], pool.kv.weight[:width], pool.kv.bias[:width])
+    query = pool.q(pool.latent)[0, 0]
+    parts = [slice(head * pool.head_dim, (head + 1) * pool.head_dim) for head in range(pool.num_heads)]
+    scores = [(keys[:, :, part] * query[part]).sum(2) / pool.head_dim**0.5 for part in parts]
+    return torch.stack(scores, 1).softmax(2)
+
+
+@pytest.mark.parametrize(("arguments", "first"), POOLED.values(), ids=POOLED)
+def test_the_last_head_of_a_network_with_an_attention_pool_is_the_pool(arguments: dict[str, Any], first: int) -> None:
+    images = images_of("class token")
+    model = wrap(attention_pooled(**arguments), images[:1])
+    places = tokens(model, images[:1])
+    assert (places.first, places.grid, places.token_count) == (first, (2, 3), first + 6)
+    assert places.readers.tolist() == [1] and places.heads == (4, 4, 4, 4)
+    expected = array(pool_weights(model, images))[:, :, -6:]
+    assert expected.max() > 1.5 / 6
+    for rule, of_rule in (
+        ("head:last", expected.mean(1)),
+        ("head:3", expected.mean(1)),
+        ("head:last.2", expected[:, 2]),
+    ):
+        found = array(token_weights(rule, model, images)).reshape(N, 6)
+        np.testing.assert_allclose(found, of_rule, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("arguments", "first"), POOLED.values(), ids=POOLED)
+def test_rules_behind_an_attention_pool_are_its_weights_times_whole_matrices(
+    arguments: dict[str, Any], first: int
+) -> None:
+    images, count = images_of("class token"), first + 6
+    model = wrap(attention_pooled(**arguments), images[:1])
+    pixels_of = images.clone().requires_grad_()
+    with watch_attention() as blocks:
+        logits = model(pixels_of)
+    gradients = torch.autograd.grad(logits[range(N), LABELS].sum(), blocks)
+    for place in range(N):
+        rollout, relevance = np.eye(count), np.eye(count)
+        for weights, gradient in zip(blocks[:-1], gradients[:-1], strict=True):
+            attention, by_class = array(weights[place].detach()), array(gradient[place])
+            rollout = (attention.mean(0) + np.eye(count)) / 2 @ rollout
+            relevance = relevance + np.maximum(attention * by_class, 0).mean(0) @ relevance
+        pool, by_class = array(blocks[-1][place, :, 0].detach()), array(gradients[-1][place, :, 0])
+        shares, marked = np.zeros(count), np.zeros(count)
+        shares[count - pool.shape[1] :] = pool.mean(0)
+        marked[count - pool.shape[1] :] = np.maximum(pool * by_class, 0).mean(0)
+        for rule, expected in (
+            ("rollout", shares @ rollout),
+            ("relevance", marked @ relevance),
+            ("head:1.2", shares @ array(blocks[1][place, 2].detach())),
+        ):
+            found = array(token_weights(rule, model, images, LABELS))[place].flatten()
+            np.testing.assert_allclose(found, expected[first:], rtol=1e-3, atol=1e-6)
+
+
+class Pooled(nn.Module):
+    """A pool by attention over the colors of patches, whose weights are known: in a patch of brightness b, b over their
+    sum. With `mean` the mean of the patches stands before them and asks; else a query of its own does.
+    """
+
+    def __init__(self, *, mean: bool, side: int = 5) -> None:
+        super().__init__()
+        self.mean, self.side, self.watched = mean, side, nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.watched(F.avg_pool2d(images, self.side)).flatten(2).transpose(1, 2)
+        if self.mean:
+            patches = torch.cat([patches.mean(1, keepdim=True), patches], 1)
+        scores = patches.sum(2, keepdim=True).log().transpose(1, 2)  # (N, 1, T)
+        if self.mean:
+            scores = scores.expand(-1, patches.shape[1], -1)
+        nothing = torch.zeros(*scores.shape[:2], C)
+        return F.scaled_dot_product_attention(
+            nothing[:, None], torch.zeros_like(patches)[:, None], patches[:, None], scores[:, None]
+        )[:, 0, 0]
+
+
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("rule", ["head:last", "rollout", "head:0.0"])
+def test_an_attention_pool_of_a_convolutional_network_gives_its_closed_form(mean: bool, rule: str) -> None:
+    images = pixels(N, C, 10, 15, seed=1, low=0.1)
+    model = WrappedModel(Pooled(mean=mean), PLAIN, "watched")
+    brightness = array(F.avg_pool2d(images, 5).sum(1).flatten(1))
+    expected = brightness / brightness.sum(1, keepdims=True)
+    np.testing.assert_allclose(array(position_weights(model, images, rule)), expected, rtol=1e-5)

@@ -8,9 +8,14 @@ E[(G * A)^+] R, where G is the gradient of the class's logit with respect to A, 
 of the beginning, which says nothing.
 
 `head:BLOCK.HEAD`: the attention of one head, both numbered from 0; `head:BLOCK`: the mean over the heads of a block.
+The BLOCK `last` is the last one.
 
 All are read in the row of the token that the answer is read from. Of several, such as two class tokens or all tokens
 of an image whose mean is classified, it is the mean row; which they are is measured (`models.self_attention`).
+
+A network may end in a pool by attention, whose queries are no tokens (timm's `AttentionPoolLatent`). Its weights are
+those of `head:last`. In the blocks before it tokens are read in the shares that the pool has of them, and nothing of
+the queries is added as I is: they hold nothing of the image.
 """
 
 import re
@@ -21,14 +26,14 @@ from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier
-from interpret_robust.models.self_attention import attend, tokens
+from interpret_robust.models.self_attention import Tokens, attend, is_pool, tokens
 
 RULES = ("rollout", "relevance", "head:BLOCK.HEAD", "head:BLOCK")
 
 AT_ONCE = 16
 """Images in a pass, whose attention is held in memory for all blocks."""
 
-_HEAD = re.compile(r"head:(0|[1-9]\d*)(?:\.(0|[1-9]\d*))?")
+_HEAD = re.compile(r"head:(last|0|[1-9]\d*)(?:\.(0|[1-9]\d*))?")
 
 
 def is_rule(name: str) -> bool:
@@ -50,9 +55,9 @@ def token_weights(rule: str, model: Classifier, images: Tensor, classes: Tensor 
     head = _head(rule, places.heads)
     parts = [slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)]
     rows = [
-        _relevance(places.readers, *_pass_back(model, images[part], None if classes is None else classes[part]))
+        _relevance(places, *_pass_back(model, images[part], None if classes is None else classes[part]))
         if rule == "relevance"
-        else _attention(places.readers, _pass_forward(model, images[part]), head)
+        else _attention(places, _pass_forward(model, images[part]), head)
         for part in parts
     ]
     return places.on_grid(torch.cat(rows))
@@ -75,7 +80,7 @@ def _head(rule: str, heads: tuple[int, ...]) -> tuple[int, slice] | None:
     match = _HEAD.fullmatch(rule)
     if match is None:
         return None
-    block, head = int(match[1]), match[2]
+    block, head = len(heads) - 1 if match[1] == "last" else int(match[1]), match[2]
     if block >= len(heads):
         raise UserError(f"{rule} names block {block}, and this network has {len(heads)}, numbered from 0.")
     if head is None:
@@ -100,21 +105,35 @@ def _pass_back(model: nn.Module, images: Tensor, classes: Tensor | None) -> tupl
     return [weights.detach() for weights in blocks], list(gradients)
 
 
-def _attention(readers: Tensor, blocks: list[Tensor], head: tuple[int, slice] | None) -> Tensor:
+def _attention(places: Tokens, blocks: list[Tensor], head: tuple[int, slice] | None) -> Tensor:
     """Return the readers' rows (N, 1, T) of the rollout, or of a block's heads."""
-    row = readers.expand(len(blocks[0]), 1, -1)
+    row = places.readers.expand(len(blocks[0]), 1, -1)
+    if head is not None and head[0] == len(blocks) - 1:
+        return _on_tokens(row @ blocks[-1][:, head[1]].mean(1), places)
+    if is_pool(blocks[-1]):
+        row = _on_tokens(row @ blocks[-1].mean(1), places)
+        blocks = blocks[:-1]
     if head is not None:
-        block, places = head
-        return row @ blocks[block][:, places].mean(1)
+        block, parts = head
+        return row @ blocks[block][:, parts].mean(1)
     for weights in reversed(blocks):  # from the last block down, so that a row is enough
         row = (row + row @ weights.mean(1)) / 2
     return row
 
 
-def _relevance(readers: Tensor, blocks: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """Return the readers' rows (N, 1, T) of R - I."""
-    start = readers.expand(len(blocks[0]), 1, -1)
-    row = torch.zeros_like(start)
-    for weights, gradient in zip(reversed(blocks), reversed(gradients), strict=True):
-        row = row + (start + row) @ (gradient * weights).clamp_min(0).mean(1)
+def _relevance(places: Tokens, blocks: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """Return the readers' rows (N, 1, T) of R - I; behind a pool, whose queries have no I, of its weights times R."""
+    steps = [(gradient * weights).clamp_min(0).mean(1) for weights, gradient in zip(blocks, gradients, strict=True)]
+    start = places.readers.expand(len(blocks[0]), 1, -1)
+    row = start.new_zeros(len(start), 1, places.token_count)
+    if is_pool(blocks[-1]):
+        row = _on_tokens(start @ steps.pop(), places)
+        start = torch.zeros_like(row)
+    for step in reversed(steps):
+        row = row + (start + row) @ step
     return row
+
+
+def _on_tokens(row: Tensor, places: Tokens) -> Tensor:
+    """Return rows (N, 1, T) over all tokens, of rows over the last of them: a pool may leave out those before."""
+    return F.pad(row, (places.token_count - row.shape[2], 0))

@@ -461,9 +461,10 @@ def attention_words(reference: Reference, source: str) -> str | None:
     if not isinstance(model, ExternalModel) or model.wrapper.local_layer is None:
         return None
     try:
-        _, (height, width), _, heads = tokens(model.wrapper, trial_image(model.data))
+        places = tokens(model.wrapper, trial_image(model.data))
     except UserError:
         return None
+    (height, width), heads = places.grid, places.heads
     counts = " or ".join(map(str, dict.fromkeys(heads)))
     return (
         f"self-attention in {len(heads)} blocks of {counts} heads over {height}x{width} tokens of the image: "

@@ -102,15 +102,17 @@ def watch_attention() -> Iterator[list[Tensor]]:
 class Tokens(NamedTuple):
     """The tokens of a transformer: those from number `first` on lie on a grid (height, width) over the image.
 
-    `readers` (T,) is what share each has of those that the answer is read from, behind the last attention: the class
-    token, or all of the image's where their mean is classified. `heads` is how many each attention has, the first
-    block first.
+    `readers` is what share each has of those that the answer is read from, behind the last attention: the class token,
+    or all of the image's where their mean is classified. They are of all tokens (T,); behind a pool by attention, whose
+    queries are no tokens, of its queries. `heads` is how many each attention has, the first block first.
+    `token_count` is T.
     """
 
     first: int
     grid: tuple[int, int]
     readers: Tensor
     heads: tuple[int, ...]
+    token_count: int
 
     def on_grid(self, rows: Tensor) -> Tensor:
         """Return the entries (N, height, width) for the image's tokens of rows (N, 1, T) over all tokens."""
@@ -149,30 +151,37 @@ def _look(model: Classifier, image: Tensor) -> Tokens:
         model(image)
     _check(blocks, height, width)
     (gradient,) = torch.autograd.grad(answers[-1], blocks[-1], allow_unused=True)
-    first = _first(model, blocks[-1].shape[-1], height * width)
+    count = blocks[0].shape[-1]
+    first = _first(model, count, height * width)
     is_read = torch.zeros(()) if gradient is None else (gradient != 0).flatten(0, -3).any(-1).any(0).float()
     if not is_read.any():
         raise UserError("the answer of this network does not depend on its last attention.")
     heads = tuple(1 if weights.ndim == 3 else weights.shape[1] for weights in blocks)
-    return Tokens(first, (height, width), is_read / is_read.sum(), heads)
+    return Tokens(first, (height, width), is_read / is_read.sum(), heads, count)
 
 
 def _check(blocks: list[Tensor], height: int, width: int) -> None:
-    """Raise UserError where weights are not of all tokens for all tokens of one image."""
+    """Raise UserError where weights are not of all tokens for all tokens of one image, or for a pool's queries."""
     if not blocks:
         raise UserError(
             "this network has no self-attention that can be seen, such as rollout, relevance and head:BLOCK are made "
             "of: take grad-cam for weights of positions, or gradient for maps of pixels."
         )
     shapes = dict.fromkeys(tuple(weights.shape) for weights in blocks)
-    sizes = {shape[-2:] for shape in shapes}
     count = blocks[0].shape[-1]
-    if sizes != {(count, count)} or count < height * width or any(shape[0] != 1 for shape in shapes):
+    sizes = {weights.shape[-2:] for weights in blocks if not is_pool(weights) or weights is not blocks[-1]}
+    is_seen = sizes <= {(count, count)} and blocks[-1].shape[-1] in (count, height * width)
+    if not is_seen or count < height * width or any(shape[0] != 1 for shape in shapes):
         raise UserError(
             f"the attention of this network gives weights of shape {', '.join(map(str, shapes))} for one image with "
             f"{height}x{width} local features: in each block all tokens have to attend to all (1, heads, T, T), not "
-            "to those of a window, of another grid or of a pool."
+            "to those of a window or of another grid; only a pool that comes last may have queries of its own."
         )
+
+
+def is_pool(weights: Tensor) -> bool:
+    """Return whether attention (..., Q, T) pools tokens: it has other queries than these."""
+    return weights.shape[-2] != weights.shape[-1]
 
 
 def _first(model: Classifier, count: int, positions: int) -> int:
@@ -192,7 +201,7 @@ def _first(model: Classifier, count: int, positions: int) -> int:
 
 
 def attend(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Return the weights (N, heads, T, T) of each attention in a pass of images (N, C, H, W), and the logits."""
+    """Return the weights (N, heads, Q, T) of each attention in a pass of images (N, C, H, W), and the logits."""
     with watch_attention() as blocks:
         logits = model(images)
     return [weights if weights.ndim == 4 else weights[:, None] for weights in blocks], logits
