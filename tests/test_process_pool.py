@@ -93,21 +93,6 @@ def test_workers_come_of_one_server_and_have_the_environment_of_now(monkeypatch:
     assert len(servers) == 1 and os.getpid() not in servers
 
 
-@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_workers_wait_asleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    for variable in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-        monkeypatch.delenv(variable, raising=False)
-    before = dict(os.environ)
-    with process_pool._passive_waiting():
-        assert os.environ == before | {"OMP_WAIT_POLICY": "PASSIVE"}
-    assert os.environ == before
-    monkeypatch.setenv(name, "ACTIVE" if name == "OMP_WAIT_POLICY" else "7")
-    before = dict(os.environ)
-    with process_pool._passive_waiting():
-        assert os.environ == before
-    assert os.environ == before
-
-
 def test_one_worker_works_in_order_and_only_when_asked() -> None:
     outcomes = process_pool.run([Answer("one"), Answer("two")], 1)
     assert str(next(outcomes)[1]).startswith("one ")

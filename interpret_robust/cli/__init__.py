@@ -13,6 +13,7 @@ import click
 from interpret_robust.cli import analysis, data, explain, explore, files, models, pictures, study, training
 from interpret_robust.cli.groups import SHORTCUTS, ShortcutGroup
 from interpret_robust.cli.options import with_examples
+from interpret_robust.core import openmp
 from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError, on_one_line
 
 EXAMPLES = (
@@ -60,6 +61,8 @@ def _is_later(rank: str) -> bool:
 
 def main() -> NoReturn:
     """Run `irt`; a mistake of the user's ends in one sentence on stderr and exit status 2."""
+    if openmp.is_machine_busy():
+        openmp.wait_asleep()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

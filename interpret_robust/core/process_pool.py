@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from itertools import chain
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from interpret_robust.core import openmp
 from interpret_robust.core.interruption import NotBegun, Stopped
 
 
@@ -68,7 +68,7 @@ def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = 
         pool = ProcessPoolExecutor(
             workers, context, _prepare, (positions, watch_signals, context.RLock(), dict(os.environ))
         )
-        with _passive_waiting():
+        with openmp.let_workers_wait_asleep():  # it is too late to say so in a worker
             futures: dict[Future[list[str | Exception]], list[Task]] = {
                 pool.submit(_work, members): members for members in groups
             }
@@ -100,22 +100,6 @@ def _context() -> SpawnContext | ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*SERVER_MODULES])
     return context
-
-
-@contextmanager
-def _passive_waiting() -> Iterator[None]:
-    """Let what is started inside wait for OpenMP's threads asleep, unless the user has said how they wait.
-
-    OpenMP reads its variables when it is loaded: it is too late to set them in a worker.
-    """
-    if any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
-        yield
-        return
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    try:
-        yield
-    finally:
-        del os.environ["OMP_WAIT_POLICY"]
 
 
 def _attempt(task: Task, position: int | None) -> str | Exception:

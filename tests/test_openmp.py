@@ -1,0 +1,51 @@
+"""Threads wait asleep where others compute too, unless the user says otherwise."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from interpret_robust.core import openmp
+
+
+@pytest.fixture(autouse=True)
+def silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is set before."""
+    for name in openmp.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", openmp.VARIABLES)
+def test_workers_wait_asleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before = dict(os.environ)
+    with openmp.let_workers_wait_asleep():
+        assert os.environ == before | {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert os.environ == before
+    monkeypatch.setenv(name, "ACTIVE" if name == "OMP_WAIT_POLICY" else "7")
+    before = dict(os.environ)
+    with openmp.let_workers_wait_asleep():
+        assert os.environ == before
+    assert os.environ == before
+
+
+def test_a_machine_is_busy_from_a_load_of_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for load, is_busy in ((0.0, False), (0.99, False), (1.0, True), (7.5, True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 9.0), raising=False)
+        assert openmp.is_machine_busy() is is_busy
+    monkeypatch.delattr(os, "getloadavg")
+    assert not openmp.is_machine_busy()
+
+
+@pytest.mark.parametrize(("load", "policy"), [(3.0, "PASSIVE"), (0.1, None)])
+def test_the_command_asks_before_torch_is_loaded(load: float, policy: str | None) -> None:
+    program = (
+        "import os, sys\n"
+        f"os.getloadavg = lambda: ({load}, 0, 0)\n"
+        "from interpret_robust import cli\n"
+        "assert 'torch' not in sys.modules\n"
+        "sys.argv = ['irt', '--version']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    print(os.environ.get('OMP_WAIT_POLICY'), file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stderr.strip() == str(policy)
