@@ -106,7 +106,7 @@ def alone(name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_weights_after_fifty_steps_are_those_of_one_process(done: Done, name: str) -> None:
+def test_weights_after_many_steps_are_those_of_one_process(done: Done, name: str) -> None:
     folder, count = done
     found = [load_file(folder / f"trained-{name}-{index}.safetensors") for index in range(count)]
     start = rank_jobs.run_of(name).final_tensors()
