@@ -675,6 +675,77 @@ def test_rules_behind_an_attention_pool_are_its_weights_times_whole_matrices(
             np.testing.assert_allclose(found, expected[first:], rtol=1e-3, atol=1e-6)
 
 
+class ConvolutionsAndPool(nn.Module):
+    """Convolutions, and a pool of timm's in which every token goes through the answering layer before one is taken."""
+
+    def __init__(self, kind: str, **arguments: Any) -> None:
+        super().__init__()
+        library = pytest.importorskip("timm.layers.attention_pool2d")
+        self.convolutions = nn.Conv2d(C, 16, 5, stride=5)
+        self.pool = getattr(library, kind)(16, out_features=K, num_heads=2, **arguments)
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer: Tensor = self.pool(self.convolutions(images).relu())
+        return answer
+
+    def first_row(self, images: Tensor) -> Tensor:
+        """Return the weights (N, heads, 1 + positions) by which the mean token, or the class token, attends."""
+        pool: Any = self.pool
+        patches = self.convolutions(images).relu().flatten(2).transpose(1, 2)
+        first = patches.mean(1, keepdim=True) if pool.cls_token is None else pool.cls_token.expand(len(patches), 1, -1)
+        together = torch.cat([first, patches], 1)
+        is_absolute = isinstance(pool.pos_embed, nn.Parameter)
+        if is_absolute:
+            together = together + pool.pos_embed
+        query, key, _ = F.linear(together, pool.qkv.weight, pool.qkv.bias).split(16, 2)
+        sines, cosines = (None, None) if is_absolute else pool.pos_embed.get_embed((3, 2))
+        rows = []
+        for part in (slice(0, 8), slice(8, 16)):
+            keys = key[:, :, part]
+            if sines is not None:  # pairs of numbers of a token are turned by its place, the first token is not
+                even, odd = keys[:, 1:, ::2], keys[:, 1:, 1::2]
+                turned = torch.stack(
+                    [
+                        even * cosines[:, ::2] - odd * sines[:, ::2],
+                        odd * cosines[:, 1::2] + even * sines[:, 1::2],
+                    ],
+                    -1,
+                ).flatten(2)
+                keys = torch.cat([keys[:, :1], turned], 1)
+            rows.append(((keys * query[:, :1, part]).sum(2) / 8**0.5).softmax(1))
+        return torch.stack(rows, 1)
+
+
+POOLS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "AttentionPool2d": ({"feat_size": (3, 3)}, (3, 3)),  # its weights of places fit squares alone
+    "RotAttentionPool2d": ({"ref_feat_size": (3, 2)}, (3, 2)),
+}
+
+
+@pytest.mark.parametrize("has_fresh_answer", [False, True], ids=["random answer", "answer of zero"])
+@pytest.mark.parametrize("class_token", [False, True], ids=["mean token", "class token"])
+@pytest.mark.parametrize("kind", POOLS)
+def test_a_pool_that_answers_for_each_token_and_takes_the_first_is_read_in_the_first_row(
+    kind: str, class_token: bool, has_fresh_answer: bool
+) -> None:
+    size, (height, width) = POOLS[kind]
+    images, count = pixels(N, C, 5 * height, 5 * width, seed=4), height * width
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network: Any = ConvolutionsAndPool(kind, class_token=class_token, **size).eval()
+        _sharpen(network)
+    if has_fresh_answer:
+        nn.init.zeros_(network.pool.proj.weight)
+    model = WrappedModel(network, PLAIN, "convolutions")
+    places = tokens(model, images[:1])
+    assert places.readers.tolist() == [1, *[0] * count] and (places.first, places.grid) == (1, (height, width))
+    row = array(network.first_row(images).detach())[:, :, 1:]
+    assert abs(row - 1 / (1 + count)).max() > 0.02
+    for rule, expected in (("head:last", row.mean(1)), ("head:0.1", row[:, 1]), ("rollout", row.mean(1) / 2)):
+        found = array(token_weights(rule, model, images)).reshape(N, count)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 class Pooled(nn.Module):
     """A pool by attention over the colors of patches, whose weights are known: in a patch of brightness b, b over their
     sum. With `mean` the mean of the patches stands before them and asks; else a query of its own does.

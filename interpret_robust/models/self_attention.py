@@ -5,7 +5,7 @@ step while a pass is watched, inside of `nn.MultiheadAttention` too; a softmax t
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.classifier import Classifier
-from interpret_robust.models.layers import prefix_tokens, probe_answer
+from interpret_robust.models.layers import hooks, prefix_tokens
 from interpret_robust.models.recomputation import no_recomputation
 
 SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
@@ -147,10 +147,10 @@ def _look(model: Classifier, image: Tensor) -> Tokens:
     """Return the tokens of a model from passes of one image (1, C, H, W)."""
     with torch.no_grad():
         height, width = model.features(image).local.shape[2:]
-    with probe_answer(model) as answers, watch_attention() as blocks:
-        model(image)
+    with torch.enable_grad(), _waken(model), watch_attention() as blocks:
+        logits = model(image)
     _check(blocks, height, width)
-    (gradient,) = torch.autograd.grad(answers[-1], blocks[-1], allow_unused=True)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), blocks[-1], allow_unused=True)
     count = blocks[0].shape[-1]
     first = _first(model, count, height * width)
     is_read = torch.zeros(()) if gradient is None else (gradient != 0).flatten(0, -3).any(-1).any(0).float()
@@ -158,6 +158,19 @@ def _look(model: Classifier, image: Tensor) -> Tokens:
         raise UserError("the answer of this network does not depend on its last attention.")
     heads = tuple(1 if weights.ndim == 3 else weights.shape[1] for weights in blocks)
     return Tokens(first, (height, width), is_read / is_read.sum(), heads, count)
+
+
+def _waken(model: nn.Module) -> AbstractContextManager[None]:
+    """Return a context in which linear layers whose weights are all zero depend on what they see, token by token.
+
+    Fresh transformers begin with such a layer, and their answer of zero depends on nothing.
+    """
+
+    def add_squares(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + inputs[0].square().sum(-1, keepdim=True)
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear) and not module.weight.any()]
+    return hooks((layer, add_squares) for layer in layers)
 
 
 def _check(blocks: list[Tensor], height: int, width: int) -> None:
