@@ -28,7 +28,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.models import Classifier
 from interpret_robust.models.self_attention import Tokens, attend, is_pool, tokens
 
-RULES = ("rollout", "relevance", "head:BLOCK.HEAD", "head:BLOCK")
+RULES = ("rollout", "relevance", "head:BLOCK.HEAD", "head:BLOCK", "head:last")
 
 AT_ONCE = 16
 """Images in a pass, whose attention is held in memory for all blocks."""

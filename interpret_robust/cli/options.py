@@ -173,8 +173,8 @@ spatial_weight_option = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Weights over the picture: attention, grad-cam, feature-norm, or for a transformer rollout, relevance or "
-    "head:BLOCK.HEAD.",
+    help="Weights over the picture: attention, grad-cam, feature-norm, or for a transformer rollout, relevance, "
+    "head:BLOCK.HEAD, head:BLOCK or head:last (the last attention, such as a pool's).",
 )
 
 
