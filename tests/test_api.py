@@ -1,11 +1,16 @@
 """What Python gives is what the commands give; networks, tensors and arrays of a program's own; parts used alone."""
 
+import ast
 import gc
+import inspect
 import json
+import pydoc
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,14 +26,17 @@ from networks import Linear, array, pixels
 from torch import nn
 
 import interpret_robust as ir
-from interpret_robust import cli
+from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine import validation
+from interpret_robust.api.help import settings_of_analyses
 from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.figures.drawing import compose
+from interpret_robust.models.card import Card
 from interpret_robust.models.checkpoint import Checkpoint
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.results import hdf5
+from interpret_robust.training.recipe_file import recipe_of
 
 RESNET: dict[str, Any] = {"weights": "random", "local_layer": "layer2", "label": "resnet"}
 
@@ -467,6 +475,60 @@ def test_several_models_give_several_answers(make_checkpoint: Callable[..., Path
     again = ir.open(saved)
     assert again["spearman"] == answers["spearman"]
     assert again._repr_html_().count("<img src=") == 4
+
+
+def test_answers_are_kept_under_the_names_of_the_command(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    paths = [make_checkpoint(tmp_path / "checkpoints", seed=seed) for seed in (0, 1)]
+    answers = ir.analyze("alignment", [ir.load(path) for path in paths], limit=6, seed=3)
+    assert "save keeps it" in repr(answers)
+    saved = answers.save(tmp_path / "analyses")
+    stamps = [path.stat().st_mtime_ns for path in saved]
+    words = ["--limit", "6", "--seed", "3", "--root", str(tmp_path)]
+    cli.irt(["analyze", "alignment", *map(str, paths), *words], standalone_mode=False)
+    assert sorted((tmp_path / "analyses").glob("*.h5")) == sorted(saved)
+    assert [path.stat().st_mtime_ns for path in saved] == stamps
+    assert ir.open(saved)["cosine/own"].keys() == answers["cosine/own"].keys()
+
+    saved[0].unlink()
+    with pytest.raises(ir.UserError, match=f"{saved[1].name} is there already: overwrite=True replaces it"):
+        answers.save(tmp_path / "analyses")
+    assert not saved[0].exists()
+    assert answers.save(tmp_path / "analyses", overwrite=True) == saved
+    assert answers[0].save(tmp_path) == tmp_path / saved[0].name
+    with pytest.raises(ir.UserError, match=r"two models are called alignment-.*\.h5 in files"):
+        ir.Answers([answers[0], answers[0]]).save(tmp_path / "twice")
+
+
+def test_help_lists_the_settings_of_each_question_as_they_are() -> None:
+    text = pydoc.plain(pydoc.render_doc(ir.analyze))
+    sections = re.split(r"\n {4}(?=[a-z0-9-]+: )", text.partition("Questions, and the settings")[2])[1:]
+    by_name = {section.partition(":")[0]: section for section in sections}
+    assert list(by_name) == analyses.names()
+    for name in analyses.own_names():
+        listed = re.findall(r"^ {8}(\w+)=(.+?): ", by_name[name], flags=re.MULTILINE)
+        settings = fields(analyses.get(name).settings)
+        assert [setting for setting, _ in listed] == [field.name for field in settings]
+        for (_, value), field in zip(listed, settings, strict=True):
+            numerator, _, denominator = value.partition("/255")
+            shown = float(numerator) / 255 if value.endswith("/255") else ast.literal_eval(numerator + denominator)
+            assert shown == field.default, (name, field.name)
+    assert "norm=None: Norm of eps: linf" in by_name["robustness"] and "--" not in "".join(by_name.values())
+
+
+def test_help_lists_the_fields_of_a_recipe_and_of_a_card() -> None:
+    recipe = recipe_of(None, "cluttered-digits")
+    listed = re.findall(r"^ {4}(\w+)=(.+?): \w", inspect.getdoc(ir.train) or "", flags=re.MULTILINE)
+    assert [name for name, _ in listed] == [field.name for field in fields(recipe) if field.name != "name"]
+    assert dict(listed) | {"eps": "8/255", "attack_step": "5/255", "epochs": repr(recipe.epochs)} == dict(listed)
+    listed = re.findall(r"^ {4}(\w+)=", inspect.getdoc(ir.load) or "", flags=re.MULTILINE)
+    assert set(listed) == {field.name for field in fields(Card)} - {"model"}
+
+
+def test_help_names_an_analysis_of_another_package_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyses, "names", lambda: ["alignment", "tint"])
+    monkeypatch.setattr(analyses, "about", "What is {}?".format)
+    assert settings_of_analyses().endswith("tint: What is tint?\n    `irt analyze tint --help` lists its settings.")
+    assert "tint" not in sys.modules
 
 
 def test_an_answer_becomes_a_tree_with_named_axes(digits_model: ir.Model, tmp_path: Path) -> None:

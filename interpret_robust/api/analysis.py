@@ -15,6 +15,7 @@ from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.answers import Answer, Answers
 from interpret_robust.api.data import Data, open_dataset
+from interpret_robust.api.help import settings_of_analyses, with_options
 from interpret_robust.api.model import Model
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError, unknown
@@ -35,6 +36,7 @@ def analyze(name: str, model: Model, data: Data | None = None, **options: Any) -
 def analyze(name: str, model: Sequence[Model], data: Data | None = None, **options: Any) -> Answers: ...
 
 
+@with_options(settings_of_analyses())
 def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None, **options: Any) -> Answer | Answers:
     """Ask a question of a model, or of several.
 
@@ -46,9 +48,11 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
             time (None: 250, fewer of images over 64x64); `evaluators`, models that read what these give, where the
             question needs any; `recalibrate` ("none", "clean", "adversarial" or "both"), the training images that
             batch-norm statistics are measured on first; `device` ("auto"); and the settings of the analysis by name,
-            such as `steps=10`.
+            such as `steps=10`, which are listed below.
 
-    The answer is not saved: `answer.save("mine.h5")` keeps its file. Raises UserError as the commands do.
+    The answer lies in a temporary file. `answer.save("analyses")` keeps it in that folder, under the name that
+    `irt analyze` gives it; `answer.save("mine.h5")` keeps it under a name of yours; `Answers.save` keeps several.
+    Raises UserError as the commands do; for a setting that the analysis does not have, it names the nearest one.
 
     Example:
         >>> data = ir.of_arrays(np.zeros((4, 3, 8, 8)), [0, 1, 0, 1])

@@ -103,7 +103,7 @@ class Answer:
         return _Lazy(self.result, [path for path in self._axes if not path.startswith(PER_IMAGE)])
 
     def __repr__(self) -> str:
-        place = "not saved" if self.is_temporary else f"file {self.result.path}"
+        place = "not saved (save keeps it)" if self.is_temporary else f"file {self.result.path}"
         return (
             f"<Answer {self.analysis} of {self.model}: {self.result.count} images, {len(self.arrays)} arrays, "
             f"{len(self.statistics)} statistics, {place}>"
@@ -117,10 +117,11 @@ class Answer:
         return _html([self.result])
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Keep the file at `path`, whole or not at all. Raises UserError where there is one, unless it may go."""
-        target = Path(path)
-        if target.exists() and not overwrite:
-            raise UserError(f"{target} is there already: overwrite=True replaces it.")
+        """Keep the file at `path`, whole or not at all; in a folder, under the name that `irt analyze` gives it.
+
+        Raises UserError where there is a file already, unless it may go.
+        """
+        target = _target(self, Path(path), overwrite=overwrite)
         with replacing(target) as partial:
             shutil.copyfile(self.result.path, partial)
         return target
@@ -206,6 +207,24 @@ class Answers(Sequence[Answer]):
     def _repr_html_(self) -> str:
         return _html([answer.result for answer in self._answers])
 
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Keep all files in `folder`, which is made, each under the name that `irt analyze` gives it.
+
+        Raises UserError, and keeps none, where there is one of them already, unless it may go, and for two models of
+        one name.
+
+        Example:
+            >>> answers = ir.analyze("alignment", [ir.load(path) for path in paths])  # doctest: +SKIP
+            >>> answers.save("analyses")  # `irt figure alignment` draws them now  # doctest: +SKIP
+        """
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        targets = [_target(answer, place, overwrite=overwrite) for answer in self._answers]
+        for target in targets:
+            if targets.count(target) > 1:
+                raise UserError(f"two models are called {target.name} in files: give one of them another label.")
+        return [answer.save(place, overwrite=overwrite) for answer in self._answers]
+
     def figure(self, path: str | Path | None = None, panel: str | None = None) -> Figure:
         """Return the picture of all models; see `Answer.figure`."""
         return _figure([answer.result for answer in self._answers], path, panel)
@@ -221,6 +240,14 @@ class Answers(Sequence[Answer]):
         xarray = _library("xarray")
         trees = {answer.result.config["checkpoint"]["name"]: answer.to_xarray() for answer in self._answers}
         return xarray.DataTree(children=trees)
+
+
+def _target(answer: Answer, path: Path, *, overwrite: bool) -> Path:
+    """Return where an answer is kept: at a path, or in a folder by the name of its file. Raises UserError if taken."""
+    target = path / answer.result.path.name if path.is_dir() else path
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} is there already: overwrite=True replaces it.")
+    return target
 
 
 def _rename(data: Any) -> Any:

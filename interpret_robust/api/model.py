@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret_robust.api.data import Data, open_dataset
+from interpret_robust.api.help import card_fields, recipe_fields, with_options
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import DoubtWarning, UserError, unknown
 from interpret_robust.core.folders import Folders
@@ -93,6 +94,7 @@ class Model(nn.Module):
         return f"<table>{rows}</table>"
 
 
+@with_options(card_fields())
 def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -> Model:
     """Return a model to ask questions of.
 
@@ -100,7 +102,8 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
         model: what `--model` takes: a checkpoint, `timm:NAME`, `torchvision:NAME`, `robustbench:NAME` or
             `package.module:callable`; or a network itself, of which a copy is kept: it may be trained on.
         data: which images it is for; a checkpoint of `irt train` knows its own.
-        card: fields of `models.card.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`.
+        card: fields of `models.card.Card` that say how it is read, such as `weights`, `normalize` and `local_layer`;
+            they are listed below.
 
     Warns of what is doubtful about a model from elsewhere (`Model.doubts`). Raises UserError as the commands do.
 
@@ -132,6 +135,7 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
     return Model(external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data)))
 
 
+@with_options(recipe_fields("cluttered-digits"))
 def train(
     variant: str,
     dataset: str = "cluttered-digits",
@@ -163,7 +167,7 @@ def train(
         log: write lines of JSON beside the checkpoint while it trains, `NAME.log.jsonl`.
         log_steps: every how many steps there is a line, beside that of each epoch.
         tensorboard: folder to write the same numbers to, for TensorBoard.
-        changes: fields of the recipe, such as `epochs=4`, or `norm="l2", eps=0.5`.
+        changes: fields of the recipe, such as `epochs=4`, or `norm="l2", eps=0.5`; they are listed below.
 
     Raises UserError as the command does.
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from interpret_robust import analyses
-from interpret_robust.cli.analysis_options import Setting, options_of
+from interpret_robust.analyses.engine.options import Setting, options_of
 from interpret_robust.cli.options import (
     CARD_FIELDS,
     MODEL_FILE,

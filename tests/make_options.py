@@ -1,10 +1,10 @@
-"""Write `cli/analysis_options.json` from the analyses of this package: python tests/make_analysis_options.py."""
+"""Write `analyses/engine/options.json` from the analyses of this package: python tests/make_options.py."""
 
 import json
 from dataclasses import asdict
 
 from interpret_robust import analyses
-from interpret_robust.cli.analysis_options import FILE, describe
+from interpret_robust.analyses.engine.options import FILE, describe
 from interpret_robust.core.files import replacing
 
 

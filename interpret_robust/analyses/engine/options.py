@@ -1,7 +1,7 @@
-"""What the command of each analysis takes, known without torch.
+"""What each analysis may be asked with, known without torch: for `irt analyze NAME --help` and `help(ir.analyze)`.
 
-`analysis_options.json` holds it for the analyses of this package, since importing one of them to print its help would
-take seconds. `python tests/make_analysis_options.py` writes it anew, and a test compares the two.
+`options.json` repeats it for the analyses of this package, since importing one of them to print its help would take
+seconds. `python tests/make_options.py` writes the file anew, and a test compares it with the settings themselves.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from interpret_robust import analyses
 
-FILE = Path(__file__).with_name("analysis_options.json")
+FILE = Path(__file__).with_name("options.json")
 
 _KINDS: Mapping[Any, str] = {
     int: "int",
@@ -72,7 +72,7 @@ def describe(analysis: Any) -> AnalysisOptions:
 
 @cache
 def _read_file() -> dict[str, AnalysisOptions]:
-    """Read `analysis_options.json`."""
+    """Return the content of `options.json`."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
     return {
         name: AnalysisOptions(

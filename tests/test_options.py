@@ -2,17 +2,17 @@
 
 import sys
 
-import make_analysis_options
+import make_options
 import pytest
 from click.testing import CliRunner
 
 from interpret_robust import analyses, cli
-from interpret_robust.cli.analysis_options import FILE, describe, options_of
+from interpret_robust.analyses.engine.options import FILE, describe, options_of
 
 
 def test_the_file_holds_what_the_analyses_take() -> None:
-    assert FILE.read_text(encoding="utf-8") == make_analysis_options.text(), (
-        "run: python tests/make_analysis_options.py"
+    assert FILE.read_text(encoding="utf-8") == make_options.text(), (
+        "run: python tests/make_options.py"
     )
     for name in analyses.own_names():
         assert options_of(name) == describe(analyses.get(name))
