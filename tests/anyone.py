@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
+from interpret_robust.models.card import Card
+from interpret_robust.models.external import build_network
 
 N, C, H, W, K = 5, 3, 12, 18, 7
 
@@ -22,6 +24,13 @@ def seeded(kind: type[nn.Module], *arguments: Any, seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return kind(*arguments).eval()
+
+
+def network_of(card: Card, classes: int) -> nn.Module:
+    """The network of a card, about whose weights nothing is doubtful."""
+    network, remarks = build_network(card, classes)
+    assert remarks == []
+    return network
 
 
 class Convolutions(nn.Module):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import save_tiny
+from anyone import network_of, save_tiny
 from command import Irt
 
 from interpret_robust import cli
@@ -114,7 +114,7 @@ def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Pa
     """What files hold is what the network itself gives."""
     name, files = asked
     data = load(str(place / "tiny.npz"))
-    network = external.network_of(card_of(name), 10).eval()
+    network = network_of(card_of(name), 10).eval()
     images, labels = to_device(data.test.first(4), torch.device("cpu"))
     pixels = to_pixels(images).requires_grad_()
     logits = network(pixels)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyone import C, Convolutions, H, K, Levels, W, hooks, levels, noise, seeded, unchanged
+from anyone import C, Convolutions, H, K, Levels, W, hooks, levels, network_of, noise, seeded, unchanged
 from networks import array, pixels
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from interpret_robust.models.external import (
     ExternalModel,
     bring,
     layer_rows,
-    network_of,
     preprocess_of,
     read,
     subject,
@@ -446,6 +445,17 @@ def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, mine: P
     with torch.no_grad():
         expected = seeded(Convolutions, seed=5)(pixels(2, C, H, W))
         assert torch.equal(network(pixels(2, C, H, W)), expected)
+
+
+def test_tensors_that_a_network_lacks_are_kept_as_a_doubt(mine: Path) -> None:
+    save_file(other_weights() | {"loss.margin": torch.ones(K)}, mine / "more.safetensors")
+    card = Card("mine_of_tests:net", weights=str(mine / "more.safetensors"), label="mine")
+    network, remarks = external.build_network(card, K)
+    model = bring(network, card, noise(), "noise", remarks)
+    assert model.doubts[0].startswith("mine has all its weights from more.safetensors, which also holds 'loss.margin'")
+    assert torch.equal(
+        model.model(torch.device("cpu"))(pixels(2, C, H, W)), seeded(Convolutions, seed=5)(pixels(2, C, H, W))
+    )
 
 
 def all_but(name: str) -> dict[str, Tensor]:

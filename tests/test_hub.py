@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from anyone import network_of
 from safetensors.torch import save_file
 from torch import nn
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.card import Card
 from interpret_robust.models.declared import framing_of, outputs_of
-from interpret_robust.models.external import network_of, preprocess_of
+from interpret_robust.models.external import preprocess_of
 
 timm: Any = pytest.importorskip("timm")
 hub: Any = pytest.importorskip("timm.models._hub")

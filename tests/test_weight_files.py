@@ -219,6 +219,57 @@ def test_a_file_without_the_weights_is_one_sentence(content: Any, sentence: str,
         answers_of(tmp_path / "weights.pt")
 
 
+BESIDE: dict[str, tuple[Weights, list[str]]] = {
+    "head": (
+        {"projection.0.weight": torch.zeros(4, 8), "projection.0.bias": torch.zeros(4)},
+        ["projection.0.weight", "projection.0.bias"],
+    ),
+    "loss": ({"criterion.weight": torch.ones(7)}, ["criterion.weight"]),
+    "optimizer": ({"optimizer.exp_avg.stem.weight": torch.zeros(4, C, 3, 3)}, ["optimizer.exp_avg.stem.weight"]),
+    "counter": ({"queue.num_batches_tracked": torch.tensor(3)}, []),
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("kind", BESIDE)
+def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix: str, tmp_path: Path) -> None:
+    """At the top of a safetensors file, and behind the prefix of the network."""
+    others, unused = BESIDE[kind]
+    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    save_file(behind(prefix, weights() | others), path)
+    assert sorted(load_weights(network, "mine", path)) == sorted(prefix + name for name in unused)
+    torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
+
+
+def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
+    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    save_file(weights() | behind("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)
+    assert load_weights(network, "mine", path) == ["criterion.weight"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "ema"), ("model.", "model.teacher")])
+def test_weights_and_their_average_beside_a_loss_are_a_choice(first: str, second: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(
+        behind(first, weights(1)) | behind(f"{second}.", weights(2)) | {f"{first}criterion.weight": torch.ones(7)}, path
+    )
+    with pytest.raises(UserError, match="holds several weights of mine"):
+        answers_of(path)
+    torch.testing.assert_close(answers_of(path, second), expected(2))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["body.scale", "body.gate.weight", "body2.weight", "register"],
+    ids=["a part of a layer", "a layer inside", "one more of its kind", "a tensor of the network itself"],
+)
+def test_more_of_the_layers_that_the_network_has_is_another_network(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(weights() | {name: torch.ones(1, 4, 8)}, path)
+    with pytest.raises(UserError, match=rf"does not hold the weights of mine: 1 tensors differ, first {name} "):
+        answers_of(path)
+
+
 class Nested(nn.Module):
     """Like torchvision's ResNet-18, of which the first name stands at the end of others: `conv.weight`."""
 
@@ -236,3 +287,14 @@ def test_a_first_name_may_stand_at_the_end_of_others(prefix: str, tmp_path: Path
     load_weights(fresh, "nested", tmp_path / "nested.pt")
     for name, tensor in trained.state_dict().items():
         assert torch.equal(fresh.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_deeper_network_of_the_same_names_is_another_network(prefix: str, tmp_path: Path) -> None:
+    """As ResNet-34 is: its file holds all weights of ResNet-18, in their shapes."""
+    deep = Nested()
+    deep.layer["1"] = nn.ModuleDict({"conv": nn.Conv2d(5, 5, 1), "bn": nn.BatchNorm2d(5)})
+    save_file(behind(prefix, deep.state_dict()), tmp_path / "deep.safetensors")
+    with pytest.raises(UserError, match=r"6 tensors.* differ, first layer\.1\.bn\.bias"):
+        load_weights(Nested(), "nested", tmp_path / "deep.safetensors")
+    load_weights(deep, "deep", tmp_path / "deep.safetensors")

@@ -130,8 +130,8 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         return Model(external.bring(external.copy_of(model), reference, dataset, dataset.name))
     reference = cards.reference(str(model), **card)
     if isinstance(data, Dataset) and isinstance(reference, Card):
-        network = external.network_of(reference, len(data.class_names))
-        return Model(external.bring(network, reference, data, data.name))
+        network, remarks = external.build_network(reference, len(data.class_names))
+        return Model(external.bring(network, reference, data, data.name, remarks))
     return Model(external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data)))
 
 

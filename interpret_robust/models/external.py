@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -75,7 +75,8 @@ def subject(reference: Reference, source: str | None = None) -> Subject:
 @lru_cache(maxsize=8)
 def _external_model(card: Card, source: str, *_: object) -> "ExternalModel":
     data = load(source)
-    return read(network_of(card, len(data.class_names)), card, data, source)
+    network, remarks = build_network(card, len(data.class_names))
+    return read(network, card, data, source, remarks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,18 +142,22 @@ class ExternalModel:
         return view(dataset, self.card, self.wrapper.backbone)
 
 
-def bring(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
+def bring(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Sequence[str] = ()) -> ExternalModel:
     """Return a network as a model that can be asked about `data`, after a trial on a few of its images.
+
+    Args:
+        network, card, data, source: what is asked and how it is read, about what, and where that comes from.
+        remarks: what was doubtful when it was built, see `build_network`.
 
     Raises UserError as `read` and `ExternalModel.trial` do.
     """
-    model = read(network, card, data, source)
+    model = read(network, card, data, source, remarks)
     _ = model.trial
     return model
 
 
 @exact()
-def read(network: nn.Module, card: Card, data: Dataset, source: str) -> ExternalModel:
+def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Sequence[str] = ()) -> ExternalModel:
     """Return a network as a model that is tried when it is first asked: its name and its files are known before.
 
     The network is put into eval mode, its weights are frozen and made float32. Raises UserError where it does not take
@@ -161,7 +166,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str) -> External
     network = unwrap(network)
     data = view(data, card, network)
     label = card.label or card.model
-    remarks = tuple(f"{label} {remark}" for remark in _prepare(network, card))
+    remarks = tuple(f"{label} {remark}" for remark in (*remarks, *_prepare(network, card)))
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
@@ -302,10 +307,11 @@ def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str 
     return reading(network, preprocess, image, name)
 
 
-def network_of(card: Card, classes: int) -> nn.Module:
-    """Return the network of a card, for `classes` classes where it is a library's that can be built for any number.
+def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
+    """Return the network of a card, and what is doubtful about its file of weights: sentences that begin with a verb.
 
-    Raises UserError where a name is unknown, a library is not installed, or weights cannot be had or do not fit.
+    It is for `classes` classes where it is a library's that can be built for any number. Raises UserError where a name
+    is unknown, a library is not installed, or weights cannot be had or do not fit.
     """
     origin, colon, name = card.model.partition(":")
     if not colon:
@@ -333,9 +339,17 @@ def network_of(card: Card, classes: int) -> nn.Module:
             raise UserError(
                 f"{card.model} cannot be built ({first_words(error)}): --model-arg NAME=VALUE gives it an argument."
             ) from error
-    if card.weight_file is not None:
-        load_weights(network, card.model, card.weight_file, card.weights_key, is_normalized=card.normalize is not None)
-    return network
+    path = card.weight_file
+    if path is None:
+        return network, []
+    unused = load_weights(network, card.model, path, card.weights_key, is_normalized=card.normalize is not None)
+    if not unused:
+        return network, []
+    listing = f"'{unused[0]}'" if len(unused) == 1 else f"{len(unused)} tensors, first '{unused[0]}'"
+    return network, [
+        f"has all its weights from {path.name}, which also holds {listing}, of layers that the network lacks: if more "
+        "than training used them, answers are those of another network."
+    ]
 
 
 def _call(card: Card) -> nn.Module:

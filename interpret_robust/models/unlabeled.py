@@ -17,7 +17,7 @@ from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import Files, PictureArray
 from interpret_robust.models.card import Card
 from interpret_robust.models.declared import framing_of, outputs_of
-from interpret_robust.models.external import ExternalModel, bring, network_of, preprocess_of, trial_image, unwrap
+from interpret_robust.models.external import ExternalModel, bring, build_network, preprocess_of, trial_image, unwrap
 from interpret_robust.models.logits import tensors_of
 
 USUAL_CLASSES = 1000
@@ -35,7 +35,8 @@ def bring_with_pictures(
     Raises UserError as `models.external.bring` does, and for pictures of several sizes without any of these.
     """
     names = None if classes is None else names_of(read(classes))
-    network = unwrap(network_of(card, len(names) if names else USUAL_CLASSES))
+    network, remarks = build_network(card, len(names) if names else USUAL_CLASSES)
+    network = unwrap(network)
     framing = Framing.square(size) if size is not None else framing_of(card, network)
     images = PictureArray(
         Files.list(Path(), [str(path) for path in paths]), np.arange(len(paths)), "the pictures", framing
@@ -45,7 +46,7 @@ def bring_with_pictures(
         names = names_of(outputs)
     if names is None:
         names = numbered(_count_classes(card, network, _dataset(images, numbered(1))))
-    return bring(network, card, _dataset(images, names), "the pictures")
+    return bring(network, card, _dataset(images, names), "the pictures", remarks)
 
 
 def _dataset(images: PictureArray, class_names: tuple[str, ...]) -> Dataset:

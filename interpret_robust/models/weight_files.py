@@ -1,11 +1,12 @@
 """Weights of a network in a file: safetensors, or a state dict that torch reads with `weights_only`.
 
 Files hold them as people's programs wrap them: below a key, behind a prefix that a wrapper put before each name, beside
-a moving average of the same weights. What fits the network is taken; where two sets fit, the user chooses.
+a moving average of the same weights, or beside layers that only training used. What fits the network is taken; where
+two sets fit, the user chooses.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ COUNTER = "num_batches_tracked"
 
 def load_weights(
     network: nn.Module, label: str, path: Path, key: str | None = None, *, is_normalized: bool = True
-) -> None:
-    """Load a file's weights into a network, all of them.
+) -> list[str]:
+    """Load a file's weights into a network, all of them, and return the names of tensors beside them that it lacks.
+
+    Those are of layers that the network has nothing like, as a loss or a head that only training used. Tensors at other
+    keys or behind other prefixes are not listed.
 
     Args:
         network: whose names and shapes they must have, behind whatever prefix.
@@ -38,8 +42,9 @@ def load_weights(
             that fits.
         is_normalized: whether the user says how pixels are normalized: what the file holds of it does not count then.
 
-    Raises UserError where no set of tensors in the file, or more than one, fits the network, and where a mean and a
-    deviation of colors lie beside them that nobody uses.
+    Raises UserError where no set of tensors in the file, or more than one, fits the network; where the file has further
+    parts of layers that the network has, or further layers of their kind, as the file of a deeper network; and where a
+    mean and a deviation of colors lie beside the weights that nobody uses.
 
     Example:
         >>> load_weights(network, "torchvision:resnet18", Path("last.ckpt"), "model_ema")
@@ -55,19 +60,26 @@ def load_weights(
     if any(not _are_equal(first, other) for other in rivals):
         listing = ", ".join(repr(place) if place else "the top" for place in candidates)
         raise UserError(f"{path} holds several weights of {label}, at {listing}: --weights-key chooses one of them.")
-    places = (*filter(None, candidates), *expected)
-    if not is_normalized and (name := _find_other(content, places, _is_of_colors)):
+    used_paths = {_path(place, name) for place in candidates for name in expected}
+    if not is_normalized and (name := _find_other(content, used_paths, _is_of_colors)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{name}' what looks like the normalization that they were "
             "trained with: --normalize says which one is right."
         )
-    if key is None and (average := _find_other(content, places, _is_average)):
+    if key is None and (average := _find_other(content, used_paths, _is_average)):
         raise UserError(
             f"{path} holds weights of {label}, and at '{average}' what looks like a moving average of them in another "
             f"form: --weights-key '{next(iter(candidates))}' takes the weights as they are."
         )
-    counters = {name: tensor for name, tensor in expected.items() if name.endswith(COUNTER) and name not in first}
-    network.load_state_dict({name: tensor.to_dense() for name, tensor in first.items()} | counters)
+    # What a file lacks are counters.
+    network.load_state_dict({name: first.get(name, tensor).to_dense() for name, tensor in expected.items()})
+    place = next(iter(candidates))
+    return [path for name in first if not name.endswith(COUNTER) and (path := _path(place, name)) not in used_paths]
+
+
+def _path(place: str, name: str) -> str:
+    """Return the name of a tensor with that of the place below which it lies, as wrappers of torch.compile lack it."""
+    return ".".join(filter(None, [place, name])).replace("_orig_mod.", "")
 
 
 _AVERAGE = re.compile(r"(^|[._])(ema|shadow|averages?|averaged|swa)([._]|$)|ema_|shadow_")
@@ -86,17 +98,16 @@ def _is_of_colors(name: str, tensor: Tensor) -> bool:
 
 
 def _find_other(
-    content: Any, places: tuple[str, ...], is_like: Callable[[str, Tensor], bool], place: str = ""
+    content: Any, used_paths: Collection[str], is_like: Callable[[str, Tensor], bool], place: str = ""
 ) -> str | None:
-    """Return where the first tensor lies that is like what is looked for, outside of `places`; None where none does."""
+    """Return where the first tensor lies that is like what is looked for and is not used; None where none does."""
     items = content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, list) else ()
     for name, item in items:
-        path = ".".join(filter(None, [place, str(name)]))
+        path = _path(place, str(name))
         if isinstance(item, Tensor):
-            is_used = any(path == parent or path.startswith(f"{parent}.") for parent in places)
-            if is_like(path, item) and not is_used:
+            if is_like(path, item) and path not in used_paths:
                 return path
-        elif inner_path := _find_other(item, places, is_like, path):
+        elif inner_path := _find_other(item, used_paths, is_like, path):
             return inner_path
     return None
 
@@ -106,14 +117,8 @@ def _sets(content: Any, expected: Mapping[str, Tensor], place: str = "", depth: 
     if not isinstance(content, Mapping) or depth > DEEPEST:
         return
     tensors = {str(name).replace("_orig_mod.", ""): item for name, item in content.items() if isinstance(item, Tensor)}
-    prefixes = _prefixes(tensors, expected)
-    for prefix in prefixes:
-        longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
-        inner = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix) and not name.startswith(longer)
-        }
+    for prefix in _prefixes(tensors, expected):
+        inner = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         yield ".".join(filter(None, [place, prefix.rstrip(".")])), inner
     for name, item in content.items():
         yield from _sets(item, expected, ".".join(filter(None, [place, str(name)])), depth + 1)
@@ -134,13 +139,23 @@ def _prefixes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 def _mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Return the names that only one of them has, or that differ in shape."""
+    """Return the names that differ in shape, that only the network has, and that only the file has of layers like its.
+
+    Like its are those that have its name up to numbers: the file may be that of a deeper network.
+    """
+    kinds = {_kind(name) for name in expected}
     return sorted(
         name
-        for name in expected.keys() | tensors.keys()
-        if not (name.endswith(COUNTER) and name not in tensors)
+        for name in expected.keys() | {name for name in tensors if _kind(name) in {*kinds, None}}
+        if not (name.endswith(COUNTER) and not (name in tensors and name in expected))
         and (name not in expected or name not in tensors or not _is_alike(tensors[name], expected[name]))
     )
+
+
+def _kind(name: str) -> str | None:
+    """Return the name of the outermost layer of a tensor without its numbers; None for a tensor of no layer."""
+    layer, dot, _ = name.partition(".")
+    return re.sub(r"\d+", "", layer) if dot else None
 
 
 def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
@@ -162,8 +177,9 @@ def _no_fit(
         places = ", ".join(repr(place) for place in sets if place) or "none"
         return UserError(f"{path} holds no weights of {label} at --weights-key {key}; places that do: {places}.")
     candidates = sets if key is None else {key: sets[key.rstrip(".")]}
-    place, tensors = min(candidates.items(), key=lambda item: len(_mismatches(item[1], expected)))
-    mismatches = _mismatches(tensors, expected)
+    differences = {place: _mismatches(tensors, expected) for place, tensors in candidates.items()}
+    place = min(differences, key=lambda place: (len(expected.keys() & differences[place]), len(differences[place])))
+    tensors, mismatches = candidates[place], differences[place]
     name = mismatches[0]
     place_text = f" at '{place}'" if place else ""
     return UserError(
