@@ -582,6 +582,30 @@ def test_a_picture_is_explained_by_a_head_and_layers_are_listed_with_the_number_
     assert status == 0 and "attention" not in out
 
 
+def test_a_head_of_the_last_block_is_another_one_from_the_stage_of_its_block_on(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_checkpoint: Callable[..., Path],
+) -> None:
+    pytest.importorskip("timm")
+    data, reader = save_tiny(tmp_path / "tiny.npz"), make_checkpoint(tmp_path, "natural", 1)
+    words = [*VIT[:-1], "depth=4", "--dataset", data, "--evaluator", reader, "--limit", "3", "--root", tmp_path]
+    for question, *rule in (
+        ("randomization", "--spatial-weight", "head:3.1"),
+        ("gradmap-score", "--source", "rollout"),
+    ):
+        status, _, err = irt(capsys, monkeypatch, "analyze", question, *words, *rule)
+        assert status == 0, err
+    (path,) = tmp_path.glob("analyses/randomization*.h5")
+    result = hdf5.read(path)
+    weights = dict(zip(map(str, result["stage"]), result["per_image/weights"].T, strict=True))
+    above = list(weights)[: list(weights).index("blocks.3")]
+    assert above == ["trained", "head", "norm"]
+    for name, correlations in weights.items():
+        assert (np.isclose(correlations, 1, atol=1e-5) == (name in above)).all(), name
+
+
 def _rollout_of_class_token(blocks: list[Array]) -> Array:
     whole = np.eye(blocks[0].shape[-1])
     for attention in blocks:
@@ -737,7 +761,8 @@ def test_a_pool_that_answers_for_each_token_and_takes_the_first_is_read_in_the_f
     if has_fresh_answer:
         nn.init.zeros_(network.pool.proj.weight)
     model = WrappedModel(network, PLAIN, "convolutions")
-    places = tokens(model, images[:1])
+    with torch.no_grad():
+        places = tokens(model, images[:1])
     assert places.readers.tolist() == [1, *[0] * count] and (places.first, places.grid) == (1, (height, width))
     row = array(network.first_row(images).detach())[:, :, 1:]
     assert abs(row - 1 / (1 + count)).max() > 0.02

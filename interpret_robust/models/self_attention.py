@@ -148,9 +148,9 @@ def _look(model: Classifier, image: Tensor) -> Tokens:
     with torch.no_grad():
         height, width = model.features(image).local.shape[2:]
     with torch.enable_grad(), _waken(model), watch_attention() as blocks:
-        logits = model(image)
+        answer = model(image).square().sum()
     _check(blocks, height, width)
-    (gradient,) = torch.autograd.grad(logits.square().sum(), blocks[-1], allow_unused=True)
+    (gradient,) = torch.autograd.grad(answer, blocks[-1], allow_unused=True)
     count = blocks[0].shape[-1]
     first = _first(model, count, height * width)
     is_read = torch.zeros(()) if gradient is None else (gradient != 0).flatten(0, -3).any(-1).any(0).float()
