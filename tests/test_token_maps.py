@@ -721,12 +721,12 @@ class ConvolutionsAndPool(nn.Module):
         is_absolute = isinstance(pool.pos_embed, nn.Parameter)
         if is_absolute:
             together = together + pool.pos_embed
-        query, key, _ = F.linear(together, pool.qkv.weight, pool.qkv.bias).split(16, 2)
-        sines, cosines = (None, None) if is_absolute else pool.pos_embed.get_embed((3, 2))
+        query, key, _ = F.linear(together, pool.qkv.weight, pool.qkv.bias).chunk(3, 2)
         rows = []
         for part in (slice(0, 8), slice(8, 16)):
             keys = key[:, :, part]
-            if sines is not None:  # pairs of numbers of a token are turned by its place, the first token is not
+            if not is_absolute:  # pairs of numbers of a token are turned by its place, the first token is not
+                sines, cosines = pool.pos_embed.get_embed((3, 2))
                 even, odd = keys[:, 1:, ::2], keys[:, 1:, 1::2]
                 turned = torch.stack(
                     [
