@@ -91,9 +91,9 @@ def _head(rule: str, heads: tuple[int, ...]) -> tuple[int, slice] | None:
 
 
 def _pass_forward(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """Return the attention (N, heads, T, T) of each block."""
+    """Return the attention (N, heads, T, T) of each block, in float32."""
     with torch.no_grad():
-        return attend(model, images)[0]
+        return [weights.float() for weights in attend(model, images)[0]]
 
 
 def _pass_back(model: nn.Module, images: Tensor, classes: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
@@ -102,7 +102,7 @@ def _pass_back(model: nn.Module, images: Tensor, classes: Tensor | None) -> tupl
         blocks, logits = attend(model, images)
         scores = logits.amax(1) if classes is None else logits.gather(1, classes[:, None])
         gradients = torch.autograd.grad(scores.sum(), blocks, allow_unused=True, materialize_grads=True)
-    return [weights.detach() for weights in blocks], list(gradients)
+    return [weights.detach().float() for weights in blocks], [gradient.float() for gradient in gradients]
 
 
 def _attention(places: Tokens, blocks: list[Tensor], head: tuple[int, slice] | None) -> Tensor:

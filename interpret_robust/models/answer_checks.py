@@ -46,6 +46,9 @@ MEDIAN = 0.6745
 LEAST_MISSING, FLOAT32_MISSING = 0.05, 0.5
 """The share of a gradient from which on something is left out of it, and that which a step in float32 tells alone."""
 
+HALF_BITS = {torch.bfloat16: 8, torch.float16: 11}
+"""Bits of a number in each half precision, the coarser first."""
+
 BLIND_SHARE = 0.05
 """Share of a side that strides may cut off."""
 
@@ -109,6 +112,17 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
             )
     if bool((logits != logits[0]).any()):
         yield from _probabilities(logits)
+        if (dtype := _half_precision(logits)) and not torch.equal(logits, logits.round()):
+            yield (
+                f"answers with numbers of {str(dtype).removeprefix('torch.')}, of {HALF_BITS[dtype]} bits: its "
+                "gradients are as coarse, attacks may be too weak, and classes may tie. Without autocast or the cast "
+                "in its forward it is asked in float32."
+            )
+
+
+def _half_precision(logits: Tensor) -> torch.dtype | None:
+    """Return the half precision in which all of these logits can be written, None where they need more digits."""
+    return next((dtype for dtype in HALF_BITS if torch.equal(logits.to(dtype).to(logits), logits)), None)
 
 
 def is_random(answers: Answers) -> bool:
@@ -150,7 +164,10 @@ def _probabilities(logits: Tensor) -> Iterator[str]:
     """Yield a sentence where logits (N, classes) look like what a softmax or a sigmoid gives."""
     low, high = float(logits.min()), float(logits.max())
     sums = logits.double().sum(1)
-    is_softmax = low >= 0 and bool(((sums - sums[0]).abs() < TOLERANCE * (high - low)).all())
+    are_equal = bool(((sums - sums[0]).abs() < TOLERANCE * (high - low)).all())
+    shift = float(1 - sums[0]) / logits.shape[1]  # from probabilities less a constant back to them
+    is_shifted = low + shift >= -TOLERANCE and high - low > 0.5
+    is_softmax = are_equal and (low >= 0 or is_shifted)
     is_sigmoid = low >= 0 and high <= 1 and high - low > 0.5
     if is_softmax or is_sigmoid:
         kind = "probabilities" if is_softmax else "numbers between 0 and 1"
@@ -249,10 +266,10 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     Along a random direction v of independent pixels the answer's slope differs from g . v by a normal number, whose
     deviation is the length of what the gradient g leaves out, in units in which that of g . v is |g|. Where the slope
     in float32 does not agree with the gradient, that in float64 tells, where the network computes so. A network whose
-    answers differ each time, depend on the batch, or are of half precision, is not judged.
+    answers differ each time or depend on the batch, or are of half precision, as its weights may be, is not judged.
     """
-    is_half = any(torch.equal(logits.to(dtype).to(logits), logits) for dtype in (torch.bfloat16, torch.float16))
-    if is_half:
+    precisions = {weights.dtype for weights in model.parameters()}
+    if _half_precision(logits) or precisions & HALF_BITS.keys():
         return 0.0
     half = images[: (len(images) + 1) // 2]
     with torch.no_grad():
@@ -260,10 +277,11 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     if not is_same(repeated_logits, logits[: len(half)].detach()):
         return 0.0
     difference = _compare_slopes(model, images if images[0, 0].numel() <= SMALL else images[: len(images) // 2])
-    first = difference(torch.float32, FLOAT32_STEP)
-    share = float(first.nanmedian()) / MEDIAN
-    if share < LEAST_MISSING:
-        return 0.0
+    if torch.float64 not in precisions:
+        first = difference(torch.float32, FLOAT32_STEP)
+        share = float(first.nanmedian()) / MEDIAN
+        if share < LEAST_MISSING:
+            return 0.0
     try:
         share = float(difference(torch.float64, FLOAT64_STEP).nanmedian()) / MEDIAN
     except Exception:  # the network insists on float32, and two steps have to agree

@@ -160,16 +160,18 @@ def bring(network: nn.Module, card: Card, data: Dataset, source: str, remarks: S
 def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Sequence[str] = ()) -> ExternalModel:
     """Return a network as a model that is tried when it is first asked: its name and its files are known before.
 
-    The network is put into eval mode, its weights are frozen and made float32. Raises UserError where it does not take
-    these images or answers with another number of classes, and where a layer is not there, or gives no local features.
+    The network is put into eval mode, its weights are frozen, and made float32 where it runs so. Raises UserError where
+    it does not take these images or answers with another number of classes, and where a layer is not there, or gives no
+    local features.
     """
     network = unwrap(network)
     data = view(data, card, network)
     label = card.label or card.model
-    remarks = tuple(f"{label} {remark}" for remark in (*remarks, *_prepare(network, card)))
+    remarks = (*remarks, *_prepare(network, card))
     device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
+    remarks = tuple(f"{label} {remark}" for remark in (*remarks, *_make_float32(network, preprocess(image))))
     part = _check_fit(network, preprocess, image, card, data)
     with _naming_batches(label):
         layer = _layer(network, preprocess, image, card.local_layer)
@@ -241,6 +243,7 @@ def copy_of(network: nn.Module) -> nn.Module:
     def detach_and_copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
         return original(tensor if tensor.is_leaf else tensor.detach(), memo)
 
+    _check_python(unwrap(network), f"a {type(network).__name__}")
     _check_closures(unwrap(network))
     original: Callable[..., Tensor] = Tensor.__deepcopy__
     try:
@@ -251,6 +254,21 @@ def copy_of(network: nn.Module) -> nn.Module:
             f"a {type(network).__name__} cannot be copied ({first_words(error)}): remove its hooks, or save its "
             "state_dict and load it as --model package.module:callable --weights FILE."
         ) from error
+
+
+def _check_python(network: nn.Module, label: str) -> None:
+    """Raise UserError where a network is, or holds, a program of another form than Python's, which takes no hooks."""
+    for path, module in network.named_modules():
+        place = f", in its layer '{path}'," if path else ""
+        form = None
+        if isinstance(module, torch.jit.ScriptModule):
+            form = "TorchScript"
+        elif isinstance(module, torch.fx.GraphModule) and "train" in vars(module):  # torch.export puts its own there
+            form = "a program of torch.export"
+        if form is not None:
+            raise UserError(
+                f"{label} is{place} {form}, whose layers cannot be watched: give the network as Python has it."
+            )
 
 
 def _check_closures(network: nn.Module) -> None:
@@ -273,21 +291,14 @@ def _check_closures(network: nn.Module) -> None:
 
 
 def _prepare(network: nn.Module, card: Card) -> Iterator[str]:
-    """Freeze a network in eval mode and in float32, and yield what is doubtful about its weights."""
-    if isinstance(network, torch.jit.ScriptModule):
-        raise UserError(
-            f"{card.model} is TorchScript, whose layers cannot be watched: give the network as Python has it."
-        )
+    """Freeze a network in eval mode, and yield what is doubtful about its weights."""
+    _check_python(network, card.model)
     tensors = (*network.parameters(), *network.buffers())
     if any(is_lazy(tensor) for tensor in tensors):
         raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
     network.train(mode=False)  # people override train and eval, and forget to return the network
     for weights in network.parameters():
         weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
-    if other := {tensor.dtype for tensor in tensors if tensor.is_floating_point()} - {torch.float32}:
-        network.float()
-        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in other))
-        yield f"has weights in {names}, and is asked in float32."
     if (
         card.weight_file is not None
         and card.model.startswith("torchvision:")
@@ -297,6 +308,41 @@ def _prepare(network: nn.Module, card: Card) -> Iterator[str]:
             "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
             "file of weights does not hold."
         )
+
+
+def _make_float32(network: nn.Module, pixels: Tensor) -> Iterator[str]:
+    """Make weights of another precision float32, and yield so; but not where the forward takes these alone."""
+    tensors = {
+        (module, name): tensor
+        for module in network.modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float32
+    }
+    if not tensors:
+        return
+    dtypes = {place: tensor.dtype for place, tensor in tensors.items()}
+    names = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in dtypes.values()}))
+    network.float()
+    if _runs(network, pixels):
+        yield f"has weights in {names}, and is asked in float32."
+        return
+    for (module, name), dtype in dtypes.items():
+        tensor = getattr(module, name)
+        tensor.data = tensor.data.to(dtype)
+    if _runs(network, pixels):
+        yield f"is asked in {names}, the precision of its weights, since its forward does not run with float32."
+    else:
+        network.float()
+
+
+def _runs(network: nn.Module, pixels: Tensor) -> bool:
+    """Return whether a network answers; a copy of the pixels, in whose place it may compute."""
+    try:
+        with torch.no_grad(), no_recomputation():
+            network(pixels.clone())
+    except Exception:
+        return False
+    return True
 
 
 def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str | None) -> Choice | None:
@@ -415,6 +461,11 @@ def _check_fit(network: nn.Module, preprocess: Preprocess, image: Tensor, card: 
             raise UserError(
                 f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}: "
                 "give a --dataset of such images."
+            ) from error
+        if re.search(r"Half|BFloat16|Double|dtype", str(error)):
+            raise UserError(
+                f"{card.model} does not run with pixels and weights in float32 ({first_words(error)}): its forward "
+                "casts to another precision. Take the cast out, or give it weights of that precision."
             ) from error
         images_resized = "" if card.resize is None else f" resized to {card.resize}"
         raise UserError(

@@ -123,9 +123,10 @@ class WrappedModel(Classifier):
                     f"layer '{self.local_layer}' gives {kind(output)}, and local features are (N, C, H, W), "
                     "(N, H, W, C) or (N, tokens, C): `irt model layers` lists those that do."
                 )
-            captures.append(feature_map.local)
+            local = feature_map.local.to(images.dtype)  # of half precision perhaps
+            captures.append(local)
             # A copy goes on, since the next layer may compute in its place.
-            return feature_map.put_back(change(feature_map.local)).clone()
+            return feature_map.put_back(change(local).to(feature_map.local.dtype)).clone()
 
         with hooks([(self.local_module(), replace)]):
             logits = self._logits(self.backbone(pixels), images.dtype)
