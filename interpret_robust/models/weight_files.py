@@ -74,7 +74,8 @@ def load_weights(
     # What a file lacks are counters.
     network.load_state_dict({name: first.get(name, tensor).to_dense() for name, tensor in expected.items()})
     place = next(iter(candidates))
-    return [path for name in first if not name.endswith(COUNTER) and (path := _path(place, name)) not in used_paths]
+    paths = [_path(place, name) for name in first if not name.endswith(COUNTER)]
+    return [name for name in paths if name not in used_paths]
 
 
 def _path(place: str, name: str) -> str:
