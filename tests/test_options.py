@@ -11,9 +11,7 @@ from interpret_robust.analyses.engine.options import FILE, describe, options_of
 
 
 def test_the_file_holds_what_the_analyses_take() -> None:
-    assert FILE.read_text(encoding="utf-8") == make_options.text(), (
-        "run: python tests/make_options.py"
-    )
+    assert FILE.read_text(encoding="utf-8") == make_options.text(), "run: python tests/make_options.py"
     for name in analyses.own_names():
         assert options_of(name) == describe(analyses.get(name))
 

@@ -161,6 +161,9 @@ def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, lis
     assert "paper: at 80.79 \u2192 at-att 82.75 (+1.96)" in section
     assert f"natural accuracy, at {100 * first:.1f} \u2192 at-att {100 * second:.1f}" in section
     assert f"seed 0; {IMAGES} test images, the interval over these alone" in section
+    assert ">rests on 1 number" in section and " (Holm) over the claims of Section 4." in section
+    glance = html.unescape(page.partition('<section id="overview">')[2].partition("</section>")[0])
+    assert f"<small>{100 * (second - first):+.1f} points".replace("-", "\u2212") in glance
     assert "The paper says this of MNIST." in section and "flags raised" not in section  # PGD-2 alone shows no flag
     assert (
         "Needs <code>irt analyze alignment</code> of at-att-reg and at, with one seed and on the same images" in section

@@ -187,6 +187,36 @@ def test_one_better_model_refutes_the_best(measures: list[Measure], p_value: flo
     assert Finding(best, "table2", tuple(measures), p_value).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("measures", "p_value", "basis", "place"),
+    [
+        ([], None, "", None),
+        ([measure(ABOVE)], None, "rests on 1 number", 0),
+        ([measure(ABOVE), measure(OPEN, "control"), measure(BELOW, "further")], None, "rests on 1 number", 1),
+        ([measure(BELOW)], 0.0444, "rests on 1 number; p 0.044: corrected (Holm) over the claims of {}", 0),
+        (
+            [measure(ABOVE), measure(BELOW)],
+            0.0444,
+            "rests on 2 numbers; p 0.044: the largest of theirs, corrected (Holm) over the claims of {}",
+            1,
+        ),
+    ],
+)
+def test_a_verdict_says_on_what_it_rests(
+    measures: list[Measure], p_value: float | None, basis: str, place: int | None
+) -> None:
+    finding = Finding(paper.CLAIMS[0], "table2", tuple(measures), p_value)
+    assert finding.basis == basis.format(paper.CLAIMS[0].section)
+    assert finding.deciding is (None if place is None else measures[place])
+
+
+def test_one_number_is_a_basis_against_the_best() -> None:
+    (best,) = (claim for claim in paper.CLAIMS if claim.superlative)
+    finding = Finding(best, "table2", (measure(ABOVE, p=0.001), measure(BELOW, p=0.02)), 1.0)
+    assert finding.basis == "rests on 1 of 2 numbers: one is enough against the best"
+    assert finding.deciding is finding.measures[1]
+
+
 def test_accuracies_are_compared_image_by_image(tmp_path: Path) -> None:
     # at-att alone is right on 60 images, at alone on 20: 40 of 200 more. Under attack it is 10 against 30.
     attacks = {"at": (right(0, 60, 20), right(0, 10, 30)), "at-att": (right(60), right(10))}

@@ -22,7 +22,7 @@ WIDTH = 96
 LONGEST_NUMBER = 8
 """Characters of a number that is written out; a longer one is a fraction, such as 8/255."""
 
-ELSEWHERE = "    `irt analyze {} --help` lists its settings."
+POINTER = "    `irt analyze {} --help` lists its settings."
 """What is said of an analysis of an installed package."""
 
 
@@ -45,7 +45,7 @@ def settings_of_analyses() -> str:
     parts = ["Questions, and the settings of each with their defaults:"]
     for name in analyses.names():
         title = textwrap.fill(f"{name}: {analyses.about(name)}", WIDTH)
-        lines = map(_setting, options_of(name).settings) if name in own_names else [ELSEWHERE.format(name)]
+        lines = map(_setting, options_of(name).settings) if name in own_names else [POINTER.format(name)]
         parts.append(_listing(title, lines))
     return "\n\n".join(parts)
 

@@ -112,9 +112,9 @@ def _serves(reading: _Reading, rows: tuple[bytes, ...], counts: Tensor | None, *
 
 def _keep(place: tuple[Hashable, ...], reading: _Reading) -> None:
     """Keep a reading where it fits, unless one of more rows is there."""
-    before = _readings.get(place)
-    if before is not None and len(before.rows) >= len(reading.rows):
+    reading_so_far = _readings.get(place)
+    if reading_so_far is not None and len(reading_so_far.rows) >= len(reading.rows):
         return
-    others = (other.iterate.nbytes for key, other in list(_readings.items()) if key != place)
-    if sum(others) + reading.iterate.nbytes <= MOST_BYTES:
+    sizes = (other.iterate.nbytes for key, other in list(_readings.items()) if key != place)
+    if sum(sizes) + reading.iterate.nbytes <= MOST_BYTES:
         _readings[place] = reading

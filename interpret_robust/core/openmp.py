@@ -32,10 +32,10 @@ def wait_asleep() -> None:
 @contextmanager
 def let_workers_wait_asleep() -> Iterator[None]:
     """Let the threads of processes that are started inside wait asleep, unless the user has chosen."""
-    before = os.environ.get("OMP_WAIT_POLICY")
+    policy = os.environ.get("OMP_WAIT_POLICY")
     wait_asleep()
     try:
         yield
     finally:
-        if before is None:
+        if policy is None:
             os.environ.pop("OMP_WAIT_POLICY", None)

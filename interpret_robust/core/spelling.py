@@ -84,8 +84,8 @@ def current_part(name: str) -> str:
         >>> current_part("optimiser.0.momentum_buffer")
         'optimizer.0.momentum_buffer'
     """
-    part, dot, own = name.partition(".")
-    return f"{AMERICAN.get(part, part)}{dot}{own}"
+    part, dot, rest = name.partition(".")
+    return f"{AMERICAN.get(part, part)}{dot}{rest}"
 
 
 def current_recipes(content: Any) -> Any:

@@ -71,7 +71,8 @@ def _on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
         )
     else:
         advice = "" if fewest >= SEEDS_WANTED else "; with so few, they are wide"
-        yield Remark(f"Every variant has {fewest} or more seeds: intervals are over them{advice}.", is_good=True)
+        text = f"Every variant has {fewest} or more seeds: intervals are over seeds and images{advice}."
+        yield Remark(text, is_good=fewest >= SEEDS_WANTED)
 
 
 def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:

@@ -17,21 +17,25 @@ for (const link of document.querySelectorAll("a.thumbnail")) {
   const made = new Image();
   made.src = picture.src;
   made.alt = picture.alt;
-  link.prepend(made);
+  const caption = document.createElement("span");
+  caption.textContent = picture.alt;
+  caption.ariaHidden = "true";
+  link.append(made, caption);
 }
 
-// The contents mark the section that is read.
+// The contents mark the section that is read: the first of those in the upper fifth of the window.
 const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
-const seen = new IntersectionObserver(
+const sections = [...document.querySelectorAll("main > section")];
+const visible = new Set();
+const observer = new IntersectionObserver(
   (entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      links.forEach((link, name) => link.toggleAttribute("aria-current", name === entry.target.id));
-    }
+    for (const entry of entries) visible[entry.isIntersecting ? "add" : "delete"](entry.target);
+    const current = sections.find((section) => visible.has(section));
+    if (current) links.forEach((link, name) => link.toggleAttribute("aria-current", name === current.id));
   },
   { rootMargin: "0px 0px -80% 0px" },
 );
-document.querySelectorAll("main > section").forEach((section) => seen.observe(section));
+sections.forEach((section) => observer.observe(section));
 
 addEventListener("hashchange", unfold);
 document.addEventListener("click", (event) => {

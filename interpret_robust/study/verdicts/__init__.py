@@ -93,6 +93,28 @@ class Finding:
         return None
 
     @property
+    def deciding(self) -> Measure | None:
+        """Return the measure to show beside the verdict: its objection, or the first that decides."""
+        return self.objection or next(iter(self.measures_of("main")), None)
+
+    @property
+    def basis(self) -> str:
+        """Return on what it rests, such as `rests on 1 number; p 0.044: corrected (Holm) over the claims of Section 4.1`.
+
+        Where several numbers have tests, the largest p stands there; the text is empty for what is not tested.
+        """
+        main = self.measures_of("main")
+        if not main:
+            return ""
+        if self.claim.superlative and self.verdict == "does not hold":
+            return f"rests on 1 of {len(main)} numbers: one is enough against the best"
+        numbers = f"rests on {len(main)} number{'s' if len(main) > 1 else ''}"
+        if self.p_value is None:
+            return numbers
+        largest = "the largest of theirs, " if len(main) > 1 else ""
+        return f"{numbers}; p {self.p_value:.2g}: {largest}corrected (Holm) over the claims of {self.claim.section}"
+
+    @property
     def wording(self) -> str:
         """Return the verdict as people read it: of one training seed it says no more than `holds in this seed`.
 
