@@ -99,7 +99,7 @@ class Finding:
 
     @property
     def basis(self) -> str:
-        """Return on what it rests, such as `rests on 1 number; p 0.04: corrected (Holm) over the claims of Section 4.1`.
+        """Return on what it rests, such as `rests on 1 number; p 0.04: corrected (Holm) over claims of Section 4.1`.
 
         Where several numbers have tests, the largest p stands there; the text is empty for what is not tested.
         """
