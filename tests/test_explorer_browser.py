@@ -83,6 +83,9 @@ IS_DRAWN = "isWhole(view.eps) && byId('cards').getAttribute('aria-busy') === 'fa
 ROWS = "[...document.querySelectorAll('#summary tbody tr')].map((row) => [...row.cells].map((one) => one.textContent))"
 
 
+NUMBERS = "[...document.querySelectorAll('{}')].map((one) => one.textContent)"
+
+
 def percent(share: float) -> str:
     """A share as the page writes it."""
     return f"{100 * share:.{1 if share < 0.0995 else 0}f}\u00a0%"
@@ -104,7 +107,8 @@ def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20, n
             f"{percent(cell['answers'][0][1])}"
             for cell in cells
         ]
-        kind = "" if exhibit.weight == "attention" else " (Grad-CAM)"
+        changed = "" if cells[0]["prediction"] == cells[1]["prediction"] else ", class changed"
+        kind = "" if exhibit.weight == "attention" else f" (Grad-CAM{changed})"
         rows.append([exhibit.subject.job["variant"], *sees, percent(cells[1]["moved"]) + kind])
     return rows
 
@@ -145,7 +149,7 @@ def test_keys_move_image_radius_and_position(window: Page, server: Server, explo
     wait(window, f"view.image === '2' && {IS_DRAWN}")
     window.press("ArrowUp", 38)
     wait(window, f"view.eps === '3/255' && {IS_DRAWN}")
-    wait(window, "document.getElementById('caption').textContent.startsWith('image 2: ')")
+    wait(window, "document.getElementById('caption').textContent.startsWith('image 3 of 40 (index 2): ')")
     assert rows(window) == expected_rows(explorer, "2", 3 / 255, 3)
     window.value("choose(2, 4, [8, 8])")
     wait(
@@ -209,7 +213,14 @@ def test_a_file_says_in_which_norm_it_was_made(window: Page, explorer: Explorer,
     begin(window, path.as_uri())
     assert rows(window) == expected_rows(explorer, "0", 0.5, norm="l2")
     assert window.value("byId('norm-text').textContent") == "L2"
-    assert window.value("[byId('norm').disabled, byId('norm').length, byId('norm').value]") == [True, 1, "l2"]
+    fixed = "L2, PGD-20, cross-entropy, seed 0, gradient scale clip; irt explore changes them."
+    assert window.value("byId('fixed').innerText") == fixed
+    usable = "[...document.querySelectorAll('select, input, button')].filter((one) => one.checkVisibility())"
+    assert window.value(f"{usable}.map((one) => one.id)") == [
+        *("eps", "previous", "next", "random", "class", "outcome", "sign", "link", "save")
+    ]
+    assert "not computed yet" not in window.value("document.body.innerText")
+    assert window.value(f"[{NUMBERS.format('#ticks span')}, byId('unit').textContent]") == [["0", "0.5"], ""]
 
 
 def test_screen_readers_have_a_name_for_all_there_is(window: Page, server: Server) -> None:
@@ -261,6 +272,146 @@ def test_images_are_looked_for_by_class_and_outcome(window: Page, page: Path, ex
         entry = explorer.album.entry(str(image))
         right = [int(exhibit.network(entry.pixels).argmax()) == labels[image] for exhibit in explorer.exhibits]
         assert fits == all(right)
+
+
+def right(explorer: Explorer, image: int, eps: float) -> list[bool]:
+    """Which models are right, as the models themselves say."""
+    label = explorer.album.label(str(image))
+    assert label is not None
+    view = View(str(image), label, eps, 20, "cross-entropy")
+    adversarial = [explorer.adversarial(place, view) for place in range(len(explorer.exhibits))]
+    answers = [exhibit.network(one) for exhibit, one in zip(explorer.exhibits, adversarial, strict=True)]
+    return [int(answer.argmax()) == label for answer in answers]
+
+
+def test_filters_say_how_many_images_fit(window: Page, page: Path, explorer: Explorer) -> None:
+    begin(window, page.as_uri())
+    labels = explorer.album.split.labels[:3].tolist()
+    options = window.value("[...byId('class').options].slice(1).map((one) => [one.textContent, one.disabled])")
+    names = explorer.album.dataset.class_names
+    assert options == [[f"{name} ({labels.count(place)})", place not in labels] for place, name in enumerate(names)]
+    pairs = [(right(explorer, image, 0.0), right(explorer, image, 8 / 255)) for image in range(3)]
+    counts = {
+        "natural": sum(all(natural) for natural, _ in pairs),
+        "mistaken": sum(not all(natural) for natural, _ in pairs),
+        "split": sum(any(attacked) and not all(attacked) for _, attacked in pairs),
+        "withstood": sum(all(attacked) for _, attacked in pairs),
+        "broken": sum(any(natural) and not any(attacked) for natural, attacked in pairs),
+    }
+    shown = window.value("[...byId('outcome').options].slice(1).map((one) => [one.value, one.text, one.disabled])")
+    assert {name: int(text.rpartition("(")[2][:-1]) for name, text, _ in shown} == counts
+    assert {name for name, _, disabled in shown if disabled} == {name for name, count in counts.items() if not count}
+
+
+def test_a_filter_that_nothing_fits_says_so_beside_itself(window: Page, page: Path, explorer: Explorer) -> None:
+    begin(window, page.as_uri())
+    missing = next(place for place in range(10) if place not in explorer.album.split.labels[:3])
+    heights = (
+        "[...document.querySelectorAll('#cards, #filters, #summary')].map((one) => one.getBoundingClientRect().top)"
+    )
+    before = window.value(heights)
+    window.value(f"view.class = '{missing}'; find(1)")
+    assert window.value("byId('none').textContent") == "None of 3 images fits."
+    assert window.value("byId('error').hidden") and window.value(heights) == before
+
+
+def test_cells_and_slider_have_numbers_and_a_click_on_a_cell_chooses_it(
+    window: Page, page: Path, server: Server, explorer: Explorer
+) -> None:
+    begin(window, page.as_uri())
+    assert window.value(NUMBERS.format("#ticks span")) == ["0", "8", "16"]
+    assert window.value(NUMBERS.format("#summary .strip i")) == 2 * ["0", "8", "16"]
+    assert window.value("[byId('unit').innerText, byId('strip-unit').innerText]") == ["/255", ", in /255"]
+    window.value("document.querySelectorAll('#summary .strip i')[2].click(); 0")
+    wait(window, f"view.eps === '16/255' && {IS_DRAWN}")
+    assert rows(window) == expected_rows(explorer, "0", 16 / 255)
+    begin(window, f"{server.address}#image=1&norm=l1&eps=12&steps=2")
+    numbers = [text for text in window.value(NUMBERS.format("#ticks span")) if text]
+    assert numbers == ["0", "6", "12", "18", "24"]
+    middle = (
+        "(({ left, width }) => left + width / 2)(document.querySelectorAll('#ticks span')[8].getBoundingClientRect())"
+    )
+    thumb = "(({ left, width }) => left + width / 2)(byId('eps').getBoundingClientRect())"
+    assert abs(window.value(middle) - window.value(thumb)) < 1.0
+
+
+def test_without_an_attack_the_table_shows_none(window: Page, page: Path, explorer: Explorer) -> None:
+    begin(window, page.as_uri())
+    assert window.value("byId('basis').textContent") == (
+        "It rests on l-infinity, PGD-20, cross-entropy, seed 0, this one image."
+    )
+    slide(window, 0)
+    natural = [row[:2] for row in expected_rows(explorer, "0", 8 / 255)]
+    assert rows(window) == [[*row, "no attack", "\u2013"] for row in natural]
+    captions = window.value(NUMBERS.format("#cards figcaption"))
+    assert [text.split(",")[0].split(" ")[0] for text in captions] == 2 * ["natural", "gradient"]
+
+
+def test_ranks_count_from_one(window: Page, page: Path) -> None:
+    begin(window, page.as_uri())
+    ranks = window.value("setup.models.map((_, model) => cellOf(model, view.eps).ranks)")
+    first, last = (ranks[0].index(extreme(ranks[0])) for extreme in (min, max))
+    for place, number in ((first, 1 + min(ranks[0])), (last, 1 + max(ranks[0]))):
+        window.value(f"choose({place // 8}, {place % 8}, [8, 8])")
+        wait(window, "document.querySelectorAll('.at-position').length === 2")
+        wait(window, f"document.querySelector('.at-position').textContent.includes('rank {number:g} of 64;')")
+
+
+VERDICT = """(() => {{
+  for (const [model, shares] of {shares}.entries()) {{
+    for (const [place, truth] of shares.entries()) {{
+      const right = truth >= 0.5;
+      Object.assign(cellOf(model, radii()[place]), {{
+        prediction: right ? view.label : view.label + 1, truth, answers: [[view.label, truth], [view.label + 1, 1 - truth]],
+      }});
+    }}
+  }}
+  showVerdict();
+  return [byId('headline').textContent, document.querySelectorAll('#summary .best').length];
+}})()"""
+
+
+@pytest.mark.parametrize(
+    ("shares", "words", "stars"),
+    [
+        ([[0.9, 0.51, 0.2], [0.9, 0.48, 0.2]], "Most robust here: at, right up to eps 8/255. First to fail: at-att", 1),
+        ([[0.9, 0.51, 0.2], [0.9, 0.49, 0.2]], "Too close to call: at, right up to eps 8/255, where at-att failed", 0),
+        (
+            [[0.9, 0.51, 0.51], [0.9, 0.49, 0.49]],
+            "Most robust here: at, right up to eps 16/255. First to fail: at-att",
+            1,
+        ),
+        ([[0.9, 0.6, 0.2], [0.9, 0.9, 0.2]], "at and at-att: right up to eps 8/255, none further than another.", 0),
+        ([[0.9, 0.2, 0.2], [0.4, 0.2, 0.2]], "No model withstands eps 8/255. Right without an attack: at.", 0),
+    ],
+)
+def test_a_near_tie_is_no_verdict(window: Page, page: Path, shares: list[list[float]], words: str, stars: int) -> None:
+    begin(window, page.as_uri())
+    window.value("view.label = 0")
+    headline, count = window.value(VERDICT.format(shares=json.dumps(shares)))
+    assert headline.startswith(words) and count == stars
+
+
+def test_grad_cam_is_compared_where_the_class_stays_and_attention_alone_is_named(window: Page, page: Path) -> None:
+    begin(window, page.as_uri())
+    share = window.value("percent(cellOf(1, view.eps).moved)")
+    motion = window.value("motion()")
+    assert motion == f" Attention moved at eps 8/255, of the models that have it: {share} in at-att."
+    words = "movedCell({weights: '%s'}, {prediction: 1}, {prediction: %d, moved: 0.28}).textContent"
+    assert window.value(words % ("Grad-CAM", 1)) == "28\u00a0% (Grad-CAM)"
+    assert window.value(words % ("Grad-CAM", 2)) == "28\u00a0% (Grad-CAM, class changed)"
+    assert window.value(words % ("feature norm", 2)) == "28\u00a0% (feature norm)"
+    assert window.value(words % ("attention", 2)) == "28\u00a0%"
+
+
+def test_a_phone_shows_image_and_arrows_above_the_headline(window: Page, page: Path) -> None:
+    begin(window, page.as_uri(), 400)
+    boxes = window.value(
+        "['photo', 'next', 'headline', 'summary', 'filters'].map((id) => byId(id).getBoundingClientRect())"
+        ".map(({ top, bottom, width }) => [top, bottom, width])"
+    )
+    (_, photo, width), (_, arrow, _), (headline, end, _), (table, _, _), (filters, _, _) = boxes
+    assert width <= 100 and max(photo, arrow) <= headline and end <= table < filters
 
 
 def test_a_file_opens_from_disk_and_asks_for_nothing(window: Page, page: Path, explorer: Explorer) -> None:

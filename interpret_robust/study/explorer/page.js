@@ -7,6 +7,9 @@ const byId = (id) => document.getElementById(id);
 const SIDE = 256;
 const MOST_CELLS = 500;
 const MOST_TRIED = 200;
+const MOST_NUMBERED = 9;
+const CLOSE = 0.05; // a difference of probabilities that makes no model the more robust one
+const OF_PREDICTED_CLASS = ["Grad-CAM", "relevance"]; // weights that are another thing once the class changes
 const VIRIDIS = [[253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [68, 1, 84]];
 const view = { image: "0", label: 0, norm: "", eps: "0", steps: 20, loss: "", rule: "", sign: "plus", position: null, class: "", outcome: "" };
 const store = new Map();
@@ -61,6 +64,7 @@ const live = {
 function baked(content) {
   const cellsOf = (asked) => content.cells[asked.image][asked.eps];
   return {
+    answers: (image, eps) => cellsOf({ image, eps }).map(({ prediction }) => prediction === content.setup.labels[image]),
     setup: async () => content.setup,
     image: async (key) => ({ picture: content.images[key], label: content.setup.labels[Number(key)] }),
     async *cells(asked) {
@@ -84,6 +88,12 @@ const percent = (share) => (share === null || share === undefined ? "\u2013" : `
 const signed = (value) => value.toFixed(2).replace("-", "\u2212");
 const className = (place) => setup.classes[place] ?? "no class";
 const radii = () => setup.norms[view.norm].radii;
+const isIn255 = () => radii().slice(1).every((eps) => eps.endsWith("/255"));
+const unit = () => (isIn255() ? "/255" : "");
+// The number that stands at a place of the slider, without its unit; none where there is no room for all.
+const numberAt = (place) => (radii().length <= MOST_NUMBERED || place % 4 === 0 ? radii()[place].replace("/255", "") : "");
+const isAttacked = () => view.eps !== "0";
+const attackWords = () => `${setup.norms[view.norm].text}, PGD-${view.steps}, ${view.loss}, seed ${setup.seed}`;
 const ball = (eps) => `${setup.norms[view.norm].prefix}eps ${eps}`;
 const asked = (eps, { image, label } = view) => ({ image, label, norm: view.norm, eps, steps: view.steps, loss: view.loss });
 const keyOf = (eps, subject) => JSON.stringify(asked(eps, subject));
@@ -212,6 +222,7 @@ async function find(step, start = isOwn() ? -1 : Number(view.image)) {
   const outcome = OUTCOMES[view.outcome];
   const limit = Math.min(view.outcome && source === live ? MOST_TRIED : count * (step ? 1 : 20), 100000);
   hideError();
+  byId("none").textContent = "";
   try {
     for (let tried = 1; tried <= limit; tried += 1) {
       const image = place(tried);
@@ -224,7 +235,8 @@ async function find(step, start = isOwn() ? -1 : Number(view.image)) {
       return;
     }
     tell("");
-    showError(new Error("none of the images that were looked at fits: choose another class, outcome or eps."));
+    showControls();
+    byId("none").textContent = `None of ${Math.min(limit, count)} images fits.`;
   } catch (error) {
     if (!isMissing(error)) showError(error);
   }
@@ -262,15 +274,47 @@ function hideError() {
 
 const isOwn = () => !/^\d+$/.test(view.image);
 
+function showScale() {
+  byId("ticks").replaceChildren(...radii().map((_, place) => element("span", numberAt(place))));
+  byId("unit").textContent = unit();
+  byId("strip-unit").textContent = unit() && `, in ${unit()}`;
+}
+
+// How many images each class and each outcome leave beside the other filter; of outcomes only where all are known.
+function showCounts() {
+  const answers = source.answers && setup.labels.map((_, image) => ["0", view.eps].map((eps) => source.answers(image, eps)));
+  const hasOutcome = (name, image) => !answers || OUTCOMES[name].fits(...answers[image]);
+  const hasClass = (name, image) => name === "" || setup.labels[image] === Number(name);
+  const images = setup.labels.map((_, image) => image);
+  const tally = new Map();
+  for (const image of images) if (hasOutcome(view.outcome, image)) tally.set(setup.labels[image], (tally.get(setup.labels[image]) ?? 0) + 1);
+  for (const option of byId("class").options) if (option.value !== "") showCount(option, className(Number(option.value)), tally.get(Number(option.value)) ?? 0);
+  if (!answers) return;
+  for (const option of byId("outcome").options) {
+    const count = images.filter((image) => hasClass(view.class, image) && hasOutcome(option.value, image)).length;
+    if (option.value !== "") showCount(option, OUTCOMES[option.value].text, count);
+  }
+}
+
+function showCount(option, text, count) {
+  option.textContent = `${text} (${count})`;
+  option.disabled = count === 0 && !option.selected;
+}
+
 function showControls() {
+  showScale();
   byId("eps").max = radii().length - 1;
   byId("eps").value = radii().indexOf(view.eps);
   byId("norm-text").textContent = setup.norms[view.norm].text;
   byId("eps-text").textContent = view.eps;
   byId("eps").setAttribute("aria-valuetext", ball(view.eps));
   for (const name of ["norm", "steps", "loss", "rule", "sign", "class", "outcome", "label"]) byId(name).value = view[name];
+  if (source.answers) showCounts();
+  byId("none").textContent = "";
+  byId("fixed").textContent = `${attackWords()}, gradient scale ${view.rule}; irt explore changes them.`;
+  byId("basis").textContent = isAttacked() ? `It rests on ${attackWords()}, this one image.` : "";
   byId("truth").hidden = !isOwn();
-  byId("caption").textContent = isOwn() ? `your image, as ${className(view.label)}` : `image ${view.image}: ${className(view.label)}`;
+  byId("caption").textContent = isOwn() ? `your image, as ${className(view.label)}` : `image ${Number(view.image) + 1} of ${setup.labels.length} (index ${view.image}): ${className(view.label)}`;
   byId("photo").setAttribute("aria-label", byId("caption").textContent);
   showCommands();
   clearTimeout(addressTimer);
@@ -429,11 +473,11 @@ function tiles(model, natural, cell) {
   const brightest = (attention) => (attention ? `${laid} up to ${percent(Math.max(...attention))}` : weights ? `, no ${weights}` : "");
   const add = (...parts) => box.append(tile(...parts));
   add(`natural${brightest(natural.attention)}`, `${name}: natural image${laid}`, withWeights(photo, natural.attention), { grid });
-  add(`adversarial${brightest(cell.attention)}`, `${name}: adversarial image${laid}`, withWeights(adversarialPixels(cell), cell.attention), { grid });
+  if (isAttacked()) add(`adversarial${brightest(cell.attention)}`, `${name}: adversarial image${laid}`, withWeights(adversarialPixels(cell), cell.attention), { grid });
   const change = view.norm === "linf" ? view.eps : String(Number(cell.change.toPrecision(2)));
-  add(`perturbation, black \u2212${change}, white +${change}`, `${name}: perturbation`, (canvas) => paint(canvas, cell.pixels.perturbation), { grid });
+  if (isAttacked()) add(`perturbation, black \u2212${change}, white +${change}`, `${name}: perturbation`, (canvas) => paint(canvas, cell.pixels.perturbation), { grid });
   const sign = view.sign === "plus" ? "+g" : "\u2212g";
-  add(`gradient there, ${sign}, ${view.rule}`, `${name}: gradient map`, (canvas) => paint(canvas, gradientPixels(cell)), { grid });
+  add(`gradient${isAttacked() ? " there" : ""}, ${sign}, ${view.rule}`, `${name}: gradient map`, (canvas) => paint(canvas, gradientPixels(cell)), { grid });
   if (cell.ranks) {
     add("robustness ranks, bright: robust", `${name}: robustness ranks of ${cell.ranks.length} positions`, (canvas) => paint(canvas, rankPixels(cell.ranks, grid)), { grid });
     if (natural.attention) {
@@ -456,7 +500,7 @@ function positionLine(model, place, natural, cell) {
   const line = element("p", undefined, "at-position");
   const parts = [];
   if (natural.attention && cell.attention) parts.push(`${model.weights} ${percent(natural.attention[position])} \u2192 ${percent(cell.attention[position])}`);
-  if (cell.ranks) parts.push(`rank ${cell.ranks[position]} of ${cell.ranks.length - 1}`);
+  if (cell.ranks) parts.push(`rank ${cell.ranks[position] + 1} of ${cell.ranks.length}`);
   const deleted = cell.deleted?.[position];
   if (deleted) {
     const change = deleted.prediction === cell.prediction ? "still" : "then";
@@ -515,7 +559,7 @@ function showPosition() {
     return;
   }
   const [row, column] = placeIn(grid);
-  byId("position-text").textContent = `Position: row ${row + 1} of ${grid[0]}, column ${column + 1} of ${grid[1]}. Below each model: its weight, natural and attacked, its rank, and the answer when it is deleted from the adversarial image.`;
+  byId("position-text").textContent = `Position: row ${row + 1} of ${grid[0]}, column ${column + 1} of ${grid[1]}. Below each model: its weight, natural and attacked, its rank, 1 the most robust, and the answer when it is deleted from the adversarial image.`;
 }
 
 async function showDeletions(signal) {
@@ -575,7 +619,7 @@ function strip(known, failureText) {
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", `fails ${failureText}`);
   known.forEach((right, place) => {
-    const part = element("i", undefined, right === null ? "" : right ? "right" : "wrong");
+    const part = element("i", numberAt(place), right === null ? "" : right ? "right" : "wrong");
     if (radii()[place] === view.eps) part.classList.add("now");
     part.title = `${ball(radii()[place])}: ${right === null ? "not computed yet" : right ? "right" : "wrong"}`;
     part.addEventListener("click", () => move({ eps: radii()[place] }));
@@ -586,56 +630,80 @@ function strip(known, failureText) {
 
 function showVerdict() {
   const all = setup.models.map((_, model) => limits(model));
-  const best = Math.max(...all.map(({ right }) => right));
-  const areSure = all.every(({ isSure }) => isSure);
+  const verdict = judge(all);
   const rows = setup.models.map((model, place) => {
     const [natural, cell] = [cellOf(place, "0"), cellOf(place, view.eps)];
     const text = failure(all[place]);
-    const row = element("tr", undefined, areSure && best >= 0 && all[place].right === best ? "best" : "");
+    const row = element("tr", undefined, verdict.isClaim && verdict.best.includes(place) ? "best" : "");
     const name = element("th");
     name.scope = "row";
     name.append(chip(model), model.name);
     const sees = [[natural, "natural"], [cell, "attacked"]].map(([answer, kind]) => {
-      const [words, outcome] = answer ? mark(answer) : ["\u2026", ""];
+      const [words, outcome] = kind === "attacked" && !isAttacked() ? ["no attack", ""] : answer ? mark(answer) : ["\u2026", ""];
       return element("td", words, `${kind} ${outcome}`);
     });
     const stripCell = element("td", undefined, "strip-cell");
     stripCell.append(strip(all[place].known, text));
-    row.append(name, ...sees, stripCell, element("td", text, "fails"), movedCell(model, cell));
+    row.append(name, ...sees, stripCell, element("td", text, "fails"), movedCell(model, natural, cell));
     return row;
   });
+  byId("summary").classList.toggle("natural-only", !isAttacked());
   byId("summary").tBodies[0].replaceChildren(...rows);
-  byId("headline").textContent = headline(all, best, areSure);
+  byId("headline").textContent = headline(all, verdict);
 }
 
-function movedCell({ weights }, cell) {
-  const words = cell?.moved !== undefined && weights !== "attention" ? ` (${weights})` : "";
-  return element("td", `${percent(cell?.moved)}${words}`, "moved");
+// Models in order of the last radius that they withstand, and whether the first are more robust than all others: not
+// where they lead by one radius and, there, by less than CLOSE.
+function judge(all) {
+  const rights = all.map(({ right }) => right);
+  const [most, least] = [Math.max(...rights), Math.min(...rights)];
+  const at = (right) => rights.flatMap((other, place) => (other === right ? [place] : []));
+  const best = at(most);
+  const isSure = all.every((limit) => limit.isSure);
+  const margin = (place) => marginOf(cellOf(place, radii()[most]));
+  const close = isSure && most > 0 ? at(most - 1).filter((place) => Math.min(...best.map(margin)) - margin(place) < CLOSE) : [];
+  return { most, best, close, worst: at(least), isSure, isClaim: isSure && most > 0 && least < most && !close.length };
 }
 
-function headline(all, best, areSure) {
+// By how much the true class is likelier than any other, below zero for a wrong answer.
+function marginOf({ answers, truth }) {
+  return truth - Math.max(...answers.filter(([place]) => place !== view.label).map(([, share]) => share));
+}
+
+const isComparable = ({ weights }, natural, cell) => !OF_PREDICTED_CLASS.includes(weights) || natural?.prediction === cell?.prediction;
+
+function movedCell(model, natural, cell) {
+  if (!isAttacked()) return element("td", "\u2013", "moved");
+  const notes = model.weights === "attention" || typeof cell?.moved !== "number" ? [] : [model.weights];
+  if (notes.length && !isComparable(model, natural, cell)) notes.push("class changed");
+  return element("td", `${percent(cell?.moved)}${notes.length ? ` (${notes.join(", ")})` : ""}`, "moved");
+}
+
+function headline(all, { most, best, close, worst, isSure, isClaim }) {
   const names = (places) => list(places.map((place) => setup.models[place].name));
-  const at = (right) => all.flatMap((limit, place) => (limit.right === right ? [place] : []));
-  if (!areSure) return `PGD-${view.steps} on ${className(view.label)}: looking for the eps at which each model fails \u2026`;
-  if (best < 0) return `Every model is wrong without an attack: this ${className(view.label)} is seen as something else.`;
-  const winners = best === 0 ? "right, but without attack only" : `right up to ${ball(radii()[best])}`;
-  const worst = Math.min(...all.map(({ right }) => right));
-  const first = worst === best ? "" : ` First to fail: ${names(at(worst))}, ${failure(all[at(worst)[0]])}.`;
-  return `Most robust here: ${names(at(best))}, ${winners}.${first}${motion()}`;
+  if (!isSure) return `PGD-${view.steps} on ${className(view.label)}: looking for the eps at which each model fails \u2026`;
+  if (most < 0) return `Every model is wrong without an attack: this ${className(view.label)} is seen as something else.`;
+  if (most === 0) return `No model withstands ${ball(radii()[1])}. Right without an attack: ${names(best)}.`;
+  if (best.length === all.length) return `${names(best)}: right up to ${ball(radii()[most])}${all.length > 1 ? ", none further than another" : ""}.${motion()}`;
+  const winners = `${names(best)}, right up to ${ball(radii()[most])}`;
+  if (!isClaim) return `Too close to call: ${winners}, where ${names(close)} failed by less than ${100 * CLOSE} percentage points.${motion()}`;
+  return `Most robust here: ${winners}. First to fail: ${names(worst)}, ${failure(all[worst[0]])}.${motion()}`;
 }
 
 // Only what is alike is compared: attention where some model has it, else what stands in its place.
 function motion() {
   const kinds = setup.models.map(({ weights }) => weights);
-  const kind = kinds.find((name) => name === "attention") ?? kinds.find(Boolean);
-  const moved = setup.models.flatMap(({ name, weights }, place) => {
-    const share = cellOf(place, view.eps)?.moved;
-    return weights === kind && typeof share === "number" ? [{ name, share }] : [];
+  const kind = kinds.includes("attention") ? "attention" : kinds.find(Boolean);
+  const moved = setup.models.flatMap((model, place) => {
+    const [natural, cell] = [cellOf(place, "0"), cellOf(place, view.eps)];
+    const isAlike = model.weights === kind && typeof cell?.moved === "number" && isComparable(model, natural, cell);
+    return isAlike ? [{ name: model.name, share: cell.moved }] : [];
   });
-  if (!moved.length || view.eps === "0") return "";
+  if (!moved.length || !isAttacked()) return "";
   moved.sort((a, b) => b.share - a.share);
   const shown = moved.length > 2 ? [moved[0], moved.at(-1)] : moved;
-  return ` ${kind[0].toUpperCase()}${kind.slice(1)} moved at ${ball(view.eps)}: ${list(shown.map(({ name, share }) => `${percent(share)} in ${name}`))}.`;
+  const some = moved.length === setup.models.length ? "" : kind === "attention" ? ", of the models that have it" : ", of models whose class stays";
+  return ` ${kind[0].toUpperCase()}${kind.slice(1)} moved at ${ball(view.eps)}${some}: ${list(shown.map(({ name, share }) => `${percent(share)} in ${name}`))}.`;
 }
 
 // ---- how to get these numbers
@@ -694,7 +762,7 @@ async function saveView() {
     context.fillText(row, x, y);
   };
   const limitsOf = setup.models.map((_, model) => failure(limits(model)));
-  write(`${setup.dataset}, ${byId("caption").textContent}; ${ball(view.eps)}, PGD-${view.steps} on the ${view.loss}`, pad, pad + line, { bold: true, size: 18, room: canvas.width - 2 * pad });
+  write(`${setup.dataset}, ${byId("caption").textContent}; ${ball(view.eps)}, ${attackWords()}`, pad, pad + line, { bold: true, size: 18, room: canvas.width - 2 * pad });
   write(byId("headline").textContent, pad, pad + 2 * line, { room: canvas.width - 2 * pad });
   cards.forEach((card, place) => {
     const x = pad + place * width;
@@ -837,12 +905,13 @@ async function begin() {
   fill("class", setup.classes.map((name, place) => [place, name]), "any");
   fill("label", setup.classes.map((name, place) => [place, name]));
   fill("outcome", Object.entries(OUTCOMES).map(([name, { text }]) => [name, text]));
-  if (source !== live) {
-    byId("bring").hidden = true;
-    for (const name of ["norm", "steps", "loss", "rule"]) byId(name).disabled = true;
-  }
+  const isFixed = source !== live;
+  for (const part of document.querySelectorAll(".live")) part.hidden = isFixed;
+  byId("fixed").hidden = !isFixed;
+  byId("class-note").hidden = !setup.models.some(({ weights }) => OF_PREDICTED_CLASS.includes(weights));
   byId("doubts").textContent = setup.models.flatMap(({ name, doubts }) => doubts.map((doubt) => `In doubt, ${name}: ${doubt}`)).join(" ");
   Object.assign(view, { image: setup.first, norm: setup.norm, eps: setup.norms[setup.norm].eps, steps: setup.steps, loss: setup.losses[0], rule: setup.rules[0] });
+  showCounts();
   listen();
   await move({ image: view.image, ...readAddress() });
 }
