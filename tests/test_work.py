@@ -1,5 +1,6 @@
 """An analysis over a dataset: its rows, its independence of batches and stops, and what it refuses."""
 
+import hashlib
 import math
 import os
 import re
@@ -28,6 +29,7 @@ from interpret_robust.core.file_names import LONGEST
 from interpret_robust.core.interruption import Stopped
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
+from interpret_robust.datasets.corruptions import CORRUPTIONS
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.results import hdf5
 
@@ -484,14 +486,63 @@ def test_a_limit_that_the_split_does_not_reach_is_none(
     assert (whole.origin["limit"], fewer.origin["limit"]) == (None, size - 1)
 
 
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("a" * 40, "a" * 40),
+        ("a" * 41, f"{'a' * 24}_{digest('a' * 41)}"),
+        ("fog,snow,frost", "fog_snow_frost"),
+        (",".join(CORRUPTIONS), f"gaussian_noise_and_14_more_{digest(','.join(CORRUPTIONS))}"),
+        (
+            "indices:1111,2222,3333,4444,5555,6666,7777",
+            f"indices_1111_and_6_more_{digest('indices:1111,2222,3333,4444,5555,6666,7777')}",
+        ),
+    ],
+)
+def test_a_long_setting_is_its_first_item_a_count_and_a_digest(value: str, name: str) -> None:
+    assert named(Oddities(pick=value), 100) == f"odd-m-seed0-test-pick{name}-first100.h5"
+
+
+def test_each_list_of_an_analysis_gives_a_short_name_of_its_own() -> None:
+    """Every setting that is text, given as lists that differ in their last item alone."""
+    job = {"recipe": {"eps": 8 / 255, "norm": "linf"}, "attention": None}
+    lists = {
+        ("corruptions", "corruptions"): [",".join([*CORRUPTIONS][:count]) for count in (14, 13, 2)],
+        ("robustness", "pgd"): [",".join(map(str, range(1, count))) for count in (30, 40, 4)],
+        ("robustness", "cw"): [",".join(map(str, range(1, count))) for count in (30, 40, 4)],
+        ("gradient-maps", "select"): [f"indices:{','.join(map(str, range(10000, last)))}" for last in (10009, 10010)],
+    }
+    for (analysis, setting), values in lists.items():
+        entry = analyses.get(analysis)
+        settings = [entry.settings(**{setting: value}) for value in values]
+        names = [file_path(Path("nowhere"), entry, "m-seed0", job, "test", each, 200).name for each in settings]
+        assert len({*names}) == len(names) and max(map(len, names)) < 100, names
+        assert all(name.endswith("-first200.h5") for name in names)
+
+
+def test_a_file_with_a_long_list_in_its_name_is_still_read(tmp_path: Path) -> None:
+    settings, longest = Oddities(pick="indices:" + ",".join(map(str, range(30)))), "_".join(map(str, range(30)))
+    new = file_path(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7)
+    assert new.name == f"odd-m-test-pickindices_0_and_29_more_{digest(settings.pick)}-first7.h5"
+    old = tmp_path / f"odd-m-test-pickindices_{longest}-first7.h5"
+    old.touch()
+    assert file_path(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7) == old
+    new.touch()
+    assert file_path(tmp_path, oddity.ANALYSIS, "m", {}, "test", settings, 7) == new
+
+
 def test_a_file_name_is_never_too_long(odd: Dataset, odd_models: list[checkpoint.Checkpoint], tmp_path: Path) -> None:
-    longest = named(Oddities(pick="p" * (LONGEST - len("odd-m-seed0-test-pick"))))
-    assert longest == f"odd-m-seed0-test-pick{'p' * 179}.h5"
-    found = {named(Oddities(pick="p" * count + end)) for count in (180, 181, 5000) for end in "ab"}
-    found |= {named(Oddities(), model="m" * 500 + end) for end in "ab"}
+    longest = named(Oddities(), model="m" * (LONGEST - len("odd--test")))
+    assert longest == f"odd-{'m' * 191}-test.h5"
+    found = {named(Oddities(), model="m" * count + end) for count in (191, 192, 5000) for end in "ab"}
+    found |= {named(Oddities(pick="p" * 500), model="m" * 500 + end) for end in "ab"}
     assert len(found) == 8
     assert {len(name) for name in found} == {LONGEST + len(".h5")}
-    assert all(name.startswith(("odd-m-seed0-test-pickppp", "odd-mmm")) for name in found)
+    assert all(name.startswith("odd-mmm") for name in found)
     changed = {"settings": Oddities(pick="p" * 5000)}
     this = odd_work(odd_models, odd, tmp_path, **changed)
     assert content(this.run()) == content(this.path)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,31 +27,29 @@ def file_path(
 ) -> Path:
     """Return the file in `folder` of an analysis of a checkpoint of this job, by its old name where one is there.
 
-    What differs from the default settings is part of its name.
+    What differs from the default settings is part of its name; a long list is shortened there, see `_in_name`.
 
     `dataset` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
     where they are not the default ones; `recalibrate` is the kind of images that batch norm was recalibrated on.
     """
     resolved_settings, default = settings.resolve(job), type(settings)().resolve(job)
-    differences = [
-        f"{field.name.replace('_', '')}{_in_name(getattr(resolved_settings, field.name))}"
+    differences = {
+        field.name.replace("_", ""): getattr(resolved_settings, field.name)
         for field in fields(resolved_settings)
         if getattr(resolved_settings, field.name) != getattr(default, field.name)
-    ]
-    if readers:
-        differences.append(f"by{hashlib.sha256(' '.join(readers).encode()).hexdigest()[:6]}")
+    }
+    suffixes = [f"by{_digest(' '.join(readers))}"] if readers else []
     if recalibrate != "none":
-        differences.append(f"recalibrated_{recalibrate}")
-    parts = [
-        checkpoint,
-        dataset and f"on-{dataset}",
-        split,
-        *differences,
-        limit and f"first{limit}",
-    ]
-    end = "-".join(part for part in parts if part)
-    paths = [folder / f"{file_part(f'{name}-{end}')}.h5" for name in spellings(analysis.schema.name)]
-    return next((path for path in paths if path.exists()), paths[0])
+        suffixes.append(f"recalibrated_{recalibrate}")
+
+    def paths(in_name: Callable[[Any], str]) -> Iterator[Path]:
+        conditions = (f"{name}{in_name(value)}" for name, value in differences.items())
+        parts = [checkpoint, dataset and f"on-{dataset}", split, *conditions, *suffixes, limit and f"first{limit}"]
+        end = "-".join(part for part in parts if part)
+        return (folder / f"{file_part(f'{name}-{end}')}.h5" for name in spellings(analysis.schema.name))
+
+    choices = [*paths(_in_name), *paths(_whole)]  # names of older files hold a setting of any length
+    return next((path for path in choices if path.exists()), choices[0])
 
 
 def effective_limit(limit: int | None, split: Split) -> int | None:
@@ -62,10 +60,34 @@ def effective_limit(limit: int | None, split: Split) -> int | None:
     return None if limit is None or limit >= len(split) else limit
 
 
+LONGEST_TEXT, LONGEST_FIRST = 40, 24
+"""Characters of a setting in a file name, and of its first item where the whole is longer."""
+
+
 def _in_name(value: Any) -> str:
+    """Return a setting as its file is called: a long text is its first item, the count of others and a digest.
+
+    Example:
+        >>> _in_name("fog,snow"), _in_name("gaussian_noise,shot_noise,impulse_noise,defocus_blur")
+        ('fog_snow', 'gaussian_noise_and_3_more_e348cf')
+    """
+    text = _whole(value)
+    if len(text) <= LONGEST_TEXT:
+        return text
+    first, *rest = str(value).split(",")
+    count = f"_and_{len(rest)}_more" if rest else ""
+    return f"{_whole(first)[:LONGEST_FIRST]}{count}_{_digest(str(value))}"
+
+
+def _whole(value: Any) -> str:
+    """Return a setting with all its characters that a file name may have."""
     if isinstance(value, int):
         return str(int(value))
     return _number(value) if isinstance(value, float) else re.sub(r"[^\w.]+", "_", str(value))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:6]
 
 
 def _number(value: float) -> str:
