@@ -19,6 +19,8 @@ from command import Irt
 
 from interpret_robust import cli
 from interpret_robust.analyses.engine import validation
+from interpret_robust.cli.models import declaration_options
+from interpret_robust.cli.options import options
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import card as cards
@@ -101,7 +103,7 @@ def asked(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[st
 def card_of(name: str) -> Card:
     """The card that the command makes of a model's words."""
     found: list[Any] = []
-    command = click.command()(cli.options.options(cli.models.declaration_options)(lambda **given: found.append(given)))
+    command = click.command()(options(declaration_options)(lambda **given: found.append(given)))
     command.main([*MODELS[name], "--dataset", "cifar10"], standalone_mode=False)
     (given,) = found
     given.pop("dataset")

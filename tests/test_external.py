@@ -183,13 +183,13 @@ def test_a_card_read_back_can_be_asked_for_again(tmp_path: Path) -> None:
 def test_the_words_of_a_card_are_the_options_that_give_it() -> None:
     import click
 
-    from interpret_robust import cli
+    from interpret_robust.cli.options import card_options
 
     found: list[Card] = []
 
     @click.command()
     @click.option("--model")
-    @cli.options.card_options
+    @card_options
     def command(model: str, **card: Any) -> None:
         held = reference(model, **card)
         assert isinstance(held, Card)

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from networks import Linear
 from torch import Tensor, nn
 
-from interpret_robust import cli
 from interpret_robust.analyses import gradient_maps
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.analyses.gradient_maps import (
@@ -31,6 +30,7 @@ from interpret_robust.analyses.gradient_maps import (
 )
 from interpret_robust.attribution.gradients import SOURCES, gradient_map, random_targets
 from interpret_robust.attribution.scale_rules import RULES
+from interpret_robust.cli.analysis import analysis_command
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
@@ -280,7 +280,7 @@ def test_the_table_shows_the_views_that_were_asked_for(half_blind: Result) -> No
     for place, rule in enumerate(RULES):
         share = 100 * half_blind["per_image/contrast"][:, place].mean()
         assert table_row(half_blind)[f"{rule}: contrast"].startswith(f"{share:.1f} % [")
-    options = {name for option in cli.analysis.analysis_command("gradient-maps", "irt").params for name in option.opts}
+    options = {name for option in analysis_command("gradient-maps", "irt").params for name in option.opts}
     assert options >= {"--clip", "--raw", "--source", "--target", "--select", "--seed"}
 
 

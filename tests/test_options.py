@@ -1,13 +1,17 @@
 """What the help of an analysis knows without importing it."""
 
+import subprocess
 import sys
 
+import click
 import make_options
 import pytest
 from click.testing import CliRunner
 
 from interpret_robust import analyses, cli
 from interpret_robust.analyses.engine.options import FILE, describe, options_of
+from interpret_robust.cli.analysis import SECTIONS, analysis_command
+from interpret_robust.cli.groups import COMMANDS, SHORTCUTS
 
 
 def test_the_file_holds_what_the_analyses_take() -> None:
@@ -18,10 +22,10 @@ def test_the_file_holds_what_the_analyses_take() -> None:
 
 def test_each_option_of_an_analysis_stands_in_one_section_of_its_help() -> None:
     text = CliRunner().invoke(cli.irt, ["evaluate", "--help"]).output
-    titles = ["Question:", *(f"{title}:" for title in cli.analysis.SECTIONS)]
+    titles = ["Question:", *(f"{title}:" for title in SECTIONS)]
     places = [text.index(title) for title in titles]
     assert places == sorted(places)
-    command = cli.analysis.analysis_command("robustness", "irt evaluate")
+    command = analysis_command("robustness", "irt evaluate")
     options = [option.opts[-1] for option in command.params if option.opts[-1].startswith("--")]
     assert sorted(options) == sorted(word for word in set(options) if f"\n  {word} " in text or f", {word} " in text)
     assert text.index("--device") > text.index("Output and machine:") > text.index("--weights")
@@ -35,3 +39,29 @@ def test_help_is_the_same_whether_or_not_torch_is_there(words: list[str], monkey
         if name.partition(".")[0] == "torch":
             monkeypatch.setitem(sys.modules, name, None)
     assert CliRunner().invoke(cli.irt, [*words, "--help"]).output == before
+
+
+def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
+    context = click.Context(cli.irt)
+    for section in COMMANDS.values():
+        for name, (module, sentence) in section.items():
+            command = cli.irt.get_command(context, name)
+            assert command is not None and command.name == name and command.callback is not None
+            assert command.callback.__module__ == f"interpret_robust.cli.{module}"
+            expected = analyses.about(SHORTCUTS[name]) if name in SHORTCUTS else command.get_short_help_str(limit=500)
+            assert sentence == expected
+
+
+IMPORTED = """
+import sys
+from interpret_robust import cli
+cli.irt(["--help"], standalone_mode=False)
+print(sorted(name for name in sys.modules if name.startswith("interpret_robust")), file=sys.stderr)
+"""
+
+
+def test_help_of_irt_imports_no_command() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True)
+    names = ["", ".cli", ".cli.groups", ".core", ".core.errors", ".core.openmp"]
+    assert done.stderr.strip() == str([f"interpret_robust{name}" for name in names])
+    assert "Whole studies:" in done.stdout and "Traceback" not in done.stdout

@@ -12,9 +12,10 @@ import pytest
 from attack_files import random
 from make_golden import file_of
 
-from interpret_robust import analyses, cli
+from interpret_robust import analyses
 from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.printing import text_of
+from interpret_robust.cli.analysis import analysis_command
 from interpret_robust.results import attack_tables, hdf5
 from interpret_robust.results.tables import FORMS, Table, render, to_latex, with_caption
 
@@ -169,7 +170,5 @@ def test_a_table_says_the_attack_under_it_or_in_each_row_where_models_differ_in_
 
 
 def test_the_commands_offer_every_form() -> None:
-    (option,) = [
-        one for one in cli.analysis.analysis_command("robustness", "irt evaluate").params if one.name == "form"
-    ]
+    (option,) = [one for one in analysis_command("robustness", "irt evaluate").params if one.name == "form"]
     assert tuple(option.type.choices) == FORMS  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """The command `irt`: options in, one call, a table out. Torch is imported only inside commands.
 
-`options` holds what commands share, `groups` the help of `irt`; each other module is a group of commands. `irt analyze
-NAME` computes what `analyses/NAME.py` says; `irt evaluate` is `irt analyze robustness` under a name of its own.
+`groups` lists the commands and where each is; `options` holds what they share; each other module is a group of
+commands, imported when one of them is typed. `irt analyze NAME` computes what `analyses/NAME.py` says; `irt evaluate`
+is `irt analyze robustness` under a name of its own.
 """
 
 import os
@@ -10,14 +11,13 @@ from typing import NoReturn
 
 import click
 
-from interpret_robust.cli import analysis, data, explain, explore, files, models, pictures, study, training
 from interpret_robust.cli.groups import SHORTCUTS, ShortcutGroup
-from interpret_robust.cli.options import with_examples
 from interpret_robust.core import openmp
 from interpret_robust.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, UserError, on_one_line
 
 EXAMPLES = (
-    "irt reproduce quick\n"
+    "\b\nExamples:\n"
+    "  irt reproduce quick\n"
     "  irt train at-att --dataset cifar10 --arch narrow --recipe paper\n"
     "  irt analyze attention-rank"
 )
@@ -25,9 +25,7 @@ ON_ALL_RANKS = ("train", "analyze", "reproduce", *SHORTCUTS)
 """The commands that all processes that torchrun started run together."""
 
 
-@click.group(
-    cls=ShortcutGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=with_examples(EXAMPLES)
-)
+@click.group(cls=ShortcutGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; works anywhere on the line.")
 @click.version_option(package_name="interpret-robust", message="%(prog)s %(version)s")
 @click.pass_context
@@ -41,15 +39,6 @@ def irt(context: click.Context, debug: bool) -> None:  # noqa: ARG001
     """
     if _is_later("RANK") and context.invoked_subcommand not in ON_ALL_RANKS:
         context.exit()
-
-
-for _command in (
-    *(study.reproduce, study.plan, study.audit, study.flags, pictures.report),
-    *(training.train, training.recipes, analysis.analyze, pictures.figure, explore.explore, explain.explain),
-    *(data.data, models.model, models.checkpoints, files.verify),
-    *(files.show, files.validate, files.export),
-):
-    irt.add_command(_command)
 
 
 def _is_later(rank: str) -> bool:

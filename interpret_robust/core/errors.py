@@ -1,6 +1,5 @@
 """Errors that a user can mend, and the sentences that say how."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -88,6 +87,8 @@ def close_quotes(text: str) -> str:
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """Return the error for a name that is not among `choices`, with the nearest one if there is any."""
+    import difflib  # which most commands do not need
+
     names = sorted(choices)
     by_lower_case = {choice.lower(): choice for choice in reversed(names)}
     matches = [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=1)]
