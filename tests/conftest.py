@@ -31,12 +31,6 @@ LONG = ("test_readme", "test_ranks", "test_docs", "test_any_model", "test_workfl
 """Files with the longest tests, which begin first: none of them is still running alone when all others have ended."""
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than cores: many tests wait for processes that they have started."""
-    return process_pool.cores() + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of LONG first, each file's in its order."""
     places = {name: place for place, name in enumerate(LONG)}
