@@ -321,7 +321,7 @@ def test_cells_and_slider_have_numbers_and_a_click_on_a_cell_chooses_it(
     begin(window, page.as_uri())
     assert window.value(NUMBERS.format("#ticks span")) == ["0", "8", "16"]
     assert window.value(NUMBERS.format("#summary .strip i")) == 2 * ["0", "8", "16"]
-    assert window.value("[byId('unit').innerText, byId('strip-unit').innerText]") == ["/255", ", in /255"]
+    assert window.value("[byId('unit').innerText, byId('strip-unit').innerText]") == ["/255", " in /255"]
     window.value("document.querySelectorAll('#summary .strip i')[2].click(); 0")
     wait(window, f"view.eps === '16/255' && {IS_DRAWN}")
     assert rows(window) == expected_rows(explorer, "0", 16 / 255)
@@ -343,6 +343,10 @@ def test_without_an_attack_the_table_shows_none(window: Page, page: Path, explor
     slide(window, 0)
     natural = [row[:2] for row in expected_rows(explorer, "0", 8 / 255)]
     assert rows(window) == [[*row, "no attack", "\u2013"] for row in natural]
+    counts = "[...byId('outcome').options].filter((one) => one.disabled).map((one) => [one.value, one.text.slice(-3)])"
+    assert [[name, "(0)"] for name in ("split", "withstood", "broken")] == [
+        pair for pair in window.value(counts) if pair[0] not in ("natural", "mistaken")
+    ]
     captions = window.value(NUMBERS.format("#cards figcaption"))
     assert [text.split(",")[0].split(" ")[0] for text in captions] == 2 * ["natural", "gradient"]
 
@@ -395,6 +399,8 @@ def test_grad_cam_is_compared_where_the_class_stays_and_attention_alone_is_named
     begin(window, page.as_uri())
     share = window.value("percent(cellOf(1, view.eps).moved)")
     motion = window.value("motion()")
+    note = "In its place stands Grad-CAM of the predicted class where a model has no attention:"
+    assert window.value("byId('class-note').textContent").startswith(note)
     assert motion == f" Attention moved at eps 8/255, of the models that have it: {share} in at-att."
     words = "movedCell({weights: '%s'}, {prediction: 1}, {prediction: %d, moved: 0.28}).textContent"
     assert window.value(words % ("Grad-CAM", 1)) == "28\u00a0% (Grad-CAM)"

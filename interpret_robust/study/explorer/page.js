@@ -242,6 +242,9 @@ async function find(step, start = isOwn() ? -1 : Number(view.image)) {
   }
 }
 
+// Nothing withstands, or fails under, an attack that there is not.
+const isAsked = ({ needs }) => isAttacked() || !needs.includes("eps");
+
 async function fits(outcome, image, signal) {
   const subject = { image: String(image), label: setup.labels[image] };
   tell(`looking at image ${image}`);
@@ -250,7 +253,7 @@ async function fits(outcome, image, signal) {
     if (outcome.needs.includes(name)) await compute(eps, signal, { quiet: true, subject });
     answers[name] = (store.get(keyOf(eps, subject)) ?? []).map(({ prediction }) => prediction === subject.label);
   }
-  return !signal.aborted && outcome.fits(answers["0"], answers.eps);
+  return !signal.aborted && isAsked(outcome) && outcome.fits(answers["0"], answers.eps);
 }
 
 // ---- what is drawn
@@ -277,13 +280,13 @@ const isOwn = () => !/^\d+$/.test(view.image);
 function showScale() {
   byId("ticks").replaceChildren(...radii().map((_, place) => element("span", numberAt(place))));
   byId("unit").textContent = unit();
-  byId("strip-unit").textContent = unit() && `, in ${unit()}`;
+  byId("strip-unit").textContent = unit() && ` in ${unit()}`;
 }
 
 // How many images each class and each outcome leave beside the other filter; of outcomes only where all are known.
 function showCounts() {
   const answers = source.answers && setup.labels.map((_, image) => ["0", view.eps].map((eps) => source.answers(image, eps)));
-  const hasOutcome = (name, image) => !answers || OUTCOMES[name].fits(...answers[image]);
+  const hasOutcome = (name, image) => !answers || (isAsked(OUTCOMES[name]) && OUTCOMES[name].fits(...answers[image]));
   const hasClass = (name, image) => name === "" || setup.labels[image] === Number(name);
   const images = setup.labels.map((_, image) => image);
   const tally = new Map();
@@ -312,7 +315,7 @@ function showControls() {
   if (source.answers) showCounts();
   byId("none").textContent = "";
   byId("fixed").textContent = `${attackWords()}, gradient scale ${view.rule}; irt explore changes them.`;
-  byId("basis").textContent = isAttacked() ? `It rests on ${attackWords()}, this one image.` : "";
+  byId("basis").textContent = `It rests on ${attackWords()}, this one image.`;
   byId("truth").hidden = !isOwn();
   byId("caption").textContent = isOwn() ? `your image, as ${className(view.label)}` : `image ${Number(view.image) + 1} of ${setup.labels.length} (index ${view.image}): ${className(view.label)}`;
   byId("photo").setAttribute("aria-label", byId("caption").textContent);
@@ -619,7 +622,7 @@ function strip(known, failureText) {
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", `fails ${failureText}`);
   known.forEach((right, place) => {
-    const part = element("i", numberAt(place), right === null ? "" : right ? "right" : "wrong");
+    const part = element("i", numberAt(place).replace(/^0\./, "."), right === null ? "" : right ? "right" : "wrong");
     if (radii()[place] === view.eps) part.classList.add("now");
     part.title = `${ball(radii()[place])}: ${right === null ? "not computed yet" : right ? "right" : "wrong"}`;
     part.addEventListener("click", () => move({ eps: radii()[place] }));
@@ -908,7 +911,8 @@ async function begin() {
   const isFixed = source !== live;
   for (const part of document.querySelectorAll(".live")) part.hidden = isFixed;
   byId("fixed").hidden = !isFixed;
-  byId("class-note").hidden = !setup.models.some(({ weights }) => OF_PREDICTED_CLASS.includes(weights));
+  const stands = OF_PREDICTED_CLASS.filter((kind) => setup.models.some(({ weights }) => weights === kind));
+  if (stands.length) byId("class-note").textContent = `In its place stands ${list(stands)} of the predicted class where a model has no attention: no share can be compared once that class changes.`;
   byId("doubts").textContent = setup.models.flatMap(({ name, doubts }) => doubts.map((doubt) => `In doubt, ${name}: ${doubt}`)).join(" ");
   Object.assign(view, { image: setup.first, norm: setup.norm, eps: setup.norms[setup.norm].eps, steps: setup.steps, loss: setup.losses[0], rule: setup.rules[0] });
   showCounts();
