@@ -77,11 +77,46 @@ def test_a_csv_of_numbers_is_for_tests_and_a_file_names_its_classes(tmp_path: Pa
         ("file,label,split", ["p/0.png", "1", "tset"], "line 2: the split is 'tset'"),
         ("file,label,split", ["p/0.png", "1", "train"], "has training pictures but no test"),
         ("file,label,mask", ["p/0.png", "1", "m/9.png"], "1 of 1 masks are missing, the first is .*m/9.png"),
+        ("file,label", ["p/0", "1.png", "ant"], "line 2: 3 cells, and 2 columns: put quotes around a name"),
+        ("file,label,label", ["p/0.png", "ant", "bee"], "has the column label more than once: leave one"),
+        ("file,label", ["p/0.png\0", "ant"], "1 of 1 files are missing"),
+        ("file,label", ["p/0.png", "1.0"], "has the label '1.0': numbers of classes are whole, from 0 to 99999"),
+        ("file,label", ["p/0.png", "-1"], "has the label '-1': numbers of classes are whole"),
+        ("file,label", ["p/0.png", "3000000000"], "has the label '3000000000': numbers of classes are whole"),
     ],
 )
 def test_a_csv_of_another_form_is_refused(header: str, row: list[str], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         load(str(write_list(tmp_path / "list.csv", [row], header)))
+
+
+def test_a_csv_of_no_rows_and_one_that_names_a_picture_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"list.csv lists no pictures"):
+        load(str(write_list(tmp_path / "list.csv", [])))
+    rows = [["p/0.png", "ant"], ["p/1.png", "bee"], ["p/0.png", "bee"]]
+    with pytest.raises(UserError, match=r"list.csv, line 4: p/0.png is listed a second time"):
+        load(str(write_list(tmp_path / "list.csv", rows, "file,label")))
+    (tmp_path / "list.csv").write_text("file,label\np/0.png,ant\n", "utf-16")
+    with pytest.raises(UserError, match=r"cannot be read as CSV .*: save it as comma-separated UTF-8"):
+        load(str(tmp_path / "list.csv"))
+
+
+def test_a_csv_of_another_program_has_the_same_pictures_and_labels(tmp_path: Path) -> None:
+    write_list(tmp_path / "list.csv", [])
+    (tmp_path / "p" / 'a "b", c.png').write_bytes(png(PIXELS[2]))
+    lines = [
+        "File, Split, Label",
+        'p/0.png, Train, "bee"',
+        '"p/a ""b"", c.png", Testing, bee',
+        "",
+        "p/1.png,TRAIN,ant,",
+    ]
+    (tmp_path / "list.csv").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    data = load(str(tmp_path / "list.csv"))
+    assert data.class_names == ("ant", "bee")
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([1, 0], [1])
+    np.testing.assert_array_equal(data.train.images[:], PIXELS[:2])
+    np.testing.assert_array_equal(data.test.images[:], PIXELS[[2]])
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

@@ -5,7 +5,8 @@
     images/2.jpg,dog,test,masks/2.png
 
 Columns x0, y0, x1, y1 in the place of `mask` are a box around the object: pixels from x0 up to x1, without x1, and from
-y0 up to y1. Paths are relative to the folder of the CSV file. Labels are names of classes, or whole numbers from 0 on.
+y0 up to y1. Paths are relative to the folder of the CSV file, and each is listed
+once. Labels are names of classes, or whole numbers from 0 on.
 """
 
 import csv
@@ -46,36 +47,60 @@ def list_csv(path: Path) -> Listings:
 def _rows(path: Path) -> list[Row]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.DictReader(file, strict=True)
-            names = _columns(path, lines.fieldnames or ())
-            rows = [{column: (line[name] or "").strip() for column, name in names.items()} for line in lines]
+            lines = csv.reader(file, strict=True, skipinitialspace=True)
+            columns = _columns(path, header := next(lines, []))
+            rows: dict[str, Row] = {}
+            for cells in filter(None, lines):
+                if any(cells[len(header) :]):
+                    raise UserError(
+                        f"{path}, line {lines.line_num}: {len(cells)} cells, and {len(header)} columns: put quotes "
+                        "around a name with a comma."
+                    )
+                row = {column: "".join(cells[place : place + 1]).strip() for column, place in columns.items()}
+                _check_row(f"{path}, line {lines.line_num}", row)
+                if row["file"] in rows:
+                    raise UserError(
+                        f"{path}, line {lines.line_num}: {row['file']} is listed a second time: a picture has one line."
+                    )
+                rows[row["file"]] = row
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV ({error}).") from error
-    known_words = {word for words in SPLITS.values() for word in words}
-    for number, row in enumerate(rows, 2):
-        if not row["file"] or not row["label"]:
-            raise UserError(f"{path}, line {number}: a file and a label are needed.")
-        if row.get("split", "test") not in known_words:
-            raise UserError(f"{path}, line {number}: the split is '{row['split']}', and must be train, test or val.")
-    return rows
+        raise UserError(f"{path} cannot be read as CSV ({error}): save it as comma-separated UTF-8.") from error
+    if not rows:
+        raise UserError(f"{path} lists no pictures: a line for each is needed below the first.")
+    return list(rows.values())
 
 
-def _columns(path: Path, header: Sequence[str]) -> Row:
-    """Return the name that each column of COLUMNS has in a header. Raises UserError where one is missing."""
-    names = {
-        column: name for column, choices in COLUMNS.items() if (name := next((n for n in header if n in choices), None))
+def _check_row(line: str, row: Row) -> None:
+    """Write the split in lower case. Raises UserError for a row without file or label, or with a strange split."""
+    if not row["file"] or not row["label"]:
+        raise UserError(f"{line}: a file and a label are needed.")
+    if "split" in row:
+        row["split"] = row["split"].lower()
+        if not any(row["split"] in words for words in SPLITS.values()):
+            raise UserError(f"{line}: the split is '{row['split']}', and must be train, test or val.")
+
+
+def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
+    """Return the place of each column of COLUMNS in a header. Raises UserError where one is missing or there twice."""
+    own_names = [name.strip().lower() for name in header]
+    places = {
+        column: own_names.index(name)
+        for column, choices in COLUMNS.items()
+        if (name := next((n for n in own_names if n in choices), None))
     }
-    if not {"file", "label"} <= names.keys():
+    if twice := [own_names[place] for place in places.values() if own_names.count(own_names[place]) > 1]:
+        raise UserError(f"{path} has the column {twice[0]} more than once: leave one.")
+    if not {"file", "label"} <= places.keys():
         raise UserError(
             f"{path} begins with the columns {', '.join(header) or 'of nothing'}: a first line such as file,label is "
             "needed, and split and mask may follow."
         )
-    corners = [corner for corner in CORNERS if corner in names]
-    if corners and (len(corners) < len(CORNERS) or "mask" in names):
+    corners = [corner for corner in CORNERS if corner in places]
+    if corners and (len(corners) < len(CORNERS) or "mask" in places):
         raise UserError(
             f"{path} has the columns {', '.join(header)}: a box needs all of {', '.join(CORNERS)}, and no mask."
         )
-    return names
+    return places
 
 
 def _listing(path: Path, rows: Sequence[Row]) -> LabeledPictures:

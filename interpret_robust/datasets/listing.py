@@ -1,7 +1,7 @@
 """What a source of pictures lists before any is decoded, and how listings become a dataset."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,12 @@ MOST_NAMED = 3
 
 
 VALIDATION = ("val", "valid", "validation")
-SPLITS = {"train": ("train", "training"), "test": ("test", *VALIDATION), "val": VALIDATION}
-"""What each split is called in folders and files, of which the first that is there is taken."""
+TEST = ("test", "testing")
+SPLITS = {"train": ("train", "training"), "test": (*TEST, *VALIDATION), "val": VALIDATION}
+"""What each split is called in folders and files, in either case, of which the first that is there is taken."""
+
+LONGEST_NUMBER = 5
+"""Digits of the number of a class: names are made up to the highest."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,14 @@ def listings_of(
     """Return listings of pictures with labels that are text or numbers.
 
     Names of classes are `class_names` of the numbers, else the texts in sorted order, or `class 0` and so on where all
-    are whole numbers. Raises UserError for a label that has no name, and without test pictures.
+    are whole numbers. Raises UserError for a label that has no name, for numbers that are not whole, and without test
+    pictures.
     """
     if "test" not in splits:
         raise UserError(f"{source} has training pictures but no test or validation pictures: add some.")
     texts = {part: [str(label).strip() for label in labels] for part, (_, labels, _) in splits.items()}
     every_text = {text for part in texts.values() for text in part}
-    if class_names is None and not all(text.isascii() and text.isdigit() for text in every_text):
+    if class_names is None and not _are_numbers(source, every_text):
         class_names = sorted(every_text)
         numbers = {name: number for number, name in enumerate(class_names)}
     else:
@@ -66,11 +71,29 @@ def listings_of(
         numbers |= {text: int(text) for text in every_text if text.isdigit() and int(text) < len(class_names)}
     if strange := sorted(every_text - numbers.keys()):
         raise UserError(f"{source} has the label '{strange[0]}', and {len(class_names)} classes, 0 to one less.")
-    listings = {
-        part: partial(Listing, pictures, np.array([numbers[text] for text in texts[part]], np.int64), masks)
-        for part, (pictures, _, masks) in splits.items()
-    }
+    labels = {part: np.array([numbers[text] for text in texts[part]], np.int64) for part in splits}
+    listings = {part: partial(Listing, pictures, labels[part], masks) for part, (pictures, _, masks) in splits.items()}
     return Listings(tuple(class_names), listings)
+
+
+def _are_numbers(source: Path, texts: Collection[str]) -> bool:
+    """Return whether labels are numbers of classes. Raises UserError for numbers that are not whole, from 0 on."""
+    if not all(map(_is_number, texts)):
+        return False
+    if strange := sorted(text for text in texts if not text.isdigit() or len(text.lstrip("0")) > LONGEST_NUMBER):
+        raise UserError(
+            f"{source} has the label '{strange[0]}': numbers of classes are whole, from 0 to {10**LONGEST_NUMBER - 1}, "
+            "such as 1, and names are text."
+        )
+    return True
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isascii()
 
 
 def split_words(is_there: Callable[[str], bool]) -> dict[str, str]:
@@ -79,7 +102,7 @@ def split_words(is_there: Callable[[str], bool]) -> dict[str, str]:
     Validation pictures are the test split where there is no other, and only else a split of their own.
     """
     words = {part: word for part, words in SPLITS.items() if (word := next(filter(is_there, words), None))}
-    return words if words.get("test") == "test" else {part: word for part, word in words.items() if part != "val"}
+    return words if words.get("test") in TEST else {part: word for part, word in words.items() if part != "val"}
 
 
 def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:

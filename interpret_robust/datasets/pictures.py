@@ -82,7 +82,7 @@ class Files:
 def _length(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # the latter for a name that no file can have
         return 0
 
 
