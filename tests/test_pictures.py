@@ -282,6 +282,10 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
         ({}, "holds no pictures in a folder a class"),
         ({"1.jpg": b""}, "holds no pictures in a folder a class"),
         ({"train/a/1.jpg": b""}, r"has train/ but no test/ or val/ beside it"),
+        (
+            {"training_set/a/1.jpg": b"", "test_set/a/1.jpg": b""},
+            "has the subfolders test_set, training_set, which name splits and not classes: call them train",
+        ),
     ],
 )
 def test_other_folders_are_refused(layout: dict[str, bytes], sentence: str, tmp_path: Path) -> None:
@@ -290,6 +294,39 @@ def test_other_folders_are_refused(layout: dict[str, bytes], sentence: str, tmp_
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize(("first", "second"), [("Train", "Test"), ("Training", "Testing"), ("TRAIN", "Val")])
+def test_splits_may_be_written_in_capitals(first: str, second: str, tmp_path: Path) -> None:
+    fill(tmp_path / first, {"a": 2, "b": 1})
+    fill(tmp_path / second, {"b": 2})
+    data = load(f"{tmp_path}?size=16")
+    assert data.class_names == ("a", "b")
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 0, 1], [1, 1])
+
+
+def test_hidden_files_and_folders_are_no_pictures_and_no_classes(photos: Path) -> None:
+    before = load(f"{photos}?size=16").test
+    for name in ("cat/._00.jpg", "._cat", "cat/.DS_Store", "__MACOSX/cat/._00.jpg", ".thumbnails/x.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(b"no picture")
+    data = load(f"{photos}?size=16")
+    assert data.class_names == ("Ant", "cat", "dog") and data.test.sha256 == before.sha256
+
+
+def test_pictures_of_every_ending_are_read_and_one_that_cannot_be_is_named(tmp_path: Path) -> None:
+    colors = np.random.default_rng(3).integers(0, 256, (1, 5, 3), np.uint8)
+    image = Image.fromarray(np.tile(colors, (4, 1, 1)))
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "1.GIF")
+    image.save(tmp_path / "a" / "2.jfif", "JPEG")
+    data = load(str(tmp_path))
+    np.testing.assert_array_equal(data.test.images[0], np.asarray(image))
+    with Image.open(tmp_path / "a" / "2.jfif") as second:
+        np.testing.assert_array_equal(data.test.images[1], np.asarray(second))
+    (tmp_path / "a" / "3.heic").write_bytes(b"no picture that can be read")
+    with pytest.raises(UserError, match=r"1 of 3 pictures are damaged, a/3\.heic \(no picture\)"):
+        _ = load(str(tmp_path)).test
 
 
 def damage(photos: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""A folder of pictures, a subfolder a class, as torchvision's `ImageFolder` reads it.
+"""A folder of pictures, a subfolder a class, as torchvision's `ImageFolder` reads it, but for what is hidden.
 
 FOLDER/train/CLASS/*.jpg, FOLDER/test/CLASS/*.jpg   two splits; where there is no test/, val/ or validation/ is taken,
                                                     and else it is a third, `val`
@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets.listing import Listing, Listings, split_words
-from interpret_robust.datasets.pictures import Files, Pictures, check_sizes
+from interpret_robust.datasets.listing import Listing, Listings, split_word, split_words
+from interpret_robust.datasets.pictures import ENDINGS, Files, Pictures, check_sizes
 
 MASKS = "masks"
+ARCHIVE_REST = "__MACOSX"
+"""What macOS leaves beside the folder in a zip file."""
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
@@ -25,8 +27,8 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
     Raises UserError where there are training images alone.
     """
-    words = split_words(lambda word: (folder / word).is_dir())
-    folders = {part: folder / word for part, word in words.items()}
+    paths = {name.lower(): folder / name for name in _subfolders(folder)}
+    folders = {part: paths[word] for part, word in split_words(lambda word: word in paths).items()}
     if folders and "test" not in folders:
         raise UserError(f"{folder} has {folders['train'].name}/ but no test/ or val/ beside it: add one of them.")
     return folders or {"test": folder}
@@ -50,33 +52,46 @@ def list_folder(folder: Path) -> Listings:
 
 def has_classes(folder: Path) -> bool:
     """Return whether a folder, or one of its splits, has a subfolder with a picture in it."""
-    from torchvision.datasets.folder import is_image_file
-
     return any(
-        is_image_file(name)
+        is_picture(name)
         for path in split_folders(folder).values()
         for class_name in _subfolders(path)
-        for _, _, names in os.walk(path / class_name)
+        for _, _, names in os.walk(path / class_name, followlinks=True)
         for name in names
     )
 
 
+def is_picture(path: str) -> bool:
+    """Return whether a file is taken for a picture, by its ending; hidden ones, such as macOS's ._1.jpg, are not."""
+    return path.lower().endswith(ENDINGS) and not Path(path).name.startswith(".")
+
+
 def _subfolders(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name != MASKS))
+    """Return the names of subfolders in sorted order, without masks and those of a system, such as .git."""
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".") and name not in (MASKS, ARCHIVE_REST)))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    """Return the names of the classes. Raises UserError where there is none."""
+    """Return the names of the classes.
+
+    Raises UserError where there is none, and where all are called as splits are, such as training_set and test_set.
+    """
     if names := _subfolders(folder):
+        if len(names) > 1 and all(map(split_word, names)):
+            raise UserError(
+                f"{folder} has the subfolders {', '.join(names)}, which name splits and not classes: call them train, "
+                "test and val."
+            )
         return names
     raise UserError(f"{folder} has no subfolders: pictures lie in a folder a class, such as {folder}/cat/1.jpg.")
 
 
 def _list_split(folder: Path, split: Path, class_names: Sequence[str]) -> Listing:
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+    from torchvision.datasets.folder import make_dataset
 
     numbers = {name: number for number, name in enumerate(class_names)}
-    pairs = make_dataset(str(split), numbers, IMG_EXTENSIONS, allow_empty=True)
+    pairs = make_dataset(str(split), numbers, is_valid_file=is_picture, allow_empty=True)
     names = [os.path.relpath(path, folder) for path, _ in pairs]
     labels = np.fromiter((label for _, label in pairs), np.int64, len(pairs))
     files = Files.list(folder, names)

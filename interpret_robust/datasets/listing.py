@@ -110,7 +110,7 @@ def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
 
     Validation files are test files where there are no others. Raises UserError where only some name a split.
     """
-    words = {path: _split_word(path) for path in paths}
+    words = {path: split_word(path.name) or split_word(path.parent.name) for path in paths}
     if not any(words.values()):
         return {"test": list(paths)}
     if strange := [path for path, word in words.items() if word is None]:
@@ -121,10 +121,15 @@ def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
     return {part: [path for path in paths if words[path] == word] for part, word in chosen_words.items()}
 
 
-def _split_word(path: Path) -> str | None:
-    every_word = {name for names in SPLITS.values() for name in names}
-    candidates = (re.split(r"[-_.\d]", path.name.lower())[0], path.parent.name.lower())
-    return next((word for word in candidates if word in every_word), None)
+def split_word(name: str) -> str | None:
+    """Return the word of SPLITS that a name begins with, in either case, None for another name.
+
+    Example:
+        >>> split_word("Test_set"), split_word("tests")
+        ('test', None)
+    """
+    word = re.split(r"[-_. \d]", name.lower())[0]
+    return word if any(word in words for words in SPLITS.values()) else None
 
 
 def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:

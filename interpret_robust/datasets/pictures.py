@@ -215,6 +215,12 @@ def check_sizes(pictures: Pictures, masks: Pictures, beginning: str) -> None:
             )
 
 
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".heic", ".heif"),
+)
+"""What names of pictures end with, in either case; one that this PIL cannot read counts as damaged."""
+
 ENDS = {"JPEG": (2, b"\xff\xd9"), "PNG": (12, b"\0\0\0\0IEND\xaeB`\x82")}
 """How many bytes the end of a whole file has, by format, and which."""
 
