@@ -231,6 +231,11 @@ def test_masks_of_tars_that_do_not_fit_are_refused(masks: dict[str, bytes], sent
     [
         ({"1.png": b"", "2.cls": b"1"}, "the picture 1 has no 1.cls beside it"),
         ({"1.png": b"no picture", "1.cls": b"0"}, r"1 of 1 pictures are damaged, bad.tar/1 \(no picture\)"),
+        (
+            {"1.png": png(PIXELS[0]), "1.cls": b"1", "3.heif.txt": b"", "2.cls": b"1"},
+            r"bad\.tar: 1 labels have no picture that can be read here, the first is 2\.cls",
+        ),
+        ({"1.png": b"", "1.jpg": b"", "1.cls": b"1"}, "the key 1 has two pictures, masks or labels"),
         (None, "is no tar file that can be read, uncompressed"),
     ],
 )
@@ -239,6 +244,22 @@ def test_other_tars_are_refused(content: dict[str, bytes] | None, sentence: str,
     path.write_bytes(b"no tar at all") if content is None else write_tar(path, content)
     with pytest.raises(UserError, match=sentence):
         _ = load(str(path)).test
+
+
+def test_a_tar_that_was_cut_between_two_samples_is_refused(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", samples(range(4)))
+    with tarfile.open(path) as tar:
+        offset = tar.getmembers()[4].offset
+    path.write_bytes(path.read_bytes()[:offset])
+    with pytest.raises(UserError, match=r"uncompressed .the blocks of zeros at its end are missing"):
+        load(str(path))
+
+
+def test_tars_hold_pictures_of_other_formats(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[1]).save(buffer, "WEBP", lossless=True)
+    members = {"0.PNG": png(PIXELS[0]), "0.cls": b"2", "1.webp": buffer.getvalue(), "1.cls": b"0"}
+    check(load(str(write_tar(tmp_path / "x.tar", members))).test, slice(2))
 
 
 def feature_metadata() -> dict[bytes, bytes]:

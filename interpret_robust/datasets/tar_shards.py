@@ -1,4 +1,4 @@
-"""WebDataset's tar files: of each sample KEY.jpg or KEY.png, and KEY.cls, the number of its class as text.
+"""WebDataset's tar files: of each sample KEY.jpg, KEY.png or alike, and KEY.cls, the number of its class as text.
 
 KEY.mask.png may stand beside each: what is not 0 is the object.
 
@@ -11,16 +11,15 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
 from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, listings_of
-from interpret_robust.datasets.pictures import check_sizes
+from interpret_robust.datasets.pictures import ENDINGS, check_sizes
 
-ENDINGS = frozenset({"jpg", "jpeg", "png"})
 MASK_ENDING = "mask.png"
 LONGEST_LABEL = 256
 """Bytes of a label: a .cls file holds a number, or a name."""
@@ -56,7 +55,7 @@ class TarMembers:
 def list_tars(source: Path) -> Listings:
     """Return what a tar file holds, or all those in a folder; names such as train-0000.tar tell the split.
 
-    Raises UserError for a damaged or compressed tar, and for a picture without a label.
+    Raises UserError for a damaged or compressed tar, for a picture without a label, and for a label without a picture.
     """
     shards = sorted(source.rglob("*.tar")) if source.is_dir() else [source]
     return listings_of(source, {part: _listing(files) for part, files in by_split(source, shards).items()})
@@ -77,6 +76,11 @@ def _listing(shards: Sequence[Path]) -> LabeledPictures:
             places.append((number, offset, length))
             if key in members.masks:
                 mask_places.append((number, *members.masks[key]))
+        if lonely := sorted(members.labels.keys() - members.pictures.keys()):
+            raise UserError(
+                f"{shard}: {len(lonely)} labels have no picture that can be read here, the first is {lonely[0]}.cls: a "
+                f"file such as {lonely[0]}.jpg is needed, and no link."
+            )
     pictures = TarMembers(shards, keys, np.array(places, np.int64).reshape(-1, 3))
     if not mask_places:
         return pictures, labels, None
@@ -103,16 +107,32 @@ def _members(shard: Path) -> _Members:
         with tarfile.open(shard, "r:") as tar:
             while member := tar.next():
                 key, ending = _key(member.name)
-                if member.isreg() and ending in ENDINGS:
-                    members.pictures[key] = (member.offset_data, member.size)
+                place = (member.offset_data, member.size)
+                if member.isreg() and f".{ending}" in ENDINGS:
+                    _add(members.pictures, key, place)
                 elif member.isreg() and ending == MASK_ENDING:
-                    members.masks[key] = (member.offset_data, member.size)
+                    _add(members.masks, key, place)
                 elif member.isreg() and ending == "cls" and (file := tar.extractfile(member)):
-                    members.labels[key] = file.read(LONGEST_LABEL).decode("utf-8").strip()
+                    _add(members.labels, key, file.read(LONGEST_LABEL).decode("utf-8").strip())
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+        _check_end(shard)
     except (OSError, tarfile.TarError, ValueError) as error:
         raise UserError(f"{shard} is no tar file that can be read, uncompressed ({first_line(error)}).") from error
     return members
+
+
+def _add(members: dict[str, Any], key: str, value: Any) -> None:
+    if key in members:
+        raise ValueError(f"the key {key} has two pictures, masks or labels")
+    members[key] = value
+
+
+def _check_end(shard: Path) -> None:
+    """Raise ValueError for a file that was cut off: a tar file ends with blocks of zeros."""
+    with open(shard, "rb") as file:
+        file.seek(max(0, shard.stat().st_size - tarfile.BLOCKSIZE))
+        if any(file.read()):
+            raise ValueError("the blocks of zeros at its end are missing")
 
 
 def _key(name: str) -> tuple[str, str]:
