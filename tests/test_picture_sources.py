@@ -194,6 +194,27 @@ def test_boxes_that_are_none_are_refused(header: str, corners: str, sentence: st
         load(str(path))
 
 
+@pytest.mark.parametrize(
+    "color", [(0, 0, 2), (0, 0, 2, 255), (9, 0, 0)], ids=["dark blue", "opaque dark blue", "dark red"]
+)
+def test_a_mask_in_color_is_not_0_where_any_channel_is_not(color: tuple[int, ...], tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.csv", [["p/0.png", "ant", "test", "m/0.png"]])
+    pixels = np.zeros((H, W, len(color)), np.uint8)
+    pixels[..., 3:] = 255
+    pixels[MASKS[0]] = color
+    (tmp_path / "m" / "0.png").write_bytes(png(pixels))
+    masks = load(str(path)).test.masks
+    assert masks is not None
+    np.testing.assert_array_equal(masks[:], MASKS[:1])
+
+
+def test_a_mask_that_is_a_jpeg_is_refused(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.csv", [["p/0.png", "ant", "test", "m/0.jpg"]])
+    Image.fromarray(np.uint8(255) * MASKS[0]).save(tmp_path / "m" / "0.jpg")
+    with pytest.raises(UserError, match=r"m/0\.jpg is a JPEG, whose compression leaves pixels that are not 0"):
+        _ = load(str(path)).test
+
+
 def masks_of_samples(places: range) -> dict[str, bytes]:
     return {f"a.b/{i:03d}.mask.png": png(np.uint8(3) * MASKS[i]) for i in places}
 

@@ -153,7 +153,11 @@ def _image(file: Any) -> Image.Image:
 def size_of(pictures: Pictures, place: int) -> tuple[int, int]:
     """Return the height and width that a picture has upright, from its header. Raises UserError as `picture` does."""
     with picture(pictures, place) as image:
-        return (image.width, image.height) if _orientation(image) in SIDEWAYS else (image.height, image.width)
+        return _size(image)
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    return (image.width, image.height) if _orientation(image) in SIDEWAYS else (image.height, image.width)
 
 
 SIDEWAYS = (5, 6, 7, 8)
@@ -197,13 +201,26 @@ def pixels_of(
     return np.array(framing(color)).reshape(height, width, channels), framing
 
 
+LOSSY = ("JPEG", "MPO")
+"""Formats in which black pixels beside an object do not stay black."""
+
+
 def check_sizes(pictures: Pictures, masks: Pictures, beginning: str) -> None:
-    """Raise UserError where a mask is damaged or not of its picture's size; `beginning` stands before its name."""
+    """Raise UserError where a mask is damaged, a JPEG, or not of its picture's size.
+
+    `beginning` stands before its name in the sentence.
+    """
     for place in range(len(masks)):
         try:
-            height, width = size_of(masks, place)
+            with picture(masks, place) as mask:
+                (height, width), is_lossy = _size(mask), mask.format in LOSSY
         except UserError as error:
             raise UserError(f"a mask cannot be read, {beginning}{error}: write it anew as a PNG.") from error
+        if is_lossy:
+            raise UserError(
+                f"the mask {beginning}{masks.name(place)} is a JPEG, whose compression leaves pixels that are not 0 "
+                "around an object: write it as a PNG from the mask that it was made of."
+            )
         try:
             size = size_of(pictures, place)
         except UserError:
@@ -364,6 +381,8 @@ class MaskArray(PictureArray):
     def _pixels(self, image: Image.Image) -> AnyArray:
         if _is_wide_gray(image):
             image = Image.fromarray(np.asarray(image) != 0)
-        values = image if image.mode in ("1", "L", "P") else image.convert("L")
-        mask: AnyArray = np.asarray(values if self.framing is None else self.framing(values, is_mask=True)) != 0
+        if image.mode not in ("1", "L", "P"):
+            colors = np.asarray(image.convert("RGB"))  # whose gray value would be 0 for dark blue
+            image = Image.fromarray(colors.any(2))
+        mask: AnyArray = np.asarray(image if self.framing is None else self.framing(image, is_mask=True)) != 0
         return mask
