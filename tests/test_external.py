@@ -787,7 +787,10 @@ def test_a_model_that_is_right_raises_no_doubt(right: str) -> None:
     assert found.images == 100 and found.accuracy > 0.85 and found.doubts == ()
 
 
-@pytest.mark.parametrize(("right", "declared"), [("imagenet", "none"), ("none", "imagenet"), ("cifar10", "none"), ("inception", "none"), ("clip", "none")])
+@pytest.mark.parametrize(
+    ("right", "declared"),
+    [("imagenet", "none"), ("none", "imagenet"), ("cifar10", "none"), ("inception", "none"), ("clip", "none")],
+)
 def test_a_model_that_is_right_under_another_normalization_is_in_doubt(right: str, declared: str) -> None:
     data = levels()
     found = brought(levels_in(right), data, normalize=declared).trial

@@ -1,6 +1,7 @@
 """A file that may not be read is said to be just that; a plan fetches nothing."""
 
 import builtins
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from interpret_robust.cli import irt
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import list_files
 from interpret_robust.datasets import sources
 from interpret_robust.datasets.npz import load_arrays
 from interpret_robust.models import checkpoint, weight_files
@@ -37,6 +39,31 @@ def test_permissions_are_not_damage(name: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(builtins, "open", refuse)
     with pytest.raises(UserError, match=rf"{name} may not be read: its permissions do not allow it\.$"):
         READERS[name](path)
+
+
+@pytest.mark.parametrize("command", ["report", "flags", "audit", "figure robustness", "analyze robustness"])
+def test_a_folder_that_may_not_be_read_is_not_empty(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "checkpoints" if command.startswith("analyze") else "analyses"
+    folder, plain = tmp_path / name, os.scandir
+    folder.mkdir()
+
+    def refuse(path: Any = ".") -> Any:
+        if Path(str(path)) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=rf"{name} may not be read: its permissions do not allow it\.$"):
+        irt.main([*command.split(), "--root", str(tmp_path)], standalone_mode=False)
+
+
+def test_files_of_a_folder_are_those_that_match_by_name(tmp_path: Path) -> None:
+    for name in ("b-2.h5", "a-1.h5", "b-1.h5", "b-1.txt"):
+        (tmp_path / name).touch()
+    assert list_files(tmp_path, "b-*.h5") == [tmp_path / "b-1.h5", tmp_path / "b-2.h5"]
+    assert list_files(tmp_path / "none", "*") == []
 
 
 def test_a_plan_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

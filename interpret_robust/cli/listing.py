@@ -37,7 +37,7 @@ def rows(folders: Folders) -> list[dict[str, str]]:
 
 def _results_by_model(folders: Folders) -> dict[str, Result]:
     """Return the file of an attack on each model, as it was trained, by the hash of its tensors."""
-    results = most_read([hdf5.read(path, READS) for path in sorted(folders.analyses.glob("robustness-*.h5"))])
+    results = most_read([hdf5.read(path, READS) for path in folders.list_analyses("robustness")])
     of_test = [result for result in results if _is_of_test(result)]
     return {
         result.config["checkpoint"]["sha256"]: result

@@ -65,12 +65,12 @@ def _model_file(text: str) -> Path:
 
 def _result_file(text: str) -> Path:
     """Return the path of a file that is read, of an analysis also by a name as `irt plan` prints it."""
-    return resolve(text, sorted(_folders().analyses.glob("*.h5")))
+    return resolve(text, _folders().list_analyses())
 
 
 def _own_file(text: str) -> Path:
     """Return the path of a checkpoint or an analysis, also by a name as `irt checkpoints` or `irt plan` prints it."""
-    return resolve(text, [*_folders().list_models(), *sorted(_folders().analyses.glob("*.h5"))])
+    return resolve(text, [*_folders().list_models(), *_folders().list_analyses()])
 
 
 def _output_file(text: str) -> Path:

@@ -184,10 +184,12 @@ def audit(files: tuple[Path, ...], details: bool, form: str, root: Path) -> None
     from interpret_robust.results.names import newest_first
     from interpret_robust.study import audit as audits
 
-    folder = open_root(root).analyses
-    paths = dict.fromkeys(files or sorted(folder.glob("*.h5")))
+    folders = open_root(root)
+    paths = dict.fromkeys(files or folders.list_analyses())
     if not paths:
-        raise UserError(f"there are no analyses in {folder}: `irt reproduce audit` makes all that the claims need.")
+        raise UserError(
+            f"there are no analyses in {folders.analyses}: `irt reproduce audit` makes all that the claims need."
+        )
     results = [analyses.read(path) for path in progress.with_bar([*paths], "audit", "files")]
     click.echo(audits.text_of(newest_first(results), form, details=details))
 
@@ -204,11 +206,11 @@ def flags(files: tuple[Path, ...], form: str, root: Path) -> None:
     from interpret_robust.core import progress
     from interpret_robust.study import flags as rules
 
-    folder = open_root(root).analyses
-    paths = files or [path for name in rules.READS for path in sorted(folder.glob(f"{name}-*.h5"))]
+    folders = open_root(root)
+    paths = files or [path for name in rules.READS for path in folders.list_analyses(name)]
     if not paths:
         raise UserError(
-            f"there are no files of {' or '.join(rules.READS)} in {folder}: `irt analyze masking` makes some."
+            f"there are no files of {' or '.join(rules.READS)} in {folders.analyses}: `irt analyze masking` makes some."
         )
     flags_by_model = rules.all_of([rules.read(path) for path in progress.with_bar(paths, "flags", "files")])
     if form in ("csv", "json"):

@@ -101,6 +101,24 @@ def check_readable(path: Path) -> None:
         return
 
 
+def list_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths in a folder whose names match a pattern, by name; none where there is no folder.
+
+    Raises UserError where the folder's permissions do not allow to list it.
+
+    Example:
+        >>> list_files(Path("analyses"), "robustness-*.h5")
+        []
+    """
+    try:
+        os.scandir(folder).close()  # glob passes over a folder that may not be read
+    except PermissionError:
+        raise UserError(f"{folder} may not be read: its permissions do not allow it.") from None
+    except OSError:
+        return []
+    return sorted(folder.glob(pattern))
+
+
 def check_present(path: Path, kind: str, remedy: str) -> None:
     """Raise UserError where there is no file at `path`, or its permissions do not allow to read it.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import list_files
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,20 @@ class Folders:
 
     def list_models(self) -> list[Path]:
         """Return the finished checkpoints, by name; none where nothing was trained yet."""
-        return sorted(path for path in self.checkpoints.glob("*.safetensors") if not path.stem.endswith(".state"))
+        return [path for path in list_files(self.checkpoints, "*.safetensors") if not path.stem.endswith(".state")]
 
     def all_models(self) -> list[Path]:
         """Return the finished checkpoints, by name. Raises UserError where there are none."""
         if paths := self.list_models():
             return paths
         raise UserError(f"there are no checkpoints in {self.checkpoints}: `irt train` makes them.")
+
+    def list_analyses(self, name: str = "") -> list[Path]:
+        """Return the finished answers, by name; those of one analysis where its `name` is given.
+
+        Raises UserError where permissions do not allow to list them.
+        """
+        return list_files(self.analyses, f"{name}-*.h5" if name else "*.h5")
 
     @property
     def report(self) -> Path:

@@ -79,7 +79,7 @@ def draw_folder(
 
 
 def _files_of(figure: str, folders: Folders) -> list[Path]:
-    return sorted(path for start in spellings(figure) for path in folders.analyses.glob(f"{start}-*.h5"))
+    return sorted(path for start in spellings(figure) for path in folders.list_analyses(start))
 
 
 def _no_files(names: Sequence[str], folders: Folders) -> UserError:

@@ -36,7 +36,7 @@ def write(folders: Folders, page: Path, say: Say) -> Path:
     A report of other files is replaced. Raises UserError where there are no analyses, where one of them cannot be
     read, and where `page` is something other than a report.
     """
-    files = sorted(folders.analyses.glob("*.h5"))
+    files = folders.list_analyses()
     if not files:
         raise UserError(f"there are no analyses in {folders.analyses}: `irt analyze` makes them.")
     _stamp_of(page)  # says so where it is no report, before files are read
