@@ -15,6 +15,7 @@ from PIL import Image
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import catalogue, class_names, load
 from interpret_robust.datasets.base import Dataset, Split
+from interpret_robust.datasets.listing import by_split
 from interpret_robust.datasets.records import RECORDS
 
 N, H, W = 9, 11, 14
@@ -567,3 +568,30 @@ def test_masks_are_framed_with_their_pictures(tmp_path: Path) -> None:
 def test_masks_that_do_not_fit_are_refused(change: Callable[[Path], Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         _ = load(str(folder_of(tmp_path, change))).test
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "test"),
+    [
+        (["digits-train-0000.tar", "digits-train-0001.tar", "digits-val-0000.tar"], [0, 1], [2]),
+        (["mnist_train.parquet", "mnist_test.parquet", "mnist_validation.parquet"], [0], [1]),
+        (["MyData.Training.0.tar", "MyData.Testing.0.tar"], [0], [1]),
+        (["train-of-test-0.tar", "test-of-train-0.tar"], [0], [1]),
+        (["train/stress-test-0.tar", "test/stress-train-0.tar"], [0], [1]),
+        (["contest-0.tar", "restrain-1.tar"], [], [0, 1]),
+        (["my-train-val-0.tar", "my-val-train-1.tar"], [], [0, 1]),
+    ],
+)
+def test_files_say_anywhere_in_their_names_of_which_split_they_are(
+    names: list[str], train: list[int], test: list[int]
+) -> None:
+    paths = [Path("data") / name for name in names]
+    found = by_split(Path("data"), paths)
+    assert found.pop("test") == [paths[place] for place in test]
+    assert found.pop("train", []) == [paths[place] for place in train]
+    assert list(found) in ([], ["val"])
+
+
+def test_a_file_that_names_no_split_beside_others_that_do_is_named() -> None:
+    with pytest.raises(UserError, match=r"data: more\.tar names no split, and other files do"):
+        by_split(Path("data"), [Path("data/digits-train-0.tar"), Path("data/digits-test-0.tar"), Path("data/more.tar")])

@@ -79,10 +79,11 @@ def _assemble(iterate: Tensor, active: Tensor, prediction: Tensor | None) -> Ten
 def _periods(iterate: Tensor, history: Sequence[Tensor]) -> Tensor:
     """Return after how many steps each image's iterate has come back, (n,), 0 where it has not."""
     periods = torch.zeros(len(iterate), dtype=torch.int64, device=iterate.device)
+    sums = _sums(iterate)
     for period in PERIODS:
         if period <= len(history):
             earlier = history[-period]
-            may_be_back = (_sums(earlier) == _sums(iterate)) & (periods == 0)
+            may_be_back = (_sums(earlier) == sums) & (periods == 0)
             places = torch.nonzero(may_be_back)[:, 0]
             is_back = (earlier[places] == iterate[places]).flatten(1).all(1)
             periods[places[is_back]] = period

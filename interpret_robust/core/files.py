@@ -107,7 +107,7 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
     Raises UserError where the folder's permissions do not allow to list it.
 
     Example:
-        >>> list_files(Path("analyses"), "robustness-*.h5")
+        >>> list_files(Path("no folder"), "robustness-*.h5")
         []
     """
     try:

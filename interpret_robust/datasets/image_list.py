@@ -5,8 +5,8 @@
     images/2.jpg,dog,test,masks/2.png
 
 Columns x0, y0, x1, y1 in the place of `mask` are a box around the object: pixels from x0 up to x1, without x1, and from
-y0 up to y1. Paths are relative to the folder of the CSV file, and each is listed
-once. Labels are names of classes, or whole numbers from 0 on.
+y0 up to y1. Paths are relative to the folder of the CSV file, and each is listed once. Labels are names of classes, or
+whole numbers from 0 on.
 """
 
 import csv

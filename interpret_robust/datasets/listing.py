@@ -106,11 +106,13 @@ def split_words(is_there: Callable[[str], bool]) -> dict[str, str]:
 
 
 def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return files by the split that their name begins with, or that of their folder; all are for tests if none does.
+    """Return files by the split that they name; all are for tests if none does.
 
-    Validation files are test files where there are no others. Raises UserError where only some name a split.
+    The split is what a name begins with, else that of the folder, else the only one that the name has, such as
+    digits-val-0000.tar. Validation files are test files where there are no others. Raises UserError where only some
+    name a split.
     """
-    words = {path: split_word(path.name) or split_word(path.parent.name) for path in paths}
+    words = {path: split_word(path.name) or split_word(path.parent.name) or _only_word(path.stem) for path in paths}
     if not any(words.values()):
         return {"test": list(paths)}
     if strange := [path for path, word in words.items() if word is None]:
@@ -128,8 +130,19 @@ def split_word(name: str) -> str | None:
         >>> split_word("Test_set"), split_word("tests")
         ('test', None)
     """
-    word = re.split(r"[-_. \d]", name.lower())[0]
-    return word if any(word in words for words in SPLITS.values()) else None
+    return _known_words(name)[0]
+
+
+def _only_word(name: str) -> str | None:
+    """Return the word of SPLITS that stands anywhere in a name, None where there are none or several."""
+    words = {word for word in _known_words(name) if word}
+    return words.pop() if len(words) == 1 else None
+
+
+def _known_words(name: str) -> list[str | None]:
+    """Return the words of a name in lower case, None in the place of each that names no split."""
+    known_words = {word for words in SPLITS.values() for word in words}
+    return [word if word in known_words else None for word in re.split(r"[-_. \d]+", name.lower())]
 
 
 def dataset_of(name: str, reference: Reference, listings: Listings) -> Dataset:
