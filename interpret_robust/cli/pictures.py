@@ -7,6 +7,7 @@ import click
 from interpret_robust.cli.options import OUTPUT_FILE, RESULT_FILE, make_root, open_root, root_option, with_examples
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.spelling import current
+from interpret_robust.core.unchanged import unchanged_together
 from interpret_robust.results.tables import render
 
 
@@ -71,11 +72,13 @@ def figure(
     if output:
         drawing.draw_to(output, name, files, folders, panel=panel, width=width or style.WIDTH)
         pictures = [output]
-    elif files:
-        pictures = drawing.draw(name, files, folders.figures, click.echo, panel=panel, with_pdf=with_pdf)
     else:
-        names = figures.names() if name == "all" else [name]
-        pictures = drawing.draw_folder(names, folders, click.echo, panel=panel, with_pdf=with_pdf)
+        with unchanged_together(click.echo) as say_picture:
+            if files:
+                pictures = drawing.draw(name, files, folders.figures, say_picture, panel=panel, with_pdf=with_pdf)
+            else:
+                names = figures.names() if name == "all" else [name]
+                pictures = drawing.draw_folder(names, folders, say_picture, panel=panel, with_pdf=with_pdf)
     click.echo("\n".join(map(str, pictures)))
 
 
@@ -92,4 +95,6 @@ def report(output: Path | None, root: Path) -> None:
     folders = open_root(root)
     from interpret_robust.study import report as reports
 
-    click.echo(reports.write(folders, output or folders.report, click.echo))
+    with unchanged_together(click.echo) as say_picture:
+        page = reports.write(folders, output or folders.report, say_picture)
+    click.echo(page)

@@ -139,6 +139,7 @@ def reproduce(
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing
     from interpret_robust.core import ranks
+    from interpret_robust.core.unchanged import unchanged_together
     from interpret_robust.figures import drawing
     from interpret_robust.study import audit
     from interpret_robust.study import plan as study
@@ -152,15 +153,18 @@ def reproduce(
     answers = study.reproduce(plan_of_study, folders, device, say, deadline, overwrite=overwrite, names_only=names)
     if ranks.index() > 0 or names_only:
         return
-    for question, files in answers:
-        tell(f"\n{question.analysis}, {question.images}")
-        click.echo(printing.text_of(files, form=form))
-        drawing.draw_all(question.analysis, files, folders.figures, say, with_pdf=with_pdf)
+    with unchanged_together(say) as say_picture:
+        for question, files in answers:
+            tell(f"\n{question.analysis}, {question.images}")
+            click.echo(printing.text_of(files, form=form))
+            drawing.draw_all(question.analysis, files, folders.figures, say_picture, with_pdf=with_pdf)
     if name in study.WITH_REPORT:
         tell("\nclaims of the paper")
         for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
             click.echo(audit.summary(subject_audit, form))
-        tell(f"\neverything on one page: {reports.write(folders, folders.report, say)}")
+        with unchanged_together(say) as say_picture:
+            page = reports.write(folders, folders.report, say_picture)
+        tell(f"\neverything on one page: {page}")
     tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
 

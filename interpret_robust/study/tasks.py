@@ -18,6 +18,7 @@ from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import NotBegun, Stopped, stop_requests
+from interpret_robust.core.unchanged import MOST_NAMED, say_unchanged
 from interpret_robust.datasets import load
 from interpret_robust.datasets.catalogue import must_be_fetched
 from interpret_robust.models import checkpoint
@@ -29,9 +30,6 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.log import NO_LOGS, Logs, log_of
 from interpret_robust.training.loop import is_finished, training
 from interpret_robust.training.recipe import Recipe
-
-MAXIMUM_NAMED = 3
-"""Files that are named one by one where they are there already."""
 
 AT_ONCE = 4
 """Models that a GPU trains at once: more of the paper's size than fill one."""
@@ -179,7 +177,7 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
             if not task.overwrite and (task.folder / task.name).exists():
                 say(f"{task.name} is made anew: more models read it now")
             todo.append(task)
-    _say_done(finished_tasks, len(tasks), say)
+    say_unchanged(finished_tasks, len(tasks), say)
     if any(isinstance(task, TrainTask) and task.lacks_log() for task in tasks if task.name in finished_tasks):
         say("no log is written of models that are trained already: --overwrite trains them again")
     failures: list[Exception] = []
@@ -204,17 +202,8 @@ def _not_begun(names: Sequence[str]) -> NotBegun:
     """Return what is raised for tasks that were not begun: one of them by name, several in one sentence."""
     if len(names) == 1:
         return NotBegun(f"{names[0]} was not begun")
-    rest = [f"{len(names) - MAXIMUM_NAMED} more"] if len(names) > MAXIMUM_NAMED else []
-    return NotBegun(f"{len(names)} files were not begun ({', '.join([*names[:MAXIMUM_NAMED], *rest])})")
-
-
-def _say_done(names: Sequence[str], count: int, say: Say) -> None:
-    """Say which of `count` files are there already: a few by name, many in one line."""
-    if len(names) > MAXIMUM_NAMED:
-        say(f"{len(names)} of {count} files are there already")
-        return
-    for name in names:
-        say(f"{name} is there already")
+    rest = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return NotBegun(f"{len(names)} files were not begun ({', '.join([*names[:MOST_NAMED], *rest])})")
 
 
 def _outcomes(tasks: Sequence[TrainTask | AnalysisTask], device: torch.device) -> Iterator[tuple[Any, str | Exception]]:

@@ -1,0 +1,42 @@
+"""Files that are there already are said by name where they are few, and in one line where they are many."""
+
+import pytest
+
+from interpret_robust.core.unchanged import say_unchanged, unchanged_together
+
+
+@pytest.mark.parametrize(
+    ("count", "sentences"),
+    [
+        (0, []),
+        (3, ["0.png is there already", "1.png is there already", "2.png is there already"]),
+        (4, ["4 of 9 files are there already"]),
+    ],
+)
+def test_many_files_are_one_line(count: int, sentences: list[str]) -> None:
+    said: list[str] = []
+    say_unchanged([f"{place}.png" for place in range(count)], 9, said.append)
+    assert said == sentences
+
+
+def test_what_is_new_is_said_at_once_and_the_rest_at_the_end() -> None:
+    said: list[str] = []
+    with unchanged_together(said.append) as say:
+        for place in range(5):
+            say(f"{place}.png is there already")
+        say("drew new.png")
+        assert said == ["drew new.png"]
+    assert said == ["drew new.png", "5 of 6 files are there already"]
+
+
+def fail_after_one(said: list[str]) -> None:
+    with unchanged_together(said.append) as say:
+        say("a.png is there already")
+        raise OSError("full")
+
+
+def test_an_error_says_nothing_of_what_was_there() -> None:
+    said: list[str] = []
+    with pytest.raises(OSError, match="full"):
+        fail_after_one(said)
+    assert said == []
