@@ -497,6 +497,8 @@ def test_answers_are_kept_under_the_names_of_the_command(make_checkpoint: Callab
     assert answers[0].save(tmp_path) == tmp_path / saved[0].name
     with pytest.raises(ir.UserError, match=r"two models are called alignment-.*\.h5 in files"):
         ir.Answers([answers[0], answers[0]]).save(tmp_path / "twice")
+    with pytest.raises(ir.UserError, match=rf"{saved[1].name} cannot be a folder \(File exists\): name one"):
+        answers.save(saved[1])
 
 
 def test_help_lists_the_settings_of_each_question_as_they_are() -> None:

@@ -210,15 +210,18 @@ class Answers(Sequence[Answer]):
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Keep all files in `folder`, which is made, each under the name that `irt analyze` gives it.
 
-        Raises UserError, and keeps none, where there is one of them already, unless it may go, and for two models of
-        one name.
+        Raises UserError, and keeps none, where there is one of them already, unless it may go, for two models of one
+        name, and where the folder cannot be made.
 
         Example:
             >>> answers = ir.analyze("alignment", [ir.load(path) for path in paths])  # doctest: +SKIP
             >>> answers.save("analyses")  # `irt figure alignment` draws them now  # doctest: +SKIP
         """
         place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{place} cannot be a folder ({error.strerror}): name one, such as analyses.") from error
         targets = [_target(answer, place, overwrite=overwrite) for answer in self._answers]
         for target in targets:
             if targets.count(target) > 1:
