@@ -1,9 +1,13 @@
 """Train adversarially robust image classifiers and ask what they look at, and whether that is why they are robust."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+import importlib
+
+TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would take longer than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from interpret_robust.analyses.engine.analysis import Analysis
     from interpret_robust.analyses.engine.settings import Settings
     from interpret_robust.api.analysis import analyze, open, questions

@@ -374,8 +374,8 @@ def test_a_step_of_training_of_ones_own_lowers_the_whole_loss() -> None:
     assert losses[-1] < losses[0] - 0.01
 
 
-def test_the_package_is_imported_without_torch() -> None:
-    told = "import sys, interpret_robust; print(sorted({'torch', 'numpy', 'captum'} & set(sys.modules)))"
+def test_the_package_is_imported_without_torch_or_typing() -> None:
+    told = "import sys, interpret_robust; print(sorted({'torch', 'numpy', 'captum', 'typing'} & set(sys.modules)))"
     told += "; interpret_robust.UserError; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", told], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\nFalse\n"
