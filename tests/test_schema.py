@@ -1,5 +1,6 @@
 """Schemas as data: what they may say, and that the page of them is the one in the documentation."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,14 @@ def test_the_page_has_every_dataset_with_its_axes_and_meaning(schema: Schema) ->
     for axis, places in schema.labels.items():
         assert f"- axis `{axis}`: {', '.join(places)}" in section
     assert analyses.about(schema.name) in section
+
+
+@each
+def test_a_meaning_is_understood_alone_as_the_label_of_a_plot(schema: Schema) -> None:
+    """xarray writes the meaning beside an axis, where no other column stands above it."""
+    meanings = [column.doc for column, _ in schema.columns()]
+    assert not [text for text in meanings if text.startswith(("the same", "their ", "its ", "that of ", "own "))]
+    assert not [text for text in meanings if re.search(r"\bend of its\b|how many these", text)]
 
 
 @each

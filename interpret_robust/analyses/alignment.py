@@ -68,29 +68,52 @@ SCHEMA = Schema(
         ),
         *(Column(f"per_image/{name}", "f4", doc) for name, doc in SMOOTHNESS.items()),
         Column("per_image/degenerate", "u1", "1 where the gradient is zero everywhere: what rests on it is NaN"),
-        Column("per_image/scale_change", "f4", "largest change of the logits over their spread, image times 0.5, 0.9"),
-        Column("per_image/shift_change", "f4", "the same, 0.1 taken from and added to every pixel"),
+        Column(
+            "per_image/scale_change",
+            "f4",
+            "largest change of the logits over their spread, where the image is multiplied by 0.5 and 0.9",
+        ),
+        Column(
+            "per_image/shift_change",
+            "f4",
+            "largest change of the logits over their spread, where 0.1 is taken from and added to every pixel",
+        ),
     ),
     summary=(
-        *(interval(f"{name}/own", f"mean of {name}; NaN where it is zero by construction") for name in SCORES),
-        *(interval(f"{name}/shuffled", "the same of shuffled pairs") for name in SCORES),
-        *(interval(f"{name}/difference", "own minus shuffled, paired by gradient") for name in SCORES),
-        interval("robustness/linearized", "mean linearized robustness, L2 over pixels"),
+        *(
+            interval(f"{name}/own", f"mean of per_image/{name}; NaN where it is zero by construction")
+            for name in SCORES
+        ),
+        *(interval(f"{name}/shuffled", f"mean of per_image/{name}_shuffled") for name in SCORES),
+        *(interval(f"{name}/difference", f"{name} minus {name}_shuffled, paired by gradient, mean") for name in SCORES),
+        interval("robustness/linearized", "mean of per_image/linearized_robustness, in L2 over pixels"),
         interval("robustness/spearman_alpha", "Spearman of linearized robustness and alpha over images"),
         interval("robustness/spearman_edge_cosine", "Spearman of linearized robustness and edge cosine over images"),
-        *(interval(f"smoothness/{name}", f"mean of {name}") for name in SMOOTHNESS),
+        *(interval(f"smoothness/{name}", f"mean of per_image/{name}") for name in SMOOTHNESS),
         *(Column(f"white_noise/{name}", "f8", f"{name} of a map of independent normal entries") for name in SMOOTHNESS),
         Column("invariant/scale", "u1", "1 where the model does not change when its image is scaled"),
         Column("invariant/shift", "u1", "1 where it does not change when a constant is added to its image"),
-        Column("invariant/scale_change", "f8", "largest scale_change of all images"),
-        Column("invariant/shift_change", "f8", "largest shift_change of all images"),
+        Column("invariant/scale_change", "f8", "largest per_image/scale_change"),
+        Column("invariant/shift_change", "f8", "largest per_image/shift_change"),
         Column("count/degenerate", "i8", "images whose gradient is zero everywhere"),
         Column(
-            "curve/linearized_robustness", "f8", "mean of each tenth of the images, the least robust first", ("tenth",)
+            "curve/linearized_robustness",
+            "f8",
+            "mean linearized robustness of each tenth of the images, the least robust first",
+            ("tenth",),
         ),
-        Column("curve/edge_cosine_mean", "f8", "mean edge cosine of these images", ("tenth",)),
-        Column("curve/edge_cosine_low", "f8", "lower end of its bootstrap 95 % interval", ("tenth",)),
-        Column("curve/edge_cosine_high", "f8", "upper end of its bootstrap 95 % interval", ("tenth",)),
+        Column(
+            "curve/edge_cosine_mean",
+            "f8",
+            "mean edge cosine of each tenth of the images, the least robust first",
+            ("tenth",),
+        ),
+        Column(
+            "curve/edge_cosine_low", "f8", "lower end of the bootstrap 95 % interval of edge_cosine_mean", ("tenth",)
+        ),
+        Column(
+            "curve/edge_cosine_high", "f8", "upper end of the bootstrap 95 % interval of edge_cosine_mean", ("tenth",)
+        ),
     ),
     groups={"curve": plot("edge_cosine_mean", "tenth", "Edge cosine against linearized robustness")},
 )

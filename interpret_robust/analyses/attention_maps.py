@@ -42,31 +42,48 @@ SCHEMA = Schema(
         Column("per_image/attention", "f4", "weight on the clean image, positions row-major; NaN if none", _POSITION),
         Column("per_image/attention_adversarial", "f4", "weight on the adversarial image; NaN if none", _POSITION),
         Column("per_image/adversarial", "u1", "the adversarial image, rounded to be shown", ("y", "x", "color")),
-        Column("per_image/distance", "f4", f"half the L1 distance between the two maps; {_SCORE}"),
+        Column(
+            "per_image/distance",
+            "f4",
+            f"half the L1 distance between clean and adversarial attention, in [0, 1]; {_SCORE}",
+        ),
         Column("per_image/entropy", "f4", "entropy of clean attention, nats"),
         Column("per_image/entropy_adversarial", "f4", "entropy of adversarial attention, nats"),
     ),
     summary=(
         interval("distance/all", "mean distance between clean and adversarial attention, bootstrap 95 % interval"),
-        interval("distance/attack_failed", "the same of images that are right on both sides of the attack"),
-        interval("distance/attack_succeeded", "the same of images that the attack turns from right to wrong"),
-        interval("distance/other_image", "the same between the clean attention of an image and of the next one"),
-        Column("count/attack_failed", "i8", "how many images are right on both sides of the attack, with both maps"),
-        Column("count/attack_succeeded", "i8", "how many the attack turns from right to wrong, with both maps"),
+        interval("distance/attack_failed", "mean distance, of images classified rightly before and after the attack"),
+        interval("distance/attack_succeeded", "mean distance, of images that the attack turns from right to wrong"),
+        interval(
+            "distance/other_image",
+            "mean distance between the clean attention of an image and of the next image: the scale",
+        ),
+        Column(
+            "count/attack_failed",
+            "i8",
+            "number of images with both maps, classified rightly before and after the attack",
+        ),
+        Column(
+            "count/attack_succeeded", "i8", "number of images with both maps that the attack turns from right to wrong"
+        ),
         Column("count/undefined", "i8", "images without a distance: no clean or no adversarial map"),
         Column("mean_map/clean", "f8", "clean attention, mean over images", _POSITION),
         Column("mean_map/adversarial", "f8", "adversarial attention, mean over images", _POSITION),
         interval("entropy/clean", "mean entropy of clean attention, nats"),
         interval("entropy/adversarial", "mean entropy of adversarial attention, nats"),
-        Column("examples/index", "i4", "chosen by the rule in the settings", _EXAMPLE),
-        Column("examples/label", "i2", "their true class", _EXAMPLE),
-        Column("examples/prediction_clean", "i2", "their predicted class", _EXAMPLE),
-        Column("examples/prediction_adversarial", "i2", "that of their adversarial images", _EXAMPLE),
-        Column("examples/image", "u1", "the images", (*_EXAMPLE, "y", "x", "color")),
-        Column("examples/adversarial", "u1", "their adversarial images, rounded", (*_EXAMPLE, "y", "x", "color")),
-        Column("examples/attention", "f4", "their clean attention", (*_EXAMPLE, "position")),
-        Column("examples/attention_adversarial", "f4", "their adversarial attention", (*_EXAMPLE, "position")),
-        Column("examples/distance", "f4", "the distance between the two", _EXAMPLE),
+        Column("examples/index", "i4", "index of each example, chosen by the rule in the settings", _EXAMPLE),
+        Column("examples/label", "i2", "true class of the examples", _EXAMPLE),
+        Column("examples/prediction_clean", "i2", "predicted class of the clean examples", _EXAMPLE),
+        Column("examples/prediction_adversarial", "i2", "predicted class of the adversarial examples", _EXAMPLE),
+        Column("examples/image", "u1", "the example images", (*_EXAMPLE, "y", "x", "color")),
+        Column(
+            "examples/adversarial", "u1", "adversarial images of the examples, rounded", (*_EXAMPLE, "y", "x", "color")
+        ),
+        Column("examples/attention", "f4", "clean attention of the examples", (*_EXAMPLE, "position")),
+        Column(
+            "examples/attention_adversarial", "f4", "adversarial attention of the examples", (*_EXAMPLE, "position")
+        ),
+        Column("examples/distance", "f4", "distance between clean and adversarial attention of the examples", _EXAMPLE),
     ),
     groups={"mean_map": plot("clean", "position", "Mean attention map")},
 )

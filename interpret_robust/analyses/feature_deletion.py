@@ -65,12 +65,14 @@ SCHEMA = Schema(
         Column("per_image/prediction_adversarial", "i2", "predicted class of the adversarial image, nothing removed"),
         Column("per_image/weights", "f4", "attention or Grad-CAM on the clean image; NaN for none", ("position",)),
         Column("per_image/distance", "f4", "L2 over channels, clean to adversarial local feature", ("position",)),
-        Column("per_image/correct", "u1", "1 where the rest is still classified rightly", _CURVE),
+        Column(
+            "per_image/correct", "u1", "1 where the image without the removed positions is classified rightly", _CURVE
+        ),
     ),
     summary=(
         Column("curve/accuracy", "f8", "accuracy with so many positions removed", _CURVE),
-        Column("curve/low", "f8", "lower end of its Wilson 95 % interval", _CURVE),
-        Column("curve/high", "f8", "upper end of its Wilson 95 % interval", _CURVE),
+        Column("curve/low", "f8", "lower end of the Wilson 95 % interval of accuracy", _CURVE),
+        Column("curve/high", "f8", "upper end of the Wilson 95 % interval of accuracy", _CURVE),
         interval("area/under", "area under a curve over the share removed, bootstrap interval", "condition", "order"),
         interval(
             "area/between",

@@ -81,9 +81,19 @@ SCHEMA = Schema(
         ),
     ),
     summary=(
-        interval("headline/accuracy", "the paper's cell by the first evaluator, Wilson", "control_rule", "sign"),
-        Column("headline/mean", "f8", "the same, mean over evaluators", ("control_rule", "sign")),
-        Column("headline/deviation", "f8", "its standard deviation between evaluators", ("control_rule", "sign")),
+        interval(
+            "headline/accuracy",
+            "the paper's number: share of maps read as the true class by the first evaluator, Wilson 95 %",
+            "control_rule",
+            "sign",
+        ),
+        Column("headline/mean", "f8", "the paper's number, mean over evaluators", ("control_rule", "sign")),
+        Column(
+            "headline/deviation",
+            "f8",
+            "standard deviation of the paper's number between evaluators",
+            ("control_rule", "sign"),
+        ),
         interval(
             "score/accuracy",
             "share of maps in which the evaluator sees the reference class, Wilson interval",
@@ -92,13 +102,13 @@ SCHEMA = Schema(
         Column(
             "score/chance",
             "f8",
-            "the same, expected if maps and images were paired at random",
+            "share that is expected if maps and images were paired at random",
             ("evaluator", "target", "rule", "sign", "reference"),
         ),
         Column(
             "score/balanced",
             "f8",
-            "the same, mean over reference classes",
+            "mean over reference classes of the share of maps read as their class",
             ("evaluator", "target", "rule", "sign", "reference"),
         ),
         Column(
@@ -108,8 +118,13 @@ SCHEMA = Schema(
             ("evaluator", "target", "rule", "sign"),
         ),
         interval("runner_up/accuracy", "sign plus, target true: share read as the runner-up", "evaluator", "rule"),
-        interval("by_outcome/accuracy", "headline among images classified wrongly, rightly", "outcome", "control_rule"),
-        Column("by_outcome/count", "i8", "number of these images", ("outcome",)),
+        interval(
+            "by_outcome/accuracy",
+            "the paper's number among images classified wrongly, and rightly, Wilson 95 %",
+            "outcome",
+            "control_rule",
+        ),
+        Column("by_outcome/count", "i8", "number of images classified wrongly, and rightly", ("outcome",)),
         interval(
             "controls/accuracy",
             "share of controls read as the true label",

@@ -50,34 +50,66 @@ SCHEMA = Schema(
         Column("per_image/center_hit", "f4", "share of the map's central places on the object", _MAP),
         Column("per_image/magnitude_share", "f4", "share of the gradient's |entries| on the object; NaN for none"),
         Column("per_image/pattern_share", "f4", f"share of the gradient's energy in the patterns' span; {_PATTERN}"),
-        Column("per_image/pattern_share_turned", "f4", f"the same, patterns turned by 180 degrees; {_PATTERN}"),
+        Column(
+            "per_image/pattern_share_turned",
+            "f4",
+            f"share of the gradient's energy in the span of the patterns turned by 180 degrees; {_PATTERN}",
+        ),
         Column(
             "per_image/pattern_chance", "f4", f"dimensions of the patterns' span over those of an image; {_PATTERN}"
         ),
         Column("per_image/pattern_cosine", "f4", f"cosine of -gradient and the true class's pattern; {_PATTERN}"),
-        Column("per_image/pattern_cosine_other", "f4", f"the same, mean over the other classes; {_PATTERN}"),
+        Column(
+            "per_image/pattern_cosine_other",
+            "f4",
+            f"cosine of -gradient and another class's pattern, mean over these; {_PATTERN}",
+        ),
         Column("per_image/follows", "f4", f"1 where the class of an exchanged pattern is predicted; {_PATTERN}"),
-        Column("per_image/stays", "f4", f"1 where the true class still is; {_PATTERN}"),
+        Column(
+            "per_image/stays", "f4", f"1 where the true class is predicted though its pattern is exchanged; {_PATTERN}"
+        ),
     ),
     summary=(
         interval("share/on_object", "mean share of the map on the object", *_MAP),
-        interval("share/area", "the same of a map that is equal everywhere", *_MAP),
-        interval("share/center", "the same of the center prior", *_MAP),
-        interval("share/above_area", "own share minus the area's, paired by image", *_MAP),
-        interval("share/above_center", "own share minus the center prior's, paired by image", *_MAP),
+        interval("share/area", "mean share on the object of a map that is equal everywhere: the object's area", *_MAP),
+        interval("share/center", "mean share on the object of the center prior", *_MAP),
+        interval(
+            "share/above_area", "mean share of the map on the object minus the object's area, paired by image", *_MAP
+        ),
+        interval(
+            "share/above_center", "mean share of the map on the object minus the center prior's, paired by image", *_MAP
+        ),
         interval("share/magnitude", "mean share of the gradient's |entries| on the object"),
         interval("pointing/hits", "share of images whose map is largest on the object, Wilson 95 % interval", *_MAP),
-        interval("pointing/class_averaged", "the same, mean over classes, stratified bootstrap", *_MAP),
-        interval("pointing/center", "share of hits of a point at the center", *_MAP),
-        interval("pointing/above_center", "own hits minus those of the center, paired by image", *_MAP),
+        interval(
+            "pointing/class_averaged",
+            "share of images whose map is largest on the object, mean over classes, stratified bootstrap",
+            *_MAP,
+        ),
+        interval("pointing/center", "mean of per_image/center_hit: hits of a point at the center", *_MAP),
+        interval(
+            "pointing/above_center",
+            "share of images whose map is largest on the object minus pointing/center, paired by image",
+            *_MAP,
+        ),
         interval("pattern/share", f"mean share of the gradient's energy in the patterns' span; {_PATTERN}"),
-        interval("pattern/share_turned", f"the same for patterns turned by 180 degrees; {_PATTERN}"),
-        interval("pattern/above_turned", f"their difference, paired by image; {_PATTERN}"),
-        Column("pattern/chance", "f8", f"the same of a gradient of random direction; {_PATTERN}"),
+        interval(
+            "pattern/share_turned",
+            f"mean share of the gradient's energy in the span of the patterns turned by 180 degrees; {_PATTERN}",
+        ),
+        interval("pattern/above_turned", f"pattern/share minus pattern/share_turned, paired by image; {_PATTERN}"),
+        Column(
+            "pattern/chance",
+            "f8",
+            f"share of energy in the patterns' span of a gradient of random direction; {_PATTERN}",
+        ),
         interval("pattern/cosine", f"mean cosine of -gradient and the true class's pattern; {_PATTERN}"),
-        interval("pattern/cosine_other", f"the same for the patterns of other classes; {_PATTERN}"),
+        interval("pattern/cosine_other", f"mean cosine of -gradient and another class's pattern; {_PATTERN}"),
         interval("pattern/follows", f"share of images predicted as the class of an exchanged pattern; {_PATTERN}"),
-        interval("pattern/stays", f"share still predicted as their true class; Wilson 95 % intervals; {_PATTERN}"),
+        interval(
+            "pattern/stays",
+            f"share of images predicted as their true class though its pattern is exchanged, Wilson 95 %; {_PATTERN}",
+        ),
         Column("count/undefined", "i8", "images whose map has no values; they are left out of the map's means", _MAP),
     ),
     groups={"share": plot("on_object", "map:of", "Share of the map on the object")},

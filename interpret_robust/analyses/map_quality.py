@@ -58,7 +58,7 @@ SCHEMA = Schema(
         Column("per_image/prediction", "i2", "predicted class"),
         Column("per_image/sensitivity", "f4", "largest |map(x + d) - map(x)| over |map(x)|, L2; NaN for a zero map"),
         Column("per_image/infidelity", "f4", "normalized infidelity of the map, in units of loss squared"),
-        Column("per_image/infidelity_shuffled", "f4", "the same of the map with its pixels in random order"),
+        Column("per_image/infidelity_shuffled", "f4", "infidelity of the map with its pixels in random order"),
         Column("per_image/change", "f4", "mean square of the change of the loss: the infidelity of a map of zeros"),
         Column(
             "per_image/factor",
@@ -71,9 +71,14 @@ SCHEMA = Schema(
         Column("per_image/gap", "f4", f"the sum of the map minus its promise; {_PROMISE}", version=2),
     ),
     summary=(
-        interval("mean/sensitivity", "mean over images with a map, bootstrap 95 % interval"),
+        interval(
+            "mean/sensitivity",
+            "mean of per_image/sensitivity, over images whose map is not zero, bootstrap 95 % interval",
+        ),
         interval("mean/unforetold", "mean of infidelity over change: the share of the change that is not predicted"),
-        interval("mean/unforetold_shuffled", "the same of shuffled maps"),
+        interval(
+            "mean/unforetold_shuffled", "mean of infidelity over change, of the maps with their pixels in random order"
+        ),
         interval("mean/gain", "share not predicted by shuffled maps minus that by the maps, paired by image"),
         Column("count/degenerate", "i8", "images whose map is zero everywhere: they have no sensitivity"),
         Column("count/constant", "i8", "images whose map has one value everywhere, other than zero", version=2),

@@ -45,9 +45,13 @@ SCHEMA = Schema(
     per_image=(
         Column("per_image/label", "i2", "true class"),
         Column("per_image/prediction_natural", "i2", "predicted class of the natural image"),
-        Column("per_image/prediction_noise", "i2", "the same under uniform noise in the ball", ("draw",)),
-        Column("per_image/prediction_one_step", "i2", "after one step of eps from the image, on the cross-entropy"),
-        Column("per_image/prediction_search", "i2", "after random search in the ball"),
+        Column("per_image/prediction_noise", "i2", "predicted class under uniform noise in the ball", ("draw",)),
+        Column(
+            "per_image/prediction_one_step",
+            "i2",
+            "predicted class after one step of eps along the sign of the cross-entropy's gradient",
+        ),
+        Column("per_image/prediction_search", "i2", "predicted class after random search in the ball"),
         Column(
             "per_image/prediction_pgd",
             "i2",
@@ -59,11 +63,16 @@ SCHEMA = Schema(
     ),
     summary=(
         interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %"),
-        interval("accuracy/noise", "share right under one draw of noise", "draw"),
-        interval("accuracy/noise_worst", "share right on the natural image and under every draw of noise"),
-        interval("accuracy/one_step", "share right on the natural image and after one step"),
-        interval("accuracy/search", "share right on the natural image and after random search"),
-        interval("accuracy/pgd", "share right after PGD, by radius", "factor"),
+        interval("accuracy/noise", "share classified rightly under one draw of noise, Wilson 95 %", "draw"),
+        interval(
+            "accuracy/noise_worst",
+            "share classified rightly on the natural image and under every draw of noise, Wilson 95 %",
+        ),
+        interval("accuracy/one_step", "share classified rightly on the natural image and after one step, Wilson 95 %"),
+        interval(
+            "accuracy/search", "share classified rightly on the natural image and after random search, Wilson 95 %"
+        ),
+        interval("accuracy/pgd", "share classified rightly after PGD, by radius, Wilson 95 %", "factor"),
         interval("zero/all", "share of images whose whole gradient is zero, Wilson 95 %", "loss"),
         Column("zero/entries", "f8", "mean share of entries that are zero", ("loss",)),
     ),

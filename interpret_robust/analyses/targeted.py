@@ -36,9 +36,15 @@ SCHEMA = Schema(
         Column("per_image/margin", "f4", "the aim's logit minus the best other, adversarial image"),
     ),
     summary=(
-        interval("share/aimed", "share taken for their aim, of images of another class, Wilson 95 %", "image"),
-        interval("share/right", "share classified rightly, of the same, Wilson 95 %", "image"),
-        Column("count/aimed", "i8", "images whose aim is not their own class: those that shares are of"),
+        interval(
+            "share/aimed", "share of images of another class that are predicted as their aim, Wilson 95 %", "image"
+        ),
+        interval(
+            "share/right",
+            "share of images of another class than their aim that are classified rightly, Wilson 95 %",
+            "image",
+        ),
+        Column("count/aimed", "i8", "number of images of another class than their aim: those that shares are of"),
     ),
     groups={"share": plot("aimed", "image:of", "Share of images taken for the class that the attack aims at")},
     labels={"image": ("natural", "adversarial")},
