@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from interpret_robust.core.files import remove_leftovers, replacing, stamp
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import check_present, remove_leftovers, replacing, stamp
 
 
 def test_what_a_kill_left_of_a_file_goes_and_nothing_else(tmp_path: Path) -> None:
@@ -44,3 +45,14 @@ def test_a_stamp_of_no_file_is_not_that_of_the_working_folder(tmp_path: Path, mo
     before = stamp("there")
     (tmp_path / "there").write_text("ab")
     assert before is not None and stamp(Path("there")) != before
+
+
+def test_a_file_that_is_not_there_is_told_with_the_nearest_name_of_its_folder(tmp_path: Path) -> None:
+    for name in ("cifar10-small-at-seed0.safetensors", "cifar10-small-at-seed0.h5", "other.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as error:
+        check_present(tmp_path / "cifar10-small-at-sed0.safetensors", "checkpoint", "`irt train` makes them")
+    nearest = tmp_path / "cifar10-small-at-seed0.safetensors"
+    assert str(error.value).endswith(f"-sed0.safetensors: did you mean {nearest}? `irt train` makes them.")
+    with pytest.raises(UserError, match=r"mine\.safetensors: `irt train` makes them\.$"):
+        check_present(tmp_path / "mine.safetensors", "checkpoint", "`irt train` makes them")

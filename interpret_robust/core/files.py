@@ -122,14 +122,25 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
 def check_present(path: Path, kind: str, remedy: str) -> None:
     """Raise UserError where there is no file at `path`, or its permissions do not allow to read it.
 
+    The sentence names the file of the folder whose name is nearest, if there is any.
+
     Example:
         >>> check_present(Path("mine.safetensors"), "checkpoint", "`irt train` makes them")
         Traceback (most recent call last):
         interpret_robust.core.errors.UserError: there is no checkpoint mine.safetensors: `irt train` makes them.
     """
     if not path.is_file():
-        raise UserError(f"there is no {kind} {path}: {remedy}.")
+        raise UserError(f"there is no {kind} {path}: {_hint(path)}{remedy}.")
     check_readable(path)
+
+
+def _hint(path: Path) -> str:
+    """Return the question whether another file of the folder was meant; nothing where no name is near."""
+    import difflib  # which most commands do not need
+
+    names = [entry.name for entry in path.parent.glob(f"*{glob.escape(path.suffix)}") if entry.is_file()]
+    nearest = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return f"did you mean {path.with_name(nearest[0])}? " if nearest else ""
 
 
 def file_sha256(path: Path) -> str:
