@@ -9,7 +9,7 @@ import pytest
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
-from interpret_robust.training.recipe import PRESETS, Recipe, change, check_overrides, default_preset, preset
+from interpret_robust.training.recipe import PRESETS, Recipe, change, default_preset, preset
 
 
 def recipe(**values: Any) -> Recipe:
@@ -251,14 +251,13 @@ def test_no_preset_has_an_attack_or_rate_out_of_range_at_any_time() -> None:
 
 
 def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:
-    check_overrides(["norm=l2", "eps=2"])
-    check_overrides(["eps=12", "norm=l1"])
-    assert preset("quick", "cluttered-digits", ("norm=l1", "eps=12")).eps == 12
-    for changes in (["eps=2"], ["norm=linf", "eps=2"]):
+    assert preset("quick", "cluttered-digits", ("norm=l2", "eps=2")).eps == 2
+    assert preset("quick", "cluttered-digits", ("eps=12", "norm=l1")).eps == 12
+    for overrides in (("eps=2",), ("norm=linf", "eps=2")):
         with pytest.raises(UserError, match="eps is 2: it must lie within 0 and 1"):
-            check_overrides(changes)
+            preset("quick", "cluttered-digits", overrides)
     with pytest.raises(UserError, match="epochs 0"):
-        check_overrides(["epochs=0"])
+        preset("quick", "cluttered-digits", ("epochs=0",))
 
 
 def test_without_a_radius_the_steps_of_another_norm_have_to_be_given() -> None:

@@ -1,5 +1,6 @@
 """Which models one `irt train` asks for, and what is said before a long one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.study.training_set import doubt, models_of, tasks_of
 from interpret_robust.training.log import NO_LOGS
+from interpret_robust.training.recipe import PRESETS
 
 
 def test_variants_times_seeds_each_once() -> None:
@@ -42,8 +44,7 @@ def tasks(folder: Path, images: int, recipe: str) -> list[TrainTask]:
         ["at"],
         str(folder / f"mine{images}.npz"),
         None,
-        recipe,
-        ("batch_size=10", "epochs=100"),
+        lambda _: replace(PRESETS[recipe], batch_size=10, epochs=100),
         first_seed=0,
         seeds=1,
         folder=folder,

@@ -181,13 +181,12 @@ spatial_weight_option = click.option(
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files of the same name.")
 
 
-form_option = click.option(
-    "--form",
-    type=click.Choice(tables.FORMS),
-    default="text",
-    show_default=True,
-    help="How the tables are written.",
-)
+def forms_option(forms: Sequence[str], meaning: str) -> Callable[[Command], Command]:
+    """Return --form, one of several forms of what is printed."""
+    return click.option("--form", type=click.Choice(forms), default="text", show_default=True, help=meaning)
+
+
+form_option = forms_option(tables.FORMS, "How the tables are written.")
 
 
 def _argument(text: str) -> tuple[str, Any]:

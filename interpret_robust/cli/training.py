@@ -1,8 +1,9 @@
 """`irt train` and `irt recipes`: models from variants and seeds, and how they are trained."""
 
-from functools import wraps
+from collections.abc import Callable
+from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,7 @@ from interpret_robust.cli.options import (
     dataset_options,
     deadline_after,
     device_option,
+    forms_option,
     make_root,
     on_all_ranks,
     overwrite_option,
@@ -25,6 +27,9 @@ from interpret_robust.cli.options import (
 )
 from interpret_robust.core.errors import UserError
 from interpret_robust.results.tables import FORMS
+
+if TYPE_CHECKING:
+    from interpret_robust.training.recipe import Recipe
 
 EXAMPLES = (
     "irt train                        models of the quick study\n"
@@ -46,33 +51,29 @@ def _variant(name: str) -> str:
     return variant(name).name
 
 
-def _recipe(name: str) -> str:
-    """Return the name or file of a recipe. Raises UserError where there is none, before torch is loaded."""
-    from interpret_robust.training.recipe_file import check
+def _make_recipes(command: Command) -> Command:
+    """Return a command whose --recipe, --set, --norm and --eps become `recipe_for`, the recipe for an architecture.
 
-    check(name)
-    return name
-
-
-def _merge_ball(command: Command) -> Command:
-    """Return a command whose --norm and --eps become changes of its recipe, all checked before torch is loaded."""
+    Raises UserError for a mistake in them before torch is loaded.
+    """
 
     @wraps(command)
     def run(
         *arguments: Any,
+        dataset: str,
+        recipe: str | None,
+        overrides: tuple[str, ...],
         norm: str | None,
         eps: float | None,
-        overrides: tuple[str, ...],
-        recipe: str | None,
         **rest: Any,
     ) -> Any:
-        from interpret_robust.training.recipe import check_overrides
-        from interpret_robust.training.recipe_file import is_file, read
+        from interpret_robust.training.recipe_file import recipe_of
 
         ball = {"norm": norm, "eps": eps}
         changes = (*(f"{name}={value}" for name, value in ball.items() if value is not None), *overrides)
-        check_overrides(changes, read(Path(recipe)) if recipe and is_file(recipe) else None)
-        return command(*arguments, overrides=changes, recipe=recipe, **rest)
+        recipe_for = cache(partial(recipe_of, recipe, dataset, changes))
+        recipe_for("small")
+        return command(*arguments, dataset=dataset, recipe_for=recipe_for, **rest)
 
     return run
 
@@ -83,7 +84,6 @@ def _merge_ball(command: Command) -> Command:
 @click.option("--arch", help="small, small-wide3, cnn, narrow or wide3. [default: small]")
 @click.option(
     "--recipe",
-    type=TextOption("recipe", _recipe),
     metavar="TEXT",
     help="quick, cifar-quick, paper, fast, mnist, mnist-quick, or a FILE.toml. [default: by the dataset]",
 )
@@ -114,14 +114,13 @@ def _merge_ball(command: Command) -> Command:
 @device_option
 @overwrite_option
 @root_option
-@_merge_ball
+@_make_recipes
 @on_all_ranks
 def train(
     variants: tuple[str, ...],
     dataset: str,
     arch: str | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
+    recipe_for: Callable[[str], "Recipe"],
     seed: int,
     seeds: int,
     copies: bool,
@@ -162,8 +161,7 @@ def train(
         variants,
         dataset,
         arch,
-        recipe,
-        overrides,
+        recipe_for,
         first_seed=seed,
         seeds=max(seeds, 2 if copies else 1),
         folder=folder,
@@ -181,14 +179,8 @@ def train(
 @click.command(
     epilog=with_examples("irt recipes\n  irt recipes paper mine.toml\n  irt recipes quick --form toml > mine.toml")
 )
-@click.argument("names", metavar="[RECIPES]...", nargs=-1, type=TextOption("recipe", _recipe))
-@click.option(
-    "--form",
-    type=click.Choice([*FORMS, "toml"]),
-    default="text",
-    show_default=True,
-    help="How they are written; toml: one of them, as --recipe takes it.",
-)
+@click.argument("names", metavar="[RECIPES]...", nargs=-1)
+@forms_option([*FORMS, "toml"], "How they are written; toml: one of them, as --recipe takes it.")
 def recipes(names: tuple[str, ...], form: str) -> None:
     """List RECIPES of training, by default all: every field, its value in each, and what it means.
 
@@ -197,9 +189,9 @@ def recipes(names: tuple[str, ...], form: str) -> None:
     """
     from interpret_robust.results.tables import render
     from interpret_robust.training.recipe import PRESETS, meanings
-    from interpret_robust.training.recipe_file import as_toml, is_file, read
+    from interpret_robust.training.recipe_file import as_toml, find
 
-    chosen_recipes = {name: read(Path(name)) if is_file(name) else PRESETS[name] for name in names or PRESETS}
+    chosen_recipes = {name: find(name) for name in names or PRESETS}
     if form == "toml":
         if len(chosen_recipes) > 1:
             raise UserError("--form toml prints one recipe: name it, such as `irt recipes quick --form toml`.")
@@ -220,8 +212,9 @@ def recipes(names: tuple[str, ...], form: str) -> None:
 def _value(field: str, value: Any, form: str) -> str:
     """Return a value as people write it, such as 8/255; for programs a number is a number."""
     from interpret_robust.results.names import radius
+    from interpret_robust.training.recipe_file import FRACTIONS
 
-    if field in ("eps", "attack_step") and form not in ("csv", "json"):
+    if field in FRACTIONS and form not in ("csv", "json"):
         return radius(value)
     if isinstance(value, float):
         return repr(value) if form in ("csv", "json") else f"{value:g}"

@@ -1,6 +1,8 @@
 """Nested configurations: made flat, and compared for people."""
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -36,6 +38,25 @@ def as_stored(settings: Any) -> dict[str, Any]:
         for setting, value in values.items()
         if "newer" not in setting.metadata or value != setting.metadata["newer"]
     }
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a configuration's canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON can hold it: a number that is not finite is None, in dictionaries and lists too.
+
+    Example:
+        >>> finite({"mean": math.nan, "interval": [0.5, math.inf], "count": 3})
+        {'mean': None, 'interval': [0.5, None], 'count': 3}
+    """
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def lines(config: Mapping[str, Any]) -> str:

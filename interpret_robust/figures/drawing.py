@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from interpret_robust import figures
-from interpret_robust.core.configs import differences
+from interpret_robust.core.configs import config_sha256, differences
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
@@ -52,7 +52,7 @@ def draw_all(
     pictures = []
     for group, stem in zip(groups, stems, strict=True):
         # Models that were trained, and so attacked, under different settings may share every part of a name.
-        suffix = f"-{hdf5.config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
+        suffix = f"-{config_sha256(conditions(group[0]))[:6]}" if stems.count(stem) > 1 else ""
         pictures += _draw(figure, group, folder, say, suffix, panel=panel, with_pdf=with_pdf)
     return pictures
 

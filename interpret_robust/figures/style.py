@@ -28,6 +28,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.cells import cell_means
+from interpret_robust.core.configs import finite
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import remove_leftovers, replacing
@@ -406,7 +407,7 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: dict[str, str], vers
                 drawing.figure.savefig(partial, format=path.suffix[1:], **FORMATS[path.suffix])
             drawing.figure.set_layout_engine("none")  # all is in its place now, and would be placed anew
     with replacing(text) as partial:
-        partial.write_text(json.dumps(_plain(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(finite(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def enlarge(figure: Figure, factor: float) -> None:
@@ -421,12 +422,3 @@ def enlarge(figure: Figure, factor: float) -> None:
     for stroke in figure.findobj(Line2D):
         assert isinstance(stroke, Line2D)
         stroke.set(linewidth=stroke.get_linewidth() * factor, markersize=stroke.get_markersize() * factor)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: what is not a number is null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

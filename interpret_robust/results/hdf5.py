@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.configs import config_sha256
 from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_present, check_readable
 from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
@@ -283,11 +284,6 @@ def part_of(dataset: Any, part: Any) -> AnyArray:
     name, kind = TRUTH
     values: AnyArray = np.asarray(dataset[part])
     return values.astype(np.bool_) if dataset.attrs.get(name) == kind else values
-
-
-def config_sha256(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a configuration's canonical JSON."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def content_sha256(file: h5py.File) -> str:

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import differences
+from interpret_robust.core.configs import config_sha256, differences
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import put_in_place
 from interpret_robust.core.locks import do_if_free
@@ -38,7 +38,6 @@ from interpret_robust.results.hdf5 import (
     Axes,
     Columns,
     Places,
-    config_sha256,
     content_sha256,
     current_config,
     provenance_sha256,

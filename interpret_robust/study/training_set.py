@@ -1,6 +1,6 @@
 """The models that one `irt train` asks for: variants times seeds, or what the quick study needs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interpret_robust.core.device import resolve
@@ -10,7 +10,7 @@ from interpret_robust.study import plan
 from interpret_robust.study.plan import Model
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.training.log import Logs
-from interpret_robust.training.recipe_file import recipe_of
+from interpret_robust.training.recipe import Recipe
 
 
 def models_of(variants: Sequence[str], architecture: str | None, first_seed: int, seeds: int) -> list[Model]:
@@ -61,8 +61,7 @@ def tasks_of(
     variants: Sequence[str],
     dataset: str,
     architecture: str | None,
-    recipe: str | Path | None,
-    overrides: tuple[str, ...],
+    recipe_for: Callable[[str], Recipe],
     *,
     first_seed: int,
     seeds: int,
@@ -73,16 +72,15 @@ def tasks_of(
     overwrite: bool,
     logs: Logs,
 ) -> list[TrainTask]:
-    """Return a task for each model of `models_of`, by the recipe of a name or file or that of the dataset, with
-    overrides.
+    """Return a task for each model of `models_of`, by the recipe that `recipe_for` gives for its architecture.
 
-    Raises UserError for an unknown variant, recipe or field.
+    Raises UserError for an unknown variant.
     """
     return [
         TrainTask(
             dataset,
             *model,
-            recipe_of(recipe, dataset, overrides, model.architecture),
+            recipe_for(model.architecture),
             folder,
             device,
             limit,

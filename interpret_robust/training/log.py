@@ -4,10 +4,8 @@ A line of an epoch is that of the checkpoint's history. A line of steps holds me
 it in the same epoch.
 """
 
-import hashlib
 import importlib.util
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from interpret_robust.core.configs import config_sha256, finite
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.training.job import Job, drop_name
@@ -55,7 +54,7 @@ NO_LOGS = Logs()
 
 def identity(job: Job) -> str:
     """Return twelve hexadecimal digits that jobs of other numbers do not share."""
-    return hashlib.sha256(json.dumps(drop_name(job.describe()), sort_keys=True).encode()).hexdigest()[:12]
+    return config_sha256(drop_name(job.describe()))[:12]
 
 
 @contextmanager
@@ -111,10 +110,7 @@ def _open_lines(path: Path, job: Job, step: int, history: Iterable[Row], *, over
 def _line(row: Row, time: str | None) -> str:
     """Return a row as a line of JSON, which knows no NaN."""
     values = {"kind": row["kind"], "step": row["step"], "epoch": row["epoch"], "time": time, **row}
-    numbers = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-    return json.dumps(numbers) + "\n"
+    return json.dumps(finite(values)) + "\n"
 
 
 def _place(row: Row) -> tuple[int, bool]:
@@ -167,7 +163,7 @@ def _open_events(folder: Path, step: int, history: Iterable[Row]) -> Iterator[Wr
 
         def write(rows: Sequence[Row]) -> None:
             for row in rows:
-                for name in SCALARS:
+                for name in [name for name in row if name not in NO_SCALARS]:
                     writer.add_scalar(f"{row['kind']}/{name}", row[name], row["step"])
             writer.flush()
 
@@ -178,13 +174,5 @@ def _open_events(folder: Path, step: int, history: Iterable[Row]) -> Iterator[Wr
         writer.close()
 
 
-SCALARS = (
-    "cross_entropy",
-    "feature_distance",
-    "accuracy",
-    "largest_predicted_share",
-    "learning_rate",
-    "eps",
-    "seconds",
-)
-"""Numbers of a row that are drawn over its step."""
+NO_SCALARS = frozenset({"kind", "step", "epoch", "restarted_from_step"})
+"""What a row says of its place; all other entries are numbers that are drawn over its step."""

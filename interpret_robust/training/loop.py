@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ COLLAPSED_EPOCHS = 2
 
 @dataclass
 class Totals:
-    """Sums over this rank's part of the epoch so far, on the device.
+    """Sums over images of the epoch so far, on the device.
 
     They are of cross-entropy, distance and correct images; and of predictions by class.
     """
@@ -94,15 +94,17 @@ class Totals:
         self.predictions.zero_()
 
     def of_all_ranks(self) -> "Totals":
-        """Return the sums over the whole epoch so far."""
-        return Totals(ranks.total(self.sums), ranks.total(self.predictions))
+        """Return a copy, summed over all ranks."""
+        return Totals(ranks.total(self.sums.clone()), ranks.total(self.predictions.clone()))
 
+    def tensors(self, name: str) -> checkpoint.Tensors:
+        """Return the sums as the state of a run holds them."""
+        return {f"{name}.sums": self.sums, f"{name}.predictions": self.predictions}
 
-class LastLine(NamedTuple):
-    """The step of the last line of steps, 0 for none, and the sums over all ranks at that step."""
-
-    step: int
-    totals: Totals
+    @classmethod
+    def restore(cls, name: str, tensors: checkpoint.Tensors, device: torch.device) -> "Totals":
+        """Return the sums that `tensors` gave."""
+        return cls(tensors[f"{name}.sums"].to(device), tensors[f"{name}.predictions"].to(device))
 
 
 class Loss(nn.Module):
@@ -165,8 +167,8 @@ class Run:
         self.loss = _parallel(loss, self.device) if ranks.count() > 1 else loss
         self.optimizer = _optimizer(job, self.model)
         self.average = _average(self.model, recipe.ema) if recipe.ema else None
-        self.totals = Totals.zero(self.classes, self.device)
-        self.last_line = LastLine(0, Totals.zero(self.classes, self.device))
+        self.totals = Totals.zero(self.classes, self.device)  # over this rank's part of the epoch so far
+        self._begin_line(Totals.zero(self.classes, self.device))
         self.total_steps = recipe.epochs * self.batches.steps_per_epoch
         self.update = accelerate(self._update, self.model, self.device)
 
@@ -214,17 +216,19 @@ class Run:
 
     def _end_line(self, share: float) -> Row:
         """Return the numbers of the steps since the last line, in this epoch."""
-        earlier, totals = self.last_line, self.totals.of_all_ranks()
-        self.last_line = LastLine(self.step, Totals(totals.sums.clone(), totals.predictions.clone()))
-        begin = (self.step - 1) // self.batches.steps_per_epoch * self.batches.steps_per_epoch
-        if earlier.step > begin:
-            begin, totals = earlier.step, totals.since(earlier.totals)
-        return {
+        totals = self.totals.of_all_ranks()
+        row = {
             "kind": "steps",
             "step": self.step,
             "epoch": -(-self.step // self.batches.steps_per_epoch),
-            **self._numbers(totals, self.step - begin, share),
+            **self._numbers(totals.since(self.line_totals), self.step - self.line_step, share),
         }
+        self._begin_line(totals)
+        return row
+
+    def _begin_line(self, totals: Totals) -> None:
+        """Begin a line of steps here, where `totals` are the sums of the epoch over all ranks."""
+        self.line_step, self.line_totals = self.step, totals
 
     def row(self, epoch: dict[str, float]) -> Row:
         """Return the line of the log of an epoch of the history."""
@@ -237,6 +241,7 @@ class Run:
         numbers = self._numbers(self.totals.of_all_ranks(), steps, share)
         self.history.append({"epoch": self.step // steps, **numbers, **restart})
         self.totals.clear()
+        self._begin_line(Totals.zero(self.classes, self.device))
 
     def _numbers(self, totals: Totals, steps: int, share: float) -> dict[str, float]:
         """Return what a line says of so many steps, of which these are the sums."""
@@ -276,13 +281,8 @@ class Run:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
-        totals = self.totals.of_all_ranks()
-        tensors |= {"totals.sums": totals.sums, "totals.predictions": totals.predictions}
-        about = {"step": self.step, "seconds": self.seconds, "history": self.history}
-        if self.last_line.step:
-            last = self.last_line.totals
-            tensors |= {"line.sums": last.sums, "line.predictions": last.predictions}
-            about["line_step"] = self.last_line.step
+        tensors |= self.totals.of_all_ranks().tensors("totals") | self.line_totals.tensors("line")
+        about = {"step": self.step, "seconds": self.seconds, "history": self.history, "line_step": self.line_step}
         return about, tensors
 
     def restore(self, state: checkpoint.Checkpoint) -> None:
@@ -302,12 +302,11 @@ class Run:
             {"state": optimizer, "param_groups": self.optimizer.state_dict()["param_groups"]}
         )
         if ranks.index() == 0:
-            totals = _entries_below("totals.", state.tensors)
-            self.totals = Totals(totals["sums"].to(self.device), totals["predictions"].to(self.device))
-        if "line_step" in state.about:
-            last = _entries_below("line.", state.tensors)
-            totals_then = Totals(last["sums"].to(self.device), last["predictions"].to(self.device))
-            self.last_line = LastLine(state.about["line_step"], totals_then)
+            self.totals = Totals.restore("totals", state.tensors, self.device)
+        self.line_step = self.step // self.batches.steps_per_epoch * self.batches.steps_per_epoch
+        if state.about.get("line_step", 0) > self.line_step:  # older files may hold a line of an epoch before
+            self.line_step = state.about["line_step"]
+            self.line_totals = Totals.restore("line", state.tensors, self.device)
 
 
 @devices.exact()

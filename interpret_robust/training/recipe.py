@@ -1,7 +1,7 @@
 """Every number of a training run, as named presets. Each is a published recipe or one measured here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -215,7 +215,8 @@ def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architectur
 
 def preset_for(name: str, architecture: str) -> Recipe:
     """Return the recipe called `name` for an architecture. Raises UserError for an unknown name."""
-    check_preset(name)
+    if name not in PRESETS:
+        raise unknown("recipe", name, PRESETS)
     is_quick_cnn = name in ("quick", "cifar-quick") and architecture == "cnn"
     return replace(PRESETS[name], **(QUICK_CNN if is_quick_cnn else {}))
 
@@ -225,11 +226,6 @@ def fit_dataset(recipe: Recipe, dataset: str) -> Recipe:
     if record := RECORDS.get(dataset):
         return replace(recipe, flip=recipe.flip and record.can_flip, pad=recipe.pad if record.can_crop else 0)
     return recipe
-
-
-def check_overrides(overrides: Sequence[str], recipe: Recipe | None = None) -> None:
-    """Raise UserError for changes that no recipe can have, or that the one that is known cannot."""
-    change(recipe or PRESETS["quick"], dict(map(parse, overrides)))
 
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -257,12 +253,6 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def default_preset(dataset: str) -> str:
     """Return the preset of a dataset's record, `paper` for data from elsewhere."""
     return RECORDS[dataset].recipe if dataset in RECORDS else "paper"
-
-
-def check_preset(name: str) -> None:
-    """Raise UserError for a name that no preset has."""
-    if name not in PRESETS:
-        raise unknown("recipe", name, PRESETS)
 
 
 def meanings() -> dict[str, str]:

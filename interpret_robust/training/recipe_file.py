@@ -16,28 +16,16 @@ from interpret_robust.training.recipe import (
     PRESETS,
     Recipe,
     change,
-    check_preset,
     default_preset,
     fit_dataset,
     meanings,
     parse,
-    preset,
     preset_for,
 )
 
 ENDING = ".toml"
 NEEDED = ("epochs", "batch_size", "learning_rate")
 """Fields that a file without `base` has to give."""
-
-
-def is_file(recipe: str | Path) -> bool:
-    """Return whether this names a file, and no preset.
-
-    Example:
-        >>> is_file("mine.toml"), is_file("quick")
-        (True, False)
-    """
-    return Path(recipe).suffix == ENDING
 
 
 def recipe_of(
@@ -48,9 +36,22 @@ def recipe_of(
     What a dataset forbids, such as mirrored digits, it forbids a file as well as a preset; overrides stand. Raises
     UserError for an unknown name, a bad file or a bad override.
     """
-    if recipe is None or not is_file(recipe):
-        return preset(str(recipe or default_preset(dataset)), dataset, overrides, architecture)
-    return change(fit_dataset(read(Path(recipe), architecture), dataset), dict(map(parse, overrides)))
+    start = find(recipe or default_preset(dataset), architecture)
+    return change(fit_dataset(start, dataset), dict(map(parse, overrides)))
+
+
+def find(recipe: str | Path, architecture: str = "small") -> Recipe:
+    """Return the recipe of a preset's name, or of a file, for an architecture.
+
+    Raises UserError for a name that no preset has, and for a bad file.
+
+    Example:
+        >>> find("quick").epochs, find("quick", "cnn").epochs
+        (8, 10)
+    """
+    if Path(recipe).suffix == ENDING:
+        return read(Path(recipe), architecture)
+    return preset_for(str(recipe), architecture)
 
 
 def read(path: Path, architecture: str = "small") -> Recipe:
@@ -68,14 +69,6 @@ def read(path: Path, architecture: str = "small") -> Recipe:
         return _recipe(path.stem, entries, architecture)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def check(recipe: str | Path) -> None:
-    """Raise UserError for a name that no preset has, or a file that holds no recipe."""
-    if is_file(recipe):
-        read(Path(recipe))
-    else:
-        check_preset(str(recipe))
 
 
 def _recipe(name: str, entries: dict[str, Any], architecture: str) -> Recipe:

@@ -22,7 +22,7 @@ from interpret_robust.attribution.gradients import completeness_gap
 from interpret_robust.core import device as devices
 from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.configs import as_stored
+from interpret_robust.core.configs import as_stored, config_sha256
 from interpret_robust.core.errors import NotFiniteError, UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
 from interpret_robust.core.locks import Lock
@@ -263,7 +263,7 @@ class Work:
             {key: value for key, value in config.items() if key != "evaluators"}
             for config in (self.config, stored_config)
         )
-        is_equal = hdf5.config_sha256(own_config) == hdf5.config_sha256(other)
+        is_equal = config_sha256(own_config) == config_sha256(other)
         return self.analysis.readers == "copies" and is_equal and _readers_of(stored_config) != _readers_of(self.config)
 
     @devices.exact()
