@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import Arrays, write_npz
+from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
-from interpret_robust.models.external import build_network
 
 N, C, H, W, K = 5, 3, 12, 18, 7
 

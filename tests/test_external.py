@@ -21,15 +21,15 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import external, libraries
+from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import (
     ExternalModel,
     bring,
-    layer_rows,
-    preprocess_of,
     read,
     subject,
 )
+from interpret_robust.models.layer_table import layer_rows
 from interpret_robust.models.preprocess import STATISTICS
 from interpret_robust.models.trial import Trial, try_out
 
@@ -450,7 +450,7 @@ def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, mine: P
 def test_tensors_that_a_network_lacks_are_kept_as_a_doubt(mine: Path) -> None:
     save_file(other_weights() | {"loss.margin": torch.ones(K)}, mine / "more.safetensors")
     card = Card("mine_of_tests:net", weights=str(mine / "more.safetensors"), label="mine")
-    network, remarks = external.build_network(card, K)
+    network, remarks = build_network(card, K)
     model = bring(network, card, noise(), "noise", remarks)
     assert model.doubts[0].startswith("mine has all its weights from more.safetensors, which also holds 'loss.margin'")
     assert torch.equal(

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.models.building import preprocess_of
 from interpret_robust.models.card import Card
 from interpret_robust.models.declared import framing_of, outputs_of
-from interpret_robust.models.external import preprocess_of
 
 timm: Any = pytest.importorskip("timm")
 hub: Any = pytest.importorskip("timm.models._hub")

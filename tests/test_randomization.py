@@ -37,7 +37,7 @@ from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
 from interpret_robust.figures.drawing import compose, draw
 from interpret_robust.models import Classifier, build, checkpoint
-from interpret_robust.models.external import copy_of
+from interpret_robust.models.copying import copy_of
 from interpret_robust.models.folded import fold
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.reinitialize import doubt_about_random, random_network, randomize, stages

@@ -31,7 +31,8 @@ from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models import answer_checks
 from interpret_robust.models.card import Card
-from interpret_robust.models.external import ExternalModel, bring, copy_of, unwrap
+from interpret_robust.models.copying import copy_of, unwrap
+from interpret_robust.models.external import ExternalModel, bring
 from interpret_robust.models.layers import default_layer, depend, locality, reading
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.preprocess import Preprocess

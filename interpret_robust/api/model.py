@@ -16,8 +16,10 @@ from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import card as cards
 from interpret_robust.models import external
+from interpret_robust.models.building import build_network
 from interpret_robust.models.card import Card
 from interpret_robust.models.classifier import Classifier, Features
+from interpret_robust.models.copying import copy_of
 from interpret_robust.models.subject import Subject
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.training.log import Logs
@@ -127,10 +129,10 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         if reference.weights is not None or reference.arguments:
             raise UserError("a network that is given as it is has its weights: name them where it is built.")
         dataset = open_dataset(data)
-        return Model(external.bring(external.copy_of(model), reference, dataset, dataset.name))
+        return Model(external.bring(copy_of(model), reference, dataset, dataset.name))
     reference = cards.reference(str(model), **card)
     if isinstance(data, Dataset) and isinstance(reference, Card):
-        network, remarks = external.build_network(reference, len(data.class_names))
+        network, remarks = build_network(reference, len(data.class_names))
         return Model(external.bring(network, reference, data, data.name, remarks))
     return Model(external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data)))
 

@@ -73,10 +73,10 @@ def model_layers(model: str, dataset: str, with_all_layers: bool, **card: Any) -
 
     reference = cards.reference(model, **card)
     cards.check_files(reference)
-    from interpret_robust.models import external  # which loads torch
+    from interpret_robust.models.layer_table import attention_words, layer_rows  # which loads torch
 
-    click.echo(render(external.layer_rows(reference, dataset, with_all=with_all_layers)))
-    if words := external.attention_words(reference, dataset):
+    click.echo(render(layer_rows(reference, dataset, with_all=with_all_layers)))
+    if words := attention_words(reference, dataset):
         click.echo(words)
 
 

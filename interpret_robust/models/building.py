@@ -1,0 +1,100 @@
+"""Build the network of a card, with its weights, and say which pixels it expects."""
+
+import sys
+import warnings
+from contextlib import redirect_stdout
+
+import torch
+from torch import nn
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.plugins import first_words, imported
+from interpret_robust.models.card import Card
+from interpret_robust.models.copying import copy_of
+from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
+from interpret_robust.models.model_names import explain
+from interpret_robust.models.preprocess import STATISTICS, Preprocess, statistics
+from interpret_robust.models.weight_files import load_weights
+
+
+def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
+    """Return the network of a card, and what is doubtful about its file of weights: sentences that begin with a verb.
+
+    It is for `classes` classes where it is a library's that can be built for any number. Raises UserError where a name
+    is unknown, a library is not installed, or weights cannot be had or do not fit.
+    """
+    origin, colon, name = card.model.partition(":")
+    if not colon:
+        raise UserError(explain(card.model))
+    pretrained = card.weights in (None, "pretrained")
+    if origin not in BUILDERS:
+        imported(card.model)  # before the seed, of which its module may use some
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")  # what a library says of its own networks, and prints while it downloads
+        torch.default_generator.manual_seed(0)
+        try:
+            if origin in BUILDERS:
+                network = build(origin, name, classes, dict(card.arguments), pretrained=pretrained)
+            else:
+                check_call(card.model, dict(card.arguments))
+                network = _call(card)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            if is_offline(error):
+                raise UserError(
+                    f"the weights of {card.model} have to be downloaded, and their server cannot be reached from here: "
+                    "give a file (--weights FILE) or --weights random, or run this once where there is a network."
+                ) from error
+            raise UserError(
+                f"{card.model} cannot be built ({first_words(error)}): --model-arg NAME=VALUE gives it an argument."
+            ) from error
+    path = card.weight_file
+    if path is None:
+        return network, []
+    unused = load_weights(network, card.model, path, card.weights_key, is_normalized=card.normalize is not None)
+    if not unused:
+        return network, []
+    listing = f"'{unused[0]}'" if len(unused) == 1 else f"{len(unused)} tensors, first '{unused[0]}'"
+    return network, [
+        f"has all its weights from {path.name}, which also holds {listing}, of layers that the network lacks: if more "
+        "than training used them, answers are those of another network."
+    ]
+
+
+def _call(card: Card) -> nn.Module:
+    """Return what a user's callable gives."""
+    target = imported(card.model)
+    network = copy_of(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
+    if card.weights == "pretrained":
+        raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"{card.model} gives a {type(network).__name__}, and a model is a torch.nn.Module: name a "
+            "class or function that gives one."
+        )
+    return network
+
+
+def preprocess_of(card: Card, network: nn.Module, channels: int) -> Preprocess:
+    """Return what a card, or else the library that a network is from, says of the pixels that it expects.
+
+    Raises UserError where that is for images of other channels.
+    """
+    if card.normalize is not None:
+        return Preprocess(*statistics(card.normalize, channels), card.resize)
+    mean, deviation = STATISTICS["none"]
+    if card.weights != "random":
+        config = getattr(network, "pretrained_cfg", None)  # timm's
+        if card.model.startswith("torchvision:"):
+            mean, deviation = STATISTICS["imagenet"]
+        elif isinstance(config, dict) and "mean" in config and "std" in config:
+            mean, deviation = tuple(config["mean"]), tuple(config["std"])
+    if len(mean) not in (1, channels) and card.weight_file is not None:
+        mean, deviation = STATISTICS["none"]  # a file's weights may be for images of other channels than the library's
+    if len(mean) not in (1, channels):
+        raise UserError(
+            f"{card.model} takes images of {len(mean)} channels, and these have {channels}: give a --dataset of such "
+            "images, or --normalize mean,std."
+        )
+    return Preprocess(mean, deviation, card.resize)

@@ -1,0 +1,81 @@
+"""Copy a network that somebody else goes on using, and refuse those that cannot be watched or copied."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.plugins import first_words
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside of what torch.compile and data-parallel training wrap around it."""
+    while True:
+        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):  # torch.compile
+            network = inner
+        else:
+            return network
+
+
+def copy_of(network: nn.Module) -> nn.Module:
+    """Return a copy of a network, which may be trained on, that shares no tensor with it.
+
+    Tensors that were computed, which old weight normalization, pruning and hooks keep, are copied as numbers: torch
+    refuses to copy them otherwise. Raises UserError for a network that holds something that cannot be copied.
+    """
+
+    def detach_and_copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+        return original(tensor if tensor.is_leaf else tensor.detach(), memo)
+
+    check_python(unwrap(network), f"a {type(network).__name__}")
+    _check_closures(unwrap(network))
+    original: Callable[..., Tensor] = Tensor.__deepcopy__
+    try:
+        with mock.patch.object(Tensor, "__deepcopy__", detach_and_copy):
+            return copy.deepcopy(unwrap(network))
+    except Exception as error:
+        raise UserError(
+            f"a {type(network).__name__} cannot be copied ({first_words(error)}): remove its hooks, or save its "
+            "state_dict and load it as --model package.module:callable --weights FILE."
+        ) from error
+
+
+def check_python(network: nn.Module, label: str) -> None:
+    """Raise UserError where a network is, or holds, a program of another form than Python's, which takes no hooks."""
+    for path, module in network.named_modules():
+        place = f", in its layer '{path}'," if path else ""
+        form = None
+        if isinstance(module, torch.jit.ScriptModule):
+            form = "TorchScript"
+        elif isinstance(module, torch.fx.GraphModule) and "train" in vars(module):  # torch.export puts its own there
+            form = "a program of torch.export"
+        if form is not None:
+            raise UserError(
+                f"{label} is{place} {form}, whose layers cannot be watched: give the network as Python has it."
+            )
+
+
+def _check_closures(network: nn.Module) -> None:
+    """Raise UserError where a copy would go on using the network: functions that hold parts of it are not copied."""
+    parts = set(network.modules())
+    for path, module in network.named_modules():
+        place = f"layer '{path}'" if path else "the network"
+        if inspect.isfunction(vars(module).get("forward")):
+            raise UserError(
+                f"the forward of {place} was replaced by a function, and a copy would still call the original: write "
+                "it as a class, or as --model package.module:callable."
+            )
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            cells = getattr(hook, "__closure__", None) or ()
+            if any(isinstance(cell.cell_contents, nn.Module) and cell.cell_contents in parts for cell in cells):
+                raise UserError(
+                    f"a hook of {place} is a function that holds a part of the network, and a copy would still write "
+                    "to the original: make it a method, or remove it."
+                )

@@ -1,0 +1,125 @@
+"""Whether a network from elsewhere runs: frozen, in float32, on the images of a dataset, with logits in its answer."""
+
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.plugins import first_words
+from interpret_robust.datasets import Dataset
+from interpret_robust.models.card import Card
+from interpret_robust.models.copying import check_python
+from interpret_robust.models.logits import as_logits, kind, logits_part
+from interpret_robust.models.preprocess import Preprocess
+from interpret_robust.models.recomputation import no_recomputation
+
+
+def prepare(network: nn.Module, card: Card) -> Iterator[str]:
+    """Freeze a network in eval mode, and yield what is doubtful about its weights."""
+    check_python(network, card.model)
+    tensors = (*network.parameters(), *network.buffers())
+    if any(is_lazy(tensor) for tensor in tensors):
+        raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
+    network.train(mode=False)  # people override train and eval, and forget to return the network
+    for weights in network.parameters():
+        weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
+    if (
+        card.weight_file is not None
+        and card.model.startswith("torchvision:")
+        and getattr(network, "transform_input", None) is False
+    ):
+        yield (
+            "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
+            "file of weights does not hold."
+        )
+
+
+def make_float32(network: nn.Module, pixels: Tensor) -> Iterator[str]:
+    """Make weights of another precision float32, and yield so; but not where the forward takes these alone."""
+    tensors = {
+        (module, name): tensor
+        for module in network.modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float32
+    }
+    if not tensors:
+        return
+    dtypes = {place: tensor.dtype for place, tensor in tensors.items()}
+    names = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in dtypes.values()}))
+    network.float()
+    if _runs(network, pixels):
+        yield f"has weights in {names}, and is asked in float32."
+        return
+    for (module, name), dtype in dtypes.items():
+        tensor = getattr(module, name)
+        tensor.data = tensor.data.to(dtype)
+    if _runs(network, pixels):
+        yield f"is asked in {names}, the precision of its weights, since its forward does not run with float32."
+    else:
+        network.float()
+
+
+def _runs(network: nn.Module, pixels: Tensor) -> bool:
+    """Return whether a network answers; a copy of the pixels, in whose place it may compute."""
+    try:
+        with torch.no_grad(), no_recomputation():
+            network(pixels.clone())
+    except Exception:
+        return False
+    return True
+
+
+def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, card: Card, data: Dataset) -> str | None:
+    """Return which part of a network's answer are the logits, None for the answer itself.
+
+    Raises UserError where the network does not take the images, or answers with something else.
+    """
+    channels, height, width = data.image_shape
+    try:
+        with torch.no_grad(), no_recomputation():
+            answer = network(preprocess(image))
+    except Exception as error:
+        if match := re.search(rf"to have (\d+) channels, but got {channels} channels", str(error)):
+            raise UserError(
+                f"{card.model} takes images of {match[1]} channels, and those of {data.name} have {channels}: "
+                "give a --dataset of such images."
+            ) from error
+        if re.search(r"Half|BFloat16|Double|dtype", str(error)):
+            raise UserError(
+                f"{card.model} does not run with pixels and weights in float32 ({first_words(error)}): its forward "
+                "casts to another precision. Take the cast out, or give it weights of that precision."
+            ) from error
+        images_resized = "" if card.resize is None else f" resized to {card.resize}"
+        raise UserError(
+            f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{images_resized} "
+            f"({first_words(error)}); if that is about their size, --resize N gives it another"
+            f"{_other_size(card, network)}."
+        ) from error
+    classes = len(data.class_names)
+    part = card.logits if card.logits is not None else logits_part(answer, classes)
+    try:
+        logits = as_logits(answer, part, classes)
+    except UserError as error:
+        raise UserError(f"{card.model}: {error}") from error
+    if logits.ndim != 2 or len(logits) != len(image):
+        raise UserError(
+            f"{card.model} does not answer with logits (N, classes) but with {kind(logits)}: "
+            "--logits names the part of its answer that they are."
+        )
+    if logits.shape[1] != classes:
+        raise UserError(
+            f"{card.model} answers with {logits.shape[1]} classes, and {data.name} has {classes}: give images of its "
+            "classes, or --classes FILE, the names of all its classes in their order, with those of the images among "
+            "them."
+        )
+    return part
+
+
+def _other_size(card: Card, network: nn.Module) -> str:
+    """Return the option with which timm builds a network of patches for another size of images; nothing for others."""
+    if card.is_of_timm and getattr(getattr(network, "patch_embed", None), "img_size", None) is not None:
+        return ", and --model-arg img_size=N builds it for that of the images"
+    return ""
