@@ -12,8 +12,9 @@ import pytest
 from attack_files import READINGS, Model, attacked, name_of, random
 from scipy import stats
 
+from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.attack_outcomes import right_in_worst_case
-from interpret_robust.results.attack_tables import attack_tables, comparison_tables, numbers, paper_sources
+from interpret_robust.results.attack_tables import attack_tables, numbers, paper_sources
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.reported import read_reported
 

@@ -17,6 +17,7 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.analyses.engine.printing import text_of
 from interpret_robust.cli.analysis import analysis_command
 from interpret_robust.results import attack_tables, hdf5
+from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.tables import FORMS, Table, render, to_latex, with_caption
 
 ROWS = [
@@ -133,7 +134,7 @@ def test_the_attack_table_follows_the_headlines_and_its_csv_is_numbers(tmp_path:
     files = [random(tmp_path, of, place) for place, of in enumerate(models)]
     headlines, *compared = printing.rows_of(files)
     assert [row["model"] for row in headlines] == [f"cluttered-digits-small-at-seed{seed}" for seed in (0, 1)]
-    assert compared == attack_tables.comparison_tables(files[::-1]) and len(compared) == 1
+    assert compared == comparison_tables(files[::-1]) and len(compared) == 1
     paths = [result.path for result in files]
     for form in ("text", "markdown", "latex"):
         parts = [with_caption(table, form) for table in (headlines, *compared)]

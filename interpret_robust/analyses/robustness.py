@@ -32,7 +32,7 @@ from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import predicted_classes
-from interpret_robust.results import attack_tables
+from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings
 from interpret_robust.results.hdf5 import Axes, Columns, Result
 from interpret_robust.results.schema import Column, Schema, interval, plot
@@ -282,6 +282,6 @@ ANALYSIS = Analysis(
     table_row,
     prepare=prepare,
     axes=axes,
-    compare=attack_tables.comparison_tables,
+    compare=comparison_tables,
     readers="copies",
 )

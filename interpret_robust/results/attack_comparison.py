@@ -1,0 +1,210 @@
+"""The attack tables as people read them: beside the paper, by who reads whom, and variants two by two."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from interpret_robust.core.statistics import holm, mcnemar
+from interpret_robust.models.variants import is_adversarial, is_brought
+from interpret_robust.results import names as labels
+from interpret_robust.results.attack_outcomes import (
+    gradients_asked,
+    headline,
+    readings,
+    right,
+    right_in_worst_case,
+)
+from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, identity, targets_of
+from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.names import job, label, recalibration
+from interpret_robust.results.tables import Table
+
+
+def comparison_tables(results: Sequence[Result]) -> list[Table]:
+    """Return each table as people read it, then who reads whom where others than copies read, then variants two by
+    two.
+    """
+    tables = [
+        part(table) for table in attack_tables(results) for part in (_beside_the_paper, _transfer_matrix, _rivals)
+    ]
+    return [table for table in tables if table]
+
+
+def _beside_the_paper(table: AttackTable) -> Table:
+    """Return the paper's table with its figures beside ours."""
+    with_paper = {variant for by_variant in table.paper.values() for variant in by_variant}
+    rows = []
+    for row, cells in table.cells.items():
+        line = {"accuracy, %": str(row)}
+        for variant in table.members:
+            line[variant] = _of_seeds(cells.get(variant), table.members[variant].values())
+            if variant in with_paper:
+                paper_cell = table.paper[row].get(variant)
+                line[f"{variant}, paper"] = f"{paper_cell.accuracy:.2f}" if paper_cell else ""
+        rows.append(line)
+    return Table(rows, _title(table), _note(table))
+
+
+def _of_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
+    """Return a cell as people read it; one of fewer than all seeds of its variant says of which."""
+    if cell is None:
+        return ""
+    return str(cell) if len(cell.seeds) == len(seeds) else f"{cell} (seed {', '.join(map(str, cell.seeds))})"
+
+
+def _title(table: AttackTable) -> str:
+    """Return what was trained on what, and what the paper's figures are of."""
+    train_job, data = job(table.files[0]), table.files[0].config["data"]
+    dataset = f", on {data['dataset']}" if data["dataset"] != train_job["dataset"] else ""
+    subject = f"{train_job['dataset']}, models from elsewhere{dataset}"
+    if not is_brought(train_job):
+        subject = f"{train_job['dataset']}, {train_job['architecture']}, recipe {train_job['recipe']['name']}{dataset}"
+    if (images := recalibration(table.files[0])) != "none":
+        subject += f", batch norm recalibrated ({images})"
+    cells = [cell for by_variant in table.paper.values() for cell in by_variant.values()]
+    if not cells:
+        return subject
+    sources = ", ".join(dict.fromkeys(_source_name(cell.table) for cell in cells))
+    if (cells[0].dataset, cells[0].architecture) == (train_job["dataset"], train_job["architecture"]):
+        return f"{subject}; paper: {sources}"
+    return f"{subject}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
+
+
+def _source_name(source: str) -> str:
+    """Return text such as `Table 2` or `Section 4.3`."""
+    kind, place = re.split(r"(?=\d)", source, maxsplit=1)
+    return f"{kind.capitalize()} {place}"
+
+
+def _note(table: AttackTable) -> str:
+    """Return the sentence on what the numbers are computed from."""
+    first = table.files[0]
+    settings, data = first.config["settings"], first.config["data"]
+    if not table.readings:
+        return "; ".join([_spread(table), f"{data['images']} {data['split']} images"])
+    mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
+    starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
+    parts = [
+        _spread(table),
+        f"{data['images']} {data['split']} images, {labels.ball(settings)}, "
+        f"step {labels.length(settings['step_size'], labels.norm(settings))}{starts}",
+        _effort(table, float(mean_gradients)),
+    ]
+    if any(row.setting == "black-box" for row in table.cells):
+        parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
+    elif not is_brought(job(first)):
+        parts.append("no black-box rows, which need files of two seeds of a variant (`irt train --copies`)")
+    elif all(len(targets_of(result)) == 1 for result in table.files):
+        parts.append("no black-box accuracy: `--evaluator FILE` has another model classify the adversarial images")
+    if labels.norm(settings) != "l1" and not any(name.startswith("APGD") for name in table.readings):
+        parts.append("the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)")
+    if any(name.startswith("APGD-T") for name in table.readings):
+        parts.append("APGD-T attacks images that are right under all attacks before, and keeps what broke the others")
+    if any(cell.steps is None for by_variant in table.paper.values() for cell in by_variant.values()):
+        parts.append("the paper does not say how many steps its PGD has")
+    return "; ".join(parts)
+
+
+def _effort(table: AttackTable, mean_gradients: float) -> str:
+    """Return how many gradients an image took on average, and how many its attacks ask for where all ask alike."""
+    if any(name.startswith("APGD") for name in table.readings):
+        return f"{mean_gradients:.0f} gradients for each image and attacked model, on average"
+    total = max(map(gradients_asked, table.files))
+    if round(mean_gradients) == total:
+        return f"{total} gradients for each image and attacked model"
+    return (
+        f"{total} gradients for each image and attacked model, of which {mean_gradients:.0f} were computed on average: "
+        "the others repeat earlier ones"
+    )
+
+
+def _spread(table: AttackTable) -> str:
+    """Return what stands behind a number, and the seeds of which variants."""
+    seeds: dict[tuple[int, ...], list[str]] = {}
+    for variant, models in table.members.items():
+        seeds.setdefault(tuple(models.values()), []).append(variant)
+    kinds = {
+        "mean \u00b1 standard deviation over training seeds": any(len(group) > 1 for group in seeds),
+        "Wilson 95 % interval over images where there is one seed": any(
+            len(cell.seeds) == 1 for group in table.cells.values() for cell in group.values()
+        ),
+    }
+    phrases = [
+        f"{', '.join(map(str, group))} of {', '.join(variants)}"
+        for group, variants in seeds.items()
+        if None not in group
+    ]
+    detail = f" ({'; '.join(phrases)})" if phrases else ""
+    return f"{', or '.join(kind for kind, is_present in kinds.items() if is_present)}{detail}"
+
+
+def _transfer_matrix(table: AttackTable) -> Table:
+    """Return every source's headline reading by every target, where others than the copies in the table read it."""
+    sources = {source: variant for variant, models in table.members.items() for source in models}
+    copies = {(source, target) for source in sources for target in table.members[sources[source]]}
+    reading = table.headline
+    names = {sha: name for result in table.files for sha, name in _short_names(result).items()}
+    accuracies = {
+        key[:2]: interval for key, interval in table.accuracies.items() if reading and key[2][1:] == attack_of(reading)
+    }
+    if accuracies.keys() <= copies:
+        return Table([])
+    targets = dict.fromkeys([*sources, *names])
+    rows = [
+        {f"{reading} of": names[source]}
+        | {
+            names[target]: f"{100 * interval.value:.1f}" if (interval := accuracies.get((source, target))) else ""
+            for target in targets
+        }
+        for source in sources
+    ]
+    reach = 100 * max(
+        max(interval.value - interval.low, interval.high - interval.value) for interval in accuracies.values()
+    )
+    note = f"{table.files[0].count} images; Wilson 95 % intervals reach at most {reach:.1f} points to either side"
+    return Table(rows, f"{reading} made on the row's model: accuracy in % of the column's", note)
+
+
+def _rivals(table: AttackTable) -> Table:
+    """Return exact McNemar tests between adversarially trained variants of one seed, corrected by Holm for their
+    number.
+    """
+    models = {identity(result): result for result in sorted(table.files, key=lambda result: len(readings(result)))}
+    adversarial = [result for result in models.values() if is_adversarial(job(result))]
+    outcomes = {identity(result): _outcomes(result) for result in adversarial}
+    pairs = [
+        (first, second)
+        for first, second in combinations(sorted(adversarial, key=lambda entry: labels.order(entry)[::-1]), 2)
+        if job(first)["seed"] == job(second)["seed"] and readings(first) == readings(second)
+    ]
+    tests = [
+        (pair, condition, mcnemar(outcomes[identity(pair[0])][condition], outcome))
+        for pair in pairs
+        for condition, outcome in outcomes[identity(pair[1])].items()
+    ]
+    rows: dict[str, dict[str, str]] = {}
+    for ((first, second), condition, test), p in zip(tests, holm([test.p_value for *_, test in tests]), strict=True):
+        pair = f"{job(first)['variant']} : {label(second)}"
+        cell = f"{test.only_first} : {test.only_second}, p {test.p_value:.2g} ({p:.2g})"
+        rows.setdefault(pair, {"only one is right": pair})[condition] = cell
+    note = f"images that only the first or only the second has right, of {table.files[0].count}; McNemar's exact p"
+    return Table(rows.values(), "Variants of one seed on the same images", f"{note} (by Holm for {len(tests)} tests)")
+
+
+def _outcomes(result: Result) -> Mapping[str, Any]:
+    """Return which images (N,) a model has right, by condition."""
+    reading = headline(result)
+    outcomes = {"natural": right(result, None)}
+    if reading:
+        outcomes[reading] = right(result, reading)
+    if len(readings(result)) > 1:
+        outcomes["worst case"] = right_in_worst_case(result)
+    return outcomes
+
+
+def _short_names(result: Result) -> dict[str, str]:
+    names = labels.places(result, "target")
+    return {sha: labels.short_name(result, name) for sha, name in zip(targets_of(result), names, strict=True)}
