@@ -25,8 +25,8 @@ from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5
 from interpret_robust.study import report
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run as TrainingRun
 from interpret_robust.training.recipe import preset
+from interpret_robust.training.run import Run as TrainingRun
 
 ATTACKED: dict[str, dict[str, str]] = {
     "robustness": {"pgd": "20", "cw": "none"},

@@ -45,8 +45,8 @@ from interpret_robust.models.folded import fold
 from interpret_robust.models.variants import VARIANTS, variant
 from interpret_robust.results.tables import render
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run
 from interpret_robust.training.recipe import PRESETS, preset
+from interpret_robust.training.run import Run
 
 WARM_UP = 6
 """Steps before the first that is timed: a compiler and a recorder of graphs are done by then."""

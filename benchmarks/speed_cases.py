@@ -42,8 +42,8 @@ from interpret_robust.models.folded import fold
 from interpret_robust.models.variants import variant
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run as TrainingRun
 from interpret_robust.training.recipe import preset
+from interpret_robust.training.run import Run as TrainingRun
 
 OURS = "ours"
 CPU = torch.device("cpu")

@@ -29,10 +29,11 @@ from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import checkpoint
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import variant
-from interpret_robust.training import loop
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import Logs
+from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe
+from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
 DIGITS = cluttered_digits(205, 40)
@@ -56,11 +57,11 @@ ANALYSES: dict[str, dict[str, Any]] = {
 }
 
 
-def run_of(name: str) -> loop.Run:
+def run_of(name: str) -> Run:
     """A training run that has not begun."""
     kind, changes = TRAININGS[name]
     recipe = Recipe("test", batch_size=BATCH, **(GENTLE | changes))
-    return loop.Run(Job(TRAINED_ON, "small", variant(kind), 3, recipe), CPU)
+    return Run(Job(TRAINED_ON, "small", variant(kind), 3, recipe), CPU)
 
 
 def trained(name: str) -> dict[str, Tensor]:
@@ -159,10 +160,10 @@ def everything(folder: Path) -> None:
     (folder / f"said-{ranks.index()}.txt").write_text("\n".join(said), encoding="utf-8")
 
 
-def run_of_too_small_a_batch() -> loop.Run:
+def run_of_too_small_a_batch() -> Run:
     """One that no two ranks can share."""
     recipe = Recipe("test", **(GENTLE | {"batch_size": 1}))
-    return loop.Run(Job(TRAINED_ON, "small", variant("natural"), 3, recipe), CPU)
+    return Run(Job(TRAINED_ON, "small", variant("natural"), 3, recipe), CPU)
 
 
 def killed_job() -> Job:
@@ -173,17 +174,17 @@ def killed_job() -> Job:
 
 def killed(folder: Path) -> None:
     """A training that saves at each step, and in which rank 1 is killed in the midst of the second epoch."""
-    advance = loop.Run.advance
+    advance = Run.advance
 
-    def deadly(run: loop.Run) -> list[Any]:
+    def deadly(run: Run) -> list[Any]:
         lines = advance(run)
         if run.step == 9 and ranks.index() == 1 and ranks.restarts() == 0 and "killed" in folder.name:
             os.kill(os.getpid(), signal.SIGKILL)
         return lines
 
-    loop.Run.advance = deadly  # type: ignore[assignment, method-assign]
+    Run.advance = deadly  # type: ignore[assignment, method-assign]
     logs = Logs(file=True, steps=2)
-    loop.train(killed_job(), folder, source="cluttered-digits", device=CPU, save_every=0, logs=logs)
+    train(killed_job(), folder, source="cluttered-digits", device=CPU, save_every=0, logs=logs)
 
 
 def in_group(job: Callable[[Path], None], folder: Path) -> None:

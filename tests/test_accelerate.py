@@ -15,8 +15,8 @@ from interpret_robust.models.variants import variant
 from interpret_robust.training import accelerate as acceleration
 from interpret_robust.training.accelerate import WARM_UP, RecordedStep, accelerate, with_own_code
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run
 from interpret_robust.training.recipe import Recipe
+from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("test", epochs=3, batch_size=16, learning_rate=0.05, attack_steps=1)

@@ -21,8 +21,9 @@ from interpret_robust.models.folded import fold
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import Head, variant
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run, train
+from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe, preset
+from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"

@@ -19,8 +19,9 @@ from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5
 from interpret_robust.training.accelerate import WARM_UP, RecordedStep
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run, train, training
+from interpret_robust.training.loop import train, training
 from interpret_robust.training.recipe import PRESETS
+from interpret_robust.training.run import Run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 

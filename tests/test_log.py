@@ -23,8 +23,9 @@ from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import Logs, Row, identity
-from interpret_robust.training.loop import Run, train
+from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe
+from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("test", epochs=2, batch_size=16, learning_rate=0.05, attack_steps=1, eps_ramp=0.4)

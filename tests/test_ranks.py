@@ -25,7 +25,7 @@ from interpret_robust.datasets.batches import Batch
 from interpret_robust.models import Classifier, build, checkpoint
 from interpret_robust.models.shared_norm import SharedNorm2d, share_batch_norm
 from interpret_robust.results import hdf5
-from interpret_robust.training import loop
+from interpret_robust.training.run import Run
 
 Make = Callable[..., Path]
 Done = tuple[Path, int]
@@ -208,13 +208,13 @@ def check_logs(killed: list[dict[str, Any]], whole: list[dict[str, Any]], accura
 
 def test_one_process_goes_on_where_two_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The totals of an unfinished epoch are those of all ranks, and only the first takes them up."""
-    run = loop.Run(rank_jobs.killed_job(), torch.device("cpu"))
+    run = Run(rank_jobs.killed_job(), torch.device("cpu"))
     for _ in range(4):
         run.advance()
     state, tensors = run.state()
     saved = checkpoint.Checkpoint(tmp_path, state, {name: tensor.clone() for name, tensor in tensors.items()}, "")
     monkeypatch.setattr(ranks, "index", lambda: 1)
-    other = loop.Run(rank_jobs.killed_job(), torch.device("cpu"))
+    other = Run(rank_jobs.killed_job(), torch.device("cpu"))
     other.restore(saved)
     assert not other.totals.sums.any() and run.totals.sums.any()
 

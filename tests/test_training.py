@@ -22,8 +22,9 @@ from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import Run, check_collapse, train
+from interpret_robust.training.loop import check_collapse, train
 from interpret_robust.training.recipe import Recipe
+from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
