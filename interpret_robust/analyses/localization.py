@@ -24,7 +24,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import gradient_map, position_weights
 from interpret_robust.attribution.regions import center_prior, central, hits, object_positions, share_inside
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import TAILS, Interval, bootstrap_mean, rate, rates
+from interpret_robust.core.statistics import RESAMPLES, TAILS, Interval, bootstrap_mean, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -256,7 +256,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     }
 
 
-def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples: int = 2000) -> Interval:
+def class_averaged(hits: AnyArray, labels: AnyArray) -> Interval:
     """Return the mean over classes of the share of hits (N,), those that are NaN left out, with its bootstrap interval.
 
     Images are drawn within their class: the number of hits in a resample of a class is binomial. A class without
@@ -267,7 +267,7 @@ def class_averaged(hits: AnyArray, labels: AnyArray, *, seed: int = 0, resamples
     if len(classes) == 0:
         return Interval(np.nan, np.nan, np.nan)
     rates = np.array([hits[finite & (labels == label)].mean(dtype=np.float64) for label in classes])
-    draws = np.random.default_rng(seed).binomial(counts, rates, (resamples, len(classes))) / counts
+    draws = np.random.default_rng(0).binomial(counts, rates, (RESAMPLES, len(classes))) / counts
     low, high = np.quantile(draws.mean(1), TAILS)
     return Interval(float(rates.mean()), float(low), float(high))
 

@@ -93,7 +93,7 @@ def ask(
         model: from `load`.
         data: other images than those it was loaded for.
         evaluators: models that read what this one gives, where the question needs any.
-        split, limit: which images: those of `train` or `test`, the first so many or all.
+        split, limit: which images: those of `train`, `test` or `val`; all, or so many, see `Split.draw`.
         batch_size: images at a time; None for `default_batch_size`.
         recalibrate: `clean`, `adversarial` or `both`: training images that batch-norm statistics are measured on
             first; `none` leaves the model as it is.

@@ -120,6 +120,10 @@ class Answer:
         """Keep the file at `path`, whole or not at all; in a folder, under the name that `irt analyze` gives it.
 
         Raises UserError where there is a file already, unless it may go.
+
+        Example:
+            >>> answer = ir.analyze("alignment", ir.load(path))  # doctest: +SKIP
+            >>> answer.save("analyses")  # doctest: +SKIP
         """
         target = _target(self, Path(path), overwrite=overwrite)
         with replacing(target) as partial:
@@ -130,7 +134,7 @@ class Answer:
         """Return its picture; with a path, also write it there with its caption beside it, as PNG and PDF.
 
         Of an analysis with several pictures it is that of `panel`, as `irt figure --panel` names it, or the first.
-        Raises UserError for a panel that there is not.
+        Raises UserError for a panel that there is not, and where the file at `path` is no picture of irt's.
         """
         return _figure([self.result], path, panel)
 

@@ -158,11 +158,11 @@ def train(
 
     Args:
         variant: `at`, `at-reg`, `at-att`, `at-att-reg`, `natural`, `natural-att` or `natural-linear-att`.
-        dataset: name, or path of an `.npz`.
-        seed: of weights, order, augmentation and attacks.
-        architecture: `small`, `cnn`, `narrow` or `wide3`.
+        dataset: name, or path of an `.npz` or of pictures.
+        seed: of weights, order, augmentation and attacks, from 0 on.
+        architecture: `small`, `small-wide3`, `cnn`, `narrow` or `wide3`.
         recipe: name of a preset, or path of a recipe of yours, FILE.toml; by default the dataset's preset.
-        limit: train on the first so many images only.
+        limit: train on so many images only: the first, or a fair draw, see `Split.draw`.
         root: folder that holds checkpoints/.
         device: `cpu`, `cuda`, or `auto`.
         overwrite: replace a checkpoint that is there.

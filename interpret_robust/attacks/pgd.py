@@ -40,9 +40,10 @@ class PGD:
 
     Attributes:
         eps: radius in pixel units; within [0, 1] in l-infinity.
-        step_size: length of a step, same units; by default a share of `eps`: 1/4 in l-infinity, 1/8 in L2, 1/10 in L1.
-        steps: number of steps.
-        restarts: independent random starts; of each image the one with the smallest margin is kept.
+        step_size: length of a step, same units, from 0 on; by default a share of `eps`: 1/4 in l-infinity, 1/8 in L2,
+            1/10 in L1.
+        steps: number of steps, from 0 on.
+        restarts: independent random starts, at least 1; of each image the one with the smallest margin is kept.
         random_start: begin at a uniform point of the ball instead of at the image.
         loss: `cross-entropy`, or `margin` (Carlini & Wagner: the best other logit minus the true one).
         batch_norm: `eval` uses running statistics; `train` uses the batch's and updates the running ones
@@ -267,7 +268,9 @@ LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": c
 
 
 def generator_noise(generator: torch.Generator) -> Noise:
-    """Return noise drawn from one generator, on the generator's device.
+    """Return a function from images (N, C, H, W) to noise of their shape, uniform in [-1, 1), from one generator.
+
+    It is drawn on the generator's device, and float32 on that of the images.
 
     Example:
         >>> noise = ir.generator_noise(torch.Generator().manual_seed(0))
@@ -283,20 +286,21 @@ def generator_noise(generator: torch.Generator) -> Noise:
 
 
 def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Noise:
-    """Return noise that depends only on the seed, each image's index in its dataset and the purpose.
+    """Return a function from images (N, C, H, W) to noise of their shape, float32, uniform in [-1, 1).
 
-    Rows of an analysis are then the same whatever the batch size and wherever a run was taken up again.
-    Repeated calls go on in each image's own stream.
+    The noise of an image depends only on the seed, its index in its dataset and the purpose, all whole numbers from 0
+    on; there is one index for each image. Rows of an analysis are then the same whatever the batch size and wherever a
+    run was taken up again. Repeated calls go on in each image's own stream. Raises ValueError for negative numbers.
 
     Example:
-        >>> some, others = ir.per_image_noise(0, [7, 8]), ir.per_image_noise(0, [8, 9])
-        >>> torch.equal(some(torch.zeros(2, 3, 2, 4))[1], others(torch.zeros(2, 3, 2, 4))[0])
+        >>> first, second = ir.per_image_noise(0, [7, 8]), ir.per_image_noise(0, [8, 9])
+        >>> torch.equal(first(torch.zeros(2, 3, 2, 4))[1], second(torch.zeros(2, 3, 2, 4))[0])
         True
     """
-    of_image = streams(seed, indices, purpose)
+    image_streams = streams(seed, indices, purpose)
 
     def draw(images: Tensor) -> Tensor:
-        rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in of_image])
+        rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in image_streams])
         return (2 * torch.from_numpy(rows) - 1).to(images.device)
 
     return draw

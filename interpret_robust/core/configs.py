@@ -16,14 +16,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any], limit: int = 3) -> str:
-    """Return the first keys in which two configurations differ, the least nested first, with both values."""
+def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Return the first few keys in which two configurations differ, the least nested first, with both values."""
     flat_stored, flat_expected = flatten(stored_config), flatten(expected)
     keys = [key for key in flat_stored | flat_expected if flat_stored.get(key) != flat_expected.get(key)]
     keys.sort(key=lambda key: ("sha256" in key, key.count(".")))  # a hash tells people nothing
-    phrases = [f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:limit]]
-    rest = [f"{len(keys) - limit} more"] if len(keys) > limit else []
+    phrases = [f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:MOST]]
+    rest = [f"{len(keys) - MOST} more"] if len(keys) > MOST else []
     return "; ".join(phrases + rest)
+
+
+MOST = 3
+"""Differences that a sentence lists."""
 
 
 def as_stored(settings: Any) -> dict[str, Any]:

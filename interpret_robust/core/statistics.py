@@ -90,11 +90,11 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> t
     return rows.mean(0, dtype=np.float64), low, high
 
 
-def finite_column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
+def finite_column_means(rows: Array) -> tuple[Array, Array, Array]:
     """Do what `column_means` does, over the finite values of each column; NaN throughout where it has none."""
     finite = np.isfinite(rows)
     halves = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
-    sums, shares = np.hsplit(np.vstack([halves.mean(0), _resampled_means(halves, seed, resamples)]), 2)
+    sums, shares = np.hsplit(np.vstack([halves.mean(0), _resampled_means(halves, 0, RESAMPLES)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
     low, high = np.quantile(means[1:], TAILS, axis=0)
     return means[0], low, high
@@ -189,6 +189,10 @@ def _row_spearman(first: Array, second: Array) -> Array:
 
 def interval(values: Array, *, seed: int = 0) -> Interval:
     """Return the mean of values (N,) with its 95 % interval: Wilson's for booleans, a bootstrap for numbers.
+
+    Wilson's is that of his paper of 1927 (https://doi.org/10.2307/2276774). The bootstrap is Efron's, of percentiles
+    (https://doi.org/10.1214/aos/1176344552), with 2,000 resamples from `seed`. Numbers that are not finite are left
+    out; all is NaN where none is left, and the interval of a single number. Raises ValueError for no booleans.
 
     Example:
         >>> ir.interval(np.array([True, True, True, False])).percent()

@@ -18,6 +18,9 @@ class Variant:
     A variant of a user's may have a head and a distance of its own.
 
     Attributes:
+        name: what files, tables and `irt train` call it.
+        adversarial: whether it is trained on attacked images.
+        regularized: whether the recipe's weight of Eq. 7 is that of regularization; else it is zero.
         head: of `models.attention`; one of a user's gives pooled features of as many channels as the local ones have.
         distance: of pooled features (N, C) of clean and adversarial images, (N,), in place of that of Eq. 6.
 

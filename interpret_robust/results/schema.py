@@ -42,6 +42,8 @@ class Schema:
             file's default plot.
         labels: for axes whose places have names, these names. The axis `of` is a value and its interval.
 
+    Raises ValueError where a group, the first part of a column's path, is named as an axis.
+
     Example:
         >>> ir.Schema("mean", 1, (ir.Column("per_image/mean", "f4", "mean pixel"),), ()).label
         'mean/1'

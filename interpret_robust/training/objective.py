@@ -28,7 +28,9 @@ def feature_distance(clean: Tensor, adversarial: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FeatureRegularization:
-    """The paper's regularizer (Eq. 6), to be added to any loss: `weight * mean(||G(x) - G(x')||_2)`.
+    """The paper's regularizer, to be added to any loss: `weight * mean(||G(x) - G(x')||_2)`.
+
+    It is Eq. 6 of Liu & JaJa 2018 (https://arxiv.org/abs/1810.02424).
 
         loss = cross_entropy(adversarial_logits, labels) + FeatureRegularization(0.1)(clean, adversarial)
 
@@ -49,7 +51,7 @@ class FeatureRegularization:
         return self.distance(clean.float(), adversarial.float()).mean()
 
     def __call__(self, clean: Tensor, adversarial: Tensor) -> Tensor:
-        """Return the term of the loss; gradients flow through both."""
+        """Return the term of the loss, a scalar, of features (N, C) each; gradients flow through both."""
         return self.weight * self.mean_distance(clean, adversarial)
 
 
