@@ -25,6 +25,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.results import hdf5, seal, writer
 from interpret_robust.results.hdf5 import Axes, Columns
+from interpret_robust.results.row_batches import CHECKSUMS, ENDS
 from interpret_robust.results.schema import Column, Schema, interval
 from interpret_robust.results.writer import Rows
 
@@ -181,7 +182,7 @@ def test_an_unfinished_file_of_an_older_format_starts_over(tmp_path: Path) -> No
     partial = partial_of(tmp_path / "x.h5")
     with h5py.File(partial, "r+") as file:
         file.attrs["format_version"] = 1
-        datasets = [file[name].id for name in (writer.ENDS, writer.CHECKSUMS, *(c.path for c in SCHEMA.per_image))]
+        datasets = [file[name].id for name in (ENDS, CHECKSUMS, *(c.path for c in SCHEMA.per_image))]
         stretches = [(dataset.get_offset(), dataset.get_storage_size()) for dataset in datasets]
     seal.write_block(partial, stretches)
     with start(tmp_path / "x.h5") as rows:
@@ -264,7 +265,7 @@ def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> Non
         assert rows.done == 6
     assert partial_of(path).exists() and not path.exists()
     with h5py.File(partial_of(path)) as file:
-        assert (bool(file.attrs["complete"]), file[writer.ENDS][...].max()) == (False, 6)
+        assert (bool(file.attrs["complete"]), file[ENDS][...].max()) == (False, 6)
     write(path)
     assert path.exists() and not partial_of(path).exists()
     assert (bool(hdf5.attributes(path)["complete"]), hdf5.attributes(path)["n_done"]) == (True, COUNT)

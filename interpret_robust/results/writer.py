@@ -7,7 +7,6 @@ Several processes each write a part, `NAME.h5.partial.FIRST`, of the images that
 them. Parts are joined when all rows are there; what a stopped run left of them counts, however many processes go on.
 """
 
-import glob
 import hashlib
 import json
 import math
@@ -33,28 +32,38 @@ from interpret_robust.results.hdf5 import (
     FORMAT,
     FORMAT_VERSION,
     PROVENANCE,
-    TRUTH,
     UNREADABLE,
     Axes,
     Columns,
-    Places,
     content_sha256,
     current_config,
     provenance_sha256,
     read,
     slices,
 )
+from interpret_robust.results.row_batches import (
+    CHECKSUMS,
+    ENDS,
+    PLACES,
+    batch_checksum,
+    batch_count,
+    cut,
+    good_rows,
+    is_intact,
+    is_of,
+    parts_of,
+)
 from interpret_robust.results.schema import Column, Schema
-
-PLACES = "places"
-"""In a part: which image each of its rows is of."""
-
-ENDS, CHECKSUMS = "batch_ends", "batch_checksums"
-"""In a partial file: how many rows there were after each batch, and the SHA-256 of the batch."""
-
-_COMPRESS_ABOVE = 4096
-
-_CHUNK_BYTES = 64 * 1024
+from interpret_robust.results.storage import (
+    FILL,
+    as_stored,
+    attach,
+    chunking,
+    mark_truth,
+    name_axes,
+    place_count,
+    write_json,
+)
 
 JOINED_BATCH = 250
 """Rows a checksum, where rows of several processes were joined."""
@@ -85,9 +94,9 @@ class Rows:
             if values.shape[1:] != self._file[path].shape[1:]:  # HDF5 would repeat values to fill the row
                 raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
         for column in self.schema.per_image:
-            self._file[column.path][start:stop] = _as_stored(rows[column.path], column)
+            self._file[column.path][start:stop] = as_stored(rows[column.path], column)
         batch = batch_count(self._file)
-        self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
+        self._file[CHECKSUMS][batch] = batch_checksum(self._file, self.schema, start, stop)
         self._file.flush()
         self._file[ENDS][batch] = stop
         self._file.flush()
@@ -121,7 +130,7 @@ class Rows:
         ends = [*range(JOINED_BATCH, self._length, JOINED_BATCH), self._length]
         self._file[ENDS][...] = 0
         for batch, (start, stop) in enumerate(pairwise([0, *ends])):
-            self._file[CHECKSUMS][batch] = _checksum(self._file, self.schema, start, stop)
+            self._file[CHECKSUMS][batch] = batch_checksum(self._file, self.schema, start, stop)
             self._file[ENDS][batch] = stop
         self._file.flush()
 
@@ -138,8 +147,8 @@ class Rows:
     def _good_parts(self) -> list[Path]:
         """Return the parts of this configuration's run. Others, and those that a kill left unreadable, are removed."""
         parts = []
-        for path in sorted(_parts_of(self.path)):
-            if _is_of(path, str(self._file.attrs["config_sha256"])) and _is_intact(path, self.schema):
+        for path in sorted(parts_of(self.path)):
+            if is_of(path, str(self._file.attrs["config_sha256"])) and is_intact(path, self.schema):
                 parts.append(path)
             else:
                 path.unlink()
@@ -155,7 +164,7 @@ class Rows:
             with h5py.File(whole, "w") as file:
                 self._copy(file)
                 self._summarize(file, summary)
-                _write_json(file, "run_json", run)
+                write_json(file, "run_json", run)
                 file.attrs["complete"], file.attrs["n_done"] = np.uint8(1), self.done
                 file.attrs["content_sha256"] = content_sha256(file)
                 file.attrs["provenance_sha256"] = provenance_sha256(file)
@@ -173,14 +182,14 @@ class Rows:
         self._file.copy(PROVENANCE, file)
         for column in self.schema.per_image:
             source = self._file[column.path]
-            target = file.create_dataset(column.path, source.shape, source.dtype, **_storage(source))
+            target = file.create_dataset(column.path, source.shape, source.dtype, **chunking(source))
             for part in slices(source):
                 target[part] = source[part]
 
     def _summarize(self, file: h5py.File, summary: Mapping[str, Any]) -> None:
         for column in self.schema.summary:
-            file.create_dataset(column.path, data=_as_stored(np.asarray(summary[column.path], column.dtype), column))
-        _name_axes(file, self.schema, self.axes)
+            file.create_dataset(column.path, data=as_stored(np.asarray(summary[column.path], column.dtype), column))
+        name_axes(file, self.schema, self.axes)
         for group, attributes in self.schema.groups.items():
             axes = [axis for axis in attributes.get("axes", "").split(":") if axis]
             file[group].attrs.update(attributes)
@@ -188,7 +197,7 @@ class Rows:
                 file[group].attrs["axes"] = axes  # viewers of today do not take several names in one text
             for axis in axes:  # a copy: readers that visit each object once find a shared one in one place only
                 file[group].create_dataset(axis, data=file[axis], dtype=file[axis].dtype)
-                _attach(file[group][axis], 0, file[axis])
+                attach(file[group][axis], 0, file[axis])
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +209,7 @@ class Rows:
             return
         partial, is_empty = Path(self._file.filename), self.done == 0
         self._file.close()
-        if is_empty and not any(_parts_of(self.path)):
+        if is_empty and not any(parts_of(self.path)):
             partial.unlink(missing_ok=True)
 
 
@@ -235,10 +244,10 @@ def open_rows(
         file_there = _reopen(partial, schema, config, is_outdated, overwrite=overwrite)
         if file_there is not None:
             return Rows(file_there, path, schema, axes)
-    for leftover in (partial, *_parts_of(path)):
+    for leftover in (partial, *parts_of(path)):
         leftover.unlink(missing_ok=True)
     file = _create(partial, schema, count, axes, config)
-    _write_json(file, "environment_json", environment)
+    write_json(file, "environment_json", environment)
     return Rows(_seal_new(partial, file, schema), path, schema, axes)
 
 
@@ -256,7 +265,7 @@ def open_part(path: Path, schema: Schema, places: AnyArray, axes: Axes, config: 
 def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mapping[str, Any]) -> h5py.File:
     """Return a file for `count` rows, none of them written."""
     shapes = {
-        column.path: (count, *(_length(schema.names(axis) or axes[axis]) for axis in column.axes))
+        column.path: (count, *(place_count(schema.names(axis) or axes[axis]) for axis in column.axes))
         for column in schema.per_image
     }
     room = sum(np.dtype(column.file_type).itemsize * math.prod(shapes[column.path]) for column in schema.per_image)
@@ -275,16 +284,16 @@ def _create(partial: Path, schema: Schema, count: int, axes: Axes, config: Mappi
     )
     if schema.groups:
         file.attrs["default"] = next(iter(schema.groups))
-    _write_json(file, "config_json", config)
+    write_json(file, "config_json", config)
     # Rows lie flat, with all their room taken at once: a kill between two writes then cannot damage rows that
     # are there, as it can where HDF5 moves compressed chunks about.
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     for column in schema.per_image:
-        fill = _FILL[np.dtype(column.dtype).kind]
+        fill = FILL[np.dtype(column.dtype).kind]
         shape = shapes[column.path]
         dataset = file.create_dataset(column.path, shape, column.file_type, fillvalue=fill, dcpl=early.copy())
-        _mark_truth(dataset, column)
+        mark_truth(dataset, column)
     file.create_dataset(ENDS, (count,), "i8", fillvalue=0, dcpl=early.copy())
     file.create_dataset(CHECKSUMS, (count, hashlib.sha256().digest_size), "u1", fillvalue=0, dcpl=early.copy())
     return file
@@ -297,33 +306,6 @@ def _seal_new(path: Path, file: h5py.File, schema: Schema) -> h5py.File:
     file.close()
     seal.write_block(path, rows)
     return h5py.File(path, "r+")
-
-
-def batch_count(file: h5py.File) -> int:
-    """Return how many batches of rows a partial file has noted."""
-    return int(np.count_nonzero(file[ENDS][...]))
-
-
-def good_rows(file: h5py.File, schema: Schema) -> int:
-    """Return how many rows from the first on are what was written: whole batches whose checksum holds."""
-    start = 0
-    for end, checksum in zip(file[ENDS][...].tolist(), file[CHECKSUMS][...], strict=True):
-        if not start < end <= len(file[ENDS]):
-            break
-        if not np.array_equal(checksum, _checksum(file, schema, start, end)):
-            break
-        start = end
-    return start
-
-
-def _checksum(file: h5py.File, schema: Schema, start: int, stop: int) -> AnyArray:
-    """Return the SHA-256, 32 bytes, of a batch of rows: of what run, which images, and each column's bytes."""
-    digest = hashlib.sha256(f"{file.attrs['config_sha256']} {start} {stop}".encode())
-    for path in (*(column.path for column in schema.per_image), *([PLACES] if PLACES in file else [])):
-        values = file[path][start:stop]
-        digest.update(f"{path} {values.dtype} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
@@ -345,39 +327,10 @@ def is_finished(path: Path, schema: Schema, config: Mapping[str, Any], *, overwr
 
 def _remove_leftovers(path: Path, config: Mapping[str, Any]) -> None:
     """Remove what a kill left of the same configuration's run, after the file itself was put in place."""
-    for leftover in (path.with_name(path.name + ".partial"), *_parts_of(path)):
+    for leftover in (path.with_name(path.name + ".partial"), *parts_of(path)):
         with suppress(UserError):
-            if _is_of(leftover, config_sha256(config)):
+            if is_of(leftover, config_sha256(config)):
                 leftover.unlink(missing_ok=True)
-
-
-def _is_of(partial: Path, config: str) -> bool:
-    """Return whether a file of rows can be read and is of the configuration of this hash.
-
-    Raises UserError where it grows.
-    """
-    try:
-        if not seal.block_holds(partial):
-            return False
-        with h5py.File(partial, "r") as file:
-            return bool(file.attrs["config_sha256"] == config)
-    except BlockingIOError:
-        raise UserError(f"{partial} is being written by another process: let it end.") from None
-    except UNREADABLE:
-        return False
-
-
-def _is_intact(part: Path, schema: Schema) -> bool:
-    """Return whether a part, whose seal holds, is of this schema, so that its good rows can be told."""
-    try:
-        with h5py.File(part, "r") as file:
-            return file.attrs["schema"] == schema.label and len(file[PLACES]) == len(file[ENDS])
-    except UNREADABLE:
-        return False
-
-
-def _parts_of(path: Path) -> Iterator[Path]:
-    return path.parent.glob(f"{glob.escape(path.name)}.partial.*")
 
 
 def _runs(places: AnyArray) -> Iterator[slice]:
@@ -409,7 +362,7 @@ def _reopen(
     stored_config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])
     is_same = config_sha256(stored_config) == config_sha256(config) and file.attrs["schema"] == schema.label
     if is_same and not overwrite and file.attrs["format_version"] == FORMAT_VERSION:
-        _cut(file, good_rows(file, schema))
+        cut(file, good_rows(file, schema))
         return file
     file.close()
     has_old_names = config_sha256(current_config(stored_config)) == config_sha256(config)
@@ -419,13 +372,6 @@ def _reopen(
         f"{partial} is an unfinished analysis of another configuration ({differences(stored_config, config)}): "
         "use --overwrite to discard it."
     )
-
-
-def _cut(file: h5py.File, rows: int) -> None:
-    """Forget the batches of a partial file beyond its first `rows` rows."""
-    batches = int(np.searchsorted(file[ENDS][: batch_count(file)], rows, side="right"))
-    file[ENDS][batches:] = 0
-    file.flush()
 
 
 def _require(names: Any, columns: tuple[Column, ...]) -> None:
@@ -448,76 +394,3 @@ def _check_room(path: Path, content: int) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         path.unlink(missing_ok=True)
-
-
-def _storage(source: h5py.Dataset) -> dict[str, Any]:
-    """Return how a column is stored in a finished file: compressed in chunks of rows, unless tiny."""
-    if source.nbytes <= _COMPRESS_ABOVE:
-        return {"fillvalue": source.fillvalue}
-    rows = max(1, _CHUNK_BYTES * len(source) // source.nbytes)
-    chunks = (min(len(source), rows), *source.shape[1:])
-    return {
-        "fillvalue": source.fillvalue,
-        "chunks": chunks,
-        "compression": "gzip",
-        "compression_opts": 4,
-        "shuffle": True,
-    }
-
-
-_FILL: dict[str, float] = {"f": np.nan, "i": -1, "u": 255, "b": False}
-"""What a row that was never written holds."""
-
-
-def _name_axes(file: h5py.File, schema: Schema, axes: Axes) -> None:
-    """Say what each dataset means, and give each of its axes the scale of that name at the root."""
-    for column, names in schema.columns():
-        dataset = file[column.path]
-        dataset.attrs["long_name"] = column.doc
-        _mark_truth(dataset, column)
-        for place, (axis, length) in enumerate(zip(names, dataset.shape, strict=True)):
-            if axis not in file:
-                places = schema.names(axis) or axes.get(axis, length)
-                scale = file.create_dataset(axis, **_scale(places))
-                scale.make_scale(axis)
-            if len(file[axis]) != length:
-                raise ValueError(f"{column.path} has {length} places along {axis}, others have {len(file[axis])}")
-            _attach(dataset, place, file[axis])
-
-
-def _mark_truth(dataset: h5py.Dataset, column: Column) -> None:
-    """Note of a dataset of truth values that it is one."""
-    if np.dtype(column.dtype) == np.bool_:
-        dataset.attrs.__setitem__(*TRUTH)
-
-
-def _attach(dataset: h5py.Dataset, place: int, scale: h5py.Dataset) -> None:
-    """Name an axis of a dataset after its scale."""
-    dataset.dims[place].label = scale.name.lstrip("/")
-    dataset.dims[place].attach_scale(scale)
-
-
-def _as_stored(values: AnyArray, column: Column) -> AnyArray:
-    """Return values in the type of the file, where it is not the column's: to the precision of the column's."""
-    return values if column.file_type == column.dtype else np.asarray(values, column.dtype).astype(column.file_type)
-
-
-def _scale(places: Places) -> dict[str, Any]:
-    """Return what an axis's scale is made of: numbers, or names of fixed length."""
-    if isinstance(places, int):
-        return {"data": np.arange(places, dtype="i4")}
-    if places and isinstance(places[0], int):
-        return {"data": np.array(places, "i4")}
-    names = [str(place).encode() for place in places]
-    kind = h5py.string_dtype("utf-8", max([1, *map(len, names)]))
-    return {"data": np.array(names, kind), "dtype": kind}
-
-
-def _length(places: Places) -> int:
-    return places if isinstance(places, int) else len(places)
-
-
-def _write_json(file: h5py.File, name: str, value: Mapping[str, Any]) -> None:
-    """Write a text of fixed length: one of variable length lies in a heap, where a damaged byte makes HDF5 hang."""
-    text = json.dumps(value, indent=1, sort_keys=True).encode()
-    file.create_dataset(f"{PROVENANCE}/{name}", data=text, dtype=h5py.string_dtype("utf-8", len(text)))
