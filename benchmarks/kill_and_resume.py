@@ -30,13 +30,13 @@ IRT = """
 from interpret_robust import cli, results
 open_rows, append, finish = results.open_rows, results.Rows.append, results.Rows.finish
 def tell(rows):
-    print(rows.done, flush=True)
+    print(rows.row_count, flush=True)
     return rows
 def tell_append(rows, *given):
     append(rows, *given)
     tell(rows)
 def tell_finish(rows, *given):
-    done = rows.done
+    done = rows.row_count
     finish(rows, *given)
     print(done, flush=True)
 results.open_rows = lambda *given, **named: tell(open_rows(*given, **named))

@@ -329,7 +329,7 @@ def growing(path: Path) -> writer.Rows:
 def fill(rows: writer.Rows, stop: int) -> None:
     """Append rows of the finished analysis, batch by batch, up to `stop`."""
     whole = hdf5.read(ANALYSIS)
-    for start in range(rows.done, stop, BATCH):
+    for start in range(rows.row_count, stop, BATCH):
         rows.append({c.path: whole[c.path][start : min(start + BATCH, stop)] for c in schema().per_image})
 
 

@@ -128,13 +128,13 @@ def test_nothing_but_the_attack_is_rounded(digits: Dataset) -> None:
 
 def test_the_gradients_are_of_the_weights_of_each_step(digits: Dataset) -> None:
     run = Run(job(digits), CPU)
-    first = run._attacked().classifier.weight.clone()
+    first = run._attack_target().classifier.weight.clone()
     run.advance()
-    weights = run._attacked().classifier.weight
+    weights = run._attack_target().classifier.weight
     assert weights.dtype == torch.bfloat16 and not torch.equal(weights, first)
     assert torch.equal(weights, run.model.classifier.weight.detach().bfloat16())
     assert (
-        Run(job(digits, replace(RECIPE, attack_precision="float32")), CPU)._attacked().classifier.weight.requires_grad
+        Run(job(digits, replace(RECIPE, attack_precision="float32")), CPU)._attack_target().classifier.weight.requires_grad
     )
 
 

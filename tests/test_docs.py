@@ -19,7 +19,7 @@ import pytest
 
 from interpret_robust import cli
 from interpret_robust.core import process_pool
-from interpret_robust.core.plugins import registered
+from interpret_robust.core.plugins import entry_points_of
 from interpret_robust.datasets import catalogue
 from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.datasets.npz import write_npz
@@ -77,7 +77,7 @@ def forget() -> None:
     """What was imported of a reader's files, and what was found of installed packages."""
     for name in [name for name in sys.modules if name.partition(".")[0] in WRITTEN]:
         del sys.modules[name]
-    registered.cache_clear()
+    entry_points_of.cache_clear()
     importlib.invalidate_caches()
 
 

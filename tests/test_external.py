@@ -587,7 +587,7 @@ def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
         "recipe": {"eps": 8 / 255},
         "layers": {"local": "body", "attention": None},
     }
-    assert Card.of(json.loads(json.dumps(found.job["card"]))) == found.card
+    assert Card.from_entries(json.loads(json.dumps(found.job["card"]))) == found.card
     model = found.model(CPU)
     assert not any(module.training for module in model.modules())
     with torch.no_grad():

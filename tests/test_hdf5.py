@@ -82,7 +82,7 @@ def write(path: Path, *stops: int, run: dict[str, Any] | None = None) -> Path:
     """A finished file, its rows written up to each stop, and the file reopened between them."""
     for stop in (*stops, COUNT):
         with start(path) as rows:
-            rows.append(made_rows(rows.done, stop))
+            rows.append(made_rows(rows.row_count, stop))
             if stop == COUNT:
                 rows.finish(summary(rows), run or {"seconds": 1.0})
     return path
@@ -186,7 +186,7 @@ def test_an_unfinished_file_of_an_older_format_starts_over(tmp_path: Path) -> No
         stretches = [(dataset.get_offset(), dataset.get_storage_size()) for dataset in datasets]
     seal.write_block(partial, stretches)
     with start(tmp_path / "x.h5") as rows:
-        assert rows.done == 0
+        assert rows.row_count == 0
 
 
 def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
@@ -260,9 +260,9 @@ def test_a_resumed_file_has_the_content_of_an_uninterrupted_one(tmp_path: Path, 
 def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with start(path) as rows:
-        assert rows.done == 0
+        assert rows.row_count == 0
         rows.append(made_rows(0, 6))
-        assert rows.done == 6
+        assert rows.row_count == 6
     assert partial_of(path).exists() and not path.exists()
     with h5py.File(partial_of(path)) as file:
         assert (bool(file.attrs["complete"]), file[ENDS][...].max()) == (False, 6)
@@ -290,7 +290,7 @@ def test_another_configuration_is_refused_unless_it_may_be_overwritten(
         start(path, schema, config)
     assert_sentence(unfinished, partial_of(path), "unfinished", "--overwrite", *said)
     with start(path, schema, config, overwrite=True) as rows:
-        assert rows.done == 0
+        assert rows.row_count == 0
     write(tmp_path / "done.h5")
     if schema is SCHEMA:
         with pytest.raises(UserError) as finished:
@@ -335,7 +335,7 @@ def test_an_unreadable_partial_is_begun_again(tmp_path: Path, damage: Callable[[
         rows.append(made_rows(0, 6))
     partial_of(path).write_bytes(damage(partial_of(path).read_bytes()))
     with start(path) as rows:
-        assert rows.done == 0
+        assert rows.row_count == 0
     assert content(write(path)) == content(write(tmp_path / "whole.h5"))
 
 
@@ -503,7 +503,7 @@ def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[A
         change(batch)
         with pytest.raises(ValueError, match=named):
             rows.append(batch)
-        assert rows.done == 0
+        assert rows.row_count == 0
         with pytest.raises(ValueError, match="curve/mean"):
             rows.finish({"test/share": np.zeros((4, 3)), "test/total": 1.0}, {})
     assert content(write(tmp_path / "x.h5")) == content(write(tmp_path / "whole.h5"))
@@ -551,8 +551,8 @@ def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
     """Write the file of KILLED to its end, from wherever it was left."""
     x = np.random.default_rng(0).random(KILLED_ROWS, np.float32)
     with writer.open_rows(path, KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
-        while rows.done < KILLED_ROWS:
-            at = slice(rows.done, rows.done + 1)
+        while rows.row_count < KILLED_ROWS:
+            at = slice(rows.row_count, rows.row_count + 1)
             rows.append({"per_image/x": x[at], "per_image/y": np.arange(KILLED_ROWS)[at]})
             ready()
         found = rows.columns()
@@ -577,9 +577,9 @@ def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
             process.kill()
         shutil.copy(partial_of(path), tmp_path / "copy.h5.partial")
         with writer.open_rows(tmp_path / "copy.h5", KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
-            began.append(rows.done)
-            assert not np.isnan(rows.columns()["per_image/x"][: rows.done]).any()
-            np.testing.assert_array_equal(rows.columns()["per_image/y"][: rows.done], np.arange(rows.done))
+            began.append(rows.row_count)
+            assert not np.isnan(rows.columns()["per_image/x"][: rows.row_count]).any()
+            np.testing.assert_array_equal(rows.columns()["per_image/y"][: rows.row_count], np.arange(rows.row_count))
     assert all(earlier < later < KILLED_ROWS for earlier, later in pairwise(began))
     grow(path)
     assert content(path) == content(whole)
@@ -614,7 +614,7 @@ def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
         rows = start(tmp_path / "recorded.h5")
         created = len(moments)
         for stop in (4, 8, 12, COUNT):
-            rows.append(made_rows(rows.done, stop))
+            rows.append(made_rows(rows.row_count, stop))
         appended = moments[created:]
         rows._file.close()
     for recorder in opened:
@@ -625,11 +625,11 @@ def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
         path = tmp_path / f"{moment}.h5"
         partial_of(path).write_bytes(bytes_then)
         with start(path) as rows:
-            begun.add(rows.done)
-            for name, values in made_rows(0, rows.done).items():
-                np.testing.assert_array_equal(rows.columns()[name][: rows.done], values)
-            if rows.done < COUNT:
-                rows.append(made_rows(rows.done, COUNT))
+            begun.add(rows.row_count)
+            for name, values in made_rows(0, rows.row_count).items():
+                np.testing.assert_array_equal(rows.columns()[name][: rows.row_count], values)
+            if rows.row_count < COUNT:
+                rows.append(made_rows(rows.row_count, COUNT))
             rows.finish(summary(rows), {})
         assert content(path) == whole
         assert not partial_of(path).exists()
@@ -655,9 +655,9 @@ def test_parts_are_joined_to_the_content_of_one_process(tmp_path: Path) -> None:
             rows.join()
         left.append(part_of(path, [4, 6, 9, 10, 11, 12], 6))
         assert rows.missing_images().tolist() == []
-        assert rows.done == 2
+        assert rows.row_count == 2
         rows.join()
-        assert rows.done == COUNT and not any(one.exists() for one in left)
+        assert rows.row_count == COUNT and not any(one.exists() for one in left)
         rows.finish(summary(rows), {})
     assert content(path) == content(write(tmp_path / "whole.h5"))
     assert sorted(one.name for one in tmp_path.iterdir()) == ["[x].h5", "whole.h5"]
@@ -717,8 +717,8 @@ def test_a_damaged_partial_never_resumes_into_other_numbers(tmp_path: Path, seed
             data[place : place + length] = random.bytes(len(data[place : place + length]))
     partial_of(path).write_bytes(data)
     with start(path) as rows:
-        assert rows.done in (0, 4, 8)
-        rows.append(made_rows(rows.done, COUNT))
+        assert rows.row_count in (0, 4, 8)
+        rows.append(made_rows(rows.row_count, COUNT))
         rows.finish(summary(rows), {"seconds": 1.0})
     assert content(path) == content(write(tmp_path / "whole.h5"))
 
@@ -732,7 +732,7 @@ def test_rows_after_a_damaged_batch_are_computed_again(tmp_path: Path) -> None:
         column = file[SCHEMA.per_image[0].path]
         column[5] = column[5] + 1
     with start(path) as rows:
-        assert rows.done == 4
+        assert rows.row_count == 4
 
 
 @pytest.mark.parametrize("seed", range(20))

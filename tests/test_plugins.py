@@ -23,7 +23,7 @@ from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine import validation
 from interpret_robust.core import plugins, process_pool
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import imported, is_reference, registered
+from interpret_robust.core.plugins import entry_points_of, import_object, is_reference
 from interpret_robust.datasets import Dataset, Split, catalogue, load
 from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.datasets.records import RECORDS, Generator, Record
@@ -213,7 +213,7 @@ def install(folder: Path, points: str = POINTS) -> Path:
 
 def forget() -> None:
     """What was found of installed packages, and what was imported of this one."""
-    registered.cache_clear()
+    entry_points_of.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] in ("bright_of_tests", "gone_of_tests")]:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -495,7 +495,7 @@ def test_a_module_and_a_name_are_a_reference(text: str) -> None:
 def test_other_texts_are_no_reference(text: str) -> None:
     assert not is_reference(text)
     with pytest.raises(UserError, match=r"names nothing that can be imported: give package\.module:name"):
-        imported(text)
+        import_object(text)
 
 
 @pytest.fixture
@@ -511,13 +511,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_an_object_is_found_in_the_working_directory(here: Path) -> None:
     (here / "here_of_tests.py").write_text("class Outer:\n    value = 7\nNONE = None\n")
-    assert imported("here_of_tests:Outer.value") == 7
-    assert imported("here_of_tests:NONE") is None
+    assert import_object("here_of_tests:Outer.value") == 7
+    assert import_object("here_of_tests:NONE") is None
     (here / "deep_of_tests").mkdir()
     (here / "deep_of_tests/__init__.py").write_text("")
     (here / "deep_of_tests/inner.py").write_text("value = 8\n")
-    assert imported("deep_of_tests.inner:value") == 8
-    assert imported("interpret_robust.core.plugins:imported") is imported
+    assert import_object("deep_of_tests.inner:value") == 8
+    assert import_object("interpret_robust.core.plugins:import_object") is import_object
     assert sys.path.count(str(here)) == 1
 
 
@@ -535,14 +535,14 @@ def test_an_object_that_is_not_there_is_the_users_error(reference: str, sentence
     (here / "here_of_tests.py").write_text("value = 7\n")
     (here / "broken_of_tests.py").write_text("raise RuntimeError('out of order')\n")
     with pytest.raises(UserError, match=sentence) as error:
-        imported(reference)
+        import_object(reference)
     assert "\n" not in str(error.value)
 
 
 def test_an_error_of_several_lines_is_told_in_one(here: Path) -> None:
     (here / "broken_of_tests.py").write_text("raise RuntimeError('out of order.\\nat all')\n")
     with pytest.raises(UserError, match="out of order") as error:
-        imported("broken_of_tests:name")
+        import_object("broken_of_tests:name")
     assert "\n" not in str(error.value)
 
 
@@ -550,7 +550,7 @@ def test_a_module_that_ends_the_program_is_the_users_error(here: Path) -> None:
     """A script without a guard calls sys.exit when it is imported."""
     (here / "broken_of_tests.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.raises(UserError, match="broken_of_tests"):
-        imported("broken_of_tests:name")
+        import_object("broken_of_tests:name")
 
 
 def test_every_group_is_told_in_the_docstring() -> None:

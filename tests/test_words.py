@@ -6,8 +6,8 @@ from pathlib import Path
 from words import FUNCTION_WORDS, PACKAGE, bindings, british, empty_words
 
 ROOT = PACKAGE.parent
-LIMIT = 0.003
-"""Share of bindings whose name may be a function word or a participle; captum, timm and torchattacks: 0.002."""
+LIMIT = 0.002
+"""Share of bindings whose name may be a function word or a participle; captum, timm and torchattacks: 0.002 too."""
 OLD_NAMES = (
     "interpret_robust/core/spelling.py",
     "tests/test_spelling.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import load_entry_point, registered
+from interpret_robust.core.plugins import entry_points_of, load_entry_point
 from interpret_robust.core.spelling import current
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def own_names() -> list[str]:
 
 def names() -> list[str]:
     """Return the analyses there are, ours and those of installed packages, without importing them."""
-    return _sort_names({*own_names(), *registered("analyses")})
+    return _sort_names({*own_names(), *entry_points_of("analyses")})
 
 
 def _sort_names(choices: Iterable[str]) -> list[str]:
@@ -53,7 +53,7 @@ def about(name: str) -> str:
     """Return the first line of an analysis's docstring, without importing it."""
     file = _file(current(name))
     if file is None:
-        return f"an entry point that names {registered('analyses')[name].module}, which is not there"
+        return f"an entry point that names {entry_points_of('analyses')[name].module}, which is not there"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 
@@ -63,7 +63,7 @@ def _file(name: str) -> Path | None:
     if path.exists():
         return path
     try:
-        spec = importlib.util.find_spec(registered("analyses")[name].module)
+        spec = importlib.util.find_spec(entry_points_of("analyses")[name].module)
     except ImportError:
         return None
     return Path(spec.origin) if spec is not None and spec.origin else None

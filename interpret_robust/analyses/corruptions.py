@@ -208,7 +208,7 @@ def compare(results: Sequence[Result]) -> list[Table]:
         note, name = "Intervals are of the paired bootstrap over images.", first.config["checkpoint"]["name"]
         tables.append(
             Table(
-                [_against(first, rival) for rival in rivals],
+                [_compare(first, rival) for rival in rivals],
                 f"Against {name}: mean corruption error relative to its own (below 100 %: better), and differences of "
                 "accuracy (above zero: better)",
                 note,
@@ -241,7 +241,7 @@ def _by_corruption(first: Result, intervals: Mapping[str, Sequence[Interval]], t
     return Table(rows_of_table, title, note)
 
 
-def _against(first: Result, second: Result) -> dict[str, str]:
+def _compare(first: Result, second: Result) -> dict[str, str]:
     """Return the relative error of the second model, and by how much its accuracies are above those of the first."""
     errors = [1 - _right(result["per_image/prediction"], result["per_image/label"]) for result in (second, first)]
     outcomes = [np.c_[_natural(result), result["per_image/right"].astype(np.float64)] for result in (second, first)]

@@ -264,10 +264,10 @@ def _read_maps(evaluators: Sequence[Classifier], maps: Sequence[Tensor], deviati
     answers = [_read(evaluators, pair, RULES, places) for pair in (true, random)]
     is_known = (predicted[0] == true[0]).flatten(1).all(1)
     is_exact = is_known.device.type == "cpu" and all(answers_repeat(reader, maps[0][:1]) for reader in evaluators)
-    again = rows_to_compute(is_known) if is_exact else places
+    unique_places = rows_to_compute(is_known) if is_exact else places
     of_predicted = answers[0].copy()
     for number, rule in enumerate(RULES):
-        rows_to_read = places if rule == "clip-set" else again
+        rows_to_read = places if rule == "clip-set" else unique_places
         if len(rows_to_read):
             classes = _read(evaluators, predicted, [rule], rows_to_read)
             of_predicted[rows_to_read.numpy(), :, number] = classes[:, :, 0]

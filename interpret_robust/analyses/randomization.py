@@ -224,7 +224,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "cascade/mean": mean,
         "cascade/undefined": [np.isnan(columns[path]).sum(0) for path in paths],
         "random/mean": random,
-        "random/uninformed": _uninformed(columns),
+        "random/uninformed": _chance_levels(columns),
         "gate/needed": np.where(unknown, -1, ~is_inside[:, 0]),
         "gate/passed": np.where(unknown, -1, ~is_inside[:, 0] & is_inside[:, -1]),
         "gate/from_stage": [_interval_from(row) for row in is_inside],
@@ -249,7 +249,7 @@ def _interval_from(is_inside: AnyArray) -> int:
     return first if first < len(is_inside) else -1
 
 
-def _uninformed(columns: Columns) -> list[float]:
+def _chance_levels(columns: Columns) -> list[float]:
     baselines = {
         "magnitude": 0.0,
         "gradient": 0.0,

@@ -19,7 +19,7 @@ from interpret_robust.api.help import settings_of_analyses, with_options
 from interpret_robust.api.model import Model
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import imported
+from interpret_robust.core.plugins import import_object
 from interpret_robust.core.spelling import current
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets import load as load_dataset
@@ -174,7 +174,7 @@ def _as_text(name: str, setting: str, value: Any) -> str:
     if value is None or isinstance(value, str | int):
         return "none" if value is None else str(value)
     reference = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '<')}"
-    if callable(value) and "<" not in reference and imported(reference) is value:
+    if callable(value) and "<" not in reference and import_object(reference) is value:
         return reference
     raise UserError(
         f"{setting} is {value!r}: {name} takes text there, or a function that a module holds under its own name."

@@ -18,7 +18,7 @@ from interpret_robust.attribution import captum_methods
 from interpret_robust.attribution.token_maps import RULES, is_rule, token_map, token_weights
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import NotFiniteError, UserError, unknown
-from interpret_robust.core.plugins import imported, is_reference
+from interpret_robust.core.plugins import import_object, is_reference
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.models import Classifier
 from interpret_robust.models.classifier import Features, position_norm
@@ -171,7 +171,7 @@ def position_weights(model: Classifier, images: Tensor, weight: str, features: F
             weights = token_weights(weight, model, images).flatten(1)
         case _:
             count, _, height, width = features.local.shape
-            return as_weights(imported(weight)(model, images), (count, height, width), weight)
+            return as_weights(import_object(weight)(model, images), (count, height, width), weight)
     _check_numbers(weights)
     return weights / weights.sum(1, keepdim=True)
 

@@ -21,12 +21,14 @@ def differences(stored_config: Mapping[str, Any], expected: Mapping[str, Any]) -
     flat_stored, flat_expected = flatten(stored_config), flatten(expected)
     keys = [key for key in flat_stored | flat_expected if flat_stored.get(key) != flat_expected.get(key)]
     keys.sort(key=lambda key: ("sha256" in key, key.count(".")))  # a hash tells people nothing
-    phrases = [f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:MOST]]
-    rest = [f"{len(keys) - MOST} more"] if len(keys) > MOST else []
+    phrases = [
+        f"{key} is {_text(flat_stored.get(key))}, here {_text(flat_expected.get(key))}" for key in keys[:LISTING_LIMIT]
+    ]
+    rest = [f"{len(keys) - LISTING_LIMIT} more"] if len(keys) > LISTING_LIMIT else []
     return "; ".join(phrases + rest)
 
 
-MOST = 3
+LISTING_LIMIT = 3
 """Differences that a sentence lists."""
 
 

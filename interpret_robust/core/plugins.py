@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # slow to import, and most commands ask for no entry point
 
 
 @cache
-def registered(group: str) -> dict[str, "EntryPoint"]:
+def entry_points_of(group: str) -> dict[str, "EntryPoint"]:
     """Return the entry points of `interpret_robust.<group>` by name, without importing what they point at."""
     from importlib.metadata import entry_points
 
@@ -39,7 +39,7 @@ def registered(group: str) -> dict[str, "EntryPoint"]:
 def load_entry_point(group: str, name: str) -> Any:
     """Return what the entry point called `name` points at. Raises UserError where that cannot be imported."""
     try:
-        return registered(group)[name].load()
+        return entry_points_of(group)[name].load()
     except Exception as error:
         raise UserError(
             f"the entry point '{name}' of interpret_robust.{group} cannot be loaded ({first_words(error)})."
@@ -57,7 +57,7 @@ def is_reference(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 
 
-def imported(reference: str) -> Any:
+def import_object(reference: str) -> Any:
     """Return the object called `package.module:name`; modules in the folder where one is need not be installed.
 
     Raises UserError where the text has another form, where the module cannot be imported, or lacks the name.

@@ -158,9 +158,9 @@ def rank_rows(rows: npt.NDArray[Any]) -> Array:
         array([[2.5, 1. , 2.5]])
     """
     order = rows.argsort(1, kind="stable")
-    ordered = np.take_along_axis(rows, order, 1)
+    sorted_rows = np.take_along_axis(rows, order, 1)
     is_first = np.ones(rows.shape, bool)
-    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    is_first[:, 1:] = sorted_rows[:, 1:] != sorted_rows[:, :-1]
     starts = np.flatnonzero(is_first)
     lengths = np.diff(starts, append=rows.size)
     ranks = np.empty(rows.shape)

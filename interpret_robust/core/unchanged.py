@@ -8,7 +8,7 @@ from interpret_robust.core.errors import Say
 MOST_NAMED = 3
 """Files that are named one by one."""
 
-_THERE = " is there already"
+_UNCHANGED_ENDING = " is there already"
 
 
 def say_unchanged(names: Sequence[str], count: int, say: Say) -> None:
@@ -22,7 +22,7 @@ def say_unchanged(names: Sequence[str], count: int, say: Say) -> None:
         say(f"{len(names)} of {count} files are there already")
         return
     for name in names:
-        say(f"{name}{_THERE}")
+        say(f"{name}{_UNCHANGED_ENDING}")
 
 
 @contextmanager
@@ -37,15 +37,15 @@ def unchanged_together(say: Say) -> Iterator[Say]:
         a.png is there already
     """
     names: list[str] = []
-    others = 0
+    other_count = 0
 
     def sort(sentence: str) -> None:
-        nonlocal others
-        if sentence.endswith(_THERE):
-            names.append(sentence.removesuffix(_THERE))
+        nonlocal other_count
+        if sentence.endswith(_UNCHANGED_ENDING):
+            names.append(sentence.removesuffix(_UNCHANGED_ENDING))
         else:
-            others += 1
+            other_count += 1
             say(sentence)
 
     yield sort
-    say_unchanged(names, len(names) + others, say)
+    say_unchanged(names, len(names) + other_count, say)

@@ -10,7 +10,7 @@ import numpy as np
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.core.files import remove_leftovers, stamp, tree_stamp
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.plugins import load_entry_point, registered
+from interpret_robust.core.plugins import entry_points_of, load_entry_point
 from interpret_robust.datasets import cifar_c, picture_sources, sources
 from interpret_robust.datasets.base import Dataset, numbered
 from interpret_robust.datasets.class_names import renumber_by_file
@@ -31,7 +31,7 @@ def cache_folder() -> Path:
 
 def names() -> tuple[str, ...]:
     """Return the names of all datasets, ours first, without importing those of installed packages."""
-    return (*RECORDS, *(name for name in registered("datasets") if name not in RECORDS))
+    return (*RECORDS, *(name for name in entry_points_of("datasets") if name not in RECORDS))
 
 
 def descriptions() -> dict[str, str]:
@@ -41,7 +41,7 @@ def descriptions() -> dict[str, str]:
 
 def is_installed(name: str) -> bool:
     """Return whether a dataset comes from an installed package, and so has no file here."""
-    return name not in RECORDS and name in registered("datasets")
+    return name not in RECORDS and name in entry_points_of("datasets")
 
 
 def file_of(name: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import load_entry_point, registered
+from interpret_robust.core.plugins import entry_points_of, load_entry_point
 from interpret_robust.core.spelling import current
 
 Plot = Callable[..., Any]
@@ -24,7 +24,7 @@ def names() -> list[str]:
     """Return the figures there are, ours and those of installed packages, by their command's name."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
     module_name = [name.replace("_", "-") for name in modules if name not in HELPERS]
-    return [*module_name, *(name for name in registered("figures") if name not in module_name)]
+    return [*module_name, *(name for name in entry_points_of("figures") if name not in module_name)]
 
 
 def get(name: str) -> Any:

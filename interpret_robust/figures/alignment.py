@@ -57,9 +57,9 @@ def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw each score of the image itself (filled) and of another image (hollow), but where it is zero by
     construction; a score that is so for all models has no panel.
     """
-    shown = [name for name in ALIGNMENTS if not all(_is_zero(result, name) for result in results)]
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, shown, strict=True):
+    names = [name for name in ALIGNMENTS if not all(_is_zero(result, name) for result in results)]
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         for row, result in enumerate(results):
             if _is_zero(result, name):
                 axes.text(0.5, row, "zero by construction", transform=axes.get_yaxis_transform(), **IN_PLACE)

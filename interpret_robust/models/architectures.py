@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import load_entry_point, registered
+from interpret_robust.core.plugins import entry_points_of, load_entry_point
 from interpret_robust.models import cnn, resnet
 from interpret_robust.models.attention import AveragePool, DenseHead, LinearAttention, NonlinearAttention
 from interpret_robust.models.classifier import Classifier
@@ -31,7 +31,7 @@ def names() -> tuple[str, ...]:
         >>> names()[:2]
         ('small', 'small-wide3')
     """
-    return (*ARCHITECTURES, *(name for name in registered("architectures") if name not in ARCHITECTURES))
+    return (*ARCHITECTURES, *(name for name in entry_points_of("architectures") if name not in ARCHITECTURES))
 
 
 def build(architecture: str, head: Head, image_shape: ImageShape, classes: int, *, seed: int) -> Classifier:
@@ -63,7 +63,7 @@ def build(architecture: str, head: Head, image_shape: ImageShape, classes: int, 
 def _builder(architecture: str) -> Builder:
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture]
-    if architecture not in registered("architectures"):
+    if architecture not in entry_points_of("architectures"):
         raise unknown("architecture", architecture, names())
     return partial(_build_own, architecture, load_entry_point("architectures", architecture))
 

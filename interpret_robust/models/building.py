@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.core.plugins import first_words, imported
+from interpret_robust.core.plugins import first_words, import_object
 from interpret_robust.models.card import Card
 from interpret_robust.models.copying import copy_of
 from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
@@ -28,7 +28,7 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
         raise UserError(explain(card.model))
     pretrained = card.weights in (None, "pretrained")
     if origin not in BUILDERS:
-        imported(card.model)  # before the seed, of which its module may use some
+        import_object(card.model)  # before the seed, of which its module may use some
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # what a library says of its own networks, and prints while it downloads
         torch.default_generator.manual_seed(0)
@@ -52,10 +52,10 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
     path = card.weight_file
     if path is None:
         return network, []
-    unused = load_weights(network, card.model, path, card.weights_key, is_normalized=card.normalize is not None)
-    if not unused:
+    leftovers = load_weights(network, card.model, path, card.weights_key, is_normalized=card.normalize is not None)
+    if not leftovers:
         return network, []
-    listing = f"'{unused[0]}'" if len(unused) == 1 else f"{len(unused)} tensors, first '{unused[0]}'"
+    listing = f"'{leftovers[0]}'" if len(leftovers) == 1 else f"{len(leftovers)} tensors, first '{leftovers[0]}'"
     return network, [
         f"has all its weights from {path.name}, which also holds {listing}, of layers that the network lacks: if more "
         "than training used them, answers are those of another network."
@@ -64,7 +64,7 @@ def build_network(card: Card, classes: int) -> tuple[nn.Module, list[str]]:
 
 def _call(card: Card) -> nn.Module:
     """Return what a user's callable gives."""
-    target = imported(card.model)
+    target = import_object(card.model)
     network = copy_of(target) if isinstance(target, nn.Module) else target(**dict(card.arguments))
     if card.weights == "pretrained":
         raise UserError(f"{card.model} has no pretrained weights to choose: give a file, or leave --weights out.")

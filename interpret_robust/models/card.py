@@ -116,10 +116,10 @@ class Card:
             )
         if problem := _problem(entries):
             raise UserError(f"{path} is no model card that this irt knows: {problem}.")
-        return cls.of(entries)
+        return cls.from_entries(entries)
 
     @classmethod
-    def of(cls, entries: Mapping[str, Any]) -> Self:
+    def from_entries(cls, entries: Mapping[str, Any]) -> Self:
         """Return the card whose `asdict`, perhaps read from JSON, this is."""
         return cls(**{**entries, "arguments": tuple(entries["arguments"])})
 

@@ -146,7 +146,7 @@ def parse(path: Path, data: bytes) -> Checkpoint:
     return _from_file(path, checkpoint_file.parse(path, data))
 
 
-def _from_file(path: Path, file: checkpoint_file.Stored) -> Checkpoint:
+def _from_file(path: Path, file: checkpoint_file.StoredFile) -> Checkpoint:
     tensors = load(file.data)
     if "step" in file.about:
         tensors = {current_part(name): tensor for name, tensor in tensors.items()}

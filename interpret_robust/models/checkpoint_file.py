@@ -36,7 +36,7 @@ class Raw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFile:
     """A verified file: `about` as in `models.checkpoint`, the tensors by name and their SHA-256, and all bytes."""
 
     about: dict[str, Any]
@@ -45,7 +45,7 @@ class Stored:
     data: bytes
 
 
-def read(path: Path) -> Stored:
+def read(path: Path) -> StoredFile:
     """Read and verify. Raises UserError for a missing, damaged or foreign file, saying which."""
     check_checkpoint(path)
     return parse(path, path.read_bytes())
@@ -65,7 +65,7 @@ def is_safetensors(path: Path) -> bool:
         return False
 
 
-def parse(path: Path, data: bytes) -> Stored:
+def parse(path: Path, data: bytes) -> StoredFile:
     """Read as `read` does, from the bytes of the file at `path`."""
     try:
         entries = deserialize(data)  # type: ignore[no-untyped-call]
@@ -93,7 +93,7 @@ def parse(path: Path, data: bytes) -> Stored:
         raise UserError(f"{path} is damaged (its tensors differ from their checksum): {_REMEDY}")
     if text_sha256(metadata.get("about", "")) != metadata.get("about_sha256"):
         raise UserError(f"{path} is damaged (its metadata differ from their checksum): {_REMEDY}")
-    return Stored(current_recipes(json.loads(metadata["about"])), tensors, sha256, data)
+    return StoredFile(current_recipes(json.loads(metadata["about"])), tensors, sha256, data)
 
 
 _REMEDY = "train again with --overwrite, or copy it anew from where it came."

@@ -50,7 +50,7 @@ def _parts(answer: Any) -> dict[str, Any]:
     flat = {str(name): part for name, part in parts.items()}
     for name, part in tuple(flat.items()):
         if isinstance(part, Mapping | tuple | list):
-            flat |= {f"{name}.{inner}": below for inner, below in _parts(part).items()}
+            flat |= {f"{name}.{inner}": entry for inner, entry in _parts(part).items()}
     return flat
 
 

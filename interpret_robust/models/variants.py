@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interpret_robust.core.errors import UserError, unknown
-from interpret_robust.core.plugins import load_entry_point, registered
+from interpret_robust.core.plugins import entry_points_of, load_entry_point
 
 Head = Literal["average", "nonlinear", "linear"] | Callable[[int], Any]
 """How local features are pooled: one of ours by its name, or a function of the number of channels that gives one."""
@@ -68,8 +68,8 @@ def variant(name: str) -> Variant:
     """Return the variant called `name`: of the paper, or of an installed package. Raises UserError for another name."""
     if name in VARIANTS:
         return VARIANTS[name]
-    if name not in registered("variants"):
-        raise unknown("variant", name, (*VARIANTS, *registered("variants")))
+    if name not in entry_points_of("variants"):
+        raise unknown("variant", name, (*VARIANTS, *entry_points_of("variants")))
     entry = load_entry_point("variants", name)
     if not isinstance(entry, Variant) or entry.name != name:
         raise UserError(f"the entry point '{name}' of interpret_robust.variants is no Variant of that name.")

@@ -49,7 +49,7 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
             raise UserError(f"{table} is there already: use --overwrite to replace it.")
     with h5py.File(path) as file:
         view = View(file)
-        views = (_Named(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale)
+        views = (_NamedDataset(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale)
         datasets = [dataset for dataset in views if dataset.name.rpartition("/")[2] not in dataset.axes]
         tables = [dataset for dataset in datasets if not set(dataset.axes) & set(PICTURE_AXES)]
         per_image = [dataset for dataset in tables if dataset.axes[:1] == ("sample",)]
@@ -59,7 +59,7 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
     return Export(images, statistics, left_out)
 
 
-class _Named(NamedTuple):
+class _NamedDataset(NamedTuple):
     """A dataset of an open file, its path, and the names of its axes."""
 
     name: str
@@ -75,7 +75,7 @@ def _names(scale: h5py.Dataset) -> list[str]:
     return [str(value) for value in part_of(scale, ())]
 
 
-def _image_rows(columns: Sequence[_Named], count: int) -> Iterator[list[str]]:
+def _image_rows(columns: Sequence[_NamedDataset], count: int) -> Iterator[list[str]]:
     labels = [column.data for column in columns if column.name == "per_image/label"]
     predictions = [column for column in columns if labels and column.name.startswith(PREDICTIONS)]
     names, predicted = (
@@ -102,13 +102,13 @@ def is_right(prediction: AnyArray, label: AnyArray) -> AnyArray:
     return right
 
 
-def _column_names(column: _Named) -> Iterator[str]:
+def _column_names(column: _NamedDataset) -> Iterator[str]:
     name = column.name.removeprefix("per_image/")
     for places in column.places(slice(1, None)):
         yield f"{name}[{','.join(places)}]" if places else name
 
 
-def _statistic_rows(datasets: Sequence[_Named]) -> Iterator[list[str]]:
+def _statistic_rows(datasets: Sequence[_NamedDataset]) -> Iterator[list[str]]:
     yield ["path", "coordinates", *INTERVAL]
     for dataset in datasets:
         is_interval = dataset.axes[-1:] == ("of",)

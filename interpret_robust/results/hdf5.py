@@ -165,17 +165,17 @@ class View:
         return self.get(name) is not None
 
     def __getitem__(self, name: str) -> h5py.Dataset | h5py.Group:
-        return self._file[self._stored(name)]
+        return self._file[self._stored_name(name)]
 
     def get(self, name: str) -> h5py.Dataset | h5py.Group | None:
         """Return what has a name, None where nothing has."""
-        return self._file.get(self._stored(name)) if self.today(name) == name else None
+        return self._file.get(self._stored_name(name)) if self.today(name) == name else None
 
     def today(self, name: str) -> str:
         """Return the name of today, from the one that the file holds."""
         return american(name) if self._is_old else name
 
-    def _stored(self, name: str) -> str:
+    def _stored_name(self, name: str) -> str:
         return british(name) if self._is_old else name
 
     def datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:

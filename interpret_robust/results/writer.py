@@ -79,7 +79,7 @@ class Rows:
         self._file, self.path, self.schema, self.axes = file, path, schema, axes
 
     @property
-    def done(self) -> int:
+    def row_count(self) -> int:
         """Return how many rows are whole on the disk."""
         return int(self._file[ENDS][...].max(initial=0))
 
@@ -89,7 +89,7 @@ class Rows:
         counts = {len(values) for values in rows.values()}
         if len(counts) != 1:
             raise ValueError(f"columns have different numbers of rows: {sorted(counts)}")
-        start, stop = self.done, self.done + counts.pop()
+        start, stop = self.row_count, self.row_count + counts.pop()
         for path, values in rows.items():
             if values.shape[1:] != self._file[path].shape[1:]:  # HDF5 would repeat values to fill the row
                 raise ValueError(f"{path} has rows of {self._file[path].shape[1:]}, not {values.shape[1:]}")
@@ -107,7 +107,7 @@ class Rows:
 
     def missing_images(self) -> AnyArray:
         """Return which images have no row yet, here or in a part: their indices, ascending."""
-        indices = [np.arange(self.done)]
+        indices = [np.arange(self.row_count)]
         for path in self._good_parts():
             with h5py.File(path, "r") as part:
                 indices.append(part[PLACES][: good_rows(part, self.schema)])
@@ -165,7 +165,7 @@ class Rows:
                 self._copy(file)
                 self._summarize(file, summary)
                 write_json(file, "run_json", run)
-                file.attrs["complete"], file.attrs["n_done"] = np.uint8(1), self.done
+                file.attrs["complete"], file.attrs["n_done"] = np.uint8(1), self.row_count
                 file.attrs["content_sha256"] = content_sha256(file)
                 file.attrs["provenance_sha256"] = provenance_sha256(file)
                 file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -207,7 +207,7 @@ class Rows:
     ) -> None:
         if not self._file:  # finished
             return
-        partial, is_empty = Path(self._file.filename), self.done == 0
+        partial, is_empty = Path(self._file.filename), self.row_count == 0
         self._file.close()
         if is_empty and not any(parts_of(self.path)):
             partial.unlink(missing_ok=True)

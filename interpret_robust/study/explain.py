@@ -124,7 +124,7 @@ def measure(
         raise UserError(f"{subject.location} answers {photo.name} with what is not a number.")
     labels = torch.tensor([predicted if label is None else label], device=images.device)
     adversarial = pgd(network, images, labels, per_image_noise(attack.seed, [0]))
-    natural, attacked = (_side(subject, network, pixels, labels, weight) for pixels in (images, adversarial))
+    natural, adversarial_side = (_side(subject, network, pixels, labels, weight) for pixels in (images, adversarial))
     return Explanation(
         photo.name,
         subject.name,
@@ -135,7 +135,7 @@ def measure(
         None if weight is None else WEIGHTS.get(weight, weight),
         photo.framing,
         natural,
-        attacked,
+        adversarial_side,
     )
 
 

@@ -121,7 +121,7 @@ CLAIMS = (
         "with a cost of standard accuracy and a slight decline of black box accuracy",
         "Section 4.2, Table 2",
         "robustness",
-        tuple((baseline, regularized) for regularized, baseline in WITH_REGULARIZATION),
+        tuple((baseline, variant) for variant, baseline in WITH_REGULARIZATION),
         ("natural", "black-box"),
     ),
     Claim(

@@ -44,7 +44,7 @@ class Question:
     split: str = "test"
     limit: int | None = None
 
-    def of(self, analysis: Any) -> Any:
+    def settings_for(self, analysis: Any) -> Any:
         """Return the settings for the analysis."""
         return replace(analysis.settings(), **self.settings)
 
@@ -294,7 +294,7 @@ def _answers(
         analysis = analyses.get(question.analysis)
         if analysis.needs_masks and data.test.masks is None:
             continue
-        settings, limit = question.of(analysis), effective_limit(question.limit, data.split(question.split))
+        settings, limit = question.settings_for(analysis), effective_limit(question.limit, data.split(question.split))
         steps = []
         for model in (models[key] for key in question.models):
             path = file_path(folders.analyses, analysis, model.path.stem, model.job, question.split, settings, limit)
@@ -347,7 +347,7 @@ def question_tasks(
 
 
 def _tasks(question: Question, step: Step, folders: Folders, **common: Any) -> list[AnalysisTask]:
-    settings = question.of(analyses.get(question.analysis))
+    settings = question.settings_for(analyses.get(question.analysis))
     subject, *readers = step.needs
     common |= {"split": question.split, "limit": question.limit}
     return analysis_tasks(question.analysis, [subject], folders, settings, readers, **common)

@@ -181,16 +181,16 @@ def do_all(tasks: Sequence[TrainTask] | Sequence[AnalysisTask], device: str, say
     if any(isinstance(task, TrainTask) and task.lacks_log() for task in tasks if task.name in finished_tasks):
         say("no log is written of models that are trained already: --overwrite trains them again")
     failures: list[Exception] = []
-    waiting = []
+    names_not_begun = []
     for task, outcome in _outcomes(todo, resolve(device)):
         if isinstance(outcome, NotBegun):
-            waiting.append(Path(task.name).stem)
+            names_not_begun.append(Path(task.name).stem)
         elif isinstance(outcome, Exception):
             failures.append(outcome)
         else:
             say(outcome)
-    if waiting:
-        failures.append(_not_begun(waiting))
+    if names_not_begun:
+        failures.append(_not_begun(names_not_begun))
     failures.sort(key=lambda failure: isinstance(failure, Stopped))
     for failure in failures[1:]:
         say(str(failure))

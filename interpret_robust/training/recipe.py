@@ -69,8 +69,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, float | int) and not 0 <= value < math.inf:
-                shown = f"{value:g}" if isinstance(value, float) else value  # whole numbers may be beyond all floats
-                raise UserError(f"{name} is {shown}: numbers of a recipe are finite and not negative.")
+                text = f"{value:g}" if isinstance(value, float) else value  # whole numbers may be beyond all floats
+                raise UserError(f"{name} is {text}: numbers of a recipe are finite and not negative.")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"epochs {self.epochs}, batch size {self.batch_size}: both must be at least 1.")
         if not 0 <= self.eps_ramp <= 1 or not 0 <= self.warm_up < 1:

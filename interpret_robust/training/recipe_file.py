@@ -24,7 +24,7 @@ from interpret_robust.training.recipe import (
 )
 
 ENDING = ".toml"
-NEEDED = ("epochs", "batch_size", "learning_rate")
+REQUIRED_FIELDS = ("epochs", "batch_size", "learning_rate")
 """Fields that a file without `base` has to give."""
 
 
@@ -78,9 +78,9 @@ def _recipe(name: str, entries: dict[str, Any], architecture: str) -> Recipe:
             raise unknown("recipe field", field, [*KINDS, "base"])
     values = {field: _value(field, value) for field, value in entries.items()}
     if base is None:
-        if missing := [field for field in NEEDED if field not in values]:
-            raise UserError(f'{missing[0]} is missing: give it, or a preset to begin with, such as base = "quick".')
-        start = Recipe(name, **{field: values[field] for field in NEEDED})
+        if absent := [field for field in REQUIRED_FIELDS if field not in values]:
+            raise UserError(f'{absent[0]} is missing: give it, or a preset to begin with, such as base = "quick".')
+        start = Recipe(name, **{field: values[field] for field in REQUIRED_FIELDS})
     elif str(base) not in PRESETS:
         raise unknown("base", str(base), PRESETS)
     else:

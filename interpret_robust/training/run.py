@@ -57,7 +57,7 @@ class Totals:
         self.sums += torch.stack([result.cross_entropy * count, result.distance * count, correct])
         self.predictions.index_add_(0, predicted, torch.ones_like(predicted))
 
-    def since(self, earlier: "Totals") -> "Totals":
+    def subtract(self, earlier: "Totals") -> "Totals":
         """Return the sums of what was counted since an earlier copy of these."""
         return Totals(self.sums - earlier.sums, self.predictions - earlier.predictions)
 
@@ -167,14 +167,14 @@ class Run:
     def _update(self, attack: PGD | None, images: Tensor, noise: Tensor, labels: Tensor) -> None:
         """Update once: Eq. 2, the attack from a start at `noise` in [-1, 1); Eq. 7; and one step of the optimizer."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            adversarial = attack.search(self._attacked(), images, labels, lambda _: noise) if attack else images
+            adversarial = attack.search(self._attack_target(), images, labels, lambda _: noise) if attack else images
             result = self.loss(images, adversarial, labels)
         self.optimizer.zero_grad()
         (result.total * self.share).backward()
         self.optimizer.step()
         self.totals.add(result, labels)
 
-    def _attacked(self) -> Classifier:
+    def _attack_target(self) -> Classifier:
         """Return what gives the attack its gradients: the model, or a copy of it in bfloat16 of this step's weights."""
         recipe = self.job.recipe
         if recipe.attack_precision == "float32" or self.device.type == "cuda":
@@ -188,7 +188,7 @@ class Run:
             "kind": "steps",
             "step": self.step,
             "epoch": -(-self.step // self.batches.steps_per_epoch),
-            **self._numbers(totals.since(self.line_totals), self.step - self.line_step, share),
+            **self._numbers(totals.subtract(self.line_totals), self.step - self.line_step, share),
         }
         self._begin_line(totals)
         return row
@@ -249,8 +249,8 @@ class Run:
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
         tensors |= self.totals.of_all_ranks().tensors("totals") | self.line_totals.tensors("line")
-        about = {"step": self.step, "seconds": self.seconds, "history": self.history, "line_step": self.line_step}
-        return about, tensors
+        facts = {"step": self.step, "seconds": self.seconds, "history": self.history, "line_step": self.line_step}
+        return facts, tensors
 
     def restore(self, state: checkpoint.Checkpoint) -> None:
         """Take up the run where `state` was taken."""

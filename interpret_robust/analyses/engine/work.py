@@ -359,7 +359,7 @@ class Work:
         if (
             ranks.count() == 1
             and rows is not None
-            and np.array_equal(missing_images, np.arange(rows.done, len(self.split)))
+            and np.array_equal(missing_images, np.arange(rows.row_count, len(self.split)))
         ):
             return nullcontext(rows)
         places = missing_images[np.isin(missing_images - missing_images % self.batch_size, own_firsts)]

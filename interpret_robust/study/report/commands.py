@@ -79,7 +79,7 @@ def _file(name: str, model_job: Mapping[str, Any]) -> str:
 
 def _words(model_job: Mapping[str, Any]) -> list[str]:
     """Return the options that find a model from elsewhere; none for a checkpoint."""
-    return Card.of(model_job["card"]).words() if is_brought(model_job) else []
+    return Card.from_entries(model_job["card"]).words() if is_brought(model_job) else []
 
 
 def _models(result: Result) -> list[tuple[dict[str, Any], str]]:

@@ -102,9 +102,9 @@ def _copies(source: Result) -> dict[int, int]:
     }
 
 
-def paper_row(claim: Claim, result: Result, *of: str, headline: bool = True) -> Row:
+def paper_row(claim: Claim, result: Result, *words: str, headline: bool = True) -> Row:
     """Return the paper's row of a setting, and under attack of a reading, that a file's model stands beside."""
-    return row(claim.table or table_of(result), *of, headline=headline)
+    return row(claim.table or table_of(result), *words, headline=headline)
 
 
 def table_of(result: Result) -> str:
