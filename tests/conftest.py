@@ -6,21 +6,18 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import command
 import pytest
-import torch
-import torch.nn.functional as F
 
-from interpret_robust.core import process_pool, progress
-from interpret_robust.datasets import Dataset
-from interpret_robust.datasets.batches import to_device, to_pixels
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
-from interpret_robust.figures import style
-from interpret_robust.models import build, checkpoint
-from interpret_robust.models.variants import variant
-from interpret_robust.training.job import Job
-from interpret_robust.training.recipe import Recipe
+if TYPE_CHECKING:
+    from command import Irt
+    from torch import Tensor
+
+    from interpret_robust.datasets import Dataset
+    from interpret_robust.training.job import Job
+
+# The process that starts pytest's workers reads this too and runs no test: what loads torch is imported by fixtures.
 
 # Set where pytest starts its workers, so that these find it before NumPy and torch, which read it once, are loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -49,6 +46,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tensors here are tiny: a second thread only waits, and for long where the machine has other work."""
+    import torch
+
     torch.set_num_threads(1)
     os.environ["COLUMNS"] = "400"  # tables in one piece, whatever terminal runs the tests
 
@@ -59,6 +58,8 @@ def type_3_fonts() -> Iterator[None]:
 
     `test_figures.py` draws with those that users get.
     """
+    from interpret_robust.figures import style
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(style.RC, "pdf.fonttype", 3)
         yield
@@ -67,6 +68,8 @@ def type_3_fonts() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def optimizers_of_workers() -> Iterator[None]:
     """The server of workers loads what the first optimizer of a process loads, which each worker else loads anew."""
+    from interpret_robust.core import process_pool
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process_pool, "SERVER_MODULES", (*process_pool.SERVER_MODULES, "torch._dynamo"))
         yield
@@ -75,28 +78,42 @@ def optimizers_of_workers() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def no_lines_of_progress() -> Iterator[None]:
     """Work that is slow because the machine is busy writes no lines into what tests compare."""
+    from interpret_robust.core import progress
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "FIRST_LINE", threading.TIMEOUT_MAX)
         yield
 
 
 @pytest.fixture
-def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> command.Irt:
+def irt(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> "Irt":
     """`command.irt` without its fixtures."""
+    import command
+
     return partial(command.irt, capfd, monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def digits() -> Dataset:
+def digits() -> "Dataset":
+    from interpret_robust.datasets.cluttered_digits import cluttered_digits
+
     return cluttered_digits(60, 40)
 
 
 @pytest.fixture(scope="session")
-def make_checkpoint(digits: Dataset) -> Callable[..., Path]:
+def make_checkpoint(digits: "Dataset") -> Callable[..., Path]:
     """Write the checkpoint of a small model that knows the training images of `digits` by heart."""
+    import torch
+    import torch.nn.functional as F
+
+    from interpret_robust.datasets.batches import to_device, to_pixels
+    from interpret_robust.models import build, checkpoint
+    from interpret_robust.models.variants import variant
+    from interpret_robust.training.job import Job
+    from interpret_robust.training.recipe import Recipe
 
     @cache
-    def trained(name: str, seed: int) -> tuple[Job, dict[str, torch.Tensor]]:
+    def trained(name: str, seed: int) -> "tuple[Job, dict[str, Tensor]]":
         job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
         model = build("small", job.variant.head, digits.image_shape, len(digits.class_names), seed=seed)
         images, labels = to_device(digits.train, torch.device("cpu"))
