@@ -82,7 +82,7 @@ def test_a_csv_of_numbers_is_for_tests_and_a_file_names_its_classes(tmp_path: Pa
         ("file,label,label", ["p/0.png", "ant", "bee"], "has the column label more than once: leave one"),
         ("file,label", ["p/0.png\0", "ant"], "1 of 1 files are missing"),
         ("file,label", ["p/0.png", "1.0"], "has the label '1.0': numbers of classes are whole, from 0 to 99999"),
-        ("file,label", ["p/0.png", "-1"], "has the label '-1': numbers of classes are whole"),
+        ("file,label", ["p/0.png", "-1"], r"list\.csv: p/0\.png has the label '-1': numbers of classes are whole"),
         ("file,label", ["p/0.png", "3000000000"], "has the label '3000000000': numbers of classes are whole"),
     ],
 )
@@ -118,6 +118,13 @@ def test_a_csv_of_another_program_has_the_same_pictures_and_labels(tmp_path: Pat
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([1, 0], [1])
     np.testing.assert_array_equal(data.train.images[:], PIXELS[:2])
     np.testing.assert_array_equal(data.test.images[:], PIXELS[[2]])
+
+
+def test_splits_that_label_in_two_ways_are_refused(tmp_path: Path) -> None:
+    rows = [["p/0.png", "0", "train"], ["p/1.png", "1", "train"], ["p/2.png", "bee", "test"]]
+    sentence = r"list\.csv: training pictures have labels such as '0', others such as 'bee', and none in common: label"
+    with pytest.raises(UserError, match=sentence):
+        load(str(write_list(tmp_path / "list.csv", rows, "file,label,split")))
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -284,8 +291,8 @@ def test_tars_hold_pictures_of_other_formats(tmp_path: Path) -> None:
     check(load(str(write_tar(tmp_path / "x.tar", members))).test, slice(2))
 
 
-def feature_metadata() -> dict[bytes, bytes]:
-    features = {"picture": {"_type": "Image"}, "kind": {"_type": "ClassLabel", "names": NAMES}}
+def feature_metadata(names: list[str] = NAMES, kind: str = "kind") -> dict[bytes, bytes]:
+    features = {"picture": {"_type": "Image"}, kind: {"_type": "ClassLabel", "names": names}}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
 
 
@@ -333,6 +340,105 @@ def test_tables_of_bytes_and_text_in_splits(tmp_path: Path) -> None:
     assert data.class_names == tuple(NAMES)
     check(data.train, slice(0, 5))
     check(data.test, slice(5, 9))
+
+
+def write_named(path: Path, places: range, names: list[str] | None, *, are_numbers: bool = True) -> None:
+    """Write a table that numbers its classes as `names` orders them."""
+    import pyarrow as pa
+
+    words = [NAMES[LABELS[place]] for place in places]
+    labels = [(names or NAMES).index(word) for word in words] if are_numbers else words
+    table = pa.table({"picture": [png(PIXELS[place]) for place in places], "label": labels})
+    metadata = feature_metadata(names or [], "label" if names else "other")
+    WRITERS[f"x{path.suffix}"](path, table.replace_schema_metadata(metadata))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_tables_that_number_their_classes_otherwise_agree_by_name(ending: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    write_named(tmp_path / f"test-0.{ending}", range(2, 5), ["ant", "bee", "cat"])
+    write_named(tmp_path / f"test-1.{ending}", range(5, 7), ["bee", "cat", "ant"])
+    write_named(tmp_path / f"train-0.{ending}", range(2), ["cat", "dog", "ant", "bee"])
+    write_named(tmp_path / f"test-2.{ending}", range(7, 9), None, are_numbers=False)
+    data = load(str(tmp_path))
+    assert data.class_names == ("cat", "dog", "ant", "bee")  # as the training split numbers them
+    assert [data.class_names[label] for label in data.train.labels] == [NAMES[LABELS[place]] for place in range(2)]
+    assert [data.class_names[label] for label in data.test.labels] == [NAMES[LABELS[place]] for place in range(2, 9)]
+    np.testing.assert_array_equal(data.test.images[:], PIXELS[2:])
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (
+            ["ant", "bee", "cat", "dog"],
+            r"test-0\.parquet has the class 'dog' in its metadata, which .*train-0\.parquet",
+        ),
+        (None, r"test-0\.parquet: row 0 has the label 1, for which its metadata have no name, and other files name"),
+    ],
+)
+def test_tables_without_common_names_are_refused(names: list[str] | None, sentence: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    write_named(tmp_path / "train-0.parquet", range(2), NAMES)
+    write_named(tmp_path / "test-0.parquet", range(2, 5), names)
+    with pytest.raises(UserError, match=sentence):
+        load(str(tmp_path))
+
+
+def test_of_several_columns_of_classes_the_one_called_label_is_taken(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    kind = {"_type": "ClassLabel", "names": NAMES}
+    for label in ("fine_label", "size"):
+        features = {"picture": {"_type": "Image"}, "color": kind, label: kind}
+        table = pa.table({"picture": [png(pixels) for pixels in PIXELS], "color": [1] * N, label: LABELS})
+        metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+        write_parquet(tmp_path / f"{label}.parquet", table.replace_schema_metadata(metadata))
+    check(load(str(tmp_path / "fine_label.parquet")).test)
+    with pytest.raises(UserError, match="has 2 columns of classes, color, size: call the one to be predicted label"):
+        load(str(tmp_path / "size.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ([[0, 2], [1]], r"x\.parquet: the column label holds list<\w+: int64>, and labels are whole numbers or text"),
+        ([[0], [1]], r"x\.parquet: the column label holds list<\w+: int64>"),
+        ([{"id": 0}, {"id": 1}], r"the column label holds struct<id: int64>"),
+        ([0.0, float("nan")], "the column label holds double"),
+        ([b"ant", b"bee"], "the column label holds binary"),
+        (["ant", None], "1 pictures have no label, the first is row 1: leave them out"),
+        ([0, -1], r"x\.parquet, picture 1 has the label '-1': numbers of classes are whole"),
+        (["ant", "nan"], r"x\.parquet, picture 1 has the label 'nan': numbers of classes are whole"),
+    ],
+)
+def test_labels_that_are_no_label_are_refused(labels: list[Any], sentence: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "x.parquet", pa.table({"image": [png(pixels) for pixels in PIXELS[:2]], "label": labels}))
+    with pytest.raises(UserError, match=sentence):
+        load(str(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_number_without_a_name_is_refused(label: int, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"picture": [png(pixels) for pixels in PIXELS[:2]], "kind": [0, label]})
+    write_parquet(tmp_path / "x.parquet", table.replace_schema_metadata(feature_metadata()))
+    with pytest.raises(
+        UserError, match=rf"picture 1 has the label '{label}': a number from 0 to 2 or the name of a cl"
+    ):
+        load(str(tmp_path / "x.parquet"))
+
+
+def test_labels_of_pandas_categories_and_truths_are_names(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    columns = (
+        ("category", pa.array([NAMES[label] for label in LABELS]).dictionary_encode(), tuple(NAMES)),
+        ("truth", pa.array([label > 0 for label in LABELS]), ("False", "True")),
+    )
+    for name, labels, names in columns:
+        write_parquet(tmp_path / f"{name}.parquet", pa.table({"image": [png(i) for i in PIXELS], "label": labels}))
+        assert load(str(tmp_path / f"{name}.parquet")).class_names == names
+    check(load(str(tmp_path / "category.parquet")).test)
 
 
 @pytest.mark.parametrize("are_structs", [True, False])

@@ -1,7 +1,8 @@
 """Parquet and Arrow files with an image column, as Hugging Face's `datasets` writes them.
 
-Images are bytes, or structs of bytes and a path; labels are whole numbers, whose names the file's metadata may tell, or
-text. A column `mask` may hold images too: what is not 0 is the object. Needs pyarrow.
+Images are bytes, or structs of bytes and a path; labels are text, or whole numbers, whose names the metadata of
+each file may tell in an order of its own. A column `mask` may hold images too: what is not 0 is the object. Needs
+pyarrow.
 """
 
 import io
@@ -17,7 +18,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, listings_of
+from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, by_split, listings_of
 from interpret_robust.datasets.pictures import check_sizes
 
 ENDINGS = (".parquet", ".arrow", ".feather")
@@ -104,13 +105,14 @@ class _File:
         return self._content.schema_arrow if self._is_parquet else self._content.schema
 
     @cached_property
-    def features(self) -> dict[str, Any]:
-        """Return what Hugging Face's metadata say of each column."""
+    def features(self) -> dict[str, dict[str, Any]]:
+        """Return what Hugging Face's metadata say of each column that is there."""
         try:
             content = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
         except (KeyError, ValueError, TypeError):
             return {}
-        return content if isinstance(content, dict) else {}
+        items = content.items() if isinstance(content, dict) else ()
+        return {name: feature for name, feature in items if name in self.schema.names and isinstance(feature, dict)}
 
     @cached_property
     def image_column(self) -> str:
@@ -127,11 +129,47 @@ class _File:
     def label_column(self) -> str:
         """Return the name of the column of labels. Raises UserError where there is none."""
         names = [name for name in LABEL_COLUMNS if name in self.schema.names]
-        return self._first("label", self._columns_of("ClassLabel") + names)
+        class_labels = self._columns_of("ClassLabel")
+        if len(class_labels) > 1 and not set(class_labels) & set(LABEL_COLUMNS):
+            raise UserError(
+                f"{self.path} has {len(class_labels)} columns of classes, {', '.join(class_labels)}: call the one to "
+                f"be predicted {LABEL_COLUMNS[0]}."
+            )
+        return self._first("label", sorted(class_labels, key=lambda name: name not in LABEL_COLUMNS) + names)
+
+    @cached_property
+    def class_names(self) -> list[str] | None:
+        """Return the names of the classes in the order of this file's numbers, None where its metadata tell none."""
+        names = self.features.get(self.label_column, {}).get("names")
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            return None
+        return [name.strip() for name in names]
+
+    def labels(self) -> list[str | int]:
+        """Return the label of each row.
+
+        Raises UserError for a column of another type than whole numbers or text, such as lists, and without a label.
+        """
+        from pyarrow import types
+
+        kind = self.schema.field(self.label_column).type
+        values = kind.value_type if types.is_dictionary(kind) else kind
+        tests = types.is_integer, types.is_string, types.is_large_string, types.is_boolean, types.is_null
+        if not any(is_right(values) for is_right in tests):
+            raise UserError(
+                f"{self.path}: the column {self.label_column} holds {kind}, and labels are whole numbers or text, one "
+                "a picture."
+            )
+        chunks = range(self.chunk_count())
+        labels = [label for chunk in chunks for label in self.column(chunk, self.label_column).to_pylist()]
+        if count := labels.count(None):
+            raise UserError(
+                f"{self.path}: {count} pictures have no label, the first is row {labels.index(None)}: leave them out."
+            )
+        return [str(label) if isinstance(label, bool) else label for label in labels]
 
     def _columns_of(self, kind: str) -> list[str]:
-        features = self.features.items()
-        return [name for name, feature in features if isinstance(feature, dict) and feature.get("_type") == kind]
+        return [name for name, feature in self.features.items() if feature.get("_type") == kind]
 
     def _first(self, kind: str, names: Sequence[str]) -> str:
         if not names:
@@ -174,22 +212,45 @@ def list_tables(source: Path) -> Listings:
     """
     paths = sorted(path for ending in ENDINGS for path in source.rglob(f"*{ending}")) if source.is_dir() else [source]
     files = {part: [_File(path) for path in group] for part, group in by_split(source, paths).items()}
-    splits: dict[str, LabeledPictures] = {part: _listing(group) for part, group in files.items()}
-    return listings_of(source, splits, _class_names(files["test" if "test" in files else "train"][0]))
+    names = _class_names([file for part in SPLITS for file in files.get(part, ())])
+    return listings_of(source, {part: _listing(group, names) for part, group in files.items()}, names)
 
 
-def _class_names(file: _File) -> list[str] | None:
-    names = file.features.get(file.label_column, {}).get("names")
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+def _class_names(files: Sequence[_File]) -> list[str] | None:
+    """Return the names of classes as the first file orders them, None where its metadata tell none.
+
+    Raises UserError where another file has a class that the first lacks, or names where the first has none.
+    """
+    names = files[0].class_names
+    for file in files[1:]:
+        if strange := sorted(set(file.class_names or ()) - set(names or ())):
+            raise UserError(
+                f"{file.path} has the class '{strange[0]}' in its metadata, which {files[0].path} lacks: all files "
+                "need one set of classes."
+            )
+    return names
 
 
-def _listing(files: Sequence[_File]) -> LabeledPictures:
-    labels: list[str | int] = []
-    for file in files:
-        for chunk in range(file.chunk_count()):
-            labels += file.column(chunk, file.label_column).to_pylist()
-    if any(label is None for label in labels):
-        raise UserError(f"{files[0].path}: {labels.count(None)} pictures have no label: leave them out.")  # type: ignore[arg-type]
+def _renumber(file: _File, names: Sequence[str] | None) -> list[str | int]:
+    """Return the labels of a file, numbers as `names` orders the classes.
+
+    Raises UserError for a number that has no name.
+    """
+    labels = file.labels()
+    if names is None or file.class_names == names:
+        return labels
+    own_names = dict(enumerate(file.class_names or ()))
+    for row, label in enumerate(labels):
+        if isinstance(label, int) and label not in own_names:
+            raise UserError(
+                f"{file.path}: row {row} has the label {label}, for which its metadata have no name, and other files "
+                "name their classes: write names as text, or names in the metadata of all files."
+            )
+    return [own_names.get(label, label) if isinstance(label, int) else label for label in labels]
+
+
+def _listing(files: Sequence[_File], names: Sequence[str] | None) -> LabeledPictures:
+    labels = [label for file in files for label in _renumber(file, names)]
     pictures = _rows(files, are_masks=False)
     if not any(file.has_masks for file in files):
         return pictures, labels, None

@@ -1,7 +1,7 @@
 """What a source of pictures lists before any is decoded, and how listings become a dataset."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,38 +54,70 @@ def listings_of(
 ) -> Listings:
     """Return listings of pictures with labels that are text or numbers.
 
-    Names of classes are `class_names` of the numbers, else the texts in sorted order, or `class 0` and so on where all
-    are whole numbers. Raises UserError for a label that has no name, for numbers that are not whole, and without test
-    pictures.
+    Names of classes are `class_names`, of which a number is a place and a text a name; else the texts in sorted order,
+    or `class 0` and so on where all are whole numbers. Raises UserError for a label that has no name, for numbers that
+    are not whole, for splits without a class in common, and without test pictures.
     """
     if "test" not in splits:
         raise UserError(f"{source} has training pictures but no test or validation pictures: add some.")
-    texts = {part: [str(label).strip() for label in labels] for part, (_, labels, _) in splits.items()}
-    every_text = {text for part in texts.values() for text in part}
-    if class_names is None and not _are_numbers(source, every_text):
-        class_names = sorted(every_text)
-        numbers = {name: number for number, name in enumerate(class_names)}
-    else:
-        class_names = class_names or numbered(max(map(int, every_text), default=0) + 1)
-        numbers = {str(number): number for number in range(len(class_names))}
-        numbers |= {text: int(text) for text in every_text if text.isdigit() and int(text) < len(class_names)}
-    if strange := sorted(every_text - numbers.keys()):
-        raise UserError(f"{source} has the label '{strange[0]}', and {len(class_names)} classes, 0 to one less.")
-    labels = {part: np.array([numbers[text] for text in texts[part]], np.int64) for part in splits}
-    listings = {part: partial(Listing, pictures, labels[part], masks) for part, (pictures, _, masks) in splits.items()}
+    labels: LabelColumns = {part: [_strip(label) for label in column] for part, (_, column, _) in splits.items()}
+    if class_names is None:
+        labels, class_names = _name_classes(source, splits, labels)
+    numbers = {label: number for number, name in enumerate(class_names) for label in (number, name)}
+    right = f"a number from 0 to {len(class_names) - 1} or the name of a class is needed"
+    _check_labels(source, splits, labels, lambda label: label in numbers, right)
+    columns = {part: np.array([numbers[label] for label in labels[part]], np.int64) for part in splits}
+    listings = {part: partial(Listing, pictures, columns[part], masks) for part, (pictures, _, masks) in splits.items()}
     return Listings(tuple(class_names), listings)
 
 
-def _are_numbers(source: Path, texts: Collection[str]) -> bool:
-    """Return whether labels are numbers of classes. Raises UserError for numbers that are not whole, from 0 on."""
-    if not all(map(_is_number, texts)):
-        return False
-    if strange := sorted(text for text in texts if not text.isdigit() or len(text.lstrip("0")) > LONGEST_NUMBER):
-        raise UserError(
-            f"{source} has the label '{strange[0]}': numbers of classes are whole, from 0 to {10**LONGEST_NUMBER - 1}, "
-            "such as 1, and names are text."
-        )
-    return True
+LabelColumns = Mapping[str, Sequence[str | int]]
+"""The label of each picture, by split."""
+
+
+def _strip(label: str | int) -> str | int:
+    return label.strip() if isinstance(label, str) else label
+
+
+def _name_classes(
+    source: Path, splits: Mapping[str, LabeledPictures], labels: LabelColumns
+) -> tuple[LabelColumns, Sequence[str]]:
+    """Return labels, numbers where all are, and the names of the classes.
+
+    Raises UserError for numbers that are not whole, from 0 on, also among names, and for splits without a class
+    in common.
+    """
+    texts = {part: [str(label) for label in column] for part, column in labels.items()}
+    every_text = {text for column in texts.values() for text in column}
+    right = f"numbers of classes are whole, from 0 to {10**LONGEST_NUMBER - 1}, such as 1, and names are text"
+    _check_labels(source, splits, texts, lambda text: _is_whole(text) or not _is_number(text), right)
+    if all(map(_is_whole, every_text)):
+        numbers = {part: [int(text) for text in column] for part, column in texts.items()}
+        return numbers, numbered(max(map(int, every_text), default=0) + 1)
+    for column in texts.values():
+        if column and set(column).isdisjoint(texts.get("train") or column):
+            raise UserError(
+                f"{source}: training pictures have labels such as '{texts['train'][0]}', others such as '{column[0]}', "
+                "and none in common: label all in one way."
+            )
+    return texts, sorted(every_text)
+
+
+def _check_labels(
+    source: Path,
+    splits: Mapping[str, LabeledPictures],
+    labels: LabelColumns,
+    is_right: Callable[[Any], bool],
+    right: str,
+) -> None:
+    """Raise UserError with the first picture whose label is not right."""
+    for part, column in labels.items():
+        if (place := next((place for place, label in enumerate(column) if not is_right(label)), None)) is not None:
+            raise UserError(f"{source}: {splits[part][0].name(place)} has the label '{column[place]}': {right}.")
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text.lstrip("0")) <= LONGEST_NUMBER
 
 
 def _is_number(text: str) -> bool:
