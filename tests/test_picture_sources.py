@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,74 @@ def test_a_mask_in_color_is_not_0_where_any_channel_is_not(color: tuple[int, ...
     masks = load(str(path)).test.masks
     assert masks is not None
     np.testing.assert_array_equal(masks[:], MASKS[:1])
+
+
+def mask_of(content: bytes, folder: Path) -> Any:
+    """The mask that a PNG is read as."""
+    path = write_list(folder / "list.csv", [["p/0.png", "ant", "test", "m/0.png"]])
+    (folder / "m" / "0.png").write_bytes(content)
+    catalogue._load.cache_clear()
+    masks = load(str(path)).test.masks
+    assert masks is not None
+    return masks[:][0]
+
+
+def wide_png(pixels: Any, kind: int) -> bytes:
+    """A PNG of 16 bits a channel, which PIL does not write in color, of pixels (H, W, channels)."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
+
+    height, width = pixels.shape[:2]
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, kind, 0, 0, 0])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def palette_png(colors: list[int]) -> bytes:
+    """A mask of the numbers 0 and 1, and what color each is."""
+    picture = Image.fromarray(np.uint8(MASKS[0]))
+    picture.putpalette(colors)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", bits=1)
+    return buffer.getvalue()
+
+
+INSIDE = np.uint8(255) * MASKS[0]
+GRAY_MASKS = {
+    "of 1 bit": png(MASKS[0]),
+    "of 16 bits, 0 and 1": png(MASKS[0].astype(np.uint16)),
+    "opaque": png(np.stack([INSIDE, np.full_like(INSIDE, 255)], 2)),
+    "transparent beside the object": png(np.stack([INSIDE] * 4, 2)),
+    "a palette of black and red": palette_png([0, 0, 0, 128, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", GRAY_MASKS)
+def test_a_mask_of_any_kind_of_png_is_what_is_not_0(name: str, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(mask_of(GRAY_MASKS[name], tmp_path), MASKS[0])
+
+
+OTHER_MASKS = {
+    "alpha over black": (png(np.stack([0 * INSIDE, INSIDE], 2)), "its colors and its transparency show two different"),
+    "alpha over white": (png(np.stack([0 * INSIDE + 255] * 3 + [INSIDE], 2)), "its colors and its transparency show"),
+    "object in a hole": (png(np.stack([INSIDE] * 3 + [255 - INSIDE], 2)), "its colors and its transparency show two"),
+    "white is number 0": (palette_png([255, 255, 255, 0, 0, 0]), "another number than 0 is black in its palette"),
+    "all colors": (
+        palette_png([255, 255, 255, 255, 0, 0]),
+        "another number than 0 is black in its palette, or 0 is not",
+    ),
+    "16 bits a color": (wide_png(np.stack([MASKS[0]] * 3, 2), 2), "has colors of 16 bits, whose lower"),
+    "16 bits and alpha": (wide_png(np.stack([MASKS[0]] * 2, 2), 4), "has colors of 16 bits, whose lower"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MASKS)
+def test_a_mask_whose_object_is_not_clear_is_refused(name: str, tmp_path: Path) -> None:
+    content, sentence = OTHER_MASKS[name]
+    with pytest.raises(UserError, match=rf"m/0\.png.*{sentence}.*: write it as a gray PNG, 0 beside the object\.$"):
+        mask_of(content, tmp_path)
 
 
 def test_a_mask_that_is_a_jpeg_is_refused(tmp_path: Path) -> None:

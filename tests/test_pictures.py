@@ -1,5 +1,6 @@
 """Pictures as they lie on disk: decoded when asked for, framed as a model says, damaged ones counted."""
 
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,16 @@ def test_gray_pictures_are_three_equal_channels_whatever_their_depth(tmp_path: P
     album = Album(load(str(tmp_path)), "test", CPU)
     shown = album.entry(album.add((tmp_path / "cat" / "0.png").read_bytes())).pixels
     np.testing.assert_array_equal(255 * shown[0, 0], expected[0])
+
+
+def test_a_tiff_of_16_bits_a_color_counts_as_damaged(tmp_path: Path) -> None:
+    shape = {256: 2, 257: 1, 258: 16, 259: 1, 262: 2, 273: 8 + 2 + 9 * 12 + 4, 277: 3, 278: 1, 279: 12}
+    fields = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in shape.items())
+    header = b"II*\0" + struct.pack("<IH", 8, len(shape)) + fields + struct.pack("<I", 0)
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.tif").write_bytes(header + struct.pack("<6H", 0, 4095, 12, 65535, 9, 300))
+    with pytest.raises(UserError, match=r"1 of 1 pictures are damaged, cat/1\.tif \(mode RGB, more than eight bits"):
+        _ = load(str(tmp_path)).test
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])

@@ -138,12 +138,18 @@ def picture(pictures: Pictures, place: int) -> Iterator[Image.Image]:
 
 def is_too_deep(image: Image.Image) -> bool:
     """Return whether a picture has more bits a channel than can be read, see NARROW_MODES."""
-    return image.mode not in NARROW_MODES and not _is_wide_gray(image)
+    is_narrow = image.mode in NARROW_MODES and (image.format == "PNG" or not _is_wide_color(image))
+    return not is_narrow and not _is_wide_gray(image)
 
 
 def _is_wide_gray(image: Image.Image) -> bool:
     """Return whether this is a gray PNG of 16 bits, whose range the format fixes: 0 to 65535, black to white."""
     return image.format == "PNG" and image.mode in ("I;16", "I")
+
+
+def _is_wide_color(image: Image.Image) -> bool:
+    """Return whether a file has 16 bits a channel, of which PIL keeps the upper eight; not known once it is decoded."""
+    return image.mode in NARROW_MODES and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _image(file: Any) -> Image.Image:
@@ -206,20 +212,25 @@ LOSSY = ("JPEG", "MPO")
 
 
 def check_sizes(pictures: Pictures, masks: Pictures, beginning: str) -> None:
-    """Raise UserError where a mask is damaged, a JPEG, or not of its picture's size.
+    """Raise UserError where a mask is damaged, a JPEG, of 16 bits a color, or not of its picture's size.
 
     `beginning` stands before its name in the sentence.
     """
     for place in range(len(masks)):
         try:
             with picture(masks, place) as mask:
-                (height, width), is_lossy = _size(mask), mask.format in LOSSY
+                (height, width), is_lossy, is_wide = _size(mask), mask.format in LOSSY, _is_wide_color(mask)
         except UserError as error:
             raise UserError(f"a mask cannot be read, {beginning}{error}: write it anew as a PNG.") from error
         if is_lossy:
             raise UserError(
                 f"the mask {beginning}{masks.name(place)} is a JPEG, whose compression leaves pixels that are not 0 "
                 "around an object: write it as a PNG from the mask that it was made of."
+            )
+        if is_wide:
+            raise UserError(
+                f"the mask {beginning}{masks.name(place)} has colors of 16 bits, whose lower eight would be lost: "
+                "write it as a gray PNG, 0 beside the object."
             )
         try:
             size = size_of(pictures, place)
@@ -298,6 +309,9 @@ class PictureArray:
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
     channels: ClassVar[tuple[int, ...]] = (3,)
+    remedy: ClassVar[str] = (
+        "a picture cannot be read, {}: mend it, or leave damaged ones out, counted, with --skip-damaged"
+    )
 
     def __len__(self) -> int:
         return len(self.places)
@@ -335,10 +349,7 @@ class PictureArray:
             with picture(self.pictures, place) as image:
                 return self._pixels(upright(image))
         except UserError as error:
-            raise UserError(
-                f"{self.name}: a picture cannot be read, {error}: mend it, or leave damaged ones out, counted, with "
-                "--skip-damaged."
-            ) from error
+            raise UserError(f"{self.name}: {self.remedy.format(error)}.") from error
 
     def _pixels(self, image: Image.Image) -> AnyArray:
         color = _eight_bits(image).convert("RGB")
@@ -377,12 +388,26 @@ class MaskArray(PictureArray):
 
     dtype = np.dtype(np.bool_)
     channels = ()
+    remedy = "a mask cannot be read, {}: write it as a gray PNG, 0 beside the object"
 
     def _pixels(self, image: Image.Image) -> AnyArray:
-        if _is_wide_gray(image):
-            image = Image.fromarray(np.asarray(image) != 0)
-        if image.mode not in ("1", "L", "P"):
-            colors = np.asarray(image.convert("RGB"))  # whose gray value would be 0 for dark blue
-            image = Image.fromarray(colors.any(2))
-        mask: AnyArray = np.asarray(image if self.framing is None else self.framing(image, is_mask=True)) != 0
+        place = Image.fromarray(_object_of(image))
+        mask: AnyArray = np.asarray(place if self.framing is None else self.framing(place, is_mask=True)) != 0
         return mask
+
+
+def _object_of(image: Image.Image) -> AnyArray:
+    """Return where a mask is not 0 (H, W).
+
+    Raises ValueError where its colors say something else than the numbers of its palette, or than its alpha.
+    """
+    colors: AnyArray = np.asarray(image if _is_wide_gray(image) else image.convert("RGB")) != 0
+    if colors.ndim == 3:
+        colors = colors.max(2)  # the gray value of dark blue would be 0
+    if image.mode == "P" and ((np.asarray(image) != 0) != colors).any():
+        raise ValueError("another number than 0 is black in its palette, or 0 is not")
+    if image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if alpha.min() < 255 and ((alpha != 0) != colors).any():
+            raise ValueError("its colors and its transparency show two different objects")
+    return colors
