@@ -250,7 +250,8 @@ LABELS = np.arange(4)
         (IMAGES.astype(bool), LABELS, "images are of type bool"),
         (IMAGES, LABELS[:3], "4 images have 3 labels: there is one for each"),
         (IMAGES, LABELS[:, None, None], r"labels are int64 of shape \(4, 1, 1\): give one integer from 0 on an image"),
-        (IMAGES, LABELS - 1, "labels are int64"),
+        (IMAGES, [0, 1, -1, 2], "image 2 has label -1: give one integer from 0 on an image"),
+        (IMAGES, LABELS - 1, "image 0 has label -1: give one integer from 0 on"),
         (IMAGES, LABELS / 2, "labels are float64"),
     ],
 )

@@ -687,7 +687,7 @@ NONSENSE = [
     ("trian", "unknown command 'trian': did you mean 'train'?"),
     ("data get {wrong_type}", "wrong_type.npz: x_train has dtype float64"),
     ("data get {wrong_shape}", "wrong_shape.npz: x_train has shape"),
-    ("data get {wrong_labels}", "wrong_labels.npz: y_train has labels from 0 to 4000"),
+    ("data get {wrong_labels}", "wrong_labels.npz: y_train has label 4000 in row 59"),
 ]
 
 

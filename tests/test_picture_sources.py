@@ -630,6 +630,29 @@ def test_a_corruption_at_a_severity(tmp_path: Path) -> None:
             load(text)
 
 
+@pytest.mark.parametrize(
+    ("folder", "row", "label", "sentence"),
+    [
+        ("CIFAR-10-C", 3, -1, r"labels\.npy has the label -1 in row 3, and must have labels from 0 to 9"),
+        ("CIFAR-10-C", 11, 10, r"labels\.npy has the label 10 in row 11, and must have labels from 0 to 9"),
+        ("Mine-C", 0, -2, r"labels\.npy has the label -2 in row 0, and must have labels from 0 to 4"),
+        ("Mine-C", 14, 4000, r"labels\.npy has the label 4000 in row 14, and must have labels from 0 to 999"),
+        ("Mine-C", 4, 0.5, r"labels\.npy has shape \(15,\) of float64, and must have 15 whole numbers, one an image"),
+        ("Mine-C", 4, float("nan"), r"labels\.npy has shape \(15,\) of float64"),
+    ],
+)
+def test_corruptions_with_a_label_that_no_class_has_are_refused(
+    folder: str, row: int, label: float, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / folder).mkdir()
+    np.save(tmp_path / folder / "fog.npy", np.zeros((15, 2, 4, 3), np.uint8))
+    labels = np.array([*range(5)] * 3, type(label))
+    labels[row] = label
+    np.save(tmp_path / folder / "labels.npy", labels)
+    with pytest.raises(UserError, match=sentence):
+        load(f"{tmp_path / folder}:fog:3")
+
+
 def test_a_dataset_of_torchvision_is_read_where_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IRT_DATA", str(tmp_path))
     gray = PIXELS[..., 0]

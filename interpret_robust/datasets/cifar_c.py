@@ -9,7 +9,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, unknown
 from interpret_robust.datasets.base import Dataset, PictureDataset, Split, numbered
-from interpret_robust.datasets.npz import UNREADABLE, Array, reason
+from interpret_robust.datasets.npz import MOST_CLASSES, UNREADABLE, Array, reason
 from interpret_robust.datasets.records import RECORDS
 
 SEVERITIES = 5
@@ -64,12 +64,20 @@ def load(folder: Path, corruption: str, severity: str) -> Dataset:
             f"{folder / corruption}.npy has shape {images.shape} of {images.dtype}, and not uint8 (5 N, H, W, 3)."
         )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise UserError(f"{folder / LABELS}.npy has shape {labels.shape}, and there are {len(images)} images.")
+        raise UserError(
+            f"{folder / LABELS}.npy has shape {labels.shape} of {labels.dtype}, and must have {len(images)} whole "
+            "numbers, one an image."
+        )
+    record = RECORDS.get(NAMES.get(folder.resolve().name, ""))
+    class_names = record.class_names if record else numbered(min(int(labels.max()) + 1, MOST_CLASSES))
+    if len(rows := np.flatnonzero((labels < 0) | (labels >= len(class_names)))):
+        raise UserError(
+            f"{folder / LABELS}.npy has the label {labels[rows[0]]} in row {rows[0]}, and must have labels from 0 to "
+            f"{len(class_names) - 1}."
+        )
     count = len(images) // SEVERITIES
     part = slice((int(severity) - 1) * count, int(severity) * count)
     split = Split(np.array(images[part]), np.array(labels[part], np.int64))
-    record = RECORDS.get(NAMES.get(folder.resolve().name, ""))
-    class_names = record.class_names if record else numbered(int(labels.max()) + 1)
     return PictureDataset(f"{folder.resolve().name}-{corruption}-{severity}", {"test": lambda: split}, class_names)
 
 

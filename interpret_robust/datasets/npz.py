@@ -69,10 +69,13 @@ def content_of(path: Path, arrays: Arrays) -> Content:
     train, test = (_split(path, arrays, part) for part in ("train", "test"))
     test_shape, train_shape = test.images.shape[1:], train.images.shape[1:]
     _demand(test_shape == train_shape, path, f"x_test has images of shape {test_shape}", f"{train_shape} as in x_train")
-    labels, highest = np.unique(train.labels), test.labels.max()
+    labels, row = np.unique(train.labels), int(test.labels.argmax())
+    highest = test.labels[row]
     description, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", labels[-1]
     _demand(len(labels) == last + 1, path, f"y_train has {description}", f"each of 0 to {last}")
-    _demand(highest <= last, path, f"y_test has label {highest}", f"at most {last}, the highest of y_train,")
+    _demand(
+        highest <= last, path, f"y_test has label {highest} in row {row}", f"at most {last}, the highest of y_train,"
+    )
     if names is not None:
         _demand(len(names) == last + 1, path, f"class_names has {len(names)} names", f"{last + 1}, one a label,")
     return Content(train, test, names)
@@ -181,8 +184,9 @@ def _split(path: Path, arrays: Arrays, part: str) -> Split:
     _demand(np.issubdtype(y.dtype, np.integer), path, f"y_{part} has dtype {y.dtype}", "an integer dtype")
     right = f"({count},), one label an image,"
     _demand(y.shape in ((count,), (count, 1)), path, f"y_{part} has shape {y.shape}", right)
-    low, high, right = y.min(), y.max(), f"a range 0 to K-1 with K at most {MOST_CLASSES}"
-    _demand(low >= 0 and high < MOST_CLASSES, path, f"y_{part} has labels from {low} to {high}", right)
+    values, right = y.reshape(-1), f"a label from 0 to K-1, with K at most {MOST_CLASSES},"
+    row = int(np.argmax((values < 0) | (values >= MOST_CLASSES)))
+    _demand(0 <= values[row] < MOST_CLASSES, path, f"y_{part} has label {values[row]} in row {row}", right)
     if mask is not None:
         _demand(mask.dtype in (bool, np.uint8), path, f"mask_{part} has dtype {mask.dtype}", "bool or uint8")
         _demand(mask.shape == grid, path, f"mask_{part} has shape {mask.shape}", f"{grid}")
