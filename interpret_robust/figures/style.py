@@ -402,12 +402,22 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: dict[str, str], vers
         raise UserError(f"{paths[0]} is there and is no picture of irt's: move it, or write elsewhere.")
     remove_leftovers(*paths, text)
     with mpl.rc_context(RC):
+        _lay_out(drawing.figure)
         for path in paths:
             with replacing(path) as partial:
                 drawing.figure.savefig(partial, format=path.suffix[1:], **FORMATS[path.suffix])
-            drawing.figure.set_layout_engine("none")  # all is in its place now, and would be placed anew
     with replacing(text) as partial:
         partial.write_text(json.dumps(finite(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _lay_out(figure: Figure) -> None:
+    """Put everything in its place as saving a PNG does. A figure that has a layout engine is drawn twice when saved."""
+    dpi, engine = figure.dpi, figure.get_layout_engine()
+    if engine is not None:
+        figure.dpi = FORMATS[".png"]["dpi"]
+        engine.execute(figure)
+        figure.dpi = dpi
+        figure.set_layout_engine(None)
 
 
 def enlarge(figure: Figure, factor: float) -> None:
