@@ -134,7 +134,9 @@ def test_the_gradients_are_of_the_weights_of_each_step(digits: Dataset) -> None:
     assert weights.dtype == torch.bfloat16 and not torch.equal(weights, first)
     assert torch.equal(weights, run.model.classifier.weight.detach().bfloat16())
     assert (
-        Run(job(digits, replace(RECIPE, attack_precision="float32")), CPU)._attack_target().classifier.weight.requires_grad
+        Run(job(digits, replace(RECIPE, attack_precision="float32")), CPU)
+        ._attack_target()
+        .classifier.weight.requires_grad
     )
 
 

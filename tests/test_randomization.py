@@ -210,7 +210,7 @@ def test_means_over_finite_values() -> None:
     holes = whole.copy()
     holes[::2, 1] = np.nan
     holes[:, 2] = np.nan
-    value, low, high = finite_column_means(holes)
+    value, low, high = finite_column_means(holes).T
     some = holes[1::2, 1]
     assert value[:2].tolist() == pytest.approx([whole[:, 0].mean(), some.mean()])
     error = some.std() / 40**0.5

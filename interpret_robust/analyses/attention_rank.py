@@ -267,7 +267,7 @@ def mean_curve(by_rank: AnyArray) -> AnyArray:
     """
     if len(by_rank) == 0:
         return np.full((by_rank.shape[1], 3), np.nan)
-    return np.stack(column_means(by_rank), axis=1)
+    return column_means(by_rank)
 
 
 def _other_curves(columns: Columns, has_weights: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:

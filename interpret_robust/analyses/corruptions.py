@@ -162,16 +162,11 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     return {
         "accuracy/natural": rate(natural),
         "accuracy/corrupted": rates(prediction == labels[:, None, None]),
-        "accuracy/by_corruption": _means(_right(prediction, labels)),
-        "accuracy/by_group": _means(of_group),
-        "accuracy/loss_by_group": _means(natural[:, None] - of_group),
-        "error/mean": _means(1 - of_group[:, -1:])[0],
+        "accuracy/by_corruption": finite_column_means(_right(prediction, labels)),
+        "accuracy/by_group": finite_column_means(of_group),
+        "accuracy/loss_by_group": finite_column_means(natural[:, None] - of_group),
+        "error/mean": finite_column_means(1 - of_group[:, -1:])[0],
     }
-
-
-def _means(values: Array) -> Array:
-    """Return the mean over images of each column (N, K) with its paired bootstrap interval: (K, 3)."""
-    return np.stack(finite_column_means(values), 1)
 
 
 def examples(_: Columns, split: Split, settings: CorruptionSettings) -> dict[str, Any]:
@@ -205,7 +200,7 @@ def compare(results: Sequence[Result]) -> list[Table]:
     }
     tables = [_by_corruption(first, accuracies, "Accuracy by corruption, the mean over severities")]
     if rivals:
-        note, name = "Intervals are of the paired bootstrap over images.", first.config["checkpoint"]["name"]
+        note, name = "Intervals are of the paired bootstrap over images.", first.model_name
         tables.append(
             Table(
                 [_compare(first, rival) for rival in rivals],
@@ -216,7 +211,7 @@ def compare(results: Sequence[Result]) -> list[Table]:
         )
         first_costs = _costs(first)
         costs = {
-            _short_name(rival): [Interval(*interval) for interval in _means(_costs(rival) - first_costs)]
+            _short_name(rival): [Interval(*interval) for interval in finite_column_means(_costs(rival) - first_costs)]
             for rival in rivals
         }
         title = f"Accuracy lost to each corruption, less what {name} loses (below zero: loses less)"
@@ -229,7 +224,7 @@ def _question(result: Result) -> tuple[Any, Any]:
 
 
 def _short_name(result: Result) -> str:
-    return short_name(result, result.config["checkpoint"]["name"])
+    return short_name(result, result.model_name)
 
 
 def _by_corruption(first: Result, intervals: Mapping[str, Sequence[Interval]], title: str, note: str = "") -> Table:
@@ -245,9 +240,9 @@ def _compare(first: Result, second: Result) -> dict[str, str]:
     """Return the relative error of the second model, and by how much its accuracies are above those of the first."""
     errors = [1 - _right(result["per_image/prediction"], result["per_image/label"]) for result in (second, first)]
     outcomes = [np.c_[_natural(result), result["per_image/right"].astype(np.float64)] for result in (second, first)]
-    means = dict(zip(["natural", *places(first, "group")], _means(np.subtract(*outcomes)), strict=True))
+    means = dict(zip(["natural", *places(first, "group")], finite_column_means(np.subtract(*outcomes)), strict=True))
     return {
-        "model": second.config["checkpoint"]["name"],
+        "model": second.model_name,
         "relative mCE": ratio_of_means(*errors).percent(),
         **{name: Interval(*mean).percent() for name, mean in means.items() if np.isfinite(mean[0])},
     }

@@ -231,18 +231,10 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "curve/accuracy": curve[0],
         "curve/low": curve[1],
         "curve/high": curve[2],
-        "area/under": _means(area),
-        "area/between": _means(contrasts),
+        "area/under": column_means(area),
+        "area/between": column_means(contrasts),
         "count/without_weights": np.isnan(weights).any(1).sum(),
     }
-
-
-def _means(values: AnyArray) -> AnyArray:
-    """Return the mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images
-    drawn.
-    """
-    means = column_means(values.reshape(len(values), -1))
-    return np.stack(means, 1).reshape(*values.shape[1:], 3)
 
 
 def table_row(result: Result) -> dict[str, str]:
@@ -252,7 +244,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
     """Return the same of adversarial local features, a row a model."""
-    return [[{"model": result.config["checkpoint"]["name"], **_costs(result, "adversarial")} for result in results]]
+    return [[{"model": result.model_name, **_costs(result, "adversarial")} for result in results]]
 
 
 def _costs(result: Result, condition: str) -> dict[str, str]:

@@ -173,8 +173,8 @@ def rows(model: Classifier, batch: Batch, context: Context) -> dict[str, AnyArra
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Return what the rules do to the maps, on average, and how large maps are."""
     return {
-        "view/saturated": np.stack(column_means(columns["per_image/saturated"]), 1),
-        "view/contrast": np.stack(column_means(columns["per_image/contrast"]), 1),
+        "view/saturated": column_means(columns["per_image/saturated"]),
+        "view/contrast": column_means(columns["per_image/contrast"]),
         "set/deviation": _set_deviation(columns),
         "set/degenerate": int(columns["per_image/degenerate"].sum()),
         "scale/quantile": np.quantile(columns["per_image/scale"], QUANTILES),

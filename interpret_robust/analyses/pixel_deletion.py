@@ -254,11 +254,11 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
         "curve/accuracy": curve[0],
         "curve/low": curve[1],
         "curve/high": curve[2],
-        "probability/mean": _means(columns["per_image/probability"]),
-        "area/accuracy": _means(accuracy),
-        "area/probability": _means(probability),
-        "advantage/accuracy": _means(advantages(accuracy)),
-        "advantage/probability": _means(advantages(probability)),
+        "probability/mean": finite_column_means(columns["per_image/probability"]),
+        "area/accuracy": finite_column_means(accuracy),
+        "area/probability": finite_column_means(probability),
+        "advantage/accuracy": finite_column_means(advantages(accuracy)),
+        "advantage/probability": finite_column_means(advantages(probability)),
         "count/constant": int(columns["per_image/constant"].sum()),
     }
 
@@ -270,14 +270,6 @@ def advantages(areas: AnyArray) -> AnyArray:
     first, second = ([ORDERS.index(pair[side]) for pair in CONTRASTS] for side in (0, 1))
     difference: AnyArray = (areas[:, first] - areas[:, second]) * np.array(SIGNS)
     return np.moveaxis(difference, 1, 2)
-
-
-def _means(values: AnyArray) -> AnyArray:
-    """Return the mean over images of values (N, ...) with its bootstrap interval: (..., 3). All share the images
-    drawn.
-    """
-    means = finite_column_means(values.reshape(len(values), -1))
-    return np.stack(means, 1).reshape(*values.shape[1:], 3)
 
 
 def table_row(result: Result) -> dict[str, str]:
@@ -295,7 +287,7 @@ def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
     """Return by how much maps are better than edges and than chance, and edges than chance, a row a model and rule."""
     return [
         [
-            {"model": result.config["checkpoint"]["name"], "better in": rule}
+            {"model": result.model_name, "better in": rule}
             | {
                 name: Interval(*advantage).percent()
                 for name, advantage in zip(SCHEMA.labels["contrast"], advantages_of_rule, strict=True)

@@ -215,7 +215,7 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
 def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     """Return means of every score at every stage, and the gate."""
     paths = [f"per_image/{path}" for path, _ in SCORES.values()]
-    mean = np.stack([np.stack(finite_column_means(columns[path]), 1) for path in paths])
+    mean = np.stack([finite_column_means(columns[path]) for path in paths])
     random = another_mean(mean[:, -RANDOM_NETWORKS:, 0])
     _, low, high = np.moveaxis(mean[:, :-RANDOM_NETWORKS], 2, 0)
     is_inside = (high >= random[:, 1:2]) & (low <= random[:, 2:])

@@ -193,7 +193,7 @@ class Answers(Sequence[Answer]):
         Raises UserError for a name that neither a model nor a number has.
         """
         if isinstance(key, str):
-            by_model = {answer.result.config["checkpoint"]["name"]: answer for answer in self._answers}
+            by_model = {answer.result.model_name: answer for answer in self._answers}
             return by_model.get(key) or {name: answer[key] for name, answer in by_model.items()}
         return Answers(self._answers[key]) if isinstance(key, slice) else self._answers[key]
 
@@ -245,7 +245,7 @@ class Answers(Sequence[Answer]):
     def to_xarray(self) -> Any:
         """Return an xarray DataTree with a branch a model, by the model's name in files; see `Answer.to_xarray`."""
         xarray = _library("xarray")
-        trees = {answer.result.config["checkpoint"]["name"]: answer.to_xarray() for answer in self._answers}
+        trees = {answer.result.model_name: answer.to_xarray() for answer in self._answers}
         return xarray.DataTree(children=trees)
 
 

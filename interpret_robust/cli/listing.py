@@ -40,7 +40,7 @@ def _results_by_model(folders: Folders) -> dict[str, Result]:
     results = most_read([hdf5.read(path, READS) for path in folders.list_analyses("robustness")])
     of_test = [result for result in results if _is_of_test(result)]
     return {
-        result.config["checkpoint"]["sha256"]: result
+        result.model_sha256: result
         for result in sorted(of_test, key=lambda result: (len(readings(result)), result.count))
     }
 

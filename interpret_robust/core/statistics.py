@@ -4,6 +4,7 @@ Distributions are those of `scipy.special`, loaded when first used, and what is 
 which the tests compare it with: that is the slowest import of a command after PyTorch.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -40,6 +41,10 @@ class Interval(NamedTuple):
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
+"""What is not known: of nothing, or of what does not vary."""
+
+
 def wilson(successes: int, count: int) -> Interval:
     """Return the share of successes among `count` images with Wilson's 95 % interval. Raises ValueError for no
     images.
@@ -60,7 +65,7 @@ def rate(outcomes: npt.NDArray[Any]) -> Interval:
     NaN is left out. Where nothing else is there, the answer is NaN.
     """
     outcomes = outcomes[np.isfinite(outcomes)]
-    return wilson(int(outcomes.sum()), len(outcomes)) if len(outcomes) else Interval(np.nan, np.nan, np.nan)
+    return wilson(int(outcomes.sum()), len(outcomes)) if len(outcomes) else UNKNOWN
 
 
 def rates(outcomes: npt.NDArray[Any]) -> Array:
@@ -77,27 +82,43 @@ def bootstrap_mean(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) 
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return Interval(float(values[0]) if len(values) else np.nan, np.nan, np.nan)
-    mean, low, high = column_means(values[:, None], seed=seed, resamples=resamples)
-    return Interval(float(mean[0]), float(low[0]), float(high[0]))
+    return Interval(*column_means(values, seed=seed, resamples=resamples).tolist())
 
 
-def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Array, Array, Array]:
-    """Return the mean over rows (N, K) of each column, with its percentile bootstrap 95 % interval: three arrays (K,).
+def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
+    """Return the mean over rows (N, ...) of each column, with its percentile bootstrap 95 % interval: (..., 3).
 
-    A resample is the number of times it draws each row, so that its means are one product of matrices.
+    A resample is the number of times it draws each row, so that its means are one product of matrices, and all columns
+    share the rows drawn.
+
+    Example:
+        >>> column_means(np.array([[1.0, 4.0], [1.0, 4.0]]))
+        array([[1., 1., 1.],
+               [4., 4., 4.]])
     """
-    low, high = np.quantile(_resampled_means(rows, seed, resamples), TAILS, axis=0)
-    return rows.mean(0, dtype=np.float64), low, high
+    flat = _flat(rows)
+    return _intervals(flat.mean(0, dtype=np.float64), _resampled_means(flat, seed, resamples), rows)
 
 
-def finite_column_means(rows: Array) -> tuple[Array, Array, Array]:
+def finite_column_means(rows: Array) -> Array:
     """Do what `column_means` does, over the finite values of each column; NaN throughout where it has none."""
-    finite = np.isfinite(rows)
-    halves = np.hstack([np.where(finite, rows, 0), finite]).astype(np.float64)
+    flat = _flat(rows)
+    finite = np.isfinite(flat)
+    halves = np.hstack([np.where(finite, flat, 0), finite]).astype(np.float64)
     sums, shares = np.hsplit(np.vstack([halves.mean(0), _resampled_means(halves, 0, RESAMPLES)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
-    low, high = np.quantile(means[1:], TAILS, axis=0)
-    return means[0], low, high
+    return _intervals(means[0], means[1:], rows)
+
+
+def _flat(rows: Array) -> Array:
+    """Return rows (N, ...) as a matrix (N, K), also without any."""
+    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+
+
+def _intervals(means: Array, resampled_means: Array, rows: Array) -> Array:
+    """Return means (K,) and the interval of their resamples (resamples, K) in the shape (..., 3) of rows (N, ...)."""
+    low, high = np.quantile(resampled_means, TAILS, axis=0)
+    return np.stack([means, low, high], 1).reshape(*rows.shape[1:], 3)
 
 
 def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -107,7 +128,7 @@ def ratio_of_means(first: Array, second: Array, *, seed: int = 0, resamples: int
     NaN where the mean of a column of `second` is not positive, and for the interval where that of a resample is not.
     """
     if len(first) == 0:
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     rows = np.hstack([values.reshape(len(values), -1) for values in (first, second)]).astype(np.float64)
     numerators, denominators = np.hsplit(np.vstack([rows.mean(0), _resampled_means(rows, seed, resamples)]), 2)
     ratios = np.divide(numerators, denominators, out=np.full(numerators.shape, np.nan), where=denominators > 0).mean(1)
@@ -212,11 +233,11 @@ def bootstrap_spearman(first: Array, second: Array, *, seed: int = 0, resamples:
     finite = np.isfinite(first) & np.isfinite(second)
     first, second = first[finite], second[finite]
     if len(first) < 2:
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     a, b = (np.unique(values, return_inverse=True)[1] for values in (first, second))
     whole = _spearman_of_drawn(a, b, np.ones(len(first)))
     if np.isnan(whole):
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     draws = _draw_counts(len(first), seed, resamples)
     low, high = np.nanquantile([_spearman_of_drawn(a, b, times.astype(np.int64)) for times in draws], TAILS)
     return Interval(whole, float(low), float(high))

@@ -17,7 +17,7 @@ from interpret_robust.results.attack_outcomes import (
     right,
     right_in_worst_case,
 )
-from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, identity, targets_of
+from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, targets_of
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, recalibration
 from interpret_robust.results.tables import Table
@@ -172,18 +172,18 @@ def _rivals(table: AttackTable) -> Table:
     """Return exact McNemar tests between adversarially trained variants of one seed, corrected by Holm for their
     number.
     """
-    models = {identity(result): result for result in sorted(table.files, key=lambda result: len(readings(result)))}
+    models = {result.model_sha256: result for result in sorted(table.files, key=lambda result: len(readings(result)))}
     adversarial = [result for result in models.values() if is_adversarial(job(result))]
-    outcomes = {identity(result): _outcomes(result) for result in adversarial}
+    outcomes = {result.model_sha256: _outcomes(result) for result in adversarial}
     pairs = [
         (first, second)
         for first, second in combinations(sorted(adversarial, key=lambda entry: labels.order(entry)[::-1]), 2)
         if job(first)["seed"] == job(second)["seed"] and readings(first) == readings(second)
     ]
     tests = [
-        (pair, condition, mcnemar(outcomes[identity(pair[0])][condition], outcome))
+        (pair, condition, mcnemar(outcomes[pair[0].model_sha256][condition], outcome))
         for pair in pairs
-        for condition, outcome in outcomes[identity(pair[1])].items()
+        for condition, outcome in outcomes[pair[1].model_sha256].items()
     ]
     rows: dict[str, dict[str, str]] = {}
     for ((first, second), condition, test), p in zip(tests, holm([test.p_value for *_, test in tests]), strict=True):

@@ -101,7 +101,7 @@ def fullest(results: Sequence[Result]) -> list[Result]:
 
 
 def _attack_columns(result: Result) -> str:
-    return json.dumps([result.config["checkpoint"]["sha256"], result.config["data"], ball(result)], sort_keys=True)
+    return json.dumps([result.model_sha256, result.config["data"], ball(result)], sort_keys=True)
 
 
 def most_read(results: Sequence[Result]) -> list[Result]:

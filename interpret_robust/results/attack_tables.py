@@ -83,7 +83,7 @@ class AttackTable:
         """Return the seed of each attacked model by its content hash, by variant, in the paper's order."""
         seeds: dict[str, dict[str, int]] = {}
         for result in sorted(self.files, key=labels.order):
-            seeds.setdefault(job(result)["variant"], {})[identity(result)] = job(result)["seed"]
+            seeds.setdefault(job(result)["variant"], {})[result.model_sha256] = job(result)["seed"]
         return seeds
 
     @cached_property
@@ -103,7 +103,7 @@ class AttackTable:
         accuracies: Accuracies = {}
         for result in self.files:
             natural, adversarial, worst = (result[f"accuracy/{name}"] for name in ("natural", "adversarial", "worst"))
-            source, names = identity(result), readings(result)
+            source, names = result.model_sha256, readings(result)
             accuracies[source, source, NATURAL] = Interval(*natural[0])
             for index, target in enumerate(targets_of(result)):
                 setting = "black-box" if index else "white-box"
@@ -127,7 +127,7 @@ class AttackTable:
 
     def transfers(self, result: Result, reading: str) -> Interval | None:
         """Return the accuracy of a file's model on what was made on its copies; None where none gave anything."""
-        return self._accuracy(identity(result), Row("black-box", *attack_of(reading)))
+        return self._accuracy(result.model_sha256, Row("black-box", *attack_of(reading)))
 
     def _cell(self, variant: str, row: Row) -> Cell | None:
         candidates = {seed: self._accuracy(target, row) for target, seed in self.members[variant].items()}
@@ -221,14 +221,9 @@ def _number(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def identity(result: Result) -> str:
-    """Return the content hash of the model that was attacked."""
-    return str(result.config["checkpoint"]["sha256"])
-
-
 def targets_of(result: Result) -> list[str]:
     """Return the content hashes of all that classified, the attacked model first."""
-    return [identity(result), *result.config.get("evaluators", {"sha256": ()})["sha256"]]
+    return [result.model_sha256, *result.config.get("evaluators", {"sha256": ()})["sha256"]]
 
 
 def attack_of(reading: str) -> tuple[str, int]:

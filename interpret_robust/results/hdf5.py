@@ -114,6 +114,16 @@ class Result:
         return int(self.schema.partition("/")[2])
 
     @property
+    def model_name(self) -> str:
+        """Return what files call its model."""
+        return str(self.config["checkpoint"]["name"])
+
+    @property
+    def model_sha256(self) -> str:
+        """Return the SHA-256 over its model's tensors."""
+        return str(self.config["checkpoint"]["sha256"])
+
+    @property
     def job(self) -> dict[str, Any]:
         """Return how its model was made: dataset, architecture, variant, seed and recipe."""
         job: dict[str, Any] = self.config["checkpoint"]["job"]

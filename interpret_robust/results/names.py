@@ -155,7 +155,7 @@ def stand_ins(results: Sequence[Result]) -> str:
     """
     names: dict[str, list[str]] = {}
     for result in results:
-        names.setdefault(weights_of(result), []).append(result.config["checkpoint"]["name"])
+        names.setdefault(weights_of(result), []).append(result.model_name)
     names.pop(ATTENTION, None)
     return " ".join(
         f"Where attention is named, it is {LONG_NAMES.get(source, source)} for {', '.join(models)}."

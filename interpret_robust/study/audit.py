@@ -92,7 +92,7 @@ def _flags(findings: Sequence[Finding], results: Sequence[Result]) -> dict[str, 
     by_seed = {
         (job(result)["variant"], job(result)["seed"]): flags_by_model[name]
         for result in sorted(results, key=order)
-        if (name := result.config["checkpoint"]["name"]) in flags_by_model
+        if (name := result.model_name) in flags_by_model
     }
     accuracies = [finding for finding in findings if finding.claim.analysis == "robustness" and finding.measures]
     return {finding.claim.name: _count_raised(finding, by_seed) for finding in accuracies}

@@ -20,16 +20,11 @@ def text_of(files: Sequence[Path], views: Sequence[str] = (), form: str = "text"
     return with_captions(rows_of(results, views), form)
 
 
-def _name(result: hdf5.Result) -> str:
-    name: str = result.config["checkpoint"]["name"]
-    return name
-
-
 def _prefix(results: Sequence[hdf5.Result]) -> str:
     """Return dataset and architecture as all names of several models begin with them, or nothing."""
     prefixes = {f"{result.job['dataset']}-{result.job['architecture']}-" for result in results}
     prefix = prefixes.pop()
-    is_shared = not prefixes and len(results) > 1 and all(_name(result).startswith(prefix) for result in results)
+    is_shared = not prefixes and len(results) > 1 and all(result.model_name.startswith(prefix) for result in results)
     return prefix if is_shared else ""
 
 
@@ -49,7 +44,7 @@ def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[T
     attacks = list(dict.fromkeys(map(names.attack, in_paper_order)))
     rows = [
         {
-            "model": _name(result),
+            "model": result.model_name,
             **_maps(result),
             **({"attack": names.attack(result)} if len(attacks) > 1 else {}),
             **analysis.table_row(result, *views),
