@@ -74,16 +74,8 @@ class Work:
         deadline: float = math.inf,
     ) -> None:
         dataset = subject.view(dataset)
-        for model in (subject, *evaluators):
-            check_fit(model, dataset)
-            model.local_shape()
-        names = [model.name for model in evaluators]
-        if len(set(names)) < len(names):
-            raise UserError(
-                f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart."
-            )
-        if subject.sha256 in [model.sha256 for model in evaluators]:
-            raise UserError(f"{subject.location} cannot be its own evaluator: name a model of another seed.")
+        _check_models(subject, evaluators, dataset)
+        names = tuple(model.name for model in evaluators)
         self.analysis, self.device, self.dataset = analysis, device, dataset
         self.batch_size = default_batch_size(*dataset.image_shape[1:]) if batch_size is None else batch_size
         self._subject, self._evaluators, self._stop = subject, evaluators, threading.Event()
@@ -99,53 +91,60 @@ class Work:
             )
         self.settings: Any = settings.resolve(subject.job)
         other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
-        readers = () if default_evaluators else tuple(names)
+        readers = () if default_evaluators else names
         self.path = file_path(
             folder, analysis, subject.name, subject.job, split, settings, limit, other_dataset, readers, recalibrate
         )
-        channels, height, width = subject.local_shape()
-        self.axes: dict[str, Places] = {
-            "class": dataset.class_names,
-            "channel": channels,
-            "position": height * width,
-            "evaluator": tuple(names),
-            **dict(zip(("color", "y", "x"), dataset.image_shape, strict=True)),
-        }
-        self.config: dict[str, Any] = {
-            "analysis": analysis.schema.label,
-            "checkpoint": {"name": subject.name, "sha256": subject.sha256, "job": subject.job},
-            "data": {
-                "dataset": dataset.name,
-                "split": split,
-                "images": len(self.split),
-                "sha256": self.split.sha256,
-            },
-            "settings": as_stored(self.settings),
-            "local_grid": [height, width],
-            "batch_size": self.batch_size,
-            "device": device.type,
-        }
-        if limit is not None and dataset.split(split).is_in_class_order:
-            self.config["data"]["drawn"] = FAIR_DRAW
-        if self.split.pictures is not None:
-            self.config["data"]["pictures"] = self.split.pictures
-        if not dataset.is_for_training:
-            self.config["data"]["reference"] = "test"
-        if recalibrate != "none":
-            self.config["recalibration"] = recalibration.description(recalibrate, dataset.train, subject.job)
-        if evaluators:
-            self.config["evaluators"] = {
-                "names": names,
-                "sha256": [model.sha256 for model in evaluators],
-                "jobs": {model.name: model.job for model in evaluators},
-                "given": not default_evaluators,
-            }
+        self.config = self._configuration(split, limit, default_evaluators)
         self.origin: dict[str, Any] = {
             "source": source or dataset.name,
             "limit": limit,
             "trained_on": [model.source for model in (subject, *evaluators)],
         }
+        channels, height, width = subject.local_shape()
+        self.axes: dict[str, Places] = {
+            "class": dataset.class_names,
+            "channel": channels,
+            "position": height * width,
+            "evaluator": names,
+            **dict(zip(("color", "y", "x"), dataset.image_shape, strict=True)),
+        }
         self.axes |= analysis.axes(self)
+
+    def _configuration(self, split: str, limit: int | None, default_evaluators: bool) -> dict[str, Any]:
+        """Return all that decides the numbers, as the file holds it."""
+        subject, evaluators, dataset = self._subject, self._evaluators, self.dataset
+        data: dict[str, Any] = {
+            "dataset": dataset.name,
+            "split": split,
+            "images": len(self.split),
+            "sha256": self.split.sha256,
+        }
+        config: dict[str, Any] = {
+            "analysis": self.analysis.schema.label,
+            "checkpoint": {"name": subject.name, "sha256": subject.sha256, "job": subject.job},
+            "data": data,
+            "settings": as_stored(self.settings),
+            "local_grid": list(subject.local_shape()[1:]),
+            "batch_size": self.batch_size,
+            "device": self.device.type,
+        }
+        if limit is not None and dataset.split(split).is_in_class_order:
+            data["drawn"] = FAIR_DRAW
+        if self.split.pictures is not None:
+            data["pictures"] = self.split.pictures
+        if not dataset.is_for_training:
+            data["reference"] = "test"
+        if self.recalibrate != "none":
+            config["recalibration"] = recalibration.description(self.recalibrate, dataset.train, subject.job)
+        if evaluators:
+            config["evaluators"] = {
+                "names": [model.name for model in evaluators],
+                "sha256": [model.sha256 for model in evaluators],
+                "jobs": {model.name: model.job for model in evaluators},
+                "given": not default_evaluators,
+            }
+        return config
 
     @cached_property
     def doubts(self) -> list[str]:
@@ -408,6 +407,18 @@ class Work:
 
 FAIR_DRAW = "from all classes in proportion"
 """How a limit draws from a split that is in the order of its classes, see `Split.draw`."""
+
+
+def _check_models(subject: Subject, evaluators: Sequence[Subject], dataset: Dataset) -> None:
+    """Raise UserError for a model that does not fit the dataset, and for evaluators that are not told apart."""
+    for model in (subject, *evaluators):
+        check_fit(model, dataset)
+        model.local_shape()
+    names = [model.name for model in evaluators]
+    if len(set(names)) < len(names):
+        raise UserError(f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart.")
+    if subject.sha256 in [model.sha256 for model in evaluators]:
+        raise UserError(f"{subject.location} cannot be its own evaluator: name a model of another seed.")
 
 
 def _doubts(subjects: Sequence[Subject], dataset: Dataset) -> Iterator[str]:
