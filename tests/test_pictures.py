@@ -297,6 +297,35 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
             {"training_set/a/1.jpg": b"", "test_set/a/1.jpg": b""},
             "has the subfolders test_set, training_set, which name splits and not classes: call them train",
         ),
+        (
+            {"seg_pred/1.jpg": b"", "seg_train/a/1.jpg": b"", "seg_test/a/1.jpg": b""},
+            "has the subfolders seg_pred, seg_test, seg_train, which name splits and not classes: call them train",
+        ),
+        (
+            {"train/1.jpg": b"", "car/1.jpg": b""},
+            r"has train/ but no test/ or val/ beside it: add one of them, or, if train is a class, put all",
+        ),
+        (
+            {"mine/train/a/1.jpg": b"", "mine/val/a/1.jpg": b""},
+            r"mine has the subfolders train, val, .*: give .*/mine\.$",
+        ),
+        (
+            {"notes/a.xml": b"", "images/train/1.jpg": b"", "images/val/1.jpg": b""},
+            r"images has the subfolders train, val, which name splits, and is no class: give .*/images\.$",
+        ),
+        ({"mine/a/1.jpg": b"", "mine/b/1.jpg": b""}, r"mine would be the only class, and its .*: give .*/mine\.$"),
+        (
+            {"train/images/a/1.jpg": b"", "test/images/a/1.jpg": b""},
+            r"train/images would be the only class, .*: move what is in .*/train/images up into .*/train\.$",
+        ),
+        (
+            {"notes/a.xml": b"", "notes/Thumbs.db": b"", "cat/1.jpg": b""},
+            r"notes has files such as a\.xml, but no picture, and is no class: move it elsewhere",
+        ),
+        (
+            {"train/a/1.jpg": b"", "train/notes/x/a.txt": b"", "test/a/1.jpg": b""},
+            r"train/notes has files such as a\.txt, but no picture, and is no class",
+        ),
     ],
 )
 def test_other_folders_are_refused(layout: dict[str, bytes], sentence: str, tmp_path: Path) -> None:
@@ -318,11 +347,33 @@ def test_splits_may_be_written_in_capitals(first: str, second: str, tmp_path: Pa
 
 def test_hidden_files_and_folders_are_no_pictures_and_no_classes(photos: Path) -> None:
     before = load(f"{photos}?size=16").test
-    for name in ("cat/._00.jpg", "._cat", "cat/.DS_Store", "__MACOSX/cat/._00.jpg", ".thumbnails/x.jpg"):
+    hidden = ("cat/._00.jpg", "._cat", "cat/.DS_Store", "__MACOSX/cat/._00.jpg", ".thumbnails/x.jpg", "cat/.old/x.jpg")
+    for name in (*hidden, "cat/@eaDir/x.jpg", "cat/Thumbs.db"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).write_bytes(b"no picture")
+    (photos / "cat" / "loop").symlink_to(photos / "cat")
+    (photos / "dog" / "loop").symlink_to(photos)
     data = load(f"{photos}?size=16")
     assert data.class_names == ("Ant", "cat", "dog") and data.test.sha256 == before.sha256
+
+
+def test_a_class_folder_without_anything_keeps_its_number_and_folders_below_are_of_their_class(tmp_path: Path) -> None:
+    fill(tmp_path / "set" / "b", {"young": 2, "old": 1})
+    fill(tmp_path / "set", {"c": 1})
+    (tmp_path / "set" / "a").mkdir()
+    (tmp_path / "d").symlink_to(tmp_path / "set" / "b" / "young")
+    (tmp_path / "set" / "d").symlink_to(tmp_path / "d")
+    data = load(f"{tmp_path / 'set'}?size=16")
+    assert data.class_names == ("a", "b", "c", "d") and data.test.labels.tolist() == [1, 1, 1, 2, 3, 3]
+
+
+def test_the_folder_of_masks_may_be_written_in_capitals(tmp_path: Path) -> None:
+    for folder, pixels in (("cat", np.full((4, 5, 3), 9, np.uint8)), ("Masks/cat", np.eye(4, 5, dtype=np.uint8))):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / folder / "1.png")
+    data = load(str(tmp_path))
+    assert data.class_names == ("cat",) and data.test.masks is not None
+    np.testing.assert_array_equal(data.test.masks[:], [np.eye(4, 5, dtype=bool)])
 
 
 def test_pictures_of_every_ending_are_read_and_one_that_cannot_be_is_named(tmp_path: Path) -> None:

@@ -4,22 +4,26 @@ FOLDER/train/CLASS/*.jpg, FOLDER/test/CLASS/*.jpg   two splits; where there is n
                                                     and else it is a third, `val`
 FOLDER/CLASS/*.jpg                                  one split, for tests
 FOLDER/masks/...                                    PNGs of the same paths, but for the ending: where the object is
+
+A subfolder that is no class is refused: one with splits, or all classes, or no picture in it; a sentence says what to give.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets.listing import Listing, Listings, split_word, split_words
+from interpret_robust.datasets.listing import Listing, Listings, any_split_word, split_word, split_words
 from interpret_robust.datasets.pictures import ENDINGS, Files, Pictures, check_sizes
 
 MASKS = "masks"
-ARCHIVE_REST = "__MACOSX"
-"""What macOS leaves beside the folder in a zip file."""
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
+"""What macOS leaves beside the folder in a zip file, and disks of Synology in every folder."""
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+"""What Windows leaves in folders, in lower case."""
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
@@ -30,18 +34,25 @@ def split_folders(folder: Path) -> dict[str, Path]:
     paths = {name.lower(): folder / name for name in _subfolders(folder)}
     folders = {part: paths[word] for part, word in split_words(lambda word: word in paths).items()}
     if folders and "test" not in folders:
-        raise UserError(f"{folder} has {folders['train'].name}/ but no test/ or val/ beside it: add one of them.")
+        name = folders["train"].name
+        other = f", or, if {name} is a class, put all classes into {folder}/test/" if len(paths) > 1 else ""
+        raise UserError(f"{folder} has {name}/ but no test/ or val/ beside it: add one of them{other}.")
     return folders or {"test": folder}
 
 
 def list_folder(folder: Path) -> Listings:
     """Return what a folder holds: classes are the names of subfolders in sorted order, as torchvision numbers them.
 
-    Raises UserError for a folder without classes, for a class that the training split lacks, and
-    for masks that do not fit.
+    Raises UserError for a folder without classes, for a subfolder that is none, for a class that the training split
+    lacks, and for masks that do not fit.
     """
     folders = split_folders(folder)
     classes = {part: _classes(path) for part, path in folders.items()}
+    subfolders = [(path / name, len(classes[part]) == 1) for part, path in folders.items() for name in classes[part]]
+    for path, is_only in subfolders:
+        _check_splits(folder, path, is_only=is_only)
+    for path, _ in subfolders:
+        _check_pictures(path)
     names = classes.get("train", classes["test"])
     for part, path in folders.items():
         if strange := sorted(set(classes[part]) - set(names)):
@@ -52,13 +63,7 @@ def list_folder(folder: Path) -> Listings:
 
 def has_classes(folder: Path) -> bool:
     """Return whether a folder, or one of its splits, has a subfolder with a picture in it."""
-    return any(
-        is_picture(name)
-        for path in split_folders(folder).values()
-        for class_name in _subfolders(path)
-        for _, _, names in os.walk(path / class_name, followlinks=True)
-        for name in names
-    )
+    return any(_has_pictures(path / name) for path in split_folders(folder).values() for name in _subfolders(path))
 
 
 def is_picture(path: str) -> bool:
@@ -69,16 +74,74 @@ def is_picture(path: str) -> bool:
 def _subfolders(folder: Path) -> tuple[str, ...]:
     """Return the names of subfolders in sorted order, without masks and those of a system, such as .git."""
     names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
-    return tuple(sorted(name for name in names if not name.startswith(".") and name not in (MASKS, ARCHIVE_REST)))
+    return tuple(sorted(name for name in names if _is_visible(name) and name.lower() != MASKS))
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name not in SYSTEM_FOLDERS and name.lower() not in SYSTEM_FILES
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield the paths of files in a folder and those below, as torchvision orders them.
+
+    Left out are hidden ones, those of a system, and a folder that is a link to a folder above it.
+    """
+    levels = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if _is_visible(name) and not _is_loop(Path(root, name))]
+        levels.append((root, sorted(filter(_is_visible, names))))
+    for root, names in sorted(levels):
+        yield from (f"{root}{os.sep}{name}" for name in names)
+
+
+def _is_loop(folder: Path) -> bool:
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    return filter(is_picture, _files(folder))
+
+
+def _has_direct_pictures(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_picture(entry.name) and entry.is_file() for entry in entries)
+
+
+def _has_pictures(folder: Path) -> bool:
+    return _has_direct_pictures(folder) or next(_pictures(folder), None) is not None
+
+
+def _check_splits(source: Path, path: Path, *, is_only: bool) -> None:
+    """Raise UserError for a subfolder that is no class: it has no pictures, but splits, or it alone has folders."""
+    names = _subfolders(path)
+    if not names or _has_direct_pictures(path):
+        return
+    words = {split_word(name) for name in names}
+    if None not in words or len(words - {None}) > 1:
+        raise UserError(
+            f"{path} has the subfolders {', '.join(names)}, which name splits, and is no class: give {path}."
+        )
+    if is_only and _has_pictures(path):
+        remedy = f"give {path}" if path.parent == source else f"move what is in {path} up into {path.parent}"
+        raise UserError(f"{path} would be the only class, and its pictures lie in folders of their own: {remedy}.")
+
+
+def _check_pictures(path: Path) -> None:
+    """Raise UserError for a subfolder that is no class: it has files, but no picture."""
+    if not _has_pictures(path) and (file := next(_files(path), None)):
+        raise UserError(
+            f"{path} has files such as {Path(file).name}, but no picture, and is no class: move it elsewhere."
+        )
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """Return the names of the classes.
 
-    Raises UserError where there is none, and where all are called as splits are, such as training_set and test_set.
+    Raises UserError where there is none, and where some are called as splits are, such as training_set and test_set.
     """
     if names := _subfolders(folder):
-        if len(names) > 1 and all(map(split_word, names)):
+        words = {any_split_word(name) for name in names}
+        if len(names) > 1 and (None not in words or len(words - {None}) > 1):
             raise UserError(
                 f"{folder} has the subfolders {', '.join(names)}, which name splits and not classes: call them train, "
                 "test and val."
@@ -88,10 +151,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _list_split(folder: Path, split: Path, class_names: Sequence[str]) -> Listing:
-    from torchvision.datasets.folder import make_dataset
-
-    numbers = {name: number for number, name in enumerate(class_names)}
-    pairs = make_dataset(str(split), numbers, is_valid_file=is_picture, allow_empty=True)
+    pairs = [(path, label) for label, name in enumerate(class_names) for path in _pictures(split / name)]
     names = [os.path.relpath(path, folder) for path, _ in pairs]
     labels = np.fromiter((label for _, label in pairs), np.int64, len(pairs))
     files = Files.list(folder, names)
@@ -103,8 +163,8 @@ def _masks(folder: Path, split: Path, files: Files) -> Files | None:
 
     They lie in masks/ in the folder or in that of the split. Raises UserError where one is missing.
     """
-    for root, beginning in ((folder / MASKS, folder), (split / MASKS, split)):
-        if root.is_dir():
+    for beginning in (folder, split):
+        if root := next((path for path in beginning.iterdir() if path.name.lower() == MASKS and path.is_dir()), None):
             paths = [Path(os.path.relpath(folder / name, beginning)).with_suffix(".png") for name in files.names]
             return check_masks(files, Files.list(root, [str(path) for path in paths]))
     return None

@@ -144,7 +144,7 @@ def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
     digits-val-0000.tar. Validation files are test files where there are no others. Raises UserError where only some
     name a split.
     """
-    words = {path: split_word(path.name) or split_word(path.parent.name) or _only_word(path.stem) for path in paths}
+    words = {path: split_word(path.name) or split_word(path.parent.name) or any_split_word(path.stem) for path in paths}
     if not any(words.values()):
         return {"test": list(paths)}
     if strange := [path for path, word in words.items() if word is None]:
@@ -165,8 +165,13 @@ def split_word(name: str) -> str | None:
     return _known_words(name)[0]
 
 
-def _only_word(name: str) -> str | None:
-    """Return the word of SPLITS that stands anywhere in a name, None where there are none or several."""
+def any_split_word(name: str) -> str | None:
+    """Return the word of SPLITS that stands anywhere in a name, None where there are none or several.
+
+    Example:
+        >>> any_split_word("seg_train"), any_split_word("train-test")
+        ('train', None)
+    """
     words = {word for word in _known_words(name) if word}
     return words.pop() if len(words) == 1 else None
 
