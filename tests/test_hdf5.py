@@ -122,6 +122,19 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         result["test/other"]
 
 
+def test_a_small_dataset_is_read_once_and_nobody_changes_it_for_the_next_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, opened, view = hdf5.read(write(tmp_path / "x.h5")), [], hdf5._view
+    monkeypatch.setattr(hdf5, "_view", lambda path: opened.append(path) or view(path))
+    monkeypatch.setattr(hdf5, "_SMALL_BYTES", 13 * 2)
+    for name, times in (("per_image/label", 1), ("per_image/pixel", 2)):
+        opened.clear()
+        result[name][:] = 1
+        np.testing.assert_array_equal(result[name], made_rows()[name])
+        assert len(opened) == times
+
+
 def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", run={"seconds": 2.5})
     assert hdf5.provenance(path) == {"config": CONFIG, "environment": ENVIRONMENT, "run": {"seconds": 2.5}}

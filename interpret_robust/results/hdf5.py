@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ PROVENANCE = "provenance"
 
 _PART_BYTES = 4 * 1024 * 1024
 
+_SMALL_BYTES = 64 * 1024
+"""A dataset of no more than this stays in memory once it is read: statistics, names of places, columns of few images.
+"""
+
 Places = int | tuple[str, ...] | tuple[int, ...]
 """The length of an axis, or the names of its places, or the numbers that they stand for."""
 
@@ -64,17 +68,23 @@ class Columns:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished file. `result["curve/attention_mean"]` reads one dataset from it."""
+    """A finished file. `result["curve/attention_mean"]` reads one dataset from it, a small one once."""
 
     path: Path
     schema: str
     config: dict[str, Any]
+    _small: dict[str, AnyArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> AnyArray:
-        with _view(self.path) as file:
-            if name not in file:
-                raise UserError(f"{self.path} holds no '{name}'.")
-            return part_of(file[name], ())
+        if name not in self._small:
+            with _view(self.path) as file:
+                if name not in file:
+                    raise UserError(f"{self.path} holds no '{name}'.")
+                values = part_of(file[name], ())
+            if values.nbytes > _SMALL_BYTES:
+                return values
+            self._small[name] = values
+        return self._small[name].copy()
 
     def axes(self, name: str) -> tuple[str, ...]:
         """Return the names of the axes of one dataset, `value`, `low` and `high` of an interval lying along `of`.
