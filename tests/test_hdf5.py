@@ -551,7 +551,7 @@ def test_rows_at_indices_are_read_alone_and_in_their_order(tmp_path: Path, indic
 
 
 # What the process that is killed writes: a row at a time, in columns small enough to be stored as they are.
-KILLED_ROWS, KILLS = 1000, 10
+KILLED_ROWS, KILLS = 500, 10
 KILLED = Schema(
     "killed",
     1,

@@ -92,10 +92,9 @@ BRITISH = re.compile(
     r"|\bdefence|\blicence|\bmodell|labell|travell|cancell(?!ation)|analys(?:e|ed|er|ing)\b|programme\b|judgement"
     r"|(?:optim|linear|random|local|normal|regular|initial|general|visual|summar|quant|minim|maxim|real|serial"
     r"|standard|organ|recogn|util|character|emphas|factor|penal|parametr|parameter|categor|synchron|vector|token"
-    r"|memor|custom|final|equal|special|stabil|discret|binar)is(?:e|ed|er|ers|es|ing|ation|ations)(?![a-z])",
-    re.IGNORECASE,
+    r"|memor|custom|final|equal|special|stabil|discret|binar)is(?:e|ed|er|ers|es|ing|ation|ations)(?![a-z])"
 )
-"""Spellings of which American English has another."""
+"""Spellings of which American English has another, in lower case: to ignore the case takes four times as long."""
 
 TEXT_FILES = {".py", ".md", ".toml", ".yml", ".txt", ".json", ".csv", ".js", ".html", ".css", ".cff"}
 
@@ -156,10 +155,10 @@ def empty_words(names: list[Binding]) -> list[Binding]:
 def british(*folders: Path) -> list[Binding]:
     """Return every word of British spelling in the text files at or below the folders."""
     return [
-        Binding(path, number, match.group())
+        Binding(path, number, line[slice(*match.span())])
         for path in _files(folders, TEXT_FILES)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        for match in BRITISH.finditer(line)
+        for match in BRITISH.finditer(line.lower())
     ]
 
 
