@@ -121,6 +121,72 @@ def test_a_csv_of_another_program_has_the_same_pictures_and_labels(tmp_path: Pat
     np.testing.assert_array_equal(data.test.images[:], PIXELS[[2]])
 
 
+@pytest.mark.parametrize(("name", "delimiter"), [("UP.CSV", ","), ("list.tsv", "\t"), ("List.Tsv", "\t")])
+def test_a_list_may_have_tabs_and_an_ending_in_capitals(name: str, delimiter: str, tmp_path: Path) -> None:
+    write_list(tmp_path / "list.csv", [])
+    rows = [("file", "label"), *((f"p/{place}.png", NAMES[LABELS[place]]) for place in range(N))]
+    (tmp_path / name).write_text("".join(f"{delimiter.join(row)}\n" for row in rows))
+    data = load(str(tmp_path / name))
+    assert data.class_names == tuple(NAMES) and data.name == Path(name).stem
+    check(data.test)
+    (tmp_path / name).write_text(delimiter.join(("file", "label")) + f"\np/0{delimiter}.png{delimiter}ant\n")
+    with pytest.raises(UserError, match=f"put quotes around a name with a {'tab' if delimiter != ',' else 'comma'}"):
+        load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a.tar.gz", r"a\.tar\.gz is compressed: unpack it with gunzip, and give what comes out"),
+        ("a.tgz", "is compressed: unpack it with gunzip"),
+        ("a.tar.xz", "is compressed: unpack it, and give what comes out"),
+        ("A.ZIP", r"A\.ZIP is an archive: unpack it, and give the folder that comes out"),
+        ("a.jsonl", r"is no list of pictures that is read here: write a \.csv with a first line file,label"),
+        ("a.json", "is no list of pictures that is read here"),
+        ("a.txt", "is no list of pictures that is read here"),
+        (
+            "a.h5",
+            r"is no file of arrays that is read here: write them with numpy\.savez as x_train, y_train, x_test and",
+        ),
+        ("a.mat", "is no file of arrays that is read here"),
+        ("a.npy", "is no file of arrays that is read here"),
+        ("a.pt", "may hold a pickle, which can run code and is never read: write its arrays with numpy.savez"),
+        ("a.pkl", "may hold a pickle, which can run code"),
+        ("a.pickle", "may hold a pickle, which can run code"),
+        ("a.tfrecord", "is no file of pictures that is read here: write each picture into the folder of its class"),
+        ("a.PNG", "is one picture, and a dataset has many: give the folder that the folders of its classes are in"),
+        ("set/train-0.tar.gz", r"set/train-0\.tar\.gz is compressed: unpack it with gunzip"),
+        ("set/all.zip", r"set/all\.zip is an archive: unpack it"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_with_what_to_do_instead(name: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"whatever")
+    location = str(path.parent if path.parent != tmp_path else path)
+    for function in (load, catalogue.check_name):
+        if function is load or path.parent == tmp_path:
+            with pytest.raises(UserError, match=sentence):
+                function(location)
+
+
+def test_a_path_where_nothing_is_is_said_to_be_that(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no folder .*/photos: give a folder of pictures, \.npz, \.csv"):
+        load(str(tmp_path / "photos"))
+    with pytest.raises(UserError, match=r"there is no file of pictures .*/a\.pkl: give a folder"):
+        load(str(tmp_path / "a.pkl"))
+    with pytest.raises(UserError, match="unknown dataset 'cifer10': did you mean 'cifar10'"):
+        load("cifer10")
+
+
+def test_a_table_with_an_ending_in_capitals_is_read(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "X.PARQUET", pa.table({"image": [png(pixels) for pixels in PIXELS], "label": LABELS}))
+    check(load(str(tmp_path / "X.PARQUET")).test)
+    write_tar(tmp_path / "X.TAR", samples(range(N)))
+    check(load(str(tmp_path / "X.TAR")).test)
+
+
 def test_splits_that_label_in_two_ways_are_refused(tmp_path: Path) -> None:
     rows = [["p/0.png", "0", "train"], ["p/1.png", "1", "train"], ["p/2.png", "bee", "test"]]
     sentence = r"list\.csv: training pictures have labels such as '0', others such as 'bee', and none in common: label"

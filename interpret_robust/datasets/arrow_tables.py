@@ -75,7 +75,7 @@ class _File:
 
     @property
     def _is_parquet(self) -> bool:
-        return self.path.suffix == ".parquet"
+        return self.path.suffix.lower() == ".parquet"
 
     @cached_property
     def _content(self) -> Any:

@@ -52,8 +52,10 @@ def file_of(name: str) -> Path:
     if not name.strip():
         known = ", ".join(names())
         raise UserError(f"the name of the dataset is empty: give one of {known}, or the path of an .npz.")
-    if name.endswith(".npz"):
+    if name.lower().endswith(".npz"):
         return Path(name)
+    if name not in RECORDS and Path(name).name != name:
+        raise UserError(f"there is no folder {name}: give a folder of pictures, .npz, .csv, .parquet, .arrow or .tar.")
     if name not in RECORDS:
         raise unknown("dataset", name, (*names(), "the path of a folder, .npz, .csv, .parquet, .arrow or .tar"))
     origin = RECORDS[name].origin

@@ -5,7 +5,7 @@ FOLDER/train/CLASS/*.jpg, FOLDER/test/CLASS/*.jpg   two splits; where there is n
 FOLDER/CLASS/*.jpg                                  one split, for tests
 FOLDER/masks/...                                    PNGs of the same paths, but for the ending: where the object is
 
-A subfolder that is no class is refused: one with splits, or all classes, or no picture in it; a sentence says what to give.
+A subfolder that is no class is refused, with what to give instead: one with splits, or all classes, or no picture.
 """
 
 import os

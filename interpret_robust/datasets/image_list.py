@@ -1,4 +1,4 @@
-"""A CSV file that lists pictures: their paths, labels, and perhaps splits, and masks or boxes.
+"""A CSV file, or .tsv with tabs, that lists pictures: their paths, labels, and perhaps splits, and masks or boxes.
 
     file,label,split,mask
     images/1.jpg,cat,train,masks/1.png
@@ -45,16 +45,17 @@ def list_csv(path: Path) -> Listings:
 
 
 def _rows(path: Path) -> list[Row]:
+    delimiter, word = ("\t", "tab") if path.suffix.lower() == ".tsv" else (",", "comma")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True, skipinitialspace=True)
+            lines = csv.reader(file, strict=True, skipinitialspace=True, delimiter=delimiter)
             columns = _columns(path, header := next(lines, []))
             rows: dict[str, Row] = {}
             for cells in filter(None, lines):
                 if any(cells[len(header) :]):
                     raise UserError(
                         f"{path}, line {lines.line_num}: {len(cells)} cells, and {len(header)} columns: put quotes "
-                        "around a name with a comma."
+                        f"around a name with a {word}."
                     )
                 row = {column: "".join(cells[place : place + 1]).strip() for column, place in columns.items()}
                 _check_row(f"{path}, line {lines.line_num}", row)
@@ -64,7 +65,7 @@ def _rows(path: Path) -> list[Row]:
                     )
                 rows[row["file"]] = row
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV ({error}): save it as comma-separated UTF-8.") from error
+        raise UserError(f"{path} cannot be read as CSV ({error}): save it as {word}-separated UTF-8.") from error
     if not rows:
         raise UserError(f"{path} lists no pictures: a line for each is needed below the first.")
     return list(rows.values())
