@@ -29,7 +29,7 @@ from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.results import attack_outcomes, hdf5
 from interpret_robust.results.tables import FORMS
-from interpret_robust.study import plan
+from interpret_robust.study import plan, reproduction
 from interpret_robust.study import tasks as pieces
 from interpret_robust.training.recipe import PRESETS, preset
 
@@ -409,7 +409,7 @@ def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
 ) -> None:
     assert irt(capfd, monkeypatch, "train", "--root", tmp_path)[0] == 0
-    assert asked == plan.train_tasks(plan.QUICK, Folders(tmp_path))
+    assert asked == reproduction.train_tasks(plan.QUICK, Folders(tmp_path))
     assert models_of(asked) == list(plan.QUICK.models)
     for task in asked:
         assert task.recipe == preset("quick", "cluttered-digits", (), task.architecture)

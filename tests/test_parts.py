@@ -16,7 +16,8 @@ from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.architectures import ARCHITECTURES
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results.reported import read_reported
-from interpret_robust.study.plan import EXPLANATION_IMAGES, PARTS, SCALES, Model, Study, question_tasks, study
+from interpret_robust.study.plan import EXPLANATION_IMAGES, PARTS, SCALES, Model, Study, study
+from interpret_robust.study.reproduction import question_tasks
 from interpret_robust.training.recipe import PRESETS
 
 EVERY = [(name, scale) for scale in SCALES for name in PARTS]
@@ -111,7 +112,7 @@ def test_what_needs_masks_is_not_asked_of_data_without(
             loaded.append(source)
             return Dataset(source, split, split, tuple("abcde"))
 
-        for module in ("study.plan", "study.tasks"):
+        for module in ("study.reproduction", "study.tasks"):
             monkeypatch.setattr(f"interpret_robust.{module}.load", load)
         found = question_tasks(of, Folders(tmp_path), device="cpu")
         for question, tasks in found:

@@ -26,7 +26,7 @@ from interpret_robust.models import Classifier, checkpoint, external
 from interpret_robust.models.card import Reference
 from interpret_robust.models.variants import VARIANTS
 from interpret_robust.results import attack_outcomes, hdf5
-from interpret_robust.study import plan, tasks
+from interpret_robust.study import reproduction, tasks
 from interpret_robust.study.evaluators import copies_of, evaluators_of, others_of
 from interpret_robust.study.plan import QUICK
 from interpret_robust.study.report import commands
@@ -417,7 +417,7 @@ def test_one_file_is_compared_with_nothing(files: list[Path]) -> None:
 
 
 def test_the_study_has_the_recipe_of_each_architecture(tmp_path: Path) -> None:
-    trained = plan.train_tasks(QUICK, Folders(tmp_path), "cpu")
+    trained = reproduction.train_tasks(QUICK, Folders(tmp_path), "cpu")
     assert [(task.architecture, task.variant, task.seed) for task in trained] == list(QUICK.models)
     assert {(task.architecture, task.recipe.optimizer, task.recipe.learning_rate) for task in trained} == {
         ("small", "sgd", 0.1),

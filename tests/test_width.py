@@ -18,6 +18,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import shared_prefix
 from interpret_robust.datasets import npz
 from interpret_robust.study import plan as study
+from interpret_robust.study.reproduction import plan
 from interpret_robust.training.recipe import PRESETS, Recipe, meanings, preset
 
 Make = Callable[..., Path]
@@ -42,7 +43,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 def test_a_plan_fits_and_its_lines_give_every_file(
     name: str, printed: Callable[..., list[str]], tmp_path: Path
 ) -> None:
-    steps = study.plan(study.study(name))
+    steps = plan(study.study(name))
     (tmp_path / steps[1].file).parent.mkdir()
     (tmp_path / steps[1].file).touch()
     rows: list[tuple[str, ...]] = []

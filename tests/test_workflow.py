@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from interpret_robust.datasets.npz import write_npz
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
-from interpret_robust.study.plan import QUICK, plan, study
+from interpret_robust.study.plan import QUICK, study
+from interpret_robust.study.reproduction import plan
 
 WORKFLOW = Path(__file__).parent.parent / "workflow"
 PROGRAMS = Path(sys.executable).parent
@@ -54,6 +56,31 @@ def whole(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     root = tmp_path_factory.mktemp("whole")
     irt.main(["reproduce", STUDY, "--root", str(root)], standalone_mode=False)
     return root
+
+
+def head_of(file: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The names that a workflow's Python defines before its first rule."""
+    text = (WORKFLOW / file).read_text(encoding="utf-8").partition("\nwildcard_constraints:")[0]
+    names: dict[str, Any] = {"config": config}
+    exec(compile(text, file, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("name", ["figure3", "audit"])
+def test_the_workflow_of_a_study_has_a_job_for_each_of_its_files(name: str) -> None:
+    names = head_of("Snakefile", {"study": name, "seeds": 2})
+    assert list(names["NEEDS"]) == [str(step.file) for step in plan(study(name, seeds=2))]
+    assert names["PAGE"] == (["report.html"] if name == "audit" else [])
+    assert names["REPRODUCE"].endswith(f"irt reproduce {name} --scale quick --device auto --seeds 2")
+
+
+def test_the_workflow_of_models_from_elsewhere_has_a_job_for_each_card(tmp_path: Path) -> None:
+    card = Card("torchvision:resnet18", label="mine")
+    card.write(tmp_path / "mine.json")
+    names = head_of("models.smk", {"cards": str(tmp_path), "data": "cifar10,here/own.npz", "ask": "robustness,masking"})
+    assert names["CARDS"] == {card.name: str(tmp_path / "mine.json")}
+    assert names["DATA"] == {"cifar10": "cifar10", "own": "here/own.npz"}
+    assert names["ANSWER"] == "analyses/{question}-{data}-{model}-test.h5"
 
 
 def contents(root: Path) -> dict[str, str]:

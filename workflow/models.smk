@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from interpret_robust.loading import Card
+from interpret_robust.models.card import Card
 
 IRT = Path(sys.executable).parent / "irt"
 """The `irt` beside this Python: that of the job, wherever it runs."""

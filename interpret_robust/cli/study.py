@@ -63,6 +63,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     """
     from interpret_robust.datasets.catalogue import must_be_fetched
     from interpret_robust.study import plan as study
+    from interpret_robust.study import reproduction
 
     plan_of_study = study.study(name, scale, seeds, arch)
     if must_be_fetched(plan_of_study.dataset):
@@ -71,7 +72,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
             f"`irt data get {plan_of_study.dataset}` fetches them."
         )
     open_root(root)
-    steps = study.plan(plan_of_study)
+    steps = reproduction.plan(plan_of_study)
     rows = [
         {
             "file": str(step.file),
@@ -141,7 +142,7 @@ def reproduce(
     from interpret_robust.core import ranks
     from interpret_robust.core.unchanged import unchanged_together
     from interpret_robust.figures import drawing
-    from interpret_robust.study import audit
+    from interpret_robust.study import audit, reproduction
     from interpret_robust.study import plan as study
     from interpret_robust.study import report as reports
 
@@ -150,7 +151,9 @@ def reproduce(
     deadline = deadline_after(time_limit)
     names = {Path(file).name for file in names_only} or None
     plan_of_study = study.study(name, scale, seeds, arch)
-    answers = study.reproduce(plan_of_study, folders, device, say, deadline, overwrite=overwrite, names_only=names)
+    answers = reproduction.reproduce(
+        plan_of_study, folders, device, say, deadline, overwrite=overwrite, names_only=names
+    )
     if ranks.index() > 0 or names_only:
         return
     with unchanged_together(say) as say_picture:

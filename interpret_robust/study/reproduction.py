@@ -1,0 +1,156 @@
+"""Doing a study: which files it makes, what each needs, and making them."""
+
+import math
+from collections.abc import Collection, Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from interpret_robust import analyses
+from interpret_robust.analyses.engine.naming import effective_limit, file_path
+from interpret_robust.core.errors import Say, unknown
+from interpret_robust.core.file_names import resolve
+from interpret_robust.core.folders import Folders
+from interpret_robust.datasets import load
+from interpret_robust.study.evaluators import readers_of
+from interpret_robust.study.plan import Model, Question, Study
+from interpret_robust.study.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
+from interpret_robust.training.recipe import preset
+
+
+class Step(NamedTuple):
+    """A file of a study, and the models that must be there before it can be made; paths are below `Folders`."""
+
+    file: Path
+    needs: tuple[Path, ...] = ()
+
+
+class _PlannedModel(NamedTuple):
+    """A model of a study, which may still have to be trained."""
+
+    path: Path
+    job: Mapping[str, Any]
+    source: str
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+
+def plan(study: Study, folders: Folders = Folders(Path())) -> list[Step]:  # noqa: B008 - it does not change
+    """Return every model and every answer of a study, in an order in which they can be made."""
+    models = _plan_models(study, folders)
+    answers = [step for _, steps in _answers(study, models, folders) for step in steps]
+    return [*(Step(model.path) for model in models.values()), *answers]
+
+
+def _plan_models(study: Study, folders: Folders) -> dict[Model, _PlannedModel]:
+    tasks = train_tasks(study, folders)
+    return {
+        model: _PlannedModel(folders.checkpoints / task.name, task.job().describe(), study.dataset)
+        for model, task in zip(study.models, tasks, strict=True)
+    }
+
+
+def _answers(
+    study: Study, models: Mapping[Model, _PlannedModel], folders: Folders
+) -> Iterator[tuple[Question, list[Step]]]:
+    """Yield each question's files. What needs object masks is asked only where there are any."""
+    data, jobs = load(study.dataset), {model.path: model.job for model in models.values()}
+    for question in study.questions:
+        analysis = analyses.get(question.analysis)
+        if analysis.needs_masks and data.test.masks is None:
+            continue
+        settings, limit = question.settings_for(analysis), effective_limit(question.limit, data.split(question.split))
+        steps = []
+        for model in (models[key] for key in question.models):
+            path = file_path(folders.analyses, analysis, model.path.stem, model.job, question.split, settings, limit)
+            choose = readers_of.get(analysis.readers)
+            readers = choose(model, tuple(jobs), jobs.__getitem__) if choose else ()
+            needs = (model.path, *readers[: analysis.most_readers])
+            steps.append(Step(path, needs))
+        yield question, steps
+
+
+def train_tasks(
+    study: Study, folders: Folders, device: str = "auto", deadline: float = math.inf, *, overwrite: bool = False
+) -> list[TrainTask]:
+    """Return the models of a study, each with the recipe for its architecture."""
+    return [
+        TrainTask(
+            study.dataset,
+            architecture,
+            variant,
+            seed,
+            preset(study.recipe, study.dataset, architecture=architecture),
+            folders.checkpoints,
+            device,
+            study.images,
+            deadline,
+            overwrite=overwrite,
+        )
+        for architecture, variant, seed in study.models
+    ]
+
+
+def question_tasks(
+    study: Study,
+    folders: Folders,
+    names_only: Container[str] | None = None,
+    **common: Any,
+) -> list[tuple[Question, list[AnalysisTask]]]:
+    """Return every question, asked of every model that it is for; what a model gives is read by others of the study
+    only.
+
+    `names_only` are the files that are wanted, None for all; `common` is what their tasks have in common.
+    """
+    pairs = []
+    for question, steps in _answers(study, _plan_models(study, folders), folders):
+        chosen_steps = [step for step in steps if names_only is None or step.file.name in names_only]
+        tasks = [task for step in chosen_steps for task in _tasks(question, step, folders, **common)]
+        if tasks:
+            pairs.append((question, tasks))
+    return pairs
+
+
+def _tasks(question: Question, step: Step, folders: Folders, **common: Any) -> list[AnalysisTask]:
+    settings = question.settings_for(analyses.get(question.analysis))
+    subject, *readers = step.needs
+    common |= {"split": question.split, "limit": question.limit}
+    return analysis_tasks(question.analysis, [subject], folders, settings, readers, **common)
+
+
+def reproduce(
+    study: Study,
+    folders: Folders,
+    device: str,
+    say: Say,
+    deadline: float = math.inf,
+    *,
+    overwrite: bool = False,
+    names_only: Collection[str] | None = None,
+) -> list[tuple[Question, list[Path]]]:
+    """Train and ask; return the files of the answers to each question.
+
+    Args:
+        study: the study.
+        folders: where its files go.
+        device: auto, cpu or cuda.
+        say: called with a sentence whenever something is done.
+        deadline: a value of `time.monotonic()`.
+        overwrite: make everything anew.
+        names_only: names of files, see `plan`, or what is short for one of them (`resolve`), that are to be made,
+            from those that they need; None for all.
+
+    Raises Stopped where the deadline passes, with everything saved, and to be continued; and UserError for a file that
+    is not of the study, or that needs one that is not there.
+    """
+    if names_only:
+        files = {step.file.name: step.file for step in plan(study)}
+        names_only = {resolve(name, files.values(), "file of this study").name for name in names_only}
+        for name in names_only - files.keys():
+            raise unknown("file of this study", name, files)
+    trainings = train_tasks(study, folders, device, deadline, overwrite=overwrite)
+    do_all([task for task in trainings if names_only is None or task.name in names_only], device, say)
+    pairs = question_tasks(study, folders, names_only, device=device, deadline=deadline, overwrite=overwrite)
+    do_all([task for _, tasks in pairs for task in tasks], device, say)
+    return [(question, [task.work().path for task in tasks]) for question, tasks in pairs]
