@@ -31,7 +31,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """Two variants of three seeds, each read by its copies."""
     folder = tmp_path_factory.mktemp("study")
     models = [copies(variant, seed) for variant in VARIANTS for seed in SEEDS]
-    return [random(folder, of, place) for place, of in enumerate(models)]
+    return [random(folder, model, place) for place, model in enumerate(models)]
 
 
 def slowly(files: Sequence[Result], variant: str, row: str) -> list[float]:
@@ -44,19 +44,19 @@ def slowly(files: Sequence[Result], variant: str, row: str) -> list[float]:
         for result in files:
             with h5py.File(result.path) as file:
                 targets = file["target"].asstr()[()].tolist()
-                of = {column: file[f"per_image/{column}"][()] for column in file["per_image"]}
+                columns = {column: file[f"per_image/{column}"][()] for column in file["per_image"]}
             own = targets[0] == name
             if name not in targets or own == (setting == "black-box"):
                 continue
             target, hits = targets.index(name), 0
-            for image, label in enumerate(of["label"]):
-                answers = [] if attack in READINGS else [of["prediction_natural"][image, target]]
+            for image, label in enumerate(columns["label"]):
+                answers = [] if attack in READINGS else [columns["prediction_natural"][image, target]]
                 for restart in range(2):
                     for place, reading in enumerate(READINGS):
                         if attack in (reading, "worst case"):
-                            answers.append(of["prediction"][image, restart, place, target])
+                            answers.append(columns["prediction"][image, restart, place, target])
                 hits += all(answer == label for answer in answers)
-            shares.append(100 * hits / len(of["label"]))
+            shares.append(100 * hits / len(columns["label"]))
         assert len(shares) == (2 if setting == "black-box" else 1)
         found.append(sum(shares) / len(shares))
     return found
@@ -69,14 +69,14 @@ KEYS = [("natural", "none", "0"), *((f"{box}-box", *attack) for box in ("white",
 
 
 def test_rows_of_apgd_stand_last_and_the_table_says_what_apgd_t_attacks(tmp_path: Path) -> None:
-    of = random(tmp_path, [("at", 0)], 0, readings=("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100"))
-    (table,) = comparison_tables([of])
+    result = random(tmp_path, [("at", 0)], 0, readings=("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100"))
+    (table,) = comparison_tables([result])
     rows = {row["accuracy, %"]: row["at"] for row in table}
     attacks = ("PGD-20", "CW-30", "APGD-CE-100", "APGD-T-100", "worst case")
     assert list(rows) == ["natural", *(f"white-box {attack}" for attack in attacks)]
-    assert rows["white-box APGD-T-100"].startswith(f"{100 * of['accuracy/adversarial'][3, 0, 0]:.1f} ")
+    assert rows["white-box APGD-T-100"].startswith(f"{100 * result['accuracy/adversarial'][3, 0, 0]:.1f} ")
     assert "APGD-T attacks images that are right under all attacks before" in table.note
-    assert [(row["attack"], row["steps"]) for row in numbers([of])][3:5] == [("apgd-ce", "100"), ("apgd-t", "100")]
+    assert [(row["attack"], row["steps"]) for row in numbers([result])][3:5] == [("apgd-ce", "100"), ("apgd-t", "100")]
 
 
 def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: list[Result]) -> None:
@@ -127,8 +127,8 @@ def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) 
     read = [random(tmp_path, copies("at", 0), 0), *(random(tmp_path, [("at", seed)], seed) for seed in (1, 2))]
     rows = {row["accuracy, %"]: row["at"] for row in comparison_tables(read)[0]}
     two = [100 * read[0]["accuracy/adversarial"][1, target, 0] for target in (1, 2)]
-    shown = f"{statistics.mean(two):.1f} \u00b1 {statistics.stdev(two):.1f} (seed 1, 2)"
-    assert rows["black-box PGD-20"] == shown and "seed" not in rows["white-box PGD-20"] + rows["natural"]
+    text = f"{statistics.mean(two):.1f} \u00b1 {statistics.stdev(two):.1f} (seed 1, 2)"
+    assert rows["black-box PGD-20"] == text and "seed" not in rows["white-box PGD-20"] + rows["natural"]
     note = comparison_tables(read)[0].note
     assert note.startswith("mean \u00b1 standard deviation over training seeds (0, 1, 2 of at)")
     # Of one seed alone there is an interval over images, also where the variant has two.
@@ -148,9 +148,9 @@ def test_one_seed_has_wilsons_interval_and_no_deviation(tmp_path: Path) -> None:
     result = attacked(tmp_path, [("at", 4)], natural, right)
     (table,) = comparison_tables([result])
     low, high = (100 * bound for bound in stats.binomtest(8, 20).proportion_ci(method="wilson"))
-    shown = {row["accuracy, %"]: row["at"] for row in table}
-    assert shown["white-box PGD-20"] == f"40.0 [{low:.1f}, {high:.1f}]" == shown["white-box worst case"]
-    assert [cell.split()[0] for cell in shown.values()] == ["75.0", "50.0", "40.0", "45.0", "40.0"]
+    cells = {row["accuracy, %"]: row["at"] for row in table}
+    assert cells["white-box PGD-20"] == f"40.0 [{low:.1f}, {high:.1f}]" == cells["white-box worst case"]
+    assert [cell.split()[0] for cell in cells.values()] == ["75.0", "50.0", "40.0", "45.0", "40.0"]
     cell = numbers([result])[2]
     assert (cell["attack"], cell["steps"], cell["deviation"], cell["seeds"]) == ("pgd", "20", "", "4")
     assert [float(cell[key]) for key in ("low", "high")] == pytest.approx([low, high], abs=6e-5)
@@ -217,20 +217,20 @@ def test_other_images_balls_architectures_and_recipes_are_tables_of_their_own(tm
 def test_the_papers_figures_stand_beside_ours(
     tmp_path: Path, dataset: str, architecture: str, table: str, told: str
 ) -> None:
-    of = [
+    files = [
         random(tmp_path, [("at-reg", seed), ("at-reg", 1 - seed)], seed, dataset=dataset, architecture=architecture)
         for seed in (0, 1)
     ]
-    (shown,) = comparison_tables(of)
-    assert told in shown.title
+    (comparison,) = comparison_tables(files)
+    assert told in comparison.title
     paper = {
         (cell.setting, cell.attack, str(cell.steps)): cell.accuracy
         for cell in read_reported()
         if (cell.table, cell.variant) == (table, "at-reg")
     }
     assert len(paper) == 13
-    assert [row["at-reg, paper"] for row in shown] == [f"{paper[key]:.2f}" if key in paper else "" for key in KEYS]
-    for row in numbers(of):
+    assert [row["at-reg, paper"] for row in comparison] == [f"{paper[key]:.2f}" if key in paper else "" for key in KEYS]
+    for row in numbers(files):
         key = (row["setting"], row["attack"], row["steps"])
         if key in paper:
             assert (row["table"], float(row["paper_percent"])) == (table, paper[key])
@@ -250,49 +250,49 @@ def test_the_papers_figures_stand_beside_ours(
 )
 def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], beside: str) -> None:
     readings = [f"PGD-{count}" for count in steps]
-    of = [
+    files = [
         random(tmp_path, [("at", seed), ("at", 1 - seed)], seed, dataset="mnist", readings=readings, eps=0.3)
         for seed in (0, 1)
     ]
-    (shown,) = comparison_tables(of)
-    paper = {row["accuracy, %"]: row["at, paper"] for row in shown if row["at, paper"]}
+    (table,) = comparison_tables(files)
+    paper = {row["accuracy, %"]: row["at, paper"] for row in table if row["at, paper"]}
     assert paper == {"natural": "98.72", f"white-box {beside}": "92.86", f"black-box {beside}": "95.97"}
-    assert "paper: Table 1, of other models: mnist with its cnn network" in shown.title
-    assert "eps 0.3, step 0.075" in shown.note
-    assert shown.note.endswith("the paper does not say how many steps its PGD has")
+    assert "paper: Table 1, of other models: mnist with its cnn network" in table.title
+    assert "eps 0.3, step 0.075" in table.note
+    assert table.note.endswith("the paper does not say how many steps its PGD has")
 
 
 def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> None:
     natural = np.ones((9, 1), bool)
-    of = [
+    files = [
         attacked(tmp_path, [(variant, 0)], natural, np.ones((9, 1, 0, 1), bool), readings=())
         for variant in ("natural-att", "natural", "natural-linear-att")
     ]
-    (shown,) = comparison_tables(of)
-    (row,) = shown
+    (table,) = comparison_tables(files)
+    (row,) = table
     assert list(row) == [
         "accuracy, %",
         *(f"{name}{end}" for name in ("natural", "natural-linear-att", "natural-att") for end in ("", ", paper")),
     ]
     assert [row[key] for key in row if key.endswith("paper")] == ["88.79", "91.34", "92.87"]
-    assert "paper: Section 4.3, Section 4.4, of other models" in shown.title
-    assert {one["table"] for one in numbers(of)} == {"section4.3", "section4.4"}
+    assert "paper: Section 4.3, Section 4.4, of other models" in table.title
+    assert {entry["table"] for entry in numbers(files)} == {"section4.3", "section4.4"}
 
 
 def test_the_papers_attacks_do_not_stand_beside_those_in_another_norm(tmp_path: Path) -> None:
     own = [random(tmp_path, [("at", 0)], 0, eps=0.5, norm="l2")]
-    (shown, *_) = comparison_tables(own)
-    assert {row["accuracy, %"]: row["at, paper"] for row in shown if row["at, paper"]} == {"natural": "80.79"}
+    (table, *_) = comparison_tables(own)
+    assert {row["accuracy, %"]: row["at, paper"] for row in table if row["at, paper"]} == {"natural": "80.79"}
     assert {row["paper_percent"] for row in numbers(own) if row["attack"] not in ("none", "")} == {""}
 
 
 def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> None:
     assert paper_sources("mine", "narrow") == ()
-    of = [random(tmp_path, [("at", 0)], 0, dataset="mine")]
-    (shown,) = comparison_tables(of)
-    assert shown.title == "mine, small, recipe quick"
-    assert list(shown[0]) == ["accuracy, %", "at"]
-    assert {(row["table"], row["paper_percent"]) for row in numbers(of)} == {("", "")}
+    files = [random(tmp_path, [("at", 0)], 0, dataset="mine")]
+    (table,) = comparison_tables(files)
+    assert table.title == "mine, small, recipe quick"
+    assert list(table[0]) == ["accuracy, %", "at"]
+    assert {(row["table"], row["paper_percent"]) for row in numbers(files)} == {("", "")}
 
 
 def test_the_columns_are_those_of_the_papers_numbers(study: list[Result]) -> None:
@@ -320,7 +320,7 @@ def test_a_matrix_shows_who_reads_whom_where_others_than_copies_do(tmp_path: Pat
         label = result["per_image/label"]
         for name, model in zip(names, models, strict=True):
             answers = result["per_image/prediction"][:, :, 1, targets.index(model)]
-            hits = sum(all(of == label[image]) for image, of in enumerate(answers))
+            hits = sum(all(answer == label[image]) for image, answer in enumerate(answers))
             assert row[name] == f"{100 * hits / 23:.1f}"
             low, high = stats.binomtest(hits, 23).proportion_ci(method="wilson")
             reach = max(reach, hits / 23 - low, high - hits / 23)
@@ -356,10 +356,10 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
         ("at : at-reg seed 1", "PGD-7"): (5, 10, stats.binomtest(5, 15).pvalue),
         ("at : at-reg seed 1", "worst case"): (5, 2, stats.binomtest(2, 7).pvalue),
     }
-    assert sorted(of[2] for of in p.values()) == pytest.approx([0.3018, 0.3018, 0.4531, 0.4531, 0.5, 1], abs=1e-4)
+    assert sorted(test[2] for test in p.values()) == pytest.approx([0.3018, 0.3018, 0.4531, 0.4531, 0.5, 1], abs=1e-4)
     # The smallest times six is above one already.
-    shown = {(row["only one is right"], condition): row[condition] for row in table for condition in list(row)[1:]}
-    assert shown == {key: f"{one} : {other}, p {value:.2g} (1)" for key, (one, other, value) in p.items()}
+    cells = {(row["only one is right"], condition): row[condition] for row in table for condition in list(row)[1:]}
+    assert cells == {key: f"{one} : {other}, p {value:.2g} (1)" for key, (one, other, value) in p.items()}
     assert table.note == (
         "images that only the first or only the second has right, of 30; McNemar's exact p (by Holm for 6 tests)"
     )

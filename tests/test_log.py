@@ -56,8 +56,8 @@ def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_lines_of_epochs_are_the_history_of_the_checkpoint(tmp_path: Path, digits: Dataset) -> None:
-    this = job(digits, name="at-reg")
-    path = train(this, tmp_path, source="x", device=CPU, logs=EVERY_3)
+    model_job = job(digits, name="at-reg")
+    path = train(model_job, tmp_path, source="x", device=CPU, logs=EVERY_3)
     assert log_in(tmp_path).name == f"{path.stem}.log.jsonl"
     lines = rows(log_in(tmp_path))
     assert [(row["kind"], row["step"], row["epoch"]) for row in lines] == [
@@ -68,16 +68,16 @@ def test_lines_of_epochs_are_the_history_of_the_checkpoint(tmp_path: Path, digit
     ]
     history = checkpoint.read(path).about["history"]
     assert [{name: row[name] for name in history[0]} for row in lines if row["kind"] == "epoch"] == history
-    assert {(row["model"], row["job"]) for row in lines} == {(path.stem, identity(this))}
+    assert {(row["model"], row["job"]) for row in lines} == {(path.stem, identity(model_job))}
     assert lines[0]["eps"] == pytest.approx(8 / 255 * (3 / 8) / 0.4)
     assert lines[0]["learning_rate"] == RECIPE.rate(3 / 8)
     assert lines[0]["feature_distance"] > 0
 
 
 def test_lines_of_steps_are_means_since_the_line_before_in_the_epoch(tmp_path: Path, digits: Dataset) -> None:
-    still = replace(RECIPE, learning_rate=0.0, weight_decay=0.0, pad=0)
-    train(job(digits, still), tmp_path, source="x", device=CPU, logs=Logs(file=True, steps=3))
-    batches, model = Run(job(digits, still), CPU).batches, build("small", "average", (3, 32, 32), 10, seed=3).train()
+    frozen = replace(RECIPE, learning_rate=0.0, weight_decay=0.0, pad=0)
+    train(job(digits, frozen), tmp_path, source="x", device=CPU, logs=Logs(file=True, steps=3))
+    batches, model = Run(job(digits, frozen), CPU).batches, build("small", "average", (3, 32, 32), 10, seed=3).train()
     losses, hits, votes = [], [], []
     for step in range(8):
         images, labels = batches.batch(step)
@@ -105,20 +105,20 @@ def test_two_lines_of_steps_in_an_epoch_do_not_overlap(tmp_path: Path, digits: D
             assert (first[name] + second[name]) / 2 == pytest.approx(epoch[name], rel=1e-5)
 
 
-def stop_at_each_step(this: Job, folder: Path, logs: Logs) -> Path:
+def stop_at_each_step(model_job: Job, folder: Path, logs: Logs) -> Path:
     """Train with a stop after every step."""
     for _ in range(8):
         try:
-            return train(this, folder, source="x", device=CPU, deadline=-math.inf, logs=logs)
+            return train(model_job, folder, source="x", device=CPU, deadline=-math.inf, logs=logs)
         except Stopped:
             pass
     raise AssertionError
 
 
 def test_a_log_after_stops_is_that_of_a_run_in_one_piece(tmp_path: Path, digits: Dataset) -> None:
-    this, whole, parts = job(digits, name="at-reg"), tmp_path / "whole", tmp_path / "parts"
-    train(this, whole, source="x", device=CPU, logs=EVERY_3)
-    stop_at_each_step(this, parts, EVERY_3)
+    model_job, whole, parts = job(digits, name="at-reg"), tmp_path / "whole", tmp_path / "parts"
+    train(model_job, whole, source="x", device=CPU, logs=EVERY_3)
+    stop_at_each_step(model_job, parts, EVERY_3)
     assert without_clock(rows(log_in(parts))) == without_clock(rows(log_in(whole)))
     assert all(row["time"] for row in rows(log_in(parts)))
 
@@ -174,18 +174,18 @@ def test_without_being_asked_there_is_no_log(tmp_path: Path, digits: Dataset) ->
 
 @pytest.mark.parametrize("text", [None, "my notes\n", "my notes", '{"kind": 1}', '["no"]\n', '{"step": 1}\n', "\xff"])
 def test_the_log_of_another_training_is_refused_unless_told(tmp_path: Path, digits: Dataset, text: str | None) -> None:
-    once = replace(RECIPE, epochs=1)
-    this, log = job(digits, once), tmp_path / f"{job(digits).name}.log.jsonl"
+    one_epoch = replace(RECIPE, epochs=1)
+    model_job, log = job(digits, one_epoch), tmp_path / f"{job(digits).name}.log.jsonl"
     if text is None:
-        train(job(digits, replace(once, momentum=0.5)), tmp_path, source="x", device=CPU, logs=EVERY_3).unlink()
+        train(job(digits, replace(one_epoch, momentum=0.5)), tmp_path, source="x", device=CPU, logs=EVERY_3).unlink()
     else:
         log.write_bytes(text.encode("latin-1"))
-    before = log.read_bytes()
+    content = log.read_bytes()
     with pytest.raises(UserError, match=r"seed3.log.jsonl is the log of another training: move it, or --overwrite"):
-        train(this, tmp_path, source="x", device=CPU, logs=EVERY_3)
-    assert log.read_bytes() == before
-    train(this, tmp_path, source="x", device=CPU, logs=EVERY_3, overwrite=True)
-    assert {row["job"] for row in rows(log)} == {identity(this)} and len(rows(log)) == 2
+        train(model_job, tmp_path, source="x", device=CPU, logs=EVERY_3)
+    assert log.read_bytes() == content
+    train(model_job, tmp_path, source="x", device=CPU, logs=EVERY_3, overwrite=True)
+    assert {row["job"] for row in rows(log)} == {identity(model_job)} and len(rows(log)) == 2
 
 
 def test_the_epoch_in_which_training_diverged_is_told_in_strict_json(tmp_path: Path, digits: Dataset) -> None:
@@ -233,10 +233,10 @@ def test_tensorboard_that_is_missing_is_told_before_work(
 
 def test_tensorboard_has_the_numbers_of_the_log_each_once(tmp_path: Path, digits: Dataset) -> None:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    this, logs = job(digits, name="at-reg"), Logs(file=True, steps=3, tensorboard=tmp_path / "runs")
-    path = stop_at_each_step(this, tmp_path / "checkpoints", logs)
+    model_job, logs = job(digits, name="at-reg"), Logs(file=True, steps=3, tensorboard=tmp_path / "runs")
+    path = stop_at_each_step(model_job, tmp_path / "checkpoints", logs)
     (folder,) = (tmp_path / "runs").iterdir()
-    assert folder.name == f"{path.stem}-{identity(this)}"
+    assert folder.name == f"{path.stem}-{identity(model_job)}"
     events = reading.EventAccumulator(str(folder)).Reload()
     lines = rows(log_in(path.parent))
     for kind in ("steps", "epoch"):
@@ -248,25 +248,25 @@ def test_tensorboard_has_the_numbers_of_the_log_each_once(tmp_path: Path, digits
             "learning_rate",
             "eps",
         ):
-            drawn = [(event.step, event.value) for event in events.Scalars(f"{kind}/{name}")]
-            written = [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in lines if row["kind"] == kind]
-            assert drawn == written
+            points = [(event.step, event.value) for event in events.Scalars(f"{kind}/{name}")]
+            log_points = [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in lines if row["kind"] == kind]
+            assert points == log_points
 
 
 def test_tensorboard_asked_for_late_has_the_epochs_before(tmp_path: Path, digits: Dataset) -> None:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    this, folder = job(digits, name="at-reg"), tmp_path / "checkpoints"
+    model_job, folder = job(digits, name="at-reg"), tmp_path / "checkpoints"
     for _ in range(5):  # one step into the second epoch
         with pytest.raises(Stopped):
-            train(this, folder, source="x", device=CPU, deadline=-math.inf)
-    path = train(this, folder, source="x", device=CPU, logs=Logs(tensorboard=tmp_path / "runs"))
+            train(model_job, folder, source="x", device=CPU, deadline=-math.inf)
+    path = train(model_job, folder, source="x", device=CPU, logs=Logs(tensorboard=tmp_path / "runs"))
     (runs,) = (tmp_path / "runs").iterdir()
     events = reading.EventAccumulator(str(runs)).Reload()
     history = checkpoint.read(path).about["history"]
     assert len(history) == 2
     for name in ("cross_entropy", "feature_distance", "accuracy", "largest_predicted_share", "learning_rate", "eps"):
-        drawn = [(event.step, event.value) for event in events.Scalars(f"epoch/{name}")]
-        assert drawn == [(4 * row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in history]
+        points = [(event.step, event.value) for event in events.Scalars(f"epoch/{name}")]
+        assert points == [(4 * row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in history]
 
 
 def test_the_command_writes_a_log_a_model(tmp_path: Path, irt: command.Irt) -> None:

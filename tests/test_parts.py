@@ -29,13 +29,13 @@ def variants(models: Sequence[Model]) -> set[str]:
 
 @pytest.mark.parametrize(("name", "scale"), [*EVERY, ("quick", "quick")])
 def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale: str) -> None:
-    of = study(name, scale)
-    assert len(set(of.models)) == len(of.models)
-    assert of.dataset in RECORDS and of.recipe in PRESETS
-    for architecture, variant, seed in of.models:
+    part = study(name, scale)
+    assert len(set(part.models)) == len(part.models)
+    assert part.dataset in RECORDS and part.recipe in PRESETS
+    for architecture, variant, seed in part.models:
         assert architecture in ARCHITECTURES and variant in VARIANTS and seed >= 0
-    for question in of.questions:
-        assert question.models and set(question.models) <= set(of.models)
+    for question in part.questions:
+        assert question.models and set(question.models) <= set(part.models)
         settings = analyses.get(question.analysis).settings(**question.settings)
         for model in question.models:
             settings.resolve({"recipe": {"eps": 8 / 255}, "variant": model.variant})
@@ -43,12 +43,12 @@ def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale:
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table3", "table5", "table6"])
 def test_tables_have_the_paper_s_data_network_and_variants_and_a_copy_of_each(table: str) -> None:
-    of = study(table, "paper")
+    part = study(table, "paper")
     cells = [cell for cell in read_reported() if cell.table == table]
-    assert {of.dataset} == {cell.dataset for cell in cells}
-    assert {model.architecture for model in of.models} == {cell.architecture for cell in cells}
-    assert variants(of.models) == {cell.variant for cell in cells}
-    (question,) = of.questions
+    assert {part.dataset} == {cell.dataset for cell in cells}
+    assert {model.architecture for model in part.models} == {cell.architecture for cell in cells}
+    assert variants(part.models) == {cell.variant for cell in cells}
+    (question,) = part.questions
     for model in question.models:
         assert [other for other in question.models if other._replace(seed=model.seed) == model and other != model]
     read = question.settings.get("pgd", "5,20,100,200"), question.settings.get("cw", "30,100")
@@ -63,19 +63,21 @@ def test_tables_have_the_paper_s_data_network_and_variants_and_a_copy_of_each(ta
 @pytest.mark.parametrize("scale", list(SCALES))
 @pytest.mark.parametrize(("name", "seeds"), [("table4", 1), ("table4", 2), ("audit", 3), ("audit", 5)])
 def test_whichever_seed_a_map_is_of_others_read_it(name: str, scale: str, seeds: int) -> None:
-    of = study(name, scale, seeds)
-    read = {model for question in of.questions if question.analysis == "gradmap-score" for model in question.models}
+    part = study(name, scale, seeds)
+    read = {model for question in part.questions if question.analysis == "gradmap-score" for model in question.models}
     assert {model.seed for model in read} == set(range(seeds))
     for model in read:
-        others = [other for other in of.models if other.architecture == model.architecture and other.seed != model.seed]
+        others = [
+            other for other in part.models if other.architecture == model.architecture and other.seed != model.seed
+        ]
         assert len([other for other in others if other.variant == "natural"]) >= 2
         assert "at" in variants(others)
-    assert "cnn" in {model.architecture for model in of.models if model.variant == "natural"}
+    assert "cnn" in {model.architecture for model in part.models if model.variant == "natural"}
 
 
 def test_a_part_is_of_as_many_seeds_as_asked() -> None:
-    def seeds(of: Study) -> int:
-        return len({model.seed for question in of.questions for model in question.models})
+    def seeds(part: Study) -> int:
+        return len({model.seed for question in part.questions for model in question.models})
 
     assert [seeds(study(name)) for name in ("table2", "section4.3", "audit", "figure2", "figure4")] == [3, 3, 3, 1, 1]
     assert [seeds(study("table2", seeds=number)) for number in (1, 2, 5)] == [1, 2, 5]
@@ -86,10 +88,10 @@ def test_the_audit_at_quick_scale_finds_the_models_of_the_quick_study_and_asks_o
     assert (quick.dataset, quick.recipe, quick.images) == (audit.dataset, audit.recipe, audit.images)
     assert set(quick.models) <= set(audit.models)
     shared = {"attention-rank", "feature-deletion", "localization", "gradmap-score", "alignment"}
-    asked = {question.analysis: question for question in quick.questions}
+    questions = {question.analysis: question for question in quick.questions}
     for question in audit.questions:
         if question.analysis in shared:
-            same = asked[question.analysis]
+            same = questions[question.analysis]
             assert (question.settings, question.split) == (same.settings, same.split)
             assert (question.limit, same.limit) == (None, EXPLANATION_IMAGES)
     assert shared <= {question.analysis for question in audit.questions}
@@ -102,10 +104,10 @@ def test_what_needs_masks_is_not_asked_of_data_without(
     whole = study(name, scale)
     # Whom other models read has to be trained first.
     alone = [question for question in whole.questions if analyses.get(question.analysis).readers == "none"]
-    of = replace(whole, questions=tuple(alone))
+    part = replace(whole, questions=tuple(alone))
     loaded = []
 
-    def asked(masks: npt.NDArray[np.bool_] | None) -> list[str]:
+    def names_asked(masks: npt.NDArray[np.bool_] | None) -> list[str]:
         split = Split(np.zeros((5, 32, 32, 3), np.uint8), np.arange(5), masks)
 
         def load(source: str) -> Dataset:
@@ -114,26 +116,26 @@ def test_what_needs_masks_is_not_asked_of_data_without(
 
         for module in ("study.reproduction", "study.tasks"):
             monkeypatch.setattr(f"interpret_robust.{module}.load", load)
-        found = question_tasks(of, Folders(tmp_path), device="cpu")
-        for question, tasks in found:
+        pairs = question_tasks(part, Folders(tmp_path), device="cpu")
+        for question, tasks in pairs:
             assert [task.analysis for task in tasks] == [question.analysis] * len(question.models)
-        return [question.analysis for question, _ in found]
+        return [question.analysis for question, _ in pairs]
 
     everything = [question.analysis for question in alone]
-    assert "localization" in everything and asked(np.zeros((5, 32, 32), np.bool_)) == everything
-    assert asked(None) == [analysis for analysis in everything if analysis != "localization"] != []
-    assert set(loaded) == {of.dataset}
+    assert "localization" in everything and names_asked(np.zeros((5, 32, 32), np.bool_)) == everything
+    assert names_asked(None) == [analysis for analysis in everything if analysis != "localization"] != []
+    assert set(loaded) == {part.dataset}
 
 
 def test_the_reference_study_has_a_copy_of_each_model_and_ships_what_is_small() -> None:
-    of = study("cifar10")
-    assert (of.dataset, of.recipe, of.images) == ("cifar10", "cifar-quick", None)
-    assert {model.seed for model in of.models if model.variant.startswith("at")} == {0, 1}
-    assert {model.architecture for model in of.models} == {"small"}  # a cnn has 17 MB
-    assert sum(model.variant == "natural" for model in of.models) == 3
-    asked = {(question.analysis, question.split): question.limit for question in of.questions}
-    assert asked["gradient-maps", "train"] == asked["gradient-maps", "test"] == 100
-    assert {limit for (name, _), limit in asked.items() if name != "gradient-maps"} == {1000}
+    part = study("cifar10")
+    assert (part.dataset, part.recipe, part.images) == ("cifar10", "cifar-quick", None)
+    assert {model.seed for model in part.models if model.variant.startswith("at")} == {0, 1}
+    assert {model.architecture for model in part.models} == {"small"}  # a cnn has 17 MB
+    assert sum(model.variant == "natural" for model in part.models) == 3
+    limits = {(question.analysis, question.split): question.limit for question in part.questions}
+    assert limits["gradient-maps", "train"] == limits["gradient-maps", "test"] == 100
+    assert {limit for (name, _), limit in limits.items() if name != "gradient-maps"} == {1000}
     full = study("cifar10", "paper")
     assert (full.recipe, {model.architecture for model in full.models}) == ("fast", {"narrow", "small"})
 
@@ -141,11 +143,11 @@ def test_the_reference_study_has_a_copy_of_each_model_and_ships_what_is_small() 
 def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
     for name in PARTS:
         quick, paper = study(name, "quick"), study(name, "paper")
-        asked = [
-            [(one.analysis, one.settings, one.split, [model[1:] for model in one.models]) for one in of.questions]
-            for of in (quick, paper)
+        questions = [
+            [(one.analysis, one.settings, one.split, [model[1:] for model in one.models]) for one in part.questions]
+            for part in (quick, paper)
         ]
-        assert asked[0] == asked[1]
+        assert questions[0] == questions[1]
         assert quick.recipe != paper.recipe
 
 

@@ -27,14 +27,14 @@ def recipe(**values: Any) -> Recipe:
     ],
 )
 def test_learning_rate_at_known_shares(values: dict[str, Any], rates: dict[float, float]) -> None:
-    made = recipe(**values)
-    assert [made.rate(share) for share in rates] == pytest.approx(list(rates.values()), abs=1e-12)
+    candidate = recipe(**values)
+    assert [candidate.rate(share) for share in rates] == pytest.approx(list(rates.values()), abs=1e-12)
 
 
 @pytest.mark.parametrize("warm_up", [0.0, 0.1, 0.25, 0.4, 0.9])
 def test_one_cycle_peaks_once_at_the_learning_rate(warm_up: float) -> None:
-    made = recipe(warm_up=warm_up)
-    rates = [made.rate(step / 1000) for step in range(1001)]
+    candidate = recipe(warm_up=warm_up)
+    rates = [candidate.rate(step / 1000) for step in range(1001)]
     peak = rates.index(max(rates))
     assert peak == pytest.approx(1000 * warm_up) and rates[peak] == pytest.approx(0.2) and rates[-1] == 0
     assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
@@ -81,8 +81,8 @@ CHALLENGE = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1, "batch_s
     ],
 )
 def test_presets_have_the_published_numbers(name: str, published: dict[str, Any]) -> None:
-    found = asdict(PRESETS[name])
-    assert {field: found[field] for field in published} == published
+    actual = asdict(PRESETS[name])
+    assert {field: actual[field] for field in published} == published
 
 
 def test_the_papers_rate_falls_at_the_challenges_steps() -> None:
@@ -154,9 +154,9 @@ def test_every_dataset_has_its_default_preset(dataset: str, name: str) -> None:
 )
 def test_an_override_changes_its_field_and_no_other(override: str, value: object) -> None:
     field = override.partition("=")[0]
-    found, before = asdict(preset("quick", "cifar10", (override,))), asdict(preset("quick", "cifar10"))
-    assert found[field] == value and type(found[field]) is type(value)
-    assert found | {field: before[field]} == before
+    actual, original = asdict(preset("quick", "cifar10", (override,))), asdict(preset("quick", "cifar10"))
+    assert actual[field] == value and type(actual[field]) is type(value)
+    assert actual | {field: original[field]} == original
 
 
 @pytest.mark.parametrize("dataset", ["cluttered-digits", "cifar10"])
@@ -179,8 +179,8 @@ def test_only_the_quick_recipes_go_by_the_architecture(architecture: str) -> Non
 
 
 def test_overrides_add_up_and_the_last_one_counts() -> None:
-    found = preset("quick", "cifar10", ("epochs=3", "pad=1", "epochs=4"))
-    assert (found.epochs, found.pad, found.name) == (4, 1, "quick")
+    actual = preset("quick", "cifar10", ("epochs=3", "pad=1", "epochs=4"))
+    assert (actual.epochs, actual.pad, actual.name) == (4, 1, "quick")
     # two that would each be refused alone may stand together
     assert preset("mnist", "mnist", ("eps=1/2", "attack_step=1/4")).attack(1) == PGD(0.5, 0.25, 40)
 
@@ -219,15 +219,15 @@ def test_overrides_add_up_and_the_last_one_counts() -> None:
     ],
 )
 def test_a_bad_override_is_told_what_would_be_right(override: str, sentence: str) -> None:
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         preset("quick", "cluttered-digits", (override,))
-    assert sentence in str(raised.value)
+    assert sentence in str(error.value)
 
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         preset("papper", "cifar10")
-    assert str(raised.value) == (
+    assert str(error.value) == (
         "unknown recipe 'papper': did you mean 'paper'? known are cifar-quick, fast, mnist, mnist-quick, paper, quick."
     )
 
@@ -244,10 +244,10 @@ def test_what_is_no_number_is_refused(text: str) -> None:
 
 
 def test_no_preset_has_an_attack_or_rate_out_of_range_at_any_time() -> None:
-    for made in PRESETS.values():
+    for candidate in PRESETS.values():
         for step in range(101):
-            assert 0 <= made.attack(step / 100).eps <= made.eps
-            assert -math.ulp(1) < made.rate(step / 100) <= made.learning_rate * (1 + 1e-12)
+            assert 0 <= candidate.attack(step / 100).eps <= candidate.eps
+            assert -math.ulp(1) < candidate.rate(step / 100) <= candidate.learning_rate * (1 + 1e-12)
 
 
 def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:

@@ -104,11 +104,11 @@ def test_what_is_wrong_in_a_file_is_told_with_its_name(
     text: str, sentence: str, tmp_path: Path, irt: command.Irt
 ) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         read(path)
-    assert str(raised.value).startswith(f"{path}: {sentence}")
+    assert str(error.value).startswith(f"{path}: {sentence}")
     code, out, err = irt("train", "at", "--recipe", path, "--root", tmp_path)
-    assert (code, out, err) == (2, "", f"irt: {raised.value}\n")
+    assert (code, out, err) == (2, "", f"irt: {error.value}\n")
 
 
 def test_a_file_may_begin_with_a_byte_order_mark_and_have_the_lines_of_windows(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_what_is_no_file_of_toml_is_told(data: bytes | None, sentence: str, tmp_
     path = tmp_path / "mine.toml"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         read(path)
-    assert sentence in str(raised.value) and str(path) in str(raised.value)
+    assert sentence in str(error.value) and str(path) in str(error.value)
 
 
 def test_toml_is_printed_of_one_recipe_and_a_file_beside_presets(tmp_path: Path, irt: command.Irt) -> None:
@@ -161,27 +161,27 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_job_is_its_numbers_whatever_the_file_is_called(tmp_path: Path, data: Path, irt: command.Irt) -> None:
     text = 'base = "quick"\nepochs = 1\nbatch_size = 20\n'
-    mine, same = write(tmp_path, text), write(tmp_path, text, "same.toml")
+    first, second = write(tmp_path, text), write(tmp_path, text, "same.toml")
     words = ["train", "natural", "--dataset", data, "--root", tmp_path]
-    code, out, err = irt(*words, "--recipe", mine)
+    code, out, err = irt(*words, "--recipe", first)
     assert code == 0 and out.startswith("trained data-small-natural-seed0.safetensors"), err
     (path,) = (tmp_path / "checkpoints").glob("*.safetensors")
-    stored = checkpoint.read(path).job["recipe"]
-    assert (stored["name"], stored["epochs"]) == ("mine", 1)
-    there = (0, "data-small-natural-seed0.safetensors is there already\n", "")
-    assert irt(*words, "--recipe", same) == there
-    assert irt(*words, "--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=20") == there
+    recipe = checkpoint.read(path).job["recipe"]
+    assert (recipe["name"], recipe["epochs"]) == ("mine", 1)
+    unchanged = (0, "data-small-natural-seed0.safetensors is there already\n", "")
+    assert irt(*words, "--recipe", second) == unchanged
+    assert irt(*words, "--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=20") == unchanged
     assert "recipe.name: mine" in irt("show", path)[1]
     assert "mine" in irt("checkpoints", "list", "--root", tmp_path)[1]
     write(tmp_path, text + "momentum = 0.5\n")
-    code, out, err = irt(*words, "--recipe", mine)
+    code, out, err = irt(*words, "--recipe", first)
     assert (code, out) == (2, "")
     assert err.startswith(f"irt: {path} was trained otherwise (recipe.momentum is 0.9, here 0.5): use another --root")
 
 
 def test_python_takes_a_file_too(tmp_path: Path, data: Path) -> None:
-    mine = write(tmp_path, 'base = "quick"\nepochs = 1\nbatch_size = 20\neps = "2/255"\n')
-    model = ir.train("natural", str(data), recipe=mine, root=tmp_path, log=True, log_steps=1, momentum=0.5)
+    first = write(tmp_path, 'base = "quick"\nepochs = 1\nbatch_size = 20\neps = "2/255"\n')
+    model = ir.train("natural", str(data), recipe=first, root=tmp_path, log=True, log_steps=1, momentum=0.5)
     recipe = model.subject.job["recipe"]
     assert (recipe["name"], recipe["eps"], recipe["momentum"], recipe["epochs"]) == ("mine", 2 / 255, 0.5, 1)
     assert len((tmp_path / "checkpoints" / f"{model.name}.log.jsonl").read_text(encoding="utf-8").splitlines()) == 3

@@ -137,8 +137,8 @@ def test_intervals_from_counts_drawn_once_are_those_of_rows_drawn_one_by_one() -
         rows = np.round(random(count, 3, seed=count) * 1024) / 1024
         draw = slow_resamples(rows, seed, resamples)
         low, high = np.quantile(draw, statistics.TAILS, axis=0)
-        for found, slow in zip(column_means(rows, seed=seed, resamples=resamples).T[1:], (low, high), strict=True):
-            np.testing.assert_array_equal(found, slow)
+        for result, slow in zip(column_means(rows, seed=seed, resamples=resamples).T[1:], (low, high), strict=True):
+            np.testing.assert_array_equal(result, slow)
         mean, *interval = bootstrap_mean(rows[:, 1], seed=seed, resamples=resamples)
         assert (mean, *interval) == (rows[:, 1].sum() / count, low[1], high[1])
         positive = np.abs(rows) + 1
@@ -159,16 +159,16 @@ def test_column_means_are_reproducible() -> None:
 
 
 def test_no_answer_depends_on_how_much_is_treated_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, others = random(41, 5), random(41, 5, seed=1)
+    rows, second_rows = random(41, 5), random(41, 5, seed=1)
 
     def answers() -> list[Array]:
-        return [column_means(rows), row_spearman(rows, others), np.array(page_trend(rows))]
+        return [column_means(rows), row_spearman(rows, second_rows), np.array(page_trend(rows))]
 
     whole = answers()
     monkeypatch.setattr(statistics, "PART", 7)
     monkeypatch.setattr(statistics, "TOGETHER", 3)
-    for found, expected in zip(answers(), whole, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    for result, expected in zip(answers(), whole, strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 def test_no_rows_have_no_correlation() -> None:
@@ -181,9 +181,9 @@ def test_ratio_of_means_has_the_interval_of_the_delta_method() -> None:
     (a, b), covariance = (first.mean(), second.mean()), np.cov(first, second)
     variance = covariance[0, 0] / a**2 + covariance[1, 1] / b**2 - 2 * covariance[0, 1] / (a * b)
     error = Z * a / b * math.sqrt(variance / 4000)
-    found = ratio_of_means(first, second)
-    assert found.value == pytest.approx(a / b, rel=1e-12)
-    assert (found.low, found.high) == pytest.approx((a / b - error, a / b + error), abs=0.1 * error)
+    result = ratio_of_means(first, second)
+    assert result.value == pytest.approx(a / b, rel=1e-12)
+    assert (result.low, result.high) == pytest.approx((a / b - error, a / b + error), abs=0.1 * error)
 
 
 def test_ratio_of_means_draws_the_same_rows_of_both() -> None:
@@ -193,13 +193,13 @@ def test_ratio_of_means_draws_the_same_rows_of_both() -> None:
 
 def test_ratio_of_means_of_columns_is_the_mean_of_their_ratios() -> None:
     first, second = 3 + random(60, 2), 2 + random(60, 2, seed=1) / 4
-    found = ratio_of_means(first, second)
-    assert found.value == pytest.approx(np.mean([a.mean() / b.mean() for a, b in zip(first.T, second.T, strict=True)]))
+    result = ratio_of_means(first, second)
+    assert result.value == pytest.approx(np.mean([a.mean() / b.mean() for a, b in zip(first.T, second.T, strict=True)]))
     rng, drawn = np.random.default_rng(0), []
     for _ in range(statistics.RESAMPLES):
         rows = rng.integers(60, size=60)
         drawn.append(np.mean(first[rows].mean(0) / second[rows].mean(0)))
-    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=1e-9)
+    assert (result.low, result.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=1e-9)
     assert np.isnan(ratio_of_means(first, second * [1, 0])).all()
 
 
@@ -254,9 +254,9 @@ def page(rows: Array) -> tuple[float, float]:
 @pytest.mark.parametrize("slope", [0.0, 0.1, -0.1])
 def test_page_trend_is_the_published_formula_and_scipy(slope: float) -> None:
     rows = random(11, 7) + slope * np.arange(7)
-    found = page_trend(rows)
-    assert tuple(found) == pytest.approx(page(rows), rel=1e-9)
-    assert found.p_value == pytest.approx(stats.page_trend_test(rows, method="asymptotic").pvalue, abs=0)
+    result = page_trend(rows)
+    assert tuple(result) == pytest.approx(page(rows), rel=1e-9)
+    assert result.p_value == pytest.approx(stats.page_trend_test(rows, method="asymptotic").pvalue, abs=0)
 
 
 @pytest.mark.parametrize(("slope", "low", "high"), [(1.0, 0.0, 1e-9), (-1.0, 1 - 1e-9, 1.0), (0.0, 0.01, 0.99)])
@@ -274,20 +274,20 @@ def test_page_trend_of_ties_has_the_moments_of_all_permutations() -> None:
     ranks, steps = stats.rankdata(rows, axis=1), stats.rankdata(order, axis=1)
     one, other = ([float(s @ np.array(p)) for p in permutations(r)] for r, s in zip(ranks, steps, strict=True))
     totals = np.add.outer(one, other)
-    found = page_trend(rows, order)
-    assert found.statistic == (ranks * steps).sum()
-    p_value = stats.norm.sf((found.statistic - totals.mean()) / totals.std())
-    assert found.p_value == pytest.approx(float(p_value), rel=1e-12)
+    result = page_trend(rows, order)
+    assert result.statistic == (ranks * steps).sum()
+    p_value = stats.norm.sf((result.statistic - totals.mean()) / totals.std())
+    assert result.p_value == pytest.approx(float(p_value), rel=1e-12)
 
 
 def test_page_trend_of_tied_values_is_scipys_statistic_and_a_sharper_p_value() -> None:
     rows = (random(14, 9) + 0.1 * np.arange(9)).round()
-    found, known = page_trend(rows), stats.page_trend_test(rows, method="asymptotic")
-    assert found.statistic == known.statistic
+    result, reference = page_trend(rows), stats.page_trend_test(rows, method="asymptotic")
+    assert result.statistic == reference.statistic
     lost = [sum(t**3 - t for t in np.unique(row, return_counts=True)[1]) for row in rows]
     sharper = 1 / math.sqrt(1 - sum(lost) / (14 * (9**3 - 9)))
     assert sharper > 1.03
-    assert stats.norm.isf(found.p_value) == pytest.approx(sharper * stats.norm.isf(known.pvalue), rel=1e-9)
+    assert stats.norm.isf(result.p_value) == pytest.approx(sharper * stats.norm.isf(reference.pvalue), rel=1e-9)
 
 
 def test_page_trend_of_ties_is_as_often_small_as_it_says() -> None:
@@ -310,23 +310,23 @@ def test_page_trend_of_constant_rows_is_undecided() -> None:
     assert page_trend(np.ones((4, 5))).p_value == 0.5
 
 
-def partial(first: Array, second: Array, given: Array) -> float:
+def partial(first: Array, second: Array, confounder: Array) -> float:
     """Correlation of what is left of two ranks when their regressions on a third are taken away."""
-    a, b, c = (stats.rankdata(row) - (len(row) + 1) / 2 for row in (first, second, given))
+    a, b, c = (stats.rankdata(row) - (len(row) + 1) / 2 for row in (first, second, confounder))
     a, b = a - c * (a @ c) / (c @ c), b - c * (b @ c) / (c @ c)
     return float(a @ b / math.sqrt((a @ a) * (b @ b)))
 
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_row_partial_spearman_is_the_correlation_of_residual_ranks(ties: bool) -> None:
-    given = random(9, 17, seed=2)
-    first, second = random(9, 17) + given, random(9, 17, seed=1) - 2 * given
+    confounder = random(9, 17, seed=2)
+    first, second = random(9, 17) + confounder, random(9, 17, seed=1) - 2 * confounder
     if ties:
-        first, second, given = first.round(), second.round(), given.round()
-    expected = [partial(*rows) for rows in zip(first, second, given, strict=True)]
-    found = row_partial_spearman(first, second, given)
-    assert found == pytest.approx(expected, abs=1e-12)
-    assert np.abs(found - row_spearman(first, second)).min() > 0.01
+        first, second, confounder = first.round(), second.round(), confounder.round()
+    expected = [partial(*rows) for rows in zip(first, second, confounder, strict=True)]
+    result = row_partial_spearman(first, second, confounder)
+    assert result == pytest.approx(expected, abs=1e-12)
+    assert np.abs(result - row_spearman(first, second)).min() > 0.01
 
 
 def test_row_partial_spearman_takes_out_a_common_cause() -> None:
@@ -340,8 +340,8 @@ def test_row_partial_spearman_takes_out_a_common_cause() -> None:
 def test_row_partial_spearman_is_undefined_where_nothing_is_left() -> None:
     """A given row that is constant, or that orders one of the two entirely, either way round."""
     first, second = random(400, 64), random(400, 64, seed=1)
-    for given in (np.zeros((400, 64)), first, -first, np.exp(second), -(second**3)):
-        assert np.isnan(row_partial_spearman(first, second, given)).all()
+    for confounder in (np.zeros((400, 64)), first, -first, np.exp(second), -(second**3)):
+        assert np.isnan(row_partial_spearman(first, second, confounder)).all()
     assert np.isnan(row_partial_spearman(np.zeros((400, 64)), second, first)).all()
     assert row_partial_spearman(first, first, second) == pytest.approx(1, abs=1e-9)
     assert row_partial_spearman(first, -first, second) == pytest.approx(-1, abs=1e-9)
@@ -370,13 +370,13 @@ def test_mcnemar_of_many_images_is_the_published_normal_test() -> None:
     """Within 5 % of the chi-squared with continuity correction (Edwards 1948)."""
     rng = np.random.default_rng(0)
     first, second = rng.random(4000) < 0.52, rng.random(4000) < 0.5
-    found = mcnemar(first, second)
-    statistic = (abs(found.only_first - found.only_second) - 1) ** 2 / (found.only_first + found.only_second)
-    assert found.p_value == pytest.approx(float(stats.chi2.sf(statistic, 1)), rel=0.05)
+    result = mcnemar(first, second)
+    statistic = (abs(result.only_first - result.only_second) - 1) ** 2 / (result.only_first + result.only_second)
+    assert result.p_value == pytest.approx(float(stats.chi2.sf(statistic, 1)), rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("given", "corrected"),
+    ("p_values", "corrected"),
     [
         ([], []),
         ([0.03], [0.03]),
@@ -387,21 +387,21 @@ def test_mcnemar_of_many_images_is_the_published_normal_test() -> None:
         ([0.0, 1.0], [0.0, 1.0]),
     ],
 )
-def test_holm_by_hand(given: list[float], corrected: list[float]) -> None:
-    assert holm(given) == pytest.approx(corrected, abs=1e-12)
+def test_holm_by_hand(p_values: list[float], corrected: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(corrected, abs=1e-12)
 
 
 def test_holm_rejects_what_the_published_steps_reject() -> None:
     """Holm 1979: from the smallest on, reject while p <= level / (number left); then stop."""
     rng = np.random.default_rng(0)
     for _ in range(200):
-        given = list(rng.random(6) ** 3)
+        p_values = list(rng.random(6) ** 3)
         rejected = set()
-        for step, index in enumerate(sorted(range(6), key=given.__getitem__)):
-            if given[index] > 0.05 / (6 - step):
+        for step, index in enumerate(sorted(range(6), key=p_values.__getitem__)):
+            if p_values[index] > 0.05 / (6 - step):
                 break
             rejected.add(index)
-        assert {index for index, value in enumerate(holm(given)) if value <= 0.05} == rejected
+        assert {index for index, value in enumerate(holm(p_values)) if value <= 0.05} == rejected
 
 
 def slow_over_seeds(values: list[list[float]]) -> tuple[float, float, float, float]:
@@ -430,8 +430,8 @@ def test_over_seeds_is_the_slow_one(seeds: int, images: int) -> None:
     values[0, 0] = np.nan
     if images > 7:
         values[:, 3] = np.nan
-    found = over_seeds(list(values))
-    assert (*found.interval, found.p_value) == pytest.approx(slow_over_seeds(values.tolist()))
+    result = over_seeds(list(values))
+    assert (*result.interval, result.p_value) == pytest.approx(slow_over_seeds(values.tolist()))
 
 
 def test_over_seeds_that_are_equal_leaves_the_interval_over_images() -> None:
@@ -467,9 +467,9 @@ def test_over_seeds_of_one_image_has_no_interval() -> None:
 def test_over_seeds_covers_what_it_should(of_seeds: float, of_images: float, of_both: float, highest: float) -> None:
     """At least nominally often; more often where what a seed does to a single image, which counts twice, is large."""
     rng, trials, seeds, images = np.random.default_rng(0), 1000, 3, 60
-    covered = 0
+    hits = 0
     for _ in range(trials):
         values = of_seeds * rng.normal(size=(seeds, 1)) + of_images * rng.normal(size=images)
         _, low, high = over_seeds(list(values + of_both * rng.normal(size=(seeds, images)))).interval
-        covered += low < 0 < high
-    assert 0.935 < covered / trials <= highest
+        hits += low < 0 < high
+    assert 0.935 < hits / trials <= highest
