@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 import interpret_robust as ir
 from interpret_robust.api.model import Model
 from interpret_robust.attacks.pgd import cross_entropy
-from interpret_robust.attribution.gradients import _noise_images, gradient_map, loss_gradient
+from interpret_robust.attribution.gradients import _noise_images, gradient_map, loss_gradient, position_weights
 from interpret_robust.attribution.token_maps import token_weights
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
@@ -1120,6 +1120,59 @@ class Flat(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.answer(self.flat(self.body(images)).mean(2))
         return logits
+
+
+class Square(nn.Module):
+    """Its layer `cube` gives as many channels as rows and columns, which come last or first."""
+
+    def __init__(self, *, is_last: bool, side: int = 4, patch: int = 4) -> None:
+        super().__init__()
+        self.patches = nn.Sequential(nn.Conv2d(C, side, patch, patch), nn.ReLU())
+        self.cube = nn.Identity()
+        self.answer, self.is_last = nn.Linear(side * side * side, K), is_last
+
+    def forward(self, images: Tensor) -> Tensor:
+        local = self.patches(images)
+        logits: Tensor = self.answer(self.cube(local.permute(0, 2, 3, 1) if self.is_last else local).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("side", [2, 4, 8])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_channels_are_told_from_as_many_rows_and_columns(side: int, *, is_last: bool) -> None:
+    network, data = seeded(lambda: Square(is_last=is_last, side=side)), noise(shape=(C, 4 * side, 4 * side))
+    model = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise")
+    assert [doubt for doubt in model.doubts if " is right on " not in doubt] == []
+    assert model.job["layers"].get("channels") == ("last" if is_last else None)
+    images = pixels(3, C, 4 * side, 4 * side)
+    wrapper = model.model(torch.device("cpu"))
+    local = network.patches(images)
+    torch.testing.assert_close(wrapper.features(images).local, local)
+    torch.testing.assert_close(wrapper.rest(images, local), wrapper(images))
+    local = local.detach().requires_grad_()
+    behind = network.answer((local.permute(0, 2, 3, 1) if is_last else local).flatten(1))
+    (gradient,) = torch.autograd.grad(behind.amax(1).sum(), local)
+    grad_cam = (gradient.mean((2, 3), keepdim=True) * local).sum(1).clamp_min(0).flatten(1)
+    expected = grad_cam / grad_cam.sum(1, keepdim=True)
+    torch.testing.assert_close(position_weights(wrapper, images, "grad-cam"), expected, equal_nan=True)
+    if is_last:
+        with pytest.raises(UserError, match="second axis for its channels"):
+            gradient_map("captum:GuidedGradCam", wrapper, images, torch.tensor([2, 0, 5]), range(3))
+
+
+def test_an_order_that_neither_reading_explains_is_doubted() -> None:
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
+    data = noise(shape=(C, 32, 32))
+
+    class Shuffled(Square):
+        def forward(self, images: Tensor) -> Tensor:
+            local = self.patches(images).flatten(2)[:, :, order].reshape(-1, 8, 8, 8)
+            logits: Tensor = self.answer(self.cube(local).flatten(1))
+            return logits
+
+    network = seeded(lambda: Shuffled(is_last=False, side=8))
+    doubts = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise").doubts
+    assert any("where 75% are expected: maps and ranks by position may lie elsewhere" in doubt for doubt in doubts)
 
 
 def test_channels_are_not_taken_for_positions() -> None:

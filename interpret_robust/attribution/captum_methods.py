@@ -257,7 +257,7 @@ def _check_axes(model: nn.Module, image: Tensor) -> None:
     finally:
         handle.remove()
     shape = tuple(outputs[0].shape)
-    if shape != tuple(local.shape):
+    if shape != tuple(local.shape) or getattr(model, "is_last", False):
         raise UserError(
             f"captum's GuidedGradCam takes a layer's second axis for its channels, and the layer of the local features "
             f"gives {shape} of one image: name a layer of (N, C, H, W) by --local-layer."

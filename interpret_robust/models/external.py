@@ -172,6 +172,7 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
         layer and layer.name,
         card.attention_layer,
         first_token=layer and layer.first,
+        is_last=layer is not None and layer.is_last,
         part=part,
         classes=len(data.class_names),
         draws=card.draws,
@@ -194,7 +195,8 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
         "recipe": {"eps": EPS},
         "card": card.entries(),
         "layers": {"local": wrapper.local_layer, "attention": card.attention_layer}
-        | ({} if wrapper.first_token is None else {"first_token": wrapper.first_token}),
+        | ({} if wrapper.first_token is None else {"first_token": wrapper.first_token})
+        | ({"channels": "last"} if wrapper.is_last else {}),
     }
     sha256 = checkpoint.tensors_sha256(tensors)
     return ExternalModel(card, wrapper, data, job, source, sha256, shape, layer, remarks)

@@ -28,11 +28,14 @@ class Map(NamedTuple):
     put_back: Callable[[Tensor], Tensor]
 
 
-def as_map(output: Any, aspect: float, prefix: int | None = None, first: int | None = None) -> Map | None:
+def as_map(
+    output: Any, aspect: float, prefix: int | None = None, first: int | None = None, *, is_last: bool = False
+) -> Map | None:
     """Return the local features in what a layer gave, None where it gave none.
 
     They are (N, C, H, W), or (N, H, W, C), or (N, T, C) with H*W tokens of the image among its T tokens. Of the first
-    two the one with the shape of the images is taken: `aspect` is height over width.
+    two the one with the shape of the images is taken: `aspect` is height over width. Where both have it, (N, C, H, W)
+    is taken.
 
     Args:
         output: what the layer gave.
@@ -41,23 +44,32 @@ def as_map(output: Any, aspect: float, prefix: int | None = None, first: int | N
             leave these tokens out, give those of the image alone. None where it does not say: the last tokens that fill
             a grid of that shape are taken to be of the image.
         first: number of the first token of the image where that is known: the largest grid from there on is taken.
+        is_last: whether (N, H, W, C) is taken where both have the shape of the images.
     """
     if not isinstance(output, Tensor) or not output.is_floating_point():
         return None
     if output.ndim == 4:
-        return _from_grid(output, aspect)
+        return _from_grid(output, aspect, is_last=is_last)
     return (
         _from_tokens(output, _first_token(output.shape[1], aspect, prefix, first), aspect) if output.ndim == 3 else None
     )
 
 
-def _from_grid(output: Tensor, aspect: float) -> Map | None:
+def _from_grid(output: Tensor, aspect: float, *, is_last: bool) -> Map | None:
     rows, columns, last = output.shape[1:]
-    if _fits(columns, last, aspect):
+    if _fits(columns, last, aspect) and not (is_last and _fits(rows, columns, aspect)):
         return Map(output, lambda local: local)
     if _fits(rows, columns, aspect):
         return Map(output.permute(0, 3, 1, 2), lambda local: local.permute(0, 2, 3, 1).contiguous())
     return None
+
+
+def _has_two_readings(output: Any, aspect: float) -> bool:
+    """Return whether what a layer gave has the shape of the images as (N, C, H, W) and as (N, H, W, C)."""
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        return False
+    rows, columns, last = output.shape[1:]
+    return _fits(rows, columns, aspect) and _fits(columns, last, aspect)
 
 
 def _first_token(count: int, aspect: float, prefix: int | None, first: int | None) -> int:
@@ -189,7 +201,8 @@ def _has_images(output: Any, count: int) -> bool:
 class Choice(NamedTuple):
     """The layer that is taken, how its tokens are read, and whether that can be trusted.
 
-    `first` is the number of the first token of the image where it had to be measured, see `as_map`; `locality` the
+    `first` is the number of the first token of the image where it had to be measured, and `is_last` whether channels
+    were measured to come last where shapes do not tell, see `as_map`; `locality` the
     share of other cells of the image on which a position depends less than on its own (0.5 by chance), on average over
     positions, NaN where no gradient tells; `threshold` how large it has to be; `stretch_cells` how many cells a
     position at the edge lies away from where a grid over the whole image has it, 0 where no gradient tells;
@@ -206,6 +219,7 @@ class Choice(NamedTuple):
     skip_count: int = 0
     sees_all: bool = True
     copy_share: float = 0.0
+    is_last: bool = False
 
     @property
     def is_doubtful(self) -> bool:
@@ -219,7 +233,7 @@ class Choice(NamedTuple):
 
 
 LEAST_OF_TOKENS = 0.75
-"""The threshold for tokens, which keep what they were made from, see `Choice`."""
+"""The threshold for tokens, which keep what they were made from, and for grids of two readings, see `Choice`."""
 
 LEAST_OF_FEW = 1.0
 """The threshold for few positions on a grid, of which each has to lie in the cell that it suits best."""
@@ -269,26 +283,30 @@ def default_layer(network: nn.Module, preprocess: Preprocess, image: Tensor) -> 
 def reading(
     network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, first_layer: str | None = None
 ) -> Choice:
-    """Return how the tokens of a layer are to be read: as `as_map` does, unless only another first token is right.
+    """Return how the output of a layer is to be read: as `as_map` does, unless only another first token is right.
+
+    Where channels may come first or last by the shapes, those positions are taken that depend more on their own pixels.
 
     `first_layer` is the first one with several positions, None where that is to be looked for. Raises UserError for a
     name that no layer has.
     """
     output, pixels = _output(network, preprocess, image, name), preprocess(image)
     is_tokens = isinstance(output, Tensor) and output.ndim == 3
-    dependence = depend(network, preprocess, image, name, output)
+    aspect = pixels.shape[2] / pixels.shape[3]
+    dependence, is_last = _depend_as_read(network, preprocess, image, name, output)
     is_small = dependence is not None and dependence.is_repeated
-    threshold = LEAST_OF_TOKENS if is_tokens else LEAST_OF_FEW if is_small else LEAST_OF_GRIDS
+    is_open = is_tokens or _has_two_readings(output, aspect)
+    threshold = LEAST_OF_FEW if is_small else LEAST_OF_TOKENS if is_open else LEAST_OF_GRIDS
     stretch_cells = (
         0.0
         if dependence is None or is_tokens
         else _stretch_cells(network, preprocess, image, name, dependence, first_layer)
     )
     copy_share = 0.0 if dependence is None else dependence.copy_share()
-    usual = Choice(name, None, locality(dependence), threshold, stretch_cells, copy_share=copy_share)
+    usual = Choice(name, None, locality(dependence), threshold, stretch_cells, copy_share=copy_share, is_last=is_last)
     if not (is_tokens and usual.is_doubtful):
         return usual
-    height, width = _grid(output.shape[1], pixels.shape[2] / pixels.shape[3])
+    height, width = _grid(output.shape[1], aspect)
     alternatives = [
         usual._replace(first=first, locality=locality(depend(network, preprocess, image, name, output, first)))
         for first in range(output.shape[1] - height * width + 1)
@@ -397,8 +415,9 @@ def _stretch_cells(
         first = first_layer or next(
             (layer.name for layer in layers(network, preprocess, image) if layer.is_local), name
         )
-        earlier = first != name and depend(
-            network, preprocess, image, first, _output(network, preprocess, image, first)
+        earlier = (
+            first != name
+            and _depend_as_read(network, preprocess, image, first, _output(network, preprocess, image, first))[0]
         )
         if earlier and _sees_all(network, first, preprocess, image):
             rows, columns = (
@@ -410,8 +429,34 @@ def _stretch_cells(
     return max([0.0, *(number for number in cells if not math.isnan(number))])
 
 
+def _depend_as_read(
+    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, output: Any
+) -> tuple[Dependence | None, bool]:
+    """Return on which pixels positions depend, and whether channels come last where both orders have the shape.
+
+    Then those positions are taken that depend more on their own pixels, and the usual ones unless others clearly do.
+    """
+    usual, pixels = depend(network, preprocess, image, name, output), preprocess(image)
+    if usual is None or not _has_two_readings(output, pixels.shape[2] / pixels.shape[3]):
+        return usual, False
+    other = depend(network, preprocess, image, name, output, is_last=True)
+    if other is None:
+        return usual, False
+    # The share in place of few positions is NaN unless some clearly lie elsewhere.
+    fit, other_fit = (1.0 if math.isnan(share := locality(order)) else share for order in (usual, other))
+    threshold = LEAST_OF_FEW if usual.is_repeated else LEAST_OF_TOKENS
+    return (other, True) if other_fit > fit and other_fit >= threshold else (usual, False)
+
+
 def depend(
-    network: nn.Module, preprocess: Preprocess, image: Tensor, name: str, output: Any, first: int | None = None
+    network: nn.Module,
+    preprocess: Preprocess,
+    image: Tensor,
+    name: str,
+    output: Any,
+    first: int | None = None,
+    *,
+    is_last: bool = False,
 ) -> Dependence | None:
     """Return on which pixels positions of a layer depend; None where that cannot be told, or there is one only.
 
@@ -421,7 +466,7 @@ def depend(
     """
     pixels = preprocess(image)
     aspect, prefix = pixels.shape[2] / pixels.shape[3], prefix_tokens(network)
-    local_map = as_map(output, aspect, prefix, first)
+    local_map = as_map(output, aspect, prefix, first, is_last=is_last)
     if local_map is None or (places := local_map.local[0, 0].numel()) < 2:
         return None
     height, width = local_map.local.shape[2:]
@@ -435,7 +480,7 @@ def depend(
         copies = (image + noise) / 2
     copies = copies.clone().requires_grad_()
     with torch.enable_grad():
-        local_map = as_map(_output(network, preprocess, copies, name), aspect, prefix, first)
+        local_map = as_map(_output(network, preprocess, copies, name), aspect, prefix, first, is_last=is_last)
         if local_map is None or not local_map.local.requires_grad or len(local_map.local) != len(sample):
             return None
         signs = torch.randint(0, 2, (repeats, local_map.local.shape[1]), generator=generator).to(image) * 2 - 1

@@ -25,6 +25,7 @@ class WrappedModel(Classifier):
         attention_layer: dotted name of a layer that gives the attention over positions, see `as_weights`; None for a
             network without.
         first_token: number of the first token of the image in the output of `local_layer`, see `layers.as_map`.
+        is_last: whether channels come last there where shapes do not tell, see `layers.as_map`.
         part: which part of the network's answer are the logits, see `logits.as_logits`.
         classes: how many there are; 2 takes a network that answers with one number.
         draws: of a network that draws random numbers, how many passes stand for their expectation; None for one pass.
@@ -44,6 +45,7 @@ class WrappedModel(Classifier):
         attention_layer: str | None = None,
         *,
         first_token: int | None = None,
+        is_last: bool = False,
         part: str | None = None,
         classes: int | None = None,
         draws: int | None = None,
@@ -53,7 +55,8 @@ class WrappedModel(Classifier):
         for name in (local_layer, attention_layer):
             if name is not None:
                 layer_of(network, name)
-        self.local_layer, self.attention_layer, self.first_token = local_layer, attention_layer, first_token
+        self.local_layer, self.attention_layer = local_layer, attention_layer
+        self.first_token, self.is_last = first_token, is_last
         self.part, self.classes, self.draws, self._passes = part, classes, draws, 0
         self.eval().requires_grad_(False)
 
@@ -117,7 +120,7 @@ class WrappedModel(Classifier):
         aspect = pixels.shape[2] / pixels.shape[3]
 
         def replace(_: nn.Module, __: Any, output: Any) -> Tensor:
-            feature_map = as_map(output, aspect, prefix_tokens(self.backbone), self.first_token)
+            feature_map = as_map(output, aspect, prefix_tokens(self.backbone), self.first_token, is_last=self.is_last)
             if feature_map is None or len(feature_map.local) != len(images):
                 raise UserError(
                     f"layer '{self.local_layer}' gives {kind(output)}, and local features are (N, C, H, W), "
