@@ -2,9 +2,10 @@
 
 import gc
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,9 @@ import pytest
 
 if TYPE_CHECKING:
     from command import Irt
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from interpret_robust.datasets import Dataset
-    from interpret_robust.training.job import Job
 
 # The process that starts pytest's workers reads this too and runs no test: what loads torch is imported by fixtures.
 
@@ -106,21 +106,65 @@ def digits() -> "Dataset":
 
 
 @pytest.fixture(scope="session")
-def make_checkpoint(digits: "Dataset") -> Callable[..., Path]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all of pytest's workers: who needs a network first leaves it there for the others."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def robust_network(shared_folder: Path) -> "tuple[nn.Module, Tensor, Tensor]":
+    """A small network after 120 steps of one-step adversarial training at eps 4/255, and 100 test images."""
+    import torch
+    import torch.nn.functional as F
+    from safetensors.torch import load_model, save_model
+
+    from interpret_robust.attacks.pgd import PGD, per_image_noise
+    from interpret_robust.core.locks import Lock
+    from interpret_robust.datasets.batches import TrainingBatches, to_device, to_pixels
+    from interpret_robust.datasets.cluttered_digits import cluttered_digits
+    from interpret_robust.models import build
+
+    data, model = cluttered_digits(600, 100), build("small", "average", (3, 32, 32), 10, seed=0)
+
+    def train() -> None:
+        batches = TrainingBatches(data.train, 30, 0, torch.device("cpu"), pad=0, flip=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for step in range(120):
+            images, labels = batches.batch(step)
+            eps = 4 / 255 * min(1, step / 60)
+            adversarial = PGD(eps, eps, 1)(model, images, labels, per_image_noise(step, range(30)))
+            optimizer.param_groups[0]["lr"] = 0.1 * min(step / 30, (120 - step) / 90)
+            optimizer.zero_grad()
+            F.cross_entropy(model(adversarial), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    path = shared_folder / "robust_network.safetensors"
+    with Lock(path):
+        if path.exists():
+            load_model(model, path)
+        else:
+            train()
+            save_model(model, str(path))
+    images, labels = to_device(data.test, torch.device("cpu"))
+    return model.eval(), to_pixels(images).contiguous(), labels
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(digits: "Dataset", shared_folder: Path) -> Callable[..., Path]:
     """Write the checkpoint of a small model that knows the training images of `digits` by heart."""
     import torch
     import torch.nn.functional as F
 
+    from interpret_robust.core.locks import Lock
     from interpret_robust.datasets.batches import to_device, to_pixels
     from interpret_robust.models import build, checkpoint
     from interpret_robust.models.variants import variant
     from interpret_robust.training.job import Job
     from interpret_robust.training.recipe import Recipe
 
-    @cache
-    def trained(name: str, seed: int) -> "tuple[Job, dict[str, Tensor]]":
-        job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
-        model = build("small", job.variant.head, digits.image_shape, len(digits.class_names), seed=seed)
+    def train(job: Job) -> dict[str, torch.Tensor]:
+        model = build("small", job.variant.head, digits.image_shape, len(digits.class_names), seed=job.seed)
         images, labels = to_device(digits.train, torch.device("cpu"))
         optimizer = torch.optim.Adam(model.parameters(), 0.01)
         for _ in range(job.recipe.epochs):
@@ -132,13 +176,16 @@ def make_checkpoint(digits: "Dataset") -> Callable[..., Path]:
                 module.momentum = 1 - 0.9**20
         with torch.no_grad():
             model(to_pixels(images))  # the running statistics settle as in twenty passes, which are all alike
-        return job, dict(model.state_dict())
+        return dict(model.state_dict())
 
     def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:
-        job, tensors = trained(name, seed)
+        job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
         about = {"job": job.describe(), "source": digits.name, "code": {"version": "0"}, "history": [], "metrics": {}}
-        path = folder / f"{job.name}.safetensors"
-        checkpoint.write(path, about, tensors)
-        return path
+        path = shared_folder / f"{job.name}.safetensors"
+        with Lock(path):
+            if not path.exists():
+                checkpoint.write(path, about, train(job))
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(path, folder))
 
     return make

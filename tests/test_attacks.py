@@ -4,7 +4,6 @@ import math
 import random as python_random
 from collections.abc import Callable
 from copy import deepcopy
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,6 @@ from interpret_robust.attacks.pgd import (
     per_image_noise,
 )
 from interpret_robust.core.errors import NotFiniteError, UserError
-from interpret_robust.datasets import Split
-from interpret_robust.datasets.batches import TrainingBatches, to_device, to_pixels
-from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import build
 from interpret_robust.models.classifier import NO_CLASS, predicted_classes
 
@@ -529,28 +525,12 @@ def test_settings_attack_with_the_noise_of_their_seed_and_the_images_indices() -
 # --- a foreign implementation
 
 
-@lru_cache(maxsize=1)
-def trained() -> tuple[nn.Module, Tensor, Tensor]:
-    """A small network after 120 steps of one-step adversarial training at eps 4/255, and 100 test images."""
-    data = cluttered_digits(600, 100)
-    model = build("small", "average", (3, 32, 32), 10, seed=0)
-    batches = TrainingBatches(Split(data.train.images, data.train.labels), 30, 0, CPU, pad=0, flip=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for step in range(120):
-        images, labels = batches.batch(step)
-        eps = 4 / 255 * min(1, step / 60)
-        adversarial = PGD(eps, eps, 1)(model, images, labels, per_image_noise(step, range(30)))
-        optimizer.param_groups[0]["lr"] = 0.1 * min(step / 30, (120 - step) / 90)
-        optimizer.zero_grad()
-        F.cross_entropy(model(adversarial), labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    images, labels = to_device(data.test, CPU)
-    return model.eval(), to_pixels(images).contiguous(), labels
+Trained = tuple[nn.Module, Tensor, Tensor]
 
 
-def test_robust_accuracy_agrees_with_torchattacks() -> None:
+def test_robust_accuracy_agrees_with_torchattacks(robust_network: Trained) -> None:
     torchattacks = pytest.importorskip("torchattacks")
-    model, images, labels = trained()
+    model, images, labels = robust_network
     ours = PGD(EPS, STEP, 20)(model, images, labels, noise_for(images))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -570,9 +550,9 @@ def test_robust_accuracy_agrees_with_torchattacks() -> None:
     assert paired.std() < 0.1 * margins[0].std()
 
 
-def test_without_random_start_the_images_are_those_of_torchattacks() -> None:
+def test_without_random_start_the_images_are_those_of_torchattacks(robust_network: Trained) -> None:
     torchattacks = pytest.importorskip("torchattacks")
-    model, images, labels = trained()
+    model, images, labels = robust_network
     ours = PGD(EPS, STEP, 20, random_start=False)(model, images, labels, noise_for(images))
     theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=20, random_start=False)(images, labels)
     # They average the loss and we sum it: gradients differ in their last bits, so the sign of one that is
@@ -580,9 +560,9 @@ def test_without_random_start_the_images_are_those_of_torchattacks() -> None:
     assert ((ours - theirs).abs() < 1e-6).double().mean().item() > 0.995
 
 
-def test_in_float64_every_pixel_is_that_of_torchattacks() -> None:
+def test_in_float64_every_pixel_is_that_of_torchattacks(robust_network: Trained) -> None:
     torchattacks = pytest.importorskip("torchattacks")
-    model, images, labels = InDouble(deepcopy(trained()[0])), trained()[1][:30], trained()[2][:30]
+    model, images, labels = InDouble(deepcopy(robust_network[0])), robust_network[1][:30], robust_network[2][:30]
     ours = PGD(EPS, STEP, 10, random_start=False)(model, images, labels, noise_for(images))
     theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=10, random_start=False)(images, labels)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)

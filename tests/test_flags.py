@@ -10,7 +10,7 @@ import pytest
 import torch
 from attack_files import attacked, autoattacked
 from click.testing import CliRunner
-from test_attacks import trained
+from test_attacks import Trained
 from torch import Tensor, nn
 
 from interpret_robust import analyses
@@ -356,9 +356,9 @@ class Saturated(Quantized):
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(robust_network: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of an adversarially trained network."""
-    model, data = trained()[0], cluttered_digits(600, 200)
+    model, data = robust_network[0], cluttered_digits(600, 200)
     job = Job(data, "small", variant("at"), 0, Recipe("test", epochs=1, batch_size=30, learning_rate=0.1))
     about = {"job": job.describe(), "source": data.name, "code": {"version": "0"}, "history": [], "metrics": {}}
     path = tmp_path_factory.mktemp("flags") / f"{job.name}.safetensors"

@@ -125,8 +125,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_a_small_dataset_is_read_once_and_nobody_changes_it_for_the_next_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result, opened, view = hdf5.read(write(tmp_path / "x.h5")), [], hdf5._view
-    monkeypatch.setattr(hdf5, "_view", lambda path: opened.append(path) or view(path))
+    result, opened, view = hdf5.read(write(tmp_path / "x.h5")), list[Path](), hdf5._view
+
+    def noting(path: Path) -> Any:
+        opened.append(path)
+        return view(path)
+
+    monkeypatch.setattr(hdf5, "_view", noting)
     monkeypatch.setattr(hdf5, "_SMALL_BYTES", 13 * 2)
     for name, times in (("per_image/label", 1), ("per_image/pixel", 2)):
         opened.clear()
