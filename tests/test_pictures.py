@@ -540,6 +540,32 @@ def test_options_of_a_command_become_words_of_its_dataset() -> None:
         merge(None, 3, skips_damaged=False, classes=None)
 
 
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({"a": 1}, "1 test picture, 1 class"),
+        ({"a": 2, "c": 1}, "3 test pictures, 3 classes, 1 of them without test pictures (b)"),
+    ],
+)
+def test_pictures_and_classes_are_counted_and_those_without_any_named(
+    irt: Any, tmp_path: Path, counts: dict[str, int], line: str
+) -> None:
+    fill(tmp_path / "photos", counts)
+    if len(counts) > 1:
+        (tmp_path / "photos" / "b").mkdir()
+    assert irt("data", "get", tmp_path / "photos") == (0, f"{tmp_path / 'photos'}: {line}\n", "")
+    code, out, _ = irt("data", "show", tmp_path / "photos", "--root", tmp_path)
+    count = sum(counts.values())
+    assert code == 0 and f"of photos ({count} image{'s' if count > 1 else ''}); in brackets" in out
+
+
+def test_pictures_without_masks_are_asked_for_a_folder_of_them(photos: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"photos-16 has no object masks, .*: a folder of pictures has them in masks/\.$"
+    ):
+        ir.analyze("localization", ir.load(Pool(), f"{photos}?size=16", label="pool"))
+
+
 def test_splits_of_two_sizes_are_framed_by_a_library_and_else_not_trained_on(tmp_path: Path) -> None:
     for part, height in (("train", 9), ("test", 12)):
         for place in range(4):

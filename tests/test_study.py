@@ -132,6 +132,15 @@ def test_without_a_natural_model_the_command_that_makes_one_is_told(
     )
 
 
+def test_the_command_that_makes_an_evaluator_can_be_typed_whatever_the_data_are_called(
+    models: Callable[..., list[Path]],
+) -> None:
+    subject = checkpoint.read(*models(["small at-att 3"]))
+    subject = replace(subject, about={**subject.about, "source": "a b?size=16&classes=n.json"})
+    with pytest.raises(UserError, match=r"`irt train natural --dataset 'a b\?size=16&classes=n\.json' --arch small"):
+        evaluators_of(subject, [])
+
+
 @pytest.fixture
 def folders(models: Callable[..., list[Path]], tmp_path: Path) -> Folders:
     """A working directory with two subjects and three models that can read their maps."""

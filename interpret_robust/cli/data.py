@@ -52,7 +52,15 @@ def data_get(name: str) -> None:
     dataset = load(name)
     train = f"{len(dataset.train)} train and " if dataset.is_for_training else ""
     if dataset.test.pictures is not None:
-        click.echo(f"{name}: {train}{len(dataset.test)} test pictures, {len(dataset.class_names)} classes")
+        empty_classes = sorted({*range(len(dataset.class_names))} - {*dataset.test.labels.tolist()})
+        rest = (
+            f", {len(empty_classes)} of them without test pictures ({dataset.class_names[empty_classes[0]]})"
+            if empty_classes
+            else ""
+        )
+        count, classes = len(dataset.test), len(dataset.class_names)
+        pictures = f"{count} test picture{'s' if count > 1 else ''}"
+        click.echo(f"{name}: {train}{pictures}, {classes} class{'es' if classes > 1 else ''}{rest}")
         return
     channels, height, width = dataset.image_shape
     click.echo(

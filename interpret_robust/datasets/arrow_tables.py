@@ -254,9 +254,9 @@ def _listing(files: Sequence[_File], names: Sequence[str] | None) -> LabeledPict
     pictures = _rows(files, are_masks=False)
     if not any(file.has_masks for file in files):
         return pictures, labels, None
-    if lacking := [file for file in files if not file.has_masks]:
+    if bare_files := [file for file in files if not file.has_masks]:
         raise UserError(
-            f"{lacking[0].path} has no column {MASK_COLUMN}, and other files have: give all of them or none."
+            f"{bare_files[0].path} has no column {MASK_COLUMN}, and other files have: give all of them or none."
         )
     masks = _rows(files, are_masks=True)
     check_sizes(pictures, masks, "")

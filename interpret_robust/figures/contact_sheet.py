@@ -29,8 +29,9 @@ def draw(dataset: Dataset, split: str) -> Drawing:
     masks = "" if images.masks is None else " Beside each image: the same with everything off the object dimmed."
     rest = len(all_classes) - len(classes)
     remainder = f" {rest} classes more are not drawn." if rest else ""
+    count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
     caption = (
-        f"The first {split} images of each class of {dataset.name} ({len(images)} images); in brackets how many images "
+        f"The first {split} images of each class of {dataset.name} ({count}); in brackets how many images "
         f"a class has.{remainder}{masks}"
     )
     return Drawing(figure, caption)

@@ -1,5 +1,6 @@
 """Which models read what another gives."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +72,8 @@ def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf 
     if not natural:
         raise UserError(
             f"no natural model of another seed is there to read the gradient maps of {subject.location}: "
-            f"`irt train natural --dataset {subject.source}{_of_its_kind(job)}`, or name one by --evaluator."
+            f"`irt train natural --dataset {shlex.quote(subject.source)}{_of_its_kind(job)}`, or name one by "
+            "--evaluator."
         )
     return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))
 

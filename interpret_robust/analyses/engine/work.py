@@ -85,9 +85,10 @@ class Work:
         self.recalibrate = recalibration.check_kind(recalibrate)
         self.split = dataset.split(split).draw(limit)
         if analysis.needs_masks and self.split.masks is None:
+            place = "as mask_train and mask_test" if self.split.pictures is None else "in masks/"
+            form = "a .npz" if self.split.pictures is None else "a folder of pictures"
             raise UserError(
-                f"{dataset.name} has no object masks, which {analysis.schema.name} needs: a .npz has them "
-                "as mask_train and mask_test."
+                f"{dataset.name} has no object masks, which {analysis.schema.name} needs: {form} has them {place}."
             )
         self.settings: Any = settings.resolve(subject.job)
         other_dataset = dataset.name if dataset.name != subject.job["dataset"] else ""
