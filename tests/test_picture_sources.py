@@ -75,7 +75,21 @@ def test_a_csv_of_numbers_is_for_tests_and_a_file_names_its_classes(tmp_path: Pa
     [
         ("name,kind", ["p/0.png", "1"], "begins with the columns name, kind: a first line such as file,label"),
         ("file,label", ["p/0.png", ""], "line 2: a file and a label are needed"),
-        ("file,label", ["p/77.png", "1"], "1 of 1 files are missing, the first is p/77.png"),
+        ("file,label", ["p/77.png", "1"], "1 of 1 files are missing, the first is p/77.png: paths are relative to /"),
+        ("file,label", ["p/7", "1"], "the first is p/7, where p/7.png is: write names with their ending"),
+        ("file,label", ["p\\7.png", "1"], r"the first is p.7\.png: write / in the place of \\\."),
+        ("file;label", ["p/7.png;1"], "columns file;label: put another mark between them than ';', a comma in .csv"),
+        ("file\tlabel", ["p/7.png\t1"], "put another mark between them than '..', a comma in .csv and a tab in .tsv"),
+        (
+            "file,label",
+            ["p/0.png", "['ant', 'bee']"],
+            r"line 2: the label is \['ant', 'bee'\], and a picture has one class",
+        ),
+        (
+            "file,ant,bee",
+            ["p/0.png", "1", "0"],
+            "begins with the columns file, ant, bee: a first line such as file,label",
+        ),
         ("file,label,split", ["p/0.png", "1", "tset"], "line 2: the split is 'tset'"),
         ("file,label,split", ["p/0.png", "1", "train"], "has training pictures but no test"),
         ("file,label,mask", ["p/0.png", "1", "m/9.png"], "1 of 1 masks are missing, the first is .*m/9.png"),
@@ -393,7 +407,11 @@ def test_masks_of_tars_that_do_not_fit_are_refused(masks: dict[str, bytes], sent
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"1.png": b"", "2.cls": b"1"}, "the picture 1 has no 1.cls beside it"),
+        ({"1.png": b"", "2.cls": b"1"}, r"the picture 1 has no 1\.cls beside it, the number of its class\.$"),
+        (
+            {"a/1.png": b""},
+            r"no a/1\.cls beside it, .*; where folders are classes, unpack the tar and give the folder\.$",
+        ),
         ({"1.png": b"no picture", "1.cls": b"0"}, r"1 of 1 pictures are damaged, bad.tar/1 \(no picture\)"),
         (
             {"1.png": png(PIXELS[0]), "1.cls": b"1", "3.heif.txt": b"", "2.cls": b"1"},

@@ -18,7 +18,7 @@ import numpy as np
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets.image_folder import check_masks
 from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, listings_of, split_words
-from interpret_robust.datasets.pictures import Boxes, Files, size_of
+from interpret_robust.datasets.pictures import ENDINGS, Boxes, Files, size_of
 
 CORNERS = ("x0", "y0", "x1", "y1")
 
@@ -72,9 +72,14 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _check_row(line: str, row: Row) -> None:
-    """Write the split in lower case. Raises UserError for a row without file or label, or with a strange split."""
+    """Write the split in lower case.
+
+    Raises UserError for a row without file or label, with a list of labels, or with a strange split.
+    """
     if not row["file"] or not row["label"]:
         raise UserError(f"{line}: a file and a label are needed.")
+    if row["label"].startswith(("[", "{")):
+        raise UserError(f"{line}: the label is {row['label']}, and a picture has one class: give its name or number.")
     if "split" in row:
         row["split"] = row["split"].lower()
         if not any(row["split"] in words for words in SPLITS.values()):
@@ -92,10 +97,10 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     if twice := [own_names[place] for place in places.values() if own_names.count(own_names[place]) > 1]:
         raise UserError(f"{path} has the column {twice[0]} more than once: leave one.")
     if not {"file", "label"} <= places.keys():
-        raise UserError(
-            f"{path} begins with the columns {', '.join(header) or 'of nothing'}: a first line such as file,label is "
-            "needed, and split and mask may follow."
-        )
+        needs = "a first line such as file,label is needed, and split and mask may follow"
+        if len(header) == 1 and (strange := next((mark for mark in ";\t|" if mark in header[0]), None)):
+            needs = f"put another mark between them than {strange!r}, a comma in .csv and a tab in .tsv"
+        raise UserError(f"{path} begins with the columns {', '.join(header) or 'of nothing'}: {needs}.")
     corners = [corner for corner in CORNERS if corner in places]
     if corners and (len(corners) < len(CORNERS) or "mask" in places):
         raise UserError(
@@ -107,7 +112,8 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
 def _listing(path: Path, rows: Sequence[Row]) -> LabeledPictures:
     files = Files.list(path.parent, [row["file"] for row in rows])
     if absent := files.absent_names:
-        raise UserError(f"{path}: {len(absent)} of {len(rows)} files are missing, the first is {absent[0]}.")
+        first = f"{absent[0]}{_remedy(path, absent[0])}"
+        raise UserError(f"{path}: {len(absent)} of {len(rows)} files are missing, the first is {first}.")
     labels = [row["label"] for row in rows]
     if CORNERS[0] in rows[0]:
         return files, labels, _boxes(path, rows, files)
@@ -115,6 +121,15 @@ def _listing(path: Path, rows: Sequence[Row]) -> LabeledPictures:
     if any(masks) and not all(masks):
         raise UserError(f"{path}: {masks.count('')} of {len(rows)} pictures have no mask: give all of them or none.")
     return files, labels, check_masks(files, Files.list(path.parent, masks)) if masks[0] else None
+
+
+def _remedy(path: Path, name: str) -> str:
+    """Return what may be wrong with the name of a file that is missing."""
+    if "\\" in name:
+        return ": write / in the place of \\"
+    if ending := next((ending for ending in ENDINGS if (path.parent / f"{name}{ending}").is_file()), None):
+        return f", where {name}{ending} is: write names with their ending"
+    return f": paths are relative to {path.parent}"
 
 
 def _boxes(path: Path, rows: Sequence[Row], files: Files) -> Boxes:

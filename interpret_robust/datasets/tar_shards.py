@@ -70,7 +70,10 @@ def _listing(shards: Sequence[Path]) -> LabeledPictures:
         members = _members(shard)
         for key, (offset, length) in members.pictures.items():
             if key not in members.labels:
-                raise UserError(f"{shard}: the picture {key} has no {key}.cls beside it, the number of its class.")
+                remedy = "" if members.labels else "; where folders are classes, unpack the tar and give the folder"
+                raise UserError(
+                    f"{shard}: the picture {key} has no {key}.cls beside it, the number of its class{remedy}."
+                )
             keys.append(key)
             labels.append(members.labels[key])
             places.append((number, offset, length))
