@@ -112,6 +112,9 @@ def test_a_csv_of_no_rows_and_one_that_names_a_picture_twice_are_refused(tmp_pat
     rows = [["p/0.png", "ant"], ["p/1.png", "bee"], ["p/0.png", "bee"]]
     with pytest.raises(UserError, match=r"list.csv, line 4: p/0.png is listed a second time"):
         load(str(write_list(tmp_path / "list.csv", rows, "file,label")))
+    rows[2][0] = "./p/../p/0.png"
+    with pytest.raises(UserError, match=r"list.csv, line 4: ./p/../p/0.png is listed a second time"):
+        load(str(write_list(tmp_path / "list.csv", rows, "file,label")))
     (tmp_path / "list.csv").write_text("file,label\np/0.png,ant\n", "utf-16")
     with pytest.raises(UserError, match=r"cannot be read as CSV .*: save it as comma-separated UTF-8"):
         load(str(tmp_path / "list.csv"))
@@ -735,6 +738,11 @@ def test_corruptions_with_a_label_that_no_class_has_are_refused(
     np.save(tmp_path / folder / "labels.npy", labels)
     with pytest.raises(UserError, match=sentence):
         load(f"{tmp_path / folder}:fog:3")
+
+
+def test_class_folders_beside_an_array_of_labels_are_read(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, lambda folder: np.save(folder / "labels.npy", np.arange(3)))
+    assert load(str(folder)).class_names == tuple(NAMES)
 
 
 def test_a_dataset_of_torchvision_is_read_where_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,14 +24,20 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
 """What macOS leaves beside the folder in a zip file, and disks of Synology in every folder."""
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 """What Windows leaves in folders, in lower case."""
+OTHER_NAMES = ("annotations", "labels", "segmentations")
+"""Folders beside those of pictures in datasets of detection and segmentation, in lower case; they may hold pictures."""
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
     """Return the folder of each split, by name; the folder itself is the test split where none has a name of SPLITS.
 
-    Raises UserError where there are training images alone.
+    Raises UserError where there are training images alone, and for a split that is there in capitals too.
     """
-    paths = {name.lower(): folder / name for name in _subfolders(folder)}
+    paths: dict[str, Path] = {}
+    for name in _subfolders(folder):
+        if split_word(name) and (twin := paths.get(name.lower())):
+            raise UserError(f"{folder} has both {twin.name}/ and {name}/: leave one of them.")
+        paths[name.lower()] = folder / name
     folders = {part: paths[word] for part, word in split_words(lambda word: word in paths).items()}
     if folders and "test" not in folders:
         name = folders["train"].name
@@ -127,7 +133,9 @@ def _check_splits(source: Path, path: Path, *, is_only: bool) -> None:
 
 
 def _check_pictures(path: Path) -> None:
-    """Raise UserError for a subfolder that is no class: it has files, but no picture."""
+    """Raise UserError for a subfolder that is no class: it has files, but no picture, or is called otherwise."""
+    if path.name.lower() in OTHER_NAMES:
+        raise UserError(f"{path} is no class by its name: move it elsewhere, or, if it holds masks, call it {MASKS}.")
     if not _has_pictures(path) and (file := next(_files(path), None)):
         raise UserError(
             f"{path} has files such as {Path(file).name}, but no picture, and is no class: move it elsewhere."

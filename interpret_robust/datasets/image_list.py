@@ -10,6 +10,7 @@ whole numbers from 0 on.
 """
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,11 +60,11 @@ def _rows(path: Path) -> list[Row]:
                     )
                 row = {column: "".join(cells[place : place + 1]).strip() for column, place in columns.items()}
                 _check_row(f"{path}, line {lines.line_num}", row)
-                if row["file"] in rows:
+                if (name := os.path.normpath(row["file"])) in rows:
                     raise UserError(
                         f"{path}, line {lines.line_num}: {row['file']} is listed a second time: a picture has one line."
                     )
-                rows[row["file"]] = row
+                rows[name] = row
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}): save it as {word}-separated UTF-8.") from error
     if not rows:

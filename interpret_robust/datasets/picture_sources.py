@@ -98,11 +98,11 @@ def load(reference: Reference, root: Path) -> Dataset:
 
 def _list(folder: Path) -> Listings:
     """Return what a folder holds: class folders, tables or tars."""
+    if has_classes(folder):
+        return list_folder(folder)
     if cifar_c.is_folder(folder):
         example = next(iter(cifar_c.corruptions(folder)), "brightness")
         raise UserError(f"{folder} holds corruptions: name one and its severity, such as {folder}:{example}:3.")
-    if has_classes(folder):
-        return list_folder(folder)
     for ending, list_files in FILES.items():
         if list_files != list_csv and next(folder.rglob(f"*{ending}"), None):
             return list_files(folder)
