@@ -26,12 +26,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5
-from interpret_robust.results.autoattack_tables import (
-    comparable,
-    ours_beside,
-    right_under_autoattack,
-    weaker_than_ours,
-)
+from interpret_robust.results.autoattack_tables import comparable, ours_beside, right_under_autoattack, weaker_than_ours
 from interpret_robust.results.hdf5 import Result
 
 torchattacks = pytest.importorskip("torchattacks")

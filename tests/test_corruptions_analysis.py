@@ -12,14 +12,7 @@ from make_golden import file_of
 from networks import array, pixels, settle
 
 from interpret_robust import analyses, figures
-from interpret_robust.analyses.corruptions import (
-    ANALYSIS,
-    CorruptionSettings,
-    compare,
-    group_means,
-    rows,
-    summarize,
-)
+from interpret_robust.analyses.corruptions import ANALYSIS, CorruptionSettings, compare, group_means, rows, summarize
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError

@@ -85,9 +85,7 @@ def get(name: str) -> Any:
 
 def read(path: Path) -> "Result":
     """Open a file of an analysis and of a version that are known here. Raises UserError for any other."""
-    from interpret_robust.results import (
-        hdf5,  # here, so that `irt --help` lists the analyses without numpy and HDF5
-    )
+    from interpret_robust.results import hdf5  # here, so that `irt --help` lists the analyses without numpy and HDF5
 
     result = hdf5.read(path)
     name = result.analysis

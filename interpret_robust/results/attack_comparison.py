@@ -10,13 +10,7 @@ import numpy as np
 from interpret_robust.core.statistics import holm, mcnemar
 from interpret_robust.models.variants import is_adversarial, is_brought
 from interpret_robust.results import names as labels
-from interpret_robust.results.attack_outcomes import (
-    gradients_asked,
-    headline,
-    readings,
-    right,
-    right_in_worst_case,
-)
+from interpret_robust.results.attack_outcomes import gradients_asked, headline, readings, right, right_in_worst_case
 from interpret_robust.results.attack_tables import AttackTable, Cell, attack_of, attack_tables, targets_of
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, recalibration

@@ -14,11 +14,7 @@ import numpy as np
 
 from interpret_robust.core.statistics import Interval
 from interpret_robust.results import names as labels
-from interpret_robust.results.attack_outcomes import (
-    ball,
-    headline,
-    readings,
-)
+from interpret_robust.results.attack_outcomes import ball, headline, readings
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job
 from interpret_robust.results.reported import ReportedNumber, read_reported
