@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from trainer import train
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
@@ -22,7 +23,6 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.results.schema import Schema
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe
 
 FOLDER = Path(__file__).parent / "golden"

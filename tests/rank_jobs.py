@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from trainer import train
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
@@ -31,7 +32,6 @@ from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import Logs
-from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.training.run import Run
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from trainer import train
 
 from interpret_robust.attacks.pgd import PGD, image_gradient, per_image_noise
 from interpret_robust.core.configs import as_stored
@@ -21,7 +22,6 @@ from interpret_robust.models.folded import fold
 from interpret_robust.models.shared_norm import share_batch_norm
 from interpret_robust.models.variants import Head, variant
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe, preset
 from interpret_robust.training.run import Run
 

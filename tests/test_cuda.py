@@ -8,6 +8,7 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
+from trainer import train
 
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import work as streaming
@@ -19,7 +20,7 @@ from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5
 from interpret_robust.training.accelerate import WARM_UP, RecordedStep
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import train, training
+from interpret_robust.training.loop import training
 from interpret_robust.training.recipe import PRESETS
 from interpret_robust.training.run import Run
 

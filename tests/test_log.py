@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from trainer import train
 
 from interpret_robust.core import device as devices
 from interpret_robust.core.errors import UserError
@@ -23,7 +24,6 @@ from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.log import Logs, Row, identity
-from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.training.run import Run
 

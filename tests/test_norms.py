@@ -13,6 +13,7 @@ import torch
 from networks import Array, Linear, array, pixels
 from scipy import stats
 from torch import Tensor, nn
+from trainer import train
 
 from interpret_robust import analyses, cli
 from interpret_robust.analyses import get
@@ -36,7 +37,6 @@ from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5, names
 from interpret_robust.study.report.commands import changed_settings
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import PRESETS, change
 
 SHAPE = (3, 4, 5)

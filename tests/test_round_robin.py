@@ -9,6 +9,7 @@ from threading import Event
 
 import pytest
 import torch
+from trainer import train
 
 from interpret_robust.core import round_robin
 from interpret_robust.core.errors import UserError
@@ -18,7 +19,6 @@ from interpret_robust.models import checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.study.tasks import TrainTask
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import train
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")

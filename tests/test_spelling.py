@@ -15,6 +15,7 @@ import pytest
 import torch
 from make_golden import FOLDER
 from safetensors.torch import load_file, save_file
+from trainer import train
 from words import BRITISH
 
 import interpret_robust as ir
@@ -35,7 +36,7 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.export import to_csv
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import state_of, train
+from interpret_robust.training.loop import state_of
 from interpret_robust.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from trainer import train
 
 from interpret_robust.attacks.pgd import generator_noise
 from interpret_robust.core.errors import UserError
@@ -22,7 +23,7 @@ from interpret_robust.datasets.cluttered_digits import cluttered_digits
 from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
-from interpret_robust.training.loop import check_collapse, train
+from interpret_robust.training.loop import check_collapse
 from interpret_robust.training.recipe import Recipe
 from interpret_robust.training.run import Run
 

@@ -15,9 +15,8 @@ from interpret_robust.core import progress, provenance, ranks
 from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import remove_leftovers
-from interpret_robust.core.interruption import Stopped, stop_requests
+from interpret_robust.core.interruption import Stopped
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.round_robin import to_end
 from interpret_robust.models import checkpoint
 from interpret_robust.training.job import Job, drop_name
 from interpret_robust.training.log import NO_LOGS, Logs, Write, log_of, open_logs
@@ -33,48 +32,6 @@ COLLAPSED_SHARE = 0.95
 COLLAPSED_EPOCHS = 2
 
 
-@devices.exact()
-def train(
-    job: Job,
-    folder: Path,
-    *,
-    source: str,
-    device: torch.device,
-    deadline: float = math.inf,
-    overwrite: bool = False,
-    save_every: float = SAVE_EVERY,
-    logs: Logs = NO_LOGS,
-) -> Path:
-    """Train a job to its end and write its checkpoint, going on from where an earlier run stopped.
-
-    Args:
-        job: what to train. A finished checkpoint of an equal job is left as it is.
-        folder: where `NAME.safetensors` goes; `NAME.state.safetensors` holds an unfinished run.
-        source: the dataset's name or path, noted so that an analysis can find it again.
-        device: where to compute.
-        deadline: value of `time.monotonic()` after which to save and stop.
-        overwrite: train anew and replace a checkpoint, or an unfinished run of another job, with this name.
-        save_every: seconds between saves.
-        logs: which logs to keep while it trains.
-
-    Returns the checkpoint's path. Raises Stopped at the deadline or on SIGINT or SIGTERM, and UserError
-    where the name is taken by another job or the model collapsed.
-    """
-    with stop_requests() as stop:
-        steps = training(
-            job,
-            folder,
-            source=source,
-            device=device,
-            stop=stop,
-            deadline=deadline,
-            overwrite=overwrite,
-            save_every=save_every,
-            logs=logs,
-        )
-        return to_end(steps)[0]
-
-
 def training(
     job: Job,
     folder: Path,
@@ -88,11 +45,23 @@ def training(
     position: int | None = None,
     logs: Logs = NO_LOGS,
 ) -> Generator[None, None, tuple[Path, bool]]:
-    """Train as `train` does, one step each time it is asked for one, until `stop` is set.
+    """Train a job to its end, one step each time it is asked for one, going on from where an earlier run stopped.
 
-    `position` is the line of its bar.
+    Args:
+        job: what to train. A finished checkpoint of an equal job is left as it is.
+        folder: where `NAME.safetensors` goes; `NAME.state.safetensors` holds an unfinished run.
+        source: the dataset's name or path, noted so that an analysis can find it again.
+        device: where to compute.
+        stop: set where it shall save and stop, as by SIGINT.
+        deadline: value of `time.monotonic()` after which to save and stop.
+        overwrite: train anew and replace a checkpoint, or an unfinished run of another job, with this name.
+        save_every: seconds between saves.
+        position: the line of its bar.
+        logs: which logs to keep while it trains.
 
-    Returns the path and whether the model was trained now: another process may have made it in the meantime.
+    Returns the checkpoint's path, and whether the model was trained now: another process may have made it in the
+    meantime. Raises Stopped where it is stopped, and UserError where the name is taken by another job or the model
+    collapsed.
     """
     path = folder / f"{job.name}.safetensors"
     lock = Lock(path)
