@@ -219,7 +219,7 @@ card_options = options(
     click.option(
         "--normalize",
         metavar="HOW",
-        help="Normalization: imagenet, inception (0.5), clip, cifar10, none, mean,std.",
+        help="Normalization: imagenet, inception (0.5), clip, a dataset's such as cifar10, bytes, none, mean,std.",
     ),
     click.option("--resize", type=COUNT, metavar="N", help="Resize images to NxN before the network."),
     click.option(

@@ -13,14 +13,19 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 STATISTICS: dict[str, Statistics] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
     "inception": ((0.5,), (0.5,)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "bytes": ((0.0,), (1 / 255,)),
     "none": ((0.0,), (1.0,)),
 }
 """Means and deviations of pixels in [0, 1], by channel, that networks are trained with.
 
 `imagenet` are torchvision's; `inception` takes pixels to [-1, 1], as most vision transformers of timm have it; `clip`
-are OpenAI's.
+are OpenAI's; `bytes` takes pixels to 0 to 255. Those of datasets are what most programs for them have.
 """
 
 

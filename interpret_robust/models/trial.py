@@ -34,6 +34,8 @@ MANY_SKIPPED = 3
 NORMALIZATION_IMAGES = 100
 """Images on which a model's normalization is tried out, of at most SMALL pixels; of larger ones a third."""
 
+MOST_NAMES = 3
+"""Normalizations that a sentence names, the most accurate ones."""
 
 BATCH_SIZE = 25
 """Images that are asked at once there."""
@@ -215,7 +217,8 @@ def _of_normalization(
         better = {name: float(other.mean()) for name, other in other_rights.items() if is_better(other)}
         if better:
             listing = ", ".join(
-                f"{better[name]:.0%} with {name}" for name in sorted(better, key=better.__getitem__)[::-1]
+                f"{better[name]:.0%} with {name}"
+                for name in sorted(better, key=better.__getitem__)[: -MOST_NAMES - 1 : -1]
             )
             remedy = "give --normalize as the network was trained."
             return accuracy, count, f"{summary} with --normalize {normalize}, and on {listing}: {remedy}"
