@@ -1,13 +1,17 @@
 """`irt figure -o`: one picture, in a format and a width of the user's choice."""
 
 import json
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import make_golden
 import matplotlib as mpl
 import numpy as np
 import pytest
 from click import ClickException
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from interpret_robust import analyses, cli, figures
@@ -36,6 +40,57 @@ def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Pat
     sizes = [text.get_fontsize() for axes in drawn.axes for text in axes.get_xticklabels()]
     assert min(sizes) >= mpl.rcParamsDefault["font.size"] * 0.6
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["rank.json", "rank.png"]
+
+
+PANELS = [(name, panel) for name in figures.names() for panel in figures.plots(name)]
+
+
+@pytest.mark.parametrize("inches", [3.3, 6.75])
+@pytest.mark.parametrize(("name", "panel"), PANELS)
+def test_text_is_neither_cut_nor_over_other_text(name: str, panel: str, inches: float) -> None:
+    """All text of a figure of one column and of two lies in the figure, and apart; numbers of one axis too."""
+    results = [analyses.read(make_golden.file_of(analyses.get(name).schema))]
+    with style.wide(inches):
+        drawn = drawing.compose(name, results, panel).figure
+    drawn.draw_without_rendering()
+    unseen = unseen_texts(drawn)
+    texts = [text for text in drawn.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text not in unseen]
+    assert len(boxes) > 3
+    page = drawn.bbox
+    cut = [text for text, box in boxes if min(box.x0, box.y0, page.x1 - box.x1, page.y1 - box.y1) < -1]
+    assert cut == []
+    overlap = [
+        (first, second)
+        for (first, one), (second, other) in combinations(boxes, 2)
+        if min(one.x1, other.x1) - max(one.x0, other.x0) > 1 and min(one.y1, other.y1) - max(one.y0, other.y0) > 1
+    ]
+    assert overlap == []
+
+
+def test_the_caption_says_where_the_panels_of_a_narrow_picture_stand(tmp_path: Path) -> None:
+    captions = []
+    for inches in (3.3, 6.75):
+        figure("attention-rank", RANK, "--panel", "correlations", "-o", tmp_path / "a.png", "--width", inches)
+        captions.append(json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["caption"])
+        with style.wide(inches):
+            first, second = drawing.compose("attention-rank", [hdf5.read(RANK)], "correlations").figure.axes
+        assert (first.get_position().y0 > second.get_position().y1) == (inches < 4)
+    assert captions[1].replace("Left", "Above").replace("Right", "Below") == captions[0] != captions[1]
+
+
+def unseen_texts(drawn: Figure) -> set[Any]:
+    """Texts that are never drawn: of hidden panels, and the numbers of an axis that lie beyond its ends."""
+    unseen: set[Any] = set()
+    for axes in drawn.axes:
+        if not axes.get_visible():
+            unseen |= set(axes.findobj(Text))
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            beyond = [tick for tick in ticks if not low <= tick.get_loc() <= high or not axes.axison]
+            unseen |= {label for tick in beyond for label in (tick.label1, tick.label2)}
+    return unseen
 
 
 def test_a_panel_is_drawn_alone_in_the_format_of_its_ending(tmp_path: Path) -> None:

@@ -8,7 +8,20 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import RC, Drawing, color, dot, marker, name_rows, new_figure, scale_log, stroke
+from interpret_robust.figures.style import (
+    NARROW,
+    RC,
+    Drawing,
+    abreast,
+    color,
+    dot,
+    marker,
+    name_rows,
+    new_figure,
+    scale_log,
+    stroke,
+    width,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label
 
@@ -43,6 +56,9 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return three rows of panels: alignment, smoothness, and the link to robustness."""
     of_models = 0.75 + 0.2 * len(results)
     heights = [of_models, of_models, max(2.2, of_models)]
+    if width() < NARROW:
+        panels = (len(_scores(results)), len(SMOOTHNESS), 2)
+        heights = [0.3 + height * count for height, count in zip(heights, panels, strict=True)]
     figure = new_figure(sum(heights))
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(3, 1, height_ratios=heights)
@@ -57,8 +73,9 @@ def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw each score of the image itself (filled) and of another image (hollow), but where it is zero by
     construction; a score that is so for all models has no panel.
     """
-    names = [name for name in ALIGNMENTS if not all(_is_zero(result, name) for result in results)]
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    names = _scores(results)
+    columns = abreast(len(names))
+    panels = figure.subplots(len(names) // columns, columns, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=True):
         for row, result in enumerate(results):
             if _is_zero(result, name):
@@ -71,6 +88,11 @@ def _draw_alignment(figure: SubFigure, results: Sequence[Result]) -> None:
     _explain(figure, {"own image": {"markerfacecolor": "0.3"}, "another image": {"markerfacecolor": "white"}})
 
 
+def _scores(results: Sequence[Result]) -> list[str]:
+    """Return the scores that are not zero by construction for all models."""
+    return [name for name in ALIGNMENTS if not all(_is_zero(result, name) for result in results)]
+
+
 def _is_zero(result: Result, name: str) -> bool:
     """Return whether a score is zero by construction: its model ignores what the score goes by."""
     _, invariances = ALIGNMENTS[name]
@@ -79,7 +101,8 @@ def _is_zero(result: Result, name: str) -> bool:
 
 def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw the confounds of every alignment score, with what white noise would have."""
-    panels = figure.subplots(1, len(SMOOTHNESS), sharey=True)
+    columns = abreast(len(SMOOTHNESS))
+    panels = figure.subplots(len(SMOOTHNESS) // columns, columns, sharey=True).ravel()
     for axes, (name, title) in zip(panels, SMOOTHNESS.items(), strict=True):
         for row, result in enumerate(results):
             dot(axes, row, result, result[f"smoothness/{name}"])
@@ -91,7 +114,10 @@ def _draw_smoothness(figure: SubFigure, results: Sequence[Result]) -> None:
 
 def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw the edge cosine of each tenth of the images by linearized robustness, and the rank correlations."""
-    curve, spearman = figure.subplots(1, 2, width_ratios=[3, 2])
+    if width() >= NARROW:
+        curve, spearman = figure.subplots(1, 2, width_ratios=[3, 2])
+    else:
+        curve, spearman = figure.subplots(2, 1)
     for row, result in enumerate(results):
         x, mean, low, high = (result[f"curve/{name}"] for name in CURVE)
         curve.plot(x, mean, marker=marker(result), markersize=3, linewidth=1, **stroke(result))

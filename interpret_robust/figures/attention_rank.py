@@ -20,9 +20,11 @@ from interpret_robust.figures.style import (
     Drawing,
     attention_bar,
     bare,
+    break_label,
     caption_end,
     color,
     legend_columns,
+    legend_lines,
     name_rows,
     new_figure,
     overlay,
@@ -111,7 +113,7 @@ def draw_correlations(results: Sequence[Result]) -> Drawing:
             axes.grid(visible=False, axis="y")
             axes.set_xlim(-1.02, 1.02)
         name_rows(spread, results)
-        spread.set_xlabel("Spearman of weight and robustness, per image")
+        spread.set_xlabel(break_label("Spearman of weight and robustness, per image"))
         controls.set_xlabel("its mean, and that of the controls")
         handles = [
             Line2D([], [], color="0.3", marker=shape, markersize=3.5, linestyle="none", label=text)
@@ -174,7 +176,9 @@ def draw_outcomes(results: Sequence[Result]) -> Drawing:
     """Return a small panel a model: its curve where the attack failed and where it succeeded."""
     columns = min(int(width() / PANEL), len(results))
     rows = -(-len(results) // columns)
-    figure = new_figure(0.4 + OUTCOME_ROW * rows)
+    names = [*(text for text, _ in OUTCOMES.values()), "uniform"]
+    entries = legend_columns(names, width() + 0.6)
+    figure = new_figure(0.4 + OUTCOME_ROW * rows + legend_lines(names, entries))
     with mpl.rc_context(RC):
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, result in zip(grid.flat, results, strict=False):
@@ -183,9 +187,8 @@ def draw_outcomes(results: Sequence[Result]) -> Drawing:
         for axes in grid.flat[len(results) :]:
             axes.set_visible(False)
         handles = [Line2D([], [], color="0.3", linestyle=dash, label=text) for text, dash in OUTCOMES.values()]
-        handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=0.8, label="uniform"))
-        columns = legend_columns([str(handle.get_label()) for handle in handles], width() + 0.6)
-        figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=7)
+        handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=0.8, label=names[-1]))
+        figure.legend(handles=handles, loc="outside upper center", ncols=entries, fontsize=7)
         figure.supxlabel("robustness rank (0 = most robust)", fontsize=8)
         figure.supylabel("weight", fontsize=8)
     return Drawing(figure, f"{_subject(results)} {OUTCOMES_CAPTION}", _numbers(results, OUTCOME_DATASETS))

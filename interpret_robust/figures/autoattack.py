@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, break_label, dot, name_rows, new_figure, set_title
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import ball, label, places
 
@@ -25,8 +25,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         name_rows(axes, results)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(-2, 102)
-        axes.set_xlabel("accuracy, % (hollow: natural images; filled: AutoAttack)")
-        figure.suptitle(_title(results))
+        axes.set_xlabel(break_label("accuracy, % (hollow: natural images; filled: AutoAttack)"))
+        set_title(figure, _title(results))
     attacks = ", ".join(places(results[0], "attack"))
     caption = f"{_title(results)} ({attacks}). Bars are Wilson 95 % intervals over images."
     return Drawing(figure, caption, numbers)

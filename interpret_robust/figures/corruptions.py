@@ -16,10 +16,8 @@ from interpret_robust.results.names import label, places
 READS = "corruptions/1"
 
 ABREAST = max(map(len, GROUPS.values()))
-ROW_HEIGHT = 1.15
-"""Inches."""
-
-IMAGES_ABREAST = 8
+ROW_HEIGHT, PANEL, PICTURE = 1.15, 1.45, 0.84
+"""Inches: of a row of panels, and the width that a panel and an example image need."""
 
 DATASETS = (
     "accuracy/natural",
@@ -38,10 +36,16 @@ def draw(results: Sequence[Result]) -> Drawing:
     groups = {name: members for name, members in groups.items() if members}
     names = [label(result) for result in results]
     columns = legend_columns(names, width())
-    figure = new_figure(0.4 + 0.14 * -(-len(names) // columns) + ROW_HEIGHT * len(groups))
+    abreast = min(ABREAST, int(width() / PANEL))
+    rows = [
+        (name, members[place : place + abreast])
+        for name, members in groups.items()
+        for place in range(0, len(members), abreast)
+    ]
+    figure = new_figure(0.4 + 0.14 * -(-len(names) // columns) + ROW_HEIGHT * len(rows))
     with mpl.rc_context(RC):
-        grid = figure.subplots(len(groups), ABREAST, squeeze=False, sharex=True, sharey=True)
-        for (name, members), panels in zip(groups.items(), grid, strict=True):
+        grid = figure.subplots(len(rows), abreast, squeeze=False, sharex=True, sharey=True)
+        for (name, members), panels in zip(rows, grid, strict=True):
             for axes, corruption in zip(panels, members, strict=False):
                 axes.set_title(_title(corruption))
                 for result in results:
@@ -74,12 +78,13 @@ def draw_examples(results: Sequence[Result]) -> Drawing:
     pictures = {"natural": result["examples/natural"]} | dict(
         zip(places(result, "corruption"), result["examples/corrupted"], strict=True)
     )
-    rows = -(-len(pictures) // IMAGES_ABREAST)
-    figure = new_figure((0.2 + width() / IMAGES_ABREAST) * rows)
+    abreast = int(width() / PICTURE)
+    rows = -(-len(pictures) // abreast)
+    figure = new_figure((0.2 + width() / abreast) * rows)
     with mpl.rc_context(RC):
         layout: Any = figure.get_layout_engine()
         layout.set(w_pad=0.01, h_pad=0.02, wspace=0.02, hspace=0.02)
-        grid = figure.subplots(rows, IMAGES_ABREAST, squeeze=False)
+        grid = figure.subplots(rows, abreast, squeeze=False)
         for axes in grid.flat:
             bare(axes)
         for axes, (name, picture) in zip(grid.flat, pictures.items(), strict=False):

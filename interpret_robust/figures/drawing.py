@@ -1,12 +1,15 @@
 """From analysis files to a picture on disk, without a model and without torch."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
+
+from PIL import Image
 
 from interpret_robust import figures
 from interpret_robust.core.configs import config_sha256, differences
@@ -124,6 +127,12 @@ def draw_to(
     style.write(drawing, [path], style.inputs(results), metadata.version("interpret-robust"))
 
 
+def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
+    """Return the first panel of a figure as pixels, laid out for a width in inches, from files that can share it."""
+    with style.wide(width):
+        return style.pixels(compose(figure, _in_order(results)))
+
+
 def _in_order(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
     """Return results in the paper's order. Raises UserError where two show one model."""
     in_paper_order = sorted(results, key=labels.order)
@@ -193,4 +202,7 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
     if any(result.doubts for result in results):
         style.mark_doubtful(drawing.figure)
-    return replace(drawing, caption=" ".join(filter(None, [drawing.caption, sentence, labels.remarks(results)])))
+    caption = " ".join(filter(None, [drawing.caption, sentence, labels.remarks(results)]))
+    if style.width() < style.NARROW:
+        caption = re.sub(r"\bRight\b", "Below", re.sub(r"\bLeft\b", "Above", caption))
+    return replace(drawing, caption=caption)

@@ -11,6 +11,7 @@ from matplotlib.figure import SubFigure
 
 from interpret_robust.figures.style import (
     CHANCE,
+    NARROW,
     RC,
     Drawing,
     chance,
@@ -24,9 +25,8 @@ from interpret_robust.results.names import ball, label, places
 
 READS = "feature-deletion/1"
 
-COLUMNS = 5
-PANEL_HEIGHT, LEGEND_HEIGHT = 1.25, 0.35
-"""Inches."""
+PANEL, PANEL_HEIGHT, LEGEND_HEIGHT = 1.3, 1.25, 0.35
+"""Inches: the width that a panel needs, its height, and that of the legend."""
 
 # Paul Tol's bright colors, since Okabe and Ito's stand for the variants; an order and its reverse share one.
 ORDER_STYLES: dict[str, dict[str, str]] = {
@@ -44,24 +44,27 @@ def draw(results: Sequence[Result]) -> Drawing:
 
     Below, what removal in one order costs beyond another.
     """
-    bands = math.ceil(len(results) / COLUMNS)
+    abreast = int(width() / PANEL)
+    bands = math.ceil(len(results) / abreast)
     upper_height = LEGEND_HEIGHT + 2 * PANEL_HEIGHT * bands
-    lower_height = 1.1 + max(0.2, 0.07 * len(results)) * len(places(results[0], "contrast"))
+    if width() < NARROW:
+        upper_height += 0.5  # for a legend of more lines
+    of_contrasts = max(0.2, 0.07 * len(results)) * len(places(results[0], "contrast"))
+    lower_height = 1.1 + of_contrasts if width() >= NARROW else 2 * (0.7 + of_contrasts) + 0.3
     figure = new_figure(upper_height + lower_height)
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, lower_height])
         upper, lower = parts
-        _draw_curves(upper, results, bands)
+        _draw_curves(upper, results, bands, min(abreast, len(results)))
         _draw_costs(lower, results)
     numbers = {label(result): _numbers(result) for result in results}
     return Drawing(figure, _caption(results), numbers)
 
 
-def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int) -> None:
-    columns = min(COLUMNS, len(results))
+def _draw_curves(figure: SubFigure, results: Sequence[Result], bands: int, columns: int) -> None:
     grid = figure.subplots(2 * bands, columns, squeeze=False, sharex=True, sharey=True)
     for number, result in enumerate(results):
-        band, column = divmod(number, COLUMNS)
+        band, column = divmod(number, columns)
         for row, condition in enumerate(places(result, "condition")):
             axes = grid[2 * band + row, column]
             _draw_orders(axes, result, row)

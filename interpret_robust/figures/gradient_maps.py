@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.figures.style import RC, Drawing, bare, new_figure
+from interpret_robust.figures.style import RC, Drawing, bare, new_figure, width
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import VIEWS, job, label
 
 READS = "gradient-maps/2"
 
 COLUMNS = 10
-ROW_HEIGHT = 0.6
-"""Inches."""
+ROW_HEIGHT, NAMES, COLUMN = 0.6, 0.75, 0.58
+"""Inches: of a row, of the models' names, and what an image needs beside the others."""
 
 
 def draw(results: Sequence[Result]) -> Drawing:
@@ -40,7 +40,7 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _grid(figure: Figure, rows: int) -> list[list[Axes]]:
-    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    grid = figure.subplots(rows, min(COLUMNS, int((width() - NAMES) / COLUMN)), squeeze=False)
     for axes in grid.flat:
         bare(axes)
     panels: list[list[Axes]] = grid.tolist()

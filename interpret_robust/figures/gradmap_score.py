@@ -8,7 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.figures.style import CHANCE, RC, Drawing, chance, color, marker, new_figure
+from interpret_robust.figures.style import (
+    CHANCE,
+    NARROW,
+    RC,
+    Drawing,
+    chance,
+    color,
+    legend_columns,
+    legend_lines,
+    marker,
+    new_figure,
+    width,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, short_name
 
@@ -40,7 +52,11 @@ def draw(results: Sequence[Result]) -> Drawing:
     evaluators = [_by_evaluator(name, results[0]) for name in _anchors(results)]
     groups = [*evaluators, *(_by_control(name) for name in CONTROLS)]
     step = len(results) + GAP
-    figure = new_figure(1.1 + LINE_HEIGHT * step * len(groups))
+    handles = _legend(results)
+    names = [str(handle.get_label()) for handle in handles]
+    columns = 4 if width() >= NARROW else legend_columns(names, width())
+    lines = 0.0 if width() >= NARROW else 0.2 + legend_lines(names, columns)
+    figure = new_figure(1.1 + LINE_HEIGHT * step * len(groups) + lines)
     with mpl.rc_context(RC):
         panels = figure.subplots(1, len(PANELS), sharey=True, sharex=True)
         for axes, (rule, title) in zip(panels, PANELS.items(), strict=True):
@@ -50,11 +66,16 @@ def draw(results: Sequence[Result]) -> Drawing:
             axes.axvline(chance(results[0])[0], **CHANCE)
             axes.axhline(len(evaluators) * step - GAP / 2 - 0.5, color="0.6", linewidth=0.8)
             axes.grid(visible=False, axis="y")
-            axes.set(title=title, xlabel="read as the true class, %")
+            if width() >= NARROW:
+                axes.set(title=title, xlabel="read as the true class, %")
+            else:
+                axes.set_title(title.replace("to 3 ", "to 3\n"))
         middle = (len(results) - 1) / 2
         panels[0].set_yticks([number * step + middle for number in range(len(groups))], [name for name, _ in groups])
         panels[0].set_ylim(len(groups) * step - GAP / 2 - 0.5, -GAP / 2 - 0.5)
-        figure.legend(handles=_legend(results), loc="outside upper center", ncols=4)
+        if width() < NARROW:
+            figure.supxlabel("read as the true class, %", fontsize=RC["font.size"])
+        figure.legend(handles=handles, loc="outside upper center", ncols=columns)
     return Drawing(figure, _caption(results), {label(result): _numbers(result) for result in results})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.figures.style import NARROW, RC, Drawing, abreast, dot, name_rows, new_figure, width
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label
 
@@ -41,6 +41,9 @@ def draw(results: Sequence[Result]) -> Drawing:
     patterns = bool(np.isfinite(results[0]["pattern/chance"]))
     rows = 0.2 * len(results)
     heights = [OBJECT_HEIGHT + rows] + patterns * [PATTERN_HEIGHT + rows]
+    if width() < NARROW:
+        counts = (len(PANELS), len(PATTERN_PANELS))
+        heights = [0.2 + count * height for count, height in zip(counts, heights, strict=False)]
     figure = new_figure(sum(heights))
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
@@ -54,7 +57,8 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw a panel for each map and statistic, with the object's area and the center prior as lines."""
-    panels = figure.subplots(1, len(PANELS), sharey=True)
+    columns = abreast(len(PANELS))
+    panels = figure.subplots(len(PANELS) // columns, columns, sharey=True).ravel()
     for axes, (title, name, center, index) in zip(panels, PANELS, strict=True):
         for row, result in enumerate(results):
             dot(axes, row, result, 100 * result[name][index])
@@ -67,12 +71,13 @@ def _draw_object(figure: SubFigure, results: Sequence[Result]) -> None:
         Line2D([], [], color="0.3", linestyle="--", linewidth=0.9, label="the object's area"),
         Line2D([], [], color="0.3", linestyle=":", linewidth=0.9, label="a map that knows only the center"),
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    figure.legend(handles=handles, loc="outside upper right", ncols=abreast(2))
 
 
 def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
     """Draw what the gradient and the decision have to do with the planted patterns (filled), with controls (hollow)."""
-    panels = figure.subplots(1, len(PATTERN_PANELS), sharey=True)
+    columns = abreast(len(PATTERN_PANELS))
+    panels = figure.subplots(len(PATTERN_PANELS) // columns, columns, sharey=True).ravel()
     for axes, (title, name, control, text) in zip(panels, PATTERN_PANELS, strict=True):
         for row, result in enumerate(results):
             dot(axes, row, result, 100 * result[control], hollow=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, abreast, break_label, dot, name_rows, new_figure
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label, radius
 
@@ -15,9 +15,10 @@ DATASETS = ("mean/sensitivity", "mean/unforetold", "mean/unforetold_shuffled", "
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return a row a model: sensitivity on the left, what is not predicted on the right, by shuffled maps hollow."""
-    figure = new_figure(1.1 + 0.3 * len(results))
+    columns = abreast(2)
+    figure = new_figure((1.1 + 0.3 * len(results)) * (2 // columns))
     with mpl.rc_context(RC):
-        shift, unforetold = figure.subplots(1, 2, sharey=True)
+        shift, unforetold = figure.subplots(2 // columns, columns, sharey=True)
         for row, result in enumerate(results):
             dot(shift, row, result, result["mean/sensitivity"])
             dot(unforetold, row - 0.12, result, 100 * result["mean/unforetold"])
@@ -26,7 +27,7 @@ def draw(results: Sequence[Result]) -> Drawing:
         for axes in (shift, unforetold):
             axes.grid(visible=False, axis="y")
         shift.set_xlim(left=0)
-        shift.set_xlabel("sensitivity: largest change of a map over its norm")
+        shift.set_xlabel(break_label("sensitivity: largest change of a map over its norm"))
         unforetold.set_xlabel("change of the loss not predicted, %\n(hollow: by maps with shuffled pixels)")
     numbers = {label(result): {name: result[name].tolist() for name in DATASETS} for result in results}
     return Drawing(figure, _caption(results), numbers)

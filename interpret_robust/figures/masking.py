@@ -8,7 +8,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from interpret_robust.figures.style import RC, Drawing, color, marker, name_rows, new_figure, stroke
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    abreast,
+    color,
+    legend_columns,
+    legend_lines,
+    marker,
+    name_rows,
+    new_figure,
+    set_title,
+    stroke,
+    width,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import NORMS, ball, growing_radii, job, label, norm
 
@@ -23,6 +36,9 @@ MARKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """By statistic what each mark stands for, from the top of a model's row to its bottom."""
 
+CURVES = 2.0
+"""Inches of the panel of curves where it stands above the other."""
+
 OFFSETS = np.linspace(-0.3, 0.3, len(MARKS))
 """Of the marks, in rows."""
 
@@ -33,9 +49,14 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return two panels: left, a line of accuracy against radius for each model; right, a row for each with a mark
     for each attack at eps.
     """
-    figure = new_figure(max(2.4, 1.0 + 0.42 * len(results)))
+    columns = abreast(2)
+    names = [name for name, _ in MARKS.values()]
+    entries = len(names) if columns == 2 else legend_columns(names, width())
+    height = max(2.4, 1.0 + 0.42 * len(results))
+    figure = new_figure(height + (2 - columns) * CURVES + legend_lines(names, entries))
     with mpl.rc_context(RC):
-        left, right = figure.subplots(1, 2)
+        heights = [1] if columns == 2 else [CURVES, height]
+        left, right = figure.subplots(2 // columns, columns, height_ratios=heights)
         _draw_radii(left, results)
         for row, result in enumerate(results):
             _draw_row(right, row, result)
@@ -43,8 +64,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         right.grid(visible=False, axis="y")
         right.set(xlim=(-3, 103), xlabel=f"accuracy at {growing_radii(results[0])[0]}, %")
         handles = [Line2D([], [], color="0.3", linestyle="none", label=name, **mark) for name, mark in MARKS.values()]
-        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), handletextpad=0, columnspacing=1)
-        figure.suptitle(_title(results))
+        figure.legend(handles=handles, loc="outside lower right", ncols=entries, handletextpad=0, columnspacing=1)
+        set_title(figure, _title(results))
     numbers = {label(result): _accuracies(result) | {"radii": growing_radii(result)} for result in results}
     return Drawing(figure, _caption(results), numbers)
 

@@ -1,12 +1,23 @@
 """Accuracy against the share of pixels deleted or inserted in each order, and by how much maps beat their controls."""
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import SubFigure
 
-from interpret_robust.figures.style import CHANCE, RC, Drawing, chance, draw_differences, new_figure
+from interpret_robust.figures.style import (
+    CHANCE,
+    NARROW,
+    RC,
+    Drawing,
+    chance,
+    draw_differences,
+    legend_columns,
+    new_figure,
+    width,
+)
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import label, places
 
@@ -30,7 +41,8 @@ DATASETS = ("curve/accuracy", "area/accuracy", "advantage/accuracy")
 def draw(results: Sequence[Result]) -> Drawing:
     """Return the curves, a row a model and a column a rule. Below, how much better maps are than their controls."""
     upper_height = LEGEND_HEIGHT + PANEL_HEIGHT * len(results)
-    lower_height = 1.0 + max(0.25, 0.08 * len(results)) * len(places(results[0], "rule"))
+    of_rules = max(0.25, 0.08 * len(results)) * len(places(results[0], "rule"))
+    lower_height = 1.0 + of_rules if width() >= NARROW else 2 * (0.7 + of_rules) + 0.3
     figure = new_figure(upper_height + lower_height)
     with mpl.rc_context(RC):
         parts: Any = figure.subfigures(2, 1, height_ratios=[upper_height, lower_height])
@@ -57,11 +69,12 @@ def _draw_curves(figure: SubFigure, results: Sequence[Result]) -> None:
             axes.axhline(level, label=text, **CHANCE)
         panels[0].set_ylabel(label(result).replace(", ", "\n") + "\n% right")
     for axes, name in zip(grid[0], rules, strict=True):
-        axes.set_title(name)
+        axes.set_title(name if width() >= NARROW else fill(name, 10))
     grid[0, 0].set(ylim=(0, 102), xlim=(0, 100), xticks=(0, 50, 100))
     figure.supxlabel("% of pixels deleted (in insertion: inserted)", fontsize=8)
     handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), title="order of pixels")
+    columns = legend_columns(names, width())
+    figure.legend(handles, names, loc="outside upper center", ncols=columns, title="order of pixels")
 
 
 def _draw_advantages(figure: SubFigure, results: Sequence[Result]) -> None:

@@ -7,15 +7,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure, stroke
+from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure, stroke, width
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label, places
 
 READS = "randomization/2"
 
-COLUMNS = 4
-PANEL_HEIGHT = 2.0
-"""Inches."""
+PANEL, PANEL_HEIGHT = 1.6, 2.0
+"""Inches: the width that a panel needs, and its height."""
 
 MOST_NAMES = 12
 """Stages that can be named under a panel."""
@@ -35,10 +34,11 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return a panel a score that the data allow: each model's means by stage, and the range of random networks."""
     finite = np.isfinite(results[0]["cascade/mean"][:, 0, 0])
     scores = {score: number for number, score in enumerate(places(results[0], "score")) if finite[number]}
-    bands = -(-(len(scores) + 1) // COLUMNS)
+    columns = int(width() / PANEL)
+    bands = -(-(len(scores) + 1) // columns)
     figure = new_figure(PANEL_HEIGHT * bands)
     with mpl.rc_context(RC):
-        *panels, legend = figure.subplots(bands, COLUMNS, squeeze=False).flat[: len(scores) + 1]
+        *panels, legend = figure.subplots(bands, columns, squeeze=False).flat[: len(scores) + 1]
         for axes, (score, number) in zip(panels, scores.items(), strict=True):
             axes.set_title(TITLES[score])
             _draw_panel(axes, results, number)

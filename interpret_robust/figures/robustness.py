@@ -8,7 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from interpret_robust.core.statistics import Interval
-from interpret_robust.figures.style import RC, Drawing, color, marker, name_rows, new_figure
+from interpret_robust.figures.style import (
+    RC,
+    Drawing,
+    color,
+    legend_columns,
+    legend_lines,
+    marker,
+    name_rows,
+    new_figure,
+    set_title,
+    width,
+)
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
 from interpret_robust.results.hdf5 import Result
@@ -36,7 +47,6 @@ MARKS = {
 
 def draw(results: Sequence[Result]) -> Drawing:
     """Return a row a model, a mark a condition: see MARKS."""
-    figure = new_figure(1.1 + 0.27 * len(results))
     tables = {result.path: table for table in attack_tables(results) for result in table.files}
     accuracies = [_accuracies(result, tables[result.path]) for result in results]
     reading = headline(results[0])
@@ -47,6 +57,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         "worst case": "worst case, white-box",
     }
     marks = [name for name in MARKS if any(name in intervals for intervals in accuracies)]
+    columns = legend_columns([texts[name] for name in marks], width())
+    figure = new_figure(1.1 + 0.27 * len(results) + legend_lines(marks, columns))
     with mpl.rc_context(RC):
         axes = figure.subplots()
         for row, (result, intervals) in enumerate(zip(results, accuracies, strict=True)):
@@ -57,8 +69,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         axes.set_xlim(-2, 102)
         axes.set_xlabel("accuracy, %")
         handles = [Line2D([], [], **_style(name, "o", "0.3"), label=texts[name]) for name in marks]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-        figure.suptitle(_title(results))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        set_title(figure, _title(results))
     numbers = {
         label(result): {texts[name]: list(interval) for name, interval in intervals.items()}
         for result, intervals in zip(results, accuracies, strict=True)

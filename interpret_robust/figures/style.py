@@ -4,6 +4,7 @@ A picture is saved as PNG and, where asked for, as PDF, with a JSON caption besi
 numbers it shows, and the rule by which images were chosen. Equal inputs give equal bytes.
 """
 
+import io
 import json
 import math
 import zlib
@@ -25,6 +26,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.cells import cell_means
@@ -124,9 +126,43 @@ def width() -> float:
     return min(WIDTH, _width.get())
 
 
+NARROW = 4.5
+"""Inches: below this width panels stand one below the other."""
+
+TITLE = 42
+"""Characters of a title that fit over a narrow figure."""
+
+
+def abreast(panels: int) -> int:
+    """Return how many of some panels that share a row of a wide figure stand abreast: one where it is narrow."""
+    return panels if width() >= NARROW else 1
+
+
 def legend_columns(names: Sequence[str], inches: float) -> int:
     """Return how many entries of a legend fit abreast into a width."""
     return max(1, min(len(names), int(inches / (0.42 + 0.057 * max(map(len, names))))))
+
+
+def legend_lines(names: Sequence[str], columns: int) -> float:
+    """Return the inches that a legend of so many columns needs beyond its first line.
+
+    Where the figure is wide it has all its entries abreast.
+    """
+    return 0.17 * (-(-len(names) // columns) - 1)
+
+
+def break_label(text: str) -> str:
+    """Return the label of an axis in two lines where the figure is narrow: broken at a bracket, colon or comma."""
+    if width() >= NARROW:
+        return text
+    gap = next(gap for gap in (" (", ": ", ", ") if gap in text)
+    return text.replace(gap, gap.replace(" ", "\n"), 1)
+
+
+def set_title(figure: Figure, text: str) -> None:
+    """Write a title over a figure; over a narrow one its last part stands in a line of its own."""
+    head, _, tail = text.rpartition(", ")
+    figure.suptitle(text if width() >= NARROW or len(text) < TITLE else f"{head},\n{tail}")
 
 
 def new_figure(height: float) -> Figure:
@@ -232,7 +268,8 @@ def draw_differences(
         panels: by title, of each model its value, low and high for each group (groups, 3), as shares.
         unit: what stands under each panel.
     """
-    grid = figure.subplots(1, len(panels), sharex=True, sharey=True)
+    columns = abreast(len(panels))
+    grid = figure.subplots(len(panels) // columns, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (title, values_by_model) in zip(grid, panels.items(), strict=True):
         for number, (result, values) in enumerate(zip(results, values_by_model, strict=True)):
             value, low, high = (100 * values).T
@@ -248,7 +285,7 @@ def draw_differences(
                 label=label(result),
             )
         axes.axvline(0, color="0.5", linestyle="--", linewidth=0.8)
-        axes.set(title=title, xlabel=unit)
+        axes.set(title=title, xlabel=break_label(unit))
         axes.grid(visible=False, axis="y")
     grid[0].set_yticks(range(len(groups)), groups)
     grid[0].set_ylim(len(groups) - 0.4, -0.6)
@@ -418,6 +455,14 @@ def _lay_out(figure: Figure) -> None:
         engine.execute(figure)
         figure.dpi = dpi
         figure.set_layout_engine(None)
+
+
+def pixels(drawing: Drawing) -> Image.Image:
+    """Return a drawing as the pixels that its PNG would have."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(RC):
+        drawing.figure.savefig(buffer, format="png", **FORMATS[".png"])
+    return Image.open(buffer)
 
 
 def enlarge(figure: Figure, factor: float) -> None:

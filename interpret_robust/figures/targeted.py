@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from interpret_robust.figures.style import RC, Drawing, dot, name_rows, new_figure
+from interpret_robust.figures.style import RC, Drawing, break_label, dot, name_rows, new_figure, set_title
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import attack, label
 
@@ -24,8 +24,8 @@ def draw(results: Sequence[Result]) -> Drawing:
         name_rows(axes, results)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(-2, 102)
-        axes.set_xlabel("% of images (hollow: still right; filled: taken for the target)")
-        figure.suptitle(_title(results[0]))
+        axes.set_xlabel(break_label("% of images (hollow: still right; filled: taken for the target)"))
+        set_title(figure, _title(results[0]))
     caption = (
         f"{_title(results[0])}: {attack(results[0])}. Images of the target class itself are left out. Bars are Wilson "
         "95 % intervals over images."
