@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -32,7 +33,7 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
-from interpret_robust.figures import style
+from interpret_robust.figures import drawing, style
 from interpret_robust.models import checkpoint
 from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
@@ -121,7 +122,7 @@ def tiles(page: str, selector: str, height: int, width: int) -> AnyArray:
     )
 
 
-def test_the_page_holds_all_that_it_shows(page: str, folders: Folders) -> None:
+def test_the_page_holds_all_that_it_shows(page: str, folders: Folders, tmp_path: Path) -> None:
     sources = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
     assert all(source.startswith(("data:image/", "#")) for source in sources)
     names = {source.removeprefix("#") for source in sources if source.startswith("#")}
@@ -129,7 +130,11 @@ def test_the_page_holds_all_that_it_shows(page: str, folders: Folders) -> None:
     assert "default-src 'none'" in page
     shown = [pixels(source) for source in re.findall(r'<img src="([^"]*)"', page)]
     drawn = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folders.figures.glob("*.png"))]
-    assert len(shown) == len(drawn) == 1
+    assert len(drawn) == 1
+    files = sorted(folders.analyses.glob("robustness-*.h5"))
+    drawing.draw_to(tmp_path / "small.png", "robustness", files, folders, width=3.3)  # of the first screen
+    drawn.append(np.asarray(Image.open(tmp_path / "small.png").convert("RGB")))
+    assert len(shown) == len(drawn)
     for picture in drawn:
         assert any(picture.shape == one.shape and (picture == one).all() for one in shown)
     for caption in folders.figures.glob("*.json"):
@@ -654,7 +659,82 @@ def test_the_page_fits_a_phone_and_is_light_or_dark(window: Page, folders: Folde
     assert window.value("document.documentElement.scrollWidth") == width
     red, green, blue = map(int, re.findall(r"\d+", window.value("getComputedStyle(document.body).backgroundColor")))
     assert (red + green + blue < 150) == dark
-    assert window.value("getComputedStyle(document.querySelector('.paper')).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_pictures_lie_on_white_in_the_light_and_on_calm_cards_in_the_dark(
+    window: Page, folders: Folders, dark: bool, tmp_path: Path
+) -> None:
+    for place, selector in (("#picture-{}", ".paper"), ("#overview", ".thumbnail img")):
+        (name,) = (path.stem for path in folders.figures.glob("*.png"))
+        window.open(folders.report.as_uri() + place.format(name), 1280, 900, dark=dark)
+        box = "document.querySelector('{0}').scrollIntoView(), document.querySelector('{0}').getBoundingClientRect()"
+        x, y = window.value(f"((box) => [box.x, box.y])(({box.format(selector)}))")
+        window.picture(tmp_path / "seen.png")
+        seen = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB"))
+        red, green, blue = (int(value) for value in seen[int(y) + 4, int(x) + 20])
+        assert red == green == blue
+        assert 180 < red < 230 if dark else red == 255
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_press_enlarges_pictures_and_images_and_escape_goes_back(window: Page, folders: Folders, width: int) -> None:
+    window.open(folders.report.as_uri(), width, 900)
+    small, natural = window.value(
+        "(() => { const one = document.querySelector('.thumbnail img'); return [one.width, one.naturalWidth]; })()"
+    )
+    assert natural == pytest.approx(200 * 3.3, abs=1) and 8 * small / (72 * 3.3) > 9  # pixels of its letters
+    is_open, place = "document.getElementById('large').open", "document.activeElement"
+    content = "document.getElementById('large-content')"
+    window.value("document.querySelector('.thumbnail').focus()")
+    window.press("Enter", 13)
+    assert window.value(is_open) and window.value("location.hash") == ""
+    picture = window.value(f"(({content}).querySelector('img').width)")
+    assert picture > small and picture >= 890
+    assert window.value(f"{content}.textContent").startswith("cluttered-digits, 40 test images, attacks at eps 2/255.")
+    window.press("Escape", 27)
+    assert not window.value(is_open) and window.value(f"{place}.className") == "thumbnail"
+    window.press("Enter", 13)
+    window.value(f"{content}.querySelector('a').click()")
+    assert not window.value(is_open) and window.value("location.hash").startswith("#picture-robustness")
+    window.value("document.querySelector('.paper').focus()")
+    window.press(" ", 32)
+    assert window.value(f"{is_open} && {content}.querySelector('a') === null")
+    window.value("document.getElementById('large').click()")
+    assert not window.value(is_open)
+
+    window.open(f"{folders.report.as_uri()}#gallery?model=1", width, 900)
+    window.value("document.querySelectorAll('button.tiles')[14].focus()")
+    assert window.value(f"{place}.getAttribute('aria-label')") == "Enlarge image 14"
+    card = window.value(f"{place}.querySelector('.attention').getBoundingClientRect().width")
+    window.press(" ", 32)
+    tile = window.value(f"{content}.querySelector('.attention').getBoundingClientRect().width")
+    assert window.value(is_open) and card > 75 and tile > 2 * card
+    same = [f"getComputedStyle({one}.querySelector('.attention'))" for one in ("document", content)]
+    assert window.value(f"{same[0]}.backgroundImage === {same[1]}.backgroundImage")
+    assert window.value(f"{content}.querySelector('p').textContent").startswith("14: ")
+    window.press("Escape", 27)
+    assert not window.value(is_open) and window.value(f"{place}.getAttribute('aria-label')") == "Enlarge image 14"
+
+
+@needs_browser
+def test_the_contents_of_a_phone_fade_where_there_is_more_and_follow_the_section_that_is_read(
+    window: Page, folders: Folders
+) -> None:
+    contents = "document.getElementById('contents')"
+    marked = f"{contents}.querySelector('[aria-current]')"
+    fades = f"[{contents}.classList.contains('before'), {contents}.classList.contains('after')]"
+    window.open(folders.report.as_uri(), 320, 800)
+    assert window.value(fades) == [False, True]
+    for name, expected in (("attention-rank", [True, True]), ("provenance", [True, False]), ("overview", None)):
+        window.open(f"{folders.report.as_uri()}#{name}", 320, 800)
+        end = time.monotonic() + 20
+        while window.value(f"{marked}?.hash") != f"#{name}" or expected not in (None, window.value(fades)):
+            assert time.monotonic() < end, (window.value(f"{marked}?.hash"), window.value(fades))
+        left, right = window.value(f"((box) => [box.left, box.right])({marked}.getBoundingClientRect())")
+        assert 0 <= left < right <= 320
 
 
 @needs_browser

@@ -75,8 +75,11 @@ function scores(model, image) {
 }
 
 function card(model, image) {
-  const made = element("li");
-  const tiles = element("div", undefined, "tiles");
+  const made = element("li", undefined, "card");
+  const tiles = element("button", undefined, "tiles");
+  tiles.type = "button";
+  tiles.setAttribute("aria-haspopup", "dialog");
+  tiles.setAttribute("aria-label", `Enlarge image ${image}`);
   tiles.append(tile("image", "image", image));
   if (model.weights) tiles.append(tile("attention", model.weights, image));
   tiles.append(tile("gradient", "gradient map", image));

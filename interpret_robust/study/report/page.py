@@ -14,6 +14,7 @@ from PIL import Image
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import printing
 from interpret_robust.core import configs
+from interpret_robust.figures import drawing
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
@@ -33,6 +34,9 @@ _FOLDER = Path(__file__).parent
 
 MOST_CHARACTERS = 120
 """Of a row of a table: what fits beside the contents in a window of 1280 pixels."""
+
+THUMBNAIL = 3.3
+"""Inches for which a picture of the first screen is laid out: its letters are read at the width of a phone."""
 
 _Item = TypeVar("_Item")
 
@@ -62,7 +66,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         explanation=EXPLANATION,
         facts=_facts(results),
         remarks=remarks(results),
-        thumbnails=[path.stem for path in chosen_pictures(pictures, results)],
+        thumbnails=[_thumbnail(path, pictures, results) for path in chosen_pictures(pictures, results)],
         audits=audits(results),
         verdicts=get_args(Verdict),
         plural=PLURAL,
@@ -186,14 +190,24 @@ def _conditions(result: Result) -> str:
 
 def _picture(path: Path) -> dict[str, Any]:
     """Return a picture as it stands in the page: itself, its size in pixels, caption and name."""
-    caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
     with Image.open(path) as picture:
-        pixels = picture.convert("RGB")
+        return _embed(path, picture)
+
+
+def _thumbnail(path: Path, pictures: Mapping[str, Sequence[Path]], results: Sequence[Result]) -> dict[str, Any]:
+    """Return a picture as the first screen shows it: drawn anew from the same files, for a narrow column."""
+    (figure,) = (name for name, paths in pictures.items() if path in paths)
+    inputs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["inputs"]
+    return _embed(path, drawing.narrow(figure, [entry for entry in results if entry.path.name in inputs], THUMBNAIL))
+
+
+def _embed(path: Path, picture: Image.Image) -> dict[str, Any]:
+    caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"]
     return {
         "name": path.stem,
-        "source": data_url(pixels, "WEBP", lossless=True, quality=40, method=2),
-        "width": pixels.width,
-        "height": pixels.height,
+        "source": data_url(picture.convert("RGB"), "WEBP", lossless=True, quality=40, method=2),
+        "width": picture.width,
+        "height": picture.height,
         "caption": caption,
         "alternative": caption.partition(". ")[0],
     }
