@@ -30,7 +30,9 @@ from interpret_robust.core.errors import Say, UserError
 from interpret_robust.datasets import Dataset, load
 from interpret_robust.datasets.batches import make_batch, to_pixels
 from interpret_robust.datasets.framing import Framing
+from interpret_robust.models.external import subject
 from interpret_robust.models.folded import fold
+from interpret_robust.models.subject import Subject
 from interpret_robust.study.explorer import assets, baked, measure, models, opening
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
@@ -58,9 +60,8 @@ def paths(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def explorer(paths: list[Path], digits: Dataset) -> Explorer:
-    return Explorer(
-        [models.exhibit(path, None, digits, CPU) for path in paths], Album(digits, "test", CPU), SEED, str(IMAGE)
-    )
+    exhibits = [models.exhibit(subject(path), path, digits, CPU) for path in paths]
+    return Explorer(exhibits, Album(digits, "test", CPU), SEED, str(IMAGE))
 
 
 @pytest.fixture(scope="module")
@@ -437,6 +438,19 @@ def test_other_weights_than_attention_are_shown_and_commands_name_them(
         assert cell["attention"] == pytest.approx((norm / norm.sum()).tolist(), rel=1e-4)
     with pytest.raises(UserError, match="unknown spatial weight 'norm'"):
         opening.explorer(paths, [], None, "test", SEED, "cpu", str(IMAGE), "norm")
+
+
+def test_each_model_is_read_once(paths: list[Path], digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+
+    def read(path: Path, source: str | None) -> Subject:
+        reads.append(path)
+        return subject(path, source)
+
+    monkeypatch.setattr(opening, "load", lambda _: digits)
+    monkeypatch.setattr(opening, "subject", read)
+    explorer = opening.explorer(paths, [], None, "test", SEED, "cpu")
+    assert reads == paths == [Path(exhibit.words) for exhibit in explorer.exhibits]
 
 
 def test_names_tell_models_apart() -> None:

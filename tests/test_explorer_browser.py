@@ -1,22 +1,28 @@
 """The explorer's page in a browser: the numbers of the server, by keyboard too, and nothing from elsewhere."""
 
+import io
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import click
 import pytest
 import torch
 from browser import CHROMIUM, Page, browser
+from click.testing import CliRunner
 
 from interpret_robust import cli
 from interpret_robust.attacks.ball import Norm
+from interpret_robust.core import process_pool
 from interpret_robust.datasets import Dataset
-from interpret_robust.study.explorer import baked, measure, models
+from interpret_robust.datasets.npz import write_npz
+from interpret_robust.models.external import subject
+from interpret_robust.study.explorer import baked, measure, models, opening
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.server import Server
@@ -35,7 +41,7 @@ def explorer(
 ) -> Explorer:
     folder = tmp_path_factory.mktemp("explorer")
     paths = [make_checkpoint(folder, variant) for variant in ("at", "at-att")]
-    return Explorer([models.exhibit(path, None, digits, CPU) for path in paths], Album(digits, "test", CPU), 0)
+    return Explorer([models.exhibit(subject(path), path, digits, CPU) for path in paths], Album(digits, "test", CPU), 0)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +206,7 @@ def test_the_slider_follows_the_norm(
     assert window.value("[view.norm, view.eps, view.steps]") == [norm, next_eps, 4]
     words = f"--eps {next_eps} --norm {norm}"
     assert [words in line for line in window.value("byId('commands').textContent").splitlines() if "--eps" in line] == (
-        [True] * 4
+        [True] * 3
     )
     assert window.value("byId('norm-text').textContent") == {"l2": "L2", "l1": "L1"}[norm]
 
@@ -237,26 +243,102 @@ def test_screen_readers_have_a_name_for_all_there_is(window: Page, server: Serve
     assert pictures
 
 
-def test_the_commands_that_are_named_are_commands(window: Page, server: Server) -> None:
-    begin(window, f"{server.address}#image=3&norm=l2&eps=0.125")
-    for loss, count in (("cross-entropy", 5), ("margin", 1)):
-        window.value(f"byId('loss').value = '{loss}'; byId('loss').dispatchEvent(new Event('change')); 0")
-        wait(window, f"view.loss === '{loss}' && {IS_DRAWN}")
-        lines = window.value("byId('commands').textContent").splitlines()
-        commands = [shlex.split(line) for line in lines if not line.startswith("#")]
-        assert len(commands) == count
-        for command in commands:
-            assert command[0] == "irt" and command[-2:] == ["--limit", "4"]
-            words = command[1:]
-            group: click.Command = cli.irt
-            while isinstance(group, click.Group):
-                inner = group.get_command(click.Context(group), words.pop(0))
-                assert inner is not None
-                group = inner
-            parameters = group.make_context("irt", words).params
-            assert parameters["limit"] == 4 and parameters.get("eps") in (0.125, None)
-            assert "eps" not in parameters or parameters["norm"] == "l2" or parameters["eps"] is None
-            assert [path.is_file() for path in parameters["checkpoints"]] == [True, True]
+@pytest.fixture(scope="module")
+def own_server(
+    digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Two models on images in a file, which commands can read."""
+    folder = tmp_path_factory.mktemp("own")
+    arrays: dict[str, Any] = {}
+    for part, split in (("train", digits.train), ("test", digits.test)):
+        arrays |= {f"x_{part}": split.images[:], f"y_{part}": split.labels}
+    write_npz(folder / "mine.npz", arrays)
+    paths = [make_checkpoint(folder, variant) for variant in ("at", "at-att")]
+    with Server(opening.explorer(paths, [], str(folder / "mine.npz"), "test", 0, "cpu")) as running:
+        thread = Thread(target=running.serve_until_interrupted)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def run_lines(window: Page) -> list[str]:
+    """What the lines that the page names print, each by itself."""
+    outputs = []
+    for line in window.value("byId('commands').textContent").splitlines():
+        program, *words = shlex.split(line, comments=True) or [""]
+        if program == "irt":
+            outcome = CliRunner().invoke(cli.irt, words, catch_exceptions=False)
+            assert outcome.exit_code == 0, outcome.output
+            outputs.append(outcome.stdout)
+        elif program:
+            assert (program, words[0]) == ("python", "-c")
+            with redirect_stdout(io.StringIO()) as text:
+                exec(compile(words[1], "page", "exec"), {})
+            outputs.append(text.getvalue())
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("address", "loss"), [("norm=linf&eps=4/255", "cross-entropy"), ("norm=l2&eps=0.125", "margin")]
+)
+def test_the_lines_that_are_named_print_the_numbers_of_the_page(
+    window: Page,
+    own_server: Server,
+    address: str,
+    loss: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin(window, f"{own_server.address}#image=3&{address}")
+    window.value(f"byId('loss').value = '{loss}'; byId('loss').dispatchEvent(new Event('change')); 0")
+    wait(window, f"view.loss === '{loss}' && {IS_DRAWN}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100000")
+    monkeypatch.setattr(process_pool, "cores", lambda: 1)
+    outputs = run_lines(window)
+    shown = [dict(line.split(": ", 1) for line in text.splitlines()) for text in outputs if "checksum good" in text]
+    is_margin, models_shown = loss == "margin", 2
+    assert len(shown) == models_shown * (1 if is_margin else 3)
+    table = rows(window)
+    cells = window.value("setup.models.map((_, model) => [cellOf(model, '0'), cellOf(model, view.eps)])")
+    for place, ((_, natural, attacked, moved), (clean, cell)) in enumerate(zip(table, cells, strict=True)):
+        predictions, reading = shown[place], "CW-20" if is_margin else "PGD-20"
+        name = f"cluttered-digits-small-{('at', 'at-att')[place]}-seed0"
+        assert predictions[f"prediction_natural[{name}]"] == str(clean["prediction"])
+        assert predictions[f"prediction[0, {reading}, {name}]"] == str(cell["prediction"])
+        assert attacked.startswith(f"class {cell['prediction']} ")
+        printed = re.findall(r"tensor\(\[(.*?)\]", outputs[place - models_shown], re.DOTALL)
+        assert len(printed) == 2
+        for answer, text, probabilities in zip((clean, cell), (natural, attacked), printed, strict=True):
+            assert text.endswith(percent(float(probabilities.split(",")[answer["prediction"]])))
+        if is_margin:
+            continue
+        ranks, maps = shown[models_shown + place], shown[2 * models_shown + place]
+        assert float(ranks["spearman"]) == pytest.approx(cell["spearman"], abs=1e-4)
+        assert moved.startswith(percent(float(maps["distance"])))
+        attention = [float(weight) for weight in ranks["attention_adversarial[position]"].split()]
+        assert attention == pytest.approx(cell["attention"], abs=1e-5)
+        distance = [float(length) for length in ranks["distance[position]"].split()]
+        assert distance.index(min(distance)) == cell["ranks"].index(0)
+
+
+def test_a_reader_who_knows_nothing_is_told_what_names_and_numbers_mean(window: Page, page: Path) -> None:
+    begin(window, f"{page.as_uri()}#eps=8/255")
+    text = window.value("document.body.innerText")
+    assert "at: adversarial training; at-att: adversarial training with attention." in text
+    assert "At eps 8/255 no value of a pixel, from 0 to 255, changes by more than 8." in text
+    assert "The percentage behind a class is the probability" in text and "the reverse of the paper's Figure 2" in text
+
+
+def test_a_file_names_lines_too(window: Page, page: Path, explorer: Explorer) -> None:
+    begin(window, f"{page.as_uri()}#image=2&eps=8/255")
+    lines = window.value("byId('commands').textContent").splitlines()
+    view = View("2", 0, 8 / 255, 20, "cross-entropy", explorer.norm)
+    files = [name for place in range(2) for name in explorer.files(place, view).values()]
+    assert len(files) == 6 and {f"irt show {name}-first3.h5 --image 2" for name in files} == {
+        line for line in lines if line.startswith("irt show")
+    }
 
 
 def test_images_are_looked_for_by_class_and_outcome(window: Page, page: Path, explorer: Explorer) -> None:
@@ -338,7 +420,8 @@ def test_cells_and_slider_have_numbers_and_a_click_on_a_cell_chooses_it(
 def test_without_an_attack_the_table_shows_none(window: Page, page: Path, explorer: Explorer) -> None:
     begin(window, page.as_uri())
     assert window.value("byId('basis').textContent") == (
-        "It rests on l-infinity, PGD-20, cross-entropy, seed 0, this one image."
+        "It rests on l-infinity, PGD-20, cross-entropy, seed 0, this one image. "
+        "At eps 8/255 no value of a pixel, from 0 to 255, changes by more than 8."
     )
     slide(window, 0)
     natural = [row[:2] for row in expected_rows(explorer, "0", 8 / 255)]

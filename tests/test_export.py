@@ -214,3 +214,28 @@ def test_the_command_says_what_it_wrote_and_left_out(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli.irt, ["export", str(source), "--overwrite"]).exit_code == 0
     other = CliRunner().invoke(cli.irt, ["export", str(source), "--csv", "-o", str(tmp_path / "tables")])
     assert other.exit_code == 0 and len(list((tmp_path / "tables").iterdir())) == 2
+
+
+def test_one_image_is_shown_with_the_numbers_that_tables_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100000")
+    for name in ("robustness", "attention-rank"):
+        path = file_of(analyses.get(name).schema)
+        outcome = CliRunner().invoke(cli.irt, ["show", str(path), "--image", "5"], catch_exceptions=False)
+        shown = dict(line.split(": ", 1) for line in outcome.stdout.splitlines()[1:])
+        with open(to_csv(path, tmp_path).images, encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))[5]
+        for column, value in table.items():
+            key = column.replace(",", ", ")
+            if key in shown:
+                assert shown.pop(key) == value
+        for key, text in shown.items():  # more values than have a line each
+            start = key.partition("[")[0]
+            assert text.split() == [value for column, value in table.items() if column.startswith(f"{start}[")]
+    other = tmp_path / "other.safetensors"
+    other.touch()
+    for words, sentence in (
+        ([str(path), "--image", "8"], "there is no image 8"),
+        ([str(other), "--image", "0"], "other.safetensors is no analysis"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            cli.irt.main(["show", *words], standalone_mode=False)

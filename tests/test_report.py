@@ -274,6 +274,10 @@ def test_remarks_say_what_the_numbers_rest_on(opened: dict[str, list[Result]]) -
     assert remarks([doubtful])[-1].text == "In doubt: at seed 0: it is odd."
 
 
+def test_names_of_variants_are_explained_once(page: str) -> None:
+    assert page.count("at: adversarial training; at-att: adversarial training with attention.") == 1
+
+
 def test_the_first_pictures_are_of_the_newest_dataset(opened: dict[str, list[Result]], tmp_path: Path) -> None:
     from interpret_robust.study.report.overview import chosen_pictures
 

@@ -12,6 +12,7 @@ from interpret_robust.core.configs import lines
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
+from interpret_robust.results.export import PICTURE_AXES
 from interpret_robust.results.schema import INTERVAL
 from interpret_robust.results.tables import render, terminal_width
 
@@ -56,6 +57,35 @@ def _describe_analysis(path: Path) -> str:
             render(numbers),
         ]
     )
+
+
+def describe_image(path: Path, row: int) -> str:
+    """Return what an analysis says of one image: a line a number with its place along further axes, or, where there are
+    more than MOST_VALUES, all in one line.
+
+    Pictures are left out. Raises UserError for a file that is no analysis, and for a row that it does not have.
+    """
+    if path.suffix != ".h5":
+        raise UserError(f"{path} is no analysis (.h5), and holds no numbers of single images.")
+    result = hdf5.read(path)
+    if row >= result.count:
+        raise UserError(f"there is no image {row} in {path}: it has {result.count}, from 0 on.")
+    names = [name for name, _, _ in hdf5.tree(path) if name.startswith("per_image/")]
+    lines = [f"{path}: {result.schema}, image {row} of {result.count}, checksum good"]
+    for name in names:
+        axes, short = result.axes(name)[1:], name.removeprefix("per_image/")
+        if set(axes) & set(PICTURE_AXES):
+            continue
+        values = result.first(name, row + 1)[row]
+        if not axes or values.size > MOST_VALUES:
+            place_names = f"[{', '.join(axes)}]" if axes else ""
+            lines.append(f"{short}{place_names}: {' '.join(map(str, np.ravel(values)))}")
+            continue
+        places = [result[axis] for axis in axes]
+        for place in np.ndindex(values.shape):
+            words = ", ".join(str(axis[index]) for axis, index in zip(places, place, strict=True))
+            lines.append(f"{short}[{words}]: {values[place]!s}")
+    return "\n".join(map(_fit, lines))
 
 
 def _fit(text: str) -> str:

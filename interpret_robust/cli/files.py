@@ -26,13 +26,19 @@ from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
 from interpret_robust.results.tables import render
 
 
-@click.command(epilog=with_examples("irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5"))
+@click.command(
+    epilog=with_examples(
+        "irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5\n"
+        "  irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5 --image 12"
+    )
+)
 @click.argument("file", type=OWN_FILE)
-def show(file: Path) -> None:
+@click.option("--image", type=click.IntRange(0), metavar="ROW", help="Show what an analysis says of one image alone.")
+def show(file: Path, image: int | None) -> None:
     """Show what a checkpoint or an analysis file holds and how it was made, and verify its checksum."""
     from interpret_robust.cli import description
 
-    click.echo(description.describe(file))
+    click.echo(description.describe(file) if image is None else description.describe_image(file, image))
 
 
 @click.command(epilog=with_examples("irt validate analyses/*.h5"))

@@ -40,6 +40,14 @@ class Variant:
         """Return whether its head weights positions. A head of a user's is taken to."""
         return self.head != "average"
 
+    @property
+    def meaning(self) -> str:
+        """Return in words how such a model is trained and built."""
+        attention = {"average": "", "linear": "linear attention"}.get(str(self.head), "attention")
+        parts = " and ".join(filter(None, [attention, "feature regularization" if self.regularized else ""]))
+        training = "adversarial training" if self.adversarial else "natural training"
+        return f"{training} with {parts}" if parts else training
+
 
 VARIANTS = {
     variant.name: variant
@@ -53,6 +61,16 @@ VARIANTS = {
         Variant("at-att-reg", adversarial=True, head="nonlinear", regularized=True),
     )
 }
+
+
+def meaning_of(name: str) -> str:
+    """Return what the name of a variant of the paper means; empty for another name.
+
+    Example:
+        >>> meaning_of("at-att-reg")
+        'adversarial training with attention and feature regularization'
+    """
+    return VARIANTS[name].meaning if name in VARIANTS else ""
 
 
 def paper_order(name: str, seed: int | None) -> tuple[int, str, int]:

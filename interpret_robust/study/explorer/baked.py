@@ -73,11 +73,18 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
         return {
             "setup": setup | {"norms": norms, "rules": RULES, "labels": setup["labels"][:images], "first": "0"},
             "images": {key: _photo(measure.picture_of(explorer.album.entry(key))) for key in keys},
+            "files": {eps: _files(explorer, setup, eps) for eps in radii},
             "cells": {
                 key: {eps: _cells(explorer, setup, key, eps) for eps in radii}
                 for key in progress.with_bar(keys, "explore", "images")
             },
         }
+
+
+def _files(explorer: Explorer, setup: dict[str, Any], eps: str) -> list[dict[str, str]]:
+    """Return for each model the files that hold its numbers under a radius, whatever the image."""
+    view = View("0", 0, number(eps), setup["steps"], setup["losses"][0], explorer.norm)
+    return [explorer.files(place, view) for place in range(len(explorer.exhibits))]
 
 
 def _cells(explorer: Explorer, setup: dict[str, Any], key: str, eps: str) -> list[dict[str, Any]]:

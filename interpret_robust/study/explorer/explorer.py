@@ -1,5 +1,6 @@
 """What the page can ask: which images and models there are, and what the models answer under an attack."""
 
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from interpret_robust.core.parsing import number
 from interpret_robust.results.names import NORMS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
+from interpret_robust.study.explorer.files import file_stems
 from interpret_robust.study.explorer.models import Exhibit, names
 from interpret_robust.study.explorer.view import MOST_STEPS, View, radii
 from interpret_robust.study.report.embedding import data_url
@@ -64,6 +66,8 @@ class Explorer:
             "shuffled": not album.split.is_in_class_order,
             "classes": album.dataset.class_names,
             "labels": album.split.labels.tolist(),
+            "images": len(album.split),
+            "source": shlex.split(self.options)[1] if self.options else self.exhibits[0].subject.source,
             "models": [card | {"name": name} for card, name in zip(cards, names(cards), strict=True)],
             "norms": {name: self._norm(name) for name in NORM_TEXTS},
             "norm": self.norm,
@@ -94,7 +98,8 @@ class Explorer:
     def cells(self, view: View) -> Iterator[dict[str, Any]]:
         """Yield what is known of each model as its attack goes on, all models in turn.
 
-        A message has `model` and `step`, and `cell` where the iterate is looked at, as that of the last step always is.
+        A message has `model` and `step`, and `cell` where the iterate is looked at, as that of the last step always is,
+        which also has `files`.
         """
         turns = [self._messages(place, view) for place in range(len(self.exhibits))]
         while turns:
@@ -128,6 +133,10 @@ class Explorer:
             self._keep(place, view, last)
         return self._adversarial[place, view]
 
+    def files(self, place: int, view: View) -> dict[str, str]:
+        """Return by analysis the path of the file that holds a model's numbers under a view, see `file_stems`."""
+        return file_stems(self.exhibits[place], self.album, view, self.seed, self.weights)
+
     def _keep(self, place: int, view: View, adversarial: Tensor) -> None:
         self._adversarial[place, view] = adversarial
         if len(self._adversarial) > MOST_KEPT:
@@ -149,5 +158,6 @@ class Explorer:
                 if measure.is_read(step, view):
                     message["cell"] = measure.cell(exhibit, entry, iterate, view, _encode)
                 if step == view.steps:
+                    message["files"] = self.files(place, view)
                     self._keep(place, view, iterate)
             yield message

@@ -20,7 +20,7 @@ from interpret_robust.models.card import Card, Reference
 from interpret_robust.models.external import subject
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
-from interpret_robust.models.variants import paper_order
+from interpret_robust.models.variants import meaning_of, paper_order
 from interpret_robust.results.names import WEIGHTS
 
 MOST_BY_DEFAULT = 8
@@ -64,6 +64,7 @@ class Exhibit:
         doubt = doubt_about_classes(self.subject, self.dataset)
         return {
             "name": job["variant"] if job["seed"] is None else f"{job['variant']} seed {job['seed']}",
+            "meaning": meaning_of(job["variant"]),
             "color": style.color(job["variant"]),
             "words": self.words,
             "weights": WEIGHTS.get(self.weight, self.weight) if self.weight else None,
@@ -73,13 +74,12 @@ class Exhibit:
 
 
 def exhibit(
-    reference: Reference, source: str | None, dataset: Dataset, device: torch.device, weight: str = "auto"
+    model: Subject, reference: Reference, dataset: Dataset, device: torch.device, weight: str = "auto"
 ) -> Exhibit:
     """Return a model as it is displayed, with the weights of positions that `choose_weight` chooses.
 
-    Raises UserError for one that cannot be had or does not fit the dataset, or has no such weights.
+    `reference` is where it is from. Raises UserError for one that does not fit the dataset or has no such weights.
     """
-    model = subject(reference, source)
     check_fit(model, dataset)
     words = shlex.join(reference.words()) if isinstance(reference, Card) else shlex.quote(str(reference))
     network = model.model(device)

@@ -40,9 +40,11 @@ def explorer(
         raise UserError(f"no checkpoint was trained on {source}: name those to be shown.")
     chosen_norm = None if norm is None else check_norm(norm)
     place = resolve(device)
-    first = subject(references[0], source)
-    dataset = first.view(load(source or first.source))
-    exhibits = [exhibit(model, source, dataset, place, weight) for model in references]
+    subjects = [subject(reference, source) for reference in references]
+    dataset = subjects[0].view(load(source or subjects[0].source))
+    exhibits = [
+        exhibit(model, reference, dataset, place, weight) for model, reference in zip(subjects, references, strict=True)
+    ]
     album = Album(dataset, split, place)
     if picture.isdigit():
         album.entry(picture)

@@ -68,7 +68,7 @@ function baked(content) {
     setup: async () => content.setup,
     image: async (key) => ({ picture: content.images[key], label: content.setup.labels[Number(key)] }),
     async *cells(asked) {
-      for (const [model, cell] of cellsOf(asked).entries()) yield { model, step: asked.steps, cell };
+      for (const [model, cell] of cellsOf(asked).entries()) yield { model, step: asked.steps, cell, files: content.files[asked.eps][model] };
     },
     async *deletions(asked, position) {
       for (const [model, cell] of cellsOf(asked).entries()) {
@@ -145,7 +145,7 @@ async function compute(eps, signal, { quiet = false, subject = view } = {}) {
     if (signal.aborted) return;
     if (!quiet) tell(`step ${message.step} of ${view.steps}, ${setup.models[message.model].name}`, progressOf(message));
     if (!message.cell) continue;
-    cells[message.model] = { ...message.cell, step: message.step, done: message.step === view.steps };
+    cells[message.model] = { ...message.cell, files: message.files, step: message.step, done: message.step === view.steps };
     if (quiet || source !== live) continue;
     store.set(key, cells);
     await draw();
@@ -315,7 +315,8 @@ function showControls() {
   if (source.answers) showCounts();
   byId("none").textContent = "";
   byId("fixed").textContent = `${attackWords()}, gradient scale ${view.rule}; irt explore changes them.`;
-  byId("basis").textContent = `It rests on ${attackWords()}, this one image.`;
+  const levels = view.norm === "linf" && view.eps.endsWith("/255") ? ` At eps ${view.eps} no value of a pixel, from 0 to 255, changes by more than ${view.eps.replace("/255", "")}.` : "";
+  byId("basis").textContent = `It rests on ${attackWords()}, this one image.${levels}`;
   byId("truth").hidden = !isOwn();
   byId("caption").textContent = isOwn() ? `your image, as ${className(view.label)}` : `image ${Number(view.image) + 1} of ${setup.labels.length} (index ${view.image}): ${className(view.label)}`;
   byId("photo").setAttribute("aria-label", byId("caption").textContent);
@@ -520,6 +521,7 @@ async function draw() {
   await prepare(cells.flat());
   if (key !== keyOf(view.eps)) return;
   showVerdict();
+  showCommands();
   const cards = setup.models.map((model, place) => {
     const [natural, cell] = cells[place];
     const before = byId("cards").children[place];
@@ -711,30 +713,54 @@ function motion() {
 
 // ---- how to get these numbers
 
+// For each number the command that stores it and, once the view is computed, the one that reads it from the file.
 function showCommands() {
-  const paths = setup.models.map(({ words }) => words).filter((words) => !words.startsWith("--"));
-  const subjects = [...(paths.length ? [paths.join(" ")] : []), ...setup.models.map(({ words }) => words).filter((words) => words.startsWith("--"))];
-  const data = [setup.options, setup.split === "test" ? "" : `--split ${setup.split}`, setup.shuffled ? `--limit ${Number(view.image) + 1}` : "", setup.seed ? `--seed ${setup.seed}` : ""];
+  const row = Number(view.image);
+  const limit = setup.shuffled ? row + 1 : 0;
+  const data = [setup.options, setup.split === "test" ? "" : `--split ${setup.split}`, limit ? `--limit ${limit}` : "", setup.seed ? `--seed ${setup.seed}` : ""];
   const norm = view.norm === "linf" ? "" : ` --norm ${view.norm}`;
-  const attack = `--eps ${view.eps}${norm} --steps ${view.steps}`;
-  const readings = view.loss === "margin" ? `--pgd none --cw ${view.steps}` : `--pgd ${view.steps} --cw none`;
   const weights = setup.weights ? ` --spatial-weight ${setup.weights}` : "";
-  const questions = [
-    ["predictions under attack", `evaluate SUBJECT --eps ${view.eps}${norm} ${readings}`],
-    ["attention, ranks and their correlation", `analyze attention-rank SUBJECT ${attack}${weights}`],
-    ["attention moved", `analyze attention-maps SUBJECT ${attack}${weights}`],
-    ["the gradient map at eps 0", "analyze gradient-maps SUBJECT"],
-    ["deleted positions", `analyze feature-deletion SUBJECT ${attack}${weights}`],
-  ];
-  const isOther = view.loss === "margin";
-  const lines = questions.slice(0, isOther ? 1 : questions.length).flatMap(([what, words]) => [
+  const attack = `--eps ${view.eps}${norm} --steps ${view.steps}${weights}`;
+  const isMargin = view.loss === "margin";
+  const readings = isMargin ? `--pgd none --cw ${view.steps}` : `--pgd ${view.steps} --cw none`;
+  const all = setup.models;
+  const withPositions = all.filter(({ weights: kind }) => kind);
+  const questions = [["what the models see: prediction_natural and prediction", "robustness", `evaluate SUBJECT --eps ${view.eps}${norm} ${readings}`, all]];
+  if (!isMargin && withPositions.length) {
+    questions.push(
+      ["attention, attention_adversarial, spearman; the position of the smallest distance has rank 1", "attention-rank", `analyze attention-rank SUBJECT ${attack}`, withPositions],
+      ["attention moved: distance", "attention-maps", `analyze attention-maps SUBJECT ${attack}`, withPositions],
+    );
+  }
+  if (!isMargin) questions.push([`the gradient map at eps 0: row ${row} of per_image/map, a picture`, "", "analyze gradient-maps SUBJECT", all]);
+  const fileOf = (model, question) => cellOf(all.indexOf(model), view.eps)?.files?.[question];
+  const end = limit && limit < setup.images ? `-first${limit}.h5` : ".h5";
+  const lines = questions.flatMap(([what, question, words, models]) => [
     `# ${what}`,
-    ...subjects.map((subject) => ["irt", words.replace("SUBJECT", () => subject), ...data].filter(Boolean).join(" ")),
+    ...subjectsOf(models).map((subject) => ["irt", words.replace("SUBJECT", () => subject), ...data].filter(Boolean).join(" ")),
+    ...models.map((model) => fileOf(model, question)).filter(Boolean).map((file) => `irt show ${file}${end} --image ${row}`),
   ]);
-  byId("commands").textContent = isOwn() ? `irt explore ${subjects.join(" ")} ${setup.options}${weights}${norm} PICTURE` : lines.join("\n");
+  if (limit && IS_PLAIN.test(setup.source)) lines.push("# probabilities of the classes, which are in no file: natural, then attacked", ...all.filter(({ words }) => IS_PLAIN.test(words)).map(({ words }) => probabilityLine(words, row)));
+  byId("commands").textContent = isOwn() ? `irt explore ${subjectsOf(all).join(" ")} ${setup.options}${weights}${norm} PICTURE` : lines.join("\n");
   byId("how-text").textContent = isOwn()
     ? "An image of your own is in no data set: this opens the page on it."
-    : `Row ${view.image} of each column under per_image/ is this image. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isOther ? " The other analyses attack the cross-entropy: choose that loss." : ""}`;
+    : `The first command of each part writes a file, and irt show prints what that says of this image, its row ${row}; classes are numbers, from 0: ${className(view.label)} is ${view.label}. Probabilities of classes, and what becomes of them when one position is deleted, are in no file; the last lines print the probabilities. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isMargin ? " The other analyses attack the cross-entropy: choose that loss." : ""}`;
+}
+
+// What commands call some models: all checkpoints at once, and each of the others by itself.
+function subjectsOf(models) {
+  const words = models.map((model) => model.words);
+  const paths = words.filter((each) => !each.startsWith("--"));
+  return [...(paths.length ? [paths.join(" ")] : []), ...words.filter((each) => each.startsWith("--"))];
+}
+
+const IS_PLAIN = /^[\w./][\w./-]*$/; // what needs no quotes inside quotes
+
+function probabilityLine(path, row) {
+  const [norm, loss] = [view.norm === "linf" ? "" : `, norm="${view.norm}"`, view.loss === "margin" ? `, loss="margin"` : ""];
+  const noise = setup.seed || loss ? `, ir.per_image_noise(${setup.seed}, range(${row + 1})${loss ? ", 3" : ""})` : "";
+  const attacked = isAttacked() ? `; print(model(ir.PGD(eps=${view.eps}, steps=${view.steps}${norm}${loss})(model, images, labels${noise}))[${row}].softmax(0))` : "";
+  return `python -c 'import interpret_robust as ir; model = ir.load("${path}"); images, labels = ir.samples("${setup.source}", ${row + 1}, split="${setup.split}"); print(model(images)[${row}].softmax(0))${attacked}'`;
 }
 
 // ---- the view as a picture
@@ -908,6 +934,8 @@ async function begin() {
   fill("class", setup.classes.map((name, place) => [place, name]), "any");
   fill("label", setup.classes.map((name, place) => [place, name]));
   fill("outcome", Object.entries(OUTCOMES).map(([name, { text }]) => [name, text]));
+  const meanings = setup.models.filter(({ meaning }) => meaning).map(({ name, meaning }) => `${name}: ${meaning}`);
+  byId("meanings").textContent = meanings.length ? `${meanings.join("; ")}.` : "";
   const isFixed = source !== live;
   for (const part of document.querySelectorAll(".live")) part.hidden = isFixed;
   byId("fixed").hidden = !isFixed;

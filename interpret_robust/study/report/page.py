@@ -15,11 +15,11 @@ from interpret_robust import analyses
 from interpret_robust.analyses.engine import printing
 from interpret_robust.core import configs
 from interpret_robust.figures import drawing
-from interpret_robust.models.variants import is_brought
+from interpret_robust.models.variants import is_brought, meaning_of
 from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job
+from interpret_robust.results.names import job, order
 from interpret_robust.results.tables import Table, fold, without_prefix
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
@@ -65,6 +65,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         extent=_extent(results),
         explanation=EXPLANATION,
         facts=_facts(results),
+        meanings=_meanings(results),
         remarks=remarks(results),
         thumbnails=[_thumbnail(path, pictures, results) for path in chosen_pictures(pictures, results)],
         audits=audits(results),
@@ -119,6 +120,12 @@ def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
         "Models": [f"{name}: {', '.join(_with_seeds(jobs))}" for name, jobs in training.items()],
         "Files": [f"{len(results)}, written {' to '.join(_ends(_dates(results)))}"],
     }
+
+
+def _meanings(results: Sequence[Result]) -> list[str]:
+    """Return what the variants of the paper are, for a reader who sees their names for the first time."""
+    variants = dict.fromkeys(job(result)["variant"] for result in sorted(results, key=order))
+    return [f"{name}: {meaning_of(name)}" for name in variants if meaning_of(name)]
 
 
 def _kind(model_job: Mapping[str, Any]) -> str:
