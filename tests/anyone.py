@@ -1,7 +1,7 @@
 """Networks as others write them, data for them, and whether they are left as found: all functions of a seed."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from interpret_robust.models.card import Card
 N, C, H, W, K = 5, 3, 12, 18, 7
 
 
-def seeded(kind: type[nn.Module], *arguments: Any, seed: int = 0) -> Any:
+def seeded(kind: Callable[..., nn.Module], *arguments: Any, seed: int = 0) -> Any:
     """A network whose weights depend on `seed` alone, in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

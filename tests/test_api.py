@@ -335,6 +335,8 @@ def test_pgd_in_a_loop_of_ones_own_reaches_the_corner_of_the_ball() -> None:
     torch.testing.assert_close(found, images + 0.1 * away)
     again = attack(network, images, labels, ir.per_image_noise(0, range(5)))
     torch.testing.assert_close(again, found)
+    with pytest.raises(ValueError, match="5 images, and 1 indices of images: give one for each"):
+        attack(network, images, labels, ir.per_image_noise(0, [7]))
 
 
 def test_the_regularizer_in_a_loop_of_ones_own_is_the_mean_distance_with_its_gradient() -> None:

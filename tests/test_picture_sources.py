@@ -885,3 +885,15 @@ def test_files_say_anywhere_in_their_names_of_which_split_they_are(
 def test_a_file_that_names_no_split_beside_others_that_do_is_named() -> None:
     with pytest.raises(UserError, match=r"data: more\.tar names no split, and other files do"):
         by_split(Path("data"), [Path("data/digits-train-0.tar"), Path("data/digits-test-0.tar"), Path("data/more.tar")])
+
+
+def test_two_words_for_one_split_are_refused_in_shards_and_in_a_list(tmp_path: Path) -> None:
+    """The pictures of the second word would be left out."""
+    with pytest.raises(
+        UserError, match=r"^data has both 'val' and 'validation', which name one split: call both alike"
+    ):
+        by_split(Path("data"), [Path("data/val-0.tar"), Path("data/validation-0.tar"), Path("data/test-0.tar")])
+    path = tmp_path / "list.csv"
+    path.write_text("file,label,split\n0.png,bee,test\n1.png,ant,train\n2.png,ant,training\n")
+    with pytest.raises(UserError, match=r"list\.csv has both 'train' and 'training', which name one split"):
+        load(str(path))

@@ -322,7 +322,10 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
             {"notes/a.xml": b"", "notes/Thumbs.db": b"", "cat/1.jpg": b""},
             r"notes has files such as a\.xml, but no picture, and is no class: move it elsewhere",
         ),
-        ({"train/a/1.jpg": b"", "Train/a/1.jpg": b"", "test/a/1.jpg": b""}, r"has both Train/ and train/: leave one"),
+        (
+            {"train/a/1.jpg": b"", "Training/a/1.jpg": b"", "test/a/1.jpg": b""},
+            "has both .train. and .training., which name one split",
+        ),
         (
             {"images/1.jpg": b"", "Annotations/trimaps/1.png": b""},
             r"/Annotations is no class by its name: move it elsewhere, or, if it holds masks, call it masks\.$",

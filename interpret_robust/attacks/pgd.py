@@ -290,7 +290,8 @@ def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Nois
 
     The noise of an image depends only on the seed, its index in its dataset and the purpose, all whole numbers from 0
     on; there is one index for each image. Rows of an analysis are then the same whatever the batch size and wherever a
-    run was taken up again. Repeated calls go on in each image's own stream. Raises ValueError for negative numbers.
+    run was taken up again. Repeated calls go on in each image's own stream. Raises ValueError for negative numbers, and
+    in a call for another number of images than there are indices.
 
     Example:
         >>> first, second = ir.per_image_noise(0, [7, 8]), ir.per_image_noise(0, [8, 9])
@@ -300,6 +301,8 @@ def per_image_noise(seed: int, indices: Sequence[int], purpose: int = 0) -> Nois
     image_streams = streams(seed, indices, purpose)
 
     def draw(images: Tensor) -> Tensor:
+        if len(images) != len(image_streams):
+            raise ValueError(f"{len(images)} images, and {len(image_streams)} indices of images: give one for each.")
         rows = np.stack([stream.random(images.shape[1:], dtype=np.float32) for stream in image_streams])
         return (2 * torch.from_numpy(rows) - 1).to(images.device)
 

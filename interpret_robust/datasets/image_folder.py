@@ -31,14 +31,14 @@ OTHER_NAMES = ("annotations", "labels", "segmentations")
 def split_folders(folder: Path) -> dict[str, Path]:
     """Return the folder of each split, by name; the folder itself is the test split where none has a name of SPLITS.
 
-    Raises UserError where there are training images alone, and for a split that is there in capitals too.
+    Raises UserError where there are training images alone, and for a split that is there under two names.
     """
     paths: dict[str, Path] = {}
     for name in _subfolders(folder):
         if split_word(name) and (twin := paths.get(name.lower())):
             raise UserError(f"{folder} has both {twin.name}/ and {name}/: leave one of them.")
         paths[name.lower()] = folder / name
-    folders = {part: paths[word] for part, word in split_words(lambda word: word in paths).items()}
+    folders = {part: paths[word] for part, word in split_words(folder, lambda word: word in paths).items()}
     if folders and "test" not in folders:
         name = folders["train"].name
         other = f", or, if {name} is a class, put all classes into {folder}/test/" if len(paths) > 1 else ""

@@ -41,7 +41,7 @@ def list_csv(path: Path) -> Listings:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.get("split", "test"), []).append(row)
-    words = split_words(lambda word: word in groups)
+    words = split_words(path, lambda word: word in groups)
     return listings_of(path, {part: _listing(path, groups[word]) for part, word in words.items()})
 
 

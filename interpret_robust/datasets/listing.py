@@ -21,7 +21,8 @@ MOST_NAMED = 3
 
 VALIDATION = ("val", "valid", "validation")
 TEST = ("test", "testing")
-SPLITS = {"train": ("train", "training"), "test": (*TEST, *VALIDATION), "val": VALIDATION}
+TRAIN = ("train", "training")
+SPLITS = {"train": TRAIN, "test": (*TEST, *VALIDATION), "val": VALIDATION}
 """What each split is called in folders and files, in either case, of which the first that is there is taken."""
 
 LONGEST_NUMBER = 5
@@ -128,11 +129,15 @@ def _is_number(text: str) -> bool:
     return text.isascii()
 
 
-def split_words(is_there: Callable[[str], bool]) -> dict[str, str]:
+def split_words(source: Path, is_there: Callable[[str], bool]) -> dict[str, str]:
     """Return the word of each split, the first of SPLITS that is there; no entry for a split without one.
 
-    Validation pictures are the test split where there is no other, and only else a split of their own.
+    Validation pictures are the test split where there is no other, and only else a split of their own. Raises UserError
+    where two words for the same split are there.
     """
+    for synonyms in (TRAIN, TEST, VALIDATION):
+        if len(names := [word for word in synonyms if is_there(word)]) > 1:
+            raise UserError(f"{source} has both '{names[0]}' and '{names[1]}', which name one split: call both alike.")
     words = {part: word for part, words in SPLITS.items() if (word := next(filter(is_there, words), None))}
     return words if words.get("test") in TEST else {part: word for part, word in words.items() if part != "val"}
 
@@ -151,7 +156,7 @@ def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
         raise UserError(
             f"{source}: {strange[0].name} names no split, and other files do: call it train-..., or test-..."
         )
-    chosen_words = split_words(lambda word: word in words.values())
+    chosen_words = split_words(source, lambda word: word in words.values())
     return {part: [path for path in paths if words[path] == word] for part, word in chosen_words.items()}
 
 
