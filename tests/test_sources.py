@@ -393,6 +393,34 @@ def test_a_file_as_medmnist_publishes_it_is_read(tmp_path: Path) -> None:
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 2, 1, 0], [1, 2])
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train_images": pixels(4, 3, 5) / 255}, "train_images has dtype float64 where uint8"),
+        (
+            {"test_images": pixels(2, 3, 6)},
+            "test_images has images of shape (3, 6, 1) where (3, 5, 3) as in train_images",
+        ),
+        ({"train_labels": np.array([0, 2, 2, 0])}, "train_labels has 2 labels from 0 to 2 where each of 0 to 2"),
+        ({"test_labels": np.array([1, 3])}, "test_labels has label 3 where at most 2, the highest of train_labels,"),
+        ({"test_labels": np.array([1, 2, 0])}, "test_labels has shape (3,) where (2,), one label an image,"),
+        ({"test_labels": None}, "where also test_labels is needed"),
+        ({"x_train": pixels(4, 3, 5)}, "where x_train once is needed"),
+        ({"more": np.zeros(3)}, "'more.npy' where no array but train_images, train_labels, test_images, test_labels, "),
+    ],
+)
+def test_a_sentence_about_a_file_of_medmnist_names_its_own_arrays(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    own_names = {key: name for name, key in npz.MEDMNIST.items()}
+    arrays = {own_names[key]: array for key, array in good().items() if key in own_names} | changes
+    path = tmp_path / "med.npz"
+    npz.write_npz(path, {name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+        npz.read_npz(path)
+    assert "y_train" not in str(error.value)
+
+
 def test_no_changed_byte_of_the_directory_drops_or_changes_an_array(tmp_path: Path) -> None:
     """Each byte of the central directory in turn: the same arrays, or a sentence."""
     path = tmp_path / "own.npz"

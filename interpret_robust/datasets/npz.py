@@ -4,6 +4,7 @@ import hashlib
 import textwrap
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,40 +61,47 @@ def read_npz(path: Path) -> Content:
     (K,) of text. Integer labels are 0 to K-1 with K at most 1000, and y_train has each of them; text labels are names
     of classes, numbered as in class_names, or else in sorted order. Raises UserError naming what differs from this.
     """
-    return content_of(path, load_arrays(path))
+    arrays = load_arrays(path)
+    with zipfile.ZipFile(path) as archive:
+        return content_of(path, arrays, _names_in(_stems(archive)))
 
 
-def content_of(path: Path, arrays: Arrays) -> Content:
-    """Return the splits that arrays as in a .npz hold, see `read_npz`; a sentence on what is wrong names `path`."""
-    names = _number_labels(path, arrays)
-    train, test = (_split(path, arrays, part) for part in ("train", "test"))
+def content_of(path: Path, arrays: Arrays, names_in: Mapping[str, str] | None = None) -> Content:
+    """Return the splits that arrays as in a .npz hold, see `read_npz`.
+
+    A sentence on what is wrong names `path`, and an array as `names_in` says that the file has it, else as it is here.
+    """
+    keys = {key: key for key in (*REQUIRED_NAMES, *OPTIONAL)} | dict(names_in or {})
+    names = _number_labels(path, arrays, keys)
+    train, test = (_split(path, arrays, part, keys) for part in ("train", "test"))
     test_shape, train_shape = test.images.shape[1:], train.images.shape[1:]
-    _demand(test_shape == train_shape, path, f"x_test has images of shape {test_shape}", f"{train_shape} as in x_train")
+    problem, right = f"{keys['x_test']} has images of shape {test_shape}", f"{train_shape} as in {keys['x_train']}"
+    _demand(test_shape == train_shape, path, problem, right)
     labels, row = np.unique(train.labels), int(test.labels.argmax())
     highest = test.labels[row]
     description, last = f"{len(labels)} labels from {labels[0]} to {labels[-1]}", labels[-1]
-    _demand(len(labels) == last + 1, path, f"y_train has {description}", f"each of 0 to {last}")
-    _demand(
-        highest <= last, path, f"y_test has label {highest} in row {row}", f"at most {last}, the highest of y_train,"
-    )
+    _demand(len(labels) == last + 1, path, f"{keys['y_train']} has {description}", f"each of 0 to {last}")
+    right = f"at most {last}, the highest of {keys['y_train']},"
+    _demand(highest <= last, path, f"{keys['y_test']} has label {highest} in row {row}", right)
     if names is not None:
         _demand(len(names) == last + 1, path, f"class_names has {len(names)} names", f"{last + 1}, one a label,")
     return Content(train, test, names)
 
 
-def _number_labels(path: Path, arrays: Arrays) -> tuple[str, ...] | None:
+def _number_labels(path: Path, arrays: Arrays, keys: Mapping[str, str]) -> tuple[str, ...] | None:
     """Replace text labels in `arrays` by integers; return the names of the classes, or None where there are none."""
     names = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
     is_text = [arrays[key].dtype.kind == "U" for key in ("y_train", "y_test")]
     if not any(is_text):
         return names
-    kinds = f"y_train has dtype {arrays['y_train'].dtype} and y_test {arrays['y_test'].dtype}"
+    train, test = arrays["y_train"].dtype, arrays["y_test"].dtype
+    kinds = f"{keys['y_train']} has dtype {train} and {keys['y_test']} {test}"
     _demand(all(is_text), path, kinds, "text in both or integers in both")
     names = names or _class_names(path, np.unique(arrays["y_train"]))
     for key in ("y_train", "y_test"):
         values, places = np.unique(arrays[key], return_inverse=True)
         unknown = [value for value in values.tolist() if value not in names]
-        _demand(not unknown, path, f"{key} has label {unknown[:1]}", f"one of {shorten(', '.join(names))}")
+        _demand(not unknown, path, f"{keys[key]} has label {unknown[:1]}", f"one of {shorten(', '.join(names))}")
         numbers = np.array([names.index(value) for value in values.tolist()], np.int64)
         arrays[key] = numbers[places].reshape(arrays[key].shape)
     return names
@@ -130,7 +138,7 @@ def load_arrays(path: Path) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             members = _members(path, archive)
             for name, key in members.items():
-                location = f"{path}: {key}"
+                location = f"{path}: {name.removesuffix('.npy')}"
                 with archive.open(name) as member:
                     if key not in UNUSED_NAMES:
                         arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
@@ -142,22 +150,34 @@ def load_arrays(path: Path) -> Arrays:
     return arrays
 
 
+def _stems(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def _names_in(stems: list[str]) -> dict[str, str]:
+    """Return what a file that holds these arrays calls each of ours that it has, or should have."""
+    is_medmnist = any(stem in MEDMNIST for stem in stems)
+    expected_names = {key: name for name, key in MEDMNIST.items()} if is_medmnist else {}
+    return expected_names | {stem: stem for stem in stems if stem not in MEDMNIST}
+
+
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, str]:
     """Return the members of an archive, and the array that each is.
 
     Raises UserError where one is unknown or missing.
     """
     names = archive.namelist()
-    stems = [name.removesuffix(".npy") for name in names]
+    stems = _stems(archive)
     listing = shorten(", ".join(stems)) or "nothing"
-    keys = [MEDMNIST.get(stem, stem) for stem in stems]
+    keys, names_in = [MEDMNIST.get(stem, stem) for stem in stems], _names_in(stems)
     for key in REQUIRED_NAMES:
-        _demand(key in keys, path, f"the file holds {listing}", f"also {key}")
+        _demand(key in keys, path, f"the file holds {listing}", f"also {names_in.get(key, key)}")
     allowed_names = (*REQUIRED_NAMES, *OPTIONAL, *UNUSED_NAMES)
+    allowed_listing = ", ".join(names_in.get(key, key) for key in allowed_names)
     for name, key in zip(names, keys, strict=True):
         is_known = key in allowed_names and name.endswith(".npy")
-        _demand(is_known, path, f"the file holds {shorten(repr(name))}", f"no array but {', '.join(allowed_names)}")
-        _demand(keys.count(key) == 1, path, f"the file holds {listing}", f"{key} once")
+        _demand(is_known, path, f"the file holds {shorten(repr(name))}", f"no array but {allowed_listing}")
+        _demand(keys.count(key) == 1, path, f"the file holds {listing}", f"{names_in.get(key, key)} once")
     count = _count_of_members(path)
     _demand(count == len(names), path, f"{len(names)} of {count} members can be listed", "an undamaged file")
     return dict(zip(names, keys, strict=True))
@@ -172,24 +192,25 @@ def _count_of_members(path: Path) -> int:
     return int.from_bytes(tail[offset + 10 : offset + 12], "little")
 
 
-def _split(path: Path, arrays: Arrays, part: str) -> Split:
+def _split(path: Path, arrays: Arrays, part: str, keys: Mapping[str, str]) -> Split:
     x, y, mask = arrays[f"x_{part}"], arrays[f"y_{part}"], arrays.get(f"mask_{part}")
-    _demand(x.dtype == np.uint8, path, f"x_{part} has dtype {x.dtype}", "uint8, 0 to 255,")
-    _demand(x.ndim in (3, 4), path, f"x_{part} has shape {x.shape}", "(N, H, W) or (N, H, W, C)")
-    _demand(x.size > 0, path, f"x_{part} is empty with shape {x.shape}", "at least one image")
-    _demand(x.max() != 1, path, f"the brightest pixel of x_{part} is {BLACK},", "uint8 from 0 to 255")
+    x_name, y_name, mask_name = (keys[f"{axis}_{part}"] for axis in ("x", "y", "mask"))
+    _demand(x.dtype == np.uint8, path, f"{x_name} has dtype {x.dtype}", "uint8, 0 to 255,")
+    _demand(x.ndim in (3, 4), path, f"{x_name} has shape {x.shape}", "(N, H, W) or (N, H, W, C)")
+    _demand(x.size > 0, path, f"{x_name} is empty with shape {x.shape}", "at least one image")
+    _demand(x.max() != 1, path, f"the brightest pixel of {x_name} is {BLACK},", "uint8 from 0 to 255")
     images = x if x.ndim == 4 else x[..., None]
     grid, count = images.shape[:3], len(images)
-    _demand(images.shape[3] in (1, 3), path, f"x_{part} has shape {x.shape}", "1 or 3 channels at the end")
-    _demand(np.issubdtype(y.dtype, np.integer), path, f"y_{part} has dtype {y.dtype}", "an integer dtype")
+    _demand(images.shape[3] in (1, 3), path, f"{x_name} has shape {x.shape}", "1 or 3 channels at the end")
+    _demand(np.issubdtype(y.dtype, np.integer), path, f"{y_name} has dtype {y.dtype}", "an integer dtype")
     right = f"({count},), one label an image,"
-    _demand(y.shape in ((count,), (count, 1)), path, f"y_{part} has shape {y.shape}", right)
+    _demand(y.shape in ((count,), (count, 1)), path, f"{y_name} has shape {y.shape}", right)
     values, right = y.reshape(-1), f"a label from 0 to K-1, with K at most {MOST_CLASSES},"
     row = int(np.argmax((values < 0) | (values >= MOST_CLASSES)))
-    _demand(0 <= values[row] < MOST_CLASSES, path, f"y_{part} has label {values[row]} in row {row}", right)
+    _demand(0 <= values[row] < MOST_CLASSES, path, f"{y_name} has label {values[row]} in row {row}", right)
     if mask is not None:
-        _demand(mask.dtype in (bool, np.uint8), path, f"mask_{part} has dtype {mask.dtype}", "bool or uint8")
-        _demand(mask.shape == grid, path, f"mask_{part} has shape {mask.shape}", f"{grid}")
+        _demand(mask.dtype in (bool, np.uint8), path, f"{mask_name} has dtype {mask.dtype}", "bool or uint8")
+        _demand(mask.shape == grid, path, f"{mask_name} has shape {mask.shape}", f"{grid}")
     return Split(images, y.reshape(-1).astype(np.int64), None if mask is None else mask.astype(np.bool_))
 
 
