@@ -149,3 +149,38 @@ def test_every_panel_is_a_picture_of_its_own(tmp_path: Path) -> None:
     assert [path.stem.removeprefix(stem) for path in paths] == ["", "-correlations", "-outcomes", "-maps"]
     assert list(figures.plots("attention-rank")) == ["curve", "correlations", "outcomes", "maps"]
     assert all(path.exists() for path in paths)
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_figure_that_was_cut_off_is_drawn_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, *, is_there: bool
+) -> None:
+    """Cut off before each of its four files is put in place, where there is none and where there is another's."""
+    whole, folder = tmp_path / "whole", tmp_path / "folder"
+    drawing = style.Drawing(mpl.figure.Figure((1, 1)), "caption", {"a": {"b": 1.0}})
+    for place in (whole, folder):
+        place.mkdir()
+    style.save(drawing, whole, "a", {"x.h5": "new"}, "1")
+    if is_there:
+        other = style.Drawing(mpl.figure.Figure((2, 1)), "other", {})
+        style.save(other, folder, "a", {"x.h5": "old"}, "1")
+    replacing, count = style.replacing, 0
+
+    def cut(path: Path) -> Any:
+        nonlocal count
+        count += 1
+        if count > step:
+            raise KeyboardInterrupt
+        return replacing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(style, "replacing", cut)
+        with pytest.raises(KeyboardInterrupt):
+            style.save(drawing, folder, "a", {"x.h5": "new"}, "1")
+    assert not style.is_drawn(folder, "a", {"x.h5": "new"}, "1")
+    assert style.is_drawn(folder, "a", {"x.h5": "old"}, "1") == (is_there and step == 0)
+    style.save(drawing, folder, "a", {"x.h5": "new"}, "1")
+    assert style.is_drawn(folder, "a", {"x.h5": "new"}, "1")
+    for path in whole.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()

@@ -438,12 +438,17 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: dict[str, str], vers
     if paths[0].exists() and not text.exists():
         raise UserError(f"{paths[0]} is there and is no picture of irt's: move it, or write elsewhere.")
     remove_leftovers(*paths, text)
+    _write_caption(text, caption | {"inputs": {}})  # where a kill comes now, what is there is drawn anew
     with mpl.rc_context(RC):
         _lay_out(drawing.figure)
         for path in paths:
             with replacing(path) as partial:
                 drawing.figure.savefig(partial, format=path.suffix[1:], **FORMATS[path.suffix])
-    with replacing(text) as partial:
+    _write_caption(text, caption)
+
+
+def _write_caption(path: Path, caption: dict[str, Any]) -> None:
+    with replacing(path) as partial:
         partial.write_text(json.dumps(finite(caption), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
