@@ -16,6 +16,7 @@ from PIL import Image
 
 from interpret_robust import analyses, cli, figures
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.files import replacing
 from interpret_robust.figures import drawing, style
 from interpret_robust.results import hdf5
 
@@ -165,7 +166,7 @@ def test_a_figure_that_was_cut_off_is_drawn_anew(
     if is_there:
         other = style.Drawing(mpl.figure.Figure((2, 1)), "other", {})
         style.save(other, folder, "a", {"x.h5": "old"}, "1")
-    replacing, count = style.replacing, 0
+    count = 0
 
     def cut(path: Path) -> Any:
         nonlocal count

@@ -402,7 +402,10 @@ def test_a_file_as_medmnist_publishes_it_is_read(tmp_path: Path) -> None:
             "test_images has images of shape (3, 6, 1) where (3, 5, 3) as in train_images",
         ),
         ({"train_labels": np.array([0, 2, 2, 0])}, "train_labels has 2 labels from 0 to 2 where each of 0 to 2"),
-        ({"test_labels": np.array([1, 3])}, "test_labels has label 3 where at most 2, the highest of train_labels,"),
+        (
+            {"test_labels": np.array([1, 3])},
+            "test_labels has label 3 in row 1 where at most 2, the highest of train_labels,",
+        ),
         ({"test_labels": np.array([1, 2, 0])}, "test_labels has shape (3,) where (2,), one label an image,"),
         ({"test_labels": None}, "where also test_labels is needed"),
         ({"x_train": pixels(4, 3, 5)}, "where x_train once is needed"),
