@@ -29,7 +29,7 @@ from interpret_robust.results.tables import render
 @click.command(
     epilog=with_examples(
         "irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5\n"
-        "  irt show analyses/attention-rank-cluttered-digits-small-at-att-seed0-test.h5 --image 12"
+        "  irt show analyses/robustness-cifar10-small-at-seed0-test.h5 --image 12"
     )
 )
 @click.argument("file", type=OWN_FILE)

@@ -439,11 +439,15 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: dict[str, str], vers
         raise UserError(f"{paths[0]} is there and is no picture of irt's: move it, or write elsewhere.")
     remove_leftovers(*paths, text)
     _write_caption(text, caption | {"inputs": {}})  # where a kill comes now, what is there is drawn anew
-    with mpl.rc_context(RC):
-        _lay_out(drawing.figure)
-        for path in paths:
-            with replacing(path) as partial:
-                drawing.figure.savefig(partial, format=path.suffix[1:], **FORMATS[path.suffix])
+    try:
+        with mpl.rc_context(RC):
+            _lay_out(drawing.figure)
+            for path in paths:
+                with replacing(path) as partial:
+                    drawing.figure.savefig(partial, format=path.suffix[1:], **FORMATS[path.suffix])
+    finally:
+        if not paths[0].exists():
+            text.unlink()
     _write_caption(text, caption)
 
 
