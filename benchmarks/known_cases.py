@@ -25,7 +25,7 @@ from interpret_robust.models.variants import variant
 from interpret_robust.results import hdf5
 from interpret_robust.study import report
 from interpret_robust.training.job import Job
-from interpret_robust.training.recipe import preset
+from interpret_robust.training.recipe_file import recipe_of
 from interpret_robust.training.run import Run as TrainingRun
 
 ATTACKED: dict[str, dict[str, str]] = {
@@ -203,7 +203,7 @@ def _train_rounded(given: Given, architecture: str) -> Case:
 
     def run(precision: str) -> Run:
         changes = (*RECIPE, "batch_size=64", f"attack_precision={precision}")
-        recipe = preset("quick", "cluttered-digits", changes)
+        recipe = recipe_of("quick", "cluttered-digits", changes)
         run = TrainingRun(Job(load(source), architecture, variant("at"), 0, recipe), CPU)
 
         def advance() -> float:

@@ -45,7 +45,8 @@ from interpret_robust.models.folded import fold
 from interpret_robust.models.variants import VARIANTS, variant
 from interpret_robust.results.tables import render
 from interpret_robust.training.job import Job
-from interpret_robust.training.recipe import PRESETS, preset
+from interpret_robust.training.recipe import PRESETS
+from interpret_robust.training.recipe_file import recipe_of
 from interpret_robust.training.run import Run
 
 WARM_UP = 6
@@ -148,7 +149,7 @@ class Work:
 
 def works(given: argparse.Namespace, device: torch.device) -> Iterator[Work]:
     """A training step, and a gradient as an evaluation's PGD takes it, of random images."""
-    recipe = preset(given.recipe, "random", architecture=given.arch)
+    recipe = recipe_of(given.recipe, "random", architecture=given.arch)
     # An attack that does not grow is the same work in each step.
     recipe = replace(recipe, batch_size=given.batch, attack_steps=given.steps, eps_ramp=0.0)
     dataset = random_dataset(given.batch * (given.repeats + WARM_UP + 3))  # less than an epoch is run

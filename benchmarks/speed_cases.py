@@ -42,7 +42,7 @@ from interpret_robust.models.folded import fold
 from interpret_robust.models.variants import variant
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.job import Job
-from interpret_robust.training.recipe import preset
+from interpret_robust.training.recipe_file import recipe_of
 from interpret_robust.training.run import Run as TrainingRun
 
 OURS = "ours"
@@ -95,7 +95,7 @@ def train(given: Given) -> list[Case]:
 
 def _training(given: Given, name: str) -> Case:
     found = checkpoint.read(given.path(name))
-    recipe = preset("quick", "cluttered-digits", RECIPE)
+    recipe = recipe_of("quick", "cluttered-digits", RECIPE)
     job = Job(load(found.about["source"]), "small", variant(name), 0, recipe)
     loops: dict[str, Callable[[Job], Any]] = {OURS: partial(TrainingRun, device=CPU)}
     for (library, pgd_of), layout in product(TRAINING_ATTACKS.items(), Layout):

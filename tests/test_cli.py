@@ -31,7 +31,8 @@ from interpret_robust.results import attack_outcomes, hdf5
 from interpret_robust.results.tables import FORMS
 from interpret_robust.study import plan, reproduction
 from interpret_robust.study import tasks as pieces
-from interpret_robust.training.recipe import PRESETS, preset
+from interpret_robust.training.recipe import PRESETS
+from interpret_robust.training.recipe_file import recipe_of
 
 QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
 
@@ -412,7 +413,7 @@ def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
     assert asked == reproduction.train_tasks(plan.QUICK, Folders(tmp_path))
     assert models_of(asked) == list(plan.QUICK.models)
     for task in asked:
-        assert task.recipe == preset("quick", "cluttered-digits", (), task.architecture)
+        assert task.recipe == recipe_of("quick", "cluttered-digits", (), task.architecture)
     assert {task.architecture for task in asked if task.recipe != PRESETS["quick"]} == {"cnn"}
 
 
@@ -459,7 +460,7 @@ def test_several_seeds_of_each_variant_are_trained(
 ) -> None:
     irt(capfd, monkeypatch, "train", "at", "at-att", "--set", "epochs=2", *given.split(), "--root", tmp_path)
     assert models_of(asked) == [("small", name, seed) for name in ("at", "at-att") for seed in seeds]
-    assert {task.recipe for task in asked} == {preset("quick", "cluttered-digits", ("epochs=2",))}
+    assert {task.recipe for task in asked} == {recipe_of("quick", "cluttered-digits", ("epochs=2",))}
 
 
 def test_several_seeds_of_the_study_are_of_the_models_it_is_about(

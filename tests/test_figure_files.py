@@ -185,3 +185,22 @@ def test_a_figure_that_was_cut_off_is_drawn_anew(
     assert style.is_drawn(folder, "a", {"x.h5": "new"}, "1")
     for path in whole.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_matplotlibrc_of_ones_own_changes_no_picture(tmp_path: Path) -> None:
+    def draw(name: str) -> bytes:
+        drawn = style.new_figure(1.5)
+        drawn.add_subplot(xlabel="distance", ylabel="attention")
+        return style.save(style.Drawing(drawn, "", {}), tmp_path, name, {}, "1").read_bytes()
+
+    expected = draw("a")
+    with mpl.rc_context({"figure.autolayout": True, "figure.constrained_layout.use": True}):
+        assert draw("b") == expected
+
+
+def test_text_without_a_place_to_break_stays_whole_in_a_narrow_figure() -> None:
+    with style.wide(3.3):
+        assert style.break_label("accuracy") == "accuracy"
+        drawn = style.new_figure(1)
+        style.set_title(drawn, "a" * 200)
+    assert drawn.get_suptitle() == "a" * 200

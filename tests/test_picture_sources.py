@@ -897,3 +897,43 @@ def test_two_words_for_one_split_are_refused_in_shards_and_in_a_list(tmp_path: P
     path.write_text("file,label,split\n0.png,bee,test\n1.png,ant,train\n2.png,ant,training\n")
     with pytest.raises(UserError, match=r"list\.csv has both 'train' and 'training', which name one split"):
         load(str(path))
+
+
+@pytest.mark.parametrize("others", [{"source": 1}, {"gender": 1, "race": 0}])
+def test_a_plain_column_called_label_goes_before_columns_of_other_classes(
+    others: dict[str, int], tmp_path: Path
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    kind = {"_type": "ClassLabel", "names": ["a", "b"]}
+    features = {"picture": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}} | dict.fromkeys(
+        others, kind
+    )
+    columns = {"picture": [png(pixels) for pixels in PIXELS], "label": LABELS}
+    columns |= {name: [number] * N for name, number in others.items()}
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    write_parquet(tmp_path / "x.parquet", pa.table(columns).replace_schema_metadata(metadata))
+    assert load(str(tmp_path / "x.parquet")).test.labels.tolist() == LABELS
+
+
+def test_names_of_digits_and_ages_among_names_are_names(tmp_path: Path) -> None:
+    names = ["123456", "A12345", "20_30", "1_2"]
+    for number, pixels in enumerate(PIXELS[:4]):
+        (tmp_path / f"{number}.png").write_bytes(png(pixels))
+    path = tmp_path / "list.csv"
+    path.write_text("file,label\n" + "".join(f"{number}.png,{name}\n" for number, name in enumerate(names)))
+    data = load(str(path))
+    assert [data.class_names[label] for label in data.test.labels] == names
+    path.write_text("file,label\n0.png,123456\n1.png,1\n")
+    with pytest.raises(UserError, match="has the label '123456': numbers of classes are whole, from 0 to 99999"):
+        load(str(path))
+
+
+def test_shards_with_endings_in_capitals_are_files_of_a_folder(tmp_path: Path) -> None:
+    """TEST-0.TAR was left out, and val-0.tar taken for the test split."""
+    for name, pixels in zip(("val-0.tar", "TEST-0.TAR"), PIXELS, strict=False):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for ending, content in ((".png", png(pixels)), (".cls", b"0")):
+                member = tarfile.TarInfo(f"0{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    assert np.array_equal(np.asarray(load(str(tmp_path)).test.images[0]), PIXELS[1])

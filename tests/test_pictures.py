@@ -344,6 +344,42 @@ def test_other_folders_are_refused(layout: dict[str, bytes], sentence: str, tmp_
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize("names", [("negative_test", "positive_test"), ("bullet_train", "test_tube", "wagon")])
+def test_classes_may_have_the_word_of_a_split_in_their_names(names: tuple[str, ...], tmp_path: Path) -> None:
+    fill(tmp_path / "flat", dict.fromkeys(names, 1))
+    assert load(f"{tmp_path}/flat?size=16").class_names == names
+    for split in ("train", "test"):
+        fill(tmp_path / "split" / split, dict.fromkeys(names, 1))
+    assert load(f"{tmp_path}/split?size=16").class_names == names
+
+
+def test_a_class_may_have_folders_whose_names_begin_with_a_word_of_a_split(tmp_path: Path) -> None:
+    fill(tmp_path, {"engine/train_front": 1, "engine/train_side": 2, "wagon": 1})
+    assert load(f"{tmp_path}?size=16").test.labels.tolist() == [0, 0, 0, 1]
+
+
+def test_what_systems_leave_on_a_disk_is_no_class(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 1, "b": 1})
+    for name in ("lost+found", "System Volume Information/x.dat", "$RECYCLE.BIN/desktop.ini", "__MACOSX/a/._0.jpg"):
+        path = tmp_path / name
+        path.mkdir() if name == "lost+found" else path.parent.mkdir(parents=True)
+        if not path.exists():
+            path.write_bytes(b"")
+    assert load(f"{tmp_path}?size=16").class_names == ("a", "b")
+
+
+def test_a_bmp_of_16_bits_a_pixel_is_a_picture(tmp_path: Path) -> None:
+    """Five, six and five bits a color (Windows' BI_BITFIELDS); what has 16 bits a color is refused."""
+    path = tmp_path / "a" / "0.bmp"
+    path.parent.mkdir()
+    pixels = struct.pack("<4H", 0xF800, 0x07E0, 0x001F, 0xFFFF)  # upwards, rows of two: red, green; blue, white
+    header = struct.pack("<2sIHHI", b"BM", 66 + len(pixels), 0, 0, 66)
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    path.write_bytes(header + struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, len(pixels), 0, 0, 0, 0) + masks + pixels)
+    images = np.asarray(load(f"{tmp_path}?size=2").test.images[0])
+    assert images.tolist() == [[[0, 0, 255], [255, 255, 255]], [[255, 0, 0], [0, 255, 0]]]
+
+
 @pytest.mark.parametrize(("first", "second"), [("Train", "Test"), ("Training", "Testing"), ("TRAIN", "Val")])
 def test_splits_may_be_written_in_capitals(first: str, second: str, tmp_path: Path) -> None:
     fill(tmp_path / first, {"a": 2, "b": 1})

@@ -30,7 +30,8 @@ from interpret_robust.datasets.records import RECORDS, Generator, Record
 from interpret_robust.models import architectures, build, checkpoint
 from interpret_robust.models.variants import Variant, has_attention, variant
 from interpret_robust.training.objective import FeatureRegularization
-from interpret_robust.training.recipe import PRESETS, preset
+from interpret_robust.training.recipe import PRESETS
+from interpret_robust.training.recipe_file import recipe_of
 
 ANALYSIS = '''"""How bright are the images? (a question of ours)
 
@@ -386,9 +387,9 @@ def test_a_record_is_all_that_a_new_dataset_takes(tmp_path: Path, monkeypatch: p
     assert PRESETS["paper"].flip and PRESETS["paper"].pad == 2
     whole = replace(halves_record, can_crop=False)
     monkeypatch.setitem(RECORDS, "halves", whole)
-    assert (preset("paper", "halves").flip, preset("paper", "halves").pad) == (False, 0)
+    assert (recipe_of("paper", "halves").flip, recipe_of("paper", "halves").pad) == (False, 0)
     monkeypatch.setitem(RECORDS, "halves", replace(whole, can_flip=True))
-    assert (preset("paper", "halves").flip, preset("paper", "halves").pad) == (True, 0)
+    assert (recipe_of("paper", "halves").flip, recipe_of("paper", "halves").pad) == (True, 0)
 
 
 @pytest.mark.usefixtures("installed")

@@ -9,7 +9,8 @@ import pytest
 from interpret_robust.attacks.pgd import PGD
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
-from interpret_robust.training.recipe import PRESETS, Recipe, change, default_preset, preset
+from interpret_robust.training.recipe import PRESETS, Recipe, change, default_preset
+from interpret_robust.training.recipe_file import recipe_of
 
 
 def recipe(**values: Any) -> Recipe:
@@ -104,15 +105,15 @@ def test_the_papers_rate_falls_at_the_challenges_steps() -> None:
     ],
 )
 def test_digits_are_never_mirrored_unless_asked(dataset: str, flip: bool) -> None:
-    assert preset("paper", dataset).flip is flip
-    assert preset("paper", dataset, ("flip=true",)).flip is True
-    assert preset("paper", dataset, ("flip=false",)).flip is False
+    assert recipe_of("paper", dataset).flip is flip
+    assert recipe_of("paper", dataset, ("flip=true",)).flip is True
+    assert recipe_of("paper", dataset, ("flip=false",)).flip is False
 
 
 def test_images_with_a_planted_pattern_are_not_cropped() -> None:
-    assert preset("quick", "cluttered-digits-planted").pad == 0
-    assert preset("quick", "cluttered-digits-planted", ("pad=2",)).pad == 2
-    assert preset("quick", "cluttered-digits").pad == 2
+    assert recipe_of("quick", "cluttered-digits-planted").pad == 0
+    assert recipe_of("quick", "cluttered-digits-planted", ("pad=2",)).pad == 2
+    assert recipe_of("quick", "cluttered-digits").pad == 2
 
 
 @pytest.mark.parametrize(
@@ -154,20 +155,20 @@ def test_every_dataset_has_its_default_preset(dataset: str, name: str) -> None:
 )
 def test_an_override_changes_its_field_and_no_other(override: str, value: object) -> None:
     field = override.partition("=")[0]
-    actual, original = asdict(preset("quick", "cifar10", (override,))), asdict(preset("quick", "cifar10"))
+    actual, original = asdict(recipe_of("quick", "cifar10", (override,))), asdict(recipe_of("quick", "cifar10"))
     assert actual[field] == value and type(actual[field]) is type(value)
     assert actual | {field: original[field]} == original
 
 
 @pytest.mark.parametrize("dataset", ["cluttered-digits", "cifar10"])
 def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> None:
-    assert preset("quick", dataset) == PRESETS["quick"]
+    assert recipe_of("quick", dataset) == PRESETS["quick"]
     for name in ("quick", "cifar-quick"):
         adam = asdict(PRESETS[name]) | {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
-        of_cnn = asdict(preset(name, dataset, architecture="cnn"))
+        of_cnn = asdict(recipe_of(name, dataset, architecture="cnn"))
         assert of_cnn == adam | {"flip": PRESETS[name].flip and dataset == "cifar10"}
     adam = asdict(PRESETS["quick"]) | {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
-    changed = preset("quick", dataset, ("optimizer=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
+    changed = recipe_of("quick", dataset, ("optimizer=sgd", "learning_rate=0.05", "pad=3", "epochs=2"), "cnn")
     assert asdict(changed) == adam | {"optimizer": "sgd", "learning_rate": 0.05, "pad": 3, "epochs": 2}
 
 
@@ -175,14 +176,14 @@ def test_the_quick_recipe_of_the_network_without_batch_norm(dataset: str) -> Non
 def test_only_the_quick_recipes_go_by_the_architecture(architecture: str) -> None:
     published = [name for name in PRESETS if name not in ("quick", "cifar-quick") or architecture != "cnn"]
     for name in published:
-        assert preset(name, "cifar10", architecture=architecture) == PRESETS[name]
+        assert recipe_of(name, "cifar10", architecture=architecture) == PRESETS[name]
 
 
 def test_overrides_add_up_and_the_last_one_counts() -> None:
-    actual = preset("quick", "cifar10", ("epochs=3", "pad=1", "epochs=4"))
+    actual = recipe_of("quick", "cifar10", ("epochs=3", "pad=1", "epochs=4"))
     assert (actual.epochs, actual.pad, actual.name) == (4, 1, "quick")
     # two that would each be refused alone may stand together
-    assert preset("mnist", "mnist", ("eps=1/2", "attack_step=1/4")).attack(1) == PGD(0.5, 0.25, 40)
+    assert recipe_of("mnist", "mnist", ("eps=1/2", "attack_step=1/4")).attack(1) == PGD(0.5, 0.25, 40)
 
 
 @pytest.mark.parametrize(
@@ -220,13 +221,13 @@ def test_overrides_add_up_and_the_last_one_counts() -> None:
 )
 def test_a_bad_override_is_told_what_would_be_right(override: str, sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        preset("quick", "cluttered-digits", (override,))
+        recipe_of("quick", "cluttered-digits", (override,))
     assert sentence in str(error.value)
 
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:
     with pytest.raises(UserError) as error:
-        preset("papper", "cifar10")
+        recipe_of("papper", "cifar10")
     assert str(error.value) == (
         "unknown recipe 'papper': did you mean 'paper'? known are cifar-quick, fast, mnist, mnist-quick, paper, quick."
     )
@@ -251,13 +252,13 @@ def test_no_preset_has_an_attack_or_rate_out_of_range_at_any_time() -> None:
 
 
 def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:
-    assert preset("quick", "cluttered-digits", ("norm=l2", "eps=2")).eps == 2
-    assert preset("quick", "cluttered-digits", ("eps=12", "norm=l1")).eps == 12
+    assert recipe_of("quick", "cluttered-digits", ("norm=l2", "eps=2")).eps == 2
+    assert recipe_of("quick", "cluttered-digits", ("eps=12", "norm=l1")).eps == 12
     for overrides in (("eps=2",), ("norm=linf", "eps=2")):
         with pytest.raises(UserError, match="eps is 2: it must lie within 0 and 1"):
-            preset("quick", "cluttered-digits", overrides)
+            recipe_of("quick", "cluttered-digits", overrides)
     with pytest.raises(UserError, match="epochs 0"):
-        preset("quick", "cluttered-digits", ("epochs=0",))
+        recipe_of("quick", "cluttered-digits", ("epochs=0",))
 
 
 def test_without_a_radius_the_steps_of_another_norm_have_to_be_given() -> None:

@@ -11,7 +11,7 @@ import pytest
 import interpret_robust as ir
 from interpret_robust.core.errors import UserError
 from interpret_robust.models import checkpoint
-from interpret_robust.training.recipe import PRESETS, Recipe, change, preset
+from interpret_robust.training.recipe import PRESETS, Recipe, change
 from interpret_robust.training.recipe_file import as_toml, read, recipe_of
 
 
@@ -48,12 +48,12 @@ def test_a_file_without_a_base_has_the_defaults_of_a_recipe(tmp_path: Path) -> N
 
 def test_dataset_architecture_and_overrides_go_with_a_file_as_with_a_preset(tmp_path: Path) -> None:
     path = write(tmp_path, 'base = "cifar-quick"\nflip = true\nepochs = 3\n')
-    as_preset = preset("cifar-quick", "mnist", architecture="cnn")
+    as_preset = recipe_of("cifar-quick", "mnist", architecture="cnn")
     assert as_preset.optimizer == "adam" and not as_preset.flip and as_preset.epochs == 10
     assert recipe_of(path, "mnist", architecture="cnn") == replace(as_preset, name="mine", epochs=3)
     assert recipe_of(path, "mnist", ("flip=true", "epochs=4")).flip
     assert recipe_of(path, "cifar10").flip and recipe_of(path, "cifar10").epochs == 3
-    assert recipe_of(None, "mnist") == preset("mnist", "mnist")
+    assert recipe_of(None, "mnist") == recipe_of("mnist", "mnist")
 
 
 def test_steps_keep_their_share_of_a_radius_in_another_norm(tmp_path: Path) -> None:

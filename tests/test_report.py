@@ -46,7 +46,7 @@ from interpret_robust.study.report.page import MOST_CHARACTERS, render
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.study.verdicts import EXPLANATION
 from interpret_robust.training import recipe_file
-from interpret_robust.training.recipe import preset
+from interpret_robust.training.recipe_file import recipe_of
 
 VARIANTS = ("at", "at-att")
 IMAGES = 40
@@ -367,7 +367,7 @@ def default_settings(result: Result) -> dict[str, Any]:
 def trained_by(result: Result, **changes: Any) -> dict[str, Any]:
     """The checkpoint of a configuration, its job changed."""
     found: dict[str, Any] = result.config["checkpoint"]
-    recipe = vars(preset("quick", "cluttered-digits"))
+    recipe = vars(recipe_of("quick", "cluttered-digits"))
     return found | {"job": found["job"] | {"recipe": recipe} | changes}
 
 
@@ -404,7 +404,7 @@ def test_models_are_trained_on_as_many_images_of_the_same_file(
     opened: dict[str, list[Result]], made_by: Callable[..., Result]
 ) -> None:
     base = opened["robustness"][1]
-    recipe = vars(preset("quick", "cluttered-digits")) | {"epochs": 3, "flip": True}
+    recipe = vars(recipe_of("quick", "cluttered-digits")) | {"epochs": 3, "flip": True}
     checkpoint, own = trained_by(base, recipe=recipe, images=5000), "my data/cluttered-digits.npz"
     origin = {"source": own, "trained_on": [own]}
     result = made_by(base, origin, checkpoint=checkpoint, settings=default_settings(base))
@@ -418,11 +418,11 @@ def test_models_are_trained_on_as_many_images_of_the_same_file(
 
 def test_commands_are_taken_by_irt(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:
     """A recipe that is told is the recipe that is parsed."""
-    recipe = replace(preset("fast", "cifar10"), flip=False, ema=0.995, schedule="steps", eps=4 / 255)
+    recipe = replace(recipe_of("fast", "cifar10"), flip=False, ema=0.995, schedule="steps", eps=4 / 255)
     base = opened["robustness"][0]
     told = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
     overrides = tuple(value for name, value in pairwise(told) if name == "--set")
-    assert len(overrides) > 2 and preset("fast", "cluttered-digits", overrides) == recipe
+    assert len(overrides) > 2 and recipe_of("fast", "cluttered-digits", overrides) == recipe
 
 
 def test_a_recipe_of_the_users_own_is_told_without_its_file(
@@ -435,7 +435,7 @@ def test_a_recipe_of_the_users_own_is_told_without_its_file(
     told = commands.all_of([made_by(base, checkpoint=trained_by(base, recipe=vars(recipe)))])[0].split()
     overrides = tuple(value for name, value in pairwise(told) if name == "--set")
     name = told[told.index("--recipe") + 1]
-    assert name == "quick" and replace(preset(name, "cluttered-digits", overrides), name="mine") == recipe
+    assert name == "quick" and replace(recipe_of(name, "cluttered-digits", overrides), name="mine") == recipe
 
 
 def test_evaluators_are_trained_and_named_where_they_were_given(

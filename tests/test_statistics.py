@@ -13,6 +13,7 @@ from interpret_robust.core.statistics import (
     Interval,
     bootstrap_mean,
     column_means,
+    finite_column_means,
     holm,
     mcnemar,
     over_seeds,
@@ -148,9 +149,14 @@ def test_intervals_from_counts_drawn_once_are_those_of_rows_drawn_one_by_one() -
         assert ratio[1:] == (slow_low, slow_high)
 
 
-def test_column_means_of_one_row_are_that_row() -> None:
+def test_column_means_of_one_row_are_that_row_without_an_interval() -> None:
     rows = random(1, 4)
-    assert all(np.array_equal(part, rows[0]) for part in column_means(rows).T)
+    means, low, high = column_means(rows).T
+    assert np.array_equal(means, rows[0]) and np.isnan([low, high]).all()
+    holes = np.stack([rows[0], np.where([True, True, False, False], np.nan, 2 * rows[0])])
+    means, low, high = finite_column_means(holes).T
+    np.testing.assert_allclose(means, rows[0] * [1, 1, 1.5, 1.5])
+    assert np.isnan([low, high])[:, :2].all() and (low[2:] <= high[2:]).all()
 
 
 def test_column_means_are_reproducible() -> None:

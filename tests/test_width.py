@@ -19,7 +19,8 @@ from interpret_robust.core.file_names import shared_prefix
 from interpret_robust.datasets import npz
 from interpret_robust.study import plan as study
 from interpret_robust.study.reproduction import plan
-from interpret_robust.training.recipe import PRESETS, Recipe, meanings, preset
+from interpret_robust.training.recipe import PRESETS, Recipe, meanings
+from interpret_robust.training.recipe_file import recipe_of
 
 Make = Callable[..., Path]
 
@@ -106,7 +107,7 @@ def test_the_fields_of_all_recipes_are_listed_with_values_that_set_takes(printed
             value = getattr(recipe, field)
             assert row[name] == (str(value).lower() if value is None or isinstance(value, bool) else value)
             if value is not None:
-                assert getattr(preset("quick", "mine", (f"{field}={row[name]}",)), field) == value
+                assert getattr(recipe_of("quick", "mine", (f"{field}={row[name]}",)), field) == value
     assert all(field in text for field in rows) and "5/255" in text
     assert rows["flip"]["meaning"] == meanings()["flip"] and all(row["meaning"] for row in rows.values())
 

@@ -24,7 +24,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import gradient_map, position_weights
 from interpret_robust.attribution.regions import center_prior, central, hits, object_positions, share_inside
 from interpret_robust.core.arrays import AnyArray
-from interpret_robust.core.statistics import RESAMPLES, TAILS, Interval, bootstrap_mean, rate, rates
+from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval, bootstrap_mean, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
 from interpret_robust.models import Classifier
@@ -265,7 +265,7 @@ def class_averaged(hits: AnyArray, labels: AnyArray) -> Interval:
     finite = np.isfinite(hits)
     classes, counts = np.unique(labels[finite], return_counts=True)
     if len(classes) == 0:
-        return Interval(np.nan, np.nan, np.nan)
+        return UNKNOWN
     rates = np.array([hits[finite & (labels == label)].mean(dtype=np.float64) for label in classes])
     draws = np.random.default_rng(0).binomial(counts, rates, (RESAMPLES, len(classes))) / counts
     low, high = np.quantile(draws.mean(1), TAILS)

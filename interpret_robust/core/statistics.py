@@ -89,7 +89,7 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> A
     """Return the mean over rows (N, ...) of each column, with its percentile bootstrap 95 % interval: (..., 3).
 
     A resample is the number of times it draws each row, so that its means are one product of matrices, and all columns
-    share the rows drawn.
+    share the rows drawn. A single row has no interval: its ends are NaN.
 
     Example:
         >>> column_means(np.array([[1.0, 4.0], [1.0, 4.0]]))
@@ -97,17 +97,20 @@ def column_means(rows: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> A
                [4., 4., 4.]])
     """
     flat = _flat(rows)
-    return _intervals(flat.mean(0, dtype=np.float64), _resampled_means(flat, seed, resamples), rows)
+    return _intervals(flat.mean(0, dtype=np.float64), _resampled_means(flat, seed, resamples), len(rows), rows)
 
 
 def finite_column_means(rows: Array) -> Array:
-    """Do what `column_means` does, over the finite values of each column; NaN throughout where it has none."""
+    """Do what `column_means` does, over the finite values of each column; NaN throughout where it has none.
+
+    A column with a single one has no interval.
+    """
     flat = _flat(rows)
     finite = np.isfinite(flat)
     halves = np.hstack([np.where(finite, flat, 0), finite]).astype(np.float64)
     sums, shares = np.hsplit(np.vstack([halves.mean(0), _resampled_means(halves, 0, RESAMPLES)]), 2)
     means = np.divide(sums, shares, out=np.full(sums.shape, np.nan), where=shares > 0)
-    return _intervals(means[0], means[1:], rows)
+    return _intervals(means[0], means[1:], finite.sum(0), rows)
 
 
 def _flat(rows: Array) -> Array:
@@ -115,9 +118,12 @@ def _flat(rows: Array) -> Array:
     return rows.reshape(len(rows), math.prod(rows.shape[1:]))
 
 
-def _intervals(means: Array, resampled_means: Array, rows: Array) -> Array:
-    """Return means (K,) and the interval of their resamples (resamples, K) in the shape (..., 3) of rows (N, ...)."""
-    low, high = np.quantile(resampled_means, TAILS, axis=0)
+def _intervals(means: Array, resampled_means: Array, counts: int | Array, rows: Array) -> Array:
+    """Return means (K,) and the interval of their resamples (resamples, K) in the shape (..., 3) of rows (N, ...).
+
+    `counts` says of how many values each mean is; that of one has no interval.
+    """
+    low, high = np.where(np.less(counts, 2), np.nan, np.quantile(resampled_means, TAILS, axis=0))
     return np.stack([means, low, high], 1).reshape(*rows.shape[1:], 3)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, by_split, listings_of
+from interpret_robust.datasets.listing import SPLITS, LabeledPictures, Listings, by_split, find_files, listings_of
 from interpret_robust.datasets.pictures import check_sizes
 
 ENDINGS = (".parquet", ".arrow", ".feather")
@@ -130,12 +130,12 @@ class _File:
         """Return the name of the column of labels. Raises UserError where there is none."""
         names = [name for name in LABEL_COLUMNS if name in self.schema.names]
         class_labels = self._columns_of("ClassLabel")
-        if len(class_labels) > 1 and not set(class_labels) & set(LABEL_COLUMNS):
+        if len(class_labels) > 1 and not names:
             raise UserError(
                 f"{self.path} has {len(class_labels)} columns of classes, {', '.join(class_labels)}: call the one to "
                 f"be predicted {LABEL_COLUMNS[0]}."
             )
-        return self._first("label", sorted(class_labels, key=lambda name: name not in LABEL_COLUMNS) + names)
+        return self._first("label", [*sorted(names, key=lambda name: name not in class_labels), *class_labels])
 
     @cached_property
     def class_names(self) -> list[str] | None:
@@ -210,8 +210,8 @@ def list_tables(source: Path) -> Listings:
 
     Lengths are read chunk by chunk. Raises UserError for a damaged file, and one without images or labels.
     """
-    paths = sorted(path for ending in ENDINGS for path in source.rglob(f"*{ending}")) if source.is_dir() else [source]
-    files = {part: [_File(path) for path in group] for part, group in by_split(source, paths).items()}
+    groups = by_split(source, find_files(source, ENDINGS))
+    files = {part: [_File(path) for path in group] for part, group in groups.items()}
     names = _class_names([file for part in SPLITS for file in files.get(part, ())])
     return listings_of(source, {part: _listing(group, names) for part, group in files.items()}, names)
 

@@ -20,10 +20,11 @@ from interpret_robust.datasets.listing import Listing, Listings, any_split_word,
 from interpret_robust.datasets.pictures import ENDINGS, Files, Pictures, check_sizes
 
 MASKS = "masks"
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
-"""What macOS leaves beside the folder in a zip file, and disks of Synology in every folder."""
-SYSTEM_FILES = ("thumbs.db", "desktop.ini")
-"""What Windows leaves in folders, in lower case."""
+SYSTEM_NAMES = (
+    *("__macosx", "@eadir", "lost+found", "system volume information", "$recycle.bin"),
+    *("thumbs.db", "desktop.ini"),
+)
+"""Folders and files that macOS, Linux, Windows and disks of Synology leave beside pictures, in lower case."""
 OTHER_NAMES = ("annotations", "labels", "segmentations")
 """Folders beside those of pictures in datasets of detection and segmentation, in lower case; they may hold pictures."""
 
@@ -84,7 +85,7 @@ def _subfolders(folder: Path) -> tuple[str, ...]:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in SYSTEM_FOLDERS and name.lower() not in SYSTEM_FILES
+    return not name.startswith(".") and name.lower() not in SYSTEM_NAMES
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -123,7 +124,7 @@ def _check_splits(source: Path, path: Path, *, is_only: bool) -> None:
     if not names or _has_direct_pictures(path):
         return
     words = {split_word(name) for name in names}
-    if None not in words or len(words - {None}) > 1:
+    if len(words - {None}) > 1 or all(split_word(name) == name.lower() for name in names):
         raise UserError(
             f"{path} has the subfolders {', '.join(names)}, which name splits, and is no class: give {path}."
         )
@@ -148,8 +149,9 @@ def _classes(folder: Path) -> tuple[str, ...]:
     Raises UserError where there is none, and where some are called as splits are, such as training_set and test_set.
     """
     if names := _subfolders(folder):
-        words = {any_split_word(name) for name in names}
-        if len(names) > 1 and (None not in words or len(words - {None}) > 1):
+        splits = {name: word for name in names if (word := any_split_word(name))}
+        is_of_splits = len(splits) == len(names) or not any(_has_direct_pictures(folder / name) for name in splits)
+        if len(set(splits.values())) > 1 and is_of_splits:
             raise UserError(
                 f"{folder} has the subfolders {', '.join(names)}, which name splits and not classes: call them train, "
                 "test and val."

@@ -91,8 +91,9 @@ def _name_classes(
     texts = {part: [str(label) for label in column] for part, column in labels.items()}
     every_text = {text for column in texts.values() for text in column}
     right = f"numbers of classes are whole, from 0 to {10**LONGEST_NUMBER - 1}, such as 1, and names are text"
-    _check_labels(source, splits, texts, lambda text: _is_whole(text) or not _is_number(text), right)
-    if all(map(_is_whole, every_text)):
+    is_numbered = all(map(_is_digits, every_text))
+    _check_labels(source, splits, texts, _is_whole if is_numbered else _is_name, right)
+    if is_numbered:
         numbers = {part: [int(text) for text in column] for part, column in texts.items()}
         return numbers, numbered(max(map(int, every_text), default=0) + 1)
     for column in texts.values():
@@ -113,20 +114,28 @@ def _check_labels(
 ) -> None:
     """Raise UserError with the first picture whose label is not right."""
     for part, column in labels.items():
-        if (place := next((place for place, label in enumerate(column) if not is_right(label)), None)) is not None:
+        if wrong := {label for label in set(column) if not is_right(label)}:
+            place = next(place for place, label in enumerate(column) if label in wrong)
             raise UserError(f"{source}: {splits[part][0].name(place)} has the label '{column[place]}': {right}.")
 
 
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _is_whole(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text.lstrip("0")) <= LONGEST_NUMBER
+    return _is_digits(text) and len(text.lstrip("0")) <= LONGEST_NUMBER
 
 
-def _is_number(text: str) -> bool:
+def _is_name(text: str) -> bool:
+    """Return whether a label among names is one: digits are, such as a product's; other numbers are a mistake."""
+    if _is_digits(text) or not text.isascii() or "_" in text:  # Python reads 20_30, an age group, as 2030
+        return True
     try:
         float(text)
     except ValueError:
-        return False
-    return text.isascii()
+        return True
+    return False
 
 
 def split_words(source: Path, is_there: Callable[[str], bool]) -> dict[str, str]:
@@ -140,6 +149,13 @@ def split_words(source: Path, is_there: Callable[[str], bool]) -> dict[str, str]
             raise UserError(f"{source} has both '{names[0]}' and '{names[1]}', which name one split: call both alike.")
     words = {part: word for part, words in SPLITS.items() if (word := next(filter(is_there, words), None))}
     return words if words.get("test") in TEST else {part: word for part, word in words.items() if part != "val"}
+
+
+def find_files(source: Path, endings: Sequence[str]) -> list[Path]:
+    """Return the files below a folder with one of these endings, in either case, by name; of a file, itself."""
+    if not source.is_dir():
+        return [source]
+    return sorted(path for path in source.rglob("*") if path.suffix.lower() in endings)
 
 
 def by_split(source: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:

@@ -10,7 +10,7 @@ from interpret_robust.datasets.arrow_tables import ENDINGS, list_tables
 from interpret_robust.datasets.base import Dataset
 from interpret_robust.datasets.image_folder import has_classes, list_folder
 from interpret_robust.datasets.image_list import list_csv
-from interpret_robust.datasets.listing import Listings, dataset_of
+from interpret_robust.datasets.listing import Listings, dataset_of, find_files
 from interpret_robust.datasets.pictures import ENDINGS as PICTURE_ENDINGS
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.datasets.reference import Reference
@@ -104,7 +104,7 @@ def _list(folder: Path) -> Listings:
         example = next(iter(cifar_c.corruptions(folder)), "brightness")
         raise UserError(f"{folder} holds corruptions: name one and its severity, such as {folder}:{example}:3.")
     for ending, list_files in FILES.items():
-        if list_files != list_csv and next(folder.rglob(f"*{ending}"), None):
+        if list_files != list_csv and find_files(folder, (ending,)):
             return list_files(folder)
     if archive := next((path for path in sorted(folder.rglob("*")) if path.suffix.lower() in ARCHIVES), None):
         raise UserError(f"{archive} {ARCHIVES[archive.suffix.lower()]}.")

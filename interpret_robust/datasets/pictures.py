@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -149,7 +150,8 @@ def _is_wide_gray(image: Image.Image) -> bool:
 
 def _is_wide_color(image: Image.Image) -> bool:
     """Return whether a file has 16 bits a channel, of which PIL keeps the upper eight; not known once it is decoded."""
-    return image.mode in NARROW_MODES and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    raw_modes = (str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode in NARROW_MODES and any(re.search("(?<!BGR);16", raw_mode) for raw_mode in raw_modes)
 
 
 def _image(file: Any) -> Image.Image:
@@ -401,7 +403,8 @@ def _object_of(image: Image.Image) -> AnyArray:
 
     Raises ValueError where its colors say something else than the numbers of its palette, or than its alpha.
     """
-    colors: AnyArray = np.asarray(image if _is_wide_gray(image) else image.convert("RGB")) != 0
+    is_gray = image.mode in ("1", "L") or _is_wide_gray(image)
+    colors: AnyArray = np.asarray(image if is_gray else image.convert("RGB")) != 0
     if colors.ndim == 3:
         colors = colors.max(2)  # the gray value of dark blue would be 0
     if image.mode == "P" and ((np.asarray(image) != 0) != colors).any():

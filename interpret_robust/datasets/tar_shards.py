@@ -17,7 +17,7 @@ import numpy as np
 
 from interpret_robust.core.errors import UserError, first_line
 from interpret_robust.datasets.base import Labels
-from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, listings_of
+from interpret_robust.datasets.listing import LabeledPictures, Listings, by_split, find_files, listings_of
 from interpret_robust.datasets.pictures import ENDINGS, check_sizes
 
 MASK_ENDING = "mask.png"
@@ -57,8 +57,8 @@ def list_tars(source: Path) -> Listings:
 
     Raises UserError for a damaged or compressed tar, for a picture without a label, and for a label without a picture.
     """
-    shards = sorted(source.rglob("*.tar")) if source.is_dir() else [source]
-    return listings_of(source, {part: _listing(files) for part, files in by_split(source, shards).items()})
+    shards = by_split(source, find_files(source, (".tar",)))
+    return listings_of(source, {part: _listing(files) for part, files in shards.items()})
 
 
 def _listing(shards: Sequence[Path]) -> LabeledPictures:

@@ -59,6 +59,8 @@ RC: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "0.92",
     "legend.frameon": False,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "irt",
@@ -155,14 +157,14 @@ def break_label(text: str) -> str:
     """Return the label of an axis in two lines where the figure is narrow: broken at a bracket, colon or comma."""
     if width() >= NARROW:
         return text
-    gap = next(gap for gap in (" (", ": ", ", ") if gap in text)
+    gap = next((gap for gap in (" (", ": ", ", ") if gap in text), "")
     return text.replace(gap, gap.replace(" ", "\n"), 1)
 
 
 def set_title(figure: Figure, text: str) -> None:
     """Write a title over a figure; over a narrow one its last part stands in a line of its own."""
     head, _, tail = text.rpartition(", ")
-    figure.suptitle(text if width() >= NARROW or len(text) < TITLE else f"{head},\n{tail}")
+    figure.suptitle(text if not head or width() >= NARROW or len(text) < TITLE else f"{head},\n{tail}")
 
 
 def new_figure(height: float) -> Figure:
@@ -470,6 +472,7 @@ def pixels(drawing: Drawing) -> Image.Image:
     """Return a drawing as the pixels that its PNG would have."""
     buffer = io.BytesIO()
     with mpl.rc_context(RC):
+        _lay_out(drawing.figure)
         drawing.figure.savefig(buffer, format="png", **FORMATS[".png"])
     return Image.open(buffer)
 

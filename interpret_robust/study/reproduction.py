@@ -14,7 +14,7 @@ from interpret_robust.datasets import load
 from interpret_robust.study.evaluators import readers_of
 from interpret_robust.study.plan import Model, Question, Study
 from interpret_robust.study.tasks import AnalysisTask, TrainTask, analysis_tasks, do_all
-from interpret_robust.training.recipe import preset
+from interpret_robust.training.recipe_file import recipe_of
 
 
 class Step(NamedTuple):
@@ -81,7 +81,7 @@ def train_tasks(
             architecture,
             variant,
             seed,
-            preset(study.recipe, study.dataset, architecture=architecture),
+            recipe_of(study.recipe, study.dataset, architecture=architecture),
             folders.checkpoints,
             device,
             study.images,

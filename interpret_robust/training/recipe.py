@@ -205,14 +205,6 @@ PRESETS = {
 QUICK_CNN: dict[str, Any] = {"optimizer": "adam", "learning_rate": 2e-3, "epochs": 10}
 
 
-def preset(name: str, dataset: str, overrides: tuple[str, ...] = (), architecture: str = "small") -> Recipe:
-    """Return the recipe called `name` for a dataset and an architecture, with overrides of the form `field=value`.
-
-    Raises UserError for an unknown preset or field, or a value of the wrong kind.
-    """
-    return change(fit_dataset(preset_for(name, architecture), dataset), dict(map(parse, overrides)))
-
-
 def preset_for(name: str, architecture: str) -> Recipe:
     """Return the recipe called `name` for an architecture. Raises UserError for an unknown name."""
     if name not in PRESETS:

@@ -35,8 +35,8 @@ class Explorer:
         first: the image that the page begins with.
         norm: in which the page begins; None for that in which the first model was trained.
         seed: of the random starts of attacks.
-        options: what commands have to say of the data.
-        weights: the choice of weights of positions that commands have to name, empty for the default.
+        source: the data that commands have to name, empty for those of the models.
+        weight: the choice of weights of positions that commands have to name, empty for the default.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Explorer:
         album: Album,
         seed: int,
         first: str = "0",
-        options: str = "",
-        weights: str = "",
+        source: str = "",
+        weight: str = "",
         norm: Norm | None = None,
     ) -> None:
         self.exhibits, self.album, self.seed = exhibits, album, seed
-        self.first, self.options, self.weights = first, options, weights
+        self.first, self.source, self.weight = first, source, weight
         self._balls = [resolve_ball(None, None, exhibit.subject.job["recipe"]) for exhibit in exhibits]
         self.norm: Norm = self._balls[0][0] if norm is None else norm
         self._lock = threading.Lock()
@@ -67,7 +67,7 @@ class Explorer:
             "classes": album.dataset.class_names,
             "labels": album.split.labels.tolist(),
             "images": len(album.split),
-            "source": shlex.split(self.options)[1] if self.options else self.exhibits[0].subject.source,
+            "source": self.source or self.exhibits[0].subject.source,
             "models": [card | {"name": name} for card, name in zip(cards, names(cards), strict=True)],
             "norms": {name: self._norm(name) for name in NORM_TEXTS},
             "norm": self.norm,
@@ -77,8 +77,8 @@ class Explorer:
             "rules": measure.RULES,
             "seed": self.seed,
             "first": self.first,
-            "options": self.options,
-            "weights": self.weights,
+            "options": f"--dataset {shlex.quote(self.source)}" if self.source else "",
+            "weights": self.weight and shlex.quote(self.weight),
         }
 
     def _norm(self, name: Norm) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Explorer:
 
     def files(self, place: int, view: View) -> dict[str, str]:
         """Return by analysis the path of the file that holds a model's numbers under a view, see `file_stems`."""
-        return file_stems(self.exhibits[place], self.album, view, self.seed, self.weights)
+        return file_stems(self.exhibits[place], self.album, view, self.seed, self.weight)
 
     def _keep(self, place: int, view: View, adversarial: Tensor) -> None:
         self._adversarial[place, view] = adversarial

@@ -10,16 +10,16 @@ from interpret_robust.study.explorer.models import Exhibit
 from interpret_robust.study.explorer.view import View
 
 
-def file_stems(exhibit: Exhibit, album: Album, view: View, seed: int, weights: str) -> dict[str, str]:
+def file_stems(exhibit: Exhibit, album: Album, view: View, seed: int, weight: str) -> dict[str, str]:
     """Return by analysis the path of its file of a model under a view's attack, but for its limit and its ending.
 
-    `weights` is the choice of weights of positions, empty for the default. The analyses of positions are left out of a
+    `weight` is the choice of weights of positions, empty for the default. The analyses of positions are left out of a
     model without local features, and where the attack is on another loss than theirs.
     """
     attack = {"eps": view.eps, "norm": view.norm, "seed": seed}
     steps, is_margin = str(view.steps), view.loss == "margin"
     readings = {"pgd": "none", "cw": steps} if is_margin else {"pgd": steps, "cw": "none"}
-    of_positions = {**attack, "steps": view.steps} | ({"spatial_weight": weights} if weights else {})
+    of_positions = {**attack, "steps": view.steps} | ({"spatial_weight": weight} if weight else {})
     settings: dict[str, dict[str, Any]] = {"robustness": attack | readings}
     if exhibit.weight and not is_margin:
         settings |= {"attention-rank": of_positions, "attention-maps": of_positions}

@@ -1,6 +1,5 @@
 """What the page shows of a model and an image: computed by the functions that analyses are made of."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from interpret_robust.attacks.pgd import check_adversarial
 from interpret_robust.attribution.gradients import loss_gradient, position_weights
 from interpret_robust.attribution.scale_rules import Rule, as_image
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.configs import finite
 from interpret_robust.core.statistics import rank_rows, row_spearman
 from interpret_robust.datasets.batches import to_numpy
 from interpret_robust.models.classifier import position_norm, predicted_classes
@@ -84,7 +84,7 @@ def cell(
         "perturbation": encode(_picture(0.5 + 0.5 * unit)),
         "change": change,
         "gradient": {rule: encode(_picture(as_image(gradient, rule, 0.0))) for rule in rules},
-        "largest": _plain(float(gradient.abs().max())),
+        "largest": finite(float(gradient.abs().max())),
     }
 
 
@@ -92,8 +92,8 @@ def _answers(logits: Tensor, label: int) -> dict[str, Any]:
     probabilities = logits.float().softmax(1)[0]
     values, places = probabilities.topk(min(MOST_ANSWERS, len(probabilities)))
     return {
-        "answers": [[place, _plain(value)] for place, value in zip(places.tolist(), values.tolist(), strict=True)],
-        "truth": _plain(float(probabilities[label])),
+        "answers": [[place, finite(value)] for place, value in zip(places.tolist(), values.tolist(), strict=True)],
+        "truth": finite(float(probabilities[label])),
     }
 
 
@@ -109,9 +109,9 @@ def _positions(exhibit: Exhibit, images: Tensor, adversarial: Tensor) -> dict[st
     is_ranked = bool((distance != distance[:, :1]).any())
     return {
         "attention": _numbers(adversarial_weights[0]),
-        "moved": _plain(float(total_variation_distance(clean_weights, adversarial_weights)[0])),
+        "moved": finite(float(total_variation_distance(clean_weights, adversarial_weights)[0])),
         "ranks": (rank_rows(distance)[0] - 1).tolist() if is_ranked else None,
-        "spearman": _plain(float(row_spearman(clean_weights, -distance)[0])) if is_ranked else None,
+        "spearman": finite(float(row_spearman(clean_weights, -distance)[0])) if is_ranked else None,
     }
 
 
@@ -131,7 +131,7 @@ def deletions(exhibit: Exhibit, adversarial: Tensor, label: int, positions: rang
             images, features = adversarial.expand(count, -1, -1, -1), local.expand(count, -1, -1, -1)
             logits = logits_without(network, images, features, mask, exhibit.fill)
             truth = logits.float().softmax(1)[:, label]
-            answers += zip(predicted_classes(logits).tolist(), map(_plain, truth.tolist()), strict=True)
+            answers += zip(predicted_classes(logits).tolist(), map(finite, truth.tolist()), strict=True)
     return answers
 
 
@@ -150,8 +150,3 @@ def _numbers(values: AnyArray) -> list[float] | None:
     """Return values as a list; None where one is no number."""
     numbers: list[float] = values.tolist()
     return numbers if np.isfinite(values).all() else None
-
-
-def _plain(value: float) -> float | None:
-    """Return a number as JSON can hold it: None for one that is not finite."""
-    return value if math.isfinite(value) else None

@@ -1,6 +1,5 @@
 """From what was typed to an explorer."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +50,4 @@ def explorer(
     else:
         check_present(Path(picture), "picture", "give a file, or the number of an image of the split")
         picture = album.add(Path(picture).read_bytes())
-    options = f"--dataset {shlex.quote(source)}" if source else ""
-    weights = "" if weight == "auto" else shlex.quote(weight)
-    return Explorer(exhibits, album, seed, picture, options, weights, chosen_norm)
+    return Explorer(exhibits, album, seed, picture, source or "", "" if weight == "auto" else weight, chosen_norm)

@@ -12,7 +12,8 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, norm, order, recalibration
-from interpret_robust.training.recipe import PRESETS, default_preset, preset
+from interpret_robust.training.recipe import PRESETS, default_preset
+from interpret_robust.training.recipe_file import recipe_of
 
 
 def all_of(results: Sequence[Result]) -> list[str]:
@@ -55,7 +56,7 @@ def all_of(results: Sequence[Result]) -> list[str]:
 def command_of(result: Result) -> str:
     """Return what to type to make one file anew."""
     model_job = job(result)
-    subject = _words(model_job) if is_brought(model_job) else [_file(result.config["checkpoint"]["name"], model_job)]
+    subject = _words(model_job) if is_brought(model_job) else [_file(result.model_name, model_job)]
     return shlex.join(["irt", "analyze", _name(result), *subject, *_options(result)])
 
 
@@ -147,7 +148,7 @@ def _training(words_of_training: dict[str, Any], source: str) -> list[str]:
         "--limit": str(words_of_training["images"]),
     }
     words = [words_of_training["variant"], *(word for option in options.items() for word in option)]
-    default = asdict(preset(name, source, architecture=architecture)) | {"name": recipe["name"]}
+    default = asdict(recipe_of(name, source, architecture=architecture)) | {"name": recipe["name"]}
     if norm(recipe) != default["norm"]:
         del default["eps"], default["attack_step"]  # the same numbers are other lengths
     changes = [f"{field}={str(value).lower()}" for field, value in recipe.items() if value != default.get(field)]

@@ -172,7 +172,7 @@ def _most_shared(maps: Sequence[Result]) -> list[Result]:
     by_data: dict[str, dict[str, Result]] = {}
     first = [result for result in maps if result.data["dataset"] == maps[0].data["dataset"]]
     for result in sorted(first, key=_changes):
-        by_data.setdefault(result.config["data"]["sha256"], {}).setdefault(_checkpoint(result), result)
+        by_data.setdefault(result.config["data"]["sha256"], {}).setdefault(result.model_sha256, result)
     models = max(by_data.values(), key=len, default={})
     return [result for result in maps if result in models.values()]
 
@@ -185,7 +185,7 @@ def _pair(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
     by_question: dict[str, Result] = {}
     for result in sorted(results, key=_changes):
         name = result.analysis
-        is_same = _checkpoint(result) == _checkpoint(maps) and begins_alike(result, maps)
+        is_same = result.model_sha256 == maps.model_sha256 and begins_alike(result, maps)
         if is_same and (name != "robustness" or headline(result)):
             by_question.setdefault(name, result)
     return by_question
@@ -207,10 +207,6 @@ def begins_alike(result: Result, maps: Result) -> bool:
 
 def _changes(result: Result) -> int:
     return len(commands.changed_settings(result))
-
-
-def _checkpoint(result: Result) -> str:
-    return str(result.config["checkpoint"]["sha256"])
 
 
 def _sheet(tiles: AnyArray) -> Image.Image:

@@ -91,7 +91,7 @@ def _read_asset(name: str) -> Markup:
 
 def _extent(results: Sequence[Result]) -> str:
     """Return how much was studied, such as `2 models, 100 to 1,000 images, 6 files of 2026-11-28`."""
-    models = len({result.config["checkpoint"]["name"] for result in results})
+    models = len({result.model_name for result in results})
     images = " to ".join(_ends([f"{count:,}" for count in sorted(result.data["images"] for result in results)]))
     files, dates = len(results), " to ".join(_ends(_dates(results)))
     return (
