@@ -374,3 +374,43 @@ def test_weights_of_positions_may_come_from_a_function_of_ones_own(
     with h5py.File(path) as file:
         np.testing.assert_allclose(file["per_image/attention"][:], np.broadcast_to(expected.ravel(), (4, 16)))
     sys.modules.pop("weights_of_tests")
+
+
+STATEFUL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.answer = nn.Conv2d(3, 4, 4, 4), nn.Linear(4 * 8 * 8, 10)
+        self.factors = torch.linspace({low}, 1, 10)
+
+    def forward(self, images):
+        return self.answer(self.body(images).flatten(1)) * self.factors
+"""
+
+
+def test_a_network_whose_code_changed_is_not_taken_for_the_one_that_answered(
+    tmp_path: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state dict is the same, and numbers beside it differ."""
+    save_tiny(tmp_path / "tiny.npz")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["analyze", "robustness", "--model", "code_of_tests:Net", "--label", "mine", "--pgd", "1", "--cw", "none"]
+    words += ["--dataset", tmp_path / "tiny.npz", "--root", tmp_path]
+
+    def ask(low: float, *more: object) -> tuple[int, str, str]:
+        (tmp_path / "code_of_tests.py").write_text(STATEFUL.format(low=low))
+        monkeypatch.delitem(sys.modules, "code_of_tests", raising=False)
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        external._external_model.cache_clear()
+        return irt(*words, *more)
+
+    assert ask(0.5)[0] == 0
+    code, _, err = ask(0.5)
+    assert code == 0 and "is there already" in err
+    code, _, err = ask(-1)
+    assert code == 2 and "is of a network" in err and "that answered otherwise: its code, or numbers" in err
+    assert ask(-1, "--overwrite")[0] == 0 and ask(-1)[0] == 0

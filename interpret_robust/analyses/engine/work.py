@@ -14,6 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
+from interpret_robust.analyses.engine.first_logits import check_first_logits, first_logits
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
@@ -255,7 +256,11 @@ class Work:
                     return False
                 if _readers_of(stored_config) > _readers_of(config):
                     config = stored_config
-        return writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
+        is_finished = writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
+        if is_finished:
+            stored_logits = hdf5.provenance(self.path).get("run", {}).get("first_logits", {})
+            check_first_logits(self.path, stored_logits, (self._subject, *self._evaluators), self.split)
+        return is_finished
 
     def _is_of_other_copies(self, stored_config: Mapping[str, Any]) -> bool:
         """Return whether a configuration is this one but for the copies, which come and go while a study grows."""
@@ -375,6 +380,8 @@ class Work:
         doubts = [*self.doubts, *self._late_doubts, *self._count_unanswered(columns)]
         seconds = round(time.monotonic() - began, 1)
         run = provenance.code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
+        if logits := first_logits((self._subject, *self._evaluators), self.split):
+            run["first_logits"] = logits
         rows.finish(summary, run)
 
     def _gap(self) -> dict[str, float]:

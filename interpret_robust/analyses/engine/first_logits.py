@@ -1,0 +1,46 @@
+"""What models from elsewhere answer to the first image: their weights alone do not tell whether they are the same."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from interpret_robust.core.errors import UserError
+from interpret_robust.core.random_numbers import preserve_random_numbers
+from interpret_robust.datasets import Split
+from interpret_robust.datasets.batches import make_batch
+from interpret_robust.models.external import ExternalModel
+from interpret_robust.models.subject import Subject
+
+TOLERANCE = 1e-2
+"""Share of the largest logit by which the answer to the first image may differ from the stored one."""
+
+
+def first_logits(models: Iterable[Subject], split: Split) -> dict[str, list[float]]:
+    """Return the logits (K,) of the first image by the name of each model from elsewhere.
+
+    Those are left out whose answers differ each time, or are no numbers.
+    """
+    logits = {}
+    for model in models:
+        if isinstance(model, ExternalModel) and model.card.draws is None:
+            image = make_batch(split, range(1), model.wrapper.preprocess.mean.device).images
+            with torch.no_grad(), preserve_random_numbers(image.device):
+                first_answer, second_answer = model.wrapper(image), model.wrapper(image)
+            if torch.equal(first_answer, second_answer) and bool(first_answer.isfinite().all()):
+                logits[model.name] = [float(f"{number:.6g}") for number in first_answer[0].tolist()]
+    return logits
+
+
+def check_first_logits(
+    path: Path, stored: Mapping[str, Sequence[float]], models: Iterable[Subject], split: Split
+) -> None:
+    """Raise UserError where a model answers otherwise than when it made the file at `path`, which stored its logits."""
+    for name, logits in first_logits(models, split).items() if stored else ():
+        earlier_logits = np.array(stored.get(name, logits))
+        if np.abs(earlier_logits - logits).max() > TOLERANCE * np.abs(earlier_logits).max():
+            raise UserError(
+                f"{path} is of a network {name} of the same weights that answered otherwise: its code, or numbers that "
+                "its state dict does not hold, are others now. --overwrite asks anew, --label NAME keeps both."
+            )
