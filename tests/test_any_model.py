@@ -235,7 +235,7 @@ def test_models_of_several_origins_share_an_audit_and_flags(
 ) -> None:
     _, files = asked
     code, out, err = irt("audit", *files.values())
-    assert (code, out) == (2, "") and "claims compare models; these " in err
+    assert (code, out) == (2, "") and "claims compare models, and these " in err
     assert irt("audit", *files.values(), "--form", "csv")[0] == 0
     assert irt("flags", files["robustness"])[0] == 0
     assert irt("show", files["robustness"])[0] == 0

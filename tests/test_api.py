@@ -152,7 +152,7 @@ def test_models_that_read_are_given_as_evaluators(
     model, reader = ir.load(make_checkpoint(tmp_path)), ir.load(make_checkpoint(tmp_path, "natural", 1))
     answer = ir.analyze("gradmap-score", model, digits, evaluators=[reader], limit=4)
     assert answer.result.config["evaluators"]["names"] == [reader.name]
-    with pytest.raises(ir.UserError, match=r"gradmap-score needs models that read what .* gives: give evaluators"):
+    with pytest.raises(ir.UserError, match=r"gradmap-score needs other models that classify the maps of .*: give"):
         ir.analyze("gradmap-score", model, digits, limit=4)
 
 
@@ -286,7 +286,7 @@ def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
         (lambda _: ir.load(seeded(Convolutions)), "say which images the model is for"),
         (
             lambda _: ir.load(seeded(Convolutions), noise(), weights="a.pt"),
-            "has its weights: name them where it is built",
+            "has its weights already: load them where you build it",
         ),
         (lambda _: ir.load(seeded(Convolutions), noise(), arguments={"a": 1}), "has its weights"),
         (

@@ -173,7 +173,7 @@ def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
     done = CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path), "--form", form], catch_exceptions=False)
     assert done.output == f"{text_of(newest_first(sorted(files, key=lambda one: one.path)), form)}\n"
     if form == "text":
-        with pytest.raises(UserError, match=r"compare models; this file bears on none: `irt reproduce audit` makes"):
+        with pytest.raises(UserError, match=r"compare models, and this file does not suffice for any: `irt reproduce"):
             CliRunner().invoke(cli.irt, ["audit", str(files[0].path)], catch_exceptions=False)
         return
     some = CliRunner().invoke(cli.irt, ["audit", str(files[0].path), "--form", form], catch_exceptions=False)

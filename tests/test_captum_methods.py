@@ -252,7 +252,7 @@ def test_a_method_that_fails_is_told_in_one_sentence_and_leaves_no_hooks(name: s
     model = WrappedModel(Broken().eval(), PLAIN, "rectify")
     with (
         unchanged(model),
-        pytest.raises(UserError, match=rf"captum's {name} does not go through this network \(out of order\)\."),
+        pytest.raises(UserError, match=rf"captum's {name} fails in this network \(out of order\)\."),
     ):
         maps(name, model)
     assert hooks(model) == 0

@@ -356,7 +356,7 @@ def test_settings_of_each_kind_are_options(
     assert code == 2
     assert err == "irt: Invalid value for '--left-side': 'ajar' is not one of 'open', 'closed'.\n"
     code, _, err = irt(capfd, monkeypatch, *command[:3], "--root", study)
-    assert (code, "no natural model of another seed is there" in err) == (2, True)
+    assert (code, "no natural model of another seed exists" in err) == (2, True)
 
 
 @pytest.mark.usefixtures("odd")
@@ -522,7 +522,7 @@ def test_the_models_that_read_an_attack_are_named_on_the_command_line(
     assert sorted(found) == [[second.stem, first.stem], [first.stem, second.stem]]
     code, _, err = irt(capfd, monkeypatch, "evaluate", "--matrix", "--evaluator", second, *where)
     assert code == 2
-    told = "irt: --evaluator names those that read and --matrix takes them all: give one of the two."
+    told = "irt: --evaluator names some evaluators and --matrix takes all models: give one of the two."
     assert err.splitlines()[-1] == told
 
 

@@ -165,7 +165,7 @@ def test_a_relu_that_runs_twice_is_as_two(name: str) -> None:
 
 
 def test_a_relu_layer_with_two_relus_in_it_is_refused() -> None:
-    with pytest.raises(UserError, match=r"takes layer 'behind_second' \(Twice\) for one ReLU, and it has several"):
+    with pytest.raises(UserError, match=r"treats layer 'behind_second' \(Twice\) as one ReLU, but it has several"):
         maps("GuidedBackprop", network(nn.ReLU(), Twice()))
 
 

@@ -216,7 +216,7 @@ def test_the_device_is_waited_for_at_lines_alone(digits: Dataset, monkeypatch: p
 
 
 def test_steps_need_a_log() -> None:
-    with pytest.raises(UserError, match="--log-steps 5 says how often: give --log or --tensorboard FOLDER too"):
+    with pytest.raises(UserError, match="--log-steps 5 needs a log: give --log or --tensorboard FOLDER too"):
         Logs(steps=5)
 
 

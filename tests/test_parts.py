@@ -155,8 +155,8 @@ def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
     ("arguments", "said"),
     [
         (("table9",), "unknown study 'table9': did you mean 'table"),
-        (("quick", "paper"), "quick is the embedded study of one seed: `audit` is that of several, at either scale."),
-        (("quick", "quick", 3), "quick is the embedded study of one seed"),
+        (("quick", "paper"), "quick has one seed and one scale: use `irt reproduce audit` for several seeds or"),
+        (("quick", "quick", 3), "quick has one seed and one scale"),
     ],
 )
 def test_a_study_that_there_is_not_is_told(arguments: tuple[str, ...], said: str) -> None:

@@ -263,7 +263,7 @@ def test_a_radius_is_judged_in_its_own_norm_and_changes_together() -> None:
 
 def test_without_a_radius_the_steps_of_another_norm_have_to_be_given() -> None:
     still = change(PRESETS["quick"], {"eps": 0.0})
-    with pytest.raises(UserError, match="norm is l2, and steps have no share of an eps of 0: give attack_step too"):
+    with pytest.raises(UserError, match="norm is l2, and eps of the recipe is 0: give attack_step too"):
         change(still, {"norm": "l2", "eps": 0.5})
     moved = change(still, {"norm": "l2", "eps": 0.5, "attack_step": 0.1})
     assert (moved.norm, moved.eps, moved.attack_step) == ("l2", 0.5, 0.1)

@@ -176,7 +176,8 @@ def test_a_job_is_its_numbers_whatever_the_file_is_called(tmp_path: Path, data: 
     write(tmp_path, text + "momentum = 0.5\n")
     code, out, err = irt(*words, "--recipe", first)
     assert (code, out) == (2, "")
-    assert err.startswith(f"irt: {path} was trained otherwise (recipe.momentum is 0.9, here 0.5): use another --root")
+    difference = "recipe.momentum is 0.9, here 0.5"
+    assert err.startswith(f"irt: {path} was trained with other settings ({difference}): use another --root")
 
 
 def test_python_takes_a_file_too(tmp_path: Path, data: Path) -> None:

@@ -127,7 +127,7 @@ def test_without_a_natural_model_the_command_that_makes_one_is_told(
     with pytest.raises(UserError) as error:
         evaluators_of(checkpoint.read(subject), [subject, *models(others)])
     assert str(error.value) == (
-        f"no natural model of another seed is there to read the gradient maps of {subject}: "
+        f"no natural model of another seed exists to classify the gradient maps of {subject}: run "
         "`irt train natural --dataset odd --arch small --seed 4`, or name one by --evaluator."
     )
 
@@ -166,7 +166,7 @@ def test_a_task_has_the_evaluators_of_its_subject_or_those_that_are_given(folder
     for place in (folders, nowhere):
         given = analysis_tasks("odd", [first, second], place, Oddities(), evaluators=(second, first))
         assert [task.evaluators for task in given] == [(second, first)] * 2
-    with pytest.raises(UserError, match="no natural model of another seed is there"):
+    with pytest.raises(UserError, match="no natural model of another seed exists"):
         analysis_tasks("odd", [first], nowhere, Oddities())
 
 
@@ -367,7 +367,7 @@ def test_what_an_analysis_cannot_be_run_on_is_left_out_and_that_is_said(
     paths, said = folders.all_models(), list[str]()
     assert len(paths) == 5 and applicable("odd", paths, {}, said.append) == paths and not said
     one = [path for path in paths if "natural" in path.stem][:1]
-    with pytest.raises(UserError, match="is left out: no natural model of another seed is there"):
+    with pytest.raises(UserError, match="is left out: no natural model of another seed exists"):
         applicable("odd", one, {}, said.append)
     given = {"evaluators": (paths[0],)}
     assert applicable("odd", paths, given, said.append) == paths[1:]

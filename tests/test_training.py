@@ -201,7 +201,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused_unless_told(tmp_path: Pa
     with pytest.raises(Stopped):
         train(job(digits), tmp_path, source="x", device=CPU, deadline=-math.inf)
     other = job(digits, recipe=replace(RECIPE, epochs=1))
-    with pytest.raises(UserError, match=r"unfinished run of another kind \(recipe.epochs is 2, here 1\)"):
+    with pytest.raises(UserError, match=r"unfinished run with other settings \(recipe.epochs is 2, here 1\)"):
         train(other, tmp_path, source="x", device=CPU)
     train(other, tmp_path, source="x", device=CPU, overwrite=True)
 

@@ -863,7 +863,7 @@ def test_one_number_is_the_logit_of_the_second_of_two_classes(shape: tuple[int, 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_are_asked_in_float32_and_said(dtype: torch.dtype) -> None:
     model, images = tried(seeded(Convolutions).to(dtype)), pixels(2, C, H, W)
-    assert f"mine has weights in {str(dtype).removeprefix('torch.')}, and is asked in float32." in model.doubts
+    assert f"mine has weights in {str(dtype).removeprefix('torch.')}, and is run in float32." in model.doubts
     expected = seeded(Convolutions).to(dtype).float()(images)
     torch.testing.assert_close(model.wrapper(images), expected)
 
@@ -901,7 +901,7 @@ def test_a_transformer_that_casts_to_half_precision_inside_is_asked_and_doubted(
     images, labels, name = pixels(4, C, H, W), torch.arange(4), str(dtype).removeprefix("torch.")
     model = tried(network)
     assert any(f"answers with numbers of {name}, of " in doubt for doubt in model.doubts)
-    told = f"mine is asked in {name}, the precision of its weights, since its forward does not run with float32."
+    told = f"mine is run in {name}, the precision of its weights, since its forward does not run with float32."
     assert (told in model.doubts) == (not by_autocast)
     assert torch.equal(model.wrapper(images), network(images).float())
     assert torch.equal(loss_gradient(model.wrapper, images, labels), gradient_by_hand(network, images, labels))
@@ -944,7 +944,7 @@ def test_a_forward_in_double_precision_is_asked_so_and_its_gradients_are_judged(
 
     network = seeded(Double).double()
     model, images = tried(network), pixels(4, C, H, W)
-    told = "mine is asked in float64, the precision of its weights, since its forward does not run with float32."
+    told = "mine is run in float64, the precision of its weights, since its forward does not run with float32."
     assert [doubt for doubt in model.doubts if " is right on " not in doubt] == [told]
     assert torch.equal(model.wrapper(images), network(images).float())
     gated = seeded(Double).double()

@@ -622,7 +622,7 @@ def test_the_same_file_twice_counts_once_and_another_of_one_name_is_an_error(tmp
     again = accuracy(tmp_path, "at-att", right(60), right(60))
     assert found([*files, again]) == found(files)
     other = accuracy(tmp_path, "at-att", right(61), right(60))
-    with pytest.raises(UserError, match=r"robustness-1\.h5 and .*robustness-3\.h5 say different things of one model"):
+    with pytest.raises(UserError, match=r"robustness-1\.h5 and .*robustness-3\.h5 have different numbers for one"):
         found([*files, other])
 
 

@@ -75,9 +75,9 @@ SCHEMA = Schema(
 class CorruptionSettings(Settings):
     """Which corruptions, how strong, and their random numbers."""
 
-    corruptions: str = field(default=WHOLE, metadata={"help": "Such as fog,snow; or groups, such as noise; or all."})
-    severities: str = field(default="1,2,3,4,5", metadata={"help": "How strong, from 1 to 5."})
-    seed: int = field(default=0, metadata={"help": "Of what is random in corruptions; images have their own numbers."})
+    corruptions: str = field(default=WHOLE, metadata={"help": "Names such as fog,snow; groups such as noise; or all."})
+    severities: str = field(default="1,2,3,4,5", metadata={"help": "Severities of the corruptions, from 1 to 5."})
+    seed: int = field(default=0, metadata={"help": "Seed of the random numbers, which differ between images."})
 
     def resolve(self, job: Mapping[str, Any]) -> Self:
         """Return these settings with corruptions by their own names and severities, each once and in order.

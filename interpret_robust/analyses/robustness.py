@@ -110,7 +110,7 @@ class TableSettings(BallSettings):
         """Return the steps of APGD-CE, and of APGD-T towards each class; None where neither is wanted."""
         steps = _steps("apgd", self.apgd)
         if len(steps) > 1:
-            raise UserError(f"apgd: '{self.apgd}' are several numbers of steps: APGD is read at its last, such as 100.")
+            raise UserError(f"apgd: '{self.apgd}' are several numbers of steps: give one, such as 100, for APGD.")
         return steps[0] if steps else None
 
     def readings(self) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def ask(
     analysis = analyses.get(name)
     settings = _checked_settings(name, analysis.settings, settings)
     if analysis.readers == "evaluators" and not evaluators:
-        raise UserError(f"{name} needs models that read what {model.name} gives: give evaluators.")
+        raise UserError(f"{name} needs other models that classify the maps of {model.name}: give evaluators.")
     folder = Path(tempfile.mkdtemp(prefix="irt-"))
     try:
         work = Work(

@@ -127,7 +127,7 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         reference = cards.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
         assert isinstance(reference, Card)
         if reference.weights is not None or reference.arguments:
-            raise UserError("a network that is given as it is has its weights: name them where it is built.")
+            raise UserError("a network object has its weights already: load them where you build it.")
         dataset = open_dataset(data)
         return Model(external.bring(copy_of(model), reference, dataset, dataset.name))
     reference = cards.reference(str(model), **card)

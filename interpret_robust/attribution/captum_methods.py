@@ -293,7 +293,7 @@ def _attribute(kind: Any, name: str, loss: Loss, images: Tensor, options: dict[s
 
 
 def _failure(name: str, error: Exception) -> UserError:
-    return UserError(f"captum's {name} does not go through this network ({first_words(error)}).")
+    return UserError(f"captum's {name} fails in this network ({first_words(error)}).")
 
 
 def local_module(model: nn.Module) -> nn.Module:

@@ -65,7 +65,7 @@ def check_steps(name: str, model: nn.Module, image: Tensor) -> None:
         if name in OF_CHANGES:
             _check_rule(name, step.layer, layers[step.layer], one_pass)
         elif sum(other.layer == step.layer for other in steps) > one_pass.runs[step.layer]:
-            raise UserError(f"captum's {name} takes {_place(model, step.layer)} for one ReLU, and it has several.")
+            raise UserError(f"captum's {name} treats {_place(model, step.layer)} as one ReLU, but it has several.")
 
 
 def _check_rule(name: str, path: str, layer: nn.Module, one_pass: Pass) -> None:

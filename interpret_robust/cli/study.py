@@ -68,7 +68,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
     plan_of_study = study.study(name, scale, seeds, arch)
     if must_be_fetched(plan_of_study.dataset):
         raise UserError(
-            f"the images of {plan_of_study.dataset} are not here, and decide the names of files: "
+            f"the images of {plan_of_study.dataset} are missing, and names of files depend on them: "
             f"`irt data get {plan_of_study.dataset}` fetches them."
         )
     open_root(root)

@@ -116,7 +116,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
             yield (
                 f"answers with numbers of {str(dtype).removeprefix('torch.')}, of {HALF_BITS[dtype]} bits: its "
                 "gradients are as coarse, attacks may be too weak, and classes may tie. Without autocast or the cast "
-                "in its forward it is asked in float32."
+                "in its forward it is run in float32."
             )
 
 

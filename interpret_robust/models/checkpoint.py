@@ -81,7 +81,7 @@ class Checkpoint:
         Raises UserError where the tensors are of another network.
         """
         if "step" in self.about:
-            raise UserError(f"{self.path} is an unfinished training: the same `irt train` goes on with it.")
+            raise UserError(f"{self.path} is an unfinished training: run the same `irt train` again to finish it.")
         outline = _outline(*self._network())
         _check_names(self.path, self.job["architecture"], outline.shapes, self.tensors)
         return outline.local_shape

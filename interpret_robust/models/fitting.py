@@ -51,13 +51,13 @@ def make_float32(network: nn.Module, pixels: Tensor) -> Iterator[str]:
     names = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in dtypes.values()}))
     network.float()
     if _runs(network, pixels):
-        yield f"has weights in {names}, and is asked in float32."
+        yield f"has weights in {names}, and is run in float32."
         return
     for (module, name), dtype in dtypes.items():
         tensor = getattr(module, name)
         tensor.data = tensor.data.to(dtype)
     if _runs(network, pixels):
-        yield f"is asked in {names}, the precision of its weights, since its forward does not run with float32."
+        yield f"is run in {names}, the precision of its weights, since its forward does not run with float32."
     else:
         network.float()
 

@@ -134,7 +134,7 @@ def doubt_about_change(model: Classifier, images: Tensor) -> Callable[[], str | 
         count = int((predicted_classes(first_answers) != predicted_classes(last_answers)).sum())
         return (
             f"answered the first {len(images)} images differently after this analysis than before it ({count} "
-            "decisions changed): its answers change as it is asked, and these numbers cannot be repeated. Does it "
+            "decisions changed): its answers change from call to call, so these numbers cannot be repeated. Does it "
             "count its passes, or remember earlier images?"
         )
 

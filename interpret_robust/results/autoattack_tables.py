@@ -60,7 +60,7 @@ def weaker_than_ours(autoattack: Result, robustness: Result) -> Comparison:
     if not comparable(autoattack, robustness):
         raise UserError(
             f"{autoattack.path} and {robustness.path} are not of the same model, images and ball: "
-            "evaluate the one as the other was."
+            "evaluate both on the same images and in the same ball."
         )
     their_accuracy = right_under_autoattack(autoattack)
     worst_case = right_in_worst_case(robustness)[: len(their_accuracy)]

@@ -360,7 +360,7 @@ def _open(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
-                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote: give an answer of it.")
+                raise UserError(f"{path} is an HDF5 file, but not one that `irt analyze` wrote: give such a file.")
             version = file.attrs["format_version"]
             if version > FORMAT_VERSION:
                 raise UserError(

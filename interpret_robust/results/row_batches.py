@@ -62,7 +62,7 @@ def is_of(partial: Path, config: str) -> bool:
         with h5py.File(partial, "r") as file:
             return bool(file.attrs["config_sha256"] == config)
     except BlockingIOError:
-        raise UserError(f"{partial} is being written by another process: let it end.") from None
+        raise UserError(f"{partial} is being written by another process: wait until it ends.") from None
     except UNREADABLE:
         return False
 

@@ -356,7 +356,7 @@ def _reopen(
     try:
         file = h5py.File(partial, "r+")
     except BlockingIOError:
-        raise UserError(f"{partial} is being written by another process: let it end.") from None
+        raise UserError(f"{partial} is being written by another process: wait until it ends.") from None
     except UNREADABLE:
         return None
     stored_config = json.loads(file[f"{PROVENANCE}/config_json"].asstr()[()])

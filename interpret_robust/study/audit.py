@@ -127,9 +127,10 @@ def text_of(results: Sequence[Result], form: str = "text", *, details: bool = Fa
         return render([row for entry in subject_audits for row in numbers(entry)], form)
     if form == "text":
         if not any(finding.measures for entry in subject_audits for finding in entry.findings):
-            bear = "this file bears" if len(results) == 1 else f"these {len(results)} files bear"
+            files = "this file does" if len(results) == 1 else f"these {len(results)} files do"
             raise UserError(
-                f"The paper's claims compare models; {bear} on none: `irt reproduce audit` makes all that they need."
+                f"The paper's claims compare models, and {files} not suffice for any: `irt reproduce audit` makes "
+                "all that they need."
             )
         return "\n\n".join(summary(entry, form, details=details) for entry in subject_audits)
     tables = (table for entry in subject_audits for table in (verdicts(entry), measures(entry)) if table)

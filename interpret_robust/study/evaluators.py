@@ -71,7 +71,7 @@ def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf 
         natural = first(2, "natural", same_architecture=True) + first(1, "natural", same_architecture=False)
     if not natural:
         raise UserError(
-            f"no natural model of another seed is there to read the gradient maps of {subject.location}: "
+            f"no natural model of another seed exists to classify the gradient maps of {subject.location}: run "
             f"`irt train natural --dataset {shlex.quote(subject.source)}{_of_its_kind(job)}`, or name one by "
             "--evaluator."
         )

@@ -121,7 +121,7 @@ def measure(
     with torch.no_grad():
         predicted = int(predicted_classes(network(images)))
     if predicted == NO_CLASS:
-        raise UserError(f"{subject.location} answers {photo.name} with what is not a number.")
+        raise UserError(f"{subject.location} answers {photo.name} with logits that are not numbers.")
     labels = torch.tensor([predicted if label is None else label], device=images.device)
     adversarial = pgd(network, images, labels, per_image_noise(attack.seed, [0]))
     natural, adversarial_side = (_side(subject, network, pixels, labels, weight) for pixels in (images, adversarial))
@@ -167,7 +167,7 @@ class Slide:
         folder, name, version = self.path.parent, self.path.stem, metadata.version("interpret-robust")
         if self.path.exists() and not style.is_drawn(folder, name, self.inputs, version, with_pdf=with_pdf):
             raise UserError(
-                f"{self.path} is there already, of another picture, model or attack: --overwrite replaces it, and -o "
+                f"{self.path} exists already, for another picture, model or attack: --overwrite replaces it, and -o "
                 "names another file."
             )
 

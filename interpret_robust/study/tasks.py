@@ -280,7 +280,7 @@ def analysis_tasks(
     default all that there are; with `matrix` by all others of the same dataset. Raises UserError for both.
     """
     if evaluators and matrix:
-        raise UserError("--evaluator names those that read and --matrix takes them all: give one of the two.")
+        raise UserError("--evaluator names some evaluators and --matrix takes all models: give one of the two.")
     analysis = analyses.get(name)
     if analysis.readers == "none":
         return [AnalysisTask(name, reference, folders.analyses, settings, **options) for reference in subjects]

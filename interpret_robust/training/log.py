@@ -44,7 +44,7 @@ class Logs:
 
     def __post_init__(self) -> None:
         if self.steps is not None and not (self.file or self.tensorboard):
-            raise UserError(f"--log-steps {self.steps} says how often: give --log or --tensorboard FOLDER too.")
+            raise UserError(f"--log-steps {self.steps} needs a log: give --log or --tensorboard FOLDER too.")
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard needs the package tensorboard, which is missing: pip install tensorboard.")
 

@@ -163,7 +163,7 @@ def is_finished(job: Job, folder: Path, *, overwrite: bool = False) -> bool:
         return False
     difference = differences(drop_name(checkpoint.read(path).job), drop_name(job.describe()))
     if difference:
-        raise UserError(f"{path} was trained otherwise ({difference}): {_WAYS_OUT}")
+        raise UserError(f"{path} was trained with other settings ({difference}): {_WAYS_OUT}")
     return True
 
 
@@ -239,7 +239,7 @@ def _read_state(job: Job, state_path: Path, *, overwrite: bool) -> bytes:
             return b""
         raise
     if difference and not overwrite:
-        raise UserError(f"{state_path} is an unfinished run of another kind ({difference}): {_WAYS_OUT}")
+        raise UserError(f"{state_path} is an unfinished run with other settings ({difference}): {_WAYS_OUT}")
     return b"" if difference else data
 
 

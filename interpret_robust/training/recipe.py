@@ -235,9 +235,7 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
             raise UserError(f"norm is {changes['norm']}: give a radius in it too, such as eps=0.5.")
         if "attack_step" not in changes:
             if not recipe.eps:
-                raise UserError(
-                    f"norm is {changes['norm']}, and steps have no share of an eps of 0: give attack_step too."
-                )
+                raise UserError(f"norm is {changes['norm']}, and eps of the recipe is 0: give attack_step too.")
             changes = {"attack_step": changes["eps"] * (recipe.attack_step / recipe.eps), **changes}
     return replace(recipe, **changes)
 

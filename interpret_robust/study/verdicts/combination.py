@@ -45,7 +45,7 @@ def _weight(samples: Sequence[Sample]) -> tuple[bool, bool, int, int]:
 def _check_same(first: Sample, second: Sample) -> None:
     if not np.array_equal(first.difference, second.difference, equal_nan=True):
         pair = next(pair for pair in zip(first.sources, second.sources, strict=True) if pair[0] is not pair[1])
-        raise UserError(f"{pair[0].path} and {pair[1].path} say different things of one model: name one of them.")
+        raise UserError(f"{pair[0].path} and {pair[1].path} have different numbers for one model: name one of them.")
 
 
 def _combine(samples: Sequence[Sample]) -> Measure:
