@@ -155,7 +155,7 @@ def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
     ("arguments", "said"),
     [
         (("table9",), "unknown study 'table9': did you mean 'table"),
-        (("quick", "paper"), "quick has one seed and one scale: use `irt reproduce audit` for several seeds or"),
+        (("quick", "paper"), "quick has one seed and one scale: use `irt reproduce audit` for other seeds or"),
         (("quick", "quick", 3), "quick has one seed and one scale"),
     ],
 )

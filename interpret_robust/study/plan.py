@@ -201,7 +201,7 @@ def study(name: str, scale: str = "quick", seeds: int | None = None, architectur
         raise unknown("study", name, NAMES)
     if name == "quick":
         if scale != "quick" or seeds not in (None, 1) or architecture is not None:
-            raise UserError("quick has one seed and one scale: use `irt reproduce audit` for several seeds or another scale.")
+            raise UserError("quick has one seed and one scale: use `irt reproduce audit` for other seeds or scales.")
         return QUICK
     number = seeds or (1 if name.startswith("figure") else 2 if name == "cifar10" else 3)
     setup = SCALES[scale].get(name, SCALES[scale]["rest"])
