@@ -249,9 +249,9 @@ LABELS = np.arange(4)
         (IMAGES + np.nan, LABELS, "give uint8, or floats in"),
         (IMAGES.astype(bool), LABELS, "images are of type bool"),
         (IMAGES, LABELS[:3], "4 images have 3 labels: there is one for each"),
-        (IMAGES, LABELS[:, None, None], r"labels are int64 of shape \(4, 1, 1\): give one integer from 0 on an image"),
-        (IMAGES, [0, 1, -1, 2], "image 2 has label -1: give one integer from 0 on an image"),
-        (IMAGES, LABELS - 1, "image 0 has label -1: give one integer from 0 on"),
+        (IMAGES, LABELS[:, None, None], r"labels are int64 of shape \(4, 1, 1\): give each image one integer"),
+        (IMAGES, [0, 1, -1, 2], "image 2 has label -1: give each image one integer, at least 0"),
+        (IMAGES, LABELS - 1, "image 0 has label -1: give each image one integer, at least 0"),
         (IMAGES, LABELS / 2, "labels are float64"),
     ],
 )

@@ -724,7 +724,7 @@ def test_a_corruption_at_a_severity(tmp_path: Path) -> None:
         ("CIFAR-10-C", 11, 10, r"labels\.npy has the label 10 in row 11, and must have labels from 0 to 9"),
         ("Mine-C", 0, -2, r"labels\.npy has the label -2 in row 0, and must have labels from 0 to 4"),
         ("Mine-C", 14, 4000, r"labels\.npy has the label 4000 in row 14, and must have labels from 0 to 999"),
-        ("Mine-C", 4, 0.5, r"labels\.npy has shape \(15,\) of float64, and must have 15 whole numbers, one an image"),
+        ("Mine-C", 4, 0.5, r"labels\.npy has shape \(15,\) of float64, and must have 15 whole numbers, one for"),
         ("Mine-C", 4, float("nan"), r"labels\.npy has shape \(15,\) of float64"),
     ],
 )

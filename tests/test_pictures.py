@@ -290,8 +290,8 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("layout", "sentence"),
     [
-        ({}, "holds no pictures in a folder a class"),
-        ({"1.jpg": b""}, "holds no pictures in a folder a class"),
+        ({}, "holds no pictures in folders of classes"),
+        ({"1.jpg": b""}, "holds no pictures in folders of classes"),
         ({"train/a/1.jpg": b""}, r"has train/ but no test/ or val/ beside it"),
         (
             {"training_set/a/1.jpg": b"", "test_set/a/1.jpg": b""},

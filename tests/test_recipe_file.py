@@ -198,4 +198,4 @@ def test_images_are_padded_by_fewer_pixels_than_a_side_has(tmp_path: Path, data:
     assert code == 0 and out.startswith("trained data-small-natural-seed0.safetensors"), err
 
 
-TOO_MUCH = "fewer pixels than a side has are right, or crops would be empty."
+TOO_MUCH = "pad must be less than each side, or crops would be empty."

@@ -298,7 +298,7 @@ FILES: dict[str, tuple[Callable[[Path, Dataset], Path], str]] = {
     ),
     "labels of one class a column": (
         lambda path, data: zipped(path, data, y=np.eye(N, 7)),
-        "y is float64 of shape (23, 7), and must be 23 integers, one an image.",
+        "y is float64 of shape (23, 7), and must be 23 integers, one for each.",
     ),
     "clean images of another order": (
         lambda path, data: zipped(path, data, adv=data.test.images, images=data.test.images[::-1].copy()),

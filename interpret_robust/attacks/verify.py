@@ -198,7 +198,7 @@ def _check_labels(path: Path, neighbors: Arrays, clean: Split, kind: str) -> Non
     labels, count = np.asarray(neighbors[name][...]), len(clean)
     if labels.dtype.kind not in "iu" or labels.shape not in ((count,), (count, 1)):
         raise UserError(
-            f"{path}: {name} is {labels.dtype} of shape {labels.shape}, and must be {count} integers, one an image."
+            f"{path}: {name} is {labels.dtype} of shape {labels.shape}, and must be {count} integers, one for each."
         )
     (indices,) = np.nonzero(labels.reshape(-1) != clean.labels)
     if len(indices):

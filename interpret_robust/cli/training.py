@@ -103,13 +103,13 @@ def _make_recipes(command: Command) -> Command:
 @click.option("--copies", is_flag=True, help="Train at least two seeds, so that black-box attacks have a copy.")
 @click.option("--limit", type=COUNT, help="Train on N images: the first, or if sorted by class, some of each class.")
 @time_limit_option
-@click.option("--log", is_flag=True, help="Write checkpoints/NAME.log.jsonl, a line of JSON an epoch.")
-@click.option("--log-steps", type=COUNT, metavar="N", help="A line also every N steps, in all logs.")
+@click.option("--log", is_flag=True, help="Write checkpoints/NAME.log.jsonl, with one line of JSON for each epoch.")
+@click.option("--log-steps", type=COUNT, metavar="N", help="Also write a line every N steps, in all logs.")
 @click.option(
     "--tensorboard",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="The same numbers for TensorBoard, which has to be installed.",
+    help="Write the same numbers for TensorBoard, which has to be installed.",
 )
 @device_option
 @overwrite_option

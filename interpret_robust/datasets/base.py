@@ -193,7 +193,7 @@ class PictureDataset(Dataset):
         if not self.is_for_training:
             raise UserError(
                 f"{self.name} has test images only, and this needs training images: put pictures into train/ and "
-                "test/, each with a folder a class."
+                "test/, each with one folder for each class."
             )
         return self.parts["train"]()
 

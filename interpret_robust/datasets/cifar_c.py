@@ -66,7 +66,7 @@ def load(folder: Path, corruption: str, severity: str) -> Dataset:
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise UserError(
             f"{folder / LABELS}.npy has shape {labels.shape} of {labels.dtype}, and must have {len(images)} whole "
-            "numbers, one an image."
+            "numbers, one for each image."
         )
     record = RECORDS.get(NAMES.get(folder.resolve().name, ""))
     class_names = record.class_names if record else numbered(min(int(labels.max()) + 1, MOST_CLASSES))

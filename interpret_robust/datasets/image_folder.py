@@ -157,7 +157,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
                 "test and val."
             )
         return names
-    raise UserError(f"{folder} has no subfolders: pictures lie in a folder a class, such as {folder}/cat/1.jpg.")
+    raise UserError(f"{folder} has no subfolders: give each class a folder, such as {folder}/cat/1.jpg.")
 
 
 def _list_split(folder: Path, split: Path, class_names: Sequence[str]) -> Listing:

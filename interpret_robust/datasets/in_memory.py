@@ -63,8 +63,8 @@ def _as_labels(labels: Any) -> Labels:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UserError(f"labels are {labels.dtype} of shape {labels.shape}: give one integer from 0 on an image.")
+        raise UserError(f"labels are {labels.dtype} of shape {labels.shape}: give each image one integer, at least 0.")
     if len(rows := np.flatnonzero(labels < 0)):
-        raise UserError(f"image {rows[0]} has label {labels[rows[0]]}: give one integer from 0 on an image.")
+        raise UserError(f"image {rows[0]} has label {labels[rows[0]]}: give each image one integer, at least 0.")
     integers: Labels = labels.astype(np.int64)
     return integers

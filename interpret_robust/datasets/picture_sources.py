@@ -109,5 +109,5 @@ def _list(folder: Path) -> Listings:
     if archive := next((path for path in sorted(folder.rglob("*")) if path.suffix.lower() in ARCHIVES), None):
         raise UserError(f"{archive} {ARCHIVES[archive.suffix.lower()]}.")
     raise UserError(
-        f"{folder} holds no pictures in a folder a class, such as {folder}/cat/1.jpg or {folder}/train/cat/1.jpg."
+        f"{folder} holds no pictures in folders of classes, such as {folder}/cat/1.jpg or {folder}/train/cat/1.jpg."
     )

@@ -291,7 +291,7 @@ def _check_fit(recipe: Recipe, images: int, image_shape: tuple[int, int, int]) -
     _, height, width = image_shape
     if recipe.pad >= min(height, width):
         raise UserError(
-            f"pad is {recipe.pad}, and images are {height}x{width}: fewer pixels than a side has are right, or "
+            f"pad is {recipe.pad}, and images are {height}x{width}: pad must be less than each side, or "
             "crops would be empty."
         )
     check_reach(recipe.norm, recipe.eps, math.prod(image_shape))
