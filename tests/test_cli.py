@@ -188,7 +188,7 @@ MISSING_FILES = {
     "report --root gone": "there is no folder gone: ",
     "train at --set optimizer=x": "unknown optimizer 'x': known are adam, sgd.",
     "train at --root gone/below": "there is no folder gone to make below in: make it, or correct --root.",
-    "report --root {root} -o {model}": "{model} is no report of irt's",
+    "report --root {root} -o {model}": "{model} was not written by irt",
     "train UNKNOWN": "unknown variant 'UNKNOWN': known are at, ",
     "train at AT-REG": "unknown variant 'AT-REG': did you mean 'at-reg'?",
     "train at --recipe quik": "unknown recipe 'quik': did you mean 'quick'?",
@@ -839,7 +839,7 @@ def test_a_figure_replaces_no_picture_of_ones_own(
     picture.with_suffix(".json").unlink()
     picture.write_text("mine")
     code, _, err = irt(capfd, monkeypatch, *words)
-    assert code == 2 and "is no picture of irt's" in err and picture.read_text() == "mine"
+    assert code == 2 and "was not drawn by irt" in err and picture.read_text() == "mine"
 
 
 def test_a_contact_sheet_replaces_no_picture_of_ones_own(
@@ -850,7 +850,7 @@ def test_a_contact_sheet_replaces_no_picture_of_ones_own(
     picture.parent.mkdir()
     picture.write_text("mine")
     code, _, err = irt(capfd, monkeypatch, *words)
-    assert code == 2 and "is no picture of irt's" in err and picture.read_text() == "mine"
+    assert code == 2 and "was not drawn by irt" in err and picture.read_text() == "mine"
     picture.unlink()
     assert irt(capfd, monkeypatch, *words)[0] == 0
     before = picture.stat().st_mtime_ns

@@ -513,7 +513,7 @@ def test_a_file_asks_for_nothing_and_replaces_no_other(page: Path, explorer: Exp
     assert assets.is_page(page)
     mine = tmp_path / "mine.html"
     mine.write_text("mine")
-    for images, words in ((1, "is no page of irt explore's"), (41, "the test split has 40")):
+    for images, words in ((1, "was not written by irt explore"), (41, "the test split has 40")):
         with pytest.raises(UserError, match=words):
             baked.write(explorer, mine, images, lambda _: None)
     assert mine.read_text() == "mine"

@@ -572,7 +572,7 @@ def test_what_is_no_report_stays(folders: Folders, tmp_path: Path) -> None:
     for content in (b"", b"<!doctype html><p>mine", b"\xff\x00\n", b"<!doctype html><!-- irt report 12 -->"):
         mine = tmp_path / "mine.html"
         mine.write_bytes(content)
-        with pytest.raises(UserError, match=r"mine\.html is no report of irt's"):
+        with pytest.raises(UserError, match=r"mine\.html was not written by irt"):
             report.write(folders, mine, lambda _: None)
         assert mine.read_bytes() == content
 

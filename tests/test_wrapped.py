@@ -330,9 +330,9 @@ def test_a_layer_without_positions_is_the_users_error() -> None:
 
 
 def test_a_layer_that_is_not_there_is_the_users_error_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown layer 'bodi': did you mean 'body'\? at the top are stem, norm"):
+    with pytest.raises(UserError, match=r"unknown layer 'bodi': did you mean 'body'\? the top layers are stem, norm"):
         wrapped("bodi")
-    with pytest.raises(UserError, match="unknown layer 'zzz': at the top are stem, norm, rectify"):
+    with pytest.raises(UserError, match="unknown layer 'zzz': the top layers are stem, norm, rectify"):
         wrapped("body", "zzz")
 
 

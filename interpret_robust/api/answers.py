@@ -84,7 +84,7 @@ class Answer:
         if len(matches) == 1:
             return str(matches[0])
         if matches:
-            raise UserError(f"'{name}' is the name of several: {', '.join(matches)}.")
+            raise UserError(f"'{name}' is the name of several arrays: {', '.join(matches)}.")
         names = {path.rpartition("/")[2]: path for path in self._axes} | {path: path for path in self._axes}
         matches_near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean '{matches_near[0]}'?" if matches_near else f"there are {', '.join(self.statistics)}."

@@ -438,7 +438,7 @@ def write(drawing: Drawing, paths: Sequence[Path], sources: dict[str, str], vers
     caption = {"caption": drawing.caption, "inputs": sources, "numbers": drawing.numbers, "version": version}
     text = paths[0].with_suffix(".json")
     if paths[0].exists() and not text.exists():
-        raise UserError(f"{paths[0]} is there and is no picture of irt's: move it, or write elsewhere.")
+        raise UserError(f"{paths[0]} exists and was not drawn by irt: move it, or write elsewhere.")
     remove_leftovers(*paths, text)
     _write_caption(text, caption | {"inputs": {}})  # where a kill comes now, what is there is drawn anew
     try:

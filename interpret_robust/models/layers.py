@@ -123,7 +123,7 @@ def layer_of(network: nn.Module, name: str) -> nn.Module:
         matches = difflib.get_close_matches(name, modules_by_name, n=1)
         hint = f"did you mean '{matches[0]}'? " if matches else ""
         top = ", ".join(path for path in modules_by_name if "." not in path)
-        raise UserError(f"unknown layer '{name}': {hint}at the top are {top}; `irt model layers` lists all that do.")
+        raise UserError(f"unknown layer '{name}': {hint}the top layers are {top}; `irt model layers` lists more.")
     return modules_by_name[name]
 
 

@@ -60,7 +60,7 @@ def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
 
 def _check_own(path: Path) -> None:
     if path.exists() and not assets.is_page(path):
-        raise UserError(f"{path} is no page of irt explore's, and stays as it is: name another file.")
+        raise UserError(f"{path} was not written by irt explore and is not replaced: name another file.")
 
 
 def _content(explorer: Explorer, images: int) -> dict[str, Any]:

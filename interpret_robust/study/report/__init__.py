@@ -128,5 +128,5 @@ def _stamp_of(page: Path) -> str | None:
     with open(page, encoding="utf-8", errors="replace") as file:
         match = _STAMP.match(file.readline(200))
     if match is None:
-        raise UserError(f"{page} is no report of irt's, and stays as it is: name another file with -o.")
+        raise UserError(f"{page} was not written by irt and is not replaced: name another file with -o.")
     return match[1]
