@@ -90,7 +90,7 @@ def test_the_attack_leads_away_from_the_predicted_class_and_a_drawing_is_not_rep
     content = (tmp_path / "a.png").read_bytes()
     assert irt(*arguments)[0] == 0
     status, _, err = irt(*arguments, "--seed", 1)
-    assert status == 2 and "a.png is there already" in err and "--overwrite" in err
+    assert status == 2 and "a.png exists already" in err and "--overwrite" in err
     assert (tmp_path / "a.png").read_bytes() == content
     assert irt(*arguments, "--seed", 1, "--overwrite")[0] == 0
     assert json.loads((tmp_path / "a.json").read_text())["numbers"]["attack"]["seed"] == 1
