@@ -397,7 +397,18 @@ def test_a_network_whose_code_changed_is_not_taken_for_the_one_that_answered(
     """The state dict is the same, and numbers beside it differ."""
     save_tiny(tmp_path / "tiny.npz")
     monkeypatch.syspath_prepend(str(tmp_path))
-    words = ["analyze", "robustness", "--model", "code_of_tests:Net", "--label", "mine", "--pgd", "1", "--cw", "none"]
+    words: list[object] = [
+        "analyze",
+        "robustness",
+        "--model",
+        "code_of_tests:Net",
+        "--label",
+        "mine",
+        "--pgd",
+        "1",
+        "--cw",
+        "none",
+    ]
     words += ["--dataset", tmp_path / "tiny.npz", "--root", tmp_path]
 
     def ask(low: float, *more: object) -> tuple[int, str, str]:

@@ -338,7 +338,8 @@ def test_a_folded_line_says_how_much_was_studied(page: str, opened: dict[str, li
     assert f"<dt>Images</dt><dd>cluttered-digits, test split: {IMAGES}</dd>" in header
     first, *others = files
     config = first.config | {"data": first.data | {"images": 1200}, "checkpoint": {"name": "another"}}
-    larger: Any = SimpleNamespace(config=config, data=config["data"], attributes={"created_utc": "2001-02-03T04"})
+    attributes = {"created_utc": "2001-02-03T04"}
+    larger: Any = SimpleNamespace(config=config, data=config["data"], attributes=attributes, model_name="another")
     assert (
         report_page._extent([larger, *others]) == f"3 models, {IMAGES} to 1,200 images, 6 files of 2001-02-03 to {date}"
     )
