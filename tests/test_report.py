@@ -40,7 +40,7 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.results.tables import fold, without_prefix
 from interpret_robust.study import paper, report
-from interpret_robust.study.report import commands
+from interpret_robust.study.report import commands, overview
 from interpret_robust.study.report import page as report_page
 from interpret_robust.study.report.page import MOST_CHARACTERS, render
 from interpret_robust.study.tasks import AnalysisTask
@@ -855,3 +855,13 @@ def test_a_report_of_a_folder_that_may_not_be_written_lies_elsewhere_and_is_the_
     page = report.write(bare, tmp_path / "elsewhere.html", lambda _: None)
     assert page.read_bytes() == folders.report.read_bytes()
     assert [path.name for path in bare.root.iterdir()] == ["analyses"]
+
+
+def test_models_that_were_not_checked_for_hidden_gradients_are_not_counted_as_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks = {"a": [SimpleNamespace(id="x", is_raised=False)] * 3, "b": []}
+    monkeypatch.setattr("interpret_robust.study.flags.all_of", lambda results: checks)
+    (remark,) = overview._on_flags([])
+    expected = "No sign of hidden gradients: 3 checks of 1 models; 1 other models were not checked."
+    assert (remark.text, remark.is_good) == (expected, False)

@@ -84,7 +84,11 @@ def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     if phrases:
         yield Remark(f"Signs of hidden gradients: {'; '.join(phrases)}. docs/flags.md explains each.", is_good=False)
     elif looked_at:
-        yield Remark(f"No sign of hidden gradients: {looked_at} checks of {len(model_flags)} models.", is_good=True)
+        checked_models = sum(map(bool, model_flags.values()))
+        others = len(model_flags) - checked_models
+        rest = f"; {others} other models were not checked" if others else ""
+        text = f"No sign of hidden gradients: {looked_at} checks of {checked_models} models{rest}."
+        yield Remark(text, is_good=not others)
     else:
         yield Remark(
             "These files do not show whether models hide their gradients: run irt evaluate with all its attacks, and "
