@@ -570,7 +570,7 @@ def test_a_picture_is_explained_by_a_head_and_layers_are_listed_with_the_number_
     np.testing.assert_allclose(drawing["numbers"]["natural"]["weights"], attention / attention.sum(), rtol=2e-3)
     assert "head:1.2" in json.dumps(drawing)
     status, _, err = irt(capsys, monkeypatch, *words, "--spatial-weight", "rollout")
-    assert status == 2 and "is there already" in err
+    assert status == 2 and "exists already" in err
 
     status, out, err = irt(capsys, monkeypatch, "model", "layers", *VIT, "--dataset", data)
     assert (status, err) == (0, "")
