@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interpret_robust.attacks.pgd import PGD, generator_noise, per_image_noise
     from interpret_robust.core.errors import UserError
     from interpret_robust.core.statistics import interval
-    from interpret_robust.datasets.in_memory import of_arrays
+    from interpret_robust.datasets.in_memory import make_dataset
     from interpret_robust.models.variants import Variant
     from interpret_robust.results.schema import Column, Schema
     from interpret_robust.training.objective import FeatureRegularization
@@ -49,7 +49,7 @@ __all__ = [
     "generator_noise",
     "interval",
     "load",
-    "of_arrays",
+    "make_dataset",
     "open",
     "per_image_noise",
     "questions",
@@ -65,7 +65,7 @@ _HOMES = {
     "api.model": ("Model", "load", "train"),
     "api.analysis": ("analyze", "open", "questions"),
     "attacks.pgd": ("PGD", "generator_noise", "per_image_noise"),
-    "datasets.in_memory": ("of_arrays",),
+    "datasets.in_memory": ("make_dataset",),
     "core.errors": ("DoubtWarning", "UserError"),
     "core.statistics": ("interval",),
     "results.schema": ("Column", "Schema"),
@@ -77,7 +77,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Return a public name, imported when it is first asked for: the command must not wait for torch."""
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("interpret-robust")
+        return importlib.import_module(f"{__name__}.core.provenance").package_version()
     if name == "datasets":
         return importlib.import_module(f"{__name__}.datasets")
     for module, names in _HOMES.items():

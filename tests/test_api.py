@@ -218,19 +218,19 @@ def test_tensors_and_arrays_are_data() -> None:
     forms = (bytes_behind, bytes_behind.transpose(0, 3, 1, 2), floats_in_front, floats_in_front.double().numpy())
     for images in forms:
         for of in (labels, torch.from_numpy(labels), labels.astype(np.uint8)):
-            data = ir.of_arrays(images, of, "mine")
+            data = ir.make_dataset(images, of, "mine")
             assert np.array_equal(data.test.images, bytes_behind) and data.test.images.flags.c_contiguous
             assert np.array_equal(data.test.labels, labels) and data.test.labels.dtype == np.int64
             assert data.test is data.train
             assert (data.name, data.image_shape) == ("mine", (C, H, W))
             assert data.class_names == tuple(f"class {label}" for label in range(K))
-    assert ir.of_arrays(bytes_behind, labels, class_names=tuple("abcdefgh")).class_names == tuple("abcdefgh")
+    assert ir.make_dataset(bytes_behind, labels, class_names=tuple("abcdefgh")).class_names == tuple("abcdefgh")
 
 
 def test_gray_images_are_data() -> None:
     images = noise(shape=(1, H, W)).test.images
     for form in (images, images.transpose(0, 3, 1, 2)):
-        assert np.array_equal(ir.of_arrays(form, np.arange(9)).test.images, images)
+        assert np.array_equal(ir.make_dataset(form, np.arange(9)).test.images, images)
 
 
 IMAGES = np.zeros((4, 12, 18, 3), np.uint8)
@@ -257,17 +257,17 @@ LABELS = np.arange(4)
 )
 def test_other_arrays_are_the_users_error(images: Any, labels: Any, sentence: str) -> None:
     with pytest.raises(ir.UserError, match=sentence):
-        ir.of_arrays(images, labels)
+        ir.make_dataset(images, labels)
 
 
 def test_a_label_without_a_name_is_the_users_error() -> None:
     with pytest.raises(ir.UserError, match="label 3 has no name: there are 2 class names"):
-        ir.of_arrays(IMAGES, LABELS, class_names=("a", "b"))
+        ir.make_dataset(IMAGES, LABELS, class_names=("a", "b"))
 
 
 def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
     images = (torch.from_numpy(IMAGES) / 255).requires_grad_()
-    assert np.array_equal(ir.of_arrays(images, LABELS).test.images, IMAGES)
+    assert np.array_equal(ir.make_dataset(images, LABELS).test.images, IMAGES)
 
 
 @pytest.mark.parametrize(

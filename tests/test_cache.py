@@ -192,7 +192,7 @@ def loaded(network: nn.Module, **card: Any) -> ir.Model:
     images = np.random.default_rng(0).random((40, 3, 2, 2), np.float32)
     with torch.no_grad():
         labels = network.eval()(torch.from_numpy(images)).argmax(1).numpy()
-    return ir.load(network, ir.of_arrays(images, labels), normalize="none", **card)
+    return ir.load(network, ir.make_dataset(images, labels), normalize="none", **card)
 
 
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")

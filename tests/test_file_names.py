@@ -9,7 +9,7 @@ from anyone import C, H, K, W
 from interpret_robust.cli import irt
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.file_names import LONGEST, file_part
-from interpret_robust.datasets.in_memory import of_arrays
+from interpret_robust.datasets.in_memory import make_dataset
 from interpret_robust.models import checkpoint
 from interpret_robust.models.card import Card
 from interpret_robust.results import hdf5
@@ -60,7 +60,7 @@ def test_a_label_that_no_table_can_show_gets_a_sentence(label: str) -> None:
     with pytest.raises(UserError, match=r"--label .*: give a label of printable characters on one line"):
         Card("a:b", label=label)
     with pytest.raises(UserError, match="give a dataset a name of printable characters on one line"):
-        of_arrays(np.zeros((1, 2, 3), np.uint8), np.zeros(1, int), label)
+        make_dataset(np.zeros((1, 2, 3), np.uint8), np.zeros(1, int), label)
 
 
 def test_commands_write_nothing_outside_the_root_for_a_hostile_label(

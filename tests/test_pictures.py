@@ -274,7 +274,7 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
     data = load(f"{root}?size=16")
     assert (len(data.train), data.test.labels.tolist(), data.class_names) == (12, [1, 1, 1], ("a", "b"))
     batches = TrainingBatches(data.train, 5, 0, CPU, pad=2, flip=True)
-    kept = Dataset("kept", ir.of_arrays(data.train.images[:], data.train.labels).train, data.test, data.class_names)
+    kept = Dataset("kept", ir.make_dataset(data.train.images[:], data.train.labels).train, data.test, data.class_names)
     in_memory = TrainingBatches(kept.train, 5, 0, CPU, pad=2, flip=True)
     for step in (0, 1, 2, 3):
         for own, expected in zip(batches.batch(step), in_memory.batch(step), strict=True):

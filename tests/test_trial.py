@@ -1395,7 +1395,7 @@ def test_a_file_that_was_written_anew_is_read_again(tmp_path: Path) -> None:
 def test_images_that_were_divided_by_255_twice_are_refused(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 2, (4, H, W, C), np.uint8)
     with pytest.raises(UserError, match="the brightest pixel is 1 of 255, as where images were divided by 255 before"):
-        ir.of_arrays(images / np.float32(255), [0, 1, 0, 1])
+        ir.make_dataset(images / np.float32(255), [0, 1, 0, 1])
     write_npz(
         tmp_path / "x.npz",
         {f"{key}_{part}": values for part in ("train", "test") for key, values in (("x", images), ("y", np.arange(4)))},

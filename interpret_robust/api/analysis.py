@@ -55,7 +55,7 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
     Raises UserError as the commands do; for a setting that the analysis does not have, it names the nearest one.
 
     Example:
-        >>> data = ir.of_arrays(np.zeros((4, 3, 8, 8)), [0, 1, 0, 1])
+        >>> data = ir.make_dataset(np.zeros((4, 3, 8, 8)), [0, 1, 0, 1])
         >>> model = ir.load(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), data)
         >>> ir.analyze("robustness", model, pgd=2, cw="none").arrays["margin_natural"].shape
         (4, 1)
@@ -103,7 +103,7 @@ def ask(
     Raises UserError as the commands do.
 
     Example:
-        >>> data = ir.of_arrays(np.zeros((4, 3, 8, 8)), [0, 1, 0, 1])
+        >>> data = ir.make_dataset(np.zeros((4, 3, 8, 8)), [0, 1, 0, 1])
         >>> model = ir.load(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), data)
         >>> ask("robustness", model, limit=3, pgd=2, cw="none").result.count
         3

@@ -4,7 +4,6 @@ import difflib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,6 +15,7 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
+from interpret_robust.core.provenance import package_version
 from interpret_robust.core.spelling import american
 from interpret_robust.core.statistics import Interval
 from interpret_robust.figures import style
@@ -270,7 +270,7 @@ def _figure(results: Sequence[hdf5.Result], path: str | Path | None, panel: str 
     drawing = compose(results[0].analysis, results, panel)
     if path is not None:
         target = Path(path)
-        style.save(drawing, target.parent, target.stem, style.inputs(results), metadata.version("interpret-robust"))
+        style.save(drawing, target.parent, target.stem, style.inputs(results), package_version())
     return drawing.figure
 
 

@@ -13,7 +13,7 @@ from interpret_robust.datasets.batches import to_pixels
 
 Data = Dataset | str | Path
 """A dataset, its name, or the path of its `.npz` or its pictures; arrays become one by
-`datasets.in_memory.of_arrays`.
+`datasets.in_memory.make_dataset`.
 """
 
 
@@ -25,7 +25,7 @@ def samples(data: Data, count: int, *, split: str = "test") -> tuple[Tensor, Ten
 
     Example:
         >>> images, labels = ir.samples("cluttered-digits", 8)  # doctest: +SKIP
-        >>> ir.samples(ir.of_arrays(np.zeros((9, 4, 6)), range(9)), 8)[0].shape
+        >>> ir.samples(ir.make_dataset(np.zeros((9, 4, 6)), range(9)), 8)[0].shape
         torch.Size([8, 1, 4, 6])
     """
     source = open_dataset(data).split(split)

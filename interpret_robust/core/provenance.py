@@ -13,9 +13,17 @@ OPTIONAL = ("torchattacks",)
 """Of an extra: noted where they are installed."""
 
 
+def package_version() -> str:
+    """Return the package's version, or "not installed" where it runs from a folder on Python's path."""
+    try:
+        return metadata.version("interpret-robust")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def code_version() -> dict[str, str]:
     """Return the package's version, and the git commit where it runs from a checkout (`+` for local changes)."""
-    version = {"version": metadata.version("interpret-robust")}
+    version = {"version": package_version()}
     folder = Path(__file__).parents[1]
     return version | {"commit": _commit(folder)} if (folder.parent / ".git").exists() else version
 

@@ -9,7 +9,7 @@ from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.datasets.base import BLACK, Dataset, Images, Labels, Split, numbered
 
 
-def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:
+def make_dataset(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:
     """Return a dataset whose two splits are these images.
 
     Args:
@@ -22,7 +22,7 @@ def of_arrays(images: Any, labels: Any, name: str = "images", class_names: tuple
     Raises UserError for arrays of other shapes, types or ranges.
 
     Example:
-        >>> ir.of_arrays(np.zeros((5, 3, 4, 6)), [0, 1, 2, 0, 1]).image_shape
+        >>> ir.make_dataset(np.zeros((5, 3, 4, 6)), [0, 1, 2, 0, 1]).image_shape
         (3, 4, 6)
     """
     if not is_printable_label(name):

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from interpret_robust.core.configs import config_sha256, differences
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.locks import Lock
+from interpret_robust.core.provenance import package_version
 from interpret_robust.core.spelling import spellings
 from interpret_robust.figures import style
 from interpret_robust.results import hdf5
@@ -124,7 +124,7 @@ def draw_to(
         drawing = compose(figure, results, panel)
     if width > style.WIDTH:
         style.enlarge(drawing.figure, width / style.WIDTH)
-    style.write(drawing, [path], style.inputs(results), metadata.version("interpret-robust"))
+    style.write(drawing, [path], style.inputs(results), package_version())
 
 
 def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
@@ -179,7 +179,7 @@ def keep(
     with_pdf: bool = False,
 ) -> Path:
     """Save a drawing, unless it is there already, drawn from just these sources; returns the picture's path."""
-    picture, version = folder / f"{name}.png", metadata.version("interpret-robust")
+    picture, version = folder / f"{name}.png", package_version()
     if not style.is_drawn(folder, name, sources, version, with_pdf=with_pdf):
         with Lock(picture):
             if not style.is_drawn(folder, name, sources, version, with_pdf=with_pdf):

@@ -4,7 +4,6 @@ import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib import metadata
 from typing import Any, get_args
 
 import torch
@@ -14,6 +13,7 @@ from interpret_robust.attacks.ball import EXAMPLE_RADII, NORM_TEXTS, LossName, N
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
+from interpret_robust.core.provenance import package_version
 from interpret_robust.results.names import NORMS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
@@ -60,7 +60,7 @@ class Explorer:
         """Return what the page needs before it shows anything."""
         album, cards = self.album, [exhibit.card() for exhibit in self.exhibits]
         return {
-            "version": metadata.version("interpret-robust"),
+            "version": package_version(),
             "dataset": album.dataset.name,
             "split": album.split_name,
             "shuffled": not album.split.is_in_class_order,
