@@ -71,12 +71,12 @@ def type_3_fonts() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def optimizers_of_workers() -> Iterator[None]:
-    """The server of workers loads what the first optimizer of a process loads, which each worker else loads anew."""
+def modules_of_workers() -> Iterator[None]:
+    """The server of workers loads what optimizers and the digits need, which each worker else loads anew."""
     from interpret_robust.core import process_pool
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process_pool, "SERVER_MODULES", (*process_pool.SERVER_MODULES, "torch._dynamo"))
+        patch.setattr(process_pool, "SERVER_MODULES", (*process_pool.SERVER_MODULES, "torch._dynamo", "sklearn.datasets"))
         yield
 
 

@@ -210,7 +210,7 @@ def work(job: Callable[..., None], *arguments: Any) -> None:
 
 def together(count: int, job: Callable[..., None], *arguments: Any, restarts: int = 0) -> None:
     """Do a job by so many processes, as torchrun does, but each forked of one that has loaded torch."""
-    set_forkserver_preload(["interpret_robust.study.tasks", "torch._dynamo"])
+    set_forkserver_preload(["interpret_robust.study.tasks", "torch._dynamo", "sklearn.datasets"])
     run = LaunchConfig(
         1, 1, count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=restarts, start_method="forkserver"
     )
