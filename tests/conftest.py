@@ -75,8 +75,9 @@ def modules_of_workers() -> Iterator[None]:
     """The server of workers loads what optimizers and the digits need, which each worker else loads anew."""
     from interpret_robust.core import process_pool
 
+    modules = (*process_pool.SERVER_MODULES, "torch._dynamo", "sklearn.datasets")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process_pool, "SERVER_MODULES", (*process_pool.SERVER_MODULES, "torch._dynamo", "sklearn.datasets"))
+        patch.setattr(process_pool, "SERVER_MODULES", modules)
         yield
 
 

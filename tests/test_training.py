@@ -24,8 +24,9 @@ from interpret_robust.models import build, checkpoint
 from interpret_robust.models.variants import variant
 from interpret_robust.training.job import Job
 from interpret_robust.training.loop import check_collapse
+from interpret_robust.training.objective import Objective
 from interpret_robust.training.recipe import Recipe
-from interpret_robust.training.run import Run
+from interpret_robust.training.run import Run, Totals
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -280,3 +281,20 @@ def test_nothing_global_is_left_changed(tmp_path: Path, digits: Dataset) -> None
     train(job(digits), tmp_path, source="x", device=CPU)
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1], before[2]) == (str(np.random.get_state()), random.getstate())
+
+
+def test_sums_of_an_epoch_do_not_depend_on_where_it_was_divided() -> None:
+    values = torch.rand(64, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([2.0, 0.01])
+    labels = torch.arange(7) % 3
+
+    def add(rows: range) -> Totals:
+        totals = Totals.zero(3, torch.device("cpu"))
+        for cross_entropy, distance in values[rows.start : rows.stop]:
+            totals.add(Objective(cross_entropy, cross_entropy, distance, torch.eye(3)[labels]), labels)
+        return totals
+
+    whole = add(range(64))
+    exact = [math.fsum((value * 7).item() for value in column) for column in values.T]
+    assert whole.sums.tolist() == [*exact, 7 * 64]
+    for place in range(1, 64):
+        assert torch.equal(add(range(place)).sums + add(range(place, 64)).sums, whole.sums)

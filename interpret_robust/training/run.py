@@ -38,7 +38,8 @@ from interpret_robust.training.recipe import Recipe
 class Totals:
     """Sums over images of the epoch so far, on the device.
 
-    They are of cross-entropy, distance and correct images; and of predictions by class.
+    They are of cross-entropy, distance and correct images; and of predictions by class. Float64 keeps every bit of
+    the float32 numbers that are added, so the sums do not depend on their order, which stops and ranks change.
     """
 
     sums: Tensor
@@ -47,7 +48,9 @@ class Totals:
     @classmethod
     def zero(cls, classes: int, device: torch.device) -> "Totals":
         """Return sums of nothing."""
-        return cls(torch.zeros(3, device=device), torch.zeros(classes, dtype=torch.int64, device=device))
+        return cls(
+            torch.zeros(3, dtype=torch.float64, device=device), torch.zeros(classes, dtype=torch.int64, device=device)
+        )
 
     def add(self, result: Objective, labels: Tensor) -> None:
         """Count one batch."""
@@ -87,7 +90,8 @@ class Totals:
     @classmethod
     def restore(cls, name: str, tensors: checkpoint.Tensors, device: torch.device) -> "Totals":
         """Return the sums that `tensors` gave."""
-        return cls(tensors[f"{name}.sums"].to(device), tensors[f"{name}.predictions"].to(device))
+        sums = tensors[f"{name}.sums"].to(device, torch.float64)  # older files hold them in float32
+        return cls(sums, tensors[f"{name}.predictions"].to(device))
 
 
 class Loss(nn.Module):
