@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
+import interpret_robust
 from interpret_robust.core import process_pool
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.interruption import Stopped, stop_requests
@@ -91,6 +93,42 @@ def test_workers_come_of_one_server_and_have_the_environment_of_now(monkeypatch:
             assert variables == [value, "None"]
             servers.add(int(server))
     assert len(servers) == 1 and os.getpid() not in servers
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Says where its worker has found the packages, and what its environment says of where to look."""
+
+    number: int
+
+    def __call__(self, position: int | None) -> str:
+        return f"{interpret_robust.__file__} {torch.__file__} {variables()}"
+
+
+def variables() -> list[str | None]:
+    return [os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")]
+
+
+def test_workers_import_what_their_parent_does_whatever_the_current_folder_holds(tmp_path: Path) -> None:
+    folder, script = tmp_path / "current", tmp_path / "elsewhere" / "script.py"
+    for name in ("interpret_robust", "torch", "signal"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("decoy = True\n")
+    script.parent.mkdir()
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport {ALONE}\n"
+        "if __name__ == '__main__':\n"
+        "    here = t.Origin(0)(None)\n"
+        "    print([here, *(answer for _, answer in t.process_pool.run([t.Origin(1), t.Origin(2)], 2))])\n"
+        "    print(here == t.Origin(0)(None))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(process_pool.__file__).parents[2])}
+    environment.pop("PYTHONSAFEPATH", None)
+    command = [sys.executable, str(script)]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    answers, is_restored = ended.stdout.splitlines()
+    here = f"{interpret_robust.__file__} {torch.__file__} {[environment['PYTHONPATH'], None]}"
+    assert (answers, is_restored) == (repr([here] * 3), "True")
 
 
 def test_one_worker_works_in_order_and_only_when_asked() -> None:

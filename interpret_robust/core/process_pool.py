@@ -2,7 +2,8 @@
 
 Workers stop by themselves, with everything saved, when the parent goes away or asks them to: they watch
 a pipe that only the parent holds open. Where the platform can, they are forked of a server that has loaded torch once
-for all of them; the server never touches CUDA.
+for all of them; the server never touches CUDA. They import the same modules as the parent, whatever the current folder
+holds.
 """
 
 import multiprocessing
@@ -11,10 +12,12 @@ import signal
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from itertools import chain
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.queues import Queue
+from multiprocessing.spawn import get_preparation_data
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -59,16 +62,17 @@ def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = 
                 return
         return
     context = _context()
-    positions: Queue[int] = context.Queue()
-    for position in range(workers):
-        positions.put(position)
     # The lock keeps bars of several processes from overwriting each other.
     watch_signals, parent_end = context.Pipe(duplex=False)
+    environment = dict(os.environ)
     with parent_end:
-        pool = ProcessPoolExecutor(
-            workers, context, _prepare, (positions, watch_signals, context.RLock(), dict(os.environ))
-        )
-        with openmp.let_workers_wait_asleep():  # it is too late to say so in a worker
+        with openmp.let_workers_wait_asleep(), _share_import_path():  # it is too late to do so in a worker
+            positions: Queue[int] = context.Queue()
+            for position in range(workers):
+                positions.put(position)
+            pool = ProcessPoolExecutor(
+                workers, context, _prepare, (positions, watch_signals, context.RLock(), environment)
+            )
             futures: dict[Future[list[str | Exception]], list[Task]] = {
                 pool.submit(_work, members): members for members in groups
             }
@@ -100,6 +104,26 @@ def _context() -> SpawnContext | ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*SERVER_MODULES])
     return context
+
+
+@contextmanager
+def _share_import_path() -> Iterator[None]:
+    """Let processes that are started inside look for modules in the folders of `sys.path`, in this order.
+
+    Python would look first in the current folder, which may hold a folder `torch/`, or other code of ours.
+    """
+    folders = [folder for folder in get_preparation_data("workers")["sys_path"] if isinstance(folder, str)]
+    variables = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1"}
+    own_values = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in own_values.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _attempt(task: Task, position: int | None) -> str | Exception:
