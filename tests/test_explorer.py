@@ -475,18 +475,23 @@ def test_one_seed_of_each_variant_is_shown_by_default(monkeypatch: pytest.Monkey
 
 @pytest.fixture(scope="module")
 def page(explorer: Explorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of two images at three radii."""
+    """A page of two images at three radii, which begins with the second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baked, "PLACES", (0, 4, 16))
         path = tmp_path_factory.mktemp("baked") / "explore.html"
-        baked.write(explorer, path, 2, lambda _: None)
+        baked.write(Explorer(explorer.exhibits, explorer.album, SEED, "1"), path, 2, lambda _: None)
     return path
 
 
-def test_a_file_holds_what_the_server_says(page: Path, explorer: Explorer) -> None:
+def content_of(page: Path) -> Any:
     text = page.read_text(encoding="utf-8")
-    content = json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
+    return json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
+
+
+def test_a_file_holds_what_the_server_says(page: Path, explorer: Explorer) -> None:
+    content = content_of(page)
     setup = content["setup"]
+    assert setup["first"] == "1"
     assert list(setup["norms"]) == ["linf"]
     radius_texts = setup["norms"]["linf"]["radii"]
     assert radius_texts == [explorer.setup()["norms"]["linf"]["radii"][place] for place in (0, 4, 16)]
@@ -517,6 +522,9 @@ def test_a_file_asks_for_nothing_and_replaces_no_other(page: Path, explorer: Exp
         with pytest.raises(UserError, match=words):
             baked.write(explorer, mine, images, lambda _: None)
     assert mine.read_text() == "mine"
+    with pytest.raises(UserError, match=rf"--images {IMAGE} leaves out image {IMAGE}, .* give --images {IMAGE + 1} or"):
+        baked.write(explorer, tmp_path / "new.html", IMAGE, lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
 
 
 def test_text_of_a_dataset_cannot_end_its_script() -> None:
@@ -530,14 +538,16 @@ def test_the_command_writes_a_page_and_says_what_is_wrong(
     monkeypatch.setattr(baked, "PLACES", (0, 8))
     monkeypatch.setattr("interpret_robust.study.explorer.opening.load", lambda _: digits)
     output = tmp_path / "page.html"
-    words = [*map(str, paths), "3", "--save", str(output), "--images", "1", "--device", "cpu"]
+    words = [*map(str, paths), "01", "--save", str(output), "--images", "2", "--device", "cpu"]
     answer = CliRunner().invoke(cli.irt, ["explore", *words], catch_exceptions=False)
-    assert answer.exit_code == 0 and answer.output.startswith(f"{output}: 2 models, 2 radii in l-infinity, 1 images, ")
-    assert assets.is_page(output)
+    assert answer.exit_code == 0 and answer.output.startswith(f"{output}: 2 models, 2 radii in l-infinity, 2 images, ")
+    assert assets.is_page(output) and content_of(output)["setup"]["first"] == "1"
     for wrong, sentence in (
         (["a.png", "b.png"], "a.png and b.png are two images"),
         ([str(paths[0]), "gone.png"], "there is no picture gone.png"),
         ([str(paths[0]), "40"], "there is no image '40'"),
+        ([str(paths[0]), "20", "--save", str(output)], "--images 20 leaves out image 20, .* give --images 21 or more"),
+        ([str(paths[0]), "a.png", "--save", str(output)], "--save writes images of the split, not a.png: give the"),
         (["gone.safetensors"], "there is no checkpoint gone.safetensors"),
         (["--root", str(tmp_path / "none")], "there is no folder .*none: give as --root"),
         (["--root", str(tmp_path)], "there are no checkpoints"),

@@ -80,12 +80,14 @@ def explore(
     models, pictures = models_and_pictures(subjects, card)
     if len(pictures) > 1:
         raise UserError(f"{' and '.join(map(str, pictures))} are two images: give one.")
+    picture = str(pictures[0]) if pictures else "0"
+    if save is not None and not picture.isdigit():
+        raise UserError(f"--save writes images of the split, not {picture}: give the number of one, or no --save.")
     candidates = [] if models else open_root(root).all_models()
 
     from interpret_robust.study.explorer import baked, opening  # which load torch
     from interpret_robust.study.explorer.server import Server
 
-    picture = str(pictures[0]) if pictures else "0"
     explorer = opening.explorer(models, candidates, dataset, split, seed, device, picture, spatial_weight, norm)
     for exhibit in explorer.exhibits:
         for doubt in exhibit.subject.doubts:

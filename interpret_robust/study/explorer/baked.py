@@ -42,12 +42,18 @@ _small: measure.Encode = partial(data_url, kind="WEBP", quality=60, method=6)
 def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
     """Write the page of the first `images` images to `path`, under the attack, in the norm, that the page begins with.
 
-    Raises UserError where there are not so many images, and where `path` is something other than such a page.
+    Raises UserError where there are not so many images, where that which the page begins with is not one of them, and
+    where `path` is something other than such a page.
     """
     available = len(explorer.album.split)
     if not 1 <= images <= available:
         raise UserError(f"images are {images}: the {explorer.album.split_name} split has {available}.")
     _check_own(path)
+    if int(explorer.first) >= images:
+        raise UserError(
+            f"--images {images} leaves out image {explorer.first}, which the page is to begin with: give --images "
+            f"{int(explorer.first) + 1} or more, or another image."
+        )
     text = assets.whole(_content(explorer, images))
     with Lock(path):
         _check_own(path)
@@ -71,7 +77,7 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
     keys = [str(image) for image in range(images)]
     with exact():
         return {
-            "setup": setup | {"norms": norms, "rules": RULES, "labels": setup["labels"][:images], "first": "0"},
+            "setup": setup | {"norms": norms, "rules": RULES, "labels": setup["labels"][:images]},
             "images": {key: _photo(measure.picture_of(explorer.album.entry(key))) for key in keys},
             "files": {eps: _files(explorer, setup, eps) for eps in radii},
             "cells": {

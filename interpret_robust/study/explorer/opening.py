@@ -46,7 +46,7 @@ def explorer(
     ]
     album = Album(dataset, split, place)
     if picture.isdigit():
-        album.entry(picture)
+        picture = str(album.entry(picture).index)
     else:
         check_present(Path(picture), "picture", "give a file, or the number of an image of the split")
         picture = album.add(Path(picture).read_bytes())
