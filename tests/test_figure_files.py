@@ -112,7 +112,13 @@ def test_a_panel_is_drawn_alone_in_the_format_of_its_ending(tmp_path: Path) -> N
         (["robustness", ROBUSTNESS, "-o", "x.gif"], "x.gif ends in no format of a picture: it must end in .png"),
         (["robustness", ROBUSTNESS, "--width", "4"], "--width needs -o, the file of the picture"),
         (["all", "-o", "x.png"], "-o needs one figure: name it instead of 'all'"),
-        (["robustness", ROBUSTNESS, "-o", "x.png", "--width", "1"], "1"),
+        *(
+            (
+                ["robustness", ROBUSTNESS, "-o", "x.png", f"--width={text}"],
+                f"'{text}' is no width from 3 to 40 inches: give one such as 3.3, 6.75 or 10.",
+            )
+            for text in ("1", "2.99", "40.01", "0", "-5", "nan", "inf", "-inf", "1e999", "1/0", "wide", "")
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_said(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import click
 import make_options
@@ -39,6 +40,24 @@ def test_help_is_the_same_whether_or_not_torch_is_there(words: list[str], monkey
         if name.partition(".")[0] == "torch":
             monkeypatch.setitem(sys.modules, name, None)
     assert CliRunner().invoke(cli.irt, [*words, "--help"]).output == before
+
+
+def parameters(command: click.Command) -> Iterator[click.Parameter]:
+    """The options and arguments of a command, and of all below it."""
+    yield from command.params
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from parameters(inner)
+
+
+def test_no_option_takes_nan_for_a_number() -> None:
+    """Click's own numbers and ranges do; where an option has a function for its text, this looks at the number."""
+    kinds = {parameter.name: parameter.type for parameter in parameters(cli.irt)}
+    assert kinds["width"].name == "width from 3 to 40 inches" and kinds["eps"].name == "number"
+    assert [name for name, kind in kinds.items() if isinstance(kind, type(click.FLOAT))] == []
 
 
 def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:

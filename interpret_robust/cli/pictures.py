@@ -4,11 +4,28 @@ from pathlib import Path
 
 import click
 
-from interpret_robust.cli.options import OUTPUT_FILE, RESULT_FILE, make_root, open_root, root_option, with_examples
+from interpret_robust.cli.options import (
+    OUTPUT_FILE,
+    RESULT_FILE,
+    TextOption,
+    make_root,
+    open_root,
+    root_option,
+    with_examples,
+)
 from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.parsing import number
 from interpret_robust.core.spelling import current
 from interpret_robust.core.unchanged import unchanged_together
 from interpret_robust.results.tables import render
+
+
+def _width(text: str) -> float:
+    """Return a width in inches. Raises ValueError for one that is not from 3 to 40."""
+    inches = number(text)
+    if not 3 <= inches <= 40:
+        raise ValueError(text)
+    return inches
 
 
 @click.command(
@@ -30,9 +47,10 @@ from interpret_robust.results.tables import render
 )
 @click.option(
     "--width",
-    type=click.FloatRange(3, 40),
+    type=TextOption("width from 3 to 40 inches", _width, "3.3, 6.75 or 10"),
     metavar="INCHES",
-    help="Width of the picture of -o: 3.3 for one column of a paper, 6.75 for two, 10 for a slide.  [default: 6.75]",
+    help="Width of the picture of -o, from 3 to 40: 3.3 for one column of a paper, 6.75 for two, 10 for a slide. "
+    "[default: 6.75]",
 )
 @root_option
 def figure(
