@@ -14,11 +14,12 @@ from torch import nn
 from interpret_robust import analyses
 from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.answers import Answer, Answers
+from interpret_robust.api.arguments import check_images, members, plain
 from interpret_robust.api.data import Data, open_dataset
 from interpret_robust.api.help import settings_of_analyses, with_options
 from interpret_robust.api.model import Model
 from interpret_robust.core import device as devices
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, describe, unknown
 from interpret_robust.core.plugins import import_object
 from interpret_robust.core.spelling import current
 from interpret_robust.datasets import Dataset
@@ -60,6 +61,8 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
         >>> ir.analyze("robustness", model, pgd=2, cw="none").arrays["margin_natural"].shape
         (4, 1)
     """
+    if not isinstance(name, str):
+        raise UserError(f"{describe(name)} is no analysis: give its name first, such as 'attention-rank'.")
     if isinstance(model, Model):
         return ask(name, model, data, **options)
     if isinstance(model, str | Path):
@@ -68,9 +71,8 @@ def analyze(name: str, model: Model | Sequence[Model], data: Data | None = None,
         raise UserError(
             f"a {type(model).__name__} is not tried yet: give ir.load(network, data), which says what is in doubt."
         )
-    if not model:
-        raise UserError("there is no model in the list: give at least one.")
-    return Answers([ask(name, each_model, data, **options) for each_model in model])
+    models = members(model, Model, "model to ask", "what ir.load returns")
+    return Answers([ask(name, each_model, data, **options) for each_model in models])
 
 
 def ask(
@@ -108,12 +110,11 @@ def ask(
         >>> ask("robustness", model, limit=3, pgd=2, cw="none").result.count
         3
     """
-    if limit is not None and not _is_number(limit, int):
-        raise UserError(f"limit is {limit!r}: give a whole number of images, or None for all.")
-    if not all(isinstance(evaluator, Model) for evaluator in evaluators):
-        raise UserError(f"evaluators are {evaluators!r}: give a list of what ir.load returns.")
-    if not isinstance(model, Model):
-        raise UserError(f"{model!r} is no model to ask: give what ir.load returns.")
+    limit, batch_size = plain(limit), plain(batch_size)
+    check_images("limit", limit, "all")
+    check_images("batch_size", batch_size, "250, fewer of images over 64x64")
+    if not isinstance(evaluators, Sequence) or not all(isinstance(evaluator, Model) for evaluator in evaluators):
+        raise UserError(f"evaluators are {describe(evaluators)}: give a list of what ir.load returns.")
     name = current(name)
     if name not in analyses.names():
         raise unknown("analysis", name, analyses.names())
@@ -156,7 +157,7 @@ def _checked_settings(name: str, kind: Any, settings: dict[str, Any]) -> dict[st
     """
     types = {field.name: field.type for field in fields(kind)}
     values = {}
-    for setting, value in settings.items():
+    for setting, value in zip(settings, map(plain, settings.values()), strict=True):
         if setting not in types:
             raise unknown(f"option of {name}", setting, [*types, *OPTIONS])
         expected = types[setting]
@@ -200,7 +201,7 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
     """Return the answer in a file of `irt analyze` or of `Answer.save`: the same object as `analyze` gives.
 
     Several files of one analysis give `Answers`. Raises UserError for a file that is missing, damaged, or of an unknown
-    analysis.
+    analysis, for an empty list, and for what is no path.
 
     Example:
         >>> ir.open("analyses/attention-rank-cifar10-small-at-att-seed0-test-first1000.h5").model
@@ -208,7 +209,8 @@ def open(path: str | Path | list[str | Path] | list[Path] | list[str]) -> Answer
     """
     if isinstance(path, str | Path):
         return Answer(analyses.read(Path(path)))
-    return Answers([Answer(analyses.read(Path(file))) for file in path])
+    files = members(path, str | Path, "path", "that of an analysis file")
+    return Answers([Answer(analyses.read(Path(file))) for file in files])
 
 
 def questions() -> dict[str, str]:

@@ -60,6 +60,7 @@ class Answer:
 
         Raises UserError where there is none of that name, or more than one.
         """
+        name = str(name)  # such as 0, which a list of answers takes
         path = self._path(name)
         values = self.result[path]
         if self._axes[path][-1:] == (INTERVAL_AXIS,) and values.size == values.shape[-1]:
@@ -173,6 +174,8 @@ class Answers(Sequence[Answer]):
     """
 
     def __init__(self, answers: Sequence[Answer]) -> None:
+        if not answers:
+            raise UserError("there are no answers among these: give at least one.")
         if len({answer.analysis for answer in answers}) != 1:
             raise UserError("answers of several analyses have nothing in common: open each by itself.")
         self._answers = list(answers)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interpret_robust.analyses.engine.settings import check_seed
+from interpret_robust.api.arguments import check_images, check_text, plain
 from interpret_robust.api.data import Data, open_dataset
 from interpret_robust.api.help import card_fields, recipe_fields, with_options
 from interpret_robust.core.device import exact
@@ -140,7 +142,7 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
 @with_options(recipe_fields("cluttered-digits"))
 def train(
     variant: str,
-    dataset: str = "cluttered-digits",
+    dataset: str | Path = "cluttered-digits",
     *,
     seed: int = 0,
     architecture: str = "small",
@@ -176,6 +178,13 @@ def train(
     Example:
         >>> model = ir.train("at", epochs=1, limit=640)  # doctest: +SKIP
     """
+    dataset = str(dataset) if isinstance(dataset, Path) else dataset
+    texts = (("variant", variant, "at"), ("dataset", dataset, "cifar10"), ("architecture", architecture, "small"))
+    for name, text, example in texts:
+        check_text(name, text, example)
+    limit, seed = plain(limit), plain(seed)
+    check_images("limit", limit, "all")
+    check_seed(seed)
     base = recipe_of(recipe, dataset, architecture=architecture)
     names = {field.name for field in fields(base)} - {"name"}
     for name in changes:
@@ -187,7 +196,7 @@ def train(
         architecture,
         variant,
         seed,
-        change(base, changes),
+        change(base, {name: plain(value) for name, value in changes.items()}),
         folder,
         device,
         limit,

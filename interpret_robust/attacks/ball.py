@@ -81,8 +81,9 @@ def check_numbers(
     for name, number in (("eps", eps), ("step size", step_size)):
         if not isinstance(number, Real):
             raise UserError(f"{name} is {number!r}: it must be a number.")
-    if not isinstance(steps, Integral):
-        raise UserError(f"steps are {steps!r}: give a whole number.")
+    for name, count in (("steps", steps), ("restarts", restarts)):
+        if not isinstance(count, Integral):
+            raise UserError(f"{name} are {count!r}: give a whole number.")
     if norm == "linf" and not 0 <= eps <= 1:
         raise UserError(f"eps is {eps:g}: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8).")
     if not 0 <= eps < math.inf:

@@ -12,11 +12,12 @@ from interpret_robust.core.errors import UserError, unknown
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def resolve(name: str) -> torch.device:
+def resolve(name: str | torch.device) -> torch.device:
     """Return the device for `auto`, `cpu` or `cuda`; `exact` says how it computes.
 
     Raises UserError where CUDA is asked for and there is none.
     """
+    name = str(name)  # a program may give torch's own
     if name.startswith("cuda:"):
         raise UserError(
             f"device '{name}' is no choice: --device cuda takes the first GPU that is visible, and "

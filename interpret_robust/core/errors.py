@@ -85,11 +85,29 @@ def close_quotes(text: str) -> str:
     return text
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """Return the error for a name that is not among `choices`, with the nearest one if there is any."""
+def describe(value: object) -> str:
+    """Return what a sentence calls a value: its text in Python where that is short, else its type.
+
+    Example:
+        >>> describe(3), describe("x.h5"), describe(list(range(99)))
+        ('3', "'x.h5'", 'a value of type list')
+    """
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE and "\n" not in text else f"a value of type {type(value).__name__}"
+
+
+LONGEST_VALUE = 80
+"""Characters of a value that a sentence quotes."""
+
+
+def unknown(kind: str, name: object, choices: Iterable[str]) -> UserError:
+    """Return the error for a name that is not among `choices`, with the nearest one if there is any.
+
+    A program may give something other than text for a name.
+    """
     import difflib  # which most commands do not need
 
-    names = sorted(choices)
+    name, names = name if isinstance(name, str) else describe(name), sorted(choices)
     by_lower_case = {choice.lower(): choice for choice in reversed(names)}
     matches = [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=1)]
     hint = f"did you mean '{matches[0]}'? " if matches else ""

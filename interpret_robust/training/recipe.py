@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from interpret_robust.attacks.ball import BatchNormMode, Norm, check_norm, check_numbers
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, describe, unknown
 from interpret_robust.core.parsing import number
 from interpret_robust.datasets.records import RECORDS
 from interpret_robust.models.variants import Variant
@@ -68,6 +69,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
+            _check_kind(name, value)
             if isinstance(value, float | int) and not 0 <= value < math.inf:
                 text = f"{value:g}" if isinstance(value, float) else value  # whole numbers may be beyond all floats
                 raise UserError(f"{name} is {text}: numbers of a recipe are finite and not negative.")
@@ -115,8 +117,23 @@ class Recipe:
         return self.weight_att_reg if variant.has_attention else self.weight_reg
 
 
+def _check_kind(name: str, value: Any) -> None:
+    """Raise UserError where a program gives a field that holds a number, or True or False, something else."""
+    kind, right = NUMBERS.get(KINDS.get(name), (object, ""))
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{name} is {describe(value)}: give {right}.")
+
+
 KINDS = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "name"}
 """The type of each field that `--set` can change."""
+
+NUMBERS: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    float | None: (Real | None, "a number or None"),
+}
+"""By the type of a field, what it may hold, and what a sentence calls this."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(kind) for name, kind in KINDS.items() if get_origin(kind) is Literal

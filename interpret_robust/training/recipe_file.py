@@ -36,7 +36,7 @@ def recipe_of(
     What a dataset forbids, such as mirrored digits, it forbids a file as well as a preset; overrides stand. Raises
     UserError for an unknown name, a bad file or a bad override.
     """
-    start = find(recipe or default_preset(dataset), architecture)
+    start = find(default_preset(dataset) if recipe is None else recipe, architecture)
     return change(fit_dataset(start, dataset), dict(map(parse, overrides)))
 
 
@@ -49,7 +49,7 @@ def find(recipe: str | Path, architecture: str = "small") -> Recipe:
         >>> find("quick").epochs, find("quick", "cnn").epochs
         (8, 10)
     """
-    if Path(recipe).suffix == ENDING:
+    if Path(str(recipe)).suffix == ENDING:
         return read(Path(recipe), architecture)
     return preset_for(str(recipe), architecture)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from interpret_robust.attacks.ball import LossName, Norm, check_norm, default_st
 from interpret_robust.attacks.norms import Ball, make_ball
 from interpret_robust.attacks.pgd import PGD, per_image_noise
 from interpret_robust.attribution.gradients import SOURCE_HELP, SPATIAL_WEIGHT_HELP, checked_source, resolved_weight
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, describe, unknown
 
 
 def shares_attack(settings: Any) -> bool:
@@ -19,7 +20,9 @@ def shares_attack(settings: Any) -> bool:
 
 
 def check_seed(seed: int) -> None:
-    """Raise UserError for a seed that is negative or has more than 63 bits, as generators take them."""
+    """Raise UserError for what is no whole number of at most 63 bits, as generators take them: from 0 on."""
+    if not isinstance(seed, Integral):
+        raise UserError(f"seed is {describe(seed)}: give a whole number.")
     if seed < 0:
         raise UserError(f"seed is {seed}: it must not be negative.")
     if seed >= 2**63:

@@ -1,0 +1,59 @@
+"""Checks of what a program gives; the commands check the texts of their options themselves."""
+
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from interpret_robust.core.errors import UserError, describe
+
+
+def members(values: Any, kind: Any, noun: str, right: str) -> list[Any]:
+    """Return the members of a list, each of which is of a kind.
+
+    Raises UserError for a list without members, and for anything of another kind, in a list or instead of one.
+
+    Example:
+        >>> members(range(3), int, "number", "a whole number")
+        [0, 1, 2]
+    """
+    found = [*values] if isinstance(values, Iterable) else [values]
+    if not found:
+        raise UserError(f"there is no {noun} in the list: give at least one.")
+    for value in found:
+        if not isinstance(value, kind):
+            raise UserError(f"{describe(value)} is no {noun}: give {right}, or a list of those.")
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, which a file can hold, and anything else as it is.
+
+    Example:
+        >>> plain(np.int64(3)), plain("l2")
+        (3, 'l2')
+    """
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def check_images(name: str, count: Any, default: str) -> None:
+    """Raise UserError for what is neither a number of images nor None, which stands for `default`.
+
+    Example:
+        >>> check_images("limit", 8, "all"), check_images("limit", None, "all")
+        (None, None)
+    """
+    is_whole = isinstance(count, Integral) and not isinstance(count, bool)
+    if count is not None and not (is_whole and count >= 1):
+        raise UserError(f"{name} is {describe(count)}: give a whole number of images from 1 on, or None for {default}.")
+
+
+def check_text(name: str, value: Any, example: str) -> None:
+    """Raise UserError for what is no text.
+
+    Example:
+        >>> check_text("variant", "at-att", "at")
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {describe(value)}: give one name as text, such as '{example}'.")

@@ -1,0 +1,189 @@
+"""What a program gives that is of another kind: one sentence each, before anything is computed or written."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anyone import Convolutions, noise, seeded
+from make_golden import file_of
+
+import interpret_robust as ir
+from interpret_robust import analyses
+from interpret_robust.api import analysis
+from interpret_robust.core.device import resolve
+from interpret_robust.core.errors import describe
+
+ANY: Any = ir
+"""The package, of which a test asks what its types forbid."""
+
+RANK = file_of(analyses.get("attention-rank").schema)
+MASKING = file_of(analyses.get("masking").schema)
+
+
+@pytest.fixture(scope="module")
+def model() -> ir.Model:
+    return ir.load(seeded(Convolutions), noise(), label="mine")
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be computed."""
+
+    def compute(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(analysis, "Work", compute)
+    monkeypatch.setattr("interpret_robust.api.model.TrainTask", compute)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ([], "there is no path in the list: give at least one."),
+        ((), "there is no path in the list: give at least one."),
+        (iter([]), "there is no path in the list: give at least one."),
+        (3, "3 is no path: give that of an analysis file, or a list of those."),
+        (None, "None is no path: give that of an analysis file, or a list of those."),
+        ([RANK, 3], "3 is no path: give that of an analysis file, or a list of those."),
+        ([RANK, None], "None is no path: give that of an analysis file, or a list of those."),
+        ([[RANK]], "a value of type list is no path: give that of an analysis file, or a list of those."),
+        (RANK.parent, f"{RANK.parent} is a folder: give one of the analysis files in it."),
+        ([RANK, RANK.parent], f"{RANK.parent} is a folder: give one of the analysis files in it."),
+        ([RANK, MASKING], "answers of several analyses have nothing in common: open each by itself."),
+    ],
+)
+def test_what_is_no_answer_is_not_opened(path: Any, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interpret_robust.core.errors.LONGEST_VALUE", 20)
+    with pytest.raises(ir.UserError) as error:
+        ir.open(path)
+    assert str(error.value) == sentence
+
+
+def test_paths_of_every_form_are_opened() -> None:
+    found = ir.open(RANK)["spearman"]
+    for path in (str(RANK), np.str_(RANK)):
+        assert ir.open(path)["spearman"] == found
+    for paths in ([RANK], (str(RANK),), np.array([str(RANK)]), iter([RANK])):
+        assert [answer["spearman"] for answer in ANY.open(paths)] == [found]
+
+
+def test_no_answer_is_left_of_answers_by_a_sentence() -> None:
+    answers = ir.open([RANK, RANK])
+    assert len(answers[1:]) == 1
+    with pytest.raises(ir.UserError, match=r"^there are no answers among these: give at least one\.$"):
+        answers[2:]
+    with pytest.raises(ir.UserError, match=r"^attention-rank holds nothing called '3': there are curve/"):
+        ANY.open(RANK)[3]
+
+
+@pytest.mark.usefixtures("refuse")
+def test_what_is_no_model_is_not_asked(model: ir.Model) -> None:
+    for wrong, sentence in (
+        ([], "there is no model to ask in the list: give at least one."),
+        (iter([]), "there is no model to ask in the list: give at least one."),
+        (None, "None is no model to ask: give what ir.load returns, or a list of those."),
+        (3, "3 is no model to ask: give what ir.load returns, or a list of those."),
+        ([model, "a.json"], "'a.json' is no model to ask: give what ir.load returns, or a list of those."),
+        ([model, model.network], "a value of type WrappedModel is no model to ask: give what ir.load"),
+    ):
+        with pytest.raises(ir.UserError) as error:
+            ANY.analyze("alignment", wrong)
+        assert str(error.value).startswith(sentence), error.value
+    with pytest.raises(ir.UserError, match=r"^a value of type Model is no analysis: give its name first, such as 'att"):
+        ANY.analyze(model, "alignment")
+
+
+@pytest.mark.usefixtures("refuse")
+@pytest.mark.parametrize("name", ["limit", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, float("nan"), "5", True, [5]])
+def test_what_is_no_number_of_images_is_refused(model: ir.Model, name: str, value: Any) -> None:
+    with pytest.raises(ir.UserError) as error:
+        ANY.analyze("alignment", model, **{name: value})
+    assert str(error.value).startswith(f"{name} is {value!r}: give a whole number of images from 1 on, or None for ")
+
+
+def test_numbers_of_numpy_are_numbers(model: ir.Model) -> None:
+    settings = {"steps": np.int8(1), "eps": np.float32(0.5)}
+    answer = ANY.analyze("attention-rank", model, limit=np.int64(3), batch_size=np.uint8(2), **settings)
+    config = answer.result.config
+    assert (answer.result.count, config["batch_size"], config["settings"]["eps"]) == (3, 2, 0.5)
+
+
+@pytest.mark.usefixtures("refuse")
+@pytest.mark.parametrize("evaluators", [None, 3, "x.json", [3]])
+def test_what_is_no_list_of_models_reads_nothing(model: ir.Model, evaluators: Any) -> None:
+    with pytest.raises(ir.UserError) as error:
+        ANY.analyze("gradmap-score", model, evaluators=evaluators)
+    assert str(error.value) == f"evaluators are {evaluators!r}: give a list of what ir.load returns."
+
+
+@pytest.mark.usefixtures("refuse")
+@pytest.mark.parametrize(
+    ("name", "arguments", "kind"),
+    [
+        ("PGD", (0.1,), "norm"),
+        ("PGD", (0.1,), "loss"),
+        ("train", ("at",), "schedule"),
+        ("train", ("at",), "attack_batch_norm"),
+    ],
+)
+@pytest.mark.parametrize("value", [3, None, ["x"]])
+def test_a_name_that_is_no_text_is_an_unknown_name(name: str, arguments: Any, kind: str, value: Any) -> None:
+    with pytest.raises(ir.UserError, match=f"^unknown {kind} '{re.escape(repr(value))}': (did you mean .*)?known are "):
+        getattr(ir, name)(*arguments, **{kind: value})
+
+
+@pytest.mark.parametrize("value", [3, None, ["x"]])
+def test_a_choice_that_is_no_text_is_an_unknown_choice(model: ir.Model, value: Any) -> None:
+    for option in ("recalibrate", "device"):
+        with pytest.raises(ir.UserError, match=rf"^unknown .* '{re.escape(repr(value))}': "):
+            ANY.analyze("alignment", model, **{option: value})
+
+
+def test_a_device_of_torch_is_a_device() -> None:
+    assert resolve(torch.device("cpu")) == resolve("cpu") == torch.device("cpu")
+    with pytest.raises(ir.UserError, match=r"^device 'cuda:1' is no choice: "):
+        resolve(torch.device("cuda:1"))
+
+
+@pytest.mark.usefixtures("refuse")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"variant": ["at", "natural"]}, "variant is ['at', 'natural']: give one name as text, such as 'at'."),
+        ({"variant": None}, "variant is None: give one name as text, such as 'at'."),
+        ({"dataset": None}, "dataset is None: give one name as text, such as 'cifar10'."),
+        ({"dataset": noise()}, "dataset is a value of type Dataset: give one name as text, such as 'cifar10'."),
+        ({"architecture": 3}, "architecture is 3: give one name as text, such as 'small'."),
+        ({"recipe": 3}, "unknown recipe '3': known are "),
+        ({"recipe": []}, "unknown recipe '[]': known are "),
+        ({"limit": -1}, "limit is -1: give a whole number of images from 1 on, or None for all."),
+        ({"limit": 0}, "limit is 0: give a whole number of images from 1 on, or None for all."),
+        ({"seed": -1}, "seed is -1: it must not be negative."),
+        ({"seed": 1.5}, "seed is 1.5: give a whole number."),
+        ({"epochs": 1.5}, "epochs is 1.5: give a whole number."),
+        ({"epochs": None}, "epochs is None: give a whole number."),
+        ({"epochs": True}, "epochs is True: give a whole number."),
+        ({"learning_rate": "0.1"}, "learning_rate is '0.1': give a number."),
+        ({"ema": "none"}, "ema is 'none': give a number or None."),
+        ({"flip": "no"}, "flip is 'no': give True or False."),
+    ],
+)
+def test_what_cannot_be_trained_is_not(arguments: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(ir.UserError) as error:
+        ANY.train(**{"variant": "at", "root": tmp_path, **arguments})
+    assert str(error.value).startswith(sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_restarts_of_an_attack_are_whole() -> None:
+    with pytest.raises(ir.UserError, match=r"^restarts are 1\.5: give a whole number\.$"):
+        ANY.PGD(0.1, restarts=1.5)
+
+
+def test_a_value_is_quoted_where_it_is_short() -> None:
+    assert describe("x" * 78) == repr("x" * 78) and describe("x" * 79) == "a value of type str"
+    assert describe(torch.nn.Sequential(torch.nn.ReLU())) == "a value of type Sequential"
