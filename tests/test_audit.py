@@ -298,7 +298,7 @@ def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
         old[column] for column in ("paper", "ours", "first measure [95 %]", "verdict")
     ]
     (value, low, high), p_value = over_seeds([outcome - 0.5 for outcome in natural(files, "at-att")])
-    assert second["first measure [95 %]"] == f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" and low > 0
+    assert second["first measure [95 %]"] == f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" and low > 0
     assert (second["section"], second["verdict"], second["paper"]) == ("9", "holds", "")
     (alone,) = (finding.p_value for finding in audit.findings if finding.claim is OF_ONE_MODEL)
     (other,) = (finding.measures[0].p_value for finding in audit.findings if finding.claim is ADDED)

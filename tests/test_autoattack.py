@@ -248,7 +248,7 @@ def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
         "our worst case": many.our_accuracy.percent(),
         "only AutoAttack breaks": "18",
         "only ours breaks": "3",
-        "ours minus AutoAttack, points": f"+50.0 [{low:+.1f}, {high:+.1f}]",
+        "ours minus AutoAttack": f"+50.0 points [{low:+.1f}, {high:+.1f}]",
         "McNemar p": f"{many.p_value:.2g}",
         "images": "30",
     }

@@ -214,16 +214,16 @@ def test_models_are_compared_with_the_first_on_the_same_corrupted_images(answers
     ]
     cells = comparison[0]
     assert cells["relative mCE"] == ratio_of_means(1 - right[1], 1 - right[0]).percent()
-    assert cells["digital"] == bootstrap_mean(right[1][:, 2] - right[0][:, 2]).percent()
+    assert cells["digital"] == bootstrap_mean(right[1][:, 2] - right[0][:, 2]).points()
     assert "blur" not in cells
     natural = [result["per_image/prediction_natural"] == result["per_image/label"] for result in (first, second)]
-    assert cells["natural"] == bootstrap_mean(natural[1] * 1.0 - natural[0]).percent()
+    assert cells["natural"] == bootstrap_mean(natural[1] * 1.0 - natural[0]).points()
     lost = [whole[:, None] - share for whole, share in zip(natural, right, strict=True)]
     for place, name in enumerate(NAMES):
-        expected = bootstrap_mean(lost[1][:, place] - lost[0][:, place]).percent()
+        expected = bootstrap_mean(lost[1][:, place] - lost[0][:, place]).points()
         assert costs[place] == {"corruption": name, "small-at-seed0": expected}
     same, _ = compare([first, first])[1:]
-    assert same[0]["relative mCE"].startswith("100.0 %") and same[0]["all"] == "0.0 % [0.0, 0.0]"
+    assert same[0]["relative mCE"].startswith("100.0 %") and same[0]["all"] == "+0.0 points [+0.0, +0.0]"
 
 
 def test_curves_drawn_are_those_stored(answers: dict[str, Result]) -> None:

@@ -789,7 +789,7 @@ def test_a_model_that_is_right_raises_no_doubt(right: str) -> None:
 def test_a_model_that_is_right_under_another_normalization_is_in_doubt(right: str, declared: str) -> None:
     data = levels()
     found = brought(levels_in(right), data, normalize=declared).trial
-    beginning = f"mine:net is right on {found.accuracy:.0%} of the first 100 test images with --normalize {declared}, "
+    beginning = f"mine:net is right on {found.accuracy:.0%} of 100 test images with --normalize {declared}, "
     others, remedy = found.doubts[-1].removeprefix(f"{beginning}and on ").split(": ")
     assert remedy == "give --normalize as the network was trained."
     better = [other.split(" with ") for other in others.split(", ")]
@@ -803,7 +803,7 @@ def test_a_model_that_guesses_is_in_doubt() -> None:
     data = levels(10, 60)
     found = brought(Levels(10, 2.0, 0.0), data).trial
     assert (found.accuracy, found.images) == (0.1, 60)
-    assert "is right on 10% of the first 60 test images, hardly more than guessing (10%)" in found.doubts[-1]
+    assert "is right on 10% of 60 test images, hardly more than guessing (10%)" in found.doubts[-1]
 
 
 def test_a_model_is_tried_once_and_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,7 +343,7 @@ def test_the_tables_give_both_conditions(finished: dict[str, Path]) -> None:
     ((adversarial,),) = feature_deletion.compare([result])
     for row, told in enumerate((feature_deletion.table_row(result), adversarial)):
         value, low, high = between[row]
-        assert told["robust against random"] == f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+        assert told["robust against random"] == f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
         assert told["features"] == ("clean", "adversarial")[row]
     assert adversarial["model"] == "cluttered-digits-small-at-att-seed0"
 

@@ -143,6 +143,7 @@ CELLS = {
     "gap": "3.21%",
     "p": "4.4e-05",
     "none": "nan % [nan, nan]",
+    "unknown": "-",
     "text": "[1, 2]",
     "of": "15.4 of 16",
     "empty": "",
@@ -162,6 +163,7 @@ def test_json_has_intervals_as_numbers() -> None:
         "gap": 3.21,
         "p": 4.4e-05,
         "none": {"value": None, "low": None, "high": None},
+        "unknown": None,
         "text": "[1, 2]",
         "of": "15.4 of 16",
         "empty": None,
@@ -173,7 +175,7 @@ def test_csv_has_an_interval_in_three_columns_and_a_number_in_each_cell() -> Non
     first, second = csv.DictReader(io.StringIO(text))
     assert [name for name in first if name.startswith("share")] == ["share", "share_low", "share_high"]
     assert (second["share"], second["share_low"], second["share_high"]) == ("zero by construction", "", "")
-    assert (first["text"], first["of"], first["empty"]) == ("[1, 2]", "15.4 of 16", "")
+    assert (first["text"], first["of"], first["empty"], first["unknown"]) == ("[1, 2]", "15.4 of 16", "", "")
     numbers = {
         **{"share": 6.0, "share_low": 2.1, "share_high": 16.2},
         **{"change": -0.5, "change_low": -2.1, "change_high": 1.1},
@@ -184,5 +186,5 @@ def test_csv_has_an_interval_in_three_columns_and_a_number_in_each_cell() -> Non
     }
     assert {name: float(first[name]) for name in numbers} == numbers
     assert all(math.isnan(float(first[f"none{part}"])) for part in ("", "_low", "_high"))
-    assert first.keys() - numbers.keys() == {"none", "none_low", "none_high", "text", "of", "empty"}
+    assert first.keys() - numbers.keys() == {"none", "none_low", "none_high", "unknown", "text", "of", "empty"}
     assert (second["at"], second["at_deviation"]) == ("7.5", "")

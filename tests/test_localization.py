@@ -432,10 +432,13 @@ def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Pat
     result = hdf5.read(finished["at-att"])
     row = localization.table_row(result)
     (value, low, high), area = result["share/on_object"][0], result["share/area"][0, 0]
-    assert row["weights on object (area)"] == f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] ({area:.1%})"
+    assert (
+        row["weights on object (area)"]
+        == f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] ({100 * area:.1f} %)"
+    )
     value, center = result["pointing/hits"][1, 0], result["pointing/center"][1, 0]
     assert row["gradient pointing (center)"].startswith(f"{100 * value:.1f} %")
-    assert row["gradient pointing (center)"].endswith(f"({center:.1%})")
+    assert row["gradient pointing (center)"].endswith(f"({100 * center:.1f} %)")
     assert row["weights"] == "attention" and row["images"] == "40"
     extra = {"gradient along patterns (turned)", "follows exchanged pattern"}
     assert row.keys() - localization.table_row(hdf5.read(finished["plain"])).keys() == extra

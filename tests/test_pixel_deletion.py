@@ -312,12 +312,12 @@ def test_the_replacement_is_the_mean_color_of_training_images() -> None:
 def test_tables_say_areas_and_advantages() -> None:
     result = hdf5.read(file_of(ANALYSIS.schema), ANALYSIS.schema.label)
     row, areas = ANALYSIS.table_row(result), result["area/accuracy"]
-    controls = f"({areas[1, 3, 0]:.1%}, {areas[2, 3, 0]:.1%})"
+    controls = f"({100 * areas[1, 3, 0]:.1f} %, {100 * areas[2, 3, 0]:.1f} %)"
     assert row["ROAD least first (edges, random)"] == f"{Interval(*areas[0, 3]).percent()} {controls}"
     assert ANALYSIS.compare is not None
     (table,) = ANALYSIS.compare([result])
     assert [line["better in"] for line in table] == list(RULES)
-    assert table[1]["map against random"] == Interval(*result["advantage/accuracy"][1, 1]).percent()
+    assert table[1]["map against random"] == Interval(*result["advantage/accuracy"][1, 1]).points()
 
 
 @pytest.mark.parametrize(

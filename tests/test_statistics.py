@@ -10,6 +10,7 @@ from scipy import stats
 
 from interpret_robust.core import statistics
 from interpret_robust.core.statistics import (
+    UNKNOWN,
     Interval,
     bootstrap_mean,
     column_means,
@@ -64,6 +65,30 @@ def test_wilson_of_no_images_is_an_error() -> None:
 def test_intervals_are_printed_with_the_digits_that_mean_something() -> None:
     assert wilson(488, 1000).percent() == "48.8 % [45.7, 51.9]"
     assert Interval(-0.594, -0.61, -0.5749).plain() == "-0.59 [-0.61, -0.57]"
+    assert Interval(0.0644, 0.0351, 0.0929).points() == "+6.4 points [+3.5, +9.3]"
+    assert Interval(0.053, -0.021, 0.119).signed() == "+0.05 [-0.02, +0.12]"
+
+
+def test_no_end_of_a_difference_is_printed_as_a_zero_that_it_is_not() -> None:
+    """Its sign says whether the difference is told from zero."""
+    assert Interval(0.012, 0.003, 0.021).signed() == "+0.012 [+0.003, +0.021]"
+    assert Interval(0.012, -0.003, 0.027).plain() == "0.012 [-0.003, 0.027]"
+    assert Interval(0.016, -0.0004, 0.0321).points() == "+1.60 points [-0.04, +3.21]"
+    assert Interval(0.0, 0.0, 0.0).points() == "+0.0 points [+0.0, +0.0]"
+    assert Interval(-0.0001, -0.21, 0.2).plain() == "0.00 [-0.21, 0.20]"
+
+
+def test_an_interval_that_does_not_exist_is_not_printed() -> None:
+    alone = bootstrap_mean(np.array([0.083]))
+    assert (alone.percent(), alone.points(), alone.plain(), alone.signed()) == (
+        "8.3 %",
+        "+8.3 points",
+        "0.08",
+        "+0.08",
+    )
+    assert {UNKNOWN.percent(), UNKNOWN.points(), UNKNOWN.plain(), UNKNOWN.signed()} == {"-"}
+    assert [repr(alone), repr(UNKNOWN)] == ["<Interval 0.083>", "<Interval unknown>"]
+    assert repr(Interval(0.488, 0.457, 0.519)) == "<Interval 0.488 [0.457, 0.519]>"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from interpret_robust.attribution.controls import magnitude, sobel
 from interpret_robust.attribution.gradients import gradient_map, input_gradient
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_number, put_beside
 from interpret_robust.core.statistics import Interval, bootstrap_mean, bootstrap_spearman
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy, to_pixels
@@ -349,7 +350,8 @@ def _by_construction(result: Result, *transforms: str) -> str | None:
 
 def _pair_of_means(result: Result, name: str) -> str:
     """Return text such as `0.46 [0.45, 0.47] (0.30)`: a score, and what shuffled pairs have."""
-    return f"{Interval(*result[f'{name}/own']).plain()} ({float(result[f'{name}/shuffled'][0]):.2f})"
+    own, shuffled = Interval(*result[f"{name}/own"]).plain(), format_number(result[f"{name}/shuffled"][0], "z.2f")
+    return put_beside(own, shuffled)
 
 
 def _is_high(height: int, width: int) -> AnyArray:

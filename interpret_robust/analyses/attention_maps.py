@@ -22,6 +22,7 @@ from interpret_robust.attacks.pgd import outcomes
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
@@ -183,10 +184,10 @@ def table_row(result: Result) -> dict[str, str]:
         "attack succeeded": "attack_succeeded",
         "between images": "other_image",
     }
-    clean, adversarial = (float(result[f"entropy/{name}"][0]) for name in ("clean", "adversarial"))
+    clean, adversarial = (format_number(result[f"entropy/{name}"][0], ".2f") for name in ("clean", "adversarial"))
     return {
         **{heading: Interval(*result[f"distance/{name}"]).percent() for heading, name in shares.items()},
-        "entropy, nats": f"{clean:.2f}, adversarial {adversarial:.2f}",
+        "entropy, nats": f"{clean}, adversarial {adversarial}",
         "images": str(result.count),
     }
 

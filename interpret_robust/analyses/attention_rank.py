@@ -30,6 +30,7 @@ from interpret_robust.attacks.pgd import outcomes
 from interpret_robust.attribution.gradients import position_weights
 from interpret_robust.attribution.regions import mean_map
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_number
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import (
     Interval,
@@ -340,6 +341,7 @@ def table_row(result: Result) -> dict[str, str]:
     There is nothing to rank where no attack moves a feature, as at eps 0, or no image has weights.
     """
     has_ranks = np.isfinite(result["test/slope_ratio"][0])
+    effective_count = format_number(result["test/effective_positions"][0], ".1f")
     return {
         **{
             heading: Interval(*result[f"test/{name}"]).plain()
@@ -352,7 +354,7 @@ def table_row(result: Result) -> dict[str, str]:
             )
         },
         "attention goes to": reading(result) if has_ranks else "nothing to rank",
-        "effective positions": f"{result['test/effective_positions'][0]:.1f} of {len(result['curve/attention_mean'])}",
+        "effective positions": f"{effective_count} of {len(result['curve/attention_mean'])}",
         "images": str(result.count),
     }
 

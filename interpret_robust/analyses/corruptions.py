@@ -198,7 +198,8 @@ def compare(results: Sequence[Result]) -> list[Table]:
         _short_name(result): [Interval(*interval) for interval in result["accuracy/by_corruption"]]
         for result in (first, *rivals)
     }
-    tables = [_by_corruption(first, accuracies, "Accuracy by corruption, the mean over severities")]
+    cells = {name: [interval.percent() for interval in intervals] for name, intervals in accuracies.items()}
+    tables = [_by_corruption(first, cells, "Accuracy by corruption, the mean over severities")]
     if rivals:
         note, name = "Intervals are of the paired bootstrap over images.", first.model_name
         tables.append(
@@ -211,7 +212,9 @@ def compare(results: Sequence[Result]) -> list[Table]:
         )
         first_costs = _costs(first)
         costs = {
-            _short_name(rival): [Interval(*interval) for interval in finite_column_means(_costs(rival) - first_costs)]
+            _short_name(rival): [
+                Interval(*interval).points() for interval in finite_column_means(_costs(rival) - first_costs)
+            ]
             for rival in rivals
         }
         title = f"Accuracy lost to each corruption, less what {name} loses (below zero: loses less)"
@@ -227,10 +230,10 @@ def _short_name(result: Result) -> str:
     return short_name(result, result.model_name)
 
 
-def _by_corruption(first: Result, intervals: Mapping[str, Sequence[Interval]], title: str, note: str = "") -> Table:
-    """Return a table with a row a corruption and a column a model, from the intervals of each model."""
+def _by_corruption(first: Result, cells: Mapping[str, Sequence[str]], title: str, note: str = "") -> Table:
+    """Return a table with a row a corruption and a column a model, from the cells of each model."""
     rows_of_table = [
-        {"corruption": name} | {model: of_model[place].percent() for model, of_model in intervals.items()}
+        {"corruption": name} | {model: of_model[place] for model, of_model in cells.items()}
         for place, name in enumerate(places(first, "corruption"))
     ]
     return Table(rows_of_table, title, note)
@@ -244,7 +247,7 @@ def _compare(first: Result, second: Result) -> dict[str, str]:
     return {
         "model": second.model_name,
         "relative mCE": ratio_of_means(*errors).percent(),
-        **{name: Interval(*mean).percent() for name, mean in means.items() if np.isfinite(mean[0])},
+        **{name: Interval(*mean).points() for name, mean in means.items() if np.isfinite(mean[0])},
     }
 
 

@@ -250,7 +250,7 @@ def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
 def _costs(result: Result, condition: str) -> dict[str, str]:
     contrasts = result["area/between"][CONDITIONS.index(condition)]
     costs = dict(zip(SCHEMA.labels["contrast"], contrasts, strict=True))
-    return {"features": condition} | {name: Interval(*cost).percent() for name, cost in costs.items()}
+    return {"features": condition} | {name: Interval(*cost).points() for name, cost in costs.items()}
 
 
 ANALYSIS = Analysis(SCHEMA, DeletionSettings, rows, summarize, table_row, prepare=prepare, axes=axes, compare=compare)

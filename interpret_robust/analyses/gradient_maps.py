@@ -32,6 +32,7 @@ from interpret_robust.attribution.scale_rules import (
     scaled_maps,
 )
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import Interval, column_means
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
@@ -197,7 +198,8 @@ def examples(columns: Columns, split: Split, settings: MapSettings) -> dict[str,
 def table_row(result: Result, *views: str) -> dict[str, str]:
     """Return how large gradients are, and what the rules of the chosen views make of them."""
     low, middle, high = result["scale/quantile"][1:4]
-    row = {"max|g|, median [10 %, 90 %]": f"{middle:.2g} [{low:.2g}, {high:.2g}]"}
+    spread = "" if np.isnan(middle) else f" [{low:.2g}, {high:.2g}]"
+    row = {"max|g|, median [10 %, 90 %]": format_number(middle, ".2g") + spread}
     for place, rule in enumerate(RULES):
         if any(rule in VIEWS[view] for view in views or VIEWS):
             if rule in VIEWS["clip"]:

@@ -24,6 +24,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attribution.gradients import gradient_map, position_weights
 from interpret_robust.attribution.regions import center_prior, central, hits, object_positions, share_inside
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_percent, put_beside
 from interpret_robust.core.statistics import RESAMPLES, TAILS, UNKNOWN, Interval, bootstrap_mean, rate, rates
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, to_numpy
@@ -296,7 +297,7 @@ def table_row(result: Result) -> dict[str, str]:
 
 def _pair_of_means(mean: AnyArray, baseline: AnyArray) -> str:
     """Return text such as `84.1 % [83.0, 85.2] (17.3 %)`."""
-    return f"{Interval(*mean).percent()} ({float(baseline[0]):.1%})"
+    return put_beside(Interval(*mean).percent(), format_percent(baseline[0]))
 
 
 def _means(values: AnyArray) -> list[Interval]:

@@ -29,6 +29,7 @@ from interpret_robust.attribution.controls import pixel_shuffle
 from interpret_robust.attribution.gradients import gradient_map, map_promise, relative_gap
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_percent
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, bootstrap_mean
 from interpret_robust.datasets import Split
@@ -228,14 +229,14 @@ def table_row(result: Result) -> dict[str, str]:
         "sensitivity": Interval(*result["mean/sensitivity"]).plain(),
         "not predicted": Interval(*result["mean/unforetold"]).percent(),
         "by shuffled maps": Interval(*result["mean/unforetold_shuffled"]).percent(),
-        "gain": Interval(*result["mean/gain"]).percent(),
+        "gain": Interval(*result["mean/gain"]).points(),
         "zero maps": str(int(result["count/degenerate"])),
     }
     if "count/negative" in result:  # files from before version 2 have none
         row["constant maps"] = str(int(result["count/constant"]))
         row["wrong sign"] = str(int(result["count/negative"]))
         if np.isfinite(gap := float(result["completeness/gap"])):
-            row["completeness gap"] = f"{gap:.2%}"
+            row["completeness gap"] = format_percent(gap, 2)
     return row | {"images": str(result.count)}
 
 

@@ -23,6 +23,7 @@ from interpret_robust.attacks.pgd import LOSSES, PGD, image_gradient, per_image_
 from interpret_robust.attacks.square import RandomSearch
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_percent
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, rate, rates
 from interpret_robust.datasets import Split
@@ -207,7 +208,7 @@ def table_row(result: Result) -> dict[str, str]:
         f"search, {queries} queries": result["accuracy/search"],
         f"PGD-{STEPS} at {growing_radii(result)[-1]}": result["accuracy/pgd"][-1],
     }
-    zero = ", ".join(f"{share:.1%}" for share in result["zero/all"][:, 0])
+    zero = ", ".join(format_percent(share) for share in result["zero/all"][:, 0])
     return {
         **{name: Interval(*interval).percent() for name, interval in accuracies.items()},
         f"no gradient ({', '.join(LOSSES)})": zero,

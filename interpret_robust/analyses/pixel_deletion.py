@@ -28,6 +28,7 @@ from interpret_robust.attribution.controls import sobel
 from interpret_robust.attribution.gradients import gradient_map
 from interpret_robust.attribution.imputation import impute_pixels
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_percent
 from interpret_robust.core.random_numbers import streams
 from interpret_robust.core.statistics import Interval, area_under, finite_column_means, rates
 from interpret_robust.datasets import Split
@@ -277,7 +278,8 @@ def table_row(result: Result) -> dict[str, str]:
     row = {"replacement": str(result.config["settings"]["fill"])}
     for rule, areas in zip(RULES, np.moveaxis(result["area/accuracy"], 1, 0), strict=True):
         of_map, edges, chance = (Interval(*area) for area in areas)
-        row[f"{rule} (edges, random)"] = f"{of_map.percent()} ({edges.value:.1%}, {chance.value:.1%})"
+        controls = ", ".join(format_percent(control.value) for control in (edges, chance))
+        row[f"{rule} (edges, random)"] = f"{of_map.percent()} ({controls})"
     if count := int(result["count/constant"]):
         row["constant maps"] = str(count)
     return row | {"images": str(result.count)}
@@ -289,7 +291,7 @@ def compare(results: Sequence[Result]) -> list[list[dict[str, str]]]:
         [
             {"model": result.model_name, "better in": rule}
             | {
-                name: Interval(*advantage).percent()
+                name: Interval(*advantage).points()
                 for name, advantage in zip(SCHEMA.labels["contrast"], advantages_of_rule, strict=True)
             }
             for result in results

@@ -27,6 +27,7 @@ from interpret_robust.attribution.gradients import loss_gradient, position_weigh
 from interpret_robust.attribution.regions import object_positions, share_inside
 from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import CONFIDENCE, finite_column_means, rank_rows
 from interpret_robust.datasets import Split
 from interpret_robust.datasets.batches import Batch, make_batch, to_numpy
@@ -270,7 +271,7 @@ def table_row(result: Result) -> dict[str, str]:
         is_needed, is_passed = result["gate/needed"][number], result["gate/passed"][number]
         if is_needed < 0:
             continue
-        original, random = result["cascade/mean"][number, 0, 0], result["random/mean"][number, 0]
+        scores = result["cascade/mean"][number, 0, 0], result["random/mean"][number, 0]
         verdict = (
             "no different"
             if not is_needed
@@ -278,7 +279,7 @@ def table_row(result: Result) -> dict[str, str]:
             if is_passed
             else "does not fall"
         )
-        row[score] = f"{original:.2f} to {random:.2f}, {verdict}"
+        row[score] = f"{' to '.join(format_number(value, '.2f') for value in scores)}, {verdict}"
     return row | {"images": str(result.count)}
 
 

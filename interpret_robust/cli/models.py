@@ -111,6 +111,6 @@ def model_card(model: str, dataset: str, overwrite: bool, output: Path, **card: 
         warn(doubt)
     if subject.doubts:
         say(f"{output} is written as declared: --overwrite replaces it.")
-    click.echo(f"{output}: right on {outcome.accuracy:.0%} of the first {outcome.images} test images of {dataset}")
+    click.echo(f"{output}: right on {outcome.accuracy:.0%} of {outcome.images} test images of {dataset}")
     if (classes := len(subject.data.class_names)) > outcome.images:
         say(f"The order of its {classes} classes was not tried: {outcome.images} images are too few.")

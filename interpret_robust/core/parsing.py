@@ -1,6 +1,11 @@
 """Numbers as people write them."""
 
+import math
+
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+NO_NUMBER = "-"
+"""What stands in text in the place of a number that is not known."""
 
 
 def number(text: str) -> float:
@@ -9,6 +14,31 @@ def number(text: str) -> float:
     if slash and float(bottom) == 0:
         raise ValueError(f"{text} divides by zero")
     return float(top) / float(bottom) if slash else float(top)
+
+
+def format_number(value: float, form: str, unit: str = "") -> str:
+    """Return a number as text in a form such as `.2f`; NO_NUMBER where it is not known, which is NaN.
+
+    Example:
+        >>> format_number(0.0833, ".2f"), format_number(math.nan, ".2f")
+        ('0.08', '-')
+    """
+    return NO_NUMBER if math.isnan(value) else f"{value:{form}}{unit}"
+
+
+def format_percent(share: float, decimals: int = 1) -> str:
+    """Return a share as text such as `8.3 %`; NO_NUMBER where it is not known."""
+    return format_number(100 * share, f"z.{decimals}f", " %")
+
+
+def put_beside(cell: str, reference: str) -> str:
+    """Return text such as `84.1 % [83.0, 85.2] (17.3 %)`: a number and what it is compared with, where both are known.
+
+    Example:
+        >>> put_beside("84.1 %", "17.3 %"), put_beside("84.1 %", "-")
+        ('84.1 % (17.3 %)', '84.1 %')
+    """
+    return cell if NO_NUMBER in (cell, reference) else f"{cell} ({reference})"
 
 
 def seconds(text: str) -> float:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import scipy
 
 from interpret_robust.core.arrays import Array
+from interpret_robust.core.parsing import format_number
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -33,12 +34,39 @@ class Interval(NamedTuple):
     high: float
 
     def percent(self) -> str:
-        """Return text such as `48.8 % [45.7, 51.9]`."""
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        """Return a share as text such as `48.8 % [45.7, 51.9]`."""
+        return self._text("z.1f", 100, " %")
+
+    def points(self) -> str:
+        """Return a difference of shares as text such as `+6.4 points [+3.5, +9.3]`."""
+        return self._text(f"+z.{self._decimals(1, 100)}f", 100, " points")
 
     def plain(self) -> str:
         """Return text such as `-0.59 [-0.61, -0.57]`."""
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return self._text(f"z.{self.decimals}f")
+
+    def signed(self) -> str:
+        """Return text such as `+0.05 [-0.02, +0.12]`, of a number that is to be told from zero."""
+        return self._text(f"+z.{self.decimals}f")
+
+    @property
+    def decimals(self) -> int:
+        """Return how many decimals `plain` and `signed` print."""
+        return self._decimals(2)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'unknown' if math.isnan(self.value) else self._text('.4g')}>"
+
+    def _decimals(self, usual: int, scale: float = 1) -> int:
+        """Return the usual number of decimals; one more where an end of the interval would be zero without it."""
+        return usual + any(0 < abs(scale * end) < 0.5 * 10**-usual for end in (self.low, self.high))
+
+    def _text(self, form: str, scale: float = 1, unit: str = "") -> str:
+        """Return the value, with its ends where it has them; NO_NUMBER where it is unknown."""
+        value = format_number(scale * self.value, form, unit)
+        if math.isnan(self.value) or math.isnan(self.low):
+            return value
+        return f"{value} [{scale * self.low:{form}}, {scale * self.high:{form}}]"
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)

@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_percent
 from interpret_robust.figures.style import RC, WIDTH, Drawing, bare, new_figure
 from interpret_robust.results.names import LONG_NAMES, ball
 
@@ -96,7 +97,7 @@ class Explanation:
 
     def class_text(self, side: Side, place: int) -> str:
         """Return a class and its probability, such as `cat 12.3 %`."""
-        return f"{self.class_names[place]} {_percent(side.probabilities[place])}"
+        return f"{self.class_names[place]} {format_percent(side.probabilities[place])}"
 
     @property
     def attack_text(self) -> str:
@@ -185,10 +186,6 @@ def _draw_classes(axes: Axes, explanation: Explanation, side: Side) -> None:
         axes.barh(top - 0.7, 1, height=0.5, color="0.94")
         axes.barh(top - 0.7, side.probabilities[place], height=0.5, color=color)
     axes.set(xlim=(0, 1), ylim=(_lines(explanation), 0))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _caption(explanation: Explanation) -> str:

@@ -92,7 +92,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
         )
     # A class may be left out by -inf.
     if count := int((logits.isnan() | (logits == torch.inf)).any(1).sum()):
-        yield f"answers {count} of the first {len(images)} test images with logits that are not finite numbers."
+        yield f"answers {count} of {len(images)} test images with logits that are not finite numbers."
         return
     draws = model.draws
     if is_random(answers):
@@ -197,19 +197,19 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
         )
     if bool((slope == 0).all()):
         if bool((logits == logits[0]).all()):
-            yield f"answers all of the first {len(images)} test images alike, as an untrained network may."
+            yield f"answers all of {len(images)} test images alike, as an untrained network may."
             return
         raise UserError(
             f"the gradient of the answer is zero in every pixel of {len(images)} images, though their answers differ, "
             "so that attacks and maps would mean nothing: does the network's forward round the pixels?"
         )
     if count := int((~gradient.isfinite()).flatten(1).any(1).sum()):
-        yield f"has gradients that are not numbers on {count} of the first {len(images)} test images."
+        yield f"has gradients that are not numbers on {count} of {len(images)} test images."
         return
     has_slope = (slope.flatten(1) != 0).any(1)
     if zero_count := int(((gradient.flatten(1) == 0).all(1) & has_slope).sum()):
         yield (
-            f"has a cross-entropy without any gradient on {zero_count} of the first {len(images)} test images, though "
+            f"has a cross-entropy without any gradient on {zero_count} of {len(images)} test images, though "
             "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "
             "Trust the margin's (CW) and APGD-T, and see `irt flags`."
         )
@@ -221,7 +221,7 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
     if share := _missing_share(model, images, logits):
         yield (
             "has gradients that are not those of its answers: along a random direction the answer to the median of the "
-            f"first test images changes otherwise than they say, by {_percent(share)} of such a change. Attacks may be "
+            f"test images changes otherwise than they say, by {_percent(share)} of such a change. Attacks may be "
             "too weak, and maps those of another network: does its forward round, detach, or replace gradients? "
             "`irt analyze masking` also asks without gradients."
         )

@@ -133,7 +133,7 @@ def doubt_about_change(model: Classifier, images: Tensor) -> Callable[[], str | 
             return None
         count = int((predicted_classes(first_answers) != predicted_classes(last_answers)).sum())
         return (
-            f"answered the first {len(images)} images differently after this analysis than before it ({count} "
+            f"answered {len(images)} images differently after this analysis than before it ({count} "
             "decisions changed): its answers change from call to call, so these numbers cannot be repeated. Does it "
             "count its passes, or remember earlier images?"
         )
@@ -201,7 +201,7 @@ def _of_normalization(
     guess = "guessing"
     if largest > UNEVEN * chance:
         chance, guess = largest, "always naming the most frequent class"
-    summary = f"{label} is right on {accuracy:.0%} of the first {count} test images"
+    summary = f"{label} is right on {accuracy:.0%} of {count} test images"
 
     def is_better(other: Right) -> bool:
         is_more = other.mean() > accuracy and mcnemar(other, right).p_value < SIGNIFICANT

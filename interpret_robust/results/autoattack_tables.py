@@ -34,13 +34,12 @@ class Comparison(NamedTuple):
 
     def cells(self) -> dict[str, str]:
         """Return the same as cells of a table."""
-        value, low, high = (100 * share for share in self.difference)
         return {
             "AutoAttack": self.autoattack.percent(),
             "our worst case": self.our_accuracy.percent(),
             "only AutoAttack breaks": str(self.only_autoattack),
             "only ours breaks": str(self.only_ours),
-            "ours minus AutoAttack, points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
+            "ours minus AutoAttack": self.difference.points(),
             "McNemar p": f"{self.p_value:.2g}",
             "images": str(self.images),
         }

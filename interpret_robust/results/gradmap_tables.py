@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.parsing import format_number, format_percent
 from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
@@ -25,7 +26,7 @@ def headline(result: Result, *views: str) -> dict[str, str]:
             row[f"{view} {mark}"] = Interval(*result["headline/accuracy"][place, sign]).percent()
         mean, deviation = (100 * result[f"headline/{name}"][place, 0] for name in ("mean", "deviation"))
         spread = f" \u00b1 {deviation:.1f}" if np.isfinite(deviation) else ""
-        row[f"{view} -g, {len(evaluators)} evaluators"] = f"{mean:.1f}{spread} %"
+        row[f"{view} -g, {len(evaluators)} evaluators"] = format_number(mean, ".1f", f"{spread} %")
     return row | {"gray maps": str(result["degenerate/count"][0]), "images": str(result.count)}
 
 
@@ -61,8 +62,8 @@ def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
             place, controls = _place(result, view), places(result, "control")
             accuracy = result["controls/accuracy"][0, :, place, 0, 0]
             row = {"rule": view, "instead of the map of": label(result)}
-            row |= {control: _percent(value) for control, value in zip(controls, accuracy, strict=True)}
-            row["the image"] = _percent(result["anchor/image"][0, 0])
+            row |= {control: format_percent(value) for control, value in zip(controls, accuracy, strict=True)}
+            row["the image"] = format_percent(result["anchor/image"][0, 0])
             if np.isfinite(result["anchor/probe"][0]):
                 row["random target, by a probe"] = Interval(*result["anchor/probe"]).percent()
             table.append(row)
@@ -116,8 +117,8 @@ def _of_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str], vie
     return {
         "rule": view,
         "training seeds": f"{name}, seeds {', '.join(str(job(result)['seed']) for result in group)}",
-        "mean": _percent(np.mean(means)),
-        "deviation": _percent(np.std(means, ddof=1)),
+        "mean": format_percent(np.mean(means)),
+        "deviation": format_percent(np.std(means, ddof=1)),
         "read by": ", ".join(short_name(group[0], evaluator) for evaluator in evaluators),
     }
 
@@ -140,7 +141,3 @@ def _place(result: Result, view: str) -> int:
     """Return where a view's rule stands among those of the headline and the controls."""
     place: int = places(result, "control_rule").index(VIEWS[view])
     return place
-
-
-def _percent(share: Any) -> str:
-    return f"{100 * float(share):.1f} %"

@@ -11,6 +11,8 @@ from itertools import zip_longest
 from textwrap import fill
 from typing import Any
 
+from interpret_robust.core.parsing import NO_NUMBER
+
 Lines = Sequence[Sequence[str]]
 
 
@@ -185,8 +187,8 @@ def fold(lines: Lines, limit: int) -> list[Lines]:
     return [[[line[column] for column in (0, *group)] for line in lines] for group in groups]
 
 
-_NUMERIC = re.compile(r"[-+]?\d+(\.\d+)?( %)?")
-"""A cell that is a plain number."""
+_NUMERIC = re.compile(rf"[-+]?\d+(\.\d+)?( %)?|{NO_NUMBER}")
+"""A cell that is a plain number, or stands for one that is not known."""
 
 _REAL = r"[-+\u2212]?(\d+(\.\d+)?(e[-+]?\d+)?|nan|inf)"
 _PARTS = re.compile(
@@ -216,7 +218,9 @@ def parts_of(cell: str) -> dict[str, str]:
 
 
 def _json(lines: Lines) -> str:
-    """Return the rows as JSON objects: numbers and intervals are numbers, an empty cell is null."""
+    """Return the rows as JSON objects: numbers and intervals are numbers; an empty cell, and what is not known, is
+    null.
+    """
     names, *rows = lines
     return json.dumps([dict(zip(names, map(_value, row), strict=True)) for row in rows], ensure_ascii=False)
 
@@ -225,7 +229,7 @@ def _value(cell: str) -> Any:
     """Return a number as a number, and one with an interval or a deviation as its parts; what is NaN is null."""
     numbers = {name: _number(text) for name, text in parts_of(cell).items()}
     if not numbers:
-        return cell or None
+        return None if cell in ("", NO_NUMBER) else cell
     return numbers if len(numbers) > 1 else numbers["value"]
 
 
@@ -240,13 +244,15 @@ def _number(text: str) -> float | None:
 def _csv(lines: Lines) -> str:
     """Return the rows with a number a cell: an interval is in three columns, `NAME`, `NAME_low` and `NAME_high`.
 
-    The deviation of a mean is in `NAME_deviation`, a number in brackets in `NAME_in_brackets`. What is not a number
-    stays as it is printed.
+    The deviation of a mean is in `NAME_deviation`, a number in brackets in `NAME_in_brackets`. What is not known is
+    empty, and what is not a number stays as it is printed.
     """
     columns: dict[str, list[str]] = {}
     for name, *cells in zip(*lines, strict=True):
         numbers = [parts_of(cell) for cell in cells]
-        columns[name] = [parts.get("value", cell) for parts, cell in zip(numbers, cells, strict=True)]
+        columns[name] = [
+            parts.get("value", "" if cell == NO_NUMBER else cell) for parts, cell in zip(numbers, cells, strict=True)
+        ]
         for part in PARTS:
             if any(part in parts for parts in numbers):
                 columns[f"{name}_{part}"] = [parts.get(part, "") for parts in numbers]

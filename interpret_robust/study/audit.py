@@ -1,5 +1,6 @@
 """The audit of the paper's claims as tables: each verdict with what the paper reports, what was measured, over what."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
@@ -298,4 +299,4 @@ def _numbers(measure: Measure) -> dict[str, str]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    return "" if value is None or math.isnan(value) else f"{value:.6g}"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
 from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case, targets
@@ -302,7 +303,7 @@ def numbers(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[dict[str, str]
             "model": name,
             "flag": flag.id,
             "raised": "yes" if flag.is_raised else "no",
-            **{place: f"{100 * value:.4g}" for place, value in flag.share._asdict().items()},
+            **{place: format_number(100 * value, ".4g") for place, value in flag.share._asdict().items()},
             "threshold": f"{100 * flag.threshold:.4g}",
             "which": flag.description,
             "over": flag.conditions,

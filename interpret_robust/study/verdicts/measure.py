@@ -1,5 +1,6 @@
 """One estimate that bears on a claim, and how people read it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -74,9 +75,8 @@ class Measure:
         """
         if not self.levels:
             return self.comparison
-        return _side_by_side(
-            self.models, [f"{100 * level:.1f}" if self.percent else f"{level:.3f}" for level in self.levels]
-        )
+        form, scale = (".1f", 100) if self.percent else (f".{self.estimate.decimals}f", 1)
+        return _side_by_side(self.models, [f"{scale * level:{form}}" for level in self.levels])
 
     @property
     def paper(self) -> str:
@@ -84,16 +84,14 @@ class Measure:
         return side_by_side_with_difference(self.models, self.paper_figures)
 
     def text(self) -> str:
-        """Return text such as `+6.4 points [+3.5, +9.3]` or `-0.597 [-0.604, -0.590]`."""
-        value, low, high = self.estimate
-        if self.percent:
-            return f"{100 * value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+        """Return text such as `+6.4 points [+3.5, +9.3]` or `-0.60 [-0.61, -0.59]`."""
+        return self.estimate.points() if self.percent else self.estimate.signed()
 
     def seed_texts(self) -> list[str]:
         """Return text such as `seed 0: +6.4 points`."""
-        texts = [f"{100 * value:+.1f} points" if self.percent else f"{value:+.3f}" for value in self.values]
-        return [f"seed {seed}: {value}" for seed, value in zip(self.seeds, texts, strict=True)]
+        estimates = [Interval(value, math.nan, math.nan) for value in self.values]
+        texts = [estimate.points() if self.percent else estimate.signed() for estimate in estimates]
+        return [f"seed {seed}: {text}" for seed, text in zip(self.seeds, texts, strict=True)]
 
 
 def figures(models: tuple[str, ...], row: Row) -> tuple[float, ...]:
