@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -412,9 +413,23 @@ def test_models_are_trained_on_as_many_images_of_the_same_file(
     assert commands.all_of([result] * 2) == [
         "irt train at-att --dataset 'my data/cluttered-digits.npz' --arch small --recipe quick --seed 0 --limit 5000 "
         "--set epochs=3 --set flip=true",
-        "irt analyze robustness",
+        f"irt analyze robustness checkpoints/{base.model_name}.safetensors",
         "irt report",
     ]
+
+
+def test_a_command_names_all_models_that_were_asked_alike(
+    opened: dict[str, list[Result]], made_by: Callable[..., Result]
+) -> None:
+    first, second = opened["attention-rank"]
+    longer = made_by(second, settings=second.config["settings"] | {"steps": 77})
+    *_, asked, apart, _ = commands.all_of([second, longer, first])
+    start, end = "irt analyze attention-rank", commands.command_of(first).partition(".safetensors")[2]
+    names = [f"checkpoints/{result.model_name}.safetensors" for result in (first, second)]
+    assert asked == f"{start} {names[0]} \\\n    {names[1]}{end}"
+    pasted = subprocess.run(["sh", "-c", f"printf '%s\n' {asked}"], capture_output=True, text=True, check=True)
+    assert pasted.stdout.split("\n") == [*start.split(), *names, *end.split(), ""]
+    assert apart == commands.command_of(longer) and "--steps 77" in apart
 
 
 def test_commands_are_taken_by_irt(opened: dict[str, list[Result]], made_by: Callable[..., Result]) -> None:

@@ -16,6 +16,10 @@ from interpret_robust.training.recipe import PRESETS, default_preset
 from interpret_robust.training.recipe_file import recipe_of
 
 
+CONTINUATION = " \\\n    "
+"""What goes on with a command in the next line."""
+
+
 def all_of(results: Sequence[Result]) -> list[str]:
     """Return what to type, in order, to make the files of a study anew; each command stands once.
 
@@ -46,18 +50,27 @@ def all_of(results: Sequence[Result]) -> list[str]:
         for model_job in _option_words(result).values()
         if is_brought(model_job)
     ]
-    analyze_words = [
-        shlex.join(["irt", "analyze", _name(result), *_words(job(result)), *_options(result)]) + _readers(result)
-        for result in in_paper_order
-    ]
-    return [*dict.fromkeys(words_of_training), *dict.fromkeys(cards), *sorted(set(analyze_words)), "irt report"]
+    return [*dict.fromkeys(words_of_training), *dict.fromkeys(cards), *_questions(in_paper_order), "irt report"]
+
+
+def _questions(results: Sequence[Result]) -> list[str]:
+    """Return the commands that ask the questions, each of all models at once that were asked alike."""
+    subjects: dict[tuple[str, str], dict[str, None]] = {}
+    for result in results:
+        start = shlex.join(["irt", "analyze", _name(result)])
+        end = "".join(f" {shlex.quote(word)}" for word in _options(result)) + _readers(result)
+        subjects.setdefault((start, end), {})[shlex.join(_subject(result))] = None
+    return [f"{start} {CONTINUATION.join(models)}{end}" for (start, end), models in sorted(subjects.items())]
 
 
 def command_of(result: Result) -> str:
     """Return what to type to make one file anew."""
-    model_job = job(result)
-    subject = _words(model_job) if is_brought(model_job) else [_file(result.model_name, model_job)]
-    return shlex.join(["irt", "analyze", _name(result), *subject, *_options(result)])
+    return shlex.join(["irt", "analyze", _name(result), *_subject(result), *_options(result)])
+
+
+def _subject(result: Result) -> list[str]:
+    """Return what a command calls the model of a file."""
+    return _words(job(result)) or [_file(result.model_name, job(result))]
 
 
 def changed_settings(result: Result) -> dict[str, Any]:
