@@ -15,7 +15,6 @@ from interpret_robust.results.names import job, norm, order, recalibration
 from interpret_robust.training.recipe import PRESETS, default_preset
 from interpret_robust.training.recipe_file import recipe_of
 
-
 CONTINUATION = " \\\n    "
 """What goes on with a command in the next line."""
 
