@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import oddity
@@ -32,6 +32,7 @@ from interpret_robust.core import process_pool
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.statistics import Interval
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures import drawing, style
@@ -41,11 +42,12 @@ from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.schema import Column, Schema
 from interpret_robust.results.tables import fold, without_prefix
 from interpret_robust.study import paper, report
+from interpret_robust.study.audit import audits
 from interpret_robust.study.report import commands, overview
 from interpret_robust.study.report import page as report_page
-from interpret_robust.study.report.page import MOST_CHARACTERS, render
+from interpret_robust.study.report.page import MOST_CHARACTERS, _keep_whole, render
 from interpret_robust.study.tasks import AnalysisTask
-from interpret_robust.study.verdicts import EXPLANATION
+from interpret_robust.study.verdicts import EXPLANATION, Finding, Verdict
 from interpret_robust.training import recipe_file
 from interpret_robust.training.recipe_file import recipe_of
 
@@ -164,8 +166,9 @@ def test_claims_stand_with_estimate_and_verdict(page: str, opened: dict[str, lis
         (one["per_image/prediction_natural"][:, 0] == one["per_image/label"]).mean() for one in opened["robustness"]
     )
     assert f"{100 * (second - first):+.1f} points".replace("-", "\u2212") in section
-    assert "paper: at 80.79 \u2192 at-att 82.75 (+1.96)" in section
-    assert f"natural accuracy, at {100 * first:.1f} \u2192 at-att {100 * second:.1f}" in section
+    name = '<span class="name">at-att</span>'  # which is not broken at its hyphen
+    assert f"paper: at 80.79 \u2192 {name} 82.75 (+1.96)" in section
+    assert f"natural accuracy, at {100 * first:.1f} \u2192 {name} {100 * second:.1f}" in section
     assert f"seed 0; {IMAGES} test images, the interval over these alone" in section
     assert ">rests on 1 number" in section and " (Holm) over the claims of Section 4." in section
     glance = html.unescape(page.partition('<section id="overview">')[2].partition("</section>")[0])
@@ -272,11 +275,39 @@ def test_remarks_say_what_the_numbers_rest_on(opened: dict[str, list[Result]]) -
     doubtful = opened["robustness"][0]
     doubtful = replace(doubtful)
     doubtful.__dict__["run"] = doubtful.run | {"doubts": ["it is odd."]}
-    assert remarks([doubtful])[-1].text == "In doubt: at seed 0: it is odd."
+    assert remarks([doubtful])[0].text == "In doubt: at seed 0: it is odd."
 
 
 def test_names_of_variants_are_explained_once(page: str) -> None:
-    assert page.count("at: adversarial training; at-att: adversarial training with attention.") == 1
+    text = re.sub(r'<span class="name">([^<]*)</span>', r"\1", page)
+    assert text.count("at: adversarial training; at-att: adversarial training with attention.") == 1
+
+
+def test_names_are_not_broken_at_their_hyphens_unless_they_are_long() -> None:
+    assert str(_keep_whole("at-att 3 <b>, at-a-card-of-thirty-characters -1")) == (
+        '<span class="name">at-att</span> 3 &lt;b&gt;, at-a-card-of-thirty-characters -1'
+    )
+
+
+def test_pills_say_what_claims_say(page: str, opened: dict[str, list[Result]]) -> None:
+    """Of one seed no more than `in this seed`, in the singular and in the plural."""
+    (audit,) = audits([result for results in opened.values() for result in results])
+    made = overview.pills(audit.findings)
+    assert [one.claim for pill in made for one in pill.findings] == [
+        one.claim for verdict in get_args(Verdict) for one in audit.findings if one.verdict == verdict
+    ]
+    assert all(f'">{pill.text}</span>' in page and pill.text.startswith(f"{len(pill.findings)} ") for pill in made)
+    (measured,) = (one for one in audit.findings if one.claim.name == "attention-accuracy")
+
+    def decided(value: float) -> Finding:
+        estimate = Interval(value, value - 0.1, value + 0.1)
+        measures = tuple(replace(measure, estimate=estimate) for measure in measured.measures)
+        return Finding(measured.claim, "table2", measures)
+
+    assert [overview.pills([decided(value)] * count)[0].text for value in (0.2, -0.2) for count in (1, 2)] == [
+        *("1 holds in this seed", "2 hold in this seed"),
+        *("1 does not hold in this seed", "2 do not hold in this seed"),
+    ]
 
 
 def test_the_first_pictures_are_of_the_newest_dataset(opened: dict[str, list[Result]], tmp_path: Path) -> None:

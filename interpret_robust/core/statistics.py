@@ -50,6 +50,11 @@ class Interval(NamedTuple):
         return self._text(f"+z.{self.decimals}f")
 
     @property
+    def has_ends(self) -> bool:
+        """Return whether there is an interval, as there is none of a single image."""
+        return not math.isnan(self.low)
+
+    @property
     def decimals(self) -> int:
         """Return how many decimals `plain` and `signed` print."""
         return self._decimals(2)
@@ -64,7 +69,7 @@ class Interval(NamedTuple):
     def _text(self, form: str, scale: float = 1, unit: str = "") -> str:
         """Return the value, with its ends where it has them; NO_NUMBER where it is unknown."""
         value = format_number(scale * self.value, form, unit)
-        if math.isnan(self.value) or math.isnan(self.low):
+        if math.isnan(self.value) or not self.has_ends:
             return value
         return f"{value} [{scale * self.low:{form}}, {scale * self.high:{form}}]"
 

@@ -4,23 +4,48 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label
 from interpret_robust.study import flags
+from interpret_robust.study.verdicts import Finding, Verdict
 
 PICTURES = ("robustness", "attention-rank", "gradmap-score", "masking", "gradient-maps", "alignment")
 """Analyses in the order in which their pictures are worth a first look: the paper's three findings, then the rest."""
 
 MOST_PICTURES = 3
 
-PLURAL = {"holds": "hold", "does not hold": "do not hold"}
-"""Verdicts on several claims, where they read otherwise than on one."""
+PLURAL = (("does not hold", "do not hold"), ("holds", "hold"))
+"""Words of a verdict on one claim, and on several."""
 
 PAPER_NETWORKS = ("narrow", "wide3")
 SEEDS_WANTED = 3
+
+
+class Pill(NamedTuple):
+    """Claims of one verdict, in one wording, and how many they are."""
+
+    verdict: Verdict
+    text: str
+    findings: list[Finding]
+
+
+def pills(findings: Sequence[Finding]) -> list[Pill]:
+    """Return the findings by their wording, in the order of verdicts."""
+    in_order = sorted(findings, key=lambda finding: get_args(Verdict).index(finding.verdict))
+    groups: dict[str, list[Finding]] = {}
+    for finding in in_order:
+        groups.setdefault(finding.wording, []).append(finding)
+    return [Pill(group[0].verdict, _count(wording, len(group)), group) for wording, group in groups.items()]
+
+
+def _count(wording: str, count: int) -> str:
+    """Return text such as `1 holds in this seed` or `4 hold in this seed`."""
+    for of_one, of_several in PLURAL if count > 1 else ():
+        wording = wording.replace(of_one, of_several)
+    return f"{count} {wording}"
 
 
 class Remark(NamedTuple):
@@ -50,7 +75,7 @@ def chosen_pictures(pictures: Mapping[str, Sequence[Path]], results: Sequence[Re
 
 def remarks(results: Sequence[Result]) -> list[Remark]:
     """Return what a reader should know before trusting the numbers, in sentences."""
-    return [*_on_seeds(results), *_on_flags(results), *_on_networks(results), *_on_doubts(results)]
+    return [*_on_doubts(results), *_on_seeds(results), *_on_flags(results), *_on_networks(results)]
 
 
 def _on_seeds(results: Sequence[Result]) -> Iterator[Remark]:

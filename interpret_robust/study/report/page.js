@@ -21,11 +21,11 @@ function enlargePicture(figure, link) {
   scroller.tabIndex = 0;
   scroller.append(picture);
   const caption = document.createElement("p");
-  caption.textContent = figure.querySelector("figcaption").firstChild.textContent;
+  caption.append(...figure.querySelector("figcaption span").cloneNode(true).childNodes);
   if (link) {
     const way = document.createElement("a");
     [way.href, way.textContent] = [link.hash, "See it among its tables."];
-    caption.append(way);
+    caption.append(" ", way);
   }
   return [scroller, caption];
 }

@@ -1,11 +1,12 @@
 """What the page shows, found in the files, and put into the template."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -27,13 +28,16 @@ from interpret_robust.study.base_style import base_style
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import data_url
 from interpret_robust.study.report.gallery import gallery
-from interpret_robust.study.report.overview import PLURAL, chosen_pictures, remarks
-from interpret_robust.study.verdicts import EXPLANATION, Verdict
+from interpret_robust.study.report.overview import chosen_pictures, pills, remarks
+from interpret_robust.study.verdicts import EXPLANATION, Measure
 
 _FOLDER = Path(__file__).parent
 
 MOST_CHARACTERS = 120
 """Of a row of a table: what fits beside the contents in a window of 1280 pixels."""
+
+LONGEST_NAME = 24
+"""Characters of a name that fits beside others in the narrowest column."""
 
 THUMBNAIL = 3.3
 """Inches for which a picture of the first screen is laid out: its letters are read at the width of a phone."""
@@ -54,7 +58,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["code"] = _mark_code
+    environment.filters |= {"code": _mark_code, "whole": _keep_whole}
     return environment.get_template("page.html").render(
         version=metadata.version("interpret-robust"),
         style=Markup(base_style()) + _read_asset("page.css"),
@@ -69,8 +73,8 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
         remarks=remarks(results),
         thumbnails=[_thumbnail(path, pictures, results) for path in chosen_pictures(pictures, results)],
         audits=audits(results),
-        verdicts=get_args(Verdict),
-        plural=PLURAL,
+        pills=pills,
+        reach_of=_reach,
         analyses=_analyses(results, pictures),
         gallery=gallery(results),
         files=[_origin(result) for result in sorted(results, key=lambda entry: entry.path.name)],
@@ -82,6 +86,18 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
 def _mark_code(text: str) -> Markup:
     """Return a text as markup, with what stands in backticks as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _keep_whole(text: str) -> Markup:
+    """Return a text as markup in which no name such as `at-att` is broken at its hyphens, unless it is long."""
+    names = rf"(?<![\w-])(?=[\w-]{{1,{LONGEST_NAME}}}(?![\w-]))\w+(?:-\w+)+"
+    return Markup(re.sub(names, r'<span class="name">\g<0></span>', str(escape(text))))
+
+
+def _reach(measures: Sequence[Measure]) -> float:
+    """Return the largest distance from zero among estimates and their ends; 1 where all are zero."""
+    numbers = [abs(number) for measure in measures for number in measure.estimate if math.isfinite(number)]
+    return max(numbers, default=0) or 1
 
 
 def _read_asset(name: str) -> Markup:
@@ -216,7 +232,7 @@ def _embed(path: Path, picture: Image.Image) -> dict[str, Any]:
         "width": picture.width,
         "height": picture.height,
         "caption": caption,
-        "alternative": caption.partition(". ")[0],
+        "alternative": caption.partition(". ")[0].replace("`", ""),
     }
 
 
