@@ -754,6 +754,36 @@ def test_cuda_where_there_is_none_is_told(
     assert (code, "torch sees no CUDA device" in err) == (2, True)
 
 
+INTERRUPTED = "interrupted; what is finished is kept, the same command continues from there."
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_ctrl_c_is_told_whatever_a_library_makes_of_it(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, is_hidden: bool
+) -> None:
+    """Python makes a RuntimeError of what happens while the attributes of a class take their names."""
+
+    def interrupt() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            if is_hidden:
+                raise RuntimeError("Error calling __set_name__") from error
+            raise
+
+    monkeypatch.setattr("interpret_robust.cli.groups._module", lambda _: interrupt())
+    code, out, err = irt(capfd, monkeypatch, "recipes")
+    assert (code, out, err.strip()) == (130, "", f"irt: {INTERRUPTED}")
+
+
+def test_ctrl_c_while_the_commands_are_loaded_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(cli.__file__).parents[2]}"}
+    command = [sys.executable, "-m", "interpret_robust", "recipes"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "irt: interrupted.\n")
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["irt", "train", "att", "--debug"])
     with pytest.raises(Exception, match="unknown variant 'att'"):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -222,6 +223,37 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, num
     finally:
         os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are begun one by one")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceback(
+    tmp_path: Path, number: int
+) -> None:
+    """The end of the last process shows as the end of stderr, which all of them inherit."""
+    (tmp_path / "library.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\ntime.sleep(60)\n"
+    )
+    script = (
+        "import signal, sys, test_process_pool as t\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "t.process_pool.SERVER_MODULES = ('interpret_robust.core.fork_server', 'library')\n"
+        "try:\n    list(t.process_pool.run([t.Answer('a'), t.Answer('b')], 2))\n"
+        "except KeyboardInterrupt:\n    print('interrupted', file=sys.stderr)\n"
+    )
+    command, folder = [sys.executable, "-c", script], Path(__file__).parent
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        try:
+            while not (tmp_path / "begun").exists():
+                assert parent.poll() is None
+                time.sleep(0.02)
+            os.killpg(parent.pid, number)
+            assert parent.communicate(timeout=PATIENCE)[1] == "interrupted\n"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
+    assert parent.returncode == 0
 
 
 def test_tasks_that_wait_in_line_are_not_begun_once_the_parent_is_asked_to_stop(tmp_path: Path) -> None:

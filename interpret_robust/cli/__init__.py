@@ -68,6 +68,13 @@ def main() -> NoReturn:
     sys.exit(code or 0)
 
 
+def _is_interruption(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error: Python or a library may have made another one of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _explain(error: Exception) -> tuple[str | None, int]:
     """Return the sentence and the exit status for an error; no sentence for one that is a fault of ours."""
     from concurrent.futures.process import BrokenProcessPool
@@ -79,7 +86,7 @@ def _explain(error: Exception) -> tuple[str | None, int]:
     match error:
         case Stopped():
             sentence, code = f"{error}; everything is saved, {remedy}", EXIT_STOPPED
-        case click.Abort():
+        case _ if isinstance(error, click.Abort) or _is_interruption(error):
             sentence, code = f"interrupted; what is finished is kept, {remedy}", EXIT_INTERRUPTED
         case click.exceptions.NoArgsIsHelpError():
             sentence = f"a command is missing.\n\n{error.format_message()}"

@@ -1,8 +1,21 @@
-"""What the server that workers are forked of imports first: a signal to the whole group must not end it.
+"""What the server that workers are forked of imports first: how signals end it.
 
-Workers tell by its pipes that they have ended. Their parent, not the server, ends them; it goes away with the parent.
+While it loads libraries a signal ends it at once, without a traceback. Once it has workers, a signal to the whole group
+must not: workers tell by its pipes that they have ended. Their parent ends them, and the server goes away with the
+parent.
 """
 
+import os
 import signal
 
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+def _end_without_workers(*_: object) -> None:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        os._exit(1)
+
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until libraries are loaded: then `multiprocessing` ignores it
+signal.signal(signal.SIGTERM, _end_without_workers)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from itertools import chain
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.queues import Queue
@@ -62,21 +63,9 @@ def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = 
                 return
         return
     context = _context()
-    # The lock keeps bars of several processes from overwriting each other.
     watch_signals, parent_end = context.Pipe(duplex=False)
-    environment = dict(os.environ)
-    with parent_end:
-        with openmp.let_workers_wait_asleep(), _share_import_path():  # it is too late to do so in a worker
-            positions: Queue[int] = context.Queue()
-            for position in range(workers):
-                positions.put(position)
-            pool = ProcessPoolExecutor(
-                workers, context, _prepare, (positions, watch_signals, context.RLock(), environment)
-            )
-            futures: dict[Future[list[str | Exception]], list[Task]] = {
-                pool.submit(_work, members): members for members in groups
-            }
-        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with parent_end, _interrupt_at_sigterm():
+        pool, futures = _submit(groups, workers, context, watch_signals)
         try:
             for future in as_completed(futures):
                 error = future.exception()
@@ -92,9 +81,42 @@ def run(tasks: Sequence[Task], workers: int, group: Callable[[Any], Hashable] = 
             pool.shutdown(wait=True, cancel_futures=True)
             signal.signal(signal.SIGINT, handler)
             raise
-        finally:
-            signal.signal(signal.SIGTERM, terminate)
         pool.shutdown()
+
+
+@contextmanager
+def _interrupt_at_sigterm() -> Iterator[None]:
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _submit(
+    groups: Sequence[list[Task]], workers: int, context: SpawnContext | ForkServerContext, watch_signals: Connection
+) -> tuple[ProcessPoolExecutor, dict[Future[list[str | Exception]], list[Task]]]:
+    """Return workers that have begun, and the tasks by the future of their answers."""
+    environment = dict(os.environ)
+    with openmp.let_workers_wait_asleep(), _share_import_path():  # it is too late to do so in a worker
+        positions: Queue[int] = context.Queue()
+        for position in range(workers):
+            positions.put(position)
+        if isinstance(context, ForkServerContext):
+            _start_server()
+        # The lock keeps bars of several processes from overwriting each other.
+        pool = ProcessPoolExecutor(workers, context, _prepare, (positions, watch_signals, context.RLock(), environment))
+        return pool, {pool.submit(_work, members): members for members in groups}
+
+
+def _start_server() -> None:
+    """Start the server of workers unless it runs. Signals wait until it says how they end it, see `fork_server`."""
+    resource_tracker.ensure_running()  # which would let them through
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _context() -> SpawnContext | ForkServerContext:
