@@ -13,11 +13,19 @@ from interpret_robust.results import hdf5, writer
 from interpret_robust.results.hdf5 import Result
 
 READINGS = ("PGD-5", "PGD-20", "CW-30")
-Model = tuple[str, int]
+Model = tuple[str, int | None]
 
 
 def name_of(model: Model, dataset: str = "cluttered-digits", architecture: str = "small") -> str:
     return f"{dataset}-{architecture}-{model[0]}-seed{model[1]}"
+
+
+def card_of(normalize: str) -> dict[str, Any]:
+    """The part of a job that tells how a model from elsewhere is asked."""
+    return {
+        "card": {"model": "mine:net", "arguments": [], "normalize": normalize},
+        "layers": {"local": "body", "attention": None},
+    }
 
 
 def attacked(
@@ -32,10 +40,12 @@ def attacked(
     recipe: str = "quick",
     eps: float = 8 / 255,
     given: bool = False,
+    normalize: str = "none",
+    normalize_readers: str = "none",
     **ball: str,
 ) -> Result:
     """A file of the first of `models`, that all of them read; where they were `given`, as by `--matrix`. Models of the
-    architecture `any` are from elsewhere.
+    architecture `any` are from elsewhere, behind `normalize` the first and behind `normalize_readers` the others.
 
     `natural` (N, targets) and `right` (N, restarts, readings, targets) say which images are answered rightly.
     """
@@ -46,9 +56,9 @@ def attacked(
             "variant": variant,
             "seed": seed,
             "recipe": {"name": recipe},
-            **({"card": {}} if architecture == "any" else {}),
+            **(card_of(normalize_readers if place else normalize) if architecture == "any" else {}),
         }
-        for variant, seed in models
+        for place, (variant, seed) in enumerate(models)
     }
     (name, job), *readers = jobs.items()
     steps = {kind: [one.split("-")[1] for one in readings if one.startswith(kind)] for kind in ("PGD", "CW")}
@@ -103,10 +113,17 @@ def random(folder: Path, models: Sequence[Model], seed: int, images: int = 23, *
     return attacked(folder, models, natural, rng.random((images, 2, count, len(models))) < shares, **other)
 
 
-def autoattacked(folder: Path, model: Model, right: AnyArray, *, eps: float = 8 / 255, **ball: str) -> Result:
-    """A file of AutoAttack on the first images of those of `attacked`: which (N,) are right after it."""
-    name, label = name_of(model), np.arange(len(right), dtype=np.int16) % 10
-    job = {"dataset": "cluttered-digits", "architecture": "small", "variant": model[0], "seed": model[1]}
+def autoattacked(
+    folder: Path, model: Model, right: AnyArray, *, eps: float = 8 / 255, normalize: str = "", **ball: str
+) -> Result:
+    """A file of AutoAttack on the first images of those of `attacked`: which (N,) are right after it.
+
+    The model is from elsewhere where it is behind a normalization.
+    """
+    architecture = "any" if normalize else "small"
+    name, label = name_of(model, architecture=architecture), np.arange(len(right), dtype=np.int16) % 10
+    job = {"dataset": "cluttered-digits", "architecture": architecture, "variant": model[0], "seed": model[1]}
+    job |= card_of(normalize) if normalize else {}
     config: dict[str, Any] = {
         "checkpoint": {"name": name, "sha256": f"hash of {name}", "job": job | {"recipe": {"name": "quick"}}},
         "data": {"dataset": "cluttered-digits", "split": "test", "images": len(right), "sha256": f"first {len(right)}"},

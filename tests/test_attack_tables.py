@@ -13,7 +13,7 @@ from attack_files import READINGS, Model, attacked, name_of, random
 from scipy import stats
 
 from interpret_robust.results.attack_comparison import comparison_tables
-from interpret_robust.results.attack_outcomes import right_in_worst_case
+from interpret_robust.results.attack_outcomes import fullest, right_in_worst_case
 from interpret_robust.results.attack_tables import attack_tables, numbers, paper_sources
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.reported import read_reported
@@ -400,3 +400,59 @@ def test_models_without_a_rival_are_not_paired(tmp_path: Path, study: list[Resul
     assert len(comparison_tables(study[:3])) == 1
     natural = [random(tmp_path, [(variant, 0)], 0) for variant in ("natural", "natural-att")]
     assert len(comparison_tables(natural)) == 1
+
+
+MINE: Model = ("mine", None)
+
+
+def test_one_file_of_weights_behind_two_normalizations_is_two_models(tmp_path: Path) -> None:
+    files = [
+        random(tmp_path, [MINE, ("other", None)], place, architecture="any", normalize=name, given=True)
+        for place, name in enumerate(("imagenet", "none"))
+    ]
+    assert files[0].model.sha256 == files[1].model.sha256 and files[0].model_id != files[1].model_id
+    (table,) = attack_tables(files)
+    assert list(table.members) == ["mine, normalize imagenet", "mine, normalize none"]
+    assert {str(row) for row in table.cells if row.setting == "black-box"} == set()
+    for result, name in zip(files, table.members, strict=True):
+        label = result["per_image/label"]
+        natural = result["per_image/prediction_natural"][:, 0] == label
+        pgd = (result["per_image/prediction"][:, :, 1, 0] == label[:, None]).all(1)
+        cells = {str(row): cells[name] for row, cells in table.cells.items()}
+        assert cells["natural"].accuracy == pytest.approx(100 * natural.mean())
+        assert cells["white-box PGD-20"].accuracy == pytest.approx(100 * pgd.mean())
+        worst = 100 * right_in_worst_case(result).mean()
+        assert cells["white-box worst case"].accuracy == pytest.approx(worst)
+    _, matrix = comparison_tables(files)
+    heads = [row["PGD-20 of"] for row in matrix]
+    assert heads == [f"any-mine-seedNone (normalize {name})" for name in ("imagenet", "none")]
+    for result, head, row in zip(files, heads, matrix, strict=True):
+        right = (result["per_image/prediction"][:, :, 1] == result["per_image/label"][:, None, None]).all(1).mean(0)
+        assert row == {"PGD-20 of": head, **dict.fromkeys(heads, ""), "any-other-seedNone": f"{100 * right[1]:.1f}"} | {
+            head: f"{100 * right[0]:.1f}"
+        }
+
+
+def test_a_reader_behind_another_normalization_is_another_column(tmp_path: Path) -> None:
+    models: list[Model] = [("other", None), MINE]
+    files = [
+        random(tmp_path, models, 0, architecture="any", given=True, normalize_readers="none"),
+        random(tmp_path, models[::-1], 1, architecture="any", given=True, normalize="clip"),
+    ]
+    _, matrix = comparison_tables(files)
+    clip, none = (f"any-mine-seedNone (normalize {name})" for name in ("clip", "none"))
+    assert [row["PGD-20 of"] for row in matrix] == [clip, "any-other-seedNone"]
+    assert [bool(row[none]) for row in matrix] == [False, True] and [bool(row[clip]) for row in matrix] == [True, False]
+
+
+def test_a_normalization_by_its_name_and_by_its_numbers_is_one_model(tmp_path: Path) -> None:
+    numbers_of_it = "0.485,0.456,0.406,0.229,0.224,0.225"
+    few, many = (
+        random(tmp_path, [MINE], 0, architecture="any", normalize=name, readings=readings)
+        for name, readings in (("imagenet", READINGS[:2]), (numbers_of_it, READINGS))
+    )
+    assert few.model_id == many.model_id and fullest([few, many]) == [many]
+    (table,) = attack_tables([few, many])
+    assert list(table.members) == ["mine"]
+    other = random(tmp_path, [MINE], 0, architecture="any", normalize="none")
+    assert fullest([few, other]) == [few, other]

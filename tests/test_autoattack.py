@@ -222,7 +222,7 @@ def fake(
 
     found: Any = Fake({f"per_image/{column}": values for column, values in columns.items()})
     found["reading"] = np.array(["PGD-20", "CW-30"])
-    found.config, found.count, found.path = config, len(right), Path(f"{name}.h5")
+    found.config, found.count, found.path, found.model_id = config, len(right), Path(f"{name}.h5"), sha256
     return cast(Result, found)
 
 
@@ -385,3 +385,16 @@ def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folde
     under = theirs["per_image/prediction"][:, -1] == theirs["per_image/label"]
     assert row["only AutoAttack breaks"] == str((right & ~under).sum())
     assert row["only ours breaks"] == str((under & ~right).sum())
+
+
+def test_another_normalization_is_another_model(tmp_path: Path) -> None:
+    mine, right = ("mine", None), np.arange(20) < 15
+    theirs = autoattacked(tmp_path, mine, np.arange(20) < 10, normalize="none")
+    answers = np.tile(right[:, None, None, None], (1, 1, 3, 1))
+    wrong, ours = (
+        attacked(tmp_path, [mine], right[:, None], answers, architecture="any", normalize=name)
+        for name in ("imagenet", "0,0,0,1,1,1")
+    )
+    assert not comparable(theirs, wrong) and comparable(theirs, ours)
+    found = ours_beside(theirs)
+    assert found is not None and found.path == ours.path

@@ -153,3 +153,6 @@ def test_a_model_from_elsewhere_needs_no_dataset(irt: command.Irt, picture: Path
         name = numbers["natural"]["prediction"]
         assert name == classes[int(place)]
         assert numbers["natural"]["probabilities"][name] == pytest.approx(float(share.detach()), rel=1e-3)
+    words = ["inception" if word == "none" else word for word in arguments]
+    status, _, err = irt(*words, *options, "-o", path, "--steps", 1)
+    assert status == 2 and f"{path} exists already, for another picture, model or attack" in err

@@ -25,7 +25,7 @@ from interpret_robust.models.building import build_network, preprocess_of
 from interpret_robust.models.card import Card, reference
 from interpret_robust.models.external import ExternalModel, bring, read, subject
 from interpret_robust.models.layer_table import layer_rows
-from interpret_robust.models.preprocess import STATISTICS
+from interpret_robust.models.normalization import STATISTICS
 from interpret_robust.models.trial import MOST_NAMES, Trial, try_out
 
 CPU = torch.device("cpu")

@@ -403,3 +403,20 @@ def test_of_two_files_of_one_attack_the_one_that_more_models_read_is_drawn(tmp_p
     assert most_read(files) == [by_all, other] and most_read(files[1:]) == [alone, other]
     (picture,) = drawing.draw_all("robustness", [one.path for one in files], tmp_path / "figures", lambda _: None)
     assert set(json.loads(picture.with_suffix(".json").read_text())["numbers"]) == {"at seed 0", "at-att seed 0"}
+
+
+def test_one_file_of_weights_behind_two_normalizations_is_drawn_as_two_models(tmp_path: Path) -> None:
+    files = [
+        random(tmp_path, [("mine", None)], place, architecture="any", normalize=name)
+        for place, name in enumerate(("imagenet", "none"))
+    ]
+    (picture,) = drawing.draw_all("robustness", [one.path for one in files], tmp_path / "figures", lambda _: None)
+    numbers = json.loads(picture.with_suffix(".json").read_text())["numbers"]
+    assert list(numbers) == ["mine, normalize imagenet", "mine, normalize none"]
+    drawn = drawing.compose("robustness", files)
+    for result, of in zip(files, (numbers, drawn.numbers), strict=True):
+        name = labels.label(labels.tell_apart(files)[files.index(result)])
+        assert of[name]["natural images"] == pytest.approx(result["accuracy/natural"][0])
+        assert of[name]["PGD-20, white-box"] == pytest.approx(result["accuracy/adversarial"][1, 0])
+        assert of[name]["worst case, white-box"] == pytest.approx(result["accuracy/worst"][0])
+    assert [text.get_text() for text in drawn.figure.axes[0].get_yticklabels()] == list(numbers)

@@ -400,3 +400,18 @@ def test_a_network_that_hides_its_gradients_is_flagged_and_an_honest_one_is_not(
     found = files_of(path, wrap, tmp_path)
     (listed,) = flags.all_of(found).values()
     assert {one.id for one in listed if one.is_raised} == expected, listed
+
+
+def test_files_of_one_name_behind_other_normalizations_are_not_mixed(tmp_path: Path) -> None:
+    mine = ("mine", None)
+    right = np.stack([first(150)] * len(READINGS), axis=1)[:, None, :, None]
+    natural = np.ones((N, 1), bool)
+    tables = {
+        name: attacked(tmp_path, [mine], natural, right, readings=READINGS, architecture="any", normalize=name)
+        for name in ("imagenet", "none")
+    }
+    broken = autoattacked(tmp_path, mine, first(50), normalize="none")
+    found = flags.all_of([*tables.values(), broken])
+    name = "cluttered-digits-any-mine-seedNone"
+    assert list(found) == [f"{name} (normalize imagenet)", f"{name} (normalize none)"]
+    assert [[one.id for one in each if one.is_raised] for each in found.values()] == [[], ["autoattack"]]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attack_files import card_of
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from networks import Linear, pixels
@@ -656,6 +657,7 @@ def file_of(
     data: str = "toy",
     split: str = "test",
     weights: Mapping[str, str] = {},
+    jobs: Mapping[str, Any] = {},
 ) -> Result:
     """A finished file whose headline answers are given; all others are drawn at random."""
     random_numbers = np.random.default_rng([seed, len(variant), ord(variant[-1])])
@@ -679,7 +681,11 @@ def file_of(
         "data": {"dataset": data, "split": split, "images": IMAGES, "sha256": f"{data} {split}"},
         "settings": {"source": "gradient", "seed": 0, "probe": False},
         "local_grid": [4, 4],
-        "evaluators": {"names": names, "sha256": [weights.get(one, f"weights of {one}") for one in names]},
+        "evaluators": {
+            "names": names,
+            "sha256": [weights.get(one, f"weights of {one}") for one in names],
+            "jobs": dict(jobs),
+        },
     }
     path = folder / f"gradmap-score-{name}-{split}.h5"
     with writer.open_rows(path, SCHEMA, IMAGES, {"evaluator": tuple(names)}, config, {}) as file:
@@ -750,6 +756,12 @@ def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Pat
     retrained = file_of(tmp_path / "retrained", "at-reg", 0, others, weights={READERS[1]: "of another training"})
     (row,), *_ = compare([first, retrained], "clip")
     assert (row["read by"], row["same sign"]) == ("cnn-natural-seed1", "in 0 of 1 evaluators")
+    behind = [
+        file_of(tmp_path / name, variant, 0, THREE[variant], jobs={READERS[0]: card_of(name)})
+        for variant, name in (("at", "imagenet"), ("at-reg", "none"))
+    ]
+    (row,), *_ = compare(behind, "clip")
+    assert (row["read by"], row["same sign"]) == ("small-natural-seed2", "in 1 of 2 evaluators")
     strangers = file_of(tmp_path / "strangers", "at-reg", 0, {"toy-small-at-seed1": ("", "")})
     assert compare([first, strangers]) == []
 

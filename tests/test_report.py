@@ -20,6 +20,7 @@ import numpy as np
 import oddity
 import pytest
 import torch
+from attack_files import card_of
 from browser import CHROMIUM, Page, browser
 from click.testing import CliRunner
 from PIL import Image
@@ -263,6 +264,35 @@ def test_files_of_more_images_join_the_gallery_and_the_newest_dataset_is_first(
     assert newest_first([older, maps, robust]) == [maps, robust, older]
     shown = gallery.gallery(newest_first([older, maps]))
     assert shown is not None and shown["of"]["dataset"] == maps.data["dataset"]
+
+
+def test_the_gallery_joins_no_answers_of_the_same_weights_behind_another_normalization(
+    opened: dict[str, list[Result]],
+) -> None:
+    from interpret_robust.study.report import gallery
+
+    def behind(normalize: str, result: Result) -> Result:
+        entries = result.config["checkpoint"]
+        job = entries["job"] | card_of(normalize) | {"variant": "mine", "seed": None}
+        return replace(result, config=result.config | {"checkpoint": entries | {"job": job}})
+
+    maps, robust, rank = (opened[name][1] for name in ("gradient-maps", "robustness", "attention-rank"))
+    own = [behind("imagenet", maps), behind("0.485,0.456,0.406,0.229,0.224,0.225", robust)]
+    shown = gallery.gallery([*own, behind("none", rank)])
+    assert shown is not None
+    (model,) = shown["told"]["models"]
+    assert model["name"] == "mine, normalize imagenet"
+    assert model["adversarial"] == robust["per_image/prediction"][:, 0, 1, 0].tolist()
+    assert model["weights"] is None and [*shown["sheets"][0]] == ["gradient"]
+    other = [behind("none", maps), behind("none", rank)]
+    shown = gallery.gallery([*own, *other])
+    assert shown is not None
+    names = ["mine, normalize imagenet", "mine, normalize none"]
+    assert [model["name"] for model in shown["told"]["models"]] == names
+    assert [model["adversarial"] is None for model in shown["told"]["models"]] == [False, True]
+    assert [model["weights"] is None for model in shown["told"]["models"]] == [True, False]
+    content = render([*own, *other], {})
+    assert "from elsewhere: mine, normalize imagenet, mine, normalize none" in content and "2 models" in content
 
 
 def test_remarks_say_what_the_numbers_rest_on(opened: dict[str, list[Result]]) -> None:

@@ -21,7 +21,7 @@ from interpret_robust.core.statistics import Interval
 from interpret_robust.figures import style
 from interpret_robust.figures.drawing import compose
 from interpret_robust.results import hdf5
-from interpret_robust.results.names import label
+from interpret_robust.results.names import label, tell_apart
 from interpret_robust.results.tables import with_caption
 
 PER_IMAGE = "per_image/"
@@ -196,9 +196,14 @@ class Answers(Sequence[Answer]):
         Raises UserError for a name that neither a model nor a number has.
         """
         if isinstance(key, str):
-            by_model = {answer.result.model_name: answer for answer in self._answers}
+            by_model = self._by_model()
             return by_model.get(key) or {name: answer[key] for name, answer in by_model.items()}
         return Answers(self._answers[key]) if isinstance(key, slice) else self._answers[key]
+
+    def _by_model(self) -> dict[str, Answer]:
+        """Return the answers by the name of their model in files, models of one name told apart."""
+        results = tell_apart([answer.result for answer in self._answers])
+        return {result.model_name: answer for result, answer in zip(results, self._answers, strict=True)}
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -242,13 +247,17 @@ class Answers(Sequence[Answer]):
     def to_dataframe(self) -> Any:
         """Return the frames of all models, one below the other, with a column `model`; see `Answer.to_dataframe`."""
         pandas = _library("pandas")
-        frames = [answer.to_dataframe().assign(model=answer.model) for answer in self._answers]
+        results = tell_apart([answer.result for answer in self._answers])
+        frames = [
+            answer.to_dataframe().assign(model=label(result))
+            for answer, result in zip(self._answers, results, strict=True)
+        ]
         return pandas.concat(frames)
 
     def to_xarray(self) -> Any:
         """Return an xarray DataTree with a branch a model, by the model's name in files; see `Answer.to_xarray`."""
         xarray = _library("xarray")
-        trees = {answer.result.model_name: answer.to_xarray() for answer in self._answers}
+        trees = {name: answer.to_xarray() for name, answer in self._by_model().items()}
         return xarray.DataTree(children=trees)
 
 

@@ -36,12 +36,11 @@ def rows(folders: Folders) -> list[dict[str, str]]:
 
 
 def _results_by_model(folders: Folders) -> dict[str, Result]:
-    """Return the file of an attack on each model, as it was trained, by the hash of its tensors."""
+    """Return the file of an attack on each model, as it was trained, by its id: the hash of its tensors."""
     results = most_read([hdf5.read(path, READS) for path in folders.list_analyses("robustness")])
     of_test = [result for result in results if _is_of_test(result)]
     return {
-        result.model_sha256: result
-        for result in sorted(of_test, key=lambda result: (len(readings(result)), result.count))
+        result.model_id: result for result in sorted(of_test, key=lambda result: (len(readings(result)), result.count))
     }
 
 

@@ -23,7 +23,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label
+from interpret_robust.results.names import label, variant
 
 READS = "alignment/2"
 
@@ -121,7 +121,7 @@ def _draw_robustness(figure: SubFigure, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         x, mean, low, high = (result[f"curve/{name}"] for name in CURVE)
         curve.plot(x, mean, marker=marker(result), markersize=3, linewidth=1, **stroke(result))
-        curve.fill_between(x, low, high, color=color(job(result)["variant"]), alpha=0.25, lw=0)
+        curve.fill_between(x, low, high, color=color(variant(result)), alpha=0.25, lw=0)
         dot(spearman, row, result, result["robustness/spearman_edge_cosine"])
         if np.isfinite(result["robustness/spearman_alpha"][0]):
             dot(spearman, row, result, result["robustness/spearman_alpha"], hollow=True)

@@ -35,7 +35,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, by_weights, job, label, weights_of
+from interpret_robust.results.names import ball, by_weights, label, variant, weights_of
 
 READS = "attention-rank/3"
 
@@ -149,7 +149,7 @@ def _draw_spread(axes: Axes, results: Sequence[Result]) -> None:
     for row, result in enumerate(results):
         values = result["per_image/spearman"]
         values = values[np.isfinite(values)]
-        shade = color(job(result)["variant"])
+        shade = color(variant(result))
         if len(values):
             parts: Any = axes.violinplot(values, [row], orientation="horizontal", showextrema=False, widths=0.8)
             parts["bodies"][0].set(facecolor=shade, alpha=0.4)
@@ -161,7 +161,7 @@ def _draw_controls(axes: Axes, results: Sequence[Result]) -> None:
     places = np.linspace(-0.32, 0.32, len(CONTROLS))
     for row, result in enumerate(results):
         for place, (name, (_, shape)) in zip(places, CONTROLS.items(), strict=True):
-            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), color(job(result)["variant"]), shape)
+            _draw_mark(axes, row + place, Interval(*result[f"test/{name}"]), color(variant(result)), shape)
         if row:
             axes.axhline(row - 0.5, color="0.92", linewidth=0.8)
 
@@ -198,7 +198,7 @@ def _draw_outcome(axes: Axes, result: Result) -> None:
     counts = [int(result[f"curve/{outcome}_images"]) for outcome in OUTCOMES]
     for count, (outcome, (_, dash)) in zip(counts, OUTCOMES.items(), strict=True):
         if count >= FEWEST:
-            _draw_band(axes, result[f"curve/{outcome}"], color=color(job(result)["variant"]), linestyle=dash)
+            _draw_band(axes, result[f"curve/{outcome}"], color=color(variant(result)), linestyle=dash)
     axes.axhline(float(result["curve/uniform"]), color="0.5", linestyle="--", linewidth=0.8)
     name = label(result).replace(" seed", "\nseed")
     axes.set_title("{}\n{} / {} images".format(name, *counts), fontsize=6.5)

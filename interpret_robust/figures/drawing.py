@@ -134,8 +134,8 @@ def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.I
 
 
 def _in_order(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
-    """Return results in the paper's order. Raises UserError where two show one model."""
-    in_paper_order = sorted(results, key=labels.order)
+    """Return results in the paper's order, models of one name told apart. Raises UserError where two show one model."""
+    in_paper_order = sorted(labels.tell_apart(results), key=labels.order)
     for first, second in pairwise(in_paper_order):
         if labels.label(first) == labels.label(second):
             raise UserError(f"{first.path} and {second.path} both show {labels.label(first)}: name one of them.")
@@ -197,6 +197,7 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     Its caption says what stands in the place of gradients.
     """
     plot, *_ = figures.plots(figure, panel or None).values()
+    results = labels.tell_apart(results)
     drawing: style.Drawing = plot(results)
     source = labels.maps_of(results[0])
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."

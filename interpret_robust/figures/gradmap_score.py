@@ -22,7 +22,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, short_name
+from interpret_robust.results.names import label, short_name, variant
 
 READS = "gradmap-score/1"
 
@@ -120,7 +120,7 @@ def _anchors(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _look(result: Result) -> tuple[str, str]:
-    return color(job(result)["variant"]), marker(result)
+    return color(variant(result)), marker(result)
 
 
 def _legend(results: Sequence[Result]) -> list[Line2D]:

@@ -23,7 +23,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import NORMS, ball, growing_radii, job, label, norm
+from interpret_robust.results.names import NORMS, ball, growing_radii, label, norm, variant
 
 READS = "masking/1"
 
@@ -76,7 +76,7 @@ def _draw_radii(axes: Axes, results: Sequence[Result]) -> None:
         accuracies = _accuracies(result)
         value, low, high = 100 * np.array([accuracies["natural"], *accuracies["pgd"]]).T
         axes.plot(value, marker=marker(result), markersize=3, linewidth=1.1, **stroke(result))
-        axes.fill_between(range(len(value)), low, high, color=color(job(result)["variant"]), alpha=0.15, lw=0)
+        axes.fill_between(range(len(value)), low, high, color=color(variant(result)), alpha=0.15, lw=0)
     prefix = NORMS[norm(results[0].config["settings"])]
     ticks = ["0", *(text.removeprefix(prefix) for text in growing_radii(results[0]))]
     axes.set_xticks(range(len(ticks)), ticks)
@@ -88,7 +88,7 @@ def _draw_row(axes: Axes, row: int, result: Result) -> None:
     for offset, (name, (_, mark)) in zip(OFFSETS, MARKS.items(), strict=True):
         value, low, high = (100 * number for number in accuracies[name])
         error = [[value - low], [high - value]]
-        axes.errorbar(value, row + offset, xerr=error, color=color(job(result)["variant"]), **STYLE, **mark)
+        axes.errorbar(value, row + offset, xerr=error, color=color(variant(result)), **STYLE, **mark)
 
 
 def _accuracies(result: Result) -> dict[str, Any]:

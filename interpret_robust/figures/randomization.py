@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure, stroke, width
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, places
+from interpret_robust.results.names import job, label, places, variant
 
 READS = "randomization/2"
 
@@ -66,7 +66,7 @@ def _draw_panel(axes: Axes, results: Sequence[Result], score: int) -> None:
 
 def _draw_model(axes: Axes, result: Result, score: int, places: Sequence[str], aside: float) -> None:
     stages = _cascade(result)
-    shade, shape = color(job(result)["variant"]), marker(result)
+    shade, shape = color(variant(result)), marker(result)
     value, low, high = result["cascade/mean"][score, : len(stages)].T
     x = [places.index(name) for name in stages]
     axes.plot(x, value, marker=shape, markersize=2.5, linewidth=0.9, label=label(result), **stroke(result))

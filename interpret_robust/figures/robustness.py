@@ -23,7 +23,7 @@ from interpret_robust.figures.style import (
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, job, label
+from interpret_robust.results.names import ball, label, variant
 
 READS = "robustness/2"
 
@@ -102,7 +102,7 @@ def _style(name: str, shape: str, shade: str) -> dict[str, Any]:
 
 def _draw_mark(axes: Axes, row: int, result: Result, name: str, interval: Interval) -> None:
     value, low, high = (100 * number for number in interval)
-    style = _style(name, marker(result), color(job(result)["variant"]))
+    style = _style(name, marker(result), color(variant(result)))
     axes.errorbar(value, row + MARKS[name].offset, xerr=[[value - low], [high - value]], elinewidth=1, **style)
 
 

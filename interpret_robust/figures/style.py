@@ -36,7 +36,7 @@ from interpret_robust.core.file_names import file_part
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.spelling import spellings
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label
+from interpret_robust.results.names import job, label, variant
 
 WIDTH = 6.75
 """Inches: the text width of a conference paper."""
@@ -279,7 +279,7 @@ def draw_differences(
                 value,
                 np.arange(len(groups)) + (number - (len(results) - 1) / 2) * 0.7 / len(results),
                 xerr=[value - low, high - value],
-                color=color(job(result)["variant"]),
+                color=color(variant(result)),
                 marker=marker(result),
                 markersize=3,
                 linestyle="none",
@@ -347,7 +347,7 @@ def ceiling(maps: Sequence[AnyArray]) -> float:
 
 def stroke(result: Result) -> dict[str, Any]:
     """Return how a model's line is drawn: in the color of its variant, with the dash of its seed."""
-    return {"color": color(job(result)["variant"]), "linestyle": DASHES[(job(result)["seed"] or 0) % len(DASHES)]}
+    return {"color": color(variant(result)), "linestyle": DASHES[(job(result)["seed"] or 0) % len(DASHES)]}
 
 
 def marker(result: Result) -> str:
@@ -355,9 +355,9 @@ def marker(result: Result) -> str:
     return MARKERS[(job(result)["seed"] or 0) % len(MARKERS)]
 
 
-def color(variant: str) -> str:
+def color(name: str) -> str:
     """Return a variant's color; that of another model follows from its name, and two may share one."""
-    return COLORS.get(variant) or OTHER_COLORS[zlib.crc32(variant.encode()) % len(OTHER_COLORS)]
+    return COLORS.get(name) or OTHER_COLORS[zlib.crc32(name.encode()) % len(OTHER_COLORS)]
 
 
 def name_rows(axes: Axes, results: Sequence[Result]) -> None:
@@ -369,7 +369,7 @@ def name_rows(axes: Axes, results: Sequence[Result]) -> None:
 def dot(axes: Axes, row: float, result: Result, interval: AnyArray, *, hollow: bool = False) -> None:
     """Draw a statistic (value, low, high) of a model in its row, in its color and with the mark of its seed."""
     value, low, high = (float(number) for number in interval)
-    shade = color(job(result)["variant"])
+    shade = color(variant(result))
     face = "white" if hollow else shade
     axes.errorbar(
         value,

@@ -13,7 +13,8 @@ from interpret_robust.models.card import Card
 from interpret_robust.models.copying import copy_of
 from interpret_robust.models.libraries import BUILDERS, build, check_call, is_offline
 from interpret_robust.models.model_names import explain
-from interpret_robust.models.preprocess import STATISTICS, Preprocess, statistics
+from interpret_robust.models.normalization import STATISTICS, statistics
+from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.weight_files import load_weights
 
 

@@ -1,32 +1,8 @@
 """What lies between pixels in [0, 1] and a network that expects others: resizing and normalization."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from interpret_robust.core.errors import UserError, unknown
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-
-STATISTICS: dict[str, Statistics] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashion-mnist": ((0.2860,), (0.3530,)),
-    "inception": ((0.5,), (0.5,)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "bytes": ((0.0,), (1 / 255,)),
-    "none": ((0.0,), (1.0,)),
-}
-"""Means and deviations of pixels in [0, 1], by channel, that networks are trained with.
-
-`imagenet` are torchvision's; `inception` takes pixels to [-1, 1], as most vision transformers of timm have it; `clip`
-are OpenAI's; `bytes` takes pixels to 0 to 255. Those of datasets are what most programs for them have.
-"""
 
 
 class Preprocess(nn.Module):
@@ -56,36 +32,3 @@ class Preprocess(nn.Module):
         """Return whether another one normalizes alike."""
         differences = (self.mean - other.mean, self.deviation - other.deviation)
         return all(float(difference.abs().max()) < 1e-4 for difference in differences)
-
-
-def statistics(text: str, channels: int) -> Statistics:
-    """Return the mean and deviation for a name of STATISTICS or for numbers: `mean,std`, or one of each a channel.
-
-    Raises UserError for anything else, and for numbers that do not suit images of so many `channels`.
-    """
-    if text in STATISTICS:
-        mean, deviation = STATISTICS[text]
-    else:
-        numbers = _numbers(text)
-        half = len(numbers) // 2
-        mean, deviation = numbers[:half], numbers[half:]
-    if len(mean) not in (1, channels):
-        raise UserError(
-            f"--normalize {text} is for images of {len(mean)} channels, and these have {channels}: give "
-            f"{channels} means and {channels} standard deviations, or one of each."
-        )
-    return mean, deviation
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise unknown("normalization", text, (*STATISTICS, "mean,std such as 0.5,0.25")) from None
-    good = all(map(math.isfinite, numbers)) and min(numbers[len(numbers) // 2 :]) > 0
-    if len(numbers) % 2 or not good:
-        raise UserError(
-            f"--normalize {text}: give a mean and a positive standard deviation, such as 0.5,0.25, or first the means "
-            "of all channels and then their standard deviations."
-        )
-    return numbers

@@ -22,7 +22,8 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice
-from interpret_robust.models.preprocess import STATISTICS, Preprocess, Statistics
+from interpret_robust.models.normalization import STATISTICS, Statistics
+from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapped import WrappedModel
 
 MOST_CELLS = 0.6

@@ -140,7 +140,7 @@ def _transfer_matrix(table: AttackTable) -> Table:
     sources = {source: variant for variant, models in table.members.items() for source in models}
     copies = {(source, target) for source in sources for target in table.members[sources[source]]}
     reading = table.headline
-    names = {sha: name for result in table.files for sha, name in _short_names(result).items()}
+    names = _short_names(table)
     accuracies = {
         key[:2]: interval for key, interval in table.accuracies.items() if reading and key[2][1:] == attack_of(reading)
     }
@@ -166,18 +166,18 @@ def _rivals(table: AttackTable) -> Table:
     """Return exact McNemar tests between adversarially trained variants of one seed, corrected by Holm for their
     number.
     """
-    models = {result.model_sha256: result for result in sorted(table.files, key=lambda result: len(readings(result)))}
+    models = {result.model_id: result for result in sorted(table.files, key=lambda result: len(readings(result)))}
     adversarial = [result for result in models.values() if is_adversarial(job(result))]
-    outcomes = {result.model_sha256: _outcomes(result) for result in adversarial}
+    outcomes = {result.model_id: _outcomes(result) for result in adversarial}
     pairs = [
         (first, second)
         for first, second in combinations(sorted(adversarial, key=lambda entry: labels.order(entry)[::-1]), 2)
         if job(first)["seed"] == job(second)["seed"] and readings(first) == readings(second)
     ]
     tests = [
-        (pair, condition, mcnemar(outcomes[pair[0].model_sha256][condition], outcome))
+        (pair, condition, mcnemar(outcomes[pair[0].model_id][condition], outcome))
         for pair in pairs
-        for condition, outcome in outcomes[pair[1].model_sha256].items()
+        for condition, outcome in outcomes[pair[1].model_id].items()
     ]
     rows: dict[str, dict[str, str]] = {}
     for ((first, second), condition, test), p in zip(tests, holm([test.p_value for *_, test in tests]), strict=True):
@@ -199,6 +199,11 @@ def _outcomes(result: Result) -> Mapping[str, Any]:
     return outcomes
 
 
-def _short_names(result: Result) -> dict[str, str]:
-    names = labels.places(result, "target")
-    return {sha: labels.short_name(result, name) for sha, name in zip(targets_of(result), names, strict=True)}
+def _short_names(table: AttackTable) -> dict[str, str]:
+    """Return what the matrix calls each model by its id, all that classified among them."""
+    texts = labels.distinctions(table.files)
+    return {
+        model.id: labels.short_name(result, labels.name_of(model, texts))
+        for result in table.files
+        for model in (result.model, *result.evaluators)
+    }

@@ -101,12 +101,12 @@ def fullest(results: Sequence[Result]) -> list[Result]:
 
 
 def _attack_columns(result: Result) -> str:
-    return json.dumps([result.model_sha256, result.config["data"], ball(result)], sort_keys=True)
+    return json.dumps([result.model_id, result.config["data"], ball(result)], sort_keys=True)
 
 
 def most_read(results: Sequence[Result]) -> list[Result]:
     """Return all files, but of those of the same attack on the same model only the one that most models have read."""
-    by_readers = sorted(results, key=lambda entry: len(entry.config.get("evaluators", {"names": ()})["names"]))
+    by_readers = sorted(results, key=lambda entry: len(entry.evaluators))
     paths = {
         f"{_attack_columns(entry)} {readings(entry)}" if is_attacked(entry) else str(entry.path): entry.path
         for entry in by_readers

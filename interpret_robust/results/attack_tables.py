@@ -62,7 +62,7 @@ class Cell(NamedTuple):
 
 
 Accuracies = dict[tuple[str, str, Row], Interval]
-"""By source, target (their content hashes) and row; a model is the source of its own natural images."""
+"""By source, target (their ids) and row; a model is the source of its own natural images."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class AttackTable:
 
     @cached_property
     def members(self) -> dict[str, dict[str, int]]:
-        """Return the seed of each attacked model by its content hash, by variant, in the paper's order."""
+        """Return the seed of each attacked model by its id, by variant, in the paper's order."""
         seeds: dict[str, dict[str, int]] = {}
         for result in sorted(self.files, key=labels.order):
-            seeds.setdefault(job(result)["variant"], {})[result.model_sha256] = job(result)["seed"]
+            seeds.setdefault(labels.variant(result), {})[result.model_id] = job(result)["seed"]
         return seeds
 
     @cached_property
@@ -99,7 +99,7 @@ class AttackTable:
         accuracies: Accuracies = {}
         for result in self.files:
             natural, adversarial, worst = (result[f"accuracy/{name}"] for name in ("natural", "adversarial", "worst"))
-            source, names = result.model_sha256, readings(result)
+            source, names = result.model_id, readings(result)
             accuracies[source, source, NATURAL] = Interval(*natural[0])
             for index, target in enumerate(targets_of(result)):
                 setting = "black-box" if index else "white-box"
@@ -123,7 +123,7 @@ class AttackTable:
 
     def transfers(self, result: Result, reading: str) -> Interval | None:
         """Return the accuracy of a file's model on what was made on its copies; None where none gave anything."""
-        return self._accuracy(result.model_sha256, Row("black-box", *attack_of(reading)))
+        return self._accuracy(result.model_id, Row("black-box", *attack_of(reading)))
 
     def _cell(self, variant: str, row: Row) -> Cell | None:
         candidates = {seed: self._accuracy(target, row) for target, seed in self.members[variant].items()}
@@ -167,9 +167,9 @@ class AttackTable:
 
 
 def attack_tables(results: Sequence[Result]) -> list[AttackTable]:
-    """Return the files table by table, in the order in which these first appear."""
+    """Return the files table by table, in the order in which these first appear, models of one name told apart."""
     groups: dict[str, list[Result]] = {}
-    for result in results:
+    for result in labels.tell_apart(results):
         train_job = {
             key: value for key, value in job(result).items() if key not in ("variant", "seed", *FROM_ELSEWHERE)
         }
@@ -218,8 +218,8 @@ def _number(value: Any) -> str:
 
 
 def targets_of(result: Result) -> list[str]:
-    """Return the content hashes of all that classified, the attacked model first."""
-    return [result.model_sha256, *result.config.get("evaluators", {"sha256": ()})["sha256"]]
+    """Return the ids of all that classified, the attacked model first."""
+    return [result.model_id, *result.evaluator_ids]
 
 
 def attack_of(reading: str) -> tuple[str, int]:

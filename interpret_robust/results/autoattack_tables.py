@@ -80,7 +80,7 @@ def comparable(autoattack: Result, robustness: Result) -> bool:
     """Return whether the two are of the same model, ball and split, and the second holds all images of the first."""
     own_config, their_accuracy = robustness.config, autoattack.config
     return bool(
-        own_config["checkpoint"]["sha256"] == their_accuracy["checkpoint"]["sha256"]
+        robustness.model_id == autoattack.model_id
         and own_config["settings"]["eps"] == their_accuracy["settings"]["eps"]
         and norm(own_config["settings"]) == norm(their_accuracy["settings"])
         and all(own_config["data"][key] == their_accuracy["data"][key] for key in ("dataset", "split"))
@@ -94,7 +94,7 @@ def ours_beside(autoattack: Result) -> Result | None:
 
     The one of most attacks where there are several.
     """
-    name = f"robustness-{autoattack.config['checkpoint']['name']}-*.h5"
+    name = f"robustness-{autoattack.model.name}-*.h5"
     neighbors = [hdf5.read(path) for path in sorted(autoattack.path.parent.glob(name))]
     matches = [result for result in neighbors if result.schema == READS and comparable(autoattack, result)]
     return max(matches, key=lambda result: result["per_image/perturbation"][0].size, default=None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from interpret_robust.core.parsing import format_number, format_percent
 from interpret_robust.core.statistics import Interval, PairedDifference, holm, mcnemar
 from interpret_robust.models.variants import is_adversarial
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, job, label, places, short_name
+from interpret_robust.results.names import VIEWS, job, label, places, short_name, variant
 
 Rows = list[dict[str, str]]
 
@@ -48,10 +47,9 @@ def is_read(result: Result, evaluator: str, view: str) -> AnyArray:
 
 
 def shared_evaluators(results: Sequence[Result]) -> list[str]:
-    """Return the evaluators that read all files with the same weights, in the first file's order."""
-    readers: list[dict[str, Any]] = [result.config["evaluators"] for result in results]
-    weights = [dict(zip(stored_readers["names"], stored_readers["sha256"], strict=True)) for stored_readers in readers]
-    return [name for name in places(results[0], "evaluator") if len({hashes.get(name) for hashes in weights}) == 1]
+    """Return the evaluators that are the same models in all files, in the first file's order."""
+    ids_by_name = [{reader.name: reader.id for reader in result.evaluators} for result in results]
+    return [name for name in places(results[0], "evaluator") if len({ids.get(name) for ids in ids_by_name}) == 1]
 
 
 def _controls(results: Sequence[Result], views: Sequence[str]) -> Rows:
@@ -102,11 +100,11 @@ def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
     for result in results:
         model_job, data = job(result), result.config["data"]
         groups.setdefault(
-            (model_job["dataset"], data["sha256"], model_job["architecture"], model_job["variant"]), []
+            (model_job["dataset"], data["sha256"], model_job["architecture"], variant(result)), []
         ).append(result)
     return [
-        _of_seeds(f"{architecture} {variant}", group, evaluators, view)
-        for (*_, architecture, variant), group in groups.items()
+        _of_seeds(f"{architecture} {name}", group, evaluators, view)
+        for (*_, architecture, name), group in groups.items()
         if len(group) > 1 and (evaluators := shared_evaluators(group))
         for view in views
     ]

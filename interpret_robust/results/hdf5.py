@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -26,6 +26,7 @@ from interpret_robust.core.configs import config_sha256
 from interpret_robust.core.errors import UserError, reason_in_brackets
 from interpret_robust.core.files import check_present, check_readable
 from interpret_robust.core.spelling import SCHEMAS, american, british, current_recipes
+from interpret_robust.models.traits import traits
 from interpret_robust.results import seal
 
 FORMAT = "interpret-robust"
@@ -66,13 +67,58 @@ class Columns:
         return part_of(self._source[path], rows)[places]
 
 
+def model_id(sha256: str, job: Mapping[str, Any]) -> str:
+    """Return what a model has in common with itself in other files, and with no other model.
+
+    Args:
+        sha256: over its tensors. Of a checkpoint of ours this is all.
+        job: how it was made. One from elsewhere computes another function of the same tensors behind another
+            normalization, with another part of the answer as logits, or else, see `models.traits`.
+
+    Example:
+        >>> resnet = {"card": {"model": "torchvision:resnet18", "normalize": "imagenet"}}
+        >>> model_id("b5bb9d80", resnet) == model_id("b5bb9d80", {"card": {"model": "torchvision:resnet18"}})
+        False
+    """
+    parts = traits(job)
+    return config_sha256({"sha256": sha256, **parts}) if parts else sha256
+
+
+class ModelEntry(NamedTuple):
+    """What a file says of a model: its name, the SHA-256 over its tensors, and how it was made."""
+
+    name: str
+    sha256: str
+    job: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Return what tells it from other models, see `model_id`."""
+        return model_id(self.sha256, self.job)
+
+
+def evaluators_of(config: Mapping[str, Any]) -> list[ModelEntry]:
+    """Return the models that read what a file's model gives, from its configuration, in order."""
+    stored = config.get("evaluators", {"names": (), "sha256": ()})
+    jobs = stored.get("jobs", {})
+    return [
+        ModelEntry(name, sha256, jobs.get(name, {}))
+        for name, sha256 in zip(stored["names"], stored["sha256"], strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class Result:
-    """A finished file. `result["curve/attention_mean"]` reads one dataset from it, a small one once."""
+    """A finished file. `result["curve/attention_mean"]` reads one dataset from it, a small one once.
+
+    Attributes:
+        distinction: how its model differs from others of its name that stand beside it, see `names.tell_apart`.
+    """
 
     path: Path
     schema: str
     config: dict[str, Any]
+    distinction: str = ""
     _small: dict[str, AnyArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> AnyArray:
@@ -124,14 +170,30 @@ class Result:
         return int(self.schema.partition("/")[2])
 
     @property
-    def model_name(self) -> str:
-        """Return what files call its model."""
-        return str(self.config["checkpoint"]["name"])
+    def model(self) -> ModelEntry:
+        """Return what it says of its model."""
+        stored = self.config["checkpoint"]
+        return ModelEntry(str(stored["name"]), str(stored["sha256"]), stored["job"])
 
     @property
-    def model_sha256(self) -> str:
-        """Return the SHA-256 over its model's tensors."""
-        return str(self.config["checkpoint"]["sha256"])
+    def evaluators(self) -> list[ModelEntry]:
+        """Return what it says of the models that read what its model gives."""
+        return evaluators_of(self.config)
+
+    @property
+    def model_name(self) -> str:
+        """Return what tables call its model: its name in files, and what tells it from others of that name."""
+        return f"{self.model.name} ({self.distinction})" if self.distinction else self.model.name
+
+    @property
+    def model_id(self) -> str:
+        """Return what tells its model from all others, see `model_id`."""
+        return self.model.id
+
+    @property
+    def evaluator_ids(self) -> list[str]:
+        """Return the same of the models that read what its model gives."""
+        return [evaluator.id for evaluator in self.evaluators]
 
     @property
     def job(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What people call the model, the weights and the radius of a file: the same in tables, pictures and reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from interpret_robust.models.traits import traits
 from interpret_robust.models.variants import is_adversarial, paper_order
-from interpret_robust.results.hdf5 import Result
+from interpret_robust.results.hdf5 import ModelEntry, Result
 
 GRADIENT = "gradient"
 ATTENTION, GRAD_CAM = "attention", "Grad-CAM"
@@ -100,7 +102,7 @@ def recalibration(result: Result) -> str:
 def label(result: Result) -> str:
     """Return text such as `at-att seed 0`, or `at seed 0, Grad-CAM` where Grad-CAM stands for attention.
 
-    A model without a seed is called by its name.
+    A model without a seed is called by its name, and by what tells it from others of that name.
 
     A model that was trained in another norm than l-infinity says so, and so does one whose batch norm was
     recalibrated: `at seed 0, trained in L2`, `at seed 0, recalibrated (clean)`.
@@ -108,7 +110,12 @@ def label(result: Result) -> str:
     weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
     seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
     anew = "" if (images := recalibration(result)) == "none" else f", recalibrated ({images})"
-    return f"{job(result)['variant']}{seed}{_trained_in(result)}{weights}{anew}"
+    return f"{variant(result)}{seed}{_trained_in(result)}{weights}{anew}"
+
+
+def variant(result: Result) -> str:
+    """Return the variant of a file's model; of one from elsewhere its name, told apart from others beside it."""
+    return ", ".join(filter(None, [job(result)["variant"], result.distinction]))
 
 
 def _trained_in(result: Result) -> str:
@@ -120,7 +127,41 @@ def _trained_in(result: Result) -> str:
 
 def order(result: Result) -> tuple[int, str, int]:
     """Return the key that puts models into the paper's order."""
-    return paper_order(job(result)["variant"], job(result)["seed"])
+    return paper_order(variant(result), job(result)["seed"])
+
+
+def tell_apart(results: Sequence[Result]) -> list[Result]:
+    """Return files, those of different models of one name with what tells these apart; one that has it keeps it.
+
+    Example:
+        >>> files = [Path(f"{folder}/robustness-cifar10-mine-test.h5") for folder in ("a", "b")]  # doctest: +SKIP
+        >>> [label(result) for result in tell_apart([read(file) for file in files])]  # doctest: +SKIP
+        ['mine, normalize imagenet', 'mine, normalize none']
+    """
+    texts = distinctions(results)
+    return [
+        replace(result, distinction=texts[result.model_id]) if result.model_id in texts else result
+        for result in results
+    ]
+
+
+def distinctions(results: Sequence[Result]) -> dict[str, str]:
+    """Return by its id how each model from elsewhere differs from others of its name: that of a file, or a reader."""
+    groups: dict[str, dict[str, dict[str, str]]] = {}
+    for model in (model for result in results for model in (result.model, *result.evaluators)):
+        if parts := traits(model.job):
+            groups.setdefault(model.name, {})[model.id] = {"weights": model.sha256[:7], **parts}
+    texts = {
+        identity: ", ".join(f"{name} {value}" for name, value in parts.items() if _differs(name, group.values()))
+        for group in groups.values()
+        if len(group) > 1
+        for identity, parts in group.items()
+    }
+    return texts | {result.model_id: result.distinction for result in results if result.distinction}
+
+
+def _differs(name: str, parts_of_models: Iterable[Mapping[str, str]]) -> bool:
+    return len({parts.get(name) for parts in parts_of_models}) > 1
 
 
 def maps_of(result: Result) -> str:
@@ -189,6 +230,11 @@ def remarks(results: Sequence[Result]) -> str:
     ]
     doubts = dict.fromkeys(doubt for result in results for doubt in result.doubts)
     return " ".join([*draws, *left_out, *gaps, *(["In doubt:", *doubts] if doubts else [])])
+
+
+def name_of(model: ModelEntry, texts: Mapping[str, str]) -> str:
+    """Return a model's name in files and what tells it from others of that name, of what `distinctions` found."""
+    return f"{model.name} ({texts[model.id]})" if model.id in texts else model.name
 
 
 def places(result: Result, axis: str) -> list[str]:

@@ -31,6 +31,7 @@ from interpret_robust.models.classifier import NO_CLASS, predicted_classes
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.folded import fold
 from interpret_robust.models.subject import Subject
+from interpret_robust.results.hdf5 import model_id
 from interpret_robust.results.names import WEIGHTS
 
 MOST_CHOICES = 10
@@ -198,7 +199,7 @@ def slides(
     """
     _, settings = attack.resolve(subject.job["recipe"])
     class_text = "predicted" if label is None else subject.job["class_names"][label]
-    conditions = {"model": subject.sha256, "attack": str(settings), "class": class_text}
+    conditions = {"model": model_id(subject.sha256, subject.job), "attack": str(settings), "class": class_text}
     if weight != "auto":  # which drawings from before there was a choice are of
         conditions["weights"] = weight
     places = [output or folder / f"{file_part(f'explanation-{path.stem}-{subject.name}')}.png" for path in paths]

@@ -16,10 +16,19 @@ from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import format_number
 from interpret_robust.core.statistics import Interval, bootstrap_mean, rate
 from interpret_robust.results import hdf5
-from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case, targets
+from interpret_robust.results.attack_outcomes import Outcomes, headline, readings, right, right_in_worst_case
 from interpret_robust.results.autoattack_tables import comparable, weaker_than_ours
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, growing_radii, norm, order, recalibration
+from interpret_robust.results.names import (
+    ball,
+    distinctions,
+    growing_radii,
+    name_of,
+    norm,
+    order,
+    recalibration,
+    tell_apart,
+)
 from interpret_robust.results.tables import Table
 
 READS = {"robustness": "robustness/2", "masking": "masking/1", "autoattack": "autoattack/1"}
@@ -66,10 +75,10 @@ class _Measurement(NamedTuple):
 
 
 class _Subject(NamedTuple):
-    """A model, by its name and checksum, the images by theirs, the ball, and the last two in words."""
+    """A model, by its name and id, the images by their checksum, the ball, and the last two in words."""
 
     name: str
-    sha256: str
+    id: str
     images: str
     norm: str
     eps: float
@@ -139,7 +148,7 @@ def _black_box(evidence: _Evidence) -> _Measurement | None:
     if evidence.masking is not None:
         attacks["random search"] = _right(evidence.masking, "search")
     for result, place in evidence.transfers:
-        attacks[f"attacks on {targets(result)[0]}"] = right_in_worst_case(result, place)
+        attacks[f"attacks on {result.model_name}"] = right_in_worst_case(result, place)
     if white is None or not attacks:
         return None
     is_broken = white & ~np.logical_and.reduce(list(attacks.values()))
@@ -318,11 +327,12 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
 
     Files of recalibrated models are left out: they are of a control, not of the model.
     """
-    results = [result for result in results if recalibration(result) == "none"]
+    results = tell_apart([result for result in results if recalibration(result) == "none"])
+    texts = distinctions(results)
     by_subject: dict[_Subject, _Evidence] = defaultdict(_Evidence)
     attacked_models = set()
     for result in sorted(results, key=lambda result: (order(result), result.path)):
-        subject, *readers = _subjects(result)
+        subject, *readers = _subjects(result, texts)
         attacked_models.add(subject)
         if result.analysis == "masking":
             by_subject[subject].masking = result
@@ -340,10 +350,11 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
     return {subject: evidence for subject, evidence in by_subject.items() if subject in attacked_models}
 
 
-def _subjects(result: Result) -> list[_Subject]:
-    """Return the models that a file says something of, its own first."""
+def _subjects(result: Result, texts: Mapping[str, str]) -> list[_Subject]:
+    """Return the models that a file says something of, its own first; `texts` tell those of one name apart."""
     data, settings = result.config["data"], result.config["settings"]
-    checkpoint, readers = result.config["checkpoint"], result.config.get("evaluators", {"names": (), "sha256": ()})
-    models = [(checkpoint["name"], checkpoint["sha256"]), *zip(readers["names"], readers["sha256"], strict=True)]
     place = f"{data['images']} {data['split']} images of {data['dataset']} at {ball(settings)}"
-    return [_Subject(name, sha256, data["sha256"], norm(settings), settings["eps"], place) for name, sha256 in models]
+    return [
+        _Subject(name_of(model, texts), model.id, data["sha256"], norm(settings), settings["eps"], place)
+        for model in (result.model, *result.evaluators)
+    ]

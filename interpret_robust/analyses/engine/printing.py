@@ -39,7 +39,7 @@ def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[T
 
     Under a table stands the attack that its numbers rest on; where models were attacked in several ways, a column.
     """
-    in_paper_order = sorted(results, key=names.order)
+    in_paper_order = sorted(names.tell_apart(results), key=names.order)
     analysis = analyses.get(in_paper_order[0].analysis)
     attacks = list(dict.fromkeys(map(names.attack, in_paper_order)))
     rows = [

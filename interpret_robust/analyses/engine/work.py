@@ -35,6 +35,7 @@ from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
 from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
+from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
 from interpret_robust.models.trial import ANSWER_IMAGES, doubt_about_change
 from interpret_robust.models.wrapped import WrappedModel
 from interpret_robust.results import hdf5, writer
@@ -425,8 +426,22 @@ def _check_models(subject: Subject, evaluators: Sequence[Subject], dataset: Data
     names = [model.name for model in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"two evaluators have one name ({', '.join(names)}): their columns could not be told apart.")
-    if subject.sha256 in [model.sha256 for model in evaluators]:
+    if any(_answers_alike(subject, model) for model in evaluators):
         raise UserError(f"{subject.location} cannot be its own evaluator: name a model of another seed.")
+    if subject.name in names:
+        raise UserError(
+            f"{subject.location} and an evaluator have one name ({subject.name}): their columns could not be told "
+            "apart. --label NAME gives a model from elsewhere another, and a checkpoint has that of its file."
+        )
+
+
+def _answers_alike(first: Subject, second: Subject) -> bool:
+    """Return whether two models have the same logits, as far as weights and cards tell."""
+    parts_of_both = [
+        {name: text for name, text in traits(model.job).items() if name not in OF_OTHERS_THAN_LOGITS}
+        for model in (first, second)
+    ]
+    return first.sha256 == second.sha256 and parts_of_both[0] == parts_of_both[1]
 
 
 def _doubts(subjects: Sequence[Subject], dataset: Dataset) -> Iterator[str]:
@@ -438,6 +453,5 @@ def _doubts(subjects: Sequence[Subject], dataset: Dataset) -> Iterator[str]:
 
 
 def _readers_of(config: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """Return the name and hash of the models that read."""
-    readers = config.get("evaluators", {"names": (), "sha256": ()})
-    return set(zip(readers["names"], readers["sha256"], strict=True))
+    """Return the name and id of the models that read."""
+    return {(model.name, model.id) for model in hdf5.evaluators_of(config)}

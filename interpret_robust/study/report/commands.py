@@ -69,7 +69,7 @@ def command_of(result: Result) -> str:
 
 def _subject(result: Result) -> list[str]:
     """Return what a command calls the model of a file."""
-    return _words(job(result)) or [_file(result.model_name, job(result))]
+    return _words(job(result)) or [_file(result.model.name, job(result))]
 
 
 def changed_settings(result: Result) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from interpret_robust.attribution.scale_rules import as_image
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, weights_of
+from interpret_robust.results.names import job, label, tell_apart, weights_of
 from interpret_robust.study.report import commands
 from interpret_robust.study.report.embedding import data_url
 
@@ -95,6 +95,7 @@ def gallery(results: Sequence[Result]) -> dict[str, Any] | None:
     It is of the dataset that comes first, and there of the images that most models' maps were made of. Of several files
     of one analysis and one model it shows the one with the fewest settings changed.
     """
+    results = tell_apart(results)
     maps = _most_shared([result for result in results if result.analysis == "gradient-maps"])
     if not maps:
         return None
@@ -172,7 +173,7 @@ def _most_shared(maps: Sequence[Result]) -> list[Result]:
     by_data: dict[str, dict[str, Result]] = {}
     first = [result for result in maps if result.data["dataset"] == maps[0].data["dataset"]]
     for result in sorted(first, key=_changes):
-        by_data.setdefault(result.config["data"]["sha256"], {}).setdefault(result.model_sha256, result)
+        by_data.setdefault(result.config["data"]["sha256"], {}).setdefault(result.model_id, result)
     models = max(by_data.values(), key=len, default={})
     return [result for result in maps if result in models.values()]
 
@@ -185,7 +186,7 @@ def _pair(maps: Result, results: Sequence[Result]) -> dict[str, Result]:
     by_question: dict[str, Result] = {}
     for result in sorted(results, key=_changes):
         name = result.analysis
-        is_same = result.model_sha256 == maps.model_sha256 and begins_alike(result, maps)
+        is_same = result.model_id == maps.model_id and begins_alike(result, maps)
         if is_same and (name != "robustness" or headline(result)):
             by_question.setdefault(name, result)
     return by_question

@@ -20,7 +20,7 @@ from interpret_robust.models.variants import is_brought, meaning_of
 from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, order
+from interpret_robust.results.names import job, order, tell_apart, variant
 from interpret_robust.results.tables import Table, fold, without_prefix
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
@@ -51,6 +51,7 @@ def render(results: Sequence[Result], pictures: Mapping[str, Sequence[Path]], ex
     `explorer` is the page of `irt explore` beside it, where there is one.
     Models stand in the order of `results`.
     """
+    results = tell_apart(results)
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -127,13 +128,13 @@ def _dates(results: Sequence[Result]) -> list[str]:
 def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
     """Return what was studied: images, models with their seeds, and when."""
     splits = _group([result.data for result in results], lambda data: f"{data['dataset']}, {data['split']} split")
-    training = _group(map(job, results), _kind)
+    models = _group(results, lambda result: _kind(job(result)))
     return {
         "Images": [
             f"{name}: {' or '.join(f'{count:,}' for count in sorted({data['images'] for data in group}))}"
             for name, group in sorted(splits.items())
         ],
-        "Models": [f"{name}: {', '.join(_with_seeds(jobs))}" for name, jobs in training.items()],
+        "Models": [f"{name}: {', '.join(_with_seeds(group))}" for name, group in models.items()],
         "Files": [f"{len(results)}, written {' to '.join(_ends(_dates(results)))}"],
     }
 
@@ -149,13 +150,13 @@ def _kind(model_job: Mapping[str, Any]) -> str:
     return f"{model_job['dataset']}, {'from elsewhere' if is_brought(model_job) else model_job['architecture']}"
 
 
-def _with_seeds(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _with_seeds(results: Sequence[Result]) -> list[str]:
     """Return text such as `at-att (seed 0)` or `at (seeds 0, 1)`."""
     phrases = []
-    for variant, group in _group(jobs, lambda job: job["variant"]).items():
-        seeds = [str(seed) for seed in sorted({job["seed"] for job in group} - {None})]
+    for name, group in _group(results, variant).items():
+        seeds = [str(seed) for seed in sorted({job(result)["seed"] for result in group} - {None})]
         text = f" ({'seeds' if len(seeds) > 1 else 'seed'} {', '.join(seeds)})" if seeds else ""
-        phrases.append(f"{variant}{text}")
+        phrases.append(f"{name}{text}")
     return phrases
 
 
