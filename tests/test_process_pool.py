@@ -225,10 +225,51 @@ def test_signals_that_come_twice_and_to_everybody_end_it_too(tmp_path: Path, num
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
+@dataclass(frozen=True)
+class Load:
+    """Writes its own name into `folder`, loads a model for two seconds, and waits until it is asked to stop."""
+
+    folder: Path
+    name: str
+
+    def __call__(self, position: int | None) -> str:
+        (self.folder / self.name).touch()
+        time.sleep(2)
+        with stop_requests() as stop:
+            stop.wait(60)
+        raise Stopped("asked to")
+
+
+@pytest.mark.parametrize(("number", "is_group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_work_that_was_not_listening_yet_stops_once_it_does(tmp_path: Path, number: int, *, is_group: bool) -> None:
+    script = (
+        f"import signal, sys, {ALONE}\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "list(t.process_pool.run([t.Load(t.Path(sys.argv[1]), str(n)) for n in range(2)], 2))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.02)
+        (os.killpg if is_group else os.kill)(parent.pid, number)
+        assert parent.wait(timeout=PATIENCE)
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
+
+
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are begun one by one")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "is_group"),
+    [
+        (signal.SIGTERM, True),
+        (signal.SIGINT, True),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.skipif("sys.platform != 'linux'", reason="no signal")),
+    ],
+)
 def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceback(
-    tmp_path: Path, number: int
+    tmp_path: Path, number: int, *, is_group: bool
 ) -> None:
     """The end of the last process shows as the end of stderr, which all of them inherit."""
     (tmp_path / "library.py").write_text(
@@ -248,7 +289,7 @@ def test_a_signal_while_the_server_loads_its_libraries_ends_all_without_a_traceb
             while not (tmp_path / "begun").exists():
                 assert parent.poll() is None
                 time.sleep(0.02)
-            os.killpg(parent.pid, number)
+            (os.killpg if is_group else os.kill)(parent.pid, number)
             assert parent.communicate(timeout=PATIENCE)[1] == "interrupted\n"
         finally:
             with suppress(ProcessLookupError):

@@ -2,11 +2,15 @@
 
 While it loads libraries a signal ends it at once, without a traceback. Once it has workers, a signal to the whole group
 must not: workers tell by its pipes that they have ended. Their parent ends them, and the server goes away with the
-parent.
+parent: Linux sends it a signal then.
 """
 
+import ctypes
 import os
 import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
 
 
 def _end_without_workers(*_: object) -> None:
@@ -18,4 +22,6 @@ def _end_without_workers(*_: object) -> None:
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # until libraries are loaded: then `multiprocessing` ignores it
 signal.signal(signal.SIGTERM, _end_without_workers)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))

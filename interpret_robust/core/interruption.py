@@ -15,11 +15,16 @@ class NotBegun(Stopped):
     """Work was not begun, since its time was over or a stop was asked for."""
 
 
+stop_order = threading.Event()
+"""Set in a worker whose parent has told it to stop, which holds for work that begins later too."""
+
+
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets, so that a step is never cut in two.
 
-    A second signal acts at once. Outside the main thread signals are left alone.
+    A second signal acts at once. Outside the main thread signals are left alone. Where `stop_order` was set before, the
+    event is set from the beginning.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -33,6 +38,8 @@ def stop_requests() -> Iterator[threading.Event]:
 
     for number in handlers:
         signal.signal(number, request)
+    if stop_order.is_set():  # now that a signal that follows it would be noticed
+        stop.set()
     try:
         yield stop
     finally:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from interpret_robust.core import openmp
-from interpret_robust.core.interruption import NotBegun, Stopped
+from interpret_robust.core.interruption import NotBegun, Stopped, stop_order
 
 
 class Task(Protocol):
@@ -156,7 +156,6 @@ def _attempt(task: Task, position: int | None) -> str | Exception:
 
 
 _position: int | None = None
-_is_asked_to_stop = threading.Event()
 
 
 def _prepare(positions: "Queue[int]", watch_signals: Connection, lock: Any, environment: Mapping[str, str]) -> None:
@@ -193,7 +192,7 @@ def _stop_with_parent(watch_signals: Connection) -> None:
     try:
         watch_signals.recv()
     except (EOFError, OSError):
-        _is_asked_to_stop.set()
+        stop_order.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -204,10 +203,10 @@ def _work(tasks: Sequence[Task]) -> list[str | Exception]:
 
 def _attempt_unless_stopped(task: Task) -> str | Exception:
     # The pool hands a worker one group more than it works on, and does not take it back.
-    if _is_asked_to_stop.is_set():
+    if stop_order.is_set():
         return NotBegun("not begun: asked to stop")
     outcome = _attempt(task, _position)
     if isinstance(outcome, Stopped):
         # A signal to everybody reaches a worker before its parent can tell it.
-        _is_asked_to_stop.set()
+        stop_order.set()
     return outcome
