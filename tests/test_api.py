@@ -1,6 +1,7 @@
 """What Python gives is what the commands give; networks, tensors and arrays of a program's own; parts used alone."""
 
 import ast
+import copy
 import gc
 import inspect
 import json
@@ -559,10 +560,26 @@ def test_what_there_is_can_be_listed() -> None:
     assert "attention-rank" in ir.questions()
 
 
+def test_a_statistic_says_what_it_is_of_and_stays_an_interval() -> None:
+    answer = ir.open("analyses/attention-rank-cifar10-small-at-att-seed0-test-first1000.h5")
+    statistic = answer["spearman"]
+    assert repr(statistic) == (
+        "<Statistic -0.6221 [-0.6315, -0.6122]: mean of Spearman of attention and robustness (minus distance) over "
+        "positions, bootstrap 95 % interval; 1000 images>"
+    )
+    assert repr(copy.copy(statistic)) == repr(statistic) and statistic == Interval(*statistic)
+    assert repr(statistic._replace(value=-0.5)) == "<Statistic -0.5 [-0.6315, -0.6122]>"
+
+
 def test_short_words_of_a_notebook_are_taken_and_wrong_ones_get_a_sentence(digits_model: ir.Model) -> None:
     answer = ir.analyze("robustness", digits_model, limit=4, pgd=1, cw=None)
     assert answer.result.config["settings"]["pgd"] == "1" and answer.result.config["settings"]["cw"] == "none"
     assert isinstance(answer["natural"], Interval)
+    share, low, high = answer["natural"]
+    assert repr(answer["natural"]) == (
+        f"<Statistic {share:.4g} [{low:.4g}, {high:.4g}]: share of natural images classified rightly, Wilson 95 %; "
+        "4 images>"
+    )
     assert "not saved" in repr(answer) and "accuracy/natural" in repr(answer.statistics)
     for wrong, sentence in (
         ({"restarts": "x"}, "restarts is 'x': robustness takes a whole number there"),

@@ -774,7 +774,9 @@ def test_a_press_enlarges_pictures_and_images_and_escape_goes_back(window: Page,
     assert window.value(is_open) and window.value("location.hash") == ""
     picture = window.value(f"(({content}).querySelector('img').width)")
     assert picture > small and picture >= 890
-    assert window.value(f"{content}.textContent").startswith("cluttered-digits, 40 test images, attacks at eps 2/255.")
+    assert window.value(f"{content}.textContent").startswith(
+        "cluttered-digits, small, 40 test images, attacks at eps 2/255."
+    )
     window.press("Escape", 27)
     assert not window.value(is_open) and window.value(f"{place}.className") == "thumbnail"
     window.press("Enter", 13)
@@ -939,5 +941,5 @@ def test_models_that_were_not_checked_for_hidden_gradients_are_not_counted_as_ch
     checks = {"a": [SimpleNamespace(id="x", is_raised=False)] * 3, "b": []}
     monkeypatch.setattr("interpret_robust.study.flags.all_of", lambda results: checks)
     (remark,) = overview._on_flags([])
-    expected = "No sign of hidden gradients: 3 checks of 1 models; 1 other models were not checked."
+    expected = "No sign of hidden gradients: 3 checks of 1 model; 1 other model was not checked."
     assert (remark.text, remark.is_good) == (expected, False)

@@ -1,6 +1,7 @@
 """Answers of analyses in a program: numbers by name, tables, pictures."""
 
 import difflib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ from interpret_robust.analyses.engine import printing
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
+from interpret_robust.core.parsing import format_count
 from interpret_robust.core.provenance import package_version
 from interpret_robust.core.spelling import american
 from interpret_robust.core.statistics import Interval
@@ -29,12 +31,26 @@ INTERVAL_AXIS = "of"
 """The axis of a statistic whose places are a value and the ends of its 95 % interval."""
 
 
+class Statistic(Interval):
+    """A statistic of an answer: an interval that says what it is, in which unit, and over how many images.
+
+    Example:
+        >>> ir.open("analyses/masking-cifar10-small-at-seed0-test-first1000.h5")["accuracy/natural"]
+        <Statistic 0.622 [0.5915, 0.6515]: share of natural images classified rightly, Wilson 95 %; 1000 images>
+    """
+
+    meaning = ""
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}{self.meaning and ': '}{self.meaning}>"
+
+
 class Answer:
     """What an analysis measured of one model.
 
-    `answer["spearman"]` is the statistic of that name: an `Interval` where it has one, else a number or an array.
-    `arrays` and `statistics` name all that there is. The file of `analyze` lies in a temporary folder that goes when
-    the answer does: `save` keeps it. The file of `open` stays where it is.
+    `answer["spearman"]` is the statistic of that name: an interval (`Statistic`) where it has one, else a number or an
+    array. `arrays` and `statistics` name all that there is. The file of `analyze` lies in a temporary folder that goes
+    when the answer does: `save` keeps it. The file of `open` stays where it is.
 
     Example:
         >>> answer = ir.open("analyses/attention-rank-cifar10-small-at-att-seed0-test-first1000.h5")
@@ -49,6 +65,7 @@ class Answer:
         self.analysis = result.analysis
         schema = analyses.get(self.analysis).schema.restrict(result.version)
         self._axes = {column.path: tuple(axes) for column, axes in schema.columns()}
+        self._docs = {column.path: column.doc for column, _ in schema.columns()}
 
     @property
     def model(self) -> str:
@@ -64,13 +81,20 @@ class Answer:
         path = self._path(name)
         values = self.result[path]
         if self._axes[path][-1:] == (INTERVAL_AXIS,) and values.size == values.shape[-1]:
-            return Interval(*values.ravel().tolist())
+            statistic = Statistic(*values.ravel().tolist())
+            statistic.meaning = f"{self._meaning(path)}; {format_count(self.result.count, 'image')}"
+            return statistic
         if name in self._titles and path != name:
             raise UserError(
                 f"'{name}' is a column of the table and the end of {path}, which is something else: give a whole path, "
                 f"one of {', '.join(self.statistics)}."
             )
         return values
+
+    def _meaning(self, path: str) -> str:
+        """Return what a statistic is, with what it is of: `mean of Spearman of attention and robustness, ...`."""
+        first_part, *_ = self._docs[path].split(";")
+        return re.sub(r"per_image/\w+", lambda column: self._docs.get(column[0], column[0]), first_part)
 
     @cached_property
     def _titles(self) -> frozenset[str]:
@@ -105,8 +129,9 @@ class Answer:
 
     def __repr__(self) -> str:
         place = "not saved (save keeps it)" if self.is_temporary else f"file {self.result.path}"
+        images = format_count(self.result.count, "image")
         return (
-            f"<Answer {self.analysis} of {self.model}: {self.result.count} images, {len(self.arrays)} arrays, "
+            f"<Answer {self.analysis} of {self.model}: {images}, {len(self.arrays)} arrays, "
             f"{len(self.statistics)} statistics, {place}>"
         )
 
@@ -209,7 +234,7 @@ class Answers(Sequence[Answer]):
         return len(self._answers)
 
     def __repr__(self) -> str:
-        models = f"{len(self)} model{'s' if len(self) > 1 else ''}"
+        models = format_count(len(self), "model")
         return "\n  ".join([f"<Answers {self.analysis} of {models}:", *map(repr, self._answers)]) + ">"
 
     def __str__(self) -> str:

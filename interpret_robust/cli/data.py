@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from interpret_robust.cli.options import SPLIT, make_root, root_option, with_examples
+from interpret_robust.core.parsing import format_count
 from interpret_robust.results.tables import render
 
 
@@ -59,12 +60,12 @@ def data_get(name: str) -> None:
             else ""
         )
         count, classes = len(dataset.test), len(dataset.class_names)
-        pictures = f"{count} test picture{'s' if count > 1 else ''}"
+        pictures = format_count(count, "test picture")
         click.echo(f"{name}: {train}{pictures}, {classes} class{'es' if classes > 1 else ''}{rest}")
         return
     channels, height, width = dataset.image_shape
     click.echo(
-        f"{name}: {train}{len(dataset.test)} test images of {height}x{width}x{channels}, "
+        f"{name}: {train}{format_count(len(dataset.test), 'test image')} of {height}x{width}x{channels}, "
         f"{len(dataset.class_names)} classes, "
         f"{'from an installed package' if is_installed(name) else f'in {file_of(name)}'}"
     )

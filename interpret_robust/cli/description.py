@@ -10,6 +10,7 @@ import numpy as np
 
 from interpret_robust.core.configs import lines
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_count
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
 from interpret_robust.results.export import PICTURE_AXES
@@ -51,7 +52,7 @@ def _describe_analysis(path: Path) -> str:
     numbers = [row for name in names if not name.startswith("per_image/") for row in _statistic(result, name)]
     return "\n\n".join(
         [
-            _fit(f"{path}: {result.schema}, {result.count} images, checksum good"),
+            _fit(f"{path}: {result.schema}, {format_count(result.count, 'image')}, checksum good"),
             _fit(lines(hdf5.provenance(path))),
             render(rows),
             render(numbers),

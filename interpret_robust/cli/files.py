@@ -23,6 +23,7 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import EXIT_USER_ERROR, UserError, on_one_line
+from interpret_robust.core.parsing import format_count
 from interpret_robust.results.tables import render
 
 
@@ -56,7 +57,7 @@ def validate(files: tuple[Path, ...]) -> None:
             click.echo(f"irt: {on_one_line(problem)}", err=True)
         if not problems:
             attributes = hdf5.attributes(path)
-            click.echo(f"{path}: {attributes['schema']}, {attributes['n_done']} images, good")
+            click.echo(f"{path}: {attributes['schema']}, {format_count(attributes['n_done'], 'image')}, good")
     if bad:
         sys.exit(EXIT_USER_ERROR)
 

@@ -1,6 +1,7 @@
 """The models of a working directory, and what its answers say of their accuracy, without torch."""
 
 from interpret_robust.core.folders import Folders
+from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import Interval
 from interpret_robust.models import checkpoint_file
 from interpret_robust.results import hdf5
@@ -28,7 +29,7 @@ def rows(folders: Folders) -> list[dict[str, str]]:
             "checkpoint": path.stem,
             "recipe": job["recipe"]["name"],
             "epochs": str(content.about["history"][-1]["epoch"]) if content.about["history"] else "",
-            "trained on": f"{job['images']} images",
+            "trained on": format_count(job["images"], "image"),
             "MB": f"{path.stat().st_size / 1e6:.1f}",
         }
         table.append(row | (_accuracies(by_model[content.sha256]) if content.sha256 in by_model else {}))

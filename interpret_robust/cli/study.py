@@ -23,6 +23,7 @@ from interpret_robust.cli.options import (
     with_examples,
 )
 from interpret_robust.core.errors import UserError
+from interpret_robust.core.parsing import format_count
 from interpret_robust.results.tables import Table, render, with_caption, with_captions
 
 REPRODUCE_EXAMPLES = (
@@ -92,7 +93,7 @@ def plan(name: str, scale: str, seeds: int | None, arch: str | None, form: str, 
 
 def _count(needs: Sequence[Path]) -> str:
     """Return how many models are needed."""
-    return {0: "", 1: "1 model"}.get(len(needs), f"{len(needs)} models")
+    return format_count(len(needs), "model") if needs else ""
 
 
 def _prefix(file: Path, needs: Sequence[Path], dataset: str) -> str:

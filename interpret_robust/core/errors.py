@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from interpret_robust.core.parsing import format_count
+
 EXIT_USER_ERROR, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 130
 """Exit statuses of `irt`: a mistake of the user's, a time limit or a signal, Ctrl-C."""
 
@@ -39,7 +41,7 @@ class NotFiniteError(UserError):
     def __init__(self, quantity: str, places: Sequence[int]) -> None:
         self.quantity, self.places = quantity, places
         listing = ", ".join(map(str, places[:MOST_LISTED])) + (", ..." if len(places) > MOST_LISTED else "")
-        images = "1 image" if len(places) == 1 else f"{len(places)} images"
+        images = format_count(len(places), "image")
         super().__init__(f"{quantity} are not finite numbers on {images} (counted from 0: {listing}).")
 
 

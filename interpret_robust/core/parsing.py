@@ -31,6 +31,16 @@ def format_percent(share: float, decimals: int = 1) -> str:
     return format_number(100 * share, f"z.{decimals}f", " %")
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a number of things as text.
+
+    Example:
+        >>> format_count(1, "model"), format_count(1000, "test image")
+        ('1 model', '1000 test images')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def put_beside(cell: str, reference: str) -> str:
     """Return text such as `84.1 % [83.0, 85.2] (17.3 %)`: a number and what it is compared with, where both are known.
 

@@ -23,7 +23,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, variant
+from interpret_robust.results.names import images_text, label, variant
 
 READS = "alignment/2"
 
@@ -149,7 +149,7 @@ def _caption(results: Sequence[Result]) -> str:
     zero = [title for name, (title, _) in ALIGNMENTS.items() if all(_is_zero(result, name) for result in results)]
     left_out = f" Not drawn, since zero by construction for all models: {', '.join(zero)}." if zero else ""
     return (
-        f"Alignment of images and gradients on {data['images']} {data['split']} images of {data['dataset']}. Top: "
+        f"Alignment of images and gradients on {images_text(data)} of {data['dataset']}. Top: "
         "cosine of the image (its mean removed) and minus the gradient of the true label's cross-entropy; Etmann's "
         "alpha of the winning logit; cosine of the image's Sobel edges and the gradient's magnitude; filled for the "
         "image itself, hollow for another image (a random pairing without fixed points, seed "

@@ -27,7 +27,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, by_weights, job, label, weights_of
+from interpret_robust.results.names import ball, by_weights, images_text, job, label, weights_of
 
 READS = "attention-maps/2"
 
@@ -180,7 +180,7 @@ def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
     settings, data = config["settings"], config["data"]
     return (
-        f"Attention on clean and adversarial images of {data['dataset']} ({data['images']} {data['split']} images, "
+        f"Attention on clean and adversarial images of {data['dataset']} ({images_text(data)}, "
         f"PGD-{settings['steps']} at {ball(settings)}, seed {settings['seed']}), and the difference, "
         f"adversarial minus clean. Images are chosen by the rule {settings['select']}; for extremes the steadiest "
         "attention comes first. Above the images stands the true class; above the maps the class predicted of the "

@@ -35,7 +35,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, by_weights, label, variant, weights_of
+from interpret_robust.results.names import ball, by_weights, images_text, label, variant, weights_of
 
 READS = "attention-rank/3"
 
@@ -248,7 +248,7 @@ def _subject(results: Sequence[Result]) -> str:
     config = results[0].config
     settings, data = config["settings"], config["data"]
     return (
-        f"Attention against robustness rank on {data['images']} {data['split']} images of {data['dataset']}; rank 0 "
+        f"Attention against robustness rank on {images_text(data)} of {data['dataset']}; rank 0 "
         f"is the position whose local feature moves least (L2) under PGD-{settings['steps']} at "
         f"{ball(settings)}, seed {settings['seed']}. Models without attention show Grad-CAM's weights for the "
         "predicted class in its place."

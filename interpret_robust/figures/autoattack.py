@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, break_label, dot, name_rows, new_figure, set_title
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, label, places
+from interpret_robust.results.names import ball, images_text, label, places, subject_text
 
 READS = "autoattack/1"
 
@@ -33,6 +33,5 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _title(results: Sequence[Result]) -> str:
-    first = results[0].config
-    data = first["data"]
-    return f"{data['dataset']}, {data['images']} {data['split']} images, AutoAttack at {ball(first['settings'])}"
+    first = results[0]
+    return f"{subject_text(first)}, {images_text(first.data)}, AutoAttack at {ball(first.config['settings'])}"

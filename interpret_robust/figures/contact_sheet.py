@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 
+from interpret_robust.core.parsing import format_count
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.figures.style import RC, Drawing, bare, new_figure
 
@@ -29,7 +30,7 @@ def draw(dataset: Dataset, split: str) -> Drawing:
     masks = "" if images.masks is None else " Beside each image: the same with everything off the object dimmed."
     rest = len(all_classes) - len(classes)
     remainder = f" {rest} classes more are not drawn." if rest else ""
-    count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+    count = format_count(len(images), "image")
     caption = (
         f"The first {split} images of each class of {dataset.name} ({count}); in brackets how many images "
         f"a class has.{remainder}{masks}"

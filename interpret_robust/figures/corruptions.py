@@ -11,7 +11,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.datasets.cifar_c import GROUPS
 from interpret_robust.figures.style import RC, Drawing, bare, legend_columns, marker, new_figure, stroke, width
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, places
+from interpret_robust.results.names import images_text, label, places
 
 READS = "corruptions/1"
 
@@ -106,7 +106,7 @@ def _title(corruption: str) -> str:
 def _subject(result: Result) -> str:
     data, settings = result.config["data"], result.config["settings"]
     return (
-        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} under corruptions of irt's own "
+        f"Accuracy on {images_text(data)} of {data['dataset']} under corruptions of irt's own "
         f"making (seed {settings['seed']}), not those of CIFAR-10-C"
     )
 

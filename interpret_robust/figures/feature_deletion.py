@@ -21,7 +21,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, label, places
+from interpret_robust.results.names import ball, images_text, label, places
 
 READS = "feature-deletion/1"
 
@@ -119,7 +119,7 @@ def _caption(results: Sequence[Result]) -> str:
     data, settings = config["data"], config["settings"]
     fill = "the mean local feature of training images" if settings["fill"] == "mean" else "zero"
     return (
-        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} when so many of the "
+        f"Accuracy on {images_text(data)} of {data['dataset']} when so many of the "
         f"{int(results[0]['removed'][-1])} local features become {fill}, of clean and of adversarial images "
         f"(PGD-{settings['steps']}, {ball(settings)}, seed {settings['seed']}). Attended: by attention on "
         "the clean image, largest first (Grad-CAM where the model's name says so); robust: smallest L2 distance of "

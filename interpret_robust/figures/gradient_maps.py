@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.figures.style import RC, Drawing, bare, new_figure, width
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import VIEWS, job, label
+from interpret_robust.results.names import VIEWS, images_text, job, label
 
 READS = "gradient-maps/2"
 
@@ -130,6 +130,6 @@ def _caption(results: Sequence[Result]) -> str:
         f"{sentence.format(TARGET[settings['target']])} Zero is mid-gray. Each map has a scale of its "
         "own: clip ends at 3 standard deviations of the map's entries on both sides of zero, raw at their largest "
         f"magnitude, which the number in its corner gives in standard deviations (sd). Images by the rule {rule} "
-        f"among {data['images']} {data['split']} images of {data['dataset']}, seed {settings['seed']}; a class in "
+        f"among {images_text(data)} of {data['dataset']}, seed {settings['seed']}; a class in "
         f"a map's corner is the prediction where it is wrong. {zero} maps of all models are zero everywhere."
     )

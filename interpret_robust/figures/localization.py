@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from interpret_robust.figures.style import NARROW, RC, Drawing, abreast, dot, name_rows, new_figure, width
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label
+from interpret_robust.results.names import images_text, label
 
 READS = "localization/2"
 
@@ -94,7 +94,7 @@ def _draw_patterns(figure: SubFigure, results: Sequence[Result]) -> None:
 def _caption(results: Sequence[Result], *, patterns: bool) -> str:
     data = results[0].config["data"]
     caption = (
-        f"How maps lie on the object on {data['images']} {data['split']} images of {data['dataset']}: the share of "
+        f"How maps lie on the object on {images_text(data)} of {data['dataset']}: the share of "
         "the weights of positions (attention, or Grad-CAM of the predicted class) and of the energy of the gradient of "
         "the true label's cross-entropy, and the share of images whose map is largest on the object. Lines: the "
         "share of positions or pixels on the object, and what a map that falls off from the center has. Bars are "

@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, abreast, break_label, dot, name_rows, new_figure
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, radius
+from interpret_robust.results.names import images_text, label, radius
 
 READS = ("map-quality/2", "map-quality/1")
 
@@ -37,7 +37,7 @@ def _caption(results: Sequence[Result]) -> str:
     config = results[0].config
     settings, data = config["settings"], config["data"]
     return (
-        f"Quality of maps ({settings['source']}) on {data['images']} {data['split']} images of {data['dataset']}, by "
+        f"Quality of maps ({settings['source']}) on {images_text(data)} of {data['dataset']}, by "
         f"captum. Left: the largest of {settings['samples']} changes of a map as the image moves within "
         f"{radius(settings['radius'])}, over the map's norm: a lower bound. Right: normalized infidelity as squares of "
         "a quarter of the image's side get its mean color, over the mean square of the loss's change. Bars are "

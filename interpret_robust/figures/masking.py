@@ -23,7 +23,16 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import NORMS, ball, growing_radii, label, norm, variant
+from interpret_robust.results.names import (
+    NORMS,
+    ball,
+    growing_radii,
+    images_text,
+    label,
+    norm,
+    subject_text,
+    variant,
+)
 
 READS = "masking/1"
 
@@ -97,14 +106,13 @@ def _accuracies(result: Result) -> dict[str, Any]:
 
 
 def _title(results: Sequence[Result]) -> str:
-    data = results[0].config["data"]
-    return f"{data['dataset']}, {data['images']} {data['split']} images"
+    return f"{subject_text(results[0])}, {images_text(results[0].data)}"
 
 
 def _caption(results: Sequence[Result]) -> str:
     settings = results[0].config["settings"]
     return (
-        f"Accuracy on {_title(results)}. Left: under PGD-20 on the "
+        f"Accuracy on {images_text(results[0].data)} of {results[0].data['dataset']}. Left: under PGD-20 on the "
         "cross-entropy, against its radius; an image that is broken in one ball counts as broken in every larger one. "
         f"Right, at {ball(settings)}: natural images, the worst of several draws of uniform noise, random "
         f"search of {settings['queries']} queries, one step of length eps, and PGD-20. Where gradients show the way, "

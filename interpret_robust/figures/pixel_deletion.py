@@ -19,7 +19,7 @@ from interpret_robust.figures.style import (
     width,
 )
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import label, places
+from interpret_robust.results.names import images_text, label, places
 
 READS = "pixel-deletion/1"
 
@@ -99,7 +99,7 @@ def _caption(results: Sequence[Result]) -> str:
     data, settings = config["data"], config["settings"]
     fill = "the mean color of training images" if settings["fill"] == "mean" else "the blurred image"
     return (
-        f"Accuracy on {data['images']} {data['split']} images of {data['dataset']} as pixels are replaced in the order "
+        f"Accuracy on {images_text(data)} of {data['dataset']} as pixels are replaced in the order "
         f"of the magnitude of maps ({settings['source']}), of edges (Sobel), and at random (seed {settings['seed']}). "
         f"Deletion: the largest magnitude first becomes {fill}. Insertion: it is the first to come back. ROAD: pixels "
         "are imputed from their neighbors, the largest or the smallest magnitude first. Bands are Wilson 95 % "

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from interpret_robust.figures.style import RC, Drawing, color, marker, new_figure, stroke, width
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, label, places, variant
+from interpret_robust.results.names import images_text, job, label, places, variant
 
 READS = "randomization/2"
 
@@ -98,7 +98,7 @@ def _caption(results: Sequence[Result]) -> str:
     data, seed = config["data"], config["settings"]["seed"]
     readers = sorted({result.config["evaluators"]["names"][0] for result in results})
     return (
-        f"Scores of maps on {data['images']} {data['split']} images of {data['dataset']}, as weights are drawn again "
+        f"Scores of maps on {images_text(data)} of {data['dataset']}, as weights are drawn again "
         f"from the classifier down (seed {seed}); a stage is named by the part that went last. g is the gradient of "
         "the cross-entropy with respect to pixels, |g| its L2 norm over colors; weights are attention (Grad-CAM where "
         "the model's name says so). Likeness to the trained network's map is 1 at first by construction. Gradient-map "

@@ -23,7 +23,7 @@ from interpret_robust.figures.style import (
 from interpret_robust.results.attack_outcomes import headline, readings
 from interpret_robust.results.attack_tables import AttackTable, attack_tables
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import ball, label, variant
+from interpret_robust.results.names import ball, images_text, label, subject_text, variant
 
 READS = "robustness/2"
 
@@ -113,6 +113,5 @@ def _caption(results: Sequence[Result], marks: Sequence[str]) -> str:
 
 
 def _title(results: Sequence[Result]) -> str:
-    first = results[0].config
-    data = first["data"]
-    return f"{data['dataset']}, {data['images']} {data['split']} images, attacks at {ball(first['settings'])}"
+    first = results[0]
+    return f"{subject_text(first)}, {images_text(first.data)}, attacks at {ball(first.config['settings'])}"

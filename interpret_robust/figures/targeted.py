@@ -6,7 +6,7 @@ import matplotlib as mpl
 
 from interpret_robust.figures.style import RC, Drawing, break_label, dot, name_rows, new_figure, set_title
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import attack, label
+from interpret_robust.results.names import attack, images_text, label, subject_text
 
 READS = "targeted/1"
 
@@ -34,6 +34,6 @@ def draw(results: Sequence[Result]) -> Drawing:
 
 
 def _title(result: Result) -> str:
-    data, targets = result.config["data"], result.config["settings"]["targets"]
+    targets = result.config["settings"]["targets"]
     aim = f"class {targets}" if targets.isdecimal() else targets
-    return f"{data['dataset']}, {data['images']} {data['split']} images, target: {aim}"
+    return f"{subject_text(result)}, {images_text(result.data)}, target: {aim}"

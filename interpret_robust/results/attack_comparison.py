@@ -78,12 +78,12 @@ def _note(table: AttackTable) -> str:
     first = table.files[0]
     settings, data = first.config["settings"], first.config["data"]
     if not table.readings:
-        return "; ".join([_spread(table), f"{data['images']} {data['split']} images"])
+        return "; ".join([_spread(table), labels.images_text(data)])
     mean_gradients = np.mean([result["per_image/gradients"].mean() for result in table.files])
     starts = "" if settings["restarts"] == 1 else f", {settings['restarts']} restarts"
     parts = [
         _spread(table),
-        f"{data['images']} {data['split']} images, {labels.ball(settings)}, "
+        f"{labels.images_text(data)}, {labels.ball(settings)}, "
         f"step {labels.length(settings['step_size'], labels.norm(settings))}{starts}",
         _effort(table, float(mean_gradients)),
     ]

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from interpret_robust.core.parsing import format_count
 from interpret_robust.models.traits import traits
-from interpret_robust.models.variants import is_adversarial, paper_order
+from interpret_robust.models.variants import is_adversarial, is_brought, paper_order
 from interpret_robust.results.hdf5 import ModelEntry, Result
 
 GRADIENT = "gradient"
@@ -97,6 +98,17 @@ def recalibration(result: Result) -> str:
     """
     images: str = result.config.get("recalibration", {"images": "none"})["images"]
     return images
+
+
+def images_text(data: Mapping[str, Any]) -> str:
+    """Return how many images a file is of, such as `1000 test images`."""
+    return format_count(data["images"], f"{data['split']} image")
+
+
+def subject_text(result: Result) -> str:
+    """Return text such as `cifar10, small`: whose images, and which network; of one from elsewhere not its name."""
+    network = [] if is_brought(job(result)) else [job(result)["architecture"]]
+    return ", ".join([result.data["dataset"], *network])
 
 
 def label(result: Result) -> str:

@@ -203,7 +203,7 @@ def _estimate(measure: Measure, usual: str) -> str:
 def _condition(measure: Measure) -> str:
     """Return text such as `seeds 0, 1; 1000 test images`."""
     seeds = f"seed{'s' * (len(measure.seeds) > 1)} {', '.join(map(str, measure.seeds))}"
-    return f"{seeds}; {measure.count} {measure.split} images"
+    return f"{seeds}; {measure.images_text}"
 
 
 def verdicts(audit: Audit) -> Table:

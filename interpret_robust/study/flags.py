@@ -23,6 +23,7 @@ from interpret_robust.results.names import (
     ball,
     distinctions,
     growing_radii,
+    images_text,
     name_of,
     norm,
     order,
@@ -353,7 +354,7 @@ def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
 def _subjects(result: Result, texts: Mapping[str, str]) -> list[_Subject]:
     """Return the models that a file says something of, its own first; `texts` tell those of one name apart."""
     data, settings = result.config["data"], result.config["settings"]
-    place = f"{data['images']} {data['split']} images of {data['dataset']} at {ball(settings)}"
+    place = f"{images_text(data)} of {data['dataset']} at {ball(settings)}"
     return [
         _Subject(name_of(model, texts), model.id, data["sha256"], norm(settings), settings["eps"], place)
         for model in (result.model, *result.evaluators)

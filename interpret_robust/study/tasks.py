@@ -18,6 +18,7 @@ from interpret_robust.core.device import exact, resolve
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.folders import Folders
 from interpret_robust.core.interruption import NotBegun, Stopped, stop_requests
+from interpret_robust.core.parsing import format_count
 from interpret_robust.core.unchanged import MOST_NAMED, say_unchanged
 from interpret_robust.datasets import load
 from interpret_robust.datasets.catalogue import must_be_fetched
@@ -94,9 +95,8 @@ class TrainTask:
         if not is_new:
             return f"{path.name} is there already"
         last = checkpoint.read(path).about["history"][-1]
-        epochs = "1 epoch" if last["epoch"] == 1 else f"{last['epoch']} epochs"
         return (
-            f"trained {path.name}: {epochs} in {last['seconds']:.0f} s, "
+            f"trained {path.name}: {format_count(last['epoch'], 'epoch')} in {last['seconds']:.0f} s, "
             f"training accuracy {last['accuracy']:.1%} on {self._images_of_accuracy()} images"
         )
 

@@ -14,7 +14,7 @@ from interpret_robust.core.device import exact
 from interpret_robust.core.errors import Say, UserError
 from interpret_robust.core.files import remove_leftovers, replacing
 from interpret_robust.core.locks import Lock
-from interpret_robust.core.parsing import number
+from interpret_robust.core.parsing import format_count, number
 from interpret_robust.study.explorer import assets, measure
 from interpret_robust.study.explorer.explorer import Explorer
 from interpret_robust.study.explorer.view import View
@@ -60,8 +60,9 @@ def write(explorer: Explorer, path: Path, images: int, say: Say) -> None:
         remove_leftovers(path)
         with replacing(path) as partial_path:
             partial_path.write_text(text, encoding="utf-8")
-    models, norm, size = len(explorer.exhibits), NORM_TEXTS[explorer.norm], len(text.encode()) / 1e6
-    say(f"{path}: {models} models, {len(PLACES)} radii in {norm}, {images} images, {size:.1f} MB")
+    models, size = format_count(len(explorer.exhibits), "model"), len(text.encode()) / 1e6
+    pictures = format_count(images, "image")
+    say(f"{path}: {models}, {len(PLACES)} radii in {NORM_TEXTS[explorer.norm]}, {pictures}, {size:.1f} MB")
 
 
 def _check_own(path: Path) -> None:

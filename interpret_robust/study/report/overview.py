@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from interpret_robust.core.parsing import format_count
 from interpret_robust.models.variants import is_brought
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.names import job, label
@@ -111,13 +112,17 @@ def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     elif looked_at:
         checked_models = sum(map(bool, model_flags.values()))
         others = len(model_flags) - checked_models
-        rest = f"; {others} other models were not checked" if others else ""
-        text = f"No sign of hidden gradients: {looked_at} checks of {checked_models} models{rest}."
+        verb = "was" if others == 1 else "were"
+        rest = f"; {format_count(others, 'other model')} {verb} not checked" if others else ""
+        text = (
+            f"No sign of hidden gradients: {format_count(looked_at, 'check')} of "
+            f"{format_count(checked_models, 'model')}{rest}."
+        )
         yield Remark(text, is_good=not others)
     else:
         yield Remark(
-            "These files do not show whether models hide their gradients: run irt evaluate with all its attacks, and "
-            "irt analyze masking.",
+            "These files do not show whether models hide their gradients: run `irt evaluate` with all its attacks, and "
+            "`irt analyze masking`.",
             is_good=False,
         )
 

@@ -15,12 +15,13 @@ from PIL import Image
 from interpret_robust import analyses
 from interpret_robust.analyses.engine import printing
 from interpret_robust.core import configs
+from interpret_robust.core.parsing import format_count
 from interpret_robust.figures import drawing
 from interpret_robust.models.variants import is_brought, meaning_of
 from interpret_robust.results import hdf5
 from interpret_robust.results.conditions import FREE, conditions
 from interpret_robust.results.hdf5 import Result
-from interpret_robust.results.names import job, order, tell_apart, variant
+from interpret_robust.results.names import images_text, job, order, tell_apart, variant
 from interpret_robust.results.tables import Table, fold, without_prefix
 from interpret_robust.study import paper
 from interpret_robust.study.audit import audits
@@ -108,12 +109,10 @@ def _read_asset(name: str) -> Markup:
 
 def _extent(results: Sequence[Result]) -> str:
     """Return how much was studied, such as `2 models, 100 to 1,000 images, 6 files of 2026-11-28`."""
-    models = len({result.model_name for result in results})
-    images = " to ".join(_ends([f"{count:,}" for count in sorted(result.data["images"] for result in results)]))
-    files, dates = len(results), " to ".join(_ends(_dates(results)))
-    return (
-        f"{models} model{'s' if models > 1 else ''}, {images} images, {files} file{'s' if files > 1 else ''} of {dates}"
-    )
+    models, files = {result.model_name for result in results}, format_count(len(results), "file")
+    counts = sorted({result.data["images"] for result in results})
+    images = f"{' to '.join(_ends([f'{count:,}' for count in counts]))} image{'s' if counts != [1] else ''}"
+    return f"{format_count(len(models), 'model')}, {images}, {files} of {' to '.join(_ends(_dates(results)))}"
 
 
 def _ends(texts: Sequence[str]) -> list[str]:
@@ -209,7 +208,7 @@ def _conditions(result: Result) -> str:
     """Return text such as `1000 test images of cluttered-digits, steps 100`."""
     data, options = result.config["data"], commands.changed_settings(result)
     settings = [f"{name} {value}" for name, value in options.items() if name not in FREE]
-    return ", ".join([f"{data['images']} {data['split']} images of {data['dataset']}", *settings])
+    return ", ".join([f"{images_text(data)} of {data['dataset']}", *settings])
 
 
 def _picture(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from interpret_robust.core.parsing import format_count
 from interpret_robust.core.statistics import holm
 from interpret_robust.results.attack_outcomes import fullest
 from interpret_robust.results.hdf5 import Result
@@ -108,7 +109,7 @@ class Finding:
             return ""
         if self.claim.superlative and self.verdict == "does not hold":
             return f"rests on 1 of {len(main)} numbers: one is enough against the best"
-        numbers = f"rests on {len(main)} number{'s' if len(main) > 1 else ''}"
+        numbers = f"rests on {format_count(len(main), 'number')}"
         if self.p_value is None:
             return numbers
         largest = "the largest of theirs, " if len(main) > 1 else ""

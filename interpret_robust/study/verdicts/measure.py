@@ -62,11 +62,16 @@ class Measure:
         return " to ".join(map(str, dict.fromkeys((min(self.images), max(self.images)))))
 
     @property
+    def images_text(self) -> str:
+        """Return the same with what they are: as `1000 test images`."""
+        return f"{self.count} {self.split} image{'s' if max(self.images) > 1 else ''}"
+
+    @property
     def condition(self) -> str:
         """Return text such as `seeds 0, 1, 2; 1000 test images each`."""
         if len(self.seeds) == 1:
-            return f"seed {self.seeds[0]}; {self.count} {self.split} images, the interval over these alone"
-        return f"seeds {', '.join(map(str, self.seeds))}; {self.count} {self.split} images each"
+            return f"seed {self.seeds[0]}; {self.images_text}, the interval over these alone"
+        return f"seeds {', '.join(map(str, self.seeds))}; {self.images_text} each"
 
     @property
     def our_figures(self) -> str:
