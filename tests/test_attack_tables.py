@@ -327,6 +327,17 @@ def test_a_matrix_shows_who_reads_whom_where_others_than_copies_do(tmp_path: Pat
     assert matrix.note == f"23 images; Wilson 95 % intervals reach at most {100 * reach:.1f} points to either side"
 
 
+def test_a_matrix_has_only_models_that_others_read_and_who_reads_these(tmp_path: Path, study: list[Result]) -> None:
+    read = random(tmp_path, [("natural", 0), ("natural", 1)], 7)
+    tables = comparison_tables([*study, read])
+    (matrix,) = (table for table in tables if "made on the row's model" in table.title)
+    (row,) = matrix
+    own, other = (f"{100 * value:.1f}" for value in read["accuracy/adversarial"][1, :, 0])
+    assert row == {"PGD-20 of": "small-natural-seed0", "small-natural-seed0": own, "small-natural-seed1": other}
+    reach = max(abs(100 * (end - value)) for value, *ends in read["accuracy/adversarial"][1] for end in ends)
+    assert f"at most {reach:.1f} points" in matrix.note
+
+
 def only(*right: int) -> np.ndarray:
     return np.isin(np.arange(30), right)[:, None]
 

@@ -20,6 +20,19 @@ ROWS = [
 ]
 
 
+def test_a_measured_column_and_the_papers_beside_it_are_not_parted() -> None:
+    lines = [
+        ["accuracy, %", "at", "at, paper", "at-att", "at-att, paper"],
+        ["natural", "61.8", "80.79", "64.2", "82.75"],
+    ]
+    heads = [[part[0] for part in fold(lines, limit)] for limit in (66, 50, 30)]
+    assert heads == [
+        [lines[0]],
+        [["accuracy, %", "at", "at, paper"], ["accuracy, %", "at-att", "at-att, paper"]],
+        [["accuracy, %", "at", "at, paper"], ["accuracy, %", "at-att"], ["accuracy, %", "at-att, paper"]],
+    ]
+
+
 @pytest.mark.parametrize("limit", [18, 27, 40, 60, 120])
 def test_a_folded_table_is_narrow_and_whole(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "terminal_width", lambda: limit)

@@ -29,6 +29,23 @@ def test_what_is_new_is_said_at_once_and_the_rest_at_the_end() -> None:
     assert said == ["drew new.png", "5 of 6 files are there already"]
 
 
+def test_what_was_made_meanwhile_is_not_there_already_and_nothing_counts_twice() -> None:
+    said: list[str] = []
+    with unchanged_together(said.append) as say:
+        for place in range(5):
+            say(f"drew {place}.png")
+        for name in ("a", "b", "c", "d"):
+            say(f"{name}.png is there already")
+        for name in ("0", "1", "2", "3", "4", "a", "b", "c", "d"):
+            say(f"{name}.png is there already")
+        say("wrote report.html")
+    assert said == [
+        *(f"drew {place}.png" for place in range(5)),
+        "wrote report.html",
+        "4 of 10 files are there already",
+    ]
+
+
 def fail_after_one(said: list[str]) -> None:
     with unchanged_together(said.append) as say:
         say("a.png is there already")

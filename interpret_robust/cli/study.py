@@ -162,13 +162,13 @@ def reproduce(
             tell(f"\n{question.analysis}, {question.images}")
             click.echo(printing.text_of(files, form=form))
             drawing.draw_all(question.analysis, files, folders.figures, say_picture, with_pdf=with_pdf)
+        if name in study.WITH_REPORT:
+            tell("\nclaims of the paper")
+            for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
+                click.echo(audit.summary(subject_audit, form))
+            reports.write(folders, folders.report, say_picture)
     if name in study.WITH_REPORT:
-        tell("\nclaims of the paper")
-        for subject_audit in audit.audits([analyses.read(path) for _, files in answers for path in files]):
-            click.echo(audit.summary(subject_audit, form))
-        with unchanged_together(say) as say_picture:
-            page = reports.write(folders, folders.report, say_picture)
-        tell(f"\neverything on one page: {page}")
+        tell(f"\neverything on one page: {folders.report}")
     tell(f"models in {folders.checkpoints}, answers in {folders.analyses}, pictures in {folders.figures}")
 
 

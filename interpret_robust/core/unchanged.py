@@ -29,23 +29,25 @@ def say_unchanged(names: Sequence[str], count: int, say: Say) -> None:
 def unchanged_together(say: Say) -> Iterator[Say]:
     """Yield what says a sentence about a file at once, and at the end which files are there already.
 
+    A file that was made meanwhile, which is the last word of a sentence, is not among them, however often it is asked
+    for.
+
     Example:
         >>> with unchanged_together(print) as say:
         ...     say("a.png is there already")
         ...     say("drew b.png")
+        ...     say("b.png is there already")
         drew b.png
         a.png is there already
     """
-    names: list[str] = []
-    other_count = 0
+    is_new: dict[str, bool] = {}
 
     def sort(sentence: str) -> None:
-        nonlocal other_count
         if sentence.endswith(_UNCHANGED_ENDING):
-            names.append(sentence.removesuffix(_UNCHANGED_ENDING))
+            is_new.setdefault(sentence.removesuffix(_UNCHANGED_ENDING), False)
         else:
-            other_count += 1
+            is_new[sentence.rpartition(" ")[2]] = True
             say(sentence)
 
     yield sort
-    say_unchanged(names, len(names) + other_count, say)
+    say_unchanged([name for name in is_new if not is_new[name]], len(is_new), say)

@@ -136,17 +136,21 @@ def _spread(table: AttackTable) -> str:
 
 
 def _transfer_matrix(table: AttackTable) -> Table:
-    """Return every source's headline reading by every target, where others than the copies in the table read it."""
-    sources = {source: variant for variant, models in table.members.items() for source in models}
-    copies = {(source, target) for source in sources for target in table.members[sources[source]]}
+    """Return the headline reading of sources that others than their copies in the table read, by all who read these."""
+    variants = {source: variant for variant, models in table.members.items() for source in models}
+    copies = {(source, target) for source in variants for target in table.members[variants[source]]}
     reading = table.headline
     names = _short_names(table)
     accuracies = {
         key[:2]: interval for key, interval in table.accuracies.items() if reading and key[2][1:] == attack_of(reading)
     }
-    if accuracies.keys() <= copies:
+    read_by_others = {source for source, _ in accuracies.keys() - copies}
+    if not read_by_others:
         return Table([])
-    targets = dict.fromkeys([*sources, *names])
+    accuracies = {pair: interval for pair, interval in accuracies.items() if pair[0] in read_by_others}
+    sources = [source for source in variants if source in read_by_others]
+    readers = {target for _, target in accuracies}
+    targets = [target for target in dict.fromkeys([*variants, *names]) if target in readers]
     rows = [
         {f"{reading} of": names[source]}
         | {

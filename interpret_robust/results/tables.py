@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from textwrap import fill
 from typing import Any
@@ -170,7 +170,8 @@ def _block(lines: Lines) -> str:
 def fold(lines: Lines, limit: int) -> list[Lines]:
     """Return a table as tables that can be at most `limit` characters wide, each with the first column, see `wrap`.
 
-    Nothing is left out: a cell that cannot be broken stays whole, in a table of its own.
+    Nothing is left out: a cell that cannot be broken stays whole, in a table of its own. A column such as `at, paper`
+    stays beside the column `at` before it, if the two fit.
 
     Example:
         >>> fold([["model", "a", "b"], ["x", "1.25", "2.5"]], 12)
@@ -179,12 +180,29 @@ def fold(lines: Lines, limit: int) -> list[Lines]:
     if not lines[0]:
         return [lines]
     floors = _floors(lines)
+
+    def fits(columns: Sequence[int]) -> bool:
+        return _total([floors[place] for place in (0, *columns)]) <= limit
+
     groups: list[list[int]] = [[]]
-    for column in range(1, len(floors)):
-        if groups[-1] and _total([floors[place] for place in (0, *groups[-1], column)]) > limit:
-            groups.append([])
-        groups[-1].append(column)
+    for block in _inseparable(lines[0]):
+        for columns in [block] if fits(block) else [[column] for column in block]:
+            if groups[-1] and not fits([*groups[-1], *columns]):
+                groups.append([])
+            groups[-1] += columns
     return [[[line[column] for column in (0, *group)] for line in lines] for group in groups]
+
+
+def _inseparable(head: Sequence[str]) -> Iterator[list[int]]:
+    """Yield the columns after the first, those together that stay side by side: `at` and `at, paper`."""
+    columns: list[int] = []
+    for column in range(1, len(head)):
+        if columns and not head[column].startswith(f"{head[columns[0]]}, "):
+            yield columns
+            columns = []
+        columns.append(column)
+    if columns:
+        yield columns
 
 
 _NUMERIC = re.compile(rf"[-+]?\d+(\.\d+)?( %)?|{NO_NUMBER}")
