@@ -476,6 +476,46 @@ def test_a_near_tie_is_no_verdict(window: Page, page: Path, shares: list[list[fl
     begin(window, page.as_uri())
     headline, count = window.value(VERDICT.format(shares=json.dumps(shares)))
     assert headline.startswith(words) and count == stars
+    is_close = words.startswith("Too close")
+    assert window.value("!byId('close').hidden") == is_close
+    assert window.value("byId('headline').title") == (window.value("byId('close').textContent") if is_close else "")
+    assert window.value("byId('close').textContent").startswith("Too close to call: the model that fails last leads by")
+    whole = window.value("[...document.querySelectorAll('#headline .name')].map((one) => one.textContent)")
+    assert set(whole) == set(re.findall("at-att", headline))
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ([0.2, 0.2, 0.2], "at is wrong without an attack: this nine is seen as something else."),
+        ([0.9, 0.2, 0.2], "at: right without an attack, wrong at eps 8/255."),
+        ([0.9, 0.9, 0.2], "at: right up to eps 8/255."),
+    ],
+)
+def test_the_headline_of_a_single_model_is_of_one(window: Page, page: Path, shares: list[float], words: str) -> None:
+    begin(window, page.as_uri())
+    window.value("setup.models.length = 1")
+    headline, stars = window.value(VERDICT.format(shares=json.dumps([shares])))
+    assert (headline[: len(words)], stars) == (words, 0)
+
+
+def test_doubts_stand_beside_the_model_and_under_its_row_with_commands_as_code(window: Page, page: Path) -> None:
+    begin(window, page.as_uri())
+    window.value("setup.models[0].doubts = ['it is odd: see `irt flags`.']; showVerdict()")
+    first, second = window.value("[...document.querySelectorAll('#summary tbody th')].map((one) => one.innerHTML)")
+    assert '<small title="it is odd: see `irt flags`."> in doubt</small>' in first and "doubt" not in second
+    window.value("write(byId('doubts'), `In doubt, ${setup.models[0].name}: ${setup.models[0].doubts[0]}`)")
+    assert window.value("byId('doubts').innerHTML") == "In doubt, at: it is odd: see <code>irt flags</code>."
+    assert window.value("byId('summary').nextElementSibling.id") == "doubts"
+
+
+def test_a_correlation_of_few_positions_says_so(window: Page, page: Path) -> None:
+    begin(window, page.as_uri())
+    few = "cellOf(1, view.eps).ranks.slice(0, 4)"
+    tiles = "tiles({...setup.models[1], grid: [2, 2]}, {attention: [1, 0, 0, 0]}, {...cellOf(1, view.eps), ranks: %s})"
+    captions = f"[...{tiles}.querySelectorAll('figcaption')].at(-1).textContent"
+    assert window.value(captions % few).endswith(" of only 4 positions")
+    assert "of only" not in window.value("document.body.innerText")
 
 
 def test_grad_cam_is_compared_where_the_class_stays_and_attention_alone_is_named(window: Page, page: Path) -> None:

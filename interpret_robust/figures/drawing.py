@@ -203,7 +203,7 @@ def compose(figure: str, results: Sequence[hdf5.Result], panel: str | None = Non
     sentence = "" if source == labels.GRADIENT else f"Maps are {source}, in the place of gradients."
     if any(result.doubts for result in results):
         style.mark_doubtful(drawing.figure)
-    caption = " ".join(filter(None, [drawing.caption, sentence, labels.remarks(results)]))
+    caption = " ".join(filter(None, [drawing.caption, sentence, labels.remarks(results), labels.doubts(results)]))
     if style.width() < style.NARROW:
         caption = re.sub(r"\bRight\b", "Below", re.sub(r"\bLeft\b", "Above", caption))
     return replace(drawing, caption=caption)

@@ -1,6 +1,7 @@
 """What people call the model, the weights and the radius of a file: the same in tables, pictures and reports."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,9 @@ LONG_NAMES = {
     "rollout": "attention rollout",
     "relevance": "transformer relevance of the predicted class",
 }
+
+FEW_POSITIONS = 10
+"""Below this a correlation of ranks of positions says little."""
 
 VIEWS = {"clip": "clip", "raw": "max"}
 """The paper's two ways of showing a map, and the scale rules that they are here."""
@@ -220,7 +224,7 @@ def remarks(results: Sequence[Result]) -> str:
     """Return what has to be said beside all numbers of files, as the end of a note or a caption; often nothing.
 
     That is how images were drawn from a split in the order of its classes, how many damaged pictures were left out, by
-    how much maps miss the sums that they promise, and what makes the numbers doubtful.
+    how much maps miss the sums that they promise, and where ranks are of few positions.
     """
     draws = dict.fromkeys(
         f"The {result.data['images']} images are drawn {result.data['drawn']}: the {result.data['split']} split of "
@@ -240,8 +244,28 @@ def remarks(results: Sequence[Result]) -> str:
         for result in results
         if "completeness_gap" in result.run
     ]
-    doubts = dict.fromkeys(doubt for result in results for doubt in result.doubts)
-    return " ".join([*draws, *left_out, *gaps, *(["In doubt:", *doubts] if doubts else [])])
+    return " ".join([*draws, *left_out, *gaps, *_few_positions(results)])
+
+
+def _few_positions(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a sentence on each number of positions that is small for a correlation of ranks."""
+    models: dict[int, dict[str, None]] = {}
+    for result in results:
+        if result.analysis == "attention-rank":
+            models.setdefault(math.prod(result.config["local_grid"]), {})[label(result)] = None
+    for positions, labels in models.items():
+        if 1 < positions < FEW_POSITIONS:
+            yield (
+                f"Spearman is over only {positions} positions in {', '.join(labels)}: of one image it would scatter by "
+                f"{1 / math.sqrt(positions - 1):.2f} about zero (standard deviation) if attention and robustness had "
+                "nothing to do with each other."
+            )
+
+
+def doubts(results: Sequence[Result]) -> str:
+    """Return what makes the numbers of files doubtful, as the beginning of a note; often nothing."""
+    sentences = dict.fromkeys(doubt for result in results for doubt in result.doubts)
+    return " ".join(["In doubt:", *sentences]) if sentences else ""
 
 
 def name_of(model: ModelEntry, texts: Mapping[str, str]) -> str:

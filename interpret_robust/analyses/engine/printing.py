@@ -52,7 +52,8 @@ def rows_of(results: Sequence[hdf5.Result], views: Sequence[str] = ()) -> list[T
         for result in in_paper_order
     ]
     attack = f"Attack: {attacks[0]}." if len(attacks) == 1 and attacks[0] else ""
-    note = " ".join(filter(None, [attack, names.stand_ins(in_paper_order), names.remarks(in_paper_order)]))
+    sentences = [names.doubts(in_paper_order), attack, names.stand_ins(in_paper_order), names.remarks(in_paper_order)]
+    note = " ".join(filter(None, sentences))
     prefix, tables = _prefix(results), analysis.compare(in_paper_order, *views) if analysis.compare else []
     return [
         Table(rows, note=note, prefix=prefix),

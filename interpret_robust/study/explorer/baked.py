@@ -17,7 +17,7 @@ from interpret_robust.core.locks import Lock
 from interpret_robust.core.parsing import format_count, number
 from interpret_robust.study.explorer import assets, measure
 from interpret_robust.study.explorer.explorer import Explorer
-from interpret_robust.study.explorer.view import View
+from interpret_robust.study.explorer.view import View, losses
 from interpret_robust.study.report.embedding import data_url
 
 PLACES = (0, 1, 2, 4, 8, 12, 16)
@@ -90,13 +90,13 @@ def _content(explorer: Explorer, images: int) -> dict[str, Any]:
 
 def _files(explorer: Explorer, setup: dict[str, Any], eps: str) -> list[dict[str, str]]:
     """Return for each model the files that hold its numbers under a radius, whatever the image."""
-    view = View("0", 0, number(eps), setup["steps"], setup["losses"][0], explorer.norm)
+    view = View("0", 0, number(eps), setup["steps"], next(iter(losses())), explorer.norm)
     return [explorer.files(place, view) for place in range(len(explorer.exhibits))]
 
 
 def _cells(explorer: Explorer, setup: dict[str, Any], key: str, eps: str) -> list[dict[str, Any]]:
     """Return the cells of all models, each with what becomes of its answer when a position is deleted: `without`."""
-    view = View(key, setup["labels"][int(key)], number(eps), setup["steps"], setup["losses"][0], explorer.norm)
+    view = View(key, setup["labels"][int(key)], number(eps), setup["steps"], next(iter(losses())), explorer.norm)
     entry, cells = explorer.album.entry(key), []
     for place, exhibit in enumerate(explorer.exhibits):
         adversarial = explorer.adversarial(place, view)

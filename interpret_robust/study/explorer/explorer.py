@@ -4,22 +4,22 @@ import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from interpret_robust.attacks.ball import EXAMPLE_RADII, NORM_TEXTS, LossName, Norm, resolve_ball
+from interpret_robust.attacks.ball import EXAMPLE_RADII, NORM_TEXTS, Norm, resolve_ball
 from interpret_robust.core.device import exact
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.parsing import number
 from interpret_robust.core.provenance import package_version
-from interpret_robust.results.names import NORMS
+from interpret_robust.results.names import FEW_POSITIONS, NORMS
 from interpret_robust.study.explorer import measure
 from interpret_robust.study.explorer.album import Album
 from interpret_robust.study.explorer.files import file_stems
 from interpret_robust.study.explorer.models import Exhibit, names
-from interpret_robust.study.explorer.view import MOST_STEPS, View, radii
+from interpret_robust.study.explorer.view import MOST_STEPS, View, losses, radii
 from interpret_robust.study.report.embedding import data_url
 
 MOST_KEPT = 64
@@ -73,9 +73,10 @@ class Explorer:
             "norm": self.norm,
             "steps": 20,
             "most_steps": MOST_STEPS,
-            "losses": get_args(LossName),
+            "losses": losses(),
             "rules": measure.RULES,
             "seed": self.seed,
+            "few_positions": FEW_POSITIONS,
             "first": self.first,
             "options": f"--dataset {shlex.quote(self.source)}" if self.source else "",
             "weights": self.weight and shlex.quote(self.weight),

@@ -89,6 +89,7 @@ const signed = (value) => value.toFixed(2).replace("-", "\u2212");
 const className = (place) => setup.classes[place] ?? "no class";
 const radii = () => setup.norms[view.norm].radii;
 const isIn255 = () => radii().slice(1).every((eps) => eps.endsWith("/255"));
+const usualLoss = () => Object.keys(setup.losses)[0];
 const unit = () => (isIn255() ? "/255" : "");
 // The number that stands at a place of the slider, without its unit; none where there is no room for all.
 const numberAt = (place) => (radii().length <= MOST_NUMBERED || place % 4 === 0 ? radii()[place].replace("/255", "") : "");
@@ -97,6 +98,16 @@ const attackWords = () => `${setup.norms[view.norm].text}, PGD-${view.steps}, ${
 const ball = (eps) => `${setup.norms[view.norm].prefix}eps ${eps}`;
 const asked = (eps, { image, label } = view) => ({ image, label, norm: view.norm, eps, steps: view.steps, loss: view.loss });
 const keyOf = (eps, subject) => JSON.stringify(asked(eps, subject));
+// Characters of a name that fits into a line of a phone.
+const LONGEST_NAME = 24;
+
+// Text in which commands stand as code, and names are not broken at their hyphens unless they are long.
+function write(node, text) {
+  const parts = text.split(/(`[^`]*`|\w+(?:-\w+)+)/);
+  const mark = (part) => (part.startsWith("`") ? element("code", part.slice(1, -1)) : element("span", part, part.length > LONGEST_NAME ? "" : "name"));
+  node.replaceChildren(...parts.map((part, place) => (place % 2 ? mark(part) : part)));
+}
+
 const list = (words) => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
 
 function element(tag, text, name) {
@@ -486,7 +497,7 @@ function tiles(model, natural, cell) {
     add("robustness ranks, bright: robust", `${name}: robustness ranks of ${cell.ranks.length} positions`, (canvas) => paint(canvas, rankPixels(cell.ranks, grid)), { grid });
     if (natural.attention) {
       const chosen = view.position === null ? -1 : positionIn(grid);
-      const correlation = cell.spearman === null ? "" : `, Spearman ${signed(cell.spearman)}`;
+      const correlation = cell.spearman === null ? "" : `, Spearman ${signed(cell.spearman)}${cell.ranks.length < setup.few_positions ? ` of only ${cell.ranks.length} positions` : ""}`;
       add(`${weights} by rank${correlation}`, `${name}: ${weights} against robustness rank${correlation}`, (canvas) => plot(canvas, natural.attention, cell.ranks, chosen), { plain: true });
     }
   }
@@ -643,6 +654,11 @@ function showVerdict() {
     const name = element("th");
     name.scope = "row";
     name.append(chip(model), model.name);
+    if (model.doubts.length) {
+      const doubt = element("small", " in doubt");
+      doubt.title = model.doubts.join(" ");
+      name.append(doubt);
+    }
     const sees = [[natural, "natural"], [cell, "attacked"]].map(([answer, kind]) => {
       const [words, outcome] = kind === "attacked" && !isAttacked() ? ["no attack", ""] : answer ? mark(answer) : ["\u2026", ""];
       return element("td", words, `${kind} ${outcome}`);
@@ -654,7 +670,9 @@ function showVerdict() {
   });
   byId("summary").classList.toggle("natural-only", !isAttacked());
   byId("summary").tBodies[0].replaceChildren(...rows);
-  byId("headline").textContent = headline(all, verdict);
+  write(byId("headline"), headline(all, verdict));
+  byId("close").hidden = !verdict.isClose;
+  byId("headline").title = verdict.isClose ? byId("close").textContent : "";
 }
 
 // Models in order of the last radius that they withstand, and whether the first are more robust than all others: not
@@ -667,7 +685,8 @@ function judge(all) {
   const isSure = all.every((limit) => limit.isSure);
   const margin = (place) => marginOf(cellOf(place, radii()[most]));
   const close = isSure && most > 0 ? at(most - 1).filter((place) => Math.min(...best.map(margin)) - margin(place) < CLOSE) : [];
-  return { most, best, close, worst: at(least), isSure, isClaim: isSure && most > 0 && least < most && !close.length };
+  const isLed = isSure && most > 0 && least < most;
+  return { most, best, close, worst: at(least), isSure, isClaim: isLed && !close.length, isClose: isLed && close.length > 0 };
 }
 
 // By how much the true class is likelier than any other, below zero for a wrong answer.
@@ -686,10 +705,12 @@ function movedCell(model, natural, cell) {
 
 function headline(all, { most, best, close, worst, isSure, isClaim }) {
   const names = (places) => list(places.map((place) => setup.models[place].name));
-  if (!isSure) return `PGD-${view.steps} on ${className(view.label)}: looking for the eps at which each model fails \u2026`;
-  if (most < 0) return `Every model is wrong without an attack: this ${className(view.label)} is seen as something else.`;
+  const isAlone = all.length === 1;
+  if (!isSure) return `PGD-${view.steps} on ${className(view.label)}: looking for the eps at which ${isAlone ? "the" : "each"} model fails \u2026`;
+  if (most < 0) return `${isAlone ? names(best) : "Every model"} is wrong without an attack: this ${className(view.label)} is seen as something else.`;
+  if (most === 0 && isAlone) return `${names(best)}: right without an attack, wrong at ${ball(radii()[1])}.`;
   if (most === 0) return `No model withstands ${ball(radii()[1])}. Right without an attack: ${names(best)}.`;
-  if (best.length === all.length) return `${names(best)}: right up to ${ball(radii()[most])}${all.length > 1 ? ", none further than another" : ""}.${motion()}`;
+  if (best.length === all.length) return `${names(best)}: right up to ${ball(radii()[most])}${isAlone ? "" : ", none further than another"}.${motion()}`;
   const winners = `${names(best)}, right up to ${ball(radii()[most])}`;
   if (!isClaim) return `Too close to call: ${winners}, where ${names(close)} failed by less than ${100 * CLOSE} percentage points.${motion()}`;
   return `Most robust here: ${winners}. First to fail: ${names(worst)}, ${failure(all[worst[0]])}.${motion()}`;
@@ -721,18 +742,18 @@ function showCommands() {
   const norm = view.norm === "linf" ? "" : ` --norm ${view.norm}`;
   const weights = setup.weights ? ` --spatial-weight ${setup.weights}` : "";
   const attack = `--eps ${view.eps}${norm} --steps ${view.steps}${weights}`;
-  const isMargin = view.loss === "margin";
-  const readings = isMargin ? `--pgd none --cw ${view.steps}` : `--pgd ${view.steps} --cw none`;
+  const isUsual = view.loss === usualLoss();
+  const readings = Object.entries(setup.losses).map(([loss, { option }]) => `--${option} ${loss === view.loss ? view.steps : "none"}`).join(" ");
   const all = setup.models;
   const withPositions = all.filter(({ weights: kind }) => kind);
   const questions = [["what the models see: prediction_natural and prediction", "robustness", `evaluate SUBJECT --eps ${view.eps}${norm} ${readings}`, all]];
-  if (!isMargin && withPositions.length) {
+  if (isUsual && withPositions.length) {
     questions.push(
       ["attention, attention_adversarial, spearman; the position of the smallest distance has rank 1", "attention-rank", `analyze attention-rank SUBJECT ${attack}`, withPositions],
       ["attention moved: distance", "attention-maps", `analyze attention-maps SUBJECT ${attack}`, withPositions],
     );
   }
-  if (!isMargin) questions.push([`the gradient map at eps 0: row ${row} of per_image/map, a picture`, "", "analyze gradient-maps SUBJECT", all]);
+  if (isUsual) questions.push([`the gradient map at eps 0: row ${row} of per_image/map, a picture`, "", "analyze gradient-maps SUBJECT", all]);
   const fileOf = (model, question) => cellOf(all.indexOf(model), view.eps)?.files?.[question];
   const end = limit && limit < setup.images ? `-first${limit}.h5` : ".h5";
   const lines = questions.flatMap(([what, question, words, models]) => [
@@ -744,7 +765,7 @@ function showCommands() {
   byId("commands").textContent = isOwn() ? `irt explore ${subjectsOf(all).join(" ")} ${setup.options}${weights}${norm} PICTURE` : lines.join("\n");
   byId("how-text").textContent = isOwn()
     ? "An image of your own is in no data set: this opens the page on it."
-    : `The first command of each part writes a file, and irt show prints what that says of this image, its row ${row}; classes are numbers, from 0: ${className(view.label)} is ${view.label}. Probabilities of classes, and what becomes of them when one position is deleted, are in no file; the last lines print the probabilities. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isMargin ? " The other analyses attack the cross-entropy: choose that loss." : ""}`;
+    : `The first command of each part writes a file, and irt show prints what that says of this image, its row ${row}; classes are numbers, from 0: ${className(view.label)} is ${view.label}. Probabilities of classes, and what becomes of them when one position is deleted, are in no file; the last lines print the probabilities. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isUsual ? "" : ` The other analyses attack the ${usualLoss()}: choose that loss.`}`;
 }
 
 // What commands call some models: all checkpoints at once, and each of the others by itself.
@@ -757,8 +778,9 @@ function subjectsOf(models) {
 const IS_PLAIN = /^[\w./][\w./-]*$/; // what needs no quotes inside quotes
 
 function probabilityLine(path, row) {
-  const [norm, loss] = [view.norm === "linf" ? "" : `, norm="${view.norm}"`, view.loss === "margin" ? `, loss="margin"` : ""];
-  const noise = setup.seed || loss ? `, ir.per_image_noise(${setup.seed}, range(${row + 1})${loss ? ", 3" : ""})` : "";
+  const { purpose } = setup.losses[view.loss];
+  const [norm, loss] = [view.norm === "linf" ? "" : `, norm="${view.norm}"`, view.loss === usualLoss() ? "" : `, loss="${view.loss}"`];
+  const noise = setup.seed || purpose ? `, ir.per_image_noise(${setup.seed}, range(${row + 1})${purpose ? `, ${purpose}` : ""})` : "";
   const attacked = isAttacked() ? `; print(model(ir.PGD(eps=${view.eps}, steps=${view.steps}${norm}${loss})(model, images, labels${noise}))[${row}].softmax(0))` : "";
   return `python -c 'import interpret_robust as ir; model = ir.load("${path}"); images, labels = ir.samples("${setup.source}", ${row + 1}, split="${setup.split}"); print(model(images)[${row}].softmax(0))${attacked}'`;
 }
@@ -820,7 +842,7 @@ function readAddress() {
   if (fields.has("label")) changes.label = Number(fields.get("label"));
   if (Number(fields.get("steps")) >= 1 && source === live) changes.steps = Math.min(setup.most_steps, Math.floor(Number(fields.get("steps"))));
   const norm = setup.norms[Object.hasOwn(setup.norms, fields.get("norm")) ? fields.get("norm") : view.norm];
-  const known = { norm: Object.keys(setup.norms), eps: norm.radii, loss: setup.losses, rule: setup.rules, sign: ["plus", "minus"], outcome: Object.keys(OUTCOMES), class: setup.classes.map((_, place) => String(place)) };
+  const known = { norm: Object.keys(setup.norms), eps: norm.radii, loss: Object.keys(setup.losses), rule: setup.rules, sign: ["plus", "minus"], outcome: Object.keys(OUTCOMES), class: setup.classes.map((_, place) => String(place)) };
   for (const [name, choices] of Object.entries(known)) if (!choices.includes(changes[name])) delete changes[name];
   if (changes.norm) changes.eps ??= norm.eps;
   if (source !== live) {
@@ -929,7 +951,7 @@ async function begin() {
   document.title = byId("title").textContent = `Explore ${setup.dataset}, ${setup.split} images`;
   byId("steps").max = setup.most_steps;
   fill("norm", Object.entries(setup.norms).map(([name, { text }]) => [name, text]));
-  fill("loss", setup.losses.map((loss) => [loss, loss]));
+  fill("loss", Object.keys(setup.losses).map((loss) => [loss, loss]));
   fill("rule", setup.rules.map((rule) => [rule, rule]));
   fill("class", setup.classes.map((name, place) => [place, name]), "any");
   fill("label", setup.classes.map((name, place) => [place, name]));
@@ -941,8 +963,9 @@ async function begin() {
   byId("fixed").hidden = !isFixed;
   const stands = OF_PREDICTED_CLASS.filter((kind) => setup.models.some(({ weights }) => weights === kind));
   if (stands.length) byId("class-note").textContent = `In its place stands ${list(stands)} of the predicted class where a model has no attention: no share can be compared once that class changes.`;
-  byId("doubts").textContent = setup.models.flatMap(({ name, doubts }) => doubts.map((doubt) => `In doubt, ${name}: ${doubt}`)).join(" ");
-  Object.assign(view, { image: setup.first, norm: setup.norm, eps: setup.norms[setup.norm].eps, steps: setup.steps, loss: setup.losses[0], rule: setup.rules[0] });
+  write(byId("doubts"), setup.models.flatMap(({ name, doubts }) => doubts.map((doubt) => `In doubt, ${name}: ${doubt}`)).join(" "));
+  write(byId("close"), `Too close to call: the model that fails last leads by one step of eps, and at the eps where the next one fails its lead is below ${100 * CLOSE} percentage points. The lead is the difference of their margins: the probability of the true class less that of the likeliest other.`);
+  Object.assign(view, { image: setup.first, norm: setup.norm, eps: setup.norms[setup.norm].eps, steps: setup.steps, loss: usualLoss(), rule: setup.rules[0] });
   showCounts();
   listen();
   await move({ image: view.image, ...readAddress() });

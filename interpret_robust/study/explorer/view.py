@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import get_args
+from typing import Any
 
 from interpret_robust.analyses.robustness import TRAJECTORIES
 from interpret_robust.attacks.ball import LossName, Norm, check_norm
@@ -36,8 +36,17 @@ class View:
 
     def noise(self, seed: int, index: int) -> Noise:
         """Return the random start of the attack: that of `irt evaluate` for its loss, a seed and an image's index."""
-        purposes = {trajectory.loss: trajectory.purpose for trajectory in TRAJECTORIES.values()}
-        return per_image_noise(seed, [index], purposes[self.loss])
+        return per_image_noise(seed, [index], losses()[self.loss]["purpose"])
+
+
+def losses() -> dict[LossName, Any]:
+    """Return each loss with the option of `irt evaluate` that reads attacks on it, and the purpose of their starts'
+    random numbers; the default comes first.
+    """
+    return {
+        trajectory.loss: {"option": option, "purpose": trajectory.purpose}
+        for option, trajectory in TRAJECTORIES.items()
+    }
 
 
 def parse(query: Mapping[str, str], classes: int) -> View:
@@ -51,13 +60,13 @@ def parse(query: Mapping[str, str], classes: int) -> View:
         raise UserError(f"label is {label}: there are {classes} classes, from 0 to {classes - 1}.")
     if not 1 <= steps <= MOST_STEPS:
         raise UserError(f"steps are {steps}: give 1 to {MOST_STEPS}.")
-    for loss in get_args(LossName):
+    for loss in losses():
         if query["loss"] == loss:
             norm = check_norm(query["norm"][:40])
             view = View(query["image"], label, _radius(query["eps"]), steps, loss, norm)
             view.attack()  # says what is out of range
             return view
-    raise unknown("loss", query["loss"][:40], get_args(LossName))
+    raise unknown("loss", query["loss"][:40], losses())
 
 
 def radii(training_radii: Sequence[float], norm: Norm) -> list[str]:
