@@ -1,4 +1,4 @@
-"""Do other libraries find what we find? PGD, PGD on the margin, and AutoAttack, on the same images.
+"""Do attacks of other libraries break the images that ours break? PGD, PGD on the margin, and AutoAttack.
 
     python benchmarks/agreement.py checkpoints/cluttered-digits-small-at*-seed0.safetensors --json agreement.json
 
@@ -6,7 +6,7 @@ PGD-20 and CW-30 of the attack table against torchattacks.PGD and foolbox's Linf
 steps and random start, each library with its own random numbers. Neither library has the margin as a loss of PGD: for
 CW, foolbox's LinfPGD is given it by overriding its `get_loss_fn`. Pairs are tested by McNemar's exact test, corrected
 by Holm over all of them. Then AutoAttack, by torchattacks, against our worst case over all readings of PGD-200 and
-CW-100. Exit status 1 where two libraries differ, or where AutoAttack is stronger by more than MOST.
+CW-100. Exit status 1 where two libraries differ, or where AutoAttack is stronger by more than TOLERANCE.
 """
 
 import argparse
@@ -42,8 +42,8 @@ from interpret_robust.results.autoattack_tables import weaker_than_ours
 from interpret_robust.results.hdf5 import Result
 from interpret_robust.results.tables import render
 
-MOST = 0.02
-"""By which AutoAttack may be stronger than our worst case."""
+TOLERANCE = 0.02
+"""Accuracy by which AutoAttack may be stronger than our worst case."""
 
 BATCH = 250
 Attack = Callable[[nn.Module, Tensor, Tensor, float, float], Tensor]
@@ -54,87 +54,89 @@ class MarginPGD(foolbox.attacks.LinfPGD):
     """foolbox's PGD on the margin: the best other logit minus the true one."""
 
     def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
-        """The loss of a batch, as foolbox wants it."""
+        """Return the loss of a batch, in the form that foolbox asks for."""
         import eagerpy
 
         return lambda inputs: eagerpy.astensor(margin_loss(model(inputs).raw, labels.raw).sum())
 
 
-def by_torchattacks(steps: int) -> Attack:
-    """PGD on the cross-entropy by torchattacks."""
+def torchattacks_pgd(steps: int) -> Attack:
+    """Return torchattacks' PGD on the cross-entropy."""
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float) -> Tensor:
-        found: Tensor = torchattacks.PGD(model, eps=eps, alpha=step, steps=steps, random_start=True)(images, labels)
-        return found
+        adversarial: Tensor = torchattacks.PGD(model, eps=eps, alpha=step, steps=steps, random_start=True)(
+            images, labels
+        )
+        return adversarial
 
     return attack
 
 
-def by_foolbox(kind: Any, steps: int) -> Attack:
-    """PGD of a kind by foolbox."""
+def foolbox_pgd(attack_class: Any, steps: int) -> Attack:
+    """Return foolbox's PGD; the class decides the loss."""
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float) -> Tensor:
-        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-        pgd = kind(abs_stepsize=step, steps=steps, random_start=True)
-        found: Tensor = pgd.run(wrapped, images, foolbox.criteria.Misclassification(labels), epsilon=eps)
-        return found
+        foolbox_model = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+        pgd = attack_class(abs_stepsize=step, steps=steps, random_start=True)
+        adversarial: Tensor = pgd.run(foolbox_model, images, foolbox.criteria.Misclassification(labels), epsilon=eps)
+        return adversarial
 
     return attack
 
 
-OTHERS: dict[str, dict[str, Attack]] = {
-    "PGD-20": {"torchattacks": by_torchattacks(20), "foolbox": by_foolbox(foolbox.attacks.LinfPGD, 20)},
-    "CW-30": {"foolbox, margin": by_foolbox(MarginPGD, 30)},
+LIBRARIES: dict[str, dict[str, Attack]] = {
+    "PGD-20": {"torchattacks": torchattacks_pgd(20), "foolbox": foolbox_pgd(foolbox.attacks.LinfPGD, 20)},
+    "CW-30": {"foolbox, margin": foolbox_pgd(MarginPGD, 30)},
 }
 
 
-def analyzed(name: str, path: Path, folder: Path, device: torch.device, limit: int) -> tuple[Work, Result]:
-    """One of our analyses of a checkpoint at its default settings, of the first images of its test split."""
-    found = checkpoint.read(path)
-    analysis, dataset = analyses.get(name), load(found.about["source"])
-    given = {"settings": analysis.settings(), "split": "test", "limit": limit, "batch_size": BATCH, "device": device}
-    work = Work(analysis, found, dataset, folder, **given)
+def analyze(name: str, path: Path, folder: Path, device: torch.device, limit: int) -> tuple[Work, Result]:
+    """Run one of our analyses, with its default settings, on a checkpoint and the first images of its test split."""
+    subject = checkpoint.read(path)
+    analysis, dataset = analyses.get(name), load(subject.about["source"])
+    options = {"settings": analysis.settings(), "split": "test", "limit": limit, "batch_size": BATCH, "device": device}
+    work = Work(analysis, subject, dataset, folder, **options)
     if not work.is_done(overwrite=False):
         work.run()
     return work, hdf5.read(work.path)
 
 
-def right_under(attack: Attack, work: Work) -> Outcomes:
-    """Which of the images (N,) are right under another library's attack."""
+def find_right(attack: Attack, work: Work) -> Outcomes:
+    """Return which of the images (N,) are still classified correctly under another library's attack."""
     torch.manual_seed(0)
     eps, step = work.settings.eps, work.settings.step_size
-    found = []
+    outcomes = []
     for batch in work.batches():
         adversarial = attack(work.model, batch.images, batch.labels, eps, step).detach()
         adversarial = check_adversarial(work.model, adversarial, batch.images, eps)
         with torch.no_grad():
-            found.append((predicted_classes(work.model(adversarial)) == batch.labels).cpu().numpy())
-    return np.concatenate(found)
+            outcomes.append((predicted_classes(work.model(adversarial)) == batch.labels).cpu().numpy())
+    return np.concatenate(outcomes)
 
 
-def compared(work: Work, ours: Result) -> Iterator[dict[str, Any]]:
-    """A row for each attack and other library."""
-    for reading, libraries in OTHERS.items():
-        mine = right(ours, reading)
+def compare(work: Work, result: Result) -> Iterator[dict[str, Any]]:
+    """Yield a row of the table for each attack and each other library."""
+    for reading, libraries in LIBRARIES.items():
+        our_outcomes = right(result, reading)
         for library, attack in libraries.items():
-            theirs = right_under(attack, work)
+            their_outcomes = find_right(attack, work)
             yield {
                 "model": work.config["checkpoint"]["name"],
                 "attack": reading,
                 "library": library,
-                "ours": rate(mine),
-                "theirs": rate(theirs),
-                "only we have right": int((mine & ~theirs).sum()),
-                "only they": int((theirs & ~mine).sum()),
-                "McNemar p": mcnemar(mine, theirs).p_value,
+                "ours": rate(our_outcomes),
+                "theirs": rate(their_outcomes),
+                "only we have right": int((our_outcomes & ~their_outcomes).sum()),
+                "only they": int((their_outcomes & ~our_outcomes).sum()),
+                "McNemar p": mcnemar(our_outcomes, their_outcomes).p_value,
             }
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What computed, and with which versions."""
-    others = {"torchattacks": torchattacks.__version__, "foolbox": foolbox.__version__}
+def describe_setup(device: torch.device) -> dict[str, Any]:
+    """Return the processor, the environment and the versions of the libraries."""
+    versions = {"torchattacks": torchattacks.__version__, "foolbox": foolbox.__version__}
     environment = provenance.environment(describe(device), torch.get_num_threads(), 1)
-    return environment | others | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    return environment | versions | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
 
 
 def main() -> None:
@@ -146,35 +148,37 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--keep", type=Path, help="folder for the files of our analyses, to resume; default: none")
     parser.add_argument("--json", type=Path, help="write the figures there too")
-    given = parser.parse_args()
-    paths = given.checkpoints or sorted(Path("checkpoints").glob("*-at*seed0.safetensors"))[:3]
-    device, began = resolve(given.device), time.monotonic()
+    arguments = parser.parse_args()
+    paths = arguments.checkpoints or sorted(Path("checkpoints").glob("*-at*seed0.safetensors"))[:3]
+    device, began = resolve(arguments.device), time.monotonic()
     warnings.simplefilter("ignore")  # foolbox's, on models in training mode and the like
-    pairs, worst = [], []
+    pairs, comparisons = [], []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.keep or Path(temporary)
+        folder = arguments.keep or Path(temporary)
         for path in paths:
-            work, ours = analyzed("robustness", path, folder, device, given.images)
-            pairs += compared(work, ours)
-            if given.autoattack_images:
-                _, autoattack = analyzed("autoattack", path, folder, device, given.autoattack_images)
-                worst.append((path.stem, weaker_than_ours(autoattack, ours)))
+            work, our_result = analyze("robustness", path, folder, device, arguments.images)
+            pairs += compare(work, our_result)
+            if arguments.autoattack_images:
+                _, autoattack = analyze("autoattack", path, folder, device, arguments.autoattack_images)
+                comparisons.append((path.stem, weaker_than_ours(autoattack, our_result)))
             print(f"{path.stem} done after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     for row, p_value in zip(pairs, holm([row["McNemar p"] for row in pairs]), strict=True):
         row["Holm p"] = p_value
-    print(f"{given.images} test images, white-box; accuracies with Wilson 95 % intervals")
-    print(render([{key: _shown(value) for key, value in row.items()} for row in pairs]))
-    if worst:
+    print(f"{arguments.images} test images, white-box; accuracies with Wilson 95 % intervals")
+    print(render([{key: _format_cell(value) for key, value in row.items()} for row in pairs]))
+    if comparisons:
         print("\nAutoAttack (standard, by torchattacks) against our worst case on the same images")
-        print(render([{"model": name, **found.cells()} for name, found in worst]))
-    if given.json:
-        told = {"pairs": pairs, "worst case": {name: found._asdict() for name, found in worst}}
-        given.json.write_text(json.dumps(told | {"machine": machine(device)}, indent=1) + "\n", encoding="utf-8")
-    differing = any(row["Holm p"] < 0.05 for row in pairs)
-    sys.exit(differing or any(found.difference.value > MOST for _, found in worst))
+        print(render([{"model": name, **comparison.cells()} for name, comparison in comparisons]))
+    if arguments.json:
+        report = {"pairs": pairs, "worst case": {name: comparison._asdict() for name, comparison in comparisons}}
+        arguments.json.write_text(
+            json.dumps(report | {"machine": describe_setup(device)}, indent=1) + "\n", encoding="utf-8"
+        )
+    is_different = any(row["Holm p"] < 0.05 for row in pairs)
+    sys.exit(is_different or any(comparison.difference.value > TOLERANCE for _, comparison in comparisons))
 
 
-def _shown(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2g}"
     return value.percent() if isinstance(value, tuple) else str(value)

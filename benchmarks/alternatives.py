@@ -1,7 +1,7 @@
 """What a user would write instead of ours, with other libraries: attacks, a training loop, loops over images.
 
 The networks are ours, as they were trained, with all their layers. In `Layout.PLAIN` their formulas are written as
-anybody would write them. `Layout.TUNED` is what somebody does who knows PyTorch well: our layers, with all that makes
+anybody would write them. `Layout.FAST` is what somebody does who knows PyTorch well: our layers, with all that makes
 them fast, network and images in channels-last memory and, where nothing is trained, weights that ask for no gradients.
 """
 
@@ -33,10 +33,10 @@ class Layout(enum.Enum):
     """How a network is written, and how it and its images lie in memory."""
 
     PLAIN = torch.contiguous_format
-    TUNED = torch.channels_last
+    FAST = torch.channels_last
 
-    def named(self, library: str) -> str:
-        """A contender's name."""
+    def name_contender(self, library: str) -> str:
+        """Return the name of a library's contender in this layout."""
         return library if self is Layout.PLAIN else f"{library}, tuned"
 
 
@@ -51,27 +51,27 @@ class PlainStandardization(resnet.PerImageStandardization):
     """The same, by its definition."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to their standardized form."""
-        centered = images - images.mean((1, 2, 3), keepdim=True)
-        deviation = centered.square().mean((1, 2, 3), keepdim=True).sqrt()
-        return centered / deviation.clamp_min(1 / (255 * images[0].numel() ** 0.5))
+        """Standardize each of the images (N, C, H, W), whose pixels lie in [0, 1]."""
+        difference = images - images.mean((1, 2, 3), keepdim=True)
+        deviation = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return difference / deviation.clamp_min(1 / (255 * images[0].numel() ** 0.5))
 
 
 class PlainUnit(resnet.Unit):
     """The same, with nothing done in place."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (N, C, H, W) to features."""
-        activated = F.leaky_relu(self.norm1(x), resnet.NEGATIVE_SLOPE)
-        hidden = F.leaky_relu(self.norm2(self.conv1(activated)), resnet.NEGATIVE_SLOPE)
-        return self.conv2(hidden) + self.shortcut(activated if self.activate_shortcut else x)
+        """Map features (N, C, H, W) to features."""
+        activation = F.leaky_relu(self.norm1(x), resnet.NEGATIVE_SLOPE)
+        hidden_features = F.leaky_relu(self.norm2(self.conv1(activation)), resnet.NEGATIVE_SLOPE)
+        return self.conv2(hidden_features) + self.shortcut(activation if self.activate_shortcut else x)
 
 
 class PlainResNet(resnet.ResNet):
     """The same, with nothing done in place."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [0, 1] to local features."""
+        """Map images (N, C, H, W) in [0, 1] to local features."""
         return F.leaky_relu(self.norm(self.units(self.stem(self.standardize(images)))), resnet.NEGATIVE_SLOPE)
 
 
@@ -79,7 +79,7 @@ PLAIN = {resnet.PerImageStandardization: PlainStandardization, resnet.Unit: Plai
 
 
 def lay_out(model: Classifier, layout: Layout) -> Classifier:
-    """The model itself, in a layout."""
+    """Put a model in a layout, and return it."""
     if layout is Layout.PLAIN:
         for module in model.modules():
             module.__class__ = PLAIN.get(type(module), type(module))  # the weights keep their names
@@ -90,74 +90,74 @@ Maps = Callable[[nn.Module, Sequence[Batch]], AnyArray]
 """Model and batches give gradients (N, C, H, W) of the cross-entropy with respect to pixels."""
 
 
-def model_of(path: Path, layout: Layout) -> Classifier:
-    """A checkpoint's network in eval mode."""
+def load_model(path: Path, layout: Layout) -> Classifier:
+    """Return a checkpoint's network in eval mode."""
     return lay_out(checkpoint.read(path).model(torch.device("cpu")), layout).requires_grad_(layout is Layout.PLAIN)
 
 
-def batches_of(work: Work, layout: Layout) -> list[Batch]:
-    """The images of an analysis, ready."""
+def load_batches(work: Work, layout: Layout) -> list[Batch]:
+    """Return the images of an analysis, as batches in a layout."""
     return [Batch(batch.images.contiguous(memory_format=layout.value), batch.labels) for batch in work.batches()]
 
 
 def torchattacks_pgd(steps: int) -> Attack:
-    """PGD by torchattacks."""
+    """Return torchattacks' PGD."""
     import torchattacks
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float) -> Tensor:
-        found: Tensor = torchattacks.PGD(model, eps=eps, alpha=step, steps=steps)(images, labels)
-        return found
+        adversarial: Tensor = torchattacks.PGD(model, eps=eps, alpha=step, steps=steps)(images, labels)
+        return adversarial
 
     return attack
 
 
 def foolbox_pgd(steps: int) -> Attack:
-    """PGD by foolbox."""
+    """Return foolbox's PGD."""
     import foolbox
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float) -> Tensor:
-        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+        foolbox_model = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
         pgd = foolbox.attacks.LinfPGD(abs_stepsize=step, steps=steps)
-        found: Tensor = pgd.run(wrapped, images, foolbox.criteria.Misclassification(labels), epsilon=eps)
-        return found
+        adversarial: Tensor = pgd.run(foolbox_model, images, foolbox.criteria.Misclassification(labels), epsilon=eps)
+        return adversarial
 
     return attack
 
 
 def art_pgd(steps: int) -> Attack:
-    """PGD by the Adversarial Robustness Toolbox."""
+    """Return the PGD of the Adversarial Robustness Toolbox."""
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float) -> Tensor:
         classes = model(images[:1]).shape[1]
-        wrapped = PyTorchClassifier(
+        classifier = PyTorchClassifier(
             model, nn.CrossEntropyLoss(), images.shape[1:], classes, clip_values=(0, 1), device_type="cpu"
         )
-        given = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 1, "batch_size": len(images)}
-        pgd = ProjectedGradientDescentPyTorch(wrapped, verbose=False, **given)
+        options = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 1, "batch_size": len(images)}
+        pgd = ProjectedGradientDescentPyTorch(classifier, verbose=False, **options)
         return torch.from_numpy(pgd.generate(images.numpy(), labels.numpy()))
 
     return attack
 
 
 def margin_pgd(steps: int) -> Attack:
-    """PGD on the margin, which no library has: torchattacks' loop with another loss."""
+    """Return PGD on the margin, which no library has: torchattacks' loop with another loss."""
 
     def attack(model: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float) -> Tensor:
         adversarial = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
         for _ in range(steps):
             adversarial.requires_grad_()
             (gradient,) = torch.autograd.grad(margin_loss(model(adversarial), labels).sum(), adversarial)
-            moved = adversarial.detach() + step * gradient.sign()
-            adversarial = (images + (moved - images).clamp(-eps, eps)).clamp(0, 1)
+            candidate = adversarial.detach() + step * gradient.sign()
+            adversarial = (images + (candidate - images).clamp(-eps, eps)).clamp(0, 1)
         return adversarial
 
     return attack
 
 
 def is_right(model: nn.Module, images: Tensor, labels: Tensor) -> AnyArray:
-    """Which images (N,) are classified rightly."""
+    """Return which images (N,) are classified correctly."""
     with torch.no_grad():
         return (model(images).argmax(1) == labels).numpy()
 
@@ -179,21 +179,23 @@ class TrainingLoop:
         model = build(job.architecture, job.variant.head, dataset.image_shape, len(dataset.class_names), seed=job.seed)
         self.model = lay_out(model, layout).train()
         parameters = list(model.parameters())
-        matrices, vectors = ([one for one in parameters if (one.ndim > 1) == decays] for decays in (True, False))
+        matrices, vectors = (
+            [weights for weights in parameters if (weights.ndim > 1) == decays] for decays in (True, False)
+        )
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
 
     def advance(self) -> None:
-        """One training step."""
+        """Take one training step."""
         images, labels = self.batches.batch(self.step)
         images = images.contiguous(memory_format=self.layout.value)
         self.model.eval()
         adversarial = self.attack(self.model, images, labels, self.recipe.eps, self.recipe.attack_step)
         self.model.train()
-        pooled = self.model.features(adversarial).pooled
-        loss = F.cross_entropy(self.model.classifier(pooled), labels)
+        pooled_features = self.model.features(adversarial).pooled
+        loss = F.cross_entropy(self.model.classifier(pooled_features), labels)
         if self.weight:
-            loss = loss + self.weight * (self.model.features(images).pooled - pooled).norm(dim=1).mean()
+            loss = loss + self.weight * (self.model.features(images).pooled - pooled_features).norm(dim=1).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -201,69 +203,76 @@ class TrainingLoop:
 
 
 class Loss(nn.Module):
-    """A network whose answer for a class is the cross-entropy of that class: whose gradient is what ours maps."""
+    """A network that answers with the cross-entropy of each class, whose gradient is what our maps show."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Cross-entropies (N, classes) of images (N, C, H, W)."""
+        """Return the cross-entropies (N, classes) of images (N, C, H, W)."""
         return -F.log_softmax(self.model(images), dim=1)
 
 
-def captum_maps(most: int = 250) -> Maps:
-    """Gradient maps by captum's Saliency, `most` images at a time."""
+def captum_maps(batch_size: int = 250) -> Maps:
+    """Return gradient maps by captum's Saliency, `batch_size` images at a time."""
     from captum.attr import Saliency
 
     def maps(model: nn.Module, batches: Sequence[Batch]) -> AnyArray:
-        saliency, found = Saliency(Loss(model)), []
+        saliency, gradients = Saliency(Loss(model)), []
         for batch in batches:
-            for images, labels in zip(batch.images.split(most), batch.labels.split(most), strict=True):
-                found.append(saliency.attribute(images, target=labels, abs=False).numpy())
-        return np.concatenate(found)
+            for images, labels in zip(batch.images.split(batch_size), batch.labels.split(batch_size), strict=True):
+                gradients.append(saliency.attribute(images, target=labels, abs=False).numpy())
+        return np.concatenate(gradients)
 
     return maps
 
 
 def quantus_maps() -> Maps:
-    """Gradient maps by quantus.explain, a batch at a time."""
+    """Return gradient maps by quantus.explain, a batch at a time."""
     import quantus
 
-    given: dict[str, Any] = {"method": "Gradient", "reduce_axes": (), "device": "cpu"}
+    options: dict[str, Any] = {"method": "Gradient", "reduce_axes": (), "device": "cpu"}
 
     def maps(model: nn.Module, batches: Sequence[Batch]) -> AnyArray:
         loss = Loss(model)
-        found = [quantus.explain(loss, batch.images.numpy(), batch.labels.numpy(), **given) for batch in batches]
-        return np.concatenate(found)
+        gradients = [quantus.explain(loss, batch.images.numpy(), batch.labels.numpy(), **options) for batch in batches]
+        return np.concatenate(gradients)
 
     return maps
 
 
-def ranks(model: Classifier, batches: Sequence[Batch], attack: Attack, eps: float, step: float) -> dict[str, AnyArray]:
-    """Attention against robustness as a researcher writes it: image by image, SciPy's `spearmanr`.
+def rank_attention(
+    model: Classifier, batches: Sequence[Batch], attack: Attack, eps: float, step: float
+) -> dict[str, AnyArray]:
+    """Compare attention with robustness as a researcher writes it: image by image, with SciPy's `spearmanr`.
 
-    Per image what our analysis has, and the paper's curve, the mean correlations and Page's test; none of the other
-    curves that ours has.
+    Return for each image what our analysis has, and over all images the paper's curve, the mean correlations and
+    Page's test; not the other curves that our analysis has.
     """
     random = np.random.default_rng(0)
-    found: dict[str, list[Any]] = {}
+    series: dict[str, list[Any]] = {}
 
     def add(**columns: Any) -> None:
         for name, value in columns.items():
-            found.setdefault(name, []).append(value)
+            series.setdefault(name, []).append(value)
 
     for images, labels in batches:
         adversarial = attack(model, images, labels, eps, step)
         noisy = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
         with torch.no_grad():
-            clean, attacked, disturbed = (model.features(one) for one in (images, adversarial, noisy))
-            answers = model.classifier(clean.pooled).argmax(1), model.classifier(attacked.pooled).argmax(1)
-        distances = (attacked.local - clean.local).norm(dim=1).flatten(1).numpy()
-        noise_distances = (disturbed.local - clean.local).norm(dim=1).flatten(1).numpy()
-        norms = clean.local.norm(dim=1).flatten(1).numpy()
-        assert clean.attention is not None and attacked.attention is not None
-        for image, attention in enumerate(clean.attention.numpy()):
+            clean_features, adversarial_features, noisy_features = (
+                model.features(inputs) for inputs in (images, adversarial, noisy)
+            )
+            answers = (
+                model.classifier(clean_features.pooled).argmax(1),
+                model.classifier(adversarial_features.pooled).argmax(1),
+            )
+        distances = (adversarial_features.local - clean_features.local).norm(dim=1).flatten(1).numpy()
+        noise_distances = (noisy_features.local - clean_features.local).norm(dim=1).flatten(1).numpy()
+        norms = clean_features.local.norm(dim=1).flatten(1).numpy()
+        assert clean_features.attention is not None and adversarial_features.attention is not None
+        for image, attention in enumerate(clean_features.attention.numpy()):
             distance, norm = distances[image], norms[image]
             with_distance = spearmanr(attention, -distance).statistic
             with_norm, of_both = spearmanr(attention, norm).statistic, spearmanr(-distance, norm).statistic
@@ -272,7 +281,7 @@ def ranks(model: Classifier, batches: Sequence[Batch], attack: Attack, eps: floa
                 prediction_clean=int(answers[0][image]),
                 prediction_adversarial=int(answers[1][image]),
                 attention=attention,
-                attention_adversarial=attacked.attention[image].numpy(),
+                attention_adversarial=adversarial_features.attention[image].numpy(),
                 spearman=with_distance,
                 spearman_relative=spearmanr(attention, -distance / norm).statistic,
                 spearman_partial=(with_distance - with_norm * of_both) / np.sqrt((1 - with_norm**2) * (1 - of_both**2)),
@@ -282,11 +291,11 @@ def ranks(model: Classifier, batches: Sequence[Batch], attack: Attack, eps: floa
                 effective_positions=1 / (attention**2).sum(),
                 ranked=attention[np.argsort(distance)],
             )
-    columns = {name: np.array(values) for name, values in found.items()}
-    ranked = columns["ranked"]
-    for name in ("ranked", *(one for one in columns if one.startswith(("spearman", "entropy", "effective")))):
+    columns = {name: np.array(values) for name, values in series.items()}
+    curves = columns["ranked"]
+    for name in ("ranked", *(column for column in columns if column.startswith(("spearman", "entropy", "effective")))):
         columns[f"{name}_interval"] = _bootstrap(columns[name], random)
-    columns["page"] = np.array([page_trend_test(ranked).pvalue, page_trend_test(ranked[:, ::-1]).pvalue])
+    columns["page"] = np.array([page_trend_test(curves).pvalue, page_trend_test(curves[:, ::-1]).pvalue])
     return columns
 
 

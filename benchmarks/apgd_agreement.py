@@ -7,7 +7,7 @@ Each file of `irt evaluate` says which images its model has right on the natural
 alone are attacked, by our APGD-CE and APGD-T and by torchattacks' APGD and APGDT: 100 steps, towards 9 classes, one
 start each, the file's own radius. The outcome of an image depends on the image and its index alone, so that ours is
 what `irt evaluate --apgd 100` would find. The JSON is written after every batch, and a run goes on from it.
-Exit status 1 where the other breaks more than MOST of a model's images beyond ours.
+Exit status 1 where torchattacks breaks more than TOLERANCE of a model's images beyond ours.
 """
 
 import argparse
@@ -38,59 +38,61 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.attack_outcomes import right_in_worst_case
 from interpret_robust.results.hdf5 import Result
 
-MOST = 0.003
+TOLERANCE = 0.003
 """Share of a model's images that the other library may break beyond ours."""
 
 BATCH, STEPS, SEED = 250, 100, 0
 CPU = torch.device("cpu")
 
 
-def broken(model: nn.Module, images: Tensor, labels: Tensor, indices: list[int], eps: float) -> dict[str, list[int]]:
-    """Indices of the images (N, C, H, W) that each attack breaks; all are right before."""
+def break_images(
+    model: nn.Module, images: Tensor, labels: Tensor, indices: list[int], eps: float
+) -> dict[str, list[int]]:
+    """Attack images (N, C, H, W), all of them right before, and return the indices of those that each attack breaks."""
     noises = [per_image_noise(SEED, indices, purpose) for purpose in APGD_PURPOSES]
-    theirs = torchattacks.APGD(model, eps=eps, steps=STEPS, loss="ce", seed=SEED)
-    theirs_t = torchattacks.APGDT(model, eps=eps, steps=STEPS, n_classes=10, seed=SEED)
-    made: dict[str, Tensor] = {
+    their_apgd = torchattacks.APGD(model, eps=eps, steps=STEPS, loss="ce", seed=SEED)
+    their_apgd_t = torchattacks.APGDT(model, eps=eps, steps=STEPS, n_classes=10, seed=SEED)
+    images_by_attack: dict[str, Tensor] = {
         "ours, APGD-CE": APGD(eps, STEPS)(model, images, labels, noises[0]).adversarial,
         "ours, APGD-T": TargetedAPGD(eps, STEPS)(model, images, labels, noises[1]).adversarial,
-        "theirs, APGD-CE": theirs(images, labels).detach(),
-        "theirs, APGD-T": theirs_t(images, labels).detach(),
+        "theirs, APGD-CE": their_apgd(images, labels).detach(),
+        "theirs, APGD-T": their_apgd_t(images, labels).detach(),
     }
-    found = {}
-    for name, images_of_attack in made.items():
+    indices_by_attack = {}
+    for name, images_of_attack in images_by_attack.items():
         adversarial = check_adversarial(model, images_of_attack, images, eps)
         with torch.no_grad():
             wrong = (predicted_classes(model(adversarial)) != labels).tolist()
-        found[name] = [index for index, is_wrong in zip(indices, wrong, strict=True) if is_wrong]
-    return found
+        indices_by_attack[name] = [index for index, is_wrong in zip(indices, wrong, strict=True) if is_wrong]
+    return indices_by_attack
 
 
-def batches_of(result: Result, images: int) -> list[AnyArray]:
-    """Indices of the images that a file leaves right, of each BATCH of its first `images`."""
+def group_right_images(result: Result, images: int) -> list[AnyArray]:
+    """Return the indices of the images that a file leaves right, for each BATCH of its first `images`."""
     right = right_in_worst_case(result)[:images]
     return [first + np.flatnonzero(right[first : first + BATCH]) for first in range(0, images, BATCH)]
 
 
-def attack(result: Result, left: AnyArray) -> dict[str, list[int]]:
-    """See `broken`, of the images with these indices."""
+def attack(result: Result, places: AnyArray) -> dict[str, list[int]]:
+    """Attack the images in these places with the model of a file; see `break_images`."""
     path = Path("checkpoints") / f"{result.config['checkpoint']['name']}.safetensors"
-    found = checkpoint.read(path)
-    if found.sha256 != result.config["checkpoint"]["sha256"]:
+    subject = checkpoint.read(path)
+    if subject.sha256 != result.config["checkpoint"]["sha256"]:
         sys.exit(f"{path} is not the model of {result.path}")
     data = result.config["data"]
-    batch = make_batch(load(data["dataset"]).split(data["split"]), range(int(left.max()) + 1), CPU)
-    model, eps = fold(found.model(CPU)), result.config["settings"]["eps"]
-    return broken(model, batch.images[left], batch.labels[left], left.tolist(), eps)
+    batch = make_batch(load(data["dataset"]).split(data["split"]), range(int(places.max()) + 1), CPU)
+    model, eps = fold(subject.model(CPU)), result.config["settings"]["eps"]
+    return break_images(model, batch.images[places], batch.labels[places], places.tolist(), eps)
 
 
-def row(name: str, of: dict[str, Any]) -> dict[str, Any]:
-    """What the batches that are done say of a model."""
-    done = list(of["batches"].values())
+def summarize(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the table: what the finished batches say of a model."""
+    batches = list(record["batches"].values())
     union = {
-        who: {index for batch in done for attack in ("APGD-CE", "APGD-T") for index in batch[f"{who}, {attack}"]}
-        for who in ("ours", "theirs")
+        side: {index for batch in batches for attack in ("APGD-CE", "APGD-T") for index in batch[f"{side}, {attack}"]}
+        for side in ("ours", "theirs")
     }
-    images, right = sum(batch["images"] for batch in done), sum(batch["right"] for batch in done)
+    images, right = sum(batch["images"] for batch in batches), sum(batch["right"] for batch in batches)
     return {
         "model": name,
         "images": images,
@@ -103,10 +105,10 @@ def row(name: str, of: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
-    shown = [[value.percent() if isinstance(value, tuple) else str(value) for value in one.values()] for one in rows]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *shown]
+def render_table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table in Markdown."""
+    cells = [[value.percent() if isinstance(value, tuple) else str(value) for value in row.values()] for row in rows]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -124,17 +126,21 @@ def main() -> None:
     outcomes["torchattacks"], outcomes["steps"], outcomes["seed"] = torchattacks.__version__, STEPS, SEED
     for place in range(0 if options.table else options.images // BATCH):
         for result in results:
-            of = outcomes["models"].setdefault(result.config["checkpoint"]["name"], {"batches": {}})
-            of |= {"file": result.path.name, "eps": result.config["settings"]["eps"]}
-            if str(place * BATCH) not in of["batches"]:
-                left = batches_of(result, options.images)[place]
-                of["batches"][str(place * BATCH)] = {"images": BATCH, "right": len(left), **attack(result, left)}
+            record = outcomes["models"].setdefault(result.config["checkpoint"]["name"], {"batches": {}})
+            record |= {"file": result.path.name, "eps": result.config["settings"]["eps"]}
+            if str(place * BATCH) not in record["batches"]:
+                indices = group_right_images(result, options.images)[place]
+                record["batches"][str(place * BATCH)] = {
+                    "images": BATCH,
+                    "right": len(indices),
+                    **attack(result, indices),
+                }
                 with replacing(options.json) as partial:
                     partial.write_text(json.dumps(outcomes) + "\n", encoding="utf-8")
-                print(row(result.config["checkpoint"]["name"], of), file=sys.stderr, flush=True)
-    rows = [row(name, of) for name, of in outcomes["models"].items()]
-    print(table(rows))
-    sys.exit(any(one["only by theirs"] > MOST * one["images"] for one in rows))
+                print(summarize(result.config["checkpoint"]["name"], record), file=sys.stderr, flush=True)
+    rows = [summarize(name, record) for name, record in outcomes["models"].items()]
+    print(render_table(rows))
+    sys.exit(any(row["only by theirs"] > TOLERANCE * row["images"] for row in rows))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Three kinds of numbers, kept apart in the file that is written:
 - measured: FLOPs of a gradient, counted on the networks; CPU time of a gradient, from docs/speed/; bytes and seconds an
   image, from the files in analyses/; the time to start a job and to save a batch, measured now unless they are given.
 - assumed: what a GPU does in a second, what it costs, how often machines are pre-empted, how long one takes to come
-  back. None of these has been measured by us; ASSUMED says where each is from.
+  back. None of these has been measured by us; ASSUMPTIONS says where each is from.
 - simulated: machines that take jobs from a queue and are pre-empted by a Poisson process, beside the closed form of the
   time that this takes (Young 1974, Daly 2006). The same --seed gives the same numbers.
 
@@ -58,7 +58,7 @@ HOUR = 3600.0
 ROOT = Path(__file__).parents[1]
 SUBJECT = ROOT / "checkpoints" / "cifar10-small-at-seed0.safetensors"
 
-ASSUMED = {
+ASSUMPTIONS = {
     "tflops": "low: a narrow network in eager float32, from logged epochs of robust_overfitting; high: the lower end "
     "of an effective 50 to 100 TFLOP/s (both estimates). Not measured by us.",
     "price": "dollars a GPU hour: one H100 rented, from an interruptible one to a large provider's on demand, as two "
@@ -73,7 +73,7 @@ ASSUMED = {
     "scheduled job each (github.com/ULHPC/ulhpc-docs, pull 148).",
     "bandwidth": "MB a second, all machines together: a link of 1 Gbit/s.",
 }
-"""By option, what is assumed and where it is from."""
+"""What is assumed by each option, and where the number is from."""
 
 
 # Measured
@@ -88,24 +88,25 @@ class Network(NamedTuple):
     gradient_flops: int
 
 
-def networks() -> dict[str, Network]:
-    """Three of ours on images of 32x32, and a larger one as an example."""
+def count_networks() -> dict[str, Network]:
+    """Count the operations of three networks of ours on images of 32x32, and of a larger one as an example."""
     from torchvision.models import resnet50  # slow to import, and nothing else needs it
 
-    ours, shape = variant("at").head, (3, 32, 32)
-    found = {name: counted(build(name, ours, shape, 10, seed=0), shape) for name in ("small", "narrow", "wide3")}
-    return found | {"resnet50": counted(resnet50(weights=None), (3, 224, 224))}
+    head, shape = variant("at").head, (3, 32, 32)
+    networks = {name: build(name, head, shape, 10, seed=0) for name in ("small", "narrow", "wide3")}
+    counts = {name: count_operations(network, shape) for name, network in networks.items()}
+    return counts | {"resnet50": count_operations(resnet50(weights=None), (3, 224, 224))}
 
 
-def counted(network: nn.Module, shape: tuple[int, int, int]) -> Network:
+def count_operations(network: nn.Module, shape: tuple[int, int, int]) -> Network:
     """Count the convolutions and matrix products of a forward pass, and of a gradient with respect to an image."""
     network.eval().requires_grad_(False)
     images = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         network(images)
-    with Counts() as both:
+    with Counts() as counts:
         torch.autograd.grad(network(images.requires_grad_()).sum(), images)
-    return Network(shape, sum(map(torch.numel, network.parameters())), forward.get_total_flops(), both.flops)
+    return Network(shape, sum(map(torch.numel, network.parameters())), forward.get_total_flops(), counts.flops)
 
 
 class Cpu(NamedTuple):
@@ -115,58 +116,63 @@ class Cpu(NamedTuple):
     flops: float
 
 
-def cpu(path: Path) -> Cpu:
-    """From what `limit.py` wrote: the median time of a batch, times the threads."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    (work,) = (one for one in told["works"] if one["work"].startswith("gradient of PGD"))
-    seconds = float(np.median(work["seconds"])) / work["images"] * int(told["options"]["threads"])
+def read_cpu(path: Path) -> Cpu:
+    """Read the time of a gradient from what `limit.py` wrote: the median time of a batch, times the threads."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    (work,) = (entry for entry in report["works"] if entry["work"].startswith("gradient of PGD"))
+    seconds = float(np.median(work["seconds"])) / work["images"] * int(report["options"]["threads"])
     return Cpu(seconds, work["compute"]["per_image"] / seconds)
 
 
 class Question(NamedTuple):
-    """What files of one analysis hold, medians over them.
+    """What the files of one analysis hold: medians over the files.
 
     Attributes:
-        images: of one file.
-        each: bytes an image.
-        fixed: bytes a file, however many images.
-        unfinished: bytes an image of its `.partial`, which is not compressed.
-        seconds: an image, as the run itself noted them, with one thread.
+        images: images of one file.
+        bytes_per_image: bytes that each image takes.
+        bytes_per_file: bytes that a file takes beside them, however many images it has.
+        partial_bytes_per_image: bytes that each image takes in the unfinished file, which is not compressed.
+        seconds: seconds an image, as the run itself noted them, with one thread.
     """
 
     files: int
     images: int
-    each: float
-    fixed: float
-    unfinished: float
+    bytes_per_image: float
+    bytes_per_file: float
+    partial_bytes_per_image: float
     seconds: float
 
+    def record(self) -> dict[str, float]:
+        """Return the values by the names that they have in the JSON file."""
+        return dict(zip(("files", "images", "each", "fixed", "unfinished", "seconds"), self, strict=True))
 
-def questions(folder: Path) -> dict[str, Question]:
-    """Of each analysis of the reference study; of `robustness` only files that have the whole attack table."""
-    found: dict[str, list[Question]] = defaultdict(list)
+
+def measure_questions(folder: Path) -> dict[str, Question]:
+    """Measure the files of each analysis of the reference study; of `robustness` those with the whole attack table."""
+    questions: dict[str, list[Question]] = defaultdict(list)
     for path in sorted(folder.glob("*-cifar10-small-*.h5")):
-        told = hdf5.provenance(path)
-        if told["config"]["settings"].get("cw") != "none":
-            found[told["config"]["analysis"].partition("/")[0]].append(_question(path, told["run"]["seconds"]))
-    return {name: Question(len(ones), *np.median(ones, axis=0)[1:].tolist()) for name, ones in found.items()}
+        provenance = hdf5.provenance(path)
+        config, run = provenance["config"], provenance["run"]
+        if config["settings"].get("cw") != "none":
+            questions[config["analysis"].partition("/")[0]].append(_measure_file(path, run["seconds"]))
+    return {name: Question(len(files), *np.median(files, axis=0)[1:].tolist()) for name, files in questions.items()}
 
 
-def _question(path: Path, seconds: float) -> Question:
-    stored = unfinished = 0
+def _measure_file(path: Path, seconds: float) -> Question:
+    stored_bytes = partial_bytes = 0
     with h5py.File(path) as file:
         count = int(file.attrs["n_done"])
         for dataset in (file["sample"], *file["per_image"].values()):
             if isinstance(dataset, h5py.Dataset) and len(dataset) == count:
-                stored += dataset.id.get_storage_size()
-                unfinished += dataset.nbytes
-    fixed = path.stat().st_size - stored
-    return Question(1, count, stored / count, fixed, unfinished / count, seconds / count)
+                stored_bytes += dataset.id.get_storage_size()
+                partial_bytes += dataset.nbytes
+    other_bytes = path.stat().st_size - stored_bytes
+    return Question(1, count, stored_bytes / count, other_bytes, partial_bytes / count, seconds / count)
 
 
-def start_up(images: int, repeats: int = 5) -> list[float]:
-    """Seconds of whole processes of `irt analyze` that read so many images and a model, and attack one for one step."""
-    taken = []
+def time_start_up(images: int, repeats: int = 5) -> list[float]:
+    """Time processes of `irt analyze` that read a model and this many images, and attack one image for one step."""
+    seconds = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             write_images(data := Path(folder) / "random.npz", images)
@@ -174,54 +180,60 @@ def start_up(images: int, repeats: int = 5) -> list[float]:
             command += ["--root", folder, "--dataset", str(data), "--limit", "1", "--pgd", "1", "--cw", "none"]
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
-            taken.append(time.perf_counter() - began)
-    return taken
+            seconds.append(time.perf_counter() - began)
+    return seconds
 
 
-def save_cost(path: Path, repeats: int = 20) -> list[float]:
-    """Seconds to write and flush the rows of a batch, from a file of `robustness`, to an unfinished file."""
+def time_saves(path: Path, repeats: int = 20) -> list[float]:
+    """Time writing and flushing the rows of a batch, from a file of `robustness`, to an unfinished file."""
     schema = analyses.get("robustness").schema
     with h5py.File(path) as file:
         rows = {column.path: file[column.path][:BATCH_SIZE] for column in schema.per_image}
     axes = {
-        axis: size for one in schema.per_image for axis, size in zip(one.axes, rows[one.path].shape[1:], strict=True)
+        axis: size
+        for column in schema.per_image
+        for axis, size in zip(column.axes, rows[column.path].shape[1:], strict=True)
     }
-    taken = []
+    seconds = []
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / path.name
-        with writer.open_rows(whole, schema, repeats * BATCH_SIZE, axes, {}, {}) as unfinished:
+        with writer.open_rows(whole, schema, repeats * BATCH_SIZE, axes, {}, {}) as partial_file:
             for _ in range(repeats):
                 began = time.perf_counter()
-                unfinished.append(rows)
-                taken.append(time.perf_counter() - began)
-    return taken
+                partial_file.append(rows)
+                seconds.append(time.perf_counter() - began)
+    return seconds
 
 
-class Noting(io.BytesIO):
+class ReadRecorder(io.BytesIO):
     """A file in memory that notes which of its bytes are read, as an object store would be asked for them."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self.asked: list[range] = []
+        self.ranges: list[range] = []
 
     def readinto(self, buffer: Any) -> int:
-        """As of the file."""
+        """Read as a file does, and note which bytes."""
         start, count = self.tell(), super().readinto(buffer)
-        self.asked.append(range(start, start + count))
+        self.ranges.append(range(start, start + count))
         return count
 
 
 BLOCK = 64 * 1024
 
 
-def ranged(path: Path, dataset: str) -> dict[str, int]:
-    """What it takes to find and read one dataset of a file: reads, their bytes, and blocks of BLOCK that they touch."""
-    noting = Noting(path.read_bytes())
-    with h5py.File(noting) as file:
+def count_reads(path: Path, dataset: str) -> dict[str, int]:
+    """Count what reading one dataset of a file takes: reads, their bytes, and the blocks that they touch."""
+    recorder = ReadRecorder(path.read_bytes())
+    with h5py.File(recorder) as file:
         file[dataset][()]
-    blocks = {place // BLOCK for one in noting.asked for place in one}
-    read = {"reads": len(noting.asked), "bytes read": sum(map(len, noting.asked)), "blocks of 64 KiB": len(blocks)}
-    return {"bytes of the file": path.stat().st_size, **read}
+    blocks = {place // BLOCK for span in recorder.ranges for place in span}
+    return {
+        "bytes of the file": path.stat().st_size,
+        "reads": len(recorder.ranges),
+        "bytes read": sum(map(len, recorder.ranges)),
+        "blocks of 64 KiB": len(blocks),
+    }
 
 
 # Arithmetic
@@ -229,7 +241,7 @@ def ranged(path: Path, dataset: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Size:
-    """Of an audit."""
+    """The size of an audit."""
 
     models: int
     datasets: int
@@ -238,21 +250,21 @@ class Size:
 
     @property
     def pairs(self) -> int:
-        """A model and a data set each."""
+        """Return the number of pairs of a model and a data set."""
         return self.models * self.datasets
 
     @property
     def all_gradients(self) -> int:
-        """Of one image each."""
+        """Return the number of gradients of one image."""
         return self.pairs * self.images * self.gradients
 
     def hours(self, rate: float) -> float:
-        """GPU or core hours at so many gradients of one image a second."""
+        """Return the GPU or core hours that all gradients take at this many gradients of one image a second."""
         return self.all_gradients / rate / HOUR
 
-    def stored(self, fixed: float, each: float) -> float:
-        """Bytes of a file a model and data set, of so many bytes and so many more an image."""
-        return self.pairs * (fixed + self.images * each)
+    def disk_bytes(self, per_file: float, per_image: float) -> float:
+        """Return the bytes of all files, one for each pair, where a file and each image in it take so many bytes."""
+        return self.pairs * (per_file + self.images * per_image)
 
 
 # Simulation
@@ -260,123 +272,123 @@ class Size:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that are no work.
+    """Seconds that are not spent on work, and how often a job is saved.
 
     Attributes:
-        start: of a job.
-        restart: from a pre-emption to going on.
-        save: for one save.
-        every: seconds of work from save to save; infinite where a job is saved when it is done, and begun anew else.
+        start: seconds to start a job.
+        restart: seconds from a pre-emption until the job goes on.
+        save: seconds of one save.
+        save_interval: seconds of work from save to save; infinite where a job is saved only when it is done.
     """
 
     start: float = 0.0
     restart: float = 0.0
     save: float = 0.0
-    every: float = math.inf
+    save_interval: float = math.inf
 
     def cut(self, job: float) -> tuple[int, float]:
-        """How many pieces, with a save after each, a job of so many seconds has, and how long they are but the last."""
-        every = min(self.every, job)
-        return max(1, math.ceil(job / every - 1e-9)), every
+        """Return into how many pieces, each followed by a save, a job is cut, and the seconds of all but the last."""
+        interval = min(self.save_interval, job)
+        return max(1, math.ceil(job / interval - 1e-9)), interval
 
 
 @dataclass
-class Spent:
-    """Machine seconds by what they went into. All together are paid."""
+class Usage:
+    """Machine seconds by what they were used for; all of them are paid."""
 
     work: float = 0.0
     saving: float = 0.0
     starting: float = 0.0
     restarting: float = 0.0
-    lost: float = 0.0
+    lost_work: float = 0.0
     preemptions: int = 0
 
     @property
-    def paid(self) -> float:
-        """All of it."""
-        return self.work + self.saving + self.starting + self.restarting + self.lost
+    def paid_time(self) -> float:
+        """Return all seconds together."""
+        return self.work + self.saving + self.starting + self.restarting + self.lost_work
 
     @property
-    def wasted(self) -> float:
-        """Share of what is paid that is no work."""
-        return 1 - self.work / self.paid
+    def wasted_share(self) -> float:
+        """Return the share of the paid time that is not work."""
+        return 1 - self.work / self.paid_time
 
 
 class Machine:
-    """A machine that is pre-empted: `gaps` are the seconds from when it is there to when it is taken away, in turn."""
+    """A machine that is pre-empted; `gaps` gives the seconds from each start to the next pre-emption, in turn."""
 
     def __init__(self, gaps: Iterator[float]) -> None:
         self._gaps = gaps
-        self._until = next(gaps)
+        self._preemption = next(gaps)
 
-    def do(self, job: float, began: float, costs: Costs, spent: Spent) -> float:
-        """Do a job of so many seconds of work; when it is done. What it took is added to `spent`."""
-        pieces, every = costs.cut(job)
-        now, lead, done = began, costs.start, 0
+    def run(self, job: float, start: float, costs: Costs, usage: Usage) -> float:
+        """Run a job of so many seconds of work, add what it took to `usage`, and return when it is done."""
+        pieces, interval = costs.cut(job)
+        clock, lead, finished_pieces = start, costs.start, 0
         while True:
-            left = job - done * every
-            saving = (pieces - done) * costs.save
-            if now + lead + left + saving <= self._until:
-                spent.starting += lead
-                spent.work += left
-                spent.saving += saving
-                return now + lead + left + saving
-            kept = self._kept(self._until - now - lead, pieces - done, every + costs.save)
-            if kept >= 0:
-                spent.starting += lead
-                spent.work += kept * every
-                spent.saving += kept * costs.save
-                now += lead + kept * (every + costs.save)
-                done += kept
-            spent.lost += self._until - now
-            spent.restarting += costs.restart
-            spent.preemptions += 1
-            now, lead = self._until + costs.restart, 0.0
-            self._until = now + next(self._gaps)
+            remainder = job - finished_pieces * interval
+            saving = (pieces - finished_pieces) * costs.save
+            if clock + lead + remainder + saving <= self._preemption:
+                usage.starting += lead
+                usage.work += remainder
+                usage.saving += saving
+                return clock + lead + remainder + saving
+            saves = self._count_saves(self._preemption - clock - lead, pieces - finished_pieces, interval + costs.save)
+            if saves >= 0:
+                usage.starting += lead
+                usage.work += saves * interval
+                usage.saving += saves * costs.save
+                clock += lead + saves * (interval + costs.save)
+                finished_pieces += saves
+            usage.lost_work += self._preemption - clock
+            usage.restarting += costs.restart
+            usage.preemptions += 1
+            clock, lead = self._preemption + costs.restart, 0.0
+            self._preemption = clock + next(self._gaps)
 
     @staticmethod
-    def _kept(seconds: float, pieces: int, each: float) -> int:
-        """Pieces that are saved so many seconds after the start, never the last; -1 where it had not started yet."""
-        return min(pieces - 1, math.floor(seconds / each)) if seconds >= 0 else -1
+    def _count_saves(seconds: float, pieces: int, length: float) -> int:
+        """Count the pieces that are saved after so many seconds, never the last; -1 if the job had not started yet."""
+        return min(pieces - 1, math.floor(seconds / length)) if seconds >= 0 else -1
 
 
 class Outcome(NamedTuple):
-    """Of a simulation: when all jobs were done, when each was, when each machine was free, and what went where."""
+    """A simulation's outcome: when all jobs were done, when each was, when each machine was free, and the seconds."""
 
     makespan: float
     ends: list[float]
     free: list[float]
-    spent: Spent
+    usage: Usage
 
     @property
     def idle(self) -> float:
-        """Share of the machines' time until all was done that they had nothing left to do."""
-        return 1 - self.spent.paid / (len(self.free) * self.makespan)
+        """Return the share of the machines' time, until all was done, in which they had nothing to do."""
+        return 1 - self.usage.paid_time / (len(self.free) * self.makespan)
 
 
 def simulate(jobs: Sequence[float], machines: Sequence[Machine], costs: Costs) -> Outcome:
-    """Each machine takes the next job as soon as it is free."""
-    spent, ends = Spent(), []
+    """Simulate machines of which each takes the next job as soon as it is free."""
+    usage, ends = Usage(), []
     queue = [(0.0, number) for number in range(len(machines))]
     for job in jobs:
-        now, number = heapq.heappop(queue)
-        ends.append(machines[number].do(job, now, costs, spent))
+        clock, number = heapq.heappop(queue)
+        ends.append(machines[number].run(job, clock, costs, usage))
         heapq.heappush(queue, (ends[-1], number))
-    return Outcome(max(ends), ends, [now for now, _ in queue], spent)
+    return Outcome(max(ends), ends, [clock for clock, _ in queue], usage)
 
 
-def fleet(count: int, mean: float, *seed: int) -> list[Machine]:
-    """Machines that are pre-empted by a Poisson process, every `mean` seconds on average; never if that is infinite."""
+def make_fleet(count: int, mean: float, *seed: int) -> list[Machine]:
+    """Make machines that are pre-empted by a Poisson process, every `mean` seconds on average; infinite means never."""
     seeds = np.random.SeedSequence(seed).spawn(count)
-    return [Machine(_gaps(mean, np.random.default_rng(one))) for one in seeds]
+    return [Machine(_draw_gaps(mean, np.random.default_rng(sequence))) for sequence in seeds]
 
 
-def _gaps(mean: float, random: np.random.Generator) -> Iterator[float]:
+def _draw_gaps(mean: float, random: np.random.Generator) -> Iterator[float]:
     return repeat(math.inf) if math.isinf(mean) else (float(random.exponential(mean)) for _ in repeat(None))
 
 
-def expected_paid(job: float, mean: float, costs: Costs) -> float:
-    """Seconds that a job takes, in expectation, exact for the machines that are simulated.
+def expect_paid_time(job: float, mean: float, costs: Costs) -> float:
+    """Return the expected seconds that a job takes, exact for the machines that are simulated.
 
     A piece of L seconds, its save included, is tried until no pre-emption comes within it. That takes
     (mean + restart) (exp(L / mean) - 1) seconds (Daly 2006, with restarts that are not pre-empted themselves). A start
@@ -384,30 +396,30 @@ def expected_paid(job: float, mean: float, costs: Costs) -> float:
     """
     if math.isinf(mean):
         return costs.start + job + costs.cut(job)[0] * costs.save
-    pieces, every = costs.cut(job)
-    last = job - (pieces - 1) * every
-    tries = (pieces - 1) * math.expm1((every + costs.save) / mean) + math.expm1((last + costs.save) / mean)
+    pieces, interval = costs.cut(job)
+    last = job - (pieces - 1) * interval
+    tries = (pieces - 1) * math.expm1((interval + costs.save) / mean) + math.expm1((last + costs.save) / mean)
     return (mean + costs.restart) * (tries - math.expm1(-costs.start / mean))
 
 
-def first_order(mean: float, costs: Costs) -> float:
-    """Share of what is paid that is wasted, by Young: of work, save / every + (every / 2 + restart) / mean.
+def estimate_waste(mean: float, costs: Costs) -> float:
+    """Estimate the wasted share of paid time (Young 1974): of work, save / interval + (interval / 2 + restart) / mean.
 
-    It holds where pre-emptions are rare, from save to save, and a job is many saves long.
+    The estimate holds where pre-emptions are rare from one save to the next, and a job is many saves long.
     """
-    overhead = costs.save / costs.every + (costs.every / 2 + costs.restart) / mean
+    overhead = costs.save / costs.save_interval + (costs.save_interval / 2 + costs.restart) / mean
     return overhead / (1 + overhead)
 
 
-def over(values: Sequence[float]) -> Interval:
-    """Mean over two seeds or more, with Student's 95 % interval; without a width where all are the same."""
+def average(values: Sequence[float]) -> Interval:
+    """Return the mean over two seeds or more, with Student's 95 % interval; its width is zero if all are the same."""
     mean, error = float(np.mean(values)), float(scipy.stats.sem(values))
     if error == 0:
         return Interval(mean, mean, mean)
     return Interval(mean, *map(float, scipy.stats.t.interval(CONFIDENCE, len(values) - 1, mean, error)))
 
 
-# What is asked of it
+# The cases that are simulated
 
 
 @dataclass(frozen=True)
@@ -418,59 +430,59 @@ class Case:
     jobs: Sequence[float]
     costs: Costs
 
-    def found(self, gpus: int, mean: float, seeds: Sequence[int]) -> dict[str, Any]:
-        """What the simulation gives over seeds, beside the closed form."""
-        ran = [simulate(self.jobs, fleet(gpus, mean, seed), self.costs) for seed in seeds]
-        paid = sum(expected_paid(job, mean, self.costs) for job in self.jobs)
+    def summarize(self, gpus: int, mean: float, seeds: Sequence[int]) -> dict[str, Any]:
+        """Return what the simulation gives over seeds, beside the closed form."""
+        outcomes = [simulate(self.jobs, make_fleet(gpus, mean, seed), self.costs) for seed in seeds]
+        expectation = sum(expect_paid_time(job, mean, self.costs) for job in self.jobs)
         return {
             **self.labels,
             "jobs": len(self.jobs),
             "longest, h": max(self.jobs) / HOUR,
-            "save every, s": min(self.costs.every, max(self.jobs)),
+            "save every, s": min(self.costs.save_interval, max(self.jobs)),
             "least makespan, h": sum(self.jobs) / gpus / HOUR,
-            "makespan, h": over([one.makespan / HOUR for one in ran]),
-            "paid, GPU h": over([one.spent.paid / HOUR for one in ran]),
-            "pre-emptions": over([one.spent.preemptions for one in ran]),
-            "wasted": over([one.spent.wasted for one in ran]),
-            "wasted, expected": 1 - sum(self.jobs) / paid,
-            "idle at the end": over([one.idle for one in ran]),
+            "makespan, h": average([outcome.makespan / HOUR for outcome in outcomes]),
+            "paid, GPU h": average([outcome.usage.paid_time / HOUR for outcome in outcomes]),
+            "pre-emptions": average([outcome.usage.preemptions for outcome in outcomes]),
+            "wasted": average([outcome.usage.wasted_share for outcome in outcomes]),
+            "wasted, expected": 1 - sum(self.jobs) / expectation,
+            "idle at the end": average([outcome.idle for outcome in outcomes]),
         }
 
 
 PAIR = "a model and data set"
 
 
-def splits(size: Size) -> dict[str, int]:
-    """Into how many jobs the work on one model is cut."""
+def split_jobs(size: Size) -> dict[str, int]:
+    """Return, for each way to split the work on one model, into how many jobs it is cut."""
     return {"a model": 1, PAIR: size.datasets, "a tenth of the images": 10 * size.datasets}
 
 
-def cases(size: Size, rates: Mapping[tuple[str, str], float], costs: Costs) -> Iterator[Case]:
-    """Networks at their rates, in gradients a second, in large and small jobs, saved often or when a job is done."""
+def make_cases(size: Size, rates: Mapping[tuple[str, str], float], costs: Costs) -> Iterator[Case]:
+    """Make the cases: networks at their rates, in large and small jobs, saved after each batch or at their end."""
     for (network, speed), rate in rates.items():
         seconds = size.datasets * size.images * size.gradients / rate
-        often = replace(costs, every=min(costs.every, BATCH_SIZE * size.gradients / rate))
-        for split, pieces in splits(size).items():
+        batch_costs = replace(costs, save_interval=min(costs.save_interval, BATCH_SIZE * size.gradients / rate))
+        for split, pieces in split_jobs(size).items():
             jobs = [seconds / pieces] * (size.models * pieces)
             labels = {"network": network, "speed": speed, "a job is": split}
-            yield Case({**labels, "saved": "each batch"}, jobs, often)
-            yield Case({**labels, "saved": "when done"}, jobs, replace(costs, every=math.inf))
+            yield Case({**labels, "saved": "each batch"}, jobs, batch_costs)
+            yield Case({**labels, "saved": "when done"}, jobs, replace(costs, save_interval=math.inf))
             if split == PAIR:
-                yield Case({**labels, "saved": "each batch, no starts"}, jobs, replace(often, start=0.0))
+                yield Case({**labels, "saved": "each batch, no starts"}, jobs, replace(batch_costs, start=0.0))
 
 
-def mixed(size: Size, small: float, large: float, costs: Costs, seed: int) -> Iterator[Case]:
-    """One model in ten is a large one (rates in gradients a second): in any order, and the longest first.
+def make_mixed_cases(size: Size, small: float, large: float, costs: Costs, seed: int) -> Iterator[Case]:
+    """Make cases in which one model of ten is large: in any order, and with the longest jobs first.
 
-    All are saved after the seconds of a large one's batch.
+    Rates are in gradients a second. All jobs are saved after the seconds of a batch of the large model.
     """
     is_large = np.random.default_rng(seed).permutation(np.arange(size.models) % 10 == 0)
     seconds = size.datasets * size.images * size.gradients / np.where(is_large, large, small)
-    often = replace(costs, every=min(costs.every, BATCH_SIZE * size.gradients / large))
-    for split, pieces in splits(size).items():
+    batch_costs = replace(costs, save_interval=min(costs.save_interval, BATCH_SIZE * size.gradients / large))
+    for split, pieces in split_jobs(size).items():
         jobs = (seconds / pieces).repeat(pieces)
-        yield Case({"a job is": split, "order": "any"}, jobs.tolist(), often)
-        yield Case({"a job is": split, "order": "longest first"}, np.sort(jobs)[::-1].tolist(), often)
+        yield Case({"a job is": split, "order": "any"}, jobs.tolist(), batch_costs)
+        yield Case({"a job is": split, "order": "longest first"}, np.sort(jobs)[::-1].tolist(), batch_costs)
 
 
 MEANS = (1.0, 4.0, 24.0)
@@ -483,34 +495,35 @@ PARTS = {share: f"{100 * share:g} %" for share in (0.002, 0.005, 0.01, 0.02, 0.0
 """Ticks of its axes."""
 
 
-def points(costs: Costs, intervals: Sequence[float], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Wasted share of one machine's long job by the closed forms, and simulated where there are seeds."""
-    found: list[dict[str, Any]] = []
-    for mean, every in product(MEANS, map(float, intervals)):
-        saved, job = replace(costs, start=0.0, every=every), LENGTH * mean * HOUR
-        fleets = [fleet(1, mean * HOUR, seed, len(found)) for seed in seeds]
-        wasted = [simulate([job], machines, saved).spent.wasted for machines in fleets]
-        expected = 1 - job / expected_paid(job, mean * HOUR, saved)
-        known = {"expected": expected, "first order": first_order(mean * HOUR, saved)}
-        found.append({"mean, h": mean, "every, s": every, **known, **({"wasted": over(wasted)} if wasted else {})})
-    return found
+def compute_points(costs: Costs, intervals: Sequence[float], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Compute the wasted share of one machine's long job by the closed forms, and simulate it where there are seeds."""
+    rows: list[dict[str, Any]] = []
+    for mean, interval in product(MEANS, map(float, intervals)):
+        point_costs, job = replace(costs, start=0.0, save_interval=interval), LENGTH * mean * HOUR
+        fleets = [make_fleet(1, mean * HOUR, seed, len(rows)) for seed in seeds]
+        shares = [simulate([job], machines, point_costs).usage.wasted_share for machines in fleets]
+        expected = 1 - job / expect_paid_time(job, mean * HOUR, point_costs)
+        forms = {"expected": expected, "first order": estimate_waste(mean * HOUR, point_costs)}
+        rows.append({"mean, h": mean, "every, s": interval, **forms, **({"wasted": average(shares)} if shares else {})})
+    return rows
 
 
-def draw(found: Sequence[Mapping[str, Any]], costs: Costs, batches: Mapping[str, float]) -> Figure:
-    """Wasted share against the seconds from save to save; `batches` are how long ours take, by name."""
-    lines = points(costs, np.geomspace(INTERVALS[0], INTERVALS[-1], 100).tolist(), ())
+def draw(simulations: Sequence[Mapping[str, Any]], costs: Costs, batches: Mapping[str, float]) -> Figure:
+    """Draw the wasted share against the seconds from save to save; `batches` has the seconds of a batch, by name."""
+    lines = compute_points(costs, np.geomspace(INTERVALS[0], INTERVALS[-1], 100).tolist(), ())
     bars: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "elinewidth": 1}
     with mpl.rc_context(RC):
         figure = new_figure(3.4)
         axes = figure.subplots()
         for mean, shade in zip(MEANS, OTHER_COLORS, strict=False):
-            line, here = ([one for one in some if one["mean, h"] == mean] for some in (lines, found))
-            every = [one["every, s"] for one in line]
-            axes.plot(every, [one["expected"] for one in line], color=shade, label=f"pre-empted every {mean:g} h")
-            axes.plot(every, [one["first order"] for one in line], ":", color=shade)
-            value, low, high = np.array([one["wasted"] for one in here]).T
-            places = [one["every, s"] for one in here]
-            axes.errorbar(places, value, [value - low, high - value], color=shade, **bars)
+            line, marks = ([point for point in source if point["mean, h"] == mean] for source in (lines, simulations))
+            intervals = [point["every, s"] for point in line]
+            label = f"pre-empted every {mean:g} h"
+            axes.plot(intervals, [point["expected"] for point in line], color=shade, label=label)
+            axes.plot(intervals, [point["first order"] for point in line], ":", color=shade)
+            value, low, high = np.array([point["wasted"] for point in marks]).T
+            positions = [point["every, s"] for point in marks]
+            axes.errorbar(positions, value, [value - low, high - value], color=shade, **bars)
         for side, (name, seconds) in zip(("right", "left"), batches.items(), strict=True):
             axes.axvline(seconds, color="0.6", linewidth=0.8, linestyle="--")
             axes.text(seconds, 1.0, f" {name} ", transform=axes.get_xaxis_transform(), ha=side, va="top", color="0.4")
@@ -526,146 +539,149 @@ def draw(found: Sequence[Mapping[str, Any]], costs: Costs, batches: Mapping[str,
 
 
 class Plan:
-    """What is measured, and the tables that follow from it and from what is given."""
+    """What is measured, and the tables that follow from it and from the options."""
 
-    def __init__(self, given: argparse.Namespace) -> None:
-        self.given = given
-        self.size = Size(given.models, given.datasets, given.images, given.gradients)
-        self.networks, self.questions = networks(), questions(given.analyses)
-        self.cpus = {name: cpu(ROOT / "docs" / "speed" / f"limit-{name}.json") for name in ("small", "narrow")}
-        one = given.analyses / "robustness-cifar10-small-at-seed0-test-first1000.h5"
-        maps = given.analyses / "attention-maps-cifar10-small-at-att-seed0-test-first1000.h5"
-        self.reads = {
-            path.name: ranged(path, what) for path, what in {one: "accuracy/worst", maps: "entropy/clean"}.items()
-        }
-        self.starts = start_up(given.images) if given.start_up is None else [given.start_up]
-        self.saves = save_cost(one) if given.save_cost is None else [given.save_cost]
-        start, save = (float(np.median(taken)) for taken in (self.starts, self.saves))
-        self.costs = Costs(start, given.restart, save, given.save_every or math.inf)
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.size = Size(arguments.models, arguments.datasets, arguments.images, arguments.gradients)
+        self.networks, self.questions = count_networks(), measure_questions(arguments.analyses)
+        self.cpus = {name: read_cpu(ROOT / "docs" / "speed" / f"limit-{name}.json") for name in ("small", "narrow")}
+        robustness = arguments.analyses / "robustness-cifar10-small-at-seed0-test-first1000.h5"
+        maps = arguments.analyses / "attention-maps-cifar10-small-at-att-seed0-test-first1000.h5"
+        datasets = {robustness: "accuracy/worst", maps: "entropy/clean"}
+        self.reads = {path.name: count_reads(path, dataset) for path, dataset in datasets.items()}
+        self.starts = time_start_up(arguments.images) if arguments.start_up is None else [arguments.start_up]
+        self.saves = time_saves(robustness) if arguments.save_cost is None else [arguments.save_cost]
+        start, save = (float(np.median(seconds)) for seconds in (self.starts, self.saves))
+        self.costs = Costs(start, arguments.restart, save, arguments.save_every or math.inf)
 
     def rate(self, network: str, speed: str) -> float:
-        """Gradients of one image that a GPU is assumed to take in a second, at `low` or `high` speed."""
+        """Return how many gradients of one image a GPU is assumed to take in a second, at `low` or `high` speed."""
         end = ("low", "high").index(speed)
-        if self.given.throughput:
-            return float(self.given.throughput[end])
-        return float(self.given.tflops[end] * 1e12 / self.networks[network].gradient_flops)
+        if self.arguments.throughput:
+            return float(self.arguments.throughput[end])
+        return float(self.arguments.tflops[end] * 1e12 / self.networks[network].gradient_flops)
 
     def core_seconds(self, network: str) -> float:
-        """Of a gradient: measured where it was, else at the narrow network's FLOPs a second."""
-        known = self.cpus.get(network)
-        return known.seconds if known else self.networks[network].gradient_flops / self.cpus["narrow"].flops
+        """Return the core seconds of a gradient: measured where it was, else at the narrow network's FLOPs a second."""
+        measurement = self.cpus.get(network)
+        return measurement.seconds if measurement else self.networks[network].gradient_flops / self.cpus["narrow"].flops
 
-    def arithmetic(self) -> Iterator[dict[str, Any]]:
-        """A row a network: FLOPs, GPU hours and money at both speeds, core hours."""
+    def compute_costs(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each network: FLOPs, GPU hours and money at both speeds, core hours."""
         for name, network in self.networks.items():
-            most, least = (self.size.hours(self.rate(name, speed)) for speed in ("low", "high"))
+            slow_hours, fast_hours = (self.size.hours(self.rate(name, speed)) for speed in ("low", "high"))
             yield {
                 "network": name,
                 "forward, MFLOP": network.forward_flops / 1e6,
                 "gradient, MFLOP": network.gradient_flops / 1e6,
                 "all, EFLOP": network.gradient_flops * self.size.all_gradients / 1e18,
-                "low speed, GPU h": most,
-                "high speed, GPU h": least,
-                "least, dollars": least * self.given.price[0],
-                "most, dollars": most * self.given.price[1],
+                "low speed, GPU h": slow_hours,
+                "high speed, GPU h": fast_hours,
+                "least, dollars": fast_hours * self.arguments.price[0],
+                "most, dollars": slow_hours * self.arguments.price[1],
                 "core h": self.size.hours(1 / self.core_seconds(name)),
                 "core h are": "measured" if name in self.cpus else "by FLOPs",
             }
 
-    def disk(self) -> Iterator[dict[str, Any]]:
-        """A row a question: bytes an image and in all, and its time beside that of the attack table."""
-        for name, one in self.questions.items():
+    def compute_disk(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each question: bytes an image and in all, and its time beside that of the attack table."""
+        for name, question in self.questions.items():
+            per_file = question.bytes_per_file
             yield {
                 "question": name,
-                "files measured": one.files,
-                "an image, kB": one.each / 1e3,
-                "a file, kB": one.fixed / 1e3,
-                "all, GB": self.size.stored(one.fixed, one.each) / 1e9,
-                "all unfinished, GB": self.size.stored(one.fixed, one.unfinished) / 1e9,
-                "time / robustness": one.seconds / self.questions["robustness"].seconds,
+                "files measured": question.files,
+                "an image, kB": question.bytes_per_image / 1e3,
+                "a file, kB": per_file / 1e3,
+                "all, GB": self.size.disk_bytes(per_file, question.bytes_per_image) / 1e9,
+                "all unfinished, GB": self.size.disk_bytes(per_file, question.partial_bytes_per_image) / 1e9,
+                "time / robustness": question.seconds / self.questions["robustness"].seconds,
             }
 
-    def limits(self, network: str) -> Iterator[dict[str, Any]]:
-        """Of the attack table and of all questions: hours that each resource takes if it were the only one."""
-        given, disk = self.given, list(self.disk())
-        table = [one for one in disk if one["question"] == "robustness"]
-        for name, asked in {"attack table": table, "all questions": disk}.items():
-            files, written = self.size.pairs * len(asked), sum(one["all, GB"] for one in asked)
-            each = sum(one["time / robustness"] for one in asked) / given.gpus
+    def compute_limits(self, network: str) -> Iterator[dict[str, Any]]:
+        """Yield the hours that each resource alone would take, for the attack table and for all questions."""
+        arguments, disk = self.arguments, list(self.compute_disk())
+        table = [row for row in disk if row["question"] == "robustness"]
+        for name, rows in {"attack table": table, "all questions": disk}.items():
+            files, gigabytes = self.size.pairs * len(rows), sum(row["all, GB"] for row in rows)
+            ratio = sum(row["time / robustness"] for row in rows) / arguments.gpus
             yield {
                 "of": name,
                 "files": files,
-                "written, GB": written,
-                "GPUs, low speed, h": each * self.size.hours(self.rate(network, "low")),
-                "GPUs, high speed, h": each * self.size.hours(self.rate(network, "high")),
-                "starts, a process a file, h": files * self.costs.start / given.gpus / HOUR,
-                "scheduler, a job a file, h": files / given.submissions / 60,
-                "network, h": written * 1e3 / given.bandwidth / HOUR,
+                "written, GB": gigabytes,
+                "GPUs, low speed, h": ratio * self.size.hours(self.rate(network, "low")),
+                "GPUs, high speed, h": ratio * self.size.hours(self.rate(network, "high")),
+                "starts, a process a file, h": files * self.costs.start / arguments.gpus / HOUR,
+                "scheduler, a job a file, h": files / arguments.submissions / 60,
+                "network, h": gigabytes * 1e3 / arguments.bandwidth / HOUR,
             }
 
-    def simulated(self) -> dict[str, list[dict[str, Any]]]:
-        """The cases, those of unequal models, and the points of the picture."""
-        given = self.given
-        seeds, mean = range(given.seed, given.seed + given.seeds), given.preempt_every * HOUR
-        wanted = [("narrow", "low"), ("narrow", "high"), ("resnet50", "high")]
-        rates = {(network, speed): self.rate(network, speed) for network, speed in wanted}
-        unequal = mixed(self.size, rates["narrow", "high"], rates["resnet50", "high"], self.costs, given.seed)
+    def simulate(self) -> dict[str, list[dict[str, Any]]]:
+        """Simulate the cases, those of unequal models, and the points of the picture."""
+        arguments = self.arguments
+        seeds, mean = range(arguments.seed, arguments.seed + arguments.seeds), arguments.preempt_every * HOUR
+        pairs = [("narrow", "low"), ("narrow", "high"), ("resnet50", "high")]
+        rates = {(network, speed): self.rate(network, speed) for network, speed in pairs}
+        small, large = rates["narrow", "high"], rates["resnet50", "high"]
+        equal = make_cases(self.size, rates, self.costs)
+        unequal = make_mixed_cases(self.size, small, large, self.costs, arguments.seed)
         return {
-            "simulation": [one.found(given.gpus, mean, seeds) for one in cases(self.size, rates, self.costs)],
-            "one in ten is resnet50": [one.found(given.gpus, mean, seeds) for one in unequal],
-            "by save interval": points(self.costs, INTERVALS.tolist(), seeds),
+            "simulation": [case.summarize(arguments.gpus, mean, seeds) for case in equal],
+            "one in ten is resnet50": [case.summarize(arguments.gpus, mean, seeds) for case in unequal],
+            "by save interval": compute_points(self.costs, INTERVALS.tolist(), seeds),
         }
 
-    def location(self) -> dict[str, Any]:
-        """Everything, as it is written."""
-        measured: dict[str, Mapping[str, Any]]
-        measured = {"networks": self.networks, "cpu": self.cpus, "questions": self.questions}
+    def collect(self) -> dict[str, Any]:
+        """Collect everything that is written to the JSON file."""
+        inputs = vars(self.arguments).items()
         return {
             "machine": describe_machine(),
-            "inputs": {name: str(one) if isinstance(one, Path) else one for name, one in vars(self.given).items()},
-            "assumed": ASSUMED,
+            "inputs": {name: str(value) if isinstance(value, Path) else value for name, value in inputs},
+            "assumed": ASSUMPTIONS,
             "measured": {
                 "seconds to start a job": self.costs.start,
                 "each start": self.starts,
                 "seconds to save a batch": self.costs.save,
                 "each save": self.saves,
                 "reads of one dataset": self.reads,
-                **{what: {name: one._asdict() for name, one in by.items()} for what, by in measured.items()},
+                "networks": {name: network._asdict() for name, network in self.networks.items()},
+                "cpu": {name: gradient._asdict() for name, gradient in self.cpus.items()},
+                "questions": {name: question.record() for name, question in self.questions.items()},
             },
             "gradients": self.size.all_gradients,
-            "arithmetic": list(self.arithmetic()),
-            "disk": list(self.disk()),
-            "limits": list(self.limits("narrow")),
-            **self.simulated(),
+            "arithmetic": list(self.compute_costs()),
+            "disk": list(self.compute_disk()),
+            "limits": list(self.compute_limits("narrow")),
+            **self.simulate(),
         }
 
-    def batches(self) -> dict[str, float]:
-        """Seconds of a batch of ours."""
-        wanted = [("narrow", "low"), ("resnet50", "high")]
-        seconds = {one: BATCH_SIZE * self.size.gradients / self.rate(*one) for one in wanted}
-        return {f"a batch of {network}, {speed} speed": taken for (network, speed), taken in seconds.items()}
+    def batch_seconds(self) -> dict[str, float]:
+        """Return the seconds that a batch of ours takes, by network and speed."""
+        pairs = [("narrow", "low"), ("resnet50", "high")]
+        seconds = {pair: BATCH_SIZE * self.size.gradients / self.rate(*pair) for pair in pairs}
+        return {f"a batch of {network}, {speed} speed": duration for (network, speed), duration in seconds.items()}
 
 
 TABLES = ("arithmetic", "disk", "limits", "simulation", "one in ten is resnet50")
 SHARES = ("wasted", "wasted, expected", "idle at the end")
 
 
-def cell(name: str, value: Any) -> str:
-    """A value of a table: an interval as `1.52 [1.49, 1.55]`, a share in percent."""
+def format_cell(name: str, value: Any) -> str:
+    """Format a value of a table: an interval as `1.52 [1.49, 1.55]`, a share in percent."""
     if isinstance(value, str):
         return value
     if name in SHARES:
         return value.percent() if isinstance(value, Interval) else f"{100 * value:.1f} %"
-    return "{} [{}, {}]".format(*map(number, value)) if isinstance(value, Interval) else number(value)
+    return "{} [{}, {}]".format(*map(format_number, value)) if isinstance(value, Interval) else format_number(value)
 
 
-def number(value: float) -> str:
-    """With three digits at least."""
+def format_number(value: float) -> str:
+    """Format a number with three digits at least."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def options() -> argparse.ArgumentParser:
-    """What can be given."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--datasets", type=int, default=4)
@@ -694,21 +710,21 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Measure, compute, simulate, print the tables, and write what is asked for."""
-    parser = options()
-    given = parser.parse_args()
-    if given.seeds < 2:
+    parser = make_parser()
+    arguments = parser.parse_args()
+    if arguments.seeds < 2:
         parser.error("an interval needs two --seeds or more")
-    plan = Plan(given)
-    told = plan.location()
+    plan = Plan(arguments)
+    report = plan.collect()
     for name in TABLES:
-        rows = [{column: cell(column, value) for column, value in row.items()} for row in told[name]]
-        print(f"\n{name}\n{render(rows, given.form)}")
-    if given.output:
-        with replacing(given.output) as partial:
-            partial.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    if given.figure:
-        with mpl.rc_context(RC), replacing(given.figure) as partial:
-            draw(told["by save interval"], plan.costs, plan.batches()).savefig(partial, format="png", dpi=200)
+        rows = [{column: format_cell(column, value) for column, value in row.items()} for row in report[name]]
+        print(f"\n{name}\n{render(rows, arguments.form)}")
+    if arguments.output:
+        with replacing(arguments.output) as partial:
+            partial.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if arguments.figure:
+        with mpl.rc_context(RC), replacing(arguments.figure) as partial:
+            draw(report["by save interval"], plan.costs, plan.batch_seconds()).savefig(partial, format="png", dpi=200)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast are we beside an older build of ourselves? The same commands of both, in turns, in one run.
+"""How fast is this build beside an older one? The same commands of both, in turns, in one run.
 
     git worktree add ../old 51033aa
     python benchmarks/builds.py --old ../old --checkpoints checkpoints --json builds.json
@@ -45,7 +45,7 @@ Arguments = list[list[str]]
 
 @dataclass(frozen=True)
 class Case:
-    """Commands by name: `{checkpoints}` stands for their folder, `{images}` for how many are asked."""
+    """Commands to time, and those that prepare them: `{checkpoints}` stands for a folder, `{images}` for a count."""
 
     name: str
     commands: tuple[str, ...]
@@ -53,15 +53,15 @@ class Case:
     prepare: tuple[str, ...] = ()
 
     def arguments(self, commands: Sequence[str], checkpoints: Path) -> Arguments:
-        """The words of each command."""
-        filled = (command.format(checkpoints=checkpoints, images=self.images) for command in commands)
-        return [command.split() for command in filled]
+        """Return the words of each command."""
+        lines = (command.format(checkpoints=checkpoints, images=self.images) for command in commands)
+        return [command.split() for command in lines]
 
 
-AT = "{checkpoints}/cluttered-digits-small-at-seed0.safetensors"
+DIGITS = "{checkpoints}/cluttered-digits-small-at-seed0.safetensors"
 CIFAR = "{checkpoints}/cifar10-small-at-seed0.safetensors"
 FOUR = tuple(
-    f"{command} {AT} --limit {{images}}"
+    f"{command} {DIGITS} --limit {{images}}"
     for command in (
         "evaluate --pgd 20 --cw none",
         "analyze attention-rank",
@@ -70,10 +70,10 @@ FOUR = tuple(
     )
 )
 CASES = (
-    Case("attack table, digits", (f"evaluate {AT} --limit {{images}}",)),
+    Case("attack table, digits", (f"evaluate {DIGITS} --limit {{images}}",)),
     Case("attack table, CIFAR-10", (f"evaluate {CIFAR} --limit {{images}}",)),
     Case("four analyses of a model", FOUR),
-    Case("alignment", (f"analyze alignment {AT} --limit {{images}}",), images=1000),
+    Case("alignment", (f"analyze alignment {DIGITS} --limit {{images}}",), images=1000),
     Case("training, an epoch of at", ("train at --set epochs=1",)),
     Case("report", ("report",), images=100, prepare=FOUR),
     Case("irt --help", ("--help",)),
@@ -83,7 +83,7 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Spent:
+class Usage:
     """What a run took: seconds on the clock, seconds of all processors, and MiB of its largest process."""
 
     wall: float
@@ -98,24 +98,24 @@ class Build:
     checkout: Path
     root: Path
 
-    def run(self, arguments: Arguments) -> Spent:
-        """Give the commands to this build's `irt` in one process."""
+    def run(self, arguments: Arguments) -> Usage:
+        """Give the commands to this build's `irt` in one process, and return what it took."""
         command = [sys.executable, "-c", DRIVER, json.dumps(arguments)]
         environment = os.environ | {"PYTHONPATH": str(self.checkout)}
         began = time.perf_counter()
-        with tempfile.TemporaryFile() as printed:
-            process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=printed, stderr=printed)
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=log, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - began
             if status:
-                printed.seek(0)
-                raise SystemExit(f"{self.checkout}: {arguments} failed:\n{printed.read().decode()[-2000:]}")
-        return Spent(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+                log.seek(0)
+                raise SystemExit(f"{self.checkout}: {arguments} failed:\n{log.read().decode()[-2000:]}")
+        return Usage(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int) -> dict[str, list[Spent]]:
-    """Run a case in turns, each time from nothing but what `prepare` left."""
-    spent: dict[str, list[Spent]] = {name: [] for name in builds}
+def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int) -> dict[str, list[Usage]]:
+    """Run a case by all builds in turns, each time from nothing but what `prepare` left."""
+    usages: dict[str, list[Usage]] = {name: [] for name in builds}
     for build in builds.values():
         shutil.rmtree(build.root, ignore_errors=True)
         build.root.mkdir(parents=True)
@@ -126,52 +126,52 @@ def measure(case: Case, builds: dict[str, Build], checkpoints: Path, rounds: int
             for folder in ("figures",) if case.prepare else ("analyses", "checkpoints", "figures"):
                 shutil.rmtree(build.root / folder, ignore_errors=True)
             (build.root / "report.html").unlink(missing_ok=True)
-            spent[name].append(build.run(case.arguments(case.commands, checkpoints)))
-            print(f"{case.name}, {name}: {spent[name][-1]}", file=sys.stderr, flush=True)
-    return spent
+            usages[name].append(build.run(case.arguments(case.commands, checkpoints)))
+            print(f"{case.name}, {name}: {usages[name][-1]}", file=sys.stderr, flush=True)
+    return usages
 
 
-def compare(ours: Path, theirs: Path) -> Iterator[str]:
+def compare(our_root: Path, old_root: Path) -> Iterator[str]:
     """Name each column of the images' own values that differs between files of one name, format 1 rounded as it is."""
-    for path in sorted((ours / "analyses").glob("*.h5")):
-        other = theirs / "analyses" / path.name
-        if not other.exists():
+    for path in sorted((our_root / "analyses").glob("*.h5")):
+        old_path = old_root / "analyses" / path.name
+        if not old_path.exists():
             yield f"{path.name} is missing"
             continue
-        result, older = hdf5.read(path), hdf5.read(other)
+        result, old_result = hdf5.read(path), hdf5.read(old_path)
         with h5py.File(path) as file:
             columns = [f"per_image/{column}" for column in file["per_image"] if column != "gradients"]
         for column in columns:
-            if column in older and not equal(result[column], older[column]):
+            if column in old_result and not are_equal(result[column], old_result[column]):
                 yield f"{path.name}: {column}"
 
 
-def equal(values: AnyArray, older: AnyArray) -> bool:
+def are_equal(values: AnyArray, older: AnyArray) -> bool:
     """Return whether values are those of the older build, in whose precision they are compared."""
     is_number = older.dtype.kind == "f"
     return np.array_equal(values.astype(older.dtype), older, equal_nan=is_number)
 
 
-def row(case: Case, spent: dict[str, list[Spent]], differences: Sequence[str]) -> dict[str, str]:
-    """Say of a case how long both took, and how many times as fast ours is."""
+def summarize(case: Case, usages: dict[str, list[Usage]], differences: Sequence[str]) -> dict[str, str]:
+    """Return a row of the table: how long both builds took, and how many times as fast ours is."""
     from interleaved import times_as_fast
 
-    ours, theirs = spent["ours"], spent["old"]
+    our_runs, old_runs = usages["ours"], usages["old"]
 
     def ratio(field: str) -> str:
-        values = ([getattr(one, field) for one in runs] for runs in (ours, theirs))
+        values = ([getattr(run, field) for run in runs] for runs in (our_runs, old_runs))
         return times_as_fast(*values).plain()
 
-    def median(runs: Sequence[Spent], field: str) -> float:
+    def median(runs: Sequence[Usage], field: str) -> float:
         return float(np.median([getattr(run, field) for run in runs]))
 
     return {
         "case": case.name,
-        "old, CPU": f"{median(theirs, 'cpu'):.2f} s",
-        "ours, CPU": f"{median(ours, 'cpu'):.2f} s",
+        "old, CPU": f"{median(old_runs, 'cpu'):.2f} s",
+        "ours, CPU": f"{median(our_runs, 'cpu'):.2f} s",
         "times, CPU": ratio("cpu"),
         "times, clock": ratio("wall"),
-        "memory": f"{median(ours, 'memory') / median(theirs, 'memory'):.2f}",
+        "memory": f"{median(our_runs, 'memory') / median(old_runs, 'memory'):.2f}",
         "equal": f"NO: {differences[0]}" if differences else "yes",
     }
 
@@ -183,7 +183,7 @@ def describe(checkout: Path) -> str:
 
 
 def main() -> int:
-    """Measure what is asked for."""
+    """Measure the cases, print a table, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, required=True, help="checkout of the older build")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
@@ -191,32 +191,32 @@ def main() -> int:
     parser.add_argument("--cases", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    ours = Path(__file__).resolve().parents[1]
-    measured, stored = [], {}
+    checkout = Path(__file__).resolve().parents[1]
+    measurements, cases = [], {}
     with tempfile.TemporaryDirectory() as scratch:
         builds = {
             "old": Build(arguments.old.resolve(), Path(scratch) / "old"),
-            "ours": Build(ours, Path(scratch) / "ours"),
+            "ours": Build(checkout, Path(scratch) / "ours"),
         }
         for case in CASES:
             if case.name in arguments.cases:
-                spent = measure(case, builds, arguments.checkpoints.resolve(), arguments.rounds)
+                usages = measure(case, builds, arguments.checkpoints.resolve(), arguments.rounds)
                 differences = list(compare(builds["ours"].root, builds["old"].root))
-                measured.append((case, spent, differences))
-                stored[case.name] = {
+                measurements.append((case, usages, differences))
+                cases[case.name] = {
                     "commands": [*case.prepare, *case.commands],
                     "images": case.images,
-                    "spent": {name: [asdict(one) for one in runs] for name, runs in spent.items()},
+                    "spent": {name: [asdict(usage) for usage in runs] for name, runs in usages.items()},
                     "differences": differences,
                 }
-    print(render([row(*one) for one in measured], "markdown"))
+    print(render([summarize(*measurement) for measurement in measurements], "markdown"))
     if arguments.json:
         from machine import describe_machine
 
-        about = {"ours": describe(ours), "old": describe(arguments.old), "machine": describe_machine()}
+        header = {"ours": describe(checkout), "old": describe(arguments.old), "machine": describe_machine()}
         with replacing(arguments.json) as partial:
-            partial.write_text(json.dumps(about | {"cases": stored}, indent=1))
-    return int(any(case["differences"] for case in stored.values()))
+            partial.write_text(json.dumps(header | {"cases": cases}, indent=1))
+    return int(any(case["differences"] for case in cases.values()))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def move_on_server(paths: list[Path], moves: int, steps: int) -> Iterator[tuple[
 
 
 def move_in_file(page: Path, moves: int) -> list[float]:
-    """Seconds of each move of the slider of a page in one file, in a browser."""
+    """Return the seconds of each move of the slider, in a browser, of a page in one file."""
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from browser import browser
 
@@ -82,8 +82,8 @@ def move_in_file(page: Path, moves: int) -> list[float]:
 
 def describe(name: str, seconds: list[float]) -> str:
     """Return a row of a table in Markdown."""
-    half, most = (f"{1000 * np.percentile(seconds, share):.0f} ms" for share in (50, 95))
-    return f"| {name} | {half} | {most} | {len(seconds)} |"
+    median, tail = (f"{1000 * np.percentile(seconds, share):.0f} ms" for share in (50, 95))
+    return f"| {name} | {median} | {tail} | {len(seconds)} |"
 
 
 def main() -> None:
@@ -93,17 +93,17 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=60)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--page", type=Path, help="a page in one file, to be moved in Chromium")
-    given = parser.parse_args()
-    before = describe_machine()
-    times = list(move_on_server(given.checkpoints, given.moves, given.steps))
+    arguments = parser.parse_args()
+    machine = describe_machine()
+    times = list(move_on_server(arguments.checkpoints, arguments.moves, arguments.steps))
     rows = [
-        describe(f"server, first picture of {len(given.checkpoints)} models", [first for first, _ in times]),
-        describe(f"server, all of PGD-{given.steps}", [last for _, last in times]),
+        describe(f"server, first picture of {len(arguments.checkpoints)} models", [first for first, _ in times]),
+        describe(f"server, all of PGD-{arguments.steps}", [last for _, last in times]),
     ]
-    if given.page:
-        rows.append(describe("one file, in a browser", move_in_file(given.page, given.moves)))
+    if arguments.page:
+        rows.append(describe("one file, in a browser", move_in_file(arguments.page, arguments.moves)))
     print("\n".join(["| | p50 | p95 | moves |", "|---|---|---|---|", *rows]))
-    print(json.dumps(before | {"load after": describe_machine()["load"]}))
+    print(json.dumps(machine | {"load after": describe_machine()["load"]}))
 
 
 if __name__ == "__main__":

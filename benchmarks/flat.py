@@ -1,4 +1,4 @@
-"""Are costs flat? Time a thousand images, and peak memory, of analyses of 1,000, 10,000 and 60,000 images.
+"""Do costs stay flat? Time a thousand images, and peak memory, of analyses of 1,000, 10,000 and 60,000 images.
 
     python benchmarks/flat.py gradient-maps "attention-rank --steps 2" "robustness --pgd 2 --cw none"
 
@@ -31,7 +31,7 @@ from interpret_robust.results.tables import render
 
 SUBJECT = "cluttered-digits-small-at-att-seed0.safetensors"
 MOST_MEMORY, MOST_TIME = 0.05, 0.25
-"""Growth that is allowed."""
+"""Shares by which memory and time may grow."""
 
 
 class Cost(NamedTuple):
@@ -43,13 +43,13 @@ class Cost(NamedTuple):
     seconds: float
 
     @property
-    def of_a_thousand(self) -> float:
-        """Seconds of the analysis for a thousand images."""
+    def seconds_per_thousand(self) -> float:
+        """Return the seconds of the analysis for a thousand images."""
         return 1000 * self.seconds / self.images
 
 
 def write_images(path: Path, count: int) -> None:
-    """Random images as the test split of a dataset; ten to train on."""
+    """Write random images as the test split of a dataset, and ten of them to train on."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
     labels = np.arange(count, dtype=np.uint8) % 10
@@ -57,30 +57,30 @@ def write_images(path: Path, count: int) -> None:
     np.savez(path, x_train=images[:10], y_train=labels[:10], x_test=images, y_test=labels, mask_test=masks)
 
 
-def cost(root: Path, analysis: str, count: int) -> Cost:
-    """Run one analysis of the first `count` images, and forget its answer."""
+def measure(root: Path, analysis: str, count: int) -> Cost:
+    """Run one analysis of the first `count` images, and delete the file that it wrote."""
     name, *options = shlex.split(analysis)
     command = [sys.executable, "-m", "interpret_robust.cli", "analyze", name, str(root / "checkpoints" / SUBJECT)]
     command += ["--root", str(root), "--dataset", str(root / "random.npz"), "--limit", str(count), *options]
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    taken = time.perf_counter() - began
+    process_seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{shlex.join(command)} failed")
     (file,) = (root / "analyses").iterdir()
     seconds = hdf5.provenance(file)["run"]["seconds"]
     file.unlink()
-    return Cost(count, usage.ru_maxrss / 1024, taken, seconds)
+    return Cost(count, usage.ru_maxrss / 1024, process_seconds, seconds)
 
 
-def growth(costs: Sequence[Cost]) -> dict[str, float]:
-    """By which share memory grows from the fewest to the most images, and time an image from its least to the most."""
-    *fewer, most = costs
+def measure_growth(costs: Sequence[Cost]) -> dict[str, float]:
+    """Return by which share memory, and the time an image, grow from the fewest images to the most."""
+    *smaller, largest = costs
     return {
-        "memory": most.mib / fewer[0].mib - 1,
-        "time": most.of_a_thousand / min(one.of_a_thousand for one in fewer) - 1,
+        "memory": largest.mib / smaller[0].mib - 1,
+        "time": largest.seconds_per_thousand / min(cost.seconds_per_thousand for cost in smaller) - 1,
     }
 
 
@@ -91,33 +91,34 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 60_000], help="of images, rising")
     parser.add_argument("--json", type=Path, help="write the figures there too")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     machine = describe_machine()
     print("; ".join(f"{name} {value}" for name, value in machine.items()))
-    measured: dict[str, list[Cost]] = {}
+    costs_by_analysis: dict[str, list[Cost]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "checkpoints").symlink_to(given.checkpoints.resolve())
-        write_images(root / "random.npz", max(given.counts))
-        for analysis in given.analyses:
-            measured[analysis] = [cost(root, analysis, count) for count in given.counts]
-            print(f"\n{analysis}\n{render([row(one) for one in measured[analysis]])}")
-            print(", ".join(f"{what} {share:+.1%}" for what, share in growth(measured[analysis]).items()), flush=True)
-    if given.json:
-        told = {analysis: [one._asdict() for one in costs] for analysis, costs in measured.items()}
-        given.json.write_text(json.dumps({"machine": machine, "costs": told}, indent=1) + "\n", encoding="utf-8")
-    grown = [growth(costs) for costs in measured.values()]
-    sys.exit(any(one["memory"] > MOST_MEMORY or one["time"] > MOST_TIME for one in grown))
+        (root / "checkpoints").symlink_to(arguments.checkpoints.resolve())
+        write_images(root / "random.npz", max(arguments.counts))
+        for analysis in arguments.analyses:
+            costs_by_analysis[analysis] = [measure(root, analysis, count) for count in arguments.counts]
+            print(f"\n{analysis}\n{render([format_row(cost) for cost in costs_by_analysis[analysis]])}")
+            growth = measure_growth(costs_by_analysis[analysis])
+            print(", ".join(f"{quantity} {share:+.1%}" for quantity, share in growth.items()), flush=True)
+    if arguments.json:
+        report = {analysis: [cost._asdict() for cost in costs] for analysis, costs in costs_by_analysis.items()}
+        arguments.json.write_text(json.dumps({"machine": machine, "costs": report}, indent=1) + "\n", encoding="utf-8")
+    shares = [measure_growth(costs) for costs in costs_by_analysis.values()]
+    sys.exit(any(share["memory"] > MOST_MEMORY or share["time"] > MOST_TIME for share in shares))
 
 
-def row(one: Cost) -> dict[str, str]:
-    """A run as a row of the table."""
+def format_row(cost: Cost) -> dict[str, str]:
+    """Return a run as a row of the table."""
     return {
-        "images": f"{one.images:,}",
-        "seconds a thousand": f"{one.of_a_thousand:.2f}",
-        "seconds": f"{one.seconds:.1f}",
-        "of the process": f"{one.process_seconds:.1f}",
-        "peak MiB": f"{one.mib:.0f}",
+        "images": f"{cost.images:,}",
+        "seconds a thousand": f"{cost.seconds_per_thousand:.2f}",
+        "seconds": f"{cost.seconds:.1f}",
+        "of the process": f"{cost.process_seconds:.1f}",
+        "peak MiB": f"{cost.mib:.0f}",
     }
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from audit_plan import counted
+from audit_plan import count_operations
 from machine import describe_machine
 from pictures import write_folder
 from torchvision.models import resnet50
@@ -34,14 +34,14 @@ from interpret_robust.results.tables import render
 
 PICTURES, SIDE = 50_000, 224
 PGD_STEPS, STEPS = 20, 4
-"""Steps that are reckoned, and those of the attack that is timed."""
+"""Steps of the attack whose cost is reckoned, and of the attack that is timed."""
 APGD_CE, APGD_T, FAB_T, SQUARE = 100, 9 * 100, 9 * 100, 5000
 """Gradients of each part of AutoAttack, and passes of the last."""
 
 TERAFLOPS = {"low": 10.0, "high": 40.0}
 """Assumed of one H100 in float32 without TF32: its data sheet gives 67 at most; convolutions reach a share of that."""
 
-RIGHT = 0.35
+RIGHT_SHARE = 0.35
 """Assumed share of pictures that stay right under attack: of robust ImageNet models of this size, a third at 4/255."""
 
 
@@ -54,15 +54,15 @@ class Parts(NamedTuple):
     overhead: float
 
 
-def seconds_each(work: Callable[[], object], count: int, repeats: int) -> float:
-    """The fastest of some runs, by picture, after one that is not timed."""
+def time_each(work: Callable[[], object], count: int, repeats: int) -> float:
+    """Return the seconds a picture of the fastest of some runs, after a run that is not timed."""
     work()
-    spent = []
+    seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
         work()
-        spent.append(time.perf_counter() - began)
-    return min(spent) / count
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / count
 
 
 def measure(repeats: int) -> Parts:
@@ -80,21 +80,21 @@ def measure(repeats: int) -> Parts:
         pixels = images.clone().requires_grad_()
         torch.autograd.grad(F.cross_entropy(network(pixels), labels), pixels)
 
-    alone = seconds_each(forward, size, repeats), seconds_each(gradient, size, repeats)
+    alone = time_each(forward, size, repeats), time_each(gradient, size, repeats)
     with tempfile.TemporaryDirectory() as place:
         write_folder(Path(place) / "test", size)
         data = load(place).frame(Framing((256,), (SIDE, SIDE)))
         split, cpu = data.test, torch.device("cpu")
-        decode = seconds_each(lambda: make_batch(split, range(size), cpu), size, repeats)
+        decode = time_each(lambda: make_batch(split, range(size), cpu), size, repeats)
         network.fc = torch.nn.Linear(2048, len(data.class_names)).requires_grad_(False)
         model = ir.load(network, data)
-        whole = seconds_each(lambda: ir.analyze("robustness", model, pgd=STEPS, cw=None), size, repeats)
+        whole = time_each(lambda: ir.analyze("robustness", model, pgd=STEPS, cw=None), size, repeats)
     overhead = whole - decode - STEPS * alone[1] - 2 * alone[0]
     return Parts(*alone, decode, overhead)
 
 
 class Cost(NamedTuple):
-    """What all pictures cost: gradients and passes of one, EFLOP of all, and hours."""
+    """What a question costs: how many pictures, and how many gradients and passes each of them takes."""
 
     question: str
     pictures: int
@@ -102,13 +102,13 @@ class Cost(NamedTuple):
     passes: int
 
     def flops(self, forward: int, gradient: int) -> float:
-        """FLOPs of all pictures."""
+        """Return the FLOPs of all pictures."""
         return self.pictures * (self.gradients * gradient + self.passes * forward)
 
 
 COSTS = (
     Cost(f"PGD-{PGD_STEPS}", PICTURES, PGD_STEPS, 2),
-    Cost("AutoAttack, at most", round(PICTURES * RIGHT), APGD_CE + APGD_T + FAB_T, SQUARE),
+    Cost("AutoAttack, at most", round(PICTURES * RIGHT_SHARE), APGD_CE + APGD_T + FAB_T, SQUARE),
 )
 
 
@@ -117,11 +117,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each part, of which the fastest counts")
     parser.add_argument("--json", type=Path, help="write the figures there too")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     machine = describe_machine()
-    flops = counted(resnet50(weights=None), (3, SIDE, SIDE))
-    parts = measure(given.repeats)
+    flops = count_operations(resnet50(weights=None), (3, SIDE, SIDE))
+    parts = measure(arguments.repeats)
     rows = []
     for cost in COSTS:
         total = cost.flops(flops.forward_flops, flops.gradient_flops)
@@ -143,15 +143,15 @@ def main() -> None:
     print(f"\n{render(rows)}")
     decoding = PICTURES * parts.decode / 3600
     print(f"decoding all pictures: {decoding:.2f} core hours, {decoding / 16:.3f} hours with 16 workers")
-    if given.json:
-        kept = {
+    if arguments.json:
+        report = {
             "machine": machine,
             "counted": {"forward FLOPs": flops.forward_flops, "gradient FLOPs": flops.gradient_flops},
             "measured, seconds a picture": parts._asdict(),
-            "assumed": {"TFLOP/s": TERAFLOPS, "share that stays right": RIGHT},
+            "assumed": {"TFLOP/s": TERAFLOPS, "share that stays right": RIGHT_SHARE},
             "reckoned": rows,
         }
-        given.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from scipy import stats
 from interpret_robust.core.statistics import CONFIDENCE, Interval
 
 Run = Callable[[], Any]
-"""Computes once, and gives what was found."""
+"""Computes once, and returns the answer."""
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,26 @@ class Contender:
 
 
 class Finding(NamedTuple):
-    """A sentence, with its numbers, on whether all contenders found the same, and whether they did."""
+    """A sentence that compares the contenders' answers in numbers, and whether the answers are the same."""
 
     sentence: str
-    same: bool
+    is_same: bool
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed, by whom, ours first.
+    """A computation, and the contenders that do it, ours first.
 
     Attributes:
-        what: one sentence: which computation, on which data.
-        compare: findings, from what each contender gave in its first run, by its name.
-        rounds: how many, as a multiple of those asked for: many of what is short.
+        description: one sentence: which computation, on which data.
+        compare: makes findings from the answers of each contender's first run, by its name.
+        rounds: the number of rounds, as a multiple of what the user asks for: many of what is short.
         warm_up: whether a round before the timed ones is thrown away, or there is none.
         has_memory: whether the memory is that of the process that times.
     """
 
     name: str
-    what: str
+    description: str
     contenders: Sequence[Contender]
     compare: Callable[[Mapping[str, Any]], Sequence[Finding]]
     rounds: float = 1.0
@@ -58,89 +58,90 @@ class Case:
     has_memory: bool = True
 
 
-class Prepared(NamedTuple):
-    """The contenders that can run, and why others cannot."""
+class Preparation(NamedTuple):
+    """The contenders that can run, and the reasons why others cannot."""
 
     runs: dict[str, Run]
-    missing: dict[str, str]
+    reasons: dict[str, str]
 
 
-def prepare(contenders: Sequence[Contender]) -> Prepared:
-    """Build all contenders."""
-    prepared = Prepared({}, {})
+def prepare(contenders: Sequence[Contender]) -> Preparation:
+    """Prepare all contenders."""
+    preparation = Preparation({}, {})
     for contender in contenders:
         try:
-            prepared.runs[contender.name] = contender.prepare()
+            preparation.runs[contender.name] = contender.prepare()
         except ImportError as error:
-            prepared.missing[contender.name] = str(error)
-    return prepared
+            preparation.reasons[contender.name] = str(error)
+    return preparation
 
 
-class Timed(NamedTuple):
-    """Seconds of each round, and what the first run gave, warm-up or not, by contender."""
+class Timing(NamedTuple):
+    """Seconds of each round, and the answer of the first run, warm-up or not, by contender."""
 
     seconds: dict[str, list[float]]
-    found: dict[str, Any]
+    answers: dict[str, Any]
 
 
-def interleave(runs: Mapping[str, Run], rounds: int, *, warm_up: bool = True) -> Timed:
-    """Run each in turn, `rounds` times over."""
+def interleave(runs: Mapping[str, Run], rounds: int, *, warm_up: bool = True) -> Timing:
+    """Run each contender in turn, `rounds` times over."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    found: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     for number in range(rounds + warm_up):
         for name, run in runs.items():
             gc.collect()
             began = time.perf_counter()
             answer = run()
-            took = time.perf_counter() - began
-            found.setdefault(name, answer)
+            duration = time.perf_counter() - began
+            answers.setdefault(name, answer)
             if number >= warm_up:
-                seconds[name].append(took)
-    return Timed(seconds, found)
+                seconds[name].append(duration)
+    return Timing(seconds, answers)
 
 
-def times_as_fast(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """Ratio of medians, theirs over ours, with its bootstrap 95 % interval over rounds (at least two)."""
+def times_as_fast(our_seconds: Sequence[float], other_seconds: Sequence[float]) -> Interval:
+    """Return the ratio of medians, theirs over ours, with its bootstrap 95 % interval over rounds (at least two)."""
 
-    def ratio(ours: Any, theirs: Any, axis: int) -> Any:
-        return np.median(theirs, axis=axis) / np.median(ours, axis=axis)
+    def ratio(our_seconds: Any, other_seconds: Any, axis: int) -> Any:
+        return np.median(other_seconds, axis=axis) / np.median(our_seconds, axis=axis)
 
-    drawn = stats.bootstrap(
-        (ours, theirs),
+    bootstrap = stats.bootstrap(
+        (our_seconds, other_seconds),
         ratio,
         paired=True,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    low, high = drawn.confidence_interval
-    return Interval(float(ratio(ours, theirs, 0)), float(low), float(high))
+    low, high = bootstrap.confidence_interval
+    return Interval(float(ratio(our_seconds, other_seconds, 0)), float(low), float(high))
 
 
 class Memory(NamedTuple):
-    """Resident memory in MiB: when all was built, and at most during one run."""
+    """Resident memory in MiB: after preparation, and its peak during one run."""
 
-    before: float
+    base: float
     peak: float
 
 
-def memory(build: Callable[[], Sequence[Case]], case: str, contender: str) -> Memory:
-    """That of one contender of a case, alone in a fresh process (Linux)."""
+def measure_memory(build: Callable[[], Sequence[Case]], case: str, contender: str) -> Memory:
+    """Measure the memory of one contender of a case, alone in a fresh process (Linux)."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-        return alone.submit(_memory, build, case, contender, torch.get_num_threads()).result()
+        return alone.submit(_measure_alone, build, case, contender, torch.get_num_threads()).result()
 
 
-def _memory(build: Callable[[], Sequence[Case]], case: str, contender: str, threads: int) -> Memory:
+def _measure_alone(build: Callable[[], Sequence[Case]], case: str, contender: str, threads: int) -> Memory:
     torch.set_num_threads(threads)
-    (chosen,) = (one for found in build() if found.name == case for one in found.contenders if one.name == contender)
-    run = chosen.prepare()
+    (entry,) = (entry for entry in build() if entry.name == case)
+    (match,) = (entrant for entrant in entry.contenders if entrant.name == contender)
+    run = match.prepare()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-    before = _resident("VmRSS")
+    base = _read_resident("VmRSS")
     run()
-    return Memory(before, _resident("VmHWM"))
+    return Memory(base, _read_resident("VmHWM"))
 
 
-def _resident(field: str) -> float:
+def _read_resident(field: str) -> float:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    (found,) = (line for line in lines if line.startswith(f"{field}:"))
-    return int(found.split()[1]) / 1024
+    (line,) = (line for line in lines if line.startswith(f"{field}:"))
+    return int(line.split()[1]) / 1024

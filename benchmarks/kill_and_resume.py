@@ -32,14 +32,14 @@ open_rows, append, finish = results.open_rows, results.Rows.append, results.Rows
 def tell(rows):
     print(rows.row_count, flush=True)
     return rows
-def tell_append(rows, *given):
-    append(rows, *given)
+def tell_append(rows, *arguments):
+    append(rows, *arguments)
     tell(rows)
-def tell_finish(rows, *given):
-    done = rows.row_count
-    finish(rows, *given)
-    print(done, flush=True)
-results.open_rows = lambda *given, **named: tell(open_rows(*given, **named))
+def tell_finish(rows, *arguments):
+    count = rows.row_count
+    finish(rows, *arguments)
+    print(count, flush=True)
+results.open_rows = lambda *arguments, **options: tell(open_rows(*arguments, **options))
 results.Rows.append, results.Rows.finish = tell_append, tell_finish
 cli.main()
 """
@@ -48,8 +48,8 @@ Moment = tuple[int, float]
 """Rows that are there, and seconds since."""
 
 
-def run(root: Path, arguments: list[str], until: Moment | None = None) -> list[Moment]:
-    """Run `irt analyze`, and kill it at a moment; how many rows there were when, in seconds from opening the file."""
+def run(root: Path, arguments: list[str], kill: Moment | None = None) -> list[Moment]:
+    """Run `irt analyze`, kill it at a moment, and return how many rows there were at which seconds after opening."""
     command = [sys.executable, "-c", IRT, "analyze", *arguments, "--root", str(root)]
     moments: list[Moment] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -58,36 +58,36 @@ def run(root: Path, arguments: list[str], until: Moment | None = None) -> list[M
             if not line.strip().isdigit():
                 continue  # what `irt` prints
             moments.append((int(line), time.monotonic()))
-            if until is not None and int(line) >= until[0]:
-                time.sleep(until[1])
+            if kill is not None and int(line) >= kill[0]:
+                time.sleep(kill[1])
                 process.kill()
-        said = process.stderr.read()
+        errors = process.stderr.read()
     if process.returncode not in (0, -9):
-        raise SystemExit(f"irt analyze {' '.join(arguments)}: {said}")
+        raise SystemExit(f"irt analyze {' '.join(arguments)}: {errors}")
     return [(rows, seconds - moments[0][1]) for rows, seconds in moments]
 
 
-def draw(whole: list[Moment], count: int, seed: int) -> list[Moment]:
-    """Moments uniform over an uninterrupted run, in their order."""
+def draw_moments(whole: list[Moment], count: int, seed: int) -> list[Moment]:
+    """Draw moments uniformly over an uninterrupted run, and return them in their order."""
     source = random.Random(seed)
-    drawn = sorted(source.uniform(0, whole[-1][1]) for _ in range(count))
+    seconds = sorted(source.uniform(0, whole[-1][1]) for _ in range(count))
     return [
         (rows, second - began)
-        for second in drawn
-        for (rows, began), (_, ended) in pairwise(whole)
-        if began <= second < ended
+        for second in seconds
+        for (rows, began), (_, end) in pairwise(whole)
+        if began <= second < end
     ]
 
 
-def content(root: Path) -> str:
-    """The checksum of the one finished file, after reading all of it; nothing else may lie beside it."""
+def read_checksum(root: Path) -> str:
+    """Return the checksum of the one finished file, after reading all of it; nothing else may lie beside it."""
     (path,) = (root / "analyses").iterdir()
     hdf5.read(path)
     return str(hdf5.attributes(path)["content_sha256"])
 
 
-def rows_kept(root: Path) -> int:
-    """Rows in the unfinished file; -1 where none can be read."""
+def count_rows(root: Path) -> int:
+    """Return the number of rows in the unfinished file; -1 where none can be read."""
     try:
         with h5py.File(next((root / "analyses").glob("*.h5.partial"))) as file:
             return int(file.attrs["n_done"])
@@ -102,26 +102,27 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    given, options = parser.parse_known_args()
-    arguments = [given.name, str(given.checkpoints / SUBJECT), *options]
+    arguments, options = parser.parse_known_args()
+    words = [arguments.name, str(arguments.checkpoints / SUBJECT), *options]
     with tempfile.TemporaryDirectory() as folder:
-        whole, killed = Path(folder, "whole"), Path(folder, "killed")
-        for root in (whole, killed):
+        whole, target = Path(folder, "whole"), Path(folder, "killed")
+        for root in (whole, target):
             root.mkdir()
-            (root / "checkpoints").symlink_to(given.checkpoints.resolve())
-        moments = run(whole, arguments)
-        kept, equal = Counter[int](), list[bool]()
-        for moment in [*draw(moments, given.kills, given.seed), None]:
-            run(killed, arguments, moment)
-            if moment is not None and not list((killed / "analyses").glob("*.h5")):
-                kept[rows_kept(killed)] += 1
+            (root / "checkpoints").symlink_to(arguments.checkpoints.resolve())
+        moments = run(whole, words)
+        row_counts, equal = Counter[int](), list[bool]()
+        for moment in [*draw_moments(moments, arguments.kills, arguments.seed), None]:
+            run(target, words, moment)
+            if moment is not None and not list((target / "analyses").glob("*.h5")):
+                row_counts[count_rows(target)] += 1
                 continue
-            run(killed, arguments)  # finds it finished, and takes away what a kill after the last write left
-            equal.append(content(killed) == content(whole))
-            shutil.rmtree(killed / "analyses")
+            run(target, words)  # finds it finished, and takes away what a kill after the last write left
+            equal.append(read_checksum(target) == read_checksum(whole))
+            shutil.rmtree(target / "analyses")
     print(
-        f"{given.name}: {kept.total()} of {given.kills} kills before its end ({moments[-1][1]:.1f} s); rows x kills: "
-        f"{', '.join(f'{rows}x{count}' for rows, count in sorted(kept.items()))}; "
+        f"{arguments.name}: {row_counts.total()} of {arguments.kills} kills before its end ({moments[-1][1]:.1f} s); "
+        "rows x kills: "
+        f"{', '.join(f'{rows}x{count}' for rows, count in sorted(row_counts.items()))}; "
         f"{sum(equal)} of {len(equal)} finished files equal the uninterrupted one"
     )
     sys.exit(not all(equal))

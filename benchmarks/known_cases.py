@@ -1,4 +1,4 @@
-"""Cases of `speed.py` of ours beside ours: what is not computed again, or in fewer digits."""
+"""Cases of `speed.py` that compare ours with ours: what need not be computed again, or needs fewer digits."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from interleaved import Case, Contender, Finding, Run
-from speed_cases import CPU, OURS, RECIPE, Given
+from speed_cases import CPU, OUR_NAME, RECIPE, Context
 
 from interpret_robust.analyses import alignment, gradmap_score
 from interpret_robust.attacks import cache
@@ -28,7 +28,7 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.recipe_file import recipe_of
 from interpret_robust.training.run import Run as TrainingRun
 
-ATTACKED: dict[str, dict[str, str]] = {
+SETTINGS: dict[str, dict[str, str]] = {
     "robustness": {"pgd": "20", "cw": "none"},
     "attention-rank": {},
     "attention-maps": {},
@@ -38,37 +38,37 @@ ATTACKED: dict[str, dict[str, str]] = {
 
 
 @contextmanager
-def _changed(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
+def _replace_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    original = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        setattr(owner, name, original)
 
 
-def _equal(what: str) -> Callable[[Mapping[str, Any]], list[Finding]]:
-    """A finding for each other contender: whether what it gave is equal to ours."""
+def _require_equal(quantity: str) -> Callable[[Mapping[str, Any]], list[Finding]]:
+    """Return a function that makes a finding for each other contender: whether its answer is equal to ours."""
 
     def compare(answers: Mapping[str, Any]) -> list[Finding]:
-        ours = answers[OURS]
+        our_answer = answers[OUR_NAME]
         return [
-            Finding(f"{what} of ours and of '{name}' are equal", other == ours)
-            for name, other in answers.items()
-            if name != OURS
+            Finding(f"{quantity} of ours and of '{name}' are equal", answer == our_answer)
+            for name, answer in answers.items()
+            if name != OUR_NAME
         ]
 
     return compare
 
 
-def attack_once(given: Given) -> list[Case]:
-    """Four analyses that take one attack."""
+def compare_shared_attack(context: Context) -> list[Case]:
+    """Compare four analyses that share one attack with four that attack each."""
 
     def run(most_bytes: int) -> Run:
         def ask() -> list[str]:
             cache._readings.clear()
-            with _changed(cache, "MOST_BYTES", most_bytes):
-                works = [given.work(name, "at-att", **settings) for name, settings in ATTACKED.items()]
+            with _replace_attribute(cache, "MOST_BYTES", most_bytes):
+                works = [context.work(name, "at-att", **settings) for name, settings in SETTINGS.items()]
                 return [str(hdf5.attributes(work.run(overwrite=True))["content_sha256"]) for work in works]
 
         return ask
@@ -76,28 +76,28 @@ def attack_once(given: Given) -> list[Case]:
     return [
         Case(
             "attack once",
-            f"{', '.join(ATTACKED)} of the network `small` of variant `at-att`, {given.images} test images, PGD-20",
-            [Contender(OURS, lambda: run(cache.MOST_BYTES)), Contender("each attacks", lambda: run(0))],
-            _equal("checksums of the four files"),
+            f"{', '.join(SETTINGS)} of the network `small` of variant `at-att`, {context.images} test images, PGD-20",
+            [Contender(OUR_NAME, lambda: run(cache.MOST_BYTES)), Contender("each attacks", lambda: run(0))],
+            _require_equal("checksums of the four files"),
             warm_up=False,
         )
     ]
 
 
-def linearized(given: Given) -> list[Case]:
-    """Linearized robustness of all classes."""
+def compare_linearized(context: Context) -> list[Case]:
+    """Compare two ways to compute linearized robustness for all classes."""
 
     def run(measure: Callable[..., AnyArray]) -> Run:
-        work = given.work("alignment")
+        work = context.work("alignment")
         batches = list(work.batches())
 
         def ask() -> AnyArray:
-            found = []
+            distances = []
             for batch in batches:
                 with torch.no_grad():
                     logits = work.model(batch.images)
-                found.append(measure(work.model, batch.images, logits))
-            return np.concatenate(found)
+                distances.append(measure(work.model, batch.images, logits))
+            return np.concatenate(distances)
 
         return ask
 
@@ -116,17 +116,17 @@ def linearized(given: Given) -> list[Case]:
         nearest: AnyArray = np.fmin.reduce(distances)
         return nearest
 
-    def compare(found: Mapping[str, AnyArray]) -> list[Finding]:
-        ours, theirs = found.values()
-        apart = float(np.nanmax(np.abs(ours - theirs) / theirs))
-        return [Finding(f"distances differ by at most {apart:.1e} of themselves", apart < 5e-7)]
+    def compare(answers: Mapping[str, AnyArray]) -> list[Finding]:
+        our_distances, class_distances = answers.values()
+        difference = float(np.nanmax(np.abs(our_distances - class_distances) / class_distances))
+        return [Finding(f"distances differ by at most {difference:.1e} of themselves", difference < 5e-7)]
 
     return [
         Case(
             "linearized robustness",
-            f"distance to the nearest linear boundary, network `small` of variant `at`, {given.images} test images",
+            f"distance to the nearest linear boundary, network `small` of variant `at`, {context.images} test images",
             [
-                Contender(OURS, lambda: run(alignment.linearized_robustness)),
+                Contender(OUR_NAME, lambda: run(alignment.linearized_robustness)),
                 Contender("a forward pass a class", lambda: run(by_class)),
             ],
             compare,
@@ -134,45 +134,48 @@ def linearized(given: Given) -> list[Case]:
     ]
 
 
-def read_maps(given: Given) -> list[Case]:
-    """What evaluators see in gradient maps."""
+def compare_map_readings(context: Context) -> list[Case]:
+    """Compare ways to let evaluators read gradient maps."""
 
-    def run(*, once: bool) -> Run:
-        work = given.work("gradmap-score", readers=(given.path("natural", 1), given.path("natural", 2)))
-        prepared, batches = gradmap_score.prepare(work), list(work.batches())
+    def run(*, is_shared: bool) -> Run:
+        work = context.work("gradmap-score", readers=(context.path("natural", 1), context.path("natural", 2)))
+        preparation, batches = gradmap_score.prepare(work), list(work.batches())
 
         def is_known(_: Any, __: Any) -> bool:
-            return once
+            return is_shared
 
         def ask() -> list[Any]:
-            with _changed(gradmap_score, "answers_repeat", is_known):
-                return [gradmap_score.rows(work.model, batch, prepared) for batch in batches]
+            with _replace_attribute(gradmap_score, "answers_repeat", is_known):
+                return [gradmap_score.rows(work.model, batch, preparation) for batch in batches]
 
         return lambda: [rows["per_image/evaluator_prediction"].tolist() for rows in ask()]
 
     return [
         Case(
             "gradmap-score",
-            f"three maps of {given.images} test images, their controls, and what two networks `small` see in them",
-            [Contender(OURS, lambda: run(once=True)), Contender("each map read", lambda: run(once=False))],
-            _equal("answers"),
+            f"three maps of {context.images} test images, their controls, and what two networks `small` see in them",
+            [
+                Contender(OUR_NAME, lambda: run(is_shared=True)),
+                Contender("each map read", lambda: run(is_shared=False)),
+            ],
+            _require_equal("answers"),
         )
     ]
 
 
-def pictures(given: Given) -> list[Case]:
-    """The report of a few analyses."""
+def compare_report(context: Context) -> list[Case]:
+    """Compare ways to draw the report of a few analyses."""
 
     def run(workers: Callable[[], int]) -> Run:
-        folders = Folders(given.scratch / "report")
-        for analysis, settings in ATTACKED.items():
-            work = replace(given, scratch=folders.analyses, images=50).work(analysis, "at-att", **settings)
+        folders = Folders(context.scratch / "report")
+        for analysis, settings in SETTINGS.items():
+            work = replace(context, scratch=folders.analyses, images=50).work(analysis, "at-att", **settings)
             work.run()
 
         def ask() -> bytes:
             shutil.rmtree(folders.figures, ignore_errors=True)
             folders.report.unlink(missing_ok=True)
-            with _changed(process_pool, "cores", workers):
+            with _replace_attribute(process_pool, "cores", workers):
                 page: Path = report.write(folders, folders.report, lambda _: None)
             return page.read_bytes()
 
@@ -183,23 +186,23 @@ def pictures(given: Given) -> list[Case]:
             "report",
             "the page of four analyses of one model, with its pictures",
             [
-                Contender(OURS, lambda: run(cores)),
+                Contender(OUR_NAME, lambda: run(cores)),
                 Contender("one by one", lambda: run(lambda: 1)),
             ],
-            _equal("pages"),
+            _require_equal("pages"),
             has_memory=False,
         )
     ]
 
 
-def train_rounded(given: Given) -> list[Case]:
-    """Training steps whose attacks take gradients in bfloat16."""
-    return [_train_rounded(given, architecture) for architecture in ("small", "narrow")]
+def compare_bfloat16(context: Context) -> list[Case]:
+    """Compare training steps whose attacks take gradients in bfloat16 with those in float32."""
+    return [_compare_bfloat16(context, architecture) for architecture in ("small", "narrow")]
 
 
-def _train_rounded(given: Given, architecture: str) -> Case:
+def _compare_bfloat16(context: Context, architecture: str) -> Case:
     steps = 4
-    source = checkpoint.read(given.path("at")).about["source"]
+    source = checkpoint.read(context.path("at")).about["source"]
 
     def run(precision: str) -> Run:
         changes = (*RECIPE, "batch_size=64", f"attack_precision={precision}")
@@ -215,24 +218,24 @@ def _train_rounded(given: Given, architecture: str) -> Case:
         return advance
 
     def compare(losses: Mapping[str, float]) -> list[Finding]:
-        apart = abs(losses[OURS] / losses["float32"] - 1)
-        sentence = f"the loss under attack of the first {steps} steps differs by {apart:.1e} of itself"
-        return [Finding(sentence, apart < 0.01)]
+        difference = abs(losses[OUR_NAME] / losses["float32"] - 1)
+        sentence = f"the loss under attack of the first {steps} steps differs by {difference:.1e} of itself"
+        return [Finding(sentence, difference < 0.01)]
 
     return Case(
         f"train {architecture} in bfloat16",
         f"{steps} training steps of `at` from fresh weights, gradients of the attack in bfloat16: network "
         f"`{architecture}`, cluttered digits, batch 64, PGD of 5 steps of 2/255 in eps 8/255, batch norm in eval mode "
         "in the attack",
-        [Contender(OURS, lambda: run("bfloat16")), Contender("float32", lambda: run("float32"))],
+        [Contender(OUR_NAME, lambda: run("bfloat16")), Contender("float32", lambda: run("float32"))],
         compare,
     )
 
 
-CASES: dict[str, Callable[[Given], list[Case]]] = {
-    "attack-once": attack_once,
-    "linearized": linearized,
-    "read-maps": read_maps,
-    "pictures": pictures,
-    "train-bfloat16": train_rounded,
+CASES: dict[str, Callable[[Context], list[Case]]] = {
+    "attack-once": compare_shared_attack,
+    "linearized": compare_linearized,
+    "read-maps": compare_map_readings,
+    "pictures": compare_report,
+    "train-bfloat16": compare_bfloat16,
 }

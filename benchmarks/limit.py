@@ -53,7 +53,7 @@ WARM_UP = 6
 """Steps before the first that is timed: a compiler and a recorder of graphs are done by then."""
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
-"""Rows and columns of the product that is the limit of compute."""
+"""Rows and columns of the matrices whose product is the limit of compute."""
 
 CHANNELS, IMAGES = 256, {"cpu": 16, "cuda": 256}
 """Of a convolution of maps of 32x32, which a CPU's library of products of matrices may not equal."""
@@ -65,7 +65,7 @@ CEILING_REPEATS = 10
 
 
 class Counts(TorchDispatchMode):
-    """What the operations that run while this is entered have to do, see the module's docstring."""
+    """A count of what operations have to do, of all that run inside its `with` block; see the module's docstring."""
 
     # Only its formulas: the mode itself refuses a gradient with respect to a model's images.
     formulas = FlopCounterMode(display=False).flop_registry
@@ -75,16 +75,16 @@ class Counts(TorchDispatchMode):
         self.flops = self.unfused_bytes = self.least_bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Do one operation, and count it."""
+        """Run one operation, and count it."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func.is_view or func.overloadpacket.__name__ in ALLOCATIONS:
             return result
-        moved = sum(map(size, [*read_by(func, args, kwargs), *written_by(func, args, result)]))
-        self.unfused_bytes += moved
+        traffic = sum(map(count_bytes, [*list_reads(func, args, kwargs), *list_writes(func, args, result)]))
+        self.unfused_bytes += traffic
         if formula := self.formulas.get(func.overloadpacket):
             self.flops += formula(*args, **kwargs, out_val=result)
-            self.least_bytes += moved
+            self.least_bytes += traffic
         return result
 
 
@@ -95,165 +95,171 @@ FILLS = ("copy_", "fill_", "zero_", "zeros_like", "ones_like", "full_like", "new
 """Operations that do not look at the numbers of their first argument."""
 
 
-def read_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """The tensors whose numbers an operation needs."""
+def list_reads(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """Return the tensors whose numbers an operation needs."""
     if func.overloadpacket is torch.ops.aten.convolution_backward:
-        gradient, images, weights, wanted = args[0], args[1], args[2], args[-1]
-        return [gradient, *([weights] if wanted[0] else []), *([images] if wanted[1] else [])]
-    return tensors((args[func.overloadpacket.__name__ in FILLS :], kwargs))
+        gradient, images, weights, mask = args[0], args[1], args[2], args[-1]
+        return [gradient, *([weights] if mask[0] else []), *([images] if mask[1] else [])]
+    return collect_tensors((args[func.overloadpacket.__name__ in FILLS :], kwargs))
 
 
-def written_by(func: Any, args: Any, result: Any) -> list[Tensor]:
-    """The tensors whose numbers an operation makes, also in the place of others."""
-    changed = [
-        given
-        for argument, given in zip(func._schema.arguments, args, strict=False)
+def list_writes(func: Any, args: Any, result: Any) -> list[Tensor]:
+    """Return the tensors whose numbers an operation makes, also in the place of others."""
+    targets = [
+        value
+        for argument, value in zip(func._schema.arguments, args, strict=False)
         if argument.alias_info and argument.alias_info.is_write
     ]
-    return list({id(tensor): tensor for tensor in tensors((result, changed))}.values())
+    return list({id(tensor): tensor for tensor in collect_tensors((result, targets))}.values())
 
 
-def tensors(nested: Any) -> list[Tensor]:
-    """All tensors in lists, tuples and mappings."""
-    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
+def collect_tensors(tree: Any) -> list[Tensor]:
+    """Return all tensors in nested lists, tuples and mappings."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def size(tensor: Tensor) -> int:
-    """Bytes of a tensor in memory, of an expanded one those that are there."""
+def count_bytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor in memory; of an expanded one those that are there."""
     return min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something to do for each image of a batch: `__call__` does it once, in `precision` where that matters."""
+    """Work on a batch of images: `action` does it once, in `precision` where that matters."""
 
     name: str
     precision: torch.dtype
     images: int
-    do: Callable[[], object]
+    action: Callable[[], object]
 
-    def counted(self) -> Counts:
-        """What doing it once has to do. Nothing is compiled for that, so that each operation is seen."""
+    def count(self) -> Counts:
+        """Count what doing it once has to do. Nothing is compiled for that, so that each operation is seen."""
         with torch.compiler.set_stance("force_eager"):
-            self.do()  # makes what is made once, such as the state of an optimizer
+            self.action()  # makes what is made once, such as the state of an optimizer
             with Counts() as counts:
-                self.do()
+                self.action()
         return counts
 
-    def seconds(self, repeats: int, device: torch.device) -> list[float]:
-        """How long it takes each time, after WARM_UP times."""
+    def measure(self, repeats: int, device: torch.device) -> list[float]:
+        """Return how many seconds it takes each time, after WARM_UP times."""
         for _ in range(WARM_UP):
-            self.do()
-        return timed(self.do, repeats, device)
+            self.action()
+        return time_calls(self.action, repeats, device)
 
 
-def works(given: argparse.Namespace, device: torch.device) -> Iterator[Work]:
-    """A training step, and a gradient as an evaluation's PGD takes it, of random images."""
-    recipe = recipe_of(given.recipe, "random", architecture=given.arch)
+def make_works(arguments: argparse.Namespace, device: torch.device) -> Iterator[Work]:
+    """Make the works: a training step, and a gradient as an evaluation's PGD takes it, of random images."""
+    recipe = recipe_of(arguments.recipe, "random", architecture=arguments.arch)
     # An attack that does not grow is the same work in each step.
-    recipe = replace(recipe, batch_size=given.batch, attack_steps=given.steps, eps_ramp=0.0)
-    dataset = random_dataset(given.batch * (given.repeats + WARM_UP + 3))  # less than an epoch is run
-    run = Run(Job(dataset, given.arch, variant(given.variant), 0, recipe), device)
+    recipe = replace(recipe, batch_size=arguments.batch, attack_steps=arguments.steps, eps_ramp=0.0)
+    dataset = make_random_dataset(arguments.batch * (arguments.repeats + WARM_UP + 3))  # less than an epoch is run
+    run = Run(Job(dataset, arguments.arch, variant(arguments.variant), 0, recipe), device)
     training = torch.bfloat16 if device.type == "cuda" else torch.float32
-    name = f"training step of {given.variant}"
+    name = f"training step of {arguments.variant}"
     if run.job.variant.adversarial:
-        name += f", PGD-{given.steps} with batch norm in {recipe.attack_batch_norm} mode"
-    yield Work(name, training, given.batch, run.advance)
+        name += f", PGD-{arguments.steps} with batch norm in {recipe.attack_batch_norm} mode"
+    yield Work(name, training, arguments.batch, run.advance)
     images, labels = run.batches.batch(0)
-    model = fold(build(given.arch, run.job.variant.head, dataset.image_shape, run.classes, seed=0).eval()).to(device)
+    network = build(arguments.arch, run.job.variant.head, dataset.image_shape, run.classes, seed=0)
+    model = fold(network.eval()).to(device)
     gradient = partial(image_gradient, model, images, labels, "cross-entropy")
-    yield Work("gradient of PGD in evaluation", torch.float32, given.batch, gradient)
+    yield Work("gradient of PGD in evaluation", torch.float32, arguments.batch, gradient)
 
 
-def random_dataset(count: int) -> Dataset:
-    """Images of 32x32x3 without a meaning, of ten classes."""
+def make_random_dataset(count: int) -> Dataset:
+    """Make a dataset of random images of 32x32x3, of ten classes."""
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
     split = Split(images, np.arange(count) % 10)
     return Dataset("random", split, split.first(10), tuple("0123456789"))
 
 
 class Ceiling(NamedTuple):
-    """What the machine can do, FLOPs or bytes a second: the fastest of some repeats, its limit, and their median."""
+    """A limit of the machine, in FLOPs or bytes a second: the fastest of some repeats, and their median."""
 
     name: str
     best: float
     median: float
 
 
-def compute_ceiling(device: torch.device, precision: torch.dtype) -> Ceiling:
-    """FLOPs a second of a product of two large matrices or of a wide convolution, whichever is faster."""
+def measure_compute_ceiling(device: torch.device, precision: torch.dtype) -> Ceiling:
+    """Measure the FLOPs a second of a product of two large matrices or of a wide convolution, whichever is faster."""
     side, images = MATRIX[device.type], IMAGES[device.type]
     matrix = torch.randn(side, side, device=device, dtype=precision)
     product = torch.empty_like(matrix)
     maps = torch.randn(images, CHANNELS, 32, 32, device=device, dtype=precision)
     kernels = torch.randn(CHANNELS, CHANNELS, 3, 3, device=device, dtype=precision)
-    ordered = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (maps, kernels)]
-    convolve = partial(torch.conv2d, *ordered, padding=1)
+    operands = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (maps, kernels)]
+    convolve = partial(torch.conv2d, *operands, padding=1)
     name = f"product of matrices {side}x{side} or 3x3 convolution of {CHANNELS} channels, {_name(precision)}"
     with torch.no_grad():
         products = {2 * side**3: partial(torch.mm, matrix, matrix, out=product)}
-        return _ceiling(name, products | {2 * maps.numel() * CHANNELS * 9: convolve}, device)
+        return _measure_ceiling(name, products | {2 * maps.numel() * CHANNELS * 9: convolve}, device)
 
 
-def memory_ceiling(device: torch.device) -> Ceiling:
-    """Bytes a second, read and written, of a copy or of a sum of two (STREAM's triad), whichever is faster."""
+def measure_memory_ceiling(device: torch.device) -> Ceiling:
+    """Measure the bytes a second of a copy or of a sum of two arrays (STREAM's triad), whichever is faster."""
     first, second, third = (torch.zeros(ARRAY, device=device) for _ in range(3))
     copy, triad = partial(third.copy_, first), partial(torch.add, first, second, alpha=3, out=third)
     name = f"copy or triad of {first.nbytes // 2**20} MiB"
-    return _ceiling(name, {2 * first.nbytes: copy, 3 * first.nbytes: triad}, device)
+    return _measure_ceiling(name, {2 * first.nbytes: copy, 3 * first.nbytes: triad}, device)
 
 
-def _ceiling(name: str, kernels: dict[int, Callable[[], object]], device: torch.device) -> Ceiling:
-    """From kernels by what they do, in FLOPs or bytes."""
+def _measure_ceiling(name: str, kernels: dict[int, Callable[[], object]], device: torch.device) -> Ceiling:
+    """Measure kernels, by the FLOPs or bytes of each, and return the fastest."""
     rates = {}
     for amount, kernel in kernels.items():
-        timed(kernel, 2, device)
-        rates[amount] = amount / np.array(timed(kernel, CEILING_REPEATS, device))
+        time_calls(kernel, 2, device)
+        rates[amount] = amount / np.array(time_calls(kernel, CEILING_REPEATS, device))
     fastest = max(rates.values(), key=max)
     return Ceiling(name, float(fastest.max()), float(np.median(fastest)))
 
 
-def timed(do: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
-    """Seconds of each of some repeats, all that they started on a GPU included."""
-    found = []
+def time_calls(action: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
+    """Return the seconds of each of some calls, all that they started on a GPU included."""
+    seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
-        do()
+        action()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - began)
-    return found
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
-class Measured(NamedTuple):
-    """One quantity of a work: what an image needs, what was achieved and what is the limit, each a second."""
+class Utilization(NamedTuple):
+    """How far a limit is used: what an image needs of a quantity, the rate achieved, and the limit."""
 
-    what: str
+    quantity: str
     per_image: float
-    achieved: float
+    rate: float
     limit: float
 
+    def record(self) -> dict[str, str | float]:
+        """Return the fields by the names that they have in the JSON file."""
+        return dict(zip(("what", "per_image", "achieved", "limit"), self, strict=True))
+
     def row(self) -> dict[str, str]:
-        """As a row of the table, in giga."""
-        unit = "GFLOP" if self.what == "compute" else "GB"
+        """Return a row of the table, in giga."""
+        unit = "GFLOP" if self.quantity == "compute" else "GB"
         return {
-            "what": self.what,
+            "what": self.quantity,
             "an image": f"{self.per_image / 1e9:.4f} {unit}",
-            "achieved": f"{self.achieved / 1e9:.1f} {unit}/s",
+            "achieved": f"{self.rate / 1e9:.1f} {unit}/s",
             "limit": f"{self.limit / 1e9:.1f} {unit}/s",
-            "achieved / limit": f"{self.achieved / self.limit:.1%}",
+            "achieved / limit": f"{self.rate / self.limit:.1%}",
         }
 
 
-def compare(counts: Counts, images: int, seconds: float, compute: Ceiling, memory: Ceiling) -> list[Measured]:
-    """What was counted for some images, and took some seconds, beside the limits."""
+def compare(counts: Counts, images: int, seconds: float, compute: Ceiling, memory: Ceiling) -> list[Utilization]:
+    """Compare what was counted for some images, which took some seconds, with the limits."""
     amounts = {
         "compute": (counts.flops, compute),
         "memory, unfused": (counts.unfused_bytes, memory),
         "memory, least": (counts.least_bytes, memory),
     }
     return [
-        Measured(what, amount / images, amount / seconds, ceiling.best) for what, (amount, ceiling) in amounts.items()
+        Utilization(quantity, amount / images, amount / seconds, ceiling.best)
+        for quantity, (amount, ceiling) in amounts.items()
     ]
 
 
@@ -273,35 +279,35 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores(), help="on a CPU; default: a thread a core")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write the figures there too")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    device = resolve(given.device)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = resolve(arguments.device)
     machine = describe_machine()
     print("; ".join(f"{name} {value}" for name, value in machine.items()))
-    memory, told = memory_ceiling(device), []
-    for work in works(given, device):
-        counts, seconds = work.counted(), work.seconds(given.repeats, device)
-        compute = compute_ceiling(device, work.precision)
-        measured = compare(counts, work.images, float(np.median(seconds)), compute, memory)
+    memory, records = measure_memory_ceiling(device), []
+    for work in make_works(arguments, device):
+        counts, seconds = work.count(), work.measure(arguments.repeats, device)
+        compute = measure_compute_ceiling(device, work.precision)
+        utilizations = compare(counts, work.images, float(np.median(seconds)), compute, memory)
         low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75)) / work.images * 1e3
         print(
-            f"\n{work.name}; {given.arch}, batch {work.images}, {_name(work.precision)} on {device.type}: "
-            f"{middle:.3f} ms an image [{low:.3f}, {high:.3f}], median and quartiles of {given.repeats}"
+            f"\n{work.name}; {arguments.arch}, batch {work.images}, {_name(work.precision)} on {device.type}: "
+            f"{middle:.3f} ms an image [{low:.3f}, {high:.3f}], median and quartiles of {arguments.repeats}"
         )
-        print(render([one.row() for one in measured]))
-        told.append(
+        print(render([utilization.row() for utilization in utilizations]))
+        records.append(
             {"work": work.name, "images": work.images, "seconds": seconds, "compute limit": compute._asdict()}
-            | {one.what: one._asdict() for one in measured}
+            | {utilization.quantity: utilization.record() for utilization in utilizations}
         )
-        print(f"limit of compute: {_told(compute)}")
-    print(f"limit of memory: {_told(memory)}\nWhat these numbers are and are not: --help.")
-    if given.json:
-        options = {name: str(value) for name, value in vars(given).items()}
-        found = {"machine": machine, "options": options, "memory limit": memory._asdict(), "works": told}
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"limit of compute: {_describe(compute)}")
+    print(f"limit of memory: {_describe(memory)}\nWhat these numbers are and are not: --help.")
+    if arguments.json:
+        options = {name: str(value) for name, value in vars(arguments).items()}
+        report = {"machine": machine, "options": options, "memory limit": memory._asdict(), "works": records}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _told(ceiling: Ceiling) -> str:
+def _describe(ceiling: Ceiling) -> str:
     best, median = ceiling.best / 1e9, ceiling.median / 1e9
     return f"{ceiling.name}, fastest of {CEILING_REPEATS} at {best:.1f} G/s (median {median:.1f})"
 

@@ -10,12 +10,12 @@ from interpret_robust.core.process_pool import cores
 
 
 def describe_machine() -> dict[str, str]:
-    """What decides a time, by name: processor, its instruction set and cores, threads, torch, GPU, and the load.
+    """Return what decides a time, by name: processor, its instruction set and cores, threads, torch, GPU, and the load.
 
     `load` is the mean number of running processes over the last minute, by which to see whether others computed too.
     """
-    described = {
-        "processor": processor(),
+    description = {
+        "processor": name_processor(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "cores": str(cores()),
         "threads": str(torch.get_num_threads()),
@@ -24,12 +24,12 @@ def describe_machine() -> dict[str, str]:
         "load": f"{os.getloadavg()[0]:.1f}",
     }
     if torch.cuda.is_available():
-        described |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
-    return described
+        description |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
+    return description
 
 
-def processor() -> str:
-    """The processor's name: the first `model name` of /proc/cpuinfo where there is one, else what the system says."""
+def name_processor() -> str:
+    """Return the processor's name: the first `model name` of /proc/cpuinfo where there is one, else the system's."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -67,7 +67,7 @@ def main() -> None:
     for kind in options.kinds:
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
-            counts, wrong = trial(KINDS[kind], Path(folder), options.first_seed, options.mutations)
+            counts, wrong = damage_many(KINDS[kind], Path(folder), options.first_seed, options.mutations)
         print(f"{kind}: {dict(counts)} in {time.monotonic() - began:.0f} s", flush=True)
         for seed, outcome, words in wrong:
             print(f"  seed {seed}: {outcome}: {words}", flush=True)
@@ -75,7 +75,7 @@ def main() -> None:
     if options.json:
         with replacing(options.json) as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    sys.exit(any(of["wrong"] for of in report["kinds"].values()))
+    sys.exit(any(record["wrong"] for record in report["kinds"].values()))
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,17 @@ class Kind:
     has_checksum: bool = True
 
 
-def trial(kind: Kind, folder: Path, first: int, count: int) -> tuple[Counter[str], list[tuple[int, str, str]]]:
+def damage_many(kind: Kind, folder: Path, first: int, count: int) -> tuple[Counter[str], list[tuple[int, str, str]]]:
     """Return how many readings ended how, and of each wrong one its seed, its outcome and what was said."""
     whole = kind.make(folder)
-    kept = folder / "kept"
-    shutil.copyfile(whole, kept)
+    original = folder / "kept"
+    shutil.copyfile(whole, original)
     expected = kind.answer(whole)
     reader = Reader(kind)
     counts: Counter[str] = Counter()
     wrong = []
     for seed in range(first, first + count):
-        shutil.copyfile(kept, whole)
+        shutil.copyfile(original, whole)
         damage(whole, kind, random.Random(seed))
         outcome, words = reader.read(whole)
         if outcome == "answer":
@@ -118,10 +118,10 @@ class Reader:
         self._start()
 
     def _start(self) -> None:
-        self.pipe, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context("fork").Process(target=_serve, args=(theirs, self.kind.answer))
+        self.pipe, child_pipe = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("fork").Process(target=_serve, args=(child_pipe, self.kind.answer))
         self.process.start()
-        theirs.close()
+        child_pipe.close()
 
     def read(self, path: Path) -> tuple[str, str]:
         """Return what a reading gave, "answer", "refused", "traceback" or "hang", and its words."""
@@ -215,7 +215,7 @@ VALUES: tuple[Any, ...] = (
 """What a value of a JSON text is replaced by."""
 
 
-def edited_json(value: Any, dice: random.Random) -> Any:
+def edit_json(value: Any, dice: random.Random) -> Any:
     """Return a JSON value with one of the values in it replaced, removed or added."""
     if isinstance(value, dict) and value and dice.random() < 0.9:
         name = dice.choice(sorted(value))
@@ -223,14 +223,14 @@ def edited_json(value: Any, dice: random.Random) -> Any:
             return {other: inner for other, inner in value.items() if other != name}
         if dice.random() < 0.1:
             return value | {"more": dice.choice(VALUES)}
-        return value | {name: edited_json(value[name], dice)}
+        return value | {name: edit_json(value[name], dice)}
     if isinstance(value, list) and value and dice.random() < 0.7:
         place = dice.randrange(len(value))
-        return [*value[:place], edited_json(value[place], dice), *value[place + 1 :]]
+        return [*value[:place], edit_json(value[place], dice), *value[place + 1 :]]
     return dice.choice(VALUES)
 
 
-def sha256(*parts: Any) -> str:
+def digest_parts(*parts: Any) -> str:
     """Return the SHA-256 over arrays and texts."""
     digest = hashlib.sha256()
     for part in parts:
@@ -248,8 +248,8 @@ def make_checkpoint(folder: Path) -> Path:
 
 def read_checkpoint(path: Path) -> str:
     """Return what a checkpoint says and holds."""
-    stored = checkpoint.read(path)
-    return sha256(description.describe(path), json.dumps(stored.about, sort_keys=True), stored.sha256)
+    subject = checkpoint.read(path)
+    return digest_parts(description.describe(path), json.dumps(subject.about, sort_keys=True), subject.sha256)
 
 
 def edit_checkpoint(path: Path, dice: random.Random) -> None:
@@ -258,31 +258,31 @@ def edit_checkpoint(path: Path, dice: random.Random) -> None:
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     if dice.random() < 0.5:
-        about = json.loads(header["__metadata__"]["about"])
-        header["__metadata__"]["about"] = json.dumps(edited_json(about, dice))
+        metadata = json.loads(header["__metadata__"]["about"])
+        header["__metadata__"]["about"] = json.dumps(edit_json(metadata, dice))
     else:
-        header = edited_json(header, dice)
+        header = edit_json(header, dice)
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
 def make_training(folder: Path) -> Path:
     """Write the state of an unfinished run: a checkpoint's tensors as such a file names them."""
-    stored = checkpoint.read(CHECKPOINT)
+    subject = checkpoint.read(CHECKPOINT)
     path = folder / f"{CHECKPOINT.stem}.state.safetensors"
-    about = stored.about | {"step": 3, "seconds": 1.0, "earlier": []}
-    checkpoint.write(path, about, {f"model.{name}": tensor for name, tensor in stored.tensors.items()})
+    metadata = subject.about | {"step": 3, "seconds": 1.0, "earlier": []}
+    checkpoint.write(path, metadata, {f"model.{name}": tensor for name, tensor in subject.tensors.items()})
     return path
 
 
 def read_analysis(path: Path) -> str:
     """Return what a finished analysis holds and says of itself."""
-    result = hdf5.read(path, schema().label)
+    result = hdf5.read(path, find_schema().label)
     problems = validation.problems(path)
     if problems:
         raise UserError(problems[0])
     values = [result[name] for name, _, _ in hdf5.tree(path)]
-    return sha256(description.describe(path), *values, json.dumps(result.config, sort_keys=True))
+    return digest_parts(description.describe(path), *values, json.dumps(result.config, sort_keys=True))
 
 
 def edit_analysis(path: Path, dice: random.Random) -> None:
@@ -296,46 +296,49 @@ def edit_analysis(path: Path, dice: random.Random) -> None:
             case 1:
                 group = file[hdf5.PROVENANCE]
                 name = dice.choice(sorted(group))
-                text = json.dumps(edited_json(json.loads(group[name].asstr()[()]), dice))
+                text = json.dumps(edit_json(json.loads(group[name].asstr()[()]), dice))
                 del group[name]
                 group[name] = text
             case 2:
-                columns = [column.path for column in schema().per_image]
+                columns = [column.path for column in find_schema().per_image]
                 dataset = file[dice.choice(columns)]
                 rows = dataset[...]
                 rows[dice.randrange(len(rows))] += 1
                 dataset[...] = rows
 
 
-def schema() -> Schema:
+def find_schema() -> Schema:
     """Return the schema of the analysis that is damaged."""
-    found: Schema = analyses.get("attention-rank").schema
-    return found
+    result: Schema = analyses.get("attention-rank").schema
+    return result
 
 
 BATCH = 2
 """Rows a batch of the unfinished analysis."""
 
 
-def growing(path: Path) -> writer.Rows:
+def open_partial(path: Path) -> writer.Rows:
     """Open the unfinished analysis whose finished file would be `path`."""
     whole = hdf5.read(ANALYSIS)
     axes = {
-        axis: len(whole[axis]) for column in schema().per_image for axis in column.axes if schema().names(axis) is None
+        axis: len(whole[axis])
+        for column in find_schema().per_image
+        for axis in column.axes
+        if find_schema().names(axis) is None
     }
-    return writer.open_rows(path, schema(), whole.count, axes, whole.config, {"python": "3"})
+    return writer.open_rows(path, find_schema(), whole.count, axes, whole.config, {"python": "3"})
 
 
 def fill(rows: writer.Rows, stop: int) -> None:
     """Append rows of the finished analysis, batch by batch, up to `stop`."""
     whole = hdf5.read(ANALYSIS)
     for start in range(rows.row_count, stop, BATCH):
-        rows.append({c.path: whole[c.path][start : min(start + BATCH, stop)] for c in schema().per_image})
+        rows.append({c.path: whole[c.path][start : min(start + BATCH, stop)] for c in find_schema().per_image})
 
 
 def make_partial(folder: Path) -> Path:
     """Write an unfinished analysis, three quarters done."""
-    with growing(folder / "partial.h5") as rows:
+    with open_partial(folder / "partial.h5") as rows:
         fill(rows, 6)
     return folder / "partial.h5.partial"
 
@@ -345,11 +348,11 @@ def resume(path: Path) -> str:
     whole, copy = hdf5.read(ANALYSIS), path.with_name("copy.h5")
     copy.unlink(missing_ok=True)
     shutil.copyfile(path, copy.with_name("copy.h5.partial"))
-    with growing(copy) as rows:
+    with open_partial(copy) as rows:
         fill(rows, whole.count)
-        rows.finish({column.path: whole[column.path] for column in schema().summary}, {})
+        rows.finish({column.path: whole[column.path] for column in find_schema().summary}, {})
     environment = hdf5.provenance(copy)["environment"]
-    return sha256(hdf5.attributes(copy)["content_sha256"], json.dumps(environment, sort_keys=True))
+    return digest_parts(hdf5.attributes(copy)["content_sha256"], json.dumps(environment, sort_keys=True))
 
 
 def make_analysis(folder: Path) -> Path:
@@ -393,13 +396,13 @@ def read_data(path: Path) -> str:
     """Return what a data set holds."""
     train, test, names = read_npz(path)
     arrays = [array for split in (train, test) for array in (split.images, split.labels, split.masks)]
-    return sha256(*arrays, names)
+    return digest_parts(*arrays, names)
 
 
 def edit_data(path: Path, dice: random.Random) -> None:
     """Do to a data set what a careless program does: lose an array's rows, or give it another type or shape."""
-    with np.load(path) as stored:
-        arrays = dict(stored)
+    with np.load(path) as archive:
+        arrays = dict(archive)
     name = dice.choice(sorted(set(arrays) - {"class_names"}))
     array = arrays[name]
     arrays[name] = dice.choice([array[:-1], array.astype("f8") + 0.5, array[None], array[:0]])

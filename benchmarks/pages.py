@@ -45,12 +45,12 @@ class Table(NamedTuple):
     note: str
 
 
-def pages() -> list[Path]:
-    """Return README and all pages of docs."""
+def list_pages() -> list[Path]:
+    """Return the paths of README and of all pages of docs."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def rows_of(markdown: str) -> Rows:
+def parse_rows(markdown: str) -> Rows:
     """Return the rows of the first table in a text, by column."""
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     head, _, *body = [
@@ -59,60 +59,60 @@ def rows_of(markdown: str) -> Rows:
     return [dict(zip(head, cells, strict=True)) for cells in body]
 
 
-def tables(texts: Mapping[Path, str]) -> dict[str, Rows]:
+def read_tables(texts: Mapping[Path, str]) -> dict[str, Rows]:
     """Return the rows of every block of all pages, by the block's name.
 
     Raises ValueError for two blocks of one name.
     """
-    blocks = [(match[2], rows_of(match[4])) for text in texts.values() for match in BLOCK.finditer(text)]
+    blocks = [(match[2], parse_rows(match[4])) for text in texts.values() for match in BLOCK.finditer(text)]
     names = [name for name, _ in blocks]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"blocks of one name: {', '.join(sorted(twice))}")
     return dict(blocks)
 
 
-def quoted(rows: Rows, row: str, column: str, place: int = 1, *, unsigned: bool = False) -> str:
-    """Return a number of a table: that at `place`, from 1, in the cell of a row and a column.
+def find_number(rows: Rows, row: str, column: str, place: int = 1, *, absolute: bool = False) -> str:
+    """Return a number of a table: the one at `place`, from 1, in the cell of a row and a column.
 
     Raises ValueError where not exactly one row has a cell that ends in `row`, or the cell has no such number.
 
     Example:
-        >>> quoted([{"accuracy": "PGD-20", "at": "31.2 ± 0.1"}], "PGD-20", "at", 2)
+        >>> find_number([{"accuracy": "PGD-20", "at": "31.2 ± 0.1"}], "PGD-20", "at", 2)
         '0.1'
     """
-    chosen = [cells for cells in rows if any(cell == row for cell in cells.values())]
-    chosen = chosen or [cells for cells in rows if any(cell.endswith(row) for cell in cells.values())]
-    if len(chosen) != 1 or column not in chosen[0]:
-        raise ValueError(f"{len(chosen)} rows for {row!r}, columns {', '.join(rows[0])}")
-    numbers = NUMBER.findall(chosen[0][column].replace("\u2212", "-"))
+    matches = [cells for cells in rows if any(cell == row for cell in cells.values())]
+    matches = matches or [cells for cells in rows if any(cell.endswith(row) for cell in cells.values())]
+    if len(matches) != 1 or column not in matches[0]:
+        raise ValueError(f"{len(matches)} rows for {row!r}, columns {', '.join(rows[0])}")
+    numbers = NUMBER.findall(matches[0][column].replace("\u2212", "-"))
     if len(numbers) < place:
-        raise ValueError(f"no number {place} in {row} / {column}: {chosen[0][column]!r}")
+        raise ValueError(f"no number {place} in {row} / {column}: {matches[0][column]!r}")
     number: str = numbers[place - 1]
-    return number.lstrip("+-") if unsigned else number
+    return number.lstrip("+-") if absolute else number
 
 
-def with_quotes(text: str, known: Mapping[str, Rows]) -> str:
+def fill_quotes(text: str, tables: Mapping[str, Rows]) -> str:
     """Return a page with every quoted number as its block has it. Raises ValueError for an unknown block or cell."""
 
-    def filled(match: re.Match[str]) -> str:
-        opening, name, row, column, place, unsigned, _, closing = match.groups()
-        if name not in known:
+    def fill(match: re.Match[str]) -> str:
+        opening, name, row, column, place, absolute, _, closing = match.groups()
+        if name not in tables:
             raise ValueError(f"no block {name}")
         try:
-            number = quoted(known[name], row, column, int(place or 1), unsigned=bool(unsigned))
+            number = find_number(tables[name], row, column, int(place or 1), absolute=bool(absolute))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         return opening + number + closing
 
-    return QUOTE.sub(filled, text)
+    return QUOTE.sub(fill, text)
 
 
-def with_blocks(text: str, render: Callable[[str], str]) -> str:
+def fill_blocks(text: str, render: Callable[[str], str]) -> str:
     """Return a page with every block as `render` makes it of what its comment says."""
     return BLOCK.sub(lambda match: f"{match[1]}\n{render(match[3])}\n\n{match[5]}", text)
 
 
-def rendered(words: str) -> str:
+def render_block(words: str) -> str:
     """Return the Markdown of a block from the files that its comment names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=["answers", "audit", "readers", "stored"])
@@ -122,24 +122,24 @@ def rendered(words: str) -> str:
     parser.add_argument("--columns", type=lambda names: [name.strip() for name in names.split(",")])
     parser.add_argument("--rows", default="")
     parser.add_argument("--plain", action="store_true", help="Without title and note.")
-    asked = parser.parse_args(shlex.split(words))
+    options = parser.parse_args(shlex.split(words))
     table = (
-        _stored(asked.source, asked.table)
-        if asked.kind == "stored"
-        else _computed(asked.kind, asked.source, asked.part)
+        _read_table(options.source, options.table)
+        if options.kind == "stored"
+        else _compute_table(options.kind, options.source, options.part)
     )
-    rows = [row for row in table.rows if any(asked.rows in cell for cell in row.values())]
-    columns = asked.columns or list(dict.fromkeys(key for row in rows for key in row))
-    body = _markdown(columns, [[row.get(column, "") for column in columns] for row in rows])
-    return body if asked.plain else "\n\n".join(filter(None, [table.title, body, table.note]))
+    rows = [row for row in table.rows if any(options.rows in cell for cell in row.values())]
+    columns = options.columns or list(dict.fromkeys(key for row in rows for key in row))
+    body = _render_markdown(columns, [[row.get(column, "") for column in columns] for row in rows])
+    return body if options.plain else "\n\n".join(filter(None, [table.title, body, table.note]))
 
 
-def _stored(source: str, name: str) -> Table:
-    found = json.loads((ROOT / "docs" / "results" / source).read_text(encoding="utf-8"))["tables"][name]
-    return Table(found["rows"], found["title"], found["note"])
+def _read_table(source: str, name: str) -> Table:
+    table = json.loads((ROOT / "docs" / "results" / source).read_text(encoding="utf-8"))["tables"][name]
+    return Table(table["rows"], table["title"], table["note"])
 
 
-def _computed(kind: str, pattern: str, part: int) -> Table:
+def _compute_table(kind: str, pattern: str, part: int) -> Table:
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing
     from interpret_robust.study import audit
@@ -148,12 +148,12 @@ def _computed(kind: str, pattern: str, part: int) -> Table:
     if not results:
         raise ValueError(f"no file is called {pattern}")
     if kind == "readers":
-        return Table(_readers(results), "", f"{results[0].count} {results[0].config['data']['split']} images.")
+        return Table(_compare_readers(results), "", f"{results[0].count} {results[0].config['data']['split']} images.")
     table = audit.verdicts(audit.audits(results)[part]) if kind == "audit" else printing.rows_of(results)[part]
     return Table(list(table), table.title, table.note)
 
 
-def _readers(results: list[Any]) -> Rows:
+def _compare_readers(results: list[Any]) -> Rows:
     """Return how often each evaluator reads clipped maps -g, and Sobel edges of the image in their place."""
     from interpret_robust.results import gradmap_tables
     from interpret_robust.results.names import label, places, short_name
@@ -163,31 +163,31 @@ def _readers(results: list[Any]) -> Rows:
             "map of": label(result),
             "read by": short_name(result, reader),
             "gradient map": f"{100 * gradmap_tables.is_read(result, reader, 'clip').mean():.1f} %",
-            "Sobel edges": f"{100 * result['controls/accuracy'][place, _edges(result), 0, 0, 0]:.1f} %",
+            "Sobel edges": f"{100 * result['controls/accuracy'][place, _find_edges(result), 0, 0, 0]:.1f} %",
         }
         for result in results
         for place, reader in enumerate(places(result, "evaluator"))
     ]
 
 
-def _edges(result: Any) -> int:
+def _find_edges(result: Any) -> int:
     from interpret_robust.results.names import places
 
     return places(result, "control").index("sobel")
 
 
-def _markdown(columns: list[str], body: list[list[str]]) -> str:
+def _render_markdown(columns: list[str], body: list[list[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *body]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def written() -> Iterator[tuple[Path, str, str]]:
+def rewrite() -> Iterator[tuple[Path, str, str]]:
     """Yield each page, its text, and its text with all blocks and quotes written anew."""
-    old = {path: path.read_text(encoding="utf-8") for path in pages()}
-    new = {path: with_blocks(text, rendered) for path, text in old.items()}
-    known = tables(new)
+    old = {path: path.read_text(encoding="utf-8") for path in list_pages()}
+    new = {path: fill_blocks(text, render_block) for path, text in old.items()}
+    tables = read_tables(new)
     for path, text in new.items():
-        yield path, old[path], with_quotes(text, known)
+        yield path, old[path], fill_quotes(text, tables)
 
 
 def main() -> None:
@@ -195,12 +195,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the tables and numbers of README and docs from their files.")
     parser.add_argument("--check", action="store_true", help="Write nothing; exit status 1 where a page would change.")
     check = parser.parse_args().check
-    changed = [(path, new) for path, old, new in written() if old != new]
-    for path, new in changed:
+    changes = [(path, new) for path, old, new in rewrite() if old != new]
+    for path, new in changes:
         print(path.relative_to(ROOT))
         if not check:
             path.write_text(new, encoding="utf-8")
-    sys.exit(bool(check and changed))
+    sys.exit(bool(check and changes))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Pass(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Pictures a second."""
+        """Return the pictures a second."""
         return self.pictures / self.seconds
 
 
@@ -82,7 +82,7 @@ def write_tars(folder: Path, tars: Path) -> None:
 
 
 def run_ours(source: str) -> tuple[int, float]:
-    """Decode all pictures of a source in batches; return how many there are, and the seconds."""
+    """Decode all pictures of a source in batches; return their number, and the seconds."""
     import torch
 
     from interpret_robust.datasets import load
@@ -97,7 +97,7 @@ def run_ours(source: str) -> tuple[int, float]:
 
 
 def run_torchvision(source: str) -> tuple[int, float]:
-    """Do the same with torchvision's ImageFolder and torch's DataLoader."""
+    """Decode all pictures of a source with torchvision's ImageFolder and torch's DataLoader; return the same."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
@@ -128,18 +128,18 @@ def measure(run: str, source: Path, kind: str) -> Pass:
     return Pass(kind, count, usage.ru_maxrss / 1024, seconds)
 
 
-def row(one: Pass) -> dict[str, str]:
-    """A pass as a row of the table."""
+def format_row(trial: Pass) -> dict[str, str]:
+    """Return a pass as a row of the table."""
     return {
-        "pass": one.kind,
-        "pictures": f"{one.pictures:,}",
-        "pictures a second": f"{one.rate:.0f}",
-        "peak MiB": f"{one.mib:.0f}",
+        "pass": trial.kind,
+        "pictures": f"{trial.pictures:,}",
+        "pictures a second": f"{trial.rate:.0f}",
+        "peak MiB": f"{trial.mib:.0f}",
     }
 
 
-def growth(passes: Sequence[Pass]) -> float:
-    """By which share memory grows from the fewest to the most pictures."""
+def measure_growth(passes: Sequence[Pass]) -> float:
+    """Return by which share memory grows from the fewest to the most pictures."""
     return passes[-1].mib / passes[0].mib - 1
 
 
@@ -151,34 +151,36 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="passes of each")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.run:
-        print(json.dumps(RUNS[given.run[0]](given.run[1])))
+    arguments = parser.parse_args()
+    if arguments.run:
+        print(json.dumps(RUNS[arguments.run[0]](arguments.run[1])))
         return
     machine = describe_machine()
     print("; ".join(f"{name} {value}" for name, value in machine.items()))
     memory: dict[str, list[Pass]] = {"folder": [], "tars": []}
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        for count in given.counts:
+        for count in arguments.counts:
             write_folder(root / f"folder-{count}", count)
             write_tars(root / f"folder-{count}", root / f"tars-{count}")
             for form, passes in memory.items():
                 passes.append(measure("ours", root / f"{form}-{count}", form))
-        print(render([row(one) for passes in memory.values() for one in passes]))
-        print(", ".join(f"memory of {form} {growth(passes):+.1%}" for form, passes in memory.items()), flush=True)
-        write_folder(root / "speed", given.speed_count)
+        print(render([format_row(trial) for passes in memory.values() for trial in passes]))
+        growths = {form: measure_growth(passes) for form, passes in memory.items()}
+        print(", ".join(f"memory of {form} {growth:+.1%}" for form, growth in growths.items()), flush=True)
+        write_folder(root / "speed", arguments.speed_count)
         measure("ours", root / "speed", "warm")
-        turns = [measure(run, root / "speed", run) for _ in range(given.turns) for run in RUNS]
-    print(f"\n{render([row(one) for one in turns])}")
-    best = {run: max(one.rate for one in turns if one.kind == run) for run in RUNS}
+        turns = [measure(run, root / "speed", run) for _ in range(arguments.turns) for run in RUNS]
+    print(f"\n{render([format_row(trial) for trial in turns])}")
+    best = {run: max(trial.rate for trial in turns if trial.kind == run) for run in RUNS}
     longer = best["torchvision"] / best["ours"] - 1
-    print(f"time of our best pass beside the DataLoader's {longer:+.1%}, of {given.turns} each, {cores()} workers each")
-    if given.json:
-        told = {"memory": [one._asdict() for passes in memory.values() for one in passes]}
-        told |= {"speed": [one._asdict() for one in turns]}
-        given.json.write_text(json.dumps({"machine": machine, **told}, indent=1) + "\n", encoding="utf-8")
-    sys.exit(any(growth(passes) > MOST_MEMORY for passes in memory.values()) or longer > MOST_TIME)
+    numbers = f"of {arguments.turns} each, {cores()} workers each"
+    print(f"time of our best pass beside the DataLoader's {longer:+.1%}, {numbers}")
+    if arguments.json:
+        report = {"memory": [trial._asdict() for passes in memory.values() for trial in passes]}
+        report |= {"speed": [trial._asdict() for trial in turns]}
+        arguments.json.write_text(json.dumps({"machine": machine, **report}, indent=1) + "\n", encoding="utf-8")
+    sys.exit(max(growths.values()) > MOST_MEMORY or longer > MOST_TIME)
 
 
 if __name__ == "__main__":

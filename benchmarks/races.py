@@ -25,7 +25,7 @@ from typing import Any
 
 MODEL = "cluttered-digits-small-natural-seed0"
 OLD, NEW = "alignment", "gradient-maps"
-"""Of which analysis there is a file before a pair starts, and of which one is made."""
+"""The analysis of which a file is there before a pair starts, and the analysis that a pair makes."""
 
 TRAIN = ("natural", "--limit", "64", "--set", "epochs=1", "--set", "batch_size=32")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
@@ -42,19 +42,19 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """The folders that a command reads."""
 
-MADE: Mapping[str, str] = {
+PRODUCTS: Mapping[str, str] = {
     "train": "checkpoints/*.safetensors",
     "analyze": f"analyses/{NEW}*.h5",
     "figure": "figures/*.png",
     "report": "report.html",
 }
-"""What a command makes."""
+"""The files that a command makes."""
 
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
 
 
-def work(arguments: tuple[str, ...], root: Path, barrier: Any = None) -> None:
+def run_command(arguments: tuple[str, ...], root: Path, barrier: Any = None) -> None:
     """Run `irt` in this process, its words going to a file beside `root`."""
     import torch
 
@@ -72,12 +72,12 @@ def work(arguments: tuple[str, ...], root: Path, barrier: Any = None) -> None:
         main()
 
 
-def contents(root: Path) -> dict[str, str]:
-    """What each file says, by its path below `root`, without clocks. Raises for a file that cannot be read."""
-    return {str(path.relative_to(root)): _content(path) for path in sorted(root.rglob("*")) if path.is_file()}
+def read_contents(root: Path) -> dict[str, str]:
+    """Return what each file says, without clocks, by its path below `root`; raise for one that cannot be read."""
+    return {str(path.relative_to(root)): _read_content(path) for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def _content(path: Path) -> str:
+def _read_content(path: Path) -> str:
     from interpret_robust.core.files import file_sha256
     from interpret_robust.models import checkpoint
     from interpret_robust.results import hdf5
@@ -100,7 +100,7 @@ ENDINGS = {".html": b"</html>", ".pdf": b"%%EOF", ".png": b"IEND\xaeB`\x82"}
 
 @dataclass
 class Arena:
-    """A folder in which pairs are run; `whole` holds what an undisturbed run gives."""
+    """A folder in which pairs are run; its folder `whole` holds the files of an undisturbed run."""
 
     folder: Path
 
@@ -119,22 +119,22 @@ class Arena:
 
     def start(self, command: tuple[str, ...], root: Path, barrier: Any = None) -> Any:
         """Start one process that runs a command."""
-        process = self.context.Process(target=work, args=(command, root, barrier))
+        process = self.context.Process(target=run_command, args=(command, root, barrier))
         process.start()
         return process
 
     def prepare(self) -> None:
         """Run each command alone."""
-        first, *others = COMMANDS.values()
-        commands = [first, ("analyze", OLD, *COMMANDS["analyze"][2:]), *others]
+        first, *rest = COMMANDS.values()
+        commands = [first, ("analyze", OLD, *COMMANDS["analyze"][2:]), *rest]
         for command in commands:
             process = self.start(command, self.whole)
             process.join(PATIENCE)
             if process.exitcode:
                 raise SystemExit(f"irt {command}: {(self.folder / 'whole.log').read_text()}")
 
-    def outcome(self, pair: tuple[str, str], number: int) -> str:
-        """Run one pair: "good", or what is wrong."""
+    def run_pair(self, pair: tuple[str, str], number: int) -> str:
+        """Run one pair, and return "good", or what is wrong."""
         root = self.folder / f"{'-'.join(pair)}-{number}"
         root.mkdir()
         needs = {need for kind in pair for need in NEEDS[kind]}
@@ -154,20 +154,20 @@ class Arena:
         if any(process.exitcode for process in processes):
             return f"exit {[process.exitcode for process in processes]}: {root.with_suffix('.log').read_text()[-300:]}"
         try:
-            found = contents(root)
+            contents = read_contents(root)
         except Exception as error:
             return f"unreadable: {error}"
-        expected = contents(self.whole)
+        expected = read_contents(self.whole)
         may_differ = pair[0] != pair[1]
-        differing = [
+        differences = [
             name
-            for name, content in found.items()
+            for name, content in contents.items()
             if expected.get(name) != content
             and not (may_differ and (name == "report.html" or name.startswith("figures/")) and name in expected)
         ]
-        missing = [kind for kind in pair if not any(root.glob(MADE[kind]))]
-        if differing or missing:
-            return f"other content: {differing}, missing: {missing}"
+        absences = [kind for kind in pair if not any(root.glob(PRODUCTS[kind]))]
+        if differences or absences:
+            return f"other content: {differences}, missing: {absences}"
         shutil.rmtree(root)
         return "good"
 
@@ -178,13 +178,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200, help="pairs of each kind")
     pairs = list(itertools.combinations_with_replacement(COMMANDS, 2))
     parser.add_argument("--kinds", nargs="+", type=lambda text: tuple(text.split("+")), default=pairs, help="as a+b")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arena = Arena(Path(folder))
         arena.prepare()
-        for pair in given.kinds:
+        for pair in arguments.kinds:
             began = time.monotonic()
-            counts = Counter(arena.outcome(pair, number) for number in range(given.pairs))
+            counts = Counter(arena.run_pair(pair, number) for number in range(arguments.pairs))
             print(f"{'+'.join(pair)}: {dict(counts)} in {time.monotonic() - began:.0f} s", flush=True)
 
 

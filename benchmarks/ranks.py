@@ -33,8 +33,8 @@ from interpret_robust.results.tables import render
 DATASET = "cluttered-digits"
 
 
-class Found(NamedTuple):
-    """Of one model: accuracies, and seconds of training and of the attack."""
+class Measurement(NamedTuple):
+    """Accuracies of one model, and the seconds of its training and of the attack."""
 
     processes: int
     seed: int
@@ -44,21 +44,21 @@ class Found(NamedTuple):
     attack: float
 
 
-def measure(processes: int, seed: int, given: argparse.Namespace, folder: Path) -> Found:
+def measure(processes: int, seed: int, arguments: argparse.Namespace, folder: Path) -> Measurement:
     """Train and attack one model by this many processes."""
     root = folder / f"{processes}-{seed}"
-    common = ["--device", given.device, "--root", str(root)]
-    changes = [word for change in given.set for word in ("--set", change)]
-    limit = ["--limit", str(given.limit)] if given.limit else []
-    train = ["train", given.variant, "--arch", given.arch, "--recipe", "quick", "--seed", str(seed)]
+    common = ["--device", arguments.device, "--root", str(root)]
+    changes = [word for change in arguments.set for word in ("--set", change)]
+    limit = ["--limit", str(arguments.limit)] if arguments.limit else []
+    train = ["train", arguments.variant, "--arch", arguments.arch, "--recipe", "quick", "--seed", str(seed)]
     run(processes, [*train, *changes, *limit, *common])
-    attack = ["evaluate", "--pgd", "20", "--cw", "none", "--batch-size", str(given.batch_size)]
-    attack += ["--limit", str(given.images)] if given.images else []
+    attack = ["evaluate", "--pgd", "20", "--cw", "none", "--batch-size", str(arguments.batch_size)]
+    attack += ["--limit", str(arguments.images)] if arguments.images else []
     run(processes, [*attack, *common])
     (checkpoint,) = (root / "checkpoints").glob("*.safetensors")
     (answer,) = (root / "analyses").glob("*.h5")
     result = hdf5.read(answer)
-    return Found(
+    return Measurement(
         processes,
         seed,
         float(result["accuracy/natural"][0, 0]),
@@ -69,18 +69,18 @@ def measure(processes: int, seed: int, given: argparse.Namespace, folder: Path) 
 
 
 def run(processes: int, arguments: Sequence[str]) -> None:
-    """`irt` by this many processes of one thread."""
+    """Run `irt` by this many processes of one thread."""
     starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*starter, "-m", "interpret_robust", *arguments]
-    ended = subprocess.run(
+    process = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )
-    if ended.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: {ended.stderr}")
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: {process.stderr}")
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval; no interval of one value."""
+def compute_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95 % interval; of one value there is none."""
     mean, count = float(np.mean(values)), len(values)
     if count == 1:
         return mean, math.nan, math.nan
@@ -88,34 +88,38 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def summary(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """A row for each number of processes: accuracies, and how much faster than one process of the same seed."""
-    alone = {one.seed: one for one in found if one.processes == 1}
+def summarize(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Return a row for each number of processes: accuracies, and how much faster than one process of the same seed."""
+    alone = {measurement.seed: measurement for measurement in measurements if measurement.processes == 1}
     rows = []
-    for processes in sorted({one.processes for one in found}):
-        mine = [one for one in found if one.processes == processes]
+    for processes in sorted({measurement.processes for measurement in measurements}):
+        group = [measurement for measurement in measurements if measurement.processes == processes]
         rows.append(
             {
                 "processes": processes,
-                "seeds": len(mine),
-                "natural": interval([one.natural for one in mine]),
-                "attacked": interval([one.attacked for one in mine]),
-                "training_seconds": interval([one.training for one in mine]),
-                "training_ratio": interval([alone[one.seed].training / one.training for one in mine]),
-                "attack_seconds": interval([one.attack for one in mine]),
-                "attack_ratio": interval([alone[one.seed].attack / one.attack for one in mine]),
+                "seeds": len(group),
+                "natural": compute_interval([measurement.natural for measurement in group]),
+                "attacked": compute_interval([measurement.attacked for measurement in group]),
+                "training_seconds": compute_interval([measurement.training for measurement in group]),
+                "training_ratio": compute_interval(
+                    [alone[measurement.seed].training / measurement.training for measurement in group]
+                ),
+                "attack_seconds": compute_interval([measurement.attack for measurement in group]),
+                "attack_ratio": compute_interval(
+                    [alone[measurement.seed].attack / measurement.attack for measurement in group]
+                ),
             }
         )
     return rows
 
 
-def shown(row: dict[str, Any]) -> dict[str, str]:
-    """The row as it is printed."""
+def format_row(row: dict[str, Any]) -> dict[str, str]:
+    """Format a row as it is printed."""
 
     def cell(name: str, scale: float, digits: int) -> str:
         mean, low, high = (scale * value for value in row[name])
-        inside = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
-        return f"{mean:.{digits}f}{inside}"
+        bounds = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{mean:.{digits}f}{bounds}"
 
     return {
         "processes": str(row["processes"]),
@@ -141,26 +145,28 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=125, help="of the attack: batches are what is shared")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="JSON")
-    given = parser.parse_args()
-    counts = [int(count) for count in given.processes.split(",")]
+    arguments = parser.parse_args()
+    counts = [int(count) for count in arguments.processes.split(",")]
     if 1 not in counts:
         parser.error("--processes must have 1 among them, which the others are set against.")
     load(DATASET)  # so that it is there before anything is timed
     with tempfile.TemporaryDirectory() as folder:
-        found = [measure(count, seed, given, Path(folder)) for seed in range(given.seeds) for count in counts]
-    rows = summary(found)
-    print(render([shown(row) for row in rows]))
-    if given.output:
-        options = {name: value for name, value in vars(given).items() if name != "output"}
-        held = {
+        measurements = [
+            measure(count, seed, arguments, Path(folder)) for seed in range(arguments.seeds) for count in counts
+        ]
+    rows = summarize(measurements)
+    print(render([format_row(row) for row in rows]))
+    if arguments.output:
+        options = {name: value for name, value in vars(arguments).items() if name != "output"}
+        report = {
             "machine": describe_machine(),
             "options": options,
             "rows": rows,
-            "models": [one._asdict() for one in found],
+            "models": [measurement._asdict() for measurement in measurements],
         }
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(given.output) as partial:
-            partial.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(arguments.output) as partial:
+            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

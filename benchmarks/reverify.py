@@ -1,4 +1,4 @@
-"""Do files of answers come out again, here, from the checkpoints and the data that they name?
+"""Do stored analyses come out the same, here, from the checkpoints and the data that they name?
 
     python benchmarks/reverify.py analyses/robustness-cifar10-*.h5 analyses/gradmap-score-cifar10-*.h5 --limit 100
 
@@ -23,63 +23,63 @@ from interpret_robust.results import hdf5
 from interpret_robust.results.tables import render
 from interpret_robust.study.tasks import AnalysisTask
 
-LEAST = 0.99
+LEAST_EQUAL = 0.99
 
 
-def again(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, str]:
-    """One file's row of the table."""
-    stored = analyses.read(path)
-    config, run = stored.config, hdf5.provenance(path)["run"]
+def verify(path: Path, checkpoints: Path, limit: int, folder: Path) -> dict[str, str]:
+    """Repeat one file's analysis, and return its row of the table."""
+    original = analyses.read(path)
+    config, run = original.config, hdf5.provenance(path)["run"]
     evaluators = config.get("evaluators", {"names": [], "given": False})
-    name = stored.analysis
+    analysis = original.analysis
     task = AnalysisTask(
-        name,
+        analysis,
         checkpoints / f"{config['checkpoint']['name']}.safetensors",
         folder,
-        analyses.get(name).settings(**config["settings"]),
+        analyses.get(analysis).settings(**config["settings"]),
         "cpu",
         source=run["source"],
         split=config["data"]["split"],
-        limit=min(limit, stored.count),
+        limit=min(limit, original.count),
         batch_size=config["batch_size"],
-        evaluators=tuple(checkpoints / f"{one}.safetensors" for one in evaluators["names"]),
+        evaluators=tuple(checkpoints / f"{name}.safetensors" for name in evaluators["names"]),
         default_evaluators=not evaluators["given"],
     )
     work = task.work()
     if work.config["checkpoint"]["sha256"] != config["checkpoint"]["sha256"]:
         raise UserError(f"{task.checkpoint} has other tensors than those that {path} is about.")
-    found = hdf5.read(work.run())
-    return {"file": path.name, "images": str(found.count)} | compare(stored, found)
+    repeat = hdf5.read(work.run())
+    return {"file": path.name, "images": str(repeat.count)} | compare(original, repeat)
 
 
-def compare(stored: hdf5.Result, found: hdf5.Result) -> dict[str, str]:
-    """Equal answers, and the largest differences of numbers, of the images of `found`."""
-    equal, apart = [], []
-    for column in analyses.get(found.analysis).schema.per_image:
-        new = found[column.path]
-        old: Any = stored.first(column.path, len(new))
+def compare(original: hdf5.Result, repeat: hdf5.Result) -> dict[str, str]:
+    """Compare the answers of two files, and return the share that is equal and the largest differences of numbers."""
+    equal, differences = [], []
+    for column in analyses.get(repeat.analysis).schema.per_image:
+        values = repeat[column.path]
+        original_values: Any = original.first(column.path, len(values))
         if column.dtype.startswith("f"):
-            scale = np.nanmax(np.abs(old), initial=0) or 1
-            apart.append(float(np.nanmedian(np.abs(new.astype(np.float64) - old)) / scale))
+            scale = np.nanmax(np.abs(original_values), initial=0) or 1
+            differences.append(float(np.nanmedian(np.abs(values.astype(np.float64) - original_values)) / scale))
         else:
-            equal.append(float((new == old).mean()))
+            equal.append(float((values == original_values).mean()))
     return {
         "equal answers": f"{min(equal, default=1):.2%}",
-        "numbers apart, median of the largest": f"{max(apart, default=0):.1e}",
+        "numbers apart, median of the largest": f"{max(differences, default=0):.1e}",
     }
 
 
 def main() -> None:
-    """Ask again, and print a row a file."""
+    """Verify each file, and print a row for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--limit", type=int, default=100, help="the first images of each file")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [again(path, given.checkpoints, given.limit, Path(folder)) for path in given.files]
+        rows = [verify(path, arguments.checkpoints, arguments.limit, Path(folder)) for path in arguments.files]
     print(render(rows))
-    sys.exit(any(float(row["equal answers"].rstrip("%")) / 100 < LEAST for row in rows))
+    sys.exit(any(float(row["equal answers"].rstrip("%")) / 100 < LEAST_EQUAL for row in rows))
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ from alternatives import (
     Maps,
     TrainingLoop,
     art_pgd,
-    batches_of,
     captum_maps,
     foolbox_pgd,
     is_right,
+    load_batches,
+    load_model,
     margin_pgd,
-    model_of,
     quantus_maps,
-    ranks,
+    rank_attention,
     torchattacks_pgd,
 )
 from interleaved import Case, Contender, Finding, Run
@@ -45,7 +45,9 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.recipe_file import recipe_of
 from interpret_robust.training.run import Run as TrainingRun
 
-OURS = "ours"
+OUR_NAME = "ours"
+"""Name of our contender in every case."""
+
 CPU = torch.device("cpu")
 SIGNIFICANT = 0.05
 
@@ -67,43 +69,43 @@ EVALUATED_ATTACKS = {**TRAINING_ATTACKS, "ART": art_pgd}
 
 
 @dataclass(frozen=True)
-class Given:
-    """Where the checkpoints are, how many test images are attacked, and a folder for what has to be written."""
+class Context:
+    """The folder of the checkpoints, the number of test images, and a folder for what has to be written."""
 
     checkpoints: Path
     images: int
     scratch: Path
 
     def path(self, name: str, seed: int = 0) -> Path:
-        """The checkpoint of a variant."""
+        """Return the path of a variant's checkpoint."""
         return self.checkpoints / f"cluttered-digits-small-{name}-seed{seed}.safetensors"
 
     def work(
         self, analysis: str, name: str = "at", seed: int = 0, readers: tuple[Path, ...] = (), **settings: Any
     ) -> Work:
-        """An analysis of a variant's first test images, as its command prepares it."""
-        chosen, path = analyses.get(analysis).settings(**settings), self.path(name, seed)
+        """Return an analysis of a variant's first test images, as its command prepares it."""
+        options, path = analyses.get(analysis).settings(**settings), self.path(name, seed)
         return AnalysisTask(
-            analysis, path, self.scratch, chosen, device="cpu", limit=self.images, evaluators=readers
+            analysis, path, self.scratch, options, device="cpu", limit=self.images, evaluators=readers
         ).work()
 
 
-def train(given: Given) -> list[Case]:
-    """Adversarial training steps."""
-    return [_training(given, name) for name in ("at", "at-reg")]
+def compare_training(context: Context) -> list[Case]:
+    """Compare adversarial training steps."""
+    return [_compare_variant_training(context, name) for name in ("at", "at-reg")]
 
 
-def _training(given: Given, name: str) -> Case:
-    found = checkpoint.read(given.path(name))
+def _compare_variant_training(context: Context, name: str) -> Case:
+    subject = checkpoint.read(context.path(name))
     recipe = recipe_of("quick", "cluttered-digits", RECIPE)
-    job = Job(load(found.about["source"]), "small", variant(name), 0, recipe)
-    loops: dict[str, Callable[[Job], Any]] = {OURS: partial(TrainingRun, device=CPU)}
+    job = Job(load(subject.about["source"]), "small", variant(name), 0, recipe)
+    loops: dict[str, Callable[[Job], Any]] = {OUR_NAME: partial(TrainingRun, device=CPU)}
     for (library, pgd_of), layout in product(TRAINING_ATTACKS.items(), Layout):
-        loops[layout.named(library)] = partial(TrainingLoop, attack_of=pgd_of, layout=layout)
+        loops[layout.name_contender(library)] = partial(TrainingLoop, attack_of=pgd_of, layout=layout)
 
     def begin(contender: str, job: Job) -> Callable[[], checkpoint.Tensors]:
         loop = loops[contender](job)
-        loop.model.load_state_dict(found.tensors)
+        loop.model.load_state_dict(subject.tensors)
 
         def advance() -> checkpoint.Tensors:
             for _ in range(STEPS):
@@ -115,15 +117,16 @@ def _training(given: Given, name: str) -> Case:
     def compare(weights: Mapping[str, checkpoint.Tensors]) -> Iterator[Finding]:
         clean = replace(job, recipe=replace(recipe, eps=0.0, attack_step=0.0))
         exact = {contender: begin(contender, clean)() for contender in weights}
-        apart = max(_apart(exact[OURS], theirs, found.tensors) for other, theirs in exact.items() if other != OURS)
+        our_weights = exact.pop(OUR_NAME)
+        distance = max(_measure_distance(our_weights, tensors, subject.tensors) for tensors in exact.values())
         yield Finding(
             f"from the same weights on the same batches at eps 0, where no random start matters, {STEPS} steps change "
-            f"the weights as the others' do, but for at most {apart:.1e} of the change",
-            apart < 1e-3,
+            f"the weights as the others' do, but for at most {distance:.1e} of the change",
+            distance < 1e-3,
         )
-        work = given.work("robustness", name)
-        yield from _same_outcomes(
-            {other: _right_after(tensors, work) for other, tensors in weights.items()},
+        work = context.work("robustness", name)
+        yield from _judge_outcomes(
+            {contender: _find_right(tensors, work) for contender, tensors in weights.items()},
             f"after {STEPS} steps at eps 8/255, under PGD-20",
         )
 
@@ -136,96 +139,98 @@ def _training(given: Given, name: str) -> Case:
     )
 
 
-def _apart(ours: checkpoint.Tensors, theirs: checkpoint.Tensors, before: checkpoint.Tensors) -> float:
-    """How far two trainings are apart, as a share of how far ours went."""
+def _measure_distance(
+    our_weights: checkpoint.Tensors, their_weights: checkpoint.Tensors, first_weights: checkpoint.Tensors
+) -> float:
+    """Return how far two trainings are from each other, as a share of how far ours went from the first weights."""
 
     def length(differences: Iterator[torch.Tensor]) -> float:
-        return sum(float(one.double().square().sum()) for one in differences) ** 0.5
+        return sum(float(difference.double().square().sum()) for difference in differences) ** 0.5
 
-    trained = [name for name, tensor in before.items() if tensor.is_floating_point()]
-    apart = length(ours[name] - theirs[name] for name in trained)
-    return apart / length(ours[name] - before[name] for name in trained)
+    names = [name for name, tensor in first_weights.items() if tensor.is_floating_point()]
+    distance = length(our_weights[name] - their_weights[name] for name in names)
+    return distance / length(our_weights[name] - first_weights[name] for name in names)
 
 
-def _right_after(weights: checkpoint.Tensors, work: Work) -> AnyArray:
-    """Which of the analysis's images are right under one and the same attack on a network with these weights."""
+def _find_right(weights: checkpoint.Tensors, work: Work) -> AnyArray:
+    """Return which of the analysis's images are right under one fixed attack on a network with these weights."""
     network = work.network
     network.load_state_dict(weights)
     model, attack = fold(network), PGD(eps=8 / 255, step_size=2 / 255, steps=20)
-    found = []
+    outcomes = []
     for batch in work.batches():
         adversarial = attack(model, batch.images, batch.labels, per_image_noise(0, batch.indices))
-        found.append(is_right(model, adversarial, batch.labels))
-    return np.concatenate(found)
+        outcomes.append(is_right(model, adversarial, batch.labels))
+    return np.concatenate(outcomes)
 
 
-def pgd(given: Given) -> list[Case]:
-    """The evaluation of one attack."""
+def compare_pgd(context: Context) -> list[Case]:
+    """Compare the evaluation of one attack."""
 
-    def ours() -> Run:
-        work = given.work("robustness", pgd="20", cw="none")
-        return lambda: _outcomes(work)["PGD-20", 0]
+    def prepare_ours() -> Run:
+        work = context.work("robustness", pgd="20", cw="none")
+        return lambda: _evaluate(work)["PGD-20", 0]
 
-    def theirs(attack: Callable[[int], Attack], layout: Layout) -> Run:
-        chosen, work = attack(20), given.work("robustness")
-        model, batches, settings = model_of(given.path("at"), layout), batches_of(work, layout), work.settings
+    def prepare_theirs(attack: Callable[[int], Attack], layout: Layout) -> Run:
+        run_attack, work = attack(20), context.work("robustness")
+        model, batches, settings = load_model(context.path("at"), layout), load_batches(work, layout), work.settings
 
         def run() -> AnyArray:
-            found = [
-                is_right(model, chosen(model, *batch, settings.eps, settings.step_size), batch.labels)
+            outcomes = [
+                is_right(model, run_attack(model, *batch, settings.eps, settings.step_size), batch.labels)
                 for batch in batches
             ]
-            return np.concatenate(found)
+            return np.concatenate(outcomes)
 
         return run
 
-    others = [
-        Contender(layout.named(name), partial(theirs, attack, layout))
+    peers = [
+        Contender(layout.name_contender(name), partial(prepare_theirs, attack, layout))
         for (name, attack), layout in product(EVALUATED_ATTACKS.items(), Layout)
     ]
     return [
         Case(
             "PGD-20",
-            f"PGD of 20 steps on the network `small` of variant `at`, {given.images} test images in batches of 250, "
+            f"PGD of 20 steps on the network `small` of variant `at`, {context.images} test images in batches of 250, "
             "and what is right under it; ours also answers for the natural images, and measures each perturbation",
-            [Contender(OURS, ours), *others],
-            lambda outcomes: _same_outcomes(outcomes, "under PGD-20"),
+            [Contender(OUR_NAME, prepare_ours), *peers],
+            lambda outcomes: _judge_outcomes(outcomes, "under PGD-20"),
         )
     ]
 
 
-def table(given: Given) -> list[Case]:
-    """The paper's attack table of two models, each other's copy."""
-    given = replace(given, images=max(given.images // 5, 1))
-    paths = [given.path("at", seed) for seed in (0, 1)]
+def compare_tables(context: Context) -> list[Case]:
+    """Compare the paper's attack table of two models that attack each other."""
+    context = replace(context, images=max(context.images // 5, 1))
+    paths = [context.path("at", seed) for seed in (0, 1)]
 
-    def ours() -> Run:
-        works = [given.work("robustness", seed=seed, readers=(paths[1 - seed],)) for seed in (0, 1)]
+    def prepare_ours() -> Run:
+        works = [context.work("robustness", seed=seed, readers=(paths[1 - seed],)) for seed in (0, 1)]
         return lambda: {
-            (source, *key): right for source, work in enumerate(works) for key, right in _outcomes(work).items()
+            (source, *key): right for source, work in enumerate(works) for key, right in _evaluate(work).items()
         }
 
-    def row_by_row(*, once: bool) -> Run:
-        work = given.work("robustness")
-        models, batches = [model_of(path, Layout.TUNED) for path in paths], batches_of(work, Layout.TUNED)
+    def prepare_rows(*, is_shared: bool) -> Run:
+        work = context.work("robustness")
+        models, batches = [load_model(path, Layout.FAST) for path in paths], load_batches(work, Layout.FAST)
         eps, step = work.settings.eps, work.settings.step_size
         attacks = {
             f"{name}-{steps}": maker(steps)
-            for (name, maker), given_steps in zip(
+            for (name, maker), step_counts in zip(
                 {"PGD": torchattacks_pgd, "CW": margin_pgd}.items(), work.settings.steps().values(), strict=True
             )
-            for steps in given_steps
+            for steps in step_counts
         }
 
         def run() -> dict[Any, AnyArray]:
-            found: dict[Any, list[AnyArray]] = {}
+            outcomes: dict[Any, list[AnyArray]] = {}
             for batch, source, (reading, attack) in product(batches, (0, 1), attacks.items()):
                 for target in (source, 1 - source):
-                    if target == source or not once:
+                    if target == source or not is_shared:
                         adversarial = attack(models[source], *batch, eps, step)
                     right = is_right(models[target], adversarial, batch.labels)
-                    found.setdefault((source, reading, int(target != source)), []).append(right)
-            return {key: np.concatenate(rows) for key, rows in found.items()}
+                    outcomes.setdefault((source, reading, int(target != source)), []).append(right)
+            return {key: np.concatenate(rows) for key, rows in outcomes.items()}
 
         return run
 
@@ -233,26 +238,26 @@ def table(given: Given) -> list[Case]:
         Case(
             "attack table",
             "PGD-5, 20, 100, 200 and CW-30, 100 (PGD on the margin), white-box and from the other model, of two "
-            f"networks `small` of variant `at`, {given.images} test images; ours reads two attacks on each model at "
+            f"networks `small` of variant `at`, {context.images} test images; ours reads two attacks on each model at "
             "all these steps; row by row, each is an attack of its own; `each attack once` shares it between the "
             "white-box row of one model and the black-box row of the other",
             [
-                Contender(OURS, ours),
-                Contender("row by row, tuned", partial(row_by_row, once=False)),
-                Contender("each attack once, tuned", partial(row_by_row, once=True)),
+                Contender(OUR_NAME, prepare_ours),
+                Contender("row by row, tuned", partial(prepare_rows, is_shared=False)),
+                Contender("each attack once, tuned", partial(prepare_rows, is_shared=True)),
             ],
-            _same_tables,
+            _judge_tables,
             rounds=0.4,
             warm_up=False,
         )
     ]
 
 
-def gradients(given: Given) -> list[Case]:
-    """Gradient maps of images."""
+def compare_gradients(context: Context) -> list[Case]:
+    """Compare gradient maps of images."""
 
-    def ours() -> Run:
-        work = given.work("gradient-maps")
+    def prepare_ours() -> Run:
+        work = context.work("gradient-maps")
 
         def run() -> AnyArray:
             return np.concatenate(
@@ -264,137 +269,141 @@ def gradients(given: Given) -> list[Case]:
 
         return run
 
-    def theirs(maps_of: Callable[[], Maps], layout: Layout) -> Run:
-        maps, work = maps_of(), given.work("gradient-maps")
-        model, batches = model_of(given.path("at"), layout), batches_of(work, layout)
+    def prepare_theirs(maps_of: Callable[[], Maps], layout: Layout) -> Run:
+        maps, work = maps_of(), context.work("gradient-maps")
+        model, batches = load_model(context.path("at"), layout), load_batches(work, layout)
         return lambda: maps(model, batches)
 
-    others = [
-        Contender(layout.named(name), partial(theirs, maps_of, layout))
+    peers = [
+        Contender(layout.name_contender(name), partial(prepare_theirs, maps_of, layout))
         for (name, maps_of), layout in product({"captum": captum_maps, "quantus": quantus_maps}.items(), Layout)
     ]
-    one_by_one = Contender("captum, image by image", partial(theirs, partial(captum_maps, most=1), Layout.PLAIN))
+    by_image = Contender(
+        "captum, image by image", partial(prepare_theirs, partial(captum_maps, batch_size=1), Layout.PLAIN)
+    )
     return [
         Case(
             "gradient maps",
-            f"gradients of the cross-entropy with respect to pixels, network `small` of variant `at`, {given.images} "
+            f"gradients of the cross-entropy with respect to pixels, network `small` of variant `at`, {context.images} "
             "test images in batches of 250",
-            [Contender(OURS, ours), *others, one_by_one],
-            _same_maps,
+            [Contender(OUR_NAME, prepare_ours), *peers, by_image],
+            _judge_maps,
             rounds=2.0,
         )
     ]
 
 
-def attention_rank(given: Given) -> list[Case]:
-    """Attention against robustness."""
+def compare_ranks(context: Context) -> list[Case]:
+    """Compare the analysis of attention against robustness."""
 
-    def ours() -> Run:
-        work = given.work("attention-rank", "at-att")
+    def prepare_ours() -> Run:
+        work = context.work("attention-rank", "at-att")
 
         def run() -> dict[str, AnyArray]:
-            columns = _columns(work)
+            columns = _compute_columns(work)
             return columns | work.analysis.summarize(columns, work.split)
 
         return run
 
-    def theirs(layout: Layout) -> Run:
-        attack, work = torchattacks_pgd(20), given.work("attention-rank", "at-att")
-        model, batches = model_of(given.path("at-att"), layout), batches_of(work, layout)
-        return lambda: ranks(model, batches, attack, work.settings.eps, work.settings.step_size)
+    def prepare_theirs(layout: Layout) -> Run:
+        attack, work = torchattacks_pgd(20), context.work("attention-rank", "at-att")
+        model, batches = load_model(context.path("at-att"), layout), load_batches(work, layout)
+        return lambda: rank_attention(model, batches, attack, work.settings.eps, work.settings.step_size)
 
+    peers = [
+        Contender(layout.name_contender("loop with torchattacks"), partial(prepare_theirs, layout)) for layout in Layout
+    ]
     return [
         Case(
             "attention-rank",
-            f"weights, distances and rank correlations of {given.images} test images under PGD-20, network `small` of "
-            "variant `at-att`, with the paper's curve and its tests; ours also gives six other curves",
-            [
-                Contender(OURS, ours),
-                *(Contender(layout.named("loop with torchattacks"), partial(theirs, layout)) for layout in Layout),
-            ],
-            _same_ranks,
+            f"weights, distances and rank correlations of {context.images} test images under PGD-20, network "
+            "`small` of variant `at-att`, with the paper's curve and its tests; ours also gives six other curves",
+            [Contender(OUR_NAME, prepare_ours), *peers],
+            _judge_ranks,
         )
     ]
 
 
-def start(given: Given) -> list[Case]:
-    """The command's start."""
+def compare_start(context: Context) -> list[Case]:
+    """Compare the time that the command takes to start."""
     irt = str(Path(sys.executable).with_name("irt"))
 
     def process(*command: str) -> Run:
         return lambda: subprocess.run(command, check=True, capture_output=True, text=True)
 
     def show() -> Run:
-        work = replace(given, images=20).work("attention-rank", "at-att", steps=1)
+        work = replace(context, images=20).work("attention-rank", "at-att", steps=1)
         return process(irt, "show", str(work.run(overwrite=True)))
 
-    def compare(ended: Mapping[str, subprocess.CompletedProcess[str]]) -> list[Finding]:
-        command = next(iter(ended.values())).args
-        told = subprocess.run(
+    def compare(processes: Mapping[str, subprocess.CompletedProcess[str]]) -> list[Finding]:
+        command = next(iter(processes.values())).args
+        trace = subprocess.run(
             [sys.executable, "-X", "importtime", *command], check=True, capture_output=True, text=True
         )
-        imports = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+        imports = {line.rpartition("|")[2].strip() for line in trace.stderr.splitlines()}
         return [Finding(f"it imports {'' if 'torch' in imports else 'no '}torch", "torch" not in imports)]
 
-    what = "a whole process, beside that of a Python that only imports torch"
+    description = "a whole process, beside that of a Python that only imports torch"
     torch_alone = Contender("import torch", lambda: process(sys.executable, "-c", "import torch"))
     commands = {"irt --help": lambda: process(irt, "--help"), "irt show": show}
     return [
-        Case(name, what, [Contender(OURS, command), torch_alone], compare, has_memory=False)
+        Case(name, description, [Contender(OUR_NAME, command), torch_alone], compare, has_memory=False)
         for name, command in commands.items()
     ]
 
 
-CASES: dict[str, Callable[[Given], list[Case]]] = {
-    "train": train,
-    "pgd": pgd,
-    "table": table,
-    "gradients": gradients,
-    "attention-rank": attention_rank,
-    "start": start,
+CASES: dict[str, Callable[[Context], list[Case]]] = {
+    "train": compare_training,
+    "pgd": compare_pgd,
+    "table": compare_tables,
+    "gradients": compare_gradients,
+    "attention-rank": compare_ranks,
+    "start": compare_start,
 }
 
 
-def _columns(work: Work) -> dict[str, AnyArray]:
-    """The per-image columns of an analysis."""
-    prepared = work.analysis.prepare(work)
-    found = [work.analysis.rows(work.model, batch, prepared) for batch in work.batches()]
-    return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
+def _compute_columns(work: Work) -> dict[str, AnyArray]:
+    """Return the per-image columns of an analysis."""
+    preparation = work.analysis.prepare(work)
+    batches = [work.analysis.rows(work.model, batch, preparation) for batch in work.batches()]
+    return {name: np.concatenate([columns[name] for columns in batches]) for name in batches[0]}
 
 
-def _outcomes(work: Work) -> dict[tuple[str, int], AnyArray]:
-    """Which images (N,) of an attack table's source are right, by reading and by the number of the target."""
-    columns = _columns(work)
+def _evaluate(work: Work) -> dict[tuple[str, int], AnyArray]:
+    """Return which images (N,) of an attack table's source are right, by reading and by the number of the target."""
+    columns = _compute_columns(work)
     right = columns["per_image/prediction"][:, 0] == columns["per_image/label"][:, None, None]
     readings, targets = work.settings.readings(), range(right.shape[2])
     return {(reading, target): right[:, row, target] for row, reading in enumerate(readings) for target in targets}
 
 
-def _same_outcomes(outcomes: Mapping[str, AnyArray], when: str) -> list[Finding]:
-    """A finding for each other contender, from which images (N,) are right; McNemar's tests corrected by Holm."""
-    ours, others = outcomes[OURS], {name: right for name, right in outcomes.items() if name != OURS}
-    tests = [mcnemar(ours, right) for right in others.values()]
+def _judge_outcomes(outcomes: Mapping[str, AnyArray], condition: str) -> list[Finding]:
+    """Return a finding for each other contender, from which images (N,) are right, by McNemar's tests."""
+    our_outcomes = outcomes[OUR_NAME]
+    peers = {name: right for name, right in outcomes.items() if name != OUR_NAME}
+    tests = [mcnemar(our_outcomes, right) for right in peers.values()]
     return [
         Finding(
-            f"{when}: {int(ours.sum())} of {len(ours)} images right by ours and {int(right.sum())} by {name}; "
+            f"{condition}: {int(our_outcomes.sum())} of {len(our_outcomes)} images right by ours and "
+            f"{int(right.sum())} by {name}; "
             f"{test.only_first} only by ours, {test.only_second} only by {name} (McNemar, Holm: p = {p_value:.2g})",
             p_value >= SIGNIFICANT,
         )
         for (name, right), test, p_value in zip(
-            others.items(), tests, holm([test.p_value for test in tests]), strict=True
+            peers.items(), tests, holm([test.p_value for test in tests]), strict=True
         )
     ]
 
 
-def _same_tables(tables: Mapping[str, Mapping[Any, AnyArray]]) -> list[Finding]:
-    """A finding for each other contender, from which images (N,) are right in each row of each model."""
-    ours, findings = tables[OURS], []
-    for name, theirs in list(tables.items())[1:]:
-        p_values = holm([mcnemar(right, theirs[row]).p_value for row, right in ours.items()])
-        most = max(abs(float(right.mean() - theirs[row].mean())) for row, right in ours.items())
+def _judge_tables(tables: Mapping[str, Mapping[Any, AnyArray]]) -> list[Finding]:
+    """Return a finding for each other contender, from which images (N,) are right in each row of each model."""
+    our_table, findings = tables[OUR_NAME], []
+    for name, their_table in list(tables.items())[1:]:
+        p_values = holm([mcnemar(right, their_table[row]).p_value for row, right in our_table.items()])
+        difference = max(abs(float(right.mean() - their_table[row].mean())) for row, right in our_table.items())
         findings.append(
             Finding(
-                f"{len(ours)} accuracies of ours and of {name} differ by at most {most:.1%} "
+                f"{len(our_table)} accuracies of ours and of {name} differ by at most {difference:.1%} "
                 f"(McNemar, Holm: smallest p = {min(p_values):.2g})",
                 min(p_values) >= SIGNIFICANT,
             )
@@ -402,15 +411,15 @@ def _same_tables(tables: Mapping[str, Mapping[Any, AnyArray]]) -> list[Finding]:
     return findings
 
 
-def _same_maps(maps: Mapping[str, AnyArray]) -> list[Finding]:
-    """A finding for each other contender, from gradients (N, C, H, W).
+def _judge_maps(maps: Mapping[str, AnyArray]) -> list[Finding]:
+    """Return a finding for each other contender, from gradients (N, C, H, W).
 
-    An image whose activation is zero but for rounding may have another gradient: the median has to be small.
+    Where rounding alone keeps an activation from zero, an image may have another gradient: the median has to be small.
     """
-    ours, findings = maps[OURS], []
-    for name, theirs in list(maps.items())[1:]:
-        relative = np.abs(ours - theirs).max((1, 2, 3)) / np.abs(theirs).max((1, 2, 3))
-        signs = float((np.sign(ours) == np.sign(theirs)).mean())
+    our_maps, findings = maps[OUR_NAME], []
+    for name, their_maps in list(maps.items())[1:]:
+        relative = np.abs(our_maps - their_maps).max((1, 2, 3)) / np.abs(their_maps).max((1, 2, 3))
+        signs = float((np.sign(our_maps) == np.sign(their_maps)).mean())
         findings.append(
             Finding(
                 f"gradients of ours and of {name} differ by {np.median(relative):.1e} of an image's largest in the "
@@ -421,24 +430,28 @@ def _same_maps(maps: Mapping[str, AnyArray]) -> list[Finding]:
     return findings
 
 
-def _same_ranks(found: Mapping[str, Mapping[str, AnyArray]]) -> list[Finding]:
-    """What is right under attack, the weights, and the correlations."""
-    ours = {name.removeprefix("per_image/"): values for name, values in found[OURS].items()}
-    by_scipy = [spearmanr(*pair).statistic for pair in zip(ours["attention"], -ours["distance"], strict=True)]
-    apart = float(np.abs(ours["spearman"] - by_scipy).max())
-    findings = [Finding(f"SciPy's Spearman of our columns differs from ours by at most {apart:.1e}", apart < 1e-6)]
-    under_attack = {OURS: ours} | {name: columns for name, columns in found.items() if name != OURS}
-    findings += _same_outcomes(
+def _judge_ranks(answers: Mapping[str, Mapping[str, AnyArray]]) -> list[Finding]:
+    """Return findings on what is right under attack, on the weights, and on the correlations."""
+    our_columns = {name.removeprefix("per_image/"): values for name, values in answers[OUR_NAME].items()}
+    pairs = zip(our_columns["attention"], -our_columns["distance"], strict=True)
+    correlations = [spearmanr(*pair).statistic for pair in pairs]
+    difference = float(np.abs(our_columns["spearman"] - correlations).max())
+    sentence = f"SciPy's Spearman of our columns differs from ours by at most {difference:.1e}"
+    findings = [Finding(sentence, difference < 1e-6)]
+    under_attack = {**answers, OUR_NAME: our_columns}
+    findings += _judge_outcomes(
         {name: columns["prediction_adversarial"] == columns["label"] for name, columns in under_attack.items()},
         "under PGD-20",
     )
-    for name, theirs in list(found.items())[1:]:
-        weights = float(np.abs(ours["attention"] - theirs["attention"]).max() / ours["attention"].max())
-        mean, low, high = bootstrap_mean(ours["spearman"] - theirs["spearman"])
+    for name, their_columns in list(answers.items())[1:]:
+        weights = float(
+            np.abs(our_columns["attention"] - their_columns["attention"]).max() / our_columns["attention"].max()
+        )
+        mean, low, high = bootstrap_mean(our_columns["spearman"] - their_columns["spearman"])
         findings.append(
             Finding(
                 f"attention of ours and of {name} differs by at most {weights:.1e} of its largest; mean Spearman "
-                f"{ours['spearman'].mean():.4f} and {theirs['spearman'].mean():.4f}, "
+                f"{our_columns['spearman'].mean():.4f} and {their_columns['spearman'].mean():.4f}, "
                 f"difference {mean:.4f} [{low:.4f}, {high:.4f}] from other random starts",
                 weights < 1e-3 and abs(mean) < 0.01,
             )

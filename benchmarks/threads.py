@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from machine import describe_machine
 
-WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+WAIT_VARIABLES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 """Variables by which OpenMP is told how its threads wait."""
 
 BUSY = (0, 1, 3)
@@ -32,12 +32,12 @@ class Contender(NamedTuple):
     """How many threads a process has, and how they wait: `active`, `passive`, or as OpenMP does by itself."""
 
     threads: int
-    waiting: str | None
+    wait_policy: str | None
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
-        return f"{self.threads} threads, {self.waiting or 'by itself'}" if self.threads > 1 else "1 thread"
+        """Return the name that the tables have."""
+        return f"{self.threads} threads, {self.wait_policy or 'by itself'}" if self.threads > 1 else "1 thread"
 
 
 CONTENDERS = (Contender(1, None), Contender(2, None), Contender(2, "passive"))
@@ -77,10 +77,10 @@ def busy_processes(count: int) -> Iterator[None]:
 
 def measure(contender: Contender, images: int, repeats: int) -> float:
     """Return the median seconds of a gradient in a process of its own."""
-    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environment = {name: value for name, value in os.environ.items() if name not in WAIT_VARIABLES}
     environment["OMP_NUM_THREADS"] = str(contender.threads)
-    if contender.waiting:
-        environment["OMP_WAIT_POLICY"] = contender.waiting
+    if contender.wait_policy:
+        environment["OMP_WAIT_POLICY"] = contender.wait_policy
     command = [sys.executable, __file__, "--images", str(images), "--repeats", str(repeats), "--worker"]
     output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
     return float(median(json.loads(output)))
@@ -94,23 +94,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.worker:
-        print(json.dumps(take_gradients(given.images, given.repeats)))
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(take_gradients(arguments.images, arguments.repeats)))
         return
     machine = describe_machine()
     seconds: dict[str, dict[str, list[float]]] = {}
     for busy in BUSY:
         table = seconds[f"beside {busy} busy"] = {contender.name: [] for contender in CONTENDERS}
         with busy_processes(busy):
-            for _ in range(given.rounds):
+            for _ in range(arguments.rounds):
                 for contender in CONTENDERS:
-                    table[contender.name].append(measure(contender, given.images, given.repeats))
+                    table[contender.name].append(measure(contender, arguments.images, arguments.repeats))
         line = ", ".join(f"{name}: {1e3 * median(times):.0f} ms" for name, times in table.items())
         print(f"beside {busy} busy processes: {line}", flush=True)
-    if given.json:
-        content = {"machine": machine, "images": given.images, "repeats": given.repeats, "seconds": seconds}
-        given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if arguments.json:
+        content = {"machine": machine, "images": arguments.images, "repeats": arguments.repeats, "seconds": seconds}
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_the_size_of_an_audit(plan: Any) -> None:
     size = plan.Size(1000, 4, 10_000, 300)
     assert (size.pairs, size.all_gradients) == (4000, 12_000_000_000)
     assert size.hours(1e6) == pytest.approx(12_000 / 3600)
-    assert size.stored(fixed=7, each=3) == 4000 * 30_007
+    assert size.disk_bytes(per_file=7, per_image=3) == 4000 * 30_007
 
 
 def test_a_gradient_is_counted_as_two_forward_passes(plan: Any) -> None:
@@ -38,7 +38,7 @@ def test_a_gradient_is_counted_as_two_forward_passes(plan: Any) -> None:
         nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(4 * 6 * 8, 5, bias=False)
     )
     forward = 2 * (9 * 3 * 4 + 4 * 5) * 6 * 8
-    assert plan.counted(network, (3, 6, 8)) == ((3, 6, 8), 9 * 3 * 4 + 4 * 6 * 8 * 5, forward, 2 * forward)
+    assert plan.count_operations(network, (3, 6, 8)) == ((3, 6, 8), 9 * 3 * 4 + 4 * 6 * 8 * 5, forward, 2 * forward)
 
 
 def test_core_seconds_are_those_of_all_threads(plan: Any, tmp_path: Path) -> None:
@@ -46,26 +46,26 @@ def test_core_seconds_are_those_of_all_threads(plan: Any, tmp_path: Path) -> Non
     works = [{"work": "training step"}, gradient | {"compute": {"per_image": 80.0}}]
     path = tmp_path / "limit.json"
     path.write_text(json.dumps({"options": {"threads": "2"}, "works": works}))
-    assert plan.cpu(path) == (0.8, 100.0)
+    assert plan.read_cpu(path) == (0.8, 100.0)
 
 
 def test_a_file_is_its_images_and_the_rest(plan: Any) -> None:
-    found = plan._question(ROBUSTNESS, 150.0)
-    assert found.fixed + 1000 * found.each == ROBUSTNESS.stat().st_size
+    question = plan._measure_file(ROBUSTNESS, 150.0)
+    assert question.bytes_per_file + 1000 * question.bytes_per_image == ROBUSTNESS.stat().st_size
     # label, gradients and the index; 2 targets natural, 6 readings of both; two norms a reading.
-    assert found.unfinished == 2 + 4 + 4 + 2 * (2 + 4) + 6 * 2 * (2 + 4) + 6 * 2 * 4
-    assert (found.images, found.seconds) == (1000, 0.15)
+    assert question.partial_bytes_per_image == 2 + 4 + 4 + 2 * (2 + 4) + 6 * 2 * (2 + 4) + 6 * 2 * 4
+    assert (question.images, question.seconds) == (1000, 0.15)
 
 
 def test_reading_one_dataset_leaves_the_others(plan: Any, tmp_path: Path) -> None:
     path = tmp_path / "two.h5"
     with h5py.File(path, "w") as file:
         file["large"], file["small"] = np.arange(100_000), np.arange(10)
-    found = plan.ranged(path, "small")
+    found = plan.count_reads(path, "small")
     assert found["bytes of the file"] == path.stat().st_size > 800_000
     assert 80 <= found["bytes read"] < 10_000
     assert 1 <= found["blocks of 64 KiB"] <= 3
-    large = plan.ranged(path, "large")
+    large = plan.count_reads(path, "large")
     assert large["bytes read"] > 800_000
     assert large["blocks of 64 KiB"] == math.ceil(path.stat().st_size / 65_536)
 
@@ -74,38 +74,38 @@ def test_reading_one_dataset_leaves_the_others(plan: Any, tmp_path: Path) -> Non
 
 
 def done(plan: Any, job: float, gaps: list[float], **costs: float) -> tuple[float, Any]:
-    spent = plan.Spent()
-    return plan.Machine(iter([*gaps, math.inf])).do(job, 0.0, plan.Costs(**costs), spent), spent
+    usage = plan.Usage()
+    return plan.Machine(iter([*gaps, math.inf])).run(job, 0.0, plan.Costs(**costs), usage), usage
 
 
 def test_a_job_that_is_never_pre_empted(plan: Any) -> None:
-    end, spent = done(plan, 10.0, [], start=2.0, save=0.5, every=4.0)
-    assert end == spent.paid == 2 + 10 + 3 * 0.5
-    assert (spent.work, spent.saving, spent.starting, spent.lost, spent.preemptions) == (10, 1.5, 2, 0, 0)
-    assert spent.wasted == pytest.approx(3.5 / 13.5)
+    end, usage = done(plan, 10.0, [], start=2.0, save=0.5, save_interval=4.0)
+    assert end == usage.paid_time == 2 + 10 + 3 * 0.5
+    assert (usage.work, usage.saving, usage.starting, usage.lost_work, usage.preemptions) == (10, 1.5, 2, 0, 0)
+    assert usage.wasted_share == pytest.approx(3.5 / 13.5)
 
 
 def test_what_was_saved_is_not_done_again(plan: Any) -> None:
     # Start to 2, saved at 6.5 and 11, gone at 13 with 2 lost; back at 23, gone at 24 with 1 lost; back at 34, 2 to do.
-    end, spent = done(plan, 10.0, [13.0, 1.0], start=2.0, restart=10.0, save=0.5, every=4.0)
+    end, usage = done(plan, 10.0, [13.0, 1.0], start=2.0, restart=10.0, save=0.5, save_interval=4.0)
     assert end == 34 + 2 + 0.5
-    assert (spent.work, spent.saving, spent.starting, spent.lost, spent.restarting) == (10, 1.5, 2, 3, 20)
-    assert spent.preemptions == 2
+    assert (usage.work, usage.saving, usage.starting, usage.lost_work, usage.restarting) == (10, 1.5, 2, 3, 20)
+    assert usage.preemptions == 2
 
 
 def test_without_saving_a_job_begins_anew(plan: Any) -> None:
-    end, spent = done(plan, 10.0, [9.0, 10.2], restart=5.0, save=0.5)
+    end, usage = done(plan, 10.0, [9.0, 10.2], restart=5.0, save=0.5)
     assert end == 9 + 5 + 10.2 + 5 + 10.5
-    assert (spent.work, spent.saving, spent.restarting) == (10, 0.5, 10)
-    assert spent.lost == pytest.approx(19.2)
+    assert (usage.work, usage.saving, usage.restarting) == (10, 0.5, 10)
+    assert usage.lost_work == pytest.approx(19.2)
 
 
 def test_a_pre_emption_before_the_start_and_one_in_a_save(plan: Any) -> None:
     # Gone at 1 of a start of 2; back at 4 and started; 4 + 3.8 is within the first save.
-    end, spent = done(plan, 6.0, [1.0, 3.2], start=2.0, restart=3.0, save=0.5, every=3.0)
+    end, usage = done(plan, 6.0, [1.0, 3.2], start=2.0, restart=3.0, save=0.5, save_interval=3.0)
     assert end == pytest.approx(1 + 3 + 3.2 + 3 + 7)
-    assert (spent.starting, spent.work, spent.saving, spent.preemptions) == (0, 6, 1, 2)
-    assert spent.lost == pytest.approx(1 + 3.2)
+    assert (usage.starting, usage.work, usage.saving, usage.preemptions) == (0, 6, 1, 2)
+    assert usage.lost_work == pytest.approx(1 + 3.2)
 
 
 # Many machines
@@ -113,40 +113,42 @@ def test_a_pre_emption_before_the_start_and_one_in_a_save(plan: Any) -> None:
 
 @pytest.mark.parametrize(("jobs", "gpus"), [(12, 4), (13, 4), (3, 5), (1, 1)])
 def test_without_pre_emption_jobs_go_in_rounds(plan: Any, jobs: int, gpus: int) -> None:
-    costs = plan.Costs(start=1.0, restart=9.0, save=0.25, every=2.0)
-    found = plan.simulate([8.0] * jobs, plan.fleet(gpus, math.inf, 0), costs)
+    costs = plan.Costs(start=1.0, restart=9.0, save=0.25, save_interval=2.0)
+    found = plan.simulate([8.0] * jobs, plan.make_fleet(gpus, math.inf, 0), costs)
     each = 1 + 8 + 4 * 0.25
     assert found.makespan == math.ceil(jobs / gpus) * each
-    assert found.spent.paid == jobs * each
+    assert found.usage.paid_time == jobs * each
     assert found.idle == pytest.approx(1 - jobs * each / (gpus * found.makespan))
 
 
 def test_the_longest_first_end_sooner(plan: Any) -> None:
-    ends = {order: plan.simulate(order, plan.fleet(2, math.inf, 0), plan.Costs()) for order in [(1, 1, 2), (2, 1, 1)]}
+    ends = {
+        order: plan.simulate(order, plan.make_fleet(2, math.inf, 0), plan.Costs()) for order in [(1, 1, 2), (2, 1, 1)]
+    }
     assert [found.makespan for found in ends.values()] == [3, 2]
     assert ends[1, 1, 2].ends == [1, 1, 3]
 
 
-RARE = {"start": 3.0, "restart": 40.0, "save": 0.5, "every": 30.0}
-ALL = {**RARE, "every": math.inf}
+RARE = {"start": 3.0, "restart": 40.0, "save": 0.5, "save_interval": 30.0}
+ALL = {**RARE, "save_interval": math.inf}
 
 
 @pytest.mark.parametrize("costs", [RARE, ALL])
 def test_no_work_is_lost_or_done_twice(plan: Any, costs: dict[str, float]) -> None:
     jobs = np.random.default_rng(1).uniform(1, 400, 200).tolist()
-    found = plan.simulate(jobs, plan.fleet(7, 300.0, 1), plan.Costs(**costs))
-    assert found.spent.preemptions > 50
-    assert found.spent.work == pytest.approx(sum(jobs))
-    assert found.spent.starting <= 3 * len(jobs)
-    assert found.spent.restarting == 40 * found.spent.preemptions
+    found = plan.simulate(jobs, plan.make_fleet(7, 300.0, 1), plan.Costs(**costs))
+    assert found.usage.preemptions > 50
+    assert found.usage.work == pytest.approx(sum(jobs))
+    assert found.usage.starting <= 3 * len(jobs)
+    assert found.usage.restarting == 40 * found.usage.preemptions
     assert len(found.ends) == len(jobs)
-    assert sum(found.free) == pytest.approx(found.spent.paid)
+    assert sum(found.free) == pytest.approx(found.usage.paid_time)
     assert found.makespan == max(found.free) >= sum(jobs) / 7
 
 
 def test_a_seed_decides_all(plan: Any) -> None:
     first, again, other = (
-        plan.simulate([50.0] * 40, plan.fleet(3, 100.0, seed), plan.Costs(**RARE)) for seed in (5, 5, 6)
+        plan.simulate([50.0] * 40, plan.make_fleet(3, 100.0, seed), plan.Costs(**RARE)) for seed in (5, 5, 6)
     )
     assert first == again
     assert first.makespan != other.makespan
@@ -163,33 +165,33 @@ def test_the_simulation_agrees_with_the_closed_form(
     plan: Any, job: float, mean: float, costs: dict[str, float]
 ) -> None:
     costs = plan.Costs(**costs)
-    paid = [plan.simulate([job] * 400, plan.fleet(4, mean, seed), costs).spent.paid for seed in range(12)]
-    found, expected = plan.over(paid), 400 * plan.expected_paid(job, mean, costs)
+    paid = [plan.simulate([job] * 400, plan.make_fleet(4, mean, seed), costs).usage.paid_time for seed in range(12)]
+    found, expected = plan.average(paid), 400 * plan.expect_paid_time(job, mean, costs)
     assert found.low <= expected <= found.high
     assert found.high - found.low < 0.05 * expected
 
 
 def test_the_closed_form_by_hand(plan: Any) -> None:
-    costs = plan.Costs(start=7.0, restart=20.0, save=1.0, every=9.0)
+    costs = plan.Costs(start=7.0, restart=20.0, save=1.0, save_interval=9.0)
     by_hand = 120 * (2 * (math.exp(0.1) - 1) + math.exp(0.03) - 1 + 1 - math.exp(-0.07))
-    assert plan.expected_paid(20.0, 100.0, costs) == pytest.approx(by_hand)
-    assert plan.expected_paid(20.0, math.inf, costs) == 7 + 20 + 3
-    assert plan.expected_paid(20.0, 1e9, costs) == pytest.approx(30)
-    assert plan.expected_paid(20.0, 100.0, replace(costs, every=math.inf, start=0.0)) == pytest.approx(
+    assert plan.expect_paid_time(20.0, 100.0, costs) == pytest.approx(by_hand)
+    assert plan.expect_paid_time(20.0, math.inf, costs) == 7 + 20 + 3
+    assert plan.expect_paid_time(20.0, 1e9, costs) == pytest.approx(30)
+    assert plan.expect_paid_time(20.0, 100.0, replace(costs, save_interval=math.inf, start=0.0)) == pytest.approx(
         120 * math.expm1(0.21)
     )
 
 
 def test_the_first_order_is_that_of_rare_pre_emptions(plan: Any) -> None:
-    costs = plan.Costs(restart=20.0, save=0.1, every=10.0)
-    assert plan.first_order(1000.0, costs) == pytest.approx((0.01 + 0.025) / 1.035)
-    exact = 1 - 1e5 / plan.expected_paid(1e5, 1e4, costs)
-    assert plan.first_order(1e4, costs) == pytest.approx(exact, rel=0.01)
+    costs = plan.Costs(restart=20.0, save=0.1, save_interval=10.0)
+    assert plan.estimate_waste(1000.0, costs) == pytest.approx((0.01 + 0.025) / 1.035)
+    exact = 1 - 1e5 / plan.expect_paid_time(1e5, 1e4, costs)
+    assert plan.estimate_waste(1e4, costs) == pytest.approx(exact, rel=0.01)
 
 
 def test_over_seeds(plan: Any) -> None:
-    assert plan.over([2.0, 2.0, 2.0]) == (2, 2, 2)
-    value, low, high = plan.over([1.0, 3.0])  # t of one degree of freedom: 12.706
+    assert plan.average([2.0, 2.0, 2.0]) == (2, 2, 2)
+    value, low, high = plan.average([1.0, 3.0])  # t of one degree of freedom: 12.706
     assert (value, high - value) == (2, pytest.approx(12.706, rel=1e-3))
     assert low + high == pytest.approx(4)
 
@@ -199,20 +201,20 @@ def test_over_seeds(plan: Any) -> None:
 
 def test_each_split_has_the_same_work(plan: Any) -> None:
     size, costs = plan.Size(10, 2, 500, 3), plan.Costs(start=1.0)
-    cases = list(plan.cases(size, {("narrow", "low"): 10.0}, costs))
+    cases = list(plan.make_cases(size, {("narrow", "low"): 10.0}, costs))
     assert {len(one.jobs) for one in cases} == {10, 20, 200}
     assert all(sum(one.jobs) == pytest.approx(size.all_gradients / 10) for one in cases)
-    assert {one.costs.every for one in cases} == {250 * 3 / 10, math.inf}
-    unequal = list(plan.mixed(size, 10.0, 1.0, costs, seed=0))
+    assert {one.costs.save_interval for one in cases} == {250 * 3 / 10, math.inf}
+    unequal = list(plan.make_mixed_cases(size, 10.0, 1.0, costs, seed=0))
     assert all(sum(one.jobs) == pytest.approx(3000 * (9 / 10 + 1)) for one in unequal)
     assert all(sorted(one.jobs, reverse=True) == one.jobs for one in unequal[1::2])
 
 
 def test_cells(plan: Any) -> None:
-    assert plan.cell("jobs", 40_000) == "40,000"
-    assert plan.cell("wasted", plan.Interval(0.125, 0.1, 0.15)) == "12.5 % [10.0, 15.0]"
-    assert plan.cell("wasted, expected", 0.125) == "12.5 %"
-    assert plan.cell("makespan, h", plan.Interval(1.5, 1.25, 1.75)) == "1.5 [1.25, 1.75]"
+    assert plan.format_cell("jobs", 40_000) == "40,000"
+    assert plan.format_cell("wasted", plan.Interval(0.125, 0.1, 0.15)) == "12.5 % [10.0, 15.0]"
+    assert plan.format_cell("wasted, expected", 0.125) == "12.5 %"
+    assert plan.format_cell("makespan, h", plan.Interval(1.5, 1.25, 1.75)) == "1.5 [1.25, 1.75]"
 
 
 def test_what_is_written_comes_out_again(plan: Any) -> None:
@@ -221,9 +223,9 @@ def test_what_is_written_comes_out_again(plan: Any) -> None:
     size = plan.Size(*(given[name] for name in ("models", "datasets", "images", "gradients")))
     costs = plan.Costs(measured["seconds to start a job"], given["restart"], measured["seconds to save a batch"])
     rate = given["tflops"][0] * 1e12 / measured["networks"]["narrow"]["gradient_flops"]
-    first = next(plan.cases(size, {("narrow", "low"): rate}, costs))
+    first = next(plan.make_cases(size, {("narrow", "low"): rate}, costs))
     seeds = range(given["seed"], given["seed"] + given["seeds"])
-    found = json.loads(json.dumps(first.found(given["gpus"], 3600 * given["preempt_every"], seeds)))
+    found = json.loads(json.dumps(first.summarize(given["gpus"], 3600 * given["preempt_every"], seeds)))
     assert found.keys() == told["simulation"][0].keys()
     for name, value in told["simulation"][0].items():
         assert found[name] == (value if isinstance(value, str) else pytest.approx(value)), name

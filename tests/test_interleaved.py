@@ -20,15 +20,15 @@ def test_contenders_take_turns_and_the_first_answers_are_kept(interleaved: Any) 
         order.append(name)
         return len(order)
 
-    timed = interleaved.interleave({name: lambda name=name: run(name) for name in "ab"}, 2)
+    timing = interleaved.interleave({name: lambda name=name: run(name) for name in "ab"}, 2)
     assert "".join(order) == "ababab"
-    assert timed.found == {"a": 1, "b": 2}
-    assert {name: len(seconds) for name, seconds in timed.seconds.items()} == {"a": 2, "b": 2}
+    assert timing.answers == {"a": 1, "b": 2}
+    assert {name: len(seconds) for name, seconds in timing.seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_without_a_warm_up_every_round_counts(interleaved: Any) -> None:
-    timed = interleaved.interleave({"a": lambda: None}, 3, warm_up=False)
-    assert len(timed.seconds["a"]) == 3
+    timing = interleaved.interleave({"a": lambda: None}, 3, warm_up=False)
+    assert len(timing.seconds["a"]) == 3
 
 
 def test_times_as_fast_is_theirs_over_ours(interleaved: Any) -> None:
@@ -44,6 +44,6 @@ def test_a_library_that_is_not_there_leaves_its_contender_out(interleaved: Any) 
         raise ImportError("No module named 'quantus'")
 
     contenders = [interleaved.Contender("ours", lambda: lambda: 7), interleaved.Contender("quantus", absent)]
-    prepared = interleaved.prepare(contenders)
-    assert list(prepared.runs) == ["ours"]
-    assert prepared.missing == {"quantus": "No module named 'quantus'"}
+    preparation = interleaved.prepare(contenders)
+    assert list(preparation.runs) == ["ours"]
+    assert preparation.reasons == {"quantus": "No module named 'quantus'"}

@@ -37,7 +37,7 @@ def test_the_closed_form_of_the_narrow_network() -> None:
 
 def works(limit: Any, **changed: Any) -> list[Any]:
     plain = {"arch": "narrow", "variant": "at", "recipe": "quick", "batch": 3, "steps": 2, "repeats": 1}
-    return list(limit.works(argparse.Namespace(**(plain | changed)), CPU))
+    return list(limit.make_works(argparse.Namespace(**(plain | changed)), CPU))
 
 
 @pytest.mark.parametrize(("variant", "passes"), [("natural", 1), ("at", 1), ("at-reg", 2)])
@@ -50,12 +50,12 @@ def test_a_training_step_has_the_flops_of_its_passes(limit: Any, variant: str, p
     steps = 0 if variant == "natural" else 2
     training, gradient = works(limit, variant=variant, recipe=recipe)
     of_training = passes * (3 * FORWARD - STEM) - (passes - 1) * 3 * CLASSIFIER
-    assert training.counted().flops == 3 * (2 * steps * FORWARD + of_training)
-    assert gradient.counted().flops == 3 * 2 * FORWARD
+    assert training.count().flops == 3 * (2 * steps * FORWARD + of_training)
+    assert gradient.count().flops == 3 * 2 * FORWARD
 
 
 def test_attention_adds_little(limit: Any) -> None:
-    counted = {variant: works(limit, variant=variant)[1].counted().flops for variant in ("at", "at-att")}
+    counted = {variant: works(limit, variant=variant)[1].count().flops for variant in ("at", "at-att")}
     assert 1 < counted["at-att"] / counted["at"] < 1.05
 
 

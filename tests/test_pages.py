@@ -95,8 +95,8 @@ def texts() -> dict[Path, str]:
 
 
 def test_quoted_numbers_are_those_of_their_tables(pages: Any, texts: dict[Path, str]) -> None:
-    known = pages.tables(texts)
-    assert {path for path, text in texts.items() if pages.with_quotes(text, known) != text} == set()
+    known = pages.read_tables(texts)
+    assert {path for path, text in texts.items() if pages.fill_quotes(text, known) != text} == set()
     assert sum(len(pages.QUOTE.findall(text)) for text in texts.values()) >= 30
 
 
@@ -106,21 +106,21 @@ def test_no_line_begins_with_a_comment_inside_a_sentence(pages: Any, texts: dict
 
 
 def test_every_block_is_what_its_files_give(pages: Any, texts: dict[Path, str]) -> None:
-    assert {path for path, old, new in pages.written() if old != new} == set()
+    assert {path for path, old, new in pages.rewrite() if old != new} == set()
 
 
 def test_a_quote_takes_the_number_of_its_row_column_and_place(pages: Any) -> None:
-    rows = pages.rows_of(
+    rows = pages.parse_rows(
         "| model | a | b, paper |\n|---|---|---|\n| x-one | 1.5 [-0.5, 2] | 9 |\n| x-two | +7 | p \\| 1 |"
     )
     assert rows[1] == {"model": "x-two", "a": "+7", "b, paper": "p | 1"}
-    assert pages.quoted(rows, "one", "a", 2) == "-0.5"
-    assert pages.quoted(rows, "two", "a", unsigned=True) == "7"
+    assert pages.find_number(rows, "one", "a", 2) == "-0.5"
+    assert pages.find_number(rows, "two", "a", absolute=True) == "7"
     text = "<!-- t: two / a -->0<!-- / -->; <!-- t: one / b, paper -->0<!-- / -->; <!-- t: two / a abs -->0<!-- / -->"
-    assert re.findall(r">([-+\d.]+)<", pages.with_quotes(text, {"t": rows})) == ["+7", "9", "7"]
+    assert re.findall(r">([-+\d.]+)<", pages.fill_quotes(text, {"t": rows})) == ["+7", "9", "7"]
     for row, column in (("x", "a"), ("three", "a"), ("one", "c")):
         with pytest.raises(ValueError, match=r"rows for|no number"):
-            pages.quoted(rows, row, column)
+            pages.find_number(rows, row, column)
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "results").glob("*.json")), ids=lambda path: path.name)

@@ -1,13 +1,16 @@
-"""The words: names that say what they name, and American spelling."""
+"""The words of the package and of the benchmarks: names that say what they name, and American spelling."""
 
 import ast
 from pathlib import Path
 
+import pytest
 from words import FUNCTION_WORDS, PACKAGE, bindings, british, empty_words
 
 ROOT = PACKAGE.parent
+BENCHMARKS = ROOT / "benchmarks"
 LIMIT = 0.002
-"""Share of bindings whose name may be a function word or a participle; captum, timm and torchattacks: 0.002 too."""
+"""Share of bindings, in the package and in the benchmarks, whose name may be a function word or a participle; captum,
+timm and torchattacks: 0.002 too."""
 OLD_NAMES = (
     "interpret_robust/core/spelling.py",
     "tests/test_spelling.py",
@@ -57,10 +60,11 @@ def test_every_kind_of_binding_counts_once_and_reading_a_name_does_not(tmp_path:
     ]
 
 
-def test_names_that_are_function_words_or_participles_are_few() -> None:
-    names = bindings(PACKAGE)
+@pytest.mark.parametrize("folder", [PACKAGE, BENCHMARKS], ids=lambda folder: folder.name)
+def test_names_that_are_function_words_or_participles_are_few(folder: Path) -> None:
+    names = bindings(folder)
     empty = empty_words(names)
-    assert len(empty) / len(names) <= LIMIT, "see: python tests/words.py --list"
+    assert len(empty) / len(names) <= LIMIT, f"see: python tests/words.py --list {folder.name}"
 
 
 def test_british_spellings_are_told_from_american_ones(tmp_path: Path) -> None:
@@ -87,13 +91,13 @@ def test_spelling_is_american_but_where_old_names_are_listed() -> None:
 def test_docstrings_of_functions_begin_with_a_verb() -> None:
     functions = [
         (path, node)
-        for path in sorted(PACKAGE.rglob("*.py"))
+        for path in sorted([*PACKAGE.rglob("*.py"), *BENCHMARKS.glob("*.py")])
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)
     ]
     assert len(functions) > 500
     wrong = [
-        f"{path.relative_to(PACKAGE)}:{node.lineno} {docstring}"
+        f"{path.relative_to(ROOT)}:{node.lineno} {docstring}"
         for path, node in functions
         if (docstring := ast.get_docstring(node) or "").split()[0].strip("`.,:;").lower() in NO_VERBS
     ]
