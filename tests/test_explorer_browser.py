@@ -279,6 +279,22 @@ def run_lines(window: Page) -> list[str]:
     return outputs
 
 
+def numbers_of(text: str) -> dict[str, dict[str, str]]:
+    """What `irt show --image` prints of each column, by its name: values by their places."""
+    shown: dict[str, dict[str, str]] = {}
+    for line in text.splitlines()[1:]:
+        if line.startswith("  "):
+            place, _, value = line.strip().rpartition(": ")
+            shown[list(shown)[-1]][place] = value
+        else:
+            shown[line.partition(":")[0]] = {}
+    return shown
+
+
+def class_text(place: int) -> str:
+    return f"{['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'][place]} ({place})"
+
+
 @pytest.mark.parametrize(
     ("address", "loss"), [("norm=linf&eps=4/255", "cross-entropy"), ("norm=l2&eps=0.125", "margin")]
 )
@@ -297,7 +313,7 @@ def test_the_lines_that_are_named_print_the_numbers_of_the_page(
     monkeypatch.setenv("COLUMNS", "100000")
     monkeypatch.setattr(process_pool, "cores", lambda: 1)
     outputs = run_lines(window)
-    shown = [dict(line.split(": ", 1) for line in text.splitlines()) for text in outputs if "checksum good" in text]
+    shown = [numbers_of(text) for text in outputs if "checksum good" in text]
     is_margin, models_shown = loss == "margin", 2
     assert len(shown) == models_shown * (1 if is_margin else 3)
     table = rows(window)
@@ -305,8 +321,8 @@ def test_the_lines_that_are_named_print_the_numbers_of_the_page(
     for place, ((_, natural, attacked, moved), (clean, cell)) in enumerate(zip(table, cells, strict=True)):
         predictions, reading = shown[place], "CW-20" if is_margin else "PGD-20"
         name = f"cluttered-digits-small-{('at', 'at-att')[place]}-seed0"
-        assert predictions[f"prediction_natural[{name}]"] == str(clean["prediction"])
-        assert predictions[f"prediction[0, {reading}, {name}]"] == str(cell["prediction"])
+        assert predictions["prediction_natural"][name] == class_text(clean["prediction"])
+        assert predictions["prediction"][f"restart 0, {reading}, {name}"] == class_text(cell["prediction"])
         assert attacked.startswith(f"class {cell['prediction']} ")
         printed = re.findall(r"tensor\(\[(.*?)\]", outputs[place - models_shown], re.DOTALL)
         assert len(printed) == 2
@@ -315,11 +331,11 @@ def test_the_lines_that_are_named_print_the_numbers_of_the_page(
         if is_margin:
             continue
         ranks, maps = shown[models_shown + place], shown[2 * models_shown + place]
-        assert float(ranks["spearman"]) == pytest.approx(cell["spearman"], abs=1e-4)
-        assert moved.startswith(percent(float(maps["distance"])))
-        attention = [float(weight) for weight in ranks["attention_adversarial[position]"].split()]
+        assert float(ranks["spearman"][""]) == pytest.approx(cell["spearman"], abs=1e-4)
+        assert moved.startswith(percent(float(maps["distance"][""])))
+        attention = [float(weight) for weight in ranks["attention_adversarial"]["by position"].split()]
         assert attention == pytest.approx(cell["attention"], abs=1e-5)
-        distance = [float(length) for length in ranks["distance[position]"].split()]
+        distance = [float(length) for length in ranks["distance"]["by position"].split()]
         assert distance.index(min(distance)) == cell["ranks"].index(0)
 
 

@@ -216,21 +216,52 @@ def test_the_command_says_what_it_wrote_and_left_out(tmp_path: Path) -> None:
     assert other.exit_code == 0 and len(list((tmp_path / "tables").iterdir())) == 2
 
 
+def numbers_of(text: str) -> dict[str, dict[str, str]]:
+    """What `irt show --image` prints of each column: by its head, the values by their places."""
+    shown: dict[str, dict[str, str]] = {}
+    for line in text.splitlines()[1:]:
+        if line.startswith("  "):
+            place, _, value = line.strip().rpartition(": ")
+            shown[list(shown)[-1]][place] = value
+        else:
+            shown[line] = {}
+    return shown
+
+
+def is_at(heading: str, column: str, axes: tuple[str, ...], place: str) -> bool:
+    """Whether the heading of a table is of a column at a place as `irt show --image` names it."""
+    start, _, places = heading.removesuffix("]").partition("[")
+    words = [
+        f"{axis} {word}" if word.isdecimal() else word for axis, word in zip(axes, places.split(","), strict=False)
+    ]
+    return start == column and (place.startswith("by ") or ", ".join(words) == place)
+
+
 def test_one_image_is_shown_with_the_numbers_that_tables_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100000")
     for name in ("robustness", "attention-rank"):
         path = file_of(analyses.get(name).schema)
         outcome = CliRunner().invoke(cli.irt, ["show", str(path), "--image", "5"], catch_exceptions=False)
-        shown = dict(line.split(": ", 1) for line in outcome.stdout.splitlines()[1:])
+        shown = numbers_of(outcome.stdout)
+        result = hdf5.read(path)
+        known = result.job["class_names"]
+        meanings = {one: meaning for one, _, meaning in hdf5.tree(path)}
         with open(to_csv(path, tmp_path).images, encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))[5]
-        for column, value in table.items():
-            key = column.replace(",", ", ")
-            if key in shown:
-                assert shown.pop(key) == value
-        for key, text in shown.items():  # more values than have a line each
-            start = key.partition("[")[0]
-            assert text.split() == [value for column, value in table.items() if column.startswith(f"{start}[")]
+        assert next(iter(shown)) == f"label: {meanings['per_image/label']}"
+        assert {f"per_image/{head.partition(':')[0]}" for head in shown} == {
+            one for one in meanings if one.startswith("per_image/")
+        }
+        for head, by_place in shown.items():
+            column, meaning = head.split(": ", 1)
+            assert meaning == meanings[f"per_image/{column}"]
+            axes = result.axes(f"per_image/{column}")[1:]
+            for place, text in by_place.items():
+                expected = [value for one, value in table.items() if is_at(one, column, axes, place)]
+                classes = [int(value) for value in expected if "." not in value]
+                names = [f"{known[one]} ({one})" if one < len(known) else f"no class ({one})" for one in classes]
+                is_class = "prediction" in column or column == "label"
+                assert text == ("; ".join(names) if is_class else " ".join(expected)) and expected
     other = tmp_path / "other.safetensors"
     other.touch()
     for words, sentence in (

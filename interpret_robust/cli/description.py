@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -61,8 +62,8 @@ def _describe_analysis(path: Path) -> str:
 
 
 def describe_image(path: Path, row: int) -> str:
-    """Return what an analysis says of one image: a line a number with its place along further axes, or, where there are
-    more than MOST_VALUES, all in one line.
+    """Return what an analysis says of one image: what each column means, and under it its numbers with their places
+    along further axes, or, where there are more than MOST_VALUES, all behind each other. Classes come first.
 
     Pictures are left out. Raises UserError for a file that is no analysis, and for a row that it does not have.
     """
@@ -71,22 +72,44 @@ def describe_image(path: Path, row: int) -> str:
     result = hdf5.read(path)
     if row >= result.count:
         raise UserError(f"there is no image {row} in {path}: it has {result.count}, from 0 on.")
-    names = [name for name, _, _ in hdf5.tree(path) if name.startswith("per_image/")]
+    columns = [(name, meaning) for name, _, meaning in hdf5.tree(path) if name.startswith(PER_IMAGE)]
     lines = [f"{path}: {result.schema}, image {row} of {result.count}, checksum good"]
-    for name in names:
-        axes, short = result.axes(name)[1:], name.removeprefix("per_image/")
-        if set(axes) & set(PICTURE_AXES):
-            continue
-        values = result.first(name, row + 1)[row]
-        if not axes or values.size > MOST_VALUES:
-            place_names = f"[{', '.join(axes)}]" if axes else ""
-            lines.append(f"{short}{place_names}: {' '.join(map(str, np.ravel(values)))}")
-            continue
-        places = [result[axis] for axis in axes]
-        for place in np.ndindex(values.shape):
-            words = ", ".join(str(axis[index]) for axis, index in zip(places, place, strict=True))
-            lines.append(f"{short}[{words}]: {values[place]!s}")
+    for name, meaning in sorted(columns, key=lambda column: (column[0] != LABEL, not _holds_classes(column[0]))):
+        if not set(result.axes(name)) & set(PICTURE_AXES):
+            lines += [f"{name.removeprefix(PER_IMAGE)}: {meaning}", *_values(result, name, row)]
     return "\n".join(map(_fit, lines))
+
+
+def _holds_classes(name: str) -> bool:
+    """Return whether a column holds classes."""
+    return "prediction" in name or name.removeprefix(PER_IMAGE) in CLASSES
+
+
+def _values(result: hdf5.Result, name: str, row: int) -> Iterator[str]:
+    """Yield what a column says of an image, a line a value, or one for all."""
+    axes, values = result.axes(name)[1:], result.first(name, row + 1)[row]
+    if _holds_classes(name):
+        texts, gap = [_class_text(result, place) for place in np.ravel(values).tolist()], "; "
+    else:
+        texts, gap = list(map(str, np.ravel(values))), " "
+    if not axes:
+        yield f"  {texts[0]}"
+    elif len(texts) > MOST_VALUES:
+        yield f"  by {', '.join(axes)}: {gap.join(texts)}"
+    else:
+        places = [[_place_text(axis, place) for place in result[axis]] for axis in axes]
+        yield from (f"  {', '.join(words)}: {text}" for words, text in zip(product(*places), texts, strict=True))
+
+
+def _place_text(axis: str, place: Any) -> str:
+    """Return a place along an axis: by its name, or by its number, such as `restart 0`."""
+    return str(place) if isinstance(place, str) else f"{axis} {place}"
+
+
+def _class_text(result: hdf5.Result, place: int) -> str:
+    """Return a class by name and number, such as `ship (8)`."""
+    names = result.job["class_names"]
+    return f"{names[place]} ({place})" if 0 <= place < len(names) else f"no class ({place})"
 
 
 def _fit(text: str) -> str:
@@ -94,6 +117,11 @@ def _fit(text: str) -> str:
     width = terminal_width()
     return "\n".join(fill(line, width, subsequent_indent="    ", break_on_hyphens=False) for line in text.split("\n"))
 
+
+PER_IMAGE = "per_image/"
+LABEL = f"{PER_IMAGE}label"
+CLASSES = ("label", "target", "target_class", "runner_up", "aim")
+"""Columns of classes whose names do not say `prediction`."""
 
 MOST_VALUES = 24
 """Intervals of one statistic that are shown; one of more of them is a curve or a matrix, for a table or a figure."""

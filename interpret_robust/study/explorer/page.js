@@ -765,7 +765,7 @@ function showCommands() {
   byId("commands").textContent = isOwn() ? `irt explore ${subjectsOf(all).join(" ")} ${setup.options}${weights}${norm} PICTURE` : lines.join("\n");
   byId("how-text").textContent = isOwn()
     ? "An image of your own is in no data set: this opens the page on it."
-    : `The first command of each part writes a file, and irt show prints what that says of this image, its row ${row}; classes are numbers, from 0: ${className(view.label)} is ${view.label}. Probabilities of classes, and what becomes of them when one position is deleted, are in no file; the last lines print the probabilities. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isUsual ? "" : ` The other analyses attack the ${usualLoss()}: choose that loss.`}`;
+    : `The first command of each part writes a file, and irt show prints what that says of this image, its row ${row}. Probabilities of classes, and what becomes of them when one position is deleted, are in no file; the last lines print the probabilities. Attacks begin where those of irt do, seed ${setup.seed}; the last bits of a number may differ, because irt computes many images at once.${isUsual ? "" : ` The other analyses attack the ${usualLoss()}: choose that loss.`}`;
 }
 
 // What commands call some models: all checkpoints at once, and each of the others by itself.
