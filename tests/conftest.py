@@ -28,13 +28,6 @@ LONG = ("test_readme", "test_ranks", "test_docs", "test_any_model", "test_workfl
 """Files with the longest tests, which begin first: none of them is still running alone when all others have ended."""
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores: some tests wait for other processes, and leave their core idle."""
-    from interpret_robust.core.process_pool import cores
-
-    return cores() + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of LONG first, each file's in its order."""
     places = {name: place for place, name in enumerate(LONG)}
