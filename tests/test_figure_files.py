@@ -142,7 +142,7 @@ def test_a_picture_of_ones_own_is_not_replaced(tmp_path: Path) -> None:
 def test_seeds_of_one_variant_share_a_color_and_differ_in_dash_and_mark() -> None:
     class Seed:
         def __init__(self, seed: int) -> None:
-            self.job = {"variant": "at", "seed": seed}
+            self.job, self.distinction = {"variant": "at", "seed": seed}, ""
 
     strokes = [style.stroke(Seed(seed)) for seed in range(3)]  # type: ignore[arg-type]
     assert {stroke["color"] for stroke in strokes} == {style.COLORS["at"]}

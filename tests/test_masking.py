@@ -252,5 +252,5 @@ def test_the_table_and_the_picture_show_the_files_numbers(analyzed: Result) -> N
     shown = [float(np.asarray(mark.lines[0].get_xdata())[0]) for mark in right.containers]
     of_marks = [analyzed[f"accuracy/{name}"][0] for name in ("natural", "noise_worst", "search", "one_step")]
     np.testing.assert_allclose(shown, [100 * value for value in (*of_marks, analyzed["accuracy/pgd"][0, 0])])
-    assert "cluttered-digits, 20 train images" in drawing.caption
+    assert "on 20 train images of cluttered-digits" in drawing.caption
     assert "random search of 10 queries" in drawing.caption

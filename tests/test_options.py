@@ -81,6 +81,6 @@ print(sorted(name for name in sys.modules if name.startswith("interpret_robust")
 
 def test_help_of_irt_imports_no_command() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True)
-    names = ["", ".cli", ".cli.groups", ".core", ".core.errors", ".core.openmp"]
+    names = ["", ".cli", ".cli.groups", ".core", ".core.errors", ".core.openmp", ".core.parsing"]
     assert done.stderr.strip() == str([f"interpret_robust{name}" for name in names])
     assert "Whole studies:" in done.stdout and "Traceback" not in done.stdout

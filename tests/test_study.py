@@ -321,8 +321,10 @@ def test_the_commands_of_a_report_make_tables_with_copies_and_matrices_anew(fold
     options = "--batch-size 5 --cw none --pgd 1"
     found = [hdf5.read(folders.analyses / task.name) for task in made]
     told = commands.all_of(found)
-    assert [line.split(" --")[0] for line in told] == ["irt train at", "irt train at", called, "irt report"]
-    assert told[2] == f"{called} {options}"
+    paths = [f"checkpoints/{subject.name}" for subject in subjects]
+    question = f"{called} {commands.CONTINUATION.join(paths)}"
+    assert [line.split(" --")[0] for line in told] == ["irt train at", "irt train at", question, "irt report"]
+    assert told[2] == f"{question} {options}"
     assert commands.command_of(found[0]) == f"{called} checkpoints/{subjects[0].name} {options}"
 
     matrix = table_task(folders, matrix=True)
