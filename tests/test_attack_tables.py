@@ -12,6 +12,7 @@ import pytest
 from attack_files import READINGS, Model, attacked, name_of, random
 from scipy import stats
 
+from interpret_robust.analyses import robustness
 from interpret_robust.results.attack_comparison import comparison_tables
 from interpret_robust.results.attack_outcomes import fullest, right_in_worst_case
 from interpret_robust.results.attack_tables import attack_tables, numbers, paper_sources
@@ -76,6 +77,8 @@ def test_rows_of_apgd_stand_last_and_the_table_says_what_apgd_t_attacks(tmp_path
     assert list(rows) == ["natural", *(f"white-box {attack}" for attack in attacks)]
     assert rows["white-box APGD-T-100"].startswith(f"{100 * result['accuracy/adversarial'][3, 0, 0]:.1f} ")
     assert "APGD-T attacks images that are right under all attacks before" in table.note
+    # How many gradients it asks for is not known beforehand: there is no "of".
+    assert robustness.table_row(result)["gradients an image"] == f"{result['per_image/gradients'].mean():.0f}"
     assert [(row["attack"], row["steps"]) for row in numbers([result])][3:5] == [("apgd-ce", "100"), ("apgd-t", "100")]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -424,6 +425,22 @@ def test_nearly_uniform_weights_have_a_scale_of_their_own_and_their_numbers_do_n
     for axes in bars:
         edges = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
         assert len(edges) >= 3 and all(one.x1 < other.x0 for one, other in itertools.pairwise(edges))
+
+
+@pytest.mark.parametrize("limits", [(0, 0.078), (-0.0145, 0.0145), (-0.36, 0.36), (0, 0.97)])
+def test_numbers_under_four_bars_abreast_leave_room_between_them(limits: tuple[float, float]) -> None:
+    figure = Figure((1.3, 0.6), dpi=200)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.05, 0.6, 0.9, 0.2))
+    with rc_context(style.RC):
+        bar = figure.colorbar(ScalarMappable(Normalize(*limits), "RdBu_r"), cax=axes, orientation="horizontal")
+        style.few_ticks(bar)
+        figure.canvas.draw()
+    low, high = limits
+    shown = [text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high]
+    edges = [text.get_window_extent() for text in shown]
+    letter = edges[0].width / len(shown[0].get_text())
+    assert len(edges) >= 3 and all(other.x0 - one.x1 > letter / 3 for one, other in itertools.pairwise(edges))
 
 
 def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(finished: list[Path], tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import command
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from PIL import Image
 
 import interpret_robust as ir
 from interpret_robust.attribution.gradients import loss_gradient
 from interpret_robust.datasets import Dataset
 from interpret_robust.datasets.framing import Framing
+from interpret_robust.figures.explanation import EMPHASIS, draw
 from interpret_robust.models.external import subject
 from interpret_robust.study import explain
 
@@ -44,7 +46,9 @@ def test_numbers_are_those_of_pgd_and_the_gradient(
     assert drawing.parent == tmp_path / "figures"
     with Image.open(drawing) as drawn_image:
         assert drawn_image.format == "PNG" and drawn_image.width == 1350
-    numbers = json.loads(drawing.with_suffix(".json").read_text())["numbers"]
+    content = json.loads(drawing.with_suffix(".json").read_text())
+    numbers = content["numbers"]
+    assert content["inputs"]["attack"] == numbers["attack"] == {"eps": eps, "norm": "linf", "steps": 3, "seed": 0}
 
     channels, size, _ = digits.image_shape
     with Image.open(picture) as photo:
@@ -65,6 +69,24 @@ def test_numbers_are_those_of_pgd_and_the_gradient(
         assert numbers[side]["prediction"] == digits.class_names[int(probabilities.argmax())]
         assert numbers[side]["largest_gradient"] == pytest.approx(float(gradient.abs().max()), rel=1e-3)
         assert np.ravel(numbers[side]["weights"]) == pytest.approx(attention.numpy().ravel(), rel=1e-3)
+
+
+def test_the_picture_names_its_model_and_says_what_its_colors_mean(
+    checkpoint: Path, picture: Path, digits: Dataset
+) -> None:
+    model, device = subject(checkpoint), torch.device("cpu")
+    photo = explain.read(picture, model, device)
+    for label, origin in ((None, "predicted"), (2, "named")):
+        attack = explain.Attack(None, None, 1, 0)
+        explanation = explain.measure(model, model.model(device), photo, attack, label, "attention")
+        figure = draw(explanation).figure
+        assert figure.get_suptitle() == f"noise.png as {model.name} sees it"
+        (legend,) = figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert names == [f"the {origin} class, from which the attack leads away", "other classes"]
+        orange, _ = (to_hex(patch.get_facecolor()).upper() for patch in legend.get_patches())
+        bars = [to_hex(bar.get_facecolor()).upper() for axes in figure.axes for bar in axes.patches]
+        assert orange == EMPHASIS and bars.count(orange) == 2  # one in each list of classes
 
 
 def test_the_attack_leads_away_from_the_predicted_class_and_a_drawing_is_not_replaced(

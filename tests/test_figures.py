@@ -19,7 +19,7 @@ import torch
 from attack_files import attacked as made_up
 from attack_files import random
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from interpret_robust import analyses, figures
 from interpret_robust.analyses.engine.work import Work
@@ -99,6 +99,18 @@ changed = [key for key in before if before[key] != matplotlib.rcParams[key]]
 absent = ("torch", "matplotlib.pyplot", "interpret_robust.models.classifier")
 print(changed, [name for name in absent if name in sys.modules])
 """
+
+
+def luminance(color: str) -> float:
+    """The relative luminance of WCAG 2."""
+    channels = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(color)]
+    return float(np.dot(channels, (0.2126, 0.7152, 0.0722)))
+
+
+def test_no_variant_is_drawn_in_a_color_that_is_faint_on_white() -> None:
+    assert 1.05 / (luminance("#F0E442") + 0.05) == pytest.approx(1.32, abs=0.01)  # as yellow is
+    assert min(1.05 / (luminance(one) + 0.05) for one in (*style.COLORS.values(), *style.OTHER_COLORS)) > 2
+    assert len(set(style.COLORS.values())) == len(style.COLORS)
 
 
 def test_pictures_need_no_torch_and_come_out_the_same_in_every_byte(

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -173,7 +174,7 @@ def keep(
     make: Callable[[], style.Drawing],
     folder: Path,
     name: str,
-    sources: dict[str, str],
+    sources: Mapping[str, Any],
     say: Say,
     *,
     with_pdf: bool = False,

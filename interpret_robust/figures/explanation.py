@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from interpret_robust.core.arrays import AnyArray
@@ -22,8 +23,11 @@ LIKELIEST = 3
 LINE, LONGEST_LINE = 0.15, 28
 """Inches from one line of text to the next in the list of classes, and letters of a line."""
 
-TITLES, BAR = 0.2, 0.5
-"""Inches: what is written above the panels, and the color bar."""
+TITLES, BAR, LEGEND = 0.2, 0.5, 0.25
+"""Inches: what is written above the panels, the color bar, and the legend of the bars."""
+
+LONGEST_TITLE = 80
+"""Letters of a line above the figure."""
 
 LIST_SHARE = 1.35
 """Width of the list of classes, in widths of a picture."""
@@ -100,6 +104,11 @@ class Explanation:
         return f"{self.class_names[place]} {format_percent(side.probabilities[place])}"
 
     @property
+    def legend_text(self) -> str:
+        """Return which class the attack leads away from, in words for a legend."""
+        return f"the {'predicted' if self.is_predicted else 'named'} class, from which the attack leads away"
+
+    @property
     def attack_text(self) -> str:
         """Return the attack in a few words, such as `PGD-10, eps 8/255`."""
         return f"PGD-{self.attack['steps']}, {ball(self.attack)}"
@@ -115,7 +124,8 @@ def draw(explanation: Explanation) -> Drawing:
     sides = {"natural": explanation.natural, explanation.attack_text: explanation.adversarial}
     weights = [side.weights for side in sides.values() if side.weights is not None]
     scale = Normalize(0, max((float(np.nan_to_num(values).max()) for values in weights), default=0.0) or 1.0)
-    figure = new_figure(2 * row + TITLES + (BAR if weights else 0.0))
+    heading = wrap(f"{explanation.picture} as {explanation.model} sees it", LONGEST_TITLE)
+    figure = new_figure(2 * row + TITLES + LINE * len(heading) + LEGEND + (BAR if weights else 0.0))
     with mpl.rc_context(RC):
         grid = figure.subplots(2, len(columns), width_ratios=columns)
         for axes, title in zip(grid[0], titles, strict=True):
@@ -127,6 +137,10 @@ def draw(explanation: Explanation) -> Drawing:
             label = f"{kind} (uniform: {1 / weights[0].size:.2g})"
             bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=grid, location="bottom", label=label, shrink=0.3)
             bar.ax.xaxis.set_major_locator(MaxNLocator(3))
+        figure.suptitle("\n".join(heading))
+        colors = {explanation.legend_text: EMPHASIS, "other classes": NEUTRAL}
+        handles = [Patch(color=color, label=text) for text, color in colors.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return Drawing(figure, _caption(explanation), _numbers(explanation))
 
 

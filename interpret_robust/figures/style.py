@@ -70,7 +70,7 @@ RC: dict[Any, Any] = {
 COLORS = {
     "natural": "#000000",
     "natural-att": "#999999",
-    "natural-linear-att": "#F0E442",
+    "natural-linear-att": "#0072B2",
     "at": "#E69F00",
     "at-reg": "#56B4E9",
     "at-att": "#009E73",
@@ -324,10 +324,10 @@ def caption_end(scales: Iterable[ScalarMappable]) -> str:
 
 
 def few_ticks(bar: Colorbar) -> None:
-    """Write few numbers under a color bar, as powers of ten, where they are tiny or long: so they do not touch."""
+    """Write few numbers under a color bar, as powers of ten where they are tiny or long, so that they do not touch."""
+    bar.ax.xaxis.set_major_locator(MaxNLocator(3))
     low, high = bar.mappable.get_clim()
     if low > 0 or high < TINY:
-        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
         bar.ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useOffset=False)
 
 
@@ -403,7 +403,7 @@ def _is_png(path: Path) -> bool:
         return file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
-def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str, *, with_pdf: bool = True) -> bool:
+def is_drawn(folder: Path, name: str, sources: Mapping[str, Any], version: str, *, with_pdf: bool = True) -> bool:
     """Return whether the picture is there, also as PDF if asked for, drawn from just these files by this version."""
     caption, picture = folder / f"{name}.json", folder / f"{name}.png"
     if picture.exists() and not _is_png(picture):
@@ -418,7 +418,7 @@ def is_drawn(folder: Path, name: str, sources: dict[str, str], version: str, *, 
 
 
 def save(
-    drawing: Drawing, folder: Path, name: str, sources: dict[str, str], version: str, *, with_pdf: bool = True
+    drawing: Drawing, folder: Path, name: str, sources: Mapping[str, Any], version: str, *, with_pdf: bool = True
 ) -> Path:
     """Write `name`.png, .pdf and .json into `folder`, each in one step; returns the path of the first.
 
@@ -430,7 +430,7 @@ def save(
     return png
 
 
-def write(drawing: Drawing, paths: Sequence[Path], sources: dict[str, str], version: str) -> None:
+def write(drawing: Drawing, paths: Sequence[Path], sources: Mapping[str, Any], version: str) -> None:
     """Write a drawing to each path, in the format of its ending, and its caption as JSON beside the first.
 
     Raises UserError for a picture that is not irt's.

@@ -161,7 +161,7 @@ class Slide:
 
     source: Path
     path: Path
-    inputs: dict[str, str]
+    inputs: Mapping[str, Any]
 
     def check_free(self, *, with_pdf: bool) -> None:
         """Raise UserError where something else is drawn there already."""
@@ -199,7 +199,11 @@ def slides(
     """
     _, settings = attack.resolve(subject.job["recipe"])
     class_text = "predicted" if label is None else subject.job["class_names"][label]
-    conditions = {"model": model_id(subject.sha256, subject.job), "attack": str(settings), "class": class_text}
+    conditions: dict[str, Any] = {
+        "model": model_id(subject.sha256, subject.job),
+        "attack": settings,
+        "class": class_text,
+    }
     if weight != "auto":  # which drawings from before there was a choice are of
         conditions["weights"] = weight
     places = [output or folder / f"{file_part(f'explanation-{path.stem}-{subject.name}')}.png" for path in paths]

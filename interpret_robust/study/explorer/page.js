@@ -958,6 +958,7 @@ async function begin() {
   fill("outcome", Object.entries(OUTCOMES).map(([name, { text }]) => [name, text]));
   const meanings = setup.models.filter(({ meaning }) => meaning).map(({ name, meaning }) => `${name}: ${meaning}`);
   byId("meanings").textContent = meanings.length ? `${meanings.join("; ")}.` : "";
+  byId("cards").style.setProperty("--models", setup.models.length);
   const isFixed = source !== live;
   for (const part of document.querySelectorAll(".live")) part.hidden = isFixed;
   byId("fixed").hidden = !isFixed;
