@@ -27,8 +27,9 @@ SUBJECT = "cluttered-digits-small-at-att-seed0.safetensors"
 
 # `irt`, but it says how many rows there are when the file is opened, after each batch, and at the end.
 IRT = """
-from interpret_robust import cli, results
-open_rows, append, finish = results.open_rows, results.Rows.append, results.Rows.finish
+from interpret_robust import cli
+from interpret_robust.results import writer
+open_rows, append, finish = writer.open_rows, writer.Rows.append, writer.Rows.finish
 def tell(rows):
     print(rows.row_count, flush=True)
     return rows
@@ -39,8 +40,8 @@ def tell_finish(rows, *arguments):
     count = rows.row_count
     finish(rows, *arguments)
     print(count, flush=True)
-results.open_rows = lambda *arguments, **options: tell(open_rows(*arguments, **options))
-results.Rows.append, results.Rows.finish = tell_append, tell_finish
+writer.open_rows = lambda *arguments, **options: tell(open_rows(*arguments, **options))
+writer.Rows.append, writer.Rows.finish = tell_append, tell_finish
 cli.main()
 """
 

@@ -4,9 +4,9 @@
 
 Each file's analysis is asked anew of the first images, with the stored settings, checkpoints and evaluators, and what
 it finds is set against the stored rows of these images: answers (classes) by how many are equal, numbers by how far
-they are apart. Exit status 1 where fewer than LEAST of a file's answers are equal, or where a checkpoint has other
-tensors than those that were analyzed. Processors round differently: an image on a boundary may go the other way. Maps
-of gradmap-score that are scaled over the set (`clip-set`) depend on how many images there are.
+they are apart. Exit status 1 where fewer than LEAST_EQUAL of a file's answers are equal, or where a checkpoint has
+other tensors than those that were analyzed. Processors round differently: an image on a boundary may go the other way.
+Maps of gradmap-score that are scaled over the set (`clip-set`) depend on how many images there are.
 """
 
 import argparse
