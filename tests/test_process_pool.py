@@ -1,5 +1,6 @@
 """Work side by side: every outcome comes back, workers have one thread, and none outlives its parent."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -257,6 +258,12 @@ def test_work_that_was_not_listening_yet_stops_once_it_does(tmp_path: Path, numb
         assert parent.wait(timeout=PATIENCE)
     finally:
         os.killpg(parent.pid, signal.SIGKILL) if parent.poll() is None else None
+
+
+def test_no_process_but_the_server_is_changed_by_what_it_imports() -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    importlib.reload(importlib.import_module("interpret_robust.core.fork_server"))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 @pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="workers are begun one by one")

@@ -20,8 +20,13 @@ def _end_without_workers(*_: object) -> None:
         os._exit(1)
 
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # until libraries are loaded: then `multiprocessing` ignores it
-signal.signal(signal.SIGTERM, _end_without_workers)
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+def _listen() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until libraries are loaded: then `multiprocessing` ignores it
+    signal.signal(signal.SIGTERM, _end_without_workers)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+
+
+if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):  # no other process is to be changed
+    _listen()
