@@ -101,24 +101,22 @@ def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: 
 
 def test_a_table_says_over_what(study: list[Result]) -> None:
     assert comparison_tables(study)[0].note == (
-        "mean \u00b1 standard deviation over training seeds (0, 1, 2 of at, at-att); 23 test images, eps 8/255, "
+        "mean \u00b1 standard deviation over training seeds (seeds 0, 1, 2 of at, at-att); 23 test images, eps 8/255, "
         "step 2/255, 2 restarts; black-box: attacks on the other seeds of the same variant, and the mean over these; "
         "100 gradients for each image and attacked model, of which 14 were computed on average: the others repeat "
         "earlier ones; the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)"
     )
-    assert comparison_tables([study[1]])[0].note.startswith(
-        "Wilson 95 % interval over images where there is one seed (1 of at-att); "
-    )
+    assert comparison_tables([study[1]])[0].note.startswith("Wilson 95 % interval over images (seed 1 of at-att); ")
     both = comparison_tables([study[0], study[1], study[3]])[0].note
     assert both.startswith(
         "mean \u00b1 standard deviation over training seeds, or Wilson 95 % interval over images where there is "
-        "one seed (0 of at; 0, 1 of at-att); "
+        "one seed (seed 0 of at; seeds 0, 1 of at-att); "
     )
 
 
 def test_the_note_says_what_gives_black_box_numbers(tmp_path: Path) -> None:
     (table,) = comparison_tables([random(tmp_path, [("at", 0)], 0)])
-    assert "files of two seeds of a variant (`irt train --copies`)" in table.note
+    assert "`irt evaluate` of two seeds of a variant (`irt train --copies` trains them)" in table.note
     (table,) = comparison_tables([random(tmp_path, [("net", 0)], 0, architecture="any")])
     assert "no black-box accuracy: `--evaluator FILE` has another model classify" in table.note
     read = random(tmp_path, [("net", 0), ("other", 0)], 0, architecture="any", given=True)
@@ -133,7 +131,7 @@ def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) 
     text = f"{statistics.mean(two):.1f} \u00b1 {statistics.stdev(two):.1f} (seed 1, 2)"
     assert rows["black-box PGD-20"] == text and "seed" not in rows["white-box PGD-20"] + rows["natural"]
     note = comparison_tables(read)[0].note
-    assert note.startswith("mean \u00b1 standard deviation over training seeds (0, 1, 2 of at)")
+    assert note.startswith("mean \u00b1 standard deviation over training seeds (seeds 0, 1, 2 of at)")
     # Of one seed alone there is an interval over images, also where the variant has two.
     pair = [random(tmp_path, [("at", 0), ("at", 1)], 0), random(tmp_path, [("at", 1)], 1)]
     rows = {row["accuracy, %"]: row["at"] for row in comparison_tables(pair)[0]}
@@ -141,7 +139,8 @@ def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) 
     assert rows["black-box PGD-20"] == f"{value:.1f} [{low:.1f}, {high:.1f}] (seed 1)"
     assert re.fullmatch(r"[\d.]+ \u00b1 [\d.]+", rows["white-box PGD-20"])
     assert (
-        ", or Wilson 95 % interval over images where there is one seed (0, 1 of at)" in comparison_tables(pair)[0].note
+        ", or Wilson 95 % interval over images where there is one seed (seeds 0, 1 of at)"
+        in comparison_tables(pair)[0].note
     )
 
 
@@ -207,14 +206,29 @@ def test_other_images_balls_architectures_and_recipes_are_tables_of_their_own(tm
 @pytest.mark.parametrize(
     ("dataset", "architecture", "table", "told"),
     [
-        ("cifar10", "narrow", "table2", "; paper: Table 2"),
-        ("cifar10", "wide3", "table3", "; paper: Table 3"),
-        ("cifar100", "narrow", "table5", "; paper: Table 5"),
-        ("svhn", "narrow", "table6", "; paper: Table 6"),
-        ("cifar10", "small", "table2", "; paper: Table 2, of other models: cifar10 with its narrow network"),
-        ("svhn", "small", "table6", "; paper: Table 6, of other models: svhn with its narrow network"),
-        ("cluttered-digits", "small-wide3", "table3", "; paper: Table 3, of other models: cifar10 with its wide3 "),
-        ("cluttered-digits-planted", "small", "table2", "; paper: Table 2, of other models: cifar10 with its narrow "),
+        ("cifar10", "narrow", "table2", "; the paper's numbers: Table 2"),
+        ("cifar10", "wide3", "table3", "; the paper's numbers: Table 3"),
+        ("cifar100", "narrow", "table5", "; the paper's numbers: Table 5"),
+        ("svhn", "narrow", "table6", "; the paper's numbers: Table 6"),
+        (
+            "cifar10",
+            "small",
+            "table2",
+            "; the paper's numbers (Table 2) are of other models: its narrow network on cifar10",
+        ),
+        ("svhn", "small", "table6", "; the paper's numbers (Table 6) are of other models: its narrow network on svhn"),
+        (
+            "cluttered-digits",
+            "small-wide3",
+            "table3",
+            "; the paper's numbers (Table 3) are of other models: its wide3 network on ",
+        ),
+        (
+            "cluttered-digits-planted",
+            "small",
+            "table2",
+            "; the paper's numbers (Table 2) are of other models: its narrow network on ",
+        ),
     ],
 )
 def test_the_papers_figures_stand_beside_ours(
@@ -260,7 +274,7 @@ def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], b
     (table,) = comparison_tables(files)
     paper = {row["accuracy, %"]: row["at, paper"] for row in table if row["at, paper"]}
     assert paper == {"natural": "98.72", f"white-box {beside}": "92.86", f"black-box {beside}": "95.97"}
-    assert "paper: Table 1, of other models: mnist with its cnn network" in table.title
+    assert "the paper's numbers (Table 1) are of other models: its cnn network on mnist" in table.title
     assert "eps 0.3, step 0.075" in table.note
     assert table.note.endswith("the paper does not say how many steps its PGD has")
 
@@ -278,7 +292,7 @@ def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> Non
         *(f"{name}{end}" for name in ("natural", "natural-linear-att", "natural-att") for end in ("", ", paper")),
     ]
     assert [row[key] for key in row if key.endswith("paper")] == ["88.79", "91.34", "92.87"]
-    assert "paper: Section 4.3, Section 4.4, of other models" in table.title
+    assert "the paper's numbers (Section 4.3, Section 4.4) are of other models" in table.title
     assert {entry["table"] for entry in numbers(files)} == {"section4.3", "section4.4"}
 
 

@@ -539,7 +539,11 @@ def test_figures_come_from_the_files_alone(
         assert {path.suffix for path in (tmp_path / "figures").glob(f"{stem}.*")} == {".png", ".pdf", ".json"}
         _, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
         count = len(list((tmp_path / "figures").glob(f"{stem}*.png")))
-        said = f"{count} of {count} files are there already" if count > 3 else f"{stem}.png is there already"
+        said = (
+            f"{count} of {count} files are there already, such as {stem}.png"
+            if count > 3
+            else f"{stem}.png is there already"
+        )
         assert said in out.splitlines() and "drew" not in out
 
 

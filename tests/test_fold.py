@@ -92,7 +92,7 @@ def test_what_all_names_begin_with_is_said_once_in_text_only() -> None:
     assert with_caption(table).splitlines()[2:] == [
         "at",
         "at-att",
-        "3 images. Left out before each model: digits-small-",
+        "3 images. Full names of models begin with digits-small-",
     ]
     assert "digits-small-at-att" in with_caption(table, "csv") and "Models" not in with_caption(table, "markdown")
 

@@ -145,7 +145,7 @@ def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> No
     assert hdf5.provenance(path) == {"config": CONFIG, "environment": ENVIRONMENT, "run": {"seconds": 2.5}}
     assert ("per_image/map", "float32 13x3x5x7", "a map") in hdf5.tree(path)
     assert ("test/total", "float64 scalar", "a number") in hdf5.tree(path)
-    assert ("class", "text 7", "names of places") in hdf5.tree(path)
+    assert ("class", "text 7", "names along this axis") in hdf5.tree(path)
     scales = ("sample", "position", "channel", "class", "side", "rank", "of")
     assert len(hdf5.tree(path)) == len(SCHEMA.per_image) + len(SCHEMA.summary) + len([*scales, "curve/rank"])
 

@@ -408,7 +408,7 @@ def test_a_table_has_a_row_a_model_in_the_papers_order_then_comparisons(files: l
         assert re.split("  +", line) == shown
     assert plain["test/highest"] != attentive["test/highest"]
     assert lines[4:] == [
-        "Left out before each model: odd-small-",
+        "Full names of models begin with odd-small-",
         "",
         "files all",
         "---------",

@@ -50,8 +50,8 @@ def test_a_plan_fits_and_its_lines_give_every_file(
     rows: list[tuple[str, ...]] = []
     files: dict[str, list[str]] = {}
     for line in printed("plan", name, "--root", tmp_path):
-        if line.startswith("Left out before each file: "):
-            prefix = line.removeprefix("Left out before each file: ")
+        if line.startswith("Full names of files begin with "):
+            prefix = line.removeprefix("Full names of files begin with ")
             files |= {prefix + file: rest for file, *rest in rows}
             rows = []
         elif match := re.fullmatch(r"(\S+\.(?:h5|safetensors)) +(yes|no)(?: +(\d+) models?)?", line):
@@ -69,7 +69,7 @@ def test_the_list_of_checkpoints_fits_and_says_once_what_all_names_begin_with(
     for variant, seed in (("natural", 1), ("at", 0)):
         make_checkpoint(folder, variant, seed)
     lines = printed("checkpoints", "list", "--root", tmp_path)
-    assert lines[-1] == "Left out before each checkpoint: cluttered-digits-small-"
+    assert lines[-1] == "Full names of checkpoints begin with cluttered-digits-small-"
     assert [line.split()[0] for line in lines[2:4]] == ["at-seed0", "natural-seed1"]
     assert all(re.search(r" test +60 images +\d\.\d$", line) for line in lines[2:4])
 

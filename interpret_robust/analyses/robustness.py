@@ -44,9 +44,9 @@ SCHEMA = Schema(
     version=2,
     per_image=(
         Column("per_image/label", "i2", "true class"),
-        Column("per_image/prediction_natural", "i2", "target's class of the natural image", ("target",)),
+        Column("per_image/prediction_natural", "i2", "class that the target predicts, natural image", ("target",)),
         Column("per_image/margin_natural", "f4", "true logit minus the best other, natural image", ("target",)),
-        Column("per_image/prediction", "i2", "target's class of the source's adversarial image", ROW),
+        Column("per_image/prediction", "i2", "class that the target predicts, adversarial image of the source", ROW),
         Column("per_image/margin", "f4", "true logit minus the best other, adversarial image", ROW),
         Column("per_image/perturbation", "f4", "largest pixel change, in units of pixels in [0, 1]", ROW[:2]),
         Column("per_image/perturbation_l2", "f4", "L2 norm of the change, same units", ROW[:2]),
@@ -54,7 +54,9 @@ SCHEMA = Schema(
     ),
     summary=(
         interval("accuracy/natural", "share of natural images classified rightly, Wilson 95 %", "target"),
-        interval("accuracy/adversarial", "share right at every restart of a reading, Wilson", "reading", "target"),
+        interval(
+            "accuracy/adversarial", "share right under a reading at every restart, Wilson 95 %", "reading", "target"
+        ),
         interval("accuracy/worst", "share right on the natural image and all readings and restarts", "target"),
     ),
     groups={"accuracy": plot("worst", "target:of", "Worst-case accuracy")},

@@ -106,7 +106,10 @@ def explain(
     table = Table([])
     for explanation, slide in explanations.explain(subject, slides, attack, label, device, spatial_weight):
         table.append(explanation.row())
-        table.note = f"Attack: {explanation.attack_text}. The attacked class stands with its probability under attack."
+        table.note = (
+            f"Attack: {explanation.attack_text}. The attacked class is the one that the attack leads away from, with "
+            "its probability under attack."
+        )
         slide.keep(explanation, say, overwrite=overwrite, with_pdf=with_pdf)
     click.echo(with_caption(table))
     for slide in slides:

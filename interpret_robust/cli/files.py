@@ -90,7 +90,7 @@ def verify(
     device: str,
     **card: Any,
 ) -> None:
-    """Check adversarial images from any program, and how accurate CHECKPOINT, or a --model, is on them.
+    """Check adversarial images from any program, and measure the accuracy of CHECKPOINT or --model on them.
 
     FILE is HDF5, .npy, .npz, or tensors that torch saved (AutoAttack, torchattacks). Images are uint8, or floats in [0,
     1], of shape (N, C, H, W) or (N, H, W, C). They are the first N of the split, in its order, or those of an integer

@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "train": ("training", "Train VARIANTS, the models that the paper compares."),
         "recipes": (
             "training",
-            "List RECIPES of training, by default all: every field, its value in each, and what it means.",
+            "List RECIPES of training (default: all): the fields, their values, and what they mean.",
         ),
         "analyze": ("analysis", "Ask a question about trained models; answers are written to analyses/."),
         "evaluate": (
@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "checkpoints": ("models", "Look at the trained models; `irt checkpoints` alone lists them."),
         "verify": (
             "files",
-            "Check adversarial images from any program, and how accurate CHECKPOINT, or a --model, is on them.",
+            "Check adversarial images from any program, and measure the accuracy of CHECKPOINT or --model on them.",
         ),
     },
     "Files": {

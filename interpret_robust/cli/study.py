@@ -133,10 +133,10 @@ def reproduce(
 ) -> None:
     """Run the study NAME: quick, cifar10, table1 to table6, section4.3, figure2 to figure4, or audit.
 
-    quick is a study of all questions on the embedded data with one training seed, cifar10 the reference study on
-    CIFAR-10, and audit tests every claim of the paper over several seeds; the others are parts of the paper. The
-    command trains models, analyzes them and draws figures. Files that exist are not made again, so the same command
-    continues a study that was stopped, even on another machine.
+    quick asks nine questions of small models on the embedded data, with one training seed. cifar10 is the study on
+    CIFAR-10 in docs/results.md. audit tests every claim of the paper over several seeds. The others are parts of the
+    paper. The command trains models, analyzes them and draws figures. Files that exist are not made again, so the same
+    command continues a study that was stopped, even on another machine.
     """
     from interpret_robust import analyses
     from interpret_robust.analyses.engine import printing

@@ -145,8 +145,8 @@ def train(
     at-att-reg          at, with both
 
     Without VARIANTS, train what the quick study needs: the models that it is about, with --seeds or --copies several
-    of each, and those that read their maps. Models that are there with the same recipe are skipped; a stopped run goes
-    on where it was when the same command is given again.
+    of each, and the evaluators that classify their gradient maps. Models that are there with the same recipe are
+    skipped; a stopped run goes on where it was when the same command is given again.
 
     `irt recipes` lists all fields of the recipes and what they mean; `irt data --help` says what an .npz has to hold.
     """
@@ -182,7 +182,7 @@ def train(
 @click.argument("names", metavar="[RECIPES]...", nargs=-1)
 @forms_option([*FORMS, "toml"], "How they are written; toml: one of them, as --recipe takes it.")
 def recipes(names: tuple[str, ...], form: str) -> None:
-    """List RECIPES of training, by default all: every field, its value in each, and what it means.
+    """List RECIPES of training (default: all): the fields, their values, and what they mean.
 
     `irt train --set FIELD=VALUE` changes one field, and `irt train --recipe FILE.toml` takes a recipe of yours, such as
     `--form toml` prints. docs/recipes.md says where recipes come from, and what to expect of them.

@@ -63,8 +63,11 @@ def _title(table: AttackTable) -> str:
         return subject
     sources = ", ".join(dict.fromkeys(_source_name(cell.table) for cell in cells))
     if (cells[0].dataset, cells[0].architecture) == (train_job["dataset"], train_job["architecture"]):
-        return f"{subject}; paper: {sources}"
-    return f"{subject}; paper: {sources}, of other models: {cells[0].dataset} with its {cells[0].architecture} network"
+        return f"{subject}; the paper's numbers: {sources}"
+    return (
+        f"{subject}; the paper's numbers ({sources}) are of other models: its {cells[0].architecture} network on "
+        f"{cells[0].dataset}"
+    )
 
 
 def _source_name(source: str) -> str:
@@ -90,7 +93,9 @@ def _note(table: AttackTable) -> str:
     if any(row.setting == "black-box" for row in table.cells):
         parts.insert(2, "black-box: attacks on the other seeds of the same variant, and the mean over these")
     elif not is_brought(job(first)):
-        parts.append("no black-box rows, which need files of two seeds of a variant (`irt train --copies`)")
+        parts.append(
+            "no black-box rows, which need `irt evaluate` of two seeds of a variant (`irt train --copies` trains them)"
+        )
     elif all(len(targets_of(result)) == 1 for result in table.files):
         parts.append("no black-box accuracy: `--evaluator FILE` has another model classify the adversarial images")
     if labels.norm(settings) != "l1" and not any(name.startswith("APGD") for name in table.readings):
@@ -120,19 +125,18 @@ def _spread(table: AttackTable) -> str:
     seeds: dict[tuple[int, ...], list[str]] = {}
     for variant, models in table.members.items():
         seeds.setdefault(tuple(models.values()), []).append(variant)
-    kinds = {
-        "mean \u00b1 standard deviation over training seeds": any(len(group) > 1 for group in seeds),
-        "Wilson 95 % interval over images where there is one seed": any(
-            len(cell.seeds) == 1 for group in table.cells.values() for cell in group.values()
-        ),
-    }
+    kinds = []
+    if any(len(group) > 1 for group in seeds):
+        kinds.append("mean \u00b1 standard deviation over training seeds")
+    if any(len(cell.seeds) == 1 for group in table.cells.values() for cell in group.values()):
+        kinds.append(f"Wilson 95 % interval over images{' where there is one seed' if kinds else ''}")
     phrases = [
-        f"{', '.join(map(str, group))} of {', '.join(variants)}"
+        f"{'seed' if len(group) == 1 else 'seeds'} {', '.join(map(str, group))} of {', '.join(variants)}"
         for group, variants in seeds.items()
         if None not in group
     ]
     detail = f" ({'; '.join(phrases)})" if phrases else ""
-    return f"{', or '.join(kind for kind, is_present in kinds.items() if is_present)}{detail}"
+    return f"{', or '.join(kinds)}{detail}"
 
 
 def _transfer_matrix(table: AttackTable) -> Table:

@@ -325,7 +325,7 @@ def _shape(dataset: h5py.Dataset) -> str:
 
 
 def _meaning(dataset: h5py.Dataset) -> str:
-    return american(str(dataset.attrs.get("long_name", "names of places")))
+    return american(str(dataset.attrs.get("long_name", "names along this axis")))
 
 
 def provenance(path: Path) -> dict[str, Any]:

@@ -208,14 +208,14 @@ def stand_ins(results: Sequence[Result]) -> str:
 
     Example:
         >>> stand_ins([read(Path("analyses/attention-rank-cifar10-small-at-seed0-test.h5"))])
-        'Where attention is named, it is Grad-CAM of the predicted class for cifar10-small-at-seed0.'
+        'In place of attention, Grad-CAM of the predicted class is used for cifar10-small-at-seed0.'
     """
     names: dict[str, list[str]] = {}
     for result in results:
         names.setdefault(weights_of(result), []).append(result.model_name)
     names.pop(ATTENTION, None)
     return " ".join(
-        f"Where attention is named, it is {LONG_NAMES.get(source, source)} for {', '.join(models)}."
+        f"In place of attention, {LONG_NAMES.get(source, source)} is used for {', '.join(models)}."
         for source, models in names.items()
     )
 

@@ -102,7 +102,7 @@ def without_prefix(table: Table) -> Table:
         return table
     column = next(iter(table[0]))
     rows = [row | {column: row[column].removeprefix(table.prefix)} for row in table]
-    prefix = f"Left out before each {column}: {table.prefix}"
+    prefix = f"Full names of {column}s begin with {table.prefix}"
     return Table(rows, table.title, " ".join(filter(None, [table.note, prefix])))
 
 

@@ -154,8 +154,8 @@ def summary(audit: Audit, form: str = "text", *, details: bool = False) -> str:
 
 
 BRIEF_NOTE = (
-    f"{EXPLANATION} The number shown is the first of those that must agree; where another verdict is reached than it "
-    "suggests, what decides stands after `but`. `irt audit --details` prints all numbers; see docs/choices.md."
+    f"{EXPLANATION} Of the numbers that decide a claim, the first is shown; if it alone would give another verdict, "
+    "the number that prevents this stands after `but`. `irt audit --details` prints all numbers; see docs/choices.md."
 )
 ROLES: Mapping[Kind, str] = {"main": "decides", "control": "control", "further": "shown"}
 

@@ -286,7 +286,10 @@ def summary(flags_by_model: Mapping[str, Sequence[Flag]]) -> Table:
             rows.append({"model": name, **cells, "over": place})
     columns = [column for column in ("model", *FLAGS, "over") if any(row[column] for row in rows)]
     limits = ", ".join(f"{name} {rule.threshold:.0%}" for name, rule in FLAGS.items() if name in columns)
-    note = f"Shares of images, 95 % intervals; raised if the whole interval lies above {limits} (docs/flags.md)."
+    note = (
+        "Shares of images, or differences of two shares, with 95 % intervals. A flag is raised if its whole interval "
+        f"lies above its threshold: {limits} (docs/flags.md)."
+    )
     return Table([{column: row[column] for column in columns} for row in rows], note=note)
 
 

@@ -25,11 +25,11 @@ Verdict = Literal["holds", "does not hold", "cannot tell", "not tested"]
 SIGNIFICANT = 0.05
 
 EXPLANATION = (
-    "A number is above zero if its claim holds. Several numbers decide a claim, and all must agree: it holds if each "
-    "of them, and each control, is above zero with its whole 95 % interval; it does not hold if each of them is below "
-    "zero. What is said to be the best is refuted by one number below zero. Otherwise the files cannot tell. If there "
-    "are tests, the largest p also has to be below 0.05, corrected by Holm over the claims of a section. The paper's "
-    "figures are for its own data and networks."
+    "A number is above zero if it speaks for its claim. A claim holds if all numbers that decide it, and all controls, "
+    "are above zero with their whole 95 % intervals. It does not hold if all numbers that decide it are below zero "
+    "with their whole intervals; if it says that something is the best, one such number is enough. Otherwise the files "
+    "cannot tell. If there are tests, the largest p also has to be below 0.05, corrected by Holm over the claims of a "
+    "section. The paper's figures are for its own data and networks."
 )
 """How a verdict is reached, in the words of the audit and of the report."""
 
