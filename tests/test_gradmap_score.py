@@ -44,6 +44,7 @@ from interpret_robust.attribution import probe, scale_rules
 from interpret_robust.attribution.gradients import loss_gradient
 from interpret_robust.attribution.scale_rules import RULES
 from interpret_robust.core.arrays import AnyArray
+from interpret_robust.core.configs import differences
 from interpret_robust.core.errors import UserError
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import Batch
@@ -54,6 +55,7 @@ from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.folded import fold
 from interpret_robust.results import hdf5 as results
 from interpret_robust.results import writer
+from interpret_robust.results.conditions import conditions
 from interpret_robust.results.gradmap_tables import comparison_tables, headline
 from interpret_robust.results.hdf5 import Columns, Result
 
@@ -762,6 +764,9 @@ def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Pat
     ]
     (row,), *_ = compare(behind, "clip")
     assert (row["read by"], row["same sign"]) == ("small-natural-seed2", "in 1 of 2 evaluators")
+    difference = differences(*map(conditions, behind))
+    assert difference == f"cards of evaluators.{READERS[0]}.normalize is imagenet, here none"
+    assert differences(*map(conditions, (first, retrained))) == ""
     strangers = file_of(tmp_path / "strangers", "at-reg", 0, {"toy-small-at-seed1": ("", "")})
     assert compare([first, strangers]) == []
 

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 import interpret_robust as ir
+from interpret_robust import analyses
+from interpret_robust.analyses.engine.work import Work
 from interpret_robust.api.model import Model
 from interpret_robust.attacks.pgd import cross_entropy
 from interpret_robust.attribution.gradients import _noise_images, gradient_map, loss_gradient, position_weights
@@ -27,18 +30,21 @@ from interpret_robust.core.statistics import mcnemar
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets import load as load_dataset
 from interpret_robust.datasets.base import Labels
+from interpret_robust.datasets.batches import Batch
 from interpret_robust.datasets.npz import write_npz
 from interpret_robust.figures.drawing import compose
 from interpret_robust.models import answer_checks
 from interpret_robust.models.card import Card
+from interpret_robust.models.classifier import Classifier
 from interpret_robust.models.copying import copy_of, unwrap
-from interpret_robust.models.external import ExternalModel, bring
+from interpret_robust.models.external import ExternalModel, bring, trial_image
 from interpret_robust.models.layers import default_layer, depend, locality, reading
 from interpret_robust.models.logits import as_logits, logits_part
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.self_attention import attend, tokens
 from interpret_robust.models.trial import MOSTLY_SAME, _is_moved
 from interpret_robust.models.wrapped import WrappedModel
+from interpret_robust.results import hdf5
 
 PLAIN = Preprocess((0.0,), (1.0,))
 DATA = noise()
@@ -467,6 +473,261 @@ def test_answers_that_change_while_they_are_asked_are_told_in_the_file(most: int
     for doubt in doubts:
         assert doubt.startswith("noise-mine answered 8 images differently after this analysis than before it")
         assert doubt in " ".join(str(answer).split())
+
+
+def late(logits: Tensor) -> Tensor:
+    """An expert with room for 64 images answers the others the other way round."""
+    return torch.cat([logits[:64], logits[64:].flip(1)])
+
+
+def centered(logits: Tensor) -> Tensor:
+    return logits - 3 * logits.mean(0) if len(logits) > 64 else logits
+
+
+@pytest.mark.parametrize(
+    ("change", "limit", "changed"),
+    [(centered, 70, 8), (late, 70, 4), (late, 64, 0), (centered, 64, 0), (lambda logits: logits, 70, 0)],
+)
+def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
+    change: Any, limit: int, changed: int
+) -> None:
+    data = noise(count=70)
+    model = Model(bring(Changed(change).eval(), Card("mine:net", label="mine"), data, "noise"))
+    assert not any("in a batch" in doubt for doubt in model.doubts)
+    with torch.no_grad():
+        images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2) / 255
+        few = seeded(Convolutions)(images).argmax(1)
+        differs = Changed(change).eval()(images).argmax(1) != few
+    decisions = int(differs[[*range(4), *range(66, 70)]].sum())
+    assert (decisions > 0) == (changed > 0) or limit == 64
+    for name, options in (("robustness", {"pgd": 1, "cw": "none"}), ("attention-rank", {"steps": 1})):
+        answer = ir.analyze(name, model, limit=limit, **options)
+        doubts = [doubt for doubt in answer.result.doubts if "in a batch" in doubt]
+        assert len(doubts) == (changed > 0)
+        for doubt in doubts:
+            assert doubt.startswith(
+                f"noise-mine answers an image differently in a batch of 70 and in one of 8 ({decisions} of 8 decisions"
+            )
+            assert doubt in " ".join(str(answer).split())
+    assert not model.network._forward_hooks
+
+
+def test_an_evaluator_is_watched_in_large_batches_too() -> None:
+    data = noise(count=70)
+    networks = {"plain": seeded(Convolutions, seed=1), "centered": Changed(centered).eval()}
+    models = [Model(bring(network, Card("mine:net", label=name), data, "noise")) for name, network in networks.items()]
+    answer = ir.analyze("robustness", models[0], evaluators=models[1:], pgd="none", cw="none")
+    (doubt,) = [doubt for doubt in answer.result.doubts if "in a batch" in doubt]
+    assert doubt.startswith("noise-centered answers an image differently in a batch of 70 and in one of 8 ")
+
+
+class Following(nn.Module):
+    """A network whose logits are others while gradients, or those of its images, are asked for."""
+
+    def __init__(self, change: Any, *, of_images: bool) -> None:
+        super().__init__()
+        self.network, self.change, self.of_images = seeded(Convolutions), change, of_images
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        is_followed = images.requires_grad if self.of_images else torch.is_grad_enabled()
+        answer: Tensor = self.change(logits) if is_followed else logits
+        return answer
+
+
+@pytest.mark.parametrize("of_images", [True, False])
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [(lambda logits: -logits, 8), (lambda logits: 1.5 * logits, 0), (lambda logits: logits, None)],
+)
+def test_answers_that_are_others_while_gradients_are_asked_for_are_doubted(
+    change: Any, changed: int | None, of_images: bool
+) -> None:
+    doubts = doubts_about(Following(change, of_images=of_images))
+    assert len(doubts) == (changed is not None)
+    for doubt in doubts:
+        assert doubt.startswith(
+            f"mine answers an image differently where its gradient is asked for ({changed} of 8 decisions changed): "
+        )
+
+
+class Mapped(nn.Module):
+    """A network that is asked image by image, and so in part, inside of torch.func.vmap."""
+
+    def __init__(self, *, is_whole: bool) -> None:
+        super().__init__()
+        self.network, self.is_whole = seeded(Convolutions), is_whole
+
+    def forward(self, images: Tensor) -> Tensor:
+        network, over_batch = self.network, torch.func.vmap
+        logits: Tensor
+        if self.is_whole:
+            logits = over_batch(lambda image: network(image[None])[0])(images)
+        else:
+            local = network.rectify_again(network.body(network.rectify(network.norm(network.stem(images)))))
+            logits = over_batch(network.answer)(local.flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_network_inside_of_vmap_is_asked_and_has_the_local_features_outside(is_whole: bool) -> None:
+    assert doubts_about(Mapped(is_whole=is_whole)) == []
+    model, plain = (
+        Model(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"))
+        for network in (Mapped(is_whole=is_whole), seeded(Convolutions))
+    )
+    found, expected = (ir.analyze("robustness", one, pgd=2, cw="none") for one in (model, plain))
+    assert found.arrays["margin"] == pytest.approx(expected.arrays["margin"], rel=1e-4, abs=1e-6)
+    if is_whole:
+        assert model.subject.local_shape() == (0, 0, 0)
+        with pytest.raises(UserError, match=r"layer 'network.body' runs inside of torch.func.vmap"):
+            tried(Mapped(is_whole=True), local_layer="network.body")
+    else:
+        assert model.subject.local_shape() == plain.subject.local_shape() == (8, H // 2, W // 2)
+
+
+@pytest.mark.parametrize("name", ["", "network.answer", "spare"])
+def test_tensors_without_numbers_are_refused(name: str) -> None:
+    network = Changed(lambda logits: logits)
+    network.spare = nn.Linear(2, 3)
+    network.get_submodule(name).to_empty(device="meta")
+    count, first = {"": (11, "network.stem.weight"), "network.answer": (2, "network.answer.weight")}.get(
+        name, (2, "spare.weight")
+    )
+    with pytest.raises(UserError) as error:
+        tried(network)
+    total = len([*network.parameters(), *network.buffers()])
+    assert f"no numbers in {total if name == '' else count} of its {total} tensors" in str(error.value)
+    assert f"torch's meta device (first '{first}')" in str(error.value)
+
+
+class Keeping(nn.Module):
+    """A network that keeps something between calls: `key` says of images what they share."""
+
+    def __init__(self, key: Any, *, keeps_graph: bool = True) -> None:
+        super().__init__()
+        self.network, self.key, self.keeps_graph = seeded(Convolutions), key, keeps_graph
+        self.kept: dict[Any, Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        key = self.key(images)
+        if key not in self.kept:
+            logits = self.network(images)
+            self.kept[key] = logits if self.keeps_graph else logits.detach()
+        return self.kept[key]
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (Keeping(lambda images: images.shape), "mine: other images are answered exactly as the first ones were"),
+        (Keeping(lambda _: 0), "mine: the network answers 64 images with 1 rows of logits: does it return what it"),
+        (
+            Keeping(lambda images: images.detach().numpy().tobytes()),
+            "mine: images that were asked before are answered without a gradient, and new ones with one",
+        ),
+        (
+            Keeping(lambda images: images.detach().numpy().tobytes(), keeps_graph=False),
+            "mine: no gradient of the answer reaches the pixels",
+        ),
+    ],
+)
+def test_answers_that_are_kept_between_calls_are_refused(network: nn.Module, sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        tried(network)
+
+
+def test_an_answer_with_other_rows_than_images_is_refused() -> None:
+    network = Changed(lambda logits: logits if len(logits) < 9 else logits[:8])
+    with pytest.raises(UserError, match="the network answers 64 images with 8 rows of logits"):
+        tried(network)
+
+
+class Calibrated(nn.Module):
+    """A network whose first call sets what the others use: the mean of its logits, or what no image changes."""
+
+    offset: Any
+
+    def __init__(self, *, is_table: bool, in_buffer: bool) -> None:
+        super().__init__()
+        self.network, self.is_table = seeded(Convolutions), is_table
+        if in_buffer:
+            self.register_buffer("offset", None, persistent=False)
+        else:
+            self.offset = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        if self.offset is None:
+            self.offset = torch.linspace(0, 1, K) if self.is_table else logits.detach().mean(0)
+        answer: Tensor = logits - self.offset
+        return answer
+
+
+@pytest.mark.parametrize("in_buffer", [True, False])
+def test_numbers_that_the_first_image_sets_are_doubted_and_tables_are_not(in_buffer: bool) -> None:
+    assert doubts_about(Calibrated(is_table=True, in_buffer=in_buffer)) == []
+    network = Calibrated(is_table=False, in_buffer=in_buffer)
+    (doubt,) = doubts_about(network)
+    assert doubt.startswith("mine answers otherwise where another image is asked first")
+    assert "('offset' of the network)" in doubt
+    image = trial_image(DATA)
+    with torch.no_grad():
+        assert torch.equal(network.offset, network.network(image)[0])  # as the first call left it
+
+
+def test_what_grows_with_each_call_is_doubted() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.kept = seeded(Convolutions), list[Tensor]()
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.network(images)
+            self.kept.append(logits.detach())
+            return logits - torch.cat(self.kept).mean(0)
+
+    (doubt,) = doubts_about(Growing())
+    assert doubt.startswith("mine answers an image differently each time (")
+    assert "it remembers earlier images, or has a generator of its own" in doubt and "--draws" not in doubt
+
+
+def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_path: Path) -> None:
+    """Their state dicts are the same, and a number beside it differs."""
+    analysis = analyses.get("robustness")
+
+    def work(factor: float, folder: Path = tmp_path) -> Work:
+        network = Changed(lambda logits: factor * logits).eval()
+        return Work(
+            analysis,
+            bring(network, Card("mine:net", label="mine"), DATA, "noise"),
+            DATA,
+            folder,
+            settings=analysis.settings(pgd="1", cw="none"),
+            split="test",
+            limit=None,
+            batch_size=4,
+            device=torch.device("cpu"),
+        )
+
+    def fail_later(model: Classifier, batch: Batch, context: Any) -> Any:
+        if batch.indices[0] > 0:
+            raise RuntimeError("the machine goes down")
+        return analysis.rows(model, batch, context)
+
+    stopped = work(1)
+    stopped.analysis = replace(analysis, rows=fail_later)
+    with pytest.raises(RuntimeError, match="goes down"):
+        stopped.run()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"\.partial is of a network noise-mine of the same weights that answered"):
+            work(2).run()
+    resumed, fresh = (hdf5.read(work(1, folder).run()) for folder in (tmp_path, tmp_path / "fresh"))
+    for name in ("margin", "margin_natural", "prediction"):
+        assert (resumed[f"per_image/{name}"] == fresh[f"per_image/{name}"]).all()
+    logits = seeded(Convolutions)(torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255)[0]
+    assert resumed.run["first_logits"]["noise-mine"] == pytest.approx(logits.tolist(), rel=1e-4)
+    assert fresh.run["first_logits"] == resumed.run["first_logits"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from anyone import Convolutions, noise
 from command import irt
 
 from interpret_robust.attacks.verify import Verification, verify
@@ -467,3 +468,33 @@ def test_a_model_from_elsewhere_answers(
     for words in ([], [tmp_path / "x.safetensors", *network]):
         code, out, err = irt(capfd, monkeypatch, "verify", path, *words, *data)
         assert (code, out) == (2, "") and "uses one model: give a CHECKPOINT, or --model" in err
+
+
+class Crowded(Convolutions):
+    """Answers the other way round from the 65th image of a batch on."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(images)
+        return torch.cat([logits[:64], logits[64:].flip(1)])
+
+
+def test_batches_larger_than_those_tried_are_compared_with_few(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = noise(shape=(3, H, W), count=70)
+    write_twice(tmp_path / "data.npz", data.test)
+    for count, network in ((70, "Crowded"), (64, "Crowded"), (70, "Convolutions")):
+        path = tensors(tmp_path / f"theirs-{count}", {"adv_complete": chw(data.test.images[:count])})
+        words: list[Any] = [
+            "--model",
+            f"test_verify:{network}",
+            "--model-arg",
+            f"height={H}",
+            "--model-arg",
+            f"width={W}",
+        ]
+        words += ["--weights", "random", "--normalize", "none", "--dataset", tmp_path / "data.npz", "--device", "cpu"]
+        code, _, err = irt(capfd, monkeypatch, "verify", path, *words)
+        assert code == 0
+        doubt = f"test_verify:{network} answers an image differently in a batch of 70 and in one of 8 ("
+        assert (doubt in err) == (network == "Crowded" and count == 70)

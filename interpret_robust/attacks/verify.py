@@ -25,6 +25,7 @@ from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import Dataset, Split
 from interpret_robust.datasets.batches import batch_places, make_batch
 from interpret_robust.models.classifier import predicted_classes
+from interpret_robust.models.large_batches import doubt_about_large_batches
 from interpret_robust.models.subject import Subject, check_fit
 from interpret_robust.results.attack_outcomes import Outcomes
 from interpret_robust.results.names import length
@@ -45,6 +46,7 @@ class Verification(NamedTuple):
         mean_l2: mean over images of the L2 norm of the change, same units.
         natural, adversarial: accuracy on the clean images and on those of the file, with Wilson's interval.
         sha256: of the file's bytes.
+        doubt: what the model did otherwise in batches of these images than in its trial, to be read behind its name.
     """
 
     images: int
@@ -53,6 +55,7 @@ class Verification(NamedTuple):
     natural: Interval
     adversarial: Interval
     sha256: str
+    doubt: str | None = None
 
     def cells(self) -> dict[str, str]:
         """Return the same as cells of a table, but for the hash."""
@@ -105,7 +108,7 @@ def verify(
         _check_clean(path, neighbors, clean, kind, dataset.image_shape)
         changes = _changes(images, clean)
         _check_ball(path, changes, norm_name, eps, int(np.prod(dataset.image_shape)))
-        natural, adversarial = _answers(images, clean, subject, device)
+        natural, adversarial, doubt = _answers(images, clean, subject, device)
     return Verification(
         len(clean),
         float(changes["linf"].max()),
@@ -113,6 +116,7 @@ def verify(
         rate(natural),
         rate(adversarial),
         file_sha256(path),
+        doubt,
     )
 
 
@@ -251,16 +255,19 @@ def _check_ball(path: Path, changes: dict[Norm, Pixels], norm: Norm, eps: float,
 
 
 @torch.no_grad()
-def _answers(images: Images, clean: Split, subject: Subject, device: torch.device) -> tuple[Outcomes, Outcomes]:
-    """Return which clean images (N,) are classified rightly, and which of the file's."""
+def _answers(
+    images: Images, clean: Split, subject: Subject, device: torch.device
+) -> tuple[Outcomes, Outcomes, str | None]:
+    """Return which clean images (N,) are classified rightly, which of the file's, and a doubt about large batches."""
     model = subject.model(device)
     natural, adversarial = np.empty(len(clean), bool), np.empty(len(clean), bool)
-    for span in _parts(clean, "classifying"):
-        batch = make_batch(clean, range(span.start, span.stop), device)
-        tensors = torch.from_numpy(images.part(span).astype(np.float32)).to(device)
-        for pixels, right in ((batch.images, natural), (tensors, adversarial)):
-            right[span] = (predicted_classes(model(pixels)) == batch.labels).cpu().numpy()
-    return natural, adversarial
+    with doubt_about_large_batches(model) as ask_again:
+        for span in _parts(clean, "classifying"):
+            batch = make_batch(clean, range(span.start, span.stop), device)
+            tensors = torch.from_numpy(images.part(span).astype(np.float32)).to(device)
+            for pixels, right in ((batch.images, natural), (tensors, adversarial)):
+                right[span] = (predicted_classes(model(pixels)) == batch.labels).cpu().numpy()
+        return natural, adversarial, None if model.answers_alone else ask_again()
 
 
 def _parts(clean: Split, activity: str) -> Iterator[slice]:

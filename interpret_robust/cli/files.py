@@ -112,6 +112,8 @@ def verify(
     for doubt in subject.doubts:
         warn(doubt)
     good = verification.verify(file, subject, data, split, eps=eps, norm=norm, key=key, device=resolve(device))
+    if good.doubt:
+        warn(f"{subject.location} {good.doubt}")
     click.echo(render([{"model": subject.name, **good.cells()}]))
     click.echo(f"{file}: sha256 {good.sha256}, good against the {split} split of {data.name}")
 

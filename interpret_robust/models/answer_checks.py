@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.random_numbers import generator_states
-from interpret_robust.models.classifier import Classifier
+from interpret_robust.models.classifier import Classifier, predicted_classes
 
 BATCH, SMALL_BATCH = 64, 8
 """Copies of images in the batch whose answers are compared with those of single images; of large images fewer.
@@ -69,7 +69,7 @@ class Answers(NamedTuple):
 
 def ask(model: Classifier, images: Tensor) -> Answers:
     """Return what a model answers to images (N, C, H, W), asked in four ways."""
-    copies = (BATCH if images[0, 0].numel() <= SMALL else SMALL_BATCH) // len(images)
+    copies = tried_batch_size(images) // len(images)
     batch = images.repeat(max(copies, 1), 1, 1, 1)
     states = generator_states(images.device)
     with torch.no_grad():
@@ -77,6 +77,11 @@ def ask(model: Classifier, images: Tensor) -> Answers:
         alone, alone_second = (torch.cat([model(image[None]) for image in images]) for _ in range(2))
         alike = second if len(images) == 1 else model(images[:1].repeat(len(batch), 1, 1, 1))
     return Answers(together, second, alone, alone_second, alike, states != generator_states(images.device))
+
+
+def tried_batch_size(images: Tensor) -> int:
+    """Return how many images (N, C, H, W) of their size are asked at once here."""
+    return BATCH if images[0, 0].numel() <= SMALL else SMALL_BATCH
 
 
 def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
@@ -112,7 +117,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
             )
     if bool((logits != logits[0]).any()):
         yield from _probabilities(logits)
-        if (dtype := _half_precision(logits)) and not torch.equal(logits, logits.round()):
+        if (dtype := half_precision(logits)) and not torch.equal(logits, logits.round()):
             yield (
                 f"answers with numbers of {str(dtype).removeprefix('torch.')}, of {HALF_BITS[dtype]} bits: its "
                 "gradients are as coarse, attacks may be too weak, and classes may tie. Without autocast or the cast "
@@ -120,7 +125,7 @@ def doubts_about_logits(model: Classifier, images: Tensor) -> Iterator[str]:
             )
 
 
-def _half_precision(logits: Tensor) -> torch.dtype | None:
+def half_precision(logits: Tensor) -> torch.dtype | None:
     """Return the half precision in which all of these logits can be written, None where they need more digits."""
     return next((dtype for dtype in HALF_BITS if torch.equal(logits.to(dtype).to(logits), logits)), None)
 
@@ -140,6 +145,7 @@ def is_alone(answers: Answers) -> bool:
 
 def is_same(first: Tensor, second: Tensor) -> bool:
     """Return whether two sets of logits (N, classes) are equal but for rounding."""
+    first, second = first.detach(), second.detach()  # one that a network kept may ask for gradients
     highest = first.topk(min(2, first.shape[1]), dim=1).values
     gap = float((highest[:, 0] - highest[:, -1]).mean().clamp_min(1e-30).nan_to_num(1.0, 1.0))
     return torch.allclose(first, second, rtol=ROUNDING, atol=TOLERANCE * gap, equal_nan=True)
@@ -153,10 +159,16 @@ def _randomness(answers: Answers, count: int, draws: int | None) -> str:
             f"draws random numbers: answers are the expectation over {draws} draws of them, and two such expectations "
             f"decide {changes} of {count} images differently. More --draws are steadier."
         )
+    differences = f"answers an image differently each time ({changes} of {count} decisions changed)"
+    if not answers.has_drawn:
+        return (
+            f"{differences}, and draws none of the random numbers of torch, NumPy and Python: it remembers earlier "
+            "images, or has a generator of its own, and no number can be repeated. Let its forward depend on the "
+            "images alone."
+        )
     return (
-        f"answers an image differently each time ({changes} of {count} decisions changed): each number is one draw of "
-        "many, and attacks are too weak. If it draws random numbers, --draws 20 asks for their expectation over 20; "
-        "if it remembers earlier images, no number can be repeated."
+        f"{differences}: each number is one draw of many, and attacks are too weak. --draws 20 asks for their "
+        "expectation over 20."
     )
 
 
@@ -182,6 +194,8 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
 
     Raises UserError where none reaches them.
     """
+    with torch.no_grad():
+        plain_logits = model(images)
     with torch.enable_grad():
         pixels = images.clone().requires_grad_()
         logits = model(pixels)
@@ -191,10 +205,13 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             (gradient,) = torch.autograd.grad(loss, pixels, allow_unused=True, retain_graph=True)
             (slope,) = torch.autograd.grad(_project(logits).sum(), pixels, allow_unused=True)
     if gradient is None or slope is None:
+        _refuse_kept_answers(model, images, logits)
         raise UserError(
             "no gradient of the answer reaches the pixels, so that attacks and maps would mean nothing: does the "
             "network's forward use torch.no_grad, detach, or a step through NumPy?"
         )
+    if not is_same(plain_logits, logits) and not _is_coarse(model, logits):
+        yield from _doubt_about_modes(model, images)
     if bool((slope == 0).all()):
         if bool((logits == logits[0]).all()):
             yield f"answers all of {len(images)} test images alike, as an untrained network may."
@@ -224,6 +241,51 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
             f"test images changes otherwise than they say, by {_percent(share)} of such a change. Attacks may be "
             "too weak, and maps those of another network: does its forward round, detach, or replace gradients? "
             "`irt analyze masking` also asks without gradients."
+        )
+
+
+def _refuse_kept_answers(model: Classifier, images: Tensor, logits: Tensor) -> None:
+    """Raise UserError where logits (N, classes) have no gradient because they were kept from an earlier call."""
+    with torch.enable_grad():
+        other_logits = model((1 - images).requires_grad_())
+    if torch.equal(logits, other_logits):
+        raise UserError(
+            "other images are answered exactly as the first ones were, and without a gradient: does the network keep "
+            "its answers between calls? Let its forward compute each answer anew."
+        )
+    if other_logits.requires_grad:
+        raise UserError(
+            "images that were asked before are answered without a gradient, and new ones with one, since the network "
+            "keeps its answers between calls: attacks and maps would fail. Let its forward compute each answer anew."
+        )
+
+
+def _precisions(model: Classifier) -> set[torch.dtype]:
+    return {weights.dtype for weights in model.parameters()}
+
+
+def _is_coarse(model: Classifier, logits: Tensor) -> bool:
+    """Return whether a model computes in half precision, whose rounding hides small differences."""
+    return half_precision(logits) is not None or bool(_precisions(model) & HALF_BITS.keys())
+
+
+def _doubt_about_modes(model: Classifier, images: Tensor) -> Iterator[str]:
+    """Yield a sentence where the answers to images (N, C, H, W) are others as soon as their gradient is asked for."""
+
+    def ask(*, has_gradient: bool) -> Tensor:
+        with torch.set_grad_enabled(has_gradient):
+            logits: Tensor = model(images.clone().requires_grad_(has_gradient)).detach()
+        return logits
+
+    (plain, plain_again), (followed, followed_again) = (
+        [ask(has_gradient=has_gradient) for _ in range(2)] for has_gradient in (False, True)
+    )
+    if is_same(plain, plain_again) and is_same(followed, followed_again) and not is_same(plain, followed):
+        count = int((predicted_classes(plain) != predicted_classes(followed)).sum())
+        yield (
+            f"answers an image differently where its gradient is asked for ({count} of {len(images)} decisions "
+            "changed): attacks and maps follow another network than the one that answers. Does its forward ask for "
+            "torch.is_grad_enabled() or requires_grad? Let it compute the same in both cases."
         )
 
 
@@ -268,16 +330,15 @@ def _missing_share(model: Classifier, images: Tensor, logits: Tensor) -> float:
     in float32 does not agree with the gradient, that in float64 tells, where the network computes so. A network whose
     answers differ each time or depend on the batch, or are of half precision, as its weights may be, is not judged.
     """
-    precisions = {weights.dtype for weights in model.parameters()}
-    if _half_precision(logits) or precisions & HALF_BITS.keys():
+    if _is_coarse(model, logits):
         return 0.0
     half = images[: (len(images) + 1) // 2]
     with torch.no_grad():
         repeated_logits = model(half)
-    if not is_same(repeated_logits, logits[: len(half)].detach()):
+    if not is_same(repeated_logits, logits[: len(half)]):
         return 0.0
     difference = _compare_slopes(model, images if images[0, 0].numel() <= SMALL else images[: len(images) // 2])
-    if torch.float64 not in precisions:
+    if torch.float64 not in _precisions(model):
         first = difference(torch.float32, FLOAT32_STEP)
         share = float(first.nanmedian()) / MEDIAN
         if share < LEAST_MISSING:

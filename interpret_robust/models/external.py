@@ -9,7 +9,7 @@ robustbench:cifar10/Linf/Engstrom2019Robustness
 package.module:callable         whatever gives a torch.nn.Module
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -34,6 +34,8 @@ from interpret_robust.models.copying import unwrap
 from interpret_robust.models.declared import view
 from interpret_robust.models.fitting import locate_logits, make_float32, prepare
 from interpret_robust.models.layers import Choice, default_layer, layer_of, reading
+from interpret_robust.models.logits import as_logits
+from interpret_robust.models.memory import Memory
 from interpret_robust.models.model_names import explain
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.subject import Subject
@@ -77,6 +79,7 @@ class ExternalModel:
     Attributes:
         layer: that its local features are taken from, None where it has none.
         remarks: what is doubtful about its weights, before any trial.
+        memory: what the network kept before it was first called.
     """
 
     card: Card
@@ -88,6 +91,7 @@ class ExternalModel:
     shape: tuple[int, int, int]
     layer: Choice | None
     remarks: tuple[str, ...]
+    memory: Memory
 
     @cached_property
     def trial(self) -> Trial:
@@ -98,8 +102,16 @@ class ExternalModel:
         card, data = self.card, self.data
         label, is_trained = card.label or card.model, card.weights != "random"
         lines = progress.lines(lambda: f"trying {label} on a few images of {data.name}")
-        with exact(), lines, _naming_batches(label):
-            outcome = try_out(self.wrapper, data, label, str(card.normalize), self.layer, is_trained=is_trained)
+        with exact(), lines, _naming_batches(label, self.wrapper, data, self.wrapper.preprocess):
+            outcome = try_out(
+                self.wrapper,
+                data,
+                label,
+                str(card.normalize),
+                self.layer,
+                memory=self.memory,
+                is_trained=is_trained,
+            )
         return outcome._replace(doubts=(*self.remarks, *outcome.doubts))
 
     @property
@@ -163,8 +175,13 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
     preprocess = preprocess_of(card, network, data.image_shape[0]).to(device)
     image = trial_image(data).to(device)
     remarks = tuple(f"{label} {remark}" for remark in (*remarks, *make_float32(network, preprocess(image))))
+    memory = Memory(network)
     part = locate_logits(network, preprocess, image, card, data)
-    with _naming_batches(label):
+
+    def ask(images: Tensor) -> Tensor:
+        return as_logits(network(preprocess(images)), part, len(data.class_names))
+
+    with _naming_batches(label, ask, data, preprocess):
         layer = _layer(network, preprocess, image, card.local_layer)
     wrapper = WrappedModel(
         network,
@@ -199,20 +216,39 @@ def read(network: nn.Module, card: Card, data: Dataset, source: str, remarks: Se
         | ({"channels": "last"} if wrapper.is_last else {}),
     }
     sha256 = checkpoint.tensors_sha256(tensors)
-    return ExternalModel(card, wrapper, data, job, source, sha256, shape, layer, remarks)
+    return ExternalModel(card, wrapper, data, job, source, sha256, shape, layer, remarks, memory)
 
 
 @contextmanager
-def _naming_batches(label: str) -> Iterator[None]:
-    """Make an error of a network, which has answered one image, a sentence about several images at once."""
+def _naming_batches(
+    label: str, ask: Callable[[Tensor], Tensor], data: Dataset, preprocess: Preprocess
+) -> Iterator[None]:
+    """Make an error of a network, which has answered one image, a sentence about what else it cannot do."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"{label} answers one image, and not several at once ({first_words(error)}): is its batch size fixed?"
-        ) from error
+        images = _first_pixels(data)[:2].to(preprocess.mean.device)
+        raise UserError(f"{label} {_failure(ask, images, first_words(error))}") from error
+
+
+def _failure(ask: Callable[[Tensor], Tensor], images: Tensor, words: str) -> str:
+    """Return why a network may have failed, of whose error these are the first words: it is asked two images."""
+    try:
+        with torch.no_grad():
+            answers, other_answers = ask(images), ask(1 - images)
+    except Exception:
+        return f"answers one image, and not several at once ({words}): is its batch size fixed?"
+    if torch.equal(answers, other_answers):
+        return (
+            f"answers other images as it did the first ({words}): does it keep answers between calls? Let its forward "
+            "compute each anew."
+        )
+    return (
+        f"answers images, and fails where its layers or gradients are asked for ({words}): does it keep tensors "
+        "between calls, or change them in place?"
+    )
 
 
 def _layer(network: nn.Module, preprocess: Preprocess, image: Tensor, name: str | None) -> Choice | None:
@@ -230,5 +266,10 @@ def _numbers_of(preprocess: Preprocess) -> str:
 
 def trial_image(data: Dataset) -> Tensor:
     """Return the image of most contrast of the first few to train on: on a blank one nothing may depend on anything."""
-    images = to_pixels(to_device(data.reference.first(16), torch.device("cpu"))[0])
+    images = _first_pixels(data)
     return images[images.flatten(1).std(1).argmax()][None]
+
+
+def _first_pixels(data: Dataset) -> Tensor:
+    """Return the first images to train on, 16 at most, on the CPU."""
+    return to_pixels(to_device(data.reference.first(16), torch.device("cpu"))[0])

@@ -23,6 +23,7 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
     tensors = (*network.parameters(), *network.buffers())
     if any(is_lazy(tensor) for tensor in tensors):
         raise UserError(f"{card.model} has layers whose sizes are open until they see an image: call it on one first.")
+    _check_numbers(network, card)
     network.train(mode=False)  # people override train and eval, and forget to return the network
     for weights in network.parameters():
         weights.requires_grad_(False)  # not at once: an overridden method may give nothing back
@@ -34,6 +35,17 @@ def prepare(network: nn.Module, card: Card) -> Iterator[str]:
         yield (
             "takes its pixels as they are: torchvision's own weights need --model-arg transform_input=true, which a "
             "file of weights does not hold."
+        )
+
+
+def _check_numbers(network: nn.Module, card: Card) -> None:
+    """Raise UserError where tensors have a shape alone."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    if empty := [name for name, tensor in tensors if tensor.is_meta]:
+        raise UserError(
+            f"{card.model} has no numbers in {len(empty)} of its {len(tensors)} tensors, which are on torch's meta "
+            f"device (first '{empty[0]}'): fill them where it is built, and keep layers that only lend their shape "
+            "outside of the network's modules."
         )
 
 

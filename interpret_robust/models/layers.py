@@ -155,7 +155,7 @@ def layers(network: nn.Module, preprocess: Preprocess, image: Tensor) -> list[La
     modules_by_name = {name: module for name, module in network.named_modules() if name}
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda _, __, output: outputs.setdefault(name, []).append(output)
+        return lambda _, __, output: outputs.setdefault(name, []).append(None if is_inside(output) else output)
 
     pixels = preprocess(image).requires_grad_()
     with hooks((module, keep(name)) for name, module in modules_by_name.items()), probe_answer(network) as answers:
@@ -504,6 +504,7 @@ def _output(network: nn.Module, preprocess: Preprocess, images: Tensor, name: st
     outputs: list[Any] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
+        check_outside(name, output)
         outputs.append(output.clone() if isinstance(output, Tensor) else output)
         raise _PassEnd
 
@@ -521,6 +522,20 @@ def _sees_all(network: nn.Module, name: str, preprocess: Preprocess, image: Tens
         return True
     (gradient,) = torch.autograd.grad(answers[-1], pixels, allow_unused=True)
     return gradient is None or not bool((gradient != 0).any())
+
+
+def is_inside(output: Any) -> bool:
+    """Return whether a layer ran inside a transform such as torch.func.vmap, which its output must not leave."""
+    return any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors_of(output)))
+
+
+def check_outside(name: str, output: Any) -> None:
+    """Raise UserError for what a layer gave inside such a transform."""
+    if is_inside(output):
+        raise UserError(
+            f"layer '{name}' runs inside of torch.func.vmap or another transform, where its output cannot be taken: "
+            "name a layer outside of it, or call this one on whole batches."
+        )
 
 
 @contextmanager
@@ -545,7 +560,8 @@ def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     answers: list[Tensor] = []
 
     def of_input(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
-        answers.append(inputs[0].square().sum())
+        if not is_inside(inputs[0]):
+            answers.append(inputs[0].square().sum())
 
     def of_answer(_: nn.Module, __: Any, answer: Any) -> None:
         tensors = tensors_of(answer)

@@ -22,6 +22,7 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models.answer_checks import SMALL, doubts_about_gradients, doubts_about_logits, is_same
 from interpret_robust.models.classifier import Classifier, predicted_classes
 from interpret_robust.models.layers import LEAST_OF_FEW, Choice
+from interpret_robust.models.memory import Memory
 from interpret_robust.models.normalization import STATISTICS, Statistics
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.wrapped import WrappedModel
@@ -62,6 +63,7 @@ def try_out(
     normalize: str,
     layer: Choice | None,
     *,
+    memory: Memory | None = None,
     is_trained: bool = True,
 ) -> Trial:
     """Try a model on a few test images.
@@ -72,6 +74,7 @@ def try_out(
         label: what sentences call it.
         normalize: how its normalization is typed.
         layer: that its local features are taken from, None where it has none.
+        memory: what the network kept before it was first called, None where that is not known.
         is_trained: whether other normalizations are tried: without training none is right.
 
     Raises UserError where it gives no numbers at all, or where no gradient reaches the pixels: attacks and maps would
@@ -85,6 +88,8 @@ def try_out(
     images = to_pixels(to_device(data.test.draw(ANSWER_IMAGES), device)[0])
     with preserve_random_numbers(device):
         doubts = list(doubts_about_answers(model, images, label))
+        if memory is not None and (doubt := memory.doubt(model, images)):
+            doubts.append(f"{label} {doubt}")
         if layer is not None:
             doubts += _of_layer(layer, label)
         accuracy, count, doubt = _of_normalization(model, data, label, normalize, STATISTICS if is_trained else {})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from interpret_robust.core.errors import UserError
 from interpret_robust.models.classifier import Classifier, Features
-from interpret_robust.models.layers import as_map, hooks, layer_of, prefix_tokens
+from interpret_robust.models.layers import as_map, check_outside, hooks, layer_of, prefix_tokens
 from interpret_robust.models.logits import as_logits, kind
 from interpret_robust.models.preprocess import Preprocess
 from interpret_robust.models.recomputation import no_recomputation
@@ -63,10 +63,17 @@ class WrappedModel(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         # Pixels anew for each draw: a network may work in their place.
         with no_recomputation():
-            return self._over_draws(lambda: (self._logits(self.backbone(self.preprocess(images)), images.dtype),))[0]
+            return self._over_draws(lambda: (self._logits(self.backbone(self.preprocess(images)), images),))[0]
 
-    def _logits(self, answer: Any, dtype: torch.dtype) -> Tensor:
-        return as_logits(answer, self.part, self.classes, dtype)
+    def _logits(self, answer: Any, images: Tensor) -> Tensor:
+        """Return the logits in an answer to images. Raises UserError where they are not one row for each image."""
+        logits = as_logits(answer, self.part, self.classes, images.dtype)
+        if len(logits) != len(images):
+            raise UserError(
+                f"the network answers {len(images)} images with {len(logits)} rows of logits: does it return what it "
+                "answered earlier, or take images for parts of one?"
+            )
+        return logits
 
     def _over_draws(self, run: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return what a pass gives, logits last; of a network that draws random numbers the expectation over draws.
@@ -97,7 +104,12 @@ class WrappedModel(Classifier):
     def _attend(self, images: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return local features, attention and logits of one pass."""
         outputs: list[Any] = []
-        with hooks([(self.backbone.get_submodule(name), lambda _, __, output: outputs.append(_copy(output)))]):
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            check_outside(name, output)
+            outputs.append(_copy(output))
+
+        with hooks([(self.backbone.get_submodule(name), keep)]):
             local, logits = self._pass_through(images, lambda local: local)
         _check_runs(name, len(outputs))
         count, _, height, width = local.shape
@@ -120,6 +132,7 @@ class WrappedModel(Classifier):
         aspect = pixels.shape[2] / pixels.shape[3]
 
         def replace(_: nn.Module, __: Any, output: Any) -> Tensor:
+            check_outside(str(self.local_layer), output)
             feature_map = as_map(output, aspect, prefix_tokens(self.backbone), self.first_token, is_last=self.is_last)
             if feature_map is None or len(feature_map.local) != len(images):
                 raise UserError(
@@ -132,7 +145,7 @@ class WrappedModel(Classifier):
             return feature_map.put_back(change(local).to(feature_map.local.dtype)).clone()
 
         with hooks([(self.local_module(), replace)]):
-            logits = self._logits(self.backbone(pixels), images.dtype)
+            logits = self._logits(self.backbone(pixels), images)
         _check_runs(self.local_layer, len(captures))
         return captures[0], logits
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from interpret_robust.models.traits import traits
 from interpret_robust.results import hdf5, names
 from interpret_robust.results.attack_outcomes import is_attacked
 
@@ -12,14 +13,18 @@ def conditions(result: hdf5.Result) -> dict[str, Any]:
     shared_job |= {"grid": result.config["local_grid"]} if "position" in result else {}
     settings = {key: value for key, value in result.config["settings"].items() if key not in FREE}
     # Whoever else reads an attack, what the model itself makes of it is the same.
-    readers = {} if is_attacked(result) else result.config.get("evaluators", {})
-    evaluators = readers["names"] if readers.get("given") else "default"
+    readers = [] if is_attacked(result) else result.evaluators
+    is_given = result.config.get("evaluators", {}).get("given")
+    cards = {
+        reader.name: {"weights": reader.sha256[:7], **parts} for reader in readers if (parts := traits(reader.job))
+    }
     return {
         "trained": shared_job,
         "data": result.config["data"],
         "settings": settings,
-        "evaluators": evaluators,
+        "evaluators": [reader.name for reader in readers] if is_given and readers else "default",
         "recalibration": names.recalibration(result),
+        **({"cards of evaluators": cards} if cards else {}),
     }
 
 

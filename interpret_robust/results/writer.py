@@ -65,6 +65,8 @@ from interpret_robust.results.storage import (
     write_json,
 )
 
+RUN = "run_json"
+
 JOINED_BATCH = 250
 """Rows a checksum, where rows of several processes were joined."""
 
@@ -100,6 +102,18 @@ class Rows:
         self._file.flush()
         self._file[ENDS][batch] = stop
         self._file.flush()
+
+    @property
+    def partial(self) -> Path:
+        """Return where the rows are as they grow."""
+        return Path(self._file.filename)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Return what was known of the run as it began; nothing where an older version began it."""
+        place = f"{PROVENANCE}/{RUN}"
+        known: dict[str, Any] = json.loads(self._file[place].asstr()[()]) if place in self._file else {}
+        return known
 
     def columns(self) -> Columns:
         """Return the per-image columns."""
@@ -157,14 +171,14 @@ class Rows:
     def finish(self, summary: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Write the file itself, compressed and with the statistics, and remove the partial one."""
         _require(summary.keys(), self.schema.summary)
-        partial = Path(self._file.filename)
+        partial = self.partial
         whole = self.path.with_name(self.path.name + ".whole.partial")
         _check_room(whole, partial.stat().st_size)
         try:
             with h5py.File(whole, "w") as file:
                 self._copy(file)
                 self._summarize(file, summary)
-                write_json(file, "run_json", run)
+                write_json(file, RUN, run)
                 file.attrs["complete"], file.attrs["n_done"] = np.uint8(1), self.row_count
                 file.attrs["content_sha256"] = content_sha256(file)
                 file.attrs["provenance_sha256"] = provenance_sha256(file)
@@ -179,7 +193,9 @@ class Rows:
     def _copy(self, file: h5py.File) -> None:
         """Copy attributes, provenance and rows of the partial file, the rows a chunk at a time."""
         file.attrs.update(self._file.attrs)
-        self._file.copy(PROVENANCE, file)
+        for name in self._file[PROVENANCE]:
+            if name != RUN:  # that of the beginning
+                self._file.copy(f"{PROVENANCE}/{name}", file.require_group(PROVENANCE))
         for column in self.schema.per_image:
             source = self._file[column.path]
             target = file.create_dataset(column.path, source.shape, source.dtype, **chunking(source))
@@ -207,7 +223,7 @@ class Rows:
     ) -> None:
         if not self._file:  # finished
             return
-        partial, is_empty = Path(self._file.filename), self.row_count == 0
+        partial, is_empty = self.partial, self.row_count == 0
         self._file.close()
         if is_empty and not any(parts_of(self.path)):
             partial.unlink(missing_ok=True)
@@ -221,6 +237,7 @@ def open_rows(
     config: Mapping[str, Any],
     environment: Mapping[str, Any],
     *,
+    run: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     is_outdated: Callable[[dict[str, Any]], bool] = lambda _: False,
 ) -> Rows:
@@ -235,6 +252,7 @@ def open_rows(
         axes: the places of each axis that the per-image columns name.
         config: everything that decides the numbers; a partial file of another config is an error.
         environment: versions and machine, stored as they are.
+        run: what is known of the run as it begins, for whoever goes on, see `Rows.run`.
         overwrite: discard a partial file of another config.
         is_outdated: whether a partial file of that config may be discarded without being asked to.
     """
@@ -248,6 +266,7 @@ def open_rows(
         leftover.unlink(missing_ok=True)
     file = _create(partial, schema, count, axes, config)
     write_json(file, "environment_json", environment)
+    write_json(file, RUN, run or {})
     return Rows(_seal_new(partial, file, schema), path, schema, axes)
 
 

@@ -13,6 +13,9 @@ from interpret_robust.datasets.batches import make_batch
 from interpret_robust.models.external import ExternalModel
 from interpret_robust.models.subject import Subject
 
+FIRST_LOGITS = "first_logits"
+"""What files call them."""
+
 TOLERANCE = 1e-2
 """Share of the largest logit by which the answer to the first image may differ from the stored one."""
 
@@ -33,11 +36,12 @@ def first_logits(models: Iterable[Subject], split: Split) -> dict[str, list[floa
     return logits
 
 
-def check_first_logits(
-    path: Path, stored: Mapping[str, Sequence[float]], models: Iterable[Subject], split: Split
-) -> None:
-    """Raise UserError where a model answers otherwise than when it made the file at `path`, which stored its logits."""
-    for name, logits in first_logits(models, split).items() if stored else ():
+def check_first_logits(path: Path, stored: Mapping[str, Sequence[float]], found: Mapping[str, Sequence[float]]) -> None:
+    """Raise UserError where a model answers otherwise than when it made the file at `path`.
+
+    `stored` has the logits of then by the name of each model, `found` those of now, see `first_logits`.
+    """
+    for name, logits in found.items():
         earlier_logits = np.array(stored.get(name, logits))
         if np.abs(earlier_logits - logits).max() > TOLERANCE * np.abs(earlier_logits).max():
             raise UserError(

@@ -14,7 +14,7 @@ import torch
 
 from interpret_robust.analyses.engine import recalibration
 from interpret_robust.analyses.engine.analysis import Analysis
-from interpret_robust.analyses.engine.first_logits import check_first_logits, first_logits
+from interpret_robust.analyses.engine.first_logits import FIRST_LOGITS, check_first_logits, first_logits
 from interpret_robust.analyses.engine.naming import effective_limit, file_path
 from interpret_robust.analyses.engine.settings import SourceSettings, shares_attack
 from interpret_robust.attacks import cache
@@ -33,6 +33,7 @@ from interpret_robust.datasets.batches import Batch, default_batch_size, make_ba
 from interpret_robust.models import Classifier, checkpoint
 from interpret_robust.models.classifier import NO_CLASS
 from interpret_robust.models.folded import fold
+from interpret_robust.models.large_batches import doubt_about_large_batches
 from interpret_robust.models.reinitialize import doubt_about_random
 from interpret_robust.models.subject import Subject, check_fit, doubt_about_classes
 from interpret_robust.models.traits import OF_OTHERS_THAN_LOGITS, traits
@@ -259,9 +260,19 @@ class Work:
                     config = stored_config
         is_finished = writer.is_finished(self.path, self.analysis.schema, config, overwrite=overwrite)
         if is_finished:
-            stored_logits = hdf5.provenance(self.path).get("run", {}).get("first_logits", {})
-            check_first_logits(self.path, stored_logits, (self._subject, *self._evaluators), self.split)
+            self._check_logits(self.path, hdf5.provenance(self.path).get("run", {}))
         return is_finished
+
+    @cached_property
+    def _logits_of_run(self) -> dict[str, dict[str, list[float]]]:
+        """Return what models from elsewhere answer to the first image, as a file's run has it; nothing of ours."""
+        logits = first_logits((self._subject, *self._evaluators), self.split)
+        return {FIRST_LOGITS: logits} if logits else {}
+
+    def _check_logits(self, path: Path, run: Mapping[str, Any]) -> None:
+        """Raise UserError where a model answers otherwise than when it made, or began, the file at `path`."""
+        if FIRST_LOGITS in run:
+            check_first_logits(path, run[FIRST_LOGITS], self._logits_of_run.get(FIRST_LOGITS, {}))
 
     def _is_of_other_copies(self, stored_config: Mapping[str, Any]) -> bool:
         """Return whether a configuration is this one but for the copies, which come and go while a study grows."""
@@ -293,6 +304,7 @@ class Work:
                 if self.is_done(overwrite=overwrite):
                     return None
                 rows = files.enter_context(self._open(overwrite=overwrite))
+                self._check_logits(rows.partial, rows.run)
                 return [int(image) for image in rows.missing_images()]
 
             missing_images = ranks.from_first(begin)
@@ -314,6 +326,7 @@ class Work:
             self.axes,
             self.config,
             environment,
+            run=self._logits_of_run,
             overwrite=overwrite,
             is_outdated=self._is_of_other_copies,
         )
@@ -329,8 +342,9 @@ class Work:
             self._together(),
             cache.shared_attacks(self.model, self._identity()),
             self._sink(rows, missing_images, own_firsts) as sink,
+            ExitStack() as watches,
         ):
-            doubts_later = list(self._ask_before())
+            doubts_later = list(self._ask_before(watches))
             context = self.analysis.prepare(self)
             for batch in self.batches(own_firsts):
                 with self._naming_images(batch):
@@ -339,15 +353,16 @@ class Work:
                 bar.update(len(batch.indices) * ranks.count())
             self._late_doubts += [f"{name} {doubt}" for name, ask_again in doubts_later if (doubt := ask_again())]
 
-    def _ask_before(self) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    def _ask_before(self, watches: ExitStack) -> Iterator[tuple[str, Callable[[], str | None]]]:
         """Ask each model from elsewhere a few images, and yield its name and what asks it again afterwards.
 
-        Models of ours keep no state.
+        Its batches are watched as long as `watches` are open. Models of ours keep no state.
         """
         images = self._first_images().images
         for name, model in ((self._subject.name, self.model), *self.evaluators.items()):
             if isinstance(model, WrappedModel):
                 yield name, doubt_about_change(model, images)
+                yield name, watches.enter_context(doubt_about_large_batches(model))
 
     @contextmanager
     def _naming_images(self, batch: Batch) -> Iterator[None]:
@@ -381,9 +396,7 @@ class Work:
         doubts = [*self.doubts, *self._late_doubts, *self._count_unanswered(columns)]
         seconds = round(time.monotonic() - began, 1)
         run = provenance.code_version() | self.origin | self._gap() | {"doubts": doubts, "seconds": seconds}
-        if logits := first_logits((self._subject, *self._evaluators), self.split):
-            run["first_logits"] = logits
-        rows.finish(summary, run)
+        rows.finish(summary, run | self._logits_of_run)
 
     def _gap(self) -> dict[str, float]:
         """Return by how much maps of the first images miss what they promise to sum to, where they promise it.
