@@ -261,9 +261,33 @@ def test_other_arrays_are_the_users_error(images: Any, labels: Any, sentence: st
         ir.make_dataset(images, labels)
 
 
-def test_a_label_without_a_name_is_the_users_error() -> None:
-    with pytest.raises(ir.UserError, match="label 3 has no name: there are 2 class names"):
-        ir.make_dataset(IMAGES, LABELS, class_names=("a", "b"))
+@pytest.mark.parametrize(
+    ("class_names", "labels", "sentence"),
+    [
+        (("a", "b"), LABELS, "label 3 has no name: there are 2 class names"),
+        (None, LABELS + 10**9, "a label is 1000000003: numbers of classes go from 0 to 99999"),
+        ("abcd", LABELS, "class names are 'abcd': give a list of texts"),
+        (range(4), LABELS, r"class names are range\(0, 4\): give a list of texts"),
+        (["a", "b\nc", "d", "e"], LABELS, "give a list of texts of printable characters"),
+        (["a", "", "d", "e"], LABELS, "give a list of texts of printable characters"),
+    ],
+)
+def test_labels_without_names_and_names_that_are_none_are_the_users_error(
+    class_names: Any, labels: Any, sentence: str
+) -> None:
+    with pytest.raises(ir.UserError, match=sentence):
+        ir.make_dataset(IMAGES, labels, class_names=class_names)
+
+
+def test_names_of_classes_are_given_in_any_sequence() -> None:
+    for class_names in (["a", "b", "c", "d"], np.array(["a", "b", "c", "d"]), ("a", "b", "c", "d")):
+        assert ANY.make_dataset(IMAGES, LABELS, class_names=class_names).class_names == ("a", "b", "c", "d")
+
+
+def test_a_dataset_without_a_name_of_text_is_the_users_error() -> None:
+    for name in (None, 3, "", "a\nb"):
+        with pytest.raises(ir.UserError, match="give a dataset a name of printable characters on one line"):
+            ir.make_dataset(IMAGES, LABELS, name)  # type: ignore[arg-type]
 
 
 def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
@@ -313,6 +337,25 @@ def test_a_card_can_be_asked_of_images_in_memory(tmp_path: Path) -> None:
     Card("anyone:Convolutions", local_layer="stem", label="mine").write(tmp_path / "card.json")
     model = ir.load(tmp_path / "card.json", noise())
     assert (model.name, model.subject.local_shape()) == ("noise-mine", (4, 6, 9))
+
+
+class Pair(Convolutions):
+    """A network that answers with its logits and their negative."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        logits = super().forward(images)
+        return logits, -logits
+
+
+def test_paths_and_numbers_are_fields_of_a_card(tmp_path: Path) -> None:
+    torch.save(seeded(Convolutions, seed=5).state_dict(), tmp_path / "weights.pt")
+    model = ir.load("anyone:Convolutions", noise(), weights=tmp_path / "weights.pt", normalize="none")
+    images = pixels(2, C, H, W)
+    torch.testing.assert_close(model(images), seeded(Convolutions, seed=5)(images))
+    for part, sign in ((0, 1), (1, -1), (np.int64(1), -1)):
+        torch.testing.assert_close(
+            ir.load(seeded(Pair), noise(), logits=part)(images), sign * seeded(Convolutions)(images)
+        )
 
 
 def test_arguments_are_given_by_name() -> None:

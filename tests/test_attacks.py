@@ -637,8 +637,30 @@ def test_labels_of_any_width_and_of_one_column_are_classes() -> None:
         (lambda x, y: (x, F.one_hot(y, 7)), "there are 42 labels for 6 images"),
         (lambda x, y: (x, y.float()), "labels are of type torch.float32: give integers"),
         (lambda x, y: (x, y - 100), "a label is -100: classes count from 0"),
+        (lambda x, y: (x, 0 * y + 13), "a label is 13, and the model has 7 classes, which count from 0"),
     ],
 )
-def test_images_and_labels_that_do_not_fit_get_a_sentence(change: Callable[..., Any], sentence: str) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_images_and_labels_that_do_not_fit_get_a_sentence(
+    change: Callable[..., Any], sentence: str, loss: LossName
+) -> None:
     with pytest.raises(UserError, match=sentence):
-        PGD(0.1, steps=1)(InPlace("none"), *change(pixels(6, 3, 5, 4), labels_of(6, 7)))
+        PGD(0.1, steps=1, loss=loss)(InPlace("none"), *change(pixels(6, 3, 5, 4), labels_of(6, 7)))
+
+
+def test_images_with_channels_last_that_a_network_does_not_take_get_a_sentence() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 7, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images, labels = pixels(6, 3, 5, 4), labels_of(6, 7)
+    with pytest.raises(UserError, match=r"images have shape \(6, 5, 4, 3\), channels last: give \(N, C, H, W\)"):
+        PGD(0.1, steps=1)(network, images.permute(0, 2, 3, 1), labels)
+
+
+def test_what_a_network_itself_raises_is_not_changed() -> None:
+    class Broken(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                raise RuntimeError("of its own")
+            return images.flatten(1)[:, :7]
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        PGD(0.1, steps=1)(Broken(), pixels(6, 3, 5, 4), labels_of(6, 7))

@@ -122,6 +122,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
 
 @exact()
 def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]) -> Model:
+    card = {name: _as_entry(name, value) for name, value in card.items()}
     if "arguments" in card:
         card["arguments"] = tuple(dict(card["arguments"]).items())
     if isinstance(model, nn.Module):
@@ -137,6 +138,13 @@ def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]
         network, remarks = build_network(reference, len(data.class_names))
         return Model(external.bring(network, reference, data, data.name, remarks))
     return Model(external.subject(reference, None if data is None or isinstance(data, Dataset) else str(data)))
+
+
+def _as_entry(name: str, value: Any) -> Any:
+    """Return a value as a card holds it: paths are text, and the number of a part of the answer too."""
+    value = plain(value)
+    is_text = isinstance(value, Path) or (name == "logits" and type(value) is int)
+    return str(value) if is_text else value
 
 
 @with_options(recipe_fields("cluttered-digits"))

@@ -85,8 +85,8 @@ class PGD:
             labels: true classes (N,) or (N, 1), integers of any width; the wanted ones where `targeted`.
             noise: where each image begins; by default a function of the image's place in the batch, with seed 0.
 
-        Raises UserError for images outside [0, 1] or of other axes, for labels that are not one class an image, and
-        where the model's gradients are not numbers.
+        Raises UserError for images outside [0, 1] or of other axes, for labels that are not one class of the model an
+        image, and where the model's gradients are not numbers.
 
         Example:
             >>> adversarial = PGD(eps=8 / 255, steps=20)(model, images, labels)
@@ -97,7 +97,11 @@ class PGD:
         check_pixels(images)
         labels = labels.reshape(-1).long()
         noise = per_image_noise(0, range(len(images))) if noise is None else noise
-        adversarial = self.search(model, images, labels, noise)
+        try:
+            adversarial = self.search(model, images, labels, noise)
+        except (IndexError, RuntimeError):
+            check_fit(model, images, labels)
+            raise
         return check_adversarial(model, adversarial, images, self.eps, self.norm)
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
@@ -228,6 +232,18 @@ def check_pixels(images: Tensor) -> None:
     low, high = float(images.min()), float(images.max())
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise UserError(f"pixels lie in {low:g} to {high:g}: they must lie in 0 to 1 (divide 0 to 255 by 255).")
+
+
+def check_fit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Raise UserError where a model failed on images (N, C, H, W) because their channels come last, or on labels that
+    it has no class for.
+    """
+    if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        raise UserError(f"images have shape {tuple(images.shape)}, channels last: give (N, C, H, W).")
+    with batch_norm_mode(model, "eval"), torch.no_grad():
+        classes = model(images[:1].float().clone()).shape[-1]
+    if (highest := int(labels.max())) >= classes:
+        raise UserError(f"a label is {highest}, and the model has {classes} classes, which count from 0.")
 
 
 def check_adversarial(model: nn.Module, adversarial: Tensor, images: Tensor, eps: float, norm: Norm = "linf") -> Tensor:

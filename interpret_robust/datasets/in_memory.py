@@ -1,15 +1,16 @@
 """Images that a program already holds, as a dataset."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from interpret_robust.core.errors import UserError
+from interpret_robust.core.errors import UserError, describe
 from interpret_robust.core.file_names import is_printable_label
-from interpret_robust.datasets.base import BLACK, Dataset, Images, Labels, Split, numbered
+from interpret_robust.datasets.base import BLACK, LONGEST_NUMBER, Dataset, Images, Labels, Split, numbered
 
 
-def make_dataset(images: Any, labels: Any, name: str = "images", class_names: tuple[str, ...] | None = None) -> Dataset:
+def make_dataset(images: Any, labels: Any, name: str = "images", class_names: Sequence[str] | None = None) -> Dataset:
     """Return a dataset whose two splits are these images.
 
     Args:
@@ -25,16 +26,29 @@ def make_dataset(images: Any, labels: Any, name: str = "images", class_names: tu
         >>> ir.make_dataset(np.zeros((5, 3, 4, 6)), [0, 1, 2, 0, 1]).image_shape
         (3, 4, 6)
     """
-    if not is_printable_label(name):
-        raise UserError(f"name {name!r}: give a dataset a name of printable characters on one line.")
+    if not _is_label(name):
+        raise UserError(f"name {describe(name)}: give a dataset a name of printable characters on one line.")
     split = Split(_as_images(_values(images)), _as_labels(_values(labels)))
     if len(split.images) != len(split.labels):
         raise UserError(f"{len(split.images)} images have {len(split.labels)} labels: there is one for each.")
-    highest = int(split.labels.max())
-    names = class_names or numbered(highest + 1)
-    if highest >= len(names):
-        raise UserError(f"label {highest} has no name: there are {len(names)} class names.")
-    return Dataset(name, split, split, names)
+    return Dataset(name, split, split, _as_names(class_names, int(split.labels.max())))
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str) and is_printable_label(value)
+
+
+def _as_names(class_names: Any, highest: int) -> tuple[str, ...]:
+    """Return the names of classes from 0 to `highest` at least."""
+    if class_names is None or len(class_names) == 0:
+        if highest >= 10**LONGEST_NUMBER:
+            raise UserError(f"a label is {highest}: numbers of classes go from 0 to {10**LONGEST_NUMBER - 1}.")
+        return numbered(highest + 1)
+    if isinstance(class_names, str) or not all(map(_is_label, class_names)):
+        raise UserError(f"class names are {describe(class_names)}: give a list of texts of printable characters.")
+    if highest >= len(class_names):
+        raise UserError(f"label {highest} has no name: there are {len(class_names)} class names.")
+    return tuple(map(str, class_names))
 
 
 def _values(source: Any) -> Any:

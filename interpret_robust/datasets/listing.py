@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from interpret_robust.core.errors import UserError
-from interpret_robust.datasets.base import Dataset, Labels, PictureDataset, Split, numbered
+from interpret_robust.datasets.base import LONGEST_NUMBER, Dataset, Labels, PictureDataset, Split, numbered
 from interpret_robust.datasets.framing import Framing
 from interpret_robust.datasets.pictures import MaskArray, PictureArray, Pictures, damages
 from interpret_robust.datasets.reference import Reference
@@ -24,9 +24,6 @@ TEST = ("test", "testing")
 TRAIN = ("train", "training")
 SPLITS = {"train": TRAIN, "test": (*TEST, *VALIDATION), "val": VALIDATION}
 """What each split is called in folders and files, in either case, of which the first that is there is taken."""
-
-LONGEST_NUMBER = 5
-"""Digits of the number of a class: names are made up to the highest."""
 
 
 @dataclass(frozen=True)

@@ -160,8 +160,12 @@ def _kind(name: str) -> str | None:
 
 
 def _is_alike(tensor: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors have one shape and one kind of numbers: integers lack their scale."""
-    return tensor.shape == expected.shape and tensor.is_floating_point() == expected.is_floating_point()
+    """Return whether two tensors have one shape and one kind of numbers: integers lack their scale.
+
+    A tensor of the device `meta` has a shape without numbers.
+    """
+    is_same_kind = tensor.is_floating_point() == expected.is_floating_point()
+    return tensor.shape == expected.shape and is_same_kind and not tensor.is_meta
 
 
 def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
@@ -192,8 +196,10 @@ def _no_fit(
 def _shape_in(tensors: Mapping[str, Tensor], name: str) -> str:
     if name not in tensors:
         return "none"
-    dtype = str(tensors[name].dtype).removeprefix("torch.")
-    return f"shape {tuple(tensors[name].shape)}" + ("" if tensors[name].is_floating_point() else f" of {dtype}")
+    tensor = tensors[name]
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    kind = " without numbers" if tensor.is_meta else "" if tensor.is_floating_point() else f" of {dtype}"
+    return f"shape {tuple(tensor.shape)}{kind}"
 
 
 def _read(path: Path) -> Any:
