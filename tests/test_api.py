@@ -359,7 +359,7 @@ def test_paths_and_numbers_are_fields_of_a_card(tmp_path: Path) -> None:
 
 
 def test_arguments_are_given_by_name() -> None:
-    model = ir.load("torchvision:resnet18", noise(), weights="random", arguments={"zero_init_residual": True})
+    model = ir.load("torchvision:resnet18", noise(), weights="random", arguments={"zero_init_residual": np.bool_(1)})
     network = model.network
     assert not any(network.backbone.get_parameter(f"layer{layer}.0.bn2.weight").any() for layer in (1, 2, 3, 4))
     assert model.name == "noise-torchvision-resnet18-zero_init_residual-True-random"
@@ -680,6 +680,12 @@ def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
         ({"normalize": (0.5, 0.5)}, r"a model's normalize is \[0.5, 0.5\] where text or null is needed."),
         ({"resize": "32"}, 'a model\'s resize is "32" where a whole number or null is needed.'),
         ({"draws": 2.5}, "a model's draws is 2.5 where a whole number or null is needed."),
+        ({"label": 3}, "--label 3: give a label of printable characters"),
+        ({"arguments": "width=3"}, "arguments are 'width=3': give a dict by name"),
+        ({"arguments": ["width"]}, r"arguments are \['width'\]: give a dict by name"),
+        ({"arguments": {1: 2}}, r"arguments are {1: 2}: give a dict by name"),
+        ({"arguments": {"layer": nn.ReLU}}, "--model-arg layer=<class .*ReLU'> is no number, text or list"),
+        ({"arguments": {"sizes": [np.zeros(2)]}}, r"--model-arg sizes=array\(\[0., 0.\]\) is no number, text or list"),
         ({"local_layer": nn.ReLU()}, r"a model's local_layer is .*ReLU.* where text or null is needed."),
     ],
 )

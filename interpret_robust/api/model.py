@@ -13,7 +13,7 @@ from interpret_robust.api.arguments import check_images, check_text, plain
 from interpret_robust.api.data import Data, open_dataset
 from interpret_robust.api.help import card_fields, recipe_fields, with_options
 from interpret_robust.core.device import exact
-from interpret_robust.core.errors import DoubtWarning, UserError, unknown
+from interpret_robust.core.errors import DoubtWarning, UserError, describe, unknown
 from interpret_robust.core.folders import Folders
 from interpret_robust.datasets import Dataset
 from interpret_robust.models import card as cards
@@ -124,7 +124,7 @@ def load(model: str | Path | nn.Module, data: Data | None = None, **card: Any) -
 def _load(model: str | Path | nn.Module, data: Data | None, card: dict[str, Any]) -> Model:
     card = {name: _as_entry(name, value) for name, value in card.items()}
     if "arguments" in card:
-        card["arguments"] = tuple(dict(card["arguments"]).items())
+        card["arguments"] = _as_pairs(card["arguments"])
     if isinstance(model, nn.Module):
         kind = type(model)
         reference = cards.reference(f"{kind.__module__}:{kind.__qualname__}", **{"label": kind.__name__, **card})
@@ -145,6 +145,17 @@ def _as_entry(name: str, value: Any) -> Any:
     value = plain(value)
     is_text = isinstance(value, Path) or (name == "logits" and type(value) is int)
     return str(value) if is_text else value
+
+
+def _as_pairs(arguments: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the arguments of a builder as a card holds them. Raises UserError for what is no dict by names."""
+    try:
+        by_name = dict(arguments)
+    except (TypeError, ValueError):
+        by_name = {None: arguments}
+    if not all(isinstance(name, str) for name in by_name):
+        raise UserError(f"arguments are {describe(arguments)}: give a dict by name, such as {{'num_classes': 10}}.")
+    return tuple((name, plain(value)) for name, value in by_name.items())
 
 
 @with_options(recipe_fields("cluttered-digits"))

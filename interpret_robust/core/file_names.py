@@ -40,9 +40,9 @@ def _encode(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def is_printable_label(text: str) -> bool:
-    """Return whether a text can stand in a table: not blank, and without line breaks or other control characters."""
-    return bool(text.strip()) and text.isprintable()
+def is_printable_label(text: object) -> bool:
+    """Return whether this is text that can stand in a table: not blank, without line breaks or control characters."""
+    return isinstance(text, str) and bool(text.strip()) and text.isprintable()
 
 
 def shared_prefix(names: Sequence[str]) -> str:

@@ -26,16 +26,12 @@ def make_dataset(images: Any, labels: Any, name: str = "images", class_names: Se
         >>> ir.make_dataset(np.zeros((5, 3, 4, 6)), [0, 1, 2, 0, 1]).image_shape
         (3, 4, 6)
     """
-    if not _is_label(name):
+    if not is_printable_label(name):
         raise UserError(f"name {describe(name)}: give a dataset a name of printable characters on one line.")
     split = Split(_as_images(_values(images)), _as_labels(_values(labels)))
     if len(split.images) != len(split.labels):
         raise UserError(f"{len(split.images)} images have {len(split.labels)} labels: there is one for each.")
     return Dataset(name, split, split, _as_names(class_names, int(split.labels.max())))
-
-
-def _is_label(value: Any) -> bool:
-    return isinstance(value, str) and is_printable_label(value)
 
 
 def _as_names(class_names: Any, highest: int) -> tuple[str, ...]:
@@ -44,7 +40,7 @@ def _as_names(class_names: Any, highest: int) -> tuple[str, ...]:
         if highest >= 10**LONGEST_NUMBER:
             raise UserError(f"a label is {highest}: numbers of classes go from 0 to {10**LONGEST_NUMBER - 1}.")
         return numbered(highest + 1)
-    if isinstance(class_names, str) or not all(map(_is_label, class_names)):
+    if isinstance(class_names, str) or not all(map(is_printable_label, class_names)):
         raise UserError(f"class names are {describe(class_names)}: give a list of texts of printable characters.")
     if highest >= len(class_names):
         raise UserError(f"label {highest} has no name: there are {len(class_names)} class names.")

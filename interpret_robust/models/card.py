@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from interpret_robust.core.errors import UserError, unknown
+from interpret_robust.core.errors import UserError, describe, unknown
 from interpret_robust.core.file_names import is_printable_label
 from interpret_robust.core.files import check_present, replacing
 from interpret_robust.models.checkpoint_file import check_checkpoint, is_safetensors
@@ -185,12 +185,22 @@ def _text(value: Any) -> str:
 
 
 def _hashable(name: str, value: Any) -> Any:
-    """Return a value of JSON with tuples for its lists. Raises UserError for an object, also inside a list."""
+    """Return a value of JSON with tuples for its lists.
+
+    Raises UserError for an object, also inside a list, and for what only a program can hold, such as a class.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(_hashable(name, item) for item in value)
     if isinstance(value, dict):
         raise UserError(
             f"--model-arg {name}={json.dumps(value, default=str)} is an object: give a number, text or list."
         )
-    return tuple(_hashable(name, item) for item in value) if isinstance(value, list | tuple) else value
+    if value is not None and not isinstance(value, str | int | float):
+        raise UserError(
+            f"--model-arg {name}={describe(value)} is no number, text or list, which a file can hold: build the "
+            "network with it in Python and give ir.load the network."
+        )
+    return value
 
 
 Reference = Path | Card
