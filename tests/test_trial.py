@@ -968,7 +968,7 @@ def tried_as_it_is(network: Any) -> ExternalModel:
         (nn.Sequential(nn.Flatten(), nn.LazyLinear(K)), "has layers whose sizes are open until they see an image"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K, device="meta")),
-            "has weights without numbers, on the device",
+            "has no numbers in 2 of its 2 tensors",
         ),
         (Changed(lambda logits: logits.reshape(1, K)), "answers one image, and not several at once"),
     ],

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 from make_golden import file_of
 
+import interpret_robust as ir
 from interpret_robust import analyses, cli
 from interpret_robust.analyses import attention_rank, gradient_maps
 from interpret_robust.analyses.engine.validation import problems
+from interpret_robust.core.errors import UserError
 from interpret_robust.results import hdf5
 
 GOOD = file_of(gradient_maps.SCHEMA)
@@ -71,6 +73,10 @@ def no_scale(file: h5py.File) -> None:
     file["per_image/loss"].dims[0].detach_scale(file["sample"])
 
 
+def no_names(file: h5py.File) -> None:
+    del file["view/contrast"].attrs["DIMENSION_LABELS"]
+
+
 def other_scale(file: h5py.File) -> None:
     no_scale(file)
     file["elsewhere"] = np.arange(8)
@@ -90,6 +96,7 @@ def renamed_rule(file: h5py.File) -> None:
         (float_label, "per_image/label is of type float64, not int16"),
         (turned, "view/contrast has the axes ('of', 'rule'), not ('rule', 'of')"),
         (no_scale, "per_image/loss has no scale for its axis sample"),
+        (no_names, "view/contrast has the axes ('', ''), not ('rule', 'of')"),
         (other_scale, "per_image/loss has no scale for its axis sample"),
         (short_scale, "per_image/scale has 7 places along sample, and its scale 8"),
         (renamed_rule, "the places of rule are not clip, clip-set, max, min-max"),
@@ -101,6 +108,34 @@ def renamed_rule(file: h5py.File) -> None:
 def test_each_fault_is_found_alone(tmp_path: Path, change: Change, said: str) -> None:
     path = changed(tmp_path, change)
     assert problems(path) == [f"{path}: {said}."]
+
+
+class Listed(NamedTuple):
+    """A dataset as far as the names of its axes go."""
+
+    name: str
+    ndim: int
+    attrs: dict[str, Any]
+
+
+@pytest.mark.parametrize("names", [["rule"], ["rule", 3], "rule"])
+def test_names_that_do_not_fit_the_axes_are_one_sentence(names: Any) -> None:
+    with h5py.File(GOOD) as file, pytest.raises(UserError) as error:
+        hdf5.View(file).axes(Listed("/view/contrast", 2, {"DIMENSION_LABELS": np.array(names, dtype=object)}))
+    sentence = "is damaged (the names of the axes of /view/contrast are not there): run its analysis again with"
+    assert sentence in str(error.value)
+
+
+def test_what_xarray_cannot_read_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+
+    def open_datatree(*_: object, **__: object) -> None:
+        raise OSError("no dimension")
+
+    monkeypatch.setattr(xarray, "open_datatree", open_datatree)
+    with pytest.raises(UserError, match=r"cannot be read by xarray \(.*no dimension\): `irt validate` tells what"):
+        ir.open(GOOD).to_xarray()
 
 
 def test_all_faults_are_found_together(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.core.parsing import format_count
+from interpret_robust.core.plugins import first_words
 from interpret_robust.core.provenance import package_version
 from interpret_robust.core.spelling import american
 from interpret_robust.core.statistics import Interval
@@ -178,12 +179,18 @@ class Answer:
     def to_xarray(self) -> Any:
         """Return an xarray DataTree of the whole file, read into memory, with named axes.
 
-        Raises UserError where xarray or h5netcdf is not installed.
+        Raises UserError where xarray or h5netcdf is not installed, and where axes of the file are damaged.
         """
         xarray = _library("xarray")
         _library("h5netcdf")
-        with xarray.open_datatree(self.result.path, engine="h5netcdf") as tree:
-            groups = {node.path: _with_text(node.to_dataset(inherit=False).load()) for node in tree.subtree}
+        try:
+            with xarray.open_datatree(self.result.path, engine="h5netcdf") as tree:
+                groups = {node.path: _with_text(node.to_dataset(inherit=False).load()) for node in tree.subtree}
+        except hdf5.UNREADABLE as error:
+            raise UserError(
+                f"{self.result.path} cannot be read by xarray ({first_words(error)}): `irt validate` tells what of it "
+                "is damaged."
+            ) from error
         content = xarray.DataTree.from_dict(groups)
         return content.map_over_datasets(_rename) if self.result.is_old else content
 

@@ -12,7 +12,7 @@ from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.errors import UserError
 from interpret_robust.core.files import replacing
 from interpret_robust.results import hdf5
-from interpret_robust.results.hdf5 import View, part_of
+from interpret_robust.results.hdf5 import View
 from interpret_robust.results.schema import INTERVAL
 
 PICTURE_AXES = ("y", "x")
@@ -49,8 +49,12 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
             raise UserError(f"{table} is there already: use --overwrite to replace it.")
     with h5py.File(path) as file:
         view = View(file)
-        views = (_NamedDataset(name, data, view.axes(data)) for name, data in view.datasets() if not data.is_scale)
-        datasets = [dataset for dataset in views if dataset.name.rpartition("/")[2] not in dataset.axes]
+        views = [
+            _NamedDataset(name, data, view.axes(data), view) for name, data in view.datasets() if not data.is_scale
+        ]
+        scales = {axis for dataset in views for axis in dataset.axes}  # also one that is not marked as such
+        named = [dataset for dataset in views if dataset.name not in scales]
+        datasets = [dataset for dataset in named if dataset.name.rpartition("/")[2] not in dataset.axes]
         tables = [dataset for dataset in datasets if not set(dataset.axes) & set(PICTURE_AXES)]
         per_image = [dataset for dataset in tables if dataset.axes[:1] == ("sample",)]
         _write(images, _image_rows(per_image, result.count))
@@ -65,14 +69,11 @@ class _NamedDataset(NamedTuple):
     name: str
     data: h5py.Dataset
     axes: tuple[str, ...]
+    file: View
 
     def places(self, axes: slice) -> Iterator[tuple[str, ...]]:
         """Return the names of the places along some of the axes, in the order in which numbers are stored."""
-        return product(*(_names(dimension[0]) for dimension in list(self.data.dims)[axes]))
-
-
-def _names(scale: h5py.Dataset) -> list[str]:
-    return [str(value) for value in part_of(scale, ())]
+        return product(*map(self.file.places, self.axes[axes]))
 
 
 def _image_rows(columns: Sequence[_NamedDataset], count: int) -> Iterator[list[str]]:

@@ -272,8 +272,34 @@ class View:
         yield from datasets
 
     def axes(self, dataset: h5py.Dataset) -> tuple[str, ...]:
-        """Return the names of the axes of a dataset."""
-        return tuple(self.today(str(dimension.label)) for dimension in dataset.dims)
+        """Return the names of the axes of a dataset. Raises UserError where they are not texts, one for each axis."""
+        labels = np.atleast_1d(dataset.attrs.get("DIMENSION_LABELS", np.full(dataset.ndim, "")))
+        if labels.shape != (dataset.ndim,) or not all(isinstance(label, str) for label in labels):
+            raise self._axes_error(f"the names of the axes of {dataset.name}")
+        return tuple(self.today(str(label)) for label in labels)
+
+    def places(self, axis: str) -> list[str]:
+        """Return the names of the places along an axis. Raises UserError where they are not there."""
+        scale = self.get(axis)
+        if not isinstance(scale, h5py.Dataset):
+            raise self._axes_error(f"the names of the places along {axis}")
+        return [str(value) for value in part_of(scale, ())]
+
+    def scales(self, dataset: h5py.Dataset) -> list[list[h5py.Dataset]]:
+        """Return the scales of each axis of a dataset; none where it has none that can be read."""
+        if "DIMENSION_LIST" not in dataset.attrs:
+            return []
+        stored = dataset.attrs.get_id("DIMENSION_LIST")
+        kind = h5py.check_vlen_dtype(stored.dtype)
+        if stored.shape != (dataset.ndim,) or kind is None or h5py.check_ref_dtype(kind) is not h5py.Reference:
+            return []
+        listing = dataset.attrs["DIMENSION_LIST"]
+        return [[self._file[reference] for reference in references] for references in listing]
+
+    def _axes_error(self, problem: str) -> UserError:
+        return UserError(
+            f"{self._file.filename} is damaged ({problem} are not there): run its analysis again with --overwrite."
+        )
 
     def attribute(self, group: str, name: str) -> str:
         """Return a text attribute, names joined by colons; empty where there is none."""

@@ -1,6 +1,7 @@
 """Whether a file is what its analysis says it writes, dataset by dataset: `irt validate`."""
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import h5py
@@ -58,9 +59,9 @@ def _of_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[st
     if labels != axes:
         yield f"{column.path} has the axes {labels}, not {axes}"
         return
-    for dimension, axis, length in zip(dataset.dims, axes, dataset.shape, strict=True):
+    for scales, axis, length in zip_longest(file.scales(dataset), axes, dataset.shape):
         scale = file.get(axis)
-        if scale is None or len(dimension) != 1 or dimension[0] != scale:
+        if scale is None or not scale.is_scale or scales != [scale]:
             yield f"{column.path} has no scale for its axis {axis}"
         elif len(scale) != length:
             yield f"{column.path} has {length} places along {axis}, and its scale {len(scale)}"
