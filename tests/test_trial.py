@@ -117,6 +117,14 @@ def test_a_constant_network_is_doubted() -> None:
     assert doubt == "mine answers all of 8 test images alike, as an untrained network may."
 
 
+def test_a_network_of_one_class_is_doubted() -> None:
+    model = bring(seeded(Convolutions, classes=1).eval(), Card("mine:net", label="mine"), noise(classes=1), "noise")
+    sentence = (
+        "mine has one class: every image is right, attacked or not, whatever it answers. Give images of two or more."
+    )
+    assert model.doubts == (sentence,)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -224,7 +224,10 @@ def doubts_about_gradients(model: Classifier, images: Tensor) -> Iterator[str]:
         yield f"has gradients that are not numbers on {count} of {len(images)} test images."
         return
     has_slope = (slope.flatten(1) != 0).any(1)
-    if zero_count := int(((gradient.flatten(1) == 0).all(1) & has_slope).sum()):
+    zero_count = int(((gradient.flatten(1) == 0).all(1) & has_slope).sum())
+    if logits.shape[1] == 1:
+        yield "has one class: every image is right, attacked or not, whatever it answers. Give images of two or more."
+    elif zero_count:
         yield (
             f"has a cross-entropy without any gradient on {zero_count} of {len(images)} test images, though "
             "its logits have one, as where they are so large that the loss is zero in float32: attacks by it fail. "
