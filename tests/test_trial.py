@@ -118,7 +118,7 @@ def test_a_constant_network_is_doubted() -> None:
 
 
 def test_a_network_of_one_class_is_doubted() -> None:
-    model = bring(seeded(Convolutions, classes=1).eval(), Card("mine:net", label="mine"), noise(classes=1), "noise")
+    model = bring(seeded(Convolutions, C, H, W, 1), Card("mine:net", label="mine"), noise(classes=1), "noise")
     sentence = (
         "mine has one class: every image is right, attacked or not, whatever it answers. Give images of two or more."
     )

@@ -43,9 +43,9 @@ def doubt_about_large_batches(model: Classifier) -> Iterator[Callable[[], str | 
 
     def look(module: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
         size = len(inputs[0])
-        least = largest[-1].size if largest else tried_batch_size(inputs[0])
+        size_to_beat = largest[-1].size if largest else tried_batch_size(inputs[0])
         # A copy of the model has the hook too.
-        if size > least and module is model and _count_hooks(model) == usual_hooks:
+        if size > size_to_beat and module is model and _count_hooks(model) == usual_hooks:
             images, answers = (torch.cat([rows[:ROWS], rows[-ROWS:]]).detach() for rows in (inputs[0], logits))
             largest[:] = [_Batch(size, images, answers, torch.is_grad_enabled() and inputs[0].requires_grad)]
 
@@ -66,17 +66,17 @@ def _count_hooks(model: nn.Module) -> int:
 def _doubt(model: Classifier, batch: _Batch) -> str | None:
     def ask(images: Tensor) -> Tensor:
         with torch.set_grad_enabled(batch.is_differentiated), preserve_random_numbers(images.device):
-            logits: Tensor = model(images.clone().requires_grad_(batch.is_differentiated)).detach()
-        return logits
+            answers: Tensor = model(images.clone().requires_grad_(batch.is_differentiated)).detach()
+        return answers
 
-    few = ask(batch.images)
-    if is_same(few, batch.logits) or half_precision(few) or not is_same(few, ask(batch.images)):
+    logits = ask(batch.images)
+    if is_same(logits, batch.logits) or half_precision(logits) or not is_same(logits, ask(batch.images)):
         return None
-    if not is_same(few, torch.cat([ask(image[None]) for image in batch.images])):
+    if not is_same(logits, torch.cat([ask(image[None]) for image in batch.images])):
         return None
-    count = int((predicted_classes(few) != predicted_classes(batch.logits)).sum())
+    count = int((predicted_classes(logits) != predicted_classes(batch.logits)).sum())
     return (
-        f"answers an image differently in a batch of {batch.size} and in one of {len(few)} ({count} of {len(few)} "
-        "decisions changed), and alike in smaller ones: numbers depend on --batch-size. Does its forward ask for the "
-        f"number of images? --batch-size {tried_batch_size(batch.images)} is as large as was tried."
+        f"answers an image differently in a batch of {batch.size} and in one of {len(logits)} ({count} of "
+        f"{len(logits)} decisions changed), and alike in smaller ones: numbers depend on --batch-size. Does its "
+        f"forward ask for the number of images? --batch-size {tried_batch_size(batch.images)} is as large as was tried."
     )

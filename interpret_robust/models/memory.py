@@ -1,6 +1,7 @@
 """Whether what a network was asked first changes what it answers later: what it keeps between calls."""
 
 import copy
+import operator
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,7 +29,7 @@ class Memory:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._network, self._before = network, _copies(_state(network))
+        self._network, self._earlier_state = network, _copies(_state(network))
 
     def doubt(self, model: Classifier, images: Tensor) -> str | None:
         """Return a sentence where the answers to images (N, C, H, W) depend on what was asked first, else None.
@@ -36,26 +37,26 @@ class Memory:
         None also of a model whose answers differ each time. `model` is what asks the network. Sentences begin with a
         verb, to be read behind the model's name.
         """
-        now = _state(self._network)
-        changed = _changed_names(self._network, self._before, now)
-        if not changed:
+        state = _state(self._network)
+        names = _changed_names(self._network, self._earlier_state, state)
+        if not names:
             return None
         with torch.no_grad(), preserve_random_numbers(images.device):
             answers, repeated_answers = model(images), model(images)
             if not is_same(answers, repeated_answers):
                 return None
             try:
-                _put(_copies(self._before))
+                _put(_copies(self._earlier_state))
                 with suppress(Exception):  # one that needs what was there tells nothing
                     model(1 - images[-1:])
                     if not is_same(answers, model(images)):
                         return (
                             f"answers otherwise where another image is asked first, since it keeps numbers of earlier "
-                            f"calls ({changed[0]}): numbers depend on the order of questions. Set these where it is "
+                            f"calls ({names[0]}): numbers depend on the order of questions. Set these where it is "
                             "built, or compute them anew in each call."
                         )
             finally:
-                _put(now)
+                _put(state)
         return None
 
 
@@ -78,27 +79,27 @@ def _copy(value: Any) -> Any:
 def _put(state: State) -> None:
     """Make a network keep just this."""
     for module, values in state.items():
-        kept = vars(module)
-        for name in [name for name in kept if name not in _OF_TORCH and name not in values]:
-            del kept[name]
-        kept.update(values)
+        attributes = vars(module)
+        for name in [name for name in attributes if name not in _OF_TORCH and name not in values]:
+            del attributes[name]
+        attributes.update(values)
 
 
-def _changed_names(network: nn.Module, before: State, now: State) -> list[str]:
+def _changed_names(network: nn.Module, earlier: State, latest: State) -> list[str]:
     """Return what a network keeps otherwise than before, such as `'cache' of layer 'norm'`."""
     paths = {module: path for path, module in network.named_modules()}
     return [
         f"'{name}' of " + (f"layer '{paths[module]}'" if paths[module] else "the network")
-        for module, values in now.items()
-        for name in _differences(before.get(module, {}), values)
+        for module, values in latest.items()
+        for name in _differences(earlier.get(module, {}), values)
     ]
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(earlier: Mapping[str, Any], latest: Mapping[str, Any]) -> list[str]:
     """Return the names of attributes, and of buffers, that are others now."""
     names = []
-    for name in before.keys() | now.keys():
-        first, second = before.get(name), now.get(name)
+    for name in earlier.keys() | latest.keys():
+        first, second = earlier.get(name), latest.get(name)
         if name == "_buffers" and isinstance(first, dict) and isinstance(second, dict):
             names += _differences(first, second)
         elif not _is_kept(first, second):
@@ -112,5 +113,5 @@ def _is_kept(first: Any, second: Any) -> bool:
     if isinstance(first, dict) and isinstance(second, dict):
         return first.keys() == second.keys() and all(first[key] is second[key] for key in first)
     if isinstance(first, list | deque) and isinstance(second, list | deque):
-        return len(first) == len(second) and all(map(lambda one, other: one is other, first, second))
+        return len(first) == len(second) and all(map(operator.is_, first, second))
     return first is second or (isinstance(first, set) and first == second)

@@ -53,8 +53,8 @@ def to_csv(path: Path, folder: Path, *, overwrite: bool = False) -> Export:
             _NamedDataset(name, data, view.axes(data), view) for name, data in view.datasets() if not data.is_scale
         ]
         scales = {axis for dataset in views for axis in dataset.axes}  # also one that is not marked as such
-        named = [dataset for dataset in views if dataset.name not in scales]
-        datasets = [dataset for dataset in named if dataset.name.rpartition("/")[2] not in dataset.axes]
+        columns = [dataset for dataset in views if dataset.name not in scales]
+        datasets = [dataset for dataset in columns if dataset.name.rpartition("/")[2] not in dataset.axes]
         tables = [dataset for dataset in datasets if not set(dataset.axes) & set(PICTURE_AXES)]
         per_image = [dataset for dataset in tables if dataset.axes[:1] == ("sample",)]
         _write(images, _image_rows(per_image, result.count))

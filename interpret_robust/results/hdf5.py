@@ -289,9 +289,9 @@ class View:
         """Return the scales of each axis of a dataset; none where it has none that can be read."""
         if "DIMENSION_LIST" not in dataset.attrs:
             return []
-        stored = dataset.attrs.get_id("DIMENSION_LIST")
-        kind = h5py.check_vlen_dtype(stored.dtype)
-        if stored.shape != (dataset.ndim,) or kind is None or h5py.check_ref_dtype(kind) is not h5py.Reference:
+        attribute = dataset.attrs.get_id("DIMENSION_LIST")
+        kind = h5py.check_vlen_dtype(attribute.dtype)
+        if attribute.shape != (dataset.ndim,) or kind is None or h5py.check_ref_dtype(kind) is not h5py.Reference:
             return []
         listing = dataset.attrs["DIMENSION_LIST"]
         return [[self._file[reference] for reference in references] for references in listing]

@@ -112,8 +112,8 @@ class Rows:
     def run(self) -> dict[str, Any]:
         """Return what was known of the run as it began; nothing where an older version began it."""
         place = f"{PROVENANCE}/{RUN}"
-        known: dict[str, Any] = json.loads(self._file[place].asstr()[()]) if place in self._file else {}
-        return known
+        run: dict[str, Any] = json.loads(self._file[place].asstr()[()]) if place in self._file else {}
+        return run
 
     def columns(self) -> Columns:
         """Return the per-image columns."""

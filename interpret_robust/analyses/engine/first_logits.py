@@ -36,13 +36,15 @@ def first_logits(models: Iterable[Subject], split: Split) -> dict[str, list[floa
     return logits
 
 
-def check_first_logits(path: Path, stored: Mapping[str, Sequence[float]], found: Mapping[str, Sequence[float]]) -> None:
+def check_first_logits(
+    path: Path, earlier: Mapping[str, Sequence[float]], latest: Mapping[str, Sequence[float]]
+) -> None:
     """Raise UserError where a model answers otherwise than when it made the file at `path`.
 
-    `stored` has the logits of then by the name of each model, `found` those of now, see `first_logits`.
+    `earlier` has the logits of then by the name of each model, `latest` those of now, see `first_logits`.
     """
-    for name, logits in found.items():
-        earlier_logits = np.array(stored.get(name, logits))
+    for name, logits in latest.items():
+        earlier_logits = np.array(earlier.get(name, logits))
         if np.abs(earlier_logits - logits).max() > TOLERANCE * np.abs(earlier_logits).max():
             raise UserError(
                 f"{path} is of a network {name} of the same weights that answered otherwise: its code, or numbers that "
