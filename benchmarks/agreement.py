@@ -32,7 +32,7 @@ from interpret_robust.analyses.engine.work import Work
 from interpret_robust.attacks.pgd import check_adversarial, margin_loss
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe, resolve
-from interpret_robust.core.statistics import holm, mcnemar, rate
+from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
 from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.classifier import predicted_classes
@@ -50,7 +50,7 @@ Attack = Callable[[nn.Module, Tensor, Tensor, float, float], Tensor]
 """Model, images, labels, eps and step size give adversarial images."""
 
 
-class MarginPGD(foolbox.attacks.LinfPGD):
+class MarginPGD(foolbox.attacks.LinfPGD):  # type: ignore[misc]
     """foolbox's PGD on the margin: the best other logit minus the true one."""
 
     def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
@@ -152,7 +152,8 @@ def main() -> None:
     paths = arguments.checkpoints or sorted(Path("checkpoints").glob("*-at*seed0.safetensors"))[:3]
     device, began = resolve(arguments.device), time.monotonic()
     warnings.simplefilter("ignore")  # foolbox's, on models in training mode and the like
-    pairs, comparisons = [], []
+    pairs: list[dict[str, Any]] = []
+    comparisons = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         for path in paths:
@@ -181,7 +182,7 @@ def main() -> None:
 def _format_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2g}"
-    return value.percent() if isinstance(value, tuple) else str(value)
+    return value.percent() if isinstance(value, Interval) else str(value)
 
 
 if __name__ == "__main__":

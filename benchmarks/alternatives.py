@@ -64,7 +64,8 @@ class PlainUnit(resnet.Unit):
         """Map features (N, C, H, W) to features."""
         activation = F.leaky_relu(self.norm1(x), resnet.NEGATIVE_SLOPE)
         hidden_features = F.leaky_relu(self.norm2(self.conv1(activation)), resnet.NEGATIVE_SLOPE)
-        return self.conv2(hidden_features) + self.shortcut(activation if self.activate_shortcut else x)
+        features: Tensor = self.conv2(hidden_features) + self.shortcut(activation if self.activate_shortcut else x)
+        return features
 
 
 class PlainResNet(resnet.ResNet):
@@ -159,7 +160,8 @@ def margin_pgd(steps: int) -> Attack:
 def is_right(model: nn.Module, images: Tensor, labels: Tensor) -> AnyArray:
     """Return which images (N,) are classified correctly."""
     with torch.no_grad():
-        return (model(images).argmax(1) == labels).numpy()
+        is_correct: AnyArray = (model(images).argmax(1) == labels).numpy()
+    return is_correct
 
 
 class TrainingLoop:
@@ -197,7 +199,7 @@ class TrainingLoop:
         if self.weight:
             loss = loss + self.weight * (self.model.features(images).pooled - pooled_features).norm(dim=1).mean()
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.step += 1
 
@@ -221,7 +223,9 @@ def captum_maps(batch_size: int = 250) -> Maps:
     def maps(model: nn.Module, batches: Sequence[Batch]) -> AnyArray:
         saliency, gradients = Saliency(Loss(model)), []
         for batch in batches:
-            for images, labels in zip(batch.images.split(batch_size), batch.labels.split(batch_size), strict=True):
+            for images, labels in zip(
+                torch.split(batch.images, batch_size), torch.split(batch.labels, batch_size), strict=True
+            ):
                 gradients.append(saliency.attribute(images, target=labels, abs=False).numpy())
         return np.concatenate(gradients)
 
@@ -302,4 +306,5 @@ def rank_attention(
 def _bootstrap(values: AnyArray, random: np.random.Generator) -> AnyArray:
     count = len(values)
     means = [values[random.integers(count, size=count)].mean(0) for _ in range(RESAMPLES)]
-    return np.quantile(means, [0.025, 0.975], axis=0)
+    ends: AnyArray = np.quantile(means, [0.025, 0.975], axis=0)
+    return ends

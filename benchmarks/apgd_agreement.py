@@ -28,7 +28,7 @@ from interpret_robust.core import provenance
 from interpret_robust.core.arrays import AnyArray
 from interpret_robust.core.device import describe
 from interpret_robust.core.files import replacing
-from interpret_robust.core.statistics import rate
+from interpret_robust.core.statistics import Interval, rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import make_batch
 from interpret_robust.models import checkpoint
@@ -107,7 +107,7 @@ def summarize(name: str, record: dict[str, Any]) -> dict[str, Any]:
 
 def render_table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a table in Markdown."""
-    cells = [[value.percent() if isinstance(value, tuple) else str(value) for value in row.values()] for row in rows]
+    cells = [[value.percent() if isinstance(value, Interval) else str(value) for value in row.values()] for row in rows]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -28,7 +28,7 @@ from interpret_robust.training.job import Job
 from interpret_robust.training.recipe_file import recipe_of
 from interpret_robust.training.run import Run as TrainingRun
 
-SETTINGS: dict[str, dict[str, str]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "robustness": {"pgd": "20", "cw": "none"},
     "attention-rank": {},
     "attention-maps": {},

@@ -29,7 +29,7 @@ from interpret_robust.attacks.pgd import PGD, check_adversarial, per_image_noise
 from interpret_robust.core import provenance
 from interpret_robust.core.device import describe
 from interpret_robust.core.files import replacing
-from interpret_robust.core.statistics import holm, mcnemar, rate
+from interpret_robust.core.statistics import Interval, holm, mcnemar, rate
 from interpret_robust.datasets import load
 from interpret_robust.datasets.batches import Batch, make_batch
 from interpret_robust.models import checkpoint
@@ -165,7 +165,7 @@ def format_cell(value: Any) -> str:
     """Format a value as the table holds it."""
     if isinstance(value, float):
         return f"{value:.2g}"
-    return value.percent() if isinstance(value, tuple) else str(value)
+    return value.percent() if isinstance(value, Interval) else str(value)
 
 
 if __name__ == "__main__":

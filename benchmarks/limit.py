@@ -21,7 +21,7 @@ median time of the same work as a user runs it, compiled and replayed where that
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -64,14 +64,14 @@ ARRAY = 2**27
 CEILING_REPEATS = 10
 
 
-class Counts(TorchDispatchMode):
+class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A count of what operations have to do, of all that run inside its `with` block; see the module's docstring."""
 
     # Only its formulas: the mode itself refuses a gradient with respect to a model's images.
     formulas = FlopCounterMode(display=False).flop_registry
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.unfused_bytes = self.least_bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -136,7 +136,8 @@ class Work:
         """Count what doing it once has to do. Nothing is compiled for that, so that each operation is seen."""
         with torch.compiler.set_stance("force_eager"):
             self.action()  # makes what is made once, such as the state of an optimizer
-            with Counts() as counts:
+            counts = Counts()
+            with counts:
                 self.action()
         return counts
 
@@ -204,7 +205,7 @@ def measure_memory_ceiling(device: torch.device) -> Ceiling:
     return _measure_ceiling(name, {2 * first.nbytes: copy, 3 * first.nbytes: triad}, device)
 
 
-def _measure_ceiling(name: str, kernels: dict[int, Callable[[], object]], device: torch.device) -> Ceiling:
+def _measure_ceiling(name: str, kernels: Mapping[int, Callable[[], object]], device: torch.device) -> Ceiling:
     """Measure kernels, by the FLOPs or bytes of each, and return the fastest."""
     rates = {}
     for amount, kernel in kernels.items():

@@ -1,5 +1,6 @@
 """What `speed.py` measures: each case sets ours, as the commands compute it, beside what a user would write."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +41,7 @@ from interpret_robust.datasets import load
 from interpret_robust.models import checkpoint
 from interpret_robust.models.folded import fold
 from interpret_robust.models.variants import variant
+from interpret_robust.results.hdf5 import Columns
 from interpret_robust.study.tasks import AnalysisTask
 from interpret_robust.training.job import Job
 from interpret_robust.training.recipe_file import recipe_of
@@ -145,7 +147,7 @@ def _measure_distance(
     """Return how far two trainings are from each other, as a share of how far ours went from the first weights."""
 
     def length(differences: Iterator[torch.Tensor]) -> float:
-        return sum(float(difference.double().square().sum()) for difference in differences) ** 0.5
+        return math.sqrt(sum(float(difference.double().square().sum()) for difference in differences))
 
     names = [name for name, tensor in first_weights.items() if tensor.is_floating_point()]
     distance = length(our_weights[name] - their_weights[name] for name in names)
@@ -301,7 +303,7 @@ def compare_ranks(context: Context) -> list[Case]:
 
         def run() -> dict[str, AnyArray]:
             columns = _compute_columns(work)
-            return columns | work.analysis.summarize(columns, work.split)
+            return columns | work.analysis.summarize(Columns(columns), work.split)
 
         return run
 
