@@ -940,6 +940,6 @@ def test_models_that_were_not_checked_for_hidden_gradients_are_not_counted_as_ch
 ) -> None:
     checks = {"a": [SimpleNamespace(id="x", is_raised=False)] * 3, "b": []}
     monkeypatch.setattr("interpret_robust.study.flags.all_of", lambda results: checks)
-    (remark,) = overview._on_flags([])
+    (remark,) = overview._remark_on_flags([])
     expected = "No sign of hidden gradients: 3 checks of 1 model; 1 other model was not checked."
     assert (remark.text, remark.is_good) == (expected, False)

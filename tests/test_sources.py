@@ -248,9 +248,9 @@ def test_when_all_fails_one_sentence_says_why_and_what_to_do(tmp_path: Path, mon
 
         return attempt
 
-    monkeypatch.setattr(sources, "_from_folder", failing(FileNotFoundError("no such thing.")))
-    monkeypatch.setattr(sources, "_from_host", failing(TimeoutError("timed\n  out")))
-    monkeypatch.setattr(sources, "_from_mirror", failing(RuntimeError()))
+    monkeypatch.setattr(sources, "_read_folder", failing(FileNotFoundError("no such thing.")))
+    monkeypatch.setattr(sources, "_download", failing(TimeoutError("timed\n  out")))
+    monkeypatch.setattr(sources, "_download_mirrored", failing(RuntimeError()))
     with pytest.raises(UserError) as caught:
         fetch("cifar100", tmp_path)
     assert str(caught.value) == (

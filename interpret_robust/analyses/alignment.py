@@ -322,8 +322,8 @@ def _curve(robustness: AnyArray, score: AnyArray) -> dict[str, AnyArray]:
 def table_row(result: Result) -> dict[str, str]:
     """Return each alignment beside its shuffled pairs, its link to robustness and the confounds, of a finished file."""
     row = {
-        "cosine (shuffled)": _by_construction(result, "scale", "shift") or _pair_of_means(result, "cosine"),
-        "alpha (shuffled)": _by_construction(result, "scale") or _pair_of_means(result, "alpha"),
+        "cosine (shuffled)": _explain_zero(result, "scale", "shift") or _pair_of_means(result, "cosine"),
+        "alpha (shuffled)": _explain_zero(result, "scale") or _pair_of_means(result, "alpha"),
         "edge cosine (shuffled)": _pair_of_means(result, "edge_cosine"),
         "edge minus shuffled": Interval(*result["edge_cosine/difference"]).plain(),
         "linearized robustness": Interval(*result["robustness/linearized"]).plain(),
@@ -338,7 +338,7 @@ def table_row(result: Result) -> dict[str, str]:
     return row
 
 
-def _by_construction(result: Result, *transforms: str) -> str | None:
+def _explain_zero(result: Result, *transforms: str) -> str | None:
     """Return what to say of a score that is zero for a model with the invariances to all `transforms`.
 
     None where it is not.

@@ -242,7 +242,7 @@ def summarize(columns: Columns, _: Split) -> dict[str, Any]:
     prior = np.broadcast_to(mean_map(attention), attention.shape)
     return {
         **_papers_curve(by_rank),
-        **_other_curves(columns, has_weights, prior),
+        **_measure_controls(columns, has_weights, prior),
         **_curves_by_outcome(columns, has_weights, by_rank),
         **_correlations(columns),
         "test/spearman_position": bootstrap_mean(row_spearman(prior, -distance)),
@@ -271,7 +271,7 @@ def mean_curve(by_rank: AnyArray) -> AnyArray:
     return column_means(by_rank)
 
 
-def _other_curves(columns: Columns, has_weights: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
+def _measure_controls(columns: Columns, has_weights: AnyArray, prior: AnyArray) -> dict[str, AnyArray]:
     """Return the curve by other distances, and that of weights which know nothing of the image."""
 
     def column(name: str) -> AnyArray:

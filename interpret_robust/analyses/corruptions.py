@@ -199,7 +199,7 @@ def compare(results: Sequence[Result]) -> list[Table]:
         for result in (first, *rivals)
     }
     cells = {name: [interval.percent() for interval in intervals] for name, intervals in accuracies.items()}
-    tables = [_by_corruption(first, cells, "Accuracy by corruption, the mean over severities")]
+    tables = [_tabulate_corruptions(first, cells, "Accuracy by corruption, the mean over severities")]
     if rivals:
         note, name = "Intervals are of the paired bootstrap over images.", first.model_name
         tables.append(
@@ -218,7 +218,7 @@ def compare(results: Sequence[Result]) -> list[Table]:
             for rival in rivals
         }
         title = f"Accuracy lost to each corruption, less what {name} loses (below zero: loses less)"
-        tables.append(_by_corruption(first, costs, title, note))
+        tables.append(_tabulate_corruptions(first, costs, title, note))
     return tables
 
 
@@ -230,7 +230,7 @@ def _short_name(result: Result) -> str:
     return short_name(result, result.model_name)
 
 
-def _by_corruption(first: Result, cells: Mapping[str, Sequence[str]], title: str, note: str = "") -> Table:
+def _tabulate_corruptions(first: Result, cells: Mapping[str, Sequence[str]], title: str, note: str = "") -> Table:
     """Return a table with a row a corruption and a column a model, from the cells of each model."""
     rows_of_table = [
         {"corruption": name} | {model: of_model[place] for model, of_model in cells.items()}

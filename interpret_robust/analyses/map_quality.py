@@ -110,7 +110,7 @@ def rows(model: Classifier, batch: Batch, settings: QualitySettings) -> dict[str
     with torch.no_grad():
         predicted = to_numpy(predicted_classes(model(batch.images)))
     qualities = [
-        _of_image(model, batch.images[place : place + 1], batch.labels[place : place + 1], index, settings)
+        _measure(model, batch.images[place : place + 1], batch.labels[place : place + 1], index, settings)
         for place, index in enumerate(batch.indices)
     ]
     columns = {name: np.array([getattr(quality, name) for quality in qualities]) for name in Quality._fields}
@@ -131,7 +131,7 @@ class Quality(NamedTuple):
     gap: float
 
 
-def _of_image(model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings) -> Quality:
+def _measure(model: Classifier, image: Tensor, label: Tensor, index: int, settings: QualitySettings) -> Quality:
     (moves,), (order,) = (streams(settings.seed, [index], purpose) for purpose in (MOVES, SHUFFLE))
 
     def explain(images: Tensor) -> Tensor:

@@ -228,11 +228,11 @@ class Answers(Sequence[Answer]):
         Raises UserError for a name that neither a model nor a number has.
         """
         if isinstance(key, str):
-            by_model = self._by_model()
+            by_model = self._name_answers()
             return by_model.get(key) or {name: answer[key] for name, answer in by_model.items()}
         return Answers(self._answers[key]) if isinstance(key, slice) else self._answers[key]
 
-    def _by_model(self) -> dict[str, Answer]:
+    def _name_answers(self) -> dict[str, Answer]:
         """Return the answers by the name of their model in files, models of one name told apart."""
         results = tell_apart([answer.result for answer in self._answers])
         return {result.model_name: answer for result, answer in zip(results, self._answers, strict=True)}
@@ -289,7 +289,7 @@ class Answers(Sequence[Answer]):
     def to_xarray(self) -> Any:
         """Return an xarray DataTree with a branch a model, by the model's name in files; see `Answer.to_xarray`."""
         xarray = _library("xarray")
-        trees = {name: answer.to_xarray() for name, answer in self._by_model().items()}
+        trees = {name: answer.to_xarray() for name, answer in self._name_answers().items()}
         return xarray.DataTree(children=trees)
 
 

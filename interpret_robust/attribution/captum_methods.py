@@ -149,7 +149,7 @@ def attribution(
     `of_image` are the images' random numbers. Raises UserError where the method does not suit the network.
     """
     if name not in OF_ACTIVATIONS:
-        return _by_parts(name, model, images, labels, of_image)
+        return _attribute_parts(name, model, images, labels, of_image)
     with copied_inputs(layers_with_rule(name, model).values()):
         try:
             check_steps(name, model, images[:1])
@@ -160,11 +160,11 @@ def attribution(
         except Exception as error:  # each network has its own way to fail
             raise _failure(name, error) from error
         if name in OF_CHANGES:
-            return _by_changes(name, model, images, labels, of_image)
-        return _by_parts(name, model, images, labels, of_image)
+            return _attribute_changes(name, model, images, labels, of_image)
+        return _attribute_parts(name, model, images, labels, of_image)
 
 
-def _by_parts(
+def _attribute_parts(
     name: str, model: nn.Module, images: Tensor, labels: Tensor, of_image: Sequence[np.random.Generator]
 ) -> Tensor:
     """Return maps of all images together; what draws random numbers, or takes examples, sees one at a time."""
@@ -184,7 +184,7 @@ def _by_parts(
     return torch.cat(maps)
 
 
-def _by_changes(
+def _attribute_changes(
     name: str,
     model: nn.Module,
     images: Tensor,

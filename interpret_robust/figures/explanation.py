@@ -222,7 +222,7 @@ def _caption(explanation: Explanation) -> str:
 
 
 def _numbers(explanation: Explanation) -> dict[str, Any]:
-    def of_side(side: Side) -> dict[str, Any]:
+    def describe_side(side: Side) -> dict[str, Any]:
         return {
             "prediction": explanation.class_names[side.prediction],
             "probabilities": {
@@ -236,6 +236,6 @@ def _numbers(explanation: Explanation) -> dict[str, Any]:
     return {
         "attacked_class": explanation.class_names[explanation.label],
         "attack": explanation.attack,
-        "natural": of_side(explanation.natural),
-        "adversarial": of_side(explanation.adversarial),
+        "natural": describe_side(explanation.natural),
+        "adversarial": describe_side(explanation.adversarial),
     }

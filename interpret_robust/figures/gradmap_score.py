@@ -49,8 +49,8 @@ def draw(results: Sequence[Result]) -> Drawing:
     """Return a panel a rule; a group of marks for each evaluator, then for each control as the first evaluator
     reads it.
     """
-    evaluators = [_by_evaluator(name, results[0]) for name in _anchors(results)]
-    groups = [*evaluators, *(_by_control(name) for name in CONTROLS)]
+    evaluators = [_evaluator_group(name, results[0]) for name in _anchors(results)]
+    groups = [*evaluators, *(_control_group(name) for name in CONTROLS)]
     step = len(results) + GAP
     handles = _legend(results)
     names = [str(handle.get_label()) for handle in handles]
@@ -89,7 +89,7 @@ def _mark(axes: Axes, row: float, result: Result, scores: AnyArray | None) -> No
         axes.errorbar(value, row, xerr=[[value - low], [high - value]], elinewidth=0.8, **bar)
 
 
-def _by_evaluator(name: str, first: Result) -> Group:
+def _evaluator_group(name: str, first: Result) -> Group:
     def scores(result: Result, rule: str) -> AnyArray | None:
         names = result["evaluator"].tolist()
         if name not in names:
@@ -101,7 +101,7 @@ def _by_evaluator(name: str, first: Result) -> Group:
     return short_name(first, name), scores
 
 
-def _by_control(name: str) -> Group:
+def _control_group(name: str) -> Group:
     def scores(result: Result, rule: str) -> AnyArray:
         place = result["control"].tolist().index(name), result["control_rule"].tolist().index(rule)
         accuracies: AnyArray = result["controls/accuracy"][0][place]

@@ -30,9 +30,9 @@ def framing_of(card: Card, network: nn.Module) -> Framing | None:
     None for any other network.
     """
     if card.model.startswith("torchvision:"):
-        return _of_torchvision(_torchvision_weights(card))
+        return _read_torchvision(_torchvision_weights(card))
     config = getattr(network, "pretrained_cfg", None)
-    return _of_timm(config, network) if isinstance(config, dict) and "input_size" in config else None
+    return _read_timm(config, network) if isinstance(config, dict) and "input_size" in config else None
 
 
 def _torchvision_weights(card: Card) -> Any:
@@ -45,7 +45,7 @@ def _torchvision_weights(card: Card) -> Any:
         return None
 
 
-def _of_torchvision(weights: Any) -> Framing | None:
+def _read_torchvision(weights: Any) -> Framing | None:
     transform: Any = None if weights is None else weights.transforms()
     if not hasattr(transform, "crop_size"):
         return None
@@ -53,7 +53,7 @@ def _of_torchvision(weights: Any) -> Framing | None:
     return Framing(tuple(transform.resize_size), (crop[0], crop[-1]), mode.value)
 
 
-def _of_timm(config: dict[str, Any], network: nn.Module) -> Framing:
+def _read_timm(config: dict[str, Any], network: nn.Module) -> Framing:
     """Return what timm's `transforms_imagenet_eval` does. Raises UserError for a crop of another kind."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -83,24 +83,24 @@ def outputs_of(card: Card, network: nn.Module) -> Outputs | None:
     if card.model.startswith("torchvision:"):
         weights = _torchvision_weights(card)
         names = None if weights is None else weights.meta.get("categories")
-        return names and _with_synsets([[name] for name in names])
+        return names and _add_synsets([[name] for name in names])
     if card.is_of_timm:
-        return _of_timm_config(getattr(network, "pretrained_cfg", None) or {}, getattr(network, "num_classes", None))
+        return _read_timm_classes(getattr(network, "pretrained_cfg", None) or {}, getattr(network, "num_classes", None))
     return None
 
 
-def _of_timm_config(config: Mapping[str, Any], classes: int | None) -> Outputs | None:
+def _read_timm_classes(config: Mapping[str, Any], classes: int | None) -> Outputs | None:
     """Return the names that a configuration of timm gives; without any, those of ImageNet for its number of classes."""
     names, words = config.get("label_names"), config.get("label_descriptions") or {}
     if isinstance(names, list | tuple) and len(names) == classes and all(map(is_printable_label, map(str, names))):
         return [[str(name), *(word.strip() for word in str(words.get(name, name)).split(","))] for name in names]
-    return _with_synsets([[] for _ in range(IMAGENET_CLASSES)]) if classes == IMAGENET_CLASSES else None
+    return _add_synsets([[] for _ in range(IMAGENET_CLASSES)]) if classes == IMAGENET_CLASSES else None
 
 
 IMAGENET_CLASSES = 1000
 
 
-def _with_synsets(names: list[list[str]]) -> Outputs:
+def _add_synsets(names: list[list[str]]) -> Outputs:
     """Return names with the synsets and the words that timm lists for the classes of ImageNet, if they are these."""
     if len(names) != IMAGENET_CLASSES:
         return names

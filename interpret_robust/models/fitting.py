@@ -108,7 +108,7 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
         raise UserError(
             f"{card.model} does not take the images of {data.name}, {channels}x{height}x{width}{images_resized} "
             f"({first_words(error)}); if that is about their size, --resize N gives it another"
-            f"{_other_size(card, network)}."
+            f"{_suggest_size(card, network)}."
         ) from error
     classes = len(data.class_names)
     part = card.logits if card.logits is not None else logits_part(answer, classes)
@@ -130,7 +130,7 @@ def locate_logits(network: nn.Module, preprocess: Preprocess, image: Tensor, car
     return part
 
 
-def _other_size(card: Card, network: nn.Module) -> str:
+def _suggest_size(card: Card, network: nn.Module) -> str:
     """Return the option with which timm builds a network of patches for another size of images; nothing for others."""
     if card.is_of_timm and getattr(getattr(network, "patch_embed", None), "img_size", None) is not None:
         return ", and --model-arg img_size=N builds it for that of the images"

@@ -61,14 +61,14 @@ class _Residual(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_activated: Tensor | None, of_residual: Tensor) -> tuple[Tensor, None, None, None]:
         (values, inner), (norm, first, second) = ctx.saved_tensors, ctx.layers
-        of_hidden = _before_activation(inner, _before_convolution(second, inner, of_residual))
-        gradient = _before_convolution(first, values, of_hidden)
+        of_hidden = _propagate_through_activation(inner, _propagate_through_convolution(second, inner, of_residual))
+        gradient = _propagate_through_convolution(first, values, of_hidden)
         if of_activated is not None:
             gradient += of_activated
-        return _before_activation(values, gradient).mul_(norm.scale), None, None, None
+        return _propagate_through_activation(values, gradient).mul_(norm.scale), None, None, None
 
 
-def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
+def _propagate_through_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient of a convolution's input `x`, from that of its output."""
     # Not torch.nn.grad.conv2d_input, which fills memory of the size of `x` first.
     geometry = layer.stride, layer.padding, layer.dilation, False, (0, 0), layer.groups
@@ -78,7 +78,7 @@ def _before_convolution(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor
     return of_x
 
 
-def _before_activation(values: Tensor, gradient: Tensor) -> Tensor:
+def _propagate_through_activation(values: Tensor, gradient: Tensor) -> Tensor:
     """Return the gradient of an activation's input, in the place of that of its output."""
     backward = torch.ops.aten.leaky_relu_backward.grad_input
     gradient_before: Tensor = backward(gradient, values, NEGATIVE_SLOPE, True, grad_input=gradient)

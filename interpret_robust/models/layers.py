@@ -559,15 +559,15 @@ def probe_answer(network: nn.Module) -> Iterator[list[Tensor]]:
     """
     answers: list[Tensor] = []
 
-    def of_input(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
+    def record_input(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
         if not is_inside(inputs[0]):
             answers.append(inputs[0].square().sum())
 
-    def of_answer(_: nn.Module, __: Any, answer: Any) -> None:
+    def record_answer(_: nn.Module, __: Any, answer: Any) -> None:
         tensors = tensors_of(answer)
         logits = [tensor for tensor in tensors if tensor.ndim == 2] or tensors
         answers.append(sum((tensor.square().sum() for tensor in logits), sum(answers[-1:], torch.zeros(()))))
 
-    linear = [(module, of_input) for module in network.modules() if isinstance(module, nn.Linear)]
-    with torch.enable_grad(), hooks([*linear, (network, of_answer)]):
+    linear = [(module, record_input) for module in network.modules() if isinstance(module, nn.Linear)]
+    with torch.enable_grad(), hooks([*linear, (network, record_answer)]):
         yield answers

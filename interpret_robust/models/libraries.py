@@ -81,7 +81,7 @@ def _timm(name: str, pretrained: bool, classes: int, arguments: dict[str, Any]) 
         _check_known(name.partition(".")[0], timm.list_models(), "timm model")
     class_count = {} if pretrained else {"num_classes": classes}
     try:
-        with _no_unpickling(name):
+        with _forbid_unpickling(name):
             network: nn.Module = timm.create_model(name, pretrained=pretrained, **class_count, **arguments)
     except Exception as error:
         if "huggingface_hub" in str(error):
@@ -104,7 +104,7 @@ TIMM_SOURCES = ("hf-hub:", "local-dir:")
 
 
 @contextmanager
-def _no_unpickling(name: str) -> Iterator[None]:
+def _forbid_unpickling(name: str) -> Iterator[None]:
     """Refuse what timm would unpickle: of its own weights all but tensors, of weights from elsewhere everything.
 
     A configuration from elsewhere names the files; some timm, 1.0.9 for one, unpickle them without `weights_only`.

@@ -52,7 +52,7 @@ def recalibrate(model: nn.Module, batches: Batches) -> Any:
         recalibrated = recalibrate(model, lambda: images.split(250))
     """
     network = copy.deepcopy(model).eval()
-    for norm in _in_order(network, batches):
+    for norm in _list_norms(network, batches):
         moments = _Moments()
         hook = norm.register_forward_pre_hook(moments.add)
         for images in batches():
@@ -62,7 +62,7 @@ def recalibrate(model: nn.Module, batches: Batches) -> Any:
     return network
 
 
-def _in_order(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
+def _list_norms(model: nn.Module, batches: Batches) -> list[_BatchNorm]:
     """Return the batch norms that keep statistics and see the images, in the order of their first run."""
     order: dict[_BatchNorm, None] = {}
     norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]

@@ -91,8 +91,8 @@ def try_out(
         if memory is not None and (doubt := memory.doubt(model, images)):
             doubts.append(f"{label} {doubt}")
         if layer is not None:
-            doubts += _of_layer(layer, label)
-        accuracy, count, doubt = _of_normalization(model, data, label, normalize, STATISTICS if is_trained else {})
+            doubts += _check_layer(layer, label)
+        accuracy, count, doubt = _check_normalization(model, data, label, normalize, STATISTICS if is_trained else {})
     return Trial(accuracy, count, (*doubts, *filter(None, [doubt])))
 
 
@@ -147,7 +147,7 @@ def doubt_about_change(model: Classifier, images: Tensor) -> Callable[[], str | 
     return ask_again
 
 
-def _of_layer(layer: Choice, label: str) -> Iterator[str]:
+def _check_layer(layer: Choice, label: str) -> Iterator[str]:
     if not layer.sees_all:
         yield (
             f"{label}: no layer with positions sees all that its answer rests on. Local features are those of layer "
@@ -187,7 +187,7 @@ def _of_layer(layer: Choice, label: str) -> Iterator[str]:
     )
 
 
-def _of_normalization(
+def _check_normalization(
     model: WrappedModel, data: Dataset, label: str, normalize: str, alternatives: Mapping[str, Statistics]
 ) -> tuple[float, int, str | None]:
     """Return the share of a few test images that are right, how many, and a doubt about how they are asked, or None.
@@ -228,7 +228,7 @@ def _of_normalization(
             )
             remedy = "give --normalize as the network was trained."
             return accuracy, count, f"{summary} with --normalize {normalize}, and on {listing}: {remedy}"
-        for other, condition in _other_readings(model, images, split.labels, logits):
+        for other, condition in _try_other_readings(model, images, split.labels, logits):
             if is_better(other):
                 return accuracy, count, f"{summary}, and on {other.mean():.0%} {condition}"
         if count // FEW_CLASSES < logits.shape[1] <= count:
@@ -295,7 +295,9 @@ def _judge_normalizations(
     return rights
 
 
-def _other_readings(model: WrappedModel, images: Tensor, labels: Labels, logits: Tensor) -> Iterator[tuple[Right, str]]:
+def _try_other_readings(
+    model: WrappedModel, images: Tensor, labels: Labels, logits: Tensor
+) -> Iterator[tuple[Right, str]]:
     """Yield which images are right where the model is asked or read otherwise, and how, as the end of a sentence."""
     yield (
         _classes(-logits) == labels,

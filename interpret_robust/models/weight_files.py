@@ -55,7 +55,7 @@ def load_weights(
     if key is not None:
         candidates = {place: tensors for place, tensors in candidates.items() if place == key.rstrip(".")}
     if not candidates:
-        raise _no_fit(path, label, sets, expected, key)
+        raise _describe_mismatch(path, label, sets, expected, key)
     first, *rivals = candidates.values()
     if any(not _are_equal(first, other) for other in rivals):
         listing = ", ".join(repr(place) if place else "the top" for place in candidates)
@@ -172,7 +172,7 @@ def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> boo
     return all(torch.equal(first[name], second[name]) for name in first if name in second)
 
 
-def _no_fit(
+def _describe_mismatch(
     path: Path, label: str, sets: Mapping[str, Mapping[str, Tensor]], expected: Mapping[str, Tensor], key: str | None
 ) -> UserError:
     """Return the sentence that says where the set of tensors that comes nearest differs."""

@@ -63,7 +63,7 @@ class WrappedModel(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         # Pixels anew for each draw: a network may work in their place.
         with no_recomputation():
-            return self._over_draws(lambda: (self._logits(self.backbone(self.preprocess(images)), images),))[0]
+            return self._average_draws(lambda: (self._logits(self.backbone(self.preprocess(images)), images),))[0]
 
     def _logits(self, answer: Any, images: Tensor) -> Tensor:
         """Return the logits in an answer to images. Raises UserError where they are not one row for each image."""
@@ -75,7 +75,7 @@ class WrappedModel(Classifier):
             )
         return logits
 
-    def _over_draws(self, run: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def _average_draws(self, run: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return what a pass gives, logits last; of a network that draws random numbers the expectation over draws.
 
         That is the mean of features, and the logarithm of the mean probabilities. Each pass has random numbers of its
@@ -96,9 +96,9 @@ class WrappedModel(Classifier):
         or comes several times.
         """
         if self.attention_layer is None:
-            local, logits = self._over_draws(lambda: self._pass_through(images, lambda local: local))
+            local, logits = self._average_draws(lambda: self._pass_through(images, lambda local: local))
             return Features(local, None, logits)
-        local, attention, logits = self._over_draws(lambda: self._attend(images, str(self.attention_layer)))
+        local, attention, logits = self._average_draws(lambda: self._attend(images, str(self.attention_layer)))
         return Features(local, attention, logits)
 
     def _attend(self, images: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +117,7 @@ class WrappedModel(Classifier):
 
     def rest(self, images: Tensor, local: Tensor) -> Tensor:
         """Return the logits if the local features of images were `local`: a whole pass, with these in their place."""
-        return self._over_draws(lambda: self._pass_through(images, lambda _: local))[-1]
+        return self._average_draws(lambda: self._pass_through(images, lambda _: local))[-1]
 
     def local_module(self) -> nn.Module:
         """Return the module, see `Classifier`. Raises UserError for a network without local features."""

@@ -34,7 +34,7 @@ def _beside_the_paper(table: AttackTable) -> Table:
     for row, cells in table.cells.items():
         line = {"accuracy, %": str(row)}
         for variant in table.members:
-            line[variant] = _of_seeds(cells.get(variant), table.members[variant].values())
+            line[variant] = _name_seeds(cells.get(variant), table.members[variant].values())
             if variant in with_paper:
                 paper_cell = table.paper[row].get(variant)
                 line[f"{variant}, paper"] = f"{paper_cell.accuracy:.2f}" if paper_cell else ""
@@ -42,7 +42,7 @@ def _beside_the_paper(table: AttackTable) -> Table:
     return Table(rows, _title(table), _note(table))
 
 
-def _of_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
+def _name_seeds(cell: Cell | None, seeds: Collection[int]) -> str:
     """Return a cell as people read it; one of fewer than all seeds of its variant says of which."""
     if cell is None:
         return ""

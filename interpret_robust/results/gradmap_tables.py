@@ -103,14 +103,14 @@ def _seeds(results: Sequence[Result], views: Sequence[str]) -> Rows:
             (model_job["dataset"], data["sha256"], model_job["architecture"], variant(result)), []
         ).append(result)
     return [
-        _of_seeds(f"{architecture} {name}", group, evaluators, view)
+        _tabulate_seeds(f"{architecture} {name}", group, evaluators, view)
         for (*_, architecture, name), group in groups.items()
         if len(group) > 1 and (evaluators := shared_evaluators(group))
         for view in views
     ]
 
 
-def _of_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str], view: str) -> dict[str, str]:
+def _tabulate_seeds(name: str, group: Sequence[Result], evaluators: Sequence[str], view: str) -> dict[str, str]:
     means = [np.mean([is_read(result, evaluator, view).mean() for evaluator in evaluators]) for result in group]
     return {
         "rule": view,

@@ -126,7 +126,7 @@ def label(result: Result) -> str:
     weights = "" if (source := weights_of(result)) == ATTENTION else f", {source}"
     seed = "" if job(result)["seed"] is None else f" seed {job(result)['seed']}"
     anew = "" if (images := recalibration(result)) == "none" else f", recalibrated ({images})"
-    return f"{variant(result)}{seed}{_trained_in(result)}{weights}{anew}"
+    return f"{variant(result)}{seed}{_training_norm(result)}{weights}{anew}"
 
 
 def variant(result: Result) -> str:
@@ -134,7 +134,7 @@ def variant(result: Result) -> str:
     return ", ".join(filter(None, [job(result)["variant"], result.distinction]))
 
 
-def _trained_in(result: Result) -> str:
+def _training_norm(result: Result) -> str:
     """Return the norm of adversarial training where it is not that of most models."""
     train_job = job(result)
     name = norm(train_job.get("recipe", {})) if is_adversarial(train_job) else "linf"

@@ -32,7 +32,7 @@ class Candidate(Protocol):
     def source(self) -> str: ...  # noqa: D102
 
 
-def _of_its_kind(job: Mapping[str, Any]) -> str:
+def _training_options(job: Mapping[str, Any]) -> str:
     """Return the options that train another seed of a model's architecture, where it is one of ours."""
     return "" if is_brought(job) else f" --arch {job['architecture']} --seed {job['seed'] + 1}"
 
@@ -72,7 +72,7 @@ def evaluators_of(subject: Candidate, candidates: Sequence[Path], job_of: JobOf 
     if not natural:
         raise UserError(
             f"no natural model of another seed exists to classify the gradient maps of {subject.location}: run "
-            f"`irt train natural --dataset {shlex.quote(subject.source)}{_of_its_kind(job)}`, or name one by "
+            f"`irt train natural --dataset {shlex.quote(subject.source)}{_training_options(job)}`, or name one by "
             "--evaluator."
         )
     return tuple(natural + first(1, "at", same_architecture=not is_brought(job)))

@@ -268,7 +268,8 @@ def read(path: Path) -> Result:
 def all_of(results: Sequence[Result]) -> dict[str, list[Flag]]:
     """Return the flags that files of READS among `results` let one measure, by the checkpoint's name."""
     flags_by_model: dict[str, list[Flag]] = {}
-    for subject, evidence in _by_model([result for result in results if result.schema in READS.values()]).items():
+    readable = [result for result in results if result.schema in READS.values()]
+    for subject, evidence in _collect_evidence(readable).items():
         flags = flags_by_model.setdefault(subject.name, [])
         for flag, (threshold, measure) in FLAGS.items():
             if measurement := measure(evidence):
@@ -326,7 +327,7 @@ def numbers(flags_by_model: Mapping[str, Sequence[Flag]]) -> list[dict[str, str]
     ]
 
 
-def _by_model(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
+def _collect_evidence(results: Sequence[Result]) -> dict[_Subject, _Evidence]:
     """Return what there is about each model that has a file of its own. AutoAttack may have met fewer of the images.
 
     Files of recalibrated models are left out: they are of a control, not of the model.

@@ -71,7 +71,7 @@ def training(
             if ranks.index() == 0:
                 state_of(path).unlink(missing_ok=True)
             return path, False
-        yield from _training(job, path, source, device, stop, deadline, overwrite, save_every, position, logs)
+        yield from _train(job, path, source, device, stop, deadline, overwrite, save_every, position, logs)
         return path, True
     finally:
         lock.release()
@@ -82,7 +82,7 @@ def state_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.state.safetensors")
 
 
-def _training(
+def _train(
     job: Job,
     path: Path,
     source: str,

@@ -27,7 +27,7 @@ def file_path(
 ) -> Path:
     """Return the file in `folder` of an analysis of a checkpoint of this job, by its old name where one is there.
 
-    What differs from the default settings is part of its name; a long list is shortened there, see `_in_name`.
+    What differs from the default settings is part of its name; a long list is shortened there, see `_shorten`.
 
     `dataset` is the dataset's name where it is not that of training, else empty; `readers` are the evaluators
     where they are not the default ones; `recalibrate` is the kind of images that batch norm was recalibrated on.
@@ -48,7 +48,7 @@ def file_path(
         end = "-".join(part for part in parts if part)
         return (folder / f"{file_part(f'{name}-{end}')}.h5" for name in spellings(analysis.schema.name))
 
-    choices = [*paths(_in_name), *paths(_whole)]  # names of older files hold a setting of any length
+    choices = [*paths(_shorten), *paths(_whole)]  # names of older files hold a setting of any length
     return next((path for path in choices if path.exists()), choices[0])
 
 
@@ -64,11 +64,11 @@ LONGEST_TEXT, LONGEST_FIRST = 40, 24
 """Characters of a setting in a file name, and of its first item where the whole is longer."""
 
 
-def _in_name(value: Any) -> str:
+def _shorten(value: Any) -> str:
     """Return a setting as its file is called: a long text is its first item, the count of others and a digest.
 
     Example:
-        >>> _in_name("fog,snow"), _in_name("gaussian_noise,shot_noise,impulse_noise,defocus_blur")
+        >>> _shorten("fog,snow"), _shorten("gaussian_noise,shot_noise,impulse_noise,defocus_blur")
         ('fog_snow', 'gaussian_noise_and_3_more_e348cf')
     """
     text = _whole(value)

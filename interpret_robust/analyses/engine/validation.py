@@ -40,17 +40,17 @@ def problems(path: Path) -> list[str]:
 def _problems(file: View, schema: Schema) -> Iterator[str]:
     for column, axes in schema.columns():
         if isinstance(file.get(column.path), h5py.Dataset):
-            yield from _of_column(file, column, axes)
+            yield from _check_column(file, column, axes)
         else:
             yield f"{column.path} is missing"
     for axis in dict.fromkeys(axis for _, axes in schema.columns() for axis in axes):
         names = schema.names(axis)
         if names is not None and axis in file and tuple(file[axis].asstr()[()]) != names:
             yield f"the places of {axis} are not {', '.join(names)}"
-    yield from _of_groups(file, schema)
+    yield from _check_groups(file, schema)
 
 
-def _of_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[str]:
+def _check_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[str]:
     dataset = file[column.path]
     expected = np.dtype(column.dtype if file.format_version == 1 else column.file_type)
     if dataset.dtype != expected:
@@ -67,7 +67,7 @@ def _of_column(file: View, column: Column, axes: tuple[str, ...]) -> Iterator[st
             yield f"{column.path} has {length} places along {axis}, and its scale {len(scale)}"
 
 
-def _of_groups(file: View, schema: Schema) -> Iterator[str]:
+def _check_groups(file: View, schema: Schema) -> Iterator[str]:
     for group, attributes in schema.groups.items():
         if group not in file:
             continue  # its columns are missing, and said to be

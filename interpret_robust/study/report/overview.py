@@ -76,10 +76,15 @@ def chosen_pictures(pictures: Mapping[str, Sequence[Path]], results: Sequence[Re
 
 def remarks(results: Sequence[Result]) -> list[Remark]:
     """Return what a reader should know before trusting the numbers, in sentences."""
-    return [*_on_doubts(results), *_on_seeds(results), *_on_flags(results), *_on_networks(results)]
+    return [
+        *_remark_on_doubts(results),
+        *_remark_on_seeds(results),
+        *_remark_on_flags(results),
+        *_remark_on_networks(results),
+    ]
 
 
-def _on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
+def _remark_on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
     """Say on how many training seeds the intervals rest."""
     seeds: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for training in map(job, results):
@@ -101,7 +106,7 @@ def _on_seeds(results: Sequence[Result]) -> Iterator[Remark]:
         yield Remark(text, is_good=fewest >= SEEDS_WANTED)
 
 
-def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
+def _remark_on_flags(results: Sequence[Result]) -> Iterator[Remark]:
     """Say which models show signs of hidden gradients, which would make an attack look weaker than it is."""
     model_flags = flags.all_of(results)
     looked_at = sum(map(len, model_flags.values()))
@@ -127,7 +132,7 @@ def _on_flags(results: Sequence[Result]) -> Iterator[Remark]:
         )
 
 
-def _on_networks(results: Sequence[Result]) -> Iterator[Remark]:
+def _remark_on_networks(results: Sequence[Result]) -> Iterator[Remark]:
     """Say which networks are not the paper's."""
     architectures = sorted(
         {
@@ -144,7 +149,7 @@ def _on_networks(results: Sequence[Result]) -> Iterator[Remark]:
         )
 
 
-def _on_doubts(results: Sequence[Result]) -> Iterator[Remark]:
+def _remark_on_doubts(results: Sequence[Result]) -> Iterator[Remark]:
     """Repeat what was doubtful about a model when it was loaded."""
     for text in dict.fromkeys(f"{label(result)}: {doubt}" for result in results for doubt in result.doubts):
         yield Remark(f"In doubt: {text}", is_good=False)

@@ -133,7 +133,7 @@ def _facts(results: Sequence[Result]) -> dict[str, list[str]]:
             f"{name}: {' or '.join(f'{count:,}' for count in sorted({data['images'] for data in group}))}"
             for name, group in sorted(splits.items())
         ],
-        "Models": [f"{name}: {', '.join(_with_seeds(group))}" for name, group in models.items()],
+        "Models": [f"{name}: {', '.join(_name_variants(group))}" for name, group in models.items()],
         "Files": [f"{len(results)}, written {' to '.join(_ends(_dates(results)))}"],
     }
 
@@ -149,7 +149,7 @@ def _kind(model_job: Mapping[str, Any]) -> str:
     return f"{model_job['dataset']}, {'from elsewhere' if is_brought(model_job) else model_job['architecture']}"
 
 
-def _with_seeds(results: Sequence[Result]) -> list[str]:
+def _name_variants(results: Sequence[Result]) -> list[str]:
     """Return text such as `at-att (seed 0)` or `at (seeds 0, 1)`."""
     phrases = []
     for name, group in _group(results, variant).items():
