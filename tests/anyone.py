@@ -19,7 +19,7 @@ from interpret_robust.models.card import Card
 N, C, H, W, K = 5, 3, 12, 18, 7
 
 
-def seeded(kind: Callable[..., nn.Module], *arguments: Any, seed: int = 0) -> Any:
+def seed_network(kind: Callable[..., nn.Module], *arguments: Any, seed: int = 0) -> Any:
     """A network whose weights depend on `seed` alone, in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -47,9 +47,9 @@ class Convolutions(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         local = self.body(self.rectify(self.norm(self.stem(images))))
-        return self.behind(self.rectify_again(local))
+        return self.classify(self.rectify_again(local))
 
-    def behind(self, rectified: Tensor) -> Tensor:
+    def classify(self, rectified: Tensor) -> Tensor:
         """The logits of what the second ReLU gives."""
         logits: Tensor = self.answer(rectified.flatten(1))
         return logits
@@ -88,15 +88,15 @@ class Transformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2)
-        return self.behind(self.low(torch.cat([self.first.expand(len(images), -1, -1), tokens], 1)))
+        return self.classify(self.low(torch.cat([self.first.expand(len(images), -1, -1), tokens], 1)))
 
-    def behind(self, tokens: Tensor) -> Tensor:
+    def classify(self, tokens: Tensor) -> Tensor:
         """The logits of the first block's tokens."""
         logits: Tensor = self.answer(self.high(tokens)[:, 0])
         return logits
 
 
-class Gated(nn.Module):
+class GatedNetwork(nn.Module):
     """Local features summed with the weights of a gate that sees them: the gate's output has positions too."""
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ def _state(model: nn.Module) -> list[Any]:
 
 
 @contextmanager
-def unchanged(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
+def assert_unchanged(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
     """Neither model, tensors nor random state is changed by what is done inside, and nobody is warned."""
     before = _state(model), [(tensor.clone(), tensor.requires_grad, tensor.grad) for tensor in tensors]
     with warnings.catch_warnings():

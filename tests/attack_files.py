@@ -28,7 +28,7 @@ def card_of(normalize: str) -> dict[str, Any]:
     }
 
 
-def attacked(
+def write_robustness(
     folder: Path,
     models: Sequence[Model],
     natural: AnyArray,
@@ -39,12 +39,12 @@ def attacked(
     architecture: str = "small",
     recipe: str = "quick",
     eps: float = 8 / 255,
-    given: bool = False,
+    by_matrix: bool = False,
     normalize: str = "none",
     normalize_readers: str = "none",
     **ball: str,
 ) -> Result:
-    """A file of the first of `models`, that all of them read; where they were `given`, as by `--matrix`. Models of the
+    """A file of the first of `models`, that all of them read, as `--matrix` names them where `by_matrix`. Models of the
     architecture `any` are from elsewhere, behind `normalize` the first and behind `normalize_readers` the others.
 
     `natural` (N, targets) and `right` (N, restarts, readings, targets) say which images are answered rightly.
@@ -81,7 +81,7 @@ def attacked(
             "names": [reader for reader, _ in readers],
             "sha256": [f"hash of {reader}" for reader, _ in readers],
             "jobs": dict(readers),
-            "given": given,
+            "given": by_matrix,
         }
     label = np.arange(len(natural), dtype=np.int16) % 10
     columns: dict[str, AnyArray] = {
@@ -110,13 +110,13 @@ def random(folder: Path, models: Sequence[Model], seed: int, images: int = 23, *
     shares = rng.uniform(0.3, 0.9, len(models))
     count = len(other.get("readings", READINGS))
     natural = rng.random((images, len(models))) < shares
-    return attacked(folder, models, natural, rng.random((images, 2, count, len(models))) < shares, **other)
+    return write_robustness(folder, models, natural, rng.random((images, 2, count, len(models))) < shares, **other)
 
 
-def autoattacked(
+def write_autoattack(
     folder: Path, model: Model, right: AnyArray, *, eps: float = 8 / 255, normalize: str = "", **ball: str
 ) -> Result:
-    """A file of AutoAttack on the first images of those of `attacked`: which (N,) are right after it.
+    """A file of AutoAttack on the first images of those of `write_robustness`: which (N,) are right after it.
 
     The model is from elsewhere where it is behind a normalization.
     """

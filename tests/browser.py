@@ -25,14 +25,14 @@ class Page:
     def __init__(self, to: BinaryIO, back: BufferedReader) -> None:
         self._to, self._back = to, back
         self._number, self._session, self._rest = 0, "", b""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.complaints: list[str] = []
-        target = self.do("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.do("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
-            self.do(f"{domain}.enable")
+            self.send(f"{domain}.enable")
 
-    def do(self, method: str, **parameters: Any) -> Any:
+    def send(self, method: str, **parameters: Any) -> Any:
         """A command's answer."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
@@ -49,8 +49,8 @@ class Page:
     def open(self, address: str, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
         """Open an address in a window of this size, and wait until it has loaded."""
         self.resize(width, height, dark=dark)
-        self.do("Page.navigate", url="about:blank")
-        if error := self.do("Page.navigate", url=address).get("errorText"):
+        self.send("Page.navigate", url="about:blank")
+        if error := self.send("Page.navigate", url=address).get("errorText"):
             raise RuntimeError(f"{address}: {error}")
         while not self.value("document.readyState === 'complete' && location.href !== 'about:blank'"):
             pass
@@ -58,13 +58,13 @@ class Page:
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
         """Change the window."""
         mobile = width < 600
-        self.do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.do("Emulation.setEmulatedMedia", features=[scheme])
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def value(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
-        answer = self.do("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
@@ -72,11 +72,11 @@ class Page:
     def press(self, key: str, code: int) -> None:
         """Press and release a key."""
         for kind in ("rawKeyDown", "keyUp"):
-            self.do("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
         """A screenshot of the window, or of the whole page."""
-        data = self.do("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+        data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def _hear(self) -> Any:
@@ -92,7 +92,7 @@ class Page:
         parameters = event.get("params", {})
         match event.get("method"):
             case "Network.requestWillBeSent":
-                self.asked.append(parameters["request"]["url"])
+                self.requests.append(parameters["request"]["url"])
             case "Runtime.exceptionThrown":
                 self.complaints.append(str(parameters["exceptionDetails"]))
             case "Log.entryAdded":

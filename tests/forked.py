@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from interpret_robust.core import process_pool
 
 
-class Ended(NamedTuple):
+class Exit(NamedTuple):
     """How a process has ended: its status, minus the number of a signal, and what it has printed."""
 
     code: int | None
@@ -25,13 +25,13 @@ def start(function: Callable[..., object], *arguments: Any) -> SpawnProcess | Fo
     return process
 
 
-def run(function: Callable[..., object], *arguments: Any) -> Ended:
+def run(function: Callable[..., object], *arguments: Any) -> Exit:
     """Call a function of a module in a process, to its end."""
     with TemporaryDirectory() as folder:
         process = start(_call_and_print_to, folder, function, *arguments)
         process.join()
         out, err = (Path(folder, name).read_text(encoding="utf-8") for name in ("1", "2"))
-        return Ended(process.exitcode, out, err)
+        return Exit(process.exitcode, out, err)
 
 
 def _call(environment: dict[str, str], function: Callable[..., object], *arguments: Any) -> None:

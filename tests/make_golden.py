@@ -49,7 +49,7 @@ def make_data() -> None:
     write_npz(DATA, arrays)
 
 
-def trained(dataset: Dataset, name: str, seed: int, folder: Path) -> checkpoint.Checkpoint:
+def train_checkpoint(dataset: Dataset, name: str, seed: int, folder: Path) -> checkpoint.Checkpoint:
     """A network after a few epochs."""
     recipe = Recipe("golden", epochs=6, batch_size=20, learning_rate=0.1)
     job = Job(dataset, "small", variant(name), seed, recipe)
@@ -63,11 +63,11 @@ def main() -> None:
     dataset = load(str(DATA))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = trained(dataset, "at-att", 0, folder)
+        model = train_checkpoint(dataset, "at-att", 0, folder)
         readers = {
             "none": [],
-            "evaluators": [trained(dataset, "natural", seed, folder) for seed in (1, 2)],
-            "copies": [trained(dataset, "at-att", 1, folder)],
+            "evaluators": [train_checkpoint(dataset, "natural", seed, folder) for seed in (1, 2)],
+            "copies": [train_checkpoint(dataset, "at-att", 1, folder)],
         }
         for analysis in map(analyses.get, analyses.names()):
             path = file_of(analysis.schema)

@@ -139,7 +139,7 @@ def odd_images(name: str = "odd") -> Dataset:
     return Dataset(name, split, split, ("plane", "car", "bird", "cat", "deer", "dog", "frog"))
 
 
-def untrained(folder: Path, dataset: Dataset, architecture: str, name: str, seed: int) -> Path:
+def write_untrained(folder: Path, dataset: Dataset, architecture: str, name: str, seed: int) -> Path:
     """The checkpoint of a model as it is before training."""
     job = Job(dataset, architecture, variant(name), seed, Recipe("test", epochs=1, batch_size=5, learning_rate=0.01))
     shape, classes = dataset.image_shape, len(dataset.class_names)

@@ -64,7 +64,7 @@ def run_of(name: str) -> Run:
     return Run(Job(TRAINED_ON, "small", variant(kind), 3, recipe), CPU)
 
 
-def trained(name: str) -> dict[str, Tensor]:
+def train_steps(name: str) -> dict[str, Tensor]:
     """Its weights after some steps, and its totals of the epoch so far."""
     run = run_of(name)
     for _ in range(STEPS[name]):
@@ -113,7 +113,7 @@ NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def normalized(name: str, part: slice) -> dict[str, Tensor]:
+def normalize(name: str, part: slice) -> dict[str, Tensor]:
     """Outputs, gradients and buffers of a batch norm that sees a part of a batch, after two passes."""
     make, shape = NORMS[name]
     random = torch.Generator().manual_seed(7)
@@ -135,13 +135,13 @@ def normalized(name: str, part: slice) -> dict[str, Tensor]:
     return {"y": y.detach(), "x": x.grad, "eval": norm(x).detach(), **gradients, **dict(norm.named_buffers())}
 
 
-def everything(folder: Path) -> None:
+def do_jobs(folder: Path) -> None:
     """All of it but what is killed."""
     me = f"{ranks.index()}.safetensors"
     for name, (_, shape) in NORMS.items():
-        save_file(normalized(name, ranks.part(shape[0])), folder / f"norm-{name}-{me}")
+        save_file(normalize(name, ranks.part(shape[0])), folder / f"norm-{name}-{me}")
     for name in TRAININGS:
-        tensors = trained(name)
+        tensors = train_steps(name)
         save_file(
             {key: tensor.clone().contiguous() for key, tensor in tensors.items()}, folder / f"trained-{name}-{me}"
         )
@@ -172,7 +172,7 @@ def killed_job() -> Job:
     return Job(TRAINED_ON, "small", variant("natural"), 1, recipe, limit=180)
 
 
-def killed(folder: Path) -> None:
+def train_and_be_killed(folder: Path) -> None:
     """A training that saves at each step, and in which rank 1 is killed in the midst of the second epoch."""
     advance = Run.advance
 

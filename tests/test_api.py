@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, H, K, W, noise, save_tiny, seeded, unchanged
+from anyone import C, Convolutions, H, K, W, assert_unchanged, noise, save_tiny, seed_network
 from networks import Linear, array, pixels
 from torch import nn
 
@@ -158,14 +158,14 @@ def test_models_that_read_are_given_as_evaluators(
 
 
 def test_a_network_itself_can_be_asked() -> None:
-    data, network = noise(), seeded(Convolutions).train()
+    data, network = noise(), seed_network(Convolutions).train()
     model = ir.load(network, data, local_layer="body")
     assert isinstance(model.subject, ExternalModel)
     assert network.training and all(weights.requires_grad for weights in network.parameters())
     assert model.name == "noise-Convolutions"
     assert model.subject.card.model.endswith("anyone:Convolutions")
     images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float() / 255
-    with unchanged(network):
+    with assert_unchanged(network):
         answer = ir.analyze("alignment", model)
     network.eval()
     with torch.no_grad():
@@ -181,14 +181,14 @@ def test_a_network_itself_can_be_asked() -> None:
 
 
 def test_what_is_found_does_not_depend_on_batches() -> None:
-    model = ir.load(seeded(Convolutions), noise())
+    model = ir.load(seed_network(Convolutions), noise())
     whole, parts = (ir.analyze("alignment", model, batch_size=size) for size in (250, 2))
     for name in ("cosine", "alpha", "edge_cosine"):
         np.testing.assert_allclose(parts.arrays[name], whole.arrays[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_network_is_copied_and_one_that_changed_is_asked_anew() -> None:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     kept = ir.load(network, noise())
     before = ir.analyze("alignment", kept)["per_image/cosine"]
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_a_network_without_positions_is_asked_what_needs_none() -> None:
 
 
 def test_columns_may_be_taken_from_an_answer_that_nobody_keeps() -> None:
-    model = ir.load(seeded(Convolutions), noise())
+    model = ir.load(seed_network(Convolutions), noise())
     assert ir.analyze("alignment", model).arrays["cosine"].shape == (9,)
     assert ir.analyze("alignment", model).statistics["cosine/own"].shape == (3,)
 
@@ -308,12 +308,12 @@ def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
         (lambda model: ir.analyze("alignment", model, device="tpu"), "tpu"),
         (lambda model: ir.analyze("alignment", model, noise(shape=(3, 20, 20))), "20"),
         (lambda _: ir.load("torchvision:resnet18", weights="random"), "does not say which images it is for"),
-        (lambda _: ir.load(seeded(Convolutions)), "say which images the model is for"),
+        (lambda _: ir.load(seed_network(Convolutions)), "say which images the model is for"),
         (
-            lambda _: ir.load(seeded(Convolutions), noise(), weights="a.pt"),
+            lambda _: ir.load(seed_network(Convolutions), noise(), weights="a.pt"),
             "has its weights already: load them where you build it",
         ),
-        (lambda _: ir.load(seeded(Convolutions), noise(), arguments={"a": 1}), "has its weights"),
+        (lambda _: ir.load(seed_network(Convolutions), noise(), arguments={"a": 1}), "has its weights"),
         (
             lambda _: ir.load("a.safetensors", normalize="none"),
             "is a checkpoint of `irt train`, which needs no normalize",
@@ -321,13 +321,13 @@ def test_a_tensor_that_asks_for_a_gradient_is_data() -> None:
         (lambda _: ir.load("gone.safetensors"), "there is no checkpoint gone.safetensors"),
         (lambda _: ir.load("gone.json", noise()), "there is no model card gone.json"),
         (lambda _: ir.load("resnet18", noise()), "there is no model resnet18: .*torchvision:resnet18"),
-        (lambda _: ir.load(seeded(Convolutions), noise(classes=3)), "answers with 7 classes, and noise has 3"),
-        (lambda _: ir.load(seeded(Convolutions), noise(), locallayer="body"), "locallayer"),
+        (lambda _: ir.load(seed_network(Convolutions), noise(classes=3)), "answers with 7 classes, and noise has 3"),
+        (lambda _: ir.load(seed_network(Convolutions), noise(), locallayer="body"), "locallayer"),
     ],
 )
 def test_a_mistake_is_one_sentence(call: Callable[[Any], Any], sentence: str) -> None:
     with pytest.raises(ir.UserError, match=sentence) as error:
-        call(ir.load(seeded(Convolutions), noise()))
+        call(ir.load(seed_network(Convolutions), noise()))
     assert "\n" not in str(error.value)
 
 
@@ -348,13 +348,13 @@ class Pair(Convolutions):
 
 
 def test_paths_and_numbers_are_fields_of_a_card(tmp_path: Path) -> None:
-    torch.save(seeded(Convolutions, seed=5).state_dict(), tmp_path / "weights.pt")
+    torch.save(seed_network(Convolutions, seed=5).state_dict(), tmp_path / "weights.pt")
     model = ir.load("anyone:Convolutions", noise(), weights=tmp_path / "weights.pt", normalize="none")
     images = pixels(2, C, H, W)
-    torch.testing.assert_close(model(images), seeded(Convolutions, seed=5)(images))
+    torch.testing.assert_close(model(images), seed_network(Convolutions, seed=5)(images))
     for part, sign in ((0, 1), (1, -1), (np.int64(1), -1)):
         torch.testing.assert_close(
-            ir.load(seeded(Pair), noise(), logits=part)(images), sign * seeded(Convolutions)(images)
+            ir.load(seed_network(Pair), noise(), logits=part)(images), sign * seed_network(Convolutions)(images)
         )
 
 
@@ -661,7 +661,7 @@ def corners(_: ir.Model, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_function_that_a_module_holds_is_a_setting() -> None:
-    model = ir.load(seeded(Convolutions), noise(), label="mine")
+    model = ir.load(seed_network(Convolutions), noise(), label="mine")
     answer = ir.analyze("attention-rank", model, limit=3, steps=1, spatial_weight=corners)
     assert answer.result.config["settings"]["spatial_weight"] == f"{__name__}:corners"
     assert answer["per_image/attention"].sum(0).tolist() == [3, *[0] * 53]
@@ -669,7 +669,7 @@ def test_a_function_that_a_module_holds_is_a_setting() -> None:
 
 @pytest.mark.parametrize("value", [lambda model, images: images, 0.5, ["grad-cam"]])
 def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
-    model = ir.load(seeded(Convolutions), noise(), label="mine")
+    model = ir.load(seed_network(Convolutions), noise(), label="mine")
     with pytest.raises(ir.UserError, match="attention-rank takes text there, or a function that a module holds"):
         ir.analyze("attention-rank", model, spatial_weight=value)
 
@@ -691,7 +691,7 @@ def test_what_is_no_text_is_no_text_setting(value: Any) -> None:
 )
 def test_a_field_of_another_type_is_one_sentence(card: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ir.UserError, match=sentence):
-        ir.load(seeded(Convolutions), noise(), **card)
+        ir.load(seed_network(Convolutions), noise(), **card)
 
 
 ANY: Any = ir
@@ -716,4 +716,4 @@ ANY: Any = ir
 )
 def test_what_is_of_another_kind_is_one_sentence(ask: Callable[[Any], Any], sentence: str) -> None:
     with pytest.raises(ir.UserError, match=sentence):
-        ask(ir.load(seeded(Convolutions), noise(), label="mine"))
+        ask(ir.load(seed_network(Convolutions), noise(), label="mine"))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyone import Convolutions, noise, seeded
+from anyone import Convolutions, noise, seed_network
 from make_golden import file_of
 
 import interpret_robust as ir
@@ -25,7 +25,7 @@ MASKING = file_of(analyses.get("masking").schema)
 
 @pytest.fixture(scope="module")
 def model() -> ir.Model:
-    return ir.load(seeded(Convolutions), noise(), label="mine")
+    return ir.load(seed_network(Convolutions), noise(), label="mine")
 
 
 @pytest.fixture

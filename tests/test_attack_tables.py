@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from attack_files import READINGS, Model, attacked, name_of, random
+from attack_files import READINGS, Model, name_of, random, write_robustness
 from scipy import stats
 
 from interpret_robust.analyses import robustness
@@ -119,7 +119,7 @@ def test_the_note_says_what_gives_black_box_numbers(tmp_path: Path) -> None:
     assert "`irt evaluate` of two seeds of a variant (`irt train --copies` trains them)" in table.note
     (table,) = comparison_tables([random(tmp_path, [("net", 0)], 0, architecture="any")])
     assert "no black-box accuracy: `--evaluator FILE` has another model classify" in table.note
-    read = random(tmp_path, [("net", 0), ("other", 0)], 0, architecture="any", given=True)
+    read = random(tmp_path, [("net", 0), ("other", 0)], 0, architecture="any", by_matrix=True)
     assert "no black-box" not in comparison_tables([read])[0].note
 
 
@@ -147,7 +147,7 @@ def test_a_number_of_fewer_seeds_than_its_variant_says_of_which(tmp_path: Path) 
 def test_one_seed_has_wilsons_interval_and_no_deviation(tmp_path: Path) -> None:
     natural = np.arange(20)[:, None] < 15
     right = np.broadcast_to(np.arange(20)[:, None, None, None] < [[[10], [8], [9]]], (20, 1, 3, 1))
-    result = attacked(tmp_path, [("at", 4)], natural, right)
+    result = write_robustness(tmp_path, [("at", 4)], natural, right)
     (table,) = comparison_tables([result])
     low, high = (100 * bound for bound in stats.binomtest(8, 20).proportion_ci(method="wilson"))
     cells = {row["accuracy, %"]: row["at"] for row in table}
@@ -173,7 +173,7 @@ def test_what_two_files_of_a_model_share_is_taken_once(study: list[Result], tmp_
     shared = study[0]
     natural = shared["per_image/prediction_natural"][:, :1] == shared["per_image/label"][:, None]
     right = shared["per_image/prediction"][:, :, 1:2, :1] == shared["per_image/label"][:, None, None, None]
-    fewer = attacked(tmp_path, [("at-att", 0)], natural, right, readings=["PGD-20"])
+    fewer = write_robustness(tmp_path, [("at-att", 0)], natural, right, readings=["PGD-20"])
     for files in ([fewer, *study], [*study, fewer]):
         assert numbers(files) == numbers(study)
         assert comparison_tables(files)[0] == comparison_tables(study)[0]
@@ -282,7 +282,7 @@ def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], b
 def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> None:
     natural = np.ones((9, 1), bool)
     files = [
-        attacked(tmp_path, [(variant, 0)], natural, np.ones((9, 1, 0, 1), bool), readings=())
+        write_robustness(tmp_path, [(variant, 0)], natural, np.ones((9, 1, 0, 1), bool), readings=())
         for variant in ("natural-att", "natural", "natural-linear-att")
     ]
     (table,) = comparison_tables(files)
@@ -364,7 +364,9 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
 
     def file(variant: str, seed: int, natural: np.ndarray, pgd: np.ndarray) -> Result:
         # CW breaks what PGD does, so that the worst case is that of PGD and the natural image.
-        return attacked(tmp_path, [(variant, seed)], natural, pgd[:, None, None].repeat(len(names), 2), readings=names)
+        return write_robustness(
+            tmp_path, [(variant, seed)], natural, pgd[:, None, None].repeat(len(names), 2), readings=names
+        )
 
     first, more, most = only(*range(10)), only(*range(12)), only(*range(5, 20))
     files = [
@@ -435,7 +437,7 @@ MINE: Model = ("mine", None)
 
 def test_one_file_of_weights_behind_two_normalizations_is_two_models(tmp_path: Path) -> None:
     files = [
-        random(tmp_path, [MINE, ("other", None)], place, architecture="any", normalize=name, given=True)
+        random(tmp_path, [MINE, ("other", None)], place, architecture="any", normalize=name, by_matrix=True)
         for place, name in enumerate(("imagenet", "none"))
     ]
     assert files[0].model.sha256 == files[1].model.sha256 and files[0].model_id != files[1].model_id
@@ -464,8 +466,8 @@ def test_one_file_of_weights_behind_two_normalizations_is_two_models(tmp_path: P
 def test_a_reader_behind_another_normalization_is_another_column(tmp_path: Path) -> None:
     models: list[Model] = [("other", None), MINE]
     files = [
-        random(tmp_path, models, 0, architecture="any", given=True, normalize_readers="none"),
-        random(tmp_path, models[::-1], 1, architecture="any", given=True, normalize="clip"),
+        random(tmp_path, models, 0, architecture="any", by_matrix=True, normalize_readers="none"),
+        random(tmp_path, models[::-1], 1, architecture="any", by_matrix=True, normalize="clip"),
     ]
     _, matrix = comparison_tables(files)
     clip, none = (f"any-mine-seedNone (normalize {name})" for name in ("clip", "none"))

@@ -525,10 +525,10 @@ def test_settings_attack_with_the_noise_of_their_seed_and_the_images_indices() -
 # --- a foreign implementation
 
 
-Trained = tuple[nn.Module, Tensor, Tensor]
+NetworkAndImages = tuple[nn.Module, Tensor, Tensor]
 
 
-def test_robust_accuracy_agrees_with_torchattacks(robust_network: Trained) -> None:
+def test_robust_accuracy_agrees_with_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = robust_network
     ours = PGD(EPS, STEP, 20)(model, images, labels, noise_for(images))
@@ -550,7 +550,7 @@ def test_robust_accuracy_agrees_with_torchattacks(robust_network: Trained) -> No
     assert paired.std() < 0.1 * margins[0].std()
 
 
-def test_without_random_start_the_images_are_those_of_torchattacks(robust_network: Trained) -> None:
+def test_without_random_start_the_images_are_those_of_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = robust_network
     ours = PGD(EPS, STEP, 20, random_start=False)(model, images, labels, noise_for(images))
@@ -560,7 +560,7 @@ def test_without_random_start_the_images_are_those_of_torchattacks(robust_networ
     assert ((ours - theirs).abs() < 1e-6).double().mean().item() > 0.995
 
 
-def test_in_float64_every_pixel_is_that_of_torchattacks(robust_network: Trained) -> None:
+def test_in_float64_every_pixel_is_that_of_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = InDouble(deepcopy(robust_network[0])), robust_network[1][:30], robust_network[2][:30]
     ours = PGD(EPS, STEP, 10, random_start=False)(model, images, labels, noise_for(images))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from attack_files import attacked, autoattacked
+from attack_files import write_autoattack, write_robustness
 from click.testing import CliRunner
 
 from interpret_robust import cli
@@ -38,7 +38,7 @@ def study(folder: Path, seeds: Sequence[int] = (0, 1, 2), dataset: str = "clutte
             models = [(variant, seed), *((variant, other) for other in seeds if other != seed)]
             on_natural = rng.random((120, len(models))) < natural
             on_attack = rng.random((120, 1, len(READINGS), len(models))) < attack
-            files.append(attacked(folder, models, on_natural, on_attack, readings=READINGS, dataset=dataset))
+            files.append(write_robustness(folder, models, on_natural, on_attack, readings=READINGS, dataset=dataset))
     return files
 
 
@@ -95,7 +95,9 @@ def test_flags_stand_beside_claims_on_accuracy(tmp_path: Path) -> None:
     # What is right by chance under one attack is wrong under another: copies break many images that are left.
     assert audit.flags["attention-accuracy"] == "; ".join(f"at-att seed {seed}: black-box" for seed in range(3))
     honest = [
-        attacked(tmp_path, [(variant, 0)], np.ones((50, 1), bool), np.arange(50)[:, None, None, None] < [[[20]] * 3])
+        write_robustness(
+            tmp_path, [(variant, 0)], np.ones((50, 1), bool), np.arange(50)[:, None, None, None] < [[[20]] * 3]
+        )
         for variant in SHARES
     ]
     (other,) = audits(honest)
@@ -106,12 +108,12 @@ def test_models_whose_attacks_others_than_copies_read_pair_up(tmp_path: Path) ->
     models = [("at", 0), ("at-att", 0)]
     right = {"at": np.arange(50) < 10, "at-att": np.arange(50) < 30}
     files = [
-        attacked(
+        write_robustness(
             tmp_path,
             [model, other],
             np.ones((50, 2), bool),
             np.tile(right[model[0]][:, None, None, None], (1, 1, 3, 2)),
-            given=True,
+            by_matrix=True,
         )
         for model, other in (models, models[::-1])
     ]
@@ -122,7 +124,7 @@ def test_models_whose_attacks_others_than_copies_read_pair_up(tmp_path: Path) ->
 
 def test_a_model_of_which_only_autoattack_tells_has_no_flags(tmp_path: Path) -> None:
     files = study(tmp_path, [0])
-    alone = autoattacked(tmp_path, ("at-reg", 0), np.arange(120) < 9)
+    alone = write_autoattack(tmp_path, ("at-reg", 0), np.arange(120) < 9)
     assert [one.flags for one in audits([*files, alone])] == [one.flags for one in audits(files)]
     assert audits([alone])[0].flags == {}
 
@@ -153,7 +155,9 @@ def test_models_of_other_data_are_audited_apart(tmp_path: Path) -> None:
     assert (first.subject, second.subject) == ("cluttered-digits, small", "svhn, small")
     details = text_of(files, details=True)
     assert "at 92.94 -> at-att 93.37 (+0.43)" in details and "at 80.79 -> at-att 82.75 (+1.96)" in details
-    alone = attacked(tmp_path, [("natural", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool), dataset="cifar100")
+    alone = write_robustness(
+        tmp_path, [("natural", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool), dataset="cifar100"
+    )
     assert [audit.subject for audit in audits([alone, *files])] == ["cluttered-digits, small", "svhn, small"]
     assert [audit.subject for audit in audits([alone])] == ["cifar100, small"]
 
@@ -201,7 +205,7 @@ def test_as_text_the_number_that_decides_stands_below_one_that_says_otherwise(tm
     files = []
     for seed, (name, share) in product(range(2), accuracies.items()):
         outcomes = np.broadcast_to(rng.random((400, 1, 1, 1)) < share, (400, 1, len(READINGS), 1))
-        files.append(attacked(tmp_path, [(name, seed)], np.ones((400, 1), bool), outcomes, readings=READINGS))
+        files.append(write_robustness(tmp_path, [(name, seed)], np.ones((400, 1), bool), outcomes, readings=READINGS))
     (audit,) = audits(files)
     lines = text_of(files).splitlines()
     attention = next(one for one in audit.findings if one.claim.name == "attention-robustness")
@@ -225,7 +229,7 @@ def test_a_p_value_alone_that_decides_is_named(tmp_path: Path, monkeypatch: pyte
 def test_the_best_is_refuted_by_the_number_that_is_shown(tmp_path: Path) -> None:
     accuracies = {"at": 100, "at-att": 300, "at-reg": 100, "at-att-reg": 200}
     files = [
-        attacked(
+        write_robustness(
             tmp_path,
             [(name, 0)],
             np.ones((400, 1), bool),

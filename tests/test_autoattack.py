@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from attack_files import attacked, autoattacked
+from attack_files import write_autoattack, write_robustness
 from networks import Linear, count_passes, pixels
 from scipy import stats
 from torch import Tensor
@@ -347,13 +347,13 @@ def test_in_l2_it_is_set_beside_our_worst_case_in_l2(folder: Callable[..., Resul
 
 
 def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> None:
-    theirs = autoattacked(tmp_path, ("at", 0), np.arange(12) < 5)
+    theirs = write_autoattack(tmp_path, ("at", 0), np.arange(12) < 5)
     assert ours_beside(theirs) is None
 
     def ours(restarts: int, readings: Sequence[str], targets: int) -> Result:
         shape = (20, restarts, len(readings), targets)
         models = [("at", seed) for seed in range(targets)]
-        return attacked(tmp_path, models, np.ones((20, targets), bool), np.ones(shape, bool), readings=readings)
+        return write_robustness(tmp_path, models, np.ones((20, targets), bool), np.ones(shape, bool), readings=readings)
 
     best, two = ours(1, ["PGD-20"], 5), ["PGD-20", "CW-30"]
     for restarts, readings, targets, is_best in (
@@ -389,10 +389,10 @@ def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folde
 
 def test_another_normalization_is_another_model(tmp_path: Path) -> None:
     mine, right = ("mine", None), np.arange(20) < 15
-    theirs = autoattacked(tmp_path, mine, np.arange(20) < 10, normalize="none")
+    theirs = write_autoattack(tmp_path, mine, np.arange(20) < 10, normalize="none")
     answers = np.tile(right[:, None, None, None], (1, 1, 3, 1))
     wrong, ours = (
-        attacked(tmp_path, [mine], right[:, None], answers, architecture="any", normalize=name)
+        write_robustness(tmp_path, [mine], right[:, None], answers, architecture="any", normalize=name)
         for name in ("imagenet", "0,0,0,1,1,1")
     )
     assert not comparable(theirs, wrong) and comparable(theirs, ours)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, H, K, N, W, hooks, seeded, unchanged
+from anyone import C, Convolutions, H, K, N, W, assert_unchanged, hooks, seed_network
 from networks import Array, Linear, array, pixels, settle
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ def images(count: int = N) -> Tensor:
 
 
 def network(*, inplace: bool = False) -> WrappedModel:
-    found: Convolutions = seeded(Convolutions)
+    found: Convolutions = seed_network(Convolutions)
     settle(found)
     with torch.no_grad():
         found.answer.weight.mul_(20)
@@ -91,7 +91,7 @@ def test_a_map_has_numbers_and_does_not_depend_on_its_batch(name: str) -> None:
 def test_the_model_the_images_and_the_random_state_are_left_as_found(name: str) -> None:
     model, at, labels = network(), images(2), LABELS[:2].clone()
     for grad in (False, True):
-        with torch.set_grad_enabled(grad), unchanged(model, at, labels):
+        with torch.set_grad_enabled(grad), assert_unchanged(model, at, labels):
             found = gradient_map(f"captum:{name}", model, at, labels, INDICES[:2])
         assert not found.requires_grad
 
@@ -207,7 +207,7 @@ class TwoLayers(nn.Module):
 @pytest.mark.parametrize("name", ["GuidedBackprop", "Deconvolution"])
 def test_only_positive_gradients_go_back_through_a_relu(name: str) -> None:
     """Springenberg et al. 2015: also where the unit is off, for deconvolution."""
-    model: TwoLayers = seeded(TwoLayers)
+    model: TwoLayers = seed_network(TwoLayers)
     first, second, bias = array(model.first.weight), array(model.second.weight), array(model.first.bias)
     found: Array = array(maps(name, model))
     for image, label, one in zip(array(images()), LABELS.tolist(), found, strict=True):
@@ -251,7 +251,7 @@ class Broken(nn.Module):
 def test_a_method_that_fails_is_told_in_one_sentence_and_leaves_no_hooks(name: str) -> None:
     model = WrappedModel(Broken().eval(), PLAIN, "rectify")
     with (
-        unchanged(model),
+        assert_unchanged(model),
         pytest.raises(UserError, match=rf"captum's {name} fails in this network \(out of order\)\."),
     ):
         maps(name, model)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyone import C, Convolutions, H, K, N, W, seeded
+from anyone import C, Convolutions, H, K, N, W, seed_network
 from make_golden import file_of
 from networks import array, pixels, settle
 
@@ -35,7 +35,7 @@ NAMES = ("gaussian_noise", "fog", "contrast")
 
 
 def model() -> WrappedModel:
-    network: Convolutions = seeded(Convolutions)
+    network: Convolutions = seed_network(Convolutions)
     settle(network)
     with torch.no_grad():
         network.answer.bias.sub_(network(pixels(N, C, H, W, seed=2)).mean(0))  # so that answers differ

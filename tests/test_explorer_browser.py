@@ -79,7 +79,7 @@ def wait(window: Page, expression: str) -> None:
 
 
 def begin(window: Page, address: str, width: int = 1280, *, dark: bool = False) -> None:
-    window.asked.clear()
+    window.requests.clear()
     window.complaints.clear()
     window.open(address, width, 900, dark=dark)
     wait(window, IS_DRAWN)
@@ -145,7 +145,7 @@ def test_a_moved_slider_shows_the_numbers_of_irt_and_asks_nobody_else(
         view = View("0", explorer.album.label("0") or 0, 16 / 255, 20, "cross-entropy")
         adversarial = explorer.adversarial(place, view)
         assert known[16] == (int(explorer.exhibits[place].network(adversarial).argmax()) == view.label)
-    elsewhere = {one for one in window.asked if not one.startswith((server.address, "data:", "about:"))}
+    elsewhere = {one for one in window.requests if not one.startswith((server.address, "data:", "about:"))}
     assert elsewhere == set() and window.complaints == []
 
 
@@ -231,7 +231,7 @@ def test_a_file_says_in_which_norm_it_was_made(window: Page, explorer: Explorer,
 
 def test_screen_readers_have_a_name_for_all_there_is(window: Page, server: Server) -> None:
     begin(window, server.address)
-    nodes = window.do("Accessibility.getFullAXTree")["nodes"]
+    nodes = window.send("Accessibility.getFullAXTree")["nodes"]
     roles = ("slider", "combobox", "button", "spinbutton", "image", "table", "status")
     named = {"slider", "combobox", "button", "spinbutton", "image"}
     seen = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
@@ -568,7 +568,7 @@ def test_a_file_opens_from_disk_and_asks_for_nothing(window: Page, page: Path, e
     slide(window, 2)
     wait(window, "document.getElementById('eps-text').textContent === '16/255'")
     assert rows(window) == expected_rows(explorer, "0", 16 / 255)
-    assert {one for one in window.asked if not one.startswith(("data:", "about:"))} == {page.as_uri()}
+    assert {one for one in window.requests if not one.startswith(("data:", "about:"))} == {page.as_uri()}
     assert window.complaints == []
 
 

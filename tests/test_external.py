@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyone import C, Convolutions, H, K, Levels, W, hooks, levels, network_of, noise, seeded, unchanged
+from anyone import C, Convolutions, H, K, Levels, W, assert_unchanged, hooks, levels, network_of, noise, seed_network
 from networks import array, pixels
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ def test_other_arguments_reach_the_library(argument: str, monkeypatch: pytest.Mo
 
 
 def test_a_label_is_kept_as_text_and_never_leaves_the_folder() -> None:
-    found = brought(seeded(Convolutions), noise("of/../data"), label="../../a/b")
+    found = brought(seed_network(Convolutions), noise("of/../data"), label="../../a/b")
     assert (found.job["variant"], found.job["dataset"]) == ("../../a/b", "of/../data")
     assert Path(found.name).name == found.name
 
@@ -323,7 +323,7 @@ def test_a_library_may_warn_about_its_own_networks(name: str) -> None:
 
 def test_a_model_of_ones_own_is_found_in_the_working_directory(mine: Path) -> None:
     network = network_of(Card("mine_of_tests:net"), 99)
-    expected = seeded(Convolutions)
+    expected = seed_network(Convolutions)
     assert torch.equal(network.get_parameter("answer.weight"), expected.answer.weight)
     assert isinstance(network_of(Card("held_by_tests:Here.held"), K), Convolutions)
 
@@ -336,7 +336,7 @@ def test_a_model_of_ones_own_is_the_same_whenever_its_module_was_imported(mine: 
 
 def test_weights_of_a_model_given_as_it_is_do_not_change_it_for_others(mine: Path) -> None:
     """The object of a module is one for all that import it."""
-    save_file(seeded(Convolutions, seed=5).state_dict(), mine / "other.safetensors")
+    save_file(seed_network(Convolutions, seed=5).state_dict(), mine / "other.safetensors")
     before = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight").clone()
     network_of(Card("held_by_tests:Here.held", str(mine / "other.safetensors")), K)
     after = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight")
@@ -414,7 +414,7 @@ def save_torch(tensors: Any, path: Path) -> None:
 
 
 def other_weights() -> dict[str, Tensor]:
-    return dict(seeded(Convolutions, seed=5).state_dict())
+    return dict(seed_network(Convolutions, seed=5).state_dict())
 
 
 FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
@@ -438,7 +438,7 @@ def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, mine: P
     (save_file if ending == "safetensors" else save_torch)(FORMS[form](other_weights()), path)
     network = network_of(Card("mine_of_tests:net", weights=str(path)), K).eval()
     with torch.no_grad():
-        expected = seeded(Convolutions, seed=5)(pixels(2, C, H, W))
+        expected = seed_network(Convolutions, seed=5)(pixels(2, C, H, W))
         assert torch.equal(network(pixels(2, C, H, W)), expected)
 
 
@@ -449,7 +449,7 @@ def test_tensors_that_a_network_lacks_are_kept_as_a_doubt(mine: Path) -> None:
     model = bring(network, card, noise(), "noise", remarks)
     assert model.doubts[0].startswith("mine has all its weights from more.safetensors, which also holds 'loss.margin'")
     assert torch.equal(
-        model.model(torch.device("cpu"))(pixels(2, C, H, W)), seeded(Convolutions, seed=5)(pixels(2, C, H, W))
+        model.model(torch.device("cpu"))(pixels(2, C, H, W)), seed_network(Convolutions, seed=5)(pixels(2, C, H, W))
     )
 
 
@@ -558,10 +558,10 @@ def test_what_is_left_open_follows_where_the_weights_come_from(card: Card, netwo
 
 
 def test_what_was_left_open_is_filled_in() -> None:
-    assert brought(seeded(Convolutions), noise()).card.normalize == "0,1"
-    found = bring(seeded(Convolutions), Card("torchvision:resnet18"), noise(), "noise")
+    assert brought(seed_network(Convolutions), noise()).card.normalize == "0,1"
+    found = bring(seed_network(Convolutions), Card("torchvision:resnet18"), noise(), "noise")
     assert found.card.normalize == "0.485,0.456,0.406,0.229,0.224,0.225"
-    again = bring(seeded(Convolutions), found.card, noise(), "noise")
+    again = bring(seed_network(Convolutions), found.card, noise(), "noise")
     images = pixels(2, C, H, W)
     torch.testing.assert_close(again.wrapper(images), found.wrapper(images))
 
@@ -571,7 +571,7 @@ def test_what_was_left_open_is_filled_in() -> None:
 
 def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
     data = noise()
-    found = bring(seeded(Convolutions).train(), Card("mine:net", local_layer="body"), data, "path.npz")
+    found = bring(seed_network(Convolutions).train(), Card("mine:net", local_layer="body"), data, "path.npz")
     assert (found.name, found.location, found.source) == ("noise-mine-net-body", "mine:net", "path.npz")
     assert found.local_shape() == (8, 6, 9)
     job = {
@@ -590,25 +590,25 @@ def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
     model = found.model(CPU)
     assert not any(module.training for module in model.modules())
     with torch.no_grad():
-        assert torch.equal(model(pixels(2, C, H, W)), seeded(Convolutions)(pixels(2, C, H, W)))
+        assert torch.equal(model(pixels(2, C, H, W)), seed_network(Convolutions)(pixels(2, C, H, W)))
 
 
 def test_bringing_a_network_leaves_no_hooks_and_the_random_state() -> None:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     network.requires_grad_(False)
-    with unchanged(network):
+    with assert_unchanged(network):
         brought(network, noise())
     assert hooks(network) == 0
 
 
 def test_the_checksum_follows_the_weights_and_nothing_else() -> None:
-    first = brought(seeded(Convolutions), noise())
-    assert brought(seeded(Convolutions), noise("other", count=11), label="theirs").sha256 == first.sha256
-    other = seeded(Convolutions)
+    first = brought(seed_network(Convolutions), noise())
+    assert brought(seed_network(Convolutions), noise("other", count=11), label="theirs").sha256 == first.sha256
+    other = seed_network(Convolutions)
     with torch.no_grad():
         other.body.weight[0, 0, 0, 0] += 1e-3
     assert brought(other, noise()).sha256 != first.sha256
-    statistics = seeded(Convolutions)
+    statistics = seed_network(Convolutions)
     statistics.norm.running_mean[1] += 1e-3
     assert brought(statistics, noise()).sha256 != first.sha256
 
@@ -626,12 +626,12 @@ class LateStem(Convolutions):
         found = dict(super().named_modules(*arguments, **more))
         yield from sorted(found.items(), key=lambda one: (one[0] != "", one[0] != "late"))
 
-    def behind(self, rectified: Tensor) -> Tensor:
-        return super().behind(self.late(rectified))
+    def classify(self, rectified: Tensor) -> Tensor:
+        return super().classify(self.late(rectified))
 
 
 def test_a_network_may_name_its_first_convolution_last() -> None:
-    assert brought(seeded(LateStem), noise()).local_shape() == (8, 6, 9)
+    assert brought(seed_network(LateStem), noise()).local_shape() == (8, 6, 9)
 
 
 class Answers(nn.Module):
@@ -690,7 +690,7 @@ def test_a_network_that_does_not_fit_the_data_is_the_users_error(
 
 def test_the_size_that_images_were_resized_to_is_told_with_the_error() -> None:
     with pytest.raises(UserError, match=r"3x12x18 resized to 20 \(.*\); if that is about their size, --resize N"):
-        brought(seeded(Convolutions), noise(), resize=20)
+        brought(seed_network(Convolutions), noise(), resize=20)
 
 
 def test_a_network_of_patches_can_be_built_for_the_size_of_images() -> None:
@@ -699,30 +699,30 @@ def test_a_network_of_patches_can_be_built_for_the_size_of_images() -> None:
     with pytest.raises(UserError, match=r"--resize N gives it another, and --model-arg img_size=N builds it for that"):
         read(network_of(card, K), card, noise(), "noise")
     with pytest.raises(UserError, match=r"--resize N gives it another\.$"):
-        brought(seeded(Convolutions, C, 20, 20), noise(), resize=16)
+        brought(seed_network(Convolutions, C, 20, 20), noise(), resize=16)
 
 
 def test_resized_images_that_are_not_square_have_square_local_features() -> None:
-    found = brought(seeded(Convolutions, C, 20, 20), noise(), resize=20)
+    found = brought(seed_network(Convolutions, C, 20, 20), noise(), resize=20)
     assert found.local_shape() == (8, 10, 10)
-    found = brought(seeded(Convolutions, C, 20, 20), noise(), resize=20, local_layer="body")
+    found = brought(seed_network(Convolutions, C, 20, 20), noise(), resize=20, local_layer="body")
     assert found.model(CPU).features(pixels(2, C, H, W)).local.shape == (2, 8, 10, 10)
 
 
 @pytest.mark.parametrize("field", ["local_layer", "attention_layer"])
 def test_a_layer_that_is_not_there_is_told_with_the_nearest(field: str) -> None:
     with pytest.raises(UserError, match=r"unknown layer 'bodi': did you mean 'body'\?"):
-        brought(seeded(Convolutions), noise(), **{field: "bodi"})
+        brought(seed_network(Convolutions), noise(), **{field: "bodi"})
 
 
 def test_a_layer_without_positions_is_refused_at_once() -> None:
     with pytest.raises(UserError, match="layer 'answer' gives a tensor of shape"):
-        brought(seeded(Convolutions), noise(), local_layer="answer")
+        brought(seed_network(Convolutions), noise(), local_layer="answer")
 
 
 def test_attention_of_another_shape_is_refused_at_once() -> None:
     with pytest.raises(UserError, match="'stem' gives a tensor of shape"):
-        brought(seeded(Convolutions), noise(), local_layer="body", attention_layer="stem")
+        brought(seed_network(Convolutions), noise(), local_layer="body", attention_layer="stem")
 
 
 def test_a_network_without_positions_can_be_brought() -> None:
@@ -827,8 +827,8 @@ def test_a_model_is_tried_once_and_before_it_is_asked(monkeypatch: pytest.Monkey
 
 def test_trying_out_leaves_the_model_as_it_is() -> None:
     data = noise()
-    found = brought(seeded(Convolutions), data)
-    with unchanged(found.wrapper):
+    found = brought(seed_network(Convolutions), data)
+    with assert_unchanged(found.wrapper):
         assert try_out(found.wrapper, data, "mine", "none", None).images == 9
 
 
@@ -851,7 +851,7 @@ def test_a_librarys_function_is_given_no_file(
 
 def noisy() -> nn.Module:
     print("Downloading weights")
-    network: nn.Module = seeded(Convolutions)
+    network: nn.Module = seed_network(Convolutions)
     return network
 
 

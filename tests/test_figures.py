@@ -16,8 +16,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from attack_files import attacked as made_up
-from attack_files import random
+from attack_files import random, write_robustness
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 
@@ -406,11 +405,15 @@ def test_a_contact_sheet_of_gray_images_is_gray() -> None:
 
 
 def test_of_two_files_of_one_attack_the_one_that_more_models_read_is_drawn(tmp_path: Path) -> None:
-    alone = made_up(tmp_path, [("at", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
-    by_all = made_up(
-        tmp_path, [("at", 0), ("at", 1), ("at-att", 0)], np.ones((5, 3), bool), np.ones((5, 1, 3, 3), bool), given=True
+    alone = write_robustness(tmp_path, [("at", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
+    by_all = write_robustness(
+        tmp_path,
+        [("at", 0), ("at", 1), ("at-att", 0)],
+        np.ones((5, 3), bool),
+        np.ones((5, 1, 3, 3), bool),
+        by_matrix=True,
     )
-    other = made_up(tmp_path, [("at-att", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
+    other = write_robustness(tmp_path, [("at-att", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
     files = [by_all, alone, other]
     assert most_read(files) == [by_all, other] and most_read(files[1:]) == [alone, other]
     (picture,) = drawing.draw_all("robustness", [one.path for one in files], tmp_path / "figures", lambda _: None)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attack_files import attacked, autoattacked
+from attack_files import write_autoattack, write_robustness
 from click.testing import CliRunner
-from test_attacks import Trained
+from test_attacks import NetworkAndImages
 from torch import Tensor, nn
 
 from interpret_robust import analyses
@@ -53,7 +53,7 @@ def table(folder: Path, *, model: Any = AT, copy: Any = None, copy_right: int = 
         [of_readings, *([np.tile(first(copy_right)[:, None], (1, len(READINGS)))] if copy else [])], axis=2
     )
     natural = np.ones((N, len(models)), bool)
-    return attacked(folder, models, natural, answers[:, None], readings=READINGS)
+    return write_robustness(folder, models, natural, answers[:, None], readings=READINGS)
 
 
 def masked(
@@ -172,7 +172,7 @@ def of_readings(folder: Path, **counts: int) -> Result:
     """An attack table of these readings (PGD_20=...) alone, so many of the first images right under each."""
     right = np.stack([first(count) for count in counts.values()], axis=1)
     names = [name.replace("_", "-") for name in counts]
-    return attacked(folder, [AT], np.ones((N, 1), bool), right[:, None, :, None], readings=names)
+    return write_robustness(folder, [AT], np.ones((N, 1), bool), right[:, None, :, None], readings=names)
 
 
 def test_all_files_of_a_models_attacks_are_white_box(tmp_path: Path) -> None:
@@ -210,19 +210,22 @@ def test_few_steps_are_the_headlines_or_the_fewest(counts: dict[str, int], few: 
 
 def test_autoattack_on_some_of_the_images_is_set_against_our_worst_case_on_these(tmp_path: Path) -> None:
     own = table(tmp_path)
-    stronger = autoattacked(tmp_path, AT, np.arange(160) < 130)
+    stronger = write_autoattack(tmp_path, AT, np.arange(160) < 130)
     for files in ([own, stronger], [stronger, own]):
         assert raised(*files) == {"autoattack"}
         found = flag("autoattack", *files)
         assert found.share == bootstrap_mean(((np.arange(160) >= 130) & (np.arange(160) < 150)).astype(float))
         assert found.share.value == pytest.approx(20 / 160) and found.description.startswith("of 160 images")
-    for honest in (autoattacked(tmp_path, AT, np.arange(160) < 149), autoattacked(tmp_path, AT, np.ones(160, bool))):
+    for honest in (
+        write_autoattack(tmp_path, AT, np.arange(160) < 149),
+        write_autoattack(tmp_path, AT, np.ones(160, bool)),
+    ):
         assert raised(own, honest) == set() and flag("autoattack", own, honest).share.value < 0.02
     for other in (
-        autoattacked(tmp_path, AT, np.arange(160) < 130, eps=4 / 255),
-        autoattacked(tmp_path, AT, np.arange(160) < 130, norm="l2"),
-        autoattacked(tmp_path, COPY, np.arange(160) < 130),
-        autoattacked(tmp_path, AT, np.arange(N + 1) < 130),
+        write_autoattack(tmp_path, AT, np.arange(160) < 130, eps=4 / 255),
+        write_autoattack(tmp_path, AT, np.arange(160) < 130, norm="l2"),
+        write_autoattack(tmp_path, COPY, np.arange(160) < 130),
+        write_autoattack(tmp_path, AT, np.arange(N + 1) < 130),
     ):
         assert "autoattack" not in [one.id for one in flags.all_of([own, other])[NAME]]
     # Of AutoAttack alone nothing follows, nor beside what is no attack of ours.
@@ -356,7 +359,7 @@ class Saturated(Quantized):
 
 
 @pytest.fixture(scope="module")
-def path(robust_network: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(robust_network: NetworkAndImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of an adversarially trained network."""
     model, data = robust_network[0], cluttered_digits(600, 200)
     job = Job(data, "small", variant("at"), 0, Recipe("test", epochs=1, batch_size=30, learning_rate=0.1))
@@ -407,10 +410,10 @@ def test_files_of_one_name_behind_other_normalizations_are_not_mixed(tmp_path: P
     right = np.stack([first(150)] * len(READINGS), axis=1)[:, None, :, None]
     natural = np.ones((N, 1), bool)
     tables = {
-        name: attacked(tmp_path, [mine], natural, right, readings=READINGS, architecture="any", normalize=name)
+        name: write_robustness(tmp_path, [mine], natural, right, readings=READINGS, architecture="any", normalize=name)
         for name in ("imagenet", "none")
     }
-    broken = autoattacked(tmp_path, mine, first(50), normalize="none")
+    broken = write_autoattack(tmp_path, mine, first(50), normalize="none")
     found = flags.all_of([*tables.values(), broken])
     name = "cluttered-digits-any-mine-seedNone"
     assert list(found) == [f"{name} (normalize imagenet)", f"{name} (normalize none)"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, H, K, N, W, seeded, unchanged
+from anyone import C, H, K, N, W, assert_unchanged, seed_network
 from networks import array, pixels
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ def images() -> Tensor:
 def maps(name: str, network: nn.Module, part: slice = slice(None), layer: str | None = None) -> Tensor:
     model = WrappedModel(network, PLAIN, layer)
     indices = list(range(40, 40 + N))[part]
-    with unchanged(model):
+    with assert_unchanged(model):
         return gradient_map(f"captum:{name}", model, images()[part], LABELS[part], indices)
 
 
@@ -59,7 +59,7 @@ class TwoConvolutions(nn.Module):
 
 
 def network(behind_first: Any, behind_second: Any, scale: float = 30) -> TwoConvolutions:
-    built: TwoConvolutions = seeded(TwoConvolutions, behind_first, behind_second, scale)
+    built: TwoConvolutions = seed_network(TwoConvolutions, behind_first, behind_second, scale)
     return built
 
 
@@ -190,7 +190,7 @@ class Around(nn.Module):
 
 def test_a_path_around_a_relu_keeps_its_gradient() -> None:
     """By hand: relu's own path is cut at what is negative, the path around it is not."""
-    model: Around = seeded(Around)
+    model: Around = seed_network(Around)
     first, second = array(model.first.weight)[:, :, 0, 0], array(model.second.weight)
     for image, label, guided in zip(
         array(images()), LABELS.tolist(), array(maps("GuidedBackprop", model)), strict=True
@@ -219,7 +219,7 @@ class Dense(nn.Module):
 @pytest.mark.parametrize("scale", [1, 30])
 def test_deep_lift_of_two_layers_by_hand(scale: float) -> None:
     """Rescale: through a ReLU goes the slope of its change; through the loss the mean of the classes' shares."""
-    model: Dense = seeded(Dense, scale)
+    model: Dense = seed_network(Dense, scale)
     first, second = array(model.first.weight), array(model.second.weight)
     for image, label, signed_map in zip(array(images()), LABELS.tolist(), array(maps("DeepLift", model)), strict=True):
         start = array(model.first.bias)
@@ -240,7 +240,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "leaky": lambda: network(nn.LeakyReLU(0.1), nn.ELU()),
     "pool": lambda: network(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), nn.ReLU()),
     "chain": lambda: network(nn.Sequential(nn.ReLU(), nn.Tanh()), nn.Sequential(nn.Softplus(), nn.Sigmoid()), 10),
-    "around": lambda: seeded(Around),
+    "around": lambda: seed_network(Around),
     "softmax": lambda: network(nn.ReLU(), nn.Softmax(1)),
     "softmax of rows": lambda: network(nn.Sequential(nn.ReLU(), nn.Softmax(2)), nn.ReLU()),
 }
@@ -294,7 +294,7 @@ class LastChannels(nn.Module):
 
 
 def test_guided_grad_cam_is_refused_where_channels_come_last() -> None:
-    model: LastChannels = seeded(LastChannels)
+    model: LastChannels = seed_network(LastChannels)
     with pytest.raises(UserError, match=r"second axis for its channels, and .* gives \(1, 6, 9, 8\) of one image"):
         maps("GuidedGradCam", model, layer="body")
     assert maps("GuidedGradCam", model, layer="first").any()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, H, K, N, W, seeded, unchanged
+from anyone import C, Convolutions, H, K, N, W, assert_unchanged, seed_network
 from captum.metrics import infidelity as captum_infidelity
 from networks import Array, Linear, array, pixels, settle
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ def batch(part: slice = slice(0, N)) -> Batch:
 
 
 def model() -> WrappedModel:
-    network: Convolutions = seeded(Convolutions)
+    network: Convolutions = seed_network(Convolutions)
     settle(network)
     return WrappedModel(network, Preprocess((0.0,), (1.0,)), "body")
 
@@ -154,7 +154,7 @@ def test_what_is_measured_of_an_image_does_not_depend_on_its_batch(source: str) 
 
 def test_the_model_and_the_random_state_are_left_as_found() -> None:
     network, at = model(), batch()
-    with unchanged(network, at.images, at.labels):
+    with assert_unchanged(network, at.images, at.labels):
         columns = rows(network, at, settings("captum:DeepLift"))
     assert columns["per_image/label"].tolist() == LABELS.tolist()
     with torch.no_grad():

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyone import Convolutions, noise, seeded
+from anyone import Convolutions, noise, seed_network
 
 import interpret_robust as ir
 from interpret_robust.core.errors import UserError
@@ -98,7 +98,7 @@ def test_a_normalization_has_one_name(text: str, name: str) -> None:
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")
 def test_answers_of_one_network_behind_two_normalizations_stand_apart() -> None:
     data = noise()
-    models = [ir.load(seeded(Convolutions), data, normalize=name) for name in ("none", "0.5,0.25")]
+    models = [ir.load(seed_network(Convolutions), data, normalize=name) for name in ("none", "0.5,0.25")]
     assert models[0].name == models[1].name
     answers = ir.analyze("robustness", models, pgd=1, cw="none")
     names = [f"noise-Convolutions (normalize {name})" for name in ("none", "0.5,0.25")]
@@ -106,7 +106,7 @@ def test_answers_of_one_network_behind_two_normalizations_stand_apart() -> None:
     images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2) / 255
     labels = torch.from_numpy(data.test.labels)
     for name, (mean, deviation) in zip(names, ((0, 1), (0.5, 0.25)), strict=True):
-        predicted = seeded(Convolutions)((images - mean) / deviation).argmax(1)
+        predicted = seed_network(Convolutions)((images - mean) / deviation).argmax(1)
         assert answers[name].result["per_image/prediction_natural"][:, 0].tolist() == predicted.tolist()
         right = float((predicted == labels).float().mean())
         assert answers["accuracy/natural"][name].value == pytest.approx(right)
@@ -119,7 +119,7 @@ def test_answers_of_one_network_behind_two_normalizations_stand_apart() -> None:
 
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")
 def test_a_model_may_read_for_the_same_weights_otherwise_asked_but_not_for_itself() -> None:
-    data, network = noise(), seeded(Convolutions)
+    data, network = noise(), seed_network(Convolutions)
     model = ir.load(network, data)
 
     def ask(**card: Any) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, H, N, W, noise, seeded, unchanged
+from anyone import C, Convolutions, H, N, W, assert_unchanged, noise, seed_network
 from make_golden import file_of
 from networks import Array, array, pixels, settle
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def batch(part: slice = slice(0, N)) -> Batch:
 
 
 def model() -> WrappedModel:
-    network: Convolutions = seeded(Convolutions)
+    network: Convolutions = seed_network(Convolutions)
     settle(network)
     with torch.no_grad():
         network.answer.weight.mul_(4)
@@ -264,7 +264,7 @@ def test_a_map_of_zeros_is_counted_and_the_model_and_random_state_are_left_as_fo
     network, of = model(), batch(slice(0, 2))
     with torch.no_grad():
         network.backbone.get_parameter("answer.weight").zero_()
-    with unchanged(network, of.images, of.labels):
+    with assert_unchanged(network, of.images, of.labels):
         columns = found(network, PixelSettings("captum:InputXGradient"), of)
     assert columns["constant"].tolist() == 2 * [True]
     assert columns["label"].tolist() == LABELS[:2].tolist()

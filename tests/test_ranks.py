@@ -36,7 +36,7 @@ def done(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_factory
     """What two processes did together, and three."""
     folder = tmp_path_factory.mktemp("ranks")
     make_checkpoint(folder, "at-att")
-    rank_jobs.together(request.param, rank_jobs.in_group, rank_jobs.everything, folder)
+    rank_jobs.together(request.param, rank_jobs.in_group, rank_jobs.do_jobs, folder)
     return folder, request.param
 
 
@@ -67,7 +67,7 @@ def test_parts_are_all_of_it_in_order(length: int, count: int, monkeypatch: pyte
 @pytest.mark.parametrize("name", NORMS)
 def test_a_shared_batch_norm_is_that_of_the_whole_batch(done: Done, name: str) -> None:
     folder, count = done
-    whole = rank_jobs.normalized(name, slice(None))
+    whole = rank_jobs.normalize(name, slice(None))
     parts = [load_file(folder / f"norm-{name}-{index}.safetensors") for index in range(count)]
     for key, values in whole.items():
         if key in ("y", "x", "eval"):
@@ -102,7 +102,7 @@ def test_a_batch_norm_that_cannot_be_shared_is_refused(norm: nn.Module) -> None:
 
 @cache
 def alone(name: str) -> dict[str, Tensor]:
-    return rank_jobs.trained(name)
+    return rank_jobs.train_steps(name)
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -176,7 +176,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_save_and_is_in_the_histo
     found, logs = [], []
     for name in ("killed", "left alone"):
         (folder := tmp_path / name).mkdir()
-        rank_jobs.together(2, rank_jobs.in_group, rank_jobs.killed, folder, restarts=1)
+        rank_jobs.together(2, rank_jobs.in_group, rank_jobs.train_and_be_killed, folder, restarts=1)
         log, path = sorted(folder.iterdir())
         found.append(checkpoint.read(path))
         logs.append([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyone import unchanged
+from anyone import assert_unchanged
 from networks import pixels, settle
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,7 +58,7 @@ def slowly(model: nn.Sequential, images: Tensor) -> list[tuple[Tensor, Tensor]]:
 def test_statistics_are_those_of_all_images_layer_by_layer(batch: int) -> None:
     model, images = chain(), pixels(N, C, H, W, seed=1)
     settle(model)
-    with unchanged(model, images):
+    with assert_unchanged(model, images):
         found = recalibrate(model, lambda: chunks(images, batch))
     norms = [layer for layer in found if isinstance(layer, nn.BatchNorm2d)]
     for norm, (mean, variance) in zip(norms, slowly(model, images), strict=True):

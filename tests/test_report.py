@@ -722,11 +722,11 @@ def choose(window: Page, **values: str) -> None:
 
 @needs_browser
 def test_the_page_opens_from_a_file_and_asks_for_nothing(window: Page, folders: Folders) -> None:
-    window.asked.clear()
+    window.requests.clear()
     window.complaints.clear()
     window.open(folders.report.as_uri())
     choose(window, model="1")
-    assert {address for address in window.asked if not address.startswith("data:")} == {folders.report.as_uri()}
+    assert {address for address in window.requests if not address.startswith("data:")} == {folders.report.as_uri()}
     assert window.complaints == []
     pictures = "[...document.querySelectorAll('img')].map((one) => one.complete && one.naturalWidth > 0)"
     assert window.value(pictures) == [True, True]  # in the section, and on the first screen

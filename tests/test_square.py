@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from networks import InDouble, Linear, array, count_passes, pixels, settle
-from test_attacks import CPU, EPS, Trained
+from test_attacks import CPU, EPS, NetworkAndImages
 from torch import Tensor, nn
 
 from interpret_robust.attacks.ball import Norm
@@ -226,7 +226,7 @@ def test_a_ball_that_holds_all_images_is_said() -> None:
 
 @pytest.mark.parametrize(("norm", "theirs_norm", "eps"), [("linf", "Linf", 2 * EPS), ("l2", "L2", 3.0)])
 def test_robust_accuracy_agrees_with_torchattacks(
-    norm: Norm, theirs_norm: str, eps: float, robust_network: Trained
+    norm: Norm, theirs_norm: str, eps: float, robust_network: NetworkAndImages
 ) -> None:
     """The same number of queries, other random numbers: images that only one of the two breaks are a fair coin."""
     torchattacks = pytest.importorskip("torchattacks")

@@ -53,7 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Path]
         for architecture, name, seed in map(str.split, chosen):
             path = folder / f"{dataset}-{architecture}-{name}-seed{seed}.safetensors"
             if not path.exists():
-                oddity.untrained(folder, oddity.odd_images(dataset), architecture, name, int(seed))
+                oddity.write_untrained(folder, oddity.odd_images(dataset), architecture, name, int(seed))
             paths.append(path)
         return paths
 

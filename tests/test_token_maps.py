@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, K, Transformer, save_tiny, seeded, unchanged
+from anyone import C, Convolutions, K, Transformer, assert_unchanged, save_tiny, seed_network
 from command import irt
 from networks import Array, array, pixels
 from PIL import Image
@@ -77,7 +77,7 @@ def _sharpen(network: nn.Module) -> None:
 
 
 def own() -> nn.Module:
-    network: nn.Module = seeded(Transformer, 2)
+    network: nn.Module = seed_network(Transformer, 2)
     return network
 
 
@@ -221,8 +221,8 @@ def test_the_images_tokens_and_those_that_the_answer_is_read_from_are_measured(n
 
 
 def test_the_class_token_is_read_although_fresh_answers_are_zero() -> None:
-    found = tokens(wrap(seeded(Transformer, 1, seed=0), images_of("own softmax", 1)), images_of("own softmax", 1))
-    network = seeded(Transformer, 1)
+    found = tokens(wrap(seed_network(Transformer, 1, seed=0), images_of("own softmax", 1)), images_of("own softmax", 1))
+    network = seed_network(Transformer, 1)
     nn.init.zeros_(network.answer.weight)
     zero = tokens(wrap(network, images_of("own softmax", 1)), images_of("own softmax", 1))
     assert torch.equal(zero.readers, found.readers)
@@ -293,7 +293,7 @@ def test_attention_of_torchs_encoder_layers_is_seen_in_eval_mode() -> None:
 def test_network_images_and_random_state_are_left_as_found(name: str) -> None:
     model, images = model_of(name), images_of(name)
     for grad in (True, False):
-        with torch.set_grad_enabled(grad), unchanged(model, images):
+        with torch.set_grad_enabled(grad), assert_unchanged(model, images):
             for rule in ("rollout", "relevance", "head:0"):
                 token_weights(rule, model, images)
                 gradient_map(rule, model, images, LABELS, range(N))
@@ -447,7 +447,7 @@ def test_blocks_and_heads_that_are_not_there_are_the_users_error(rule: str, sent
 
 
 def test_a_network_without_attention_is_refused() -> None:
-    model = WrappedModel(seeded(Convolutions), PLAIN, "body")
+    model = WrappedModel(seed_network(Convolutions), PLAIN, "body")
     for rule in ("rollout", "relevance", "head:0"):
         with pytest.raises(UserError, match="this network has no self-attention that can be seen"):
             position_weights(model, pixels(N, C, 12, 18), rule)

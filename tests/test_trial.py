@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, H, K, Levels, Transformer, W, levels, noise, save_tiny, seeded
+from anyone import C, Convolutions, H, K, Levels, Transformer, W, levels, noise, save_tiny, seed_network
 from networks import array, pixels
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -55,7 +55,7 @@ class Changed(nn.Module):
 
     def __init__(self, change: Any) -> None:
         super().__init__()
-        self.network, self.change = seeded(Convolutions), change
+        self.network, self.change = seed_network(Convolutions), change
 
     def forward(self, images: Tensor) -> Any:
         return self.change(self.network(images))
@@ -118,7 +118,7 @@ def test_a_constant_network_is_doubted() -> None:
 
 
 def test_a_network_of_one_class_is_doubted() -> None:
-    model = bring(seeded(Convolutions, C, H, W, 1), Card("mine:net", label="mine"), noise(classes=1), "noise")
+    model = bring(seed_network(Convolutions, C, H, W, 1), Card("mine:net", label="mine"), noise(classes=1), "noise")
     sentence = (
         "mine has one class: every image is right, attacked or not, whatever it answers. Give images of two or more."
     )
@@ -153,7 +153,7 @@ class Rounded(torch.autograd.Function):
 class Replaced(nn.Module):
     def __init__(self, change: Any) -> None:
         super().__init__()
-        self.network, self.change = seeded(Convolutions), change
+        self.network, self.change = seed_network(Convolutions), change
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(self.change(images))
@@ -183,8 +183,8 @@ class Gate(nn.Module):
 
 def test_a_gate_that_gradients_leave_out_is_doubted_and_by_how_much() -> None:
     """What is left out is (f . x) times the gate's weights: its length over that of the gradient is known."""
-    assert doubts_about(seeded(Gate, 10, Tensor.clone)) == []
-    network = seeded(Gate, 10, Tensor.detach)
+    assert doubts_about(seed_network(Gate, 10, Tensor.clone)) == []
+    network = seed_network(Gate, 10, Tensor.detach)
     images = torch.from_numpy(DATA.test.images[:8]).permute(0, 3, 1, 2) / 255
     (doubt,) = doubts_about(network)
     factors = torch.randn(K, generator=torch.Generator().manual_seed(0))
@@ -210,7 +210,7 @@ def test_an_image_whose_rounding_hides_its_gradient_leaves_the_others_to_be_judg
     dark = torch.from_numpy(DATA.test.images[:7]).permute(0, 3, 1, 2) / 255 * 0.8
     images = torch.cat([torch.ones_like(dark[:1]), dark])
     for part, is_right in ((Tensor.clone, True), (Tensor.detach, False)):
-        model: Any = seeded(Loud, 10, part)
+        model: Any = seed_network(Loud, 10, part)
         share = answer_checks._missing_share(model, images, model(images))
         assert (share == 0) == is_right
         assert answer_checks._missing_share(model, images[:1], model(images[:1])) == 0
@@ -233,8 +233,8 @@ class Twofold(Gate):
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_gradients_are_tried_of_a_network_whose_layers_share_weights(layers: int) -> None:
-    assert doubts_about(seeded(Twofold, 10, Tensor.clone, layers)) == []
-    network = seeded(Twofold, 10, Tensor.detach, layers)
+    assert doubts_about(seed_network(Twofold, 10, Tensor.clone, layers)) == []
+    network = seed_network(Twofold, 10, Tensor.detach, layers)
     parameters = dict(network.named_parameters())
     values = {name: tensor.detach().clone() for name, tensor in parameters.items()}
     (doubt,) = doubts_about(network)
@@ -284,7 +284,7 @@ def test_a_network_that_crops_its_images_is_doubted() -> None:
             logits: Tensor = self.answer(self.body(images[:, :, 1:-2, 3:-1]).relu().mean((2, 3)))
             return logits
 
-    doubt, stretch = doubts_about(seeded(Cropped))
+    doubt, stretch = doubts_about(seed_network(Cropped))
     assert doubt.startswith("mine does not see the outer pixels of an image (1 above, 2 below, 3 left, 1 right): ")
     # Columns lie a pixel apart, and 18 / 14 of one in a grid over the image: 13 / 2 (1 - 14 / 18) cells.
     assert stretch.startswith("mine: positions at the edge of layer 'body' lie 1.4 cells away")
@@ -312,7 +312,7 @@ def test_positions_that_lie_elsewhere_than_a_grid_over_the_image_are_doubted(
             logits: Tensor = self.answer(self.body(before(images)).mean((2, 3)))
             return logits
 
-    doubts = [doubt for doubt in doubts_about(seeded(Grid)) if "at the edge of layer" in doubt]
+    doubts = [doubt for doubt in doubts_about(seed_network(Grid)) if "at the edge of layer" in doubt]
     assert [re.findall(r"lie ([\d.]+) cells", doubt) for doubt in doubts] == ([[cells]] if cells else [])
 
 
@@ -356,7 +356,7 @@ def test_few_positions_that_lie_in_other_cells_are_doubted(
 ) -> None:
     """All columns of positions lie elsewhere, but for the middle one of three in a mirrored image."""
     data = noise("few", (C, *shape))
-    network = seeded(Few, stride, size, lambda images: change(images, stride))
+    network = seed_network(Few, stride, size, lambda images: change(images, stride))
     doubts = bring(network, Card("mine:net", label="mine"), data, "few").doubts
     shares = [re.findall(r"(\d+%) of the positions of layer 'body' depend more on", doubt) for doubt in doubts]
     assert [match for match in shares if match] == ([[share[shape[1] // stride]]] if share else [])
@@ -378,9 +378,9 @@ def test_copies_of_positions_are_passed_by_and_doubted_where_they_are_named(pool
             return logits
 
     data = noise("few", (C, 16, 16))
-    model = bring(seeded(Pooled), Card("mine:net", label="mine"), data, "few")
+    model = bring(seed_network(Pooled), Card("mine:net", label="mine"), data, "few")
     assert model.wrapper.local_layer == layer and not any("position" in doubt for doubt in model.doubts)
-    doubts = bring(seeded(Pooled), Card("mine:net", label="mine", local_layer="pool"), data, "few").doubts
+    doubts = bring(seed_network(Pooled), Card("mine:net", label="mine", local_layer="pool"), data, "few").doubts
     shares = [re.findall(r"(\d+%) of the positions of layer 'pool' are copies", doubt) for doubt in doubts]
     assert [match for match in shares if match] == ([["75%"]] if pool > 2 else [])
 
@@ -404,7 +404,7 @@ def test_few_positions_behind_many_layers_are_doubted_where_the_image_was_mirror
         (lambda images: images.flip(2), "1.0"),
         (lambda images: F.pad(images, [8] * 4), "1.5"),  # 4x4 positions over 32 pixels for 16: 3 / 2 (32 / 16 - 1)
     ):
-        doubts = bring(seeded(Deep, change), Card("mine:net", label="mine"), data, "few").doubts
+        doubts = bring(seed_network(Deep, change), Card("mine:net", label="mine"), data, "few").doubts
         stretched = [re.findall(r"lie ([\d.]+) cells away", doubt) for doubt in doubts if "at the edge" in doubt]
         assert stretched == ([[cells]] if cells else []), change
 
@@ -415,19 +415,19 @@ def test_what_a_network_answers_beside_its_logits_does_not_count() -> None:
     class Several(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = seeded(Convolutions)
+            self.network = seed_network(Convolutions)
 
         def forward(self, images: Tensor) -> dict[str, Tensor]:
             return {"logits": self.network(images), "brightness": images.mean()}
 
-    assert doubts_about(Several(), logits="logits") == doubts_about(seeded(Convolutions)) == []
+    assert doubts_about(Several(), logits="logits") == doubts_about(seed_network(Convolutions)) == []
 
 
 def test_an_ensemble_says_that_no_layer_sees_all_of_its_answer() -> None:
     class Ensemble(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.one, self.two = seeded(Convolutions), seeded(Convolutions, seed=1)
+            self.one, self.two = seed_network(Convolutions), seed_network(Convolutions, seed=1)
 
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = self.one(images) + self.two(images)
@@ -462,7 +462,7 @@ class Tiring(nn.Module):
 
     def __init__(self, most: int) -> None:
         super().__init__()
-        self.network, self.most, self.passes = seeded(Convolutions), most, 0
+        self.network, self.most, self.passes = seed_network(Convolutions), most, 0
 
     def forward(self, images: Tensor) -> Tensor:
         self.passes += 1
@@ -504,7 +504,7 @@ def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
     assert not any("in a batch" in doubt for doubt in model.doubts)
     with torch.no_grad():
         images = torch.from_numpy(data.test.images).permute(0, 3, 1, 2) / 255
-        few = seeded(Convolutions)(images).argmax(1)
+        few = seed_network(Convolutions)(images).argmax(1)
         differs = Changed(change).eval()(images).argmax(1) != few
     decisions = int(differs[[*range(4), *range(66, 70)]].sum())
     assert (decisions > 0) == (changed > 0) or limit == 64
@@ -522,7 +522,7 @@ def test_answers_in_batches_larger_than_those_tried_are_compared_with_few(
 
 def test_an_evaluator_is_watched_in_large_batches_too() -> None:
     data = noise(count=70)
-    networks = {"plain": seeded(Convolutions, seed=1), "centered": Changed(centered).eval()}
+    networks = {"plain": seed_network(Convolutions, seed=1), "centered": Changed(centered).eval()}
     models = [Model(bring(network, Card("mine:net", label=name), data, "noise")) for name, network in networks.items()]
     answer = ir.analyze("robustness", models[0], evaluators=models[1:], pgd="none", cw="none")
     (doubt,) = [doubt for doubt in answer.result.doubts if "in a batch" in doubt]
@@ -534,7 +534,7 @@ class Following(nn.Module):
 
     def __init__(self, change: Any, *, of_images: bool) -> None:
         super().__init__()
-        self.network, self.change, self.of_images = seeded(Convolutions), change, of_images
+        self.network, self.change, self.of_images = seed_network(Convolutions), change, of_images
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)
@@ -564,7 +564,7 @@ class Mapped(nn.Module):
 
     def __init__(self, *, is_whole: bool) -> None:
         super().__init__()
-        self.network, self.is_whole = seeded(Convolutions), is_whole
+        self.network, self.is_whole = seed_network(Convolutions), is_whole
 
     def forward(self, images: Tensor) -> Tensor:
         network, over_batch = self.network, torch.func.vmap
@@ -582,7 +582,7 @@ def test_a_network_inside_of_vmap_is_asked_and_has_the_local_features_outside(is
     assert doubts_about(Mapped(is_whole=is_whole)) == []
     model, plain = (
         Model(bring(network.eval(), Card("mine:net", label="mine"), DATA, "noise"))
-        for network in (Mapped(is_whole=is_whole), seeded(Convolutions))
+        for network in (Mapped(is_whole=is_whole), seed_network(Convolutions))
     )
     found, expected = (ir.analyze("robustness", one, pgd=2, cw="none") for one in (model, plain))
     assert found.arrays["margin"] == pytest.approx(expected.arrays["margin"], rel=1e-4, abs=1e-6)
@@ -614,7 +614,7 @@ class Keeping(nn.Module):
 
     def __init__(self, key: Any, *, keeps_graph: bool = True) -> None:
         super().__init__()
-        self.network, self.key, self.keeps_graph = seeded(Convolutions), key, keeps_graph
+        self.network, self.key, self.keeps_graph = seed_network(Convolutions), key, keeps_graph
         self.kept: dict[Any, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -658,7 +658,7 @@ class Calibrated(nn.Module):
 
     def __init__(self, *, is_table: bool, in_buffer: bool) -> None:
         super().__init__()
-        self.network, self.is_table = seeded(Convolutions), is_table
+        self.network, self.is_table = seed_network(Convolutions), is_table
         if in_buffer:
             self.register_buffer("offset", None, persistent=False)
         else:
@@ -688,7 +688,7 @@ def test_what_grows_with_each_call_is_doubted() -> None:
     class Growing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.kept = seeded(Convolutions), list[Tensor]()
+            self.network, self.kept = seed_network(Convolutions), list[Tensor]()
 
         def forward(self, images: Tensor) -> Tensor:
             logits: Tensor = self.network(images)
@@ -733,7 +733,7 @@ def test_a_stopped_run_does_not_go_on_with_a_network_that_answers_otherwise(tmp_
     resumed, fresh = (hdf5.read(work(1, folder).run()) for folder in (tmp_path, tmp_path / "fresh"))
     for name in ("margin", "margin_natural", "prediction"):
         assert (resumed[f"per_image/{name}"] == fresh[f"per_image/{name}"]).all()
-    logits = seeded(Convolutions)(torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255)[0]
+    logits = seed_network(Convolutions)(torch.from_numpy(DATA.test.images[:1]).permute(0, 3, 1, 2) / 255)[0]
     assert resumed.run["first_logits"]["noise-mine"] == pytest.approx(logits.tolist(), rel=1e-4)
     assert fresh.run["first_logits"] == resumed.run["first_logits"]
 
@@ -864,7 +864,7 @@ def test_gradients_of_any_smooth_step_are_not_doubted(change: Any) -> None:
 
 
 def test_a_trial_leaves_random_numbers_and_weights_as_they_were() -> None:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     state, weights = torch.get_rng_state(), copy.deepcopy(network.state_dict())
     tried(network)
     torch.testing.assert_close(network.state_dict(), weights, rtol=0, atol=0)
@@ -923,7 +923,7 @@ def test_a_random_network_is_not_blamed_for_its_normalization() -> None:
 def test_few_images_tell_nothing_of_guessing() -> None:
     split = DATA.test.first(1)
     data = Dataset("one", DATA.train, Split(split.images, split.labels), DATA.class_names)
-    assert bring(seeded(Convolutions), Card("mine:net"), data, "one").doubts == ()
+    assert bring(seed_network(Convolutions), Card("mine:net"), data, "one").doubts == ()
 
 
 def test_a_network_that_gives_the_most_frequent_class_guesses() -> None:
@@ -949,9 +949,9 @@ class Forgetful(Convolutions):
 
 def test_networks_as_people_have_them_are_taken() -> None:
     images = pixels(2, C, H, W)
-    expected = seeded(Convolutions)(images)
+    expected = seed_network(Convolutions)(images)
     network = Forgetful()
-    network.load_state_dict(seeded(Convolutions).state_dict())
+    network.load_state_dict(seed_network(Convolutions).state_dict())
     torch.testing.assert_close(tried_as_it_is(network).wrapper(images), expected)
 
     class Viewed(nn.Module):
@@ -1012,12 +1012,12 @@ def test_programs_of_another_form_are_one_sentence_in_python_and_in_the_command(
 
 
 def test_functions_that_hold_a_part_of_the_network_are_not_copied() -> None:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     forward = network.forward
     network.forward = lambda images: forward(images) + 1
     with pytest.raises(UserError, match="the forward of the network was replaced by a function"):
         copy_of(network)
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     network.body.register_forward_hook(lambda _, __, output: setattr(network, "kept", output))
     with pytest.raises(UserError, match="a hook of layer 'body' is a function that holds a part of the network"):
         copy_of(network)
@@ -1025,7 +1025,7 @@ def test_functions_that_hold_a_part_of_the_network_are_not_copied() -> None:
 
 def test_a_network_is_loaded_in_inference_mode_too() -> None:
     with torch.inference_mode():
-        model = ir.load(seeded(Convolutions), DATA, label="mine")
+        model = ir.load(seed_network(Convolutions), DATA, label="mine")
     assert ir.analyze("alignment", model, limit=2).result.count == 2
 
 
@@ -1037,7 +1037,7 @@ class Masked(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = seeded(Convolutions)
+        self.network = seed_network(Convolutions)
 
     def forward(self, images: Tensor) -> Tensor:
         return F.dropout(self.network(images), 0.3)
@@ -1059,14 +1059,14 @@ def test_each_draw_sees_the_pixels_of_a_network_that_works_in_place() -> None:
     class InPlace(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = seeded(Convolutions)
+            self.network = seed_network(Convolutions)
 
         def forward(self, at: Tensor) -> Tensor:
             logits: Tensor = self.network(at.add_(1))
             return logits
 
     model, images = WrappedModel(InPlace(), PLAIN, draws=3), pixels(2, C, H, W)
-    torch.testing.assert_close(model(images), seeded(Convolutions)(images + 1).log_softmax(1))
+    torch.testing.assert_close(model(images), seed_network(Convolutions)(images + 1).log_softmax(1))
 
 
 def test_draws_leave_random_numbers_as_they_were_and_reach_features() -> None:
@@ -1081,7 +1081,7 @@ def test_draws_leave_random_numbers_as_they_were_and_reach_features() -> None:
 def test_more_draws_of_a_random_network_are_steadier_and_said() -> None:
     (doubt,) = doubts_about(Masked(), draws=50)
     assert doubt.startswith("mine draws random numbers: answers are the expectation over 50 draws of them")
-    (doubt,) = doubts_about(seeded(Convolutions), draws=2)
+    (doubt,) = doubts_about(seed_network(Convolutions), draws=2)
     assert doubt == "mine answers the same each time: --draws 2 changes nothing."
 
 
@@ -1112,14 +1112,14 @@ class Answer:
 def test_the_only_part_that_can_be_logits_is_taken_and_kept_in_the_card(change: Any, part: str) -> None:
     model, images = tried(Changed(change)), pixels(2, C, H, W)
     assert model.card.logits == part
-    torch.testing.assert_close(model.wrapper(images), seeded(Convolutions)(images))
+    torch.testing.assert_close(model.wrapper(images), seed_network(Convolutions)(images))
 
 
 def test_of_two_parts_that_can_be_logits_one_is_named() -> None:
     network, images = Changed(lambda logits: (logits, -logits)), pixels(2, C, H, W)
     with pytest.raises(UserError, match=r"--logits names the part that are the logits; its tensors are 0 \(1, 7\), 1"):
         tried(network)
-    torch.testing.assert_close(tried(network, logits="1").wrapper(images), -seeded(Convolutions)(images))
+    torch.testing.assert_close(tried(network, logits="1").wrapper(images), -seed_network(Convolutions)(images))
     with pytest.raises(UserError, match="without a part '2'"):
         tried(network, logits="2")
 
@@ -1135,9 +1135,9 @@ def test_one_number_is_the_logit_of_the_second_of_two_classes(shape: tuple[int, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_are_asked_in_float32_and_said(dtype: torch.dtype) -> None:
-    model, images = tried(seeded(Convolutions).to(dtype)), pixels(2, C, H, W)
+    model, images = tried(seed_network(Convolutions).to(dtype)), pixels(2, C, H, W)
     assert f"mine has weights in {str(dtype).removeprefix('torch.')}, and is run in float32." in model.doubts
-    expected = seeded(Convolutions).to(dtype).float()(images)
+    expected = seed_network(Convolutions).to(dtype).float()(images)
     torch.testing.assert_close(model.wrapper(images), expected)
 
 
@@ -1145,7 +1145,7 @@ def test_answers_in_half_precision_are_made_float32() -> None:
     images = pixels(2, C, H, W)
     answer = tried(Changed(lambda logits: logits.bfloat16())).wrapper(images)
     assert answer.dtype == torch.float32
-    torch.testing.assert_close(answer, seeded(Convolutions)(images).bfloat16().float())
+    torch.testing.assert_close(answer, seed_network(Convolutions)(images).bfloat16().float())
 
 
 class InHalf(Transformer):
@@ -1168,7 +1168,7 @@ def test_a_transformer_that_casts_to_half_precision_inside_is_asked_and_doubted(
     dtype: torch.dtype, by_autocast: bool
 ) -> None:
     """Its answers, attacks and maps are those of a plain loop, and everything that comes out of it is float32."""
-    network = seeded(InHalf, dtype, by_autocast)
+    network = seed_network(InHalf, dtype, by_autocast)
     if not by_autocast:
         network = network.to(dtype)
     images, labels, name = pixels(4, C, H, W), torch.arange(4), str(dtype).removeprefix("torch.")
@@ -1215,12 +1215,12 @@ def test_a_forward_in_double_precision_is_asked_so_and_its_gradients_are_judged(
             logits = super().forward(images.double())
             return logits + self.gate * logits.detach()
 
-    network = seeded(Double).double()
+    network = seed_network(Double).double()
     model, images = tried(network), pixels(4, C, H, W)
     told = "mine is run in float64, the precision of its weights, since its forward does not run with float32."
     assert [doubt for doubt in model.doubts if " is right on " not in doubt] == [told]
     assert torch.equal(model.wrapper(images), network(images).float())
-    gated = seeded(Double).double()
+    gated = seed_network(Double).double()
     gated.gate = 1.0
     assert any("gradients that are not those of its answers" in doubt for doubt in tried(gated).doubts)
 
@@ -1229,7 +1229,7 @@ def test_a_cast_that_the_weights_do_not_share_is_named() -> None:
     with pytest.raises(
         UserError, match=r"does not run with pixels and weights in float32 .* casts to another precision"
     ):
-        tried(seeded(InHalf, torch.bfloat16, False))
+        tried(seed_network(InHalf, torch.bfloat16, False))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -1241,15 +1241,15 @@ def test_a_network_that_recomputes_activations_is_attacked_as_without(reentrant:
 
     images, labels = pixels(3, C, H, W), torch.arange(3)
     attack = ir.PGD(8 / 255, 2 / 255, 3)
-    adversarial = attack(tried(seeded(Recomputed)).wrapper, images, labels)
-    torch.testing.assert_close(adversarial, attack(tried(seeded(Convolutions)).wrapper, images, labels))
+    adversarial = attack(tried(seed_network(Recomputed)).wrapper, images, labels)
+    torch.testing.assert_close(adversarial, attack(tried(seed_network(Convolutions)).wrapper, images, labels))
 
 
 def test_pixels_that_torchvisions_own_weights_need_otherwise_are_doubted(tmp_path: Path) -> None:
     class Transformed(Convolutions):
         transform_input = False
 
-    network = seeded(Transformed)
+    network = seed_network(Transformed)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     for weights, count in ((str(tmp_path / "weights.pt"), 1), ("random", 0)):
         card = Card("torchvision:googlenet", label="mine", weights=weights, normalize="none")
@@ -1271,7 +1271,7 @@ class Keeper:
 
 
 def with_weight_norm() -> Any:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     torch.nn.utils.weight_norm(network.answer)
     return network
 
@@ -1279,13 +1279,13 @@ def with_weight_norm() -> Any:
 def with_pruning() -> Any:
     import torch.nn.utils.prune
 
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     torch.nn.utils.prune.l1_unstructured(network.answer, "weight", amount=0.5)  # type: ignore[no-untyped-call]
     return network
 
 
 def with_a_keeper() -> Any:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     network.body.register_forward_hook(Keeper())
     network(pixels(1, C, H, W))
     return network
@@ -1305,12 +1305,12 @@ def test_networks_that_torch_does_not_copy_are_copied(build: Any) -> None:
     "wrap", [torch.compile, nn.DataParallel, lambda network: torch.compile(nn.DataParallel(network))]
 )
 def test_what_wraps_a_network_is_taken_off(wrap: Any) -> None:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     assert unwrap(wrap(network)) is network
 
 
 def test_a_network_that_cannot_be_copied_is_a_sentence() -> None:
-    network = seeded(Convolutions)
+    network = seed_network(Convolutions)
     network.lock = __import__("threading").Lock()
     with pytest.raises(UserError, match="a Convolutions cannot be copied"):
         copy_of(network)
@@ -1329,12 +1329,12 @@ class Registers(Transformer):
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).transpose(1, 2)
         parts = [part.expand(len(images), -1, -1) for part in (self.first, self.registers)]
-        return self.behind(self.low(torch.cat([parts[0], tokens, parts[1]], 1)))
+        return self.classify(self.low(torch.cat([parts[0], tokens, parts[1]], 1)))
 
 
 @pytest.mark.parametrize("after", [0, 2, 4])
 def test_tokens_after_those_of_the_image_are_not_taken_for_them(after: int) -> None:
-    network, images = seeded(Registers, after), pixels(3, C, H, W)
+    network, images = seed_network(Registers, after), pixels(3, C, H, W)
     model = tried(network, local_layer="low").wrapper
     seen = network.low(
         torch.cat(
@@ -1353,7 +1353,7 @@ def test_tokens_after_those_of_the_image_are_not_taken_for_them(after: int) -> N
 
 def test_the_grid_is_that_of_the_resized_image() -> None:
     """Images of 12 x 18 pixels are 18 x 18 to the network, and its tokens a grid of 3 x 3."""
-    network, images = seeded(Registers, 4), pixels(2, C, H, W)
+    network, images = seed_network(Registers, 4), pixels(2, C, H, W)
     model = tried(network, local_layer="low", resize=18).wrapper
     assert model.first_token == 1 and model.features(images).local.shape == (2, 10, 3, 3)
     seen: list[Tensor] = []
@@ -1370,11 +1370,11 @@ class Inner(Transformer):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.low(self.patches(images).flatten(2).transpose(1, 2))
-        return self.behind(torch.cat([self.first.expand(len(images), -1, -1), tokens], 1))
+        return self.classify(torch.cat([self.first.expand(len(images), -1, -1), tokens], 1))
 
 
 def test_a_block_without_the_class_token_that_the_network_has_is_read_whole() -> None:
-    network, images = seeded(Inner), pixels(2, C, H, W)
+    network, images = seed_network(Inner), pixels(2, C, H, W)
     choice = reading(network, PLAIN, images[:1], "low")
     assert choice.first is None and not choice.is_doubtful
     seen = network.low(network.patches(images).flatten(2).transpose(1, 2))
@@ -1413,7 +1413,7 @@ class Square(nn.Module):
 @pytest.mark.parametrize("side", [2, 4, 8])
 @pytest.mark.parametrize("is_last", [False, True])
 def test_channels_are_told_from_as_many_rows_and_columns(side: int, *, is_last: bool) -> None:
-    network, data = seeded(lambda: Square(is_last=is_last, side=side)), noise(shape=(C, 4 * side, 4 * side))
+    network, data = seed_network(lambda: Square(is_last=is_last, side=side)), noise(shape=(C, 4 * side, 4 * side))
     model = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise")
     assert [doubt for doubt in model.doubts if " is right on " not in doubt] == []
     assert model.job["layers"].get("channels") == ("last" if is_last else None)
@@ -1443,13 +1443,13 @@ def test_an_order_that_neither_reading_explains_is_doubted() -> None:
             logits: Tensor = self.answer(self.cube(local).flatten(1))
             return logits
 
-    network = seeded(lambda: Shuffled(is_last=False, side=8))
+    network = seed_network(lambda: Shuffled(is_last=False, side=8))
     doubts = bring(network, Card("mine:net", label="mine", local_layer="cube"), data, "noise").doubts
     assert any("where 75% are expected: maps and ranks by position may lie elsewhere" in doubt for doubt in doubts)
 
 
 def test_channels_are_not_taken_for_positions() -> None:
-    network, image = seeded(Flat), pixels(1, C, H, W)
+    network, image = seed_network(Flat), pixels(1, C, H, W)
     choice = default_layer(network, PLAIN, image)
     assert choice is not None and choice.name == "body"
     assert reading(network, PLAIN, image, "flat").is_doubtful
@@ -1458,7 +1458,7 @@ def test_channels_are_not_taken_for_positions() -> None:
 
 
 def test_a_position_of_patches_depends_on_its_own_alone() -> None:
-    network = seeded(Transformer)
+    network = seed_network(Transformer)
     output = torch.zeros(1, 7, 10)  # of its shape: the class token's and six of the image
     image = pixels(1, C, H, W)
     assert locality(depend(network, PLAIN, image, "low", output, 1)) == 1.0
@@ -1513,7 +1513,7 @@ def test_arithmetic_is_exact_inside_and_settings_are_as_they_were_after(unusual:
 
 
 def test_a_question_leaves_settings_as_they_were_and_does_not_depend_on_them(unusual: tuple[Any, ...]) -> None:
-    plain_model = ir.load(seeded(Convolutions).float(), DATA, label="mine")
+    plain_model = ir.load(seed_network(Convolutions).float(), DATA, label="mine")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = ir.analyze("alignment", plain_model, limit=4)["per_image/cosine"]
     assert settings() == unusual
@@ -1546,7 +1546,7 @@ class Standardized(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = seeded(Convolutions)
+        self.network = seed_network(Convolutions)
 
     def forward(self, images: Tensor) -> Tensor:
         middle = images - images.mean((1, 2, 3), keepdim=True)
@@ -1576,7 +1576,7 @@ def test_a_gradient_that_is_no_number_names_the_image_in_its_split() -> None:
     class Root(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = seeded(Convolutions)
+            self.network = seed_network(Convolutions)
 
         def forward(self, images: Tensor) -> Tensor:
             flat = images.flatten(1)
@@ -1639,7 +1639,7 @@ def test_a_file_says_how_its_images_were_drawn() -> None:
     order = np.argsort(np.tile(np.arange(K), 9), kind="stable")
     images = np.random.default_rng(0).integers(0, 256, (9 * K, H, W, C), dtype=np.uint8)
     split = Split(images, np.tile(np.arange(K), 9)[order])
-    model = ir.load(seeded(Convolutions), Dataset("sorted", split, split, DATA.class_names), label="mine")
+    model = ir.load(seed_network(Convolutions), Dataset("sorted", split, split, DATA.class_names), label="mine")
     answer = ir.analyze("alignment", model, limit=K)
     assert answer["per_image/label"].tolist() == list(range(K))
     assert "The 7 images are drawn from all classes in proportion" in " ".join(str(answer).split())
@@ -1657,11 +1657,11 @@ def test_a_file_that_was_written_anew_is_read_again(tmp_path: Path) -> None:
     for shift in (0, 1):
         labels = (np.arange(7) + shift) % 7
         write_npz(path, {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels})
-        torch.save(seeded(Convolutions, seed=shift).state_dict(), weights)
+        torch.save(seed_network(Convolutions, seed=shift).state_dict(), weights)
         assert load_dataset(locations[0]).test.labels[0] == shift
         model = ir.load(locations[1], locations[0], weights=str(weights), normalize="none")
         answers.append(model(torch.ones(1, C, H, W)))
-        torch.testing.assert_close(answers[-1], seeded(Convolutions, seed=shift)(torch.ones(1, C, H, W)))
+        torch.testing.assert_close(answers[-1], seed_network(Convolutions, seed=shift)(torch.ones(1, C, H, W)))
     assert not torch.equal(*answers)
 
 
@@ -1683,7 +1683,7 @@ def test_images_that_were_divided_by_255_twice_are_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["gradient-maps", "localization"])
 def test_maps_say_by_how_much_they_miss_what_they_promise(name: str, tmp_path: Path) -> None:
     path = save_tiny(tmp_path / "tiny.npz")
-    model = ir.load(seeded(Convolutions, 3, 32, 32, 10), str(path), label="mine")
+    model = ir.load(seed_network(Convolutions, 3, 32, 32, 10), str(path), label="mine")
     answer = ir.analyze(name, model, limit=3, source="integrated-gradients")
     images, labels = (load_dataset(str(path)).test.first(3).images, load_dataset(str(path)).test.first(3).labels)
     pixels_in = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

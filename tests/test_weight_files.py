@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyone import C, Convolutions, H, W, seeded
+from anyone import C, Convolutions, H, W, seed_network
 from networks import pixels
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ Weights = dict[str, Tensor]
 
 
 def weights(seed: int = 1) -> Weights:
-    tensors: Weights = seeded(Convolutions, seed=seed).state_dict()
+    tensors: Weights = seed_network(Convolutions, seed=seed).state_dict()
     return tensors
 
 
@@ -29,14 +29,14 @@ def behind(prefix: str, tensors: Weights) -> Weights:
 
 def answers_of(path: Path, key: str | None = None) -> Tensor:
     """The logits of a network that began with other weights and then read a file."""
-    network: nn.Module = seeded(Convolutions, seed=0)
+    network: nn.Module = seed_network(Convolutions, seed=0)
     load_weights(network, "mine", path, key)
     logits: Tensor = network(pixels(3, C, H, W))
     return logits
 
 
 def expected(seed: int = 1) -> Tensor:
-    logits: Tensor = seeded(Convolutions, seed=seed)(pixels(3, C, H, W))
+    logits: Tensor = seed_network(Convolutions, seed=seed)(pixels(3, C, H, W))
     return logits
 
 
@@ -158,7 +158,7 @@ NORMALIZED: dict[str, Callable[[Weights], Any]] = {
 def test_a_normalization_beside_the_weights_is_not_passed_over_unless_the_user_names_one(
     name: str, tmp_path: Path
 ) -> None:
-    path, network = tmp_path / "weights.pt", seeded(Convolutions, seed=0)
+    path, network = tmp_path / "weights.pt", seed_network(Convolutions, seed=0)
     torch.save(NORMALIZED[name](weights()), path)
     with pytest.raises(UserError, match=f"at '{name}' what looks like the normalization that they were trained with"):
         load_weights(network, "mine", path, is_normalized=False)
@@ -170,7 +170,7 @@ def test_a_normalization_that_the_network_holds_itself_is_used(tmp_path: Path) -
     class Normalizing(nn.Module):
         def __init__(self, mean: Tensor) -> None:
             super().__init__()
-            self.network = seeded(Convolutions)
+            self.network = seed_network(Convolutions)
             self.register_buffer("mean", mean)
 
     network = Normalizing(torch.zeros(3))
@@ -180,7 +180,7 @@ def test_a_normalization_that_the_network_holds_itself_is_used(tmp_path: Path) -
 
 
 def test_the_counter_of_averaged_weights_is_no_second_set(tmp_path: Path) -> None:
-    averaged = torch.optim.swa_utils.AveragedModel(seeded(Convolutions, seed=1))
+    averaged = torch.optim.swa_utils.AveragedModel(seed_network(Convolutions, seed=1))
     torch.save(averaged.state_dict(), tmp_path / "weights.pt")
     torch.testing.assert_close(answers_of(tmp_path / "weights.pt"), expected())
 
@@ -235,14 +235,14 @@ BESIDE: dict[str, tuple[Weights, list[str]]] = {
 def test_layers_that_the_network_lacks_are_left_aside_and_said(kind: str, prefix: str, tmp_path: Path) -> None:
     """At the top of a safetensors file, and behind the prefix of the network."""
     others, unused = BESIDE[kind]
-    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(behind(prefix, weights() | others), path)
     assert sorted(load_weights(network, "mine", path)) == sorted(prefix + name for name in unused)
     torch.testing.assert_close(network(pixels(3, C, H, W)), expected())
 
 
 def test_an_equal_moving_average_is_nothing_left_aside(tmp_path: Path) -> None:
-    path, network = tmp_path / "weights.safetensors", seeded(Convolutions, seed=0)
+    path, network = tmp_path / "weights.safetensors", seed_network(Convolutions, seed=0)
     save_file(weights() | behind("ema.", weights()) | {"criterion.weight": torch.ones(7)}, path)
     assert load_weights(network, "mine", path) == ["criterion.weight"]
 

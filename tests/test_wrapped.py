@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from anyone import C, Convolutions, Gated, H, K, N, Transformer, W, hooks, seeded, unchanged
+from anyone import C, Convolutions, GatedNetwork, H, K, N, Transformer, W, assert_unchanged, hooks, seed_network
 from captum.attr import LayerGradCam
 from networks import Array, array, pixels, settle
 from PIL import Image
@@ -30,7 +30,7 @@ def images(count: int = N, seed: int = 0) -> Tensor:
 
 
 def convolutions() -> Convolutions:
-    network: Convolutions = seeded(Convolutions)
+    network: Convolutions = seed_network(Convolutions)
     settle(network)
     return network
 
@@ -258,7 +258,7 @@ def test_other_tokens_take_the_place_of_the_images_and_the_first_stay(prefix: in
         features = model.features(images())
         torch.testing.assert_close(tokens_of(features.local), seen[:, prefix:])
         assert torch.equal(model.rest(images(), features.local), model(images()))
-        expected = network.behind(torch.cat([seen[:, :prefix], tokens_of(local)], 1))
+        expected = network.classify(torch.cat([seen[:, :prefix], tokens_of(local)], 1))
         torch.testing.assert_close(model.rest(images(), local), expected, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(expected, model(images()), atol=1e-2)
 
@@ -276,11 +276,11 @@ class ChannelsLast(nn.Module):
 
 
 def test_other_local_features_are_put_where_channels_come_last() -> None:
-    model, local = WrappedModel(seeded(ChannelsLast), PLAIN, "norm"), pixels(N, 8, 6, 9, seed=5)
+    model, local = WrappedModel(seed_network(ChannelsLast), PLAIN, "norm"), pixels(N, 8, 6, 9, seed=5)
     with torch.no_grad():
         assert model.features(images()).local.shape == (N, 8, 6, 9)
         assert torch.equal(model.rest(images(), model.features(images()).local), model(images()))
-        expected = seeded(ChannelsLast).answer(local.square().mean((2, 3)))
+        expected = seed_network(ChannelsLast).answer(local.square().mean((2, 3)))
         torch.testing.assert_close(model.rest(images(), local), expected)
 
 
@@ -296,9 +296,9 @@ def test_what_is_found_of_an_image_does_not_depend_on_its_batch() -> None:
 
 
 def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None:
-    model, at, local = WrappedModel(seeded(Gated), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
+    model, at, local = WrappedModel(seed_network(GatedNetwork), PLAIN, "body", "gate"), images(), pixels(N, 8, 6, 9)
     for grad in (True, False):
-        with torch.set_grad_enabled(grad), unchanged(model, at, local):
+        with torch.set_grad_enabled(grad), assert_unchanged(model, at, local):
             model.features(at)
             model.rest(at, local)
             layers(model.backbone, PLAIN, at[:1])
@@ -306,19 +306,19 @@ def test_the_network_the_images_and_the_random_state_are_left_as_found() -> None
 
 
 class Broken(Convolutions):
-    def behind(self, rectified: Tensor) -> Tensor:
+    def classify(self, rectified: Tensor) -> Tensor:
         raise RuntimeError("out of order")
 
 
 def test_hooks_are_removed_after_an_exception() -> None:
-    for network, error in ((seeded(Broken), RuntimeError), (convolutions(), UserError)):
+    for network, error in ((seed_network(Broken), RuntimeError), (convolutions(), UserError)):
         model = WrappedModel(network, PLAIN, "body" if error is RuntimeError else "answer", "rectify")
         with pytest.raises(error):
             model.features(images())
         with pytest.raises(error):
             model.rest(images(), pixels(N, 8, 6, 9))
         assert hooks(model) == 0
-    broken = seeded(Broken)
+    broken = seed_network(Broken)
     for look in (layers, default_layer):
         with pytest.raises(RuntimeError, match="out of order"):
             look(broken, PLAIN, images(1))
@@ -364,9 +364,9 @@ class Twice(nn.Module):
 
 def test_a_layer_that_does_not_run_once_is_the_users_error() -> None:
     with pytest.raises(UserError, match="layer 'shared' runs 2 times in a pass: name one that runs once"):
-        WrappedModel(seeded(Twice), PLAIN, "shared").features(images())
+        WrappedModel(seed_network(Twice), PLAIN, "shared").features(images())
     with pytest.raises(UserError, match="layer 'idle' runs 0 times in a pass"):
-        WrappedModel(seeded(Twice), PLAIN, "idle").features(images())
+        WrappedModel(seed_network(Twice), PLAIN, "idle").features(images())
 
 
 def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
@@ -384,13 +384,13 @@ def test_grad_cam_of_a_wrapped_network_is_that_of_captum() -> None:
 
 
 def test_grad_cam_of_tokens_is_a_slow_loop() -> None:
-    network = seeded(Transformer)
+    network = seed_network(Transformer)
     found = position_weights(WrappedModel(copy.deepcopy(network), PLAIN, "low"), images(), "grad-cam")
     network.requires_grad_(False)
     for image, one in zip(images(), found, strict=True):
         tokens = torch.cat([network.first, network.patches(image[None]).flatten(2).transpose(1, 2)], 1)
         tokens = network.low(tokens).requires_grad_()
-        logits = network.behind(tokens)[0]
+        logits = network.classify(tokens)[0]
         (gradient,) = torch.autograd.grad(logits.max(), tokens)
         local, slope = array(tokens)[0, 1:], array(gradient)[0, 1:]
         slow = np.maximum((local * slope.mean(0)).sum(1), 0)
@@ -450,8 +450,8 @@ def test_other_weights_are_the_users_error(output: Any, sentence: str) -> None:
 
 
 def test_the_attention_of_a_layer_is_a_models_own() -> None:
-    network = seeded(Gated)
-    model = WrappedModel(seeded(Gated), PLAIN, "body", "gate")
+    network = seed_network(GatedNetwork)
+    model = WrappedModel(seed_network(GatedNetwork), PLAIN, "body", "gate")
     with torch.no_grad():
         gate = array(torch.sigmoid(network.score(network.body(images())))).reshape(N, -1)
     expected = gate / gate.sum(1, keepdims=True)
@@ -461,7 +461,7 @@ def test_the_attention_of_a_layer_is_a_models_own() -> None:
 
 
 def test_the_attention_of_a_transformer_is_that_of_its_class_token() -> None:
-    model, network = WrappedModel(seeded(Transformer), PLAIN, "low", "low.softmax"), seeded(Transformer)
+    model, network = WrappedModel(seed_network(Transformer), PLAIN, "low", "low.softmax"), seed_network(Transformer)
     tokens = torch.cat([network.first.expand(N, -1, -1), tokens_of(network.patches(images()))], 1)
     query, key, _ = (array(part) for part in network.low.qkv(tokens).chunk(3, 2))
     found: Array = array(model.features(images()).attention)
@@ -475,10 +475,10 @@ def test_the_attention_of_a_transformer_is_that_of_its_class_token() -> None:
 
 def test_an_attention_layer_that_does_not_run_is_the_users_error() -> None:
     with pytest.raises(UserError, match="layer 'idle' runs 0 times"):
-        WrappedModel(seeded(Twice), PLAIN, "stem", "idle").features(images())
+        WrappedModel(seed_network(Twice), PLAIN, "stem", "idle").features(images())
 
 
-class InPlaceGate(Gated):
+class InPlaceGate(GatedNetwork):
     def forward(self, at: Tensor) -> Tensor:
         local = self.body(at)
         gate = self.gate(self.score(local))
@@ -490,8 +490,8 @@ class InPlaceGate(Gated):
 def test_attention_is_what_its_layer_gives_before_it_is_changed_in_place() -> None:
     with torch.no_grad():
         found, expected = (
-            WrappedModel(seeded(kind), PLAIN, "body", "gate").features(images()).attention
-            for kind in (InPlaceGate, Gated)
+            WrappedModel(seed_network(kind), PLAIN, "body", "gate").features(images()).attention
+            for kind in (InPlaceGate, GatedNetwork)
         )
     assert found is not None and expected is not None
     torch.testing.assert_close(found, expected)
@@ -519,10 +519,10 @@ def test_layers_are_told_in_their_order_with_their_shapes() -> None:
 
 
 def test_a_layer_that_runs_twice_or_never_cannot_be_taken() -> None:
-    found = {one.name: one for one in layers(seeded(Twice), PLAIN, images(1))}
+    found = {one.name: one for one in layers(seed_network(Twice), PLAIN, images(1))}
     assert list(found) == ["stem", "shared", "answer"]
     assert (found["shared"].runs, found["shared"].is_local) == (2, False)
-    assert layer_taken(seeded(Twice), PLAIN, images(1)) == "stem"
+    assert layer_taken(seed_network(Twice), PLAIN, images(1)) == "stem"
 
 
 def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
@@ -530,9 +530,9 @@ def test_by_default_the_last_layer_is_taken_that_all_passes_through() -> None:
 
 
 def test_local_features_are_taken_before_a_gate_and_not_the_gate() -> None:
-    found = layers(seeded(Gated), PLAIN, images(1))
+    found = layers(seed_network(GatedNetwork), PLAIN, images(1))
     assert [one.name for one in found if one.is_local] == ["body", "score", "gate"]
-    assert layer_taken(seeded(Gated), PLAIN, images(1)) == "body"
+    assert layer_taken(seed_network(GatedNetwork), PLAIN, images(1)) == "body"
 
 
 class Residual(nn.Module):
@@ -554,7 +554,7 @@ class Residual(nn.Module):
 
 @pytest.mark.parametrize(("bare", "layer"), [(False, "sum"), (True, "stem")])
 def test_a_branch_beside_a_shortcut_is_not_taken(bare: bool, layer: str) -> None:
-    assert layer_taken(seeded(Residual, bare), PLAIN, images(1)) == layer
+    assert layer_taken(seed_network(Residual, bare), PLAIN, images(1)) == layer
 
 
 @pytest.mark.parametrize("zero", [False, True])
@@ -589,7 +589,7 @@ class InPlace(nn.Module):
 
 def test_a_network_may_work_in_place_on_its_images() -> None:
     at, before = images(1), images(1)
-    assert layer_taken(seeded(InPlace), PLAIN, at) == "body"
-    model = WrappedModel(seeded(InPlace), PLAIN, "body")
+    assert layer_taken(seed_network(InPlace), PLAIN, at) == "body"
+    model = WrappedModel(seed_network(InPlace), PLAIN, "body")
     torch.testing.assert_close(model.rest(at, model.features(at).local), model(at))
     assert torch.equal(at, before)
