@@ -49,9 +49,9 @@ class Convolutions(nn.Module):
         local = self.body(self.rectify(self.norm(self.stem(images))))
         return self.classify(self.rectify_again(local))
 
-    def classify(self, rectified: Tensor) -> Tensor:
+    def classify(self, activations: Tensor) -> Tensor:
         """The logits of what the second ReLU gives."""
-        logits: Tensor = self.answer(rectified.flatten(1))
+        logits: Tensor = self.answer(activations.flatten(1))
         return logits
 
 
@@ -67,8 +67,8 @@ class Block(nn.Module):
         count, length, width = tokens.shape
         query, key, value = self.qkv(tokens).reshape(count, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         attention = self.softmax(query @ key.transpose(2, 3) * 3)
-        mixed = (attention @ value).transpose(1, 2).reshape(count, length, width)
-        return tokens + torch.tanh(self.out(mixed))
+        mixture = (attention @ value).transpose(1, 2).reshape(count, length, width)
+        return tokens + torch.tanh(self.out(mixture))
 
 
 class Transformer(nn.Module):
@@ -121,11 +121,11 @@ class Levels(nn.Module):
     def __init__(self, classes: int, mean: float = 0.0, deviation: float = 1.0) -> None:
         super().__init__()
         self.mean, self.deviation = mean, deviation
-        self.seen = nn.Identity()  # a layer with positions
+        self.identity = nn.Identity()  # a layer with positions
         self.register_buffer("levels", (torch.arange(classes) + 0.5) / classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        gray = self.seen(images).mean((1, 2, 3)) * self.deviation + self.mean
+        gray = self.identity(images).mean((1, 2, 3)) * self.deviation + self.mean
         logits: Tensor = -(gray[:, None] - self.levels).abs()
         return logits
 
@@ -149,9 +149,9 @@ def noise(name: str = "noise", shape: tuple[int, int, int] = (C, H, W), classes:
 
 def save_tiny(path: Path, train: int = 20, test: int = 8) -> Path:
     """An .npz of few cluttered digits with their masks."""
-    made = cluttered_digits(train, test)
+    dataset = cluttered_digits(train, test)
     arrays: Arrays = {}
-    for part, split in (("train", made.train), ("test", made.test)):
+    for part, split in (("train", dataset.train), ("test", dataset.test)):
         assert split.masks is not None
         arrays |= {f"x_{part}": split.images, f"y_{part}": split.labels, f"mask_{part}": split.masks}
     write_npz(path, arrays)
@@ -184,11 +184,11 @@ def _state(model: nn.Module) -> list[Any]:
 @contextmanager
 def assert_unchanged(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
     """Neither model, tensors nor random state is changed by what is done inside, and nobody is warned."""
-    before = _state(model), [(tensor.clone(), tensor.requires_grad, tensor.grad) for tensor in tensors]
+    originals = _state(model), [(tensor.clone(), tensor.requires_grad, tensor.grad) for tensor in tensors]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-    assert _state(model) == before[0]
-    for tensor, (values, requires, grad) in zip(tensors, before[1], strict=True):
+    assert _state(model) == originals[0]
+    for tensor, (values, requires, grad) in zip(tensors, originals[1], strict=True):
         assert torch.equal(tensor, values)
         assert (tensor.requires_grad, tensor.grad) == (requires, grad)

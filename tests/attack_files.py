@@ -61,7 +61,9 @@ def write_robustness(
         for place, (variant, seed) in enumerate(models)
     }
     (name, job), *readers = jobs.items()
-    steps = {kind: [one.split("-")[1] for one in readings if one.startswith(kind)] for kind in ("PGD", "CW")}
+    steps = {
+        kind: [reading.split("-")[1] for reading in readings if reading.startswith(kind)] for kind in ("PGD", "CW")
+    }
     config: dict[str, Any] = {
         "checkpoint": {"name": name, "sha256": f"hash of {name}", "job": job},
         "data": {"dataset": dataset, "split": "test", "images": len(natural), "sha256": "0"},

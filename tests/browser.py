@@ -22,8 +22,8 @@ FLAGS = (
 class Page:
     """One page of the browser. What it asked the network for, and what it complained of, is kept."""
 
-    def __init__(self, to: BinaryIO, back: BufferedReader) -> None:
-        self._to, self._back = to, back
+    def __init__(self, commands: BinaryIO, answers: BufferedReader) -> None:
+        self._commands, self._answers = commands, answers
         self._number, self._session, self._rest = 0, "", b""
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -38,13 +38,13 @@ class Page:
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
-        self._to.write(json.dumps(message).encode() + b"\0")
-        self._to.flush()
-        while (heard := self._hear()).get("id") != self._number:
-            self._note(heard)
-        if "error" in heard:
-            raise RuntimeError(heard["error"])
-        return heard["result"]
+        self._commands.write(json.dumps(message).encode() + b"\0")
+        self._commands.flush()
+        while (answer := self._hear()).get("id") != self._number:
+            self._note(answer)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
 
     def open(self, address: str, width: int = 1280, height: int = 900, *, dark: bool = False) -> None:
         """Open an address in a window of this size, and wait until it has loaded."""
@@ -81,7 +81,7 @@ class Page:
 
     def _hear(self) -> Any:
         while b"\0" not in self._rest:
-            part = self._back.read1(1 << 16)
+            part = self._answers.read1(1 << 16)
             if not part:
                 raise RuntimeError("the browser has ended")
             self._rest += part
@@ -103,8 +103,8 @@ class Page:
 def browser(profile: Path) -> Iterator[Page]:
     """A page of a fresh browser whose files are in `profile`."""
     assert CHROMIUM is not None
-    read_to, to = os.pipe()
-    back, write_back = os.pipe()
+    read_to, command_end = os.pipe()
+    answer_end, write_back = os.pipe()
     # The browser reads commands from descriptor 3 and answers on 4.
     keeps = f'exec 3<&{read_to} 4>&{write_back}; exec "$@"'
     process = subprocess.Popen(
@@ -116,7 +116,7 @@ def browser(profile: Path) -> Iterator[Page]:
     os.close(read_to)
     os.close(write_back)
     try:
-        with open(to, "wb") as commands, open(back, "rb") as answers:
+        with open(command_end, "wb") as commands, open(answer_end, "rb") as answers:
             yield Page(commands, answers)
     finally:
         process.terminate()

@@ -11,11 +11,11 @@ Irt = Callable[..., tuple[int, str, str]]
 
 
 def irt(
-    captured: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+    capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
 ) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of `irt ARGUMENTS`, run in this process."""
     monkeypatch.setattr(sys, "argv", ["irt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as end:
         cli.main()
-    out, err = captured.readouterr()
-    return int(ended.value.code or 0), out, err
+    out, err = capture.readouterr()
+    return int(end.value.code or 0), out, err

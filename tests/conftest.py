@@ -181,11 +181,11 @@ def make_checkpoint(digits: "Dataset", shared_folder: Path) -> Callable[..., Pat
 
     def make(folder: Path, name: str = "at-att", seed: int = 0) -> Path:
         job = Job(digits, "small", variant(name), seed, Recipe("test", epochs=10, batch_size=60, learning_rate=0.01))
-        about = {"job": job.describe(), "source": digits.name, "code": {"version": "0"}, "history": [], "metrics": {}}
+        header = {"job": job.describe(), "source": digits.name, "code": {"version": "0"}, "history": [], "metrics": {}}
         path = shared_folder / f"{job.name}.safetensors"
         with Lock(path):
             if not path.exists():
-                checkpoint.write(path, about, train(job))
+                checkpoint.write(path, header, train(job))
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(path, folder))
 

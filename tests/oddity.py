@@ -61,8 +61,8 @@ def prepare(work: Work) -> tuple[float, list[Classifier]]:
     return float(torch.cat([batch.labels for batch in work.batches()]).float().mean()), list(work.evaluators.values())
 
 
-def rows(model: Classifier, batch: Batch, prepared: tuple[float, list[Classifier]]) -> dict[str, AnyArray]:
-    mean, evaluators = prepared
+def rows(model: Classifier, batch: Batch, preparation: tuple[float, list[Classifier]]) -> dict[str, AnyArray]:
+    mean, evaluators = preparation
     with torch.no_grad():
         features = model.features(batch.images)
         read = [evaluator(batch.images).argmax(1) for evaluator in evaluators]
@@ -83,11 +83,11 @@ def summarize(arrays: Columns, images: Split) -> dict[str, Any]:
 
 
 def examples(arrays: Columns, images: Split, settings: Oddities) -> dict[str, Any]:
-    chosen = np.arange(settings.count)[::-1]
-    thirds = np.array_split(images.images[chosen], 3, axis=1)
+    index = np.arange(settings.count)[::-1]
+    thirds = np.array_split(images.images[index], 3, axis=1)
     return {
-        "examples/index": chosen,
-        "examples/logit": arrays.rows_at("per_image/logit", chosen),
+        "examples/index": index,
+        "examples/logit": arrays.rows_at("per_image/logit", index),
         "examples/brightness": np.stack([third.mean((1, 2, 3)) for third in thirds], 1),
     }
 
@@ -126,10 +126,10 @@ ANALYSIS = Analysis(
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `irt` have it as `odd`, as if its module lay with the others."""
-    get, names, about = analyses.get, analyses.names, analyses.about
+    get, names, describe = analyses.get, analyses.names, analyses.about
     monkeypatch.setattr(analyses, "get", lambda name: ANALYSIS if name == "odd" else get(name))
     monkeypatch.setattr(analyses, "names", lambda: [*names(), "odd"])
-    monkeypatch.setattr(analyses, "about", lambda name: "What is odd?" if name == "odd" else about(name))
+    monkeypatch.setattr(analyses, "about", lambda name: "What is odd?" if name == "odd" else describe(name))
 
 
 def odd_images(name: str = "odd") -> Dataset:

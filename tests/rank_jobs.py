@@ -76,29 +76,29 @@ def train_steps(name: str) -> dict[str, Tensor]:
 
 def work_of(path: Path, folder: Path, name: str) -> Work:
     """An analysis in batches of seven."""
-    analysis, found = analyses.get(name), checkpoint.read(path)
+    analysis, model = analyses.get(name), checkpoint.read(path)
     settings = analysis.settings(**ANALYSES[name])
-    return Work(analysis, found, DIGITS, folder, settings=settings, split="test", limit=39, batch_size=7, device=CPU)
+    return Work(analysis, model, DIGITS, folder, settings=settings, split="test", limit=39, batch_size=7, device=CPU)
 
 
-def stopping(work: Work, after: int) -> Work:
+def stop_after(work: Work, count: int) -> Work:
     """The same, late after so many batches."""
-    rows, seen = work.analysis.rows, [0]
+    rows, batches = work.analysis.rows, [0]
 
-    def late(*given: Any) -> dict[str, AnyArray]:
-        seen[0] += 1
-        if seen[0] == after:
+    def late(*arguments: Any) -> dict[str, AnyArray]:
+        batches[0] += 1
+        if batches[0] == count:
             work._deadline = 0.0
-        return rows(*given)
+        return rows(*arguments)
 
     work.analysis = replace(work.analysis, rows=late)
     return work
 
 
-def outcome(do: Callable[[], Any]) -> str:
+def outcome(job: Callable[[], Any]) -> str:
     """What comes of it, as text."""
     try:
-        return str(do())
+        return str(job())
     except (Stopped, UserError) as error:
         return f"{type(error).__name__}: {error}"
 
@@ -137,27 +137,27 @@ def normalize(name: str, part: slice) -> dict[str, Tensor]:
 
 def do_jobs(folder: Path) -> None:
     """All of it but what is killed."""
-    me = f"{ranks.index()}.safetensors"
+    ending = f"{ranks.index()}.safetensors"
     for name, (_, shape) in NORMS.items():
-        save_file(normalize(name, ranks.part(shape[0])), folder / f"norm-{name}-{me}")
+        save_file(normalize(name, ranks.part(shape[0])), folder / f"norm-{name}-{ending}")
     for name in TRAININGS:
         tensors = train_steps(name)
         save_file(
-            {key: tensor.clone().contiguous() for key, tensor in tensors.items()}, folder / f"trained-{name}-{me}"
+            {key: tensor.clone().contiguous() for key, tensor in tensors.items()}, folder / f"trained-{name}-{ending}"
         )
     path = next(folder.glob("*-at-att-seed0.safetensors"))
     for name in ANALYSES:
         work_of(path, folder / "analyses", name).run()
     late = work_of(path, folder / "stopped", "gradient-maps")
-    said = [
-        outcome(stopping(late, 1).run if ranks.index() == 1 else late.run),
+    outcomes = [
+        outcome(stop_after(late, 1).run if ranks.index() == 1 else late.run),
         outcome(lambda: ranks.from_first(fail)),
         outcome(lambda: ranks.from_first(lambda: [ranks.index(), "é"])),
         outcome(lambda: ranks.bytes_from_first(lambda: b"")),
         outcome(lambda: ranks.any_of(ranks.index() == 1, False)),
         outcome(run_of_too_small_a_batch),
     ]
-    (folder / f"said-{ranks.index()}.txt").write_text("\n".join(said), encoding="utf-8")
+    (folder / f"said-{ranks.index()}.txt").write_text("\n".join(outcomes), encoding="utf-8")
 
 
 def run_of_too_small_a_batch() -> Run:
@@ -196,8 +196,8 @@ def in_group(job: Callable[[Path], None], folder: Path) -> None:
 def command(folder: Path, *words: str) -> None:
     """Do what `torchrun -m interpret_robust WORDS` does, and print to a file a rank."""
     sys.argv = ["irt", *words]
-    printed = folder / f"printed-{os.environ['RANK']}.txt"
-    with printed.open("w", encoding="utf-8") as file, redirect_stdout(file), pytest.raises(SystemExit, match=r"^0$"):
+    output = folder / f"printed-{os.environ['RANK']}.txt"
+    with output.open("w", encoding="utf-8") as file, redirect_stdout(file), pytest.raises(SystemExit, match=r"^0$"):
         run_module("interpret_robust", run_name="__main__")
 
 

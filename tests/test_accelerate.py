@@ -53,20 +53,20 @@ def test_where_nothing_can_be_compiled_or_recorded_training_is_the_same_and_says
         plain.advance()
         fast.advance()
     assert_same_weights(plain, fast)
-    told = capsys.readouterr().err.strip().split("\n")
-    assert len(told) == 2
-    assert told[0] == "training goes on without torch.compile, more slowly: no compiler"
-    assert told[1].startswith("training goes on without a CUDA graph of the step, more slowly: ")
+    lines = capsys.readouterr().err.strip().split("\n")
+    assert len(lines) == 2
+    assert lines[0] == "training goes on without torch.compile, more slowly: no compiler"
+    assert lines[1].startswith("training goes on without a CUDA graph of the step, more slowly: ")
 
 
 def test_a_fault_of_the_step_itself_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceleration, "_compile", lambda model: None)
 
-    def broken(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise ValueError("a fault")
 
     with pytest.raises(ValueError, match="a fault"):
-        RecordedStep(broken, new_run().model)(None, torch.zeros(1))
+        RecordedStep(fail, new_run().model)(None, torch.zeros(1))
 
 
 def test_what_fails_later_or_for_lack_of_memory_is_not_taken_for_the_compilers(
@@ -99,8 +99,8 @@ def test_every_model_is_compiled_however_many_there_are() -> None:
         torch._dynamo.reset()
         for place, model in enumerate(models):
             features = with_own_code(model.features) if is_own else model.features
-            compiled = torch.compile(features, backend=counter, dynamic=False)
-            assert torch.equal(compiled(images).pooled, place * images.flatten(1))
+            program = torch.compile(features, backend=counter, dynamic=False)
+            assert torch.equal(program(images).pooled, place * images.flatten(1))
         assert counter.frame_count == (len(models) if is_own else limit)
     torch._dynamo.reset()
 
@@ -144,13 +144,13 @@ def test_the_running_mean_is_that_of_torch_bit_by_bit() -> None:
 class Tape:
     """In the place of a CUDA graph: what a step did while it was recorded, done again on replay."""
 
-    recorded = 0
+    recordings = 0
 
     def __init__(self) -> None:
-        Tape.recorded += 1
+        Tape.recordings += 1
 
     def replay(self) -> None:
-        self.again()  # type: ignore[attr-defined]
+        self.redo()  # type: ignore[attr-defined]
 
 
 def test_a_step_is_recorded_once_and_replayed_with_new_inputs_and_a_growing_radius(
@@ -164,19 +164,19 @@ def test_a_step_is_recorded_once_and_replayed_with_new_inputs_and_a_growing_radi
     as_written: list[int] = []
 
     def record(*inputs: torch.Tensor) -> None:
-        recorder.inputs = tuple(given.clone() for given in inputs)
+        recorder.inputs = tuple(value.clone() for value in inputs)
         tape, attack = Tape(), recorder.attack
-        tape.again = lambda: fast._update(attack, *recorder.inputs)  # type: ignore[attr-defined]
+        tape.redo = lambda: fast._update(attack, *recorder.inputs)  # type: ignore[attr-defined]
         recorder.graph = tape  # type: ignore[assignment]
 
     write = recorder._as_written
 
-    def noted(*inputs: torch.Tensor) -> None:
+    def note_step(*inputs: torch.Tensor) -> None:
         as_written.append(fast.step)
         write(*inputs)
 
     monkeypatch.setattr(recorder, "_record", record)
-    monkeypatch.setattr(recorder, "_as_written", noted)
+    monkeypatch.setattr(recorder, "_as_written", note_step)
     fast.update = recorder
     for _ in range(12):
         plain.advance()
@@ -184,4 +184,4 @@ def test_a_step_is_recorded_once_and_replayed_with_new_inputs_and_a_growing_radi
     assert_same_weights(plain, fast)
     # 12 steps, of which the first half ramp up: the radius grows on while the step is replayed.
     assert as_written == list(range(WARM_UP))
-    assert Tape.recorded == 1
+    assert Tape.recordings == 1

@@ -42,7 +42,7 @@ class Flat(nn.Module):
         return None, local.flatten(1)
 
 
-class Normed(nn.Module):
+class UnitLength(nn.Module):
     """Scaled to length one: does not change with the image's scale, but with a shift."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -50,17 +50,17 @@ class Normed(nn.Module):
         return images / length
 
 
-class Centered(nn.Module):
+class ZeroMean(nn.Module):
     """Without its mean: does not change with a shift, but with the image's scale."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images - images.mean((1, 2, 3), keepdim=True)
 
 
-def linear(before: nn.Module | None = None, factor: float = 1.0) -> Classifier:
-    """Logits W x + b, of what `before` makes of the image."""
+def linear(front: nn.Module | None = None, factor: float = 1.0) -> Classifier:
+    """Logits W x + b, of what `front` makes of the image."""
     torch.manual_seed(0)
-    model = Classifier(before or nn.Identity(), Flat(), nn.Linear(C * H * W, K)).eval()
+    model = Classifier(front or nn.Identity(), Flat(), nn.Linear(C * H * W, K)).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(factor)
     return model
@@ -76,11 +76,11 @@ def batch(split: Split) -> Batch:
     return Batch(images, torch.from_numpy(split.labels), range(len(split)), None)
 
 
-def found(model: Classifier, split: Split) -> PerImage:
+def rows_of(model: Classifier, split: Split) -> PerImage:
     """The rows of a split, each image paired with the next."""
-    given = rows(model, batch(split), Pairs(split, (np.arange(len(split)) + 1) % len(split)))
-    assert given.keys() == {column.path for column in SCHEMA.per_image}
-    return {name.removeprefix("per_image/"): values for name, values in given.items()}
+    columns = rows(model, batch(split), Pairs(split, (np.arange(len(split)) + 1) % len(split)))
+    assert columns.keys() == {column.path for column in SCHEMA.per_image}
+    return {name.removeprefix("per_image/"): values for name, values in columns.items()}
 
 
 def summary(columns: PerImage, split: Split) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def cosine(a: AnyArray, b: AnyArray) -> float:
 
 def test_scores_of_a_linear_network_are_the_closed_forms() -> None:
     model, split = linear(), data()
-    given, images = found(model, split), doubles(batch(split).images)
+    columns, images = rows_of(model, split), doubles(batch(split).images)
     weight, bias = doubles(model.classifier.weight), doubles(model.classifier.bias)
     for n in range(N):
         x, partner, label = images[n].ravel(), images[(n + 1) % N], split.labels[n]
@@ -131,29 +131,33 @@ def test_scores_of_a_linear_network_are_the_closed_forms() -> None:
             "degenerate": 0,
         }
         for name, value in expected.items():
-            assert given[name][n] == pytest.approx(value, rel=2e-5, abs=2e-6), name
+            assert columns[name][n] == pytest.approx(value, rel=2e-5, abs=2e-6), name
 
 
 def test_linearized_robustness_of_a_linear_network_is_the_distance_to_its_boundary() -> None:
     model, split = linear(), data()
     images = batch(split).images
-    radius = found(model, split)["linearized_robustness"]
+    radius = rows_of(model, split)["linearized_robustness"]
     weight = model.classifier.weight.detach()
     with torch.no_grad():
         scores = model(images)
         top = scores.argmax(1)
-        for step, changed in ((0.999, False), (1.001, True)):
-            flipped = torch.zeros(N, dtype=torch.bool)
+        for step, is_changed in ((0.999, False), (1.001, True)):
+            flips = torch.zeros(N, dtype=torch.bool)
             for other in range(K):
-                away = weight[other] - weight[top]
-                away = away / away.norm(dim=1, keepdim=True).clamp_min(1e-9)
-                moved = images + step * torch.from_numpy(radius)[:, None, None, None].float() * away.view(N, C, H, W)
-                flipped |= model(moved).argmax(1) != top
-            assert flipped.tolist() == [changed] * N
+                direction = weight[other] - weight[top]
+                direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-9)
+                adversarial = images + step * torch.from_numpy(radius)[:, None, None, None].float() * direction.view(
+                    N, C, H, W
+                )
+                flips |= model(adversarial).argmax(1) != top
+            assert flips.tolist() == [is_changed] * N
 
 
-def test_linearized_robustness_is_one_pass_and_what_each_class_apart_gives(trained: Path, digits: Dataset) -> None:
-    model = fold(checkpoint.read(trained).model(torch.device("cpu")))
+def test_linearized_robustness_is_one_pass_and_what_each_class_apart_gives(
+    checkpoint_path: Path, digits: Dataset
+) -> None:
+    model = fold(checkpoint.read(checkpoint_path).model(torch.device("cpu")))
     images = to_pixels(torch.from_numpy(digits.test.images[:33]).permute(0, 3, 1, 2))
     with torch.no_grad():
         logits = model(images)
@@ -185,26 +189,26 @@ def test_a_class_whose_logit_has_the_same_gradient_is_never_reached() -> None:
     expected = [
         abs(float(logits[n, 3] - logits[n, [0, 1, 2]].max())) / np.linalg.norm(weight[3] - weight[0]) for n in range(N)
     ]
-    some = top != 3
+    reachable = top != 3
     np.testing.assert_allclose(
-        alignment.linearized_robustness(model, images, logits)[some], np.array(expected)[some], rtol=1e-5
+        alignment.linearized_robustness(model, images, logits)[reachable], np.array(expected)[reachable], rtol=1e-5
     )
-    assert some.any()
+    assert reachable.any()
 
 
 def test_a_step_against_the_gradient_that_adds_the_image_has_cosine_one() -> None:
     split = data(K)
     images = doubles(batch(split).images)
     model = linear()
-    centered = images - images.mean((1, 2, 3), keepdims=True)
+    deviations = images - images.mean((1, 2, 3), keepdims=True)
     with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.bias.zero_()
-        model.classifier.weight[0] = torch.from_numpy(centered[0].ravel())
-    assert found(model, split)["cosine"][0] == pytest.approx(1, abs=1e-6)
+        model.classifier.weight[0] = torch.from_numpy(deviations[0].ravel())
+    assert rows_of(model, split)["cosine"][0] == pytest.approx(1, abs=1e-6)
     with torch.no_grad():
         model.classifier.weight.neg_()
-    assert found(model, split)["cosine"][0] == pytest.approx(-1, abs=1e-6)
+    assert rows_of(model, split)["cosine"][0] == pytest.approx(-1, abs=1e-6)
 
 
 # --- each measure, written again from its definition
@@ -217,14 +221,14 @@ def slow_edges(image: AnyArray) -> AnyArray:
     for row in range(height):
         for column in range(width):
             for color in range(channels):
-                down = across = 0.0
+                vertical = horizontal = 0.0
                 for i in range(3):
                     for j in range(3):
                         y = min(max(row + i - 1, 0), height - 1)
                         x = min(max(column + j - 1, 0), width - 1)
-                        across += kernel[i][j] * image[color, y, x]
-                        down += kernel[j][i] * image[color, y, x]
-                edges[row, column] += down**2 + across**2
+                        horizontal += kernel[i][j] * image[color, y, x]
+                        vertical += kernel[j][i] * image[color, y, x]
+                edges[row, column] += vertical**2 + horizontal**2
     return np.sqrt(edges)
 
 
@@ -242,20 +246,20 @@ def slow_variation(image: AnyArray) -> float:
 def slow_gini(image: AnyArray) -> float:
     """Half the mean difference of two entries over the mean entry."""
     values = [abs(value) for value in image.ravel()]
-    between = sum(abs(a - b) for a in values for b in values)
-    return float(between / (2 * len(values) * sum(values)))
+    differences = sum(abs(a - b) for a in values for b in values)
+    return float(differences / (2 * len(values) * sum(values)))
 
 
 def slow_high_frequency(image: AnyArray) -> float:
     channels, height, width = image.shape
     high = whole = 0.0
-    for down in range(height):
-        for across in range(width):
+    for row in range(height):
+        for column in range(width):
             # Cycles per pixel: 3/4 of a cycle forwards is 1/4 backwards.
-            radius = math.hypot(min(down, height - down) / height, min(across, width - across) / width)
+            radius = math.hypot(min(row, height - row) / height, min(column, width - column) / width)
             for c in range(channels):
                 wave = sum(
-                    image[c, y, x] * cmath.exp(-2j * math.pi * (down * y / height + across * x / width))
+                    image[c, y, x] * cmath.exp(-2j * math.pi * (row * y / height + column * x / width))
                     for y in range(height)
                     for x in range(width)
                 )
@@ -278,30 +282,30 @@ MEASURES: dict[str, tuple[Callable[[AnyArray], AnyArray], Callable[[AnyArray], f
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_measure_is_its_slow_definition_and_ignores_the_gradient_s_size(name: str) -> None:
     fast, slow = MEASURES[name]
-    np.testing.assert_allclose(fast(maps()), [slow(one) for one in maps()], rtol=1e-9)
+    np.testing.assert_allclose(fast(maps()), [slow(image) for image in maps()], rtol=1e-9)
     for factor in (-1, 1e-30, 1e6):
         np.testing.assert_allclose(fast(factor * maps()), fast(maps()), rtol=1e-9)
     assert np.isnan(fast(np.zeros((1, C, H, W)))).all()
 
 
 def test_measures_of_maps_whose_answer_is_known() -> None:
-    flat, one, board = np.ones((3, 1, C, 8, 6))
-    one *= 0
-    one[0, 1, 4, 3] = -2
+    flat, dot, board = np.ones((3, 1, C, 8, 6))
+    dot *= 0
+    dot[0, 1, 4, 3] = -2
     board *= (-1) ** np.add.outer(np.arange(8), np.arange(6))
-    found = {name: [float(fast(each)[0]) for each in (flat, one, board)] for name, (fast, _) in MEASURES.items()}
+    measures = {name: [float(fast(image)[0]) for image in (flat, dot, board)] for name, (fast, _) in MEASURES.items()}
     size = C * 8 * 6
-    assert found["total_variation"] == pytest.approx([0, 4, (7 * 6 + 8 * 5) * 2 / 48])
-    assert found["gini"] == pytest.approx([0, (size - 1) / size, 0])
-    assert found["high_frequency"][::2] == pytest.approx([0, 1])
-    assert found["high_frequency"][1] == pytest.approx(alignment.white_noise(8, 6)["high_frequency"])
+    assert measures["total_variation"] == pytest.approx([0, 4, (7 * 6 + 8 * 5) * 2 / 48])
+    assert measures["gini"] == pytest.approx([0, (size - 1) / size, 0])
+    assert measures["high_frequency"][::2] == pytest.approx([0, 1])
+    assert measures["high_frequency"][1] == pytest.approx(alignment.white_noise(8, 6)["high_frequency"])
 
 
 def test_white_noise_has_the_expected_measures() -> None:
     noise = np.random.default_rng(0).normal(size=(300, 3, 12, 16))
     for name, expected in alignment.white_noise(12, 16).items():
-        measured = MEASURES[name][0](noise)
-        assert measured.mean() == pytest.approx(expected, abs=5 * measured.std() / math.sqrt(300) + 2e-3)
+        values = MEASURES[name][0](noise)
+        assert values.mean() == pytest.approx(expected, abs=5 * values.std() / math.sqrt(300) + 2e-3)
 
 
 def test_alpha_and_cosine_of_a_zero_map_are_undefined() -> None:
@@ -319,109 +323,113 @@ def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint_path(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("trained"), "at-att")
 
 
-def test_every_image_is_paired_with_another_one_by_the_seed(trained: Path, digits: Dataset, tmp_path: Path) -> None:
-    drawn = []
+def test_every_image_is_paired_with_another_one_by_the_seed(
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    partners = []
     for seed in (0, 0, 1):
-        pairs = alignment.prepare(work(trained, digits, tmp_path, settings=AlignmentSettings(seed=seed), limit=39))
+        pairs = alignment.prepare(
+            work(checkpoint_path, digits, tmp_path, settings=AlignmentSettings(seed=seed), limit=39)
+        )
         assert not (pairs.partner == np.arange(39)).any()
         assert sorted(pairs.partner) == list(range(39))
-        drawn.append(pairs.partner.tolist())
-    assert drawn[0] == drawn[1] != drawn[2]
-    given = pairs.images(range(5, 8))
-    np.testing.assert_allclose(given, digits.test.images[pairs.partner[5:8]].transpose(0, 3, 1, 2) / 255, rtol=1e-6)
+        partners.append(pairs.partner.tolist())
+    assert partners[0] == partners[1] != partners[2]
+    images = pairs.images(range(5, 8))
+    np.testing.assert_allclose(images, digits.test.images[pairs.partner[5:8]].transpose(0, 3, 1, 2) / 255, rtol=1e-6)
 
 
-def test_one_image_and_a_negative_seed_are_refused(trained: Path, digits: Dataset, tmp_path: Path) -> None:
+def test_one_image_and_a_negative_seed_are_refused(checkpoint_path: Path, digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least two"):
-        work(trained, digits, tmp_path, limit=1).run()
+        work(checkpoint_path, digits, tmp_path, limit=1).run()
     with pytest.raises(UserError, match="seed is -1"):
-        work(trained, digits, tmp_path, settings=AlignmentSettings(seed=-1))
+        work(checkpoint_path, digits, tmp_path, settings=AlignmentSettings(seed=-1))
 
 
 # --- what is zero by construction
 
 
 @pytest.mark.parametrize(
-    ("before", "scale", "shift"),
-    [(nn.Identity(), 0, 0), (Normed(), 1, 0), (Centered(), 0, 1), (PerImageStandardization(), 1, 1)],
+    ("front", "scale", "shift"),
+    [(nn.Identity(), 0, 0), (UnitLength(), 1, 0), (ZeroMean(), 0, 1), (PerImageStandardization(), 1, 1)],
 )
-def test_invariance_is_detected_and_its_zeros_are_not_reported(before: nn.Module, scale: int, shift: int) -> None:
+def test_invariance_is_detected_and_its_zeros_are_not_reported(front: nn.Module, scale: int, shift: int) -> None:
     split = data(30)
-    model = linear(before, 10)
-    if isinstance(before, Centered | Normed):
+    model = linear(front, 10)
+    if isinstance(front, ZeroMean | UnitLength):
         with torch.no_grad():
             model.classifier.bias.zero_()
-    columns = found(model, split)
-    told = summary(columns, split)
-    assert (told["invariant/scale"], told["invariant/shift"]) == (scale, shift)
+    columns = rows_of(model, split)
+    statistics = summary(columns, split)
+    assert (statistics["invariant/scale"], statistics["invariant/shift"]) == (scale, shift)
     # The sums behind the scores, before anyone leaves them out.
     assert (np.abs(columns["alpha"]).max() < 1e-4) == bool(scale)
     assert (np.abs(columns["cosine"]).max() < 1e-5) == bool(scale and shift)
     assert columns["alpha_shuffled"].mean() > 0.01 and np.abs(columns["cosine_shuffled"]).mean() > 0.01
-    for of in ("own", "shuffled", "difference"):
-        assert np.isnan(told[f"alpha/{of}"]).all() == bool(scale)
-        assert np.isnan(told[f"cosine/{of}"]).all() == bool(scale and shift)
-        assert np.isfinite(told[f"edge_cosine/{of}"]).all()
-    assert np.isnan(told["robustness/spearman_alpha"]).all() == bool(scale)
+    for kind in ("own", "shuffled", "difference"):
+        assert np.isnan(statistics[f"alpha/{kind}"]).all() == bool(scale)
+        assert np.isnan(statistics[f"cosine/{kind}"]).all() == bool(scale and shift)
+        assert np.isfinite(statistics[f"edge_cosine/{kind}"]).all()
+    assert np.isnan(statistics["robustness/spearman_alpha"]).all() == bool(scale)
 
 
 def test_changes_of_the_logits_are_relative_to_their_spread() -> None:
     split, model = data(), linear()
-    given, images = found(model, split), batch(split).images
+    columns, images = rows_of(model, split), batch(split).images
     with torch.no_grad():
-        before = doubles(model(images))
-        for name, changed in (
+        logits = doubles(model(images))
+        for name, versions in (
             ("scale_change", [0.5 * images, 0.9 * images]),
             ("shift_change", [images - 0.1, images + 0.1]),
         ):
             for n in range(N):
-                spread = np.linalg.norm(before[n] - before[n].mean())
-                moved = [np.linalg.norm(doubles(model(other))[n] - before[n]) for other in changed]
-                assert given[name][n] == pytest.approx(max(moved) / spread, rel=1e-4)
-    told = summary(given, split)
-    assert told["invariant/scale_change"] == given["scale_change"].max()
-    assert told["invariant/shift_change"] == given["shift_change"].max()
+                spread = np.linalg.norm(logits[n] - logits[n].mean())
+                distances = [np.linalg.norm(doubles(model(other))[n] - logits[n]) for other in versions]
+                assert columns[name][n] == pytest.approx(max(distances) / spread, rel=1e-4)
+    statistics = summary(columns, split)
+    assert statistics["invariant/scale_change"] == columns["scale_change"].max()
+    assert statistics["invariant/shift_change"] == columns["shift_change"].max()
 
 
 def test_one_image_that_changes_is_enough_to_be_no_invariance() -> None:
     split = data()
-    columns = found(linear(PerImageStandardization()), split)
+    columns = rows_of(linear(PerImageStandardization()), split)
     columns["scale_change"] = columns["scale_change"].copy()
     columns["scale_change"][3] = 0.01
-    told = summary(columns, split)
-    assert (told["invariant/scale"], told["invariant/shift"]) == (0, 1)
-    assert np.isfinite(told["alpha/own"].value)
+    statistics = summary(columns, split)
+    assert (statistics["invariant/scale"], statistics["invariant/shift"]) == (0, 1)
+    assert np.isfinite(statistics["alpha/own"].value)
 
 
 def test_zero_gradients_are_counted_and_left_out() -> None:
     split = data(30)
     model = linear(factor=1e4)  # so sure of itself that the cross-entropy of what it predicts is flat
-    columns = found(model, split)
+    columns = rows_of(model, split)
     right = columns["prediction"] == split.labels
     assert 0 < right.sum() < 30
     np.testing.assert_array_equal(columns["degenerate"], right)
     for name in ("cosine", "cosine_shuffled", "edge_cosine", "total_variation", "gini", "high_frequency"):
         np.testing.assert_array_equal(np.isnan(columns[name]), right, err_msg=name)
     assert np.isfinite(columns["alpha"]).all() and np.isfinite(columns["linearized_robustness"]).all()
-    told = summary(columns, split)
-    assert told["count/degenerate"] == right.sum()
-    assert told["cosine/own"].value == pytest.approx(columns["cosine"][~right].mean())
+    statistics = summary(columns, split)
+    assert statistics["count/degenerate"] == right.sum()
+    assert statistics["cosine/own"].value == pytest.approx(columns["cosine"][~right].mean())
 
 
 def test_a_model_that_says_the_same_of_everything_gives_no_number() -> None:
     split, model = data(), linear(factor=0)
     with torch.no_grad():
         model.classifier.bias.zero_()
-    columns = found(model, split)
+    columns = rows_of(model, split)
     for name in ("cosine", "alpha", "edge_cosine", "linearized_robustness"):
         assert np.isnan(columns[name]).all()
-    told = summary(columns, split)
-    assert (told["invariant/scale"], told["invariant/shift"], told["count/degenerate"]) == (0, 0, N)
-    assert np.isnan(told["curve/edge_cosine_mean"]).all()
+    statistics = summary(columns, split)
+    assert (statistics["invariant/scale"], statistics["invariant/shift"], statistics["count/degenerate"]) == (0, 0, N)
+    assert np.isnan(statistics["curve/edge_cosine_mean"]).all()
 
 
 # --- statistics
@@ -435,8 +443,8 @@ def test_bootstrap_spearman_is_scipy_s_with_a_slow_bootstrap() -> None:
     value, low, high = bootstrap_spearman(*holes, seed=4, resamples=200)
     assert value == pytest.approx(stats.spearmanr(first, second)[0])
     draws = np.random.default_rng(4)
-    again = [stats.spearmanr(first[i], second[i])[0] for i in (draws.integers(30, size=30) for _ in range(200))]
-    np.testing.assert_allclose((low, high), np.quantile(again, [0.025, 0.975]), rtol=1e-12)
+    correlations = [stats.spearmanr(first[i], second[i])[0] for i in (draws.integers(30, size=30) for _ in range(200))]
+    np.testing.assert_allclose((low, high), np.quantile(correlations, [0.025, 0.975]), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -454,8 +462,8 @@ def test_bootstrap_spearman_of_what_is_known(first: list[float], second: list[fl
 
 
 @pytest.fixture(scope="module")
-def finished(trained: Path, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return work(trained, digits, tmp_path_factory.mktemp("finished")).run()
+def result_path(checkpoint_path: Path, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return work(checkpoint_path, digits, tmp_path_factory.mktemp("finished")).run()
 
 
 def per_image(path: Path) -> PerImage:
@@ -463,21 +471,21 @@ def per_image(path: Path) -> PerImage:
     return {column.path.removeprefix("per_image/"): result[column.path] for column in SCHEMA.per_image}
 
 
-def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Dataset) -> None:
-    result, columns = hdf5.read(finished), per_image(finished)
+def test_the_statistics_follow_from_the_stored_rows(result_path: Path, digits: Dataset) -> None:
+    result, columns = hdf5.read(result_path), per_image(result_path)
     for name, values in summary(columns, digits.test).items():
         np.testing.assert_array_equal(result[name], values, err_msg=name)
     edge = columns["edge_cosine"].astype(float)
     np.testing.assert_array_equal(result["edge_cosine/own"], bootstrap_mean(edge))
     gap = columns["edge_cosine"] - columns["edge_cosine_shuffled"]
     assert result["edge_cosine/difference"][0] == pytest.approx(gap.mean(), rel=1e-5)
-    known = stats.spearmanr(columns["linearized_robustness"], edge)[0]
-    assert result["robustness/spearman_edge_cosine"][0] == pytest.approx(known)
+    correlation = stats.spearmanr(columns["linearized_robustness"], edge)[0]
+    assert result["robustness/spearman_edge_cosine"][0] == pytest.approx(correlation)
     order = sorted(range(40), key=columns["linearized_robustness"].__getitem__)
     for tenth in range(10):
-        chosen = order[4 * tenth : 4 * tenth + 4]
-        assert result["curve/edge_cosine_mean"][tenth] == pytest.approx(edge[chosen].mean(), rel=1e-6)
-        robustness = columns["linearized_robustness"][chosen].mean()
+        members = order[4 * tenth : 4 * tenth + 4]
+        assert result["curve/edge_cosine_mean"][tenth] == pytest.approx(edge[members].mean(), rel=1e-6)
+        robustness = columns["linearized_robustness"][members].mean()
         assert result["curve/linearized_robustness"][tenth] == pytest.approx(robustness, rel=1e-5)
 
 
@@ -490,39 +498,43 @@ def test_images_of_equal_robustness_go_into_tenths_by_chance_and_not_by_their_pl
     np.testing.assert_allclose(curve[5:], np.linspace(0.9, 0.1, 5), atol=1e-3)
 
 
-def test_rows_do_not_depend_on_the_batch_size(finished: Path, trained: Path, digits: Dataset, tmp_path: Path) -> None:
-    one, other = per_image(finished), per_image(work(trained, digits, tmp_path, batch_size=7).run())
-    for name, values in one.items():
+def test_rows_do_not_depend_on_the_batch_size(
+    result_path: Path, checkpoint_path: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    expected, other = per_image(result_path), per_image(work(checkpoint_path, digits, tmp_path, batch_size=7).run())
+    for name, values in expected.items():
         tolerance = 0 if values.dtype.kind in "iu" else 2e-4
         np.testing.assert_allclose(other[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-def test_a_stopped_run_goes_on_to_the_same_file(finished: Path, trained: Path, digits: Dataset, tmp_path: Path) -> None:
-    stopped = work(trained, digits, tmp_path)
+def test_a_stopped_run_goes_on_to_the_same_file(
+    result_path: Path, checkpoint_path: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    first_run = work(checkpoint_path, digits, tmp_path)
 
-    def failing(model: Classifier, of: Batch, pairs: Pairs) -> dict[str, AnyArray]:
-        if of.indices.start:
+    def fail_late(model: Classifier, part: Batch, pairs: Pairs) -> dict[str, AnyArray]:
+        if part.indices.start:
             raise RuntimeError("as a crash would")
-        return rows(model, of, pairs)
+        return rows(model, part, pairs)
 
-    stopped.analysis = replace(ANALYSIS, rows=failing)
+    first_run.analysis = replace(ANALYSIS, rows=fail_late)
     with pytest.raises(RuntimeError, match="crash"):
-        stopped.run()
-    path = work(trained, digits, tmp_path).run()
-    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished)["content_sha256"]
+        first_run.run()
+    path = work(checkpoint_path, digits, tmp_path).run()
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(result_path)["content_sha256"]
 
 
-def test_model_and_random_state_are_left_as_found(trained: Path, digits: Dataset) -> None:
-    model = checkpoint.read(trained).model(torch.device("cpu"))
-    of = batch(digits.test.first(5))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+def test_model_and_random_state_are_left_as_found(checkpoint_path: Path, digits: Dataset) -> None:
+    model = checkpoint.read(checkpoint_path).model(torch.device("cpu"))
+    images = batch(digits.test.first(5))
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
     flags = [parameter.requires_grad for parameter in model.parameters()]
     numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
-    rows(model, of, Pairs(digits.test, (np.arange(40) + 1) % 40))
+    rows(model, images, Pairs(digits.test, (np.arange(40) + 1) % 40))
     assert not model.training and not any(module.training for module in model.modules())
     assert flags == [parameter.requires_grad for parameter in model.parameters()]
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     np.testing.assert_equal(numpy_state, np.random.get_state())
     assert torch.equal(torch_state, torch.get_rng_state())
 
@@ -530,14 +542,14 @@ def test_model_and_random_state_are_left_as_found(trained: Path, digits: Dataset
 # --- the table and the picture
 
 
-def test_the_table_says_what_is_zero_by_construction(finished: Path) -> None:
-    result = hdf5.read(finished)
+def test_the_table_says_what_is_zero_by_construction(result_path: Path) -> None:
+    result = hdf5.read(result_path)
     row = alignment.table_row(result)
     assert row["cosine (shuffled)"] == "zero by construction (scale and shift invariant)"
     assert row["alpha (shuffled)"] == "zero by construction (scale invariant)"
     value, low, high = result["edge_cosine/own"]
-    shuffled = result["edge_cosine/shuffled"][0]
-    assert row["edge cosine (shuffled)"] == f"{value:.2f} [{low:.2f}, {high:.2f}] ({shuffled:.2f})"
+    control = result["edge_cosine/shuffled"][0]
+    assert row["edge cosine (shuffled)"] == f"{value:.2f} [{low:.2f}, {high:.2f}] ({control:.2f})"
     assert row["images"] == "40"
 
 
@@ -545,7 +557,7 @@ def test_the_table_says_what_is_zero_by_construction(finished: Path) -> None:
 def linear_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished file of a network that is not invariant, as if it were a checkpoint's."""
     split, path = data(30), tmp_path_factory.mktemp("linear") / "alignment-made-test.h5"
-    columns = {f"per_image/{name}": values for name, values in found(linear(), split).items()}
+    columns = {f"per_image/{name}": values for name, values in rows_of(linear(), split).items()}
     config = {
         "checkpoint": {
             "name": "made",
@@ -568,15 +580,15 @@ def test_the_table_gives_numbers_where_there_are_some(linear_file: Path) -> None
 
 
 def test_the_picture_leaves_out_what_is_zero_by_construction_and_its_caption_has_the_numbers(
-    finished: Path, tmp_path: Path
+    result_path: Path, tmp_path: Path
 ) -> None:
-    whole = figures.get("alignment").draw([hdf5.read(finished)])
+    whole = figures.get("alignment").draw([hdf5.read(result_path)])
     panels = whole.figure.axes
     assert [axes.get_xlabel() for axes in panels[:2]] == ["cosine of edges and |gradient|", "total variation / L1 norm"]
     assert len(panels[0].containers) == 2
     assert "construction for all models: cosine of image and -gradient, Etmann's alpha, pixels." in whole.caption
-    (picture,) = drawing.draw("alignment", [finished], tmp_path, lambda _: None)
-    caption, result = json.loads(picture.with_suffix(".json").read_text()), hdf5.read(finished)
+    (picture,) = drawing.draw("alignment", [result_path], tmp_path, lambda _: None)
+    caption, result = json.loads(picture.with_suffix(".json").read_text()), hdf5.read(result_path)
     numbers = caption["numbers"]["at-att seed 0"]
     assert numbers["alpha/own"] == [None] * 3 and numbers["invariant/scale"] == 1
     for name in ("edge_cosine/own", "smoothness/gini", "curve/edge_cosine_mean"):
@@ -585,9 +597,9 @@ def test_the_picture_leaves_out_what_is_zero_by_construction_and_its_caption_has
 
 
 def test_a_score_that_is_zero_by_construction_for_one_model_says_so_in_its_row(
-    finished: Path, linear_file: Path
+    result_path: Path, linear_file: Path
 ) -> None:
-    panels = figures.get("alignment").draw([hdf5.read(finished), hdf5.read(linear_file)]).figure.axes
+    panels = figures.get("alignment").draw([hdf5.read(result_path), hdf5.read(linear_file)]).figure.axes
     assert [[text.get_text() for text in axes.texts] for axes in panels[:3]] == [["zero by construction"]] * 2 + [[]]
     assert [text.get_position()[1] for axes in panels[:2] for text in axes.texts] == [0, 0]
     assert [len(axes.containers) for axes in panels[:3]] == [2, 2, 4]
@@ -598,8 +610,8 @@ def test_the_dots_drawn_are_the_numbers_stored(linear_file: Path) -> None:
     figure = figures.get("alignment").draw([result]).figure
     cosine, alpha, edge = figure.axes[:3]
     for axes, name in ((cosine, "cosine"), (alpha, "alpha"), (edge, "edge_cosine")):
-        shuffled, own = (mark[0].get_xdata()[0] for mark in axes.containers)
-        assert (own, shuffled) == (result[f"{name}/own"][0], result[f"{name}/shuffled"][0])
+        control, score = (mark[0].get_xdata()[0] for mark in axes.containers)
+        assert (score, control) == (result[f"{name}/own"][0], result[f"{name}/shuffled"][0])
         assert not axes.texts
     curve = figure.axes[6].lines[0]
     np.testing.assert_array_equal(curve.get_xdata(), result["curve/linearized_robustness"])

@@ -85,7 +85,7 @@ def two_blocks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def asked(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[str, dict[str, Path]]:
+def question_files(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[str, dict[str, Path]]:
     """The name of a model, and the file of each question about it, made by the command."""
     name: str = request.param
     library = name.partition("-")[0]
@@ -93,8 +93,8 @@ def asked(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[st
         pytest.skip(f"{library} is not installed")
     files = {}
     for question, settings in QUESTIONS.items():
-        more = ["--evaluator", str(reader)] if question == "gradmap-score" else []
-        words = ["analyze", question, *MODELS[name], *settings, *more, *LIMIT, "--dataset", str(place / "tiny.npz")]
+        readers = ["--evaluator", str(reader)] if question == "gradmap-score" else []
+        words = ["analyze", question, *MODELS[name], *settings, *readers, *LIMIT, "--dataset", str(place / "tiny.npz")]
         cli.irt([*words, "--root", str(place)], standalone_mode=False)
         (files[question],) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
     return name, files
@@ -102,19 +102,19 @@ def asked(request: pytest.FixtureRequest, place: Path, reader: Path) -> tuple[st
 
 def card_of(name: str) -> Card:
     """The card that the command makes of a model's words."""
-    found: list[Any] = []
-    command = click.command()(options(declaration_options)(lambda **given: found.append(given)))
+    calls: list[Any] = []
+    command = click.command()(options(declaration_options)(lambda **settings: calls.append(settings)))
     command.main([*MODELS[name], "--dataset", "cifar10"], standalone_mode=False)
-    (given,) = found
-    given.pop("dataset")
-    card = cards.reference(given.pop("model"), **given)
+    (settings,) = calls
+    settings.pop("dataset")
+    card = cards.reference(settings.pop("model"), **settings)
     assert isinstance(card, Card)
     return card
 
 
-def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Path]], place: Path) -> None:
+def test_every_question_can_be_asked_of_any_model(question_files: tuple[str, dict[str, Path]], place: Path) -> None:
     """What files hold is what the network itself gives."""
-    name, files = asked
+    name, files = question_files
     data = load(str(place / "tiny.npz"))
     network = network_of(card_of(name), 10).eval()
     images, labels = to_device(data.test.first(4), torch.device("cpu"))
@@ -130,8 +130,8 @@ def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Pa
     with h5py.File(files["alignment"]) as file:
         assert file["per_image/prediction"][:].tolist() == logits.argmax(1).tolist()
         assert file["per_image/label"][:].tolist() == labels.tolist()
-        centered = (pixels - pixels.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
-        cosine = F.cosine_similarity(centered, -gradient.flatten(1))
+        deviations = (pixels - pixels.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
+        cosine = F.cosine_similarity(deviations, -gradient.flatten(1))
         if name == "vit-b-16":  # a fresh one of torchvision answers zero, whatever it sees
             assert not gradient.any()
             cosine = cosine * torch.nan
@@ -139,22 +139,24 @@ def test_every_question_can_be_asked_of_any_model(asked: tuple[str, dict[str, Pa
     with h5py.File(files["attention-rank"]) as file:
         weights = file["per_image/attention"][:]
         assert weights.shape == (4, GRIDS[name][1] * GRIDS[name][2])
-        given = np.isfinite(weights).all(1)
-        np.testing.assert_allclose(weights[given].sum(1), 1, rtol=1e-5)
+        finite = np.isfinite(weights).all(1)
+        np.testing.assert_allclose(weights[finite].sum(1), 1, rtol=1e-5)
         assert (file["per_image/distance"][:] > 0).any()
     assert hdf5.read(files["gradmap-score"]).config["evaluators"]["names"] == ["cluttered-digits-small-natural-seed1"]
 
 
-def test_the_default_layer_has_positions_and_its_shape_is_kept(asked: tuple[str, dict[str, Path]], place: Path) -> None:
-    name, _ = asked
-    found = external.subject(card_of(name), str(place / "tiny.npz"))
-    assert found.local_shape() == GRIDS[name]
+def test_the_default_layer_has_positions_and_its_shape_is_kept(
+    question_files: tuple[str, dict[str, Path]], place: Path
+) -> None:
+    name, _ = question_files
+    subject = external.subject(card_of(name), str(place / "tiny.npz"))
+    assert subject.local_shape() == GRIDS[name]
 
 
 def test_what_was_asked_is_not_asked_again(
-    asked: tuple[str, dict[str, Path]], place: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
+    question_files: tuple[str, dict[str, Path]], place: Path, irt: Irt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, files = asked
+    name, files = question_files
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("a model is tried for a question that is answered")
@@ -172,14 +174,14 @@ def test_what_was_asked_is_not_asked_again(
 
 
 def test_regions_and_deletions_of_a_model_from_elsewhere(
-    asked: tuple[str, dict[str, Path]], place: Path, irt: Irt
+    question_files: tuple[str, dict[str, Path]], place: Path, irt: Irt
 ) -> None:
-    name, _ = asked
+    name, _ = question_files
     if name != "timm-vit":
         pytest.skip("one is enough")
-    where = [*MODELS[name], *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
+    location = [*MODELS[name], *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
     for question, settings in (("feature-deletion", ["--steps", "2"]), ("localization", [])):
-        code, out, err = irt("analyze", question, *settings, *where)
+        code, out, err = irt("analyze", question, *settings, *location)
         assert code == 0, err
         (path,) = place.glob(f"analyses/{question}-tiny-{name}*.h5")
         assert validation.problems(path) == []
@@ -193,24 +195,24 @@ def test_other_questions_of_a_model_from_elsewhere(question: str, place: Path, r
         "attention-maps": [],
         "randomization": ["--evaluator", reader],
     }
-    where = ["--local-layer", "layer2", "--label", "two", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
-    code, _, err = irt("analyze", question, *settings[question], *MODELS["torchvision-resnet18-random"], *where)
+    location = ["--local-layer", "layer2", "--label", "two", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
+    code, _, err = irt("analyze", question, *settings[question], *MODELS["torchvision-resnet18-random"], *location)
     assert code == 0, err
     (path,) = place.glob(f"analyses/{question}-tiny-two*.h5")
     assert validation.problems(path) == []
 
 
 def test_what_came_out_is_drawn_and_reported(
-    asked: tuple[str, dict[str, Path]], place: Path, tmp_path: Path, irt: Irt
+    question_files: tuple[str, dict[str, Path]], place: Path, tmp_path: Path, irt: Irt
 ) -> None:
-    name, files = asked
+    name, files = question_files
     for question, path in files.items():
         without_pdf = [] if name == "timm-vit" else ["--no-pdf"]  # one of each is enough
         code, out, err = irt("figure", question, path, *without_pdf, "--root", place)
         assert code == 0, err
         picture = Path(out.splitlines()[-1])
-        told = json.loads(picture.with_suffix(".json").read_text())
-        assert picture.exists() and any(name in key for key in told["numbers"] or {name: 0}), told
+        caption = json.loads(picture.with_suffix(".json").read_text())
+        assert picture.exists() and any(name in key for key in caption["numbers"] or {name: 0}), caption
     if name != "timm-vit":  # one page is enough
         return
     (tmp_path / "analyses").mkdir()
@@ -222,18 +224,20 @@ def test_what_came_out_is_drawn_and_reported(
     assert name in page
 
 
-def test_no_file_speaks_of_answers_that_are_no_numbers_where_all_are(asked: tuple[str, dict[str, Path]]) -> None:
+def test_no_file_speaks_of_answers_that_are_no_numbers_where_all_are(
+    question_files: tuple[str, dict[str, Path]],
+) -> None:
     """The probe of gradmap-score, which nobody asked for, has given no class either."""
-    _, files = asked
+    _, files = question_files
     assert "gradmap-score" in files
     for path in files.values():
         assert not any("finite" in doubt for doubt in hdf5.read(path).doubts), path
 
 
 def test_models_of_several_origins_share_an_audit_and_flags(
-    asked: tuple[str, dict[str, Path]], place: Path, irt: Irt
+    question_files: tuple[str, dict[str, Path]], place: Path, irt: Irt
 ) -> None:
-    _, files = asked
+    _, files = question_files
     code, out, err = irt("audit", *files.values())
     assert (code, out) == (2, "") and "claims compare models, and these " in err
     assert irt("audit", *files.values(), "--form", "csv")[0] == 0
@@ -243,8 +247,8 @@ def test_models_of_several_origins_share_an_audit_and_flags(
 
 
 def test_a_model_that_guesses_is_doubted_on_stderr_before_it_is_asked(place: Path, irt: Irt) -> None:
-    where = ["--limit", "2", "--label", "doubtful", "--dataset", place / "tiny.npz", "--root", place]
-    code, out, err = irt("analyze", "alignment", *MODELS["torchvision-resnet18-random"], *where)
+    location = ["--limit", "2", "--label", "doubtful", "--dataset", place / "tiny.npz", "--root", place]
+    code, out, err = irt("analyze", "alignment", *MODELS["torchvision-resnet18-random"], *location)
     assert code == 0
     assert "warning: doubtful is right on" in err and "of 8 test images, hardly more than guessing" in err
     assert "In doubt: doubtful is right on" in " ".join(out.split())
@@ -258,8 +262,8 @@ def test_layers_are_listed_by_the_command(place: Path, irt: Irt) -> None:
     assert rows["layer3"] == ["Sequential", "256", "2x2", "taken"]
     assert rows["layer1"] == ["Sequential", "64", "8x8"]
     assert "layer4" not in rows and "fc" not in rows
-    _, everything, _ = irt("model", "layers", *words, "--all")
-    assert "fc" in everything and "one position" in everything
+    _, table, _ = irt("model", "layers", *words, "--all")
+    assert "fc" in table and "one position" in table
 
 
 def test_a_card_is_declared_once_and_used(place: Path, irt: Irt) -> None:
@@ -268,17 +272,17 @@ def test_a_card_is_declared_once_and_used(place: Path, irt: Irt) -> None:
     code, out, err = irt("model", "card", *words, "--dataset", data, "-o", path)
     assert code == 0 and "of 8 test images" in out and "hardly more than guessing" in err
     assert "The order of its 10 classes was not tried: 8 images are too few." in err
-    held = json.loads(path.read_text())
-    assert (held["model"], held["normalize"], held["local_layer"]) == ("torchvision:resnet18", "0,1", "layer2")
-    where = ["--limit", "2", "--dataset", data, "--root", place]
-    code, out, _ = irt("analyze", "alignment", "--model", path, *where)
+    card = json.loads(path.read_text())
+    assert (card["model"], card["normalize"], card["local_layer"]) == ("torchvision:resnet18", "0,1", "layer2")
+    location = ["--limit", "2", "--dataset", data, "--root", place]
+    code, out, _ = irt("analyze", "alignment", "--model", path, *location)
     assert code == 0 and "tiny-carded" in out
     code, _, err = irt("model", "card", *words, "--dataset", data, "-o", path)
     assert code == 2 and "is there already: --overwrite replaces it." in err
     assert irt("model", "card", *words, "--dataset", data, "-o", path, "--overwrite")[0] == 0
-    code, out, err = irt("analyze", "alignment", path, *where)
+    code, out, err = irt("analyze", "alignment", path, *location)
     assert code == 0 and "is there already" in err
-    code, _, err = irt("analyze", "alignment", *words, *where)
+    code, _, err = irt("analyze", "alignment", *words, *location)
     assert code == 0 and "is there already" in err, "the words that a card was made of are the same model"
 
 
@@ -292,8 +296,8 @@ def test_a_model_from_elsewhere_reads_maps(place: Path, make_checkpoint: Callabl
         *["--dataset", place / "tiny.npz"],
     )
     assert code == 0, err
-    (found,) = place.glob("analyses/gradmap-score-cluttered-digits-small-at-seed0-*.h5")
-    assert hdf5.read(found).config["evaluators"]["names"] == ["tiny-reader"]
+    (result,) = place.glob("analyses/gradmap-score-cluttered-digits-small-at-seed0-*.h5")
+    assert hdf5.read(result).config["evaluators"]["names"] == ["tiny-reader"]
 
 
 @pytest.mark.parametrize(
@@ -312,8 +316,8 @@ def test_a_model_from_elsewhere_reads_maps(place: Path, make_checkpoint: Callabl
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(words: list[str], sentence: str, place: Path, irt: Irt) -> None:
-    where = ["--limit", "2", "--dataset", place / "tiny.npz", "--root", place]
-    code, _, err = irt("analyze", "attention-rank", *MODELS["torchvision-resnet18-random"], *words, *where)
+    location = ["--limit", "2", "--dataset", place / "tiny.npz", "--root", place]
+    code, _, err = irt("analyze", "attention-rank", *MODELS["torchvision-resnet18-random"], *words, *location)
     assert code == 2
     assert sentence in err
     assert err.startswith("irt: ") and err.count("\n") == 1
@@ -365,8 +369,8 @@ def test_weights_of_positions_may_come_from_a_function_of_ones_own(
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", [*sys.path])
     words = ["--spatial-weight", "weights_of_tests:middle", "--steps", "1", "--local-layer", "layer2"]
-    where = ["--label", "own-weights", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
-    code, _, err = irt("analyze", "attention-rank", *MODELS["torchvision-resnet18-random"], *words, *where)
+    location = ["--label", "own-weights", *LIMIT, "--dataset", place / "tiny.npz", "--root", place]
+    code, _, err = irt("analyze", "attention-rank", *MODELS["torchvision-resnet18-random"], *words, *location)
     assert code == 0, err
     (path,) = place.glob("analyses/attention-rank-tiny-own-weights*.h5")
     expected = np.zeros((4, 4))
@@ -411,13 +415,13 @@ def test_a_network_whose_code_changed_is_not_taken_for_the_one_that_answered(
     ]
     words += ["--dataset", tmp_path / "tiny.npz", "--root", tmp_path]
 
-    def ask(low: float, *more: object) -> tuple[int, str, str]:
+    def ask(low: float, *arguments: object) -> tuple[int, str, str]:
         (tmp_path / "code_of_tests.py").write_text(STATEFUL.format(low=low))
         monkeypatch.delitem(sys.modules, "code_of_tests", raising=False)
         importlib.invalidate_caches()
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
         external._external_model.cache_clear()
-        return irt(*words, *more)
+        return irt(*words, *arguments)
 
     assert ask(0.5)[0] == 0
     code, _, err = ask(0.5)

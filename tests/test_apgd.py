@@ -35,8 +35,8 @@ class Waves(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self.gradients += len(images) * images.requires_grad
-        hidden = F.conv2d(images, self.kernel.to(images.dtype), padding=1).sin().mean((2, 3))
-        logits: Tensor = self.dropout(hidden) @ self.mix.T.to(images.dtype)
+        waves = F.conv2d(images, self.kernel.to(images.dtype), padding=1).sin().mean((2, 3))
+        logits: Tensor = self.dropout(waves) @ self.mix.T.to(images.dtype)
         return logits
 
 
@@ -69,11 +69,11 @@ def test_losses_are_those_of_the_paper() -> None:
 
 def test_dlr_is_the_same_whatever_the_scale_and_the_offset_of_the_logits() -> None:
     logits, labels = pixels(7, 5, low=-1), torch.arange(7) % 5
-    moved = 1000 * logits.double() - 3
-    np.testing.assert_allclose(dlr(moved, labels), dlr(logits, labels), rtol=1e-4)
+    affine = 1000 * logits.double() - 3
+    np.testing.assert_allclose(dlr(affine, labels), dlr(logits, labels), rtol=1e-4)
     targets = (labels + 2) % 5
     np.testing.assert_allclose(
-        targeted_dlr(moved, labels, targets), targeted_dlr(logits, labels, targets), rtol=1e-4, atol=1e-5
+        targeted_dlr(affine, labels, targets), targeted_dlr(logits, labels, targets), rtol=1e-4, atol=1e-5
     )
 
 
@@ -94,10 +94,10 @@ def loss_of(model: nn.Module, image: Array, label: int, loss: LossName) -> tuple
     """One image's loss, its gradient and the model's answer, written out."""
     variable = torch.tensor(image, dtype=torch.float64, requires_grad=True)
     logits = model(variable[None])[0]
-    ordered = logits.sort(descending=True).values
+    ranking = logits.sort(descending=True).values
     other = torch.cat([logits[:label], logits[label + 1 :]]).max()
     cross_entropy = logits.exp().sum().log() - logits[label]
-    value = cross_entropy if loss == "cross-entropy" else (other - logits[label]) / (ordered[0] - ordered[2])
+    value = cross_entropy if loss == "cross-entropy" else (other - logits[label]) / (ranking[0] - ranking[2])
     (gradient,) = torch.autograd.grad(value, variable)
     return value.item(), array(gradient), int(logits.argmax())
 
@@ -128,15 +128,15 @@ def by_the_algorithm(
         if k + 1 in checkpoints(steps):
             rises = sum(losses[i + 1] > losses[i] for i in range(last_checkpoint, k + 1))
             seldom = rises < 0.75 * (k + 1 - last_checkpoint)
-            stuck = len(sizes_at) > 1 and sizes_at[-1] == sizes_at[-2] and bests_at[-1] == best[0]
+            is_stuck = len(sizes_at) > 1 and sizes_at[-1] == sizes_at[-2] and bests_at[-1] == best[0]
             sizes_at.append(size)
             bests_at.append(best[0])
             last_checkpoint = k + 1
-            if seldom or stuck:
+            if seldom or is_stuck:
                 size, halvings = size / 2, halvings + 1
                 losses[-1], points[-1], gradient = best
             sizes_at[-1] = size
-    return max(wrong, key=lambda one: one[:2])[2], halvings
+    return max(wrong, key=lambda entry: entry[:2])[2], halvings
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "dlr"])
@@ -144,14 +144,14 @@ def test_apgd_is_the_algorithm_written_out(loss: LossName) -> None:
     count, steps = 7, 40
     model, images = eval_waves(), pixels(count, *SHAPE)
     labels = answers(model, images)
-    found = APGD(EPS, steps, loss)(model, images, labels, noise_for(images)).adversarial
+    adversarial = APGD(EPS, steps, loss)(model, images, labels, noise_for(images)).adversarial
     low, high = (images - EPS).clamp_min(0), (images + EPS).clamp_max(1)
     starts = torch.clamp(images + EPS * noise_for(images)(images), low, high)
     halvings = set()
-    for image, label, start, ours in zip(images, labels, starts, found, strict=True):
-        theirs, halved = by_the_algorithm(model, array(image), int(label), array(start), loss, steps)
-        halvings.add(halved)
-        np.testing.assert_allclose(array(ours), theirs, atol=1e-5)
+    for image, label, start, point in zip(images, labels, starts, adversarial, strict=True):
+        expected, times = by_the_algorithm(model, array(image), int(label), array(start), loss, steps)
+        halvings.add(times)
+        np.testing.assert_allclose(array(point), expected, atol=1e-5)
     assert len(halvings) > 1 and max(halvings) >= 3  # images differ in when their step is halved
 
 
@@ -163,8 +163,8 @@ def test_apgd_finds_the_optimum_of_a_linear_model() -> None:
     model = Linear(60)
     weight = model.layer.weight.detach()
     direction = (weight[1 - labels] - weight[labels]).sign().reshape(6, *SHAPE)
-    found = APGD(EPS, 10)(model, images, labels, noise_for(images)).adversarial
-    torch.testing.assert_close(found, (images + EPS * direction).clamp(0, 1), rtol=0, atol=1e-6)
+    adversarial = APGD(EPS, 10)(model, images, labels, noise_for(images)).adversarial
+    torch.testing.assert_close(adversarial, (images + EPS * direction).clamp(0, 1), rtol=0, atol=1e-6)
 
 
 def test_targeted_apgd_breaks_just_the_images_of_a_linear_model_that_can_be_broken() -> None:
@@ -172,14 +172,14 @@ def test_targeted_apgd_breaks_just_the_images_of_a_linear_model_that_can_be_brok
     labels = answers(model, images)
     eps = 0.02
     weight, bias = model.layer.weight.detach(), model.layer.bias.detach()
-    towards = weight[None] - weight[labels][:, None]  # image, class, pixel
+    directions = weight[None] - weight[labels][:, None]  # image, class, pixel
     flat = images.flatten(1)[:, None]
-    furthest = torch.where(towards > 0, (flat + eps).clamp_max(1), (flat - eps).clamp_min(0))
-    leads = (towards * furthest).sum(2) + bias[None] - bias[labels][:, None]
+    furthest = torch.where(directions > 0, (flat + eps).clamp_max(1), (flat - eps).clamp_min(0))
+    leads = (directions * furthest).sum(2) + bias[None] - bias[labels][:, None]
     breakable = leads.scatter(1, labels[:, None], -torch.inf).amax(1) > 0
-    found = TargetedAPGD(eps, 20)(model, images, labels, noise_for(images))
+    result = TargetedAPGD(eps, 20)(model, images, labels, noise_for(images))
     assert 5 < breakable.sum() < 35
-    np.testing.assert_array_equal(answers(model, found.adversarial) != labels, breakable)
+    np.testing.assert_array_equal(answers(model, result.adversarial) != labels, breakable)
 
 
 # --- what it costs and what it leaves alone
@@ -190,12 +190,12 @@ def test_gradients_are_counted_for_each_image_and_broken_images_cost_no_more() -
     labels = answers(model, images)
     labels[:2] = (labels[:2] + 1) % 5  # wrong without an attack
     model.gradients = 0
-    found = TargetedAPGD(SMALL_EPS, 6)(model, images, labels, noise_for(images))
-    assert found.gradients.sum() == model.gradients
-    assert found.gradients[:2].tolist() == [0, 0] and torch.equal(found.adversarial[:2], images[:2])
-    broken = answers(model, found.adversarial) != labels
-    assert set(found.gradients[~broken].tolist()) == {4 * 6}
-    assert 0 < found.gradients[2:][broken[2:]].min() < 24
+    result = TargetedAPGD(SMALL_EPS, 6)(model, images, labels, noise_for(images))
+    assert result.gradients.sum() == model.gradients
+    assert result.gradients[:2].tolist() == [0, 0] and torch.equal(result.adversarial[:2], images[:2])
+    wrong = answers(model, result.adversarial) != labels
+    assert set(result.gradients[~wrong].tolist()) == {4 * 6}
+    assert 0 < result.gradients[2:][wrong[2:]].min() < 24
     model.gradients = 0
     assert APGD(EPS, 6)(model, images, labels, noise_for(images)).gradients.tolist() == [6] * 9
     assert model.gradients == 9 * 6
@@ -204,13 +204,13 @@ def test_gradients_are_counted_for_each_image_and_broken_images_cost_no_more() -
 def test_of_fewer_targets_the_likeliest_is_aimed_at() -> None:
     model, images = eval_waves(), pixels(9, *SHAPE)
     labels, runner_up = model(images).topk(2).indices.T
-    one = TargetedAPGD(SMALL_EPS, 20, targets=1)(model, images, labels, noise_for(images))
+    result = TargetedAPGD(SMALL_EPS, 20, targets=1)(model, images, labels, noise_for(images))
     start = (images + SMALL_EPS * noise_for(images)(images)).clamp(0, 1)
     expected = ascend(
         model, images, labels, start, lambda logits: targeted_dlr(logits, labels, runner_up), Linf(SMALL_EPS), 20
     )
-    torch.testing.assert_close(one.adversarial, expected, rtol=0, atol=1e-6)
-    assert one.gradients.tolist() == [20] * 9 and 0 < (answers(model, one.adversarial) != labels).sum() < 9
+    torch.testing.assert_close(result.adversarial, expected, rtol=0, atol=1e-6)
+    assert result.gradients.tolist() == [20] * 9 and 0 < (answers(model, result.adversarial) != labels).sum() < 9
 
 
 @pytest.mark.parametrize("attack", [APGD(EPS, 12), APGD(EPS, 12, "dlr"), TargetedAPGD(EPS, 12)])
@@ -227,13 +227,13 @@ def test_an_image_is_attacked_alike_in_any_batch(attack: APGD | TargetedAPGD) ->
 @pytest.mark.parametrize("attack", [APGD(EPS, 3), TargetedAPGD(EPS, 3)])
 def test_mode_weights_and_random_state_are_left_as_found(attack: APGD | TargetedAPGD) -> None:
     model, images = Waves().train(), pixels(4, *SHAPE)
-    labels, before = answers(Waves().eval(), images), images.clone()
+    labels, originals = answers(Waves().eval(), images), images.clone()
     states = torch.get_rng_state(), python_random.getstate(), np.random.get_state()[1].copy()  # type: ignore[index]
     attack(model, images, labels, noise_for(images))
     assert model.training and model.dropout.training and model.kernel.requires_grad and model.kernel.grad is None
     assert torch.equal(torch.get_rng_state(), states[0]) and python_random.getstate() == states[1]
     assert (np.random.get_state()[1] == states[2]).all()  # type: ignore[index]
-    assert torch.equal(images, before)
+    assert torch.equal(images, originals)
 
 
 # --- another implementation
@@ -243,26 +243,26 @@ def test_apgd_breaks_what_another_implementation_breaks() -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images = Waves(seed=1).eval(), pixels(150, *SHAPE)
     labels, eps, steps = answers(model, images), 0.005, 50
-    ours = [
+    adversarial = [
         APGD(eps, steps)(model, images, labels, noise_for(images)).adversarial,
         TargetedAPGD(eps, steps)(model, images, labels, noise_for(images)).adversarial,
     ]
     with torch.random.fork_rng(devices=[]):
-        theirs = [
+        reference = [
             torchattacks.APGD(model, eps=eps, steps=steps, loss="ce")(images, labels),
             torchattacks.APGDT(model, eps=eps, steps=steps, n_classes=5)(images, labels),
         ]
-    for mine, other in zip(ours, theirs, strict=True):
-        broken, broken_there = (answers(model, found) != labels for found in (mine, other))
-        assert 30 < broken.sum() < 120
-        assert (broken != broken_there).sum() <= 3
+    for first, other in zip(adversarial, reference, strict=True):
+        wrong, broken_there = (answers(model, points) != labels for points in (first, other))
+        assert 30 < wrong.sum() < 120
+        assert (wrong != broken_there).sum() <= 3
 
 
 # --- bad input
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "sentence"),
     [
         (lambda: APGD(8.0), "eps is 8: it must lie within 0 and 1"),
         (lambda: TargetedAPGD(0.1, steps=0), "APGD of 0 steps: there must be at least one"),
@@ -270,8 +270,8 @@ def test_apgd_breaks_what_another_implementation_breaks() -> None:
         (lambda: APGD(0.1, loss="margin"), "margin"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_out_of_range_is_said(make: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_is_out_of_range_is_said(make: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         make()
 
 
@@ -286,11 +286,11 @@ def test_too_few_classes_are_said() -> None:
 
 @pytest.mark.parametrize("attack", [APGD(EPS, 4), APGD(EPS, 1), TargetedAPGD(EPS, 4)])
 def test_gradients_that_are_not_numbers_are_said(attack: APGD | TargetedAPGD) -> None:
-    class Diverged(Waves):
+    class Divergent(Waves):
         def forward(self, images: Tensor) -> Tensor:
             # Right on every image, and with no gradient that is a number.
             return super().forward(images) + (images.sum((1, 2, 3)) * 0).sqrt()[:, None]
 
-    model, images = Diverged().eval(), pixels(3, *SHAPE)
+    model, images = Divergent().eval(), pixels(3, *SHAPE)
     with pytest.raises(UserError, match="not finite numbers"):
         attack(model, images, answers(model, images), noise_for(images))

@@ -48,36 +48,36 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("api")
     data = save_tiny(root / "tiny.npz")
     words = ["--model", "torchvision:resnet18", "--weights", "random", "--local-layer", "layer2", "--label", "resnet"]
-    where = ["--dataset", str(data), "--limit", "4", "--root", str(root)]
-    cli.irt(["analyze", "alignment", *words, *where], standalone_mode=False)
-    cli.irt(["analyze", "attention-rank", "--steps", "2", *words, *where], standalone_mode=False)
+    location = ["--dataset", str(data), "--limit", "4", "--root", str(root)]
+    cli.irt(["analyze", "alignment", *words, *location], standalone_mode=False)
+    cli.irt(["analyze", "attention-rank", "--steps", "2", *words, *location], standalone_mode=False)
     return root
 
 
 def file_of(place: Path, analysis: str) -> Path:
-    (found,) = place.glob(f"analyses/{analysis}-*.h5")
-    return found
+    (path,) = place.glob(f"analyses/{analysis}-*.h5")
+    return path
 
 
 def datasets(path: Path) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     with h5py.File(path) as file:
         file.visititems(
-            lambda name, item: found.update({name: np.asarray(item[()])}) if isinstance(item, h5py.Dataset) else None
+            lambda name, item: arrays.update({name: np.asarray(item[()])}) if isinstance(item, h5py.Dataset) else None
         )
-    return found
+    return arrays
 
 
 @pytest.mark.parametrize(("analysis", "settings"), [("alignment", {}), ("attention-rank", {"steps": 2})])
 def test_an_answer_holds_what_the_commands_file_holds(analysis: str, settings: dict[str, Any], place: Path) -> None:
     model = ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET)
     answer = ir.analyze(analysis, model, limit=4, **settings)
-    kept = answer.save(place / f"{analysis}.h5", overwrite=True)
-    expected, found = datasets(file_of(place, analysis)), datasets(kept)
-    assert found.keys() == expected.keys()
+    path = answer.save(place / f"{analysis}.h5", overwrite=True)
+    expected, arrays = datasets(file_of(place, analysis)), datasets(path)
+    assert arrays.keys() == expected.keys()
     for name, values in expected.items():
         if values.dtype.kind in "fiu":
-            np.testing.assert_array_equal(found[name], values, err_msg=name)
+            np.testing.assert_array_equal(arrays[name], values, err_msg=name)
     for name in answer.arrays:
         np.testing.assert_array_equal(answer.arrays[name], expected[f"per_image/{name}"])
     for name in answer.statistics:
@@ -85,15 +85,15 @@ def test_an_answer_holds_what_the_commands_file_holds(analysis: str, settings: d
         if expected[name].dtype.kind in "fiu":
             np.testing.assert_array_equal(answer.statistics[name], expected[name])
     assert len(answer.arrays) + len(answer.statistics) > 10
-    config = hdf5.read(kept).config
+    config = hdf5.read(path).config
     assert config == hdf5.read(file_of(place, analysis)).config
 
 
 def test_an_answer_is_printed_as_the_command_prints_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET)
     words = ["--model", "torchvision:resnet18", "--weights", "random", "--local-layer", "layer2", "--label", "resnet"]
-    where = ["--dataset", str(place / "tiny.npz"), "--limit", "4", "--root", str(place)]
-    cli.irt(["analyze", "alignment", *words, *where], standalone_mode=False)
+    location = ["--dataset", str(place / "tiny.npz"), "--limit", "4", "--root", str(place)]
+    cli.irt(["analyze", "alignment", *words, *location], standalone_mode=False)
     assert str(ir.analyze("alignment", model, limit=4)).strip() == capsys.readouterr().out.strip()
 
 
@@ -111,11 +111,11 @@ def test_an_answer_gives_arrays_by_name_and_says_which_there_are_not(place: Path
 
 def test_an_answer_is_kept_where_it_is_told_and_not_over_another(place: Path, tmp_path: Path) -> None:
     answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=3)
-    kept = answer.save(str(tmp_path / "kept.h5"))
-    assert kept == tmp_path / "kept.h5" and validation.problems(kept) == []
+    path = answer.save(str(tmp_path / "kept.h5"))
+    assert path == tmp_path / "kept.h5" and validation.problems(path) == []
     with pytest.raises(ir.UserError, match=r"kept\.h5 is there already: overwrite=True replaces it\."):
-        answer.save(kept)
-    assert answer.save(kept, overwrite=True) == kept
+        answer.save(path)
+    assert answer.save(path, overwrite=True) == path
     assert [path.name for path in tmp_path.iterdir()] == ["kept.h5"]
 
 
@@ -133,12 +133,12 @@ def test_an_answer_that_is_forgotten_warns_of_nothing(place: Path) -> None:
     """Its folder goes with it."""
     answer = ir.analyze("alignment", ir.load("torchvision:resnet18", place / "tiny.npz", **RESNET), limit=2)
     folder = answer.result.path.parent
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         del answer
         gc.collect()
     assert not folder.exists()
-    assert [str(one.message) for one in said] == []
+    assert [str(record.message) for record in records] == []
 
 
 def test_a_checkpoint_is_loaded_with_its_own_data(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -170,13 +170,13 @@ def test_a_network_itself_can_be_asked() -> None:
     network.eval()
     with torch.no_grad():
         assert answer.arrays["prediction"].tolist() == network(images).argmax(1).tolist()
-    at = images.requires_grad_()
+    inputs = images.requires_grad_()
     (gradient,) = torch.autograd.grad(
-        F.cross_entropy(network(at), torch.from_numpy(data.test.labels), reduction="sum"), at
+        F.cross_entropy(network(inputs), torch.from_numpy(data.test.labels), reduction="sum"), inputs
     )
-    own = (images - images.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
+    deviations = (images - images.mean((1, 2, 3), keepdim=True)).detach().flatten(1)
     np.testing.assert_allclose(
-        answer.arrays["cosine"], F.cosine_similarity(own, -gradient.flatten(1)), rtol=1e-3, atol=1e-5
+        answer.arrays["cosine"], F.cosine_similarity(deviations, -gradient.flatten(1)), rtol=1e-3, atol=1e-5
     )
 
 
@@ -189,13 +189,13 @@ def test_what_is_found_does_not_depend_on_batches() -> None:
 
 def test_a_network_is_copied_and_one_that_changed_is_asked_anew() -> None:
     network = seed_network(Convolutions)
-    kept = ir.load(network, noise())
-    before = ir.analyze("alignment", kept)["per_image/cosine"]
+    model = ir.load(network, noise())
+    first = ir.analyze("alignment", model)["per_image/cosine"]
     with torch.no_grad():
         network.stem.weight.neg_()
-    after = ir.analyze("alignment", ir.load(network, noise()))["per_image/cosine"]
-    assert not np.allclose(before, after)
-    np.testing.assert_array_equal(ir.analyze("alignment", kept)["per_image/cosine"], before)
+    second = ir.analyze("alignment", ir.load(network, noise()))["per_image/cosine"]
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(ir.analyze("alignment", model)["per_image/cosine"], first)
 
 
 def test_a_network_without_positions_is_asked_what_needs_none() -> None:
@@ -218,8 +218,8 @@ def test_tensors_and_arrays_are_data() -> None:
     labels = noise().test.labels
     forms = (bytes_behind, bytes_behind.transpose(0, 3, 1, 2), floats_in_front, floats_in_front.double().numpy())
     for images in forms:
-        for of in (labels, torch.from_numpy(labels), labels.astype(np.uint8)):
-            data = ir.make_dataset(images, of, "mine")
+        for targets in (labels, torch.from_numpy(labels), labels.astype(np.uint8)):
+            data = ir.make_dataset(images, targets, "mine")
             assert np.array_equal(data.test.images, bytes_behind) and data.test.images.flags.c_contiguous
             assert np.array_equal(data.test.labels, labels) and data.test.labels.dtype == np.int64
             assert data.test is data.train
@@ -281,7 +281,7 @@ def test_labels_without_names_and_names_that_are_none_are_the_users_error(
 
 def test_names_of_classes_are_given_in_any_sequence() -> None:
     for class_names in (["a", "b", "c", "d"], np.array(["a", "b", "c", "d"]), ("a", "b", "c", "d")):
-        assert ANY.make_dataset(IMAGES, LABELS, class_names=class_names).class_names == ("a", "b", "c", "d")
+        assert API.make_dataset(IMAGES, LABELS, class_names=class_names).class_names == ("a", "b", "c", "d")
 
 
 def test_a_dataset_without_a_name_of_text_is_the_users_error() -> None:
@@ -373,12 +373,12 @@ def test_pgd_in_a_loop_of_ones_own_reaches_the_corner_of_the_ball() -> None:
     network = Linear(C * H * W, 2).eval()
     images, labels = pixels(5, C, H, W, low=0.2, high=0.8), torch.tensor([0, 1, 1, 0, 1])
     attack = ir.PGD(eps=0.1, step_size=0.05, steps=6)
-    found = attack(network, images, labels, ir.generator_noise(torch.Generator().manual_seed(0)))
+    adversarial = attack(network, images, labels, ir.generator_noise(torch.Generator().manual_seed(0)))
     difference = network.layer.weight[1] - network.layer.weight[0]
-    away = difference.sign().reshape(C, H, W) * (1 - 2 * labels)[:, None, None, None]
-    torch.testing.assert_close(found, images + 0.1 * away)
-    again = attack(network, images, labels, ir.per_image_noise(0, range(5)))
-    torch.testing.assert_close(again, found)
+    direction = difference.sign().reshape(C, H, W) * (1 - 2 * labels)[:, None, None, None]
+    torch.testing.assert_close(adversarial, images + 0.1 * direction)
+    repetition = attack(network, images, labels, ir.per_image_noise(0, range(5)))
+    torch.testing.assert_close(repetition, adversarial)
     with pytest.raises(ValueError, match="5 images, and 1 indices of images: give one for each"):
         attack(network, images, labels, ir.per_image_noise(0, [7]))
 
@@ -422,10 +422,10 @@ def test_a_step_of_training_of_ones_own_lowers_the_whole_loss() -> None:
 
 
 def test_the_package_is_imported_without_torch_or_typing() -> None:
-    told = "import sys, interpret_robust; print(sorted({'torch', 'numpy', 'captum', 'typing'} & set(sys.modules)))"
-    told += "; interpret_robust.UserError; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", told], check=True, capture_output=True, text=True)
-    assert done.stdout == "[]\nFalse\n"
+    code = "import sys, interpret_robust; print(sorted({'torch', 'numpy', 'captum', 'typing'} & set(sys.modules)))"
+    code += "; interpret_robust.UserError; print('torch' in sys.modules)"
+    process = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
+    assert process.stdout == "[]\nFalse\n"
 
 
 def test_every_public_name_is_there_and_another_is_told() -> None:
@@ -443,8 +443,8 @@ def test_the_listed_names_are_the_public_names() -> None:
 
 def test_samples_are_the_first_of_the_split(place: Path) -> None:
     x, y = ir.samples(place / "tiny.npz", 3)
-    with np.load(place / "tiny.npz") as stored:
-        images, labels = stored["x_test"][:3], stored["y_test"][:3]
+    with np.load(place / "tiny.npz") as archive:
+        images, labels = archive["x_test"][:3], archive["y_test"][:3]
     assert x.dtype == torch.float32 and y.dtype == torch.int64
     assert np.array_equal(x.numpy(), (images.astype(np.float32) / 255).transpose(0, 3, 1, 2))
     assert y.tolist() == labels.tolist()
@@ -456,9 +456,9 @@ def test_samples_are_the_first_of_the_split(place: Path) -> None:
 def test_an_opened_file_is_read_as_it_is_and_stays(place: Path) -> None:
     path = file_of(place, "alignment")
     answer = ir.open(path)
-    stored = datasets(path)
+    arrays = datasets(path)
     for name, values in answer.statistics.items():
-        assert np.array_equal(values, stored[name], equal_nan=values.dtype.kind == "f")
+        assert np.array_equal(values, arrays[name], equal_nan=values.dtype.kind == "f")
     assert len(repr(answer)) < 200
     del answer
     gc.collect()
@@ -518,34 +518,34 @@ def test_several_models_give_several_answers(make_checkpoint: Callable[..., Path
     assert caption == compose("attention-rank", [answer.result for answer in answers], "correlations").caption
     with pytest.raises(ir.UserError, match="unknown panel of attention-rank 'curves': did you mean 'curve'"):
         alone.figure(panel="curves")
-    saved = [answer.save(tmp_path / f"{index}.h5") for index, answer in enumerate(answers)]
-    again = ir.open(saved)
-    assert again["spearman"] == answers["spearman"]
-    assert again._repr_html_().count("<img src=") == 4
+    paths = [answer.save(tmp_path / f"{index}.h5") for index, answer in enumerate(answers)]
+    same_answers = ir.open(paths)
+    assert same_answers["spearman"] == answers["spearman"]
+    assert same_answers._repr_html_().count("<img src=") == 4
 
 
 def test_answers_are_kept_under_the_names_of_the_command(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     paths = [make_checkpoint(tmp_path / "checkpoints", seed=seed) for seed in (0, 1)]
     answers = ir.analyze("alignment", [ir.load(path) for path in paths], limit=6, seed=3)
     assert "save keeps it" in repr(answers)
-    saved = answers.save(tmp_path / "analyses")
-    stamps = [path.stat().st_mtime_ns for path in saved]
+    files = answers.save(tmp_path / "analyses")
+    stamps = [path.stat().st_mtime_ns for path in files]
     words = ["--limit", "6", "--seed", "3", "--root", str(tmp_path)]
     cli.irt(["analyze", "alignment", *map(str, paths), *words], standalone_mode=False)
-    assert sorted((tmp_path / "analyses").glob("*.h5")) == sorted(saved)
-    assert [path.stat().st_mtime_ns for path in saved] == stamps
-    assert ir.open(saved)["cosine/own"].keys() == answers["cosine/own"].keys()
+    assert sorted((tmp_path / "analyses").glob("*.h5")) == sorted(files)
+    assert [path.stat().st_mtime_ns for path in files] == stamps
+    assert ir.open(files)["cosine/own"].keys() == answers["cosine/own"].keys()
 
-    saved[0].unlink()
-    with pytest.raises(ir.UserError, match=f"{saved[1].name} is there already: overwrite=True replaces it"):
+    files[0].unlink()
+    with pytest.raises(ir.UserError, match=f"{files[1].name} is there already: overwrite=True replaces it"):
         answers.save(tmp_path / "analyses")
-    assert not saved[0].exists()
-    assert answers.save(tmp_path / "analyses", overwrite=True) == saved
-    assert answers[0].save(tmp_path) == tmp_path / saved[0].name
+    assert not files[0].exists()
+    assert answers.save(tmp_path / "analyses", overwrite=True) == files
+    assert answers[0].save(tmp_path) == tmp_path / files[0].name
     with pytest.raises(ir.UserError, match=r"two models are called alignment-.*\.h5 in files"):
         ir.Answers([answers[0], answers[0]]).save(tmp_path / "twice")
-    with pytest.raises(ir.UserError, match=rf"{saved[1].name} cannot be a folder \(File exists\): name one"):
-        answers.save(saved[1])
+    with pytest.raises(ir.UserError, match=rf"{files[1].name} cannot be a folder \(File exists\): name one"):
+        answers.save(files[1])
 
 
 def test_help_lists_the_settings_of_each_question_as_they_are() -> None:
@@ -554,23 +554,23 @@ def test_help_lists_the_settings_of_each_question_as_they_are() -> None:
     by_name = {section.partition(":")[0]: section for section in sections}
     assert list(by_name) == analyses.names()
     for name in analyses.own_names():
-        listed = re.findall(r"^ {8}(\w+)=(.+?): ", by_name[name], flags=re.MULTILINE)
+        entries = re.findall(r"^ {8}(\w+)=(.+?): ", by_name[name], flags=re.MULTILINE)
         settings = fields(analyses.get(name).settings)
-        assert [setting for setting, _ in listed] == [field.name for field in settings]
-        for (_, value), field in zip(listed, settings, strict=True):
+        assert [setting for setting, _ in entries] == [field.name for field in settings]
+        for (_, value), field in zip(entries, settings, strict=True):
             numerator, _, denominator = value.partition("/255")
-            shown = float(numerator) / 255 if value.endswith("/255") else ast.literal_eval(numerator + denominator)
-            assert shown == field.default, (name, field.name)
+            number = float(numerator) / 255 if value.endswith("/255") else ast.literal_eval(numerator + denominator)
+            assert number == field.default, (name, field.name)
     assert "norm=None: Norm of eps: linf" in by_name["robustness"] and "--" not in "".join(by_name.values())
 
 
 def test_help_lists_the_fields_of_a_recipe_and_of_a_card() -> None:
     recipe = recipe_of(None, "cluttered-digits")
-    listed = re.findall(r"^ {4}(\w+)=(.+?): \w", inspect.getdoc(ir.train) or "", flags=re.MULTILINE)
-    assert [name for name, _ in listed] == [field.name for field in fields(recipe) if field.name != "name"]
-    assert dict(listed) | {"eps": "8/255", "attack_step": "5/255", "epochs": repr(recipe.epochs)} == dict(listed)
-    listed = re.findall(r"^ {4}(\w+)=", inspect.getdoc(ir.load) or "", flags=re.MULTILINE)
-    assert set(listed) == {field.name for field in fields(Card)} - {"model"}
+    entries = re.findall(r"^ {4}(\w+)=(.+?): \w", inspect.getdoc(ir.train) or "", flags=re.MULTILINE)
+    assert [name for name, _ in entries] == [field.name for field in fields(recipe) if field.name != "name"]
+    assert dict(entries) | {"eps": "8/255", "attack_step": "5/255", "epochs": repr(recipe.epochs)} == dict(entries)
+    entries = re.findall(r"^ {4}(\w+)=", inspect.getdoc(ir.load) or "", flags=re.MULTILINE)
+    assert set(entries) == {field.name for field in fields(Card)} - {"model"}
 
 
 def test_help_names_an_analysis_of_another_package_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -694,24 +694,24 @@ def test_a_field_of_another_type_is_one_sentence(card: dict[str, Any], sentence:
         ir.load(seed_network(Convolutions), noise(), **card)
 
 
-ANY: Any = ir
+API: Any = ir
 """The package, of which a test asks what its types forbid."""
 
 
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda _: ANY.analyze("robustness", nn.Conv2d(3, 4, 1)), "a Conv2d is not tried yet: give ir.load"),
-        (lambda _: ANY.analyze("robustness", [nn.ReLU()]), r"ReLU\(\) is no model to ask: give what ir.load"),
-        (lambda model: ANY.analyze("robustness", model, limit="5"), "limit is '5': give a whole number of images"),
-        (lambda model: ANY.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),
+        (lambda _: API.analyze("robustness", nn.Conv2d(3, 4, 1)), "a Conv2d is not tried yet: give ir.load"),
+        (lambda _: API.analyze("robustness", [nn.ReLU()]), r"ReLU\(\) is no model to ask: give what ir.load"),
+        (lambda model: API.analyze("robustness", model, limit="5"), "limit is '5': give a whole number of images"),
+        (lambda model: API.analyze("robustness", model, limit=2.5), "limit is 2.5: give a whole number of images"),
         (
-            lambda model: ANY.analyze("randomization", model, evaluators="x.json"),
+            lambda model: API.analyze("randomization", model, evaluators="x.json"),
             "evaluators are 'x.json'",
         ),
-        (lambda _: ANY.samples(noise(), "8"), "count is '8': the test split has 9 images"),
-        (lambda _: ANY.PGD(eps="8/255"), "eps is '8/255': it must be a number"),
-        (lambda _: ANY.PGD(eps=0.1, steps="20"), "steps are '20': give a whole number"),
+        (lambda _: API.samples(noise(), "8"), "count is '8': the test split has 9 images"),
+        (lambda _: API.PGD(eps="8/255"), "eps is '8/255': it must be a number"),
+        (lambda _: API.PGD(eps=0.1, steps="20"), "steps are '20': give a whole number"),
     ],
 )
 def test_what_is_of_another_kind_is_one_sentence(ask: Callable[[Any], Any], sentence: str) -> None:

@@ -16,7 +16,7 @@ from interpret_robust.api import analysis
 from interpret_robust.core.device import resolve
 from interpret_robust.core.errors import describe
 
-ANY: Any = ir
+API: Any = ir
 """The package, of which a test asks what its types forbid."""
 
 RANK = file_of(analyses.get("attention-rank").schema)
@@ -63,11 +63,11 @@ def test_what_is_no_answer_is_not_opened(path: Any, sentence: str, monkeypatch: 
 
 
 def test_paths_of_every_form_are_opened() -> None:
-    found = ir.open(RANK)["spearman"]
+    spearman = ir.open(RANK)["spearman"]
     for path in (str(RANK), np.str_(RANK)):
-        assert ir.open(path)["spearman"] == found
+        assert ir.open(path)["spearman"] == spearman
     for paths in ([RANK], (str(RANK),), np.array([str(RANK)]), iter([RANK])):
-        assert [answer["spearman"] for answer in ANY.open(paths)] == [found]
+        assert [answer["spearman"] for answer in API.open(paths)] == [spearman]
 
 
 def test_no_answer_is_left_of_answers_by_a_sentence() -> None:
@@ -76,7 +76,7 @@ def test_no_answer_is_left_of_answers_by_a_sentence() -> None:
     with pytest.raises(ir.UserError, match=r"^there are no answers among these: give at least one\.$"):
         answers[2:]
     with pytest.raises(ir.UserError, match=r"^attention-rank holds nothing called '3': there are curve/"):
-        ANY.open(RANK)[3]
+        API.open(RANK)[3]
 
 
 @pytest.mark.usefixtures("refuse")
@@ -90,10 +90,10 @@ def test_what_is_no_model_is_not_asked(model: ir.Model) -> None:
         ([model, model.network], "a value of type WrappedModel is no model to ask: give what ir.load"),
     ):
         with pytest.raises(ir.UserError) as error:
-            ANY.analyze("alignment", wrong)
+            API.analyze("alignment", wrong)
         assert str(error.value).startswith(sentence), error.value
     with pytest.raises(ir.UserError, match=r"^a value of type Model is no analysis: give its name first, such as 'att"):
-        ANY.analyze(model, "alignment")
+        API.analyze(model, "alignment")
 
 
 @pytest.mark.usefixtures("refuse")
@@ -101,13 +101,13 @@ def test_what_is_no_model_is_not_asked(model: ir.Model) -> None:
 @pytest.mark.parametrize("value", [0, -1, 2.5, float("nan"), "5", True, [5]])
 def test_what_is_no_number_of_images_is_refused(model: ir.Model, name: str, value: Any) -> None:
     with pytest.raises(ir.UserError) as error:
-        ANY.analyze("alignment", model, **{name: value})
+        API.analyze("alignment", model, **{name: value})
     assert str(error.value).startswith(f"{name} is {value!r}: give a whole number of images from 1 on, or None for ")
 
 
 def test_numbers_of_numpy_are_numbers(model: ir.Model) -> None:
     settings = {"steps": np.int8(1), "eps": np.float32(0.5)}
-    answer = ANY.analyze("attention-rank", model, limit=np.int64(3), batch_size=np.uint8(2), **settings)
+    answer = API.analyze("attention-rank", model, limit=np.int64(3), batch_size=np.uint8(2), **settings)
     config = answer.result.config
     assert (answer.result.count, config["batch_size"], config["settings"]["eps"]) == (3, 2, 0.5)
 
@@ -116,7 +116,7 @@ def test_numbers_of_numpy_are_numbers(model: ir.Model) -> None:
 @pytest.mark.parametrize("evaluators", [None, 3, "x.json", [3]])
 def test_what_is_no_list_of_models_reads_nothing(model: ir.Model, evaluators: Any) -> None:
     with pytest.raises(ir.UserError) as error:
-        ANY.analyze("gradmap-score", model, evaluators=evaluators)
+        API.analyze("gradmap-score", model, evaluators=evaluators)
     assert str(error.value) == f"evaluators are {evaluators!r}: give a list of what ir.load returns."
 
 
@@ -140,7 +140,7 @@ def test_a_name_that_is_no_text_is_an_unknown_name(name: str, arguments: Any, ki
 def test_a_choice_that_is_no_text_is_an_unknown_choice(model: ir.Model, value: Any) -> None:
     for option in ("recalibrate", "device"):
         with pytest.raises(ir.UserError, match=rf"^unknown .* '{re.escape(repr(value))}': "):
-            ANY.analyze("alignment", model, **{option: value})
+            API.analyze("alignment", model, **{option: value})
 
 
 def test_a_device_of_torch_is_a_device() -> None:
@@ -174,14 +174,14 @@ def test_a_device_of_torch_is_a_device() -> None:
 )
 def test_what_cannot_be_trained_is_not(arguments: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ir.UserError) as error:
-        ANY.train(**{"variant": "at", "root": tmp_path, **arguments})
+        API.train(**{"variant": "at", "root": tmp_path, **arguments})
     assert str(error.value).startswith(sentence)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_restarts_of_an_attack_are_whole() -> None:
     with pytest.raises(ir.UserError, match=r"^restarts are 1\.5: give a whole number\.$"):
-        ANY.PGD(0.1, restarts=1.5)
+        API.PGD(0.1, restarts=1.5)
 
 
 def test_a_value_is_quoted_where_it_is_short() -> None:

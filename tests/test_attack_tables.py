@@ -37,7 +37,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
 
 def slowly(files: Sequence[Result], variant: str, row: str) -> list[float]:
     """A model's accuracy in percent for each seed, image by image."""
-    found = []
+    accuracies = []
     setting, _, attack = row.partition(" ")
     for seed in SEEDS:
         name = name_of((variant, seed))
@@ -46,8 +46,8 @@ def slowly(files: Sequence[Result], variant: str, row: str) -> list[float]:
             with h5py.File(result.path) as file:
                 targets = file["target"].asstr()[()].tolist()
                 columns = {column: file[f"per_image/{column}"][()] for column in file["per_image"]}
-            own = targets[0] == name
-            if name not in targets or own == (setting == "black-box"):
+            is_own = targets[0] == name
+            if name not in targets or is_own == (setting == "black-box"):
                 continue
             target, hits = targets.index(name), 0
             for image, label in enumerate(columns["label"]):
@@ -59,8 +59,8 @@ def slowly(files: Sequence[Result], variant: str, row: str) -> list[float]:
                 hits += all(answer == label for answer in answers)
             shares.append(100 * hits / len(columns["label"]))
         assert len(shares) == (2 if setting == "black-box" else 1)
-        found.append(sum(shares) / len(shares))
-    return found
+        accuracies.append(sum(shares) / len(shares))
+    return accuracies
 
 
 ROWS = ["natural", *(f"{box}-box {name}" for box in ("white", "black") for name in (*READINGS, "worst case"))]
@@ -86,14 +86,14 @@ def test_every_cell_is_the_mean_and_deviation_over_seeds_of_its_outcomes(study: 
     table, _ = comparison_tables(study)
     assert [row["accuracy, %"] for row in table] == ROWS
     assert list(table[0]) == ["accuracy, %", "at", "at, paper", "at-att", "at-att, paper"]
-    stored = {(row["setting"], row["attack"], row["steps"], row["variant"]): row for row in numbers(study)}
-    assert len(stored) == 2 * len(ROWS)
+    cells = {(row["setting"], row["attack"], row["steps"], row["variant"]): row for row in numbers(study)}
+    assert len(cells) == 2 * len(ROWS)
     for row, key in zip(table, KEYS, strict=True):
         for variant in VARIANTS:
             values = slowly(study, variant, row["accuracy, %"])
             mean, deviation = statistics.mean(values), statistics.stdev(values)
             assert row[variant] == f"{mean:.1f} \u00b1 {deviation:.1f}"
-            cell = stored[(*key, variant)]
+            cell = cells[(*key, variant)]
             assert float(cell["accuracy_percent"]) == pytest.approx(mean, abs=6e-5)
             assert float(cell["deviation"]) == pytest.approx(deviation, abs=6e-5)
             assert (cell["low"], cell["high"], cell["seeds"], cell["images"]) == ("", "", "0 1 2", "23")
@@ -107,8 +107,8 @@ def test_a_table_says_over_what(study: list[Result]) -> None:
         "earlier ones; the worst case is without APGD, which is stronger (`irt evaluate --apgd 100`)"
     )
     assert comparison_tables([study[1]])[0].note.startswith("Wilson 95 % interval over images (seed 1 of at-att); ")
-    both = comparison_tables([study[0], study[1], study[3]])[0].note
-    assert both.startswith(
+    note = comparison_tables([study[0], study[1], study[3]])[0].note
+    assert note.startswith(
         "mean \u00b1 standard deviation over training seeds, or Wilson 95 % interval over images where there is "
         "one seed (seed 0 of at; seeds 0, 1 of at-att); "
     )
@@ -170,15 +170,15 @@ def test_a_black_box_interval_is_the_mean_of_those_over_its_sources(tmp_path: Pa
 
 
 def test_what_two_files_of_a_model_share_is_taken_once(study: list[Result], tmp_path: Path) -> None:
-    shared = study[0]
-    natural = shared["per_image/prediction_natural"][:, :1] == shared["per_image/label"][:, None]
-    right = shared["per_image/prediction"][:, :, 1:2, :1] == shared["per_image/label"][:, None, None, None]
-    fewer = write_robustness(tmp_path, [("at-att", 0)], natural, right, readings=["PGD-20"])
-    for files in ([fewer, *study], [*study, fewer]):
+    first = study[0]
+    natural = first["per_image/prediction_natural"][:, :1] == first["per_image/label"][:, None]
+    right = first["per_image/prediction"][:, :, 1:2, :1] == first["per_image/label"][:, None, None, None]
+    partial = write_robustness(tmp_path, [("at-att", 0)], natural, right, readings=["PGD-20"])
+    for files in ([partial, *study], [*study, partial]):
         assert numbers(files) == numbers(study)
         assert comparison_tables(files)[0] == comparison_tables(study)[0]
     # A model that was not read at every reading has no worst case beside those that were.
-    rows = {row["accuracy, %"]: row for row in comparison_tables([fewer, study[3]])[0]}
+    rows = {row["accuracy, %"]: row for row in comparison_tables([partial, study[3]])[0]}
     assert rows["white-box PGD-20"]["at-att"] and not rows["white-box PGD-5"]["at-att"]
     assert rows["white-box worst case"]["at"] and not rows["white-box worst case"]["at-att"]
 
@@ -204,7 +204,7 @@ def test_other_images_balls_architectures_and_recipes_are_tables_of_their_own(tm
 
 
 @pytest.mark.parametrize(
-    ("dataset", "architecture", "table", "told"),
+    ("dataset", "architecture", "table", "phrase"),
     [
         ("cifar10", "narrow", "table2", "; the paper's numbers: Table 2"),
         ("cifar10", "wide3", "table3", "; the paper's numbers: Table 3"),
@@ -232,14 +232,14 @@ def test_other_images_balls_architectures_and_recipes_are_tables_of_their_own(tm
     ],
 )
 def test_the_papers_figures_stand_beside_ours(
-    tmp_path: Path, dataset: str, architecture: str, table: str, told: str
+    tmp_path: Path, dataset: str, architecture: str, table: str, phrase: str
 ) -> None:
     files = [
         random(tmp_path, [("at-reg", seed), ("at-reg", 1 - seed)], seed, dataset=dataset, architecture=architecture)
         for seed in (0, 1)
     ]
     (comparison,) = comparison_tables(files)
-    assert told in comparison.title
+    assert phrase in comparison.title
     paper = {
         (cell.setting, cell.attack, str(cell.steps)): cell.accuracy
         for cell in read_reported()
@@ -256,7 +256,7 @@ def test_the_papers_figures_stand_beside_ours(
 
 
 @pytest.mark.parametrize(
-    ("steps", "beside"),
+    ("steps", "reading"),
     [
         ((20, 40, 100), "PGD-20"),
         ((5, 40, 100), "PGD-40"),
@@ -265,7 +265,7 @@ def test_the_papers_figures_stand_beside_ours(
         ((5, 100), "PGD-100"),
     ],
 )
-def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], beside: str) -> None:
+def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], reading: str) -> None:
     readings = [f"PGD-{count}" for count in steps]
     files = [
         random(tmp_path, [("at", seed), ("at", 1 - seed)], seed, dataset="mnist", readings=readings, eps=0.3)
@@ -273,7 +273,7 @@ def test_table_1_does_not_tell_its_steps(tmp_path: Path, steps: Sequence[int], b
     ]
     (table,) = comparison_tables(files)
     paper = {row["accuracy, %"]: row["at, paper"] for row in table if row["at, paper"]}
-    assert paper == {"natural": "98.72", f"white-box {beside}": "92.86", f"black-box {beside}": "95.97"}
+    assert paper == {"natural": "98.72", f"white-box {reading}": "92.86", f"black-box {reading}": "95.97"}
     assert "the paper's numbers (Table 1) are of other models: its cnn network on mnist" in table.title
     assert "eps 0.3, step 0.075" in table.note
     assert table.note.endswith("the paper does not say how many steps its PGD has")
@@ -297,10 +297,10 @@ def test_natural_models_stand_beside_sections_4_3_and_4_4(tmp_path: Path) -> Non
 
 
 def test_the_papers_attacks_do_not_stand_beside_those_in_another_norm(tmp_path: Path) -> None:
-    own = [random(tmp_path, [("at", 0)], 0, eps=0.5, norm="l2")]
-    (table, *_) = comparison_tables(own)
+    files = [random(tmp_path, [("at", 0)], 0, eps=0.5, norm="l2")]
+    (table, *_) = comparison_tables(files)
     assert {row["accuracy, %"]: row["at, paper"] for row in table if row["at, paper"]} == {"natural": "80.79"}
-    assert {row["paper_percent"] for row in numbers(own) if row["attack"] not in ("none", "")} == {""}
+    assert {row["paper_percent"] for row in numbers(files) if row["attack"] not in ("none", "")} == {""}
 
 
 def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> None:
@@ -315,9 +315,9 @@ def test_a_dataset_of_the_users_has_no_figures_of_the_papers(tmp_path: Path) -> 
 def test_the_columns_are_those_of_the_papers_numbers(study: list[Result]) -> None:
     with (Path(__file__).parents[1] / "interpret_robust/results/reported.csv").open() as file:
         heads = next(csv.reader(file))
-    ours = list(numbers(study)[0])
-    assert set(heads) <= set(ours)
-    assert [head for head in ours if head in heads] == heads
+    columns = list(numbers(study)[0])
+    assert set(heads) <= set(columns)
+    assert [head for head in columns if head in heads] == heads
 
 
 def test_a_matrix_shows_who_reads_whom_where_others_than_copies_do(tmp_path: Path, study: list[Result]) -> None:
@@ -349,13 +349,17 @@ def test_a_matrix_has_only_models_that_others_read_and_who_reads_these(tmp_path:
     tables = comparison_tables([*study, read])
     (matrix,) = (table for table in tables if "made on the row's model" in table.title)
     (row,) = matrix
-    own, other = (f"{100 * value:.1f}" for value in read["accuracy/adversarial"][1, :, 0])
-    assert row == {"PGD-20 of": "small-natural-seed0", "small-natural-seed0": own, "small-natural-seed1": other}
+    own_accuracy, other = (f"{100 * value:.1f}" for value in read["accuracy/adversarial"][1, :, 0])
+    assert row == {
+        "PGD-20 of": "small-natural-seed0",
+        "small-natural-seed0": own_accuracy,
+        "small-natural-seed1": other,
+    }
     reach = max(abs(100 * (end - value)) for value, *ends in read["accuracy/adversarial"][1] for end in ends)
     assert f"at most {reach:.1f} points" in matrix.note
 
 
-def only(*right: int) -> np.ndarray:
+def right_at(*right: int) -> np.ndarray:
     return np.isin(np.arange(30), right)[:, None]
 
 
@@ -368,13 +372,13 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
             tmp_path, [(variant, seed)], natural, pgd[:, None, None].repeat(len(names), 2), readings=names
         )
 
-    first, more, most = only(*range(10)), only(*range(12)), only(*range(5, 20))
+    ten, twelve, fifteen = right_at(*range(10)), right_at(*range(12)), right_at(*range(5, 20))
     files = [
-        file("at-att", 0, most, more),
-        file("at", 0, first, first),
-        file("at", 1, more, first),
-        file("natural", 0, more, first),
-        file("at-reg", 1, more, most),
+        file("at-att", 0, fifteen, twelve),
+        file("at", 0, ten, ten),
+        file("at", 1, twelve, ten),
+        file("natural", 0, twelve, ten),
+        file("at-reg", 1, twelve, fifteen),
     ]
     table = comparison_tables(files)[-1]
     # Natural: 0 to 4 against 10 to 19. Under attack 10 and 11 more; worst case: 0 to 4 against 10 and 11.
@@ -389,13 +393,13 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
     assert sorted(test[2] for test in p.values()) == pytest.approx([0.3018, 0.3018, 0.4531, 0.4531, 0.5, 1], abs=1e-4)
     # The smallest times six is above one already.
     cells = {(row["only one is right"], condition): row[condition] for row in table for condition in list(row)[1:]}
-    assert cells == {key: f"{one} : {other}, p {value:.2g} (1)" for key, (one, other, value) in p.items()}
+    assert cells == {key: f"{count} : {other}, p {value:.2g} (1)" for key, (count, other, value) in p.items()}
     assert table.note == (
         "images that only the first or only the second has right, of 30; McNemar's exact p (by Holm for 6 tests)"
     )
     # Of one reading there is no worst case: two tests a pair are left.
     names = ["PGD-7"]
-    single = comparison_tables([file("at-att", 0, most, more), file("at", 0, first, first)])[-1]
+    single = comparison_tables([file("at-att", 0, fifteen, twelve), file("at", 0, ten, ten)])[-1]
     assert single.note.endswith("(by Holm for 2 tests)")
     assert list(single) == [
         {
@@ -409,16 +413,16 @@ def test_pairs_of_one_seed_are_tested_image_by_image_and_corrected_by_holm(tmp_p
 def test_holm_multiplies_the_smallest_by_their_number_and_never_falls(study: list[Result]) -> None:
     table = comparison_tables(study)[-1]
     assert [row["only one is right"] for row in table] == [f"at : at-att seed {seed}" for seed in SEEDS]
-    by_seed = {seed: [next(one for one in study if name_of((variant, seed)) in one.path.name) for variant in VARIANTS]
+    by_seed = {seed: [next(file for file in study if name_of((name, seed)) in file.path.name) for name in VARIANTS]
                for seed in SEEDS}  # fmt: skip
     values = {}
     for seed, (attentive, plain) in by_seed.items():
         outcomes = [right_in_worst_case(plain), right_in_worst_case(attentive)]
-        values[seed] = [int((one & ~other).sum()) for one, other in (outcomes, outcomes[::-1])]
-    found = [re.findall(r"(\d+) : (\d+), p ([\d.e-]+) \(([\d.e-]+)\)", cell)[0] for row in table
+        values[seed] = [int((left & ~other).sum()) for left, other in (outcomes, outcomes[::-1])]
+    cells = [re.findall(r"(\d+) : (\d+), p ([\d.e-]+) \(([\d.e-]+)\)", cell)[0] for row in table
              for cell in list(row.values())[1:]]  # fmt: skip
-    assert [list(map(int, row[:2])) for row in found[2::3]] == list(values.values())
-    pairs = sorted((stats.binomtest(int(a), int(a) + int(b)).pvalue, float(p), float(holm)) for a, b, p, holm in found)
+    assert [list(map(int, row[:2])) for row in cells[2::3]] == list(values.values())
+    pairs = sorted((stats.binomtest(int(a), int(a) + int(b)).pvalue, float(p), float(holm)) for a, b, p, holm in cells)
     highest = 0.0
     for place, (exact, p, holm) in enumerate(pairs):
         highest = max(highest, min(1, (9 - place) * exact))
@@ -432,12 +436,12 @@ def test_models_without_a_rival_are_not_paired(tmp_path: Path, study: list[Resul
     assert len(comparison_tables(natural)) == 1
 
 
-MINE: Model = ("mine", None)
+EXTERNAL: Model = ("mine", None)
 
 
 def test_one_file_of_weights_behind_two_normalizations_is_two_models(tmp_path: Path) -> None:
     files = [
-        random(tmp_path, [MINE, ("other", None)], place, architecture="any", normalize=name, by_matrix=True)
+        random(tmp_path, [EXTERNAL, ("other", None)], place, architecture="any", normalize=name, by_matrix=True)
         for place, name in enumerate(("imagenet", "none"))
     ]
     assert files[0].model.sha256 == files[1].model.sha256 and files[0].model_id != files[1].model_id
@@ -464,25 +468,28 @@ def test_one_file_of_weights_behind_two_normalizations_is_two_models(tmp_path: P
 
 
 def test_a_reader_behind_another_normalization_is_another_column(tmp_path: Path) -> None:
-    models: list[Model] = [("other", None), MINE]
+    models: list[Model] = [("other", None), EXTERNAL]
     files = [
         random(tmp_path, models, 0, architecture="any", by_matrix=True, normalize_readers="none"),
         random(tmp_path, models[::-1], 1, architecture="any", by_matrix=True, normalize="clip"),
     ]
     _, matrix = comparison_tables(files)
-    clip, none = (f"any-mine-seedNone (normalize {name})" for name in ("clip", "none"))
+    clip, plain = (f"any-mine-seedNone (normalize {name})" for name in ("clip", "none"))
     assert [row["PGD-20 of"] for row in matrix] == [clip, "any-other-seedNone"]
-    assert [bool(row[none]) for row in matrix] == [False, True] and [bool(row[clip]) for row in matrix] == [True, False]
+    assert [bool(row[plain]) for row in matrix] == [False, True] and [bool(row[clip]) for row in matrix] == [
+        True,
+        False,
+    ]
 
 
 def test_a_normalization_by_its_name_and_by_its_numbers_is_one_model(tmp_path: Path) -> None:
     numbers_of_it = "0.485,0.456,0.406,0.229,0.224,0.225"
-    few, many = (
-        random(tmp_path, [MINE], 0, architecture="any", normalize=name, readings=readings)
+    part, whole = (
+        random(tmp_path, [EXTERNAL], 0, architecture="any", normalize=name, readings=readings)
         for name, readings in (("imagenet", READINGS[:2]), (numbers_of_it, READINGS))
     )
-    assert few.model_id == many.model_id and fullest([few, many]) == [many]
-    (table,) = attack_tables([few, many])
+    assert part.model_id == whole.model_id and fullest([part, whole]) == [whole]
+    (table,) = attack_tables([part, whole])
     assert list(table.members) == ["mine"]
-    other = random(tmp_path, [MINE], 0, architecture="any", normalize="none")
-    assert fullest([few, other]) == [few, other]
+    other = random(tmp_path, [EXTERNAL], 0, architecture="any", normalize="none")
+    assert fullest([part, other]) == [part, other]

@@ -75,8 +75,8 @@ class Squiggle(nn.Module):
         self.calls += 1
         if self.calls >= self.fails_at:
             raise RuntimeError("out of memory, say")
-        hidden = self.norm(self.convolution(images)).sin().mean((2, 3))
-        logits: Tensor = self.classifier(self.dropout(hidden))
+        waves = self.norm(self.convolution(images)).sin().mean((2, 3))
+        logits: Tensor = self.classifier(self.dropout(waves))
         return logits
 
 
@@ -127,7 +127,7 @@ def test_first_iterate_is_the_start_that_the_noise_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attack", "what"),
+    ("attack", "case"),
     [
         (PGD(EPS, STEP, 0, random_start=False), "no step"),
         (PGD(EPS, 0.0, 3, random_start=False), "steps of length zero"),
@@ -135,9 +135,9 @@ def test_first_iterate_is_the_start_that_the_noise_names() -> None:
         (PGD(0.0, STEP, 3, restarts=3), "a ball of radius zero, thrice"),
     ],
 )
-def test_an_attack_without_room_returns_the_images(attack: PGD, what: str) -> None:
+def test_an_attack_without_room_returns_the_images(attack: PGD, case: str) -> None:
     images = pixels(3, *SHAPE)
-    assert torch.equal(attack(Linear(60), images, labels_of(3), noise_for(images)), images), what
+    assert torch.equal(attack(Linear(60), images, labels_of(3), noise_for(images)), images), case
 
 
 def test_gradient_is_that_of_the_sum_whatever_the_batch_and_grad_mode() -> None:
@@ -157,9 +157,9 @@ def test_margin_loss_equals_a_loop() -> None:
     expected = []
     for row, true in zip(logits, labels, strict=True):
         expected.append(max(row[label] for label in range(5) if label != true) - row[true])
-    found = margin_loss(torch.from_numpy(logits), torch.from_numpy(labels))
-    np.testing.assert_array_equal(array(found), expected)
-    assert found[7] == 0
+    margins = margin_loss(torch.from_numpy(logits), torch.from_numpy(labels))
+    np.testing.assert_array_equal(array(margins), expected)
+    assert margins[7] == 0
 
 
 # --- the boxes
@@ -198,26 +198,26 @@ def test_an_image_that_is_answered_with_no_number_stays_as_it_is(random_start: b
     model, images, labels = Linear(60), pixels(3, *SHAPE), labels_of(3)
     images[1] = 0.5
 
-    class Broken(nn.Module):
-        def forward(self, at: Tensor) -> Tensor:
-            middle = ((at - 0.5).abs() <= EPS + 1e-6).flatten(1).all(1, keepdim=True)
-            logits: Tensor = model(at) + torch.zeros(len(at), 1).where(~middle, math.nan)
+    class NoNumber(nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            middle = ((batch - 0.5).abs() <= EPS + 1e-6).flatten(1).all(1, keepdim=True)
+            logits: Tensor = model(batch) + torch.zeros(len(batch), 1).where(~middle, math.nan)
             return logits
 
     attack = PGD(EPS, STEP, 3, restarts, random_start=random_start)
-    adversarial = attack(Broken(), images, labels, noise_for(images))
+    adversarial = attack(NoNumber(), images, labels, noise_for(images))
     plain = attack(model, images, labels, noise_for(images))
     assert torch.equal(adversarial[1], images[1])
     assert torch.equal(adversarial[[0, 2]], plain[[0, 2]])
-    assert predicted_classes(Broken()(adversarial)).tolist()[1] == NO_CLASS
+    assert predicted_classes(NoNumber()(adversarial)).tolist()[1] == NO_CLASS
 
 
 def test_gradients_that_are_no_numbers_are_an_error_that_names_the_images() -> None:
     class Root(nn.Module):
         """Its answer at an image of one color is a number, and its gradient is not."""
 
-        def forward(self, at: Tensor) -> Tensor:
-            flat = at.flatten(1)
+        def forward(self, batch: Tensor) -> Tensor:
+            flat = batch.flatten(1)
             deviation = (flat - flat[:, :1]).square().sum(1).sqrt()
             return torch.stack([deviation, 1 - deviation], 1)
 
@@ -251,8 +251,8 @@ def test_each_image_keeps_the_start_of_its_own_smallest_margin() -> None:
     choice = (logits[:, row, 1 - labels] - logits[:, row, labels]).argmax(0)
     assert set(choice) == {0, 1, 2}  # different images prefer different starts
     expected = torch.stack(starts)[choice, row]
-    found = PGD(EPS, STEP, steps=0, restarts=3)(model, images, labels, replay(*draws))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+    adversarial = PGD(EPS, STEP, steps=0, restarts=3)(model, images, labels, replay(*draws))
+    torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -279,15 +279,15 @@ def test_per_image_noise_depends_on_seed_and_index_alone() -> None:
     for row, index in ((0, 10_000), (2, 3), (3, 0)):
         assert torch.equal(company[row], reference[index])
     distinct = [*company, per_image_noise(6, [3])(images)[0], per_image_noise(3, [5])(images)[0]]
-    for at, draw in enumerate(distinct):
-        assert all(float((draw == other).double().mean()) < 0.1 for other in distinct[:at])
+    for place, draw in enumerate(distinct):
+        assert all(float((draw == other).double().mean()) < 0.1 for other in distinct[:place])
 
 
 def test_per_image_noise_goes_on_in_each_stream() -> None:
-    one, all_ = per_image_noise(0, [4]), per_image_noise(0, [3, 4])
+    single, pair = per_image_noise(0, [4]), per_image_noise(0, [3, 4])
     images = torch.zeros(2, *SHAPE)
-    first, second = one(images[:1]), one(images[:1])
-    assert torch.equal(torch.stack([all_(images)[1], all_(images)[1]]), torch.cat([first, second]))
+    first, second = single(images[:1]), single(images[:1])
+    assert torch.equal(torch.stack([pair(images)[1], pair(images)[1]]), torch.cat([first, second]))
     assert not torch.equal(first, second)
 
 
@@ -312,10 +312,10 @@ def test_noise_is_uniform_in_minus_one_to_one(noise: Noise) -> None:
 
 
 def test_generator_noise_is_drawn_from_its_generator_alone() -> None:
-    images, before = torch.zeros(2, *SHAPE), torch.get_rng_state()
+    images, state = torch.zeros(2, *SHAPE), torch.get_rng_state()
     draws = [generator_noise(torch.Generator().manual_seed(seed))(images) for seed in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def small_in_double() -> nn.Module:
@@ -366,10 +366,10 @@ def test_nothing_is_changed_by_the_attack_nor_by_its_failure(fails: bool, restar
     model, images, labels = Squiggle(), pixels(4, *SHAPE), labels_of(4, 4)
     model.convolution.bias.requires_grad_(False)  # type: ignore[union-attr]
     model.classifier.weight.grad = torch.full_like(model.classifier.weight, 7.0)
-    state, before = deepcopy(model.state_dict()), global_state()
+    state, surroundings = deepcopy(model.state_dict()), global_state()
     images_before, labels_before = images.clone(), labels.clone()
     run_mixed(model, PGD(EPS, STEP, 3, restarts), images, labels, fails=fails)
-    np.testing.assert_equal(global_state(), before)
+    np.testing.assert_equal(global_state(), surroundings)
     assert {name: module.training for name, module in model.named_modules()} == {
         "": True,
         "convolution": True,
@@ -394,8 +394,8 @@ def test_training_mode_is_taken_back_and_only_running_statistics_change(fails: b
     state = deepcopy(model.state_dict())
     run_mixed(model, PGD(EPS, STEP, 3, batch_norm="train"), images, labels_of(4, 4), fails=fails)
     assert [module.training for module in model.modules()] == [True, True, False, True, False]
-    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, state[name])}
-    assert changed == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    names = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, state[name])}
+    assert names == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
     assert model.norm.num_batches_tracked == (1 if fails else 3)
 
 
@@ -425,9 +425,9 @@ def test_iterates_are_float32_whatever_the_images_are(dtype: torch.dtype) -> Non
     images = pixels(3, *SHAPE).round() if dtype == torch.uint8 else pixels(3, *SHAPE)
     images = images.to(dtype)
     model, labels, attack = Linear(60), labels_of(3), PGD(EPS, STEP, 3)
-    found = attack(model, images, labels, noise_for(images))
-    assert found.dtype == torch.float32
-    assert torch.equal(found, attack(model, images.float(), labels, noise_for(images)))
+    adversarial = attack(model, images, labels, noise_for(images))
+    assert adversarial.dtype == torch.float32
+    assert torch.equal(adversarial, attack(model, images.float(), labels, noise_for(images)))
 
 
 def test_bfloat16_logits_are_attacked_in_float32() -> None:
@@ -437,8 +437,8 @@ def test_bfloat16_logits_are_attacked_in_float32() -> None:
 
     model, images, labels = Half(60), pixels(10, *SHAPE, low=0.1, high=0.9), labels_of(10)
     for loss in LOSSES:
-        found = PGD(EPS, STEP, 8, restarts=2, loss=loss)(model, images, labels, noise_for(images))
-        assert torch.equal(found, images + EPS * direction(model, labels))
+        adversarial = PGD(EPS, STEP, 8, restarts=2, loss=loss)(model, images, labels, noise_for(images))
+        assert torch.equal(adversarial, images + EPS * direction(model, labels))
 
 
 # --- how often a model is run
@@ -449,11 +449,11 @@ def test_passes_of_a_model_are_counted(restarts: int) -> None:
     model, images, labels = Squiggle().eval(), pixels(4, *SHAPE), labels_of(4, 4)
     with count_passes(model) as passes:
         PGD(EPS, STEP, 5, restarts=restarts)(model, images, labels, noise_for(images))
-    compared = 0 if restarts == 1 else restarts  # the margin of each restart's last point
-    assert (passes.gradient, passes.forward) == (5 * restarts, compared)
-    assert model.calls == 5 * restarts + compared
+    comparisons = 0 if restarts == 1 else restarts  # the margin of each restart's last point
+    assert (passes.gradient, passes.forward) == (5 * restarts, comparisons)
+    assert model.calls == 5 * restarts + comparisons
     model(images)
-    assert (passes.gradient, passes.forward) == (5 * restarts, compared)
+    assert (passes.gradient, passes.forward) == (5 * restarts, comparisons)
 
 
 def test_counting_ends_after_an_exception_too() -> None:
@@ -469,7 +469,7 @@ def test_counting_ends_after_an_exception_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "sentence"),
+    ("make", "sentence"),
     [
         (lambda: PGD(8, 2, 5), "eps is 8: it must lie within 0 and 1, in units of pixels in [0, 1] (8/255, not 8)."),
         (lambda: PGD(-0.1, 0.1, 5), "eps is -0.1: it must lie within 0 and 1"),
@@ -494,10 +494,10 @@ def test_counting_ends_after_an_exception_too() -> None:
         (lambda: AttackSettings(eps=0.1, steps=-1).resolve({}), "steps -1"),
     ],
 )
-def test_what_is_out_of_range_is_said(made: Callable[[], object], sentence: str) -> None:
-    with pytest.raises(UserError) as raised:
-        made()
-    assert sentence in str(raised.value)
+def test_what_is_out_of_range_is_said(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        make()
+    assert sentence in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -510,16 +510,16 @@ def test_what_is_out_of_range_is_said(made: Callable[[], object], sentence: str)
     ],
 )
 def test_open_settings_follow_the_training(settings: AttackSettings, eps: float, step_size: float) -> None:
-    resolved = settings.resolve({"recipe": {"eps": 0.3}})
-    assert resolved.pgd() == PGD(eps, step_size, 20)
+    attack_settings = settings.resolve({"recipe": {"eps": 0.3}})
+    assert attack_settings.pgd() == PGD(eps, step_size, 20)
 
 
 def test_settings_attack_with_the_noise_of_their_seed_and_the_images_indices() -> None:
     model, images, labels = Linear(60), pixels(3, *SHAPE), labels_of(3)
-    found = AttackSettings(EPS, STEP, steps=1, seed=4)(model, images, labels, [5, 9, 2])
+    adversarial = AttackSettings(EPS, STEP, steps=1, seed=4)(model, images, labels, [5, 9, 2])
     expected = PGD(EPS, STEP, 1)(model, images, labels, per_image_noise(4, [5, 9, 2]))
-    assert torch.equal(found, expected)
-    assert not torch.equal(found, AttackSettings(EPS, STEP, steps=1, seed=5)(model, images, labels, [5, 9, 2]))
+    assert torch.equal(adversarial, expected)
+    assert not torch.equal(adversarial, AttackSettings(EPS, STEP, steps=1, seed=5)(model, images, labels, [5, 9, 2]))
 
 
 # --- a foreign implementation
@@ -531,13 +531,13 @@ NetworkAndImages = tuple[nn.Module, Tensor, Tensor]
 def test_robust_accuracy_agrees_with_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = robust_network
-    ours = PGD(EPS, STEP, 20)(model, images, labels, noise_for(images))
+    adversarial = PGD(EPS, STEP, 20)(model, images, labels, noise_for(images))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=20, random_start=True)(images, labels)
+        reference = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=20, random_start=True)(images, labels)
     with torch.no_grad():
-        margins = [array(margin_loss(model(found), labels)) for found in (ours, theirs)]
-    correct = [found < 0 for found in margins]
+        margins = [array(margin_loss(model(points), labels)) for points in (adversarial, reference)]
+    correct = [margin < 0 for margin in margins]
     assert 0.03 < correct[0].mean() < 0.5  # neither all nor none: there is something to agree about
     # The same attack from other random starts. Of the images that only one of the two fools, each is as likely
     # to be fooled by either, so their difference is binomial: three standard deviations. The margins, paired
@@ -545,27 +545,27 @@ def test_robust_accuracy_agrees_with_torchattacks(robust_network: NetworkAndImag
     only_ours, only_theirs = (correct[1] & ~correct[0]).sum(), (correct[0] & ~correct[1]).sum()
     assert only_ours + only_theirs <= 5
     assert abs(only_ours - only_theirs) <= 3 * math.sqrt(only_ours + only_theirs)
-    paired = margins[0] - margins[1]
-    assert abs(paired.mean()) < 3 * paired.std() / math.sqrt(len(paired))
-    assert paired.std() < 0.1 * margins[0].std()
+    differences = margins[0] - margins[1]
+    assert abs(differences.mean()) < 3 * differences.std() / math.sqrt(len(differences))
+    assert differences.std() < 0.1 * margins[0].std()
 
 
 def test_without_random_start_the_images_are_those_of_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = robust_network
-    ours = PGD(EPS, STEP, 20, random_start=False)(model, images, labels, noise_for(images))
-    theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=20, random_start=False)(images, labels)
+    adversarial = PGD(EPS, STEP, 20, random_start=False)(model, images, labels, noise_for(images))
+    reference = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=20, random_start=False)(images, labels)
     # They average the loss and we sum it: gradients differ in their last bits, so the sign of one that is
     # nearly zero may turn and the two walks part there. All but 0.5 % of pixels must agree to float32 rounding.
-    assert ((ours - theirs).abs() < 1e-6).double().mean().item() > 0.995
+    assert ((adversarial - reference).abs() < 1e-6).double().mean().item() > 0.995
 
 
 def test_in_float64_every_pixel_is_that_of_torchattacks(robust_network: NetworkAndImages) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     model, images, labels = InDouble(deepcopy(robust_network[0])), robust_network[1][:30], robust_network[2][:30]
-    ours = PGD(EPS, STEP, 10, random_start=False)(model, images, labels, noise_for(images))
-    theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=10, random_start=False)(images, labels)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    adversarial = PGD(EPS, STEP, 10, random_start=False)(model, images, labels, noise_for(images))
+    reference = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=10, random_start=False)(images, labels)
+    torch.testing.assert_close(adversarial, reference, rtol=0, atol=1e-6)
 
 
 class InPlace(nn.Module):
@@ -587,7 +587,7 @@ class InPlace(nn.Module):
         return logits
 
 
-class Elsewhere(nn.Module):
+class CopyFirst(nn.Module):
     """The same network on a copy of its own."""
 
     def __init__(self, network: InPlace) -> None:
@@ -607,11 +607,11 @@ def test_a_network_may_change_its_pixels_in_place(way: str, attack: PGD) -> None
     torch.manual_seed(0)
     network = InPlace(way).eval()
     images, labels = pixels(6, 3, 5, 4), labels_of(6, 7)
-    kept = images.clone()
-    found = attack(network, images, labels)
-    assert torch.equal(images, kept)
-    assert torch.equal(found, attack(Elsewhere(network), images, labels))
-    assert (found - images).abs().max() > 0.04
+    originals = images.clone()
+    adversarial = attack(network, images, labels)
+    assert torch.equal(images, originals)
+    assert torch.equal(adversarial, attack(CopyFirst(network), images, labels))
+    assert (adversarial - images).abs().max() > 0.04
 
 
 def test_labels_of_any_width_and_of_one_column_are_classes() -> None:
@@ -656,11 +656,11 @@ def test_images_with_channels_last_that_a_network_does_not_take_get_a_sentence()
 
 
 def test_what_a_network_itself_raises_is_not_changed() -> None:
-    class Broken(nn.Module):
+    class Faulty(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             if torch.is_grad_enabled():
                 raise RuntimeError("of its own")
             return images.flatten(1)[:, :7]
 
     with pytest.raises(RuntimeError, match="of its own"):
-        PGD(0.1, steps=1)(Broken(), pixels(6, 3, 5, 4), labels_of(6, 7))
+        PGD(0.1, steps=1)(Faulty(), pixels(6, 3, 5, 4), labels_of(6, 7))

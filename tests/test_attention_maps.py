@@ -45,9 +45,9 @@ class Darker(MapsSettings):
     """An attack that halves the first channel."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
-        moved = images.clone()
-        moved[:, 0] /= 2
-        return moved
+        darker = images.clone()
+        darker[:, 0] /= 2
+        return darker
 
 
 def known_model(head: nn.Module) -> Classifier:
@@ -98,20 +98,20 @@ def test_the_distance_of_maps_in_closed_form() -> None:
 
 def test_the_distance_is_the_largest_difference_of_any_set_of_positions() -> None:
     first, second = np.random.default_rng(0).dirichlet(np.ones(6), (2, 5))
-    for row, found in enumerate(total_variation_distance(first, second)):
+    for row, value in enumerate(total_variation_distance(first, second)):
         sets = itertools.chain.from_iterable(itertools.combinations(range(6), size) for size in range(7))
-        largest = max(abs(first[row, list(some)].sum() - second[row, list(some)].sum()) for some in sets)
-        assert found == pytest.approx(largest, abs=1e-12)
+        largest = max(abs(first[row, list(subset)].sum() - second[row, list(subset)].sum()) for subset in sets)
+        assert value == pytest.approx(largest, abs=1e-12)
 
 
 def test_rows_are_those_of_a_slow_loop() -> None:
-    model, images, found = linear_attention(), batch().images, known_rows()
+    model, images, columns = linear_attention(), batch().images, known_rows()
     darker = Darker()(model, images, torch.zeros(N), range(N))
     with torch.no_grad():
-        np.testing.assert_array_equal(found["per_image/prediction_clean"], model(images).argmax(1))
-        np.testing.assert_array_equal(found["per_image/prediction_adversarial"], model(darker).argmax(1))
+        np.testing.assert_array_equal(columns["per_image/prediction_clean"], model(images).argmax(1))
+        np.testing.assert_array_equal(columns["per_image/prediction_adversarial"], model(darker).argmax(1))
     for n in range(N):
-        clean, attacked = (
+        clean, adversarial = (
             softmax([3 * float(r) - 2 * float(g) + float(b) for r, g, b in x[n].flatten(1).T]) for x in (images, darker)
         )
         pixels = [
@@ -120,30 +120,30 @@ def test_rows_are_those_of_a_slow_loop() -> None:
         expected: dict[str, Any] = {
             "label": n % 4,
             "attention": clean,
-            "attention_adversarial": attacked,
+            "attention_adversarial": adversarial,
             "adversarial": pixels,
-            "distance": distance(clean, attacked),
+            "distance": distance(clean, adversarial),
             "entropy": -sum(a * math.log(a) for a in clean),
-            "entropy_adversarial": -sum(a * math.log(a) for a in attacked),
+            "entropy_adversarial": -sum(a * math.log(a) for a in adversarial),
         }
         for name, values in expected.items():
-            np.testing.assert_allclose(found[f"per_image/{name}"][n], values, rtol=3e-6, atol=1e-6, err_msg=name)
-    assert found.keys() == PER_IMAGE
+            np.testing.assert_allclose(columns[f"per_image/{name}"][n], values, rtol=3e-6, atol=1e-6, err_msg=name)
+    assert columns.keys() == PER_IMAGE
     assert len(PER_IMAGE) == len(expected) + 2
 
 
 def test_without_attention_each_image_has_the_map_of_the_class_predicted_of_it() -> None:
     """After average pooling Grad-CAM is relu(sum over channels of w_kc F_cp), k the predicted class."""
     model = known_model(AveragePool())
-    found = rows(model, batch(), Darker(spatial_weight="grad-cam"))
+    columns = rows(model, batch(), Darker(spatial_weight="grad-cam"))
     weight = model.classifier.weight.detach().double().numpy()
     images = batch().images
-    for name, of in (("attention", images), ("attention_adversarial", Darker()(model, images, images, range(N)))):
-        for n, winner in enumerate(model(of).argmax(1).tolist()):
-            cam = np.clip(np.einsum("c,chw->hw", weight[winner], of[n].double().numpy()), 0, None).ravel()
+    for name, inputs in (("attention", images), ("attention_adversarial", Darker()(model, images, images, range(N)))):
+        for n, winner in enumerate(model(inputs).argmax(1).tolist()):
+            cam = np.clip(np.einsum("c,chw->hw", weight[winner], inputs[n].double().numpy()), 0, None).ravel()
             expected = cam / cam.sum() if cam.sum() else np.full(H * W, np.nan)
-            np.testing.assert_allclose(found[f"per_image/{name}"][n], expected, atol=1e-6)
-    assert len(set(found["per_image/prediction_clean"].tolist())) > 1
+            np.testing.assert_allclose(columns[f"per_image/{name}"][n], expected, atol=1e-6)
+    assert len(set(columns["per_image/prediction_clean"].tolist())) > 1
 
 
 def test_statistics_are_those_of_slow_loops_without_the_images_that_lack_a_map() -> None:
@@ -154,65 +154,71 @@ def test_statistics_are_those_of_slow_loops_without_the_images_that_lack_a_map()
     adversarial[3:12] += 1
     arrays |= {"per_image/prediction_clean": clean, "per_image/prediction_adversarial": adversarial}
     without_clean, without_adversarial = [7, 20], [20, 25]
-    for end, gone in (("", without_clean), ("_adversarial", without_adversarial)):
-        arrays[f"per_image/attention{end}"][gone] = np.nan
-        arrays[f"per_image/entropy{end}"][gone] = np.nan
+    for end, holes in (("", without_clean), ("_adversarial", without_adversarial)):
+        arrays[f"per_image/attention{end}"][holes] = np.nan
+        arrays[f"per_image/entropy{end}"][holes] = np.nan
     arrays["per_image/distance"][[7, 20, 25]] = np.nan
-    found = summary(arrays)
+    statistics = summary(arrays)
 
-    both = [n for n in range(N) if n not in (7, 20, 25)]
-    moved = {n: distance(arrays["per_image/attention"][n], arrays["per_image/attention_adversarial"][n]) for n in both}
+    complete = [n for n in range(N) if n not in (7, 20, 25)]
+    distances = {
+        n: distance(arrays["per_image/attention"][n], arrays["per_image/attention_adversarial"][n]) for n in complete
+    }
     groups = {
-        "all": both,
-        "attack_succeeded": [n for n in both if 5 <= n < 12],
-        "attack_failed": [n for n in both if n >= 12],
+        "all": complete,
+        "attack_succeeded": [n for n in complete if 5 <= n < 12],
+        "attack_failed": [n for n in complete if n >= 12],
     }
     for name, group in groups.items():
-        value, low, high = found[f"distance/{name}"]
-        assert value == pytest.approx(np.mean([moved[n] for n in group]), rel=1e-6)
+        value, low, high = statistics[f"distance/{name}"]
+        assert value == pytest.approx(np.mean([distances[n] for n in group]), rel=1e-6)
         assert low < value < high
-    assert found["count/attack_succeeded"] == len(groups["attack_succeeded"]) == 6
-    assert (found["count/attack_failed"], found["count/undefined"]) == (len(groups["attack_failed"]), 3)
-    there = [n for n in range(N) if n not in without_clean]
-    neighbors = [(n, (n + 1) % N) for n in there if (n + 1) % N in there]
+    assert statistics["count/attack_succeeded"] == len(groups["attack_succeeded"]) == 6
+    assert (statistics["count/attack_failed"], statistics["count/undefined"]) == (len(groups["attack_failed"]), 3)
+    with_clean = [n for n in range(N) if n not in without_clean]
+    neighbors = [(n, (n + 1) % N) for n in with_clean if (n + 1) % N in with_clean]
     other = [distance(*(arrays["per_image/attention"][n] for n in pair)) for pair in neighbors]
-    assert found["distance/other_image"].value == pytest.approx(np.mean(other), rel=1e-6)
-    for name, end, gone in (("clean", "", without_clean), ("adversarial", "_adversarial", without_adversarial)):
-        rest = [n for n in range(N) if n not in gone]
+    assert statistics["distance/other_image"].value == pytest.approx(np.mean(other), rel=1e-6)
+    for name, end, holes in (("clean", "", without_clean), ("adversarial", "_adversarial", without_adversarial)):
+        rest = [n for n in range(N) if n not in holes]
         mean = [sum(arrays[f"per_image/attention{end}"][n, p] for n in rest) / len(rest) for p in range(H * W)]
-        np.testing.assert_allclose(found[f"mean_map/{name}"], mean, rtol=1e-6)
+        np.testing.assert_allclose(statistics[f"mean_map/{name}"], mean, rtol=1e-6)
         entropy = np.mean([arrays[f"per_image/entropy{end}"][n] for n in rest])
-        assert found[f"entropy/{name}"].value == pytest.approx(entropy, rel=1e-6)
+        assert statistics[f"entropy/{name}"].value == pytest.approx(entropy, rel=1e-6)
 
 
 def test_a_model_without_any_map_has_no_statistics() -> None:
     arrays = known_rows()
-    gone = {name: np.full_like(arrays[name], np.nan) for name in PER_IMAGE if arrays[name].dtype.kind == "f"}
-    found = summary(arrays | gone)
-    assert (found["count/undefined"], found["count/attack_failed"], found["count/attack_succeeded"]) == (N, 0, 0)
-    for name in found.keys() - {path for path in found if path.startswith("count/")}:
-        assert np.isnan(found[name]).all(), name
+    holes = {name: np.full_like(arrays[name], np.nan) for name in PER_IMAGE if arrays[name].dtype.kind == "f"}
+    statistics = summary(arrays | holes)
+    assert (statistics["count/undefined"], statistics["count/attack_failed"], statistics["count/attack_succeeded"]) == (
+        N,
+        0,
+        0,
+    )
+    for name in statistics.keys() - {path for path in statistics if path.startswith("count/")}:
+        assert np.isnan(statistics[name]).all(), name
 
 
 @pytest.mark.parametrize("rule", ["first-per-class", "random:3", "indices:4,0,29", "extremes"])
 def test_examples_are_the_images_that_the_rule_names(rule: str) -> None:
     arrays, settings = known_rows(), Darker(select=rule, spatial_weight="attention")
-    moved = arrays["per_image/distance"]
-    found = attention_maps.examples(Columns(arrays), split(), settings)
-    index = found["examples/index"].tolist()
-    ordered = sorted(range(N), key=moved.__getitem__)
+    distances = arrays["per_image/distance"]
+    columns = attention_maps.examples(Columns(arrays), split(), settings)
+    index = columns["examples/index"].tolist()
+    order = sorted(range(N), key=distances.__getitem__)
     expected = {
         "first-per-class": [0, 1, 2, 3],
         "random:3": sorted(np.random.default_rng(3).permutation(N)[:10].tolist()),
         "indices:4,0,29": [4, 0, 29],
-        "extremes": [*ordered[:3], *ordered[14:17], *ordered[-3:]],
+        "extremes": [*order[:3], *order[14:17], *order[-3:]],
     }
     assert index == expected[rule]
-    np.testing.assert_array_equal(found["examples/image"], split().images[index])
+    np.testing.assert_array_equal(columns["examples/image"], split().images[index])
     for name in ("label", "prediction_clean", "prediction_adversarial", "adversarial", "distance"):
-        np.testing.assert_array_equal(found[f"examples/{name}"], arrays[f"per_image/{name}"][index])
+        np.testing.assert_array_equal(columns[f"examples/{name}"], arrays[f"per_image/{name}"][index])
     for name in ("attention", "attention_adversarial"):
-        np.testing.assert_array_equal(found[f"examples/{name}"], arrays[f"per_image/{name}"][index])
+        np.testing.assert_array_equal(columns[f"examples/{name}"], arrays[f"per_image/{name}"][index])
 
 
 def test_settings_are_resolved_for_attack_rule_and_weights() -> None:
@@ -221,12 +227,12 @@ def test_settings_are_resolved_for_attack_rule_and_weights() -> None:
         eps=0.1, step_size=0.025, norm="linf", spatial_weight="attention"
     )
     assert MapsSettings().resolve(job | {"variant": "at"}).spatial_weight == "grad-cam"
-    for wrong, said in (
+    for wrong, sentence in (
         (MapsSettings(select="best"), "--select best selects nothing"),
         (MapsSettings(seed=-1), "seed is -1"),
         (MapsSettings(eps=8), "eps is 8"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=sentence):
             wrong.resolve(job)
     with pytest.raises(UserError, match="'at' has no attention"):
         MapsSettings(spatial_weight="attention").resolve(job | {"variant": "at"})
@@ -240,12 +246,12 @@ def models(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> d
 
 def work(model: checkpoint.Checkpoint, digits: Dataset, folder: Path, batch_size: int = 16, **settings: Any) -> Work:
     plain: dict[str, Any] = {"split": "test", "limit": None, "device": CPU, "batch_size": batch_size}
-    chosen = MapsSettings(eps=8 / 255, steps=2, **settings)
-    return Work(attention_maps.ANALYSIS, model, digits, folder, settings=chosen, **plain)
+    maps_settings = MapsSettings(eps=8 / 255, steps=2, **settings)
+    return Work(attention_maps.ANALYSIS, model, digits, folder, settings=maps_settings, **plain)
 
 
 @pytest.fixture(scope="module")
-def finished(
+def result_paths(
     digits: Dataset, models: dict[str, checkpoint.Checkpoint], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Path]:
     folder = tmp_path_factory.mktemp("finished")
@@ -261,21 +267,21 @@ def test_an_image_that_is_not_there_is_told_before_the_work(
         absent.run()
 
 
-def test_the_statistics_follow_from_the_stored_rows(finished: list[Path], digits: Dataset) -> None:
-    for path in finished:
+def test_the_statistics_follow_from_the_stored_rows(result_paths: list[Path], digits: Dataset) -> None:
+    for path in result_paths:
         result = hdf5.read(path, attention_maps.SCHEMA.label)
         columns = Columns({name: result[name] for name in PER_IMAGE})
-        again = summarize(columns, digits.test) | attention_maps.examples(columns, digits.test, MapsSettings())
-        assert again.keys() == {column.path for column in attention_maps.SCHEMA.summary}
-        for name, values in again.items():
+        statistics = summarize(columns, digits.test) | attention_maps.examples(columns, digits.test, MapsSettings())
+        assert statistics.keys() == {column.path for column in attention_maps.SCHEMA.summary}
+        for name, values in statistics.items():
             np.testing.assert_array_equal(result[name], values, err_msg=name)
         images = result["per_image/adversarial"].astype(int)
         assert images.shape == digits.test.images.shape
         assert 0 < np.abs(images - digits.test.images).max() <= 8
 
 
-def test_the_table_gives_the_share_that_moved(finished: list[Path]) -> None:
-    for path in finished:
+def test_the_table_gives_the_share_that_moved(result_paths: list[Path]) -> None:
+    for path in result_paths:
         result = hdf5.read(path)
         row = attention_maps.table_row(result)
         for heading, name in (("attention moved", "all"), ("between images", "other_image")):
@@ -285,44 +291,44 @@ def test_the_table_gives_the_share_that_moved(finished: list[Path]) -> None:
 
 
 def test_rows_do_not_depend_on_the_batch_size(
-    finished: list[Path], models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+    result_paths: list[Path], models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    for path in finished:
-        one = hdf5.read(path)
-        model = models[one.config["checkpoint"]["job"]["variant"]]
+    for path in result_paths:
+        expected = hdf5.read(path)
+        model = models[expected.config["checkpoint"]["job"]["variant"]]
         other = hdf5.read(work(model, digits, tmp_path, batch_size=7).run())
         for name in PER_IMAGE:
             if name == "per_image/adversarial":
                 # A gradient near zero may round to the other sign, and its pixel with it.
-                assert (other[name] == one[name]).mean() > 0.999
+                assert (other[name] == expected[name]).mean() > 0.999
             else:
-                tolerance = 0 if one[name].dtype.kind == "i" else 1e-3
-                np.testing.assert_allclose(other[name], one[name], rtol=0, atol=tolerance, err_msg=name)
+                tolerance = 0 if expected[name].dtype.kind == "i" else 1e-3
+                np.testing.assert_allclose(other[name], expected[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(
-    finished: list[Path], models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+    result_paths: list[Path], models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    begun = []
+    starts = []
 
-    def failing(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, AnyArray]:
-        begun.append(batch.indices.start)
-        if len(begun) == 2:
+    def fail_second(model: Classifier, batch: Batch, settings: MapsSettings) -> dict[str, AnyArray]:
+        starts.append(batch.indices.start)
+        if len(starts) == 2:
             raise RuntimeError("as a crash would")
         return rows(model, batch, settings)
 
     for _ in range(2):
-        this = work(models["at"], digits, tmp_path)
-        this.analysis = replace(this.analysis, rows=failing)
-        if not begun:
+        attempt = work(models["at"], digits, tmp_path)
+        attempt.analysis = replace(attempt.analysis, rows=fail_second)
+        if not starts:
             with pytest.raises(RuntimeError, match="crash"):
-                this.run()
-    this.run()
-    assert begun == [0, 16, 16, 32]
-    assert hdf5.attributes(this.path)["content_sha256"] == hdf5.attributes(finished[0])["content_sha256"]
+                attempt.run()
+    attempt.run()
+    assert starts == [0, 16, 16, 32]
+    assert hdf5.attributes(attempt.path)["content_sha256"] == hdf5.attributes(result_paths[0])["content_sha256"]
 
 
-def shown(figure: Any) -> list[Any]:
+def map_axes(figure: Any) -> list[Any]:
     """The axes of the rows, without those of names and color bars."""
     return [axes for axes in figure.axes if axes.images]
 
@@ -343,35 +349,38 @@ def assert_maps(axes: Any, maps: AnyArray, limits: tuple[float, float], colors: 
     assert axes.images[-1].get_cmap().name == colors
 
 
-def told(axes: Any) -> list[str]:
+def headings(axes: Any) -> list[str]:
     """What stands above each picture of a row, in the middle of it."""
     assert [text.get_position()[0] for text in axes.texts] == [48 * place + 15.5 for place in range(len(axes.texts))]
     return [text.get_text() for text in axes.texts]
 
 
-def test_the_picture_shows_images_once_and_three_rows_a_model(finished: list[Path], digits: Dataset) -> None:
-    opened = [hdf5.read(path) for path in finished]
-    axes = shown(figures.get("attention-maps").draw(opened).figure)
+def test_the_picture_shows_images_once_and_three_rows_a_model(result_paths: list[Path], digits: Dataset) -> None:
+    results = [hdf5.read(path) for path in result_paths]
+    axes = map_axes(figures.get("attention-maps").draw(results).figure)
     assert [row.get_ylabel() for row in axes] == ["image", *["clean", "adversarial", "difference"] * 2]
-    index = opened[0]["examples/index"]
+    index = results[0]["examples/index"]
     for picture, image in zip(pictures(axes[0], 10), index, strict=True):
         np.testing.assert_array_equal(picture, digits.test.images[image])
     true = digits.test.labels[index]
-    assert told(axes[0]) == [digits.class_names[label] for label in true]
+    assert headings(axes[0]) == [digits.class_names[label] for label in true]
     # Attention stands above Grad-CAM, each with scales of its own.
-    for (clean, attacked, difference), result in ((axes[1:4], opened[1]), (axes[4:7], opened[0])):
-        before, after = (
+    for (clean, adversarial, difference), result in ((axes[1:4], results[1]), (axes[4:7], results[0])):
+        clean_maps, adversarial_maps = (
             result[f"per_image/{name}"][index].reshape(10, 8, 8) for name in ("attention", "attention_adversarial")
         )
-        largest, most = np.percentile([before, after], 99), np.percentile(np.abs(after - before), 99)
-        assert_maps(clean, before, (0, largest), "viridis")
-        assert_maps(attacked, after, (0, largest), "viridis")
-        assert_maps(difference, after - before, (-most, most), "RdBu_r")
-        for row, kind in ((clean, "clean"), (attacked, "adversarial")):
+        largest, reach = (
+            np.percentile([clean_maps, adversarial_maps], 99),
+            np.percentile(np.abs(adversarial_maps - clean_maps), 99),
+        )
+        assert_maps(clean, clean_maps, (0, largest), "viridis")
+        assert_maps(adversarial, adversarial_maps, (0, largest), "viridis")
+        assert_maps(difference, adversarial_maps - clean_maps, (-reach, reach), "RdBu_r")
+        for row, kind in ((clean, "clean"), (adversarial, "adversarial")):
             predicted = result[f"per_image/prediction_{kind}"][index]
-            assert told(row) == [digits.class_names[found] for found in predicted]
+            assert headings(row) == [digits.class_names[answer] for answer in predicted]
             assert [text.get_color() == WRONG for text in row.texts] == (predicted != true).tolist()
-        assert told(difference) == [f"{distance:.2f}" for distance in result["per_image/distance"][index]]
+        assert headings(difference) == [f"{distance:.2f}" for distance in result["per_image/distance"][index]]
 
 
 def test_images_stand_above_each_model_that_shows_others(
@@ -379,7 +388,7 @@ def test_images_stand_above_each_model_that_shows_others(
 ) -> None:
     extremes = [hdf5.read(work(models[name], digits, tmp_path, select="extremes").run()) for name in models]
     assert extremes[0]["examples/index"].tolist() != extremes[1]["examples/index"].tolist()
-    axes = shown(figures.get("attention-maps").draw(extremes).figure)
+    axes = map_axes(figures.get("attention-maps").draw(extremes).figure)
     assert [row.get_ylabel() for row in axes] == ["image", "clean", "adversarial", "difference"] * 2
     for row, result in zip(axes[::4], extremes, strict=True):
         np.testing.assert_array_equal(pictures(row, 9), result["examples/image"])
@@ -388,13 +397,13 @@ def test_images_stand_above_each_model_that_shows_others(
 def test_where_nothing_moved_no_difference_has_a_color(
     models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    still = replace(work(models["at"], digits, tmp_path).settings, eps=0.0, step_size=0.0)
+    settings = replace(work(models["at"], digits, tmp_path).settings, eps=0.0, step_size=0.0)
     path = Work(
         attention_maps.ANALYSIS,
         models["at"],
         digits,
         tmp_path,
-        settings=still,
+        settings=settings,
         split="test",
         limit=20,
         batch_size=20,
@@ -402,15 +411,15 @@ def test_where_nothing_moved_no_difference_has_a_color(
     ).run()
     result = hdf5.read(path)
     assert tuple(result["distance/all"]) == (0, 0, 0)
-    assert shown(figures.get("attention-maps").draw([result]).figure)[3].images[-1].get_clim() == (-1, 1)
+    assert map_axes(figures.get("attention-maps").draw([result]).figure)[3].images[-1].get_clim() == (-1, 1)
 
 
 def test_nearly_uniform_weights_have_a_scale_of_their_own_and_their_numbers_do_not_touch() -> None:
-    even, peaked = 1 / 16 + np.linspace(-1e-3, 1e-3, 32).reshape(2, 4, 4), np.linspace(0.01, 0.3, 32).reshape(2, 4, 4)
-    assert style.weight_scale([peaked]).get_clim() == pytest.approx((0, np.percentile(peaked, 99)))
+    even, peaks = 1 / 16 + np.linspace(-1e-3, 1e-3, 32).reshape(2, 4, 4), np.linspace(0.01, 0.3, 32).reshape(2, 4, 4)
+    assert style.weight_scale([peaks]).get_clim() == pytest.approx((0, np.percentile(peaks, 99)))
     scale = style.weight_scale([even, np.full((1, 4, 4), np.nan)])
     assert scale.get_clim() == pytest.approx((1 / 16 - 1e-3, np.percentile(even, 99)))
-    assert style.caption_end([scale]) == style.NEARLY_UNIFORM and not style.caption_end([style.weight_scale([peaked])])
+    assert style.caption_end([scale]) == style.NEARLY_UNIFORM and not style.caption_end([style.weight_scale([peaks])])
     figure = Figure((3.2, 2), dpi=200)
     FigureCanvasAgg(figure)
     maps, *bars = figure.subplots(3, 1)
@@ -424,7 +433,7 @@ def test_nearly_uniform_weights_have_a_scale_of_their_own_and_their_numbers_do_n
     figure.canvas.draw()
     for axes in bars:
         edges = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
-        assert len(edges) >= 3 and all(one.x1 < other.x0 for one, other in itertools.pairwise(edges))
+        assert len(edges) >= 3 and all(left.x1 < other.x0 for left, other in itertools.pairwise(edges))
 
 
 @pytest.mark.parametrize("limits", [(0, 0.078), (-0.0145, 0.0145), (-0.36, 0.36), (0, 0.97)])
@@ -437,24 +446,24 @@ def test_numbers_under_four_bars_abreast_leave_room_between_them(limits: tuple[f
         style.few_ticks(bar)
         figure.canvas.draw()
     low, high = limits
-    shown = [text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high]
-    edges = [text.get_window_extent() for text in shown]
-    letter = edges[0].width / len(shown[0].get_text())
-    assert len(edges) >= 3 and all(other.x0 - one.x1 > letter / 3 for one, other in itertools.pairwise(edges))
+    texts = [text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high]
+    edges = [text.get_window_extent() for text in texts]
+    letter = edges[0].width / len(texts[0].get_text())
+    assert len(edges) >= 3 and all(other.x0 - left.x1 > letter / 3 for left, other in itertools.pairwise(edges))
 
 
-def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(finished: list[Path], tmp_path: Path) -> None:
-    (path,) = drawing.draw("attention-maps", finished, tmp_path, lambda _: None)
+def test_the_picture_is_saved_with_its_numbers_and_one_bar_a_scale(result_paths: list[Path], tmp_path: Path) -> None:
+    (path,) = drawing.draw("attention-maps", result_paths, tmp_path, lambda _: None)
     caption = json.loads(path.with_suffix(".json").read_text())
     assert "first-per-class" in caption["caption"] and "PGD-2 at eps 8/255, seed 0" in caption["caption"]
-    opened = [hdf5.read(one) for one in finished]
+    results = [hdf5.read(file) for file in result_paths]
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
-    for result in opened:
+    for result in results:
         for name, values in caption["numbers"][labels.label(result)].items():
             expected = [None if np.isnan(value) else value for value in result[name].tolist()]
             assert values == expected, name
-    drawn = figures.get("attention-maps").draw(opened).figure
-    bars = {axes.get_xlabel().split("\n")[0]: axes for axes in drawn.axes if axes.get_xlabel()}
+    figure = figures.get("attention-maps").draw(results).figure
+    bars = {axes.get_xlabel().split("\n")[0]: axes for axes in figure.axes if axes.get_xlabel()}
     assert list(bars) == ["attention", "attention,", "Grad-CAM", "Grad-CAM,"]
     for kind in ("attention", "Grad-CAM"):
         assert [line.get_xdata()[0] for line in bars[kind].lines] == [1 / 64]

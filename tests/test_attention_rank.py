@@ -61,9 +61,9 @@ class Nudge(RankSettings):
     """Moves each position by a tenth of its fragility, which is then its distance."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
-        moved = images.clone()
-        moved[:, 0] -= images[:, 0] / 10
-        return moved
+        adversarial = images.clone()
+        adversarial[:, 0] -= images[:, 0] / 10
+        return adversarial
 
 
 NUDGE = Nudge(eps=EPS, seed=SEED, spatial_weight="attention")
@@ -106,7 +106,7 @@ def numbers(tensor: Tensor) -> AnyArray:
     return values
 
 
-def drawn(index: int, purpose: int) -> np.random.Generator:
+def generator(index: int, purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, index, purpose])))
 
 
@@ -144,17 +144,17 @@ def test_relative_distance_is_the_distance_where_there_is_no_norm() -> None:
 def test_rank_zero_is_the_smallest_distance_and_ties_share_their_ranks() -> None:
     attention = np.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.25, 0.125, 0.375]])
     distance = np.array([[9.0, 1.0, 5.0, 0.0], [2.0, 1.0, 2.0, 1.0]])
-    shared = [[0.4, 0.2, 0.3, 0.1], [0.3125, 0.3125, 0.3125, 0.3125]]
-    np.testing.assert_array_equal(attention_by_rank(attention, distance), shared)
+    means = [[0.4, 0.2, 0.3, 0.1], [0.3125, 0.3125, 0.3125, 0.3125]]
+    np.testing.assert_array_equal(attention_by_rank(attention, distance), means)
     rng = np.random.default_rng(0)
     attention, distance = rng.random((N, 64)).astype(np.float32), rng.integers(0, 9, (N, 64))
-    found = attention_by_rank(attention, distance)
+    curves = attention_by_rank(attention, distance)
     slow = [[a[d == step].mean(dtype=float) for step in sorted(d)] for a, d in zip(attention, distance, strict=True)]
-    np.testing.assert_array_equal(found, np.array(slow, np.float32))
-    assert found.dtype == np.float32
-    without = rng.random((N, 64))  # no ties: the very numbers, in order
-    slow = [[a[p] for p in sorted(range(64), key=d.__getitem__)] for a, d in zip(attention, without, strict=True)]
-    np.testing.assert_array_equal(attention_by_rank(attention, without), np.array(slow))
+    np.testing.assert_array_equal(curves, np.array(slow, np.float32))
+    assert curves.dtype == np.float32
+    distinct = rng.random((N, 64))  # no ties: the very numbers, in order
+    slow = [[a[p] for p in sorted(range(64), key=d.__getitem__)] for a, d in zip(attention, distinct, strict=True)]
+    np.testing.assert_array_equal(attention_by_rank(attention, distinct), np.array(slow))
 
 
 def test_ranks_shared_by_a_tie_are_the_mean_over_its_orders() -> None:
@@ -162,27 +162,27 @@ def test_ranks_shared_by_a_tie_are_the_mean_over_its_orders() -> None:
     rng = np.random.default_rng(0)
     attention, distance = rng.random((1, 6)), np.array([[1.0, 0.0, 1.0, 2.0, 0.0, 1.0]])
     orders = list(permutations(range(6)))
-    broken = np.mean([attention_by_rank(attention[:, o], distance[:, o] + 1e-9 * np.arange(6)) for o in orders], 0)
-    np.testing.assert_allclose(attention_by_rank(attention, distance), broken, rtol=1e-12)
+    mean = np.mean([attention_by_rank(attention[:, o], distance[:, o] + 1e-9 * np.arange(6)) for o in orders], 0)
+    np.testing.assert_allclose(attention_by_rank(attention, distance), mean, rtol=1e-12)
 
 
 def test_where_no_feature_moves_there_is_nothing_to_rank(tmp_path: Path) -> None:
     """At eps 0 no distance differs: no place of a position in its image makes a number."""
     arrays = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
-    still = {name: np.zeros_like(arrays[f"per_image/{name}"]) for name in ("distance", "noise_distance")}
+    zeros = {name: np.zeros_like(arrays[f"per_image/{name}"]) for name in ("distance", "noise_distance")}
     columns = {name: arrays[f"per_image/{name}"] for name in ("attention", "attention_shuffled", "feature_norm")}
-    scores = attention_rank.per_image_scores(columns | still)
-    found = summary(arrays | {f"per_image/{name}": values for name, values in (still | scores).items()})
-    assert np.isnan(found["test/slope_ratio"]).all() and np.isnan(found["test/spearman"]).all()
-    assert (found["test/page_more_robust"], found["test/page_less_robust"]) == (0.5, 0.5)
-    np.testing.assert_allclose(found["curve/attention_mean"], 1 / (H * W), rtol=1e-6)
-    result = written(tmp_path / "x.h5", arrays | {f"per_image/{name}": v for name, v in (still | scores).items()})
+    scores = attention_rank.per_image_scores(columns | zeros)
+    statistics = summary(arrays | {f"per_image/{name}": values for name, values in (zeros | scores).items()})
+    assert np.isnan(statistics["test/slope_ratio"]).all() and np.isnan(statistics["test/spearman"]).all()
+    assert (statistics["test/page_more_robust"], statistics["test/page_less_robust"]) == (0.5, 0.5)
+    np.testing.assert_allclose(statistics["curve/attention_mean"], 1 / (H * W), rtol=1e-6)
+    result = write_result(tmp_path / "x.h5", arrays | {f"per_image/{name}": v for name, v in (zeros | scores).items()})
     assert attention_rank.table_row(result)["attention goes to"] == "nothing to rank"
 
-    some = {name: values.copy() for name, values in arrays.items()}
-    some["per_image/distance"][:4] = 0  # and images that move have the ratio of their own
+    mixture = {name: values.copy() for name, values in arrays.items()}
+    mixture["per_image/distance"][:4] = 0  # and images that move have the ratio of their own
     rest = {name: values[4:] for name, values in arrays.items()}
-    assert summary(some)["test/slope_ratio"] == summary(rest)["test/slope_ratio"]
+    assert summary(mixture)["test/slope_ratio"] == summary(rest)["test/slope_ratio"]
 
 
 def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> None:
@@ -192,9 +192,9 @@ def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> 
     assert stats.kstest(noise.ravel() / EPS, stats.uniform(-1, 2).cdf).pvalue > 1e-3
     dark = with_noise(torch.zeros_like(images), Linf(EPS), SEED, range(40))
     np.testing.assert_allclose(dark, np.clip(noise, 0, None), atol=1e-7)
-    some = numbers(with_noise(images[:3], Linf(EPS), SEED, [7, 2, 30]) - images[:3])
-    np.testing.assert_array_equal(some, noise[[7, 2, 30]])
-    assert not np.allclose(some, with_noise(images[:3], Linf(EPS), SEED + 1, [7, 2, 30]) - images[:3])
+    part = numbers(with_noise(images[:3], Linf(EPS), SEED, [7, 2, 30]) - images[:3])
+    np.testing.assert_array_equal(part, noise[[7, 2, 30]])
+    assert not np.allclose(part, with_noise(images[:3], Linf(EPS), SEED + 1, [7, 2, 30]) - images[:3])
     start = EPS * numbers(per_image_noise(SEED, range(40))(images))
     assert np.abs(np.corrcoef(start.reshape(40, -1), noise.reshape(40, -1))).max() > 0.99  # each with itself
     assert np.abs(np.corrcoef(start.ravel(), noise.ravel())[0, 1]) < 0.1
@@ -202,39 +202,43 @@ def test_noise_is_uniform_inside_the_ball_and_a_function_of_seed_and_index() -> 
 
 def test_shuffled_weights_are_the_same_weights_and_a_function_of_seed_and_index() -> None:
     weights = np.random.default_rng(0).random((N, 64))
-    found = shuffled_attention(weights, SEED, range(N))
-    np.testing.assert_array_equal(np.sort(found), np.sort(weights))
-    assert (found != weights).mean() > 0.9
+    permutation = shuffled_attention(weights, SEED, range(N))
+    np.testing.assert_array_equal(np.sort(permutation), np.sort(weights))
+    assert (permutation != weights).mean() > 0.9
     order = shuffled_attention(np.tile(np.arange(64), (N, 1)), SEED, range(N))
-    np.testing.assert_array_equal(found, np.take_along_axis(weights, order, axis=1))
-    np.testing.assert_array_equal(shuffled_attention(weights[[4, 1]], SEED, [4, 1]), found[[4, 1]])
+    np.testing.assert_array_equal(permutation, np.take_along_axis(weights, order, axis=1))
+    np.testing.assert_array_equal(shuffled_attention(weights[[4, 1]], SEED, [4, 1]), permutation[[4, 1]])
     assert len(np.unique(order, axis=0)) == N
-    assert (shuffled_attention(weights, SEED + 1, range(N)) != found).mean() > 0.9
+    assert (shuffled_attention(weights, SEED + 1, range(N)) != permutation).mean() > 0.9
 
 
 def test_rows_are_those_of_a_slow_loop() -> None:
     model, images = known_model(2.0, -1.0), batch().images
-    found = rows(model, batch(), NUDGE)
-    moved = NUDGE(model, images, torch.zeros(N), range(N))
+    columns = rows(model, batch(), NUDGE)
+    adversarial = NUDGE(model, images, torch.zeros(N), range(N))
     with torch.no_grad():
-        np.testing.assert_array_equal(found["per_image/prediction_clean"], model(images).argmax(1))
-        np.testing.assert_array_equal(found["per_image/prediction_adversarial"], model(moved).argmax(1))
+        np.testing.assert_array_equal(columns["per_image/prediction_clean"], model(images).argmax(1))
+        np.testing.assert_array_equal(columns["per_image/prediction_adversarial"], model(adversarial).argmax(1))
     for n in range(N):
-        noise = drawn(n, 1).uniform(-1, 1, (C, H, W))
+        noise = generator(n, 1).uniform(-1, 1, (C, H, W))
         noisy = np.clip(numbers(images[n]) + EPS * noise, 0, 1)
-        cells, after, disturbed = (x.reshape(C, -1).T for x in (numbers(images[n]), numbers(moved[n]), noisy))
+        cells, adversarial_cells, noisy_cells = (
+            x.reshape(C, -1).T for x in (numbers(images[n]), numbers(adversarial[n]), noisy)
+        )
         distance, noise_distance = (
             np.array([float(np.sqrt(((a - b) ** 2).sum())) for a, b in zip(x, cells, strict=True)])
-            for x in (after, disturbed)
+            for x in (adversarial_cells, noisy_cells)
         )
         norm = np.array([float(np.sqrt((a**2).sum())) for a in cells])
-        attention, attacked = (np.array([(2 - a[0]) / sum(2 - b[0] for b in x) for a in x]) for x in (cells, after))
-        permuted = attention[drawn(n, 2).permutation(H * W)]
+        attention, adversarial_attention = (
+            np.array([(2 - a[0]) / sum(2 - b[0] for b in x) for a in x]) for x in (cells, adversarial_cells)
+        )
+        control = attention[generator(n, 2).permutation(H * W)]
         expected = {
             "label": n % 4,
             "attention": attention,
-            "attention_adversarial": attacked,
-            "attention_shuffled": permuted,
+            "attention_adversarial": adversarial_attention,
+            "attention_shuffled": control,
             "distance": distance,
             "noise_distance": noise_distance,
             "feature_norm": norm,
@@ -242,32 +246,32 @@ def test_rows_are_those_of_a_slow_loop() -> None:
             "spearman_relative": stats.spearmanr(attention, -distance / norm).statistic,
             "spearman_partial": slow_partial(attention, -distance, norm),
             "spearman_noise": stats.spearmanr(attention, -noise_distance).statistic,
-            "spearman_shuffled": stats.spearmanr(permuted, -distance).statistic,
+            "spearman_shuffled": stats.spearmanr(control, -distance).statistic,
             "entropy": -sum(a * math.log(a) for a in attention),
             "effective_positions": 1 / sum(a * a for a in attention),
         }
         for name, values in expected.items():
-            np.testing.assert_allclose(found[f"per_image/{name}"][n], values, rtol=3e-6, atol=1e-6, err_msg=name)
-    assert found.keys() == PER_IMAGE
+            np.testing.assert_allclose(columns[f"per_image/{name}"][n], values, rtol=3e-6, atol=1e-6, err_msg=name)
+    assert columns.keys() == PER_IMAGE
     assert len(PER_IMAGE) == len(expected) + 2
 
 
 def test_grad_cam_after_average_pooling_is_the_class_activation_map() -> None:
     """Selvaraju et al. 2017: where the head is a mean, Grad-CAM is CAM, relu(sum over channels of w_kc F_cp)."""
     model, settings = average_model(), replace(NUDGE, spatial_weight="grad-cam")
-    moved = NUDGE(model, batch().images, torch.zeros(N), range(N))
-    found = rows(model, batch(), settings)
-    assert found.keys() == PER_IMAGE
+    adversarial = NUDGE(model, batch().images, torch.zeros(N), range(N))
+    columns = rows(model, batch(), settings)
+    assert columns.keys() == PER_IMAGE
     weight = numbers(model.classifier.weight)
-    for name, images in (("attention", batch().images), ("attention_adversarial", moved)):
+    for name, images in (("attention", batch().images), ("attention_adversarial", adversarial)):
         for n, local in enumerate(numbers(images)):
             winner = int(model(images[n : n + 1]).argmax())
             cam = [
                 max(0, sum(weight[winner, c] * local[c, h, w] for c in range(C))) for h in range(H) for w in range(W)
             ]
             expected = np.array(cam) / sum(cam) if sum(cam) else np.full(H * W, np.nan)
-            np.testing.assert_allclose(found[f"per_image/{name}"][n], expected, atol=1e-6, err_msg=name)
-    assert np.isfinite(found["per_image/attention"]).all(1).sum() >= 2
+            np.testing.assert_allclose(columns[f"per_image/{name}"][n], expected, atol=1e-6, err_msg=name)
+    assert np.isfinite(columns["per_image/attention"]).all(1).sum() >= 2
 
 
 @pytest.mark.parametrize("name", ["at-att", "at"])
@@ -277,13 +281,13 @@ def test_rows_leave_the_model_and_all_random_states_as_they_are(
     model = models[name].model(torch.device("cpu"))
     model.classifier.bias.requires_grad_(False)
     settings = RankSettings(eps=EPS, steps=2).resolve(models[name].job)
-    given = make_batch(digits.test, range(3), torch.device("cpu"))
-    images, modes = given.images.clone(), [module.training for module in model.modules()]
+    batch = make_batch(digits.test, range(3), torch.device("cpu"))
+    images, modes = batch.images.clone(), [module.training for module in model.modules()]
     needs = [parameter.requires_grad for parameter in model.parameters()]
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     torch.manual_seed(5)
     np.random.seed(5)
-    rows(model, given, settings)
+    rows(model, batch, settings)
     came = torch.rand(1), np.random.rand()
     torch.manual_seed(5)
     np.random.seed(5)
@@ -292,72 +296,83 @@ def test_rows_leave_the_model_and_all_random_states_as_they_are(
     assert [parameter.requires_grad for parameter in model.parameters()] == needs
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
-    assert torch.equal(given.images, images) and not given.images.requires_grad
+    assert torch.equal(batch.images, images) and not batch.images.requires_grad
 
 
 @pytest.mark.parametrize(("offset", "slope", "sign"), [(2.0, -1.0, 1), (1.0, 1.0, -1)])
 def test_attention_that_follows_robustness_is_found_with_its_sign(offset: float, slope: float, sign: int) -> None:
-    found = summary(rows(known_model(offset, slope), batch(30), NUDGE))
-    assert tuple(found["test/spearman"]) == pytest.approx((sign, sign, sign), abs=1e-12)
-    assert found["test/spearman_positive"].value == (sign + 1) / 2
-    more, less = found["test/page_more_robust"], found["test/page_less_robust"]
-    assert (more, less)[:: int(sign)] == pytest.approx((0, 1), abs=1e-12)
-    assert np.all(sign * np.diff(found["curve/attention_mean"]) < 0)
-    assert sign * math.log(found["test/slope_ratio"].low) > 0 and sign * math.log(found["test/slope_ratio"].high) > 0
-    assert abs(found["test/spearman_shuffled"].value) < 0.15
-    assert found["test/undefined"] == 0
-    assert found["curve/uniform"] == 1 / (H * W)
+    statistics = summary(rows(known_model(offset, slope), batch(30), NUDGE))
+    assert tuple(statistics["test/spearman"]) == pytest.approx((sign, sign, sign), abs=1e-12)
+    assert statistics["test/spearman_positive"].value == (sign + 1) / 2
+    robust, fragile = statistics["test/page_more_robust"], statistics["test/page_less_robust"]
+    assert (robust, fragile)[:: int(sign)] == pytest.approx((0, 1), abs=1e-12)
+    assert np.all(sign * np.diff(statistics["curve/attention_mean"]) < 0)
+    assert (
+        sign * math.log(statistics["test/slope_ratio"].low) > 0
+        and sign * math.log(statistics["test/slope_ratio"].high) > 0
+    )
+    assert abs(statistics["test/spearman_shuffled"].value) < 0.15
+    assert statistics["test/undefined"] == 0
+    assert statistics["curve/uniform"] == 1 / (H * W)
 
 
 def test_a_position_prior_is_told_from_attention_to_each_image() -> None:
     """Attention that is the same map everywhere is its own position null; that of fragility alone has none."""
     arrays = rows(known_model(2.0, -1.0), batch(30), NUDGE)
-    own = summary(arrays)
-    assert abs(own["test/spearman_position"].value) < 0.5 < own["test/spearman"].value
-    fixed = np.tile(arrays["per_image/attention"][:1], (30, 1))
-    spearman = [stats.spearmanr(*pair).statistic for pair in zip(fixed, -arrays["per_image/distance"], strict=True)]
-    prior = summary(arrays | {"per_image/attention": fixed, "per_image/spearman": np.array(spearman)})
+    statistics = summary(arrays)
+    assert abs(statistics["test/spearman_position"].value) < 0.5 < statistics["test/spearman"].value
+    tiles = np.tile(arrays["per_image/attention"][:1], (30, 1))
+    spearman = [stats.spearmanr(*pair).statistic for pair in zip(tiles, -arrays["per_image/distance"], strict=True)]
+    prior = summary(arrays | {"per_image/attention": tiles, "per_image/spearman": np.array(spearman)})
     assert prior["test/spearman_position"] == pytest.approx(prior["test/spearman"], abs=1e-12)
     np.testing.assert_allclose(prior["curve/position_null"][:, 0], prior["curve/attention_mean"])
 
 
 def test_constant_attention_has_no_correlation_and_is_counted() -> None:
     arrays = rows(known_model(1.0, 0.0), batch(30), NUDGE)
-    found = summary(arrays)
+    statistics = summary(arrays)
     for name in (*attention_rank.MEASURES, "spearman_position", "spearman_shuffled", "spearman_positive"):
-        assert np.isnan(found[f"test/{name}"]).all(), name
-    assert (found["test/undefined"], found["curve/images"]) == (30, 30)
-    assert (found["test/page_more_robust"], found["test/page_less_robust"]) == (0.5, 0.5)
-    np.testing.assert_allclose(found["curve/attention_mean"], 1 / (H * W), rtol=1e-6)
-    assert found["test/slope_ratio"] == pytest.approx((1, 1, 1), abs=1e-6)
-    assert found["test/entropy"].value == pytest.approx(math.log(H * W), abs=1e-6)
-    assert found["test/effective_positions"].value == pytest.approx(H * W, abs=1e-4)
+        assert np.isnan(statistics[f"test/{name}"]).all(), name
+    assert (statistics["test/undefined"], statistics["curve/images"]) == (30, 30)
+    assert (statistics["test/page_more_robust"], statistics["test/page_less_robust"]) == (0.5, 0.5)
+    np.testing.assert_allclose(statistics["curve/attention_mean"], 1 / (H * W), rtol=1e-6)
+    assert statistics["test/slope_ratio"] == pytest.approx((1, 1, 1), abs=1e-6)
+    assert statistics["test/entropy"].value == pytest.approx(math.log(H * W), abs=1e-6)
+    assert statistics["test/effective_positions"].value == pytest.approx(H * W, abs=1e-4)
 
-    some = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
+    mixture = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
     for name in ("per_image/attention", "per_image/spearman"):
-        some[name][:4] = arrays[name][:4]
-    found = summary(some)
-    assert (found["test/undefined"], found["test/spearman"].value) == (4, 1)
+        mixture[name][:4] = arrays[name][:4]
+    statistics = summary(mixture)
+    assert (statistics["test/undefined"], statistics["test/spearman"].value) == (4, 1)
 
 
 def test_images_without_weights_are_counted_and_poison_nothing() -> None:
     arrays = {name: values.copy() for name, values in rows(known_model(2.0, -1.0), batch(30), NUDGE).items()}
-    gone = [2, 11, 29]
+    holes = [2, 11, 29]
     for name in PER_IMAGE:
         if any(word in name for word in ("attention", "spearman", "entropy", "effective")):
-            arrays[name][gone] = np.nan
-    found, rest = (summary(some) for some in (arrays, {name: np.delete(arrays[name], gone, 0) for name in PER_IMAGE}))
-    assert (found.pop("test/undefined"), rest.pop("test/undefined")) == (3, 0)
-    assert found["curve/images"] == 27
-    assert found.keys() == rest.keys()
+            arrays[name][holes] = np.nan
+    statistics, rest = (
+        summary(columns) for columns in (arrays, {name: np.delete(arrays[name], holes, 0) for name in PER_IMAGE})
+    )
+    assert (statistics.pop("test/undefined"), rest.pop("test/undefined")) == (3, 0)
+    assert statistics["curve/images"] == 27
+    assert statistics.keys() == rest.keys()
     for name, values in rest.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
+        np.testing.assert_array_equal(statistics[name], values, err_msg=name)
 
-    none = {name: np.full_like(values, np.nan) if np.isnan(values).any() else values for name, values in arrays.items()}
-    found = summary(none)
-    assert (found["test/undefined"], found["curve/images"], found["curve/attack_failed_images"]) == (30, 0, 0)
-    assert np.isnan(found["curve/attention_mean"]).all() and np.isnan(found["test/slope_ratio"]).all()
-    assert np.isnan([found["test/page_more_robust"], found["test/page_less_robust"]]).all()
+    empty = {
+        name: np.full_like(values, np.nan) if np.isnan(values).any() else values for name, values in arrays.items()
+    }
+    statistics = summary(empty)
+    assert (statistics["test/undefined"], statistics["curve/images"], statistics["curve/attack_failed_images"]) == (
+        30,
+        0,
+        0,
+    )
+    assert np.isnan(statistics["curve/attention_mean"]).all() and np.isnan(statistics["test/slope_ratio"]).all()
+    assert np.isnan([statistics["test/page_more_robust"], statistics["test/page_less_robust"]]).all()
 
 
 def test_the_curve_is_split_by_what_the_attack_did() -> None:
@@ -366,75 +381,79 @@ def test_the_curve_is_split_by_what_the_attack_did() -> None:
     clean, adversarial = label.copy(), label.copy()
     clean[:5] += 1  # wrong from the start
     adversarial[3:12] += 1
-    changed = arrays | {"per_image/prediction_clean": clean, "per_image/prediction_adversarial": adversarial}
-    found = summary(changed)
-    assert (found["curve/attack_succeeded_images"], found["curve/attack_failed_images"]) == (7, 18)
+    columns = arrays | {"per_image/prediction_clean": clean, "per_image/prediction_adversarial": adversarial}
+    statistics = summary(columns)
+    assert (statistics["curve/attack_succeeded_images"], statistics["curve/attack_failed_images"]) == (7, 18)
     for outcome, part in (("succeeded", slice(5, 12)), ("failed", slice(12, None))):
         slow = slow_curve(arrays["per_image/attention"][part], arrays["per_image/distance"][part])
-        value, low, high = found[f"curve/attack_{outcome}"].T
+        value, low, high = statistics[f"curve/attack_{outcome}"].T
         np.testing.assert_allclose(value, slow, rtol=1e-6)
         assert np.all((low <= value) & (value <= high)) and np.all(low < high)
-    never = summary(changed | {"per_image/prediction_adversarial": label})
+    never = summary(columns | {"per_image/prediction_adversarial": label})
     assert never["curve/attack_succeeded_images"] == 0 and np.isnan(never["curve/attack_succeeded"]).all()
 
 
-@pytest.mark.parametrize(("offset", "slope", "told"), [(2.0, -1.0, "1.00 [1.00, 1.00]"), (1.0, 0.0, "-")])
+@pytest.mark.parametrize(("offset", "slope", "text"), [(2.0, -1.0, "1.00 [1.00, 1.00]"), (1.0, 0.0, "-")])
 def test_the_table_prints_the_controls_beside_the_correlation(
-    tmp_path: Path, offset: float, slope: float, told: str
+    tmp_path: Path, offset: float, slope: float, text: str
 ) -> None:
-    result = written(tmp_path / "x.h5", rows(known_model(offset, slope), batch(30), NUDGE))
+    result = write_result(tmp_path / "x.h5", rows(known_model(offset, slope), batch(30), NUDGE))
     row = attention_rank.table_row(result)
-    shown = {"Spearman": "", "relative": "_relative", "given norm": "_partial", "under noise": "_noise"}
-    for heading, end in (shown | {"mean map": "_position"}).items():
+    endings = {"Spearman": "", "relative": "_relative", "given norm": "_partial", "under noise": "_noise"}
+    for heading, end in (endings | {"mean map": "_position"}).items():
         interval = result[f"test/spearman{end}"]
         assert row[heading] == ("-" if np.isnan(interval[0]) else "{:.2f} [{:.2f}, {:.2f}]".format(*interval))
     # The noise knows nothing of fragility, so that not even attention to robust features alone is called so.
-    assert (row["Spearman"], row["attention goes to"], row["images"]) == (told, "cannot tell", "30")
+    assert (row["Spearman"], row["attention goes to"], row["images"]) == (text, "cannot tell", "30")
     assert row["effective positions"] == f"{result['test/effective_positions'][0]:.1f} of 20"
 
 
-ALL = ("spearman", "spearman_relative", "spearman_partial", "spearman_noise")
-BELOW = dict.fromkeys(ALL, (-0.4, -0.5, -0.3))
+CORRELATIONS = ("spearman", "spearman_relative", "spearman_partial", "spearman_noise")
+NEGATIVE = dict.fromkeys(CORRELATIONS, (-0.4, -0.5, -0.3))
 
 
 @pytest.mark.parametrize(
-    ("changed", "page", "told"),
+    ("changes", "page", "direction"),
     [
         ({}, (0.01, 0.99), "more robust features"),
         ({}, (0.06, 0.94), "cannot tell"),
-        (BELOW, (0.99, 0.01), "less robust features"),
-        (BELOW, (0.01, 0.99), "cannot tell"),
-        *(({name: (0.1, -0.01, 0.3)}, (0.01, 0.99), "cannot tell") for name in ALL),
-        *((BELOW | {name: (-0.1, -0.3, 0.01)}, (0.99, 0.01), "cannot tell") for name in ALL),
-        *(({name: (np.nan,) * 3}, (0.01, 0.99), "cannot tell") for name in ALL),
+        (NEGATIVE, (0.99, 0.01), "less robust features"),
+        (NEGATIVE, (0.01, 0.99), "cannot tell"),
+        *(({name: (0.1, -0.01, 0.3)}, (0.01, 0.99), "cannot tell") for name in CORRELATIONS),
+        *((NEGATIVE | {name: (-0.1, -0.3, 0.01)}, (0.99, 0.01), "cannot tell") for name in CORRELATIONS),
+        *(({name: (np.nan,) * 3}, (0.01, 0.99), "cannot tell") for name in CORRELATIONS),
     ],
 )
 def test_a_direction_is_named_where_all_measures_agree(
-    changed: dict[str, Any], page: tuple[float, float], told: str
+    changes: dict[str, Any], page: tuple[float, float], direction: str
 ) -> None:
-    intervals = {f"test/{name}": (0.4, 0.3, 0.5) for name in ALL} | {f"test/{k}": v for k, v in changed.items()}
-    stored: Any = intervals | {"test/page_more_robust": page[0], "test/page_less_robust": page[1]}
-    assert attention_rank.reading(stored) == told
+    intervals = {f"test/{name}": (0.4, 0.3, 0.5) for name in CORRELATIONS} | {
+        f"test/{k}": v for k, v in changes.items()
+    }
+    statistics: Any = intervals | {"test/page_more_robust": page[0], "test/page_less_robust": page[1]}
+    assert attention_rank.reading(statistics) == direction
 
 
-def written(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
+def write_result(path: Path, arrays: dict[str, AnyArray]) -> hdf5.Result:
     schema, count = attention_rank.SCHEMA, len(arrays["per_image/label"])
     axes: dict[str, Any] = {"position": H * W, "y": H, "x": W, "color": C}
-    shown = attention_rank.examples(Columns(arrays), split(count), NUDGE)
+    examples = attention_rank.examples(Columns(arrays), split(count), NUDGE)
     with writer.open_rows(path, schema, count, axes, {}, {}) as file:
         file.append(arrays)
-        file.finish(summary(arrays) | shown, {})
+        file.finish(summary(arrays) | examples, {})
     return hdf5.read(path, schema.label)
 
 
 def test_weights_are_attention_or_else_grad_cam() -> None:
     with_attention: dict[str, Any] = {"variant": "at-att", "recipe": {"eps": EPS}}
-    without = with_attention | {"variant": "at"}
+    without_attention = with_attention | {"variant": "at"}
     assert RankSettings().resolve(with_attention) == RankSettings(EPS, EPS / 4, norm="linf", spatial_weight="attention")
-    assert RankSettings().resolve(without) == RankSettings(EPS, EPS / 4, norm="linf", spatial_weight="grad-cam")
+    assert RankSettings().resolve(without_attention) == RankSettings(
+        EPS, EPS / 4, norm="linf", spatial_weight="grad-cam"
+    )
     assert RankSettings(spatial_weight="grad-cam").resolve(with_attention).spatial_weight == "grad-cam"
     with pytest.raises(UserError, match="'at' has no attention: use --spatial-weight grad-cam"):
-        RankSettings(spatial_weight="attention").resolve(without)
+        RankSettings(spatial_weight="attention").resolve(without_attention)
 
 
 def work(model: checkpoint.Checkpoint, digits: Dataset, folder: Path, batch_size: int = 16) -> Work:
@@ -443,7 +462,7 @@ def work(model: checkpoint.Checkpoint, digits: Dataset, folder: Path, batch_size
 
 
 @pytest.fixture(scope="module")
-def both(
+def result_paths(
     digits: Dataset, models: dict[str, checkpoint.Checkpoint], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("finished")
@@ -451,43 +470,43 @@ def both(
 
 
 @pytest.fixture(scope="module", params=["at-att", "at"])
-def finished(request: pytest.FixtureRequest, both: dict[str, Path]) -> Path:
-    return both[request.param]
+def result_path(request: pytest.FixtureRequest, result_paths: dict[str, Path]) -> Path:
+    return result_paths[request.param]
 
 
-def test_the_file_says_whose_weights_it_holds(finished: Path) -> None:
-    config = hdf5.read(finished).config
+def test_the_file_says_whose_weights_it_holds(result_path: Path) -> None:
+    config = hdf5.read(result_path).config
     expected = {"at-att": "attention", "at": "grad-cam"}[config["checkpoint"]["job"]["variant"]]
     assert config["settings"]["spatial_weight"] == expected
-    assert finished.name.endswith("-test-eps0.03137.h5") or finished.name.endswith("-test-steps2.h5")
+    assert result_path.name.endswith("-test-eps0.03137.h5") or result_path.name.endswith("-test-steps2.h5")
 
 
-def test_the_statistics_follow_from_the_stored_rows(finished: Path, digits: Dataset) -> None:
-    result = hdf5.read(finished, attention_rank.SCHEMA.label)
+def test_the_statistics_follow_from_the_stored_rows(result_path: Path, digits: Dataset) -> None:
+    result = hdf5.read(result_path, attention_rank.SCHEMA.label)
     columns = Columns({path: result[path] for path in PER_IMAGE})
-    again = summarize(columns, digits.test) | attention_rank.examples(columns, digits.test, RankSettings())
-    assert again.keys() == {column.path for column in attention_rank.SCHEMA.summary}
-    for name, values in again.items():
+    statistics = summarize(columns, digits.test) | attention_rank.examples(columns, digits.test, RankSettings())
+    assert statistics.keys() == {column.path for column in attention_rank.SCHEMA.summary}
+    for name, values in statistics.items():
         np.testing.assert_array_equal(result[name], values, err_msg=name)
 
 
-def test_every_stored_curve_is_a_slow_double_loop(finished: Path) -> None:
-    result = hdf5.read(finished)
-    weights, moved, norm, noise, permuted = (
+def test_every_stored_curve_is_a_slow_double_loop(result_path: Path) -> None:
+    result = hdf5.read(result_path)
+    weights, distances, norm, noise, control = (
         result[f"per_image/{name}"].astype(np.float64)
         for name in ("attention", "distance", "feature_norm", "noise_distance", "attention_shuffled")
     )
-    there = np.isfinite(weights).all(1)
-    weights, moved, norm, noise, permuted = (array[there] for array in (weights, moved, norm, noise, permuted))
-    assert result["curve/images"] == there.sum() > 30
+    finite = np.isfinite(weights).all(1)
+    weights, distances, norm, noise, control = (array[finite] for array in (weights, distances, norm, noise, control))
+    assert result["curve/images"] == finite.sum() > 30
     prior = [sum(weights[:, place]) / len(weights) for place in range(64)]
     expected = {
-        "relative": slow_curve(weights, moved / norm),
+        "relative": slow_curve(weights, distances / norm),
         "noise": slow_curve(weights, noise),
-        "position_null": slow_curve([prior] * len(weights), moved),
-        "shuffled_null": slow_curve(permuted, moved),
+        "position_null": slow_curve([prior] * len(weights), distances),
+        "shuffled_null": slow_curve(control, distances),
     }
-    paper = slow_curve(weights, moved)
+    paper = slow_curve(weights, distances)
     np.testing.assert_allclose(result["curve/attention_mean"], paper, rtol=1e-9)
     np.testing.assert_array_equal(result["rank"], range(64))
     assert np.all(result["curve/attention_low"] <= paper) and np.all(paper <= result["curve/attention_high"])
@@ -495,40 +514,40 @@ def test_every_stored_curve_is_a_slow_double_loop(finished: Path) -> None:
         value, low, high = result[f"curve/{name}"].T
         np.testing.assert_allclose(value, curve, rtol=1e-6, err_msg=name)
         assert np.all((low <= value + 1e-12) & (value <= high + 1e-12)), name
-    position = [stats.spearmanr(prior, -d).statistic for d in moved]
+    position = [stats.spearmanr(prior, -d).statistic for d in distances]
     assert result["test/spearman_position"][0] == pytest.approx(np.mean(position), abs=1e-6)
     ratio = paper[:8].mean() / paper[-8:].mean()
     value, low, high = result["test/slope_ratio"]
     assert value == pytest.approx(ratio, rel=1e-6) and low < ratio < high
 
 
-def test_stored_correlations_are_scipys(finished: Path) -> None:
-    result = hdf5.read(finished)
-    weights, moved, norm, noise, permuted = (
+def test_stored_correlations_are_scipys(result_path: Path) -> None:
+    result = hdf5.read(result_path)
+    weights, distances, norm, noise, control = (
         result[f"per_image/{name}"]
         for name in ("attention", "distance", "feature_norm", "noise_distance", "attention_shuffled")
     )
-    there = np.isfinite(weights).all(1)
+    finite = np.isfinite(weights).all(1)
     for name, first, distance in (
-        ("spearman", weights, moved),
-        ("spearman_relative", weights, moved / norm),
+        ("spearman", weights, distances),
+        ("spearman_relative", weights, distances / norm),
         ("spearman_noise", weights, noise),
-        ("spearman_shuffled", permuted, moved),
+        ("spearman_shuffled", control, distances),
     ):
-        expected = [stats.spearmanr(a, -d).statistic for a, d in zip(first[there], distance[there], strict=True)]
-        np.testing.assert_allclose(result[f"per_image/{name}"][there], expected, atol=1e-6)
+        expected = [stats.spearmanr(a, -d).statistic for a, d in zip(first[finite], distance[finite], strict=True)]
+        np.testing.assert_allclose(result[f"per_image/{name}"][finite], expected, atol=1e-6)
         assert result[f"test/{name}"][0] == pytest.approx(np.mean(expected), abs=1e-6)
         assert result[f"test/{name}"][1] < np.mean(expected) < result[f"test/{name}"][2]
-    partial = [slow_partial(*row) for row in zip(weights[there], -moved[there], norm[there], strict=True)]
-    np.testing.assert_allclose(result["per_image/spearman_partial"][there], partial, atol=1e-5)
+    partial = [slow_partial(*row) for row in zip(weights[finite], -distances[finite], norm[finite], strict=True)]
+    np.testing.assert_allclose(result["per_image/spearman_partial"][finite], partial, atol=1e-5)
     assert result["test/spearman_partial"][0] == pytest.approx(np.mean(partial), abs=1e-5)
-    own = result["per_image/spearman"][there]
-    assert result["test/spearman_positive"][0] == (own > 0).mean()
-    assert result["test/undefined"] == (~there).sum()
+    correlations = result["per_image/spearman"][finite]
+    assert result["test/spearman_positive"][0] == (correlations > 0).mean()
+    assert result["test/undefined"] == (~finite).sum()
 
 
-def test_examples_are_the_first_image_of_each_class(finished: Path, digits: Dataset) -> None:
-    result = hdf5.read(finished)
+def test_examples_are_the_first_image_of_each_class(result_path: Path, digits: Dataset) -> None:
+    result = hdf5.read(result_path)
     labels = digits.test.labels.tolist()
     index: Any = result["examples/index"]
     assert index.tolist() == [labels.index(label) for label in range(10)]
@@ -538,52 +557,52 @@ def test_examples_are_the_first_image_of_each_class(finished: Path, digits: Data
 
 
 def test_rows_do_not_depend_on_the_batch_size(
-    finished: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+    result_path: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    one = hdf5.read(finished)
-    model = models[one.config["checkpoint"]["job"]["variant"]]
+    expected = hdf5.read(result_path)
+    model = models[expected.config["checkpoint"]["job"]["variant"]]
     other = hdf5.read(work(model, digits, tmp_path, batch_size=7).run())
     for path in PER_IMAGE:
-        values = one[path]
+        values = expected[path]
         tolerance = 0 if values.dtype.kind == "i" else 2e-3 if "spearman" in path or "effective" in path else 1e-4
         np.testing.assert_allclose(other[path], values, rtol=0, atol=tolerance, err_msg=path)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(
-    finished: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+    result_path: Path, models: dict[str, checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    model = models[hdf5.read(finished).config["checkpoint"]["job"]["variant"]]
-    begun = []
+    model = models[hdf5.read(result_path).config["checkpoint"]["job"]["variant"]]
+    starts = []
 
-    def failing(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
-        begun.append(batch.indices.start)
-        if len(begun) == 2:
+    def fail_second(model: Classifier, batch: Batch, settings: RankSettings) -> dict[str, AnyArray]:
+        starts.append(batch.indices.start)
+        if len(starts) == 2:
             raise RuntimeError("as a crash would")
         return rows(model, batch, settings)
 
-    stopped = work(model, digits, tmp_path)
-    stopped.analysis = replace(stopped.analysis, rows=failing)
+    first_run = work(model, digits, tmp_path)
+    first_run.analysis = replace(first_run.analysis, rows=fail_second)
     with pytest.raises(RuntimeError, match="crash"):
-        stopped.run()
-    resumed = work(model, digits, tmp_path)
-    resumed.analysis = replace(resumed.analysis, rows=failing)
-    resumed.run()
-    assert begun == [0, 16, 16, 32]
-    assert hdf5.attributes(resumed.path)["content_sha256"] == hdf5.attributes(finished)["content_sha256"]
+        first_run.run()
+    second_run = work(model, digits, tmp_path)
+    second_run.analysis = replace(second_run.analysis, rows=fail_second)
+    second_run.run()
+    assert starts == [0, 16, 16, 32]
+    assert hdf5.attributes(second_run.path)["content_sha256"] == hdf5.attributes(result_path)["content_sha256"]
 
 
-def test_grad_cam_is_drawn_beside_attention_on_scales_of_its_own(both: dict[str, Path]) -> None:
-    own, other = (hdf5.read(both[name]) for name in ("at-att", "at"))
-    drawn = {name: draw([other, own]).figure for name, draw in figures.plots("attention-rank").items()}
-    assert list(drawn) == ["curve", "correlations", "outcomes", "maps"]
-    (attention, grad_cam), spread = drawn["curve"].axes, drawn["correlations"].axes[0]
-    for axes, result, name in ((attention, own, "at-att seed 0"), (grad_cam, other, "at seed 0, Grad-CAM")):
+def test_grad_cam_is_drawn_beside_attention_on_scales_of_its_own(result_paths: dict[str, Path]) -> None:
+    attentive, other = (hdf5.read(result_paths[name]) for name in ("at-att", "at"))
+    plots = {name: draw([other, attentive]).figure for name, draw in figures.plots("attention-rank").items()}
+    assert list(plots) == ["curve", "correlations", "outcomes", "maps"]
+    (attention, grad_cam), spread = plots["curve"].axes, plots["correlations"].axes[0]
+    for axes, result, name in ((attention, attentive, "at-att seed 0"), (grad_cam, other, "at seed 0, Grad-CAM")):
         assert [line.get_label() for line in axes.lines] == [name, "uniform"]
         np.testing.assert_array_equal(axes.lines[0].get_ydata(), result["curve/attention_mean"])
     assert [text.get_text() for text in spread.get_yticklabels()] == ["at seed 0, Grad-CAM", "at-att seed 0"]
-    maps = [axes.images[-1] for axes in drawn["maps"].axes if axes.images][1:]
-    for image, result in zip(maps, (own, other), strict=True):
+    maps = [axes.images[-1] for axes in plots["maps"].axes if axes.images][1:]
+    for image, result in zip(maps, (attentive, other), strict=True):
         assert image.get_clim() == (0, pytest.approx(np.nanpercentile(result["examples/attention"], 99)))
-    bars = [axes for axes in drawn["maps"].axes if "line: uniform" in axes.get_xlabel()]
+    bars = [axes for axes in plots["maps"].axes if "line: uniform" in axes.get_xlabel()]
     assert [axes.get_xlabel().split("\n")[0] for axes in bars] == ["attention", "Grad-CAM"]
     assert [axes.lines[0].get_xdata()[0] for axes in bars] == [1 / 64] * 2

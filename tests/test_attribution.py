@@ -44,11 +44,11 @@ def linear() -> Linear:
     return Linear(C * H * W, K).eval()
 
 
-def closed_form(model: Linear, at: Tensor, labels: Tensor) -> Array:
+def closed_form(model: Linear, inputs: Tensor, labels: Tensor) -> Array:
     """W^T (p - e_y): the gradient of the cross-entropy of a linear softmax network, in float64."""
     weight, bias = array(model.layer.weight), array(model.layer.bias)
     gradients = []
-    for image, label in zip(array(at), labels.tolist(), strict=True):
+    for image, label in zip(array(inputs), labels.tolist(), strict=True):
         logits = weight @ image.ravel() + bias
         p = np.exp(logits - logits.max())
         p /= p.sum()
@@ -64,8 +64,8 @@ class Quadratic(nn.Module):
         super().__init__()
         self.form = nn.Parameter(torch.randn(C * H * W, C * H * W, generator=torch.Generator().manual_seed(1)) / 20)
 
-    def forward(self, at: Tensor) -> Tensor:
-        flat = at.flatten(1)
+    def forward(self, inputs: Tensor) -> Tensor:
+        flat = inputs.flatten(1)
         value = (flat @ self.form * flat).sum(1)
         return torch.stack([value, -value], 1)
 
@@ -82,41 +82,41 @@ def large(count: int = N) -> Tensor:
 
 
 def test_a_gradient_is_the_closed_form_of_a_linear_network() -> None:
-    found = gradient_map("gradient", linear(), images(), LABELS, INDICES)
-    np.testing.assert_allclose(found, closed_form(linear(), images(), LABELS), rtol=1e-4, atol=1e-7)
-    assert (found < 0).any() and (found > 0).any()
+    gradient = gradient_map("gradient", linear(), images(), LABELS, INDICES)
+    np.testing.assert_allclose(gradient, closed_form(linear(), images(), LABELS), rtol=1e-4, atol=1e-7)
+    assert (gradient < 0).any() and (gradient > 0).any()
 
 
 def test_a_gradient_is_that_of_autograd_image_by_image() -> None:
     model = trained_like()
-    found = loss_gradient(model, large(), LABELS)
-    for image, label, one in zip(large(), LABELS, found, strict=True):
-        at = image[None].clone().requires_grad_()
-        (expected,) = torch.autograd.grad(F.cross_entropy(model(at), label[None]), at)
-        torch.testing.assert_close(one, expected[0], rtol=1e-4, atol=1e-6)
+    gradients = loss_gradient(model, large(), LABELS)
+    for image, label, gradient in zip(large(), LABELS, gradients, strict=True):
+        variable = image[None].clone().requires_grad_()
+        (expected,) = torch.autograd.grad(F.cross_entropy(model(variable), label[None]), variable)
+        torch.testing.assert_close(gradient, expected[0], rtol=1e-4, atol=1e-6)
 
 
 def test_the_gradient_of_any_score() -> None:
-    found = input_gradient(lambda at: (at**3).sum((1, 2, 3)) / 3 - at[:, 0, 0, 0], images())
+    gradient = input_gradient(lambda x: (x**3).sum((1, 2, 3)) / 3 - x[:, 0, 0, 0], images())
     expected = images() ** 2
     expected[:, 0, 0, 0] -= 1
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_a_gradient_is_that_of_captum_with_its_sign() -> None:
     model = trained_like()
-    score: Callable[[Tensor], Tensor] = lambda at: F.cross_entropy(model(at), LABELS, reduction="none")  # noqa: E731
-    at = large().requires_grad_()
-    expected = Saliency(score).attribute(at, abs=False)
+    score: Callable[[Tensor], Tensor] = lambda x: F.cross_entropy(model(x), LABELS, reduction="none")  # noqa: E731
+    variable = large().requires_grad_()
+    expected = Saliency(score).attribute(variable, abs=False)
     torch.testing.assert_close(loss_gradient(model, large(), LABELS), expected, rtol=1e-4, atol=1e-6)
     assert (expected < 0).any()
 
 
 def test_a_gradient_leaves_the_images_as_they_are() -> None:
-    at = images()
+    inputs = images()
     with torch.no_grad():
-        input_gradient(lambda pixels: pixels.sum((1, 2, 3)), at)
-    assert not at.requires_grad and at.grad is None
+        input_gradient(lambda pixels: pixels.sum((1, 2, 3)), inputs)
+    assert not inputs.requires_grad and inputs.grad is None
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -128,8 +128,8 @@ def test_a_map_does_not_depend_on_its_batch(source: str) -> None:
         alone = gradient_map(source, model, large()[part], LABELS[part], INDICES[part])
         torch.testing.assert_close(alone, whole[part], rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
     order = [3, 0, 4, 1, 2]
-    turned = gradient_map(source, model, large()[order], LABELS[order], [INDICES[place] for place in order])
-    torch.testing.assert_close(turned, whole[order], rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+    permutation = gradient_map(source, model, large()[order], LABELS[order], [INDICES[place] for place in order])
+    torch.testing.assert_close(permutation, whole[order], rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
 def state(model: nn.Module) -> list[Any]:
@@ -149,31 +149,31 @@ def state(model: nn.Module) -> list[Any]:
 
 
 @contextmanager
-def unchanged(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
+def assert_unchanged(model: nn.Module, *tensors: Tensor) -> Iterator[None]:
     """Nothing is changed by what is done inside, nor said on stderr."""
-    before = state(model), [(tensor.clone(), tensor.requires_grad, tensor.grad) for tensor in tensors]
+    originals = state(model), [(tensor.clone(), tensor.requires_grad, tensor.grad) for tensor in tensors]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-    assert state(model) == before[0]
-    for tensor, (values, requires, grad) in zip(tensors, before[1], strict=True):
+    assert state(model) == originals[0]
+    for tensor, (values, requires, grad) in zip(tensors, originals[1], strict=True):
         assert torch.equal(tensor, values)
         assert (tensor.requires_grad, tensor.grad) == (requires, grad)
 
 
-@pytest.mark.parametrize(("frozen", "no_grad"), [(False, True), (True, False)])
-def test_the_model_the_images_and_the_random_state_are_left_as_found(frozen: bool, no_grad: bool) -> None:
+@pytest.mark.parametrize(("is_frozen", "no_grad"), [(False, True), (True, False)])
+def test_the_model_the_images_and_the_random_state_are_left_as_found(is_frozen: bool, no_grad: bool) -> None:
     model = trained_like("nonlinear")
     model.head.train()
-    model.requires_grad_(not frozen)
-    at, labels = large(), LABELS.clone()
+    model.requires_grad_(not is_frozen)
+    inputs, labels = large(), LABELS.clone()
     for source in SOURCES:
-        with torch.set_grad_enabled(not no_grad), unchanged(model, at, labels):
-            found = gradient_map(source, model, at, labels, INDICES)
-        assert not found.requires_grad
-    for of in ("attention", "grad-cam"):
-        with torch.set_grad_enabled(not no_grad), unchanged(model, at):
-            weights = position_weights(model, at, of)
+        with torch.set_grad_enabled(not no_grad), assert_unchanged(model, inputs, labels):
+            gradient = gradient_map(source, model, inputs, labels, INDICES)
+        assert not gradient.requires_grad
+    for weight in ("attention", "grad-cam"):
+        with torch.set_grad_enabled(not no_grad), assert_unchanged(model, inputs):
+            weights = position_weights(model, inputs, weight)
         assert not weights.requires_grad
 
 
@@ -185,12 +185,12 @@ def noise_of(index: int, seed: int) -> Iterator[Array]:
 
 @pytest.mark.parametrize("seed", [0, 9])
 def test_a_smooth_gradient_is_the_mean_over_noisy_copies(seed: int) -> None:
-    found = gradient_map("smooth-gradient", linear(), images(), LABELS, INDICES, seed)
-    for image, label, index, one in zip(images(), LABELS, INDICES, found, strict=True):
+    maps = gradient_map("smooth-gradient", linear(), images(), LABELS, INDICES, seed)
+    for image, label, index, gradient in zip(images(), LABELS, INDICES, maps, strict=True):
         noise = noise_of(index, seed)
         copies = [torch.from_numpy(array(image) + SIGMA * next(noise)) for _ in range(SAMPLES)]
         slow = sum(closed_form(linear(), copy[None], label[None])[0] for copy in copies) / SAMPLES
-        np.testing.assert_allclose(one, slow, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(gradient, slow, rtol=1e-3, atol=1e-6)
 
 
 def test_a_smooth_gradient_of_a_quadratic_score_is_its_gradient_at_the_mean_copy(
@@ -199,13 +199,13 @@ def test_a_smooth_gradient_of_a_quadratic_score_is_its_gradient_at_the_mean_copy
     """The gradient of a quadratic score is linear, so that its mean is that at the mean of the copies."""
     monkeypatch.setattr(attribution, "cross_entropy", lambda logits, labels: logits.gather(1, labels[:, None])[:, 0])
     model, labels = Quadratic(), LABELS % 2
-    found = gradient_map("smooth-gradient", model, images(), labels, INDICES)
+    maps = gradient_map("smooth-gradient", model, images(), labels, INDICES)
     form = array(model.form)
-    for image, label, index, one in zip(images(), labels, INDICES, found, strict=True):
+    for image, label, index, smooth in zip(images(), labels, INDICES, maps, strict=True):
         noise = noise_of(index, 0)
         mean = array(image) + SIGMA * np.mean([next(noise) for _ in range(SAMPLES)], axis=0)
         gradient = (1 - 2 * int(label)) * (form + form.T) @ mean.ravel()
-        np.testing.assert_allclose(one, gradient.reshape(C, H, W), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(smooth, gradient.reshape(C, H, W), rtol=1e-4, atol=1e-5)
 
 
 def test_without_noise_a_smooth_gradient_is_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,40 +222,40 @@ def start_of(index: int, seed: int) -> Array:
 @pytest.mark.parametrize("seed", [0, 9])
 def test_an_integrated_gradient_is_a_slow_gauss_legendre_sum(seed: int) -> None:
     nodes, parts = np.polynomial.legendre.leggauss(SAMPLES)
-    found = gradient_map("integrated-gradients", linear(), images(), LABELS, INDICES, seed)
-    for image, label, index, one in zip(images(), LABELS, INDICES, found, strict=True):
+    maps = gradient_map("integrated-gradients", linear(), images(), LABELS, INDICES, seed)
+    for image, label, index, integral in zip(images(), LABELS, INDICES, maps, strict=True):
         start = start_of(index, seed)
         way = array(image) - start
         slow = np.zeros((C, H, W))
         for node, part in zip(nodes, parts, strict=True):
-            at = torch.from_numpy(start + (node + 1) / 2 * way)
-            slow += part / 2 * closed_form(linear(), at[None], label[None])[0]
-        np.testing.assert_allclose(one, slow * way, rtol=1e-3, atol=1e-6)
+            point = torch.from_numpy(start + (node + 1) / 2 * way)
+            slow += part / 2 * closed_form(linear(), point[None], label[None])[0]
+        np.testing.assert_allclose(integral, slow * way, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", [linear(), Quadratic()])
 def test_an_integrated_gradient_sums_to_the_difference_of_the_losses(model: nn.Module) -> None:
     labels = LABELS % 2
-    found = array(gradient_map("integrated-gradients", InDouble(copy.deepcopy(model)), images(), labels, INDICES))
+    maps = array(gradient_map("integrated-gradients", InDouble(copy.deepcopy(model)), images(), labels, INDICES))
     start = torch.from_numpy(np.stack([start_of(index, 0) for index in INDICES])).float()
     with torch.no_grad():
-        gone = F.cross_entropy(model(images()), labels, reduction="none")
-        gone -= F.cross_entropy(model(start), labels, reduction="none")
-    assert gone.abs().min() > 0.01
-    np.testing.assert_allclose(found.sum((1, 2, 3)), gone, rtol=1e-3, atol=1e-5)
+        losses = F.cross_entropy(model(images()), labels, reduction="none")
+        losses -= F.cross_entropy(model(start), labels, reduction="none")
+    assert losses.abs().min() > 0.01
+    np.testing.assert_allclose(maps.sum((1, 2, 3)), losses, rtol=1e-3, atol=1e-5)
 
 
 def test_a_network_that_standardizes_its_images_has_complete_integrated_gradients() -> None:
     """From black, where such a network's answer jumps, the maps would sum to zero instead."""
     model = trained_like()
-    found = gradient_map("integrated-gradients", model, large(), LABELS, INDICES)
+    maps = gradient_map("integrated-gradients", model, large(), LABELS, INDICES)
     streams = [np.random.Generator(np.random.Philox(np.random.SeedSequence([0, index]))) for index in INDICES]
     start = torch.from_numpy(np.stack([stream.random((C, 16, 20), dtype=np.float32) for stream in streams]))
     with torch.no_grad():
-        gone = F.cross_entropy(model(large()), LABELS, reduction="none")
-        gone -= F.cross_entropy(model(start), LABELS, reduction="none")
-    error = found.sum((1, 2, 3)) - gone
-    assert error.abs().sum() < 0.1 * gone.abs().sum()
+        losses = F.cross_entropy(model(large()), LABELS, reduction="none")
+        losses -= F.cross_entropy(model(start), LABELS, reduction="none")
+    error = maps.sum((1, 2, 3)) - losses
+    assert error.abs().sum() < 0.1 * losses.abs().sum()
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -267,35 +267,35 @@ def test_a_diverged_model_is_the_users_error(source: str) -> None:
         gradient_map(source, model, images(), LABELS, INDICES)
 
 
-@pytest.mark.parametrize("of", ["attention", "grad-cam"])
-def test_weights_of_a_diverged_model_are_the_users_error(of: str) -> None:
+@pytest.mark.parametrize("rule", ["attention", "grad-cam"])
+def test_weights_of_a_diverged_model_are_the_users_error(rule: str) -> None:
     model = trained_like("nonlinear")
     with torch.no_grad():
         model.classifier.weight.fill_(torch.nan)
-        if of == "attention":
+        if rule == "attention":
             model.head.get_parameter("score.weight").fill_(torch.nan)
     with pytest.raises(UserError, match="not finite numbers"):
-        position_weights(model, large(), of)
+        position_weights(model, large(), rule)
 
 
 def test_random_targets_are_every_class_but_the_true_one() -> None:
     labels = torch.arange(6000) % K
-    found = random_targets(labels, range(6000), K, seed=4)
+    targets = random_targets(labels, range(6000), K, seed=4)
     counts = torch.zeros(K, K)
-    for label, target in zip(labels, found, strict=True):
+    for label, target in zip(labels, targets, strict=True):
         counts[label, target] += 1
     expected = 6000 / K / (K - 1)
     assert (counts.diagonal() == 0).all()
-    others = counts[~torch.eye(K, dtype=torch.bool)]
-    assert ((others - expected).abs() < 5 * expected**0.5).all()
+    rest = counts[~torch.eye(K, dtype=torch.bool)]
+    assert ((rest - expected).abs() < 5 * expected**0.5).all()
 
 
 def test_random_targets_are_a_function_of_seed_and_index() -> None:
     labels = torch.zeros(50, dtype=torch.long)
-    found = random_targets(labels, range(100, 150), K, seed=4)
-    assert torch.equal(found[20:30], random_targets(labels[:10], range(120, 130), K, seed=4))
-    assert not torch.equal(found, random_targets(labels, range(100, 150), K, seed=5))
-    assert not torch.equal(found, random_targets(labels, range(101, 151), K, seed=4))
+    targets = random_targets(labels, range(100, 150), K, seed=4)
+    assert torch.equal(targets[20:30], random_targets(labels[:10], range(120, 130), K, seed=4))
+    assert not torch.equal(targets, random_targets(labels, range(100, 150), K, seed=5))
+    assert not torch.equal(targets, random_targets(labels, range(101, 151), K, seed=4))
     assert torch.equal(random_targets(torch.tensor([0, 1, 1, 0]), range(4), 2, seed=0), torch.tensor([1, 0, 0, 1]))
 
 
@@ -314,36 +314,36 @@ def pooled_images(head: nn.Module) -> Classifier:
 
 
 def test_attention_is_the_heads() -> None:
-    found = position_weights(pooled_images(Average()), images(), "attention")
+    weights = position_weights(pooled_images(Average()), images(), "attention")
     expected = images()[:, 0].flatten(1) / images()[:, 0].sum((1, 2))[:, None]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(weights, expected)
 
 
 def test_grad_cam_of_an_average_pooling_head_is_the_class_activation_map() -> None:
     """Selvaraju et al. 2017, section 3.1: Grad-CAM is then CAM, the class's weights times the channels."""
     model = pooled_images(AveragePool())
-    at = images() - 0.5
+    inputs = images() - 0.5
     with torch.no_grad():
-        predicted = model(at).argmax(1)
-        cam = torch.einsum("nc,nchw->nhw", model.classifier.weight[predicted], at).clamp_min(0).flatten(1)
-    found = position_weights(model, at, "grad-cam")
+        predicted = model(inputs).argmax(1)
+        cam = torch.einsum("nc,nchw->nhw", model.classifier.weight[predicted], inputs).clamp_min(0).flatten(1)
+    weights = position_weights(model, inputs, "grad-cam")
     assert len(set(predicted.tolist())) > 1
     assert 0.1 < (cam == 0).float().mean() < 0.9
-    torch.testing.assert_close(found, cam / cam.sum(1, keepdim=True))
+    torch.testing.assert_close(weights, cam / cam.sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize(("head", "architecture"), [("average", "small"), ("nonlinear", "small"), ("average", "cnn")])
 def test_grad_cam_is_a_slow_loop(head: Head, architecture: str) -> None:
     model = trained_like(head, architecture)
-    found = position_weights(model, large(), "grad-cam")
-    for image, one in zip(large(), found, strict=True):
+    weights = position_weights(model, large(), "grad-cam")
+    for image, row in zip(large(), weights, strict=True):
         local = model.backbone(image[None]).detach().requires_grad_()
         logits = model.classifier(model.head(local)[1])[0]
         logits[logits.argmax()].backward()
         assert local.grad is not None
         activation, gradient = array(local)[0], array(local.grad)[0]
         slow = np.maximum(sum(g.mean() * a for a, g in zip(activation, gradient, strict=True)), 0).ravel()
-        np.testing.assert_allclose(one, slow / slow.sum(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(row, slow / slow.sum(), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("head", "architecture"), [("average", "small"), ("nonlinear", "small"), ("average", "cnn")])
@@ -363,15 +363,15 @@ def test_an_image_without_support_for_its_class_has_no_grad_cam() -> None:
     with torch.no_grad():
         model.classifier.weight.copy_(-torch.arange(1.0, K + 1)[:, None].expand(K, C))
         model.classifier.bias.zero_()
-    at = images()
-    at[2] *= -1  # only here a position's weighted sum of channels is positive
-    found = position_weights(model, at, "grad-cam")
-    assert found.isnan().all(1).tolist() == [True, True, False, True, True]
-    assert float(found[2].sum()) == pytest.approx(1, abs=1e-6)
+    inputs = images()
+    inputs[2] *= -1  # only here a position's weighted sum of channels is positive
+    weights = position_weights(model, inputs, "grad-cam")
+    assert weights.isnan().all(1).tolist() == [True, True, False, True, True]
+    assert float(weights[2].sum()) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("choice", "variant", "found"),
+    ("choice", "variant", "weight"),
     [
         ("auto", "at", "grad-cam"),
         ("auto", "at-att", "attention"),
@@ -381,8 +381,8 @@ def test_an_image_without_support_for_its_class_has_no_grad_cam() -> None:
         ("attention", "at-att-reg", "attention"),
     ],
 )
-def test_weights_follow_the_choice_and_the_variant(choice: str, variant: str, found: str) -> None:
-    assert resolved_weight(choice, {"variant": variant}) == found
+def test_weights_follow_the_choice_and_the_variant(choice: str, variant: str, weight: str) -> None:
+    assert resolved_weight(choice, {"variant": variant}) == weight
 
 
 def test_attention_of_a_model_without_is_the_users_error() -> None:
