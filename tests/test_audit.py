@@ -43,8 +43,10 @@ def study(folder: Path, seeds: Sequence[int] = (0, 1, 2), dataset: str = "clutte
 
 
 def natural(files: Sequence[Result], variant: str) -> list[npt.NDArray[np.float64]]:
-    own = [result for result in files if result.config["checkpoint"]["job"]["variant"] == variant]
-    return [(one["per_image/prediction_natural"][:, 0] == one["per_image/label"]).astype(float) for one in own]
+    results = [result for result in files if result.config["checkpoint"]["job"]["variant"] == variant]
+    return [
+        (result["per_image/prediction_natural"][:, 0] == result["per_image/label"]).astype(float) for result in results
+    ]
 
 
 def test_a_row_tells_a_claim_with_figures_interval_and_verdict(tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_a_row_tells_a_claim_with_figures_interval_and_verdict(tmp_path: Path) -
     (audit,) = audits(files)
     row = next(row for row in verdicts(audit) if row["claim"] == "attention raises natural accuracy")
     first, second = natural(files, "at-att"), natural(files, "at")
-    (value, low, high), _ = over_seeds([one - other for one, other in zip(first, second, strict=True)])
+    (value, low, high), _ = over_seeds([gain - other for gain, other in zip(first, second, strict=True)])
     assert (row["section"], row["above, open, below zero"]) == ("4.2", "1, 0, 0")
     assert row["paper"] == "at 80.79 -> at-att 82.75 (+1.96)"
     assert row["ours"] == f"at {100 * np.mean(second):.1f} -> at-att {100 * np.mean(first):.1f}"
@@ -75,17 +77,17 @@ def test_all_measures_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
     (audit,) = audits(study(tmp_path))
     rows = [row for row in measures(audit) if row["claim"] == "attention raises white-box accuracy"]
     assert [(row["measure"], row["of"], row["kind"], row["sign"]) for row in rows] == [
-        (f"accuracy, {what}", "at-att minus at", kind, "above zero")
-        for what, kind in (
+        (f"accuracy, {attack}", "at-att minus at", kind, "above zero")
+        for attack, kind in (
             ("PGD-20 at eps 8/255", "main"),
             ("PGD-5 at eps 8/255", "further"),
             ("CW-30 at eps 8/255", "further"),
             ("each image's worst of CW-30, PGD-20, PGD-5", "main"),
         )
     ]
-    summed = next(row for row in verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
-    assert summed["above, open, below zero"] == "2, 0, 0"
-    assert summed["first measure [95 %]"] == rows[0]["estimate [95 %]"]
+    row = next(row for row in verdicts(audit) if row["claim"] == "attention raises white-box accuracy")
+    assert row["above, open, below zero"] == "2, 0, 0"
+    assert row["first measure [95 %]"] == rows[0]["estimate [95 %]"]
     assert len(measures(audit)) == sum(len(finding.measures) for finding in audit.findings)
 
 
@@ -125,7 +127,7 @@ def test_models_whose_attacks_others_than_copies_read_pair_up(tmp_path: Path) ->
 def test_a_model_of_which_only_autoattack_tells_has_no_flags(tmp_path: Path) -> None:
     files = study(tmp_path, [0])
     alone = write_autoattack(tmp_path, ("at-reg", 0), np.arange(120) < 9)
-    assert [one.flags for one in audits([*files, alone])] == [one.flags for one in audits(files)]
+    assert [audit.flags for audit in audits([*files, alone])] == [audit.flags for audit in audits(files)]
     assert audits([alone])[0].flags == {}
 
 
@@ -136,17 +138,17 @@ def test_csv_is_numbers_a_measure_a_row(tmp_path: Path) -> None:
     assert [dict(row) for row in rows] == numbers(audit)
     assert len(rows) == sum(len(finding.measures) or 1 for finding in audit.findings)
     row = next(row for row in rows if row["claim"] == "attention-accuracy")
-    differences = [one - other for one, other in zip(natural(files, "at-att"), natural(files, "at"), strict=True)]
+    differences = [first - other for first, other in zip(natural(files, "at-att"), natural(files, "at"), strict=True)]
     interval, p_value = over_seeds(differences)
-    found = [float(row[name]) for name in ("estimate", "low", "high")]
-    assert found == pytest.approx(100 * np.array(interval), rel=1e-5)
+    values = [float(row[name]) for name in ("estimate", "low", "high")]
+    assert values == pytest.approx(100 * np.array(interval), rel=1e-5)
     assert float(row["p_value"]) == pytest.approx(p_value, rel=1e-5) and float(row["p_holm"]) >= float(row["p_value"])
-    assert float(row["ours_first"]) - float(row["ours_second"]) == pytest.approx(found[0], rel=1e-4)
+    assert float(row["ours_first"]) - float(row["ours_second"]) == pytest.approx(values[0], rel=1e-4)
     assert (row["paper_first"], row["paper_second"], row["models"]) == ("82.75", "80.79", "at-att minus at")
     assert (row["seeds"], row["images"], row["unit"], row["kind"]) == ("0 1 2", "120 120 120", "percent", "main")
     assert set(row["files"].split()) == {result.path.name for result in files}
-    untested = next(row for row in rows if row["claim"] == "alignment")
-    assert (untested["verdict"], untested["estimate"], untested["files"]) == ("not tested", "", "")
+    alignment_row = next(row for row in rows if row["claim"] == "alignment")
+    assert (alignment_row["verdict"], alignment_row["estimate"], alignment_row["files"]) == ("not tested", "", "")
 
 
 def test_models_of_other_data_are_audited_apart(tmp_path: Path) -> None:
@@ -174,14 +176,14 @@ def test_what_was_asked_last_is_audited_first(tmp_path: Path) -> None:
 def test_the_command_prints_every_form(tmp_path: Path, form: str) -> None:
     (tmp_path / "analyses").mkdir()
     files = study(tmp_path / "analyses", [0, 1])
-    done = CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path), "--form", form], catch_exceptions=False)
-    assert done.output == f"{text_of(newest_first(sorted(files, key=lambda one: one.path)), form)}\n"
+    outcome = CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path), "--form", form], catch_exceptions=False)
+    assert outcome.output == f"{text_of(newest_first(sorted(files, key=lambda result: result.path)), form)}\n"
     if form == "text":
         with pytest.raises(UserError, match=r"compare models, and this file does not suffice for any: `irt reproduce"):
             CliRunner().invoke(cli.irt, ["audit", str(files[0].path)], catch_exceptions=False)
         return
-    some = CliRunner().invoke(cli.irt, ["audit", str(files[0].path), "--form", form], catch_exceptions=False)
-    assert "not tested" in some.output and "cannot tell" not in some.output.replace("the files cannot tell", "")
+    outcome = CliRunner().invoke(cli.irt, ["audit", str(files[0].path), "--form", form], catch_exceptions=False)
+    assert "not tested" in outcome.output and "cannot tell" not in outcome.output.replace("the files cannot tell", "")
 
 
 def test_as_text_a_claim_is_a_line_and_its_number_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,22 +210,22 @@ def test_as_text_the_number_that_decides_stands_below_one_that_says_otherwise(tm
         files.append(write_robustness(tmp_path, [(name, seed)], np.ones((400, 1), bool), outcomes, readings=READINGS))
     (audit,) = audits(files)
     lines = text_of(files).splitlines()
-    attention = next(one for one in audit.findings if one.claim.name == "attention-robustness")
+    attention = next(finding for finding in audit.findings if finding.claim.name == "attention-robustness")
     first = attention.measures[0]
-    against = next(one for one in attention.measures_of("main") if one.sign < 0)
-    assert attention.verdict == "cannot tell" and first.sign > 0 and attention.objection is against
+    objection = next(measure for measure in attention.measures_of("main") if measure.sign < 0)
+    assert attention.verdict == "cannot tell" and first.sign > 0 and attention.objection is objection
     place = lines.index("cannot tell: attention raises white-box accuracy")
     assert lines[place + 1].startswith(f"  {first.text()}  at-att minus at,")
-    assert lines[place + 2].startswith(f"  but {against.text()}  at-att-reg minus at-reg,")
+    assert lines[place + 2].startswith(f"  but {objection.text()}  at-att-reg minus at-reg,")
 
 
 def test_a_p_value_alone_that_decides_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, wanted = study(tmp_path), "but p is {:.2g}, corrected over the claims of Section 4.2"
+    files, sentence = study(tmp_path), "but p is {:.2g}, corrected over the claims of Section 4.2"
     monkeypatch.setattr(verdicts_package, "SIGNIFICANT", 0.0)
     (audit,) = audits(files)
-    gain = next(one for one in audit.findings if one.claim.name == "attention-accuracy")
+    gain = next(finding for finding in audit.findings if finding.claim.name == "attention-accuracy")
     assert gain.verdict == "cannot tell" and gain.objection is None and gain.p_value is not None
-    assert wanted.format(gain.p_value) in " ".join(text_of(files).split())
+    assert sentence.format(gain.p_value) in " ".join(text_of(files).split())
 
 
 def test_the_best_is_refuted_by_the_number_that_is_shown(tmp_path: Path) -> None:
@@ -252,9 +254,9 @@ def test_a_claim_that_is_not_tested_says_what_it_needs(tmp_path: Path) -> None:
     assert "`irt reproduce table3 --scale quick`" in reasons["wide-robustness"]
     assert "lambda 0.01 and with 0.1: `irt train at-reg --set weight_reg=0.01" in reasons["lambda-range"]
     assert reasons["alignment"].startswith("Needs `irt analyze alignment` of at-att-reg and at, with one seed")
-    elsewhere = audit._replace(dataset="cifar10", architecture="small-wide3")
-    assert "the architecture small too" in elsewhere.needs(WIDE)
-    assert "`irt train at --arch small --dataset cifar10`" in elsewhere.needs(WIDE)
+    audit_of_cifar10 = audit._replace(dataset="cifar10", architecture="small-wide3")
+    assert "the architecture small too" in audit_of_cifar10.needs(WIDE)
+    assert "`irt train at --arch small --dataset cifar10`" in audit_of_cifar10.needs(WIDE)
     assert "architecture narrow and wide3 too" in audit._replace(architecture="").needs(WIDE)
     assert "`irt reproduce table3 --scale paper`" in audit._replace(dataset="cifar10", architecture="narrow").needs(
         WIDE
@@ -269,7 +271,7 @@ def test_a_folder_without_analyses_is_named(tmp_path: Path) -> None:
         CliRunner().invoke(cli.irt, ["audit", "--root", str(tmp_path)], catch_exceptions=False)
 
 
-ADDED = Claim(
+OF_ATTENTION = Claim(
     "natural-attention",
     "attention raises natural accuracy once more",
     "in words of its own",
@@ -292,8 +294,8 @@ def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
 ) -> None:
     """What CONTRIBUTING says: the rest of the audit, its corrections, tables and CSV follow."""
     files = study(tmp_path)
-    before = text_of(files, "csv").splitlines()
-    monkeypatch.setattr(verdicts_package, "CLAIMS", (*paper.CLAIMS, ADDED, OF_ONE_MODEL))
+    lines = text_of(files, "csv").splitlines()
+    monkeypatch.setattr(verdicts_package, "CLAIMS", (*paper.CLAIMS, OF_ATTENTION, OF_ONE_MODEL))
     monkeypatch.setitem(sampling.BY_CLAIM, "above-half", above_half)
     (audit,) = audits(files)
     first, second = verdicts(audit)[-2:]
@@ -305,8 +307,8 @@ def test_a_claim_takes_an_entry_and_where_its_measure_is_new_a_function(
     assert second["first measure [95 %]"] == f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" and low > 0
     assert (second["section"], second["verdict"], second["paper"]) == ("9", "holds", "")
     (alone,) = (finding.p_value for finding in audit.findings if finding.claim is OF_ONE_MODEL)
-    (other,) = (finding.measures[0].p_value for finding in audit.findings if finding.claim is ADDED)
+    (other,) = (finding.measures[0].p_value for finding in audit.findings if finding.claim is OF_ATTENTION)
     assert p_value is not None and other is not None
     assert alone == (2 * p_value if p_value <= other else max(p_value, 2 * other)), "Holm over two claims of a section"
-    assert text_of(files, "csv").splitlines()[: len(before)] == before, "the other claims are as they were"
+    assert text_of(files, "csv").splitlines()[: len(lines)] == lines, "the other claims are as they were"
     assert "at-att is right on most images" in text_of(files)

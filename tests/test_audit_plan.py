@@ -14,7 +14,7 @@ from torch import nn
 
 REPOSITORY = Path(__file__).parents[1]
 ROBUSTNESS = REPOSITORY / "analyses" / "robustness-cifar10-small-at-seed0-test-first1000.h5"
-WRITTEN = REPOSITORY / "docs" / "scale" / "audit_plan.json"
+RESULTS = REPOSITORY / "docs" / "scale" / "audit_plan.json"
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def test_reading_one_dataset_leaves_the_others(plan: Any, tmp_path: Path) -> Non
     path = tmp_path / "two.h5"
     with h5py.File(path, "w") as file:
         file["large"], file["small"] = np.arange(100_000), np.arange(10)
-    found = plan.count_reads(path, "small")
-    assert found["bytes of the file"] == path.stat().st_size > 800_000
-    assert 80 <= found["bytes read"] < 10_000
-    assert 1 <= found["blocks of 64 KiB"] <= 3
+    reads = plan.count_reads(path, "small")
+    assert reads["bytes of the file"] == path.stat().st_size > 800_000
+    assert 80 <= reads["bytes read"] < 10_000
+    assert 1 <= reads["blocks of 64 KiB"] <= 3
     large = plan.count_reads(path, "large")
     assert large["bytes read"] > 800_000
     assert large["blocks of 64 KiB"] == math.ceil(path.stat().st_size / 65_536)
@@ -73,13 +73,13 @@ def test_reading_one_dataset_leaves_the_others(plan: Any, tmp_path: Path) -> Non
 # One machine
 
 
-def done(plan: Any, job: float, gaps: list[float], **costs: float) -> tuple[float, Any]:
+def outcome(plan: Any, job: float, gaps: list[float], **costs: float) -> tuple[float, Any]:
     usage = plan.Usage()
     return plan.Machine(iter([*gaps, math.inf])).run(job, 0.0, plan.Costs(**costs), usage), usage
 
 
 def test_a_job_that_is_never_pre_empted(plan: Any) -> None:
-    end, usage = done(plan, 10.0, [], start=2.0, save=0.5, save_interval=4.0)
+    end, usage = outcome(plan, 10.0, [], start=2.0, save=0.5, save_interval=4.0)
     assert end == usage.paid_time == 2 + 10 + 3 * 0.5
     assert (usage.work, usage.saving, usage.starting, usage.lost_work, usage.preemptions) == (10, 1.5, 2, 0, 0)
     assert usage.wasted_share == pytest.approx(3.5 / 13.5)
@@ -87,14 +87,14 @@ def test_a_job_that_is_never_pre_empted(plan: Any) -> None:
 
 def test_what_was_saved_is_not_done_again(plan: Any) -> None:
     # Start to 2, saved at 6.5 and 11, gone at 13 with 2 lost; back at 23, gone at 24 with 1 lost; back at 34, 2 to do.
-    end, usage = done(plan, 10.0, [13.0, 1.0], start=2.0, restart=10.0, save=0.5, save_interval=4.0)
+    end, usage = outcome(plan, 10.0, [13.0, 1.0], start=2.0, restart=10.0, save=0.5, save_interval=4.0)
     assert end == 34 + 2 + 0.5
     assert (usage.work, usage.saving, usage.starting, usage.lost_work, usage.restarting) == (10, 1.5, 2, 3, 20)
     assert usage.preemptions == 2
 
 
 def test_without_saving_a_job_begins_anew(plan: Any) -> None:
-    end, usage = done(plan, 10.0, [9.0, 10.2], restart=5.0, save=0.5)
+    end, usage = outcome(plan, 10.0, [9.0, 10.2], restart=5.0, save=0.5)
     assert end == 9 + 5 + 10.2 + 5 + 10.5
     assert (usage.work, usage.saving, usage.restarting) == (10, 0.5, 10)
     assert usage.lost_work == pytest.approx(19.2)
@@ -102,7 +102,7 @@ def test_without_saving_a_job_begins_anew(plan: Any) -> None:
 
 def test_a_pre_emption_before_the_start_and_one_in_a_save(plan: Any) -> None:
     # Gone at 1 of a start of 2; back at 4 and started; 4 + 3.8 is within the first save.
-    end, usage = done(plan, 6.0, [1.0, 3.2], start=2.0, restart=3.0, save=0.5, save_interval=3.0)
+    end, usage = outcome(plan, 6.0, [1.0, 3.2], start=2.0, restart=3.0, save=0.5, save_interval=3.0)
     assert end == pytest.approx(1 + 3 + 3.2 + 3 + 7)
     assert (usage.starting, usage.work, usage.saving, usage.preemptions) == (0, 6, 1, 2)
     assert usage.lost_work == pytest.approx(1 + 3.2)
@@ -114,43 +114,43 @@ def test_a_pre_emption_before_the_start_and_one_in_a_save(plan: Any) -> None:
 @pytest.mark.parametrize(("jobs", "gpus"), [(12, 4), (13, 4), (3, 5), (1, 1)])
 def test_without_pre_emption_jobs_go_in_rounds(plan: Any, jobs: int, gpus: int) -> None:
     costs = plan.Costs(start=1.0, restart=9.0, save=0.25, save_interval=2.0)
-    found = plan.simulate([8.0] * jobs, plan.make_fleet(gpus, math.inf, 0), costs)
-    each = 1 + 8 + 4 * 0.25
-    assert found.makespan == math.ceil(jobs / gpus) * each
-    assert found.usage.paid_time == jobs * each
-    assert found.idle == pytest.approx(1 - jobs * each / (gpus * found.makespan))
+    simulation = plan.simulate([8.0] * jobs, plan.make_fleet(gpus, math.inf, 0), costs)
+    time = 1 + 8 + 4 * 0.25
+    assert simulation.makespan == math.ceil(jobs / gpus) * time
+    assert simulation.usage.paid_time == jobs * time
+    assert simulation.idle == pytest.approx(1 - jobs * time / (gpus * simulation.makespan))
 
 
 def test_the_longest_first_end_sooner(plan: Any) -> None:
     ends = {
         order: plan.simulate(order, plan.make_fleet(2, math.inf, 0), plan.Costs()) for order in [(1, 1, 2), (2, 1, 1)]
     }
-    assert [found.makespan for found in ends.values()] == [3, 2]
+    assert [simulation.makespan for simulation in ends.values()] == [3, 2]
     assert ends[1, 1, 2].ends == [1, 1, 3]
 
 
 RARE = {"start": 3.0, "restart": 40.0, "save": 0.5, "save_interval": 30.0}
-ALL = {**RARE, "save_interval": math.inf}
+AT_END = {**RARE, "save_interval": math.inf}
 
 
-@pytest.mark.parametrize("costs", [RARE, ALL])
+@pytest.mark.parametrize("costs", [RARE, AT_END])
 def test_no_work_is_lost_or_done_twice(plan: Any, costs: dict[str, float]) -> None:
     jobs = np.random.default_rng(1).uniform(1, 400, 200).tolist()
-    found = plan.simulate(jobs, plan.make_fleet(7, 300.0, 1), plan.Costs(**costs))
-    assert found.usage.preemptions > 50
-    assert found.usage.work == pytest.approx(sum(jobs))
-    assert found.usage.starting <= 3 * len(jobs)
-    assert found.usage.restarting == 40 * found.usage.preemptions
-    assert len(found.ends) == len(jobs)
-    assert sum(found.free) == pytest.approx(found.usage.paid_time)
-    assert found.makespan == max(found.free) >= sum(jobs) / 7
+    simulation = plan.simulate(jobs, plan.make_fleet(7, 300.0, 1), plan.Costs(**costs))
+    assert simulation.usage.preemptions > 50
+    assert simulation.usage.work == pytest.approx(sum(jobs))
+    assert simulation.usage.starting <= 3 * len(jobs)
+    assert simulation.usage.restarting == 40 * simulation.usage.preemptions
+    assert len(simulation.ends) == len(jobs)
+    assert sum(simulation.free) == pytest.approx(simulation.usage.paid_time)
+    assert simulation.makespan == max(simulation.free) >= sum(jobs) / 7
 
 
 def test_a_seed_decides_all(plan: Any) -> None:
-    first, again, other = (
+    first, second, other = (
         plan.simulate([50.0] * 40, plan.make_fleet(3, 100.0, seed), plan.Costs(**RARE)) for seed in (5, 5, 6)
     )
-    assert first == again
+    assert first == second
     assert first.makespan != other.makespan
 
 
@@ -159,16 +159,16 @@ def test_a_seed_decides_all(plan: Any) -> None:
 
 @pytest.mark.parametrize(
     ("job", "mean", "costs"),
-    [(600.0, 300.0, RARE), (605.0, 2000.0, RARE), (200.0, 300.0, ALL), (20.0, 300.0, {**ALL, "start": 60.0})],
+    [(600.0, 300.0, RARE), (605.0, 2000.0, RARE), (200.0, 300.0, AT_END), (20.0, 300.0, {**AT_END, "start": 60.0})],
 )
 def test_the_simulation_agrees_with_the_closed_form(
     plan: Any, job: float, mean: float, costs: dict[str, float]
 ) -> None:
     costs = plan.Costs(**costs)
-    paid = [plan.simulate([job] * 400, plan.make_fleet(4, mean, seed), costs).usage.paid_time for seed in range(12)]
-    found, expected = plan.average(paid), 400 * plan.expect_paid_time(job, mean, costs)
-    assert found.low <= expected <= found.high
-    assert found.high - found.low < 0.05 * expected
+    times = [plan.simulate([job] * 400, plan.make_fleet(4, mean, seed), costs).usage.paid_time for seed in range(12)]
+    average, expected = plan.average(times), 400 * plan.expect_paid_time(job, mean, costs)
+    assert average.low <= expected <= average.high
+    assert average.high - average.low < 0.05 * expected
 
 
 def test_the_closed_form_by_hand(plan: Any) -> None:
@@ -202,12 +202,12 @@ def test_over_seeds(plan: Any) -> None:
 def test_each_split_has_the_same_work(plan: Any) -> None:
     size, costs = plan.Size(10, 2, 500, 3), plan.Costs(start=1.0)
     cases = list(plan.make_cases(size, {("narrow", "low"): 10.0}, costs))
-    assert {len(one.jobs) for one in cases} == {10, 20, 200}
-    assert all(sum(one.jobs) == pytest.approx(size.all_gradients / 10) for one in cases)
-    assert {one.costs.save_interval for one in cases} == {250 * 3 / 10, math.inf}
+    assert {len(case.jobs) for case in cases} == {10, 20, 200}
+    assert all(sum(case.jobs) == pytest.approx(size.all_gradients / 10) for case in cases)
+    assert {case.costs.save_interval for case in cases} == {250 * 3 / 10, math.inf}
     unequal = list(plan.make_mixed_cases(size, 10.0, 1.0, costs, seed=0))
-    assert all(sum(one.jobs) == pytest.approx(3000 * (9 / 10 + 1)) for one in unequal)
-    assert all(sorted(one.jobs, reverse=True) == one.jobs for one in unequal[1::2])
+    assert all(sum(case.jobs) == pytest.approx(3000 * (9 / 10 + 1)) for case in unequal)
+    assert all(sorted(case.jobs, reverse=True) == case.jobs for case in unequal[1::2])
 
 
 def test_cells(plan: Any) -> None:
@@ -218,14 +218,16 @@ def test_cells(plan: Any) -> None:
 
 
 def test_what_is_written_comes_out_again(plan: Any) -> None:
-    told = json.loads(WRITTEN.read_text(encoding="utf-8"))
-    given, measured = told["inputs"], told["measured"]
-    size = plan.Size(*(given[name] for name in ("models", "datasets", "images", "gradients")))
-    costs = plan.Costs(measured["seconds to start a job"], given["restart"], measured["seconds to save a batch"])
-    rate = given["tflops"][0] * 1e12 / measured["networks"]["narrow"]["gradient_flops"]
+    plan_file = json.loads(RESULTS.read_text(encoding="utf-8"))
+    inputs, costs_of_machine = plan_file["inputs"], plan_file["measured"]
+    size = plan.Size(*(inputs[name] for name in ("models", "datasets", "images", "gradients")))
+    costs = plan.Costs(
+        costs_of_machine["seconds to start a job"], inputs["restart"], costs_of_machine["seconds to save a batch"]
+    )
+    rate = inputs["tflops"][0] * 1e12 / costs_of_machine["networks"]["narrow"]["gradient_flops"]
     first = next(plan.make_cases(size, {("narrow", "low"): rate}, costs))
-    seeds = range(given["seed"], given["seed"] + given["seeds"])
-    found = json.loads(json.dumps(first.summarize(given["gpus"], 3600 * given["preempt_every"], seeds)))
-    assert found.keys() == told["simulation"][0].keys()
-    for name, value in told["simulation"][0].items():
-        assert found[name] == (value if isinstance(value, str) else pytest.approx(value)), name
+    seeds = range(inputs["seed"], inputs["seed"] + inputs["seeds"])
+    row = json.loads(json.dumps(first.summarize(inputs["gpus"], 3600 * inputs["preempt_every"], seeds)))
+    assert row.keys() == plan_file["simulation"][0].keys()
+    for name, value in plan_file["simulation"][0].items():
+        assert row[name] == (value if isinstance(value, str) else pytest.approx(value)), name

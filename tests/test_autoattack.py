@@ -45,9 +45,9 @@ def radii(model: Linear, images: Tensor, norm: Norm = "linf") -> tuple[Tensor, T
     """
     weight, logits = model.layer.weight.detach(), model(images).detach()
     label = logits.argmax(1)
-    apart = logits.gather(1, label[:, None]) - logits
+    gaps = logits.gather(1, label[:, None]) - logits
     norms = torch.linalg.vector_norm(weight[label][:, None] - weight[None], 1 if norm == "linf" else 2, dim=2)
-    distance = torch.where(norms > 0, apart / norms, torch.inf)
+    distance = torch.where(norms > 0, gaps / norms, torch.inf)
     return label, distance.amin(1)
 
 
@@ -72,15 +72,15 @@ def test_of_a_linear_model_just_the_images_break_that_have_a_plane_in_the_ball(
     images, label, distance = images[clear], label[clear], distance[clear]
     breaks = distance < eps
     assert 10 < breaks.sum() < len(breaks) - 10
-    *_, last = found = attack(eps, classes, ",".join(attacks), norm=norm)(model, images, label, 0)
+    *_, last = images_after = attack(eps, classes, ",".join(attacks), norm=norm)(model, images, label, 0)
     assert torch.equal(model(last).argmax(1) != label, breaks)
     change = make_ball(norm, eps).length(last - images)
     assert (change[~breaks] == 0).all()
     assert (change[breaks] > distance[breaks] - 1e-5).all()
     assert change.max() <= eps + TOLERANCE
-    for before, after in zip([images, *found], found, strict=False):
-        was_right = model(before).argmax(1) == label
-        assert torch.equal(before[~was_right], after[~was_right])
+    for first, second in zip([images, *images_after], images_after, strict=False):
+        was_right = model(first).argmax(1) == label
+        assert torch.equal(first[~was_right], second[~was_right])
 
 
 @pytest.mark.parametrize(("classes", "aims"), [(4, 3), (13, 9)])
@@ -88,16 +88,16 @@ def test_it_takes_what_the_standard_version_takes(classes: int, aims: int) -> No
     """Of images that hold out: 100 iterations for each loss and aim, and 5000 queries."""
     model, images = Linear(60, classes), pixels(2, *SHAPE, seed=1, low=0.3, high=0.7)
     label, _ = radii(model, images)
-    taken = {}
+    counts = {}
     for name in STANDARD:
         with count_passes(model) as passes:
             attack(1e-4, classes, name)(model, images, label, 0)
-        taken[name] = passes
-    assert taken["apgd-ce"].gradient == 101
-    assert taken["apgd-t"].gradient == 101 * aims
-    assert taken["fab-t"].gradient == 100 * aims
-    assert taken["square"].gradient == 0
-    assert 5000 <= taken["square"].forward < 5010
+        counts[name] = passes
+    assert counts["apgd-ce"].gradient == 101
+    assert counts["apgd-t"].gradient == 101 * aims
+    assert counts["fab-t"].gradient == 100 * aims
+    assert counts["square"].gradient == 0
+    assert 5000 <= counts["square"].forward < 5010
 
 
 def test_the_same_batch_gives_the_same_images_and_nothing_else_is_touched() -> None:
@@ -110,12 +110,12 @@ def test_the_same_batch_gives_the_same_images_and_nothing_else_is_touched() -> N
     model.eval()
     model.layer.train()
     torch.manual_seed(3)
-    state, before = torch.random.get_rng_state(), images.clone()
+    state, originals = torch.random.get_rng_state(), images.clone()
     first = attack(eps, 5, "square")(model, images, label, 250)[-1]
     assert (model(first).argmax(1) != label).all()
     assert (model.training, model.layer.training) == (False, True)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(images, before)
+    assert torch.equal(images, originals)
     assert torch.equal(first, attack(eps, 5, "square")(model, images, label, 250)[-1])
     assert not torch.equal(first, attack(eps, 5, "square")(model, images, label, 500)[-1])
     assert not torch.equal(first, attack(eps, 5, "square", seed=1)(model, images, label, 250)[-1])
@@ -128,17 +128,17 @@ def test_each_attack_is_told_the_norm(name: str) -> None:
     model, images = Linear(math.prod(shape), 4), pixels(12, *shape, seed=1, low=0.3, high=0.7)
     label, distance = radii(model, images, "l2")
     (last,) = attack(eps, 4, name, norm="l2")(model, images, label, 0)
-    broken = model(last).argmax(1) != label
-    assert broken.any() and (distance[broken] < eps).all()
+    wrong = model(last).argmax(1) != label
+    assert wrong.any() and (distance[wrong] < eps).all()
     (in_linf,) = attack(eps, 4, name)(model, images, label, 0)
-    length, longer = (make_ball("l2", eps).length(found - images)[broken] for found in (last, in_linf))
+    length, longer = (make_ball("l2", eps).length(adversarial - images)[wrong] for adversarial in (last, in_linf))
     assert length.max() <= eps + 1e-6
     assert (longer > 1.05 * length).all()
 
 
 def test_settings_follow_the_training() -> None:
-    found = AutoAttackSettings().resolve(JOB)
-    assert (found.eps, found.norm, found.names()) == (8 / 255, "linf", STANDARD)
+    settings = AutoAttackSettings().resolve(JOB)
+    assert (settings.eps, settings.norm, settings.names()) == (8 / 255, "linf", STANDARD)
     in_l2 = AutoAttackSettings().resolve({"recipe": {"eps": 0.5, "norm": "l2"}})
     assert (in_l2.eps, in_l2.norm) == (0.5, "l2")
     assert AutoAttackSettings(0.1).resolve({"recipe": {"eps": 0.5, "norm": "l2"}}).norm == "linf"
@@ -146,7 +146,7 @@ def test_settings_follow_the_training() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("settings", "sentence"),
     [
         ({"eps": 8.0}, "eps is 8: it must lie within 0 and 1"),
         ({"eps": 12.0, "norm": "l1"}, "norm is l1: AutoAttack is run by torchattacks"),
@@ -156,10 +156,10 @@ def test_settings_follow_the_training() -> None:
         ({"attacks": ""}, "unknown attack ''"),
     ],
 )
-def test_nonsense_gets_a_sentence(given: dict[str, Any], told: str) -> None:
+def test_nonsense_gets_a_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        AutoAttackSettings(**given).resolve(JOB)
-    assert told in str(error.value)
+        AutoAttackSettings(**settings).resolve(JOB)
+    assert sentence in str(error.value)
 
 
 def work_on(classes: int, attacks: str = ",".join(STANDARD), shape: tuple[int, int, int] = SHAPE, **ball: Any) -> Work:
@@ -220,62 +220,62 @@ def fake(
     class Fake(dict[str, Any]):
         pass
 
-    found: Any = Fake({f"per_image/{column}": values for column, values in columns.items()})
-    found["reading"] = np.array(["PGD-20", "CW-30"])
-    found.config, found.count, found.path, found.model_id = config, len(right), Path(f"{name}.h5"), sha256
-    return cast(Result, found)
+    result: Any = Fake({f"per_image/{column}": values for column, values in columns.items()})
+    result["reading"] = np.array(["PGD-20", "CW-30"])
+    result.config, result.count, result.path, result.model_id = config, len(right), Path(f"{name}.h5"), sha256
+    return cast(Result, result)
 
 
-THEIRS = [1, 1, 0, 0, 0, 0, 0, 0, 1, 0]
-OURS = [1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1]
+AUTOATTACK = [1, 1, 0, 0, 0, 0, 0, 0, 1, 0]
+ATTACK_TABLE = [1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1]
 """The last three images only we have looked at."""
 
 
 def test_images_that_only_one_of_the_two_breaks_are_counted() -> None:
-    found = weaker_than_ours(fake("autoattack", THEIRS), fake("robustness", OURS))
-    assert (found.images, found.only_autoattack, found.only_ours) == (10, 6, 1)
-    assert (found.autoattack.value, found.our_accuracy.value) == (0.3, 0.8)
-    assert found.difference.value == pytest.approx(0.5)
-    assert 0 <= found.difference.low < 0.5 < found.difference.high < 1
-    assert found.p_value == pytest.approx(2 * stats.binom.cdf(1, 7, 0.5))
-    assert found.p_value > 0.05
-    many = weaker_than_ours(fake("autoattack", 3 * THEIRS), fake("robustness", 3 * OURS[:10]))
-    assert (many.images, many.only_autoattack, many.only_ours) == (30, 18, 3)
-    assert many.p_value == pytest.approx(2 * stats.binom.cdf(3, 21, 0.5)) and many.p_value < 0.05
-    low, high = (100 * bound for bound in many.difference[1:])
-    assert many.cells() == {
-        "AutoAttack": many.autoattack.percent(),
-        "our worst case": many.our_accuracy.percent(),
+    pair = weaker_than_ours(fake("autoattack", AUTOATTACK), fake("robustness", ATTACK_TABLE))
+    assert (pair.images, pair.only_autoattack, pair.only_ours) == (10, 6, 1)
+    assert (pair.autoattack.value, pair.our_accuracy.value) == (0.3, 0.8)
+    assert pair.difference.value == pytest.approx(0.5)
+    assert 0 <= pair.difference.low < 0.5 < pair.difference.high < 1
+    assert pair.p_value == pytest.approx(2 * stats.binom.cdf(1, 7, 0.5))
+    assert pair.p_value > 0.05
+    large = weaker_than_ours(fake("autoattack", 3 * AUTOATTACK), fake("robustness", 3 * ATTACK_TABLE[:10]))
+    assert (large.images, large.only_autoattack, large.only_ours) == (30, 18, 3)
+    assert large.p_value == pytest.approx(2 * stats.binom.cdf(3, 21, 0.5)) and large.p_value < 0.05
+    low, high = (100 * bound for bound in large.difference[1:])
+    assert large.cells() == {
+        "AutoAttack": large.autoattack.percent(),
+        "our worst case": large.our_accuracy.percent(),
         "only AutoAttack breaks": "18",
         "only ours breaks": "3",
         "ours minus AutoAttack": f"+50.0 points [{low:+.1f}, {high:+.1f}]",
-        "McNemar p": f"{many.p_value:.2g}",
+        "McNemar p": f"{large.p_value:.2g}",
         "images": "30",
     }
-    other = weaker_than_ours(fake("autoattack", 3 * OURS[:10]), fake("robustness", 3 * THEIRS))
+    other = weaker_than_ours(fake("autoattack", 3 * ATTACK_TABLE[:10]), fake("robustness", 3 * AUTOATTACK))
     assert (other.only_autoattack, other.only_ours) == (3, 18)
-    assert other.difference.value == pytest.approx(-0.5) and other.difference.high < 0 < many.difference.low
-    assert other.p_value == pytest.approx(many.p_value)
+    assert other.difference.value == pytest.approx(-0.5) and other.difference.high < 0 < large.difference.low
+    assert other.p_value == pytest.approx(large.p_value)
 
 
 @pytest.mark.parametrize(
-    "ours",
+    "table",
     [
-        fake("robustness", OURS, eps=0.2),
-        fake("robustness", OURS, norm="l2"),
-        fake("robustness", OURS, sha256="n"),
-        fake("robustness", OURS, split="train"),
-        fake("robustness", OURS[:9]),
+        fake("robustness", ATTACK_TABLE, eps=0.2),
+        fake("robustness", ATTACK_TABLE, norm="l2"),
+        fake("robustness", ATTACK_TABLE, sha256="n"),
+        fake("robustness", ATTACK_TABLE, split="train"),
+        fake("robustness", ATTACK_TABLE[:9]),
     ],
 )
-def test_what_cannot_be_compared_is_not(ours: Result) -> None:
-    theirs = fake("autoattack", THEIRS)
-    assert comparable(theirs, fake("robustness", OURS))
-    assert comparable(fake("autoattack", THEIRS, norm="l2"), fake("robustness", OURS, norm="l2"))
-    assert not comparable(fake("autoattack", THEIRS, norm="l2"), fake("robustness", OURS))
-    assert not comparable(theirs, ours)
+def test_what_cannot_be_compared_is_not(table: Result) -> None:
+    library = fake("autoattack", AUTOATTACK)
+    assert comparable(library, fake("robustness", ATTACK_TABLE))
+    assert comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE, norm="l2"))
+    assert not comparable(fake("autoattack", AUTOATTACK, norm="l2"), fake("robustness", ATTACK_TABLE))
+    assert not comparable(library, table)
     with pytest.raises(UserError, match="are not of the same model, images and ball"):
-        weaker_than_ours(theirs, ours)
+        weaker_than_ours(library, table)
 
 
 @pytest.fixture(scope="module")
@@ -286,16 +286,16 @@ def folder(
     root = tmp_path_factory.mktemp("files")
     model = checkpoint.read(make_checkpoint(root, "at"))
 
-    def run(name: str, limit: int, batch_size: int = 10, **given: Any) -> Result:
+    def run(name: str, limit: int, batch_size: int = 10, **changes: Any) -> Result:
         analysis = analyses.get(name)
-        settings = replace(analysis.settings(), **given)
-        shared: dict[str, Any] = {
+        settings = replace(analysis.settings(), **changes)
+        options: dict[str, Any] = {
             "split": "train",
             "limit": limit,
             "batch_size": batch_size,
             "device": torch.device("cpu"),
         }
-        work = Work(analysis, model, digits, root, settings=settings, **shared)
+        work = Work(analysis, model, digits, root, settings=settings, **options)
         return hdf5.read(work.path if work.is_done(overwrite=False) else work.run())
 
     return run
@@ -307,7 +307,7 @@ def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[...,
     model = checkpoint.read(result.path.parent / f"{result.config['checkpoint']['name']}.safetensors").model(
         torch.device("cpu")
     )
-    broken = 0
+    wrong = 0
     for first, last in ((0, 10), (10, 16)):
         images = torch.from_numpy(digits.train.images[first:last] / np.float32(255)).permute(0, 3, 1, 2)
         labels = torch.from_numpy(digits.train.labels[first:last])
@@ -319,82 +319,82 @@ def test_the_file_says_of_each_image_what_the_library_does(folder: Callable[...,
         np.testing.assert_array_equal(result["per_image/prediction"][first:last, 0], answers)
         change = (adversarial - images).flatten(1).abs().amax(1)
         np.testing.assert_allclose(result["per_image/perturbation"][first:last], change, atol=1e-6)
-        broken += int((answers != labels).sum())
-    assert 0 < broken < 16
-    assert result["accuracy/after"][0, 0] == 1 - broken / 16
+        wrong += int((answers != labels).sum())
+    assert 0 < wrong < 16
+    assert result["accuracy/after"][0, 0] == 1 - wrong / 16
     assert ANALYSIS.table_row(result).keys() == {"natural", "after apgd-ce", "images"}
 
 
 def test_in_l2_it_is_set_beside_our_worst_case_in_l2(folder: Callable[..., Result]) -> None:
     """Of a trained network: each breaks one image at most that the other does not."""
     ball: dict[str, Any] = {"eps": 0.25, "norm": "l2"}
-    theirs = folder("autoattack", 12, attacks="apgd-ce", **ball)
-    assert theirs.config["settings"] == {"attacks": "apgd-ce", "seed": 0, **ball}
-    length, right = theirs["per_image/perturbation"], right_under_autoattack(theirs)
+    library = folder("autoattack", 12, attacks="apgd-ce", **ball)
+    assert library.config["settings"] == {"attacks": "apgd-ce", "seed": 0, **ball}
+    length, right = library["per_image/perturbation"], right_under_autoattack(library)
     assert 0 < right.sum() < 12
     assert length.max() <= 0.25 + 1e-5 and (length[~right] > 0.2).all() and (length[right] == 0).all()
     folder("robustness", 12, eps=0.25, pgd="2", cw="none")  # in l-infinity
-    assert ours_beside(theirs) is None
-    ours = folder("robustness", 12, pgd="20", cw="20", **ball)
-    found = ours_beside(theirs)
-    assert found is not None and found.path == ours.path
-    pair = weaker_than_ours(theirs, ours)
+    assert ours_beside(library) is None
+    table = folder("robustness", 12, pgd="20", cw="20", **ball)
+    best = ours_beside(library)
+    assert best is not None and best.path == table.path
+    pair = weaker_than_ours(library, table)
     assert pair.only_autoattack <= 1 and pair.only_ours <= 1
-    ((_, (row,)),) = [printing.rows_of([theirs])]
+    ((_, (row,)),) = [printing.rows_of([library])]
     assert row["only ours breaks"] == str(pair.only_ours)
-    drawing = figures.get("autoattack").draw([theirs])
+    drawing = figures.get("autoattack").draw([library])
     assert "AutoAttack at L2 eps 0.25" in drawing.caption
 
 
 def test_the_most_attacks_stand_beside_it_whoever_reads_them(tmp_path: Path) -> None:
-    theirs = write_autoattack(tmp_path, ("at", 0), np.arange(12) < 5)
-    assert ours_beside(theirs) is None
+    library = write_autoattack(tmp_path, ("at", 0), np.arange(12) < 5)
+    assert ours_beside(library) is None
 
-    def ours(restarts: int, readings: Sequence[str], targets: int) -> Result:
+    def write_table(restarts: int, readings: Sequence[str], targets: int) -> Result:
         shape = (20, restarts, len(readings), targets)
         models = [("at", seed) for seed in range(targets)]
         return write_robustness(tmp_path, models, np.ones((20, targets), bool), np.ones(shape, bool), readings=readings)
 
-    best, two = ours(1, ["PGD-20"], 5), ["PGD-20", "CW-30"]
+    best, two = write_table(1, ["PGD-20"], 5), ["PGD-20", "CW-30"]
     for restarts, readings, targets, is_best in (
         (1, two, 1, True),
         (3, two, 2, True),
         (1, ["PGD-5", "PGD-20", "CW-5", "CW-30"], 4, False),
         (2, two, 9, False),
     ):
-        made = ours(restarts, readings, targets)
-        best = made if is_best else best
-        found = ours_beside(theirs)
-        assert found is not None and found.path == best.path
+        table = write_table(restarts, readings, targets)
+        best = table if is_best else best
+        strongest = ours_beside(library)
+        assert strongest is not None and strongest.path == best.path
 
 
 def test_the_table_sets_it_beside_the_strongest_attack_table_of_its_folder(folder: Callable[..., Result]) -> None:
-    theirs = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
-    assert ours_beside(theirs) is None
-    assert len(printing.rows_of([theirs])) == 1
+    library = folder("autoattack", 16, attacks="apgd-ce", eps=2 / 255)
+    assert ours_beside(library) is None
+    assert len(printing.rows_of([library])) == 1
     folder("robustness", 12, eps=2 / 255, pgd="4", cw="6")  # too few images
     folder("robustness", 16, pgd="3", cw="4")  # another radius
     folder("robustness", 16, eps=2 / 255, pgd="2", cw="none")
     best = folder("robustness", 20, eps=2 / 255, pgd="2", cw="3")
-    found = ours_beside(theirs)
-    assert found is not None and found.path == best.path
-    ((_, (row,)),) = [printing.rows_of([theirs])]
+    strongest = ours_beside(library)
+    assert strongest is not None and strongest.path == best.path
+    ((_, (row,)),) = [printing.rows_of([library])]
     assert row["images"] == "16"
     right = (best["per_image/prediction"][:16, :, :, 0] == best["per_image/label"][:16, None, None]).all((1, 2))
     right &= best["per_image/prediction_natural"][:16, 0] == best["per_image/label"][:16]
-    under = theirs["per_image/prediction"][:, -1] == theirs["per_image/label"]
-    assert row["only AutoAttack breaks"] == str((right & ~under).sum())
-    assert row["only ours breaks"] == str((under & ~right).sum())
+    is_right = library["per_image/prediction"][:, -1] == library["per_image/label"]
+    assert row["only AutoAttack breaks"] == str((right & ~is_right).sum())
+    assert row["only ours breaks"] == str((is_right & ~right).sum())
 
 
 def test_another_normalization_is_another_model(tmp_path: Path) -> None:
-    mine, right = ("mine", None), np.arange(20) < 15
-    theirs = write_autoattack(tmp_path, mine, np.arange(20) < 10, normalize="none")
+    model, right = ("mine", None), np.arange(20) < 15
+    library = write_autoattack(tmp_path, model, np.arange(20) < 10, normalize="none")
     answers = np.tile(right[:, None, None, None], (1, 1, 3, 1))
-    wrong, ours = (
-        write_robustness(tmp_path, [mine], right[:, None], answers, architecture="any", normalize=name)
+    wrong, equal_file = (
+        write_robustness(tmp_path, [model], right[:, None], answers, architecture="any", normalize=name)
         for name in ("imagenet", "0,0,0,1,1,1")
     )
-    assert not comparable(theirs, wrong) and comparable(theirs, ours)
-    found = ours_beside(theirs)
-    assert found is not None and found.path == ours.path
+    assert not comparable(library, wrong) and comparable(library, equal_file)
+    strongest = ours_beside(library)
+    assert strongest is not None and strongest.path == equal_file.path

@@ -38,7 +38,7 @@ def batches(count: int, batch_size: int, seed: int = 0, *, pad: int = 0, flip: b
     return TrainingBatches(split(count), batch_size, seed, CPU, pad=pad, flip=flip)
 
 
-def seen(source: TrainingBatches, epoch: int) -> list[int]:
+def labels_of(source: TrainingBatches, epoch: int) -> list[int]:
     steps = range(epoch * source.steps_per_epoch, (epoch + 1) * source.steps_per_epoch)
     return [int(label) for step in steps for label in source.batch(step)[1]]
 
@@ -47,7 +47,7 @@ def seen(source: TrainingBatches, epoch: int) -> list[int]:
 def test_an_epoch_sees_each_image_at_most_once_and_drops_the_tail(count: int, batch_size: int, steps: int) -> None:
     source = batches(count, batch_size)
     assert source.steps_per_epoch == steps
-    epochs = [seen(source, epoch) for epoch in range(30)]
+    epochs = [labels_of(source, epoch) for epoch in range(30)]
     for order in epochs:
         assert len(order) == steps * batch_size == len(set(order))
     assert set().union(*epochs) == set(range(count))  # the tail is another one each time
@@ -56,13 +56,13 @@ def test_an_epoch_sees_each_image_at_most_once_and_drops_the_tail(count: int, ba
 
 def test_a_batch_is_a_function_of_seed_and_step_in_whatever_order_asked() -> None:
     steps = [11, 0, 5, 4, 11, 3, 0]  # four steps an epoch
-    forth, back = batches(23, 5, 1, pad=2, flip=True), batches(23, 5, 1, pad=2, flip=True)
+    forth, source = batches(23, 5, 1, pad=2, flip=True), batches(23, 5, 1, pad=2, flip=True)
     expected = {step: forth.batch(step) for step in sorted(set(steps))}
-    before = torch.get_rng_state()
+    state = torch.get_rng_state()
     for step in steps:
-        images, labels = back.batch(step)
+        images, labels = source.batch(step)
         assert torch.equal(images, expected[step][0]) and torch.equal(labels, expected[step][1])
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(batches(23, 5, 2, pad=2, flip=True).batch(0)[1], expected[0][1])
 
 
@@ -84,16 +84,16 @@ def test_without_augmentation_pixels_are_bytes_by_255_of_the_labeled_image(chann
 
 def test_batches_leave_the_stored_images_alone() -> None:
     data = split(8)
-    before, source = data.images.copy(), TrainingBatches(data, 8, 0, CPU, pad=1, flip=True)
+    originals, source = data.images.copy(), TrainingBatches(data, 8, 0, CPU, pad=1, flip=True)
     source.batch(0)[0].zero_()
-    np.testing.assert_array_equal(data.images, before)
-    np.testing.assert_array_equal(source.images.permute(0, 2, 3, 1).numpy(), before)
+    np.testing.assert_array_equal(data.images, originals)
+    np.testing.assert_array_equal(source.images.permute(0, 2, 3, 1).numpy(), originals)
 
 
 def test_every_byte_becomes_its_255th() -> None:
-    found = to_pixels(torch.arange(256, dtype=torch.uint8))
-    np.testing.assert_array_equal(found.numpy(), np.arange(256, dtype=np.float32) / np.float32(255))
-    assert found[0] == 0 and found[255] == 1
+    values = to_pixels(torch.arange(256, dtype=torch.uint8))
+    np.testing.assert_array_equal(values.numpy(), np.arange(256, dtype=np.float32) / np.float32(255))
+    assert values[0] == 0 and values[255] == 1
 
 
 def test_to_device_moves_the_channels_first() -> None:
@@ -107,9 +107,9 @@ def test_to_device_moves_the_channels_first() -> None:
 def windows(image: npt.NDArray[np.uint8], pad: int) -> dict[bytes, tuple[int, int]]:
     """Every window (C, H, W) of the zero-padded image, by its bytes."""
     _, height, width = image.shape
-    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+    frame = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
     return {
-        padded[:, top : top + height, left : left + width].tobytes(): (top, left)
+        frame[:, top : top + height, left : left + width].tobytes(): (top, left)
         for top, left in itertools.product(range(2 * pad + 1), repeat=2)
     }
 
@@ -135,14 +135,14 @@ def test_a_crop_without_padding_changes_nothing() -> None:
 def test_a_flip_mirrors_whole_images_half_of_them() -> None:
     count = 1000
     images = to_device(split(count), CPU)[0]
-    flipped = mirror(images, draw_mirroring(count, torch.Generator().manual_seed(4)))
-    mirrored = np.zeros(count, bool)
-    for row, (image, found) in enumerate(zip(images.numpy(), flipped.numpy(), strict=True)):
-        mirrored[row] = np.array_equal(found, image[:, :, ::-1])
-        assert mirrored[row] or np.array_equal(found, image)
-    assert abs(mirrored.mean() - 0.5) < 5 * math.sqrt(0.25 / count)
-    drawn = torch.rand(count, generator=torch.Generator().manual_seed(4)) < 0.5
-    np.testing.assert_array_equal(mirrored, drawn.numpy())
+    images_after = mirror(images, draw_mirroring(count, torch.Generator().manual_seed(4)))
+    is_mirror = np.zeros(count, bool)
+    for row, (image, image_after) in enumerate(zip(images.numpy(), images_after.numpy(), strict=True)):
+        is_mirror[row] = np.array_equal(image_after, image[:, :, ::-1])
+        assert is_mirror[row] or np.array_equal(image_after, image)
+    assert abs(is_mirror.mean() - 0.5) < 5 * math.sqrt(0.25 / count)
+    draws = torch.rand(count, generator=torch.Generator().manual_seed(4)) < 0.5
+    np.testing.assert_array_equal(is_mirror, draws.numpy())
 
 
 def test_generators_differ_in_each_of_their_numbers_and_in_their_order() -> None:

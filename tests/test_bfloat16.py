@@ -27,7 +27,7 @@ from interpret_robust.training.recipe_file import recipe_of
 from interpret_robust.training.run import Run
 
 CPU = torch.device("cpu")
-SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 RECIPE = Recipe("test", epochs=1, batch_size=20, learning_rate=0.05, attack_steps=2, attack_precision="bfloat16")
 
 
@@ -43,14 +43,14 @@ def pixels(digits: Dataset) -> Tensor:
 @pytest.mark.parametrize("name", ["at", "at-att-reg"])
 def test_signs_of_gradients_agree_and_the_attack_is_as_strong(digits: Dataset, name: str) -> None:
     """Measured on 250 images: 98.3 % of all signs of either network, and not an outcome apart."""
-    model = checkpoint.read(SHIPPED / f"cifar10-small-{name}-seed0.safetensors").model(CPU)
-    rounded, images = copy_in_bfloat16(fold(model)), pixels(digits)
+    model = checkpoint.read(CHECKPOINTS / f"cifar10-small-{name}-seed0.safetensors").model(CPU)
+    half, images = copy_in_bfloat16(fold(model)), pixels(digits)
     labels = model(images).argmax(1)  # of digits, which it has never seen: what it takes them for
-    gradient, exact = (image_gradient(network, images, labels, "cross-entropy") for network in (rounded, model))
+    gradient, exact = (image_gradient(network, images, labels, "cross-entropy") for network in (half, model))
     assert gradient.dtype == torch.float32
     assert float((gradient.sign() == exact.sign()).float().mean()) > 0.975
     attack, losses, is_right = PGD(8 / 255, 2 / 255, 5), [], []
-    for network in (rounded, model):
+    for network in (half, model):
         adversarial = attack(network, images, labels, per_image_noise(0, range(len(images))))
         assert adversarial.dtype == torch.float32
         with torch.no_grad():
@@ -65,13 +65,13 @@ def test_signs_of_gradients_agree_and_the_attack_is_as_strong(digits: Dataset, n
 def test_a_copy_in_bfloat16_points_along_the_gradient_of_any_network(architecture: str, head: Head) -> None:
     model = build(architecture, head, (3, 16, 20), 7, seed=1).eval()
     images, labels = torch.rand(5, 3, 16, 20, generator=torch.Generator().manual_seed(0)), torch.arange(5)
-    before = copy.deepcopy(model.state_dict())
-    rounded = copy_in_bfloat16(fold(model))
-    assert {weights.dtype for weights in rounded.parameters()} == {torch.bfloat16}
-    assert rounded(images).dtype == torch.bfloat16 and not rounded.answers_alone and fold(rounded) is rounded
-    gradient, exact = (image_gradient(network, images, labels, "margin").flatten(1) for network in (rounded, model))
+    weights_before = copy.deepcopy(model.state_dict())
+    half = copy_in_bfloat16(fold(model))
+    assert {weights.dtype for weights in half.parameters()} == {torch.bfloat16}
+    assert half(images).dtype == torch.bfloat16 and not half.answers_alone and fold(half) is half
+    gradient, exact = (image_gradient(network, images, labels, "margin").flatten(1) for network in (half, model))
     assert float(F.cosine_similarity(gradient, exact).min()) > 0.95
-    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+    assert all(torch.equal(values, weights_before[name]) for name, values in model.state_dict().items())
     assert all(weights.requires_grad and weights.dtype == torch.float32 for weights in model.parameters())
 
 
@@ -82,8 +82,8 @@ def test_images_are_standardized_before_they_are_rounded() -> None:
     faint = 0.5 + 1e-3 * images
     assert float(faint.bfloat16().min()) == float(faint.bfloat16().max())
     with torch.no_grad():
-        rounded: Classifier = copy_in_bfloat16(fold(model))
-        torch.testing.assert_close(rounded(faint).float(), model(images), rtol=0.05, atol=0.02)
+        half: Classifier = copy_in_bfloat16(fold(model))
+        torch.testing.assert_close(half(faint).float(), model(images), rtol=0.05, atol=0.02)
 
 
 def test_in_train_mode_the_copy_updates_the_running_statistics_of_the_model() -> None:
@@ -102,18 +102,18 @@ def test_in_train_mode_the_copy_updates_the_running_statistics_of_the_model() ->
 def test_several_processes_share_the_batch_norm_of_a_copy(tmp_path: Path) -> None:
     """As a group of one they see the statistics, and take the gradients, of one process without a group."""
     alone = build("small", "average", (3, 16, 20), 7, seed=1).train()
-    shared = copy.deepcopy(alone)
+    parallel = copy.deepcopy(alone)
     images, labels = torch.rand(6, 3, 16, 20, generator=torch.Generator().manual_seed(0)), torch.arange(6)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
-        share_batch_norm(shared)
-        gradient = image_gradient(copy_in_bfloat16(shared), images, labels, "cross-entropy")
+        share_batch_norm(parallel)
+        gradient = image_gradient(copy_in_bfloat16(parallel), images, labels, "cross-entropy")
     finally:
         dist.destroy_process_group()
     expected = image_gradient(copy_in_bfloat16(alone), images, labels, "cross-entropy")
     assert float(F.cosine_similarity(gradient.flatten(1), expected.flatten(1)).min()) > 0.99
     for name, values in alone.named_buffers():
-        torch.testing.assert_close(shared.get_buffer(name), values)
+        torch.testing.assert_close(parallel.get_buffer(name), values)
 
 
 def test_nothing_but_the_attack_is_rounded(digits: Dataset) -> None:
@@ -122,9 +122,9 @@ def test_nothing_but_the_attack_is_rounded(digits: Dataset) -> None:
     runs = [Run(job(digits, replace(recipe, attack_precision=kind)), CPU) for kind in ("float32", "bfloat16")]
     for run in runs:
         run.advance()
-    exact, rounded = (run.model.state_dict() for run in runs)
-    assert all(torch.equal(values, exact[name]) for name, values in rounded.items())
-    assert {values.dtype for values in rounded.values()} == {torch.float32, torch.int64}
+    exact, half = (run.model.state_dict() for run in runs)
+    assert all(torch.equal(values, exact[name]) for name, values in half.items())
+    assert {values.dtype for values in half.values()} == {torch.float32, torch.int64}
 
 
 def test_the_gradients_are_of_the_weights_of_each_step(digits: Dataset) -> None:
@@ -142,16 +142,16 @@ def test_the_gradients_are_of_the_weights_of_each_step(digits: Dataset) -> None:
 
 
 def test_the_card_says_how_gradients_were_rounded(tmp_path: Path, digits: Dataset) -> None:
-    about = checkpoint.read(train(job(digits, name="at"), tmp_path, source="x", device=CPU)).about
-    assert about["precision"] == "float32, gradients of attacks bfloat16"
-    assert about["job"]["recipe"]["attack_precision"] == "bfloat16"
+    header = checkpoint.read(train(job(digits, name="at"), tmp_path, source="x", device=CPU)).about
+    assert header["precision"] == "float32, gradients of attacks bfloat16"
+    assert header["job"]["recipe"]["attack_precision"] == "bfloat16"
     natural = checkpoint.read(train(job(digits, name="natural"), tmp_path, source="x", device=CPU)).about
     assert natural["precision"] == "float32"
 
 
 def test_a_recipe_in_float32_is_described_as_before_there_was_a_choice() -> None:
     assert "attack_precision" not in as_stored(replace(RECIPE, attack_precision="float32"))
-    changed = recipe_of("quick", "cluttered-digits", ("attack_precision=bfloat16",))
-    assert as_stored(changed) == as_stored(recipe_of("quick", "cluttered-digits")) | {"attack_precision": "bfloat16"}
+    recipe = recipe_of("quick", "cluttered-digits", ("attack_precision=bfloat16",))
+    assert as_stored(recipe) == as_stored(recipe_of("quick", "cluttered-digits")) | {"attack_precision": "bfloat16"}
     with pytest.raises(UserError, match=r"unknown attack_precision 'half'"):
         recipe_of("quick", "cluttered-digits", ("attack_precision=half",))

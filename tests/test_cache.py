@@ -26,13 +26,13 @@ from interpret_robust.study import tasks
 CPU = torch.device("cpu")
 STEPS = 9
 """The attack that all share: beyond the first step from which cycles are looked for."""
-ASKED: dict[str, dict[str, Any]] = {
+QUESTIONS: dict[str, dict[str, Any]] = {
     "robustness": {"pgd": f"2,{STEPS}", "cw": "none"},
     "attention-rank": {"steps": STEPS},
     "attention-maps": {"steps": STEPS},
     "feature-deletion": {"steps": STEPS},
 }
-NOTHING = 0
+NO_BYTES = 0
 """Bytes to keep where nothing is shared."""
 Make = Callable[..., Path]
 
@@ -45,14 +45,14 @@ def empty_cache() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint_path(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("trained"), "at-att")
 
 
 def work(path: Path, data: Dataset, folder: Path, name: str, settings: dict[str, Any], **changes: Any) -> Work:
     plain: dict[str, Any] = {"split": "train", "limit": None, "batch_size": 40, "device": CPU}
-    asked = analyses.get(name).settings(**({"eps": 4 / 255} | settings))
-    return Work(analyses.get(name), checkpoint.read(path), data, folder, settings=asked, **(plain | changes))
+    complete = analyses.get(name).settings(**({"eps": 4 / 255} | settings))
+    return Work(analyses.get(name), checkpoint.read(path), data, folder, settings=complete, **(plain | changes))
 
 
 def run(work: Work) -> tuple[str, int]:
@@ -64,69 +64,69 @@ def run(work: Work) -> tuple[str, int]:
 
 @pytest.mark.parametrize("batch_size", [30, 8])
 def test_four_analyses_are_equal_and_one_attack(
-    trained: Path, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     def ask(folder: Path) -> tuple[list[str], list[int]]:
         works = [
-            work(trained, digits, folder, name, settings, batch_size=batch_size, limit=30)
-            for name, settings in ASKED.items()
+            work(checkpoint_path, digits, folder, name, settings, batch_size=batch_size, limit=30)
+            for name, settings in QUESTIONS.items()
         ]
         checksums, passes = zip(*map(run, works), strict=True)
         return list(checksums), list(passes)
 
-    shared, passes = ask(tmp_path / "shared")
-    monkeypatch.setattr(cache, "MOST_BYTES", NOTHING)
+    outcomes, passes = ask(tmp_path / "shared")
+    monkeypatch.setattr(cache, "MOST_BYTES", NO_BYTES)
     cache._readings.clear()
     anew, passes_anew = ask(tmp_path / "anew")
     steps = STEPS * -(-30 // batch_size)
-    assert shared == anew
+    assert outcomes == anew
     assert (passes, passes_anew) == ([steps, 0, 0, 0], [steps] * 4)
 
 
 def test_gradients_of_a_table_count_also_where_another_analysis_took_them(
-    trained: Path, digits: Dataset, tmp_path: Path
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path
 ) -> None:
-    alone = work(trained, digits, tmp_path / "alone", "robustness", {"pgd": str(STEPS), "cw": "none"})
+    alone = work(checkpoint_path, digits, tmp_path / "alone", "robustness", {"pgd": str(STEPS), "cw": "none"})
     expected, passes = run(alone)
     cache._readings.clear()
-    run(work(trained, digits, tmp_path, "attention-rank", ASKED["attention-rank"]))
-    last = work(trained, digits, tmp_path, "robustness", {"pgd": str(STEPS), "cw": "none"})
+    run(work(checkpoint_path, digits, tmp_path, "attention-rank", QUESTIONS["attention-rank"]))
+    last = work(checkpoint_path, digits, tmp_path, "robustness", {"pgd": str(STEPS), "cw": "none"})
     assert run(last) == (expected, 0) and passes == 2 * STEPS
     np.testing.assert_array_equal(hdf5.read(last.path)["per_image/gradients"], [STEPS] * 60)
 
 
 def test_the_beginning_of_a_batch_is_read_where_it_is_long_enough(
-    trained: Path, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(work(trained, digits, tmp_path, "robustness", ASKED["robustness"], batch_size=60))
+    run(work(checkpoint_path, digits, tmp_path, "robustness", QUESTIONS["robustness"], batch_size=60))
     beginnings = {
-        limit: work(trained, digits, tmp_path / "shared", "attention-rank", {"steps": STEPS}, limit=limit)
+        limit: work(checkpoint_path, digits, tmp_path / "shared", "attention-rank", {"steps": STEPS}, limit=limit)
         for limit in (40, 31)
     }
-    found = {limit: run(beginning) for limit, beginning in beginnings.items()}
-    assert {limit: passes for limit, (_, passes) in found.items()} == {40: 0, 31: STEPS}
-    monkeypatch.setattr(cache, "MOST_BYTES", NOTHING)
+    outcomes = {limit: run(beginning) for limit, beginning in beginnings.items()}
+    assert {limit: passes for limit, (_, passes) in outcomes.items()} == {40: 0, 31: STEPS}
+    monkeypatch.setattr(cache, "MOST_BYTES", NO_BYTES)
     cache._readings.clear()
-    anew = work(trained, digits, tmp_path / "anew", "attention-rank", {"steps": STEPS}, limit=40)
-    assert run(anew) == (found[40][0], STEPS)
+    anew = work(checkpoint_path, digits, tmp_path / "anew", "attention-rank", {"steps": STEPS}, limit=40)
+    assert run(anew) == (outcomes[40][0], STEPS)
 
 
 def test_a_resumed_run_reads_what_was_kept_and_ends_in_the_same_file(
-    trained: Path, digits: Dataset, tmp_path: Path
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path
 ) -> None:
-    expected, _ = run(work(trained, digits, tmp_path / "whole", "attention-rank", {"steps": STEPS}))
-    stopped = work(trained, digits, tmp_path / "stopped", "attention-rank", {"steps": STEPS})
+    expected, _ = run(work(checkpoint_path, digits, tmp_path / "whole", "attention-rank", {"steps": STEPS}))
+    first_run = work(checkpoint_path, digits, tmp_path / "stopped", "attention-rank", {"steps": STEPS})
 
     def rows(*arguments: Any) -> Any:
-        stopped._deadline = 0.0
+        first_run._deadline = 0.0
         return analyses.get("attention-rank").rows(*arguments)
 
-    stopped._deadline = time.monotonic() + 600
-    stopped.analysis = replace(stopped.analysis, rows=rows)
+    first_run._deadline = time.monotonic() + 600
+    first_run.analysis = replace(first_run.analysis, rows=rows)
     with pytest.raises(Stopped, match="before image 40 of 60"):
-        run(stopped)
-    resumed = work(trained, digits, tmp_path / "stopped", "attention-rank", {"steps": STEPS})
-    assert run(resumed) == (expected, 0)
+        run(first_run)
+    second_run = work(checkpoint_path, digits, tmp_path / "stopped", "attention-rank", {"steps": STEPS})
+    assert run(second_run) == (expected, 0)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_a_resumed_run_reads_what_was_kept_and_ends_in_the_same_file(
     ],
 )
 def test_another_attack_is_not_read(
-    trained: Path, digits: Dataset, tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any]
+    checkpoint_path: Path, digits: Dataset, tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    run(work(trained, digits, tmp_path, "robustness", ASKED["robustness"], limit=20))
-    other = work(trained, digits, tmp_path, "attention-rank", {"steps": STEPS} | settings, limit=20, **changes)
+    run(work(checkpoint_path, digits, tmp_path, "robustness", QUESTIONS["robustness"], limit=20))
+    other = work(checkpoint_path, digits, tmp_path, "attention-rank", {"steps": STEPS} | settings, limit=20, **changes)
     assert run(other)[1] >= 8
 
 
@@ -153,17 +153,17 @@ def test_only_the_last_model_s_iterates_are_kept_and_never_too_many(
 ) -> None:
     image = 4 * 3 * 32 * 32
     monkeypatch.setattr(cache, "MOST_BYTES", 70 * image)
-    kept = []
+    owners_by_seed = []
     for seed in (0, 1):
-        run(work(make_checkpoint(tmp_path, seed=seed), digits, tmp_path, "robustness", ASKED["robustness"]))
+        run(work(make_checkpoint(tmp_path, seed=seed), digits, tmp_path, "robustness", QUESTIONS["robustness"]))
         assert {reading.iterate.dtype for reading in cache._readings.values()} == {torch.float32}
-        kept.append({place[0] for place in cache._readings})
+        owners_by_seed.append({place[0] for place in cache._readings})
         # The first batch of 40 fits once, at its first step; the second one of 20 as well.
         assert sorted(reading.iterate.nbytes // image for reading in cache._readings.values()) == [20, 40]
-    assert [len(owners) for owners in kept] == [1, 1] and kept[0] != kept[1]
+    assert [len(owners) for owners in owners_by_seed] == [1, 1] and owners_by_seed[0] != owners_by_seed[1]
 
 
-class Shifted(nn.Module):
+class Shift(nn.Module):
     """A linear network that counts the batches whose gradients are asked for; its shift is in no state."""
 
     def __init__(self, shift: float = 0.0, dropout: float = 0.0) -> None:
@@ -178,9 +178,9 @@ class Shifted(nn.Module):
         return nn.functional.dropout(torch.as_tensor(scores), self.dropout)
 
 
-def network_in(model: ir.Model) -> Shifted:
+def network_in(model: ir.Model) -> Shift:
     network = model.network.backbone
-    assert isinstance(network, Shifted)
+    assert isinstance(network, Shift)
     return network
 
 
@@ -188,7 +188,7 @@ def passes_of(model: ir.Model) -> int:
     return network_in(model).passes
 
 
-def loaded(network: nn.Module, **card: Any) -> ir.Model:
+def load_model(network: nn.Module, **card: Any) -> ir.Model:
     images = np.random.default_rng(0).random((40, 3, 2, 2), np.float32)
     with torch.no_grad():
         labels = network.eval()(torch.from_numpy(images)).argmax(1).numpy()
@@ -203,33 +203,33 @@ def loaded(network: nn.Module, **card: Any) -> ir.Model:
 def test_a_network_in_a_program_is_attacked_once_unless_it_is_random(
     dropout: float, card: dict[str, Any], steps: int
 ) -> None:
-    model = loaded(Shifted(dropout=dropout), **card)
+    model = load_model(Shift(dropout=dropout), **card)
     answers = []
     for _ in range(2):
-        before = passes_of(model)
+        passes_before = passes_of(model)
         answers.append(ir.analyze("robustness", model, pgd=3, cw=None))
-        passes = passes_of(model) - before
+        passes = passes_of(model) - passes_before
     assert passes == steps
     assert dropout or answers[0].arrays["margin"].tolist() == answers[1].arrays["margin"].tolist()
 
 
 @pytest.mark.filterwarnings("ignore::interpret_robust.core.errors.DoubtWarning")
 def test_weights_that_change_and_another_network_of_the_same_weights_are_attacked_anew() -> None:
-    model = loaded(Shifted())
+    model = load_model(Shift())
     assert model.doubts == ()
     ir.analyze("robustness", model, pgd=3, cw=None)
-    other = loaded(Shifted(shift=2.0))
-    before = passes_of(other)
+    other = load_model(Shift(shift=2.0))
+    passes_before = passes_of(other)
     ir.analyze("robustness", other, pgd=3, cw=None)
-    assert passes_of(other) - before == 3
+    assert passes_of(other) - passes_before == 3
     with torch.no_grad():
         network_in(other).layer.weight.neg_()
     ir.analyze("robustness", other, pgd=3, cw=None)
-    assert passes_of(other) - before == 6
+    assert passes_of(other) - passes_before == 6
 
 
-def test_attacks_outside_an_analysis_are_not_kept(trained: Path, digits: Dataset) -> None:
-    model = checkpoint.read(trained).model(CPU)
+def test_attacks_outside_an_analysis_are_not_kept(checkpoint_path: Path, digits: Dataset) -> None:
+    model = checkpoint.read(checkpoint_path).model(CPU)
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     PGD(0.1, steps=2)(model, images, torch.zeros(5, dtype=torch.int64), per_image_noise(0, range(5)))
     assert cache._readings == {}
@@ -252,12 +252,12 @@ def test_what_is_read_is_a_copy() -> None:
             iterate.zero_()
 
 
-def test_tasks_of_one_attack_on_one_model_are_one_group(trained: Path, tmp_path: Path) -> None:
+def test_tasks_of_one_attack_on_one_model_are_one_group(checkpoint_path: Path, tmp_path: Path) -> None:
     def task(name: str, **settings: Any) -> tasks.AnalysisTask:
-        return tasks.AnalysisTask(name, trained, tmp_path, analyses.get(name).settings(**settings))
+        return tasks.AnalysisTask(name, checkpoint_path, tmp_path, analyses.get(name).settings(**settings))
 
-    groups = {tasks._attack(task(name, **settings)) for name, settings in ASKED.items()}
+    groups = {tasks._attack(task(name, **settings)) for name, settings in QUESTIONS.items()}
     assert len(groups) == 1
-    others = [task("attention-rank", seed=1), task("masking"), task("alignment"), task("gradient-maps")]
-    others += [replace(task("attention-rank"), checkpoint=tmp_path / "other"), replace(others[0], split="train")]
-    assert len({tasks._attack(other) for other in others} | groups) == 7
+    rest = [task("attention-rank", seed=1), task("masking"), task("alignment"), task("gradient-maps")]
+    rest += [replace(task("attention-rank"), checkpoint=tmp_path / "other"), replace(rest[0], split="train")]
+    assert len({tasks._attack(other) for other in rest} | groups) == 7

@@ -28,24 +28,24 @@ def images(count: int = N) -> Tensor:
 
 
 def network(*, inplace: bool = False) -> WrappedModel:
-    found: Convolutions = seed_network(Convolutions)
-    settle(found)
+    convolutions: Convolutions = seed_network(Convolutions)
+    settle(convolutions)
     with torch.no_grad():
-        found.answer.weight.mul_(20)
-    for module in (found.rectify, found.rectify_again):
+        convolutions.answer.weight.mul_(20)
+    for module in (convolutions.rectify, convolutions.rectify_again):
         module.inplace = inplace
-    return WrappedModel(found, PLAIN, "body")
+    return WrappedModel(convolutions, PLAIN, "body")
 
 
 def maps(name: str, model: nn.Module, part: Any = slice(None), seed: int = 0) -> Tensor:
-    at = images()[part]
+    inputs = images()[part]
     indices = np.array(INDICES)[part].tolist()
-    return gradient_map(f"captum:{name}", model, at, LABELS[part], indices, seed)
+    return gradient_map(f"captum:{name}", model, inputs, LABELS[part], indices, seed)
 
 
-def losses(model: nn.Module, at: Tensor) -> Tensor:
+def losses(model: nn.Module, inputs: Tensor) -> Tensor:
     with torch.no_grad():
-        return F.cross_entropy(model(at), LABELS[: len(at)], reduction="none")
+        return F.cross_entropy(model(inputs), LABELS[: len(inputs)], reduction="none")
 
 
 def cells(height: int = 1, width: int = 2) -> list[tuple[slice, slice]]:
@@ -77,35 +77,35 @@ def test_a_map_has_numbers_and_does_not_depend_on_its_batch(name: str) -> None:
     model = network()
     whole = maps(name, model)
     assert whole.shape == (N, C, H, W) and whole.any()
-    least = 1e-4 * float(whole.abs().max())
+    tolerance = 1e-4 * float(whole.abs().max())
     for image in range(N):
         torch.testing.assert_close(
-            maps(name, model, slice(image, image + 1)), whole[image : image + 1], rtol=1e-3, atol=least
+            maps(name, model, slice(image, image + 1)), whole[image : image + 1], rtol=1e-3, atol=tolerance
         )
     order = [3, 0, 4, 1, 2]
-    torch.testing.assert_close(maps(name, model, order), whole[order], rtol=1e-3, atol=least)
+    torch.testing.assert_close(maps(name, model, order), whole[order], rtol=1e-3, atol=tolerance)
 
 
 @pytest.mark.usefixtures("few_cells")
 @pytest.mark.parametrize("name", names())
 def test_the_model_the_images_and_the_random_state_are_left_as_found(name: str) -> None:
-    model, at, labels = network(), images(2), LABELS[:2].clone()
+    model, inputs, labels = network(), images(2), LABELS[:2].clone()
     for grad in (False, True):
-        with torch.set_grad_enabled(grad), assert_unchanged(model, at, labels):
-            found = gradient_map(f"captum:{name}", model, at, labels, INDICES[:2])
-        assert not found.requires_grad
+        with torch.set_grad_enabled(grad), assert_unchanged(model, inputs, labels):
+            attribution = gradient_map(f"captum:{name}", model, inputs, labels, INDICES[:2])
+        assert not attribution.requires_grad
 
 
 @pytest.mark.usefixtures("few_cells")
 @pytest.mark.parametrize("name", names())
 def test_a_map_is_a_function_of_its_seed(name: str) -> None:
-    model, one = network(), slice(0, 1)
-    first = maps(name, model, one, 3)
+    model, first_image = network(), slice(0, 1)
+    first = maps(name, model, first_image, 3)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(99)
-        assert torch.equal(maps(name, model, one, 3), first)
+        assert torch.equal(maps(name, model, first_image, 3), first)
     is_random = name in ("GradientShap", "DeepLiftShap", "ShapleyValueSampling", "Lime", "KernelShap")
-    assert torch.equal(maps(name, model, one, 4), first) != is_random
+    assert torch.equal(maps(name, model, first_image, 4), first) != is_random
 
 
 def test_saliency_is_our_gradient() -> None:
@@ -136,30 +136,30 @@ def test_squares_made_black_change_the_loss_as_in_a_slow_loop(name: str) -> None
 @pytest.mark.usefixtures("few_cells")
 def test_shapley_values_of_the_squares_sum_to_the_difference_of_the_losses() -> None:
     model = network()
-    found = maps("ShapleyValueSampling", model)
-    by_square = [found[:, :, rows, columns].flatten(1) for rows, columns in cells(H // 2, W // 2)]
+    attributions = maps("ShapleyValueSampling", model)
+    by_square = [attributions[:, :, rows, columns].flatten(1) for rows, columns in cells(H // 2, W // 2)]
     for square in by_square:
         assert torch.equal(square.amax(1), square.amin(1)), "a square has one value in all its colors"
-    gone = losses(model, images()) - losses(model, torch.zeros(N, C, H, W))
-    assert gone.abs().min() > 0.01
-    torch.testing.assert_close(sum(square[:, 0] for square in by_square), gone, rtol=1e-3, atol=1e-4)
+    differences = losses(model, images()) - losses(model, torch.zeros(N, C, H, W))
+    assert differences.abs().min() > 0.01
+    torch.testing.assert_close(sum(square[:, 0] for square in by_square), differences, rtol=1e-3, atol=1e-4)
 
 
 def test_integrated_gradients_sum_to_the_difference_of_the_losses() -> None:
     model = network()
-    gone = losses(model, images()) - losses(model, torch.zeros(N, C, H, W))
-    torch.testing.assert_close(maps("IntegratedGradients", model).sum((1, 2, 3)), gone, rtol=0.05, atol=0.01)
+    differences = losses(model, images()) - losses(model, torch.zeros(N, C, H, W))
+    torch.testing.assert_close(maps("IntegratedGradients", model).sum((1, 2, 3)), differences, rtol=0.05, atol=0.01)
 
 
-class Rectified(nn.Module):
+class ReLUThenLinear(nn.Module):
     """Linear where images are positive, as they are here: `weight @ pixels + bias`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rectify, self.linear = nn.ReLU(), Linear(C * H * W, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        logits: Tensor = self.linear(self.rectify(at))
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.rectify(inputs))
         return logits
 
 
@@ -168,14 +168,14 @@ def of_label(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None])[:, 0]
 
 
-def slopes(model: Rectified) -> Tensor:
+def slopes(model: ReLUThenLinear) -> Tensor:
     return model.linear.layer.weight[LABELS].detach().reshape(N, C, H, W)
 
 
 @pytest.mark.parametrize("name", ["InputXGradient", "IntegratedGradients", "DeepLift", "FeatureAblation"])
 def test_contributions_to_a_linear_score_are_weight_times_pixel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captum_methods, "cross_entropy", of_label)
-    model = Rectified().eval()
+    model = ReLUThenLinear().eval()
     expected = slopes(model) * images()
     if name == "FeatureAblation":
         for rows, columns in cells():
@@ -185,7 +185,7 @@ def test_contributions_to_a_linear_score_are_weight_times_pixel(name: str, monke
 
 def test_deep_lift_shap_compares_with_noise_that_is_the_images_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captum_methods, "cross_entropy", of_label)
-    model = Rectified().eval()
+    model = ReLUThenLinear().eval()
     baselines = []
     for stream in streams(5, INDICES):
         stream.integers(2**31)  # what follows is the seed of global random numbers, drawn first
@@ -199,8 +199,8 @@ class TwoLayers(nn.Module):
         super().__init__()
         self.first, self.rectify, self.second = nn.Linear(C * H * W, 20), nn.ReLU(), nn.Linear(20, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        logits: Tensor = self.second(self.rectify(self.first(at.flatten(1))))
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.second(self.rectify(self.first(inputs.flatten(1))))
         return logits
 
 
@@ -209,14 +209,14 @@ def test_only_positive_gradients_go_back_through_a_relu(name: str) -> None:
     """Springenberg et al. 2015: also where the unit is off, for deconvolution."""
     model: TwoLayers = seed_network(TwoLayers)
     first, second, bias = array(model.first.weight), array(model.second.weight), array(model.first.bias)
-    found: Array = array(maps(name, model))
-    for image, label, one in zip(array(images()), LABELS.tolist(), found, strict=True):
-        hidden = first @ image.ravel() + bias
-        scores = np.exp(second @ np.maximum(hidden, 0) + array(model.second.bias))
-        back = np.maximum(second.T @ (scores / scores.sum() - np.eye(K)[label]), 0)
+    attributions: Array = array(maps(name, model))
+    for image, label, attribution in zip(array(images()), LABELS.tolist(), attributions, strict=True):
+        units = first @ image.ravel() + bias
+        scores = np.exp(second @ np.maximum(units, 0) + array(model.second.bias))
+        gradient = np.maximum(second.T @ (scores / scores.sum() - np.eye(K)[label]), 0)
         if name == "GuidedBackprop":
-            back = back * (hidden > 0)
-        np.testing.assert_allclose(one, (first.T @ back).reshape(C, H, W), rtol=1e-3, atol=1e-6)
+            gradient = gradient * (units > 0)
+        np.testing.assert_allclose(attribution, (first.T @ gradient).reshape(C, H, W), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OF_ACTIVATIONS)
@@ -234,22 +234,22 @@ def test_methods_of_activations_go_through_relus_that_work_in_place(name: str) -
 
 def test_grad_cam_needs_local_features() -> None:
     with pytest.raises(UserError, match=r"the model has no local features\."):
-        maps("GuidedGradCam", Rectified().eval())
+        maps("GuidedGradCam", ReLUThenLinear().eval())
 
 
-class Broken(nn.Module):
+class Faulty(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.rectify = nn.ReLU()
 
-    def forward(self, at: Tensor) -> Tensor:
-        self.rectify(at)
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.rectify(inputs)
         raise RuntimeError("out of order.\nat all")
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_method_that_fails_is_told_in_one_sentence_and_leaves_no_hooks(name: str) -> None:
-    model = WrappedModel(Broken().eval(), PLAIN, "rectify")
+    model = WrappedModel(Faulty().eval(), PLAIN, "rectify")
     with (
         assert_unchanged(model),
         pytest.raises(UserError, match=rf"captum's {name} fails in this network \(out of order\)\."),

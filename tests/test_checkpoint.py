@@ -19,7 +19,7 @@ from interpret_robust.datasets.batches import to_device, to_pixels
 from interpret_robust.models import build, checkpoint
 
 CPU = torch.device("cpu")
-ABOUT: dict[str, Any] = {
+HEADER: dict[str, Any] = {
     "job": {
         "dataset": "digits",
         "image_shape": [3, 32, 32],
@@ -56,26 +56,26 @@ def small(head: str = "nonlinear", architecture: str = "small") -> dict[str, Ten
 
 
 def test_tensors_and_their_origin_come_back_to_the_bit(tmp_path: Path) -> None:
-    path, written = tmp_path / "deep" / "x.safetensors", tensors()
-    checkpoint.write(path, ABOUT, written)
-    found = checkpoint.read(path)
-    assert found.about == ABOUT
-    assert found.job == ABOUT["job"]
-    assert found.tensors.keys() == written.keys()
-    for name, tensor in written.items():
-        back = found.tensors[name]
-        assert (back.dtype, back.shape, bits(back)) == (tensor.dtype, tensor.shape, bits(tensor)), name
+    path, originals = tmp_path / "deep" / "x.safetensors", tensors()
+    checkpoint.write(path, HEADER, originals)
+    stored_checkpoint = checkpoint.read(path)
+    assert stored_checkpoint.about == HEADER
+    assert stored_checkpoint.job == HEADER["job"]
+    assert stored_checkpoint.tensors.keys() == originals.keys()
+    for name, tensor in originals.items():
+        copy = stored_checkpoint.tensors[name]
+        assert (copy.dtype, copy.shape, bits(copy)) == (tensor.dtype, tensor.shape, bits(tensor)), name
 
 
 def test_the_checksum_is_of_the_tensors_alone(tmp_path: Path) -> None:
-    def sha256(about: dict[str, Any], **changes: Tensor) -> str:
-        checkpoint.write(tmp_path / "x.safetensors", about, tensors() | changes)
+    def sha256(header: dict[str, Any], **changes: Tensor) -> str:
+        checkpoint.write(tmp_path / "x.safetensors", header, tensors() | changes)
         return checkpoint.read(tmp_path / "x.safetensors").sha256
 
-    first = sha256(ABOUT)
-    assert sha256(ABOUT | {"history": []}) == first
-    assert sha256(ABOUT, counts=torch.arange(3) - 2**40 + 1) != first
-    assert sha256(ABOUT, half=tensors()["half"].view(torch.float16)) != first
+    first = sha256(HEADER)
+    assert sha256(HEADER | {"history": []}) == first
+    assert sha256(HEADER, counts=torch.arange(3) - 2**40 + 1) != first
+    assert sha256(HEADER, half=tensors()["half"].view(torch.float16)) != first
 
 
 def test_a_loaded_model_gives_the_same_logits(
@@ -86,53 +86,53 @@ def test_a_loaded_model_gives_the_same_logits(
     original = build("small", "nonlinear", digits.image_shape, 10, seed=9)
     original.load_state_dict(checkpoint.read(path).tensors)
     original.to(memory_format=torch.channels_last).eval()
-    loaded = checkpoint.read(path).model(CPU)
-    assert not any(module.training for module in loaded.modules())
+    model = checkpoint.read(path).model(CPU)
+    assert not any(module.training for module in model.modules())
     with torch.no_grad():
-        assert torch.equal(loaded(images), original(images))
-        assert (loaded(images).argmax(1).numpy() == digits.train.labels).mean() > 0.5
+        assert torch.equal(model(images), original(images))
+        assert (model(images).argmax(1).numpy() == digits.train.labels).mean() > 0.5
 
 
-def truncated(path: Path) -> None:
-    checkpoint.write(path, ABOUT, tensors())
+def write_truncated(path: Path) -> None:
+    checkpoint.write(path, HEADER, tensors())
     path.write_bytes(path.read_bytes()[:-10])
 
 
-def flipped(path: Path) -> None:
-    checkpoint.write(path, ABOUT, tensors())
+def write_flipped(path: Path) -> None:
+    checkpoint.write(path, HEADER, tensors())
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
 
 
 def newer(path: Path) -> None:
-    checkpoint.write(path, ABOUT, tensors())
+    checkpoint.write(path, HEADER, tensors())
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     save_file({"x": torch.zeros(1)}, path, metadata | {"format_version": "3"})
 
 
-def of(head: str, architecture: str) -> Callable[[Path], None]:
-    return lambda path: checkpoint.write(path, ABOUT, small(head, architecture))
+def writer_of(head: str, architecture: str) -> Callable[[Path], None]:
+    return lambda path: checkpoint.write(path, HEADER, small(head, architecture))
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "parts"),
     [
         (lambda path: None, ("there is no checkpoint FILE", "irt train")),
         (lambda path: path.mkdir(), ("there is no checkpoint FILE",)),
         (lambda path: path.touch(), ("damaged or no safetensors file",)),
         (lambda path: path.write_text("epoch,accuracy\n" * 9), ("damaged or no safetensors file",)),
-        (truncated, ("damaged or no safetensors file", "train again")),
-        (flipped, ("differ from their checksum", "train again")),
+        (write_truncated, ("damaged or no safetensors file", "train again")),
+        (write_flipped, ("differ from their checksum", "train again")),
         (lambda path: save_file({"x": torch.zeros(2)}, path), ("not one that `irt train` wrote",)),
         (newer, ("checkpoint format 3", "reads up to 2", "update interpret-robust")),
-        (of("nonlinear", "narrow"), ("'small'", "tensors differ")),
-        (of("average", "small"), ("'small'", "tensors differ", "first head.")),
+        (writer_of("nonlinear", "narrow"), ("'small'", "tensors differ")),
+        (writer_of("average", "small"), ("'small'", "tensors differ", "first head.")),
     ],
 )
 def test_each_kind_of_bad_file_gets_its_sentence(
-    tmp_path: Path, make: Callable[[Path], object], said: tuple[str, ...]
+    tmp_path: Path, make: Callable[[Path], object], parts: tuple[str, ...]
 ) -> None:
     path = tmp_path / "x.safetensors"
     make(path)
@@ -143,19 +143,19 @@ def test_each_kind_of_bad_file_gets_its_sentence(
     rest = text.replace(str(path), "FILE")
     assert re.fullmatch(r"[^\n]*[a-z\d]\.", rest)
     assert ". " not in rest
-    for part in said:
+    for part in parts:
         assert part in rest
 
 
-@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.parametrize("failure", [RuntimeError("no"), KeyboardInterrupt()])
 def test_a_write_that_is_cut_short_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, existing: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, is_there: bool
 ) -> None:
     path = tmp_path / "x.safetensors"
-    if existing:
-        checkpoint.write(path, ABOUT, tensors())
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    if is_there:
+        checkpoint.write(path, HEADER, tensors())
+    contents = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
     def fail(partial: Path, _: Path) -> None:
         assert partial.stat().st_size > 100
@@ -163,29 +163,29 @@ def test_a_write_that_is_cut_short_changes_nothing(
 
     monkeypatch.setattr(files, "put_in_place", fail)
     with pytest.raises(type(failure)):
-        checkpoint.write(path, ABOUT | {"history": []}, tensors())
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+        checkpoint.write(path, HEADER | {"history": []}, tensors())
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == contents
 
 
 def test_a_file_that_cannot_grow_leaves_the_old_one(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk."""
     resource = pytest.importorskip("resource")
     path = tmp_path / "x.safetensors"
-    checkpoint.write(path, ABOUT, tensors())
-    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint.write(path, HEADER, tensors())
+    content, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            checkpoint.write(path, ABOUT | {"history": []}, tensors())
+            checkpoint.write(path, HEADER | {"history": []}, tensors())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
 
 
 def test_any_safetensors_reader_finds_the_origin(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path / "x.safetensors", ABOUT, tensors())
+    checkpoint.write(tmp_path / "x.safetensors", HEADER, tensors())
     with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
         metadata = file.metadata()
     assert metadata["format"] == "interpret-robust-checkpoint"
-    assert json.loads(metadata["about"]) == ABOUT
+    assert json.loads(metadata["about"]) == HEADER

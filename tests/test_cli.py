@@ -38,12 +38,12 @@ QUICK = ["--set", "epochs=1", "--set", "batch_size=20"]
 
 
 def save_digits(path: Path, **changes: np.ndarray | None) -> Path:
-    made = cluttered_digits(60, 10)
+    dataset = cluttered_digits(60, 10)
     arrays: dict[str, np.ndarray | None] = {
-        "x_train": made.train.images,
-        "y_train": made.train.labels,
-        "x_test": made.test.images,
-        "y_test": made.test.labels,
+        "x_train": dataset.train.images,
+        "y_train": dataset.train.labels,
+        "x_test": dataset.test.images,
+        "y_test": dataset.test.labels,
     }
     write_npz(path, {key: array for key, array in (arrays | changes).items() if array is not None})
     return path
@@ -117,24 +117,24 @@ def test_help_show_and_figure_answer_without_torch(study: Path, tmp_path: Path) 
     files = [make_golden.file_of(analyses.get(name).schema) for name in analyses.names()]
     golden = [shutil.copy(file, tmp_path / "analyses") for file in files]
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, str(tmp_path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    shown = [["h5py", "numpy"]] * (1 + len(golden))
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    modules = [["h5py", "numpy"]] * (1 + len(golden))
     context = click.Context(cli.irt)
-    listed = [
+    commands = [
         name
         for name in cli.irt.list_commands(context)
         if not hasattr(cli.irt.get_command(context, name), "list_commands") and name not in SHORTCUTS
     ]
-    said, count = done.stderr.splitlines()
-    assert said == f"{shown} {['h5py', 'matplotlib', 'numpy']}"
-    assert int(count) > len(listed) + len(analyses.names())
+    line, count = process.stderr.splitlines()
+    assert line == f"{modules} {['h5py', 'matplotlib', 'numpy']}"
+    assert int(count) > len(commands) + len(analyses.names())
     panels = [panel for name in analyses.names() for panel in figures.plots(name)]
     assert len(list((tmp_path / "figures").glob("*.png"))) == len(panels)
 
 
 def test_a_plan_loads_no_library_that_only_computing_needs() -> None:
-    done = subprocess.run([sys.executable, "-c", PLAN], check=True, capture_output=True, text=True)
-    assert done.stderr == "[]\n"
+    process = subprocess.run([sys.executable, "-c", PLAN], check=True, capture_output=True, text=True)
+    assert process.stderr == "[]\n"
 
 
 ANSWER = """
@@ -149,11 +149,13 @@ print(sorted(slow & set(sys.modules)), file=sys.stderr)
 def test_an_answer_loads_no_library_that_it_does_not_need(study: Path, tmp_path: Path) -> None:
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     command = f"evaluate {model} --root {tmp_path} --pgd 1 --cw none --limit 3"
-    done = subprocess.run([sys.executable, "-c", ANSWER, *command.split()], check=True, capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[]"
+    process = subprocess.run(
+        [sys.executable, "-c", ANSWER, *command.split()], check=True, capture_output=True, text=True
+    )
+    assert process.stderr.splitlines()[-1] == "[]"
 
 
-MISSING = """
+ERRORS = """
 import sys
 from interpret_robust import cli
 from interpret_robust.core.errors import UserError
@@ -201,7 +203,7 @@ def test_what_is_missing_or_unknown_is_named_before_torch_is_loaded(study: Path)
     """All in one fresh process: a module that one command has loaded stays."""
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     places = {"model": model, "root": study}
-    command = [sys.executable, "-c", MISSING, *(line.format(**places) for line in MISSING_FILES)]
+    command = [sys.executable, "-c", ERRORS, *(line.format(**places) for line in MISSING_FILES)]
     *sentences, has_torch = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert has_torch == "False"
     for sentence, (line, beginning) in zip(sentences, MISSING_FILES.items(), strict=True):
@@ -238,13 +240,13 @@ def test_a_second_run_does_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path
 ) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in study.rglob("*.*") if path.suffix != ".npz"}
-    where = ["--root", study]
+    location = ["--root", study]
     for arguments in (
         ["train", "at", "at-att", "--dataset", study / "tiny.npz", "--recipe", "quick", *QUICK],
         ["analyze", "attention-rank", "--steps", "2"],
         ["evaluate"],
     ):
-        code, out, err = irt(capfd, monkeypatch, *arguments, *where)
+        code, out, err = irt(capfd, monkeypatch, *arguments, *location)
         assert code == 0
         assert "there already" in (out if arguments[0] == "train" else err)
         assert "trained" not in out + err
@@ -261,9 +263,9 @@ def test_evaluate_prints_what_the_file_holds_in_the_papers_order(
     with h5py.File(study / "analyses/robustness-tiny-small-at-seed0-test.h5") as file:
         rows_of = file["per_image"]
         right = (rows_of["prediction"][:, 0, 1, 0] == rows_of["label"][...]).mean()
-    shown = dict(zip(re.split("  +", out.splitlines()[0]), re.split("  +", rows[0]), strict=True))
-    assert shown["PGD-20"].startswith(f"{100 * right:.1f} % [")
-    assert (shown["images"], shown["gradients an image"]) == ("10", "300")
+    cells = dict(zip(re.split("  +", out.splitlines()[0]), re.split("  +", rows[0]), strict=True))
+    assert cells["PGD-20"].startswith(f"{100 * right:.1f} % [")
+    assert (cells["images"], cells["gradients an image"]) == ("10", "300")
 
 
 def test_naming_a_checkpoint_twice_or_a_default_changes_nothing(
@@ -320,8 +322,8 @@ def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(
 ) -> None:
     subject, reader = (study / f"checkpoints/tiny-small-{name}-seed0.safetensors" for name in ("at-att", "at"))
     command = ["analyze", "odd", subject, "--evaluator", reader, "--evaluator", reader, "--root", tmp_path]
-    stored = set()
-    for views, told in (
+    files = set()
+    for views, columns in (
         ([], ["model", "rightly", "highest"]),
         (["--highest"], ["model", "highest"]),
         (["--rightly"], ["model", "rightly"]),
@@ -329,10 +331,10 @@ def test_views_are_flags_that_limit_what_is_printed_not_what_is_stored(
     ):
         code, out, err = irt(capfd, monkeypatch, *command, *views)
         assert (code, err.replace("\r", "").count("irt:")) == (0, 0)
-        assert columns_of(out) == told
+        assert columns_of(out) == columns
         (path,) = (tmp_path / "analyses").iterdir()
-        stored.add((path.name, path.read_bytes()))
-    assert [name for name, _ in stored] == ["odd-tiny-small-at-att-seed0-test-by4726a8.h5"]
+        files.add((path.name, path.read_bytes()))
+    assert [name for name, _ in files] == ["odd-tiny-small-at-att-seed0-test-by4726a8.h5"]
     result = hdf5.read(path)
     assert result.config["evaluators"]["names"] == [reader.stem]
     assert f"{result['test/highest']:.3f}" in out
@@ -344,14 +346,14 @@ def test_settings_of_each_kind_are_options(
 ) -> None:
     subject, reader = (study / f"checkpoints/tiny-small-{name}-seed0.safetensors" for name in ("at-att", "at"))
     command = ["analyze", "odd", subject, "--evaluator", reader, "--root", tmp_path]
-    given = "--count 2 --scale 1/8 --most -3 --pick indices:0,7 --deep --left-side closed"
-    assert irt(capfd, monkeypatch, *command, *given.split())[0] == 0
+    options = "--count 2 --scale 1/8 --most -3 --pick indices:0,7 --deep --left-side closed"
+    assert irt(capfd, monkeypatch, *command, *options.split())[0] == 0
     (path,) = (tmp_path / "analyses").iterdir()
     assert path.name == (
         "odd-tiny-small-at-att-seed0-test-count2-scale0.125-most-3-pickindices_0_7-deep1-leftsideclosed-by4726a8.h5"
     )
-    chosen = {"count": 2, "scale": 0.125, "most": -3.0, "pick": "indices:0,7", "deep": True, "left_side": "closed"}
-    assert hdf5.read(path).config["settings"] == chosen
+    settings = {"count": 2, "scale": 0.125, "most": -3.0, "pick": "indices:0,7", "deep": True, "left_side": "closed"}
+    assert hdf5.read(path).config["settings"] == settings
     code, _, err = irt(capfd, monkeypatch, *command, "--left-side", "ajar")
     assert code == 2
     assert err == "irt: Invalid value for '--left-side': 'ajar' is not one of 'open', 'closed'.\n"
@@ -365,7 +367,7 @@ def test_help_tells_what_each_setting_may_be_and_is(
 ) -> None:
     _, out, _ = irt(capfd, monkeypatch, "analyze", "odd", "--help")
     text = " ".join(out.split())
-    for told in (
+    for phrase in (
         "What is odd?",
         "--rightly Print only the rightly columns.",
         "--highest Print only the highest columns.",
@@ -378,7 +380,7 @@ def test_help_tells_what_each_setting_may_be_and_is(
         "--evaluator PATH",
         "irt analyze odd checkpoints/NAME.safetensors --split train",
     ):
-        assert told in text
+        assert phrase in text
     _, out, _ = irt(capfd, monkeypatch, "analyze", "attention-rank", "--help")
     assert "--evaluator" not in out
 
@@ -388,17 +390,17 @@ def test_a_file_name_that_would_be_too_long_is_shortened(
 ) -> None:
     model = study / "checkpoints/tiny-small-at-seed0.safetensors"
     long = shutil.copy(model, tmp_path / f"{'m' * 240}.safetensors")
-    for said in ("analyzed robustness-mmm", "is there already"):
+    for phrase in ("analyzed robustness-mmm", "is there already"):
         code, _, err = irt(capfd, monkeypatch, "evaluate", long, "--pgd", "2", "--cw", "none", "--root", tmp_path)
-        assert (code, said in err) == (0, True)
+        assert (code, phrase in err) == (0, True)
     assert irt(capfd, monkeypatch, "figure", "robustness", "--root", tmp_path)[0] == 0
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[pieces.TrainTask]:
+def train_tasks(monkeypatch: pytest.MonkeyPatch) -> list[pieces.TrainTask]:
     """What `irt train` would train."""
     tasks: list[pieces.TrainTask] = []
-    monkeypatch.setattr(pieces, "do_all", lambda given, device, say: tasks.extend(given))
+    monkeypatch.setattr(pieces, "do_all", lambda batch, device, say: tasks.extend(batch))
     return tasks
 
 
@@ -407,40 +409,49 @@ def models_of(tasks: list[pieces.TrainTask]) -> list[tuple[str, str, int]]:
 
 
 def test_train_alone_trains_the_models_of_the_study_each_with_its_recipe(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    train_tasks: list[pieces.TrainTask],
+    tmp_path: Path,
 ) -> None:
     assert irt(capfd, monkeypatch, "train", "--root", tmp_path)[0] == 0
-    assert asked == reproduction.train_tasks(plan.QUICK, Folders(tmp_path))
-    assert models_of(asked) == list(plan.QUICK.models)
-    for task in asked:
+    assert train_tasks == reproduction.train_tasks(plan.QUICK, Folders(tmp_path))
+    assert models_of(train_tasks) == list(plan.QUICK.models)
+    for task in train_tasks:
         assert task.recipe == recipe_of("quick", "cluttered-digits", (), task.architecture)
-    assert {task.architecture for task in asked if task.recipe != PRESETS["quick"]} == {"cnn"}
+    assert {task.architecture for task in train_tasks if task.recipe != PRESETS["quick"]} == {"cnn"}
 
 
 def test_options_of_train_hold_for_all_models_of_the_study(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    train_tasks: list[pieces.TrainTask],
+    tmp_path: Path,
 ) -> None:
-    given = "--seed 3 --arch narrow --set learning_rate=0.05 --limit 99 --dataset cluttered-digits-planted"
-    irt(capfd, monkeypatch, "train", *given.split(), "--root", tmp_path)
+    options = "--seed 3 --arch narrow --set learning_rate=0.05 --limit 99 --dataset cluttered-digits-planted"
+    irt(capfd, monkeypatch, "train", *options.split(), "--root", tmp_path)
     expected = dict.fromkeys(("narrow", name, seed + 3) for _, name, seed in plan.QUICK.models)
-    assert models_of(asked) == list(expected)
-    assert {(task.recipe.learning_rate, task.limit, task.source) for task in asked} == {
+    assert models_of(train_tasks) == list(expected)
+    assert {(task.recipe.learning_rate, task.limit, task.source) for task in train_tasks} == {
         (0.05, 99, "cluttered-digits-planted")
     }
 
 
 def test_an_override_wins_over_the_recipe_of_an_architecture(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    train_tasks: list[pieces.TrainTask],
+    tmp_path: Path,
 ) -> None:
-    given = "natural at natural --arch cnn --seed 2 --set optimizer=sgd --set epochs=2"
-    irt(capfd, monkeypatch, "train", *given.split(), "--root", tmp_path)
-    assert models_of(asked) == [("cnn", "natural", 2), ("cnn", "at", 2)]
-    for task in asked:
+    options = "natural at natural --arch cnn --seed 2 --set optimizer=sgd --set epochs=2"
+    irt(capfd, monkeypatch, "train", *options.split(), "--root", tmp_path)
+    assert models_of(train_tasks) == [("cnn", "natural", 2), ("cnn", "at", 2)]
+    for task in train_tasks:
         assert (task.recipe.optimizer, task.recipe.epochs, task.recipe.learning_rate) == ("sgd", 2, 2e-3)
 
 
 @pytest.mark.parametrize(
-    ("given", "seeds"),
+    ("options", "seeds"),
     [
         ("", [0]),
         ("--seeds 3", [0, 1, 2]),
@@ -453,31 +464,34 @@ def test_an_override_wins_over_the_recipe_of_an_architecture(
 def test_several_seeds_of_each_variant_are_trained(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    asked: list[pieces.TrainTask],
+    train_tasks: list[pieces.TrainTask],
     tmp_path: Path,
-    given: str,
+    options: str,
     seeds: list[int],
 ) -> None:
-    irt(capfd, monkeypatch, "train", "at", "at-att", "--set", "epochs=2", *given.split(), "--root", tmp_path)
-    assert models_of(asked) == [("small", name, seed) for name in ("at", "at-att") for seed in seeds]
-    assert {task.recipe for task in asked} == {recipe_of("quick", "cluttered-digits", ("epochs=2",))}
+    irt(capfd, monkeypatch, "train", "at", "at-att", "--set", "epochs=2", *options.split(), "--root", tmp_path)
+    assert models_of(train_tasks) == [("small", name, seed) for name in ("at", "at-att") for seed in seeds]
+    assert {task.recipe for task in train_tasks} == {recipe_of("quick", "cluttered-digits", ("epochs=2",))}
 
 
 def test_several_seeds_of_the_study_are_of_the_models_it_is_about(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: list[pieces.TrainTask], tmp_path: Path
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    train_tasks: list[pieces.TrainTask],
+    tmp_path: Path,
 ) -> None:
     irt(capfd, monkeypatch, "train", "--seeds", 4, "--root", tmp_path)
     subjects = {(architecture, name) for architecture, name, seed in plan.QUICK.models if seed == 0}
     expected = {(*subject, seed) for subject in subjects for seed in range(4)} | {("cnn", "natural", 1)}
-    assert len(asked) == len(expected) == 29
-    assert set(models_of(asked)) == expected
+    assert len(train_tasks) == len(expected) == 29
+    assert set(models_of(train_tasks)) == expected
 
 
-@pytest.mark.parametrize("given", [["--seeds", "0"], ["--seeds", "-1"], ["--seeds", "two"]])
+@pytest.mark.parametrize("options", [["--seeds", "0"], ["--seeds", "-1"], ["--seeds", "two"]])
 def test_no_seed_is_not_trained(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: list[str]
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
 ) -> None:
-    code, _, err = irt(capfd, monkeypatch, "train", "at", *given, "--root", tmp_path)
+    code, _, err = irt(capfd, monkeypatch, "train", "at", *options, "--root", tmp_path)
     assert code == 2
     assert err.startswith("irt: Invalid value for '--seeds'")
     assert not list(tmp_path.iterdir())
@@ -512,18 +526,18 @@ def test_the_models_that_read_an_attack_are_named_on_the_command_line(
     root = tmp_path / "copy"
     shutil.copytree(study / "checkpoints", root / "checkpoints")
     first, second = (root / f"checkpoints/tiny-small-{variant}-seed0.safetensors" for variant in ("at", "at-att"))
-    where = ["--pgd", "2", "--cw", "none", "--root", root]
-    code, _, err = irt(capfd, monkeypatch, "evaluate", "--evaluator", second, *where)
+    options = ["--pgd", "2", "--cw", "none", "--root", root]
+    code, _, err = irt(capfd, monkeypatch, "evaluate", "--evaluator", second, *options)
     assert (code, f"{second.name} is left out: it is the evaluator." in err) == (0, True)
     (path,) = (root / "analyses").iterdir()
     assert attack_outcomes.targets(hdf5.read(path)) == [first.stem, second.stem]
-    assert irt(capfd, monkeypatch, "evaluate", "--matrix", *where)[0] == 0
-    found = [attack_outcomes.targets(hdf5.read(path)) for path in (root / "analyses").iterdir()]
-    assert sorted(found) == [[second.stem, first.stem], [first.stem, second.stem]]
-    code, _, err = irt(capfd, monkeypatch, "evaluate", "--matrix", "--evaluator", second, *where)
+    assert irt(capfd, monkeypatch, "evaluate", "--matrix", *options)[0] == 0
+    targets = [attack_outcomes.targets(hdf5.read(path)) for path in (root / "analyses").iterdir()]
+    assert sorted(targets) == [[second.stem, first.stem], [first.stem, second.stem]]
+    code, _, err = irt(capfd, monkeypatch, "evaluate", "--matrix", "--evaluator", second, *options)
     assert code == 2
-    told = "irt: --evaluator names some evaluators and --matrix takes all models: give one of the two."
-    assert err.splitlines()[-1] == told
+    sentence = "irt: --evaluator names some evaluators and --matrix takes all models: give one of the two."
+    assert err.splitlines()[-1] == sentence
 
 
 def test_figures_come_from_the_files_alone(
@@ -539,26 +553,26 @@ def test_figures_come_from_the_files_alone(
         assert {path.suffix for path in (tmp_path / "figures").glob(f"{stem}.*")} == {".png", ".pdf", ".json"}
         _, out, _ = irt(capfd, monkeypatch, "figure", name, "--root", tmp_path)
         count = len(list((tmp_path / "figures").glob(f"{stem}*.png")))
-        said = (
+        line = (
             f"{count} of {count} files are there already, such as {stem}.png"
             if count > 3
             else f"{stem}.png is there already"
         )
-        assert said in out.splitlines() and "drew" not in out
+        assert line in out.splitlines() and "drew" not in out
 
 
 def test_a_picture_shows_one_set_of_images_under_one_setting(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, study: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(study, tmp_path / "copy")
-    where = ["--root", tmp_path / "copy"]
-    irt(capfd, monkeypatch, "evaluate", study / "checkpoints/tiny-small-at-seed0.safetensors", "--limit", 2, *where)
-    code, out, _ = irt(capfd, monkeypatch, "figure", "robustness", *where)
+    location = ["--root", tmp_path / "copy"]
+    irt(capfd, monkeypatch, "evaluate", study / "checkpoints/tiny-small-at-seed0.safetensors", "--limit", 2, *location)
+    code, out, _ = irt(capfd, monkeypatch, "figure", "robustness", *location)
     assert code == 0
-    drawn = ["drew robustness-tiny-small-test-first2.png", "drew robustness-tiny-small-test.png"]
-    assert sorted(out.splitlines()[:2]) == drawn
+    lines = ["drew robustness-tiny-small-test-first2.png", "drew robustness-tiny-small-test.png"]
+    assert sorted(out.splitlines()[:2]) == lines
     files = sorted((tmp_path / "copy/analyses").glob("robustness-*"))
-    code, _, err = irt(capfd, monkeypatch, "figure", "robustness", *files, *where)
+    code, _, err = irt(capfd, monkeypatch, "figure", "robustness", *files, *location)
     assert code == 2
     assert "cannot share a picture: data.images is" in err
 
@@ -569,13 +583,13 @@ def test_show_names_the_statistics_and_where_they_come_from(
     _, out, _ = irt(
         capfd, monkeypatch, "show", study / "analyses/attention-rank-tiny-small-at-att-seed0-test-steps2.h5"
     )
-    for told in (
+    for phrase in (
         f"{analyses.get('attention-rank').schema.label}, 10 images, checksum good",
         "config.settings.steps: 2",
         "test/spearman",
         "curve/rank",
     ):
-        assert told in out
+        assert phrase in out
     _, out, _ = irt(capfd, monkeypatch, "show", study / "checkpoints/tiny-small-at-seed0.safetensors")
     assert "75290" in out or "numbers, checksum good" in out
     assert "job.recipe.learning_rate: 0.1" in out
@@ -620,8 +634,8 @@ def test_images_whose_classes_have_other_names_are_doubted_beside_the_answer(
         code, out, err = irt(capfd, monkeypatch, *words, other)
         assert code == 0 and "natural" in out
         assert doubt in " ".join(out.split()) and (doubt in err) == is_first
-    same = save_digits(tmp_path / "same.npz", class_names=np.array(CLASS_NAMES))
-    for path in (save_digits(tmp_path / "numbered.npz"), same):
+    same_names = save_digits(tmp_path / "same.npz", class_names=np.array(CLASS_NAMES))
+    for path in (save_digits(tmp_path / "numbered.npz"), same_names):
         code, _, err = irt(capfd, monkeypatch, *words, path)
         assert code == 0 and "classes" not in err
 
@@ -633,15 +647,15 @@ def test_a_time_limit_stops_with_everything_saved_and_status_3(
     code, _, err = irt(capfd, monkeypatch, *arguments, "--time-limit", "0s")
     assert code == 3
     assert "tiny-small-at-seed0 was not begun; everything is saved" in err
-    several = [*arguments[:1], "natural", "at-reg", *arguments[1:], "--seeds", "2", "--time-limit", "0s"]
-    code, _, err = irt(capfd, monkeypatch, *several)
+    variants = [*arguments[:1], "natural", "at-reg", *arguments[1:], "--seeds", "2", "--time-limit", "0s"]
+    code, _, err = irt(capfd, monkeypatch, *variants)
     (line,) = [line for line in err.splitlines() if "not begun" in line]
     assert code == 3 and re.match(r"irt: \d files were not begun \(tiny-small-\S+, .*\); everything is saved", line)
     assert irt(capfd, monkeypatch, *arguments, "--time-limit", "0.5s")[0] in (0, 3)
     assert irt(capfd, monkeypatch, *arguments)[0] == 0
-    ours, whole = (root / "checkpoints/tiny-small-at-seed0.safetensors" for root in (tmp_path, study))
+    checkpoint_path, whole = (root / "checkpoints/tiny-small-at-seed0.safetensors" for root in (tmp_path, study))
     # Tensors are last in the file; the header differs in its clock.
-    assert ours.read_bytes()[-300_000:] == whole.read_bytes()[-300_000:]
+    assert checkpoint_path.read_bytes()[-300_000:] == whole.read_bytes()[-300_000:]
 
 
 NONSENSE = [
@@ -705,9 +719,9 @@ def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     content = good.read_bytes()
     (folder / "damaged.safetensors").write_bytes(content[: len(content) // 2])
     (folder / "changed.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    found = checkpoint.read(good)
-    narrow = found.about | {"job": found.job | {"architecture": "narrow"}}
-    checkpoint.write(folder / "swapped.safetensors", narrow, found.tensors)
+    original = checkpoint.read(good)
+    narrow = original.about | {"job": original.job | {"architecture": "narrow"}}
+    checkpoint.write(folder / "swapped.safetensors", narrow, original.tensors)
     (folder / "edited.safetensors").write_bytes(content.replace(b"0.03137", b"0.09137", 1))
     (folder / "broken.h5").write_bytes(rank.read_bytes()[:5000])
     with h5py.File(folder / "foreign.h5", "w") as file:
@@ -723,30 +737,30 @@ def bad_files(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     save_digits(folder / "wrong_shape.npz", x_train=x[..., :2])
     save_digits(folder / "wrong_labels.npz", y_train=np.arange(60) // 59 * 4000)
     save_digits(folder / "gray.npz", x_train=x[..., 0], x_test=x[:10, ..., 0])
-    named = {path.stem: path for path in folder.iterdir()}
-    return named | {"tiny": study / "tiny.npz", "root": study, "rank": rank, "at": good}
+    paths = {path.stem: path for path in folder.iterdir()}
+    return paths | {"tiny": study / "tiny.npz", "root": study, "rank": rank, "at": good}
 
 
-@pytest.mark.parametrize(("line", "told"), NONSENSE, ids=[line for line, _ in NONSENSE])
+@pytest.mark.parametrize(("line", "sentence"), NONSENSE, ids=[line for line, _ in NONSENSE])
 def test_nonsense_gets_one_sentence_and_status_2(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     study: Path,
     bad_files: dict[str, Path],
     line: str,
-    told: str,
+    sentence: str,
 ) -> None:
-    before = sorted(path for path in study.rglob("*") if path.is_file())
+    files = sorted(path for path in study.rglob("*") if path.is_file())
     arguments = [word.format(**bad_files) for word in line.split()]
     if arguments[0] not in ("data", "show", "trian") and "--root" not in arguments:
         arguments += ["--root", str(study)]
     code, out, err = irt(capfd, monkeypatch, *arguments)
     assert code == 2
-    assert told in err
+    assert sentence in err
     assert err.startswith("irt: ")
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
-    assert before == sorted(path for path in study.rglob("*") if path.is_file())
+    assert files == sorted(path for path in study.rglob("*") if path.is_file())
 
 
 @pytest.mark.skipif("CUDA_VISIBLE_DEVICES" in os.environ, reason="a CUDA device may be there")
@@ -758,7 +772,7 @@ def test_cuda_where_there_is_none_is_told(
     assert (code, "torch sees no CUDA device" in err) == (2, True)
 
 
-INTERRUPTED = "interrupted; what is finished is kept, the same command continues from there."
+SENTENCE = "interrupted; what is finished is kept, the same command continues from there."
 
 
 @pytest.mark.parametrize("is_hidden", [False, True])
@@ -777,15 +791,15 @@ def test_ctrl_c_is_told_whatever_a_library_makes_of_it(
 
     monkeypatch.setattr("interpret_robust.cli.groups._module", lambda _: interrupt())
     code, out, err = irt(capfd, monkeypatch, "recipes")
-    assert (code, out, err.strip()) == (130, "", f"irt: {INTERRUPTED}")
+    assert (code, out, err.strip()) == (130, "", f"irt: {SENTENCE}")
 
 
 def test_ctrl_c_while_the_commands_are_loaded_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(cli.__file__).parents[2]}"}
     command = [sys.executable, "-m", "interpret_robust", "recipes"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "irt: interrupted.\n")
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "irt: interrupted.\n")
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -887,6 +901,6 @@ def test_a_contact_sheet_replaces_no_picture_of_ones_own(
     assert code == 2 and "was not drawn by irt" in err and picture.read_text() == "mine"
     picture.unlink()
     assert irt(capfd, monkeypatch, *words)[0] == 0
-    before = picture.stat().st_mtime_ns
+    stamp = picture.stat().st_mtime_ns
     _, out, _ = irt(capfd, monkeypatch, *words)
-    assert "is there already" in out and picture.stat().st_mtime_ns == before
+    assert "is there already" in out and picture.stat().st_mtime_ns == stamp

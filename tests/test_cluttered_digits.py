@@ -25,11 +25,11 @@ def masks(split: Split) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
-    again, other = cluttered_digits(303, 101, seed=0), digits(seed=1)
+    repetition, other = cluttered_digits(303, 101, seed=0), digits(seed=1)
     for name in ("train", "test"):
         first = digits().split(name)
-        assert first.sha256 == again.split(name).sha256 != other.split(name).sha256
-        np.testing.assert_array_equal(masks(first), masks(again.split(name)))
+        assert first.sha256 == repetition.split(name).sha256 != other.split(name).sha256
+        np.testing.assert_array_equal(masks(first), masks(repetition.split(name)))
         assert (first.images != other.split(name).images).mean() > 0.9
 
 
@@ -68,8 +68,8 @@ def test_masks_lie_on_bright_ink_and_are_neither_empty_nor_large(name: str) -> N
     assert brightest[mask].min() >= np.floor(255 * (0.065 + 0.87 * 0.4))
     area = mask.sum((1, 2))
     assert area.min() >= 60 and area.max() <= 300
-    for image, here in zip(brightest, mask, strict=True):
-        assert image[here].mean() > image[~here].mean() + 50
+    for image, ink in zip(brightest, mask, strict=True):
+        assert image[ink].mean() > image[~ink].mean() + 50
 
 
 def test_pixels_leave_room_for_the_planted_pattern() -> None:
@@ -82,11 +82,11 @@ def test_planted_images_are_the_plain_ones_plus_their_class_pattern_below_eps() 
     assert (plain.name, with_patterns.name) == ("cluttered-digits", "cluttered-digits-planted")
     patterns: dict[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]] = {}
     for name in ("train", "test"):  # the same pattern in both
-        before, after = plain.split(name), with_patterns.split(name)
-        np.testing.assert_array_equal(after.labels, before.labels)
-        np.testing.assert_array_equal(masks(after), masks(before))
-        difference = after.images.astype(np.int64) - before.images
-        for label, change in zip(before.labels, difference, strict=True):
+        plain_split, pattern_split = plain.split(name), with_patterns.split(name)
+        np.testing.assert_array_equal(pattern_split.labels, plain_split.labels)
+        np.testing.assert_array_equal(masks(pattern_split), masks(plain_split))
+        difference = pattern_split.images.astype(np.int64) - plain_split.images
+        for label, change in zip(plain_split.labels, difference, strict=True):
             np.testing.assert_array_equal(change, patterns.setdefault(label, change))
     assert len(patterns) == 10
     for label, pattern in patterns.items():
@@ -107,12 +107,12 @@ def test_patterns_come_with_the_planted_data_by_name_and_with_no_other(
     catalogue._load.cache_clear()
     names = ("cluttered-digits", "cluttered-digits-planted", str(tmp_path / "own-planted.npz"))
     for name in names:
-        made = digits(with_patterns="planted" in name)
-        arrays = {"x_train": made.train.images, "x_test": made.test.images}
-        write_npz(catalogue.file_of(name), arrays | {"y_train": made.train.labels, "y_test": made.test.labels})
-    plain, with_patterns, own = map(catalogue.load, names)
+        dataset = digits(with_patterns="planted" in name)
+        arrays = {"x_train": dataset.train.images, "x_test": dataset.test.images}
+        write_npz(catalogue.file_of(name), arrays | {"y_train": dataset.train.labels, "y_test": dataset.test.labels})
+    plain, with_patterns, of_file = map(catalogue.load, names)
     catalogue._load.cache_clear()
-    assert plain.patterns is None and own.patterns is None
+    assert plain.patterns is None and of_file.patterns is None
     change = (with_patterns.test.images.astype(np.int64) - plain.test.images) / 255
     assert with_patterns.patterns is not None
     np.testing.assert_allclose(with_patterns.patterns[with_patterns.test.labels], change, rtol=1e-6)
@@ -143,9 +143,9 @@ def test_sha256_is_over_the_bytes_of_images_and_labels() -> None:
     whole = split()
     assert whole.sha256 == hashlib.sha256(whole.images.tobytes() + whole.labels.tobytes()).hexdigest()
     assert replace(whole, masks=None).sha256 == whole.sha256
-    strided = np.repeat(whole.images, 2, axis=0)[::2]
-    assert not strided.flags.c_contiguous
-    assert replace(whole, images=strided).sha256 == whole.sha256
+    view = np.repeat(whole.images, 2, axis=0)[::2]
+    assert not view.flags.c_contiguous
+    assert replace(whole, images=view).sha256 == whole.sha256
     images, labels = whole.images.copy(), whole.labels.copy()
     images[4, 3, 2, 2] ^= 1
     labels[0] = 1
@@ -157,6 +157,6 @@ def test_a_dataset_gives_its_shape_and_its_splits_by_name() -> None:
     data = Dataset("five", train, test, tuple("abcde"))
     assert data.image_shape == (3, 4, 3)  # channels, height, width
     assert data.split("train") is train and data.split("test") is test
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         data.split("validation")
-    assert str(raised.value) == "five has no split 'validation', but train and test."
+    assert str(error.value) == "five has no split 'validation', but train and test."

@@ -24,18 +24,18 @@ def maps(count: int, height: int, width: int, colors: int = 3) -> Tensor:
     return pixels(count, colors, height, width, seed=3, low=-0.7, high=1.0)
 
 
-def spectrum(of: Tensor) -> npt.NDArray[np.complex128]:
-    return np.fft.fft2(array(of))
+def spectrum(images: Tensor) -> npt.NDArray[np.complex128]:
+    return np.fft.fft2(array(images))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_edges_are_those_of_scipy(layout: torch.memory_format) -> None:
     images = pixels(4, 3, 9, 6, seed=1)
-    found = array(sobel(images.contiguous(memory_format=layout)))
-    for image, edges in zip(array(images), found, strict=True):
+    slopes = array(sobel(images.contiguous(memory_format=layout)))
+    for image, edges in zip(array(images), slopes, strict=True):
         for plane, slope in zip(image, edges, strict=True):
-            across, down = (ndimage.sobel(plane, axis, mode="nearest") for axis in (1, 0))
-            np.testing.assert_allclose(slope, np.hypot(across, down), atol=1e-5)
+            horizontal, vertical = (ndimage.sobel(plane, axis, mode="nearest") for axis in (1, 0))
+            np.testing.assert_allclose(slope, np.hypot(horizontal, vertical), atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -46,9 +46,9 @@ def test_a_magnitude_is_the_nearest_root_of_the_sum_of_squares(channels: int, la
     total = squares[:, 0]
     for channel in range(1, channels):
         total = total + squares[:, channel]
-    found = magnitude(vectors)
-    assert found.dtype == torch.float32 and total.dtype == np.float32
-    np.testing.assert_array_equal(found.numpy(), np.sqrt(total))
+    lengths = magnitude(vectors)
+    assert lengths.dtype == torch.float32 and total.dtype == np.float32
+    np.testing.assert_array_equal(lengths.numpy(), np.sqrt(total))
 
 
 def test_edges_of_a_ramp_and_of_a_plain_image() -> None:
@@ -60,40 +60,42 @@ def test_edges_of_a_ramp_and_of_a_plain_image() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_shuffled_pixels_are_the_same_pixels_elsewhere(layout: torch.memory_format) -> None:
     whole = maps(5, 7, 4).contiguous(memory_format=layout)
-    shuffled = pixel_shuffle(whole, streams(*range(5)))
-    assert shuffled.shape == whole.shape
+    permutation = pixel_shuffle(whole, streams(*range(5)))
+    assert permutation.shape == whole.shape
     orders = []
-    for before, after in zip(array(whole), array(shuffled), strict=True):
-        pixel, moved = before.reshape(3, -1).T, after.reshape(3, -1).T
-        orders.append([int(np.flatnonzero((pixel == one).all(1))[0]) for one in moved])
+    for image, shuffle in zip(array(whole), array(permutation), strict=True):
+        pixel, target = image.reshape(3, -1).T, shuffle.reshape(3, -1).T
+        orders.append([int(np.flatnonzero((pixel == color).all(1))[0]) for color in target])
     assert all(sorted(order) == list(range(28)) for order in orders)
     assert len(set(map(tuple, orders))) == 5
-    assert all(sum(at == place for place, at in enumerate(order)) < 6 for order in orders)
+    assert all(sum(origin == place for place, origin in enumerate(order)) < 6 for order in orders)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 8), (6, 9), (7, 9), (1, 4)])
 def test_random_phases_keep_power_mean_and_the_relation_of_colors(height: int, width: int) -> None:
     whole = maps(4, height, width)
-    found = phase_random(whole, streams(*range(4)))
-    assert found.shape == whole.shape
-    assert found.dtype == torch.float32
-    before, after = spectrum(whole), spectrum(found)
-    np.testing.assert_allclose(np.abs(after), np.abs(before), atol=1e-4)
-    np.testing.assert_allclose(array(found.mean((2, 3))), array(whole.mean((2, 3))), atol=1e-6)
-    kept, found_cross = (spectra[:, [0, 0, 1]] * spectra[:, [1, 2, 2]].conj() for spectra in (before, after))
-    np.testing.assert_allclose(found_cross, kept, atol=3e-3)
+    scramble = phase_random(whole, streams(*range(4)))
+    assert scramble.shape == whole.shape
+    assert scramble.dtype == torch.float32
+    spectrum_before, spectrum_after = spectrum(whole), spectrum(scramble)
+    np.testing.assert_allclose(np.abs(spectrum_after), np.abs(spectrum_before), atol=1e-4)
+    np.testing.assert_allclose(array(scramble.mean((2, 3))), array(whole.mean((2, 3))), atol=1e-6)
+    cross, found_cross = (
+        spectra[:, [0, 0, 1]] * spectra[:, [1, 2, 2]].conj() for spectra in (spectrum_before, spectrum_after)
+    )
+    np.testing.assert_allclose(found_cross, cross, atol=3e-3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 9)])
 def test_random_phases_are_spread_evenly(height: int, width: int) -> None:
     whole = maps(1, height, width).expand(600, -1, -1, -1)
-    turned = spectrum(phase_random(whole, streams(*range(600))))[:, 0] / spectrum(whole)[:, 0]
+    phases = spectrum(phase_random(whole, streams(*range(600))))[:, 0] / spectrum(whole)[:, 0]
     # A frequency that is its own negative has a real coefficient: only its sign is free.
     real = np.logical_and.outer(2 * np.arange(height) % height == 0, 2 * np.arange(width) % width == 0)
     for moment in (1, 2):
-        assert np.abs((turned[:, ~real] ** moment).mean(0)).max() < 5 / np.sqrt(600)
-    np.testing.assert_allclose(turned[:, 0, 0], 1, atol=1e-4)
-    signs = turned[:, real][:, 1:]
+        assert np.abs((phases[:, ~real] ** moment).mean(0)).max() < 5 / np.sqrt(600)
+    np.testing.assert_allclose(phases[:, 0, 0], 1, atol=1e-4)
+    signs = phases[:, real][:, 1:]
     np.testing.assert_allclose(signs**2, 1, atol=1e-3)
     assert np.abs(signs.mean(0)).max(initial=0) < 5 / np.sqrt(600)
 
@@ -102,10 +104,10 @@ def test_random_phases_are_spread_evenly(height: int, width: int) -> None:
 def test_a_scramble_depends_on_its_stream_alone(scramble: Callable[[Tensor, Streams], Tensor]) -> None:
     whole, state = maps(5, 6, 8), torch.get_rng_state()
     together = scramble(whole, streams(0, 1, 2, 3, 4))
-    apart = torch.cat([scramble(whole[:2], streams(0, 1)), scramble(whole[2:], streams(2, 3, 4))])
-    np.testing.assert_allclose(together, apart, atol=1e-6)
-    same = scramble(whole[:1].expand(2, -1, -1, -1), streams(0, 1))
-    assert (same[0] - same[1]).abs().max() > 0.1
+    parts = torch.cat([scramble(whole[:2], streams(0, 1)), scramble(whole[2:], streams(2, 3, 4))])
+    np.testing.assert_allclose(together, parts, atol=1e-6)
+    twins = scramble(whole[:1].expand(2, -1, -1, -1), streams(0, 1))
+    assert (twins[0] - twins[1]).abs().max() > 0.1
     assert torch.equal(torch.get_rng_state(), state)
 
 

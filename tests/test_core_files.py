@@ -42,9 +42,9 @@ def test_a_stamp_of_no_file_is_not_that_of_the_working_folder(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     assert stamp("") is stamp(None) is stamp(Path("missing")) is None
     (tmp_path / "there").write_text("a")
-    before = stamp("there")
+    first = stamp("there")
     (tmp_path / "there").write_text("ab")
-    assert before is not None and stamp(Path("there")) != before
+    assert first is not None and stamp(Path("there")) != first
 
 
 def test_a_file_that_is_not_there_is_told_with_the_nearest_name_of_its_folder(tmp_path: Path) -> None:

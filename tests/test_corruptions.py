@@ -39,30 +39,30 @@ def random(seed: int = 5) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def mirrored(place: int, count: int) -> int:
+def mirror(place: int, count: int) -> int:
     """The pixel that lies there where the image goes on as in a mirror: d c b a | a b c d | d c b a."""
     place %= 2 * count
     return place if place < count else 2 * count - 1 - place
 
 
-def between(image: AnyArray, y: float, x: float) -> AnyArray:
+def interpolate(image: AnyArray, y: float, x: float) -> AnyArray:
     """The colors at a point between pixels, linear in each direction."""
     top, left = math.floor(y), math.floor(x)
     total = np.zeros(image.shape[2])
     for row in (top, top + 1):
         for column in (left, left + 1):
             weight = (1 - abs(y - row)) * (1 - abs(x - column))
-            total += weight * image[mirrored(row, image.shape[0]), mirrored(column, image.shape[1])]
+            total += weight * image[mirror(row, image.shape[0]), mirror(column, image.shape[1])]
     return total
 
 
-def everywhere(image: AnyArray, color: Callable[[int, int], AnyArray]) -> AnyArray:
+def paint(image: AnyArray, color: Callable[[int, int], AnyArray]) -> AnyArray:
     return np.array([[color(y, x) for x in range(image.shape[1])] for y in range(image.shape[0])])
 
 
 def mean_over(image: AnyArray, points: Sequence[Any]) -> AnyArray:
     """Each pixel as the mean over points about it."""
-    return everywhere(image, lambda y, x: np.mean([between(image, y + dy, x + dx) for dy, dx in points], axis=0))
+    return paint(image, lambda y, x: np.mean([interpolate(image, y + dy, x + dx) for dy, dx in points], axis=0))
 
 
 # Noise
@@ -81,9 +81,9 @@ def test_gaussian_noise_has_one_deviation_everywhere(severity: int) -> None:
 def test_gaussian_noise_at_another_severity_is_the_same_noise_and_larger() -> None:
     image = np.full((H, W, C), 0.5)
     first, last = (corrupt(image, "gaussian_noise", severity, random()) - image for severity in (1, 3))
-    inside = np.abs(last) < 0.5
-    assert inside.mean() > 0.95
-    np.testing.assert_allclose(last[inside], 3 * first[inside], atol=1e-6)
+    is_inside = np.abs(last) < 0.5
+    assert is_inside.mean() > 0.95
+    np.testing.assert_allclose(last[is_inside], 3 * first[is_inside], atol=1e-6)
 
 
 @pytest.mark.parametrize("severity", [2, 5])
@@ -158,17 +158,17 @@ def test_glass_shows_a_random_point_near_each_pixel_and_is_smoothed(monkeypatch:
     distance, turn = reach * np.sqrt(stream.random((7, 10))), 2 * np.pi * stream.random((7, 10))
     shifts = np.stack([distance * np.sin(turn), distance * np.cos(turn)])
     assert np.hypot(*shifts).max() <= reach
-    shown = everywhere(image, lambda y, x: between(image, y + shifts[0, y, x], x + shifts[1, y, x]))
-    np.testing.assert_allclose(blur.shift_pixels(image, shifts), shown, atol=1e-12)
+    expected = paint(image, lambda y, x: interpolate(image, y + shifts[0, y, x], x + shifts[1, y, x]))
+    np.testing.assert_allclose(blur.shift_pixels(image, shifts), expected, atol=1e-12)
     deviation = reach / 4
     places = range(-int(4 * deviation + 0.5), int(4 * deviation + 0.5) + 1)
     weights = {(dy, dx): math.exp(-(dy * dy + dx * dx) / (2 * deviation**2)) for dy in places for dx in places}
 
     def smooth(y: int, x: int) -> AnyArray:
-        colors = [shown[mirrored(y + dy, 7), mirrored(x + dx, 10)] for dy, dx in weights]
+        colors = [expected[mirror(y + dy, 7), mirror(x + dx, 10)] for dy, dx in weights]
         return np.average(np.array(colors), axis=0, weights=[*weights.values()])
 
-    np.testing.assert_allclose(corrupt(image, "glass_blur", severity, random()), everywhere(image, smooth), atol=1e-6)
+    np.testing.assert_allclose(corrupt(image, "glass_blur", severity, random()), paint(image, smooth), atol=1e-6)
 
 
 @pytest.mark.parametrize("severity", [1, 5])
@@ -179,10 +179,10 @@ def test_zoom_is_the_mean_over_enlargements(severity: int) -> None:
 
     def color(y: int, x: int) -> AnyArray:
         points = [(5.5 + (y - 5.5) / factor, 8 + (x - 8) / factor) for factor in factors]
-        mean: AnyArray = np.mean([between(image, *point) for point in points], axis=0)
+        mean: AnyArray = np.mean([interpolate(image, *point) for point in points], axis=0)
         return mean
 
-    np.testing.assert_allclose(corrupt(image, "zoom_blur", severity, random()), everywhere(image, color), atol=1e-6)
+    np.testing.assert_allclose(corrupt(image, "zoom_blur", severity, random()), paint(image, color), atol=1e-6)
 
 
 def test_blur_keeps_an_image_of_one_color() -> None:
@@ -211,8 +211,8 @@ def slow_clouds(levels: int, stream: np.random.Generator) -> AnyArray:
             for x in range(size):
                 if (y + x) % 2:
                     steps = ((-1, 0), (1, 0), (0, -1), (0, 1))
-                    around = [fine[(y + dy) % size, (x + dx) % size] for dy, dx in steps]
-                    square[y, x] = sum(around) / 4 + (rights if x % 2 else lowers)[y // 2, x // 2]
+                    neighbors = [fine[(y + dy) % size, (x + dx) % size] for dy, dx in steps]
+                    square[y, x] = sum(neighbors) / 4 + (rights if x % 2 else lowers)[y // 2, x // 2]
         field, amplitude = square, 0.4 * amplitude
     return np.array([[field[y, x] for x in range(size)] for y in range(size)])
 
@@ -225,8 +225,8 @@ def test_clouds_are_those_of_diamond_square() -> None:
     expected = (part - part.min()) / np.ptp(part)
     np.testing.assert_allclose(weather.clouds((5, 16), random()), expected, atol=1e-12)
     points = [[(4 * y / 3, 4 * x / 3) for x in range(12)] for y in range(10)]
-    stretched = np.array([[between(heights[..., None], *point)[0] for point in row] for row in points])
-    expected = (stretched - stretched.min()) / np.ptp(stretched)
+    enlargement = np.array([[interpolate(heights[..., None], *point)[0] for point in row] for row in points])
+    expected = (enlargement - enlargement.min()) / np.ptp(enlargement)
     np.testing.assert_allclose(weather.clouds((10, 12), random()), expected, atol=1e-12)
 
 
@@ -234,7 +234,7 @@ def test_fog_lets_less_light_through_where_clouds_are() -> None:
     image, severity = picture(H, W, C), 3
     clouds = weather.clouds((H, W), random())
     assert clouds.min() == 0 and clouds.max() == 1
-    expected = everywhere(image, lambda y, x: 1 - math.exp(-0.9 * (0.5 + clouds[y, x])) * (1 - image[y, x]))
+    expected = paint(image, lambda y, x: 1 - math.exp(-0.9 * (0.5 + clouds[y, x])) * (1 - image[y, x]))
     np.testing.assert_allclose(corrupt(image, "fog", severity, random()), expected, atol=1e-6)
 
 
@@ -246,7 +246,7 @@ def test_frost_is_gray_ice_where_sheets_of_clouds_cross_their_middle() -> None:
         cover = 0.17 * severity * max(float(1 - abs(2 * sheet[y, x] - 1)) ** 3 for sheet in sheets)
         return np.array([(1 - cover) * value + cover * 0.9 for value in image[y, x]])
 
-    np.testing.assert_allclose(corrupt(image, "frost", severity, random()), everywhere(image, color), atol=1e-6)
+    np.testing.assert_allclose(corrupt(image, "frost", severity, random()), paint(image, color), atol=1e-6)
 
 
 @pytest.mark.parametrize("severity", [1, 5])
@@ -263,11 +263,11 @@ def test_snow_whitens_and_flakes_cover_a_share(severity: int) -> None:
     assert flakes.mean() == pytest.approx(0.02 * severity, abs=1 / flakes.size)
     angle, length = np.pi * (0.25 + 0.5 * stream.random()), 0.06 * side
     way = np.linspace(-length / 2, length / 2, 2 * math.ceil(length) + 1)
-    fallen = mean_over(flakes, [(step * math.sin(angle), step * math.cos(angle)) for step in way])
-    cover = np.minimum(1.5 * fallen, 1)
+    snow = mean_over(flakes, [(step * math.sin(angle), step * math.cos(angle)) for step in way])
+    cover = np.minimum(1.5 * snow, 1)
     gray = image.mean(2, keepdims=True)
-    whitened = (1 - 0.06 * severity) * image + 0.06 * severity * (0.5 + 0.5 * gray)
-    expected = (1 - cover) * whitened + cover
+    haze = (1 - 0.06 * severity) * image + 0.06 * severity * (0.5 + 0.5 * gray)
+    expected = (1 - cover) * haze + cover
     np.testing.assert_allclose(corrupt(image, "snow", severity, random()), expected, atol=1e-6)
 
 
@@ -279,7 +279,7 @@ def test_a_brighter_day_adds_to_the_value_of_hsv() -> None:
         hue, saturation, value = colorsys.rgb_to_hsv(*image[y, x])
         return np.array(colorsys.hsv_to_rgb(hue, saturation, min(1, value + 0.1 * severity)))
 
-    np.testing.assert_allclose(corrupt(image, "brightness", severity, random()), everywhere(image, color), atol=1e-6)
+    np.testing.assert_allclose(corrupt(image, "brightness", severity, random()), paint(image, color), atol=1e-6)
     gray = picture(H, W, 1)
     np.testing.assert_allclose(corrupt(gray, "brightness", 4, random()), np.minimum(gray + 0.4, 1), atol=1e-6)
 
@@ -310,11 +310,11 @@ def test_an_elastic_transform_of_a_ramp_shows_its_displacements(severity: int) -
     weights = np.exp(-(np.array(places) ** 2) / (2 * deviation**2))
     weights /= weights.sum()
     for axis, count in ((1, height), (2, width)):
-        index = [[mirrored(place + step, count) for step in places] for place in range(count)]
+        index = [[mirror(place + step, count) for step in places] for place in range(count)]
         uniform = np.moveaxis(np.moveaxis(uniform, axis, -1)[..., index] @ weights, -1, axis)
     expected = 0.006 * severity * 50 * uniform / np.sqrt((uniform**2).mean())
-    inside = (slice(8, -8), slice(8, -8))
-    np.testing.assert_allclose(np.moveaxis(shifts, 2, 0)[:, *inside], expected[:, *inside], atol=2e-4)
+    middle = (slice(8, -8), slice(8, -8))
+    np.testing.assert_allclose(np.moveaxis(shifts, 2, 0)[:, *middle], expected[:, *middle], atol=2e-4)
 
 
 def test_an_elastic_transform_without_displacement_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,34 +332,34 @@ def test_pixelation_shows_means_over_areas(severity: int) -> None:
         total, area = np.zeros(C), 0.0
         for y in range(H):
             for x in range(W):
-                down = min(y + 1, (row + 1) * H / height) - max(y, row * H / height)
+                height_of_part = min(y + 1, (row + 1) * H / height) - max(y, row * H / height)
                 right = min(x + 1, (column + 1) * W / width) - max(x, column * W / width)
-                if down > 0 and right > 0:
-                    total, area = total + down * right * image[y, x], area + down * right
+                if height_of_part > 0 and right > 0:
+                    total, area = total + height_of_part * right * image[y, x], area + height_of_part * right
         return total / area
 
     cells = [[cell(row, column) for column in range(width)] for row in range(height)]
-    expected = everywhere(image, lambda y, x: cells[int((y + 0.5) * height / H)][int((x + 0.5) * width / W)])
+    expected = paint(image, lambda y, x: cells[int((y + 0.5) * height / H)][int((x + 0.5) * width / W)])
     np.testing.assert_allclose(corrupt(image, "pixelate", severity, random()), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("severity", "quality"), [(1, 75), (2, 38), (3, 25), (4, 19), (5, 15)])
 def test_jpeg_is_that_of_pil(severity: int, quality: int) -> None:
-    def stored(pixels: AnyArray, mode: str) -> AnyArray:
+    def through_pil(pixels: AnyArray, mode: str) -> AnyArray:
         file = io.BytesIO()
         Image.frombytes(mode, (W, H), pixels.tobytes()).save(file, "JPEG", quality=quality)
         return np.asarray(Image.open(file)) / 255
 
     pixels = np.random.default_rng(0).integers(0, 256, (H, W, 4), np.uint8)
     image = pixels / 255
-    compressed = {
+    images = {
         channels: corrupt(image[..., :channels], "jpeg_compression", severity, random()) for channels in (1, 3, 4)
     }
-    np.testing.assert_allclose(compressed[3], stored(pixels[..., :3], "RGB"), atol=1e-6)
-    grays = np.stack([stored(pixels[..., channel], "L") for channel in range(4)], axis=2)
-    np.testing.assert_allclose(compressed[4], grays, atol=1e-6)
-    np.testing.assert_array_equal(compressed[1], compressed[4][..., :1])
-    assert np.abs(compressed[3] - compressed[4][..., :3]).max() > 0.05
+    np.testing.assert_allclose(images[3], through_pil(pixels[..., :3], "RGB"), atol=1e-6)
+    grays = np.stack([through_pil(pixels[..., channel], "L") for channel in range(4)], axis=2)
+    np.testing.assert_allclose(images[4], grays, atol=1e-6)
+    np.testing.assert_array_equal(images[1], images[4][..., :1])
+    assert np.abs(images[3] - images[4][..., :3]).max() > 0.05
 
 
 # All
@@ -377,9 +377,9 @@ def test_any_size_and_number_of_channels_stays_in_range_and_is_left_as_it_was(
 ) -> None:
     image, original = (picture(*shape).astype(np.float32) for _ in range(2))
     for severity in SEVERITIES:
-        corrupted = corrupt(image, name, severity, random())
-        assert corrupted.shape == shape and corrupted.dtype == np.float32
-        assert corrupted.min() >= 0 and corrupted.max() <= 1
+        result = corrupt(image, name, severity, random())
+        assert result.shape == shape and result.dtype == np.float32
+        assert result.min() >= 0 and result.max() <= 1
     np.testing.assert_array_equal(image, original)
 
 
@@ -391,10 +391,10 @@ def test_an_image_depends_on_its_index_and_the_seed_and_on_nothing_beside_it(nam
     assert generator_states(CPU) == states
     parts = [corrupt_images(images[part], name, 3, 7, range(20, 20 + N)[part]) for part in (slice(0, 1), slice(1, N))]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
-    same = corrupt_images(images[[0, 0]], name, 3, 7, [20, 21])
-    np.testing.assert_array_equal(same[0], whole[0])
+    twins = corrupt_images(images[[0, 0]], name, 3, 7, [20, 21])
+    np.testing.assert_array_equal(twins[0], whole[0])
     is_random = name not in ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression")
-    assert (same[0] != same[1]).any() == is_random
+    assert (twins[0] != twins[1]).any() == is_random
     assert (corrupt_images(images[:1], name, 3, 8, [20])[0] != whole[0]).any() == is_random
 
 
@@ -416,9 +416,9 @@ def test_lengths_grow_with_the_image(name: str) -> None:
     Interpolation between pixels blurs the small one a little more: by 1/6 of a pixel squared, the disk by 0.64.
     """
     small, large = (corrupt(scene(side), name, 5, random()) for side in (32, 96))
-    reduced = large.reshape(32, 3, 32, 3, 3).mean((1, 3))
+    reduction = large.reshape(32, 3, 32, 3, 3).mean((1, 3))
     change = np.abs(small - scene(32)).max()
-    assert np.abs(small - reduced).max() < 0.2 * change
+    assert np.abs(small - reduction).max() < 0.2 * change
 
 
 def test_nonsense_gets_a_sentence() -> None:

@@ -55,7 +55,7 @@ def test_settings_name_each_corruption_once_and_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "sentence"),
     [
         ({"corruptions": "fogg"}, "unknown corruption 'fogg': did you mean 'fog'"),
         ({"corruptions": ""}, "unknown corruption ''"),
@@ -64,28 +64,28 @@ def test_settings_name_each_corruption_once_and_in_order() -> None:
         ({"seed": -1}, "seed is -1: it must not be negative"),
     ],
 )
-def test_nonsense_gets_a_sentence(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_nonsense_gets_a_sentence(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         CorruptionSettings(**settings).resolve({})
 
 
 def test_rows_are_the_answers_to_each_corrupted_image_alone() -> None:
     network, whole = model(), batch()
-    found = rows(network, whole, CHOICE)
+    columns = rows(network, whole, CHOICE)
     images = np.moveaxis(array(whole.images).astype(np.float32), 1, 3)
     for image in range(N):
         natural = network(whole.images[image : image + 1]).argmax(1)
-        assert found["per_image/prediction_natural"][image] == natural
+        assert columns["per_image/prediction_natural"][image] == natural
         for name in NAMES:
             for place, severity in enumerate((2, 5)):
-                corrupted = corrupt_images(images[image : image + 1], name, severity, 3, [START + image])
-                expected = int(network(torch.from_numpy(np.moveaxis(corrupted, 3, 1))).argmax(1))
-                assert found["per_image/prediction"][image, NAMES.index(name), place] == expected
-    answers = found["per_image/prediction"]
+                pixels = corrupt_images(images[image : image + 1], name, severity, 3, [START + image])
+                expected = int(network(torch.from_numpy(np.moveaxis(pixels, 3, 1))).argmax(1))
+                assert columns["per_image/prediction"][image, NAMES.index(name), place] == expected
+    answers = columns["per_image/prediction"]
     assert answers.shape == (N, 3, 2) and len(np.unique(answers)) > 2
     right = (answers == array(LABELS)[:, None, None]).mean(2)
-    np.testing.assert_array_equal(found["per_image/right"][:, [0, 2, 3, 4]], np.c_[right, right.mean(1)])
-    assert np.isnan(found["per_image/right"][:, 1]).all()
+    np.testing.assert_array_equal(columns["per_image/right"][:, [0, 2, 3, 4]], np.c_[right, right.mean(1)])
+    assert np.isnan(columns["per_image/right"][:, 1]).all()
 
 
 def test_rows_do_not_depend_on_the_batch_and_leave_the_model_as_it_was() -> None:
@@ -115,25 +115,25 @@ def made_up(names: Sequence[str], count: int = 40, seed: int = 0) -> dict[str, A
 
 def test_group_means_are_over_the_members_that_there_are() -> None:
     values = np.arange(12.0).reshape(3, 4)
-    found = group_means(values, ("gaussian_noise", "impulse_noise", "zoom_blur", "pixelate"))
-    np.testing.assert_array_equal(found[:, 0], [0.5, 4.5, 8.5])
-    np.testing.assert_array_equal(found[:, 1], values[:, 2])
-    assert np.isnan(found[:, 2]).all()
-    np.testing.assert_array_equal(found[:, 3], values[:, 3])
-    np.testing.assert_array_equal(found[:, 4], values.mean(1))
+    means = group_means(values, ("gaussian_noise", "impulse_noise", "zoom_blur", "pixelate"))
+    np.testing.assert_array_equal(means[:, 0], [0.5, 4.5, 8.5])
+    np.testing.assert_array_equal(means[:, 1], values[:, 2])
+    assert np.isnan(means[:, 2]).all()
+    np.testing.assert_array_equal(means[:, 3], values[:, 3])
+    np.testing.assert_array_equal(means[:, 4], values.mean(1))
 
 
 def test_statistics_are_those_of_the_outcomes(digits: Dataset) -> None:
     columns = made_up(NAMES)
-    found = summarize(Columns(columns), digits.test)
+    statistics = summarize(Columns(columns), digits.test)
     label = columns["per_image/label"]
     natural = columns["per_image/prediction_natural"] == label
-    assert tuple(found["accuracy/natural"]) == wilson(int(natural.sum()), 40)
+    assert tuple(statistics["accuracy/natural"]) == wilson(int(natural.sum()), 40)
     for place in range(3):
         shares = []
         for severity in range(2):
             right = columns["per_image/prediction"][:, place, severity] == label
-            assert tuple(found["accuracy/corrupted"][place, severity]) == wilson(int(right.sum()), 40)
+            assert tuple(statistics["accuracy/corrupted"][place, severity]) == wilson(int(right.sum()), 40)
             shares.append(right)
         share = np.mean(shares, axis=0)
         group = (0, 2, 3)[place]  # each stands alone in its group
@@ -142,12 +142,14 @@ def test_statistics_are_those_of_the_outcomes(digits: Dataset) -> None:
             ("accuracy/by_group", share),
             ("accuracy/loss_by_group", natural - share),
         ):
-            row = found[name][place if name == "accuracy/by_corruption" else group]
+            row = statistics[name][place if name == "accuracy/by_corruption" else group]
             assert tuple(row) == pytest.approx(bootstrap_mean(values))
-    everything = (columns["per_image/prediction"] == label[:, None, None]).mean((1, 2))
-    assert tuple(found["accuracy/by_group"][4]) == pytest.approx(bootstrap_mean(everything), abs=1e-7)
-    assert tuple(found["error/mean"]) == pytest.approx(bootstrap_mean(1 - everything), abs=1e-7)
-    assert np.isnan(found["accuracy/by_group"][1]).all() and np.isnan(found["accuracy/loss_by_group"][1]).all()
+    right_share = (columns["per_image/prediction"] == label[:, None, None]).mean((1, 2))
+    assert tuple(statistics["accuracy/by_group"][4]) == pytest.approx(bootstrap_mean(right_share), abs=1e-7)
+    assert tuple(statistics["error/mean"]) == pytest.approx(bootstrap_mean(1 - right_share), abs=1e-7)
+    assert (
+        np.isnan(statistics["accuracy/by_group"][1]).all() and np.isnan(statistics["accuracy/loss_by_group"][1]).all()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +185,8 @@ def test_a_file_holds_what_the_model_says_whatever_the_batch(
     for variant in ("natural", "at"):
         network, result = checkpoint.read(make_checkpoint(tmp_path, variant)).model(CPU), answers[variant]
         for place, name in enumerate(NAMES):
-            corrupted = torch.from_numpy(corrupt_images(images, name, 5, 3, range(9))).permute(0, 3, 1, 2)
-            assert result["per_image/prediction"][:, place, 1].tolist() == network(corrupted).argmax(1).tolist()
+            pixels = torch.from_numpy(corrupt_images(images, name, 5, 3, range(9))).permute(0, 3, 1, 2)
+            assert result["per_image/prediction"][:, place, 1].tolist() == network(pixels).argmax(1).tolist()
             expected = np.rint(255 * corrupt_images(images, name, 5, 3, range(9))[0])
             np.testing.assert_array_equal(result["examples/corrupted"][place], expected)
         np.testing.assert_array_equal(result["examples/natural"], digits.train.images[0])
@@ -218,12 +220,12 @@ def test_models_are_compared_with_the_first_on_the_same_corrupted_images(answers
     assert "blur" not in cells
     natural = [result["per_image/prediction_natural"] == result["per_image/label"] for result in (first, second)]
     assert cells["natural"] == bootstrap_mean(natural[1] * 1.0 - natural[0]).points()
-    lost = [whole[:, None] - share for whole, share in zip(natural, right, strict=True)]
+    losses = [whole[:, None] - share for whole, share in zip(natural, right, strict=True)]
     for place, name in enumerate(NAMES):
-        expected = bootstrap_mean(lost[1][:, place] - lost[0][:, place]).points()
+        expected = bootstrap_mean(losses[1][:, place] - losses[0][:, place]).points()
         assert costs[place] == {"corruption": name, "small-at-seed0": expected}
-    same, _ = compare([first, first])[1:]
-    assert same[0]["relative mCE"].startswith("100.0 %") and same[0]["all"] == "+0.0 points [+0.0, +0.0]"
+    tables, _ = compare([first, first])[1:]
+    assert tables[0]["relative mCE"].startswith("100.0 %") and tables[0]["all"] == "+0.0 points [+0.0, +0.0]"
 
 
 def test_curves_drawn_are_those_stored(answers: dict[str, Result]) -> None:
@@ -243,10 +245,10 @@ def test_curves_drawn_are_those_stored(answers: dict[str, Result]) -> None:
 def test_examples_drawn_are_those_stored(answers: dict[str, Result]) -> None:
     drawing = figures.plots("corruptions", "examples")["examples"]([answers["at"]])
     axes = [axes for axes in drawing.figure.axes if axes.images]
-    assert [one.get_title() for one in axes] == ["natural", "gaussian noise", "fog", "contrast"]
-    stored = [answers["at"]["examples/natural"], *answers["at"]["examples/corrupted"]]
-    for one, picture in zip(axes, stored, strict=True):
-        np.testing.assert_array_equal(np.asarray(one.images[0].get_array()), picture)
+    assert [panel.get_title() for panel in axes] == ["natural", "gaussian noise", "fog", "contrast"]
+    pictures = [answers["at"]["examples/natural"], *answers["at"]["examples/corrupted"]]
+    for panel, picture in zip(axes, pictures, strict=True):
+        np.testing.assert_array_equal(np.asarray(panel.images[0].get_array()), picture)
     assert "severity 5" in drawing.caption
 
 

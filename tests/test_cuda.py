@@ -32,53 +32,53 @@ def test_every_variant_trains(tmp_path: Path, digits: Dataset) -> None:
     for name in ("natural", "at-reg", "at-att-reg"):
         job = Job(digits, "small", variant(name), 0, recipe)
         path = train(job, tmp_path, source="x", device=device.resolve("cuda"))
-        about = checkpoint.read(path).about
-        assert about["precision"].startswith("bfloat16")
-        assert 0 < about["history"][-1]["cross_entropy"] < 5
+        header = checkpoint.read(path).about
+        assert header["precision"].startswith("bfloat16")
+        assert 0 < header["history"][-1]["cross_entropy"] < 5
 
 
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])
 def test_compiled_and_recorded_steps_are_those_as_written(digits: Dataset, batch_norm: BatchNormMode) -> None:
     recipe = replace(PRESETS["fast"], epochs=5, batch_size=20, attack_steps=2, attack_batch_norm=batch_norm)
     job = Job(digits, "small", variant("at-att-reg"), 0, recipe)
-    fast, written = (Run(job, device.resolve("cuda")) for _ in range(2))
-    del written.model.features
-    written.update = written._update
+    fast, plain = (Run(job, device.resolve("cuda")) for _ in range(2))
+    del plain.model.features
+    plain.update = plain._update
     for _ in range(2 * WARM_UP):
         fast.advance()
-        written.advance()
-        torch.testing.assert_close(fast.totals.sums, written.totals.sums, rtol=0.02, atol=0.02)
+        plain.advance()
+        torch.testing.assert_close(fast.totals.sums, plain.totals.sums, rtol=0.02, atol=0.02)
     assert isinstance(fast.update, RecordedStep) and fast.update.graph is not None
     # bfloat16 rounds otherwise in fused kernels, and signs of an attack follow: the same course, not the same bits.
-    for one, other in zip(fast.model.parameters(), written.model.parameters(), strict=True):
-        assert (one - other).norm() < 0.1 * other.norm() + 1e-3
+    for weights, other in zip(fast.model.parameters(), plain.model.parameters(), strict=True):
+        assert (weights - other).norm() < 0.1 * other.norm() + 1e-3
 
 
 def test_models_trained_at_once_are_those_trained_alone(tmp_path: Path, digits: Dataset) -> None:
     recipe = replace(PRESETS["fast"], epochs=3, batch_size=20, attack_steps=2)
-    where = device.resolve("cuda")
+    gpu = device.resolve("cuda")
     jobs = [Job(digits, "small", variant(name), 0, recipe) for name in ("at", "at-att-reg")]
-    alone = [checkpoint.read(train(job, tmp_path / "alone", source="x", device=where)) for job in jobs]
+    alone = [checkpoint.read(train(job, tmp_path / "alone", source="x", device=gpu)) for job in jobs]
     stop = Event()
-    steps = [training(job, tmp_path / "at once", source="x", device=where, stop=stop) for job in jobs]
+    steps = [training(job, tmp_path / "at once", source="x", device=gpu, stop=stop) for job in jobs]
     together = [checkpoint.read(path) for path in _in_turn(steps)]
-    for one, other in zip(alone, together, strict=True):
+    for first, other in zip(alone, together, strict=True):
         for loss in ("cross_entropy", "accuracy"):
-            assert one.about["history"][-1][loss] == pytest.approx(other.about["history"][-1][loss], abs=0.05)
+            assert first.about["history"][-1][loss] == pytest.approx(other.about["history"][-1][loss], abs=0.05)
 
 
 def _in_turn(steps: list[Generator[None, None, tuple[Path, bool]]]) -> list[Path]:
     """Each on its stream, as `in_turn.run` goes through tasks."""
-    found: dict[int, Path] = {}
+    paths: dict[int, Path] = {}
     streams = [torch.cuda.stream(torch.cuda.Stream()) for _ in steps]  # type: ignore[no-untyped-call]
-    while len(found) < len(steps):
-        for place, (one, stream) in enumerate(zip(steps, streams, strict=True)):
+    while len(paths) < len(steps):
+        for place, (step, stream) in enumerate(zip(steps, streams, strict=True)):
             try:
                 with stream:
-                    next(one)
+                    next(step)
             except StopIteration as end:
-                found.setdefault(place, end.value[0])
-    return [found[place] for place in range(len(steps))]
+                paths.setdefault(place, end.value[0])
+    return [paths[place] for place in range(len(steps))]
 
 
 @pytest.mark.parametrize("name", analyses.names())
@@ -89,17 +89,17 @@ def test_an_analysis_agrees_with_the_cpu(
     has_attack = any(field.name == "steps" for field in fields(analysis.settings))
     readers = [make_checkpoint(tmp_path, "natural", seed) for seed in (1, 2)] if analysis.readers != "none" else []
     columns = []
-    for where in ("cpu", "cuda"):
+    for kind in ("cpu", "cuda"):
         work = streaming.Work(
             analysis,
             checkpoint.read(make_checkpoint(tmp_path)),
             digits,
-            tmp_path / where,
+            tmp_path / kind,
             settings=analysis.settings(eps=8 / 255, steps=5) if has_attack else analysis.settings(),
             split="test",
             limit=None,
             batch_size=16,
-            device=device.resolve(where),
+            device=device.resolve(kind),
             evaluators=[checkpoint.read(path) for path in readers],
         )
         result = hdf5.read(work.run())
@@ -109,7 +109,7 @@ def test_an_analysis_agrees_with_the_cpu(
         if values.dtype.kind == "f":
             # A gradient near zero may change sign between devices, and one pixel of one image with it.
             np.testing.assert_array_equal(np.isnan(values), np.isnan(cuda[path]), err_msg=path)
-            apart = np.abs(values - cuda[path])[~np.isnan(values)]
-            assert apart.size == 0 or np.quantile(apart, 0.95) < 1e-3, path
+            differences = np.abs(values - cuda[path])[~np.isnan(values)]
+            assert differences.size == 0 or np.quantile(differences, 0.95) < 1e-3, path
         else:
             assert (values == cuda[path]).mean() >= 0.95, path

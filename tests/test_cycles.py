@@ -19,8 +19,8 @@ STEPS = (0, 3, 9, 20, 47)
 
 def turn(position: Tensor, period: Tensor, entry: Tensor) -> Tensor:
     """A walk up to `entry` and then round a cycle of `period` places, one number a row."""
-    following = position + 1
-    return torch.where(following >= entry + period, entry, following)
+    successor = position + 1
+    return torch.where(successor >= entry + period, entry, successor)
 
 
 def walks(count: int, periods: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

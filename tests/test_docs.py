@@ -30,7 +30,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 LEFT_OUT = "not run in tests: "
 REASONS = {"installs packages", "downloads weights", "takes minutes"}
-WRITTEN = ("my_network", "my_networks", "my_answers", "my_weights", "my_package", "train")
+MODULES = ("my_network", "my_networks", "my_answers", "my_weights", "my_package", "train")
 """Modules that the pages have a reader write and that others of theirs import."""
 
 
@@ -44,7 +44,7 @@ class Block(NamedTuple):
 
 def all_blocks(page: str) -> list[Block]:
     """The blocks of a page, in their order."""
-    return [Block(*found) for found in BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))]
+    return [Block(*match) for match in BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))]
 
 
 def blocks(page: str) -> list[Block]:
@@ -57,8 +57,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A dataset of a few images, recipes of one epoch, one process; an empty folder to work in."""
     monkeypatch.setenv("IRT_DATA", str(tmp_path / "data"))
     catalogue._load.cache_clear()
-    made = cluttered_digits(40, 21)  # more test images than the how-to's limit, which is then part of names
-    write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(made))
+    dataset = cluttered_digits(40, 21)  # more test images than the how-to's limit, which is then part of names
+    write_npz(catalogue.file_of("cluttered-digits"), catalogue._arrays(dataset))
     for name, preset in recipe.PRESETS.items():
         monkeypatch.setitem(recipe.PRESETS, name, replace(preset, epochs=1, batch_size=20, attack_steps=1))
     monkeypatch.setattr(process_pool, "cores", lambda: 1)
@@ -75,7 +75,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """What was imported of a reader's files, and what was found of installed packages."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in WRITTEN]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in MODULES]:
         del sys.modules[name]
     entry_points_of.cache_clear()
     importlib.invalidate_caches()
@@ -102,15 +102,15 @@ def write(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(text, encoding="utf-8")
     if path.name == "pyproject.toml":
         project = tomllib.loads(text)["project"]
-        about = path.parent / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-        about.mkdir()
+        info = path.parent / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
         name = f"Name: {project['name']}\nVersion: {project['version']}\n"
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\n{name}", encoding="utf-8")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\n{name}", encoding="utf-8")
         points = [
-            f"[{group}]\n" + "".join(f"{point} = {target}\n" for point, target in named.items())
-            for group, named in project["entry-points"].items()
+            f"[{group}]\n" + "".join(f"{point} = {target}\n" for point, target in entries.items())
+            for group, entries in project["entry-points"].items()
         ]
-        (about / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
+        (info / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
         monkeypatch.syspath_prepend(path.parent.absolute())
         forget()
 
@@ -134,9 +134,9 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["irt", *arguments])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # timm is older than torch
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as end:
             cli.main()
-    assert not ended.value.code, line
+    assert not end.value.code, line
 
 
 def run_in(folder: Path, arguments: list[str]) -> None:
@@ -160,8 +160,8 @@ def test_the_tutorial_and_the_notebook_run(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     follow("tutorial.md", monkeypatch)
-    shown = "".join(block.body for block in all_blocks("tutorial.md") if not block.language)
-    assert words(shown) - VERDICTS == words(capsys.readouterr().out) - VERDICTS
+    output = "".join(block.body for block in all_blocks("tutorial.md") if not block.language)
+    assert words(output) - VERDICTS == words(capsys.readouterr().out) - VERDICTS
     assert (world / "figures/from-python.png").exists()
     assert len(list(world.glob("figures/*.png"))) >= 3
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -190,14 +190,19 @@ def test_the_page_about_pictures_runs(world: Path, monkeypatch: pytest.MonkeyPat
 def test_the_page_about_recipes_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow("recipes.md", monkeypatch)
     (path,) = world.glob("checkpoints/*-at-seed0.safetensors")
-    stored = checkpoint.read(path).job["recipe"]
-    assert (stored["name"], stored["epochs"], stored["eps"], stored["ema"]) == ("mine", 2, 4 / 255, 0.995)
+    recipe_in_file = checkpoint.read(path).job["recipe"]
+    assert (recipe_in_file["name"], recipe_in_file["epochs"], recipe_in_file["eps"], recipe_in_file["ema"]) == (
+        "mine",
+        2,
+        4 / 255,
+        0.995,
+    )
 
 
 def test_few_blocks_are_left_out() -> None:
-    found = [block for page in ("tutorial.md", "how-to.md") for block in blocks(page)]
-    left_out = [block for block in found if block.title.startswith(LEFT_OUT)]
-    assert len(left_out) <= 5 < len(found) / 5
+    examples = [block for page in ("tutorial.md", "how-to.md") for block in blocks(page)]
+    left_out = [block for block in examples if block.title.startswith(LEFT_OUT)]
+    assert len(left_out) <= 5 < len(examples) / 5
     assert all(block.language == "bash" for block in left_out)
 
 
@@ -220,8 +225,8 @@ def test_the_call_of_every_question_runs(world: Path, monkeypatch: pytest.Monkey
     follow("questions/index.md", monkeypatch)
     for name in QUESTIONS:
         follow(f"questions/{name}.md", monkeypatch)
-    answered = {path.name.partition("-cluttered")[0] for path in world.glob("analyses/*.h5")}
-    assert answered == set(QUESTIONS) - {"autoattack"}
+    questions = {path.name.partition("-cluttered")[0] for path in world.glob("analyses/*.h5")}
+    assert questions == set(QUESTIONS) - {"autoattack"}
 
 
 @pytest.mark.parametrize("page", sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")))

@@ -63,9 +63,9 @@ def test_numbers_are_those_of_pgd_and_the_gradient(
             attention = network.features(images).attention
         assert attention is not None
         gradient = loss_gradient(network, images, torch.tensor([label]))
-        drawn = {digits.class_names.index(name): share for name, share in numbers[side]["probabilities"].items()}
-        assert set(drawn) == {label, *probabilities.topk(3).indices.tolist()}
-        assert drawn == {place: pytest.approx(float(probabilities[place]), rel=1e-3) for place in drawn}
+        shares = {digits.class_names.index(name): share for name, share in numbers[side]["probabilities"].items()}
+        assert set(shares) == {label, *probabilities.topk(3).indices.tolist()}
+        assert shares == {place: pytest.approx(float(probabilities[place]), rel=1e-3) for place in shares}
         assert numbers[side]["prediction"] == digits.class_names[int(probabilities.argmax())]
         assert numbers[side]["largest_gradient"] == pytest.approx(float(gradient.abs().max()), rel=1e-3)
         assert np.ravel(numbers[side]["weights"]) == pytest.approx(attention.numpy().ravel(), rel=1e-3)

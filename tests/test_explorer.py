@@ -85,8 +85,8 @@ def ask(
     """Status, headers and body of an answer; `path` comes after the token unless it begins with a slash."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
     try:
-        where = path if path.startswith("/") else f"/{server.token}/{path}"
-        connection.request(method, where, body, headers)
+        target = path if path.startswith("/") else f"/{server.token}/{path}"
+        connection.request(method, target, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:
@@ -200,32 +200,32 @@ def test_models_take_turns_and_the_first_picture_comes_after_three_steps(explore
     steps = [(message["model"], message["step"], "cell" in message) for message in explorer.cells(view)]
     turns = [(0, range(4)), (1, range(4)), (0, range(4, 9)), (1, range(4, 9)), (0, range(9, 11)), (1, range(9, 11))]
     assert steps == [(model, step, step in (3, 8, 10)) for model, part in turns for step in part]
-    again = [(message["model"], message["step"]) for message in explorer.cells(view)]
-    assert again == [(0, 10), (1, 10)]  # nothing is attacked twice
+    repetition = [(message["model"], message["step"]) for message in explorer.cells(view)]
+    assert repetition == [(0, 10), (1, 10)]  # nothing is attacked twice
 
 
 def test_who_has_gone_is_not_computed_for(
     server: Server, explorer: Explorer, query: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[int] = []
-    ended = threading.Event()
+    steps: list[int] = []
+    end = threading.Event()
     cells = explorer.cells
 
-    def counted(view: View) -> Iterator[dict[str, Any]]:
+    def count_cells(view: View) -> Iterator[dict[str, Any]]:
         try:
             for message in cells(view):
-                taken.append(message["step"])
+                steps.append(message["step"])
                 yield message
         finally:
-            ended.set()
+            end.set()
 
-    monkeypatch.setattr(explorer, "cells", counted)
+    monkeypatch.setattr(explorer, "cells", count_cells)
     with socket.create_connection(("127.0.0.1", server.server_address[1])) as connection:
         words = urlencode(query | {"steps": "200"})
         connection.sendall(f"GET /{server.token}/cells?{words} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-    assert ended.wait(10)
-    assert len(taken) < 2 * 201
+    assert end.wait(10)
+    assert len(steps) < 2 * 201
 
 
 def test_a_deleted_position_is_that_of_feature_deletion(
@@ -243,23 +243,23 @@ def test_a_deleted_position_is_that_of_feature_deletion(
             logits = network.rest(adversarial, local)
         assert answer["prediction"] == int(logits.argmax())
         assert answer["truth"] == pytest.approx(float(logits.softmax(1)[0, view.label]), abs=1e-5)
-        everything = measure.deletions(exhibit, adversarial, view.label, range(64))
-        assert everything[position][0] == answer["prediction"]
-        assert len({truth for _, truth in everything}) > 10
+        deletions = measure.deletions(exhibit, adversarial, view.label, range(64))
+        assert deletions[position][0] == answer["prediction"]
+        assert len({truth for _, truth in deletions}) > 10
 
 
 def test_removal_in_order_is_removal_of_positions(explorer: Explorer) -> None:
     network, images = explorer.exhibits[1].network, explorer.album.entry("3").pixels
     with torch.no_grad():
         local = network.features(images).local
-        removed = torch.zeros(1, 64, dtype=torch.bool)
-        removed[0, [2, 40]] = True
-        logits = feature_deletion.logits_without(network, images, local, removed, torch.zeros(local.shape[1]))
+        mask = torch.zeros(1, 64, dtype=torch.bool)
+        mask[0, [2, 40]] = True
+        logits = feature_deletion.logits_without(network, images, local, mask, torch.zeros(local.shape[1]))
         local[0, :, 0, 2] = local[0, :, 5, 0] = 0
         assert torch.equal(logits, network.rest(images, local))
 
 
-REFUSED = {
+REFUSALS = {
     "cells": "'image' is missing",
     "cells?image=0&label=0&eps=x&steps=3&loss=margin&norm=linf": "eps is 'x'",
     "cells?image=0&label=0&eps=2&steps=3&loss=margin&norm=linf": "eps is 2",
@@ -279,16 +279,16 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("path", REFUSED)
+@pytest.mark.parametrize("path", REFUSALS)
 def test_a_bad_request_is_answered_by_a_sentence(server: Server, path: str) -> None:
     status, _, body = ask(server, path)
     assert status == 400
-    assert json.loads(body)["error"].startswith(REFUSED[path])
+    assert json.loads(body)["error"].startswith(REFUSALS[path])
 
 
 def test_only_who_has_the_address_may_ask(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1" and len(server.token) >= 32
-    own = f"127.0.0.1:{server.server_address[1]}"
+    address = f"127.0.0.1:{server.server_address[1]}"
     for path in ("/", "/setup", "/x/setup", f"/{server.token[:-1]}/setup", "/%2e%2e/setup", f"/{server.token}x/"):
         assert ask(server, path)[0] == 403, path
     for host in (
@@ -300,11 +300,11 @@ def test_only_who_has_the_address_may_ask(server: Server) -> None:
         "0.0.0.0",
     ):
         assert ask(server, "setup", Host=host)[0] == 403, host
-    for host in (own, "localhost", f"LOCALHOST:{server.server_address[1]}"):
+    for host in (address, "localhost", f"LOCALHOST:{server.server_address[1]}"):
         assert ask(server, "setup", Host=host)[0] == 200, host
     assert ask(server, "setup", Origin="http://example.org")[0] == 403
     assert ask(server, "image", "POST", b"x", Origin="null")[0] == 403
-    assert ask(server, "setup", Origin=f"http://{own}")[0] == 200
+    assert ask(server, "setup", Origin=f"http://{address}")[0] == 200
     assert ask(server, "setup", "DELETE")[0] == 501
 
 
@@ -337,9 +337,9 @@ def test_a_picture_of_ones_own_is_attacked_as_any_other(server: Server, explorer
     assert status == 200 and torch.equal(
         explorer.album.entry(key).pixels, explorer.album.entry(str(IMAGE)).pixels.contiguous()
     )
-    about = json.loads(ask(server, f"image?image={key}")[2])
-    assert about["label"] == int(explorer.exhibits[0].network(explorer.album.entry(key).pixels).argmax())
-    assert (pixels(about["picture"]) == digits.test.images[IMAGE]).all()
+    description = json.loads(ask(server, f"image?image={key}")[2])
+    assert description["label"] == int(explorer.exhibits[0].network(explorer.album.entry(key).pixels).argmax())
+    assert (pixels(description["picture"]) == digits.test.images[IMAGE]).all()
     large = np.zeros((50, 90, 4), np.uint8)
     large[..., 3], large[:, 20:70, 0] = 255, 200
     status, _, body = ask(server, "image", "POST", png(large))
@@ -397,7 +397,7 @@ def test_each_norm_has_the_radii_of_training_in_it(
     assert sliders() == ("l1", {"linf": ("6/255", "12/255"), "l2": ("0.5", "1"), "l1": ("6", "12")})
 
 
-class Unanswered(torch.nn.Module):
+class AnswersNaN(torch.nn.Module):
     """Answers every image with what is not a number."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -406,7 +406,7 @@ class Unanswered(torch.nn.Module):
 
 def test_the_image_itself_stands_for_what_an_attack_made_nan(explorer: Explorer) -> None:
     entry, view = explorer.album.entry("3"), View("3", 0, EPS, 4, "cross-entropy")
-    exhibit: Any = SimpleNamespace(network=Unanswered())
+    exhibit: Any = SimpleNamespace(network=AnswersNaN())
     iterates = dict(measure.trajectory(exhibit, entry, view, SEED))
     assert iterates[3].isnan().any()
     assert torch.equal(iterates[4], entry.pixels)
@@ -414,9 +414,9 @@ def test_the_image_itself_stands_for_what_an_attack_made_nan(explorer: Explorer)
 
 def test_the_page_of_the_documentation_has_the_code_of_today() -> None:
     def code(text: str) -> tuple[str, str]:
-        before, start, rest = text.partition('<script id="baked" type="application/json">')
+        head, start, rest = text.partition('<script id="baked" type="application/json">')
         assert start
-        return before, rest.partition("</script>")[2]
+        return head, rest.partition("</script>")[2]
 
     documentation = Path(__file__).parents[1] / "docs" / "explore-cifar10.html"
     assert code(documentation.read_text(encoding="utf-8")) == code(assets.whole({}))
@@ -516,12 +516,12 @@ def test_a_file_asks_for_nothing_and_replaces_no_other(page: Path, explorer: Exp
     assert "default-src 'none'; img-src data:; script-src 'sha256-" in text and "unsafe" not in text
     assert "http:" not in text and "https:" not in text and 'src="page' not in text and 'href="page' not in text
     assert assets.is_page(page)
-    mine = tmp_path / "mine.html"
-    mine.write_text("mine")
+    own_page = tmp_path / "mine.html"
+    own_page.write_text("mine")
     for images, words in ((1, "was not written by irt explore"), (41, "the test split has 40")):
         with pytest.raises(UserError, match=words):
-            baked.write(explorer, mine, images, lambda _: None)
-    assert mine.read_text() == "mine"
+            baked.write(explorer, own_page, images, lambda _: None)
+    assert own_page.read_text() == "mine"
     with pytest.raises(UserError, match=rf"--images {IMAGE} leaves out image {IMAGE}, .* give --images {IMAGE + 1} or"):
         baked.write(explorer, tmp_path / "new.html", IMAGE, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
@@ -556,7 +556,7 @@ def test_the_command_writes_a_page_and_says_what_is_wrong(
             CliRunner().invoke(cli.irt, ["explore", *wrong], catch_exceptions=False)
 
 
-FRAMED = """
+NET_WITH_FRAME = """
 from torch import nn
 
 class Net(nn.Sequential):
@@ -582,7 +582,7 @@ def test_pictures_of_several_sizes_are_framed_as_the_analyses_frame_them(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8)).save(path)
     (tmp_path / "fruit" / "a" / "8.jpg").write_bytes(b"damaged")
-    (tmp_path / "framed_by_tests.py").write_text(FRAMED)
+    (tmp_path / "framed_by_tests.py").write_text(NET_WITH_FRAME)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.setattr(baked, "PLACES", (8,))
