@@ -66,8 +66,8 @@ def page(explorer: Explorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("profile")) as one:
-        yield one
+    with browser(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
 
 
 def wait(window: Page, expression: str) -> None:
@@ -113,14 +113,14 @@ def expected_rows(explorer: Explorer, image: str, eps: float, steps: int = 20, n
             f"{percent(cell['answers'][0][1])}"
             for cell in cells
         ]
-        changed = "" if cells[0]["prediction"] == cells[1]["prediction"] else ", class changed"
-        kind = "" if exhibit.weight == "attention" else f" (Grad-CAM{changed})"
+        note = "" if cells[0]["prediction"] == cells[1]["prediction"] else ", class changed"
+        kind = "" if exhibit.weight == "attention" else f" (Grad-CAM{note})"
         rows.append([exhibit.subject.job["variant"], *sees, percent(cells[1]["moved"]) + kind])
     return rows
 
 
 def rows(window: Page) -> list[list[str]]:
-    return [[name, natural, attacked, moved] for name, natural, attacked, _, _, moved in window.value(ROWS)]
+    return [[name, natural, adversarial, shift] for name, natural, adversarial, _, _, shift in window.value(ROWS)]
 
 
 def slide(window: Page, place: int) -> None:
@@ -141,12 +141,12 @@ def test_a_moved_slider_shows_the_numbers_of_irt_and_asks_nobody_else(
     wait(window, "document.getElementById('doing').textContent === ''")
     assert window.value("radii().every((one) => isWhole(one))")
     limits = window.value("setup.models.map((_, model) => limits(model).known)")
-    for place, known in enumerate(limits):
+    for place, answers in enumerate(limits):
         view = View("0", explorer.album.label("0") or 0, 16 / 255, 20, "cross-entropy")
         adversarial = explorer.adversarial(place, view)
-        assert known[16] == (int(explorer.exhibits[place].network(adversarial).argmax()) == view.label)
-    elsewhere = {one for one in window.requests if not one.startswith((server.address, "data:", "about:"))}
-    assert elsewhere == set() and window.complaints == []
+        assert answers[16] == (int(explorer.exhibits[place].network(adversarial).argmax()) == view.label)
+    foreign = {address for address in window.requests if not address.startswith((server.address, "data:", "about:"))}
+    assert foreign == set() and window.complaints == []
 
 
 def test_keys_move_image_radius_and_position(window: Page, server: Server, explorer: Explorer) -> None:
@@ -194,8 +194,8 @@ def test_the_slider_follows_the_norm(
     assert rows(window) == expected_rows(explorer, "1", float(next_eps), 4, norm)
     entry, label = explorer.album.entry("1"), explorer.album.label("1") or 0
     adversarial = explorer.adversarial(0, View("1", label, float(next_eps), 4, "cross-entropy", norm))
-    shown = window.value("[...adversarialPixels(cellOf(0, view.eps)).data].filter((_, place) => place % 4 < 3)")
-    values = torch.tensor(shown).reshape(1, 32, 32, 3).permute(0, 3, 1, 2)
+    pixels = window.value("[...adversarialPixels(cellOf(0, view.eps)).data].filter((_, place) => place % 4 < 3)")
+    values = torch.tensor(pixels).reshape(1, 32, 32, 3).permute(0, 3, 1, 2)
     largest = float((adversarial - entry.pixels).abs().max())
     assert (values / 255 - adversarial).abs().max() <= 0.5 / 255 + largest / 255 + 1e-6
     wait(window, f"readAddress().norm === '{norm}' && readAddress().eps === '{next_eps}'")
@@ -219,8 +219,8 @@ def test_a_file_says_in_which_norm_it_was_made(window: Page, explorer: Explorer,
     begin(window, path.as_uri())
     assert rows(window) == expected_rows(explorer, "0", 0.5, norm="l2")
     assert window.value("byId('norm-text').textContent") == "L2"
-    fixed = "L2, PGD-20, cross-entropy, seed 0, gradient scale clip; irt explore changes them."
-    assert window.value("byId('fixed').innerText") == fixed
+    sentence = "L2, PGD-20, cross-entropy, seed 0, gradient scale clip; irt explore changes them."
+    assert window.value("byId('fixed').innerText") == sentence
     usable = "[...document.querySelectorAll('select, input, button')].filter((one) => one.checkVisibility())"
     assert window.value(f"{usable}.map((one) => one.id)") == [
         *("eps", "previous", "next", "random", "class", "outcome", "sign", "link", "save")
@@ -233,10 +233,10 @@ def test_screen_readers_have_a_name_for_all_there_is(window: Page, server: Serve
     begin(window, server.address)
     nodes = window.send("Accessibility.getFullAXTree")["nodes"]
     roles = ("slider", "combobox", "button", "spinbutton", "image", "table", "status")
-    named = {"slider", "combobox", "button", "spinbutton", "image"}
-    seen = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
-    assert {role for role, _ in seen} >= set(roles)
-    assert [role for role, name in seen if role in named and not name.strip()] == []
+    roles_with_names = {"slider", "combobox", "button", "spinbutton", "image"}
+    entries = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    assert {role for role, _ in entries} >= set(roles)
+    assert [role for role, name in entries if role in roles_with_names and not name.strip()] == []
     pictures = window.value(
         "[...document.querySelectorAll('canvas')].every((one) => one.getAttribute('aria-label').length > 5)"
     )
@@ -285,14 +285,14 @@ def run_lines(window: Page) -> list[str]:
 
 def numbers_of(text: str) -> dict[str, dict[str, str]]:
     """What `irt show --image` prints of each column, by its name: values by their places."""
-    shown: dict[str, dict[str, str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     for line in text.splitlines()[1:]:
         if line.startswith("  "):
             place, _, value = line.strip().rpartition(": ")
-            shown[list(shown)[-1]][place] = value
+            columns[list(columns)[-1]][place] = value
         else:
-            shown[line.partition(":")[0]] = {}
-    return shown
+            columns[line.partition(":")[0]] = {}
+    return columns
 
 
 def class_text(place: int) -> str:
@@ -317,26 +317,26 @@ def test_the_lines_that_are_named_print_the_numbers_of_the_page(
     monkeypatch.setenv("COLUMNS", "100000")
     monkeypatch.setattr(process_pool, "cores", lambda: 1)
     outputs = run_lines(window)
-    shown = [numbers_of(text) for text in outputs if "checksum good" in text]
+    columns = [numbers_of(text) for text in outputs if "checksum good" in text]
     is_margin, models_shown = loss == "margin", 2
-    assert len(shown) == models_shown * (1 if is_margin else 3)
+    assert len(columns) == models_shown * (1 if is_margin else 3)
     table = rows(window)
     cells = window.value("setup.models.map((_, model) => [cellOf(model, '0'), cellOf(model, view.eps)])")
-    for place, ((_, natural, attacked, moved), (clean, cell)) in enumerate(zip(table, cells, strict=True)):
-        predictions, reading = shown[place], "CW-20" if is_margin else "PGD-20"
+    for place, ((_, natural, adversarial, shift), (clean, cell)) in enumerate(zip(table, cells, strict=True)):
+        predictions, reading = columns[place], "CW-20" if is_margin else "PGD-20"
         name = f"cluttered-digits-small-{('at', 'at-att')[place]}-seed0"
         assert predictions["prediction_natural"][name] == class_text(clean["prediction"])
         assert predictions["prediction"][f"restart 0, {reading}, {name}"] == class_text(cell["prediction"])
-        assert attacked.startswith(f"class {cell['prediction']} ")
-        printed = re.findall(r"tensor\(\[(.*?)\]", outputs[place - models_shown], re.DOTALL)
-        assert len(printed) == 2
-        for answer, text, probabilities in zip((clean, cell), (natural, attacked), printed, strict=True):
+        assert adversarial.startswith(f"class {cell['prediction']} ")
+        tensors = re.findall(r"tensor\(\[(.*?)\]", outputs[place - models_shown], re.DOTALL)
+        assert len(tensors) == 2
+        for answer, text, probabilities in zip((clean, cell), (natural, adversarial), tensors, strict=True):
             assert text.endswith(percent(float(probabilities.split(",")[answer["prediction"]])))
         if is_margin:
             continue
-        ranks, maps = shown[models_shown + place], shown[2 * models_shown + place]
+        ranks, maps = columns[models_shown + place], columns[2 * models_shown + place]
         assert float(ranks["spearman"][""]) == pytest.approx(cell["spearman"], abs=1e-4)
-        assert moved.startswith(percent(float(maps["distance"][""])))
+        assert shift.startswith(percent(float(maps["distance"][""])))
         attention = [float(weight) for weight in ranks["attention_adversarial"]["by position"].split()]
         assert attention == pytest.approx(cell["attention"], abs=1e-5)
         distance = [float(length) for length in ranks["distance"]["by position"].split()]
@@ -382,7 +382,7 @@ def right(explorer: Explorer, image: int, eps: float) -> list[bool]:
     assert label is not None
     view = View(str(image), label, eps, 20, "cross-entropy")
     adversarial = [explorer.adversarial(place, view) for place in range(len(explorer.exhibits))]
-    answers = [exhibit.network(one) for exhibit, one in zip(explorer.exhibits, adversarial, strict=True)]
+    answers = [exhibit.network(pixels) for exhibit, pixels in zip(explorer.exhibits, adversarial, strict=True)]
     return [int(answer.argmax()) == label for answer in answers]
 
 
@@ -396,25 +396,25 @@ def test_filters_say_how_many_images_fit(window: Page, page: Path, explorer: Exp
     counts = {
         "natural": sum(all(natural) for natural, _ in pairs),
         "mistaken": sum(not all(natural) for natural, _ in pairs),
-        "split": sum(any(attacked) and not all(attacked) for _, attacked in pairs),
-        "withstood": sum(all(attacked) for _, attacked in pairs),
-        "broken": sum(any(natural) and not any(attacked) for natural, attacked in pairs),
+        "split": sum(any(answers) and not all(answers) for _, answers in pairs),
+        "withstood": sum(all(answers) for _, answers in pairs),
+        "broken": sum(any(natural) and not any(answers) for natural, answers in pairs),
     }
-    shown = window.value("[...byId('outcome').options].slice(1).map((one) => [one.value, one.text, one.disabled])")
-    assert {name: int(text.rpartition("(")[2][:-1]) for name, text, _ in shown} == counts
-    assert {name for name, _, disabled in shown if disabled} == {name for name, count in counts.items() if not count}
+    entries = window.value("[...byId('outcome').options].slice(1).map((one) => [one.value, one.text, one.disabled])")
+    assert {name: int(text.rpartition("(")[2][:-1]) for name, text, _ in entries} == counts
+    assert {name for name, _, is_off in entries if is_off} == {name for name, count in counts.items() if not count}
 
 
 def test_a_filter_that_nothing_fits_says_so_beside_itself(window: Page, page: Path, explorer: Explorer) -> None:
     begin(window, page.as_uri())
-    missing = next(place for place in range(10) if place not in explorer.album.split.labels[:3])
+    absent = next(place for place in range(10) if place not in explorer.album.split.labels[:3])
     heights = (
         "[...document.querySelectorAll('#cards, #filters, #summary')].map((one) => one.getBoundingClientRect().top)"
     )
-    before = window.value(heights)
-    window.value(f"view.class = '{missing}'; find(1)")
+    tops = window.value(heights)
+    window.value(f"view.class = '{absent}'; find(1)")
     assert window.value("byId('none').textContent") == "None of 3 images fits."
-    assert window.value("byId('error').hidden") and window.value(heights) == before
+    assert window.value("byId('error').hidden") and window.value(heights) == tops
 
 
 def test_cells_and_slider_have_numbers_and_a_click_on_a_cell_chooses_it(
@@ -531,10 +531,10 @@ def test_doubts_stand_beside_the_model_and_under_its_row_with_commands_as_code(w
 
 def test_a_correlation_of_few_positions_says_so(window: Page, page: Path) -> None:
     begin(window, page.as_uri())
-    few = "cellOf(1, view.eps).ranks.slice(0, 4)"
+    cell = "cellOf(1, view.eps).ranks.slice(0, 4)"
     tiles = "tiles({...setup.models[1], grid: [2, 2]}, {attention: [1, 0, 0, 0]}, {...cellOf(1, view.eps), ranks: %s})"
     captions = f"[...{tiles}.querySelectorAll('figcaption')].at(-1).textContent"
-    assert window.value(captions % few).endswith(" of only 4 positions")
+    assert window.value(captions % cell).endswith(" of only 4 positions")
     assert "of only" not in window.value("document.body.innerText")
 
 
@@ -568,7 +568,7 @@ def test_a_file_opens_from_disk_and_asks_for_nothing(window: Page, page: Path, e
     slide(window, 2)
     wait(window, "document.getElementById('eps-text').textContent === '16/255'")
     assert rows(window) == expected_rows(explorer, "0", 16 / 255)
-    assert {one for one in window.requests if not one.startswith(("data:", "about:"))} == {page.as_uri()}
+    assert {address for address in window.requests if not address.startswith(("data:", "about:"))} == {page.as_uri()}
     assert window.complaints == []
 
 
@@ -587,10 +587,10 @@ def test_the_page_fits_a_phone_and_is_light_or_dark(window: Page, page: Path, wi
 
 def test_a_view_is_saved_as_a_picture(window: Page, page: Path) -> None:
     begin(window, page.as_uri())
-    saved: Any = window.value(
+    download: Any = window.value(
         "(async () => { let link;"
         "HTMLAnchorElement.prototype.click = function () { link = [this.download, this.href]; };"
         "await saveView(); const picture = new Image(); picture.src = link[1]; await picture.decode();"
         "return [link[0], picture.naturalWidth, picture.naturalHeight]; })()"
     )
-    assert saved[0] == "explore-cluttered-digits-0-eps8-255.png" and saved[1] >= 900 and saved[2] >= 600
+    assert download[0] == "explore-cluttered-digits-0-eps8-255.png" and download[1] >= 900 and download[2] >= 600

@@ -76,9 +76,9 @@ def table(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def test_there_is_a_row_for_each_image_with_the_numbers_it_has(file: Path, tmp_path: Path) -> None:
-    written = to_csv(file, tmp_path / "new")
-    assert written.images == tmp_path / "new" / "toy-model-images.csv"
-    names, rows = table(written.images)
+    files = to_csv(file, tmp_path / "new")
+    assert files.images == tmp_path / "new" / "toy-model-images.csv"
+    names, rows = table(files.images)
     result = hdf5.read(file)
     assert names == [
         "sample",
@@ -92,9 +92,9 @@ def test_there_is_a_row_for_each_image_with_the_numbers_it_has(file: Path, tmp_p
     assert columns["sample"] == tuple(map(str, range(COUNT)))
     assert list(map(int, columns["label"])) == result["per_image/label"].tolist()
     for place in range(3):
-        found = np.array(columns[f"weight[{place}]"], np.float32)
-        np.testing.assert_array_equal(found, result["per_image/weight"][:, place])
-        assert 50 < np.isnan(found).sum() < 200
+        weights = np.array(columns[f"weight[{place}]"], np.float32)
+        np.testing.assert_array_equal(weights, result["per_image/weight"][:, place])
+        assert 50 < np.isnan(weights).sum() < 200
     share = np.array([columns["share[attention,adversarial]"], columns["share[gradient, signed,clean]"]], np.float32)
     np.testing.assert_array_equal(share, [result["per_image/share"][:, 0, 1], result["per_image/share"][:, 1, 0]])
     assert max(map(len, columns["share[attention,clean]"])) <= 14
@@ -103,12 +103,14 @@ def test_there_is_a_row_for_each_image_with_the_numbers_it_has(file: Path, tmp_p
 def test_there_is_a_row_for_each_statistic_with_its_place(file: Path, tmp_path: Path) -> None:
     names, rows = table(to_csv(file, tmp_path).statistics)
     assert names == ["path", "coordinates", "value", "low", "high"]
-    found = {(path, place): numbers for path, place, *numbers in rows}
-    assert len(found) == len(rows) == 1 + 2 + 3
-    assert float(found["test/total", ""][0]) == 1 / 3 and found["test/total", ""][1:] == ["", ""]
-    assert found["test/count", "position=0"] == [str(10**15 + 1), "", ""]
+    statistics = {(path, place): numbers for path, place, *numbers in rows}
+    assert len(statistics) == len(rows) == 1 + 2 + 3
+    assert float(statistics["test/total", ""][0]) == 1 / 3 and statistics["test/total", ""][1:] == ["", ""]
+    assert statistics["test/count", "position=0"] == [str(10**15 + 1), "", ""]
     for row, rule in enumerate(("attention", "gradient, signed")):
-        assert list(map(float, found["test/share", f"map={rule}"])) == [(3 * row + place) / 7 for place in range(3)]
+        assert list(map(float, statistics["test/share", f"map={rule}"])) == [
+            (3 * row + place) / 7 for place in range(3)
+        ]
 
 
 def test_beside_a_predicted_class_stands_whether_it_is_right_and_the_class_of_nan_logits_never_is(
@@ -137,11 +139,13 @@ def test_beside_a_predicted_class_stands_whether_it_is_right_and_the_class_of_na
     axes = ("PGD", "CW", "none"), ("before", "after")
     right_names = [*(f"right[{axes[0][attack]},{axes[1][state]}]" for attack, state in places), "right_clean"]
     assert [name for name in names if "right" in name] == right_names
-    written = dict(zip(names, zip(*lines, strict=True), strict=True))
+    cells_of = dict(zip(names, zip(*lines, strict=True), strict=True))
     for name, (attack, state) in zip(right_names, places, strict=False):
-        values = [int(one == other and one >= 0) for one, other in zip(label, predicted[:, attack, state], strict=True)]
-        assert list(map(int, written[name])) == values and 0 < sum(values) < 700
-    assert list(map(int, written["right_clean"])) == [int(one != -1) for one in label]
+        values = [
+            int(true == other and true >= 0) for true, other in zip(label, predicted[:, attack, state], strict=True)
+        ]
+        assert list(map(int, cells_of[name])) == values and 0 < sum(values) < 700
+    assert list(map(int, cells_of["right_clean"])) == [int(true != -1) for true in label]
 
 
 def test_pictures_are_left_out_and_said_to_be(file: Path, tmp_path: Path) -> None:
@@ -166,38 +170,38 @@ def test_tables_that_are_there_are_kept_unless_told(file: Path, tmp_path: Path) 
 
 
 def test_a_damaged_file_gives_no_tables(file: Path, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged.h5"
-    shutil.copyfile(file, damaged)
-    with h5py.File(damaged, "r+") as opened:
-        opened["per_image/label"][0] += 1
+    copy = tmp_path / "damaged.h5"
+    shutil.copyfile(file, copy)
+    with h5py.File(copy, "r+") as stored_file:
+        stored_file["per_image/label"][0] += 1
     with pytest.raises(UserError, match="is damaged"):
-        to_csv(damaged, tmp_path)
-    assert list(tmp_path.iterdir()) == [damaged]
+        to_csv(copy, tmp_path)
+    assert list(tmp_path.iterdir()) == [copy]
 
 
 @pytest.mark.parametrize("name", analyses.names())
 def test_every_number_of_an_analysis_is_in_a_table_once(name: str, tmp_path: Path) -> None:
     schema: Schema = analyses.get(name).schema
-    written = to_csv(file_of(schema), tmp_path)
-    names, rows = table(written.images)
-    _, statistics = table(written.statistics)
-    with h5py.File(file_of(schema)) as opened:
-        columns = Columns(opened)
+    files = to_csv(file_of(schema), tmp_path)
+    names, rows = table(files.images)
+    _, statistics = table(files.statistics)
+    with h5py.File(file_of(schema)) as stored_file:
+        columns = Columns(stored_file)
         flat = {
             column.path: columns[column.path].reshape(-1)
             for column, axes in schema.columns()
             if not {"y", "x"} & set(axes)
         }
-    assert set(flat) | set(written.left_out) == {column.path for column, _ in schema.columns()}
-    widths = {one.removeprefix("per_image/"): len(flat[one]) // 8 for one in flat if one.startswith("per_image/")}
-    right = sum(width for one, width in widths.items() if one.startswith("prediction"))
+    assert set(flat) | set(files.left_out) == {column.path for column, _ in schema.columns()}
+    widths = {path.removeprefix("per_image/"): len(flat[path]) // 8 for path in flat if path.startswith("per_image/")}
+    right = sum(width for head, width in widths.items() if head.startswith("prediction"))
     assert len(set(names)) == len(names) == 1 + sum(widths.values()) + right
     assert len(rows) == 8 and {len(row) for row in rows} == {len(names)}
     assert len({(path, place) for path, place, *_ in statistics}) == len(statistics)
     for path in {column.path for column in schema.summary} & set(flat):
-        numbers = [number for of, _, *numbers in statistics if of == path for number in numbers if number]
-        found = np.array(numbers, flat[path].dtype)
-        np.testing.assert_array_equal(found, flat[path])
+        numbers = [number for owner, _, *numbers in statistics if owner == path for number in numbers if number]
+        values = np.array(numbers, flat[path].dtype)
+        np.testing.assert_array_equal(values, flat[path])
 
 
 def test_the_command_says_what_it_wrote_and_left_out(tmp_path: Path) -> None:
@@ -205,12 +209,12 @@ def test_the_command_says_what_it_wrote_and_left_out(tmp_path: Path) -> None:
     shutil.copyfile(file_of(gradient_maps.SCHEMA), source)
     first = CliRunner().invoke(cli.irt, ["export", str(source), "--csv"])
     assert first.exit_code == 0
-    *paths, said = first.stdout.splitlines()
+    *paths, note = first.stdout.splitlines()
     assert paths == [str(tmp_path / f"maps-{name}.csv") for name in ("images", "statistics")]
     left_out = "examples/image, examples/map, examples/view, per_image/image, per_image/map"
-    assert said == f"not exported, because they are pictures: {left_out} (read them with h5py or xarray)"
-    again = CliRunner().invoke(cli.irt, ["export", str(source)], standalone_mode=False)
-    assert isinstance(again.exception, UserError)
+    assert note == f"not exported, because they are pictures: {left_out} (read them with h5py or xarray)"
+    second = CliRunner().invoke(cli.irt, ["export", str(source)], standalone_mode=False)
+    assert isinstance(second.exception, UserError)
     assert CliRunner().invoke(cli.irt, ["export", str(source), "--overwrite"]).exit_code == 0
     other = CliRunner().invoke(cli.irt, ["export", str(source), "--csv", "-o", str(tmp_path / "tables")])
     assert other.exit_code == 0 and len(list((tmp_path / "tables").iterdir())) == 2
@@ -218,14 +222,14 @@ def test_the_command_says_what_it_wrote_and_left_out(tmp_path: Path) -> None:
 
 def numbers_of(text: str) -> dict[str, dict[str, str]]:
     """What `irt show --image` prints of each column: by its head, the values by their places."""
-    shown: dict[str, dict[str, str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     for line in text.splitlines()[1:]:
         if line.startswith("  "):
             place, _, value = line.strip().rpartition(": ")
-            shown[list(shown)[-1]][place] = value
+            columns[list(columns)[-1]][place] = value
         else:
-            shown[line] = {}
-    return shown
+            columns[line] = {}
+    return columns
 
 
 def is_at(heading: str, column: str, axes: tuple[str, ...], place: str) -> bool:
@@ -242,24 +246,27 @@ def test_one_image_is_shown_with_the_numbers_that_tables_have(tmp_path: Path, mo
     for name in ("robustness", "attention-rank"):
         path = file_of(analyses.get(name).schema)
         outcome = CliRunner().invoke(cli.irt, ["show", str(path), "--image", "5"], catch_exceptions=False)
-        shown = numbers_of(outcome.stdout)
+        columns = numbers_of(outcome.stdout)
         result = hdf5.read(path)
-        known = result.job["class_names"]
-        meanings = {one: meaning for one, _, meaning in hdf5.tree(path)}
+        class_names = result.job["class_names"]
+        meanings = {key: meaning for key, _, meaning in hdf5.tree(path)}
         with open(to_csv(path, tmp_path).images, encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))[5]
-        assert next(iter(shown)) == f"label: {meanings['per_image/label']}"
-        assert {f"per_image/{head.partition(':')[0]}" for head in shown} == {
-            one for one in meanings if one.startswith("per_image/")
+        assert next(iter(columns)) == f"label: {meanings['per_image/label']}"
+        assert {f"per_image/{head.partition(':')[0]}" for head in columns} == {
+            key for key in meanings if key.startswith("per_image/")
         }
-        for head, by_place in shown.items():
+        for head, by_place in columns.items():
             column, meaning = head.split(": ", 1)
             assert meaning == meanings[f"per_image/{column}"]
             axes = result.axes(f"per_image/{column}")[1:]
             for place, text in by_place.items():
-                expected = [value for one, value in table.items() if is_at(one, column, axes, place)]
+                expected = [value for cell, value in table.items() if is_at(cell, column, axes, place)]
                 classes = [int(value) for value in expected if "." not in value]
-                names = [f"{known[one]} ({one})" if one < len(known) else f"no class ({one})" for one in classes]
+                names = [
+                    f"{class_names[index]} ({index})" if index < len(class_names) else f"no class ({index})"
+                    for index in classes
+                ]
                 is_class = "prediction" in column or column == "label"
                 assert text == ("; ".join(names) if is_class else " ".join(expected)) and expected
     other = tmp_path / "other.safetensors"

@@ -40,7 +40,7 @@ FULL = Card(
     label="mine",
 )
 
-MINE = """
+OWN_MODULE = """
 import torch
 from anyone import Convolutions
 
@@ -55,7 +55,7 @@ def fails():
 """
 
 
-HELD = """
+MODULE_WITH_OBJECT = """
 from anyone import Convolutions
 
 class Here:
@@ -66,17 +66,17 @@ def net():
 """
 
 
-def has(library: str) -> None:
+def require(library: str) -> None:
     """Skip a test without an optional library; robustbench cannot be imported under its own names."""
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with a module `mine_of_tests`; what is imported from it is forgotten."""
-    (tmp_path / "mine_of_tests.py").write_text(MINE)
-    (tmp_path / "held_by_tests.py").write_text(HELD)
+    (tmp_path / "mine_of_tests.py").write_text(OWN_MODULE)
+    (tmp_path / "held_by_tests.py").write_text(MODULE_WITH_OBJECT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -84,7 +84,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def brought(network: nn.Module, data: Dataset, **card: Any) -> ExternalModel:
+def bring_model(network: nn.Module, data: Dataset, **card: Any) -> ExternalModel:
     return bring(network, Card("mine:net", **card), data, data.name)
 
 
@@ -111,7 +111,7 @@ def test_no_argument_makes_a_library_read_a_file(
 ) -> None:
     """The builder, which would leave a marker, is never called: the name of a file does not reach the library."""
     marker = tmp_path / "marker"
-    monkeypatch.setitem(libraries.BUILDERS, model.partition(":")[0], lambda *given: marker.touch())
+    monkeypatch.setitem(libraries.BUILDERS, model.partition(":")[0], lambda *arguments: marker.touch())
     with pytest.raises(UserError, match=f"--model-arg {argument} could make .* name the file with --weights"):
         network_of(Card(model, weights=weights, arguments=((argument, str(tmp_path / "file.pt")),)), 10)
     assert not marker.exists()
@@ -119,24 +119,24 @@ def test_no_argument_makes_a_library_read_a_file(
 
 @pytest.mark.parametrize("argument", ["drop_path", "drop_path_rate", "weight_init", "init_weights", "use_checkpoint"])
 def test_other_arguments_reach_the_library(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[Any] = []
+    calls: list[Any] = []
 
-    def builder(*given: Any) -> nn.Module:
-        called.append(given)
+    def builder(*arguments: Any) -> nn.Module:
+        calls.append(arguments)
         return nn.Identity()
 
     monkeypatch.setitem(libraries.BUILDERS, "timm", builder)
     network_of(Card("timm:any", weights="random", arguments=((argument, 3),)), 10)
-    assert called == [("any", False, 10, {argument: 3})]
+    assert calls == [("any", False, 10, {argument: 3})]
 
 
 # --- cards
 
 
 def test_a_label_is_kept_as_text_and_never_leaves_the_folder() -> None:
-    found = brought(seed_network(Convolutions), noise("of/../data"), label="../../a/b")
-    assert (found.job["variant"], found.job["dataset"]) == ("../../a/b", "of/../data")
-    assert Path(found.name).name == found.name
+    model = bring_model(seed_network(Convolutions), noise("of/../data"), label="../../a/b")
+    assert (model.job["variant"], model.job["dataset"]) == ("../../a/b", "of/../data")
+    assert Path(model.name).name == model.name
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_a_card_has_a_name_that_can_be_a_files(card: Card, name: str) -> None:
 def test_a_card_comes_back_as_it_was_written(card: Card, tmp_path: Path) -> None:
     card.write(tmp_path / "card.json")
     assert Card.read(tmp_path / "card.json") == card
-    held = json.loads((tmp_path / "card.json").read_text())
-    assert (held["format"], held["format_version"]) == ("interpret-robust-model", 1)
+    entries = json.loads((tmp_path / "card.json").read_text())
+    assert (entries["format"], entries["format_version"]) == ("interpret-robust-model", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
 
 
@@ -180,21 +180,21 @@ def test_the_words_of_a_card_are_the_options_that_give_it() -> None:
 
     from interpret_robust.cli.options import card_options
 
-    found: list[Card] = []
+    cards: list[Card] = []
 
     @click.command()
     @click.option("--model")
     @card_options
     def command(model: str, **card: Any) -> None:
-        held = reference(model, **card)
-        assert isinstance(held, Card)
-        found.append(held)
+        result = reference(model, **card)
+        assert isinstance(result, Card)
+        cards.append(result)
 
     for card in (FULL, Card("torchvision:resnet18"), Card("a:b", arguments=(("flag", True), ("text", "a b")))):
         command.main(card.words(), standalone_mode=False)
-        assert found[-1] == card
+        assert cards[-1] == card
     command.main(Card("a:b", arguments=(("text", "3.5"),)).words(), standalone_mode=False)
-    assert found[-1].arguments == (("text", "3.5"),)
+    assert cards[-1].arguments == (("text", "3.5"),)
 
 
 def test_a_card_is_not_replaced_unasked(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_card_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert Card.read(tmp_path / "card.json") == Card("a:c")
 
 
-def changed(**fields: Any) -> str:
+def card_text(**fields: Any) -> str:
     whole = {"format": "interpret-robust-model", "format_version": 1, "model": "a:b", "arguments": []}
     return json.dumps({key: value for key, value in (whole | fields).items() if value != "gone"})
 
@@ -217,29 +217,29 @@ def changed(**fields: Any) -> str:
         ("{", "is no model card: it is not JSON"),
         ("[]", "is no model card: `irt model card` makes them"),
         ("null", "is no model card: `irt model card` makes them"),
-        (changed(format="something else"), "is no model card: `irt model card` makes them"),
-        (changed(format_version=2), "is a model card of format 2, and this irt reads 1"),
-        (changed(format_version="gone"), "is a model card of format None"),
-        (changed(color="red"), "is no model card that this irt knows: it holds model, arguments, color"),
-        (changed(model="gone"), "is no model card that this irt knows"),
-        (changed(arguments="gone"), "is no model card that this irt knows"),
-        (changed(arguments=[1, 2]), "is no model card that this irt knows"),
-        (changed(arguments=[["a", 1, 2]]), "is no model card that this irt knows"),
-        (changed(resize=-3), "--resize -3"),
-        (changed(resize=True), "resize is true where a whole number or null is needed"),
-        (changed(resize=2.5), "resize is 2.5 where"),
-        (changed(resize="32"), 'resize is "32" where'),
-        (changed(model=None), "model is null where text is needed"),
-        (changed(model=["a"]), r'model is \["a"\] where text is needed'),
-        (changed(weights=3), "weights is 3 where text or null is needed"),
-        (changed(label={}), "label is {} where text or null is needed"),
-        (changed(normalize=[1]), r"normalize is \[1\] where text or null is needed"),
-        (changed(local_layer=False), "local_layer is false where text or null is needed"),
-        (changed(attention_layer="a\0"), "attention_layer is .* which has control characters"),
-        (changed(arguments={"a": 1}), "arguments is .* where a list of"),
-        (changed(arguments=[[1, "a"]]), "arguments is .* where a list of"),
-        (changed(arguments=[["a", {"b": 1}]]), '--model-arg a={"b": 1} is an object'),
-        (changed(arguments=[["a", [[{}]]]]), "--model-arg a={} is an object"),
+        (card_text(format="something else"), "is no model card: `irt model card` makes them"),
+        (card_text(format_version=2), "is a model card of format 2, and this irt reads 1"),
+        (card_text(format_version="gone"), "is a model card of format None"),
+        (card_text(color="red"), "is no model card that this irt knows: it holds model, arguments, color"),
+        (card_text(model="gone"), "is no model card that this irt knows"),
+        (card_text(arguments="gone"), "is no model card that this irt knows"),
+        (card_text(arguments=[1, 2]), "is no model card that this irt knows"),
+        (card_text(arguments=[["a", 1, 2]]), "is no model card that this irt knows"),
+        (card_text(resize=-3), "--resize -3"),
+        (card_text(resize=True), "resize is true where a whole number or null is needed"),
+        (card_text(resize=2.5), "resize is 2.5 where"),
+        (card_text(resize="32"), 'resize is "32" where'),
+        (card_text(model=None), "model is null where text is needed"),
+        (card_text(model=["a"]), r'model is \["a"\] where text is needed'),
+        (card_text(weights=3), "weights is 3 where text or null is needed"),
+        (card_text(label={}), "label is {} where text or null is needed"),
+        (card_text(normalize=[1]), r"normalize is \[1\] where text or null is needed"),
+        (card_text(local_layer=False), "local_layer is false where text or null is needed"),
+        (card_text(attention_layer="a\0"), "attention_layer is .* which has control characters"),
+        (card_text(arguments={"a": 1}), "arguments is .* where a list of"),
+        (card_text(arguments=[[1, "a"]]), "arguments is .* where a list of"),
+        (card_text(arguments=[["a", {"b": 1}]]), '--model-arg a={"b": 1} is an object'),
+        (card_text(arguments=[["a", [[{}]]]]), "--model-arg a={} is an object"),
         ("[" * 100_000, "is no model card: it is not JSON"),
     ],
 )
@@ -283,9 +283,9 @@ def test_images_cannot_be_resized_to_nothing(resize: int) -> None:
 
 
 def test_a_librarys_network_has_the_weights_of_seed_zero_and_the_random_state_stays() -> None:
-    card, before = Card("torchvision:resnet18", weights="random"), torch.get_rng_state()
+    card, state = Card("torchvision:resnet18", weights="random"), torch.get_rng_state()
     network = network_of(card, K)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         from torchvision.models import resnet18
@@ -295,21 +295,21 @@ def test_a_librarys_network_has_the_weights_of_seed_zero_and_the_random_state_st
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        again = network_of(card, K)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+        repetition = network_of(card, K)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in repetition.state_dict().items())
 
 
-def test_arguments_go_to_whatever_builds_the_network(mine: Path) -> None:
-    found = network_of(
+def test_arguments_go_to_whatever_builds_the_network(folder: Path) -> None:
+    network = network_of(
         Card("torchvision:resnet18", "random", (("width_per_group", 64), ("zero_init_residual", True))), K
     )
-    assert not any(found.get_parameter(f"layer{layer}.1.bn2.weight").any() for layer in (1, 2, 3, 4))
-    own = network_of(Card("mine_of_tests:net", arguments=(("classes", 5),)), K)
-    assert own.get_parameter("answer.bias").shape == (5,)
+    assert not any(network.get_parameter(f"layer{layer}.1.bn2.weight").any() for layer in (1, 2, 3, 4))
+    own_network = network_of(Card("mine_of_tests:net", arguments=(("classes", 5),)), K)
+    assert own_network.get_parameter("answer.bias").shape == (5,)
 
 
 def test_timm_builds_for_so_many_classes() -> None:
-    has("timm")
+    require("timm")
     arguments = (("img_size", 32), ("patch_size", 8), ("depth", 1))
     network = network_of(Card("timm:vit_tiny_patch16_224", "random", arguments), K)
     assert network(pixels(2, 3, 32, 32)).shape == (2, K)
@@ -321,26 +321,26 @@ def test_a_library_may_warn_about_its_own_networks(name: str) -> None:
     assert network_of(Card(f"torchvision:{name}", "random"), K).training
 
 
-def test_a_model_of_ones_own_is_found_in_the_working_directory(mine: Path) -> None:
+def test_a_model_of_ones_own_is_found_in_the_working_directory(folder: Path) -> None:
     network = network_of(Card("mine_of_tests:net"), 99)
     expected = seed_network(Convolutions)
     assert torch.equal(network.get_parameter("answer.weight"), expected.answer.weight)
     assert isinstance(network_of(Card("held_by_tests:Here.held"), K), Convolutions)
 
 
-def test_a_model_of_ones_own_is_the_same_whenever_its_module_was_imported(mine: Path) -> None:
+def test_a_model_of_ones_own_is_the_same_whenever_its_module_was_imported(folder: Path) -> None:
     """What a module draws while it is imported must not be missing at the second call."""
     first, second = (network_of(Card("held_by_tests:net"), K).get_parameter("stem.weight") for _ in range(2))
     assert torch.equal(first, second)
 
 
-def test_weights_of_a_model_given_as_it_is_do_not_change_it_for_others(mine: Path) -> None:
+def test_weights_of_a_model_given_as_it_is_do_not_change_it_for_others(folder: Path) -> None:
     """The object of a module is one for all that import it."""
-    save_file(seed_network(Convolutions, seed=5).state_dict(), mine / "other.safetensors")
-    before = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight").clone()
-    network_of(Card("held_by_tests:Here.held", str(mine / "other.safetensors")), K)
-    after = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight")
-    assert torch.equal(before, after)
+    save_file(seed_network(Convolutions, seed=5).state_dict(), folder / "other.safetensors")
+    weights_before = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight").clone()
+    network_of(Card("held_by_tests:Here.held", str(folder / "other.safetensors")), K)
+    weights_after = network_of(Card("held_by_tests:Here.held"), K).get_parameter("answer.weight")
+    assert torch.equal(weights_before, weights_after)
 
 
 MISTAKES = [
@@ -381,11 +381,11 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("model", "card", "sentence"), MISTAKES)
 def test_a_network_that_cannot_be_had_is_the_users_error(
-    model: str, card: dict[str, Any], sentence: str, mine: Path
+    model: str, card: dict[str, Any], sentence: str, folder: Path
 ) -> None:
     for library in ("timm", "robustbench"):
         if model.startswith(library):
-            has(library)
+            require(library)
     with pytest.raises(UserError, match=sentence) as error:
         network_of(Card(model, **card), K)
     assert "\n" not in str(error.value)
@@ -396,12 +396,12 @@ def test_a_network_that_cannot_be_had_is_the_users_error(
 def test_a_missing_library_is_told_with_the_extra_that_brings_it(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
-    def without(name: str, *arguments: Any, **more: Any) -> Any:
+    def fail_import(name: str, *arguments: Any, **options: Any) -> Any:
         if name.partition(".")[0] == library:
             raise ImportError(name)
-        return real(name, *arguments, **more)
+        return real(name, *arguments, **options)
 
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(builtins, "__import__", fail_import)
     with pytest.raises(UserError, match=rf"{library}:NAME needs {library}, which is missing: pip install 'int"):
         network_of(Card(f"{library}:anything"), K)
 
@@ -431,10 +431,10 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
-def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, mine: Path) -> None:
+def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, folder: Path) -> None:
     if ending == "safetensors" and form.startswith("nested"):
         pytest.skip("safetensors files are flat")
-    path = mine / f"weights.{ending}"
+    path = folder / f"weights.{ending}"
     (save_file if ending == "safetensors" else save_torch)(FORMS[form](other_weights()), path)
     network = network_of(Card("mine_of_tests:net", weights=str(path)), K).eval()
     with torch.no_grad():
@@ -442,9 +442,9 @@ def test_weights_are_read_from_a_file_of_tensors(form: str, ending: str, mine: P
         assert torch.equal(network(pixels(2, C, H, W)), expected)
 
 
-def test_tensors_that_a_network_lacks_are_kept_as_a_doubt(mine: Path) -> None:
-    save_file(other_weights() | {"loss.margin": torch.ones(K)}, mine / "more.safetensors")
-    card = Card("mine_of_tests:net", weights=str(mine / "more.safetensors"), label="mine")
+def test_tensors_that_a_network_lacks_are_kept_as_a_doubt(folder: Path) -> None:
+    save_file(other_weights() | {"loss.margin": torch.ones(K)}, folder / "more.safetensors")
+    card = Card("mine_of_tests:net", weights=str(folder / "more.safetensors"), label="mine")
     network, remarks = build_network(card, K)
     model = bring(network, card, noise(), "noise", remarks)
     assert model.doubts[0].startswith("mine has all its weights from more.safetensors, which also holds 'loss.margin'")
@@ -476,7 +476,7 @@ def all_but(name: str) -> dict[str, Tensor]:
         ({"else": torch.zeros(2)}, "11 tensors differ, first answer.bias"),
     ],
 )
-def test_a_file_of_other_weights_is_the_users_error(tensors: dict[str, Tensor], difference: str, mine: Path) -> None:
+def test_a_file_of_other_weights_is_the_users_error(tensors: dict[str, Tensor], difference: str, folder: Path) -> None:
     torch.save(tensors, "weights.pt")
     with pytest.raises(UserError, match=rf"weights.pt does not hold the weights of mine_of_tests:net: {difference}"):
         network_of(Card("mine_of_tests:net", weights="weights.pt"), K)
@@ -488,7 +488,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("with_torch", [True, False])
-def test_a_pickle_with_code_is_refused_and_not_run(with_torch: bool, mine: Path) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(with_torch: bool, folder: Path) -> None:
     if with_torch:
         torch.save({"state_dict": other_weights(), "args": Harmful()}, "weights.pt")
     else:
@@ -502,23 +502,23 @@ def test_a_pickle_with_code_is_refused_and_not_run(with_torch: bool, mine: Path)
 
 
 @pytest.mark.parametrize(
-    ("held", "sentence"),
+    ("content", "sentence"),
     [
         ({"epoch": 3}, "holds no state dict"),
         ([torch.zeros(2)], "holds no state dict"),
         (torch.zeros(2), "holds no state dict"),
     ],
 )
-def test_a_file_without_a_state_dict_is_the_users_error(held: Any, sentence: str, mine: Path) -> None:
-    torch.save(held, "weights.pt")
+def test_a_file_without_a_state_dict_is_the_users_error(content: Any, sentence: str, folder: Path) -> None:
+    torch.save(content, "weights.pt")
     with pytest.raises(UserError, match=sentence):
         network_of(Card("mine_of_tests:net", weights="weights.pt"), K)
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
 @pytest.mark.parametrize("data", [b"", b"not weights at all", b"PK\x03\x04 cut off"])
-def test_a_damaged_file_is_the_users_error(ending: str, data: bytes, mine: Path) -> None:
-    path = mine / f"weights.{ending}"
+def test_a_damaged_file_is_the_users_error(ending: str, data: bytes, folder: Path) -> None:
+    path = folder / f"weights.{ending}"
     path.write_bytes(data)
     with pytest.raises(UserError, match=rf"weights\.{ending} is (damaged|no state dict)") as error:
         network_of(Card("mine_of_tests:net", weights=str(path)), K)
@@ -528,11 +528,11 @@ def test_a_damaged_file_is_the_users_error(ending: str, data: bytes, mine: Path)
 # --- what pixels a network expects
 
 
-class Told(nn.Module):
+class WithStatistics(nn.Module):
     pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}  # noqa: RUF012
 
 
-IMAGENET, NONE = STATISTICS["imagenet"], STATISTICS["none"]
+IMAGENET, PLAIN = STATISTICS["imagenet"], STATISTICS["none"]
 
 
 @pytest.mark.parametrize(
@@ -540,30 +540,30 @@ IMAGENET, NONE = STATISTICS["imagenet"], STATISTICS["none"]
     [
         (Card("torchvision:resnet18"), nn.Identity(), IMAGENET),
         (Card("torchvision:resnet18", weights="pretrained"), nn.Identity(), IMAGENET),
-        (Card("torchvision:resnet18", weights="random"), nn.Identity(), NONE),
+        (Card("torchvision:resnet18", weights="random"), nn.Identity(), PLAIN),
         (Card("torchvision:resnet18", weights="mine.pt"), nn.Identity(), IMAGENET),
-        (Card("timm:x", weights="mine.pt"), Told(), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))),
-        (Card("torchvision:resnet18", normalize="none"), nn.Identity(), NONE),
-        (Card("timm:x"), Told(), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))),
-        (Card("timm:x", weights="random"), Told(), NONE),
-        (Card("timm:x", normalize="0.5,0.25"), Told(), ((0.5,), (0.25,))),
-        (Card("robustbench:x"), nn.Identity(), NONE),
-        (Card("a:b"), nn.Identity(), NONE),
+        (Card("timm:x", weights="mine.pt"), WithStatistics(), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))),
+        (Card("torchvision:resnet18", normalize="none"), nn.Identity(), PLAIN),
+        (Card("timm:x"), WithStatistics(), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))),
+        (Card("timm:x", weights="random"), WithStatistics(), PLAIN),
+        (Card("timm:x", normalize="0.5,0.25"), WithStatistics(), ((0.5,), (0.25,))),
+        (Card("robustbench:x"), nn.Identity(), PLAIN),
+        (Card("a:b"), nn.Identity(), PLAIN),
     ],
 )
 def test_what_is_left_open_follows_where_the_weights_come_from(card: Card, network: nn.Module, expected: Any) -> None:
-    found = preprocess_of(card, network, 3)
-    np.testing.assert_allclose(array(found.mean).ravel(), expected[0], rtol=1e-6)
-    np.testing.assert_allclose(array(found.deviation).ravel(), expected[1], rtol=1e-6)
+    preprocess = preprocess_of(card, network, 3)
+    np.testing.assert_allclose(array(preprocess.mean).ravel(), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(array(preprocess.deviation).ravel(), expected[1], rtol=1e-6)
 
 
 def test_what_was_left_open_is_filled_in() -> None:
-    assert brought(seed_network(Convolutions), noise()).card.normalize == "0,1"
-    found = bring(seed_network(Convolutions), Card("torchvision:resnet18"), noise(), "noise")
-    assert found.card.normalize == "0.485,0.456,0.406,0.229,0.224,0.225"
-    again = bring(seed_network(Convolutions), found.card, noise(), "noise")
+    assert bring_model(seed_network(Convolutions), noise()).card.normalize == "0,1"
+    model = bring(seed_network(Convolutions), Card("torchvision:resnet18"), noise(), "noise")
+    assert model.card.normalize == "0.485,0.456,0.406,0.229,0.224,0.225"
+    second = bring(seed_network(Convolutions), model.card, noise(), "noise")
     images = pixels(2, C, H, W)
-    torch.testing.assert_close(again.wrapper(images), found.wrapper(images))
+    torch.testing.assert_close(second.wrapper(images), model.wrapper(images))
 
 
 # --- a network and data
@@ -571,11 +571,16 @@ def test_what_was_left_open_is_filled_in() -> None:
 
 def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
     data = noise()
-    found = bring(seed_network(Convolutions).train(), Card("mine:net", local_layer="body"), data, "path.npz")
-    assert (found.name, found.location, found.source) == ("noise-mine-net-body", "mine:net", "path.npz")
-    assert found.local_shape() == (8, 6, 9)
+    external_model = bring(seed_network(Convolutions).train(), Card("mine:net", local_layer="body"), data, "path.npz")
+    assert (external_model.name, external_model.location, external_model.source) == (
+        "noise-mine-net-body",
+        "mine:net",
+        "path.npz",
+    )
+    assert external_model.local_shape() == (8, 6, 9)
     job = {
-        key: found.job[key] for key in ("dataset", "image_shape", "class_names", "variant", "seed", "recipe", "layers")
+        key: external_model.job[key]
+        for key in ("dataset", "image_shape", "class_names", "variant", "seed", "recipe", "layers")
     }
     assert job == {
         "dataset": "noise",
@@ -586,8 +591,8 @@ def test_a_model_that_is_brought_knows_what_is_asked_of_it() -> None:
         "recipe": {"eps": 8 / 255},
         "layers": {"local": "body", "attention": None},
     }
-    assert Card.from_entries(json.loads(json.dumps(found.job["card"]))) == found.card
-    model = found.model(CPU)
+    assert Card.from_entries(json.loads(json.dumps(external_model.job["card"]))) == external_model.card
+    model = external_model.model(CPU)
     assert not any(module.training for module in model.modules())
     with torch.no_grad():
         assert torch.equal(model(pixels(2, C, H, W)), seed_network(Convolutions)(pixels(2, C, H, W)))
@@ -597,20 +602,20 @@ def test_bringing_a_network_leaves_no_hooks_and_the_random_state() -> None:
     network = seed_network(Convolutions)
     network.requires_grad_(False)
     with assert_unchanged(network):
-        brought(network, noise())
+        bring_model(network, noise())
     assert hooks(network) == 0
 
 
 def test_the_checksum_follows_the_weights_and_nothing_else() -> None:
-    first = brought(seed_network(Convolutions), noise())
-    assert brought(seed_network(Convolutions), noise("other", count=11), label="theirs").sha256 == first.sha256
+    first = bring_model(seed_network(Convolutions), noise())
+    assert bring_model(seed_network(Convolutions), noise("other", count=11), label="theirs").sha256 == first.sha256
     other = seed_network(Convolutions)
     with torch.no_grad():
         other.body.weight[0, 0, 0, 0] += 1e-3
-    assert brought(other, noise()).sha256 != first.sha256
+    assert bring_model(other, noise()).sha256 != first.sha256
     statistics = seed_network(Convolutions)
     statistics.norm.running_mean[1] += 1e-3
-    assert brought(statistics, noise()).sha256 != first.sha256
+    assert bring_model(statistics, noise()).sha256 != first.sha256
 
 
 class LateStem(Convolutions):
@@ -622,16 +627,16 @@ class LateStem(Convolutions):
         super().__init__()
         self.late = nn.Conv2d(8, 8, 1)
 
-    def named_modules(self, *arguments: Any, **more: Any) -> Iterator[tuple[str, nn.Module]]:
-        found = dict(super().named_modules(*arguments, **more))
-        yield from sorted(found.items(), key=lambda one: (one[0] != "", one[0] != "late"))
+    def named_modules(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, nn.Module]]:
+        modules = dict(super().named_modules(*arguments, **options))
+        yield from sorted(modules.items(), key=lambda entry: (entry[0] != "", entry[0] != "late"))
 
-    def classify(self, rectified: Tensor) -> Tensor:
-        return super().classify(self.late(rectified))
+    def classify(self, activations: Tensor) -> Tensor:
+        return super().classify(self.late(activations))
 
 
 def test_a_network_may_name_its_first_convolution_last() -> None:
-    assert brought(seed_network(LateStem), noise()).local_shape() == (8, 6, 9)
+    assert bring_model(seed_network(LateStem), noise()).local_shape() == (8, 6, 9)
 
 
 class Answers(nn.Module):
@@ -683,14 +688,14 @@ def test_a_network_that_does_not_fit_the_data_is_the_users_error(
     network: nn.Module, data: Dataset, sentence: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        brought(network, data)
+        bring_model(network, data)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_the_size_that_images_were_resized_to_is_told_with_the_error() -> None:
     with pytest.raises(UserError, match=r"3x12x18 resized to 20 \(.*\); if that is about their size, --resize N"):
-        brought(seed_network(Convolutions), noise(), resize=20)
+        bring_model(seed_network(Convolutions), noise(), resize=20)
 
 
 def test_a_network_of_patches_can_be_built_for_the_size_of_images() -> None:
@@ -699,36 +704,36 @@ def test_a_network_of_patches_can_be_built_for_the_size_of_images() -> None:
     with pytest.raises(UserError, match=r"--resize N gives it another, and --model-arg img_size=N builds it for that"):
         read(network_of(card, K), card, noise(), "noise")
     with pytest.raises(UserError, match=r"--resize N gives it another\.$"):
-        brought(seed_network(Convolutions, C, 20, 20), noise(), resize=16)
+        bring_model(seed_network(Convolutions, C, 20, 20), noise(), resize=16)
 
 
 def test_resized_images_that_are_not_square_have_square_local_features() -> None:
-    found = brought(seed_network(Convolutions, C, 20, 20), noise(), resize=20)
-    assert found.local_shape() == (8, 10, 10)
-    found = brought(seed_network(Convolutions, C, 20, 20), noise(), resize=20, local_layer="body")
-    assert found.model(CPU).features(pixels(2, C, H, W)).local.shape == (2, 8, 10, 10)
+    model = bring_model(seed_network(Convolutions, C, 20, 20), noise(), resize=20)
+    assert model.local_shape() == (8, 10, 10)
+    model = bring_model(seed_network(Convolutions, C, 20, 20), noise(), resize=20, local_layer="body")
+    assert model.model(CPU).features(pixels(2, C, H, W)).local.shape == (2, 8, 10, 10)
 
 
 @pytest.mark.parametrize("field", ["local_layer", "attention_layer"])
 def test_a_layer_that_is_not_there_is_told_with_the_nearest(field: str) -> None:
     with pytest.raises(UserError, match=r"unknown layer 'bodi': did you mean 'body'\?"):
-        brought(seed_network(Convolutions), noise(), **{field: "bodi"})
+        bring_model(seed_network(Convolutions), noise(), **{field: "bodi"})
 
 
 def test_a_layer_without_positions_is_refused_at_once() -> None:
     with pytest.raises(UserError, match="layer 'answer' gives a tensor of shape"):
-        brought(seed_network(Convolutions), noise(), local_layer="answer")
+        bring_model(seed_network(Convolutions), noise(), local_layer="answer")
 
 
 def test_attention_of_another_shape_is_refused_at_once() -> None:
     with pytest.raises(UserError, match="'stem' gives a tensor of shape"):
-        brought(seed_network(Convolutions), noise(), local_layer="body", attention_layer="stem")
+        bring_model(seed_network(Convolutions), noise(), local_layer="body", attention_layer="stem")
 
 
 def test_a_network_without_positions_can_be_brought() -> None:
-    found = brought(nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)), noise())
-    assert found.local_shape() == (0, 0, 0)
-    assert found.job["layers"] == {"local": None, "attention": None}
+    model = bring_model(nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, K)), noise())
+    assert model.local_shape() == (0, 0, 0)
+    assert model.job["layers"] == {"local": None, "attention": None}
 
 
 # --- by name, with data from a file
@@ -741,22 +746,22 @@ def write_noise(path: Path, shape: tuple[int, int, int] = (C, H, W)) -> Path:
     return path
 
 
-def test_a_model_from_elsewhere_needs_to_be_told_its_images(mine: Path) -> None:
+def test_a_model_from_elsewhere_needs_to_be_told_its_images(folder: Path) -> None:
     with pytest.raises(UserError, match=r"mine_of_tests:net does not say which images it is for: give --dataset NAME"):
         subject(Card("mine_of_tests:net"))
 
 
-def test_a_card_and_its_file_are_the_same_model(mine: Path) -> None:
-    data, card = write_noise(mine / "images.npz"), Card("mine_of_tests:net", local_layer="stem", label="mine")
-    card.write(mine / "card.json")
-    by_card, by_file = subject(card, str(data)), subject(mine / "card.json", str(data))
+def test_a_card_and_its_file_are_the_same_model(folder: Path) -> None:
+    data, card = write_noise(folder / "images.npz"), Card("mine_of_tests:net", local_layer="stem", label="mine")
+    card.write(folder / "card.json")
+    by_card, by_file = subject(card, str(data)), subject(folder / "card.json", str(data))
     assert (by_card.name, by_card.sha256) == (by_file.name, by_file.sha256)
     assert by_card.name == "images-mine"
     assert subject(card, str(data)) is by_card
 
 
-def test_layers_are_listed_with_the_one_that_is_taken(mine: Path) -> None:
-    data = str(write_noise(mine / "images.npz"))
+def test_layers_are_listed_with_the_one_that_is_taken(folder: Path) -> None:
+    data = str(write_noise(folder / "images.npz"))
     rows = layer_rows(Card("mine_of_tests:net"), data)
     assert [(row["layer"], row["channels"], row["positions"], row[""]) for row in rows] == [
         ("stem", "4", "6x9", ""),
@@ -782,32 +787,32 @@ def levels_in(normalization: str, classes: int = 20) -> Levels:
 @pytest.mark.parametrize("right", ["imagenet", "cifar10", "none"])
 def test_a_model_that_is_right_raises_no_doubt(right: str) -> None:
     data = levels()
-    found = brought(levels_in(right), data, normalize=right).trial
-    assert found.images == 100 and found.accuracy > 0.85 and found.doubts == ()
+    trial = bring_model(levels_in(right), data, normalize=right).trial
+    assert trial.images == 100 and trial.accuracy > 0.85 and trial.doubts == ()
 
 
 @pytest.mark.parametrize(
-    ("right", "declared"),
+    ("right", "declaration"),
     [("none", "imagenet"), *((name, "none") for name in STATISTICS if name != "none")],
 )
-def test_a_model_that_is_right_under_another_normalization_is_in_doubt(right: str, declared: str) -> None:
+def test_a_model_that_is_right_under_another_normalization_is_in_doubt(right: str, declaration: str) -> None:
     data = levels()
-    found = brought(levels_in(right), data, normalize=declared).trial
-    beginning = f"mine:net is right on {found.accuracy:.0%} of 100 test images with --normalize {declared}, "
-    others, remedy = found.doubts[-1].removeprefix(f"{beginning}and on ").split(": ")
+    trial = bring_model(levels_in(right), data, normalize=declaration).trial
+    beginning = f"mine:net is right on {trial.accuracy:.0%} of 100 test images with --normalize {declaration}, "
+    alternatives, remedy = trial.doubts[-1].removeprefix(f"{beginning}and on ").split(": ")
     assert remedy == "give --normalize as the network was trained."
-    better = [other.split(" with ") for other in others.split(", ")]
+    better = [other.split(" with ") for other in alternatives.split(", ")]
     assert better[0][1] == right and len(better) <= MOST_NAMES
-    accuracies = [brought(levels_in(right), data, normalize=name).trial.accuracy for _, name in better]
-    assert accuracies == sorted(accuracies)[::-1] and accuracies[-1] > found.accuracy
+    accuracies = [bring_model(levels_in(right), data, normalize=name).trial.accuracy for _, name in better]
+    assert accuracies == sorted(accuracies)[::-1] and accuracies[-1] > trial.accuracy
     assert [accuracy for accuracy, _ in better] == [f"{accuracy:.0%}" for accuracy in accuracies]
 
 
 def test_a_model_that_guesses_is_in_doubt() -> None:
     data = levels(10, 60)
-    found = brought(Levels(10, 2.0, 0.0), data).trial
-    assert (found.accuracy, found.images) == (0.1, 60)
-    assert "is right on 10% of 60 test images, hardly more than guessing (10%)" in found.doubts[-1]
+    trial = bring_model(Levels(10, 2.0, 0.0), data).trial
+    assert (trial.accuracy, trial.images) == (0.1, 60)
+    assert "is right on 10% of 60 test images, hardly more than guessing (10%)" in trial.doubts[-1]
 
 
 def test_a_model_is_tried_once_and_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -827,9 +832,9 @@ def test_a_model_is_tried_once_and_before_it_is_asked(monkeypatch: pytest.Monkey
 
 def test_trying_out_leaves_the_model_as_it_is() -> None:
     data = noise()
-    found = brought(seed_network(Convolutions), data)
-    with assert_unchanged(found.wrapper):
-        assert try_out(found.wrapper, data, "mine", "none", None).images == 9
+    model = bring_model(seed_network(Convolutions), data)
+    with assert_unchanged(model.wrapper):
+        assert try_out(model.wrapper, data, "mine", "none", None).images == 9
 
 
 @pytest.mark.filterwarnings("ignore")  # of timm, about torch

@@ -50,13 +50,13 @@ class FirstChannel(nn.Module):
         return attention, (local.flatten(2) * attention[:, None]).sum(2)
 
 
-class Still(DeletionSettings):
+class Ramp(DeletionSettings):
     """Moves the second channel of position p by p times a hundredth, so that distance grows along positions."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Sequence[int]) -> Tensor:
-        moved = images.clone()
-        moved[:, 1] += torch.arange(P).reshape(H, W) / 100
-        return moved
+        adversarial = images.clone()
+        adversarial[:, 1] += torch.arange(P).reshape(H, W) / 100
+        return adversarial
 
 
 def known_model(seed: int = 0) -> Classifier:
@@ -78,7 +78,7 @@ def batch(count: int = N) -> Batch:
 
 def reference(fill: float = 0.4) -> Reference:
     prior = np.random.default_rng(2).random(P)
-    return Reference(Still(spatial_weight="attention"), torch.full((C,), fill) * torch.arange(1, C + 1), prior)
+    return Reference(Ramp(spatial_weight="attention"), torch.full((C,), fill) * torch.arange(1, C + 1), prior)
 
 
 def split(count: int) -> Split:
@@ -101,14 +101,14 @@ def test_ranks_are_those_of_sorting_each_image() -> None:
     rng = np.random.default_rng(0)
     weights, distance, prior = rng.integers(0, 4, (N, P)) / 10, rng.random((N, P)), rng.random(P)
     weights[2] = np.nan
-    found = removal_ranks(weights, distance, prior, 7, range(3, 3 + N))
+    ranks = removal_ranks(weights, distance, prior, 7, range(3, 3 + N))
     for n in range(N):
         stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([7, 3 + n, 1])))
         chance = stream.random(P).tolist()
-        shown = [0.0] * P if n == 2 else weights[n].tolist()
+        attention = [0.0] * P if n == 2 else weights[n].tolist()
         keys: dict[str, list[float]] = {
-            "attended": [-w for w in shown],
-            "unattended": shown,
+            "attended": [-w for w in attention],
+            "unattended": attention,
             "robust": distance[n].tolist(),
             "fragile": (-distance[n]).tolist(),
             "prior": (-prior).tolist(),
@@ -116,59 +116,59 @@ def test_ranks_are_those_of_sorting_each_image() -> None:
         }
         for order, name in enumerate(ORDERS):
             slow = sorted(range(P), key=lambda p: (keys[name][p], chance[p]))
-            assert [slow.index(p) for p in range(P)] == found[order, n].tolist(), name
+            assert [slow.index(p) for p in range(P)] == ranks[order, n].tolist(), name
     # Without weights, or with equal ones, attention says nothing: the order is the random one.
-    np.testing.assert_array_equal(found[ORDERS.index("attended"), 2], found[ORDERS.index("random"), 2])
+    np.testing.assert_array_equal(ranks[ORDERS.index("attended"), 2], ranks[ORDERS.index("random"), 2])
     np.testing.assert_array_equal(
-        removal_ranks(weights[4:], distance[4:], prior, 7, range(7, 3 + N)), found[:, 4:], "not of the batch"
+        removal_ranks(weights[4:], distance[4:], prior, 7, range(7, 3 + N)), ranks[:, 4:], "not of the batch"
     )
     other = removal_ranks(weights, distance, prior, 8, range(3, 3 + N))
     random = ORDERS.index("random")
-    assert (other[random] != found[random]).mean() > 0.8
-    assert all((found[random, n] != found[random, m]).any() for n in range(N) for m in range(n))
+    assert (other[random] != ranks[random]).mean() > 0.8
+    assert all((ranks[random, n] != ranks[random, m]).any() for n in range(N) for m in range(n))
 
 
 def test_answers_are_those_of_a_slow_loop() -> None:
     model, local, fill = known_model(), images(), torch.tensor([0.3, 0.1, 0.9])
     ranks = np.argsort(np.random.default_rng(1).random((2, N, P)), axis=2)
-    found = answers_without(model, local, local, torch.from_numpy(ranks), fill)
+    answers = answers_without(model, local, local, torch.from_numpy(ranks), fill)
     counts = removal_counts(P)
-    assert found.shape == (N, 2, len(counts))
-    seen = set()
+    assert answers.shape == (N, 2, len(counts))
+    distinct = set()
     for n in range(N):
         for order in range(2):
-            for step, removed in enumerate(counts):
+            for step, count in enumerate(counts):
                 left = local[n].clone()
                 for p in range(P):
-                    if ranks[order, n, p] < removed:
+                    if ranks[order, n, p] < count:
                         left[:, p // W, p % W] = fill
                 with torch.no_grad():
                     answer = int(model(left[None]).argmax())
-                assert found[n, order, step] == answer
-                seen.add(answer)
-    assert len(seen) > 1
+                assert answers[n, order, step] == answer
+                distinct.add(answer)
+    assert len(distinct) > 1
 
 
 def test_rows_take_orders_from_the_clean_image_and_answers_from_both() -> None:
-    model, given, of = known_model(), batch(), reference()
-    found = rows(model, given, of)
-    moved = Still()(model, given.images, given.labels, given.indices)
-    first = given.images[:, 0].flatten(1).double().numpy()
+    model, clean, replacement = known_model(), batch(), reference()
+    columns = rows(model, clean, replacement)
+    adversarial = Ramp()(model, clean.images, clean.labels, clean.indices)
+    first = clean.images[:, 0].flatten(1).double().numpy()
     weights = first / first.sum(1, keepdims=True)
     distance = np.broadcast_to(np.arange(P) / 100, (N, P))
-    np.testing.assert_allclose(found["per_image/weights"], weights, rtol=1e-6)
-    np.testing.assert_allclose(found["per_image/distance"], distance, atol=1e-7)
+    np.testing.assert_allclose(columns["per_image/weights"], weights, rtol=1e-6)
+    np.testing.assert_allclose(columns["per_image/distance"], distance, atol=1e-7)
     ranks = torch.from_numpy(
-        removal_ranks(found["per_image/weights"], found["per_image/distance"], of.prior, 0, given.indices)
+        removal_ranks(columns["per_image/weights"], columns["per_image/distance"], replacement.prior, 0, clean.indices)
     )
-    for condition, local in enumerate((given.images, moved)):
-        right = answers_without(model, local, local, ranks, of.fill) == given.labels[:, None, None]
-        np.testing.assert_array_equal(found["per_image/correct"][:, condition], right)
+    for condition, local in enumerate((clean.images, adversarial)):
+        right = answers_without(model, local, local, ranks, replacement.fill) == clean.labels[:, None, None]
+        np.testing.assert_array_equal(columns["per_image/correct"][:, condition], right)
     with torch.no_grad():
-        np.testing.assert_array_equal(found["per_image/prediction_clean"], model(given.images).argmax(1))
-        np.testing.assert_array_equal(found["per_image/prediction_adversarial"], model(moved).argmax(1))
-    assert (found["per_image/correct"][:, 0] != found["per_image/correct"][:, 1]).any()
-    assert found.keys() == {column.path for column in feature_deletion.SCHEMA.per_image}
+        np.testing.assert_array_equal(columns["per_image/prediction_clean"], model(clean.images).argmax(1))
+        np.testing.assert_array_equal(columns["per_image/prediction_adversarial"], model(adversarial).argmax(1))
+    assert (columns["per_image/correct"][:, 0] != columns["per_image/correct"][:, 1]).any()
+    assert columns.keys() == {column.path for column in feature_deletion.SCHEMA.per_image}
 
 
 def test_areas_are_trapezoids_over_the_share_removed() -> None:
@@ -178,13 +178,13 @@ def test_areas_are_trapezoids_over_the_share_removed() -> None:
     np.testing.assert_array_equal(area_under(curves[None, None], counts)[0, 0], area_under(curves, counts))
 
 
-def one_position(count: int, at: AnyArray, position_of_robustness: AnyArray) -> dict[str, AnyArray]:
+def one_position(count: int, position: AnyArray, position_of_robustness: AnyArray) -> dict[str, AnyArray]:
     """Rows of a model that needs one position and attends to it, and images of which one position is most robust."""
     indices = range(count)
     weights, distance = np.full((count, P), 0.01), np.tile(np.arange(1.0, P + 1), (count, 1))
-    weights[indices, at], distance[indices, position_of_robustness] = 1, 0
+    weights[indices, position], distance[indices, position_of_robustness] = 1, 0
     ranks = removal_ranks(weights, distance, np.arange(P), 0, indices)
-    of_needed = ranks[:, indices, at].T  # (N, order)
+    of_needed = ranks[:, indices, position].T  # (N, order)
     correct = of_needed[:, :, None] >= np.array(removal_counts(P))
     return {
         "per_image/correct": np.stack([correct, np.zeros_like(correct)], 1).astype(np.uint8),
@@ -194,33 +194,33 @@ def one_position(count: int, at: AnyArray, position_of_robustness: AnyArray) -> 
 
 def test_what_a_decision_rests_on_costs_its_whole_area() -> None:
     count = 200
-    needed = np.random.default_rng(0).integers(0, P, count)
-    found = summarize(Columns(one_position(count, needed, needed)), split(count))
-    under = dict(zip(ORDERS, found["area/under"][0, :, 0], strict=True))
+    positions = np.random.default_rng(0).integers(0, P, count)
+    statistics = summarize(Columns(one_position(count, positions, positions)), split(count))
+    areas = dict(zip(ORDERS, statistics["area/under"][0, :, 0], strict=True))
     first, last = 1 / P, 1 / P
-    assert under["attended"] == under["robust"] == pytest.approx(first / 2)
-    assert under["unattended"] == under["fragile"] == pytest.approx(1 - last / 2)
-    assert under["random"] == pytest.approx(0.5, abs=0.06)
-    between = dict(zip(CONTRASTS, found["area/between"][0], strict=True))
-    assert between["attended", "random"][0] == pytest.approx(under["random"] - under["attended"])
-    assert between["attended", "random"][1] > 0.4
-    assert between["fragile", "random"][2] < -0.4
+    assert areas["attended"] == areas["robust"] == pytest.approx(first / 2)
+    assert areas["unattended"] == areas["fragile"] == pytest.approx(1 - last / 2)
+    assert areas["random"] == pytest.approx(0.5, abs=0.06)
+    contrasts = dict(zip(CONTRASTS, statistics["area/between"][0], strict=True))
+    assert contrasts["attended", "random"][0] == pytest.approx(areas["random"] - areas["attended"])
+    assert contrasts["attended", "random"][1] > 0.4
+    assert contrasts["fragile", "random"][2] < -0.4
     # Removed in the same order, image by image: no difference, and none in any resample of images.
-    assert between["attended", "robust"].tolist() == [0, 0, 0]
-    np.testing.assert_array_equal(found["area/under"][1], 0)
-    np.testing.assert_array_equal(found["curve/accuracy"][0, :, 0], 1)
-    np.testing.assert_array_equal(found["curve/accuracy"][0, :, -1], 0)
-    assert found["count/without_weights"] == 0
+    assert contrasts["attended", "robust"].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(statistics["area/under"][1], 0)
+    np.testing.assert_array_equal(statistics["curve/accuracy"][0, :, 0], 1)
+    np.testing.assert_array_equal(statistics["curve/accuracy"][0, :, -1], 0)
+    assert statistics["count/without_weights"] == 0
 
 
 def test_intervals_between_are_of_the_paired_differences() -> None:
     count, rng = 300, np.random.default_rng(1)
     found_rows = one_position(count, rng.integers(0, P, count), rng.integers(0, P, count))
-    found = summarize(Columns(found_rows), split(count))
-    under = area_under(found_rows["per_image/correct"], removal_counts(P))
+    statistics = summarize(Columns(found_rows), split(count))
+    areas = area_under(found_rows["per_image/correct"], removal_counts(P))
     for number, (first, second) in enumerate(CONTRASTS):
-        difference = under[:, 0, ORDERS.index(second)] - under[:, 0, ORDERS.index(first)]
-        value, low, high = found["area/between"][0, number]
+        difference = areas[:, 0, ORDERS.index(second)] - areas[:, 0, ORDERS.index(first)]
+        value, low, high = statistics["area/between"][0, number]
         error = difference.std() / count**0.5
         assert value == pytest.approx(difference.mean())
         assert (low, high) == pytest.approx((value - 1.96 * error, value + 1.96 * error), abs=0.4 * error)
@@ -235,15 +235,17 @@ def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def checkpoint_paths(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("trained")
     return {name: make_checkpoint(folder, name) for name in ("at", "at-att")}
 
 
 @pytest.fixture(scope="module")
-def finished(trained: dict[str, Path], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def result_paths(
+    checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("finished")
-    return {name: work(path, digits, folder, split="train").run() for name, path in trained.items()}
+    return {name: work(path, digits, folder, split="train").run() for name, path in checkpoint_paths.items()}
 
 
 def columns(path: Path) -> dict[str, AnyArray]:
@@ -252,23 +254,23 @@ def columns(path: Path) -> dict[str, AnyArray]:
 
 
 @pytest.mark.parametrize("name", ["at", "at-att"])
-def test_ends_of_the_stored_curves(finished: dict[str, Path], name: str) -> None:
-    result = hdf5.read(finished[name])
+def test_ends_of_the_stored_curves(result_paths: dict[str, Path], name: str) -> None:
+    result = hdf5.read(result_paths[name])
     assert result.config["settings"]["spatial_weight"] == {"at": "grad-cam", "at-att": "attention"}[name]
     assert result["removed"].tolist() == list(range(0, 65, 4))
     label, curve = result["per_image/label"], result["curve/accuracy"]
     for row, condition in enumerate(("clean", "adversarial")):
         accuracy = (result[f"per_image/prediction_{condition}"] == label).mean()
         np.testing.assert_allclose(curve[row, :, 0], accuracy)
-    everything = result["per_image/correct"][..., -1].reshape(len(label), -1)
-    assert (everything == everything[:, :1]).all(), "all removed: nothing of the image is left"
+    last_step = result["per_image/correct"][..., -1].reshape(len(label), -1)
+    assert (last_step == last_step[:, :1]).all(), "all removed: nothing of the image is left"
     assert (curve[0, :, 0] > 0.9).all()
     assert (curve[0, :, -1] < 0.5).all()
     assert (result["curve/low"] <= curve).all() and (curve <= result["curve/high"]).all()
 
 
-def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset) -> None:
-    for path in finished.values():
+def test_the_statistics_follow_from_the_stored_rows(result_paths: dict[str, Path], digits: Dataset) -> None:
+    for path in result_paths.values():
         result = hdf5.read(path)
         for name, values in summarize(Columns(columns(path)), digits.train).items():
             np.testing.assert_array_equal(result[name], values, err_msg=name)
@@ -276,85 +278,87 @@ def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], d
 
 @pytest.mark.parametrize("name", ["at", "at-att"])
 def test_what_replaces_a_feature_is_the_mean_of_training_images(
-    trained: dict[str, Path], digits: Dataset, tmp_path: Path, name: str
+    checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path: Path, name: str
 ) -> None:
-    this = work(trained[name], digits, tmp_path, batch_size=7, limit=3)
-    found = feature_deletion.prepare(this)
+    job = work(checkpoint_paths[name], digits, tmp_path, batch_size=7, limit=3)
+    replacement = feature_deletion.prepare(job)
     images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     with torch.no_grad():
-        local = this.model.features(images).local
-    weights = position_weights(this.model, images, this.settings.spatial_weight).nan_to_num()
-    np.testing.assert_allclose(found.fill, local.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found.prior, weights.mean(0), rtol=1e-3, atol=1e-6)
-    zero = feature_deletion.prepare(work(trained[name], digits, tmp_path, settings={"fill": "zero"}))
-    assert (zero.fill == 0).all() and zero.fill.shape == found.fill.shape
-    assert (found.fill != 0).all()
+        local = job.model.features(images).local
+    weights = position_weights(job.model, images, job.settings.spatial_weight).nan_to_num()
+    np.testing.assert_allclose(replacement.fill, local.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(replacement.prior, weights.mean(0), rtol=1e-3, atol=1e-6)
+    zero = feature_deletion.prepare(work(checkpoint_paths[name], digits, tmp_path, settings={"fill": "zero"}))
+    assert (zero.fill == 0).all() and zero.fill.shape == replacement.fill.shape
+    assert (replacement.fill != 0).all()
 
 
 def test_rows_do_not_depend_on_the_batch_size(
-    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+    result_paths: dict[str, Path], checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    one = columns(finished["at-att"])
-    other = columns(work(trained["at-att"], digits, tmp_path, split="train", batch_size=7, limit=25).run())
+    expected = columns(result_paths["at-att"])
+    other = columns(work(checkpoint_paths["at-att"], digits, tmp_path, split="train", batch_size=7, limit=25).run())
     for name, values in other.items():
         if name == "per_image/correct":  # an order may turn where two positions are equal but for rounding
-            assert (values != one[name][:25]).mean() < 0.001
+            assert (values != expected[name][:25]).mean() < 0.001
         else:
-            np.testing.assert_allclose(values, one[name][:25], rtol=0, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(values, expected[name][:25], rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(
-    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+    result_paths: dict[str, Path], checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    stopped, seen = work(trained["at"], digits, tmp_path, split="train"), [0]
+    first_run, batches = work(checkpoint_paths["at"], digits, tmp_path, split="train"), [0]
 
-    def failing(model: Classifier, given: Batch, prepared: Any) -> dict[str, AnyArray]:
-        seen[0] += 1
-        if seen[0] == 3:
+    def fail_third(model: Classifier, part: Batch, preparation: Any) -> dict[str, AnyArray]:
+        batches[0] += 1
+        if batches[0] == 3:
             raise RuntimeError("as a crash would")
-        return rows(model, given, prepared)
+        return rows(model, part, preparation)
 
-    stopped.analysis = replace(stopped.analysis, rows=failing)
+    first_run.analysis = replace(first_run.analysis, rows=fail_third)
     with pytest.raises(RuntimeError, match="crash"):
-        stopped.run()
-    path = work(trained["at"], digits, tmp_path, split="train").run()
-    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished["at"])["content_sha256"]
+        first_run.run()
+    path = work(checkpoint_paths["at"], digits, tmp_path, split="train").run()
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(result_paths["at"])["content_sha256"]
 
 
-def test_nothing_is_left_changed(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
-    this = work(trained["at"], digits, tmp_path, limit=5)
+def test_nothing_is_left_changed(checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
+    job = work(checkpoint_paths["at"], digits, tmp_path, limit=5)
     state = torch.get_rng_state()
-    before = {name: values.clone() for name, values in this.network.state_dict().items()}
-    this.run()
+    originals = {name: values.clone() for name, values in job.network.state_dict().items()}
+    job.run()
     assert torch.equal(state, torch.get_rng_state())
-    assert not any(module.training for model in (this.network, this.model) for module in model.modules())
-    assert all(torch.equal(values, before[name]) for name, values in this.network.state_dict().items())
-    assert all(weights.requires_grad and weights.grad is None for weights in this.network.parameters())
+    assert not any(module.training for model in (job.network, job.model) for module in model.modules())
+    assert all(torch.equal(values, originals[name]) for name, values in job.network.state_dict().items())
+    assert all(weights.requires_grad and weights.grad is None for weights in job.network.parameters())
 
 
-def test_attention_of_a_model_without_is_refused(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
+def test_attention_of_a_model_without_is_refused(
+    checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="'at' has no attention"):
-        work(trained["at"], digits, tmp_path, settings={"spatial_weight": "attention"})
+        work(checkpoint_paths["at"], digits, tmp_path, settings={"spatial_weight": "attention"})
 
 
-def test_the_tables_give_both_conditions(finished: dict[str, Path]) -> None:
-    result = hdf5.read(finished["at-att"])
-    between = 100 * result["area/between"][:, CONTRASTS.index(("robust", "random"))]
+def test_the_tables_give_both_conditions(result_paths: dict[str, Path]) -> None:
+    result = hdf5.read(result_paths["at-att"])
+    intervals = 100 * result["area/between"][:, CONTRASTS.index(("robust", "random"))]
     ((adversarial,),) = feature_deletion.compare([result])
-    for row, told in enumerate((feature_deletion.table_row(result), adversarial)):
-        value, low, high = between[row]
-        assert told["robust against random"] == f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        assert told["features"] == ("clean", "adversarial")[row]
+    for row, cells in enumerate((feature_deletion.table_row(result), adversarial)):
+        value, low, high = intervals[row]
+        assert cells["robust against random"] == f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        assert cells["features"] == ("clean", "adversarial")[row]
     assert adversarial["model"] == "cluttered-digits-small-at-att-seed0"
 
 
-def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Path) -> None:
-    (picture,) = draw("feature-deletion", list(finished.values()), tmp_path, lambda _: None)
-    told = json.loads(picture.with_suffix(".json").read_text())
-    assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
-    result, numbers = hdf5.read(finished["at-att"]), told["numbers"]["at-att seed 0"]
+def test_the_figure_carries_its_numbers(result_paths: dict[str, Path], tmp_path: Path) -> None:
+    (picture,) = draw("feature-deletion", list(result_paths.values()), tmp_path, lambda _: None)
+    caption = json.loads(picture.with_suffix(".json").read_text())
+    assert set(caption["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
+    result, numbers = hdf5.read(result_paths["at-att"]), caption["numbers"]["at-att seed 0"]
     assert numbers["order"] == list(ORDERS)
     for name in ("curve/accuracy", "area/between"):
         np.testing.assert_array_equal(numbers[name], result[name])
-    for said in ("60 train images of cluttered-digits", "64 local features", "PGD-2", "8/255", "mean local feature"):
-        assert said in told["caption"]
+    for phrase in ("60 train images of cluttered-digits", "64 local features", "PGD-2", "8/255", "mean local feature"):
+        assert phrase in caption["caption"]

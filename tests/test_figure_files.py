@@ -35,10 +35,10 @@ def test_a_picture_is_as_wide_as_asked_and_its_text_stays_readable(tmp_path: Pat
     with Image.open(path) as picture:
         assert picture.width == pytest.approx(200 * inches, abs=1)
     with style.wide(inches):
-        drawn = drawing.compose("attention-rank", [hdf5.read(RANK)]).figure
+        plot = drawing.compose("attention-rank", [hdf5.read(RANK)]).figure
     if inches > style.WIDTH:
-        style.enlarge(drawn, inches / style.WIDTH)
-    sizes = [text.get_fontsize() for axes in drawn.axes for text in axes.get_xticklabels()]
+        style.enlarge(plot, inches / style.WIDTH)
+    sizes = [text.get_fontsize() for axes in plot.axes for text in axes.get_xticklabels()]
     assert min(sizes) >= mpl.rcParamsDefault["font.size"] * 0.6
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["rank.json", "rank.png"]
 
@@ -52,19 +52,19 @@ def test_text_is_neither_cut_nor_over_other_text(name: str, panel: str, inches: 
     """All text of a figure of one column and of two lies in the figure, and apart; numbers of one axis too."""
     results = [analyses.read(make_golden.file_of(analyses.get(name).schema))]
     with style.wide(inches):
-        drawn = drawing.compose(name, results, panel).figure
-    drawn.draw_without_rendering()
-    unseen = unseen_texts(drawn)
-    texts = [text for text in drawn.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        plot = drawing.compose(name, results, panel).figure
+    plot.draw_without_rendering()
+    unseen = unseen_texts(plot)
+    texts = [text for text in plot.findobj(Text) if text.get_visible() and text.get_text().strip()]
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text not in unseen]
     assert len(boxes) > 3
-    page = drawn.bbox
+    page = plot.bbox
     cut = [text for text, box in boxes if min(box.x0, box.y0, page.x1 - box.x1, page.y1 - box.y1) < -1]
     assert cut == []
     overlap = [
         (first, second)
-        for (first, one), (second, other) in combinations(boxes, 2)
-        if min(one.x1, other.x1) - max(one.x0, other.x0) > 1 and min(one.y1, other.y1) - max(one.y0, other.y0) > 1
+        for (first, box), (second, other) in combinations(boxes, 2)
+        if min(box.x1, other.x1) - max(box.x0, other.x0) > 1 and min(box.y1, other.y1) - max(box.y0, other.y0) > 1
     ]
     assert overlap == []
 
@@ -80,17 +80,17 @@ def test_the_caption_says_where_the_panels_of_a_narrow_picture_stand(tmp_path: P
     assert captions[1].replace("Left", "Above").replace("Right", "Below") == captions[0] != captions[1]
 
 
-def unseen_texts(drawn: Figure) -> set[Any]:
+def unseen_texts(plot: Figure) -> set[Any]:
     """Texts that are never drawn: of hidden panels, and the numbers of an axis that lie beyond its ends."""
     unseen: set[Any] = set()
-    for axes in drawn.axes:
+    for axes in plot.axes:
         if not axes.get_visible():
             unseen |= set(axes.findobj(Text))
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-            beyond = [tick for tick in ticks if not low <= tick.get_loc() <= high or not axes.axison]
-            unseen |= {label for tick in beyond for label in (tick.label1, tick.label2)}
+            invisible = [tick for tick in ticks if not low <= tick.get_loc() <= high or not axes.axison]
+            unseen |= {label for tick in invisible for label in (tick.label1, tick.label2)}
     return unseen
 
 
@@ -132,11 +132,11 @@ def test_what_cannot_be_drawn_is_said(
 
 
 def test_a_picture_of_ones_own_is_not_replaced(tmp_path: Path) -> None:
-    own = tmp_path / "own.png"
-    own.write_bytes(b"mine")
+    own_picture = tmp_path / "own.png"
+    own_picture.write_bytes(b"mine")
     with pytest.raises(UserError, match=r"own\.png"):
-        figure("attention-rank", RANK, "-o", own)
-    assert own.read_bytes() == b"mine"
+        figure("attention-rank", RANK, "-o", own_picture)
+    assert own_picture.read_bytes() == b"mine"
 
 
 def test_seeds_of_one_variant_share_a_color_and_differ_in_dash_and_mark() -> None:
@@ -195,9 +195,9 @@ def test_a_figure_that_was_cut_off_is_drawn_anew(
 
 def test_a_matplotlibrc_of_ones_own_changes_no_picture(tmp_path: Path) -> None:
     def draw(name: str) -> bytes:
-        drawn = style.new_figure(1.5)
-        drawn.add_subplot(xlabel="distance", ylabel="attention")
-        return style.save(style.Drawing(drawn, "", {}), tmp_path, name, {}, "1").read_bytes()
+        plot = style.new_figure(1.5)
+        plot.add_subplot(xlabel="distance", ylabel="attention")
+        return style.save(style.Drawing(plot, "", {}), tmp_path, name, {}, "1").read_bytes()
 
     expected = draw("a")
     with mpl.rc_context({"figure.autolayout": True, "figure.constrained_layout.use": True}):
@@ -207,6 +207,6 @@ def test_a_matplotlibrc_of_ones_own_changes_no_picture(tmp_path: Path) -> None:
 def test_text_without_a_place_to_break_stays_whole_in_a_narrow_figure() -> None:
     with style.wide(3.3):
         assert style.break_label("accuracy") == "accuracy"
-        drawn = style.new_figure(1)
-        style.set_title(drawn, "a" * 200)
-    assert drawn.get_suptitle() == "a" * 200
+        plot = style.new_figure(1)
+        style.set_title(plot, "a" * 200)
+    assert plot.get_suptitle() == "a" * 200

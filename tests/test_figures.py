@@ -37,7 +37,9 @@ VARIANTS = ("at-att", "at-att-reg")
 
 
 @pytest.fixture(scope="module")
-def analyzed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def analyses_folder(
+    digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder with both analyses of two models."""
     folder = tmp_path_factory.mktemp("analyzed")
     for path in [make_checkpoint(folder, variant) for variant in VARIANTS]:
@@ -59,17 +61,17 @@ def files(folder: Path, name: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def drawn(analyzed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pictures(analyses_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both pictures, drawn in this process, in the fonts of users and with nothing global changed."""
     folder = tmp_path_factory.mktemp("drawn")
-    before = mpl.rcParams.copy()
+    settings = mpl.rcParams.copy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(style.RC, "pdf.fonttype", 42)
         for name in NAMES:
-            said: list[str] = []
-            paths = drawing.draw(name, files(analyzed, name), folder, said.append)
-            assert said == [f"drew {path.name}" for path in paths]
-    assert mpl.rcParams.copy() == before
+            lines: list[str] = []
+            paths = drawing.draw(name, files(analyses_folder, name), folder, lines.append)
+            assert lines == [f"drew {path.name}" for path in paths]
+    assert mpl.rcParams.copy() == settings
     return folder
 
 
@@ -108,72 +110,72 @@ def luminance(color: str) -> float:
 
 def test_no_variant_is_drawn_in_a_color_that_is_faint_on_white() -> None:
     assert 1.05 / (luminance("#F0E442") + 0.05) == pytest.approx(1.32, abs=0.01)  # as yellow is
-    assert min(1.05 / (luminance(one) + 0.05) for one in (*style.COLORS.values(), *style.OTHER_COLORS)) > 2
+    assert min(1.05 / (luminance(color) + 0.05) for color in (*style.COLORS.values(), *style.OTHER_COLORS)) > 2
     assert len(set(style.COLORS.values())) == len(style.COLORS)
 
 
 def test_pictures_need_no_torch_and_come_out_the_same_in_every_byte(
-    analyzed: Path, drawn: Path, tmp_path: Path
+    analyses_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
     environment = os.environ | {"MPLBACKEND": "agg", "TZ": "Pacific/Auckland", "PYTHONHASHSEED": "7"}
-    command = [sys.executable, "-W", "error", "-c", DRAW, str(analyzed), str(tmp_path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    assert done.stdout == "[] []\n"
-    assert contents(drawn) == contents(tmp_path)
-    assert sorted(path.suffix for path in drawn.iterdir()) == [".json"] * 5 + [".pdf"] * 5 + [".png"] * 5
-    for path in drawn.iterdir():
+    command = [sys.executable, "-W", "error", "-c", DRAW, str(analyses_folder), str(tmp_path)]
+    process = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert process.stdout == "[] []\n"
+    assert contents(pictures) == contents(tmp_path)
+    assert sorted(path.suffix for path in pictures.iterdir()) == [".json"] * 5 + [".pdf"] * 5 + [".png"] * 5
+    for path in pictures.iterdir():
         assert path.read_bytes().startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".json": b"{"}[path.suffix])
         assert (b"/FontFile2" in path.read_bytes()) == (path.suffix == ".pdf"), "text in a PDF is TrueType"
 
 
-def test_a_picture_is_drawn_again_only_from_other_files(analyzed: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    of = files(analyzed, "robustness")
-    (drawn,) = drawing.draw("robustness", of, tmp_path, said.append)
+def test_a_picture_is_drawn_again_only_from_other_files(analyses_folder: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    paths = files(analyses_folder, "robustness")
+    (image,) = drawing.draw("robustness", paths, tmp_path, lines.append)
     first = contents(tmp_path)
-    drawing.draw("robustness", of[::-1], tmp_path, said.append)
+    drawing.draw("robustness", paths[::-1], tmp_path, lines.append)
     assert contents(tmp_path) == first
-    drawn.with_suffix(".pdf").unlink()
-    drawing.draw("robustness", of, tmp_path, said.append)
+    image.with_suffix(".pdf").unlink()
+    drawing.draw("robustness", paths, tmp_path, lines.append)
     assert contents(tmp_path) == first
-    drawing.draw("robustness", of[:1], tmp_path, said.append)
+    drawing.draw("robustness", paths[:1], tmp_path, lines.append)
     assert contents(tmp_path).keys() == first.keys() and contents(tmp_path) != first
-    name = drawn.name
-    assert said == [f"drew {name}", f"{name} is there already", f"redrew {name}", f"redrew {name}"]
+    name = image.name
+    assert lines == [f"drew {name}", f"{name} is there already", f"redrew {name}", f"redrew {name}"]
 
 
 def test_a_pdf_is_drawn_only_where_it_is_asked_for_or_there(
-    analyzed: Path, tmp_path_factory: pytest.TempPathFactory
+    analyses_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    said: list[str] = []
-    of, tmp_path, reference = files(analyzed, "robustness"), *map(tmp_path_factory.mktemp, ("some", "all"))
-    drawing.draw("robustness", of, reference, lambda _: None)
-    (picture,) = drawing.draw("robustness", of, tmp_path, said.append, with_pdf=False)
+    lines: list[str] = []
+    paths, tmp_path, reference = files(analyses_folder, "robustness"), *map(tmp_path_factory.mktemp, ("some", "all"))
+    drawing.draw("robustness", paths, reference, lambda _: None)
+    (picture,) = drawing.draw("robustness", paths, tmp_path, lines.append, with_pdf=False)
     whole = contents(reference)
     assert contents(tmp_path) == {name: content for name, content in whole.items() if not name.endswith(".pdf")}
-    drawing.draw("robustness", of, tmp_path, said.append, with_pdf=False)
-    drawing.draw("robustness", of, tmp_path, said.append)
+    drawing.draw("robustness", paths, tmp_path, lines.append, with_pdf=False)
+    drawing.draw("robustness", paths, tmp_path, lines.append)
     assert contents(tmp_path) == whole
-    drawing.draw("robustness", of, tmp_path, said.append, with_pdf=False)
+    drawing.draw("robustness", paths, tmp_path, lines.append, with_pdf=False)
     assert contents(tmp_path) == whole
-    drawing.draw("robustness", of[:1], tmp_path, said.append, with_pdf=False)
+    drawing.draw("robustness", paths[:1], tmp_path, lines.append, with_pdf=False)
     assert contents(tmp_path)[f"{picture.stem}.pdf"] != whole[f"{picture.stem}.pdf"], "it shows what the PNG shows"
-    there = f"{picture.name} is there already"
-    assert said == [f"drew {picture.name}", there, f"redrew {picture.name}", there, f"redrew {picture.name}"]
+    note = f"{picture.name} is there already"
+    assert lines == [f"drew {picture.name}", note, f"redrew {picture.name}", note, f"redrew {picture.name}"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_caption_holds_the_numbers_of_the_files(analyzed: Path, drawn: Path, name: str) -> None:
-    of = files(analyzed, name)
-    captions = [json.loads(text.read_text()) for text in sorted(drawn.glob(f"{name}-*.json"))]
+def test_the_caption_holds_the_numbers_of_the_files(analyses_folder: Path, pictures: Path, name: str) -> None:
+    paths = files(analyses_folder, name)
+    captions = [json.loads(text.read_text()) for text in sorted(pictures.glob(f"{name}-*.json"))]
     assert len(captions) == len(figures.plots(name))
     for caption in captions:
-        assert caption["inputs"] == {path.name: hdf5.attributes(path)["content_sha256"] for path in of}
+        assert caption["inputs"] == {path.name: hdf5.attributes(path)["content_sha256"] for path in paths}
         assert caption["numbers"].keys() == {f"{variant} seed 0" for variant in VARIANTS}
-        for variant, path in zip(VARIANTS, of, strict=True):
+        for variant, path in zip(VARIANTS, paths, strict=True):
             result, numbers = hdf5.read(path), caption["numbers"][f"{variant} seed 0"]
-            stored = accuracies(result) if name == "robustness" else {key: result[key] for key in numbers}
-            assert numbers == {key: plain(values) for key, values in stored.items()} != {}
+            expected = accuracies(result) if name == "robustness" else {key: result[key] for key in numbers}
+            assert numbers == {key: plain(values) for key, values in expected.items()} != {}
         assert "60 train images" in caption["caption"]
         assert "at eps 2/255" in caption["caption"]
 
@@ -187,20 +189,20 @@ def accuracies(result: Result) -> dict[str, AnyArray]:
     }
 
 
-def test_the_curve_drawn_is_the_curve_stored(analyzed: Path) -> None:
-    of = [hdf5.read(path) for path in files(analyzed, "attention-rank")]
-    curve = figures.get("attention-rank").draw(of).figure.axes[0]
+def test_the_curve_drawn_is_the_curve_stored(analyses_folder: Path) -> None:
+    results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
+    curve = figures.get("attention-rank").draw(results).figure.axes[0]
     lines = {line.get_label(): line for line in curve.lines}
     *bands, null = curve.collections
-    for variant, result, band in zip(VARIANTS, of, bands, strict=True):
+    for variant, result, band in zip(VARIANTS, results, bands, strict=True):
         line = lines[f"{variant} seed 0"]
         np.testing.assert_array_equal(line.get_xdata(), np.arange(64))
         np.testing.assert_array_equal(line.get_ydata(), result["curve/attention_mean"])
         assert to_hex(line.get_color()).upper() == style.COLORS[variant]
         assert edges(band) == {*result["curve/attention_low"], *result["curve/attention_high"]}
     assert set(lines["uniform"].get_ydata()) == {1 / 64}
-    shuffled = np.stack([result["curve/shuffled_null"] for result in of])
-    assert edges(null) == {*shuffled[:, :, 1].min(0), *shuffled[:, :, 2].max(0)}
+    control = np.stack([result["curve/shuffled_null"] for result in results])
+    assert edges(null) == {*control[:, :, 1].min(0), *control[:, :, 2].max(0)}
 
 
 def edges(band: Any) -> set[float]:
@@ -208,36 +210,36 @@ def edges(band: Any) -> set[float]:
     return set(band.get_paths()[0].vertices[:, 1])
 
 
-def test_correlations_drawn_are_those_stored(analyzed: Path) -> None:
-    of = [hdf5.read(path) for path in files(analyzed, "attention-rank")]
-    spread, controls = figures.plots("attention-rank")["correlations"](of).figure.axes
-    assert marks(spread) == [(row, *result["test/spearman"]) for row, result in enumerate(of)]
+def test_correlations_drawn_are_those_stored(analyses_folder: Path) -> None:
+    results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
+    spread, controls = figures.plots("attention-rank")["correlations"](results).figure.axes
+    assert marks(spread) == [(row, *result["test/spearman"]) for row, result in enumerate(results)]
     assert [text.get_text() for text in spread.get_yticklabels()] == [f"{variant} seed 0" for variant in VARIANTS]
     names = [f"test/spearman{end}" for end in ("", "_relative", "_partial", "_noise", "_position")]
-    found = marks(controls)
-    assert [(round(mark[0]), *mark[1:]) for mark in found] == [
-        (row, *result[name]) for row, result in enumerate(of) for name in names
+    points = marks(controls)
+    assert [(round(mark[0]), *mark[1:]) for mark in points] == [
+        (row, *result[name]) for row, result in enumerate(results) for name in names
     ]
-    rows = [mark[0] for mark in found]
+    rows = [mark[0] for mark in points]
     assert rows == sorted(rows) and len(set(rows)) == len(rows)
 
 
 def marks(axes: Axes) -> list[tuple[Any, ...]]:
     """Row, value, low and high of each mark with its bar."""
-    found = []
+    points = []
     for mark, _, (bar,) in axes.containers:
         (low, _), (high, _) = bar.get_segments()[0]
         value = mark.get_xdata()[0]
         # The bar is drawn from its two lengths, which rounds its ends.
-        found.append((float(mark.get_ydata()[0]), value, pytest.approx(low), pytest.approx(high)))
-    return found
+        points.append((float(mark.get_ydata()[0]), value, pytest.approx(low), pytest.approx(high)))
+    return points
 
 
-def test_curves_by_outcome_are_drawn_where_there_are_enough_images(analyzed: Path) -> None:
-    of = [hdf5.read(path) for path in files(analyzed, "attention-rank")]
-    panels = figures.plots("attention-rank")["outcomes"](of).figure.axes
-    drawn = 0
-    for axes, result in zip(panels, of, strict=True):
+def test_curves_by_outcome_are_drawn_where_there_are_enough_images(analyses_folder: Path) -> None:
+    results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
+    panels = figures.plots("attention-rank")["outcomes"](results).figure.axes
+    count = 0
+    for axes, result in zip(panels, results, strict=True):
         outcomes = ("attack_failed", "attack_succeeded")
         counts = [int(result[f"curve/{outcome}_images"]) for outcome in outcomes]
         assert axes.get_title().endswith("{} / {} images".format(*counts))
@@ -245,19 +247,19 @@ def test_curves_by_outcome_are_drawn_where_there_are_enough_images(analyzed: Pat
         for line, outcome in zip(axes.lines[:-1], enough, strict=True):
             np.testing.assert_array_equal(line.get_ydata(), result[f"curve/{outcome}"][:, 0])
             assert line.get_linestyle() == {"attack_failed": "-", "attack_succeeded": ":"}[outcome]
-            drawn += 1
-    assert drawn > 0
+            count += 1
+    assert count > 0
 
 
-def test_example_maps_are_those_stored_on_one_color_scale(analyzed: Path, digits: Dataset) -> None:
-    of = [hdf5.read(path) for path in files(analyzed, "attention-rank")]
-    drawn = figures.plots("attention-rank")["maps"](of).figure
-    shown = [axes.images[-1] for axes in drawn.axes if axes.images]
-    assert len(shown) == 1 + 2
+def test_example_maps_are_those_stored_on_one_color_scale(analyses_folder: Path, digits: Dataset) -> None:
+    results = [hdf5.read(path) for path in files(analyses_folder, "attention-rank")]
+    plot = figures.plots("attention-rank")["maps"](results).figure
+    images = [axes.images[-1] for axes in plot.axes if axes.images]
+    assert len(images) == 1 + 2
     index = [digits.train.labels.tolist().index(label) for label in range(10)]
-    np.testing.assert_array_equal(picture(shown[0]), style.strip(digits.train.images[index], (32, 32)))
-    bright = np.percentile(np.stack([result["examples/attention"] for result in of]), 99)
-    for image, result in zip(shown[1:], of, strict=True):
+    np.testing.assert_array_equal(picture(images[0]), style.strip(digits.train.images[index], (32, 32)))
+    bright = np.percentile(np.stack([result["examples/attention"] for result in results]), 99)
+    for image, result in zip(images[1:], results, strict=True):
         maps = result["per_image/attention"][index].reshape(10, 8, 8)
         np.testing.assert_array_equal(picture(image), style.strip(maps, (32, 32)))
         assert image.get_clim() == (0, pytest.approx(bright))
@@ -265,23 +267,23 @@ def test_example_maps_are_those_stored_on_one_color_scale(analyzed: Path, digits
 
 def test_a_strip_holds_each_picture_with_gaps_between() -> None:
     maps = np.arange(1.0, 13).reshape(2, 2, 3)
-    found = style.strip(maps, (4, 6))
+    strip = style.strip(maps, (4, 6))
     gap = np.full((4, 3), np.nan)
-    large = [np.kron(one, np.ones((2, 2))) for one in maps]
-    np.testing.assert_array_equal(found, np.hstack([large[0], gap, large[1], gap]))
+    large = [np.kron(small, np.ones((2, 2))) for small in maps]
+    np.testing.assert_array_equal(strip, np.hstack([large[0], gap, large[1], gap]))
     images = np.arange(2 * 2 * 4 * 3, dtype=np.uint8).reshape(2, 2, 4, 3)
-    found = style.strip(images, (2, 4))
-    assert found.shape == (2, 12, 3) and found.dtype == np.uint8
-    np.testing.assert_array_equal(found[:, 6:10], images[1])
-    assert np.all(found[:, 4:6] == 255)
+    strip = style.strip(images, (2, 4))
+    assert strip.shape == (2, 12, 3) and strip.dtype == np.uint8
+    np.testing.assert_array_equal(strip[:, 6:10], images[1])
+    assert np.all(strip[:, 4:6] == 255)
 
 
 def test_a_strip_draws_maps_to_the_size_of_the_pictures_where_their_grid_does_not_divide_it() -> None:
     maps = np.array([[[1.0, 4.0, 7.0]], [[2.0, 2.0, 8.0]]], np.float32)
-    found = style.strip(maps, (2, 4))
-    assert found.shape == (2, 12) and found.dtype == np.float32
-    np.testing.assert_allclose(found[:, :4], [[1, 3, 5, 7]] * 2, rtol=1e-6)  # 4 pixels, each 3/4 of a place wide
-    np.testing.assert_allclose(found[:, 6:10], [[2, 2, 4, 8]] * 2, rtol=1e-6)
+    strip = style.strip(maps, (2, 4))
+    assert strip.shape == (2, 12) and strip.dtype == np.float32
+    np.testing.assert_allclose(strip[:, :4], [[1, 3, 5, 7]] * 2, rtol=1e-6)  # 4 pixels, each 3/4 of a place wide
+    np.testing.assert_allclose(strip[:, 6:10], [[2, 2, 4, 8]] * 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -310,12 +312,12 @@ def test_a_logarithmic_axis_has_few_plain_labels(low: float, high: float, labels
 
 
 def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:
-    of = [random(tmp_path, models, seed) for seed, models in enumerate(([("at", 0), ("at", 1)], [("at-reg", 0)]))]
-    of.insert(1, random(tmp_path, [("at", 1), ("at", 0)], 2))
-    drawn = figures.get("robustness").draw(of)
-    transferred = [of[1]["accuracy/adversarial"][1, 1], of[0]["accuracy/adversarial"][1, 1], None]
+    results = [random(tmp_path, models, seed) for seed, models in enumerate(([("at", 0), ("at", 1)], [("at-reg", 0)]))]
+    results.insert(1, random(tmp_path, [("at", 1), ("at", 0)], 2))
+    plot = figures.get("robustness").draw(results)
+    transfers = [results[1]["accuracy/adversarial"][1, 1], results[0]["accuracy/adversarial"][1, 1], None]
     expected = []
-    for row, (result, other) in enumerate(zip(of, transferred, strict=True)):
+    for row, (result, other) in enumerate(zip(results, transfers, strict=True)):
         color = style.COLORS[labels.job(result)["variant"]]
         shape = style.marker(result)
         rows = {
@@ -325,53 +327,53 @@ def test_accuracies_drawn_are_those_stored(tmp_path: Path) -> None:
             (row + 0.24, "|", color): result["accuracy/worst"][0],
         }
         expected += [(*key, *(100 * values)) for key, values in rows.items() if values is not None]
-    (axes,) = drawn.figure.axes
-    found = []
+    (axes,) = plot.figure.axes
+    points = []
     for mark, _, (bar,) in axes.containers:
         (low, _), (high, _) = bar.get_segments()[0]
-        at = (mark.get_ydata()[0], mark.get_marker(), mark.get_markerfacecolor(), mark.get_xdata()[0], low, high)
-        found.append(tuple(pytest.approx(value) if isinstance(value, float) else value for value in at))
-    assert found == expected
-    assert [text.get_text() for text in drawn.figure.legends[0].get_texts()] == [
+        point = (mark.get_ydata()[0], mark.get_marker(), mark.get_markerfacecolor(), mark.get_xdata()[0], low, high)
+        points.append(tuple(pytest.approx(value) if isinstance(value, float) else value for value in point))
+    assert points == expected
+    assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == [
         *("natural images", "PGD-20, white-box", "PGD-20, black-box", "worst case, white-box")
     ]
-    assert list(drawn.numbers["at seed 1"]["PGD-20, black-box"]) == of[0]["accuracy/adversarial"][1, 1].tolist()
-    assert "PGD-20, black-box" not in drawn.numbers["at-reg seed 0"]
-    assert "Black-box: attacked on the other seeds" in drawn.caption
-    assert "Black-box" not in figures.get("robustness").draw(of[2:]).caption
+    assert list(plot.numbers["at seed 1"]["PGD-20, black-box"]) == results[0]["accuracy/adversarial"][1, 1].tolist()
+    assert "PGD-20, black-box" not in plot.numbers["at-reg seed 0"]
+    assert "Black-box: attacked on the other seeds" in plot.caption
+    assert "Black-box" not in figures.get("robustness").draw(results[2:]).caption
 
 
 def test_files_that_cannot_be_drawn_are_refused(
-    analyzed: Path, digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
+    analyses_folder: Path, digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    good = files(analyzed, "robustness")
+    good = files(analyses_folder, "robustness")
     short = analyze(make_checkpoint(tmp_path), digits, tmp_path, "robustness", limit=20)
-    unfinished = tmp_path / "unfinished.h5"
-    shutil.copyfile(good[0], unfinished)
-    with h5py.File(unfinished, "r+") as file:
+    partial = tmp_path / "unfinished.h5"
+    shutil.copyfile(good[0], partial)
+    with h5py.File(partial, "r+") as file:
         file.attrs["complete"] = False
-    damaged = tmp_path / "damaged.h5"
-    damaged.write_bytes(good[0].read_bytes()[:2000])
+    cut = tmp_path / "damaged.h5"
+    cut.write_bytes(good[0].read_bytes()[:2000])
     cases: list[tuple[list[Path], str]] = [
         ([tmp_path / "none.h5"], "there is no analysis file"),
-        ([*good, unfinished], "is unfinished"),
-        ([damaged], "is damaged"),
-        (files(analyzed, "attention-rank"), "holds attention-rank/3, and robustness is needed"),
+        ([*good, partial], "is unfinished"),
+        ([cut], "is damaged"),
+        (files(analyses_folder, "attention-rank"), "holds attention-rank/3, and robustness is needed"),
         ([*good, short], "cannot share a picture: data.images is 60, here 20"),
     ]
-    for of, said in cases:
-        with pytest.raises(UserError, match=said) as error:
-            drawing.draw("robustness", of, tmp_path / "figures", lambda _: None)
-        assert str(of[-1]) in str(error.value) or str(of[0]) in str(error.value)
+    for paths, sentence in cases:
+        with pytest.raises(UserError, match=sentence) as error:
+            drawing.draw("robustness", paths, tmp_path / "figures", lambda _: None)
+        assert str(paths[-1]) in str(error.value) or str(paths[0]) in str(error.value)
     assert not (tmp_path / "figures").exists()
 
 
 def sheet(split: Split) -> list[list[Axes]]:
     """The axes of a contact sheet of three classes, a list a class."""
     dataset = Dataset("made", split, split, ("nought", "one", "two"))
-    found = contact_sheet.draw(dataset, "test")
-    assert f"({len(split)} images)" in found.caption
-    axes = found.figure.axes
+    plot = contact_sheet.draw(dataset, "test")
+    assert f"({len(split)} images)" in plot.caption
+    axes = plot.figure.axes
     return [axes[row : row + 12] for row in range(0, len(axes), 12)]
 
 
@@ -382,26 +384,26 @@ def test_a_contact_sheet_shows_the_first_images_of_each_class(digits: Dataset) -
     assert masks is not None
     split = Split(digits.train.images[keep], labels, masks[keep])
     for row, axes in enumerate(sheet(replace(split, masks=None))):
-        shown = [picture(one.images[0]) for one in axes if one.images]
-        np.testing.assert_array_equal(shown, split.images[labels == row][:12])
+        pictures = [picture(panel.images[0]) for panel in axes if panel.images]
+        np.testing.assert_array_equal(pictures, split.images[labels == row][:12])
         assert axes[0].get_ylabel() == f"{('nought', 'one', 'two')[row]} ({(labels == row).sum()})"
     for row, axes in enumerate(sheet(split)):
-        shown = [picture(one.images[0]) for one in axes if one.images]
-        images, inside = split.images[labels == row][:6], masks[keep][labels == row][:6]
-        assert len(shown) == 2 * len(images)
-        np.testing.assert_array_equal(shown[::2], images)
-        for image, mask, dimmed in zip(images, inside, shown[1::2], strict=True):
+        pictures = [picture(panel.images[0]) for panel in axes if panel.images]
+        images, regions = split.images[labels == row][:6], masks[keep][labels == row][:6]
+        assert len(pictures) == 2 * len(images)
+        np.testing.assert_array_equal(pictures[::2], images)
+        for image, mask, shade in zip(images, regions, pictures[1::2], strict=True):
             assert 0 < mask.sum() < mask.size
-            np.testing.assert_array_equal(dimmed[mask], image[mask])
-            np.testing.assert_array_equal(dimmed[~mask], image[~mask] // 5)
+            np.testing.assert_array_equal(shade[mask], image[mask])
+            np.testing.assert_array_equal(shade[~mask], image[~mask] // 5)
 
 
 def test_a_contact_sheet_of_gray_images_is_gray() -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 1), np.uint8)
     for row, axes in enumerate(sheet(Split(images, np.arange(9) % 3))):
-        shown = [one.images[0] for one in axes if one.images]
-        np.testing.assert_array_equal([picture(image) for image in shown], images[row::3, :, :, 0])
-        assert all(image.get_clim() == (0, 255) and image.get_cmap().name == "gray" for image in shown)
+        pictures = [panel.images[0] for panel in axes if panel.images]
+        np.testing.assert_array_equal([picture(image) for image in pictures], images[row::3, :, :, 0])
+        assert all(image.get_clim() == (0, 255) and image.get_cmap().name == "gray" for image in pictures)
 
 
 def test_of_two_files_of_one_attack_the_one_that_more_models_read_is_drawn(tmp_path: Path) -> None:
@@ -416,7 +418,7 @@ def test_of_two_files_of_one_attack_the_one_that_more_models_read_is_drawn(tmp_p
     other = write_robustness(tmp_path, [("at-att", 0)], np.ones((5, 1), bool), np.ones((5, 1, 3, 1), bool))
     files = [by_all, alone, other]
     assert most_read(files) == [by_all, other] and most_read(files[1:]) == [alone, other]
-    (picture,) = drawing.draw_all("robustness", [one.path for one in files], tmp_path / "figures", lambda _: None)
+    (picture,) = drawing.draw_all("robustness", [file.path for file in files], tmp_path / "figures", lambda _: None)
     assert set(json.loads(picture.with_suffix(".json").read_text())["numbers"]) == {"at seed 0", "at-att seed 0"}
 
 
@@ -425,13 +427,13 @@ def test_one_file_of_weights_behind_two_normalizations_is_drawn_as_two_models(tm
         random(tmp_path, [("mine", None)], place, architecture="any", normalize=name)
         for place, name in enumerate(("imagenet", "none"))
     ]
-    (picture,) = drawing.draw_all("robustness", [one.path for one in files], tmp_path / "figures", lambda _: None)
+    (picture,) = drawing.draw_all("robustness", [file.path for file in files], tmp_path / "figures", lambda _: None)
     numbers = json.loads(picture.with_suffix(".json").read_text())["numbers"]
     assert list(numbers) == ["mine, normalize imagenet", "mine, normalize none"]
-    drawn = drawing.compose("robustness", files)
-    for result, of in zip(files, (numbers, drawn.numbers), strict=True):
+    plot = drawing.compose("robustness", files)
+    for result, by_model in zip(files, (numbers, plot.numbers), strict=True):
         name = labels.label(labels.tell_apart(files)[files.index(result)])
-        assert of[name]["natural images"] == pytest.approx(result["accuracy/natural"][0])
-        assert of[name]["PGD-20, white-box"] == pytest.approx(result["accuracy/adversarial"][1, 0])
-        assert of[name]["worst case, white-box"] == pytest.approx(result["accuracy/worst"][0])
-    assert [text.get_text() for text in drawn.figure.axes[0].get_yticklabels()] == list(numbers)
+        assert by_model[name]["natural images"] == pytest.approx(result["accuracy/natural"][0])
+        assert by_model[name]["PGD-20, white-box"] == pytest.approx(result["accuracy/adversarial"][1, 0])
+        assert by_model[name]["worst case, white-box"] == pytest.approx(result["accuracy/worst"][0])
+    assert [text.get_text() for text in plot.figure.axes[0].get_yticklabels()] == list(numbers)

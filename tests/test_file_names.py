@@ -72,16 +72,16 @@ def test_commands_write_nothing_outside_the_root_for_a_hostile_label(
     pixels = np.random.default_rng(0).integers(0, 256, (8, H, W, C), dtype=np.uint8)
     labels = np.arange(8) % K
     np.savez("mine.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
-    shown = ["--model", "anyone:Convolutions", "--dataset", "mine.npz", "--label", "../../x/y"]
-    irt.main(["analyze", "alignment", *shown], standalone_mode=False)
+    words = ["--model", "anyone:Convolutions", "--dataset", "mine.npz", "--label", "../../x/y"]
+    irt.main(["analyze", "alignment", *words], standalone_mode=False)
     (answer,) = root.glob("analyses/*")
     assert hdf5.read(answer).config["checkpoint"]["job"]["variant"] == "../../x/y"
     irt.main(["figure", "alignment"], standalone_mode=False)
     irt.main(["export", str(answer)], standalone_mode=False)
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) == 1 + 1 + 3 + 2
-    assert all(path.is_relative_to(root) for path in written)
-    assert {path.parent for path in written} == {root, root / "analyses", root / "figures"}
+    paths = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(paths) == 1 + 1 + 3 + 2
+    assert all(path.is_relative_to(root) for path in paths)
+    assert {path.parent for path in paths} == {root, root / "analyses", root / "figures"}
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "-x", "a:b", ".", "x" * 245])
@@ -95,9 +95,9 @@ def test_a_dataset_of_any_file_name_is_trained_on_inside_the_root(
         np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     quick = ["--set", "epochs=1", "--set", "batch_size=4", "--set", "attack_steps=1"]
     irt.main(["train", "at", "--dataset", f"./{name}.npz", *quick], standalone_mode=False)
-    (trained,) = tmp_path.glob("checkpoints/*")
-    assert checkpoint.read(trained).job["dataset"] == name
-    irt.main(["evaluate", str(trained)], standalone_mode=False)
+    (checkpoint_path,) = tmp_path.glob("checkpoints/*")
+    assert checkpoint.read(checkpoint_path).job["dataset"] == name
+    irt.main(["evaluate", str(checkpoint_path)], standalone_mode=False)
     assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} == {
         tmp_path,
         tmp_path / "analyses",

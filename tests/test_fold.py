@@ -74,8 +74,8 @@ def test_long_sentences_are_broken_into_lines_and_intervals_are_not(
     text = "\n".join(lines)
     assert all(row["interval"] in text for row in CLAIMS)
     words = sorted(word for row in CLAIMS for cell in row.values() for word in cell.split())
-    shown = sorted(word for line in lines for word in line.split())
-    assert all(shown.count(word) >= words.count(word) for word in words)
+    output_words = sorted(word for line in lines for word in line.split())
+    assert all(output_words.count(word) >= words.count(word) for word in words)
 
 
 def test_a_file_is_as_wide_as_a_page_unless_columns_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,12 +57,12 @@ def test_its_statistics_follow_from_its_rows(name: str, images: Split) -> None:
     settings = analysis.settings(**result.config["settings"])
     with h5py.File(result.path) as file:
         columns = Columns(file)
-        again: dict[str, Any] = analysis.summarize(columns, images) | analysis.examples(columns, images, settings)
-    assert again.keys() == {column.path for column in analysis.schema.summary}
+        statistics: dict[str, Any] = analysis.summarize(columns, images) | analysis.examples(columns, images, settings)
+    assert statistics.keys() == {column.path for column in analysis.schema.summary}
     for column in analysis.schema.summary:
         exact = 1e-12 if column.dtype == "f8" else 0.0
-        stored, found = result[column.path], np.asarray(again[column.path], column.dtype)
-        np.testing.assert_allclose(found, stored, rtol=exact, atol=exact, err_msg=column.path)
+        expected, values = result[column.path], np.asarray(statistics[column.path], column.dtype)
+        np.testing.assert_allclose(values, expected, rtol=exact, atol=exact, err_msg=column.path)
 
 
 @pytest.mark.parametrize("name", NAMES)

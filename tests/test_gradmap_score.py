@@ -71,7 +71,7 @@ def stream(index: int, purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, index, purpose])))
 
 
-class Curved(nn.Module):
+class Curves(nn.Module):
     """A backbone whose gradient differs from image to image."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Flat(nn.Module):
 def subject(classes: int = CLASSES) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Classifier(Curved(), Flat(), nn.Linear(4 * HEIGHT * WIDTH, classes))
+        model = Classifier(Curves(), Flat(), nn.Linear(4 * HEIGHT * WIDTH, classes))
         with torch.no_grad():
             model(pixels(50, COLORS, HEIGHT, WIDTH))
     return model.eval()
@@ -127,8 +127,10 @@ def work_of(model: nn.Module, evaluators: Sequence[nn.Module], size: int = COUNT
         "split": test,
         "config": {"data": {"split": "test"}},
         "device": CPU,
-        "evaluators": {f"e{number}": one for number, one in enumerate(evaluators)},
-        "batches": lambda: (batch_of(whole[at : at + size], test.labels[at : at + size].tolist(), at) for at in starts),
+        "evaluators": {f"e{number}": evaluator for number, evaluator in enumerate(evaluators)},
+        "batches": lambda: (
+            batch_of(whole[place : place + size], test.labels[place : place + size].tolist(), place) for place in starts
+        ),
     }
     work = SimpleNamespace(**(fields | changes))
     work.over_batches = lambda measure, _: np.array([measure(batch) for batch in work.batches()])
@@ -136,11 +138,11 @@ def work_of(model: nn.Module, evaluators: Sequence[nn.Module], size: int = COUNT
     return cast(Work, work)
 
 
-def analyzed(work: Work) -> tuple[dict[str, AnyArray], dict[str, Any]]:
+def analyze(work: Work) -> tuple[dict[str, AnyArray], dict[str, Any]]:
     """The per-image columns and the statistics of a work."""
     readers = prepare(work)
-    found = [rows(work.model, batch, readers) for batch in work.batches()]
-    columns = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    parts = [rows(work.model, batch, readers) for batch in work.batches()]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     assert columns.keys() == {column.path for column in SCHEMA.per_image}
     return columns, summarize(Columns(columns), work.split)
 
@@ -154,18 +156,18 @@ def test_two_linear_classes_are_read_always_at_minus_and_never_at_plus() -> None
     batch = batch_of(images, labels)
     work = work_of(model, [model], batches=lambda: [batch])
     readers = Readers(ScoreSettings(), work.evaluators, linear(4, classes=2), gradmap_score._deviations(work), None)
-    found = summarize(Columns(rows(model, batch, readers)), work.split)
+    statistics = summarize(Columns(rows(model, batch, readers)), work.split)
     for target, rule, reference in itertools.product(range(3), ("clip", "clip-set", "max"), range(2)):
-        minus, plus = found["score/accuracy"][0, target, RULES.index(cast(Any, rule)), :, reference, 0]
+        minus, plus = statistics["score/accuracy"][0, target, RULES.index(cast(Any, rule)), :, reference, 0]
         # The random target of two classes is the other one: its map shows it, and never the label.
         shows = TARGETS[target] == "true" or reference == 1
         if TARGETS[target] != "predicted":
             assert (minus, plus) == ((1, 0) if shows else (0, 1))
         elif reference == 1:
             assert (minus, plus) == (1, 0)
-    assert found["headline/accuracy"][:, :, 0].tolist() == [[1, 0], [1, 0]]
-    assert found["headline/mean"].tolist() == [[1, 0], [1, 0]]
-    assert found["runner_up/accuracy"][0, [0, 1, 2], 0].tolist() == [1, 1, 1]
+    assert statistics["headline/accuracy"][:, :, 0].tolist() == [[1, 0], [1, 0]]
+    assert statistics["headline/mean"].tolist() == [[1, 0], [1, 0]]
+    assert statistics["runner_up/accuracy"][0, [0, 1, 2], 0].tolist() == [1, 1, 1]
 
 
 def test_the_deviation_of_a_linear_network_is_that_of_its_closed_form() -> None:
@@ -176,9 +178,9 @@ def test_the_deviation_of_a_linear_network_is_that_of_its_closed_form() -> None:
     logits = (images - 0.5) @ weight.T
     odds = np.exp(logits - logits.max(1, keepdims=True))
     chances = odds / odds.sum(1, keepdims=True)
-    for classes, found in zip(targets_of(work, logits), gradmap_score._deviations(work), strict=True):
+    for classes, deviation in zip(targets_of(work, logits), gradmap_score._deviations(work), strict=True):
         gradients = (chances - np.eye(CLASSES)[classes]) @ weight
-        assert found == pytest.approx(gradients.std(), rel=1e-5)
+        assert deviation == pytest.approx(gradients.std(), rel=1e-5)
 
 
 def targets_of(work: Work, logits: AnyArray) -> AnyArray:
@@ -192,17 +194,17 @@ def targets_of(work: Work, logits: AnyArray) -> AnyArray:
 
 
 def gradient(model: nn.Module, image: Tensor, target: int) -> AnyArray:
-    asked = image[None].clone().requires_grad_()
-    (found,) = torch.autograd.grad(F.cross_entropy(model(asked), torch.tensor([target])), asked)
-    return found[0].double().numpy()
+    variable = image[None].clone().requires_grad_()
+    (result,) = torch.autograd.grad(F.cross_entropy(model(variable), torch.tensor([target])), variable)
+    return result[0].double().numpy()
 
 
-def shown(one: AnyArray, rule: str, deviation: float) -> AnyArray:
-    bound = {"clip": 3 * one.std(), "clip-set": 3 * deviation, "max": np.abs(one).max()}
+def view_of(values: AnyArray, rule: str, deviation: float) -> AnyArray:
+    bound = {"clip": 3 * values.std(), "clip-set": 3 * deviation, "max": np.abs(values).max()}
     if rule == "min-max":
-        low, high = one.min(), one.max()
-        return np.asarray((one - low) / (high - low))
-    return np.asarray(0.5 + np.clip(one / bound[rule], -1, 1) / 2)
+        low, high = values.min(), values.max()
+        return np.asarray((values - low) / (high - low))
+    return np.asarray(0.5 + np.clip(values / bound[rule], -1, 1) / 2)
 
 
 def answer(model: nn.Module, image: AnyArray) -> int:
@@ -211,11 +213,11 @@ def answer(model: nn.Module, image: AnyArray) -> int:
 
 
 def edges(plane: AnyArray) -> AnyArray:
-    found: AnyArray = np.hypot(*(ndimage.sobel(plane, axis, mode="nearest") for axis in (0, 1)))
-    return found
+    strengths: AnyArray = np.hypot(*(ndimage.sobel(plane, axis, mode="nearest") for axis in (0, 1)))
+    return strengths
 
 
-def control(name: str, own: AnyArray, at_random: AnyArray, image: Tensor, index: int) -> AnyArray:
+def control(name: str, attribution: AnyArray, at_random: AnyArray, image: Tensor, index: int) -> AnyArray:
     match name:
         case "random-network":
             return at_random
@@ -223,46 +225,46 @@ def control(name: str, own: AnyArray, at_random: AnyArray, image: Tensor, index:
             return -np.stack([edges(plane) for plane in image.double().numpy()])
         case "pixel-shuffle":
             order = stream(index, 1).permutation(HEIGHT * WIDTH)
-            return own.reshape(COLORS, -1)[:, order].reshape(own.shape)
+            return attribution.reshape(COLORS, -1)[:, order].reshape(attribution.shape)
         case "phase-random":
             noise = stream(index, 2).standard_normal((HEIGHT, WIDTH), dtype=np.float32)
             turn = np.exp(1j * np.angle(np.fft.fft2(noise.astype(np.float64))))
             turn[0, 0] = 1
-            turned: AnyArray = np.fft.ifft2(np.fft.fft2(own) * turn).real
-            return turned
+            scramble: AnyArray = np.fft.ifft2(np.fft.fft2(attribution) * turn).real
+            return scramble
         case _:
-            return -np.abs(own)
+            return -np.abs(attribution)
 
 
-Analyzed = tuple[Work, dict[str, AnyArray], dict[str, Any]]
+Outcome = tuple[Work, dict[str, AnyArray], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def whole() -> Analyzed:
+def whole() -> Outcome:
     """Five evaluators, one of which is the subject itself, read 13 images in batches of four."""
     model = subject()
     work = work_of(model, [linear(1), linear(2), model, linear(3), linear(4)], size=4)
-    return work, *analyzed(work)
+    return work, *analyze(work)
 
 
-def test_every_answer_is_that_of_a_slow_computation(whole: Analyzed) -> None:
+def test_every_answer_is_that_of_a_slow_computation(whole: Outcome) -> None:
     work, columns, _ = whole
     images, labels = torch.cat([batch.images for batch in work.batches()]), work.split.labels
     with torch.no_grad():
         logits = work.model(images).double().numpy()
     targets = targets_of(work, logits)
-    maps = [[gradient(work.model, *pair) for pair in zip(images, of, strict=True)] for of in targets.tolist()]
-    deviations = [float(np.std(np.stack(of))) for of in maps]
-    untrained = prepare(work).random
+    maps = [[gradient(work.model, *pair) for pair in zip(images, classes, strict=True)] for classes in targets.tolist()]
+    deviations = [float(np.std(np.stack(row))) for row in maps]
+    random_network = prepare(work).random
     for place, index in itertools.product(range(3), range(COUNT)):
         assert columns["per_image/target_class"][index, place] == targets[place, index]
     for index, label in enumerate(labels.tolist()):
         assert columns["per_image/label"][index] == label
-        others = [one for one in np.argsort(-logits[index]).tolist() if one != label]
-        assert columns["per_image/runner_up"][index] == others[0]
+        rest = [kind for kind in np.argsort(-logits[index]).tolist() if kind != label]
+        assert columns["per_image/runner_up"][index] == rest[0]
         assert columns["per_image/probe_prediction"][index] == -1
         stand_ins = {
-            name: control(name, maps[0][index], gradient(untrained, images[index], label), images[index], index)
+            name: control(name, maps[0][index], gradient(random_network, images[index], label), images[index], index)
             for name in CONTROLS
         }
         for number, evaluator in enumerate(work.evaluators.values()):
@@ -270,15 +272,15 @@ def test_every_answer_is_that_of_a_slow_computation(whole: Analyzed) -> None:
             for (t, target), (r, rule), (s, sign) in itertools.product(
                 enumerate(TARGETS), enumerate(("clip", "clip-set", "max", "min-max")), enumerate((-1, 1))
             ):
-                seen = answer(evaluator, shown(sign * maps[t][index], rule, deviations[t]))
-                found = columns["per_image/evaluator_prediction"][index, number, t, r, s]
-                assert found == seen, (index, number, target, rule, sign)
+                expected = answer(evaluator, view_of(sign * maps[t][index], rule, deviations[t]))
+                reading = columns["per_image/evaluator_prediction"][index, number, t, r, s]
+                assert reading == expected, (index, number, target, rule, sign)
             for (c, name), (r, rule), (s, sign) in itertools.product(
                 enumerate(CONTROLS), enumerate(("clip", "max")), enumerate((-1, 1))
             ):
-                seen = answer(evaluator, shown(sign * stand_ins[name], rule, 0))
-                found = columns["per_image/control_prediction"][index, number, c, r, s]
-                assert found == seen, (index, number, name, rule, sign)
+                expected = answer(evaluator, view_of(sign * stand_ins[name], rule, 0))
+                reading = columns["per_image/control_prediction"][index, number, c, r, s]
+                assert reading == expected, (index, number, name, rule, sign)
     # What was compared is not the same everywhere.
     answers = columns["per_image/evaluator_prediction"]
     for axis in range(1, 5):
@@ -287,26 +289,26 @@ def test_every_answer_is_that_of_a_slow_computation(whole: Analyzed) -> None:
 
 
 def test_maps_of_the_predicted_class_are_read_once_where_it_is_the_true_one(
-    trained: list[checkpoint.Checkpoint], digits: Dataset
+    checkpoints: list[checkpoint.Checkpoint], digits: Dataset
 ) -> None:
-    model, *evaluators = [fold(one.model(CPU)) for one in trained]
+    model, *evaluators = [fold(origin.model(CPU)) for origin in checkpoints]
     images = torch.from_numpy(digits.train.images).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         predicted = model(images).argmax(1)
     labels = predicted.clone()
     labels[[3, 40, 41]] = (labels[[3, 40, 41]] + 1) % 10
     maps = [loss_gradient(model, images, classes) for classes in (labels, predicted, (labels + 3) % 10)]
-    deviations = [float(one.std()) for one in (maps[0][:20], maps[1], maps[2])]
+    deviations = [float(part.std()) for part in (maps[0][:20], maps[1], maps[2])]
     read = [0]
     hook = evaluators[0].register_forward_pre_hook(lambda _, inputs: read.__setitem__(0, read[0] + len(inputs[0])))
-    found = gradmap_score._read_maps(evaluators, maps, deviations)
+    answers = gradmap_score._read_maps(evaluators, maps, deviations)
     hook.remove()
     views = gradmap_score._views(zip(maps, deviations, strict=True), RULES)
-    whole = gradmap_score.read_by(evaluators, views).reshape(found.shape)
-    np.testing.assert_array_equal(found, whole)
+    whole = gradmap_score.read_by(evaluators, views).reshape(answers.shape)
+    np.testing.assert_array_equal(answers, whole)
     # Of 24 views of 60 images, six are of the 32 that hold the three wrong ones; an image each tells of random numbers.
     assert read == [18 * 60 + 6 * 32 + 1]
-    clip_set = found[:, :, :2, RULES.index("clip-set")]
+    clip_set = answers[:, :, :2, RULES.index("clip-set")]
     assert (clip_set[:, :, 0] != clip_set[:, :, 1]).any()
 
 
@@ -337,8 +339,8 @@ def random_columns(count: int, evaluators: int) -> dict[str, AnyArray]:
 def test_every_statistic_is_that_of_a_slow_computation() -> None:
     count, evaluators = 29, 5
     columns = random_columns(count, evaluators)
-    found = summarize(Columns(columns), split_of(count, 0))
-    label, targets, answers, controls, image, probed = (
+    statistics = summarize(Columns(columns), split_of(count, 0))
+    label, targets, answers, controls, image, probe_answers = (
         columns[f"per_image/{name}"].tolist()
         for name in (
             *("label", "target_class", "evaluator_prediction"),
@@ -348,50 +350,54 @@ def test_every_statistic_is_that_of_a_slow_computation() -> None:
     images = range(count)
     for e, t, r, s in itertools.product(range(evaluators), range(3), range(4), range(2)):
         read = [answers[i][e][t][r][s] for i in images]
-        assert found["score/commonest"][e, t, r, s] == pytest.approx(Counter(read).most_common(1)[0][1] / count)
+        assert statistics["score/commonest"][e, t, r, s] == pytest.approx(Counter(read).most_common(1)[0][1] / count)
         for n, reference in enumerate((label, [targets[i][t] for i in images])):
             cell = e, t, r, s, n
-            accuracy = share([one == other for one, other in zip(read, reference, strict=True)])
-            np.testing.assert_allclose(found["score/accuracy"][cell], wilson(accuracy, count), atol=1e-12)
-            chance = share([one == other for one in read for other in reference])
-            assert found["score/chance"][cell] == pytest.approx(chance)
+            accuracy = share([answer == other for answer, other in zip(read, reference, strict=True)])
+            np.testing.assert_allclose(statistics["score/accuracy"][cell], wilson(accuracy, count), atol=1e-12)
+            chance = share([answer == other for answer in read for other in reference])
+            assert statistics["score/chance"][cell] == pytest.approx(chance)
             recalls = [
-                share([read[i] == reference[i] for i in images if reference[i] == one]) for one in set(reference)
+                share([read[i] == reference[i] for i in images if reference[i] == kind]) for kind in set(reference)
             ]
-            assert found["score/balanced"][cell] == pytest.approx(share(cast(Any, recalls)))
+            assert statistics["score/balanced"][cell] == pytest.approx(share(cast(Any, recalls)))
     for place, rule in enumerate(("clip", "max")):
         r = RULES.index(cast(Any, rule))
         for s in range(2):
             cells = [share([answers[i][e][0][r][s] == label[i] for i in images]) for e in range(evaluators)]
-            np.testing.assert_allclose(found["headline/accuracy"][place, s], wilson(cells[0], count), atol=1e-12)
-            assert found["headline/mean"][place, s] == pytest.approx(np.mean(cells))
-            assert found["headline/deviation"][place, s] == pytest.approx(np.std(cells, ddof=1))
-            assert found["headline/accuracy"][place, s, 0] == found["score/accuracy"][0, 0, r, s, 0, 0]
+            np.testing.assert_allclose(statistics["headline/accuracy"][place, s], wilson(cells[0], count), atol=1e-12)
+            assert statistics["headline/mean"][place, s] == pytest.approx(np.mean(cells))
+            assert statistics["headline/deviation"][place, s] == pytest.approx(np.std(cells, ddof=1))
+            assert statistics["headline/accuracy"][place, s, 0] == statistics["score/accuracy"][0, 0, r, s, 0, 0]
         for outcome, right in enumerate((False, True)):
-            chosen = [i for i in images if (targets[i][1] == label[i]) == right]
-            some = share([answers[i][0][0][r][0] == label[i] for i in chosen])
-            np.testing.assert_allclose(found["by_outcome/accuracy"][outcome, place], wilson(some, len(chosen)))
-            assert found["by_outcome/count"][outcome] == len(chosen)
+            members = [i for i in images if (targets[i][1] == label[i]) == right]
+            right_share = share([answers[i][0][0][r][0] == label[i] for i in members])
+            np.testing.assert_allclose(
+                statistics["by_outcome/accuracy"][outcome, place], wilson(right_share, len(members))
+            )
+            assert statistics["by_outcome/count"][outcome] == len(members)
     for e in range(evaluators):
         for r in range(4):
             runner_up = columns["per_image/runner_up"]
-            some = share([answers[i][e][0][r][1] == runner_up[i] for i in images])
-            np.testing.assert_allclose(found["runner_up/accuracy"][e, r], wilson(some, count), atol=1e-12)
+            right_share = share([answers[i][e][0][r][1] == runner_up[i] for i in images])
+            np.testing.assert_allclose(statistics["runner_up/accuracy"][e, r], wilson(right_share, count), atol=1e-12)
         for c, r, s in itertools.product(range(5), range(2), range(2)):
-            some = share([controls[i][e][c][r][s] == label[i] for i in images])
-            np.testing.assert_allclose(found["controls/accuracy"][e, c, r, s], wilson(some, count), atol=1e-12)
-        some = share([image[i][e] == label[i] for i in images])
-        np.testing.assert_allclose(found["anchor/image"][e], wilson(some, count), atol=1e-12)
-    some = share([probed[i] == targets[i][2] for i in images])
-    np.testing.assert_allclose(found["anchor/probe"], wilson(some, count), atol=1e-12)
-    assert found["degenerate/count"].tolist() == columns["per_image/degenerate"].astype(int).sum(0).tolist()
-    assert found.keys() == {column.path for column in SCHEMA.summary}
+            right_share = share([controls[i][e][c][r][s] == label[i] for i in images])
+            np.testing.assert_allclose(
+                statistics["controls/accuracy"][e, c, r, s], wilson(right_share, count), atol=1e-12
+            )
+        right_share = share([image[i][e] == label[i] for i in images])
+        np.testing.assert_allclose(statistics["anchor/image"][e], wilson(right_share, count), atol=1e-12)
+    right_share = share([probe_answers[i] == targets[i][2] for i in images])
+    np.testing.assert_allclose(statistics["anchor/probe"], wilson(right_share, count), atol=1e-12)
+    assert statistics["degenerate/count"].tolist() == columns["per_image/degenerate"].astype(int).sum(0).tolist()
+    assert statistics.keys() == {column.path for column in SCHEMA.summary}
 
 
 def test_chance_is_the_mean_accuracy_over_all_pairings() -> None:
     answers, reference = np.array([2, 0, 2, 1, 2]), np.array([2, 1, 2, 2, 0])
-    every = [(answers == reference[list(order)]).mean() for order in itertools.permutations(range(5))]
-    assert score(answers, reference).chance == pytest.approx(np.mean(every))
+    accuracies = [(answers == reference[list(order)]).mean() for order in itertools.permutations(range(5))]
+    assert score(answers, reference).chance == pytest.approx(np.mean(accuracies))
     assert score(answers, reference).chance == pytest.approx((3 * 3 + 1 + 1) / 25)
 
 
@@ -399,9 +405,9 @@ def test_balanced_accuracy_counts_every_class_alike() -> None:
     # Six images of class 0, five of them read; one of class 4, read; two of class 9, one read.
     reference = np.array([0, 0, 0, 0, 0, 0, 4, 9, 9])
     answers = np.array([0, 0, 0, 0, 0, 9, 4, 9, 0])
-    found = score(answers, reference)
-    assert found.accuracy[0] == pytest.approx(7 / 9)
-    assert found.balanced_accuracy == pytest.approx((5 / 6 + 1 + 1 / 2) / 3)
+    result = score(answers, reference)
+    assert result.accuracy[0] == pytest.approx(7 / 9)
+    assert result.balanced_accuracy == pytest.approx((5 / 6 + 1 + 1 / 2) / 3)
 
 
 @pytest.mark.parametrize(("right", "counts"), [(True, [0, 29]), (False, [29, 0])])
@@ -409,17 +415,17 @@ def test_an_outcome_that_no_image_has_is_no_number(right: bool, counts: list[int
     columns = random_columns(29, 2)
     label = columns["per_image/label"]
     columns["per_image/target_class"][:, 1] = label if right else label + 1
-    found = summarize(Columns(columns), split_of(29, 0))
-    assert found["by_outcome/count"] == counts
-    headline = found["headline/accuracy"][:, 0]
-    np.testing.assert_array_equal(found["by_outcome/accuracy"][int(right)], headline)
-    assert np.isnan(found["by_outcome/accuracy"][int(not right)]).all()
+    statistics = summarize(Columns(columns), split_of(29, 0))
+    assert statistics["by_outcome/count"] == counts
+    headline = statistics["headline/accuracy"][:, 0]
+    np.testing.assert_array_equal(statistics["by_outcome/accuracy"][int(right)], headline)
+    assert np.isnan(statistics["by_outcome/accuracy"][int(not right)]).all()
 
 
 def test_one_evaluator_has_no_deviation() -> None:
-    found = summarize(Columns(random_columns(29, 1)), split_of(29, 0))
-    assert np.isnan(found["headline/deviation"]).all()
-    np.testing.assert_array_equal(found["headline/mean"], found["headline/accuracy"][..., 0])
+    statistics = summarize(Columns(random_columns(29, 1)), split_of(29, 0))
+    assert np.isnan(statistics["headline/deviation"]).all()
+    np.testing.assert_array_equal(statistics["headline/mean"], statistics["headline/accuracy"][..., 0])
 
 
 # Random targets, clip-set, degenerate maps, the probe
@@ -431,34 +437,34 @@ def test_random_targets_are_all_other_classes_alike_and_a_function_of_seed_and_i
     labels = [index % CLASSES for index in range(count)]
 
     def targets(seed: int, first: int, last: int) -> list[int]:
-        found = target_classes(model, batch_of(images[first:last], labels[first:last], first), seed)
-        assert found[0].tolist() == labels[first:last]
-        assert set(found[1].tolist()) == {int(model(images[:1]).argmax())}
-        chosen: list[int] = found[2].tolist()
-        return chosen
+        classes = target_classes(model, batch_of(images[first:last], labels[first:last], first), seed)
+        assert classes[0].tolist() == labels[first:last]
+        assert set(classes[1].tolist()) == {int(model(images[:1]).argmax())}
+        random_classes: list[int] = classes[2].tolist()
+        return random_classes
 
-    every = targets(0, 0, count)
-    assert targets(0, 0, 90) + targets(0, 90, 91) + targets(0, 91, count) == every
-    steps = Counter((target - label) % CLASSES for target, label in zip(every, labels, strict=True))
+    expected = targets(0, 0, count)
+    assert targets(0, 0, 90) + targets(0, 90, 91) + targets(0, 91, count) == expected
+    steps = Counter((target - label) % CLASSES for target, label in zip(expected, labels, strict=True))
     assert steps.keys() == set(range(1, CLASSES))
     assert stats.chisquare(list(steps.values())).pvalue > 0.01
-    assert share([one == other for one, other in zip(every, targets(1, 0, count), strict=True)]) < 0.3
+    assert share([first == other for first, other in zip(expected, targets(1, 0, count), strict=True)]) < 0.3
 
 
 @pytest.mark.parametrize("size", [1, 4, COUNT])
-def test_the_deviation_of_a_set_is_that_of_all_entries_of_all_its_maps(whole: Analyzed, size: int) -> None:
+def test_the_deviation_of_a_set_is_that_of_all_entries_of_all_its_maps(whole: Outcome, size: int) -> None:
     model = whole[0].model
     work = work_of(model, [], size=size)
     with torch.no_grad():
         logits = model(torch.cat([batch.images for batch in work.batches()])).numpy()
     images = torch.cat([batch.images for batch in work.batches()])
-    for of, found in zip(targets_of(work, logits).tolist(), gradmap_score._deviations(work), strict=True):
-        maps = np.stack([gradient(model, *pair) for pair in zip(images, of, strict=True)])
-        assert found == pytest.approx(np.std(maps), rel=1e-6)
+    for classes, deviation in zip(targets_of(work, logits).tolist(), gradmap_score._deviations(work), strict=True):
+        maps = np.stack([gradient(model, *pair) for pair in zip(images, classes, strict=True)])
+        assert deviation == pytest.approx(np.std(maps), rel=1e-6)
     assert len(set(gradmap_score._deviations(work))) == 3
 
 
-def test_a_map_that_is_zero_everywhere_is_counted_and_gray(whole: Analyzed) -> None:
+def test_a_map_that_is_zero_everywhere_is_counted_and_gray(whole: Outcome) -> None:
     model = linear(1)
     batch = batch_of(pixels(4, COLORS, HEIGHT, WIDTH, seed=2), [0, 1, 2, 3])
     with torch.no_grad():
@@ -473,21 +479,21 @@ def test_a_map_that_is_zero_everywhere_is_counted_and_gray(whole: Analyzed) -> N
     readers = Readers(ScoreSettings(), work.evaluators, subject(), gradmap_score._deviations(work), None)
     columns = rows(model, batch, readers)
     assert columns["per_image/degenerate"].T.tolist() == [[1, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
-    gray = [answer(one, np.full((COLORS, HEIGHT, WIDTH), 0.5)) for one in evaluators]
-    for number, seen in enumerate(gray):
+    gray = [answer(evaluator, np.full((COLORS, HEIGHT, WIDTH), 0.5)) for evaluator in evaluators]
+    for number, expected in enumerate(gray):
         answers = columns["per_image/evaluator_prediction"][:, number]
-        assert (answers[[0, 1, 3], 0] == seen).all()
-        assert (answers[:, 1] == seen).all()
+        assert (answers[[0, 1, 3], 0] == expected).all()
+        assert (answers[:, 1] == expected).all()
         scrambles = columns["per_image/control_prediction"][:, number, 2:]
-        assert (scrambles[[0, 1, 3]] == seen).all()
-    found = summarize(Columns(columns), work.split)
-    assert found["degenerate/count"].tolist() == [3, 4, 0]
+        assert (scrambles[[0, 1, 3]] == expected).all()
+    statistics = summarize(Columns(columns), work.split)
+    assert statistics["degenerate/count"].tolist() == [3, 4, 0]
 
 
-def test_without_a_probe_there_is_no_number(whole: Analyzed) -> None:
-    _, columns, found = whole
+def test_without_a_probe_there_is_no_number(whole: Outcome) -> None:
+    _, columns, statistics = whole
     assert (columns["per_image/probe_prediction"] == -1).all()
-    assert np.isnan(found["anchor/probe"]).all()
+    assert np.isnan(statistics["anchor/probe"]).all()
 
 
 def test_a_network_without_numbers_is_refused() -> None:
@@ -504,34 +510,34 @@ def test_a_network_without_numbers_is_refused() -> None:
 def test_the_random_network_shares_no_weight_and_is_calibrated_on_training_images() -> None:
     model = subject()
     work = work_of(model, [linear(1)])
-    untrained = prepare(work).random
-    learned = dict(model.named_parameters())
-    for name, weights in untrained.named_parameters():
+    random_network = prepare(work).random
+    parameters = dict(model.named_parameters())
+    for name, weights in random_network.named_parameters():
         if "norm" not in name:
-            assert not torch.isclose(weights, learned[name]).any()
+            assert not torch.isclose(weights, parameters[name]).any()
     train = torch.tensor(work.dataset.train.images).permute(0, 3, 1, 2) / 255
-    backbone = cast(Curved, untrained.backbone)
+    backbone = cast(Curves, random_network.backbone)
     with torch.no_grad():
-        normalized = backbone.norm(backbone.convolution(train - 0.5))
-    np.testing.assert_allclose(normalized.mean((0, 2, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(normalized.std((0, 2, 3)), 1, atol=2e-2)
-    assert not untrained.training
-    again, other = (
+        outputs = backbone.norm(backbone.convolution(train - 0.5))
+    np.testing.assert_allclose(outputs.mean((0, 2, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(outputs.std((0, 2, 3)), 1, atol=2e-2)
+    assert not random_network.training
+    repetition, other = (
         prepare(work_of(model, [], settings=ScoreSettings(seed=seed))).random.classifier.weight for seed in (SEED, 1)
     )
-    assert torch.equal(again, untrained.classifier.weight)
-    assert not torch.isclose(other, again).any()
+    assert torch.equal(repetition, random_network.classifier.weight)
+    assert not torch.isclose(other, repetition).any()
 
 
 # Files
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> list[checkpoint.Checkpoint]:
+def checkpoints(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> list[checkpoint.Checkpoint]:
     """A subject and an evaluator."""
     folder = tmp_path_factory.mktemp("trained")
-    made = (("at-att", 0), ("natural", 1))
-    return [checkpoint.read(make_checkpoint(folder, *model)) for model in made]
+    models = (("at-att", 0), ("natural", 1))
+    return [checkpoint.read(make_checkpoint(folder, *model)) for model in models]
 
 
 def file_work(models: Sequence[checkpoint.Checkpoint], dataset: Dataset, folder: Path, **changes: Any) -> Work:
@@ -546,100 +552,115 @@ def file_work(models: Sequence[checkpoint.Checkpoint], dataset: Dataset, folder:
 
 
 @pytest.fixture(scope="module")
-def written(trained: list[checkpoint.Checkpoint], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return results.read(file_work(trained, digits, tmp_path_factory.mktemp("written")).run())
+def stored_result(
+    checkpoints: list[checkpoint.Checkpoint], digits: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Result:
+    return results.read(file_work(checkpoints, digits, tmp_path_factory.mktemp("written")).run())
 
 
 def content(result: Result) -> str:
     return str(results.attributes(result.path)["content_sha256"])
 
 
-def test_the_stored_statistics_are_those_of_the_stored_rows(written: Result, digits: Dataset) -> None:
-    columns = Columns({column.path: written[column.path] for column in SCHEMA.per_image})
+def test_the_stored_statistics_are_those_of_the_stored_rows(stored_result: Result, digits: Dataset) -> None:
+    columns = Columns({column.path: stored_result[column.path] for column in SCHEMA.per_image})
     for path, values in summarize(columns, digits.test.first(LIMIT)).items():
-        np.testing.assert_array_equal(written[path], values, err_msg=path)
-    assert len(np.unique(written["per_image/evaluator_prediction"])) > 3
-    axes = {"evaluator": list(written.config["evaluators"]["names"]), "target": list(TARGETS), "sign": list(SIGNS)}
+        np.testing.assert_array_equal(stored_result[path], values, err_msg=path)
+    assert len(np.unique(stored_result["per_image/evaluator_prediction"])) > 3
+    axes = {
+        "evaluator": list(stored_result.config["evaluators"]["names"]),
+        "target": list(TARGETS),
+        "sign": list(SIGNS),
+    }
     axes |= {"rule": list(RULES), "reference": list(REFERENCES), "control": list(CONTROLS)}
-    assert {axis: written[axis].tolist() for axis in axes} == axes
+    assert {axis: stored_result[axis].tolist() for axis in axes} == axes
 
 
 @pytest.mark.parametrize(("size", "limit"), [(LIMIT, LIMIT), (5, 11)])
 def test_answers_do_not_depend_on_the_batch_size(
-    trained: list[checkpoint.Checkpoint], written: Result, digits: Dataset, tmp_path: Path, size: int, limit: int
+    checkpoints: list[checkpoint.Checkpoint],
+    stored_result: Result,
+    digits: Dataset,
+    tmp_path: Path,
+    size: int,
+    limit: int,
 ) -> None:
-    found = results.read(file_work(trained, digits, tmp_path, batch_size=size, limit=limit).run())
+    result = results.read(file_work(checkpoints, digits, tmp_path, batch_size=size, limit=limit).run())
     for column in SCHEMA.per_image:
-        values, expected = found[column.path], written[column.path][:limit]
+        values, expected = result[column.path], stored_result[column.path][:limit]
         if limit < LIMIT and "evaluator_prediction" in column.path:  # of fewer images, the deviation is another
-            values, expected = (np.delete(one, RULES.index("clip-set"), 3) for one in (values, expected))
+            values, expected = (np.delete(answers, RULES.index("clip-set"), 3) for answers in (values, expected))
         np.testing.assert_array_equal(values, expected, err_msg=column.path)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(
-    trained: list[checkpoint.Checkpoint], written: Result, digits: Dataset, tmp_path: Path
+    checkpoints: list[checkpoint.Checkpoint], stored_result: Result, digits: Dataset, tmp_path: Path
 ) -> None:
-    work, seen = file_work(trained, digits, tmp_path), list[int]()
+    work, starts = file_work(checkpoints, digits, tmp_path), list[int]()
 
-    def failing(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
-        if batch.indices.start == 16 and not seen:
-            seen.append(16)
+    def fail_once(model: Classifier, batch: Batch, readers: Readers) -> dict[str, AnyArray]:
+        if batch.indices.start == 16 and not starts:
+            starts.append(16)
             raise RuntimeError("as a crash would")
         return rows(model, batch, readers)
 
-    work.analysis = replace(ANALYSIS, rows=failing)
+    work.analysis = replace(ANALYSIS, rows=fail_once)
     with pytest.raises(RuntimeError, match="crash"):
         work.run()
     with pytest.raises(UserError, match=r"another configuration \(evaluators"):
-        file_work(trained[:-1], digits, tmp_path).run()
-    assert content(results.read(file_work(trained, digits, tmp_path).run())) == content(written)
+        file_work(checkpoints[:-1], digits, tmp_path).run()
+    assert content(results.read(file_work(checkpoints, digits, tmp_path).run())) == content(stored_result)
 
 
 def test_models_and_random_state_are_left_as_found(
-    trained: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
+    checkpoints: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path
 ) -> None:
-    work = file_work(trained, digits, tmp_path, settings=ScoreSettings(probe=True))
+    work = file_work(checkpoints, digits, tmp_path, settings=ScoreSettings(probe=True))
     models = [work.model, *work.evaluators.values()]
     weights = [{name: tensor.clone() for name, tensor in model.state_dict().items()} for model in models]
     asking = [[weight.requires_grad for weight in model.parameters()] for model in models]
-    before = torch.get_rng_state(), random.getstate(), str(np.random.get_state(legacy=False))
+    states = torch.get_rng_state(), random.getstate(), str(np.random.get_state(legacy=False))
     result = results.read(work.run())
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert (random.getstate(), str(np.random.get_state(legacy=False))) == before[1:]
-    for model, kept in zip(models, weights, strict=True):
-        assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), str(np.random.get_state(legacy=False))) == states[1:]
+    for model, originals in zip(models, weights, strict=True):
+        assert all(torch.equal(originals[name], tensor) for name, tensor in model.state_dict().items())
         assert not any(module.training or module._forward_hooks for module in model.modules())
         assert all(weight.grad is None for weight in model.parameters())
     assert [[weight.requires_grad for weight in model.parameters()] for model in models] == asking
-    probed, target = result["per_image/probe_prediction"], result["per_image/target_class"][:, 2]
-    assert probed.min() >= 0
-    assert result["anchor/probe"].tolist() == pytest.approx(wilson((probed == target).mean(), LIMIT))
+    predictions, target = result["per_image/probe_prediction"], result["per_image/target_class"][:, 2]
+    assert predictions.min() >= 0
+    assert result["anchor/probe"].tolist() == pytest.approx(wilson((predictions == target).mean(), LIMIT))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_probe_learns_from_the_other_split(
-    trained: list[checkpoint.Checkpoint], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+    checkpoints: list[checkpoint.Checkpoint],
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split: str,
 ) -> None:
-    given: list[Any] = []
+    arguments: list[Any] = []
 
     def train(model: Classifier, other: Split, classes: int, seed: int, _: torch.device) -> Classifier:
-        given.extend([model, other, classes, seed])
+        arguments.extend([model, other, classes, seed])
         return cast(Classifier, Linear(math.prod(digits.image_shape), 10, seed=9).eval())
 
     monkeypatch.setattr(probe, "train", train)
-    work = file_work(trained, digits, tmp_path, split=split, settings=ScoreSettings(seed=3, probe=True))
+    work = file_work(checkpoints, digits, tmp_path, split=split, settings=ScoreSettings(seed=3, probe=True))
     readers = prepare(work)
-    assert given == [work.model, digits.test if split == "train" else digits.train, 10, 3]
+    assert arguments == [work.model, digits.test if split == "train" else digits.train, 10, 3]
     batch = next(work.batches())
     targets = target_classes(work.model, batch, 3)
     assert readers.probe is not None
     with torch.no_grad():
-        seen = [
-            readers.probe(scale_rules.as_image(-loss_gradient(work.model, batch.images, of), "clip", 0)).argmax(1)
-            for of in targets
+        answers = [
+            readers.probe(scale_rules.as_image(-loss_gradient(work.model, batch.images, classes), "clip", 0)).argmax(1)
+            for classes in targets
         ]
-    np.testing.assert_array_equal(rows(work.model, batch, readers)["per_image/probe_prediction"], seen[2])
-    assert not torch.equal(seen[2], seen[1])
+    np.testing.assert_array_equal(rows(work.model, batch, readers)["per_image/probe_prediction"], answers[2])
+    assert not torch.equal(answers[2], answers[1])
 
 
 # Files made by hand
@@ -672,8 +693,8 @@ def file_of(
     label = np.arange(IMAGES) % 4
     columns["per_image/label"] = label
     for number, letters in enumerate(right.values()):
-        for rule, those in zip(("clip", "max"), letters, strict=True):
-            wrong = np.array([chr(ord("a") + index) not in those for index in range(IMAGES)])
+        for rule, hits in zip(("clip", "max"), letters, strict=True):
+            wrong = np.array([chr(ord("a") + index) not in hits for index in range(IMAGES)])
             place = RULES.index(cast(Any, rule))
             columns["per_image/evaluator_prediction"][:, number, 0, place, 0] = (label + wrong) % 4
     job = {"dataset": data, "architecture": "small", "variant": variant, "seed": seed, "class_names": list("wxyz")}
@@ -685,7 +706,7 @@ def file_of(
         "local_grid": [4, 4],
         "evaluators": {
             "names": names,
-            "sha256": [weights.get(one, f"weights of {one}") for one in names],
+            "sha256": [weights.get(reader, f"weights of {reader}") for reader in names],
             "jobs": dict(jobs),
         },
     }
@@ -699,7 +720,7 @@ def file_of(
 def exact(first: int, second: int) -> float:
     """McNemar's exact two-sided p-value."""
     tosses = first + second
-    tails = sum(math.comb(tosses, one) for one in range(min(first, second) + 1))
+    tails = sum(math.comb(tosses, count) for count in range(min(first, second) + 1))
     return min(1.0, 2 * tails / float(2**tosses))
 
 
@@ -727,10 +748,10 @@ def test_pairs_are_compared_by_exact_mcnemar_tests_corrected_by_holm(tmp_path: P
         ("raw", "at against at-att", 0, 4, 1),
         ("raw", "at-reg against at-att", 0, 1, 1),
     ]
-    ordered = sorted((exact(first, second), place) for place, (_, _, first, second, _) in enumerate(expected))
-    corrected, highest = {}, 0.0
-    for step, (p_value, place) in enumerate(ordered):
-        highest = corrected[place] = max(highest, min(1.0, (6 - step) * p_value))
+    p_values = sorted((exact(first, second), place) for place, (_, _, first, second, _) in enumerate(expected))
+    corrections, highest = {}, 0.0
+    for step, (p_value, place) in enumerate(p_values):
+        highest = corrections[place] = max(highest, min(1.0, (6 - step) * p_value))
     assert table == [
         {
             "rule": rule,
@@ -738,35 +759,35 @@ def test_pairs_are_compared_by_exact_mcnemar_tests_corrected_by_holm(tmp_path: P
             "read by": "small-natural-seed1",
             "only the first read": str(first),
             "only the second": str(second),
-            "p (McNemar, Holm)": f"{corrected[place]:.2g}",
-            "same sign": f"in {same} of 3 evaluators",
+            "p (McNemar, Holm)": f"{corrections[place]:.2g}",
+            "same sign": f"in {agreements} of 3 evaluators",
         }
-        for place, (rule, pair, first, second, same) in enumerate(expected)
+        for place, (rule, pair, first, second, agreements) in enumerate(expected)
     ]
     assert compare(files, "raw")[0][0]["p (McNemar, Holm)"] == f"{min(1, 2 * exact(0, 3)):.2g}"
     assert [row["rule"] for row in compare(files, "raw")[0]] == ["raw"] * 3
 
 
 def test_evaluators_are_those_that_read_both_with_the_same_weights(tmp_path: Path) -> None:
-    one, other = THREE["at"], THREE["at-reg"]
-    others = {name: other[name] for name in (READERS[2], READERS[1])} | {"toy-small-at-seed1": ("", "")}
-    first, second = file_of(tmp_path, "at", 0, one), file_of(tmp_path, "at-reg", 0, others)
+    right, other = THREE["at"], THREE["at-reg"]
+    subset = {name: other[name] for name in (READERS[2], READERS[1])} | {"toy-small-at-seed1": ("", "")}
+    first, second = file_of(tmp_path, "at", 0, right), file_of(tmp_path, "at-reg", 0, subset)
     (row,), *rest = compare([first, second], "clip")
     assert not rest
     assert (row["read by"], row["only the first read"], row["only the second"]) == ("small-natural-seed2", "2", "0")
     assert row["same sign"] == "in 1 of 2 evaluators"
-    retrained = file_of(tmp_path / "retrained", "at-reg", 0, others, weights={READERS[1]: "of another training"})
-    (row,), *_ = compare([first, retrained], "clip")
+    retraining = file_of(tmp_path / "retrained", "at-reg", 0, subset, weights={READERS[1]: "of another training"})
+    (row,), *_ = compare([first, retraining], "clip")
     assert (row["read by"], row["same sign"]) == ("cnn-natural-seed1", "in 0 of 1 evaluators")
-    behind = [
+    pair = [
         file_of(tmp_path / name, variant, 0, THREE[variant], jobs={READERS[0]: card_of(name)})
         for variant, name in (("at", "imagenet"), ("at-reg", "none"))
     ]
-    (row,), *_ = compare(behind, "clip")
+    (row,), *_ = compare(pair, "clip")
     assert (row["read by"], row["same sign"]) == ("small-natural-seed2", "in 1 of 2 evaluators")
-    difference = differences(*map(conditions, behind))
+    difference = differences(*map(conditions, pair))
     assert difference == f"cards of evaluators.{READERS[0]}.normalize is imagenet, here none"
-    assert differences(*map(conditions, (first, retrained))) == ""
+    assert differences(*map(conditions, (first, retraining))) == ""
     strangers = file_of(tmp_path / "strangers", "at-reg", 0, {"toy-small-at-seed1": ("", "")})
     assert compare([first, strangers]) == []
 
@@ -792,19 +813,19 @@ def test_seeds_are_set_side_by_side_by_the_evaluators_that_read_all(tmp_path: Pa
         )
     }
     alone = file_of(tmp_path, "natural-att", 0, {READERS[0]: ("a", "a")})
-    elsewhere = file_of(tmp_path, "natural", 3, {READERS[0]: ("a", "a")}, data="other")
-    (table,) = compare([natural[0], natural[1], elsewhere, natural[2], alone])
+    on_other_data = file_of(tmp_path, "natural", 3, {READERS[0]: ("a", "a")}, data="other")
+    (table,) = compare([natural[0], natural[1], on_other_data, natural[2], alone])
     seeds, readers = "small natural, seeds 0, 1, 2", "small-natural-seed1, cnn-natural-seed1"
     means = {"clip": [6 / 40, 8 / 40, 8 / 40], "raw": [1 / 40, 3 / 40, 4 / 40]}
     assert table == [
         {
             "rule": rule,
             "training seeds": seeds,
-            "mean": f"{100 * np.mean(of):.1f} %",
-            "deviation": f"{100 * math.sqrt(sum((one - np.mean(of)) ** 2 for one in of) / 2):.1f} %",
+            "mean": f"{100 * np.mean(shares):.1f} %",
+            "deviation": f"{100 * math.sqrt(sum((value - np.mean(shares)) ** 2 for value in shares) / 2):.1f} %",
             "read by": readers,
         }
-        for rule, of in means.items()
+        for rule, shares in means.items()
     ]
     assert compare([alone]) == []
     assert [row["rule"] for row in compare(list(natural.values()), "raw")[0]] == ["raw"]
@@ -834,7 +855,7 @@ def test_the_first_table_shows_the_headline(tmp_path: Path) -> None:
     assert headline(alone)["clip -g, 1 evaluators"] == "65.0 %"
 
 
-def test_the_second_table_shows_the_controls(written: Result, tmp_path: Path) -> None:
+def test_the_second_table_shows_the_controls(stored_result: Result, tmp_path: Path) -> None:
     files = [file_of(tmp_path, "at", 0, THREE["at"]), file_of(tmp_path, "natural", 1, THREE["at-att"])]
     table, *_ = comparison_tables(files)
     assert [(row["rule"], row["instead of the map of"]) for row in table] == [
@@ -849,30 +870,30 @@ def test_the_second_table_shows_the_controls(written: Result, tmp_path: Path) ->
         assert row["the image"] == f"{100 * image:.1f} %"
         assert row["random target, by a probe"].startswith(f"{100 * result['anchor/probe'][0]:.1f} % [")
     assert comparison_tables(files, "raw")[0] == table[2:]
-    assert "random target, by a probe" not in comparison_tables([written])[0][0]
+    assert "random target, by a probe" not in comparison_tables([stored_result])[0][0]
 
 
 # The picture
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+def two_results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """Two models that were not read by the same evaluators."""
     folder = tmp_path_factory.mktemp("drawn")
     other = {name: THREE["at-att"][name] for name in (READERS[2], READERS[1])} | {"toy-small-at-seed1": ("abc", "a")}
     return [file_of(folder, "at", 0, THREE["at"]), file_of(folder, "at-att", 0, other)]
 
 
-def marks(axes: Axes, *, filled: bool) -> list[tuple[float, float]]:
+def marks(axes: Axes, *, is_filled: bool) -> list[tuple[float, float]]:
     return [
         (float(line.get_xdata()[0]), float(line.get_ydata()[0]))  # type: ignore[index, arg-type]
         for line in axes.lines
-        if line.get_marker() not in ("None", "") and (line.get_markerfacecolor() != "white") == filled
+        if line.get_marker() not in ("None", "") and (line.get_markerfacecolor() != "white") == is_filled
     ]
 
 
-def test_every_mark_is_where_its_number_is(drawn: list[Result]) -> None:
-    figure = picture_of(drawn).figure
+def test_every_mark_is_where_its_number_is(two_results: list[Result]) -> None:
+    figure = picture_of(two_results).figure
     names = ["small-natural-seed1", "small-natural-seed2", "cnn-natural-seed1", "small-at-seed1"]
     controls = ["random network", "edges of the image", "pixels shuffled", "phases random", "absolute value"]
     for axes, (rule, title) in zip(figure.axes, PANELS.items(), strict=True):
@@ -883,7 +904,7 @@ def test_every_mark_is_where_its_number_is(drawn: list[Result]) -> None:
         assert list(heights) == [*names, *controls]
         assert list(heights.values()) == sorted(heights.values())
         expected: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-        for row, result in enumerate(drawn):
+        for row, result in enumerate(two_results):
             place, lift = RULES.index(cast(Any, rule)), row - 0.5
             for number, name in enumerate(result["evaluator"].tolist()):
                 for sign, cells in ((0, True), (1, False)):
@@ -893,35 +914,39 @@ def test_every_mark_is_where_its_number_is(drawn: list[Result]) -> None:
                 for sign, cells in ((0, True), (1, False)):
                     value = result["controls/accuracy"][0, number, PER_IMAGE_RULES.index(cast(Any, rule)), sign, 0]
                     expected[cells].append((100 * value, heights[name] + lift))
-        for filled, these in expected.items():
-            np.testing.assert_allclose(sorted(marks(axes, filled=filled)), sorted(these))
+        for is_filled, points in expected.items():
+            np.testing.assert_allclose(sorted(marks(axes, is_filled=is_filled)), sorted(points))
         bars = [tuple(segment[:, 0]) for part in axes.collections for segment in part.get_segments()]  # type: ignore[attr-defined]
         intervals = [
-            tuple(100 * result["score/accuracy"][number, 0, place, 0, 0, 1:]) for result in drawn for number in range(3)
+            tuple(100 * result["score/accuracy"][number, 0, place, 0, 0, 1:])
+            for result in two_results
+            for number in range(3)
         ]
-        assert all(any(np.allclose(one, bar) for bar in bars) for one in intervals)
+        assert all(any(np.allclose(interval, bar) for bar in bars) for interval in intervals)
         assert [float(line.get_xdata()[0]) for line in axes.lines if line.get_linestyle() == "--"] == [25]  # type: ignore[index, arg-type]
     low, high = figure.axes[0].get_ylim()
-    assert all(high < place < low for filled in (True, False) for _, place in marks(figure.axes[0], filled=filled))
-    shapes = {style.marker(result) for result in drawn}
+    assert all(
+        high < place < low for is_filled in (True, False) for _, place in marks(figure.axes[0], is_filled=is_filled)
+    )
+    shapes = {style.marker(result) for result in two_results}
     colors = {to_hex(str(line.get_color())) for line in figure.axes[0].lines if line.get_marker() in shapes}
     assert colors == {style.color(variant).lower() for variant in ("at", "at-att")}
 
 
-def test_the_caption_holds_the_numbers_and_names_rules_and_readers(drawn: list[Result], tmp_path: Path) -> None:
-    said: list[str] = []
-    (picture,) = drawing.draw("gradmap-score", [result.path for result in drawn], tmp_path, said.append)
+def test_the_caption_holds_the_numbers_and_names_rules_and_readers(two_results: list[Result], tmp_path: Path) -> None:
+    lines: list[str] = []
+    (picture,) = drawing.draw("gradmap-score", [result.path for result in two_results], tmp_path, lines.append)
     caption = json.loads(picture.with_suffix(".json").read_text())
     assert list(caption["numbers"]) == ["at seed 0", "at-att seed 0"]
-    for result, numbers in zip(drawn, caption["numbers"].values(), strict=True):
+    for result, numbers in zip(two_results, caption["numbers"].values(), strict=True):
         for path in ("score/accuracy", "controls/accuracy", "headline/accuracy", "headline/mean", "anchor/image"):
             np.testing.assert_allclose(numbers[path], result[path])
         assert numbers["evaluator"] == result["evaluator"].tolist()
     text = caption["caption"]
     anchors = {
-        name: one
-        for result in drawn
-        for name, one in zip(result["evaluator"], result["anchor/image"][:, 0], strict=True)
+        name: accuracy
+        for result in two_results
+        for name, accuracy in zip(result["evaluator"], result["anchor/image"][:, 0], strict=True)
     }
     for name, accuracy in anchors.items():
         assert f"{name.removeprefix('toy-')} {100 * accuracy:.0f} %" in text

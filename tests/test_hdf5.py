@@ -96,7 +96,7 @@ def content(path: Path) -> str:
     return str(hdf5.attributes(path)["content_sha256"])
 
 
-def assert_sentence(error: pytest.ExceptionInfo[UserError], path: Path, *said: str) -> None:
+def assert_sentence(error: pytest.ExceptionInfo[UserError], path: Path, *parts: str) -> None:
     """One sentence, which names the file and says the rest."""
     text = str(error.value)
     assert str(path) in text
@@ -104,7 +104,7 @@ def assert_sentence(error: pytest.ExceptionInfo[UserError], path: Path, *said: s
     assert "\n" not in rest
     assert re.search(r"[a-z)]\.$", rest)
     assert ". " not in rest
-    for part in said:
+    for part in parts:
         assert part in rest
 
 
@@ -125,19 +125,19 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_a_small_dataset_is_read_once_and_nobody_changes_it_for_the_next_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result, opened, view = hdf5.read(write(tmp_path / "x.h5")), list[Path](), hdf5._view
+    result, paths, view = hdf5.read(write(tmp_path / "x.h5")), list[Path](), hdf5._view
 
-    def noting(path: Path) -> Any:
-        opened.append(path)
+    def note_path(path: Path) -> Any:
+        paths.append(path)
         return view(path)
 
-    monkeypatch.setattr(hdf5, "_view", noting)
+    monkeypatch.setattr(hdf5, "_view", note_path)
     monkeypatch.setattr(hdf5, "_SMALL_BYTES", 13 * 2)
     for name, times in (("per_image/label", 1), ("per_image/pixel", 2)):
-        opened.clear()
+        paths.clear()
         result[name][:] = 1
         np.testing.assert_array_equal(result[name], made_rows()[name])
-        assert len(opened) == times
+        assert len(paths) == times
 
 
 def test_a_file_says_what_it_holds_and_where_it_comes_from(tmp_path: Path) -> None:
@@ -165,14 +165,14 @@ def test_every_axis_has_its_name_and_the_names_of_its_places(tmp_path: Path) -> 
     with h5py.File(write(tmp_path / "x.h5", 4)) as file:
         for name, places in SCALES.items():
             assert file[name].is_scale and tuple(file[name][...]) == places
-        seen = set()
+        names = set()
         for column, axes in SCHEMA.columns():
             dims = file[column.path].dims
             assert [dimension.label for dimension in dims] == list(axes)
             for dimension, axis in zip(dims, axes, strict=True):
                 assert list(dimension) == [axis] and dimension[axis] == file[axis]
-            seen |= set(axes)
-        assert seen == set(SCALES)
+            names |= set(axes)
+        assert names == set(SCALES)
 
 
 def test_half_precision_and_truth_are_stored_as_types_of_netcdf4_and_read_as_what_they_are(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_an_unfinished_file_of_an_older_format_starts_over(tmp_path: Path) -> No
 
 def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
     names = ("zéro", "один", "二")
-    schema = replace(KILLED, summary=(Column("test/total", "f8", "a number of each class", ("class",)),))
+    schema = replace(NUMBERS, summary=(Column("test/total", "f8", "a number of each class", ("class",)),))
     with writer.open_rows(tmp_path / "x.h5", schema, 1, {"class": names}, CONFIG, ENVIRONMENT) as rows:
         rows.append({"per_image/x": np.ones(1), "per_image/y": np.ones(1)})
         rows.finish({"test/total": np.arange(3)}, {})
@@ -219,19 +219,19 @@ def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "sentence"),
     [
         ({"curve/mean": np.arange(5), "curve/other": np.arange(6)}, "curve/other has 6 places along rank.*have 5"),
         ({"curve/mean": np.arange(5), "curve/other": np.zeros((5, 2))}, "longer|shorter"),
         ({"curve/mean": np.float64(1), "curve/other": np.arange(5)}, "longer|shorter"),
     ],
 )
-def test_an_axis_has_one_length(tmp_path: Path, values: dict[str, AnyArray], said: str) -> None:
+def test_an_axis_has_one_length(tmp_path: Path, values: dict[str, AnyArray], sentence: str) -> None:
     curves = tuple(Column(path, "f8", "a mean", ("rank",)) for path in values)
     path = tmp_path / "x.h5"
-    with writer.open_rows(path, replace(KILLED, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
+    with writer.open_rows(path, replace(NUMBERS, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
         rows.append({"per_image/x": np.ones(2), "per_image/y": np.ones(2)})
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=sentence):
             rows.finish(values, {})
     assert [file.name for file in tmp_path.iterdir()] == [partial_of(path).name]
 
@@ -260,19 +260,19 @@ def test_the_curve_is_what_a_viewer_plots_first(tmp_path: Path) -> None:
 def test_rows_never_written_are_marked(tmp_path: Path) -> None:
     with start(tmp_path / "x.h5") as rows:
         rows.append(made_rows(0, 5))
-        found = {column.path: rows.columns()[column.path] for column in SCHEMA.per_image}
+        columns = {column.path: rows.columns()[column.path] for column in SCHEMA.per_image}
     for name, values in made_rows(0, 5).items():
-        np.testing.assert_array_equal(found[name][:5], values)
+        np.testing.assert_array_equal(columns[name][:5], values)
     for name, fill in (("label", -1), ("share", np.nan), ("map", np.nan), ("pixel", 255), ("hit", False)):
-        rest = found[f"per_image/{name}"][5:]
+        rest = columns[f"per_image/{name}"][5:]
         np.testing.assert_array_equal(rest, np.full_like(rest, fill))
 
 
 @pytest.mark.parametrize("stops", [(4,), (1, 2, 12), tuple(range(1, COUNT))])
 def test_a_resumed_file_has_the_content_of_an_uninterrupted_one(tmp_path: Path, stops: tuple[int, ...]) -> None:
-    whole, resumed = write(tmp_path / "whole.h5"), write(tmp_path / "resumed.h5", *stops)
-    assert content(resumed) == content(whole)
-    assert not partial_of(resumed).exists()
+    whole, parts = write(tmp_path / "whole.h5"), write(tmp_path / "resumed.h5", *stops)
+    assert content(parts) == content(whole)
+    assert not partial_of(parts).exists()
 
 
 def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "parts"),
     [
         ({"data": "photos"}, ("data", "digits", "photos")),
         ({"settings": {"steps": 50, "eps": 8 / 255}}, ("steps", "20", "50")),
@@ -298,22 +298,22 @@ def test_a_file_appears_under_its_name_only_when_complete(tmp_path: Path) -> Non
     ],
 )
 def test_another_configuration_is_refused_unless_it_may_be_overwritten(
-    tmp_path: Path, change: dict[str, Any], said: tuple[str, ...]
+    tmp_path: Path, change: dict[str, Any], parts: tuple[str, ...]
 ) -> None:
     path, config = tmp_path / "x.h5", CONFIG | change
     schema = replace(SCHEMA, name="other", version=1) if "analysis" in change else SCHEMA
     with start(path) as rows:
         rows.append(made_rows(0, 6))
-    with pytest.raises(UserError) as unfinished:
+    with pytest.raises(UserError) as error:
         start(path, schema, config)
-    assert_sentence(unfinished, partial_of(path), "unfinished", "--overwrite", *said)
+    assert_sentence(error, partial_of(path), "unfinished", "--overwrite", *parts)
     with start(path, schema, config, overwrite=True) as rows:
         assert rows.row_count == 0
     write(tmp_path / "done.h5")
     if schema is SCHEMA:
-        with pytest.raises(UserError) as finished:
+        with pytest.raises(UserError) as second_error:
             writer.is_finished(tmp_path / "done.h5", schema, config)
-        assert_sentence(finished, tmp_path / "done.h5", "--overwrite", *said)
+        assert_sentence(second_error, tmp_path / "done.h5", "--overwrite", *parts)
 
 
 def test_a_finished_file_is_recognized(tmp_path: Path) -> None:
@@ -325,11 +325,11 @@ def test_a_finished_file_is_recognized(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_left_beside_the_finished_file_is_removed_if_it_is_of_the_same_run(tmp_path: Path) -> None:
-    path, elsewhere = write(tmp_path / "x.h5"), tmp_path / "y.h5"
+    path, other_path = write(tmp_path / "x.h5"), tmp_path / "y.h5"
     for config, is_removed in ((CONFIG, True), (CONFIG | {"data": "photos"}, False)):
-        with start(elsewhere, config=config) as rows:
+        with start(other_path, config=config) as rows:
             rows.append(made_rows(0, 6))
-        left = partial_of(elsewhere).replace(partial_of(path)).read_bytes()
+        left = partial_of(other_path).replace(partial_of(path)).read_bytes()
         assert writer.is_finished(path, SCHEMA, CONFIG)
         assert partial_of(path).exists() != is_removed
     # Another run's goes on from where it was, and what nobody can read is left for whoever put it there.
@@ -357,7 +357,7 @@ def test_an_unreadable_partial_is_begun_again(tmp_path: Path, damage: Callable[[
     assert content(write(path)) == content(write(tmp_path / "whole.h5"))
 
 
-def unfinished(path: Path) -> None:
+def write_unfinished(path: Path) -> None:
     with start(path) as rows:
         rows.append(made_rows(0, 6))
     partial_of(path).rename(path)
@@ -368,7 +368,7 @@ def foreign(path: Path) -> None:
         file["data"] = [1, 2]
 
 
-def truncated(path: Path) -> None:
+def write_truncated(path: Path) -> None:
     write(path)
     path.write_bytes(path.read_bytes()[:3000])
 
@@ -389,28 +389,28 @@ def other_schema(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "parts"),
     [
         (lambda path: None, ("there is no analysis file FILE",)),
         (lambda path: path.mkdir(), ("FILE is a folder",)),
         (lambda path: path.touch(), ("damaged or no HDF5 file",)),
         (lambda path: path.write_text("label,prediction\n"), ("damaged or no HDF5 file",)),
-        (truncated, ("damaged or no HDF5 file", "truncated file")),
+        (write_truncated, ("damaged or no HDF5 file", "truncated file")),
         (foreign, ("not one that `irt analyze` wrote",)),
-        (unfinished, ("unfinished", "run its analysis again")),
+        (write_unfinished, ("unfinished", "run its analysis again")),
         (newer, ("format 3", "up to 2")),
         (newer_schema, ("toy/4", "toy/3")),
         (other_schema, ("robustness/3", "toy is needed")),
     ],
 )
 def test_each_kind_of_bad_file_gets_its_sentence(
-    tmp_path: Path, make: Callable[[Path], object], said: tuple[str, ...]
+    tmp_path: Path, make: Callable[[Path], object], parts: tuple[str, ...]
 ) -> None:
     path = tmp_path / "x.h5"
     make(path)
     with pytest.raises(UserError) as error:
         hdf5.read(path, SCHEMA.label)
-    assert_sentence(error, path, *said)
+    assert_sentence(error, path, *parts)
 
 
 @pytest.mark.parametrize("name", [column.path for column in (*SCHEMA.per_image, *SCHEMA.summary)])
@@ -429,10 +429,10 @@ def test_one_changed_bit_is_found(tmp_path: Path, name: str) -> None:
 def test_one_bit_changed_on_the_disk_is_found(tmp_path: Path) -> None:
     good = write(tmp_path / "good.h5").read_bytes()
     with h5py.File(tmp_path / "good.h5") as file:
-        packed = file["per_image/map"].id.get_chunk_info(0).byte_offset
-    for at in (good.index(made_rows()["per_image/share"].tobytes()) + 17, packed + 40):
+        offset = file["per_image/map"].id.get_chunk_info(0).byte_offset
+    for place in (good.index(made_rows()["per_image/share"].tobytes()) + 17, offset + 40):
         data = bytearray(good)
-        data[at] ^= 0x10
+        data[place] ^= 0x10
         path = tmp_path / "x.h5"
         path.write_bytes(data)
         with pytest.raises(UserError) as error:
@@ -452,13 +452,13 @@ def test_a_changed_name_or_number_of_a_place_is_found(tmp_path: Path, scale: str
 
 
 def test_names_that_are_cut_elsewhere_are_other_names(tmp_path: Path) -> None:
-    found = set()
+    checksums = set()
     for names in (("ab", "c", "d"), ("a", "bc", "d"), ("", "abc", "d"), ("abc", "", "d"), ("abcd", "", "")):
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file.attrs.update({"config_sha256": "", "schema": "", "n_done": 0})
             file.create_dataset("class", data=list(names), dtype=h5py.string_dtype())
-            found.add(hdf5.content_sha256(file))
-    assert len(found) == 5
+            checksums.add(hdf5.content_sha256(file))
+    assert len(checksums) == 5
 
 
 @pytest.mark.parametrize("size", [1, 17, 100, 1000, 2**40])
@@ -466,18 +466,18 @@ def test_content_does_not_depend_on_the_size_of_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     plain = write(tmp_path / "plain.h5")
-    in_bytes, hashed = hdf5._bytes, list[int]()
+    in_bytes, sizes = hdf5._bytes, list[int]()
 
-    def noting(values: AnyArray) -> bytes:
-        hashed.append(values.nbytes)
+    def note_size(values: AnyArray) -> bytes:
+        sizes.append(values.nbytes)
         return in_bytes(values)
 
     monkeypatch.setattr(hdf5, "_PART_BYTES", size)
-    monkeypatch.setattr(hdf5, "_bytes", noting)
-    parted = write(tmp_path / "parted.h5")
-    assert content(parted) == content(plain)
-    result, row = hdf5.read(parted), 3 * 5 * 7 * 4  # bytes of one image's map, the largest of the rows
-    assert max(hashed) == row * min(max(1, size // row), COUNT)
+    monkeypatch.setattr(hdf5, "_bytes", note_size)
+    path = write(tmp_path / "parted.h5")
+    assert content(path) == content(plain)
+    result, row = hdf5.read(path), 3 * 5 * 7 * 4  # bytes of one image's map, the largest of the rows
+    assert max(sizes) == row * min(max(1, size // row), COUNT)
     for name, values in made_rows().items():
         np.testing.assert_array_equal(result[name], values)
 
@@ -491,22 +491,22 @@ def test_an_edited_configuration_is_found(tmp_path: Path) -> None:
 
 
 def test_content_does_not_depend_on_clock_run_or_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Then(datetime):
+    class Millennium(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> "Then":
+        def now(cls, tz: Any = None) -> "Millennium":
             return cls(2001, 2, 3, tzinfo=UTC)
 
     today = write(tmp_path / "today.h5")
-    monkeypatch.setattr(writer, "datetime", Then)
+    monkeypatch.setattr(writer, "datetime", Millennium)
     monkeypatch.setitem(ENVIRONMENT, "threads", 16)
-    then = write(tmp_path / "then.h5", run={"seconds": 99.0})
-    assert hdf5.attributes(then)["created_utc"] == "2001-02-03T00:00:00+00:00"
+    old_file = write(tmp_path / "then.h5", run={"seconds": 99.0})
+    assert hdf5.attributes(old_file)["created_utc"] == "2001-02-03T00:00:00+00:00"
     assert hdf5.attributes(today)["created_utc"] > "2020"
-    assert content(today) == content(then)
+    assert content(today) == content(old_file)
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "column"),
     [
         (lambda rows: rows.pop("per_image/hit"), "per_image/hit"),
         (lambda rows: rows.update({"per_image/hits": rows["per_image/hit"]}), "per_image/hits"),
@@ -515,11 +515,11 @@ def test_content_does_not_depend_on_clock_run_or_machine(tmp_path: Path, monkeyp
         (lambda rows: rows.update({"per_image/hit": rows["per_image/share"]}), r"hit has rows of \(\), not \(5,\)"),
     ],
 )
-def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[Any], Any], named: str) -> None:
+def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[Any], Any], column: str) -> None:
     with start(tmp_path / "x.h5") as rows:
         batch = made_rows(0, 4)
         change(batch)
-        with pytest.raises(ValueError, match=named):
+        with pytest.raises(ValueError, match=column):
             rows.append(batch)
         assert rows.row_count == 0
         with pytest.raises(ValueError, match="curve/mean"):
@@ -527,7 +527,7 @@ def test_columns_must_be_those_of_the_schema(tmp_path: Path, change: Callable[[A
     assert content(write(tmp_path / "x.h5")) == content(write(tmp_path / "whole.h5"))
 
 
-class Watched:
+class Spy:
     """A column that notes which of its rows were read."""
 
     def __init__(self, values: AnyArray) -> None:
@@ -535,29 +535,29 @@ class Watched:
 
     def __getitem__(self, rows: AnyArray) -> AnyArray:
         self.read.append(rows)
-        found: AnyArray = self.values[rows]
-        return found
+        result: AnyArray = self.values[rows]
+        return result
 
 
 @pytest.mark.parametrize("indices", [[3, 1, 4, 1, 12, 0, 4], [0], [12, 11], [5, 5, 5], list(range(COUNT)), []])
 def test_rows_at_indices_are_read_alone_and_in_their_order(tmp_path: Path, indices: list[int]) -> None:
-    chosen = np.array(indices, int)
+    places = np.array(indices, int)
     with start(tmp_path / "x.h5") as rows:
         rows.append(made_rows())
         for name, values in made_rows().items():
-            found = rows.columns().rows_at(name, chosen)
-            assert found.dtype == values.dtype
-            np.testing.assert_array_equal(found, values[chosen])
-            np.testing.assert_array_equal(Columns(made_rows()).rows_at(name, chosen), values[chosen])
+            result = rows.columns().rows_at(name, places)
+            assert result.dtype == values.dtype
+            np.testing.assert_array_equal(result, values[places])
+            np.testing.assert_array_equal(Columns(made_rows()).rows_at(name, places), values[places])
             np.testing.assert_array_equal(rows.columns()[name], values)
-    watched = Watched(made_rows()["per_image/map"])
-    Columns({"per_image/map": watched}).rows_at("per_image/map", chosen)
-    assert [sorted(set(indices))] == [rows.tolist() for rows in watched.read]
+    spy = Spy(made_rows()["per_image/map"])
+    Columns({"per_image/map": spy}).rows_at("per_image/map", places)
+    assert [sorted(set(indices))] == [rows.tolist() for rows in spy.read]
 
 
 # What the process that is killed writes: a row at a time, in columns small enough to be stored as they are.
 KILLED_ROWS, KILLS = 500, 10
-KILLED = Schema(
+NUMBERS = Schema(
     "killed",
     1,
     (Column("per_image/x", "f4", "a number"), Column("per_image/y", "i2", "another")),
@@ -566,16 +566,16 @@ KILLED = Schema(
 
 
 def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
-    """Write the file of KILLED to its end, from wherever it was left."""
+    """Write the file of NUMBERS to its end, from wherever it was left."""
     x = np.random.default_rng(0).random(KILLED_ROWS, np.float32)
-    with writer.open_rows(path, KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+    with writer.open_rows(path, NUMBERS, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
         while rows.row_count < KILLED_ROWS:
-            at = slice(rows.row_count, rows.row_count + 1)
-            rows.append({"per_image/x": x[at], "per_image/y": np.arange(KILLED_ROWS)[at]})
+            place = slice(rows.row_count, rows.row_count + 1)
+            rows.append({"per_image/x": x[place], "per_image/y": np.arange(KILLED_ROWS)[place]})
             ready()
-        found = rows.columns()
-        np.testing.assert_array_equal(found["per_image/x"], x)
-        np.testing.assert_array_equal(found["per_image/y"], np.arange(KILLED_ROWS))
+        columns = rows.columns()
+        np.testing.assert_array_equal(columns["per_image/x"], x)
+        np.testing.assert_array_equal(columns["per_image/y"], np.arange(KILLED_ROWS))
         rows.finish({"test/total": x.sum(dtype=np.float64)}, {})
 
 
@@ -594,7 +594,7 @@ def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
             time.sleep(random.Random(kill).uniform(0, 0.03))
             process.kill()
         shutil.copy(partial_of(path), tmp_path / "copy.h5.partial")
-        with writer.open_rows(tmp_path / "copy.h5", KILLED, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+        with writer.open_rows(tmp_path / "copy.h5", NUMBERS, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
             began.append(rows.row_count)
             assert not np.isnan(rows.columns()["per_image/x"][: rows.row_count]).any()
             np.testing.assert_array_equal(rows.columns()["per_image/y"][: rows.row_count], np.arange(rows.row_count))
@@ -611,9 +611,9 @@ class Recorder(io.FileIO):
         self.path, self.moments = path, moments
 
     def write(self, data: Any) -> int:
-        written = super().write(data)
+        count = super().write(data)
         self.moments.append(self.path.read_bytes())
-        return written
+        return count
 
 
 def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
@@ -621,29 +621,29 @@ def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
 ) -> None:
     whole = content(write(tmp_path / "whole.h5"))
     moments: list[bytes] = []
-    real, opened = h5py.File, list[Recorder]()
+    real, recorders = h5py.File, list[Recorder]()
 
-    def recorded(path: Path, mode: str, **more: Any) -> h5py.File:
-        opened.append(Recorder(path, mode, moments))
-        return real(opened[-1], mode, **more)
+    def open_recorder(path: Path, mode: str, **options: Any) -> h5py.File:
+        recorders.append(Recorder(path, mode, moments))
+        return real(recorders[-1], mode, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(h5py, "File", recorded)
+        patch.setattr(h5py, "File", open_recorder)
         rows = start(tmp_path / "recorded.h5")
-        created = len(moments)
+        first = len(moments)
         for stop in (4, 8, 12, COUNT):
             rows.append(made_rows(rows.row_count, stop))
-        appended = moments[created:]
+        contents = moments[first:]
         rows._file.close()
-    for recorder in opened:
+    for recorder in recorders:
         recorder.close()
-    assert len(appended) >= 20
-    begun = set()
-    for moment, bytes_then in enumerate(appended):
+    assert len(contents) >= 20
+    counts = set()
+    for moment, bytes_then in enumerate(contents):
         path = tmp_path / f"{moment}.h5"
         partial_of(path).write_bytes(bytes_then)
         with start(path) as rows:
-            begun.add(rows.row_count)
+            counts.add(rows.row_count)
             for name, values in made_rows(0, rows.row_count).items():
                 np.testing.assert_array_equal(rows.columns()[name][: rows.row_count], values)
             if rows.row_count < COUNT:
@@ -651,13 +651,13 @@ def test_a_kill_between_any_two_writes_loses_no_row_that_was_counted(
             rows.finish(summary(rows), {})
         assert content(path) == whole
         assert not partial_of(path).exists()
-    assert begun == {0, 4, 8, 12, COUNT}
+    assert counts == {0, 4, 8, 12, COUNT}
 
 
-def part_of(path: Path, places: list[int], done: int, config: dict[str, Any] = CONFIG) -> Path:
+def part_of(path: Path, places: list[int], count: int, config: dict[str, Any] = CONFIG) -> Path:
     """A part of the rows at these places, so many of them written."""
     with writer.open_part(path, SCHEMA, np.array(places), AXES, config) as part:
-        for place in places[:done]:
+        for place in places[:count]:
             part.append(made_rows(place, place + 1))
     return path.with_name(f"{path.name}.partial.{places[0]}")
 
@@ -675,33 +675,33 @@ def test_parts_are_joined_to_the_content_of_one_process(tmp_path: Path) -> None:
         assert rows.missing_images().tolist() == []
         assert rows.row_count == 2
         rows.join()
-        assert rows.row_count == COUNT and not any(one.exists() for one in left)
+        assert rows.row_count == COUNT and not any(file.exists() for file in left)
         rows.finish(summary(rows), {})
     assert content(path) == content(write(tmp_path / "whole.h5"))
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["[x].h5", "whole.h5"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["[x].h5", "whole.h5"]
 
 
 def test_parts_count_only_for_their_own_configuration(tmp_path: Path) -> None:
     path, other = tmp_path / "x.h5", tmp_path / "xx.h5"
-    kept = part_of(other, [0, 1], 2)
+    other_part = part_of(other, [0, 1], 2)
     with start(path) as rows:
         foreign = part_of(path, [3, 4], 2, CONFIG | {"data": "photos"})
-        (broken := path.with_name("x.h5.partial.7")).write_bytes(b"nonsense")
+        (nonsense := path.with_name("x.h5.partial.7")).write_bytes(b"nonsense")
         assert rows.missing_images().tolist() == list(range(COUNT))
-        assert not foreign.exists() and not broken.exists() and kept.exists()
-        mine = part_of(path, [3, 4], 2)
+        assert not foreign.exists() and not nonsense.exists() and other_part.exists()
+        own_part = part_of(path, [3, 4], 2)
     with start(path) as rows:
         assert len(rows.missing_images()) == COUNT - 2
     with start(path, config=CONFIG | {"data": "photos"}, overwrite=True) as rows:
-        assert len(rows.missing_images()) == COUNT and not mine.exists()
+        assert len(rows.missing_images()) == COUNT and not own_part.exists()
 
 
 def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with start(path) as rows:
         part = part_of(path, [3, 4], 2)
-        with part.open("rb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)  # as another process does that has it open
+        with part.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)  # as another process does that has it open
             with pytest.raises(UserError) as error:
                 rows.missing_images()
         assert_sentence(error, part, "being written by another process")
@@ -710,9 +710,9 @@ def test_a_part_that_grows_is_not_read(tmp_path: Path) -> None:
 
 def test_what_is_left_of_parts_goes_with_the_finished_file_of_their_configuration(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
-    mine, foreign = part_of(path, [3, 4], 2), part_of(path, [5, 6], 2, CONFIG | {"data": "photos"})
+    own_part, foreign = part_of(path, [3, 4], 2), part_of(path, [5, 6], 2, CONFIG | {"data": "photos"})
     assert writer.is_finished(path, SCHEMA, CONFIG)
-    assert not mine.exists() and foreign.exists()
+    assert not own_part.exists() and foreign.exists()
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -770,10 +770,10 @@ def test_a_finished_file_is_known_to_be_damaged_before_hdf5_reads_it(
 
 def test_a_file_without_a_seal_is_read_and_its_origin_checked(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
-    before = hdf5.provenance(path), content(path)
+    origin = hdf5.provenance(path), content(path)
     with h5py.File(path, "r+") as file:  # HDF5 cuts off what follows its own end
         file.attrs["note"] = "mine"
-    assert (hdf5.provenance(path), content(path)) == before
+    assert (hdf5.provenance(path), content(path)) == origin
     assert np.array_equal(hdf5.read(path)["per_image/label"], made_rows()["per_image/label"])
     with h5py.File(path, "r+") as file:
         text = file["provenance/run_json"].asstr()[()].replace("seconds", "minutes")

@@ -37,7 +37,7 @@ def small() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as its authors publish it: a configuration and weights as safetensors."""
     folder = tmp_path_factory.mktemp("hub") / "someone" / "tiny"
     folder.mkdir(parents=True)
@@ -86,8 +86,8 @@ Serve = Callable[[Path], list[str]]
 
 
 @pytest.mark.parametrize("model", ["hf-hub:someone/tiny", "timm:hf-hub:someone/tiny"])
-def test_a_model_of_the_hub_is_that_of_its_authors(model: str, published: Path, serve: Serve) -> None:
-    names = serve(published.parents[1])
+def test_a_model_of_the_hub_is_that_of_its_authors(model: str, model_folder: Path, serve: Serve) -> None:
+    names = serve(model_folder.parents[1])
     card, images = Card(model), torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     state = torch.get_rng_state()
     network = network_of(card, 3).eval()
@@ -102,8 +102,8 @@ def test_a_model_of_the_hub_is_that_of_its_authors(model: str, published: Path, 
     assert outputs_of(card, network) == [["n1", "cat", "tomcat"], ["n2", "dog"], ["n3", "cow"]]
 
 
-def test_random_weights_need_the_configuration_alone(published: Path, serve: Serve) -> None:
-    names = serve(published.parents[1])
+def test_random_weights_need_the_configuration_alone(model_folder: Path, serve: Serve) -> None:
+    names = serve(model_folder.parents[1])
     network = network_of(Card("hf-hub:someone/tiny", weights="random"), 7)
     assert names == ["someone/tiny/config.json"]
     assert network(torch.rand(1, 3, 32, 32)).shape == (1, 7)
@@ -122,18 +122,18 @@ class Bomb:
 @pytest.mark.parametrize("file_name", [None, "open_clip_pytorch_model.bin"])
 @pytest.mark.parametrize("is_harmless", [True, False])
 def test_nothing_of_the_hub_is_unpickled(
-    file_name: str | None, is_harmless: bool, published: Path, serve: Serve, tmp_path: Path
+    file_name: str | None, is_harmless: bool, model_folder: Path, serve: Serve, tmp_path: Path
 ) -> None:
     folder, trace = tmp_path / "someone" / "tiny", tmp_path / "trace"
     folder.mkdir(parents=True)
-    config = json.loads((published / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
     config["pretrained_cfg"]["hf_hub_filename"] = file_name
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     torch.save(small().state_dict() if is_harmless else Bomb(trace), folder / (file_name or "pytorch_model.bin"))
     serve(tmp_path)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         network_of(Card("hf-hub:someone/tiny"), 3)
-    assert str(raised.value).startswith(
+    assert str(error.value).startswith(
         "hf-hub:someone/tiny has no weights as safetensors here, and timm would unpickle "
         f"{file_name or 'pytorch_model.bin'}: ask for model.safetensors where it comes from"
     )
@@ -152,8 +152,8 @@ def test_weights_of_timm_itself_are_tensors_alone(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "trace").exists()
 
 
-def test_weights_of_a_file_go_into_the_network_of_the_hub(published: Path, serve: Serve, tmp_path: Path) -> None:
-    names = serve(published.parents[1])
+def test_weights_of_a_file_go_into_the_network_of_the_hub(model_folder: Path, serve: Serve, tmp_path: Path) -> None:
+    names = serve(model_folder.parents[1])
     torch.save(small().state_dict(), tmp_path / "pytorch_model.bin")
     network = network_of(Card("hf-hub:someone/tiny", weights=str(tmp_path / "pytorch_model.bin")), 3)
     expected = small().state_dict()
@@ -171,16 +171,16 @@ def test_weights_of_a_file_go_into_the_network_of_the_hub(published: Path, serve
     ],
 )
 def test_what_the_hub_does_not_have_is_told(
-    model: str, sentence: str, published: Path, serve: Serve, tmp_path: Path
+    model: str, sentence: str, model_folder: Path, serve: Serve, tmp_path: Path
 ) -> None:
     for name in ("empty", "other", "bare"):
         (tmp_path / "someone" / name).mkdir(parents=True)
     (tmp_path / "someone/other/config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
-    (tmp_path / "someone/bare/config.json").write_text((published / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "someone/bare/config.json").write_text((model_folder / "config.json").read_text(encoding="utf-8"))
     serve(tmp_path)
-    with pytest.raises(UserError, match=sentence) as raised:
+    with pytest.raises(UserError, match=sentence) as error:
         network_of(Card(model), 3)
-    assert "\n" not in str(raised.value) and str(raised.value).endswith(".")
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
 
 
 def test_without_a_network_it_is_told_what_is_needed(
@@ -192,11 +192,11 @@ def test_without_a_network_it_is_told_what_is_needed(
         raise local_error("LocalEntryNotFoundError", "offline")
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         network_of(Card("hf-hub:someone/tiny"), 3)
-    assert str(raised.value).startswith("config.json and model.safetensors of someone/tiny are not all in /")
+    assert str(error.value).startswith("config.json and model.safetensors of someone/tiny are not all in /")
     assert "the Hugging Face Hub cannot be reached from here: run this once where there is a network" in str(
-        raised.value
+        error.value
     )
 
 
@@ -209,8 +209,8 @@ def test_a_hub_package_that_timm_cannot_use_is_told(model: str, monkeypatch: pyt
         network_of(Card(model), 3)
 
 
-def test_a_folder_is_read_where_timm_can(published: Path) -> None:
-    card, images = Card(f"timm:local-dir:{published}"), torch.rand(2, 3, 64, 64)
+def test_a_folder_is_read_where_timm_can(model_folder: Path) -> None:
+    card, images = Card(f"timm:local-dir:{model_folder}"), torch.rand(2, 3, 64, 64)
     if not hasattr(hub, "load_model_config_from_path"):
         with pytest.raises(UserError, match=r"^timm [\d.]+ reads no local-dir:, which a later one does: pip install"):
             network_of(card, 3)

@@ -36,9 +36,9 @@ def maps(name: str, network: nn.Module, part: slice = slice(None), layer: str | 
         return gradient_map(f"captum:{name}", model, images()[part], LABELS[part], indices)
 
 
-def losses(network: nn.Module, at: Tensor, labels: Tensor = LABELS) -> Tensor:
+def losses(network: nn.Module, inputs: Tensor, labels: Tensor = LABELS) -> Tensor:
     with torch.no_grad():
-        return F.cross_entropy(network(at), labels, reduction="none")
+        return F.cross_entropy(network(inputs), labels, reduction="none")
 
 
 class TwoConvolutions(nn.Module):
@@ -52,15 +52,15 @@ class TwoConvolutions(nn.Module):
         with torch.no_grad():
             self.answer.weight.mul_(scale)
 
-    def forward(self, at: Tensor) -> Tensor:
-        local = self.behind_second(self.second(self.behind_first(self.first(at))))
+    def forward(self, inputs: Tensor) -> Tensor:
+        local = self.behind_second(self.second(self.behind_first(self.first(inputs))))
         logits: Tensor = self.answer(local.mean((2, 3)))
         return logits
 
 
 def network(behind_first: Any, behind_second: Any, scale: float = 30) -> TwoConvolutions:
-    built: TwoConvolutions = seed_network(TwoConvolutions, behind_first, behind_second, scale)
-    return built
+    model: TwoConvolutions = seed_network(TwoConvolutions, behind_first, behind_second, scale)
+    return model
 
 
 class Subclass(nn.ReLU):
@@ -68,35 +68,35 @@ class Subclass(nn.ReLU):
 
 
 class Twice(nn.ReLU):
-    def forward(self, at: Tensor) -> Tensor:
-        return F.relu(F.relu(at) - 0.1)
+    def forward(self, inputs: Tensor) -> Tensor:
+        return F.relu(F.relu(inputs) - 0.1)
 
 
 class Custom(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, at: Tensor) -> Tensor:
-        context.save_for_backward(at)
-        return at.clamp(min=0)
+    def forward(context: Any, inputs: Tensor) -> Tensor:
+        context.save_for_backward(inputs)
+        return inputs.clamp(min=0)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        (at,) = context.saved_tensors
-        slope: Tensor = gradients[0] * (at > 0)
+        (inputs,) = context.saved_tensors
+        slope: Tensor = gradients[0] * (inputs > 0)
         return slope
 
 
-def mask_negative(at: Tensor) -> Tensor:
-    return at.masked_fill(at < 0, 0)
+def mask_negative(inputs: Tensor) -> Tensor:
+    return inputs.masked_fill(inputs < 0, 0)
 
 
 RELUS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
-    "clamp": lambda at: at.clamp(min=0),
-    "clamp_min": lambda at: at.clamp_min(0),
-    "maximum": lambda at: torch.maximum(at, torch.zeros(())),
-    "threshold": lambda at: F.threshold(at, 0, 0),
-    "where": lambda at: torch.where(at > 0, at, 0),
-    "mul": lambda at: at * (at > 0),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "threshold": lambda x: F.threshold(x, 0, 0),
+    "where": lambda x: torch.where(x > 0, x, 0),
+    "mul": lambda x: x * (x > 0),
     "masked_fill": mask_negative,
     "hardtanh": F.relu6,
     "custom": Custom.apply,
@@ -138,7 +138,7 @@ def test_deep_lift_is_refused_where_captum_has_no_rule(layer: nn.Module) -> None
 
 def test_a_product_of_what_depends_on_the_image_is_no_linear_step() -> None:
     with pytest.raises(UserError, match="the network's own forward takes mul without one"):
-        maps("DeepLift", network(nn.ReLU(), lambda at: at * at.mean()))
+        maps("DeepLift", network(nn.ReLU(), lambda x: x * x.mean()))
 
 
 def test_deep_lift_keeps_one_input_a_layer() -> None:
@@ -152,9 +152,9 @@ def test_deep_lift_passes_by_layers_with_hooks() -> None:
     handle = model.behind_first.register_full_backward_hook(lambda *_: None)
     with pytest.raises(UserError, match="takes relu without one: take away the layer's backward hooks"):
         maps("DeepLift", model)
-    guided = maps("GuidedBackprop", model)
+    expected = maps("GuidedBackprop", model)
     handle.remove()
-    assert torch.equal(maps("GuidedBackprop", model), guided)
+    assert torch.equal(maps("GuidedBackprop", model), expected)
 
 
 @pytest.mark.parametrize("name", ["GuidedBackprop", "Deconvolution"])
@@ -172,35 +172,35 @@ def test_a_relu_layer_with_two_relus_in_it_is_refused() -> None:
 @pytest.mark.parametrize("bound", [0.1, -1.0])
 def test_a_lower_bound_other_than_zero_is_no_relu(bound: float) -> None:
     """As networks that standardize their images have, below their deviation."""
-    maps("GuidedBackprop", network(nn.ReLU(), lambda at: at / at.std().clamp(min=bound)))
+    maps("GuidedBackprop", network(nn.ReLU(), lambda x: x / x.std().clamp(min=bound)))
 
 
-class Around(nn.Module):
+class Bypass(nn.Module):
     """A ReLU with a path around it, and what lies behind."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.rectify, self.second = nn.Conv2d(C, WIDTH, 1), nn.ReLU(), nn.Linear(WIDTH * H * W, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        hidden = self.first(at)
-        logits: Tensor = self.second((hidden + self.rectify(hidden)).flatten(1))
+    def forward(self, inputs: Tensor) -> Tensor:
+        features = self.first(inputs)
+        logits: Tensor = self.second((features + self.rectify(features)).flatten(1))
         return logits
 
 
 def test_a_path_around_a_relu_keeps_its_gradient() -> None:
     """By hand: relu's own path is cut at what is negative, the path around it is not."""
-    model: Around = seed_network(Around)
+    model: Bypass = seed_network(Bypass)
     first, second = array(model.first.weight)[:, :, 0, 0], array(model.second.weight)
-    for image, label, guided in zip(
+    for image, label, attribution in zip(
         array(images()), LABELS.tolist(), array(maps("GuidedBackprop", model)), strict=True
     ):
-        hidden = np.einsum("wc,chv->whv", first, image) + array(model.first.bias)[:, None, None]
-        logits = second @ (hidden + np.maximum(hidden, 0)).ravel() + array(model.second.bias)
+        features = np.einsum("wc,chv->whv", first, image) + array(model.first.bias)[:, None, None]
+        logits = second @ (features + np.maximum(features, 0)).ravel() + array(model.second.bias)
         shares = np.exp(logits) / np.exp(logits).sum()
-        back = (second.T @ (shares - np.eye(K)[label])).reshape(hidden.shape)
-        back = back + np.maximum(back, 0) * (hidden > 0)
-        np.testing.assert_allclose(guided, np.einsum("wc,whv->chv", first, back), rtol=1e-3, atol=1e-6)
+        gradient = (second.T @ (shares - np.eye(K)[label])).reshape(features.shape)
+        gradient = gradient + np.maximum(gradient, 0) * (features > 0)
+        np.testing.assert_allclose(attribution, np.einsum("wc,whv->chv", first, gradient), rtol=1e-3, atol=1e-6)
 
 
 class Dense(nn.Module):
@@ -211,8 +211,8 @@ class Dense(nn.Module):
             self.first.bias.uniform_(-0.5, 0.5)
             self.second.weight.mul_(scale)
 
-    def forward(self, at: Tensor) -> Tensor:
-        logits: Tensor = self.second(self.rectify(self.first(at.flatten(1))))
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.second(self.rectify(self.first(inputs.flatten(1))))
         return logits
 
 
@@ -225,7 +225,9 @@ def test_deep_lift_of_two_layers_by_hand(scale: float) -> None:
         start = array(model.first.bias)
         end = first @ image.ravel() + start
         gain = (np.maximum(end, 0) - np.maximum(start, 0)) / (end - start)
-        logits_start, logits_end = (second @ np.maximum(at, 0) + array(model.second.bias) for at in (start, end))
+        logits_start, logits_end = (
+            second @ np.maximum(inputs, 0) + array(model.second.bias) for inputs in (start, end)
+        )
         times = (np.arange(20_000) + 0.5) / 20_000
         way = np.exp((points := logits_start + times[:, None] * (logits_end - logits_start)) - points.max(1)[:, None])
         slope = (way / way.sum(1, keepdims=True)).mean(0) - np.eye(K)[label]
@@ -240,7 +242,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "leaky": lambda: network(nn.LeakyReLU(0.1), nn.ELU()),
     "pool": lambda: network(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), nn.ReLU()),
     "chain": lambda: network(nn.Sequential(nn.ReLU(), nn.Tanh()), nn.Sequential(nn.Softplus(), nn.Sigmoid()), 10),
-    "around": lambda: seed_network(Around),
+    "around": lambda: seed_network(Bypass),
     "softmax": lambda: network(nn.ReLU(), nn.Softmax(1)),
     "softmax of rows": lambda: network(nn.Sequential(nn.ReLU(), nn.Softmax(2)), nn.ReLU()),
 }
@@ -273,11 +275,11 @@ def test_a_map_does_not_depend_on_its_batch_with_a_softmax_inside(name: str, mon
     monkeypatch.setattr(captum_methods, "CELLS", 2)  # methods take as many passes as there are squares
     model = network(nn.ReLU(), nn.Softmax(1), 100)
     whole = maps(name, model, layer="second")
-    least = 2e-6 + 1e-4 * float(whole.abs().max())  # differences of losses have the rounding of a loss
-    assert whole.abs().max() > 10 * least
+    tolerance = 2e-6 + 1e-4 * float(whole.abs().max())  # differences of losses have the rounding of a loss
+    assert whole.abs().max() > 10 * tolerance
     for place in range(N):
         alone = maps(name, model, slice(place, place + 1), layer="second")
-        torch.testing.assert_close(alone, whole[place : place + 1], rtol=1e-3, atol=least)
+        torch.testing.assert_close(alone, whole[place : place + 1], rtol=1e-3, atol=tolerance)
 
 
 class LastChannels(nn.Module):
@@ -288,8 +290,10 @@ class LastChannels(nn.Module):
         self.first, self.rectify = nn.Conv2d(C, 4, 3, 2, 1), nn.ReLU()
         self.body, self.answer = nn.Linear(4, 8), nn.Linear(8, K)
 
-    def forward(self, at: Tensor) -> Tensor:
-        logits: Tensor = self.answer(self.body(self.rectify(self.first(at)).permute(0, 2, 3, 1)).square().mean((1, 2)))
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.answer(
+            self.body(self.rectify(self.first(inputs)).permute(0, 2, 3, 1)).square().mean((1, 2))
+        )
         return logits
 
 

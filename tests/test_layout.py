@@ -12,7 +12,7 @@ import interpret_robust
 
 PACKAGE = Path(interpret_robust.__file__).parent
 
-ALLOWED = {
+MAY_IMPORT = {
     "core": set(),
     "datasets": {"core"},
     "models": {"core", "datasets"},
@@ -34,7 +34,7 @@ def modules() -> dict[str, Path]:
     return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for path, parts in names.items()}
 
 
-def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
+def imports(path: Path, paths: dict[str, Path]) -> Iterator[str]:
     """The modules of the package that a file imports, also inside functions, but for types alone."""
     tree = ast.parse(path.read_text())
     for_types = {
@@ -46,36 +46,36 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or id(node) in for_types or node.module is None:
             continue
-        top, _, below = node.module.partition(".")
+        top, _, rest = node.module.partition(".")
         if top == PACKAGE.name:
             for alias in node.names:
-                whole = f"{below}.{alias.name}".lstrip(".")
-                yield whole if whole in known else below
+                whole = f"{rest}.{alias.name}".lstrip(".")
+                yield whole if whole in paths else rest
 
 
 def test_at_most_twelve_entries_and_each_is_listed() -> None:
     entries = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__") and path.name != "py.typed"}
-    assert entries == ALLOWED.keys() | TOP
+    assert entries == MAY_IMPORT.keys() | TOP
     assert len(entries) <= 12
 
 
 def test_imports_run_one_way_between_rooms() -> None:
-    known = modules()
+    paths = modules()
     wrong = [
         f"{name} imports {target}"
-        for name, path in known.items()
-        for target in imports(path, known)
-        if (room := name.partition(".")[0]) in ALLOWED
+        for name, path in paths.items()
+        for target in imports(path, paths)
+        if (room := name.partition(".")[0]) in MAY_IMPORT
         and (other := target.partition(".")[0]) != room
-        and other not in ALLOWED[room]
+        and other not in MAY_IMPORT[room]
     ]
     assert wrong == []
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    known = modules()
+    paths = modules()
     graph = {
-        name: {target for target in imports(path, known) if target != name} for name, path in known.items() if name
+        name: {target for target in imports(path, paths) if target != name} for name, path in paths.items() if name
     }
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError where there is a circle
     assert set(graph) <= set(order)

@@ -35,9 +35,9 @@ def test_the_closed_form_of_the_narrow_network() -> None:
     assert STEM + 2 * sum(convolutions) + CLASSIFIER == FORWARD
 
 
-def works(limit: Any, **changed: Any) -> list[Any]:
+def works(limit: Any, **changes: Any) -> list[Any]:
     plain = {"arch": "narrow", "variant": "at", "recipe": "quick", "batch": 3, "steps": 2, "repeats": 1}
-    return list(limit.make_works(argparse.Namespace(**(plain | changed)), CPU))
+    return list(limit.make_works(argparse.Namespace(**(plain | changes)), CPU))
 
 
 @pytest.mark.parametrize(("variant", "passes"), [("natural", 1), ("at", 1), ("at-reg", 2)])
@@ -55,8 +55,8 @@ def test_a_training_step_has_the_flops_of_its_passes(limit: Any, variant: str, p
 
 
 def test_attention_adds_little(limit: Any) -> None:
-    counted = {variant: works(limit, variant=variant)[1].count().flops for variant in ("at", "at-att")}
-    assert 1 < counted["at-att"] / counted["at"] < 1.05
+    flops = {variant: works(limit, variant=variant)[1].count().flops for variant in ("at", "at-att")}
+    assert 1 < flops["at-att"] / flops["at"] < 1.05
 
 
 X, Y = torch.zeros(2, 3, 5, 7), torch.zeros(4, 3, 3, 3)
@@ -64,15 +64,15 @@ IMAGES, WEIGHTS, MAPS = (4 * count for count in (X.numel(), Y.numel(), 2 * 4 * 5
 
 
 def convolve(*, images: bool, weights: bool) -> Callable[[], object]:
-    def do() -> None:
+    def run_once() -> None:
         maps = torch.conv2d(X.detach().requires_grad_(images), Y.detach().requires_grad_(weights), padding=1)
         torch.autograd.backward(maps, torch.zeros_like(maps))
 
-    return do
+    return run_once
 
 
 @pytest.mark.parametrize(
-    ("do", "unfused"),
+    ("convolution", "byte_count"),
     [
         (lambda: X + 1, 2 * IMAGES),
         (lambda: X.clone().add_(X), 5 * IMAGES),
@@ -83,10 +83,12 @@ def convolve(*, images: bool, weights: bool) -> Callable[[], object]:
         (lambda: torch._foreach_mul_([X.clone(), X.clone()], 2.0), 8 * IMAGES),
     ],
 )
-def test_bytes_are_those_that_are_read_and_written(limit: Any, do: Callable[[], object], unfused: int) -> None:
+def test_bytes_are_those_that_are_read_and_written(
+    limit: Any, convolution: Callable[[], object], byte_count: int
+) -> None:
     with limit.Counts() as counts:
-        do()
-    assert (counts.flops, counts.unfused_bytes, counts.least_bytes) == (0, unfused, 0)
+        convolution()
+    assert (counts.flops, counts.unfused_bytes, counts.least_bytes) == (0, byte_count, 0)
 
 
 @pytest.mark.parametrize(("images", "weights"), [(True, False), (False, True), (True, True)])
@@ -94,8 +96,8 @@ def test_a_gradient_of_a_convolution_reads_what_it_needs(limit: Any, images: boo
     with limit.Counts() as counts:
         convolve(images=images, weights=weights)()
     forward = IMAGES + WEIGHTS + MAPS
-    needed = MAPS + (images + weights) * (IMAGES + WEIGHTS)  # each reads the other's operand and writes its own
-    assert counts.least_bytes == forward + needed
+    backward = MAPS + (images + weights) * (IMAGES + WEIGHTS)  # each reads the other's operand and writes its own
+    assert counts.least_bytes == forward + backward
     assert counts.unfused_bytes == counts.least_bytes + MAPS  # the zeros
     assert counts.flops == (1 + images + weights) * 2 * 2 * 9 * 3 * 4 * 5 * 7
 
@@ -104,9 +106,9 @@ def test_what_is_achieved_is_counted_over_time(limit: Any) -> None:
     counts = limit.Counts()
     counts.flops, counts.unfused_bytes, counts.least_bytes = 600, 60, 30
     compute, memory = limit.Ceiling("a", 100.0, 90.0), limit.Ceiling("b", 20.0, 10.0)
-    found = limit.compare(counts, 3, 12.0, compute, memory)
-    assert [one[1:] for one in found] == [(200, 50, 100), (20, 5, 20), (10, 2.5, 20)]
-    assert found[0].row()["achieved / limit"] == "50.0%"
+    comparisons = limit.compare(counts, 3, 12.0, compute, memory)
+    assert [comparison[1:] for comparison in comparisons] == [(200, 50, 100), (20, 5, 20), (10, 2.5, 20)]
+    assert comparisons[0].row()["achieved / limit"] == "50.0%"
 
 
 def test_counting_changes_no_number(limit: Any) -> None:
@@ -114,8 +116,8 @@ def test_counting_changes_no_number(limit: Any) -> None:
 
     def logits() -> Tensor:
         with torch.no_grad():
-            found: Tensor = model(images)
-        return found
+            answer: Tensor = model(images)
+        return answer
 
     plain = logits()
     with limit.Counts():

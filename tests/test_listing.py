@@ -21,12 +21,12 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def folders(tmp_path: Path, make_checkpoint: Make) -> Folders:
-    found = Folders(tmp_path)
-    found.checkpoints.mkdir()
-    make_checkpoint(found.checkpoints, "at", 0)
-    make_checkpoint(found.checkpoints, "natural", 1)
-    (found.checkpoints / "cut-off.state.safetensors").write_bytes(b"an unfinished run")
-    return found
+    new_folders = Folders(tmp_path)
+    new_folders.checkpoints.mkdir()
+    make_checkpoint(new_folders.checkpoints, "at", 0)
+    make_checkpoint(new_folders.checkpoints, "natural", 1)
+    (new_folders.checkpoints / "cut-off.state.safetensors").write_bytes(b"an unfinished run")
+    return new_folders
 
 
 def attack(folders: Folders, digits: Dataset, **changes: object) -> hdf5.Result:
@@ -50,17 +50,17 @@ def test_models_are_listed_with_the_accuracies_of_their_largest_file_of_test_ima
     folders: Folders, digits: Dataset
 ) -> None:
     attack(folders, digits)
-    most = attack(folders, digits, limit=30)
+    largest = attack(folders, digits, limit=30)
     attack(folders, digits, split="train", limit=40)
-    at, natural = listing.rows(folders)
-    assert [row["checkpoint"] for row in (at, natural)] == [
+    robust, natural = listing.rows(folders)
+    assert [row["checkpoint"] for row in (robust, natural)] == [
         "cluttered-digits-small-at-seed0",
         "cluttered-digits-small-natural-seed1",
     ]
-    assert at["natural"] == Interval(*most["accuracy/natural"][0]).percent()
-    assert at["PGD-2"] == Interval(*most["accuracy/adversarial"][0, 0]).percent()
-    assert at["images"] == "30 test of cluttered-digits"
-    assert at["trained on"] == "60 images" and at["recipe"] == "test"
+    assert robust["natural"] == Interval(*largest["accuracy/natural"][0]).percent()
+    assert robust["PGD-2"] == Interval(*largest["accuracy/adversarial"][0, 0]).percent()
+    assert robust["images"] == "30 test of cluttered-digits"
+    assert robust["trained on"] == "60 images" and robust["recipe"] == "test"
     assert natural.keys() == {"checkpoint", "recipe", "epochs", "trained on", "MB"}
 
 

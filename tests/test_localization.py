@@ -95,12 +95,12 @@ def patterns() -> AnyArray:
     return signs.astype(np.float32)
 
 
-def found(model: Classifier, split: Split, planted: AnyArray | None = None) -> PerImage:
+def rows_of(model: Classifier, split: Split, templates: AnyArray | None = None) -> PerImage:
     weights, grid = ("attention", GRID) if isinstance(model.head, Bright) else ("grad-cam", (H, W))
-    sought = Search(weights, grid, None if planted is None else Patterns(planted))
-    given = rows(model, batch(split), sought)
-    assert given.keys() == {column.path for column in SCHEMA.per_image}
-    return {name.removeprefix("per_image/"): values for name, values in given.items()}
+    search = Search(weights, grid, None if templates is None else Patterns(templates))
+    columns = rows(model, batch(split), search)
+    assert columns.keys() == {column.path for column in SCHEMA.per_image}
+    return {name.removeprefix("per_image/"): values for name, values in columns.items()}
 
 
 def summary(columns: PerImage, split: Split) -> dict[str, Any]:
@@ -121,24 +121,24 @@ def test_attention_on_a_grid_that_does_not_divide_the_mask_counts_cells_by_their
     split, grid = data(), (3, 5)
     torch.manual_seed(0)
     model = Classifier(nn.AdaptiveAvgPool2d(grid), Bright(), nn.Linear(C * grid[0] * grid[1], K)).eval()
-    given = rows(model, batch(split), Search("attention", grid, None))
+    columns = rows(model, batch(split), Search("attention", grid, None))
     local = nn.functional.adaptive_avg_pool2d(batch(split).images.double(), grid)[:, 0].flatten(1).numpy()
     assert split.masks is not None
     fine = split.masks.repeat(grid[0], 1).repeat(grid[1], 2)  # every cell is H x W of these pixels
     for n in range(N):
-        inside = [
+        is_inside = [
             fine[n, H * i : H * (i + 1), W * j : W * (j + 1)].mean() >= 0.25
             for i in range(grid[0])
             for j in range(grid[1])
         ]
-        assert given["per_image/area"][n, 0] == np.mean(inside)
-        share = local[n][inside].sum() / local[n].sum()
-        assert given["per_image/share"][n, 0] == pytest.approx(share, rel=1e-5)
+        assert columns["per_image/area"][n, 0] == np.mean(is_inside)
+        share = local[n][is_inside].sum() / local[n].sum()
+        assert columns["per_image/share"][n, 0] == pytest.approx(share, rel=1e-5)
 
 
 def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
     model, split = attentive(), data()
-    given, gradients = found(model, split), gradient_of(model, split)
+    columns, gradients = rows_of(model, split), gradient_of(model, split)
     images = batch(split).images.double().numpy()
     assert split.masks is not None
     positions = object_positions(split.masks, GRID)
@@ -150,26 +150,26 @@ def test_shares_hits_and_baselines_are_those_of_a_slow_loop() -> None:
         ]
         energy = [sum(gradients[n, c, y, x] ** 2 for c in range(C)) for y in range(H) for x in range(W)]
         magnitude = [sum(abs(gradients[n, c, y, x]) for c in range(C)) for y in range(H) for x in range(W)]
-        for index, (values, inside, grid) in enumerate(
+        for index, (values, is_inside, grid) in enumerate(
             [(bright, positions[n], GRID), (energy, split.masks[n].ravel(), (H, W))]
         ):
             prior, middle = center_prior(*grid).ravel(), np.flatnonzero(central(*grid).ravel())
             expected = {
-                "share": sum(v for v, on in zip(values, inside, strict=True) if on) / sum(values),
-                "hit": float(inside[values.index(max(values))]),
-                "area": sum(inside) / len(inside),
-                "center": sum(v for v, on in zip(prior, inside, strict=True) if on),
-                "center_hit": sum(inside[place] for place in middle) / len(middle),
+                "share": sum(v for v, is_on in zip(values, is_inside, strict=True) if is_on) / sum(values),
+                "hit": float(is_inside[values.index(max(values))]),
+                "area": sum(is_inside) / len(is_inside),
+                "center": sum(v for v, is_on in zip(prior, is_inside, strict=True) if is_on),
+                "center_hit": sum(is_inside[place] for place in middle) / len(middle),
             }
             for name, value in expected.items():
-                assert given[name][n, index] == pytest.approx(value, rel=1e-4, abs=1e-9), name
-        on = sum(m for m, inside in zip(magnitude, split.masks[n].ravel(), strict=True) if inside)
-        assert given["magnitude_share"][n] == pytest.approx(on / sum(magnitude), rel=1e-5)
+                assert columns[name][n, index] == pytest.approx(value, rel=1e-4, abs=1e-9), name
+        energy_inside = sum(m for m, is_inside in zip(magnitude, split.masks[n].ravel(), strict=True) if is_inside)
+        assert columns["magnitude_share"][n] == pytest.approx(energy_inside / sum(magnitude), rel=1e-5)
     with torch.no_grad():
-        np.testing.assert_array_equal(given["prediction"], model(batch(split).images).argmax(1))
-    np.testing.assert_array_equal(given["label"], split.labels)
-    assert 0 < given["hit"].mean() < 1 and len(np.unique(given["center_hit"])) > 1
-    assert all(np.isnan(given[name]).all() for name in OF_PATTERNS)
+        np.testing.assert_array_equal(columns["prediction"], model(batch(split).images).argmax(1))
+    np.testing.assert_array_equal(columns["label"], split.labels)
+    assert 0 < columns["hit"].mean() < 1 and len(np.unique(columns["center_hit"])) > 1
+    assert all(np.isnan(columns[name]).all() for name in OF_PATTERNS)
 
 
 def test_attention_that_knows_nothing_has_the_share_of_its_baseline() -> None:
@@ -177,9 +177,9 @@ def test_attention_that_knows_nothing_has_the_share_of_its_baseline() -> None:
     for name, values in (("area", np.ones((1, *GRID))), ("center", center_prior(*GRID)[None])):
         cells = torch.from_numpy(np.broadcast_to(values, (N, C, *GRID)).copy()).float()
         images = cells.repeat_interleave(CELL[0], 2).repeat_interleave(CELL[1], 3)
-        given = rows(model, batch(split, images), Search("attention", GRID, None))
+        columns = rows(model, batch(split, images), Search("attention", GRID, None))
         np.testing.assert_allclose(
-            given["per_image/share"][:, 0], given[f"per_image/{name}"][:, 0], rtol=1e-5, err_msg=name
+            columns["per_image/share"][:, 0], columns[f"per_image/{name}"][:, 0], rtol=1e-5, err_msg=name
         )
 
 
@@ -187,78 +187,82 @@ def test_attention_that_knows_nothing_has_the_share_of_its_baseline() -> None:
 
 
 def test_the_gradient_of_a_network_of_patterns_lies_in_their_span_and_nowhere_else() -> None:
-    split, planted = data(), patterns()
-    flat = planted.transpose(0, 3, 1, 2).reshape(K, -1).astype(float)
-    inside = found(linear(flat), split, planted)
-    np.testing.assert_allclose(inside["pattern_share"], 1, rtol=1e-6)
-    np.testing.assert_allclose(inside["pattern_chance"], K / (C * H * W), rtol=1e-12)
+    split, templates = data(), patterns()
+    flat = templates.transpose(0, 3, 1, 2).reshape(K, -1).astype(float)
+    in_span = rows_of(linear(flat), split, templates)
+    np.testing.assert_allclose(in_span["pattern_share"], 1, rtol=1e-6)
+    np.testing.assert_allclose(in_span["pattern_chance"], K / (C * H * W), rtol=1e-12)
     other = np.random.default_rng(5).normal(size=(K, C * H * W))
     other -= other @ np.linalg.pinv(flat) @ flat
-    outside = found(linear(other), split, planted)
-    np.testing.assert_allclose(outside["pattern_share"], 0, atol=1e-9)
-    turned = found(linear(planted[:, ::-1, ::-1].transpose(0, 3, 1, 2).reshape(K, -1).astype(float)), split, planted)
-    np.testing.assert_allclose(turned["pattern_share_turned"], 1, rtol=1e-6)
-    assert turned["pattern_share"].max() < 0.5
+    out_of_span = rows_of(linear(other), split, templates)
+    np.testing.assert_allclose(out_of_span["pattern_share"], 0, atol=1e-9)
+    rotation = rows_of(
+        linear(templates[:, ::-1, ::-1].transpose(0, 3, 1, 2).reshape(K, -1).astype(float)), split, templates
+    )
+    np.testing.assert_allclose(rotation["pattern_share_turned"], 1, rtol=1e-6)
+    assert rotation["pattern_share"].max() < 0.5
 
 
 def test_cosines_with_the_patterns_are_those_of_a_slow_loop() -> None:
-    split, planted, model = data(), patterns(), linear()
-    given, gradients = found(model, split, planted), gradient_of(model, split)
+    split, templates, model = data(), patterns(), linear()
+    columns, gradients = rows_of(model, split, templates), gradient_of(model, split)
     for n in range(N):
-        towards = -gradients[n].ravel()
+        direction = -gradients[n].ravel()
         cosines = [
-            towards @ p / np.linalg.norm(towards) / np.linalg.norm(p)
-            for p in (pattern.transpose(2, 0, 1).ravel().astype(float) for pattern in planted)
+            direction @ p / np.linalg.norm(direction) / np.linalg.norm(p)
+            for p in (pattern.transpose(2, 0, 1).ravel().astype(float) for pattern in templates)
         ]
         label = split.labels[n]
-        assert given["pattern_cosine"][n] == pytest.approx(cosines[label], rel=1e-5)
-        others = [cosine for k, cosine in enumerate(cosines) if k != label]
-        assert given["pattern_cosine_other"][n] == pytest.approx(sum(others) / len(others), rel=1e-4, abs=1e-8)
+        assert columns["pattern_cosine"][n] == pytest.approx(cosines[label], rel=1e-5)
+        rest = [cosine for k, cosine in enumerate(cosines) if k != label]
+        assert columns["pattern_cosine_other"][n] == pytest.approx(sum(rest) / len(rest), rel=1e-4, abs=1e-8)
 
 
 def test_random_directions_have_the_share_of_chance() -> None:
-    towards = np.random.default_rng(0).normal(size=(2000, 3 * 32 * 32))
-    planted = Patterns(planted_patterns(0))
-    given = planted.measure_alignment(towards, np.zeros(2000, int))
-    assert given["pattern_chance"][0] == 10 / 3072
+    directions = np.random.default_rng(0).normal(size=(2000, 3 * 32 * 32))
+    templates = Patterns(planted_patterns(0))
+    columns = templates.measure_alignment(directions, np.zeros(2000, int))
+    assert columns["pattern_chance"][0] == 10 / 3072
     for name in ("pattern_share", "pattern_share_turned"):
-        assert given[name].mean() == pytest.approx(10 / 3072, rel=0.05)
+        assert columns[name].mean() == pytest.approx(10 / 3072, rel=0.05)
     np.testing.assert_allclose(
-        planted.measure_alignment(1e-30 * towards[:3], np.zeros(3, int))["pattern_share"],
-        given["pattern_share"][:3],
+        templates.measure_alignment(1e-30 * directions[:3], np.zeros(3, int))["pattern_share"],
+        columns["pattern_share"][:3],
         rtol=1e-9,
     )
 
 
 def test_a_decision_made_of_patterns_follows_an_exchanged_one_and_one_made_without_stays() -> None:
-    planted = patterns()
+    templates = patterns()
     gray = np.full((N, H, W, C), 128, np.uint8)
-    split = replace(data(), images=(gray + np.rint(255 * planted[data().labels])).astype(np.uint8))
-    flat = 1000 * planted.transpose(0, 3, 1, 2).reshape(K, -1).astype(float)
-    follower = found(linear(flat), split, planted)
+    split = replace(data(), images=(gray + np.rint(255 * templates[data().labels])).astype(np.uint8))
+    flat = 1000 * templates.transpose(0, 3, 1, 2).reshape(K, -1).astype(float)
+    follower = rows_of(linear(flat), split, templates)
     np.testing.assert_array_equal(follower["prediction"], split.labels)
     np.testing.assert_array_equal(follower["follows"], np.ones(N))
     np.testing.assert_array_equal(follower["stays"], np.zeros(N))
-    blind = found(linear(np.zeros_like(flat)), split, planted)
+    blind = rows_of(linear(np.zeros_like(flat)), split, templates)
     np.testing.assert_array_equal(blind["stays"], split.labels == 0)
     np.testing.assert_array_equal(blind["follows"], (split.labels + 1) % K == 0)
-    told = summary(follower, split)
-    assert told["pattern/follows"] == wilson(N, N) and told["pattern/stays"] == wilson(0, N)
+    statistics = summary(follower, split)
+    assert statistics["pattern/follows"] == wilson(N, N) and statistics["pattern/stays"] == wilson(0, N)
 
 
 def test_an_exchanged_pattern_takes_the_place_of_the_own() -> None:
-    planted, split = patterns(), data()
+    templates, split = patterns(), data()
     plain = batch(split).images
-    own, following = (torch.from_numpy(planted[(split.labels + k) % K]).permute(0, 3, 1, 2) for k in (0, 1))
-    seen: list[Tensor] = []
+    own_patterns, next_patterns = (
+        torch.from_numpy(templates[(split.labels + k) % K]).permute(0, 3, 1, 2) for k in (0, 1)
+    )
+    batches: list[Tensor] = []
 
     class Spy(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            seen.append(images)
+            batches.append(images)
             return torch.zeros(len(images), K)
 
-    Patterns(planted).rows(Spy(), batch(split, plain + own), np.ones((N, C, H, W)))
-    torch.testing.assert_close(seen[-1], plain + following)
+    Patterns(templates).rows(Spy(), batch(split, plain + own_patterns), np.ones((N, C, H, W)))
+    torch.testing.assert_close(batches[-1], plain + next_patterns)
 
 
 # --- what is undefined
@@ -268,7 +272,7 @@ def test_maps_without_values_are_counted_and_left_out() -> None:
     split = data(20)
     # So sure of itself that the cross-entropy of what it predicts is flat.
     model = linear(1e3 * np.random.default_rng(0).normal(size=(K, C * H * W)))
-    columns = found(model, split, patterns())
+    columns = rows_of(model, split, patterns())
     right = columns["prediction"] == split.labels
     assert 0 < right.sum() < 20
     for name in ("share", "hit"):
@@ -278,21 +282,21 @@ def test_maps_without_values_are_counted_and_left_out() -> None:
     # Grad-CAM: channels weighted by their mean gradient; nowhere positive for some images.
     by_channel = model.classifier.weight.detach().reshape(K, C, -1).mean(2)[columns["prediction"]]
     cam = (by_channel[:, :, None] * batch(split).images.flatten(2)).sum(1)
-    nowhere = (cam <= 0).all(1).numpy()
-    assert 0 < nowhere.sum() < 20
+    without_cam = (cam <= 0).all(1).numpy()
+    assert 0 < without_cam.sum() < 20
     for name in ("share", "hit"):
-        np.testing.assert_array_equal(np.isnan(columns[name][:, 0]), nowhere)
-    told = summary(columns, split)
-    np.testing.assert_array_equal(told["count/undefined"], [nowhere.sum(), right.sum()])
-    assert told["share/on_object"][1].value == pytest.approx(columns["share"][~right, 1].mean())
-    assert tuple(told["pointing/hits"][1]) == wilson(int(columns["hit"][~right, 1].sum()), int((~right).sum()))
+        np.testing.assert_array_equal(np.isnan(columns[name][:, 0]), without_cam)
+    statistics = summary(columns, split)
+    np.testing.assert_array_equal(statistics["count/undefined"], [without_cam.sum(), right.sum()])
+    assert statistics["share/on_object"][1].value == pytest.approx(columns["share"][~right, 1].mean())
+    assert tuple(statistics["pointing/hits"][1]) == wilson(int(columns["hit"][~right, 1].sum()), int((~right).sum()))
 
-    nothing = found(linear(np.zeros((K, C * H * W))), split, patterns())
-    told = summary(nothing, split)
-    np.testing.assert_array_equal(told["count/undefined"], [20, 20])
+    zero = rows_of(linear(np.zeros((K, C * H * W))), split, patterns())
+    statistics = summary(zero, split)
+    np.testing.assert_array_equal(statistics["count/undefined"], [20, 20])
     for name in ("share/on_object", "share/above_area", "pointing/hits", "pointing/class_averaged", "pattern/share"):
-        assert np.isnan(told[name]).all(), name
-    assert np.isfinite(told["share/area"]).all()
+        assert np.isnan(statistics[name]).all(), name
+    assert np.isfinite(statistics["share/area"]).all()
 
 
 # --- statistics
@@ -300,15 +304,15 @@ def test_maps_without_values_are_counted_and_left_out() -> None:
 
 def test_class_averaged_hits_weigh_classes_alike_and_their_interval_is_stratified() -> None:
     rates, counts = (0.9, 0.4), (70, 30)
-    found = np.concatenate([np.arange(n) < rate * n for rate, n in zip(rates, counts, strict=True)]).astype(float)
+    hits = np.concatenate([np.arange(n) < rate * n for rate, n in zip(rates, counts, strict=True)]).astype(float)
     labels = np.repeat([0, 2], counts)
-    missing = np.full(9, np.nan)
-    value, low, high = class_averaged(np.concatenate([missing, found]), np.concatenate([3 * np.ones(9, int), labels]))
+    holes = np.full(9, np.nan)
+    value, low, high = class_averaged(np.concatenate([holes, hits]), np.concatenate([3 * np.ones(9, int), labels]))
     assert value == pytest.approx((63 / 70 + 12 / 30) / 2)
     rng, means = np.random.default_rng(1), []
     for _ in range(2000):
-        drawn = [rng.choice(found[labels == label], count) for label, count in zip((0, 2), counts, strict=True)]
-        means.append(sum(one.mean() for one in drawn) / 2)
+        draws = [rng.choice(hits[labels == label], count) for label, count in zip((0, 2), counts, strict=True)]
+        means.append(sum(draw.mean() for draw in draws) / 2)
     np.testing.assert_allclose((low, high), np.quantile(means, [0.025, 0.975]), atol=0.012)
     assert np.isnan(class_averaged(np.array([np.nan]), np.array([0]))).all()
 
@@ -324,26 +328,29 @@ def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def checkpoint_paths(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("trained")
     return {variant: make_checkpoint(folder, variant) for variant in ("at", "at-att")}
 
 
 @pytest.fixture(scope="module")
-def planted(digits: Dataset) -> Dataset:
+def dataset_with_patterns(digits: Dataset) -> Dataset:
     """`digits` as if its patterns had been planted."""
     return replace(digits, name="planted", patterns=planted_patterns(0))
 
 
 @pytest.fixture(scope="module")
-def finished(
-    trained: dict[str, Path], digits: Dataset, planted: Dataset, tmp_path_factory: pytest.TempPathFactory
+def result_paths(
+    checkpoint_paths: dict[str, Path],
+    digits: Dataset,
+    dataset_with_patterns: Dataset,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("finished")
     return {
-        "at": work(trained["at"], planted, folder).run(),
-        "at-att": work(trained["at-att"], planted, folder).run(),
-        "plain": work(trained["at-att"], digits, folder).run(),
+        "at": work(checkpoint_paths["at"], dataset_with_patterns, folder).run(),
+        "at-att": work(checkpoint_paths["at-att"], dataset_with_patterns, folder).run(),
+        "plain": work(checkpoint_paths["at-att"], digits, folder).run(),
     }
 
 
@@ -353,12 +360,12 @@ def per_image(path: Path) -> PerImage:
 
 
 @pytest.mark.parametrize("name", ["at", "at-att", "plain"])
-def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset, name: str) -> None:
-    result, columns = hdf5.read(finished[name]), per_image(finished[name])
+def test_the_statistics_follow_from_the_stored_rows(result_paths: dict[str, Path], digits: Dataset, name: str) -> None:
+    result, columns = hdf5.read(result_paths[name]), per_image(result_paths[name])
     for path, values in summary(columns, digits.test).items():
         np.testing.assert_array_equal(result[path], values, err_msg=path)
     for index in range(2):
-        share, area, center = (columns[of][:, index].astype(float) for of in ("share", "area", "center"))
+        share, area, center = (columns[column][:, index].astype(float) for column in ("share", "area", "center"))
         np.testing.assert_allclose(result["share/on_object"][index], bootstrap_mean(share))
         assert result["share/above_area"][index, 0] == pytest.approx(np.nanmean(share - area), rel=1e-5)
         assert result["share/above_center"][index, 0] == pytest.approx(np.nanmean(share - center), rel=1e-5)
@@ -368,58 +375,65 @@ def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], d
 
 
 def test_weights_are_attention_where_there_is_one_and_grad_cam_elsewhere(
-    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+    result_paths: dict[str, Path], checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    weights = {name: hdf5.read(path).config["settings"]["spatial_weight"] for name, path in finished.items()}
+    weights = {name: hdf5.read(path).config["settings"]["spatial_weight"] for name, path in result_paths.items()}
     assert weights == {"at": "grad-cam", "at-att": "attention", "plain": "attention"}
-    cam = work(trained["at-att"], digits, tmp_path, settings=LocalizationSettings(spatial_weight="grad-cam"))
+    cam = work(checkpoint_paths["at-att"], digits, tmp_path, settings=LocalizationSettings(spatial_weight="grad-cam"))
     assert "spatialweightgrad_cam" in cam.path.name
     with pytest.raises(UserError, match="no attention"):
-        work(trained["at"], digits, tmp_path, settings=LocalizationSettings(spatial_weight="attention"))
+        work(checkpoint_paths["at"], digits, tmp_path, settings=LocalizationSettings(spatial_weight="attention"))
 
 
-def test_data_without_masks_is_refused(trained: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
+def test_data_without_masks_is_refused(checkpoint_paths: dict[str, Path], digits: Dataset, tmp_path: Path) -> None:
     bare = replace(digits, test=replace(digits.test, masks=None))
     with pytest.raises(UserError, match="has no object masks"):
-        work(trained["at"], bare, tmp_path)
+        work(checkpoint_paths["at"], bare, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["at", "at-att"])
 def test_rows_do_not_depend_on_the_batch_size(
-    finished: dict[str, Path], trained: dict[str, Path], planted: Dataset, tmp_path: Path, name: str
+    result_paths: dict[str, Path],
+    checkpoint_paths: dict[str, Path],
+    dataset_with_patterns: Dataset,
+    tmp_path: Path,
+    name: str,
 ) -> None:
-    one, other = per_image(finished[name]), per_image(work(trained[name], planted, tmp_path, batch_size=7).run())
-    for column, values in one.items():
+    expected, other = (
+        per_image(result_paths[name]),
+        per_image(work(checkpoint_paths[name], dataset_with_patterns, tmp_path, batch_size=7).run()),
+    )
+    for column, values in expected.items():
         tolerance = 0 if values.dtype.kind in "iu" or "hit" in column else 1e-4
         np.testing.assert_allclose(other[column], values, rtol=tolerance, atol=tolerance, err_msg=column)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(
-    finished: dict[str, Path], trained: dict[str, Path], planted: Dataset, tmp_path: Path
+    result_paths: dict[str, Path], checkpoint_paths: dict[str, Path], dataset_with_patterns: Dataset, tmp_path: Path
 ) -> None:
-    stopped = work(trained["at-att"], planted, tmp_path)
+    first_run = work(checkpoint_paths["at-att"], dataset_with_patterns, tmp_path)
 
-    def failing(model: Classifier, of: Batch, sought: Search) -> dict[str, AnyArray]:
-        if of.indices.start:
+    def fail_late(model: Classifier, part: Batch, search: Search) -> dict[str, AnyArray]:
+        if part.indices.start:
             raise RuntimeError("as a crash would")
-        return rows(model, of, sought)
+        return rows(model, part, search)
 
-    stopped.analysis = replace(ANALYSIS, rows=failing)
+    first_run.analysis = replace(ANALYSIS, rows=fail_late)
     with pytest.raises(RuntimeError, match="crash"):
-        stopped.run()
-    path = work(trained["at-att"], planted, tmp_path).run()
-    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished["at-att"])["content_sha256"]
+        first_run.run()
+    path = work(checkpoint_paths["at-att"], dataset_with_patterns, tmp_path).run()
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(result_paths["at-att"])["content_sha256"]
 
 
-def test_model_and_random_state_are_left_as_found(trained: dict[str, Path], digits: Dataset) -> None:
-    model = checkpoint.read(trained["at"]).model(torch.device("cpu"))
-    of = batch(digits.test.first(5))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+def test_model_and_random_state_are_left_as_found(checkpoint_paths: dict[str, Path], digits: Dataset) -> None:
+    model = checkpoint.read(checkpoint_paths["at"]).model(torch.device("cpu"))
+    images = batch(digits.test.first(5))
+    originals = {name: value.clone() for name, value in model.state_dict().items()}
     numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
-    rows(model, of, Search("grad-cam", (8, 8), Patterns(planted_patterns(0))))
+    rows(model, images, Search("grad-cam", (8, 8), Patterns(planted_patterns(0))))
     assert not any(module.training for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, originals[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
     np.testing.assert_equal(numpy_state, np.random.get_state())
     assert torch.equal(torch_state, torch.get_rng_state())
@@ -428,8 +442,8 @@ def test_model_and_random_state_are_left_as_found(trained: dict[str, Path], digi
 # --- the table and the picture
 
 
-def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Path]) -> None:
-    result = hdf5.read(finished["at-att"])
+def test_the_table_gives_each_number_beside_its_baseline(result_paths: dict[str, Path]) -> None:
+    result = hdf5.read(result_paths["at-att"])
     row = localization.table_row(result)
     (value, low, high), area = result["share/on_object"][0], result["share/area"][0, 0]
     assert (
@@ -441,33 +455,33 @@ def test_the_table_gives_each_number_beside_its_baseline(finished: dict[str, Pat
     assert row["gradient pointing (center)"].endswith(f"({100 * center:.1f} %)")
     assert row["weights"] == "attention" and row["images"] == "40"
     extra = {"gradient along patterns (turned)", "follows exchanged pattern"}
-    assert row.keys() - localization.table_row(hdf5.read(finished["plain"])).keys() == extra
+    assert row.keys() - localization.table_row(hdf5.read(result_paths["plain"])).keys() == extra
 
 
-def test_the_dots_drawn_are_the_numbers_stored(finished: dict[str, Path], tmp_path: Path) -> None:
-    of = [hdf5.read(finished[name]) for name in ("at", "at-att")]
-    axes = figures.get("localization").draw(of).figure.axes
+def test_the_dots_drawn_are_the_numbers_stored(result_paths: dict[str, Path], tmp_path: Path) -> None:
+    results = [hdf5.read(result_paths[name]) for name in ("at", "at-att")]
+    axes = figures.get("localization").draw(results).figure.axes
     assert len(axes) == 4 + 3
     for panel, (name, index) in zip(
         axes, [("share/on_object", 0), ("share/on_object", 1), ("pointing/hits", 0), ("pointing/hits", 1)], strict=False
     ):
-        drawn = [mark[0].get_xdata()[0] for mark in panel.containers]
-        assert drawn == [100 * result[name][index, 0] for result in of]
-        assert panel.lines[-2].get_xdata()[0] == 100 * of[0]["share/area"][index, 0]
+        dots = [mark[0].get_xdata()[0] for mark in panel.containers]
+        assert dots == [100 * result[name][index, 0] for result in results]
+        assert panel.lines[-2].get_xdata()[0] == 100 * results[0]["share/area"][index, 0]
     follows = [mark[0].get_xdata()[0] for mark in axes[6].containers]
-    assert follows == [100 * result[f"pattern/{of_}"][0] for result in of for of_ in ("stays", "follows")]
-    assert len(figures.get("localization").draw([hdf5.read(finished["plain"])]).figure.axes) == 4
+    assert follows == [100 * result[f"pattern/{kind}"][0] for result in results for kind in ("stays", "follows")]
+    assert len(figures.get("localization").draw([hdf5.read(result_paths["plain"])]).figure.axes) == 4
 
-    (picture,) = drawing.draw("localization", [finished["at"], finished["at-att"]], tmp_path, lambda _: None)
+    (picture,) = drawing.draw("localization", [result_paths["at"], result_paths["at-att"]], tmp_path, lambda _: None)
     caption = json.loads(picture.with_suffix(".json").read_text())
     assert caption["numbers"].keys() == {"at seed 0, Grad-CAM", "at-att seed 0"}
-    assert caption["numbers"]["at-att seed 0"]["pattern/follows"] == of[1]["pattern/follows"].tolist()
+    assert caption["numbers"]["at-att seed 0"]["pattern/follows"] == results[1]["pattern/follows"].tolist()
     assert "40 test images of planted" in caption["caption"] and "planted in the images" in caption["caption"]
 
 
-def test_the_table_gives_the_number_of_maps_without_values(finished: dict[str, Path]) -> None:
+def test_the_table_gives_the_number_of_maps_without_values(result_paths: dict[str, Path]) -> None:
     names = ("weights without values", "gradient without values")
-    for path in finished.values():
+    for path in result_paths.values():
         result = hdf5.read(path)
         counts = [int(count) for count in result["count/undefined"]]
         row = localization.table_row(result)

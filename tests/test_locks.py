@@ -54,31 +54,31 @@ def test_a_process_that_died_holds_no_lock(tmp_path: Path) -> None:
 
 
 def test_each_file_has_its_own_lock_and_what_is_busy_is_left_alone(tmp_path: Path) -> None:
-    done: list[str] = []
+    names: list[str] = []
     with Lock(tmp_path / "x"):
-        do_if_free(tmp_path / "x", lambda: done.append("x"))
-        do_if_free(tmp_path / "y", lambda: done.append("y"))
-    do_if_free(tmp_path / "x", lambda: done.append("x later"))
-    assert done == ["y", "x later"]
+        do_if_free(tmp_path / "x", lambda: names.append("x"))
+        do_if_free(tmp_path / "y", lambda: names.append("y"))
+    do_if_free(tmp_path / "x", lambda: names.append("x later"))
+    assert names == ["y", "x later"]
 
 
 def test_who_waits_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(locks, "SILENCE", 0.03)
-    first, entered = Lock(tmp_path / "x.h5"), threading.Event()
+    first, entry = Lock(tmp_path / "x.h5"), threading.Event()
 
     def wait() -> None:
         with Lock(tmp_path / "x.h5"):
-            entered.set()
+            entry.set()
 
     assert first.attempt()
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    assert not entered.wait(0.2)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not entry.wait(0.2)
     first.release()
-    waiting.join(5)
-    assert entered.is_set()
+    thread.join(5)
+    assert entry.is_set()
     assert capsys.readouterr().err == "x.h5 is being made by another process: waiting for it\n"
 
 

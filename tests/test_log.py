@@ -75,9 +75,9 @@ def test_lines_of_epochs_are_the_history_of_the_checkpoint(tmp_path: Path, digit
 
 
 def test_lines_of_steps_are_means_since_the_line_before_in_the_epoch(tmp_path: Path, digits: Dataset) -> None:
-    frozen = replace(RECIPE, learning_rate=0.0, weight_decay=0.0, pad=0)
-    train(job(digits, frozen), tmp_path, source="x", device=CPU, logs=Logs(file=True, steps=3))
-    batches, model = Run(job(digits, frozen), CPU).batches, build("small", "average", (3, 32, 32), 10, seed=3).train()
+    recipe = replace(RECIPE, learning_rate=0.0, weight_decay=0.0, pad=0)
+    train(job(digits, recipe), tmp_path, source="x", device=CPU, logs=Logs(file=True, steps=3))
+    batches, model = Run(job(digits, recipe), CPU).batches, build("small", "average", (3, 32, 32), 10, seed=3).train()
     losses, hits, votes = [], [], []
     for step in range(8):
         images, labels = batches.batch(step)
