@@ -157,7 +157,7 @@ def test_a_step_is_recorded_once_and_replayed_with_new_inputs_and_a_growing_radi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(acceleration, "_compile", lambda model: None)
-    monkeypatch.setattr(Tape, "recorded", 0)
+    monkeypatch.setattr(Tape, "recordings", 0)
     recipe = replace(RECIPE, eps_ramp=0.5)
     plain, fast = new_run(recipe), new_run(recipe)
     recorder = RecordedStep(fast._update, fast.model)

@@ -209,7 +209,7 @@ def test_an_unfinished_file_of_an_older_format_starts_over(tmp_path: Path) -> No
 
 def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
     names = ("zéro", "один", "二")
-    schema = replace(NUMBERS, summary=(Column("test/total", "f8", "a number of each class", ("class",)),))
+    schema = replace(KILL_SCHEMA, summary=(Column("test/total", "f8", "a number of each class", ("class",)),))
     with writer.open_rows(tmp_path / "x.h5", schema, 1, {"class": names}, CONFIG, ENVIRONMENT) as rows:
         rows.append({"per_image/x": np.ones(1), "per_image/y": np.ones(1)})
         rows.finish({"test/total": np.arange(3)}, {})
@@ -229,7 +229,7 @@ def test_names_of_places_are_read_as_text_of_any_script(tmp_path: Path) -> None:
 def test_an_axis_has_one_length(tmp_path: Path, values: dict[str, AnyArray], sentence: str) -> None:
     curves = tuple(Column(path, "f8", "a mean", ("rank",)) for path in values)
     path = tmp_path / "x.h5"
-    with writer.open_rows(path, replace(NUMBERS, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
+    with writer.open_rows(path, replace(KILL_SCHEMA, summary=curves), 2, {}, CONFIG, ENVIRONMENT) as rows:
         rows.append({"per_image/x": np.ones(2), "per_image/y": np.ones(2)})
         with pytest.raises(ValueError, match=sentence):
             rows.finish(values, {})
@@ -557,7 +557,7 @@ def test_rows_at_indices_are_read_alone_and_in_their_order(tmp_path: Path, indic
 
 # What the process that is killed writes: a row at a time, in columns small enough to be stored as they are.
 KILLED_ROWS, KILLS = 500, 10
-NUMBERS = Schema(
+KILL_SCHEMA = Schema(
     "killed",
     1,
     (Column("per_image/x", "f4", "a number"), Column("per_image/y", "i2", "another")),
@@ -566,9 +566,9 @@ NUMBERS = Schema(
 
 
 def grow(path: Path, *, ready: Callable[[], object] = lambda: None) -> None:
-    """Write the file of NUMBERS to its end, from wherever it was left."""
+    """Write the file of KILL_SCHEMA to its end, from wherever it was left."""
     x = np.random.default_rng(0).random(KILLED_ROWS, np.float32)
-    with writer.open_rows(path, NUMBERS, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+    with writer.open_rows(path, KILL_SCHEMA, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
         while rows.row_count < KILLED_ROWS:
             place = slice(rows.row_count, rows.row_count + 1)
             rows.append({"per_image/x": x[place], "per_image/y": np.arange(KILLED_ROWS)[place]})
@@ -594,7 +594,7 @@ def test_rows_survive_a_kill_at_any_moment(tmp_path: Path) -> None:
             time.sleep(random.Random(kill).uniform(0, 0.03))
             process.kill()
         shutil.copy(partial_of(path), tmp_path / "copy.h5.partial")
-        with writer.open_rows(tmp_path / "copy.h5", NUMBERS, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
+        with writer.open_rows(tmp_path / "copy.h5", KILL_SCHEMA, KILLED_ROWS, {}, CONFIG, ENVIRONMENT) as rows:
             began.append(rows.row_count)
             assert not np.isnan(rows.columns()["per_image/x"][: rows.row_count]).any()
             np.testing.assert_array_equal(rows.columns()["per_image/y"][: rows.row_count], np.arange(rows.row_count))
