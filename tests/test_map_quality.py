@@ -59,8 +59,8 @@ def settings(source: str = "gradient", seed: int = 0, radius: float = 0.1) -> Qu
     return QualitySettings(source, radius, SAMPLES, seed)
 
 
-def found(network: WrappedModel, of: QualitySettings, part: slice = slice(0, N)) -> dict[str, Array]:
-    return {name.removeprefix("per_image/"): values for name, values in rows(network, batch(part), of).items()}
+def measure(network: WrappedModel, quality: QualitySettings, part: slice = slice(0, N)) -> dict[str, Array]:
+    return {name.removeprefix("per_image/"): values for name, values in rows(network, batch(part), quality).items()}
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def linear_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("linear_loss")
 def test_the_gradient_of_a_linear_network_stands_still_and_foretells_everything() -> None:
-    columns = found(linear(), settings())
+    columns = measure(linear(), settings())
     assert columns["change"].min() > 1e-3
     np.testing.assert_allclose(columns["sensitivity"], 0, atol=1e-5)
     np.testing.assert_allclose(columns["infidelity"], 0, atol=1e-5 * columns["change"].max())
@@ -82,15 +82,15 @@ def test_the_gradient_of_a_linear_network_stands_still_and_foretells_everything(
 @pytest.mark.usefixtures("linear_loss")
 def test_contributions_foretell_the_change_to_black_and_not_that_to_the_mean() -> None:
     """Weight times pixel sums to what a square gives when it is made black; here it gets the mean color."""
-    columns = found(linear(), settings("captum:InputXGradient"))
+    columns = measure(linear(), settings("captum:InputXGradient"))
     assert (columns["infidelity"] > 1e-3 * columns["change"]).all()
     weight = array(linear().backbone.get_parameter("layer.weight"))
     for place, (image, label) in enumerate(zip(array(images()), LABELS.tolist(), strict=True)):
         (stream,) = streams(0, [START + place], SQUARES)
         masks = array(square_masks(stream, SAMPLES, H, W))[:, 0]
-        own, mean = weight[label].reshape(C, H, W), image.mean((1, 2), keepdims=True)
-        foretold = np.array([(mask * own * image).sum() for mask in masks])
-        change = np.array([(mask * own * (image - mean)).sum() for mask in masks])
+        slope, mean = weight[label].reshape(C, H, W), image.mean((1, 2), keepdims=True)
+        foretold = np.array([(mask * slope * image).sum() for mask in masks])
+        change = np.array([(mask * slope * (image - mean)).sum() for mask in masks])
         factor = (foretold * change).mean() / (foretold**2).mean()
         np.testing.assert_allclose(columns["infidelity"][place], ((factor * foretold - change) ** 2).mean(), rtol=1e-2)
         np.testing.assert_allclose(columns["change"][place], (change**2).mean(), rtol=1e-3)
@@ -103,59 +103,65 @@ def loss_of(network: nn.Module, image: Tensor, label: int) -> float:
 
 @pytest.mark.parametrize(("source", "seed"), [("gradient", 0), ("gradient", 3), ("integrated-gradients", 3)])
 def test_infidelity_is_a_slow_loop_over_squares(source: str, seed: int) -> None:
-    columns, network = found(model(), settings(source, seed)), model()
+    columns, network = measure(model(), settings(source, seed)), model()
     for place, (image, label) in enumerate(zip(images(), LABELS.tolist(), strict=True)):
-        shown = gradient_map(source, network, image[None], LABELS[place : place + 1], [START + place], seed)[0]
+        signed_map = gradient_map(source, network, image[None], LABELS[place : place + 1], [START + place], seed)[0]
         (order,) = streams(seed, [START + place], SHUFFLE)
         places = order.permutation(H * W)
-        shuffled = torch.stack([plane.ravel()[torch.from_numpy(places)].reshape(H, W) for plane in shown])
+        shuffled_map = torch.stack([plane.ravel()[torch.from_numpy(places)].reshape(H, W) for plane in signed_map])
         (stream,) = streams(seed, [START + place], SQUARES)
         masks = square_masks(stream, SAMPLES, H, W)
-        for name, of in (("infidelity", shown), ("infidelity_shuffled", shuffled), ("change", 0 * shown)):
+        for name, explanation in (
+            ("infidelity", signed_map),
+            ("infidelity_shuffled", shuffled_map),
+            ("change", 0 * signed_map),
+        ):
             foretold, change = [], []
             for mask in masks:
                 mean = image.mean((1, 2), keepdim=True)
                 other = torch.where(mask.bool(), mean, image)
                 change.append(loss_of(network, image, label) - loss_of(network, other, label))
-                of_square = of * (image - other) if source == "gradient" else of * mask
+                of_square = explanation * (image - other) if source == "gradient" else explanation * mask
                 foretold.append(float(of_square.sum()))
-            told, gone = np.array(foretold), np.array(change)
-            factor = (told * gone).mean() / (told**2).mean() if told.any() else 0
-            slow = ((factor * told - gone) ** 2).mean()
+            forecasts, changes = np.array(foretold), np.array(change)
+            factor = (forecasts * changes).mean() / (forecasts**2).mean() if forecasts.any() else 0
+            slow = ((factor * forecasts - changes) ** 2).mean()
             np.testing.assert_allclose(columns[name][place], slow, rtol=2e-2, atol=1e-6)
 
 
 def test_sensitivity_is_the_largest_change_of_a_slow_loop_over_moves() -> None:
-    columns, network = found(model(), settings(seed=3)), model()
+    columns, network = measure(model(), settings(seed=3)), model()
     for place, image in enumerate(images()):
         label, index = LABELS[place : place + 1], [START + place]
-        own = array(gradient_map("gradient", network, image[None], label, index, 3))
+        reference = array(gradient_map("gradient", network, image[None], label, index, 3))
         (moves,) = streams(3, index, MOVES)
         changes = []
         for move in moves.uniform(-0.1, 0.1, (SAMPLES, C, H, W)):
-            moved = image + torch.from_numpy(move.astype(np.float32))
-            changes.append(np.linalg.norm(array(gradient_map("gradient", network, moved[None], label, index, 3)) - own))
-        np.testing.assert_allclose(columns["sensitivity"][place], max(changes) / np.linalg.norm(own), rtol=1e-3)
+            neighbor = image + torch.from_numpy(move.astype(np.float32))
+            changes.append(
+                np.linalg.norm(array(gradient_map("gradient", network, neighbor[None], label, index, 3)) - reference)
+            )
+        np.testing.assert_allclose(columns["sensitivity"][place], max(changes) / np.linalg.norm(reference), rtol=1e-3)
 
 
 def test_a_smaller_radius_moves_maps_less() -> None:
-    near, far = (found(model(), settings(radius=radius))["sensitivity"] for radius in (0.001, 0.1))
-    assert (near < far).all() and (near > 0).all()
+    small, large = (measure(model(), settings(radius=radius))["sensitivity"] for radius in (0.001, 0.1))
+    assert (small < large).all() and (small > 0).all()
 
 
 @pytest.mark.parametrize("source", ["gradient", "smooth-gradient", "captum:Occlusion", "captum:GradientShap"])
 def test_what_is_measured_of_an_image_does_not_depend_on_its_batch(source: str) -> None:
-    whole = found(model(), settings(source))
+    whole = measure(model(), settings(source))
     for place in range(2):
-        alone = found(model(), settings(source), slice(place, place + 1))
+        alone = measure(model(), settings(source), slice(place, place + 1))
         for name, values in alone.items():
             np.testing.assert_allclose(values, whole[name][place : place + 1], rtol=1e-3, atol=1e-7)
 
 
 def test_the_model_and_the_random_state_are_left_as_found() -> None:
-    network, at = model(), batch()
-    with assert_unchanged(network, at.images, at.labels):
-        columns = rows(network, at, settings("captum:DeepLift"))
+    network, samples = model(), batch()
+    with unchanged(network, samples.images, samples.labels):
+        columns = rows(network, samples, settings("captum:DeepLift"))
     assert columns["per_image/label"].tolist() == LABELS.tolist()
     with torch.no_grad():
         assert columns["per_image/prediction"].tolist() == network(images()).argmax(1).tolist()
@@ -165,7 +171,7 @@ def test_an_image_without_a_map_has_no_sensitivity() -> None:
     network = linear()
     with torch.no_grad():
         network.backbone.get_parameter("layer.weight").zero_()
-    columns = found(network, settings())
+    columns = measure(network, settings())
     assert np.isnan(columns["sensitivity"]).all()
     for name in ("infidelity", "infidelity_shuffled", "change"):
         np.testing.assert_allclose(columns[name], 0, atol=1e-12)
@@ -173,8 +179,8 @@ def test_an_image_without_a_map_has_no_sensitivity() -> None:
 
 def test_squares_are_a_quarter_of_each_side_at_random_places() -> None:
     masks = array(square_masks(np.random.default_rng(0), 400, 10, 18))
-    again = np.random.default_rng(0)
-    tops, lefts = again.integers(0, 10 - 2 + 1, 400), again.integers(0, 18 - 4 + 1, 400)
+    generator = np.random.default_rng(0)
+    tops, lefts = generator.integers(0, 10 - 2 + 1, 400), generator.integers(0, 18 - 4 + 1, 400)
     for mask, top, left in zip(masks, tops, lefts, strict=True):
         slow = np.zeros((1, 10, 18))
         for row in range(2):
@@ -192,18 +198,18 @@ def test_squares_of_tiny_images_have_a_pixel() -> None:
 def test_the_sign_of_the_best_factor_tells_a_map_from_minus_the_map(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = found(model(), settings(source))
+    plus = measure(model(), settings(source))
     monkeypatch.setattr(map_quality, "gradient_map", lambda *arguments: -gradient_map(*arguments))
-    minus = found(model(), settings(source))
-    np.testing.assert_allclose(minus["factor"], -own["factor"], rtol=1e-4)
-    assert (own["factor"] != 0).all()
+    minus = measure(model(), settings(source))
+    np.testing.assert_allclose(minus["factor"], -plus["factor"], rtol=1e-4)
+    assert (plus["factor"] != 0).all()
     for name in ("sensitivity", "infidelity", "infidelity_shuffled", "change"):
-        np.testing.assert_allclose(minus[name], own[name], rtol=1e-4)
+        np.testing.assert_allclose(minus[name], plus[name], rtol=1e-4)
 
 
 @pytest.mark.usefixtures("linear_loss")
 def test_the_best_factor_of_an_exact_forecast_is_one() -> None:
-    np.testing.assert_allclose(found(linear(), settings())["factor"], 1, rtol=1e-4)
+    np.testing.assert_allclose(measure(linear(), settings())["factor"], 1, rtol=1e-4)
 
 
 def test_infidelity_is_captums() -> None:
@@ -213,12 +219,12 @@ def test_infidelity_is_captums() -> None:
     weight = torch.from_numpy(random.normal(size=(C, H, W)).astype(np.float32))
     image = images()[:1]
 
-    def score(at: Tensor) -> Tensor:
-        return (at * weight).sum((1, 2, 3)).tanh()
+    def score(point: Tensor) -> Tensor:
+        return (point * weight).sum((1, 2, 3)).tanh()
 
     expected = captum_infidelity(
         score,
-        lambda at: (perturbations, at - perturbations),
+        lambda point: (perturbations, point - perturbations),
         image,
         signed_map,
         n_perturb_samples=SAMPLES,
@@ -238,7 +244,7 @@ def test_infidelity_is_captums() -> None:
     ],
 )
 def test_completeness_is_the_sum_of_a_map_minus_the_change_of_the_loss(source: str, largest: float) -> None:
-    columns, network = found(model(), settings(source, 3)), model()
+    columns, network = measure(model(), settings(source, 3)), model()
     for place, (image, label) in enumerate(zip(images(), LABELS.tolist(), strict=True)):
         (stream,) = streams(3, [START + place])
         if source.endswith("Shap"):
@@ -259,19 +265,21 @@ def test_completeness_is_the_sum_of_a_map_minus_the_change_of_the_loss(source: s
 
 
 def test_a_gradient_promises_no_completeness() -> None:
-    columns = found(model(), settings())
+    columns = measure(model(), settings())
     assert np.isnan(columns["promise"]).all() and np.isnan(columns["gap"]).all()
 
 
 def test_a_map_of_one_value_is_counted_and_one_of_zeros_is_another_thing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.5, 0.0, 2.0, 0.0, 0.0])
-    kept: dict[int, float] = {}
+    constants: dict[int, float] = {}
 
-    def flat(_: Any, __: Any, at: Tensor, ___: Any, indices: list[int], ____: int) -> Tensor:
-        return torch.full_like(at, kept.setdefault(indices[0], next(values) if indices[0] not in kept else 0.0))
+    def flat(_: Any, __: Any, inputs: Tensor, ___: Any, indices: list[int], ____: int) -> Tensor:
+        return torch.full_like(
+            inputs, constants.setdefault(indices[0], next(values) if indices[0] not in constants else 0.0)
+        )
 
     monkeypatch.setattr(map_quality, "gradient_map", flat)
-    columns = found(model(), settings())
+    columns = measure(model(), settings())
     assert columns["constant"].tolist() == [True, False, True, False, False]
     assert np.isnan(columns["sensitivity"]).tolist() == [False, True, False, True, True]
 

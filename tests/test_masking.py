@@ -34,7 +34,7 @@ EPS = 0.02
 SETTINGS = MaskingSettings(EPS, EPS / 4, queries=10)
 
 
-class Bent(nn.Module):
+class Curve(nn.Module):
     """A small smooth network whose logits are of the order of what eps can change."""
 
     def __init__(self) -> None:
@@ -50,19 +50,19 @@ class Bent(nn.Module):
 def batch(first: int = 0, last: int = N) -> Batch:
     """Images that the network has right but for each fifth."""
     images = pixels(N, *SHAPE)
-    labels = Bent()(images).argmax(1)
+    labels = Curve()(images).argmax(1)
     labels[::5] = (labels[::5] + 1) % CLASSES
     return Batch(images[first:last], labels[first:last], range(first, last), None)
 
 
 def columns(model: Any = None, settings: MaskingSettings = SETTINGS, **part: int) -> dict[str, AnyArray]:
-    model = model or Bent().eval()
-    found = rows(model, batch(**part), settings)
-    return {name.removeprefix("per_image/"): values for name, values in found.items()}
+    model = model or Curve().eval()
+    answers = rows(model, batch(**part), settings)
+    return {name.removeprefix("per_image/"): values for name, values in answers.items()}
 
 
 def predicted(images: Tensor) -> AnyArray:
-    answer: AnyArray = Bent()(images).argmax(1).numpy()
+    answer: AnyArray = Curve()(images).argmax(1).numpy()
     return answer
 
 
@@ -74,27 +74,27 @@ BALLS: dict[Norm, tuple[float, float]] = {"linf": (EPS, EPS / 4), "l2": (0.12, 0
 def test_each_column_is_that_attack_on_each_image_alone(norm: Norm) -> None:
     eps, step = BALLS[norm]
     settings, ball = MaskingSettings(eps, step, queries=10, norm=norm), make_ball(norm, eps)
-    found, whole = columns(settings=settings), batch()
+    table, whole = columns(settings=settings), batch()
     for index in range(N):
         image, label = whole.images[index : index + 1], whole.labels[index : index + 1]
 
-        def after(attack: PGD, image: Tensor = image, label: Tensor = label, index: int = index) -> int:
-            return int(predicted(attack(Bent(), image, label, per_image_noise(0, [index])))[0])
+        def predict_after(attack: PGD, image: Tensor = image, label: Tensor = label, index: int = index) -> int:
+            return int(predicted(attack(Curve(), image, label, per_image_noise(0, [index])))[0])
 
-        assert found["label"][index] == label.item()
-        assert found["prediction_natural"][index] == predicted(image)[0]
-        assert found["prediction_one_step"][index] == after(PGD(eps, eps, 1, random_start=False, norm=norm))
-        searched = RandomSearch(eps, 10, norm=norm)(Bent(), image, label, streams(0, [index], masking.SEARCH))
-        assert found["prediction_search"][index] == predicted(searched)[0]
+        assert table["label"][index] == label.item()
+        assert table["prediction_natural"][index] == predicted(image)[0]
+        assert table["prediction_one_step"][index] == predict_after(PGD(eps, eps, 1, random_start=False, norm=norm))
+        best = RandomSearch(eps, 10, norm=norm)(Curve(), image, label, streams(0, [index], masking.SEARCH))
+        assert table["prediction_search"][index] == predicted(best)[0]
         noise = per_image_noise(0, [index], masking.NOISE)
         draws = [ball.start(image, noise, *ball.bounds(image)) for _ in range(masking.DRAWS)]
-        assert found["prediction_noise"][index].tolist() == [predicted(draw)[0] for draw in draws]
+        assert table["prediction_noise"][index].tolist() == [predicted(draw)[0] for draw in draws]
         answer = predicted(image)[0]
         for place, factor in enumerate(masking.FACTORS):
             if answer == label.item():
-                answer = after(PGD(factor * eps, factor * step, 20, norm=norm))
-            assert found["prediction_pgd"][index, place] == answer
-    right = found["prediction_pgd"] == found["label"][:, None]
+                answer = predict_after(PGD(factor * eps, factor * step, 20, norm=norm))
+            assert table["prediction_pgd"][index, place] == answer
+    right = table["prediction_pgd"] == table["label"][:, None]
     assert (np.diff(right.sum(0)) <= 0).all() and right[:, 0].sum() > right[:, -1].sum()
 
 
@@ -107,7 +107,7 @@ def test_rows_do_not_depend_on_the_batch(norm: Norm) -> None:
 
 
 def test_zeros_of_the_gradients_are_counted() -> None:
-    class Half(Bent):
+    class Half(Curve):
         """The gradient stops at all but the first row of pixels, and for bright images everywhere."""
 
         def forward(self, images: Tensor) -> Tensor:
@@ -115,20 +115,20 @@ def test_zeros_of_the_gradients_are_counted() -> None:
             bright = images[:, :1, :1, :1] > 0.5
             return super().forward(torch.cat([torch.where(bright, row.detach(), row), rest.detach()], dim=2))
 
-    found, images = columns(Half().eval()), batch().images
+    table, images = columns(Half().eval()), batch().images
     bright = array(images[:, 0, 0, 0]) > 0.5
     assert 0 < bright.sum() < N
-    np.testing.assert_allclose(found["zero_share"][:, 0], np.where(bright, 1, 1 - 1 / SHAPE[1]), rtol=1e-6)
-    np.testing.assert_array_equal(found["zero_share"][:, 0], found["zero_share"][:, 1])
+    np.testing.assert_allclose(table["zero_share"][:, 0], np.where(bright, 1, 1 - 1 / SHAPE[1]), rtol=1e-6)
+    np.testing.assert_array_equal(table["zero_share"][:, 0], table["zero_share"][:, 1])
     assert columns()["zero_share"].max() == 0
 
 
 def test_a_loss_that_saturates_is_told_from_one_that_does_not() -> None:
-    class Saturated(Bent):
+    class Plateau(Curve):
         def forward(self, images: Tensor) -> Tensor:
             return (1e6 * super().forward(images)).float()
 
-    zero, right = columns(Saturated().eval())["zero_share"], np.arange(N) % 5 != 0
+    zero, right = columns(Plateau().eval())["zero_share"], np.arange(N) % 5 != 0
     np.testing.assert_array_equal(zero[:, 0] == 1, right)  # the cross-entropy of a misclassified image is steep
     assert zero[:, 1].max() == 0
 
@@ -140,12 +140,12 @@ def test_statistics_by_hand() -> None:
         "one_step": [1, 1, 0, 1, 1],
         "search": [1, 0, 1, 1, 0],
     }
-    several = {"noise": [[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]], "pgd": [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]}
-    data: dict[str, Any] = {f"prediction_{name}": np.where(found, label, 9) for name, found in right.items()}
-    data |= {f"prediction_{name}": np.where(np.array(found).T, label[:, None], 9) for name, found in several.items()}
+    repeats = {"noise": [[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]], "pgd": [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]}
+    data: dict[str, Any] = {f"prediction_{name}": np.where(flags, label, 9) for name, flags in right.items()}
+    data |= {f"prediction_{name}": np.where(np.array(flags).T, label[:, None], 9) for name, flags in repeats.items()}
     data |= {"label": label, "zero_share": np.array([[1, 0], [1, 0.5], [0.5, 0], [0, 0], [0, 0]], np.float32)}
     source = Columns({f"per_image/{name}": np.asarray(values) for name, values in data.items()})
-    found = summarize(source, Split(np.zeros((5, 1, 1, 3), np.uint8), label))
+    summary = summarize(source, Split(np.zeros((5, 1, 1, 3), np.uint8), label))
     counts = {
         "accuracy/natural": 4,
         "accuracy/noise_worst": 3,
@@ -153,11 +153,11 @@ def test_statistics_by_hand() -> None:
         "accuracy/search": 3,
     }
     for name, count in counts.items():
-        np.testing.assert_allclose(found[name], wilson(count, 5))
-    np.testing.assert_allclose(found["accuracy/noise"], [wilson(5, 5), wilson(3, 5)])
-    np.testing.assert_allclose(found["accuracy/pgd"], [wilson(3, 5), wilson(1, 5)])
-    np.testing.assert_allclose(found["zero/all"], [wilson(2, 5), wilson(0, 5)])
-    np.testing.assert_allclose(found["zero/entries"], [0.5, 0.1])
+        np.testing.assert_allclose(summary[name], wilson(count, 5))
+    np.testing.assert_allclose(summary["accuracy/noise"], [wilson(5, 5), wilson(3, 5)])
+    np.testing.assert_allclose(summary["accuracy/pgd"], [wilson(3, 5), wilson(1, 5)])
+    np.testing.assert_allclose(summary["zero/all"], [wilson(2, 5), wilson(0, 5)])
+    np.testing.assert_allclose(summary["zero/entries"], [0.5, 0.1])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,9 @@ def test_a_search_without_queries_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def analyzed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Result:
+def masking_result(
+    digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Result:
     """The file of a small model, of 20 images."""
     folder = tmp_path_factory.mktemp("masking")
     work = Work(
@@ -206,11 +208,11 @@ def analyzed(digits: Dataset, make_checkpoint: Callable[..., Path], tmp_path_fac
     return hdf5.read(work.run(), "masking/1")
 
 
-def test_tables_and_pictures_name_the_norm(digits: Dataset, analyzed: Result, tmp_path: Path) -> None:
-    name = analyzed.config["checkpoint"]["name"]
+def test_tables_and_pictures_name_the_norm(digits: Dataset, masking_result: Result, tmp_path: Path) -> None:
+    name = masking_result.config["checkpoint"]["name"]
     work = Work(
         ANALYSIS,
-        checkpoint.read(analyzed.path.parent / f"{name}.safetensors"),
+        checkpoint.read(masking_result.path.parent / f"{name}.safetensors"),
         digits,
         tmp_path,
         settings=MaskingSettings(0.5, queries=3, norm="l2"),
@@ -231,26 +233,26 @@ def test_tables_and_pictures_name_the_norm(digits: Dataset, analyzed: Result, tm
     assert right.get_xlabel() == "accuracy at L2 0.5, %"
 
 
-def test_the_table_and_the_picture_show_the_files_numbers(analyzed: Result) -> None:
-    row = ANALYSIS.table_row(analyzed)
+def test_the_table_and_the_picture_show_the_files_numbers(masking_result: Result) -> None:
+    row = ANALYSIS.table_row(masking_result)
     assert list(row) == [
         *("natural", "noise", "one step", "PGD-20", "search, 10 queries", "PGD-20 at 64/255"),
         *("no gradient (cross-entropy, margin)", "images"),
     ]
-    assert row["natural"].startswith(f"{100 * analyzed['accuracy/natural'][0]:.1f} % [")
-    assert row["PGD-20 at 64/255"].startswith(f"{100 * analyzed['accuracy/pgd'][3, 0]:.1f} % [")
+    assert row["natural"].startswith(f"{100 * masking_result['accuracy/natural'][0]:.1f} % [")
+    assert row["PGD-20 at 64/255"].startswith(f"{100 * masking_result['accuracy/pgd'][3, 0]:.1f} % [")
     assert row["images"] == "20"
-    drawing = figures.get("masking").draw([analyzed])
+    drawing = figures.get("masking").draw([masking_result])
     (numbers,) = drawing.numbers.values()
-    assert numbers["pgd"] == analyzed["accuracy/pgd"].tolist()
+    assert numbers["pgd"] == masking_result["accuracy/pgd"].tolist()
     assert numbers["radii"] == ["8/255", "16/255", "32/255", "64/255"]
     left, right = drawing.figure.axes
     np.testing.assert_allclose(
         np.asarray(left.lines[0].get_ydata(), float),
-        100 * np.append(analyzed["accuracy/natural"][0], analyzed["accuracy/pgd"][:, 0]),
+        100 * np.append(masking_result["accuracy/natural"][0], masking_result["accuracy/pgd"][:, 0]),
     )
-    shown = [float(np.asarray(mark.lines[0].get_xdata())[0]) for mark in right.containers]
-    of_marks = [analyzed[f"accuracy/{name}"][0] for name in ("natural", "noise_worst", "search", "one_step")]
-    np.testing.assert_allclose(shown, [100 * value for value in (*of_marks, analyzed["accuracy/pgd"][0, 0])])
+    positions = [float(np.asarray(mark.lines[0].get_xdata())[0]) for mark in right.containers]
+    of_marks = [masking_result[f"accuracy/{name}"][0] for name in ("natural", "noise_worst", "search", "one_step")]
+    np.testing.assert_allclose(positions, [100 * value for value in (*of_marks, masking_result["accuracy/pgd"][0, 0])])
     assert "on 20 train images of cluttered-digits" in drawing.caption
     assert "random search of 10 queries" in drawing.caption

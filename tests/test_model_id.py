@@ -127,8 +127,12 @@ def test_a_model_may_read_for_the_same_weights_otherwise_asked_but_not_for_itsel
         return str(ir.analyze("robustness", model, pgd=1, cw="none", evaluators=[reader]))
 
     assert "PGD-1 of      Convolutions  otherwise" in ask(normalize="clip", label="otherwise")
-    for same in ({"label": "again"}, {"label": "again", "local_layer": "stem"}, {"label": "again", "normalize": "0,1"}):
+    for arguments in (
+        {"label": "again"},
+        {"label": "again", "local_layer": "stem"},
+        {"label": "again", "normalize": "0,1"},
+    ):
         with pytest.raises(UserError, match="cannot be its own evaluator"):
-            ask(**same)
+            ask(**arguments)
     with pytest.raises(UserError, match=r"one name \(noise-Convolutions\): their columns could not be told apart"):
         ask(normalize="clip")

@@ -19,7 +19,7 @@ from interpret_robust.models.variants import Head
 RGB, GRAY = (3, 32, 24), (1, 28, 28)
 
 
-def made(architecture: str, head: Head = "average", shape: tuple[int, int, int] = RGB) -> Classifier:
+def make_model(architecture: str, head: Head = "average", shape: tuple[int, int, int] = RGB) -> Classifier:
     """A float64 model with ten classes in eval mode and random batch norm statistics."""
     model = build(architecture, head, shape, 10, seed=3)
     settle(model)
@@ -64,7 +64,7 @@ def test_parameter_counts(architecture: str, head: Head, shape: tuple[int, int, 
 def test_features_have_their_documented_shapes_and_add_up(
     architecture: str, shape: tuple[int, int, int], local: tuple[int, int, int], head: Head
 ) -> None:
-    model, images = made(architecture, head, shape), pixels(2, *shape).double()
+    model, images = make_model(architecture, head, shape), pixels(2, *shape).double()
     features = model.features(images)
     assert features.local.shape == (2, *local)
     torch.testing.assert_close(model.classifier(features.pooled), model(images))
@@ -74,8 +74,8 @@ def test_features_have_their_documented_shapes_and_add_up(
     assert features.attention.shape == (2, local[1] * local[2])
     assert bool((features.attention > 0).all())
     torch.testing.assert_close(features.attention.sum(1), torch.ones(2).double())
-    weighted = features.local * features.attention.reshape(2, 1, *local[1:])
-    torch.testing.assert_close(features.pooled, weighted.sum((2, 3)))
+    products = features.local * features.attention.reshape(2, 1, *local[1:])
+    torch.testing.assert_close(features.pooled, products.sum((2, 3)))
 
 
 # --- the slow second implementation
@@ -91,11 +91,11 @@ def slow_standardization(image: Array) -> Array:
 def slow_convolution(x: Array, layer: nn.Conv2d) -> Array:
     weight, stride, pad = array(layer.weight), layer.stride[0], int(layer.padding[0])
     size = weight.shape[2]
-    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    canvas = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     height, width = ((side + 2 * pad - size) // stride + 1 for side in x.shape[2:])
     out = np.zeros((len(x), len(weight), height, width))
     for i, j in itertools.product(range(height), range(width)):
-        window = padded[:, :, i * stride : i * stride + size, j * stride : j * stride + size]
+        window = canvas[:, :, i * stride : i * stride + size, j * stride : j * stride + size]
         out[:, :, i, j] = np.tensordot(window, weight, ([1, 2, 3], [1, 2, 3]))
     return out if layer.bias is None else out + array(layer.bias)[:, None, None]
 
@@ -115,14 +115,14 @@ def slow_norm(x: Array, norm: nn.BatchNorm2d) -> Array:
     mean, variance, scale, shift = (
         array(tensor)[:, None, None] for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
-    normed = (x - mean) / np.sqrt(variance + 0.001) * scale + shift
-    return np.where(normed > 0, normed, 0.1 * normed)
+    standard = (x - mean) / np.sqrt(variance + 0.001) * scale + shift
+    return np.where(standard > 0, standard, 0.1 * standard)
 
 
 def slow_unit(x: Array, unit: Unit, stride: int, *, activate: bool) -> Array:
-    activated = slow_norm(x, unit.norm1)
-    residual = slow_convolution(slow_norm(slow_convolution(activated, unit.conv1), unit.norm2), unit.conv2)
-    shortcut = activated if activate else x
+    activation = slow_norm(x, unit.norm1)
+    residual = slow_convolution(slow_norm(slow_convolution(activation, unit.conv1), unit.norm2), unit.conv2)
+    shortcut = activation if activate else x
     if stride == 2:
         shortcut = slow_pool(shortcut, largest=False)
     out = residual.copy()
@@ -140,29 +140,29 @@ def slow_nonlinear_attention(local: Array, head: NonlinearAttention) -> tuple[Ar
     assert isinstance(convolution, nn.Conv2d)
     g = slow_convolution(slow_pool(local, largest=True), convolution).max((2, 3))
     count, channels, height, width = local.shape
-    attention, pooled = np.zeros((count, height * width)), np.zeros((count, channels))
+    attention, sums = np.zeros((count, height * width)), np.zeros((count, channels))
     for n in range(count):
         for i, j in itertools.product(range(height), range(width)):
             units = np.maximum(0, matrix @ np.concatenate([local[n, :, i, j], g[n]]) + bias)
             attention[n, i * width + j] = math.exp(vector @ units + constant)
         attention[n] /= attention[n].sum()
         for i, j in itertools.product(range(height), range(width)):
-            pooled[n] += attention[n, i * width + j] * local[n, :, i, j]
-    return attention, pooled
+            sums[n] += attention[n, i * width + j] * local[n, :, i, j]
+    return attention, sums
 
 
 def slow_linear_attention(local: Array, head: LinearAttention, g: Array) -> tuple[Array, Array]:
     """The published form, <u, l + g>, for any global feature g (N, C)."""
     u = array(head.score.weight)[0, :, 0, 0]
     count, channels, height, width = local.shape
-    attention, pooled = np.zeros((count, height * width)), np.zeros((count, channels))
+    attention, sums = np.zeros((count, height * width)), np.zeros((count, channels))
     for n in range(count):
         for i, j in itertools.product(range(height), range(width)):
             attention[n, i * width + j] = math.exp(u @ (local[n, :, i, j] + g[n]))
         attention[n] /= attention[n].sum()
         for i, j in itertools.product(range(height), range(width)):
-            pooled[n] += attention[n, i * width + j] * local[n, :, i, j]
-    return attention, pooled
+            sums[n] += attention[n, i * width + j] * local[n, :, i, j]
+    return attention, sums
 
 
 def test_standardization_is_the_challenges_formula_also_below_its_floor() -> None:
@@ -189,29 +189,29 @@ def test_unit_equals_the_slow_one(inputs: int, outputs: int, stride: int, activa
 def test_nonlinear_attention_equals_the_loop_over_concatenations(height: int, width: int) -> None:
     torch.manual_seed(0)
     head, local = NonlinearAttention(3, units=9).double(), pixels(2, 3, height, width, low=-2, high=2).double()
-    attention, pooled = head(local)
+    attention, vector = head(local)
     slow_attention, slow_pooled = slow_nonlinear_attention(array(local), head)
     assert slow_attention.std() > 1e-3  # not the uniform weights, which any order of positions has
     np.testing.assert_allclose(array(attention), slow_attention, rtol=1e-9)
-    np.testing.assert_allclose(array(pooled), slow_pooled, rtol=1e-9)
+    np.testing.assert_allclose(array(vector), slow_pooled, rtol=1e-9)
 
 
 def test_linear_attention_equals_the_published_form_whatever_the_global_feature_is() -> None:
     torch.manual_seed(0)
     head, local = LinearAttention(3).double(), pixels(2, 3, 4, 6, low=-2, high=2).double()
-    attention, pooled = head(local)
+    attention, vector = head(local)
     for seed in range(3):
         g = array(pixels(2, 3, seed=seed, low=-3, high=3))
         slow_attention, slow_pooled = slow_linear_attention(array(local), head, g)
         np.testing.assert_allclose(array(attention), slow_attention, rtol=1e-9)
-        np.testing.assert_allclose(array(pooled), slow_pooled, rtol=1e-9)
+        np.testing.assert_allclose(array(vector), slow_pooled, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("architecture", "units", "strides"), [("small", 1, (1, 2, 1)), ("narrow", 5, (1, 2, 2)), ("wide3", 5, (1, 2, 2))]
 )
 def test_resnet_equals_the_slow_one(architecture: str, units: int, strides: tuple[int, int, int]) -> None:
-    model, images = made(architecture, shape=(3, 16, 20)), pixels(2, 3, 16, 20).double()
+    model, images = make_model(architecture, shape=(3, 16, 20)), pixels(2, 3, 16, 20).double()
     backbone = model.backbone
     assert isinstance(backbone, ResNet)
     x = np.stack([slow_standardization(image) for image in array(images)])
@@ -220,13 +220,13 @@ def test_resnet_equals_the_slow_one(architecture: str, units: int, strides: tupl
     for index, unit in enumerate(backbone.units):
         assert isinstance(unit, Unit)
         x = slow_unit(x, unit, strides[index // units] if index % units == 0 else 1, activate=index == 0)
-    pooled = slow_norm(x, backbone.norm).mean((2, 3))
-    expected = pooled @ array(model.classifier.weight).T + array(model.classifier.bias)
+    vector = slow_norm(x, backbone.norm).mean((2, 3))
+    expected = vector @ array(model.classifier.weight).T + array(model.classifier.bias)
     np.testing.assert_allclose(array(model(images)), expected, rtol=1e-8)
 
 
 def test_cnn_equals_the_slow_one() -> None:
-    model, images = made("cnn", shape=(3, 16, 20)), pixels(2, 3, 16, 20).double()
+    model, images = make_model("cnn", shape=(3, 16, 20)), pixels(2, 3, 16, 20).double()
     x = array(images)
     for name in ("conv1", "conv2"):
         x = slow_pool(np.maximum(0, slow_convolution(x, model.backbone.get_submodule(name))), largest=True)  # type: ignore[arg-type]
@@ -243,7 +243,7 @@ def test_cnn_equals_the_slow_one() -> None:
 @pytest.mark.parametrize("architecture", ["small", "narrow"])
 @pytest.mark.parametrize("head", ["average", "nonlinear", "linear"])
 def test_resnet_does_not_see_an_images_scale_and_shift(architecture: str, head: Head) -> None:
-    model, images = made(architecture, head), pixels(2, *RGB).double()
+    model, images = make_model(architecture, head), pixels(2, *RGB).double()
     for scale, shift in ((0.5, 0.0), (1.0, 0.3), (0.25, 0.125), (3.0, -1.0)):
         torch.testing.assert_close(model(scale * images + shift), model(images), rtol=1e-9, atol=1e-9)
 
@@ -259,9 +259,9 @@ def gradient_of(model: nn.Module, images: Tensor) -> Tensor:
 def test_image_minus_a_constant_is_orthogonal_to_the_gradient_by_euler(constant: float) -> None:
     images = pixels(3, *RGB).double()
     for architecture in ("small", "cnn"):
-        gradient = gradient_of(made(architecture), images).flatten(1)
-        along = (gradient * (images - constant).flatten(1)).sum(1)
-        cosine = (along / gradient.norm(dim=1) / (images - constant).flatten(1).norm(dim=1)).abs()
+        gradient = gradient_of(make_model(architecture), images).flatten(1)
+        product = (gradient * (images - constant).flatten(1)).sum(1)
+        cosine = (product / gradient.norm(dim=1) / (images - constant).flatten(1).norm(dim=1)).abs()
         if architecture == "small":
             assert cosine.max() < 1e-12
         else:  # the network without standardization has no such law
@@ -292,17 +292,17 @@ def test_weights_depend_on_the_seed_alone(architecture: str) -> None:
     torch.manual_seed(1)
     first = weights(5)
     torch.manual_seed(2)
-    again, other = weights(5), weights(6)
+    repeat, other = weights(5), weights(6)
     for name, tensor in first.items():
-        assert torch.equal(tensor, again[name])
+        assert torch.equal(tensor, repeat[name])
         if tensor.ndim > 1:
             assert (tensor != other[name]).double().mean().item() > 0.99, name
 
 
 def test_building_leaves_the_global_random_state_alone() -> None:
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()
     build("small", "nonlinear", RGB, 10, seed=5)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), torch_before)
     np.testing.assert_equal(np.random.get_state(), numpy_before)
 
 
@@ -321,9 +321,9 @@ def test_building_leaves_the_global_random_state_alone() -> None:
     ],
 )
 def test_what_cannot_be_built_is_said(architecture: str, shape: tuple[int, int, int], sentence: str) -> None:
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as error:
         build(architecture, "average", shape, 10, seed=0)
-    assert str(raised.value) == sentence
+    assert str(error.value) == sentence
 
 
 @pytest.mark.parametrize("architecture", ["small", "narrow", "wide3"])

@@ -87,12 +87,12 @@ def slowly(point: Array, image: Array, norm: str, eps: float) -> Array:
     """The nearest point of ball and box by Dykstra's algorithm, which knows only how to project on each of them."""
     nearest, of_ball, of_box = point.copy(), np.zeros_like(point), np.zeros_like(point)
     for _ in range(4000):
-        before = nearest
+        previous = nearest
         in_ball = image + onto_ball(nearest + of_ball - image, norm, eps)
         of_ball = nearest + of_ball - in_ball
         nearest = np.clip(in_ball + of_box, 0, 1)
         of_box = in_ball + of_box - nearest
-        if np.abs(nearest - before).max() < 1e-10 and np.abs(nearest - in_ball).max() < 1e-8:
+        if np.abs(nearest - previous).max() < 1e-10 and np.abs(nearest - in_ball).max() < 1e-8:
             break
     return nearest
 
@@ -104,10 +104,10 @@ def test_a_projection_is_the_nearest_point_of_ball_and_box(norm: Norm) -> None:
     changes = torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
     for size, eps in ((0.1, 0.2), (1.0, 0.7), (5.0, 1.5), (0.01, 0.9)):
         points, ball = images + size * changes, make_ball(norm, eps)
-        projected = ball.project(points.clone(), *ball.bounds(images))
+        projection = ball.project(points.clone(), *ball.bounds(images))
         flat = (array(part).reshape(6, -1) for part in (points, images))
         expected = [slowly(point, image, norm, eps) for point, image in zip(*flat, strict=True)]
-        np.testing.assert_allclose(array(projected).reshape(6, -1), np.stack(expected), atol=1e-6)
+        np.testing.assert_allclose(array(projection).reshape(6, -1), np.stack(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ROUND)
@@ -119,9 +119,9 @@ def test_a_projection_has_the_length_of_the_radius_where_it_can(norm: Norm) -> N
     farthest = points.clamp(0, 1) - images
     for eps in (0.01, 0.5, 3.0):
         ball = make_ball(norm, eps)
-        projected = ball.project(points.clone(), *ball.bounds(images))
-        assert projected.min() >= 0 and projected.max() <= 1
-        lengths = np.linalg.norm(array(projected - images).reshape(30, -1), ORDERS[norm], axis=1)
+        projection = ball.project(points.clone(), *ball.bounds(images))
+        assert projection.min() >= 0 and projection.max() <= 1
+        lengths = np.linalg.norm(array(projection - images).reshape(30, -1), ORDERS[norm], axis=1)
         reach = np.linalg.norm(array(farthest).reshape(30, -1), ORDERS[norm], axis=1)
         assert (reach > eps).all()
         np.testing.assert_allclose(lengths, eps, rtol=1e-6, atol=ball.tolerance(images[0].numel()))
@@ -132,8 +132,8 @@ def test_inside_a_point_stays_and_a_ball_of_radius_zero_is_its_image(norm: Norm)
     images, points = pixels(4, *SHAPE), pixels(4, *SHAPE, seed=1)
     for eps, expected in ((0.0, images), (60.0 if norm != "linf" else 1.0, points)):
         ball = make_ball(norm, eps)
-        projected = ball.project(points.clone(), *ball.bounds(images))
-        torch.testing.assert_close(projected, expected, rtol=0, atol=1e-7)
+        projection = ball.project(points.clone(), *ball.bounds(images))
+        torch.testing.assert_close(projection, expected, rtol=0, atol=1e-7)
 
 
 # --- starts
@@ -191,9 +191,9 @@ def test_in_l2_the_steps_are_of_the_named_length_and_along_the_gradient() -> Non
     model, images, labels = pair(4)
     walk = dict(PGD(0.3, 0.07, 6, random_start=False, norm="l2").iterates(model, images, labels, noise_for(images)))
     weight = array(model.layer.weight)
-    along = (weight[1 - labels] - weight[labels]) / np.linalg.norm(weight[0] - weight[1])
+    direction = (weight[1 - labels] - weight[labels]) / np.linalg.norm(weight[0] - weight[1])
     for step, iterate in walk.items():
-        expected = array(images).reshape(4, -1) + min(0.07 * step, 0.3) * along
+        expected = array(images).reshape(4, -1) + min(0.07 * step, 0.3) * direction
         np.testing.assert_allclose(array(iterate).reshape(4, -1), expected, atol=1e-6)
 
 
@@ -225,11 +225,11 @@ def test_from_random_starts_pgd_comes_to_the_best_point_of_ball_and_box(norm: No
     else:  # the steepest pixels go to the end of their room, one after the other
         order = gradient.abs().flatten(1).argsort(1, descending=True)
         room = torch.where(gradient > 0, 1 - images, images).flatten(1).gather(1, order)
-        used = torch.minimum((1.5 - room.cumsum(1) + room).clamp_min(0), room)
-        gain = array((used * gradient.abs().flatten(1).gather(1, order)).sum(1))
-    reached = array(((adversarial - images) * gradient).flatten(1).sum(1))
-    np.testing.assert_allclose(reached, gain, rtol=2e-3)
-    assert (reached <= gain * (1 + 1e-5)).all()
+        spending = torch.minimum((1.5 - room.cumsum(1) + room).clamp_min(0), room)
+        gain = array((spending * gradient.abs().flatten(1).gather(1, order)).sum(1))
+    attack_gain = array(((adversarial - images) * gradient).flatten(1).sum(1))
+    np.testing.assert_allclose(attack_gain, gain, rtol=2e-3)
+    assert (attack_gain <= gain * (1 + 1e-5)).all()
 
 
 @pytest.mark.parametrize("attack", [APGD, TargetedAPGD])
@@ -237,19 +237,19 @@ def test_apgd_in_l2_finds_what_a_linear_model_loses(attack: Callable[..., Any]) 
     model, images = Linear(60, 5), pixels(40, *SHAPE, seed=1, low=0.45, high=0.55)
     labels = model(images).argmax(1)
     weight, logits = array(model.layer.weight), array(model(images).detach())
-    of = labels.numpy()
-    norms = np.linalg.norm(weight[of][:, None] - weight[None], axis=2)
-    norms[np.arange(40), of] = np.inf
-    distance = (logits[np.arange(40), of][:, None] - logits) / norms
-    distance[np.arange(40), of] = np.inf
+    truth = labels.numpy()
+    norms = np.linalg.norm(weight[truth][:, None] - weight[None], axis=2)
+    norms[np.arange(40), truth] = np.inf
+    distance = (logits[np.arange(40), truth][:, None] - logits) / norms
+    distance[np.arange(40), truth] = np.inf
     radii = distance.min(1)
     eps = float(np.median(radii))
     clear = np.abs(radii / eps - 1) > 0.05
-    found = attack(eps, 60, norm="l2")(model, images, labels, noise_for(images)).adversarial
-    broken = array(model(found).argmax(1) != labels).astype(bool)
+    best = attack(eps, 60, norm="l2")(model, images, labels, noise_for(images)).adversarial
+    errors = array(model(best).argmax(1) != labels).astype(bool)
     if attack is TargetedAPGD:
-        np.testing.assert_array_equal(broken[clear], (radii < eps)[clear])
-    assert 5 < broken.sum() < 35 and not broken[clear & (radii > eps)].any()
+        np.testing.assert_array_equal(errors[clear], (radii < eps)[clear])
+    assert 5 < errors.sum() < 35 and not errors[clear & (radii > eps)].any()
 
 
 # --- what an attack leaves alone
@@ -273,8 +273,8 @@ def test_an_image_does_not_depend_on_its_batch_nor_the_attack_on_random_numbers(
         attack(model, images[s], labels[s], noise_for(images[s], first=s.start)) for s in (slice(0, 9), slice(9, 14))
     ]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
-    again = attack(model, images, labels, noise_for(images))
-    assert torch.equal(again, whole)
+    repeat = attack(model, images, labels, noise_for(images))
+    assert torch.equal(repeat, whole)
     assert not torch.equal(attack(model, images, labels, noise_for(images, seed=1)), whole)
 
 
@@ -285,7 +285,7 @@ class Flat(nn.Module):
         return torch.stack([0 * images.flatten(1).sum(1), 0 * images.flatten(1).sum(1) + 1], 1)
 
 
-class Broken(nn.Module):
+class NanGradient(nn.Module):
     """Numbers, and a gradient that is none: the root of zero."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -299,7 +299,7 @@ def test_without_a_gradient_no_step_is_taken_and_nan_is_told(norm: Norm) -> None
     attack = PGD(EPS[norm], steps=2, random_start=False, norm=norm)
     torch.testing.assert_close(attack(Flat(), images, labels), images, rtol=0, atol=1e-7)
     with pytest.raises(NotFiniteError):
-        attack(Broken(), images, labels)
+        attack(NanGradient(), images, labels)
 
 
 def test_gradients_too_small_to_square_are_followed_in_l2() -> None:
@@ -330,9 +330,9 @@ def test_of_restarts_towards_a_target_the_nearest_is_kept() -> None:
     model, images, labels = pair(12)
     draws = [2 * pixels(12, *SHAPE, seed=seed) - 1 for seed in (7, 8, 9)]
     left = iter(draws)
-    kept = PGD(0.1, steps=0, restarts=3, targeted=True)(model, images, 1 - labels, lambda _: next(left))
+    nearest = PGD(0.1, steps=0, restarts=3, targeted=True)(model, images, 1 - labels, lambda _: next(left))
     of_each = np.stack([margins(model, images + 0.1 * draw, labels) for draw in draws])
-    np.testing.assert_allclose(margins(model, kept, labels), of_each.min(0), atol=1e-5)
+    np.testing.assert_allclose(margins(model, nearest, labels), of_each.min(0), atol=1e-5)
 
 
 # --- training and analyses
@@ -354,9 +354,9 @@ def test_the_commands_train_and_ask_in_l2(
 ) -> None:
     def irt(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["irt", *words, "--root", str(tmp_path)])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        assert not ended.value.code
+        assert not exit_info.value.code
         return capsys.readouterr().out
 
     data = tmp_path / "some.npz"
@@ -369,9 +369,9 @@ def test_the_commands_train_and_ask_in_l2(
     assert "-at-l2-seed0" in path.name
     recipe = checkpoint.read(path).job["recipe"]
     assert (recipe["norm"], recipe["eps"]) == ("l2", 0.5)
-    asked = ["evaluate", str(path), "--dataset", str(data), "--pgd", "2", "--cw", "none", "--limit", "5"]
-    assert "L2 eps 0.5, step 0.0625" in irt(*asked)
-    assert "eps 8/255, step 2/255" in irt(*asked, "--eps", "8/255")
+    evaluation = ["evaluate", str(path), "--dataset", str(data), "--pgd", "2", "--cw", "none", "--limit", "5"]
+    assert "L2 eps 0.5, step 0.0625" in irt(*evaluation)
+    assert "eps 8/255, step 2/255" in irt(*evaluation, "--eps", "8/255")
     in_l2, in_linf = sorted((tmp_path / "analyses").iterdir(), key=lambda file: len(file.name))
     result = hdf5.read(in_l2)
     assert result.config["settings"]["norm"] == "l2" and "norm" not in hdf5.read(in_linf).config["settings"]
@@ -389,7 +389,7 @@ def test_training_in_a_ball_that_holds_all_images_does_not_begin(digits: Dataset
 
 
 @pytest.mark.parametrize(
-    ("settings", "trained", "expected"),
+    ("settings", "recipe", "expected"),
     [
         ({}, {"eps": 0.1}, ("linf", 0.1, 0.025)),
         ({}, {"eps": 0.8, "norm": "l2"}, ("l2", 0.8, 0.1)),
@@ -399,29 +399,29 @@ def test_training_in_a_ball_that_holds_all_images_does_not_begin(digits: Dataset
     ],
 )
 def test_the_ball_is_that_of_training_or_the_named_one(
-    settings: dict[str, Any], trained: dict[str, Any], expected: tuple[str, float, float]
+    settings: dict[str, Any], recipe: dict[str, Any], expected: tuple[str, float, float]
 ) -> None:
-    resolved = AttackSettings(**settings).resolve({"recipe": trained})
-    assert (resolved.norm, resolved.eps, resolved.step_size) == pytest.approx(expected)
-    assert resolved.pgd().norm == expected[0]
-    stored = as_stored(resolved)
-    assert stored.get("norm", "linf") == expected[0] and ("norm" in stored) == (expected[0] != "linf")
-    assert AttackSettings(**stored).resolve({"recipe": trained}) == resolved
+    attack = AttackSettings(**settings).resolve({"recipe": recipe})
+    assert (attack.norm, attack.eps, attack.step_size) == pytest.approx(expected)
+    assert attack.pgd().norm == expected[0]
+    record = as_stored(attack)
+    assert record.get("norm", "linf") == expected[0] and ("norm" in record) == (expected[0] != "linf")
+    assert AttackSettings(**record).resolve({"recipe": recipe}) == attack
 
 
 def test_the_command_of_a_file_names_a_ball_that_is_not_that_of_training() -> None:
     """Also where the radius is the same number in another norm."""
-    for trained, asked in (({"eps": 0.5, "norm": "l2"}, {"eps": 0.5}), ({"eps": 0.1}, {"eps": 0.5, "norm": "l2"})):
-        job = {"recipe": trained}
-        stored = as_stored(TableSettings(**asked).resolve(job))
-        result: Any = SimpleNamespace(analysis="robustness", config={"settings": stored}, job=job)
-        assert TableSettings(**changed_settings(result)).resolve(job) == TableSettings(**stored).resolve(job)
+    for recipe, changes in (({"eps": 0.5, "norm": "l2"}, {"eps": 0.5}), ({"eps": 0.1}, {"eps": 0.5, "norm": "l2"})):
+        job = {"recipe": recipe}
+        record = as_stored(TableSettings(**changes).resolve(job))
+        result: Any = SimpleNamespace(analysis="robustness", config={"settings": record}, job=job)
+        assert TableSettings(**changed_settings(result)).resolve(job) == TableSettings(**record).resolve(job)
 
 
 def test_files_of_two_norms_have_two_names(tmp_path: Path) -> None:
     job = {"recipe": {"eps": 0.1}}
-    asked = [TableSettings(), *(TableSettings(eps=0.5, norm=norm) for norm in NORMS)]
-    paths = [file_path(tmp_path, get("robustness"), "m", job, "test", settings, None) for settings in asked]
+    choices = [TableSettings(), *(TableSettings(eps=0.5, norm=norm) for norm in NORMS)]
+    paths = [file_path(tmp_path, get("robustness"), "m", job, "test", settings, None) for settings in choices]
     assert len({path.name for path in paths}) == 4
     assert "l2" in paths[2].name and "l1" in paths[3].name and "linf" not in paths[1].name
 

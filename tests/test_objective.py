@@ -28,12 +28,12 @@ def pair() -> tuple[Tensor, Tensor]:
 def slow_objective(model: Classifier, images: Tensor, adversarial: Tensor, weight: float) -> tuple[float, float, float]:
     """Each image by itself: minus the log of its softmax, and the root of the summed squares."""
     cross_entropy, distance = 0.0, 0.0
-    clean, pooled = array(model.features(images).pooled), array(model.features(adversarial).pooled)
+    clean, vectors = array(model.features(images).pooled), array(model.features(adversarial).pooled)
     matrix, bias = array(model.classifier.weight), array(model.classifier.bias)
     for n, label in enumerate(LABELS.tolist()):
-        logits = matrix @ pooled[n] + bias
+        logits = matrix @ vectors[n] + bias
         cross_entropy += math.log(sum(math.exp(logit - logits[label]) for logit in logits)) / len(LABELS)
-        distance += math.sqrt(sum((a - b) ** 2 for a, b in zip(clean[n], pooled[n], strict=True))) / len(LABELS)
+        distance += math.sqrt(sum((a - b) ** 2 for a, b in zip(clean[n], vectors[n], strict=True))) / len(LABELS)
     return cross_entropy + weight * distance, cross_entropy, distance
 
 
@@ -46,12 +46,12 @@ def test_objective_equals_the_slow_one(weight: float, head: Head, training: bool
     total, cross_entropy, distance = slow_objective(
         deepcopy(model).double(), images.double(), adversarial.double(), weight
     )
-    found = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
+    loss = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
     assert distance > 0.05
-    assert found.total.item() == pytest.approx(total, rel=1e-5)
-    assert found.cross_entropy.item() == pytest.approx(cross_entropy, rel=1e-5)
-    assert found.distance.item() == pytest.approx(distance, rel=1e-4)
-    assert not any(part.requires_grad for part in (found.cross_entropy, found.distance, found.logits))
+    assert loss.total.item() == pytest.approx(total, rel=1e-5)
+    assert loss.cross_entropy.item() == pytest.approx(cross_entropy, rel=1e-5)
+    assert loss.distance.item() == pytest.approx(distance, rel=1e-4)
+    assert not any(part.requires_grad for part in (loss.cross_entropy, loss.distance, loss.logits))
 
 
 class OneWeight(nn.Module):
@@ -71,8 +71,8 @@ def test_the_distances_gradient_flows_through_the_clean_and_the_adversarial_pass
 
     def gradient(weight: float) -> Tensor:
         total = objective(model, images, adversarial, LABELS, FeatureRegularization(weight)).total
-        (found,) = torch.autograd.grad(total, model.backbone.get_parameter("weight"))
-        return found
+        (slope,) = torch.autograd.grad(total, model.backbone.get_parameter("weight"))
+        return slope
 
     # mean ||w x - w x'|| = ||w|| mean |x - x'| has the gradient w / ||w|| mean |x - x'|; with either pass held
     # fixed, w would be multiplied by x or x' instead of their difference.
@@ -85,7 +85,7 @@ class Recorder(Classifier):
     """A classifier that keeps the images it is shown."""
 
     def features(self, images: Tensor) -> Features:
-        self.seen = [*getattr(self, "seen", []), images]
+        self.inputs = [*getattr(self, "inputs", []), images]
         return super().features(images)
 
 
@@ -93,39 +93,39 @@ class Recorder(Classifier):
 def test_the_clean_image_is_only_seen_where_it_has_weight(weight: float, passes: int) -> None:
     model, (images, adversarial) = Recorder(OneWeight(), AveragePool(), nn.Linear(2, 6)), pair()
     images, adversarial = images[:, :1], adversarial[:, :1]
-    found = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
-    assert len(model.seen) == passes
-    assert sum(shown is images for shown in model.seen) == passes - 1
-    assert (found.distance.item() > 0) == (weight > 0)
+    loss = objective(model, images, adversarial, LABELS, FeatureRegularization(weight))
+    assert len(model.inputs) == passes
+    assert sum(view is images for view in model.inputs) == passes - 1
+    assert (loss.distance.item() > 0) == (weight > 0)
 
 
 def test_cross_entropy_and_logits_are_of_the_adversarial_image_alone() -> None:
     model, (images, adversarial) = build("small", "average", SHAPE, 10, seed=0).eval(), pair()
     expected = model(adversarial)
     for clean in (images, pixels(5, *SHAPE, seed=9)):
-        found = objective(model, clean, adversarial, LABELS, FeatureRegularization(0.1))
-        torch.testing.assert_close(found.logits, expected)
-        assert found.cross_entropy.item() == pytest.approx(nn.functional.cross_entropy(expected, LABELS).item())
+        loss = objective(model, clean, adversarial, LABELS, FeatureRegularization(0.1))
+        torch.testing.assert_close(loss.logits, expected)
+        assert loss.cross_entropy.item() == pytest.approx(nn.functional.cross_entropy(expected, LABELS).item())
     assert (
         objective(model, images, images, LABELS, FeatureRegularization(0.1)).cross_entropy.item()
-        != found.cross_entropy.item()
+        != loss.cross_entropy.item()
     )
 
 
 def test_at_distance_zero_the_gradient_is_zero_and_not_nan() -> None:
-    same = pixels(4, 6).requires_grad_()
-    (gradient,) = torch.autograd.grad(feature_distance(same, same.detach().clone()).sum(), same)
+    features = pixels(4, 6).requires_grad_()
+    (gradient,) = torch.autograd.grad(feature_distance(features, features.detach().clone()).sum(), features)
     assert gradient.count_nonzero() == 0 and bool(gradient.isfinite().all())
     model, (images, _) = build("small", "nonlinear", SHAPE, 10, seed=0).train(), pair()
     parameters = list(model.parameters())
-    with_weight, without = (
+    with_weight, without_weight = (
         torch.autograd.grad(
             objective(model, images, images.clone(), LABELS, FeatureRegularization(weight)).total, parameters
         )
         for weight in (0.1, 0.0)
     )
-    for ours, expected in zip(with_weight, without, strict=True):
-        torch.testing.assert_close(ours, expected)
+    for actual, expected in zip(with_weight, without_weight, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_feature_weights_are_the_papers(preset: str, name: str, weight: float) -
 
 
 @pytest.mark.parametrize(
-    ("name", "adversarial", "head", "regularized"),
+    ("name", "adversarial", "head", "has_penalty"),
     [
         ("natural", False, "average", False),
         ("natural-att", False, "nonlinear", False),
@@ -158,9 +158,9 @@ def test_feature_weights_are_the_papers(preset: str, name: str, weight: float) -
         ("at-att-reg", True, "nonlinear", True),
     ],
 )
-def test_variants_are_the_papers(name: str, adversarial: bool, head: str, regularized: bool) -> None:
-    found = variant(name)
-    assert (found.name, found.adversarial, found.head, found.regularized) == (name, adversarial, head, regularized)
+def test_variants_are_the_papers(name: str, adversarial: bool, head: str, has_penalty: bool) -> None:
+    choice = variant(name)
+    assert (choice.name, choice.adversarial, choice.head, choice.regularized) == (name, adversarial, head, has_penalty)
 
 
 def test_an_unknown_variant_is_told_the_nearest() -> None:

@@ -18,15 +18,15 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", openmp.VARIABLES)
 def test_workers_wait_asleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    before = dict(os.environ)
+    environment = dict(os.environ)
     with openmp.let_workers_wait_asleep():
-        assert os.environ == before | {"OMP_WAIT_POLICY": "PASSIVE"}
-    assert os.environ == before
+        assert os.environ == environment | {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert os.environ == environment
     monkeypatch.setenv(name, "ACTIVE" if name == "OMP_WAIT_POLICY" else "7")
-    before = dict(os.environ)
+    environment = dict(os.environ)
     with openmp.let_workers_wait_asleep():
-        assert os.environ == before
-    assert os.environ == before
+        assert os.environ == environment
+    assert os.environ == environment
 
 
 def test_a_machine_is_busy_from_a_load_of_one_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,11 +35,11 @@ def test_each_option_of_an_analysis_stands_in_one_section_of_its_help() -> None:
 
 @pytest.mark.parametrize("words", [["evaluate"], ["gradmap-score"], ["analyze", "attention-rank"], ["train"]])
 def test_help_is_the_same_whether_or_not_torch_is_there(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    before = CliRunner().invoke(cli.irt, [*words, "--help"]).output
+    text = CliRunner().invoke(cli.irt, [*words, "--help"]).output
     for name in list(sys.modules):
         if name.partition(".")[0] == "torch":
             monkeypatch.setitem(sys.modules, name, None)
-    assert CliRunner().invoke(cli.irt, [*words, "--help"]).output == before
+    assert CliRunner().invoke(cli.irt, [*words, "--help"]).output == text
 
 
 def parameters(command: click.Command) -> Iterator[click.Parameter]:
@@ -71,7 +71,7 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
             assert sentence == expected
 
 
-IMPORTED = """
+PROGRAM = """
 import sys
 from interpret_robust import cli
 cli.irt(["--help"], standalone_mode=False)
@@ -80,7 +80,7 @@ print(sorted(name for name in sys.modules if name.startswith("interpret_robust")
 
 
 def test_help_of_irt_imports_no_command() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     names = ["", ".cli", ".cli.groups", ".core", ".core.errors", ".core.openmp", ".core.parsing"]
-    assert done.stderr.strip() == str([f"interpret_robust{name}" for name in names])
-    assert "Whole studies:" in done.stdout and "Traceback" not in done.stdout
+    assert process.stderr.strip() == str([f"interpret_robust{name}" for name in names])
+    assert "Whole studies:" in process.stdout and "Traceback" not in process.stdout

@@ -40,12 +40,12 @@ CONSTANTS = {
     "4.3": "a section of the paper",
     "4.4": "a section of the paper",
 }
-SIMULATED = {"2": "", "6": "", "10": ""}
+SIMULATION = {"2": "", "6": "", "10": ""}
 """Percent of simulated studies in which a true zero is told from zero: `test_statistics.py` simulates them."""
 
 OF_PAGES = {
-    "choices.md": SIMULATED,
-    "traps.md": SIMULATED
+    "choices.md": SIMULATION,
+    "traps.md": SIMULATION
     | dict.fromkeys(("0.67", "0.72", "0.61"), "an untrained transformer, of which the page says how"),
 }
 
@@ -64,12 +64,12 @@ def sentences(pages: Any, text: str) -> str:
     return text
 
 
-def untraced(pages: Any, path: Path) -> Iterator[str]:
+def find_untraced(pages: Any, path: Path) -> Iterator[str]:
     """The numbers of a page's sentences that nothing gives."""
     text = path.read_text(encoding="utf-8")
-    printed = set(NUMBER.findall("\n".join(re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL))))
-    known = printed | CONSTANTS.keys() | OF_PAGES.get(path.name, {}).keys()
-    return (number for number in NUMBER.findall(sentences(pages, text)) if number not in known)
+    code_numbers = set(NUMBER.findall("\n".join(re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL))))
+    sources = code_numbers | CONSTANTS.keys() | OF_PAGES.get(path.name, {}).keys()
+    return (number for number in NUMBER.findall(sentences(pages, text)) if number not in sources)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
@@ -77,7 +77,7 @@ def test_every_number_of_a_sentence_is_of_a_file_a_stated_command_or_a_constant(
     if path.name in COMMANDS:
         assert COMMANDS[path.name] in path.read_text(encoding="utf-8")
     else:
-        assert list(untraced(pages, path)) == []
+        assert list(find_untraced(pages, path)) == []
 
 
 def test_a_number_that_nothing_gives_is_seen(pages: Any, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_number_that_nothing_gives_is_seen(pages: Any, tmp_path: Path) -> None
         "In 95 % of 12.5 % `13.5`, <!-- t: a / b -->3.25<!-- / -->, 7 points, 17.5.\n\n```\n17.5\n```\n",
         encoding="utf-8",
     )
-    assert list(untraced(pages, page)) == ["12.5", "7"]
+    assert list(find_untraced(pages, page)) == ["12.5", "7"]
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def texts() -> dict[Path, str]:
 
 
 def test_quoted_numbers_are_those_of_their_tables(pages: Any, texts: dict[Path, str]) -> None:
-    known = pages.read_tables(texts)
-    assert {path for path, text in texts.items() if pages.fill_quotes(text, known) != text} == set()
+    tables = pages.read_tables(texts)
+    assert {path for path, text in texts.items() if pages.fill_quotes(text, tables) != text} == set()
     assert sum(len(pages.QUOTE.findall(text)) for text in texts.values()) >= 30
 
 
@@ -125,13 +125,13 @@ def test_a_quote_takes_the_number_of_its_row_column_and_place(pages: Any) -> Non
 
 @pytest.mark.parametrize("path", sorted((DOCS / "results").glob("*.json")), ids=lambda path: path.name)
 def test_stored_tables_say_what_made_them(path: Path) -> None:
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    assert stored["command"].startswith("irt ") and re.fullmatch(r"[0-9a-f]{7,40}", stored["commit"])
-    assert stored["images"] > 0 and stored["seeds"] and stored["written"] and stored["tables"]
+    table = json.loads(path.read_text(encoding="utf-8"))
+    assert table["command"].startswith("irt ") and re.fullmatch(r"[0-9a-f]{7,40}", table["commit"])
+    assert table["images"] > 0 and table["seeds"] and table["written"] and table["tables"]
 
 
 def test_pictures_of_the_shipped_study_are_those_of_its_folder() -> None:
-    shipped = {path.read_bytes() for path in (REPOSITORY / "figures").glob("*.png")}
+    copies = {path.read_bytes() for path in (REPOSITORY / "figures").glob("*.png")}
     pictures = sorted((DOCS / "images").glob("cifar10-*.png"))
     assert len(pictures) >= 8
-    assert [path.name for path in pictures if path.read_bytes() not in shipped] == []
+    assert [path.name for path in pictures if path.read_bytes() not in copies] == []

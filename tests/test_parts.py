@@ -20,14 +20,14 @@ from interpret_robust.study.plan import EXPLANATION_IMAGES, PARTS, SCALES, Model
 from interpret_robust.study.reproduction import question_tasks
 from interpret_robust.training.recipe import PRESETS
 
-EVERY = [(name, scale) for scale in SCALES for name in PARTS]
+CASES = [(name, scale) for scale in SCALES for name in PARTS]
 
 
 def variants(models: Sequence[Model]) -> set[str]:
     return {model.variant for model in models}
 
 
-@pytest.mark.parametrize(("name", "scale"), [*EVERY, ("quick", "quick")])
+@pytest.mark.parametrize(("name", "scale"), [*CASES, ("quick", "quick")])
 def test_what_is_asked_is_trained_and_what_is_trained_is_known(name: str, scale: str) -> None:
     part = study(name, scale)
     assert len(set(part.models)) == len(part.models)
@@ -67,11 +67,11 @@ def test_whichever_seed_a_map_is_of_others_read_it(name: str, scale: str, seeds:
     read = {model for question in part.questions if question.analysis == "gradmap-score" for model in question.models}
     assert {model.seed for model in read} == set(range(seeds))
     for model in read:
-        others = [
+        siblings = [
             other for other in part.models if other.architecture == model.architecture and other.seed != model.seed
         ]
-        assert len([other for other in others if other.variant == "natural"]) >= 2
-        assert "at" in variants(others)
+        assert len([other for other in siblings if other.variant == "natural"]) >= 2
+        assert "at" in variants(siblings)
     assert "cnn" in {model.architecture for model in part.models if model.variant == "natural"}
 
 
@@ -87,14 +87,14 @@ def test_the_audit_at_quick_scale_finds_the_models_of_the_quick_study_and_asks_o
     quick, audit = study("quick"), study("audit")
     assert (quick.dataset, quick.recipe, quick.images) == (audit.dataset, audit.recipe, audit.images)
     assert set(quick.models) <= set(audit.models)
-    shared = {"attention-rank", "feature-deletion", "localization", "gradmap-score", "alignment"}
+    common = {"attention-rank", "feature-deletion", "localization", "gradmap-score", "alignment"}
     questions = {question.analysis: question for question in quick.questions}
     for question in audit.questions:
-        if question.analysis in shared:
-            same = questions[question.analysis]
-            assert (question.settings, question.split) == (same.settings, same.split)
-            assert (question.limit, same.limit) == (None, EXPLANATION_IMAGES)
-    assert shared <= {question.analysis for question in audit.questions}
+        if question.analysis in common:
+            twin = questions[question.analysis]
+            assert (question.settings, question.split) == (twin.settings, twin.split)
+            assert (question.limit, twin.limit) == (None, EXPLANATION_IMAGES)
+    assert common <= {question.analysis for question in audit.questions}
 
 
 @pytest.mark.parametrize(("name", "scale"), [("quick", "quick"), ("audit", "quick"), ("audit", "paper")])
@@ -105,13 +105,13 @@ def test_what_needs_masks_is_not_asked_of_data_without(
     # Whom other models read has to be trained first.
     alone = [question for question in whole.questions if analyses.get(question.analysis).readers == "none"]
     part = replace(whole, questions=tuple(alone))
-    loaded = []
+    sources = []
 
     def names_asked(masks: npt.NDArray[np.bool_] | None) -> list[str]:
         split = Split(np.zeros((5, 32, 32, 3), np.uint8), np.arange(5), masks)
 
         def load(source: str) -> Dataset:
-            loaded.append(source)
+            sources.append(source)
             return Dataset(source, split, split, tuple("abcde"))
 
         for module in ("study.reproduction", "study.tasks"):
@@ -121,10 +121,10 @@ def test_what_needs_masks_is_not_asked_of_data_without(
             assert [task.analysis for task in tasks] == [question.analysis] * len(question.models)
         return [question.analysis for question, _ in pairs]
 
-    everything = [question.analysis for question in alone]
-    assert "localization" in everything and names_asked(np.zeros((5, 32, 32), np.bool_)) == everything
-    assert names_asked(None) == [analysis for analysis in everything if analysis != "localization"] != []
-    assert set(loaded) == {part.dataset}
+    all_names = [question.analysis for question in alone]
+    assert "localization" in all_names and names_asked(np.zeros((5, 32, 32), np.bool_)) == all_names
+    assert names_asked(None) == [analysis for analysis in all_names if analysis != "localization"] != []
+    assert set(sources) == {part.dataset}
 
 
 def test_the_reference_study_has_a_copy_of_each_model_and_ships_what_is_small() -> None:
@@ -144,7 +144,10 @@ def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
     for name in PARTS:
         quick, paper = study(name, "quick"), study(name, "paper")
         questions = [
-            [(one.analysis, one.settings, one.split, [model[1:] for model in one.models]) for one in part.questions]
+            [
+                (question.analysis, question.settings, question.split, [model[1:] for model in question.models])
+                for question in part.questions
+            ]
             for part in (quick, paper)
         ]
         assert questions[0] == questions[1]
@@ -152,17 +155,17 @@ def test_quick_scale_and_paper_scale_differ_but_ask_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         (("table9",), "unknown study 'table9': did you mean 'table"),
         (("quick", "paper"), "quick has one seed and one scale: use `irt reproduce audit` for other seeds or"),
         (("quick", "quick", 3), "quick has one seed and one scale"),
     ],
 )
-def test_a_study_that_there_is_not_is_told(arguments: tuple[str, ...], said: str) -> None:
+def test_a_study_that_there_is_not_is_told(arguments: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(UserError) as error:
         study(*arguments)  # type: ignore[arg-type]
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(sentence)
 
 
 def test_a_study_can_be_of_another_architecture() -> None:

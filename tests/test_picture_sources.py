@@ -65,9 +65,9 @@ def test_a_csv_of_numbers_is_for_tests_and_a_file_names_its_classes(tmp_path: Pa
     check(data.test)
     assert data.class_names == ("class 0", "class 1", "class 2") and not data.is_for_training
     (tmp_path / "names.json").write_text(json.dumps([*NAMES, "dog"]))
-    named = load(f"{path}?classes={tmp_path}/names.json")
-    assert named.class_names == (*NAMES, "dog")
-    check(named.test)
+    dataset = load(f"{path}?classes={tmp_path}/names.json")
+    assert dataset.class_names == (*NAMES, "dog")
+    check(dataset.test)
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,10 @@ def test_boxes_in_a_csv_are_masks(tmp_path: Path) -> None:
     check(data.test)
     assert data.test.masks is not None
     np.testing.assert_array_equal(data.test.masks[:], expected)
-    framed = load(f"{path}?size={2 * H}").test.masks
-    assert framed is not None
-    doubled = expected.repeat(2, 1).repeat(2, 2)[:, :, W - H : W + H]
-    np.testing.assert_array_equal(framed[:], doubled)
+    masks = load(f"{path}?size={2 * H}").test.masks
+    assert masks is not None
+    double = expected.repeat(2, 1).repeat(2, 2)[:, :, W - H : W + H]
+    np.testing.assert_array_equal(masks[:], double)
 
 
 @pytest.mark.parametrize(
@@ -332,12 +332,12 @@ def palette_png(colors: list[int]) -> bytes:
     return buffer.getvalue()
 
 
-INSIDE = np.uint8(255) * MASKS[0]
+OBJECT = np.uint8(255) * MASKS[0]
 GRAY_MASKS = {
     "of 1 bit": png(MASKS[0]),
     "of 16 bits, 0 and 1": png(MASKS[0].astype(np.uint16)),
-    "opaque": png(np.stack([INSIDE, np.full_like(INSIDE, 255)], 2)),
-    "transparent beside the object": png(np.stack([INSIDE] * 4, 2)),
+    "opaque": png(np.stack([OBJECT, np.full_like(OBJECT, 255)], 2)),
+    "transparent beside the object": png(np.stack([OBJECT] * 4, 2)),
     "a palette of black and red": palette_png([0, 0, 0, 128, 0, 0]),
 }
 
@@ -348,9 +348,9 @@ def test_a_mask_of_any_kind_of_png_is_what_is_not_0(name: str, tmp_path: Path) -
 
 
 OTHER_MASKS = {
-    "alpha over black": (png(np.stack([0 * INSIDE, INSIDE], 2)), "its colors and its transparency show two different"),
-    "alpha over white": (png(np.stack([0 * INSIDE + 255] * 3 + [INSIDE], 2)), "its colors and its transparency show"),
-    "object in a hole": (png(np.stack([INSIDE] * 3 + [255 - INSIDE], 2)), "its colors and its transparency show two"),
+    "alpha over black": (png(np.stack([0 * OBJECT, OBJECT], 2)), "its colors and its transparency show two different"),
+    "alpha over white": (png(np.stack([0 * OBJECT + 255] * 3 + [OBJECT], 2)), "its colors and its transparency show"),
+    "object in a hole": (png(np.stack([OBJECT] * 3 + [255 - OBJECT], 2)), "its colors and its transparency show two"),
     "white is number 0": (palette_png([255, 255, 255, 0, 0, 0]), "another number than 0 is black in its palette"),
     "all colors": (
         palette_png([255, 255, 255, 255, 0, 0]),
@@ -634,9 +634,9 @@ def test_columns_that_hold_no_pictures_are_refused(change: dict[str, Any], sente
     pa = pytest.importorskip("pyarrow")
     content = {"image": [png(pixels) for pixels in PIXELS[:2]], "label": [0, 1]} | change
     write_parquet(tmp_path / "x.parquet", pa.table(content))
-    with pytest.raises(UserError, match=sentence) as raised:
+    with pytest.raises(UserError, match=sentence) as error:
         _ = load(str(tmp_path / "x.parquet")).test
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(error.value)
 
 
 def test_masks_in_some_tables_alone_are_refused(tmp_path: Path) -> None:
@@ -876,10 +876,10 @@ def test_files_say_anywhere_in_their_names_of_which_split_they_are(
     names: list[str], train: list[int], test: list[int]
 ) -> None:
     paths = [Path("data") / name for name in names]
-    found = by_split(Path("data"), paths)
-    assert found.pop("test") == [paths[place] for place in test]
-    assert found.pop("train", []) == [paths[place] for place in train]
-    assert list(found) in ([], ["val"])
+    splits = by_split(Path("data"), paths)
+    assert splits.pop("test") == [paths[place] for place in test]
+    assert splits.pop("train", []) == [paths[place] for place in train]
+    assert list(splits) in ([], ["val"])
 
 
 def test_a_file_that_names_no_split_beside_others_that_do_is_named() -> None:
@@ -899,17 +899,17 @@ def test_two_words_for_one_split_are_refused_in_shards_and_in_a_list(tmp_path: P
         load(str(path))
 
 
-@pytest.mark.parametrize("others", [{"source": 1}, {"gender": 1, "race": 0}])
+@pytest.mark.parametrize("extras", [{"source": 1}, {"gender": 1, "race": 0}])
 def test_a_plain_column_called_label_goes_before_columns_of_other_classes(
-    others: dict[str, int], tmp_path: Path
+    extras: dict[str, int], tmp_path: Path
 ) -> None:
     pa = pytest.importorskip("pyarrow")
     kind = {"_type": "ClassLabel", "names": ["a", "b"]}
     features = {"picture": {"_type": "Image"}, "label": {"dtype": "int64", "_type": "Value"}} | dict.fromkeys(
-        others, kind
+        extras, kind
     )
     columns = {"picture": [png(pixels) for pixels in PIXELS], "label": LABELS}
-    columns |= {name: [number] * N for name, number in others.items()}
+    columns |= {name: [number] * N for name, number in extras.items()}
     metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
     write_parquet(tmp_path / "x.parquet", pa.table(columns).replace_schema_metadata(metadata))
     assert load(str(tmp_path / "x.parquet")).test.labels.tolist() == LABELS

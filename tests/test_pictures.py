@@ -75,10 +75,10 @@ def test_labels_order_and_pixels_are_those_of_torchvision(photos: Path) -> None:
     (photos / "dog" / "more").mkdir()
     write(photos / "dog" / "more" / "a.png", 30, 44, 99)
     transform = transforms.Compose([transforms.Resize(24), transforms.CenterCrop(24)])
-    theirs, data = ImageFolder(str(photos), transform), load(f"{photos}?size=24")
-    assert data.class_names == tuple(theirs.classes) == ("Ant", "cat", "dog")
-    np.testing.assert_array_equal(data.test.labels, theirs.targets)
-    np.testing.assert_array_equal(data.test.images[:], [np.asarray(picture) for picture, _ in theirs])
+    reference, data = ImageFolder(str(photos), transform), load(f"{photos}?size=24")
+    assert data.class_names == tuple(reference.classes) == ("Ant", "cat", "dog")
+    np.testing.assert_array_equal(data.test.labels, reference.targets)
+    np.testing.assert_array_equal(data.test.images[:], [np.asarray(picture) for picture, _ in reference])
     assert data.image_shape == (3, 24, 24) and data.name == "photos-24" and len(data.test) == 12
 
 
@@ -108,8 +108,8 @@ def test_gray_pictures_are_three_equal_channels_whatever_their_depth(tmp_path: P
     assert test.masks is not None
     np.testing.assert_array_equal(test.masks[:], masks)
     album = Album(load(str(tmp_path)), "test", CPU)
-    shown = album.entry(album.add((tmp_path / "cat" / "0.png").read_bytes())).pixels
-    np.testing.assert_array_equal(255 * shown[0, 0], expected[0])
+    upload = album.entry(album.add((tmp_path / "cat" / "0.png").read_bytes())).pixels
+    np.testing.assert_array_equal(255 * upload[0, 0], expected[0])
 
 
 def test_a_tiff_of_16_bits_a_color_counts_as_damaged(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_a_picture_is_turned_upright_alike_by_a_dataset_explain_and_explore(
     assert images.shape == (2, *expected.shape)
     assert np.array_equal(images[0], expected)
     album = Album(dataset, "test", torch.device("cpu"))
-    shown = album.entry(album.add(path.read_bytes())).pixels
-    assert torch.equal(shown, album.entry("0").pixels)
+    upload = album.entry(album.add(path.read_bytes())).pixels
+    assert torch.equal(upload, album.entry("0").pixels)
     job = {"image_shape": dataset.image_shape}
     photo = explain.read(path, cast(Any, SimpleNamespace(job=job)), torch.device("cpu"))
-    assert torch.equal(photo.pixels, shown)
+    assert torch.equal(photo.pixels, upload)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*\0\0\0\x08\0", b"MM", b"nothing that is read"])
@@ -220,17 +220,17 @@ def test_parts_of_batches_of_pictures_are_the_batch(tmp_path: Path) -> None:
 def test_a_limit_draws_from_all_classes_before_anything_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos, decoded = fill(tmp_path / "photos", {"a": 20, "b": 10, "c": 10}), []
+    photos, places = fill(tmp_path / "photos", {"a": 20, "b": 10, "c": 10}), []
     decode = PictureArray._decode
 
     def count(array: PictureArray, place: int) -> AnyArray:
-        decoded.append(place)
+        places.append(place)
         return decode(array, place)
 
     monkeypatch.setattr(PictureArray, "_decode", count)
-    drawn = load(f"{photos}?size=8").test.draw(8)
-    assert decoded == [] and np.bincount(drawn.labels).tolist() == [4, 2, 2]
-    assert drawn.images[2:4].shape == (2, 8, 8, 3) and len(decoded) == 2
+    sample = load(f"{photos}?size=8").test.draw(8)
+    assert places == [] and np.bincount(sample.labels).tolist() == [4, 2, 2]
+    assert sample.images[2:4].shape == (2, 8, 8, 3) and len(places) == 2
 
 
 def test_pictures_of_one_size_need_no_other_and_mixed_ones_ask_for_it(tmp_path: Path, photos: Path) -> None:
@@ -274,11 +274,11 @@ def test_a_folder_with_splits_trains_and_one_without_is_refused(tmp_path: Path, 
     data = load(f"{root}?size=16")
     assert (len(data.train), data.test.labels.tolist(), data.class_names) == (12, [1, 1, 1], ("a", "b"))
     batches = TrainingBatches(data.train, 5, 0, CPU, pad=2, flip=True)
-    kept = Dataset("kept", ir.make_dataset(data.train.images[:], data.train.labels).train, data.test, data.class_names)
-    in_memory = TrainingBatches(kept.train, 5, 0, CPU, pad=2, flip=True)
+    copy = Dataset("kept", ir.make_dataset(data.train.images[:], data.train.labels).train, data.test, data.class_names)
+    in_memory = TrainingBatches(copy.train, 5, 0, CPU, pad=2, flip=True)
     for step in (0, 1, 2, 3):
-        for own, expected in zip(batches.batch(step), in_memory.batch(step), strict=True):
-            assert torch.equal(own, expected)
+        for actual, expected in zip(batches.batch(step), in_memory.batch(step), strict=True):
+            assert torch.equal(actual, expected)
         assert torch.equal(batches.noise(step), in_memory.noise(step))
     with pytest.raises(UserError, match="photos-16 has test images only, and this needs training images"):
         _ = load(f"{photos}?size=16").train
@@ -390,15 +390,15 @@ def test_splits_may_be_written_in_capitals(first: str, second: str, tmp_path: Pa
 
 
 def test_hidden_files_and_folders_are_no_pictures_and_no_classes(photos: Path) -> None:
-    before = load(f"{photos}?size=16").test
-    hidden = ("cat/._00.jpg", "._cat", "cat/.DS_Store", "__MACOSX/cat/._00.jpg", ".thumbnails/x.jpg", "cat/.old/x.jpg")
-    for name in (*hidden, "cat/@eaDir/x.jpg", "cat/Thumbs.db"):
+    original = load(f"{photos}?size=16").test
+    junk = ("cat/._00.jpg", "._cat", "cat/.DS_Store", "__MACOSX/cat/._00.jpg", ".thumbnails/x.jpg", "cat/.old/x.jpg")
+    for name in (*junk, "cat/@eaDir/x.jpg", "cat/Thumbs.db"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).write_bytes(b"no picture")
     (photos / "cat" / "loop").symlink_to(photos / "cat")
     (photos / "dog" / "loop").symlink_to(photos)
     data = load(f"{photos}?size=16")
-    assert data.class_names == ("Ant", "cat", "dog") and data.test.sha256 == before.sha256
+    assert data.class_names == ("Ant", "cat", "dog") and data.test.sha256 == original.sha256
 
 
 def test_a_class_folder_without_anything_keeps_its_number_and_folders_below_are_of_their_class(tmp_path: Path) -> None:
@@ -482,10 +482,10 @@ def test_the_fingerprint_is_of_names_lengths_labels_and_framing(photos: Path) ->
     first = fingerprint(f"{photos}?size=16")
     assert fingerprint(f"{photos}?size=16&damaged=skip") == first  # none is
     assert fingerprint(f"{photos}?size=17") != first
-    moved = photos.rename(photos.with_name("moved"))
-    assert fingerprint(f"{moved}?size=16") == first
-    (moved / "cat" / "00.jpg").rename(moved / "dog" / "zz.jpg")
-    assert fingerprint(f"{moved}?size=16") != first
+    destination = photos.rename(photos.with_name("moved"))
+    assert fingerprint(f"{destination}?size=16") == first
+    (destination / "cat" / "00.jpg").rename(destination / "dog" / "zz.jpg")
+    assert fingerprint(f"{destination}?size=16") != first
 
 
 def test_a_library_decides_size_and_crop() -> None:
@@ -503,9 +503,9 @@ def test_timm_frames_as_its_own_transform(name: str, tmp_path: Path) -> None:
     path = write(tmp_path / "set" / "a" / "1.jpg", 120, 173, 5)
     network = timm.create_model(name, num_classes=2)
     framing = framing_of(Card(f"timm:{name}"), network)
-    own = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
     expected = Image.open(path).convert("RGB")
-    for step in own.transforms[:2]:
+    for step in transform.transforms[:2]:
         expected = step(expected)
     data = load(str(tmp_path / "set")).frame(framing)
     np.testing.assert_array_equal(data.test.images[0], np.asarray(expected))
@@ -517,10 +517,10 @@ def test_a_model_sees_the_pictures_as_its_configuration_says(photos: Path) -> No
     network.pretrained_cfg = {"input_size": (3, 24, 24), "crop_pct": 0.8, "interpolation": "bicubic"}  # type: ignore
     model = ir.load(network, str(photos), label="pool")
     assert model.subject.job["image_shape"] == [3, 24, 24]
-    stored = ir.analyze("robustness", model, limit=5, pgd="1", cw="none", batch_size=2).result.config["data"]
-    assert stored["pictures"]["framing"] == {"resize": [30], "crop": [24, 24], "interpolation": "bicubic"}
-    framed = load(str(photos)).frame(Framing((30,), (24, 24), "bicubic")).test.draw(5)
-    assert stored["sha256"] == framed.sha256 and stored["reference"] == "test"
+    record = ir.analyze("robustness", model, limit=5, pgd="1", cw="none", batch_size=2).result.config["data"]
+    assert record["pictures"]["framing"] == {"resize": [30], "crop": [24, 24], "interpolation": "bicubic"}
+    pictures = load(str(photos)).frame(Framing((30,), (24, 24), "bicubic")).test.draw(5)
+    assert record["sha256"] == pictures.sha256 and record["reference"] == "test"
 
 
 def test_samples_of_a_folder(photos: Path) -> None:
@@ -615,8 +615,8 @@ def test_splits_of_two_sizes_are_framed_by_a_library_and_else_not_trained_on(tmp
         for place in range(4):
             write(tmp_path / "two" / part / "ab"[place % 2] / f"{place}.png", height, 14, place)
     data = load(str(tmp_path / "two"))
-    framed = data.frame(Framing((8,), (6, 7)))
-    assert framed.train.images[:].shape == framed.test.images[:].shape == (4, 6, 7, 3)
+    pictures = data.frame(Framing((8,), (6, 7)))
+    assert pictures.train.images[:].shape == pictures.test.images[:].shape == (4, 6, 7, 3)
     with pytest.raises(
         UserError, match="two has training pictures of 14x9 and test pictures of another size: --size N"
     ):
@@ -624,11 +624,11 @@ def test_splits_of_two_sizes_are_framed_by_a_library_and_else_not_trained_on(tmp
 
 
 def test_the_next_is_begun_before_the_last_is_taken() -> None:
-    begun: list[int] = []
+    starts: list[int] = []
     second_is_begun = threading.Event()
 
     def make(number: int) -> int:
-        begun.append(number)
+        starts.append(number)
         if number == 1:
             second_is_begun.set()
         if number == 3:
@@ -640,7 +640,7 @@ def test_the_next_is_begun_before_the_last_is_taken() -> None:
     assert [next(squares), next(squares)] == [1, 4]
     with pytest.raises(ValueError, match="3"):
         next(squares)
-    assert begun[:4] == [0, 1, 2, 3] and list(read_ahead(make, [])) == []
+    assert starts[:4] == [0, 1, 2, 3] and list(read_ahead(make, [])) == []
 
 
 def test_an_answer_does_not_depend_on_the_size_of_batches(photos: Path) -> None:

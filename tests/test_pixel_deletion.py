@@ -59,16 +59,16 @@ def model() -> WrappedModel:
     return WrappedModel(network, Preprocess((0.0,), (1.0,)), "body")
 
 
-def found(network: Any, settings: PixelSettings, of: Batch, color: Any = COLOR) -> dict[str, Array]:
-    columns = rows(network, of, Reference(settings, color))
+def measure(network: Any, settings: PixelSettings, samples: Batch, color: Any = COLOR) -> dict[str, Array]:
+    columns = rows(network, samples, Reference(settings, color))
     return {name.removeprefix("per_image/"): values for name, values in columns.items()}
 
 
-def slow_imputation(image: Array, missing: set[tuple[int, int]]) -> Array:
+def slow_imputation(image: Array, holes: set[tuple[int, int]]) -> Array:
     """A dense system, assembled pixel by pixel."""
     height, width = image.shape[1:]
-    places = sorted(missing)
-    system, known = np.eye(len(places)), np.zeros((len(places), len(image)))
+    places = sorted(holes)
+    system, constants = np.eye(len(places)), np.zeros((len(places), len(image)))
     for row, (y, x) in enumerate(places):
         neighbors = {
             (y + dy, x + dx): 1 / 12 if dy and dx else 1 / 6
@@ -78,12 +78,12 @@ def slow_imputation(image: Array, missing: set[tuple[int, int]]) -> Array:
         }
         for place, weight in neighbors.items():
             share = weight / sum(neighbors.values())
-            if place in missing:
+            if place in holes:
                 system[row, places.index(place)] -= share
             else:
-                known[row] += share * image[:, place[0], place[1]]
+                constants[row] += share * image[:, place[0], place[1]]
     whole = image.copy()
-    for (y, x), colors in zip(places, np.linalg.solve(system, known), strict=True):
+    for (y, x), colors in zip(places, np.linalg.solve(system, constants), strict=True):
         whole[:, y, x] = colors
     return whole
 
@@ -94,12 +94,12 @@ def test_imputed_pixels_solve_a_dense_system_also_at_the_border(share: float) ->
     order = np.random.default_rng(1).permutation(35)
     mask = np.isin(np.arange(35), order[: int(share * 35)])
     mask[0] = True  # a corner
-    missing = {divmod(int(place), 7) for place in np.flatnonzero(mask)}
+    holes = {divmod(int(place), 7) for place in np.flatnonzero(mask)}
     quiet = impute_pixels(image, mask, COLOR[:2], np.zeros(image.shape))
-    np.testing.assert_allclose(quiet, slow_imputation(image, missing), atol=1e-12)
+    np.testing.assert_allclose(quiet, slow_imputation(image, holes), atol=1e-12)
     noise = np.random.default_rng(2).standard_normal(image.shape)
-    disturbed = np.where(mask.reshape(5, 7), np.clip(quiet + 0.01 * noise, 0, 1), image)
-    np.testing.assert_allclose(impute_pixels(image, mask, COLOR[:2], noise), disturbed, atol=1e-12)
+    noisy_image = np.where(mask.reshape(5, 7), np.clip(quiet + 0.01 * noise, 0, 1), image)
+    np.testing.assert_allclose(impute_pixels(image, mask, COLOR[:2], noise), noisy_image, atol=1e-12)
 
 
 def test_a_linear_image_is_imputed_as_it_was_inside_and_nothing_is_left_of_a_lost_one() -> None:
@@ -109,8 +109,8 @@ def test_a_linear_image_is_imputed_as_it_was_inside_and_nothing_is_left_of_a_los
     mask = np.zeros((6, 9), bool)
     mask[2:5, 3:7] = True
     np.testing.assert_allclose(impute_pixels(plane, mask.ravel(), COLOR[:1], np.zeros(plane.shape)), plane, atol=1e-12)
-    lost = impute_pixels(plane, np.ones(54, bool), COLOR[:1], np.zeros(plane.shape))
-    np.testing.assert_allclose(lost, np.full(plane.shape, COLOR[0]))
+    blank = impute_pixels(plane, np.ones(54, bool), COLOR[:1], np.zeros(plane.shape))
+    np.testing.assert_allclose(blank, np.full(plane.shape, COLOR[0]))
     weights = neighbor_weights(6, 9).toarray()
     np.testing.assert_array_equal(weights, weights.T)
     np.testing.assert_allclose(weights.sum(1).reshape(6, 9)[[0, 0, 3], [0, 4, 4]], [5 / 12, 2 / 3, 1])
@@ -134,15 +134,15 @@ def slow_image(image: Array, order: list[int], rule: str, percent: int, fill: Ar
     count = round(percent / 100 * H * W)
     if rule == "ROAD least first":
         order = order[::-1]
-    missing = {divmod(place, W) for place in (order[count:] if rule == "insertion" else order[:count])}
-    if rule in ("deletion", "insertion") or len(missing) == H * W:
+    holes = {divmod(place, W) for place in (order[count:] if rule == "insertion" else order[:count])}
+    if rule in ("deletion", "insertion") or len(holes) == H * W:
         whole = image.copy()
-        for y, x in missing:
+        for y, x in holes:
             whole[:, y, x] = fill[:, y, x] if rule in ("deletion", "insertion") else COLOR
     else:
-        whole = slow_imputation(image, missing)
+        whole = slow_imputation(image, holes)
     if rule.startswith("ROAD"):
-        for y, x in missing:
+        for y, x in holes:
             whole[:, y, x] = np.clip(whole[:, y, x] + 0.01 * noise[:, y, x], 0, 1)
     return whole
 
@@ -150,9 +150,9 @@ def slow_image(image: Array, order: list[int], rule: str, percent: int, fill: Ar
 @pytest.mark.parametrize("fill", ["mean", "blur"])
 def test_curves_are_those_of_a_slow_loop_over_pixels(fill: Any) -> None:
     part = slice(1, 3)
-    of, network = batch(part), model()
-    columns = found(network, PixelSettings(fill=fill, seed=3), of)
-    for place, (image, label) in enumerate(zip(of.images, of.labels, strict=True)):
+    samples, network = batch(part), model()
+    columns = measure(network, PixelSettings(fill=fill, seed=3), samples)
+    for place, (image, label) in enumerate(zip(samples.images, samples.labels, strict=True)):
         index = [START + part.start + place]
         ties, chance, noise = (streams(3, index, purpose)[0] for purpose in (TIES, CHANCE, NOISE))
         leaf = image[None].clone().requires_grad_()
@@ -170,11 +170,11 @@ def test_curves_are_those_of_a_slow_loop_over_pixels(fill: Any) -> None:
             else np.broadcast_to(COLOR[:, None, None], plain.shape).astype(np.float64)
         )
         for order, name in enumerate(ORDERS):
-            ranked = sorted(range(H * W), key=lambda pixel: (-by_order[name][pixel], tie[pixel]))
+            ranking = sorted(range(H * W), key=lambda pixel: (-by_order[name][pixel], tie[pixel]))
             for number, rule in enumerate(RULES):
                 if fill == "blur" and rule.startswith("ROAD"):
                     continue
-                slow = np.stack([slow_image(plain, ranked, rule, step, ground, field) for step in PERCENTS])
+                slow = np.stack([slow_image(plain, ranking, rule, step, ground, field) for step in PERCENTS])
                 with torch.no_grad():
                     logits = network(torch.from_numpy(slow.astype(np.float32)))
                 likely = array(logits.softmax(1))[:, int(columns["prediction"][place])]
@@ -192,10 +192,10 @@ class OnePixel(nn.Module):
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(scale))
-        self.seen = nn.Identity()
+        self.view = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        bright = self.seen(images)[:, 0, 4, 7]
+        bright = self.view(images)[:, 0, 4, 7]
         return self.scale * torch.stack([bright, torch.full_like(bright, 0.5)], 1)
 
 
@@ -204,9 +204,9 @@ def test_the_map_of_a_network_that_sees_one_pixel_decides_with_it(scale: float) 
     """Also where the square of a gradient is none in float32."""
     images = pixels(N, C, H, W, seed=5, high=0.3)
     images[:, :, 4, 7] = 1
-    of = Batch(images, torch.zeros(N, dtype=torch.int64), range(START, START + N), None)
-    network = WrappedModel(OnePixel(scale), Preprocess((0.0,), (1.0,)), "seen")
-    columns = found(network, PixelSettings(), of)
+    samples = Batch(images, torch.zeros(N, dtype=torch.int64), range(START, START + N), None)
+    network = WrappedModel(OnePixel(scale), Preprocess((0.0,), (1.0,)), "view")
+    columns = measure(network, PixelSettings(), samples)
     first, last = [1] + 10 * [0], 10 * [1] + [0]
     expected = {"deletion": first, "insertion": [1 - right for right in first]}
     expected |= {"ROAD most first": first, "ROAD least first": last}
@@ -214,27 +214,27 @@ def test_the_map_of_a_network_that_sees_one_pixel_decides_with_it(scale: float) 
     for number, rule in enumerate(RULES):
         assert columns["correct"][:, 0, number].tolist() == N * [expected[rule]], rule
         np.testing.assert_allclose(columns["area_accuracy"][:, 0, number], areas[rule], rtol=1e-6)
-    for place, stream in enumerate(streams(0, of.indices, CHANCE)):
+    for place, stream in enumerate(streams(0, samples.indices, CHANCE)):
         rank = int((-stream.random(H * W)).argsort().argsort()[4 * W + 7])
-        moved = np.array([rank < round(percent / 100 * H * W) for percent in PERCENTS])
-        assert columns["correct"][place, 2, 0].tolist() == (~moved).tolist()
-        assert columns["correct"][place, 2, 1].tolist() == moved.tolist()
+        flips = np.array([rank < round(percent / 100 * H * W) for percent in PERCENTS])
+        assert columns["correct"][place, 2, 0].tolist() == (~flips).tolist()
+        assert columns["correct"][place, 2, 1].tolist() == flips.tolist()
     better = advantages(columns["area_accuracy"])
     assert (better[:, :, 1] >= 0).all() and better[:, :, 1].mean() > 0.2
     assert not columns["constant"].any()
 
 
 def test_what_is_measured_of_an_image_does_not_depend_on_its_batch() -> None:
-    whole = found(model(), PixelSettings(seed=1), batch())
+    whole = measure(model(), PixelSettings(seed=1), batch())
     for place in (0, 3):
-        alone = found(model(), PixelSettings(seed=1), batch(slice(place, place + 1)))
+        alone = measure(model(), PixelSettings(seed=1), batch(slice(place, place + 1)))
         for name, values in alone.items():
             np.testing.assert_allclose(values, whole[name][place : place + 1], atol=1e-5, err_msg=name)
 
 
 def test_nothing_moved_is_the_image_and_all_moved_is_the_same_for_every_order() -> None:
     part = slice(2, 4)
-    columns = found(model(), PixelSettings(), batch(part))
+    columns = measure(model(), PixelSettings(), batch(part))
     with torch.no_grad():
         logits = model()(batch(part).images)
     likely = array(logits.softmax(1).amax(1))
@@ -249,27 +249,27 @@ def test_pixels_of_equal_magnitude_go_in_random_order() -> None:
     scores = np.tile([3.0, 1, 1, 1, 1, 1, 1, 0, 0, 0], (count, 1))
     chance = np.stack([stream.random(10) for stream in streams(0, range(count), TIES)])
 
-    def replaced(rule: str, percent: int) -> AnyArray:
+    def find_changes(rule: str, percent: int) -> AnyArray:
         return replaced_pixels(pixel_ranks(scores, chance, rule), rule, percent)
 
-    at_forty = replaced("deletion", 40)
+    at_forty = find_changes("deletion", 40)
     np.testing.assert_allclose(at_forty.mean(0), [1, *6 * [0.5], 0, 0, 0], atol=0.04)
-    np.testing.assert_array_equal(replaced("insertion", 40), ~at_forty)
-    np.testing.assert_array_equal(replaced("ROAD most first", 40), at_forty)
-    from_the_end = replaced("ROAD least first", 50).mean(0)
+    np.testing.assert_array_equal(find_changes("insertion", 40), ~at_forty)
+    np.testing.assert_array_equal(find_changes("ROAD most first", 40), at_forty)
+    from_the_end = find_changes("ROAD least first", 50).mean(0)
     np.testing.assert_allclose(from_the_end, [0, *6 * [1 / 3], 1, 1, 1], atol=0.04)
 
 
 def test_a_map_of_zeros_is_counted_and_the_model_and_random_state_are_left_as_found() -> None:
-    network, of = model(), batch(slice(0, 2))
+    network, samples = model(), batch(slice(0, 2))
     with torch.no_grad():
         network.backbone.get_parameter("answer.weight").zero_()
-    with assert_unchanged(network, of.images, of.labels):
-        columns = found(network, PixelSettings("captum:InputXGradient"), of)
+    with unchanged(network, samples.images, samples.labels):
+        columns = measure(network, PixelSettings("captum:InputXGradient"), samples)
     assert columns["constant"].tolist() == 2 * [True]
     assert columns["label"].tolist() == LABELS[:2].tolist()
     with torch.no_grad():
-        assert columns["prediction"].tolist() == network(of.images).argmax(1).tolist()
+        assert columns["prediction"].tolist() == network(samples.images).argmax(1).tolist()
 
 
 def test_advantages_are_paired_and_above_zero_where_the_order_is_better() -> None:
@@ -293,8 +293,8 @@ def test_advantages_are_paired_and_above_zero_where_the_order_is_better() -> Non
         for contrast, (first, second) in enumerate(pairs):
             difference = sign * (first[rule] - second[rule])
             for kind, size in (("accuracy", 1), ("probability", 0.5)):
-                stored = summary[f"advantage/{kind}"][rule, contrast]
-                np.testing.assert_allclose(stored, bootstrap_mean(size * difference), rtol=1e-6, err_msg=name)
+                interval = summary[f"advantage/{kind}"][rule, contrast]
+                np.testing.assert_allclose(interval, bootstrap_mean(size * difference), rtol=1e-6, err_msg=name)
     curve = [summary[f"curve/{name}"][1, 2, 3] for name in ("accuracy", "low", "high")]
     np.testing.assert_allclose(curve, rate(correct[:, 1, 2, 3]))
     np.testing.assert_allclose(summary["probability/mean"][1, 0, 5, 0], float(np.nanmean(probability[:, 1, 0, 5])))

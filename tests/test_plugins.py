@@ -198,17 +198,17 @@ at = bright_of_tests.variants:OTHER
 
 def install(folder: Path, points: str = POINTS) -> Path:
     """A package in a folder with the metadata that pip would write."""
-    package, about = folder / "bright_of_tests", folder / "bright_of_tests-1.0.dist-info"
-    for made in (package, about):
-        made.mkdir(parents=True)
+    package, metadata = folder / "bright_of_tests", folder / "bright_of_tests-1.0.dist-info"
+    for directory in (package, metadata):
+        directory.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "question.py").write_text(ANALYSIS)
     (package / "picture.py").write_text(FIGURE)
     (package / "variants.py").write_text(VARIANTS)
     (package / "networks.py").write_text(NETWORKS)
     (package / "data.py").write_text(DATA)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bright-of-tests\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(points)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: bright-of-tests\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(points)
     return folder
 
 
@@ -226,7 +226,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def installed(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def plugin_folder(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package is there for a test, and gone after it."""
     monkeypatch.syspath_prepend(packages)
     monkeypatch.setenv("PYTHONPATH", str(packages))
@@ -236,7 +236,7 @@ def installed(packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     forget()
 
 
-LISTED = """
+PROGRAM = """
 import sys
 from interpret_robust import cli
 cli.irt(["analyze", "--help"], prog_name="irt", standalone_mode=False)
@@ -246,14 +246,14 @@ print(sorted({"torch", "numpy", "bright_of_tests.question", "bright_of_tests.pic
 
 def test_help_lists_an_installed_analysis_without_importing_it(packages: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(packages)}
-    command = [sys.executable, "-W", "error", "-c", LISTED]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    (line,) = [line for line in done.stdout.splitlines() if "brightness" in line]
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    process = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    (line,) = [line for line in process.stdout.splitlines() if "brightness" in line]
     assert line.split() == ["brightness", "How", "bright", "are", "the", "images?", "(a", "question", "of", "ours)"]
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert process.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugin_folder")
 def test_installed_names_come_after_ours_and_do_not_replace_them() -> None:
     assert analyses.names()[-1] == "brightness" and analyses.names().count("robustness") == 1
     assert analyses.get("robustness").schema.name == "robustness"
@@ -269,41 +269,41 @@ def test_without_the_package_nothing_of_it_is_known() -> None:
 
 
 def test_an_installed_analysis_runs_is_drawn_and_reported(
-    installed: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, irt: Irt
+    plugin_folder: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, irt: Irt
 ) -> None:
     data = save_tiny(tmp_path / "tiny.npz")
     path = make_checkpoint(tmp_path, "at")
-    where = ["--dataset", data, "--root", tmp_path]
+    options = ["--dataset", data, "--root", tmp_path]
     code, out, _ = irt("analyze", "brightness", "--help")
     assert code == 0 and "What brightness is multiplied by." in out
-    code, out, err = irt("analyze", "brightness", path, "--factor", "3", *where)
+    code, out, err = irt("analyze", "brightness", path, "--factor", "3", *options)
     assert code == 0, err
     images = load(str(data)).test.images / 255
     assert f"{3 * images.mean():.4f}" in out
-    (found,) = tmp_path.glob("analyses/brightness-*.h5")
-    with h5py.File(found) as file:
+    (result,) = tmp_path.glob("analyses/brightness-*.h5")
+    with h5py.File(result) as file:
         np.testing.assert_allclose(file["per_image/brightness"][:], 3 * images.mean((1, 2, 3)), rtol=1e-5)
-    assert validation.problems(found) == []
+    assert validation.problems(result) == []
     code, out, err = irt("figure", "all", "--root", tmp_path)
     assert code == 0, err
     assert len(list((tmp_path / "figures").glob("brightness-*.png"))) == 1
     code, _, err = irt("report", "--root", tmp_path)
     assert code == 0, err
     assert "brightness" in (tmp_path / "report.html").read_text()
-    assert irt("show", found)[0] == 0
+    assert irt("show", result)[0] == 0
 
 
 def test_an_installed_variant_is_trained_and_asked_with_its_attention(
-    installed: Path, tmp_path: Path, irt: Irt
+    plugin_folder: Path, tmp_path: Path, irt: Irt
 ) -> None:
     data = save_tiny(tmp_path / "tiny.npz")
     recipe = ["--recipe", "quick", "--set", "epochs=1", "--set", "batch_size=10"]
     code, _, err = irt("train", "bright", "--dataset", data, *recipe, "--root", tmp_path)
     assert code == 0, err
     path = tmp_path / "checkpoints/tiny-small-bright-seed0.safetensors"
-    found = checkpoint.read(path)
-    assert found.job["variant"] == "bright" and has_attention(found.job)
-    model = found.model(torch.device("cpu"))
+    snapshot = checkpoint.read(path)
+    assert snapshot.job["variant"] == "bright" and has_attention(snapshot.job)
+    model = snapshot.model(torch.device("cpu"))
     assert not torch.equal(model.head.get_parameter("scale"), torch.ones(64)), "the head is trained"
     code, out, err = irt("analyze", "attention-rank", path, "--steps", "1", "--limit", "4", "--root", tmp_path)
     assert code == 0, err
@@ -317,7 +317,7 @@ def test_an_installed_variant_is_trained_and_asked_with_its_attention(
     assert irt("figure", "attention-rank", "--root", tmp_path)[0] == 0
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugin_folder")
 def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, irt: Irt
 ) -> None:
@@ -326,10 +326,10 @@ def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
     words = ["--dataset", "farm", "--arch", "stripes", *recipe, "--root", tmp_path]
     code, _, err = irt("train", "at-att", "at-reg", *words)
     assert code == 0, err
-    stored = checkpoint.read(tmp_path / "checkpoints/farm-stripes-at-att-seed0.safetensors")
-    assert (stored.job["dataset"], stored.job["architecture"]) == ("farm", "stripes")
-    assert stored.job["class_names"] == ["ant", "bee", "cow"] and stored.local_shape() == (6, 5, 4)
-    model: Any = stored.model(torch.device("cpu"))
+    snapshot = checkpoint.read(tmp_path / "checkpoints/farm-stripes-at-att-seed0.safetensors")
+    assert (snapshot.job["dataset"], snapshot.job["architecture"]) == ("farm", "stripes")
+    assert snapshot.job["class_names"] == ["ant", "bee", "cow"] and snapshot.local_shape() == (6, 5, 4)
+    model: Any = snapshot.model(torch.device("cpu"))
     images = to_pixels(to_device(load("farm").test, torch.device("cpu"))[0])
     with torch.no_grad():
         local = model.backbone.convolution(images).relu()
@@ -343,7 +343,7 @@ def test_an_installed_architecture_is_trained_on_an_installed_dataset_and_asked(
     assert re.search(r"\nfarm +yes +from an installed package", out)
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugin_folder")
 def test_installed_architectures_and_datasets_do_not_replace_ours() -> None:
     assert architectures.names()[-2:] == ("stripes", "no-backbone") and architectures.names().count("small") == 1
     assert build("small", "average", (3, 32, 32), 10, seed=0).backbone.local_channels == 64
@@ -392,7 +392,7 @@ def test_a_record_is_all_that_a_new_dataset_takes(tmp_path: Path, monkeypatch: p
     assert (recipe_of("paper", "halves").flip, recipe_of("paper", "halves").pad) == (True, 0)
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugin_folder")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -414,16 +414,16 @@ def test_a_wrong_entry_point_of_a_network_or_of_data_is_told(
     assert err.startswith("irt: ") and err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugin_folder")
 def test_an_installed_variant_has_its_own_distance() -> None:
-    found = variant("bright")
-    assert isinstance(found, Variant) and found.distance is not None
+    bright = variant("bright")
+    assert isinstance(bright, Variant) and bright.distance is not None
     clean, adversarial = pixels(5, 8), pixels(5, 8, seed=1)
-    term = FeatureRegularization(0.5, found.distance)(clean, adversarial)
+    term = FeatureRegularization(0.5, bright.distance)(clean, adversarial)
     torch.testing.assert_close(term, 0.5 * (clean - adversarial).abs().sum(1).mean())
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugin_folder")
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -500,7 +500,7 @@ def test_other_texts_are_no_reference(text: str) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory whose modules can be imported; afterwards they are forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -510,16 +510,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def test_an_object_is_found_in_the_working_directory(here: Path) -> None:
-    (here / "here_of_tests.py").write_text("class Outer:\n    value = 7\nNONE = None\n")
+def test_an_object_is_found_in_the_working_directory(folder: Path) -> None:
+    (folder / "here_of_tests.py").write_text("class Outer:\n    value = 7\nNONE = None\n")
     assert import_object("here_of_tests:Outer.value") == 7
     assert import_object("here_of_tests:NONE") is None
-    (here / "deep_of_tests").mkdir()
-    (here / "deep_of_tests/__init__.py").write_text("")
-    (here / "deep_of_tests/inner.py").write_text("value = 8\n")
+    (folder / "deep_of_tests").mkdir()
+    (folder / "deep_of_tests/__init__.py").write_text("")
+    (folder / "deep_of_tests/inner.py").write_text("value = 8\n")
     assert import_object("deep_of_tests.inner:value") == 8
     assert import_object("interpret_robust.core.plugins:import_object") is import_object
-    assert sys.path.count(str(here)) == 1
+    assert sys.path.count(str(folder)) == 1
 
 
 @pytest.mark.parametrize(
@@ -532,24 +532,24 @@ def test_an_object_is_found_in_the_working_directory(here: Path) -> None:
         ("here_of_tests:value.gone", "here_of_tests has no 'gone'"),
     ],
 )
-def test_an_object_that_is_not_there_is_the_users_error(reference: str, sentence: str, here: Path) -> None:
-    (here / "here_of_tests.py").write_text("value = 7\n")
-    (here / "broken_of_tests.py").write_text("raise RuntimeError('out of order')\n")
+def test_an_object_that_is_not_there_is_the_users_error(reference: str, sentence: str, folder: Path) -> None:
+    (folder / "here_of_tests.py").write_text("value = 7\n")
+    (folder / "broken_of_tests.py").write_text("raise RuntimeError('out of order')\n")
     with pytest.raises(UserError, match=sentence) as error:
         import_object(reference)
     assert "\n" not in str(error.value)
 
 
-def test_an_error_of_several_lines_is_told_in_one(here: Path) -> None:
-    (here / "broken_of_tests.py").write_text("raise RuntimeError('out of order.\\nat all')\n")
+def test_an_error_of_several_lines_is_told_in_one(folder: Path) -> None:
+    (folder / "broken_of_tests.py").write_text("raise RuntimeError('out of order.\\nat all')\n")
     with pytest.raises(UserError, match="out of order") as error:
         import_object("broken_of_tests:name")
     assert "\n" not in str(error.value)
 
 
-def test_a_module_that_ends_the_program_is_the_users_error(here: Path) -> None:
+def test_a_module_that_ends_the_program_is_the_users_error(folder: Path) -> None:
     """A script without a guard calls sys.exit when it is imported."""
-    (here / "broken_of_tests.py").write_text("import sys\nsys.exit(0)\n")
+    (folder / "broken_of_tests.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.raises(UserError, match="broken_of_tests"):
         import_object("broken_of_tests:name")
 

@@ -51,16 +51,16 @@ def test_the_probe_sees_the_map_that_is_read_at_sign_minus() -> None:
         torch.randn(3, 3, 6, 8, generator=torch.Generator().manual_seed(1))
         * torch.tensor([1e-6, 1, 9e3])[:, None, None, None]
     )
-    for one, seen in zip(maps.double().numpy(), probe.view(maps), strict=True):
-        bound = 3 * one.std()
-        np.testing.assert_allclose(seen, 0.5 - np.clip(one, -bound, bound) / (2 * bound), atol=1e-5)
+    for plane, view in zip(maps.double().numpy(), probe.view(maps), strict=True):
+        bound = 3 * plane.std()
+        np.testing.assert_allclose(view, 0.5 - np.clip(plane, -bound, bound) / (2 * bound), atol=1e-5)
 
 
 @pytest.mark.parametrize("network", ["linear", "untrained"])
 def test_a_random_target_is_read_from_gradients_of_images_not_seen(network: str) -> None:
     model = linear() if network == "linear" else build("small", "average", (3, HEIGHT, WIDTH), CLASSES, seed=4).eval()
-    found = read(probe.train(model, images(400, 0), CLASSES, 0, CPU), model, images(200, 1))
-    assert found > 0.9
+    accuracy = read(probe.train(model, images(400, 0), CLASSES, 0, CPU), model, images(200, 1))
+    assert accuracy > 0.9
 
 
 def test_what_is_not_in_the_maps_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,12 +78,12 @@ def test_what_is_not_in_the_maps_is_not_read(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_probe_is_a_function_of_its_seed_and_leaves_all_as_found() -> None:
     model, split = build("small", "nonlinear", (3, HEIGHT, WIDTH), CLASSES, seed=4).eval(), images(60, 0)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    before = torch.get_rng_state(), random.getstate(), str(np.random.get_state(legacy=False))
-    first, again, other = (probe.train(model, split, CLASSES, seed, CPU).state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    state = torch.get_rng_state(), random.getstate(), str(np.random.get_state(legacy=False))
+    first, second, other = (probe.train(model, split, CLASSES, seed, CPU).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert (random.getstate(), str(np.random.get_state(legacy=False))) == before[1:]
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert (random.getstate(), str(np.random.get_state(legacy=False))) == state[1:]
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
     assert not any(module.training for module in model.modules())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
@@ -92,10 +92,10 @@ def test_a_probe_is_a_function_of_its_seed_and_leaves_all_as_found() -> None:
 def test_a_probe_learns_from_the_first_images_and_never_a_label(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[Tensor, Tensor]] = []
+    batches: list[tuple[Tensor, Tensor]] = []
 
     def remember(model: nn.Module, pixels: Tensor, targets: Tensor) -> Tensor:
-        seen.append((pixels, targets))
+        batches.append((pixels, targets))
         return loss_gradient(model, pixels, targets)
 
     monkeypatch.setattr(probe, "loss_gradient", remember)
@@ -103,7 +103,7 @@ def test_a_probe_learns_from_the_first_images_and_never_a_label(
     monkeypatch.setattr(probe, "EPOCHS", 1)
     model = build("small", "average", digits.image_shape, 10, seed=0).eval()
     probe.train(model, digits.train, 10, 0, CPU)
-    pixels, targets = (torch.cat(part) for part in zip(*seen, strict=True))
+    pixels, targets = (torch.cat(part) for part in zip(*batches, strict=True))
     np.testing.assert_allclose(pixels, digits.train.images[:53].transpose(0, 3, 1, 2) / 255, atol=1e-7)
     assert (targets != torch.tensor(digits.train.labels[:53])).all()
     assert set(targets.tolist()) == set(range(10))

@@ -66,8 +66,8 @@ def test_answers_and_exceptions_come_back_with_their_tasks(monkeypatch: pytest.M
     assert isinstance(answers[2], OSError) and (answers[2].errno, answers[2].filename) == (28, "somewhere")
     for word, answer in (("one", answers[0]), ("two", answers[3])):
         assert isinstance(answer, str)
-        found, position, process, threads = answer.split()
-        assert found == word
+        echo, position, process, threads = answer.split()
+        assert echo == word
         if workers == 1:
             assert (position, process) == ("None", str(os.getpid()))
         else:
@@ -127,10 +127,10 @@ def test_workers_import_what_their_parent_does_whatever_the_current_folder_holds
     environment = os.environ | {"PYTHONPATH": str(Path(process_pool.__file__).parents[2])}
     environment.pop("PYTHONSAFEPATH", None)
     command = [sys.executable, str(script)]
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    answers, is_restored = ended.stdout.splitlines()
-    here = f"{interpret_robust.__file__} {torch.__file__} {[environment['PYTHONPATH'], None]}"
-    assert (answers, is_restored) == (repr([here] * 3), "True")
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    answers, is_restored = process.stdout.splitlines()
+    expected = f"{interpret_robust.__file__} {torch.__file__} {[environment['PYTHONPATH'], None]}"
+    assert (answers, is_restored) == (repr([expected] * 3), "True")
 
 
 def test_one_worker_works_in_order_and_only_when_asked() -> None:

@@ -8,12 +8,12 @@ import pytest
 from interpret_robust.core import progress
 
 
-def wait_for_lines(captured: pytest.CaptureFixture[str], count: int) -> list[str]:
+def wait_for_lines(capture: pytest.CaptureFixture[str], count: int) -> list[str]:
     """Return the lines that come within ten seconds, once there are so many."""
     text, deadline = "", time.monotonic() + 10
     while text.count("\n") < count and time.monotonic() < deadline:
         time.sleep(0.005)
-        text += captured.readouterr().err
+        text += capture.readouterr().err
     return text.splitlines()
 
 
@@ -35,8 +35,8 @@ def test_short_work_writes_nothing_and_leaves_no_thread(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "FIRST_LINE", 5.0)
-    before = threading.active_count()
+    count = threading.active_count()
     assert list(progress.with_bar([3, 1, 2], "numbers", "items")) == [3, 1, 2]
     with pytest.raises(ValueError, match="broken"), progress.lines(lambda: "working"):
         raise ValueError("broken")
-    assert threading.active_count() == before and capsys.readouterr().err == ""
+    assert threading.active_count() == count and capsys.readouterr().err == ""

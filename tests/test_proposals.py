@@ -37,7 +37,7 @@ def place(number: float, side: int, size: int) -> int:
     return int(number * (size - side + 1))
 
 
-def moved(change: AnyArray, draws: AnyArray, side: int, eps: float, order: int) -> AnyArray:
+def move(change: AnyArray, draws: AnyArray, side: int, eps: float, order: int) -> AnyArray:
     """Algorithm 3 of Andriushchenko et al. 2020 on the change (C, H, W) of one image, with AutoAttack's surplus."""
     channels, height, width = change.shape
     row, column, other_row, other_column = (
@@ -45,42 +45,42 @@ def moved(change: AnyArray, draws: AnyArray, side: int, eps: float, order: int) 
     )
     target = (slice(row, row + side), slice(column, column + side))
     source = (slice(other_row, other_row + side), slice(other_column, other_column + side))
-    either = np.zeros((height, width), bool)
-    either[target] = either[source] = True
-    unused = max(eps**order - length(change, order) ** order, 0)
+    union = np.zeros((height, width), bool)
+    union[target] = union[source] = True
+    rest = max(eps**order - length(change, order) ** order, 0)
     new = window(side, order)
     new = new.T if draws[4] < 0.5 else new
     result = change.copy()
     for color in range(channels):
         sign = -1 if draws[5 + color] < 0.5 else 1
-        own = change[color][target]
-        together = sign * new + (own / length(own, order) if own.any() else 0)
-        available = channels * (length(change[color][either], order) ** order + unused / channels)
+        block = change[color][target]
+        together = sign * new + (block / length(block, order) if block.any() else 0)
+        available = channels * (length(change[color][union], order) ** order + rest / channels)
         result[color][source] = 0
         result[color][target] = together / length(together, order) * available ** (1 / order)
     return result
 
 
-def drawn(count: int, numbers: int, seed: int = 0) -> Tensor:
+def draw(count: int, numbers: int, seed: int = 0) -> Tensor:
     return torch.rand(count, numbers, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("norm", ORDERS)
-@pytest.mark.parametrize(("asked", "side"), [(1, 3), (4, 5), (9, 9)])
-def test_a_proposal_is_that_of_the_algorithm(norm: Norm, asked: int, side: int) -> None:
+@pytest.mark.parametrize(("query", "side"), [(1, 3), (4, 5), (9, 9)])
+def test_a_proposal_is_that_of_the_algorithm(norm: Norm, query: int, side: int) -> None:
     """Windows overlap in some images, and lie apart in others; an image may be as it was."""
     order, images, eps = ORDERS[norm], pixels(N, *SHAPE, low=0.2, high=0.8), {"l2": 0.9, "l1": 6.0}[norm]
     ball = make_ball(norm, eps)
     best = ball.project(images + 0.1 * (pixels(N, *SHAPE, seed=5) - 0.5), images)
     best[3] = images[3]
-    draws = drawn(N, 5 + SHAPE[0])
-    found = make_proposals(norm, ball).propose(best, images, draws, asked)
+    draws = draw(N, 5 + SHAPE[0])
+    proposal = make_proposals(norm, ball).propose(best, images, draws, query)
     changes = (best - images).double().numpy()
     expected = [
-        moved(change, row, side, eps, order) for change, row in zip(changes, draws.double().numpy(), strict=True)
+        move(change, row, side, eps, order) for change, row in zip(changes, draws.double().numpy(), strict=True)
     ]
-    wanted = ball.project(images + torch.from_numpy(np.stack(expected)).float(), images)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-6)
+    points = ball.project(images + torch.from_numpy(np.stack(expected)).float(), images)
+    torch.testing.assert_close(proposal, points, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("norm", ORDERS)
@@ -91,7 +91,7 @@ def test_a_proposal_has_all_of_eps_where_no_pixel_meets_the_box(norm: Norm) -> N
     best = proposals.start(images, torch.full((N, *proposals.start_shape(*SHAPE)), 0.7))
     torch.testing.assert_close(ball.length(best - images), eps, rtol=0, atol=tolerance)
     for query in range(30):
-        best = proposals.propose(best, images, drawn(N, 8, query), 5)
+        best = proposals.propose(best, images, draw(N, 8, query), 5)
         torch.testing.assert_close(ball.length(best - images), eps, rtol=0, atol=tolerance)
 
 
@@ -102,21 +102,19 @@ def test_the_start_is_a_grid_of_windows(norm: Norm) -> None:
     proposals = make_proposals(norm, ball)
     assert proposals.start_shape(*shape) == (3, 5, 7)
     uniform = torch.rand(4, 3, 5, 7, generator=torch.Generator().manual_seed(1))
-    tile, wanted = window(3, order), np.zeros((4, *shape))
+    tile, grid = window(3, order), np.zeros((4, *shape))
     for image, color, row, column in np.ndindex(4, 2, 5, 7):
-        turned = tile.T if uniform[image, 0, row, column] < 0.5 else tile
+        stripes = tile.T if uniform[image, 0, row, column] < 0.5 else tile
         sign = -1 if uniform[image, 1 + color, row, column] < 0.5 else 1
-        wanted[image, color, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] = sign * turned
-    wanted *= 0.1 / length(wanted[0, 0], order)
-    found = proposals.start(images, uniform)
-    torch.testing.assert_close(
-        found, ball.project(images + torch.from_numpy(wanted).float(), images), rtol=0, atol=1e-6
-    )
+        grid[image, color, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] = sign * stripes
+    grid *= 0.1 / length(grid[0, 0], order)
+    start = proposals.start(images, uniform)
+    torch.testing.assert_close(start, ball.project(images + torch.from_numpy(grid).float(), images), rtol=0, atol=1e-6)
 
 
 def test_windows_reach_every_pixel_and_both_directions() -> None:
     images = torch.full((600, *SHAPE), 0.5)
-    change = Windows(make_ball("l2", 0.2), 2).propose(images, images, drawn(600, 8), 3) - images
+    change = Windows(make_ball("l2", 0.2), 2).propose(images, images, draw(600, 8), 3) - images
     assert ((change != 0).flatten(2).sum(2) == 9).all()
     often = (change != 0)[:, 0].double().mean(0)
     assert often.min() > 0 and often[0, 0] < often[0, 5] < often[4, 5]

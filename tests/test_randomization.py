@@ -63,7 +63,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {name: values.clone() for name, values in model.state_dict().items()}
 
 
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, bool]:
+def compare(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, bool]:
     return {name: torch.equal(values, second[name]) for name, values in first.items()}
 
 
@@ -80,45 +80,45 @@ def test_stages_go_from_the_classifier_to_the_first_layer() -> None:
     assert [name for name, _ in stages(without_head)] == ["classifier", "norm", *units, "stem"]
 
 
-@pytest.mark.parametrize("done", [0, 1, 3, len(SMALL)])
-def test_stages_above_are_random_and_those_below_as_trained(done: int) -> None:
+@pytest.mark.parametrize("count", [0, 1, 3, len(SMALL)])
+def test_stages_above_are_random_and_those_below_as_trained(count: int) -> None:
     model, images = small(), pixels(30, 3, 20, 24)
-    kept = same(state(model), state(randomize(model, done, images, 5)))
-    for name, unchanged in kept.items():
+    equalities = compare(state(model), state(randomize(model, count, images, 5)))
+    for name, is_same in equalities.items():
         stage = next(number for number, prefix in enumerate(PREFIXES) if name.startswith(prefix))
-        assert unchanged == (stage >= done), name
+        assert is_same == (stage >= count), name
 
 
 def test_each_stage_goes_on_from_the_one_before() -> None:
     model, images = small(), pixels(30, 3, 20, 24)
-    first, second = (state(randomize(model, done, images, 5)) for done in (2, len(SMALL)))
-    learned = {name: values for name, values in first.items() if "running" not in name and "num_b" not in name}
-    shared = [name for name, equal in same(learned, second).items() if equal]
-    assert shared == [name for name in learned if name.startswith(("head.", "classifier."))]
+    first, second = (state(randomize(model, count, images, 5)) for count in (2, len(SMALL)))
+    parameters = {name: values for name, values in first.items() if "running" not in name and "num_b" not in name}
+    copies = [name for name, equal in compare(parameters, second).items() if equal]
+    assert copies == [name for name in parameters if name.startswith(("head.", "classifier."))]
 
 
 def test_random_weights_are_a_function_of_the_seed_alone() -> None:
     model, images = small(), pixels(30, 3, 20, 24)
-    before, generator = state(model), torch.get_rng_state()
-    one = random_network(model, images, 1)
+    weights, generator = state(model), torch.get_rng_state()
+    first = random_network(model, images, 1)
     torch.rand(3)
-    again, other = random_network(small(seed=3), images, 1), random_network(model, images, 2)
-    assert all(same(state(one), state(again)).values()), "nothing of the trained weights is left"
+    second, other = random_network(small(seed=3), images, 1), random_network(model, images, 2)
+    assert all(compare(state(first), state(second)).values()), "nothing of the trained weights is left"
     assert not any(
         equal
-        for name, equal in same(state(one), state(other)).items()
+        for name, equal in compare(state(first), state(other)).items()
         if name.endswith(("conv1.weight", "stem.weight"))
     )
     torch.set_rng_state(generator)
     random_network(model, images, 1)
     assert torch.equal(torch.get_rng_state(), generator)
-    assert all(same(state(model), before).values())
-    assert not any(module.training for module in [*one.modules(), *model.modules()])
+    assert all(compare(state(model), weights).values())
+    assert not any(module.training for module in [*first.modules(), *model.modules()])
 
 
 def test_layers_are_drawn_as_torch_draws_them() -> None:
-    found = random_network(small(), pixels(30, 3, 20, 24), 1)
-    for layer in found.modules():
+    network = random_network(small(), pixels(30, 3, 20, 24), 1)
+    for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             weights, bound = layer.weight.detach(), layer.weight[0].numel() ** -0.5
             assert 0.8 * bound < float(weights.abs().max()) <= bound
@@ -127,7 +127,7 @@ def test_layers_are_drawn_as_torch_draws_them() -> None:
             assert (layer.weight == 1).all() and (layer.bias == 0).all()
 
 
-class Own(nn.Module):
+class EmbeddingBackbone(nn.Module):
     """A backbone with weights of its own, as transformers have, and a sequence within a sequence."""
 
     def __init__(self) -> None:
@@ -146,15 +146,15 @@ class Mean(nn.Module):
 
 
 def test_weights_outside_layers_keep_their_mean_and_deviation() -> None:
-    model = Classifier(Own(), Mean(), nn.Linear(5, 4))
+    model = Classifier(EmbeddingBackbone(), Mean(), nn.Linear(5, 4))
     assert [name for name, _ in stages(model)] == ["classifier", "body.2.0", "body.0", "backbone"]
-    found = random_network(model, pixels(9, 3, 6, 8), 1)
-    before, after = state(model), state(found)
-    assert not any(same(before, after).values())
-    embedding = after["backbone.embedding"]
+    network = random_network(model, pixels(9, 3, 6, 8), 1)
+    old, new = state(model), state(network)
+    assert not any(compare(old, new).values())
+    embedding = new["backbone.embedding"]
     assert float(embedding.mean()) == pytest.approx(3, abs=0.02)
     assert float(embedding.std()) == pytest.approx(0.5, abs=0.02)
-    together = torch.stack([embedding.flatten(), before["backbone.embedding"].flatten()])
+    together = torch.stack([embedding.flatten(), old["backbone.embedding"].flatten()])
     assert abs(float(torch.corrcoef(together)[0, 1])) < 0.05
 
 
@@ -168,27 +168,27 @@ def test_batch_norm_of_random_stages_is_calibrated_on_the_images() -> None:
         ("running_mean", [half.mean((0, 2, 3)) for half in halves]),
         ("running_var", [half.transpose(0, 1).flatten(1).var(1) for half in halves]),
     ):
-        found = getattr(backbone.units[0].norm1, name)
-        np.testing.assert_allclose(found, (slow[0] + slow[1]) / 2, rtol=1e-4, atol=1e-6)
+        statistic = getattr(backbone.units[0].norm1, name)
+        np.testing.assert_allclose(statistic, (slow[0] + slow[1]) / 2, rtol=1e-4, atol=1e-6)
     # The last norm's output, before the leaky ReLU of slope 0.1, has mean 0 and deviation 1 in each channel.
-    normed = torch.where(local > 0, local, 10 * local)
-    np.testing.assert_allclose(normed.mean((0, 2, 3)), 0, atol=0.1)
-    np.testing.assert_allclose(normed.std((0, 2, 3)), 1, atol=0.1)
+    activations = torch.where(local > 0, local, 10 * local)
+    np.testing.assert_allclose(activations.mean((0, 2, 3)), 0, atol=0.1)
+    np.testing.assert_allclose(activations.std((0, 2, 3)), 1, atol=0.1)
 
 
 def test_unit_ranks_give_spearman() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 5, (6, 30)), rng.random((6, 30))
-    found = (unit_ranks(first) * unit_ranks(second)).sum(1)
-    np.testing.assert_allclose(found, [stats.spearmanr(a, b)[0] for a, b in zip(first, second, strict=True)])
-    undefined = np.stack([np.ones(5), np.array([1, 2, np.nan, 4, 5]), np.arange(5)])
-    assert np.isnan(unit_ranks(undefined)).all(1).tolist() == [True, True, False]
+    correlations = (unit_ranks(first) * unit_ranks(second)).sum(1)
+    np.testing.assert_allclose(correlations, [stats.spearmanr(a, b)[0] for a, b in zip(first, second, strict=True)])
+    degenerate = np.stack([np.ones(5), np.array([1, 2, np.nan, 4, 5]), np.arange(5)])
+    assert np.isnan(unit_ranks(degenerate)).all(1).tolist() == [True, True, False]
 
 
 def test_structural_similarity_is_that_of_a_slow_loop() -> None:
     first, second = pixels(3, 9, 11, seed=1) ** 3, pixels(3, 9, 11, seed=2)
     second[2] = 5 * first[2]
-    found = structural_similarity(first, second)
+    similarity = structural_similarity(first, second)
     for n in range(3):
         a, b = (maps[n].double().numpy() / float(maps[n].max()) for maps in (first, second))
         values = []
@@ -198,8 +198,8 @@ def test_structural_similarity_is_that_of_a_slow_loop() -> None:
                 covariance = ((p - p.mean()) * (q - q.mean())).mean()
                 top = (2 * p.mean() * q.mean() + 1e-4) * (2 * covariance + 9e-4)
                 values.append(top / ((p.mean() ** 2 + q.mean() ** 2 + 1e-4) * (p.var() + q.var() + 9e-4)))
-        assert float(found[n]) == pytest.approx(np.mean(values), abs=1e-5)
-    assert float(found[2]) == pytest.approx(1, abs=1e-5)
+        assert float(similarity[n]) == pytest.approx(np.mean(values), abs=1e-5)
+    assert float(similarity[2]) == pytest.approx(1, abs=1e-5)
     assert bool(structural_similarity(torch.zeros(1, 9, 9), pixels(1, 9, 9)).isnan().all())
 
 
@@ -211,17 +211,17 @@ def test_means_over_finite_values() -> None:
     holes[::2, 1] = np.nan
     holes[:, 2] = np.nan
     value, low, high = finite_column_means(holes).T
-    some = holes[1::2, 1]
-    assert value[:2].tolist() == pytest.approx([whole[:, 0].mean(), some.mean()])
-    error = some.std() / 40**0.5
+    odd_rows = holes[1::2, 1]
+    assert value[:2].tolist() == pytest.approx([whole[:, 0].mean(), odd_rows.mean()])
+    error = odd_rows.std() / 40**0.5
     assert (low[1], high[1]) == pytest.approx((value[1] - 1.96 * error, value[1] + 1.96 * error), abs=0.3 * error)
     assert np.isnan([value[2], low[2], high[2]]).all()
 
 
 def test_another_network_is_predicted_by_students_t() -> None:
-    found = another_mean(np.array([[1.0, 2, 3], [4, 4, 4]]))
+    prediction = another_mean(np.array([[1.0, 2, 3], [4, 4, 4]]))
     reach = 4.302652729911275 * (1 + 1 / 3) ** 0.5
-    np.testing.assert_allclose(found, [[2, 2 - reach, 2 + reach], [4, 4, 4]])
+    np.testing.assert_allclose(prediction, [[2, 2 - reach, 2 + reach], [4, 4, 4]])
     rng = np.random.default_rng(0)
     means = rng.normal(5, 2, (4000, 7))
     _, low, high = another_mean(means[:, :6]).T
@@ -251,44 +251,44 @@ def linear(seed: int) -> Classifier:
 class Reads(nn.Module):
     """The class whose weights a map, taken about gray, resembles more."""
 
-    def __init__(self, of: Classifier) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.weight: Tensor = of.classifier.weight.detach()
+        self.weight: Tensor = model.classifier.weight.detach()
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - 0.5).flatten(1) @ self.weight.T
 
 
 def test_rows_of_linear_networks_are_known() -> None:
-    trained, other, count = linear(0), linear(1), 30
+    model, other, count = linear(0), linear(1), 30
     masks = np.random.default_rng(0).random((count, H, W)) < 0.3
     batch = Batch(pixels(count, 2, H, W), torch.arange(count) % 2, range(count), masks)
-    cascade: Any = Cascade([trained, other], Reads(trained), "attention", (H, W))  # type: ignore[arg-type]
-    found = {name.removeprefix("per_image/"): values for name, values in rows(trained, batch, cascade).items()}
+    cascade: Any = Cascade([model, other], Reads(model), "attention", (H, W))  # type: ignore[arg-type]
+    table = {name.removeprefix("per_image/"): values for name, values in rows(model, batch, cascade).items()}
     # g = (1 - p) (w_other - w_label) for every image, so that its ranks are those of w_1 - w_0.
-    first, second = ((m.classifier.weight[1] - m.classifier.weight[0]).detach().numpy() for m in (trained, other))
+    first, second = ((m.classifier.weight[1] - m.classifier.weight[0]).detach().numpy() for m in (model, other))
     sizes = [np.linalg.norm(g.reshape(2, -1), axis=0) for g in (first, second)]
-    np.testing.assert_array_equal(found["read"][:, 0], 1)
-    np.testing.assert_array_equal(found["read"][:, 1], first @ second > 0)
+    np.testing.assert_array_equal(table["read"][:, 0], 1)
+    np.testing.assert_array_equal(table["read"][:, 1], first @ second > 0)
     for name, expected in (
         ("gradient", stats.spearmanr(first, second)[0]),
         ("magnitude", stats.spearmanr(*sizes)[0]),
     ):
-        np.testing.assert_allclose(found[name][:, 0], 1, atol=1e-6)
-        np.testing.assert_allclose(found[name][:, 1], expected, atol=0.01)
+        np.testing.assert_allclose(table[name][:, 0], 1, atol=1e-6)
+        np.testing.assert_allclose(table[name][:, 1], expected, atol=0.01)
     attention = batch.images[:, 0].flatten(1).numpy()
     for n in range(count):
-        inside = masks[n].ravel()
+        mask = masks[n].ravel()
         for network in range(2):
-            on_object = sizes[network][inside].sum() / sizes[network].sum()
-            assert found["gradient_on_object"][n, network] == pytest.approx(on_object, abs=1e-5)
-            weighed = attention[n][inside].sum() / attention[n].sum()
-            assert found["weights_on_object"][n, network] == pytest.approx(weighed, abs=1e-5)
-            assert found["weights"][n, network] == pytest.approx(1)
-        assert found["object_area"][n] == found["object_positions"][n] == masks[n].mean()
-    np.testing.assert_array_equal(found["label"], batch.labels)
-    assert {f"per_image/{name}" for name in found} == {column.path for column in randomization.SCHEMA.per_image}
-    bare = rows(trained, replace(batch, masks=None), cascade)
+            on_object = sizes[network][mask].sum() / sizes[network].sum()
+            assert table["gradient_on_object"][n, network] == pytest.approx(on_object, abs=1e-5)
+            share = attention[n][mask].sum() / attention[n].sum()
+            assert table["weights_on_object"][n, network] == pytest.approx(share, abs=1e-5)
+            assert table["weights"][n, network] == pytest.approx(1)
+        assert table["object_area"][n] == table["object_positions"][n] == masks[n].mean()
+    np.testing.assert_array_equal(table["label"], batch.labels)
+    assert {f"per_image/{name}" for name in table} == {column.path for column in randomization.SCHEMA.per_image}
+    bare = rows(model, replace(batch, masks=None), cascade)
     for name in ("gradient_on_object", "weights_on_object", "object_area", "object_positions"):
         assert np.isnan(bare[f"per_image/{name}"]).all()
 
@@ -296,18 +296,18 @@ def test_rows_of_linear_networks_are_known() -> None:
 def made_up(cascade: dict[str, list[float]], count: int = 400) -> dict[str, AnyArray]:
     """Rows whose means are those of `cascade` at each stage, and about 0.2, 0.04 apart, of random networks."""
     rng, random = np.random.default_rng(0), [0.14, 0.18, 0.22, 0.26, 0.2, 0.2]
-    found = {
+    arrays = {
         f"per_image/{path}": np.array(cascade.get(path, cascade["else"]) + random)
         + 0.01 * rng.standard_normal((count, 10))
         for path, _ in SCORES.values()
     }
     wide = rng.standard_normal(count)
     for path in ("read", "gradient"):
-        found[f"per_image/{path}"][:, 0] += wide - wide.mean()
-    found["per_image/ssim"][0] = np.nan
-    found["per_image/weights_on_object"][:] = np.nan
+        arrays[f"per_image/{path}"][:, 0] += wide - wide.mean()
+    arrays["per_image/ssim"][0] = np.nan
+    arrays["per_image/weights_on_object"][:] = np.nan
     area = np.full(count, 0.125)
-    return found | {
+    return arrays | {
         "per_image/label": np.arange(count) % 5,
         "per_image/object_area": area,
         "per_image/object_positions": 2 * area,
@@ -324,10 +324,10 @@ def test_the_gate() -> None:
             "gradient_on_object": [0.9, 0.6, 0.6, 0.6],  # does not fall
         }
     )
-    found = summarize(Columns(arrays), Split(np.zeros((400, 1, 1, 1), np.uint8), np.arange(400) % 5))
+    summary = summarize(Columns(arrays), Split(np.zeros((400, 1, 1, 1), np.uint8), np.arange(400) % 5))
     paths = [path for path, _ in SCORES.values()]
     gate = {
-        path: tuple(int(found[f"gate/{name}"][number]) for name in ("needed", "passed", "from_stage"))
+        path: tuple(int(summary[f"gate/{name}"][number]) for name in ("needed", "passed", "from_stage"))
         for number, path in enumerate(paths)
     }
     assert gate == {
@@ -339,16 +339,16 @@ def test_the_gate() -> None:
         "weights": (1, 1, 2),
         "weights_on_object": (-1, -1, -1),
     }
-    random = found["random/mean"][paths.index("magnitude")]
+    random = summary["random/mean"][paths.index("magnitude")]
     assert random[0] == pytest.approx(0.2, abs=0.002)
     assert random[2] - random[0] == pytest.approx(
         2.5706 * np.std([0.14, 0.18, 0.22, 0.26, 0.2, 0.2], ddof=1) * (7 / 6) ** 0.5, rel=0.02
     )
-    assert found["cascade/undefined"][paths.index("ssim")].tolist() == [1] * 10
-    assert found["cascade/undefined"][paths.index("weights_on_object")].tolist() == [400] * 10
-    np.testing.assert_allclose(found["random/uninformed"], [0, 0, np.nan, np.nan, 0.125, 0, 0.25])
+    assert summary["cascade/undefined"][paths.index("ssim")].tolist() == [1] * 10
+    assert summary["cascade/undefined"][paths.index("weights_on_object")].tolist() == [400] * 10
+    np.testing.assert_allclose(summary["random/uninformed"], [0, 0, np.nan, np.nan, 0.125, 0, 0.25])
     mean = arrays["per_image/ssim"][1:, 0].mean()
-    assert found["cascade/mean"][paths.index("ssim"), 0, 0] == pytest.approx(mean)
+    assert summary["cascade/mean"][paths.index("ssim"), 0, 0] == pytest.approx(mean)
 
 
 def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
@@ -366,7 +366,7 @@ def work(path: Path, dataset: Dataset, folder: Path, **changes: Any) -> Work:
 
 
 @pytest.fixture(scope="module")
-def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def checkpoints(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("trained")
     return {
         "at": make_checkpoint(folder, "at"),
@@ -376,9 +376,11 @@ def trained(make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def finished(trained: dict[str, Path], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def results(checkpoints: dict[str, Path], digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("finished")
-    return {name: work(trained[name], digits, folder, reader=trained["reader"]).run() for name in ("at", "at-att")}
+    return {
+        name: work(checkpoints[name], digits, folder, reader=checkpoints["reader"]).run() for name in ("at", "at-att")
+    }
 
 
 def columns(path: Path) -> dict[str, AnyArray]:
@@ -387,47 +389,47 @@ def columns(path: Path) -> dict[str, AnyArray]:
 
 
 def test_stages_are_named_and_their_networks_as_they_say(
-    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset
+    results: dict[str, Path], checkpoints: dict[str, Path], digits: Dataset
 ) -> None:
-    result = hdf5.read(finished["at-att"])
+    result = hdf5.read(results["at-att"])
     names = [str(name) for name in result["stage"]]
     assert names == ["trained", *SMALL, *(f"random {number + 1}" for number in range(RANDOM_NETWORKS))]
-    assert [str(name) for name in hdf5.read(finished["at"])["stage"]] == [name for name in names if name != "head"]
-    model, reader = (checkpoint.read(trained[name]).model(CPU) for name in ("at-att", "reader"))
+    assert [str(name) for name in hdf5.read(results["at"])["stage"]] == [name for name in names if name != "head"]
+    model, reader = (checkpoint.read(checkpoints[name]).model(CPU) for name in ("at-att", "reader"))
     # Folded as an analysis does: rounding may carry an activation over its kink, and a map with it.
     reader = fold(reader)
     all_images = torch.tensor(digits.train.images / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     images, labels = all_images[:24], torch.tensor(digits.train.labels[:24])
-    inside = object_positions(digits.train.first(24).masks, (8, 8))  # type: ignore[arg-type]
+    mask = object_positions(digits.train.first(24).masks, (8, 8))  # type: ignore[arg-type]
     reference = loss_gradient(fold(model), images, labels)
-    for name, unfolded in (
+    for name, raw_network in (
         ("trained", model),
         ("norm", randomize(model, 3, all_images, 0)),
         ("stem", random_network(model, all_images, 0)),
         ("random 2", random_network(model, all_images, 2)),
     ):
-        stage, network = names.index(name), fold(unfolded)
+        stage, network = names.index(name), fold(raw_network)
         gradient = loss_gradient(network, images, labels)
         with torch.no_grad():
             read = reader(as_image(-gradient, "clip", 0.0)).argmax(1)
             attention = position_weights(network, images, "attention").numpy()
         np.testing.assert_array_equal(result["per_image/evaluator_prediction"][:, stage], read)
         np.testing.assert_allclose(result["per_image/read"][:, stage], read == labels)
-        on_object = (attention * inside).sum(1)
+        on_object = (attention * mask).sum(1)
         np.testing.assert_allclose(result["per_image/weights_on_object"][:, stage], on_object, atol=1e-4)
         spearman = [stats.spearmanr(a.flatten(), b.flatten())[0] for a, b in zip(gradient, reference, strict=True)]
         np.testing.assert_allclose(result["per_image/gradient"][:, stage], spearman, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["at", "at-att"])
-def test_likeness_begins_at_one_and_ends_low(finished: dict[str, Path], name: str) -> None:
-    result = hdf5.read(finished[name])
+def test_likeness_begins_at_one_and_ends_low(results: dict[str, Path], name: str) -> None:
+    result = hdf5.read(results[name])
     for path in ("magnitude", "gradient", "ssim", "weights"):
         values = result[f"per_image/{path}"]
-        known = np.isfinite(values).all(1)
-        assert known.mean() > 0.9
-        np.testing.assert_allclose(values[known, 0], 1, atol=1e-5)
-        assert values[known, -1].mean() < 0.6
+        finite = np.isfinite(values).all(1)
+        assert finite.mean() > 0.9
+        np.testing.assert_allclose(values[finite, 0], 1, atol=1e-5)
+        assert values[finite, -1].mean() < 0.6
     score = list(SCORES).index("gradient magnitude")
     assert (result["gate/needed"][score], result["gate/passed"][score]) == (1, 1)
     row = randomization.table_row(result)
@@ -435,71 +437,71 @@ def test_likeness_begins_at_one_and_ends_low(finished: dict[str, Path], name: st
     assert row["gradient magnitude"] == f"1.00 to {result['random/mean'][score, 0]:.2f}, {stage}"
 
 
-def test_the_statistics_follow_from_the_stored_rows(finished: dict[str, Path], digits: Dataset) -> None:
-    for path in finished.values():
+def test_the_statistics_follow_from_the_stored_rows(results: dict[str, Path], digits: Dataset) -> None:
+    for path in results.values():
         result = hdf5.read(path)
         for name, values in summarize(Columns(columns(path)), digits.train.first(24)).items():
             np.testing.assert_array_equal(result[name], values, err_msg=name)
 
 
 def test_rows_do_not_depend_on_the_batch_size(
-    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+    results: dict[str, Path], checkpoints: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    one = columns(finished["at"])
-    path = work(trained["at"], digits, tmp_path, reader=trained["reader"], batch_size=7, limit=18).run()
+    reference = columns(results["at"])
+    path = work(checkpoints["at"], digits, tmp_path, reader=checkpoints["reader"], batch_size=7, limit=18).run()
     for name, values in columns(path).items():
         tolerance = 0 if values.dtype.kind == "i" else 5e-3
-        np.testing.assert_allclose(values, one[name][:18], rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(values, reference[name][:18], rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(
-    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+    results: dict[str, Path], checkpoints: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    stopped, seen = work(trained["at-att"], digits, tmp_path, reader=trained["reader"]), [0]
-    state_before, weights = torch.get_rng_state(), state(stopped.model)
+    job, calls = work(checkpoints["at-att"], digits, tmp_path, reader=checkpoints["reader"]), [0]
+    state_before, weights = torch.get_rng_state(), state(job.model)
 
-    def failing(model: Classifier, given: Batch, prepared: Any) -> dict[str, AnyArray]:
-        seen[0] += 1
-        if seen[0] == 2:
+    def fail(model: Classifier, batch: Batch, cascade: Any) -> dict[str, AnyArray]:
+        calls[0] += 1
+        if calls[0] == 2:
             raise RuntimeError("as a crash would")
-        return rows(model, given, prepared)
+        return rows(model, batch, cascade)
 
-    stopped.analysis = replace(stopped.analysis, rows=failing)
+    job.analysis = replace(job.analysis, rows=fail)
     with pytest.raises(RuntimeError, match="crash"):
-        stopped.run()
+        job.run()
     assert torch.equal(torch.get_rng_state(), state_before)
-    assert all(same(weights, state(stopped.model)).values())
-    assert not any(module.training for module in stopped.model.modules())
-    path = work(trained["at-att"], digits, tmp_path, reader=trained["reader"]).run()
-    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(finished["at-att"])["content_sha256"]
+    assert all(compare(weights, state(job.model)).values())
+    assert not any(module.training for module in job.model.modules())
+    path = work(checkpoints["at-att"], digits, tmp_path, reader=checkpoints["reader"]).run()
+    assert hdf5.attributes(path)["content_sha256"] == hdf5.attributes(results["at-att"])["content_sha256"]
 
 
 def test_another_seed_gives_other_random_networks(
-    finished: dict[str, Path], trained: dict[str, Path], digits: Dataset, tmp_path: Path
+    results: dict[str, Path], checkpoints: dict[str, Path], digits: Dataset, tmp_path: Path
 ) -> None:
-    path = work(trained["at"], digits, tmp_path, reader=trained["reader"], settings={"seed": 1}, limit=9).run()
-    one, other = columns(finished["at"])["per_image/magnitude"][:9], columns(path)["per_image/magnitude"]
-    np.testing.assert_allclose(other[:, 0], one[:, 0], atol=1e-6)
-    assert (abs(other[:, 1:7] - one[:, 1:7]) > 1e-3).mean() > 0.9
+    path = work(checkpoints["at"], digits, tmp_path, reader=checkpoints["reader"], settings={"seed": 1}, limit=9).run()
+    first, other = columns(results["at"])["per_image/magnitude"][:9], columns(path)["per_image/magnitude"]
+    np.testing.assert_allclose(other[:, 0], first[:, 0], atol=1e-6)
+    assert (abs(other[:, 1:7] - first[:, 1:7]) > 1e-3).mean() > 0.9
     # The first independent network of seed 0 is the cascade's last of seed 1, and so on.
-    np.testing.assert_allclose(other[:, 6:-1], one[:, 7:], atol=5e-3)
+    np.testing.assert_allclose(other[:, 6:-1], first[:, 7:], atol=5e-3)
 
 
-def test_the_figure_carries_its_numbers(finished: dict[str, Path], tmp_path: Path) -> None:
-    (picture,) = draw("randomization", list(finished.values()), tmp_path, lambda _: None)
-    told = json.loads(picture.with_suffix(".json").read_text())
-    assert set(told["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
-    result, numbers = hdf5.read(finished["at"]), told["numbers"]["at seed 0, Grad-CAM"]
+def test_the_figure_carries_its_numbers(results: dict[str, Path], tmp_path: Path) -> None:
+    (picture,) = draw("randomization", list(results.values()), tmp_path, lambda _: None)
+    sidecar = json.loads(picture.with_suffix(".json").read_text())
+    assert set(sidecar["numbers"]) == {"at seed 0, Grad-CAM", "at-att seed 0"}
+    result, numbers = hdf5.read(results["at"]), sidecar["numbers"]["at seed 0, Grad-CAM"]
     assert numbers["score"] == list(SCORES)
     for name in ("cascade/mean", "random/mean", "gate/passed"):
         np.testing.assert_array_equal(numbers[name], result[name])
-    for said in ("24 train images of cluttered-digits", "cluttered-digits-small-natural-seed1 reads", "seed 0"):
-        assert said in told["caption"]
+    for phrase in ("24 train images of cluttered-digits", "cluttered-digits-small-natural-seed1 reads", "seed 0"):
+        assert phrase in sidecar["caption"]
 
 
-def test_random_networks_of_all_models_stand_in_the_gray_band(finished: dict[str, Path]) -> None:
+def test_random_networks_of_all_models_stand_in_the_gray_band(results: dict[str, Path]) -> None:
     """A model with attention has a stage more than one without."""
-    figure = compose("randomization", [hdf5.read(path) for path in finished.values()]).figure
+    figure = compose("randomization", [hdf5.read(path) for path in results.values()]).figure
     axes: Any = figure.axes[0]
     (band,) = [tick.get_position()[0] for tick in axes.get_xticklabels() if tick.get_text() == "random"]
     marks = [float(container.lines[0].get_xdata()[0]) for container in axes.containers]
@@ -522,13 +524,13 @@ def test_weights_that_a_layer_does_not_reset_itself_are_drawn_too(hold: Any) -> 
     for (name, weights), original in zip(random.named_parameters(), model.parameters(), strict=True):
         assert not torch.equal(weights, original), name
     random(images)  # computes `weight` anew
-    used = torch.stack(
+    kernels = torch.stack(
         [torch.as_tensor(network.backbone.get_submodule("0").weight).flatten() for network in (random, model)]
     )
-    assert float(torch.corrcoef(used)[0, 1].abs()) < 0.3
+    assert float(torch.corrcoef(kernels)[0, 1].abs()) < 0.3
 
 
-class Hidden(nn.Module):
+class Hideout(nn.Module):
     """A network whose only convolution is kept in some place."""
 
     mask: Tensor
@@ -539,7 +541,7 @@ class Hidden(nn.Module):
         generator = torch.Generator().manual_seed(0)
         kernel = torch.randn(8, 3, 3, 3, generator=generator)
         self.body, self.answer = nn.Identity(), nn.Linear(8, 7)
-        self.inside: list[Any] = [{"kernel": kernel}] if place == "list" else []
+        self.box: list[Any] = [{"kernel": kernel}] if place == "list" else []
         self.array = kernel.numpy() if place == "array" else None
         if place == "buffer":
             self.register_buffer("kernel", kernel)
@@ -555,35 +557,35 @@ class Hidden(nn.Module):
             return self.take()
         if self.array is not None:
             return torch.from_numpy(self.array)
-        kernel: Tensor = self.inside[0]["kernel"] if self.inside else self.kernel
+        kernel: Tensor = self.box[0]["kernel"] if self.box else self.kernel
         return kernel
 
     def forward(self, images: Tensor) -> Tensor:
-        blurred = nn.functional.conv2d(images * self.mask, self.blur, padding=1, groups=3)
-        logits: Tensor = self.answer(self.body(nn.functional.conv2d(blurred, self.get())).relu().mean((2, 3)))
+        smooth = nn.functional.conv2d(images * self.mask, self.blur, padding=1, groups=3)
+        logits: Tensor = self.answer(self.body(nn.functional.conv2d(smooth, self.get())).relu().mean((2, 3)))
         return logits
 
 
 @pytest.mark.parametrize("place", ["buffer", "attribute", "list"])
 def test_weights_that_are_no_parameters_are_drawn_too(place: str) -> None:
     """Their numbers come in a random order, what is constant by construction stays, and the model's own stay."""
-    network, images = Hidden(place), pixels(9, 3, 20, 24)
+    network, images = Hideout(place), pixels(9, 3, 20, 24)
     model = WrappedModel(network.eval(), Preprocess((0.0,), (1.0,)), "body")
     original = network.get().clone()
     assert doubt_about_random(model, images[:1]) is None
     networks: list[Any] = [random_network(model, images, seed).backbone for seed in (1, 2)]
-    one, two = networks
-    for kernel in (one.get(), two.get()):
+    first, second = networks
+    for kernel in (first.get(), second.get()):
         torch.testing.assert_close(kernel.flatten().sort().values, original.flatten().sort().values)
         assert float(torch.corrcoef(torch.stack([kernel.flatten(), original.flatten()]))[0, 1].abs()) < 0.3
-    assert not torch.equal(one.get(), two.get())
+    assert not torch.equal(first.get(), second.get())
     assert torch.equal(network.get(), original)
-    assert torch.equal(one.mask, network.mask) and torch.equal(one.blur, network.blur)
+    assert torch.equal(first.mask, network.mask) and torch.equal(first.blur, network.blur)
 
 
 @pytest.mark.parametrize("place", ["closure", "array"])
 def test_weights_that_no_layer_holds_are_told(place: str) -> None:
-    model = WrappedModel(Hidden(place).eval(), Preprocess((0.0,), (1.0,)), "body")
+    model = WrappedModel(Hideout(place).eval(), Preprocess((0.0,), (1.0,)), "body")
     doubt = doubt_about_random(model, pixels(1, 3, 20, 24))
     assert doubt is not None and doubt.startswith("uses 216 numbers that no layer holds")
     assert doubt_about_random(small(), pixels(1, 3, 20, 24)) is None
@@ -600,5 +602,5 @@ def test_spectral_normalization_divides_by_the_largest_singular_value_of_new_wei
     for name in ("0", "4"):
         weight: Any = random.backbone.get_submodule(name).weight
         assert float(torch.linalg.matrix_norm(weight.flatten(1), 2)) == pytest.approx(1, abs=0.02)
-        before: Any = network.get_submodule(name).weight
-        assert not torch.allclose(weight, before)
+        old_weight: Any = network.get_submodule(name).weight
+        assert not torch.allclose(weight, old_weight)

@@ -28,11 +28,11 @@ from interpret_robust.results import hdf5
 from interpret_robust.training.run import Run
 
 Make = Callable[..., Path]
-Done = tuple[Path, int]
+Outputs = tuple[Path, int]
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def done(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def outputs(request: pytest.FixtureRequest, make_checkpoint: Make, tmp_path_factory: pytest.TempPathFactory) -> Outputs:
     """What two processes did together, and three."""
     folder = tmp_path_factory.mktemp("ranks")
     make_checkpoint(folder, "at-att")
@@ -54,20 +54,20 @@ def test_alone_nothing_is_different() -> None:
 @pytest.mark.parametrize(("length", "count"), [(64, 3), (16, 5), (7, 7), (3, 4)])
 def test_parts_are_all_of_it_in_order(length: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "count", lambda: count)
-    found, sizes = [], []
+    numbers, sizes = [], []
     for index in range(count):
         monkeypatch.setattr(ranks, "index", lambda index=index: index)
         part = list(range(length))[ranks.part(length)]
-        found += part
+        numbers += part
         sizes.append(len(part))
-    assert found == list(range(length))
+    assert numbers == list(range(length))
     assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_a_shared_batch_norm_is_that_of_the_whole_batch(done: Done, name: str) -> None:
-    folder, count = done
-    whole = rank_jobs.normalize(name, slice(None))
+def test_a_shared_batch_norm_is_that_of_the_whole_batch(outputs: Outputs, name: str) -> None:
+    folder, count = outputs
+    whole = rank_jobs.normalized(name, slice(None))
     parts = [load_file(folder / f"norm-{name}-{index}.safetensors") for index in range(count)]
     for key, values in whole.items():
         if key in ("y", "x", "eval"):
@@ -79,11 +79,11 @@ def test_a_shared_batch_norm_is_that_of_the_whole_batch(done: Done, name: str) -
 
 def test_sharing_batch_norm_changes_no_name_and_no_mode() -> None:
     model = build("small", "nonlinear", (3, 32, 32), 10, seed=0)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     share_batch_norm(model)
     share_batch_norm(model)
-    assert before.keys() == model.state_dict().keys()
+    assert tensors.keys() == model.state_dict().keys()
     assert modes == [module.training for module in model.modules()]
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and all(type(norm) is SharedNorm2d for norm in norms)
@@ -106,29 +106,29 @@ def alone(name: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_weights_after_many_steps_are_those_of_one_process(done: Done, name: str) -> None:
-    folder, count = done
-    found = [load_file(folder / f"trained-{name}-{index}.safetensors") for index in range(count)]
+def test_weights_after_many_steps_are_those_of_one_process(outputs: Outputs, name: str) -> None:
+    folder, count = outputs
+    states = [load_file(folder / f"trained-{name}-{index}.safetensors") for index in range(count)]
     start = rank_jobs.run_of(name).final_tensors()
     weights = {key for key in start if "running" not in key}
     assert max(float((alone(name)[key] - start[key]).abs().max()) for key in weights) > 1e-4  # they have learned
     for key in weights:
-        torch.testing.assert_close(found[0][key], alone(name)[key], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[0]["totals.sums"], alone(name)["totals.sums"], rtol=1e-4, atol=1e-3)
-    assert torch.equal(found[0]["totals.predictions"].sum(), alone(name)["totals.predictions"].sum())
-    for other in found[1:]:
+        torch.testing.assert_close(states[0][key], alone(name)[key], rtol=0, atol=1e-5)
+    torch.testing.assert_close(states[0]["totals.sums"], alone(name)["totals.sums"], rtol=1e-4, atol=1e-3)
+    assert torch.equal(states[0]["totals.predictions"].sum(), alone(name)["totals.predictions"].sum())
+    for other in states[1:]:
         for key in start:
-            assert torch.equal(other[key], found[0][key]), key
+            assert torch.equal(other[key], states[0][key]), key
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_an_analysis_has_the_same_content(done: Done, name: str, tmp_path: Path) -> None:
-    folder, count = done
-    (found,) = (folder / "analyses").glob(f"{name}-*.h5")
-    one = rank_jobs.work_of(next(folder.glob("*-at-att-seed0.safetensors")), tmp_path, name).run()
-    assert (found.name, content(found)) == (one.name, content(one))
-    assert hdf5.provenance(found)["environment"]["processes"] == count
-    assert hdf5.provenance(one)["environment"]["processes"] == 1
+def test_an_analysis_has_the_same_content(outputs: Outputs, name: str, tmp_path: Path) -> None:
+    folder, count = outputs
+    (result,) = (folder / "analyses").glob(f"{name}-*.h5")
+    single = rank_jobs.work_of(next(folder.glob("*-at-att-seed0.safetensors")), tmp_path, name).run()
+    assert (result.name, content(result)) == (single.name, content(single))
+    assert hdf5.provenance(result)["environment"]["processes"] == count
+    assert hdf5.provenance(single)["environment"]["processes"] == 1
 
 
 def content(path: Path) -> str:
@@ -136,33 +136,35 @@ def content(path: Path) -> str:
     return str(hdf5.attributes(path)["content_sha256"])
 
 
-def test_what_stopped_ranks_left_counts_for_one_process(done: Done, tmp_path: Path) -> None:
-    folder, _ = done
-    said = [(folder / f"said-{index}.txt").read_text(encoding="utf-8").split("\n")[0] for index in range(done[1])]
-    assert all(line.startswith("Stopped: gradient-maps") for line in said)
+def test_what_stopped_ranks_left_counts_for_one_process(outputs: Outputs, tmp_path: Path) -> None:
+    folder, _ = outputs
+    messages = [
+        (folder / f"said-{index}.txt").read_text(encoding="utf-8").split("\n")[0] for index in range(outputs[1])
+    ]
+    assert all(line.startswith("Stopped: gradient-maps") for line in messages)
     path = next(folder.glob("*-at-att-seed0.safetensors"))
     work = rank_jobs.work_of(path, folder / "stopped", "gradient-maps")
-    begun = []
+    starts = []
     rows = work.analysis.rows
 
-    def noting(model: Classifier, batch: Batch, prepared: object) -> dict[str, AnyArray]:
-        begun.append(batch.indices.start)
-        return rows(model, batch, prepared)
+    def note(model: Classifier, batch: Batch, context: object) -> dict[str, AnyArray]:
+        starts.append(batch.indices.start)
+        return rows(model, batch, context)
 
-    work.analysis = replace(work.analysis, rows=noting)
-    found = work.run()
+    work.analysis = replace(work.analysis, rows=note)
+    result = work.run()
     # Rank 1 was late after its first batch, the second of all, and the others had all the time that they wanted.
-    assert begun == {2: [21, 35], 3: [28]}[done[1]]
-    assert content(found) == content(rank_jobs.work_of(path, tmp_path, "gradient-maps").run())
-    assert [one.name for one in found.parent.iterdir()] == [found.name]
+    assert starts == {2: [21, 35], 3: [28]}[outputs[1]]
+    assert content(result) == content(rank_jobs.work_of(path, tmp_path, "gradient-maps").run())
+    assert [file.name for file in result.parent.iterdir()] == [result.name]
 
 
-def test_every_rank_hears_what_the_first_one_says(done: Done) -> None:
-    folder, count = done
+def test_every_rank_hears_what_the_first_one_says(outputs: Outputs) -> None:
+    folder, count = outputs
     for index in range(count):
-        said = (folder / f"said-{index}.txt").read_text(encoding="utf-8").split("\n")[1:]
+        lines = (folder / f"said-{index}.txt").read_text(encoding="utf-8").split("\n")[1:]
         kind = "UserError" if index == 0 else "FromFirst"
-        assert said == [
+        assert lines == [
             f"{kind}: only rank 0 can know",
             "[0, 'é']",
             "b''",
@@ -173,32 +175,32 @@ def test_every_rank_hears_what_the_first_one_says(done: Done) -> None:
 
 
 def test_a_killed_worker_costs_the_steps_since_the_last_save_and_is_in_the_history(tmp_path: Path) -> None:
-    found, logs = [], []
+    runs, logs = [], []
     for name in ("killed", "left alone"):
         (folder := tmp_path / name).mkdir()
         rank_jobs.together(2, rank_jobs.in_group, rank_jobs.train_and_be_killed, folder, restarts=1)
         log, path = sorted(folder.iterdir())
-        found.append(checkpoint.read(path))
+        runs.append(checkpoint.read(path))
         logs.append([json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()])
-    killed, whole = found
-    assert killed.sha256 == whole.sha256
-    steps = [row.pop("restarted_from_step", None) for row in killed.about["history"]]
+    restart, whole = runs
+    assert restart.sha256 == whole.sha256
+    steps = [row.pop("restarted_from_step", None) for row in restart.about["history"]]
     assert len(steps) == 3 and steps[0] is steps[2] is None and steps[1] in (8, 9)
-    for row in (*killed.about["history"], *whole.about["history"]):
+    for row in (*restart.about["history"], *whole.about["history"]):
         row.pop("seconds")
-    assert killed.about["history"] == whole.about["history"]
-    (earlier,) = killed.about["earlier"]
+    assert restart.about["history"] == whole.about["history"]
+    (earlier,) = restart.about["earlier"]
     assert (earlier["step"], earlier["restart"], earlier["environment"]["processes"]) == (steps[1], 1, 2)
     assert whole.about["earlier"] == []
     check_logs(logs[0], logs[1], [row["accuracy"] for row in whole.about["history"]])
 
 
-def check_logs(killed: list[dict[str, Any]], whole: list[dict[str, Any]], accuracies: list[float]) -> None:
+def check_logs(restart: list[dict[str, Any]], whole: list[dict[str, Any]], accuracies: list[float]) -> None:
     """The log has every line once, whoever was killed, and counts the images of all ranks."""
-    for row in (*killed, *whole):
+    for row in (*restart, *whole):
         for name in ("time", "seconds", "restarted_from_step"):
             row.pop(name, None)
-    assert killed == whole
+    assert restart == whole
     assert [row["step"] for row in whole] == [2, 4, 6, 6, 8, 10, 12, 12, 14, 16, 18, 18]
     assert [row["accuracy"] for row in whole if row["kind"] == "epoch"] == accuracies
     for epoch, accuracy in enumerate(accuracies):
@@ -212,10 +214,10 @@ def test_one_process_goes_on_where_two_stopped(tmp_path: Path, monkeypatch: pyte
     for _ in range(4):
         run.advance()
     state, tensors = run.state()
-    saved = checkpoint.Checkpoint(tmp_path, state, {name: tensor.clone() for name, tensor in tensors.items()}, "")
+    snapshot = checkpoint.Checkpoint(tmp_path, state, {name: tensor.clone() for name, tensor in tensors.items()}, "")
     monkeypatch.setattr(ranks, "index", lambda: 1)
     other = Run(rank_jobs.killed_job(), torch.device("cpu"))
-    other.restore(saved)
+    other.restore(snapshot)
     assert not other.totals.sums.any() and run.totals.sums.any()
 
 
@@ -226,9 +228,9 @@ def test_a_command_prints_once(tmp_path: Path) -> None:
     train = ["train", "natural", "at", "--dataset", str(tmp_path / "data.npz"), "--recipe", "quick"]
     sizes = ["--set", "epochs=1", "--set", "batch_size=20", "--root", str(tmp_path)]
     rank_jobs.together(2, rank_jobs.command, tmp_path, *train, *sizes)
-    printed = [(tmp_path / f"printed-{index}.txt").read_text(encoding="utf-8") for index in range(2)]
-    assert printed[1] == ""
-    assert [line.split(":")[0] for line in printed[0].splitlines()] == [
+    outputs = [(tmp_path / f"printed-{index}.txt").read_text(encoding="utf-8") for index in range(2)]
+    assert outputs[1] == ""
+    assert [line.split(":")[0] for line in outputs[0].splitlines()] == [
         "trained data-small-natural-seed0.safetensors",
         "trained data-small-at-seed0.safetensors",
     ]
@@ -240,12 +242,12 @@ def test_a_mistake_is_told_once_on_each_node(
     monkeypatch.setattr(sys, "argv", ["irt", "train", "nonsense"])
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(ranks, "process_group", nullcontext)
-    for local, said in (("0", "irt: unknown variant 'nonsense'"), ("1", "")):
+    for local, sentence in (("0", "irt: unknown variant 'nonsense'"), ("1", "")):
         monkeypatch.setenv("LOCAL_RANK", local)
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main()
-        assert ended.value.code == 2
-        assert capsys.readouterr().err.startswith(said) and bool(said) == (local == "0")
+        assert exit_info.value.code == 2
+        assert capsys.readouterr().err.startswith(sentence) and bool(sentence) == (local == "0")
 
 
 def test_torchrun_and_a_time_limit_would_go_round_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def written(path: Path) -> Arrays:
+def contents(path: Path) -> Arrays:
     """What h5py finds: every dataset by its path."""
     arrays: Arrays = {}
     with h5py.File(path) as file:
@@ -62,12 +62,12 @@ def _quiet() -> Iterator[None]:
 def with_netcdf4(path: Path) -> Arrays:
     netcdf4 = pytest.importorskip("netCDF4")
 
-    def visit(group: Any, above: str) -> Iterator[tuple[str, AnyArray]]:
+    def visit(group: Any, prefix: str) -> Iterator[tuple[str, AnyArray]]:
         for name, variable in group.variables.items():
             variable.set_auto_mask(False)
-            yield above + name, np.asarray(variable[...])
+            yield prefix + name, np.asarray(variable[...])
         for name, inner in group.groups.items():
-            yield from visit(inner, f"{above}{name}/")
+            yield from visit(inner, f"{prefix}{name}/")
 
     with netcdf4.Dataset(path) as file:
         assert file.getncattr("complete") == 1
@@ -95,11 +95,11 @@ def of_tree(tree: Any) -> Arrays:
 def with_h5netcdf(path: Path) -> Arrays:
     h5netcdf = pytest.importorskip("h5netcdf")
 
-    def visit(group: Any, above: str) -> Iterator[tuple[str, AnyArray]]:
+    def visit(group: Any, prefix: str) -> Iterator[tuple[str, AnyArray]]:
         for name, variable in group.variables.items():
-            yield above + name, np.asarray(variable[...])
+            yield prefix + name, np.asarray(variable[...])
         for name, inner in group.groups.items():
-            yield from visit(inner, f"{above}{name}/")
+            yield from visit(inner, f"{prefix}{name}/")
 
     with h5netcdf.File(path) as file:
         return dict(visit(file, ""))
@@ -133,10 +133,10 @@ def with_virtualizarr(path: Path) -> Arrays:
     xarray, virtualizarr = pytest.importorskip("xarray"), pytest.importorskip("virtualizarr")
     parser = pytest.importorskip("virtualizarr.parsers").HDFParser()
     registry, store = pytest.importorskip("obspec_utils.registry"), pytest.importorskip("obstore.store")
-    known = registry.ObjectStoreRegistry({"file://": store.LocalStore()})
-    with virtualizarr.open_virtual_datatree(f"file://{path}", registry=known, parser=parser) as tree:
+    stores = registry.ObjectStoreRegistry({"file://": store.LocalStore()})
+    with virtualizarr.open_virtual_datatree(f"file://{path}", registry=stores, parser=parser) as tree:
         virtual = {f"{node.path}/{name}" for node in tree.subtree for name in node.to_dataset().variables}
-    with xarray.open_datatree(parser(f"file://{path}", known), engine="zarr", consolidated=False) as tree:
+    with xarray.open_datatree(parser(f"file://{path}", stores), engine="zarr", consolidated=False) as tree:
         arrays = of_tree(tree)
     assert {name.lstrip("/") for name in virtual} == arrays.keys()
     return arrays
@@ -165,15 +165,15 @@ READERS: dict[str, Callable[[Path], Arrays]] = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_every_dataset_is_read_to_the_values_that_were_written(path: Path, written: Arrays, reader: str) -> None:
+def test_every_dataset_is_read_to_the_values_that_were_written(path: Path, contents: Arrays, reader: str) -> None:
     arrays = READERS[reader](path)
-    missing = {name for name in written if name not in arrays}
+    absent = {name for name in contents if name not in arrays}
     if reader == "PyTables":
         with h5py.File(path) as file:
-            missing = {name for name in missing if not file[name].is_scale}  # it cannot read their attributes
-    assert missing == set()
-    for name in written.keys() & arrays.keys():
-        values, expected = np.asarray(arrays[name]), np.asarray(written[name])
+            absent = {name for name in absent if not file[name].is_scale}  # it cannot read their attributes
+    assert absent == set()
+    for name in contents.keys() & arrays.keys():
+        values, expected = np.asarray(arrays[name]), np.asarray(contents[name])
         if expected.dtype.kind == "S":
             assert values.astype(str).tolist() == expected.astype(str).tolist(), name
         else:
@@ -181,10 +181,10 @@ def test_every_dataset_is_read_to_the_values_that_were_written(path: Path, writt
             assert values.dtype == expected.dtype, name
 
 
-def test_it_is_the_file_of_the_schema_and_has_nothing_that_netcdf4_lacks(path: Path, written: Arrays) -> None:
+def test_it_is_the_file_of_the_schema_and_has_nothing_that_netcdf4_lacks(path: Path, contents: Arrays) -> None:
     assert problems(path) == []
-    assert {values.dtype.kind for values in map(np.asarray, written.values())} <= set("iufS")
-    assert np.dtype("f2") not in {np.asarray(values).dtype for values in written.values()}
+    assert {values.dtype.kind for values in map(np.asarray, contents.values())} <= set("iufS")
+    assert np.dtype("f2") not in {np.asarray(values).dtype for values in contents.values()}
     old = hdf5.read(file_of(analyses.get(path.stem).schema))
     new = hdf5.read(path)
     for column, axes in analyses.get(path.stem).schema.columns():
